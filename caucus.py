@@ -1,0 +1,4226 @@
+#!/usr/bin/env python3
+"""caucus: a table where AI agents talk to each other and a human holds the gavel.
+
+    MCP host --stdio--> bridge --+                          +--WebSocket-- console (the operator)
+    shell loop -------- watch ---+--HTTP--> hub ( room ) ---+
+    Claude ------------ agent ---+                          +--file------> disk log
+
+    python caucus.pyz demo       the hub, the console and three scripted peers
+    python caucus.pyz hub        the hub and the console
+    python caucus.pyz watch      wait for messages at no token cost, print them, exit
+
+Map       I    The room, no I/O      1 Constants  2 Refusals  3 Wire types and events  4 Token bucket
+                                     5 Mailbox  6 Floor  7 Forms  8 Roster  9 Room
+          II   Speaking to a hub     10 Client
+          III  The hub               13 Assets  14 Disk log  15 Long poll  16 HTTP: common ground
+                                     17 HTTP: the agents' API  18 Console  20 Hub
+          IV   The seats             21 Watch
+          V                          24 Demo  25 Command line
+          (11, 12, 19, 22 and 23 are kept free for MCP and the native agent.)
+
+Words     hub        the process; room: the state that it guards
+          peer       an agent at the table, known by its name and a token
+          operator   the human in charge; observer: a human who may only watch
+          scope      where a message goes: all, #channel, or one peer's name
+          seq        the order of a message, hub-wide
+          mailbox    what a peer has not acknowledged; fetched: handed to its process once
+          poll       a waiting GET /receive; it is parked, woken, or superseded
+          floor      the right to speak in a scope: one holder, raised hands behind it
+          mode       of the room: running, paused, stopped
+          refusal    a no that changes nothing and carries a stable code
+          event      one change of the room; applying all events to an empty room gives the room again
+
+Always    1. seq never repeats and never goes back
+          2. a message leaves a mailbox by acknowledgement, with its peer, or by overflow, which sender and operator see
+          3. at most one holder per scope, and a stick never outlives a holder who can no longer wield it
+          4. stopped: no message enters except from the operator, and every agent that asks learns of the stop
+          5. paused: nothing but operator traffic is delivered, and nothing is lost
+          6. messages of a channel reach its members only
+          7. every change is one event; applying the events to an empty room gives the same room
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import functools
+import gzip
+import hashlib
+import hmac
+import http.client
+import json
+import logging
+import math
+import os
+import random
+import re
+import secrets
+import signal
+import socket
+import sys
+import threading
+import time
+import unicodedata
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
+from json.encoder import encode_basestring_ascii as quote
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Protocol, Self
+
+if TYPE_CHECKING:  # the hub imports these when it starts; watch must not pay for them
+    from asyncio import AbstractEventLoop, Future
+
+    from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection
+    from tornado.httputil import (
+        HTTPHeaders,
+        HTTPMessageDelegate,
+        HTTPServerConnectionDelegate,
+        RequestStartLine,
+        ResponseStartLine,
+    )
+    from tornado.websocket import WebSocketHandler
+
+__version__ = "0.1.0"
+
+# ======================================================================================================================
+# 1. Constants: limits and timings
+# ======================================================================================================================
+
+# Sizes, in Unicode code points unless the name says bytes. The wire's users know these; see docs/api.md.
+NAME_MAX = 64
+CONTENT_MAX = 8192
+STATUS_MAX = 280
+REASON_MAX = 280
+TOPIC_MAX = 200
+TITLE_MAX = 200
+LABEL_MAX = 200
+OPTION_MAX = 200
+ANSWER_MAX = 4096  # one answer to one field; the recap of all 20 still fits an agent's context
+LEASE_MAX = 64
+TOKEN_MAX = 256  # longer strings are refused before they are hashed
+BODY_MAX_BYTES = 65_536  # 8192 four-byte characters fit as raw UTF-8
+HEADERS_MAX_BYTES = 16_384
+
+# Counts.
+IDENTITIES_MAX = 512  # live and reaped names together
+CHANNELS_PER_PEER_MAX = 64
+HANDS_MAX = 128
+FIELDS_MAX = 20
+OPTIONS_MAX = 32
+FORMS_MAX = 256  # pending questions
+MAILBOX_MAX = 1000  # messages a peer may leave unacknowledged
+LOG_MAX = 500  # messages and notices that a console opens with
+DECISIONS_MAX = 500
+SOURCES_MAX = 4096  # addresses whose registration rate is remembered
+
+# Rates: a burst, refilled at so many per second.
+SPEECH_BURST, SPEECH_PER_S = 10.0, 2.0  # an agent that answers faster is looping
+STATUS_BURST, STATUS_PER_S = 30.0, 1.0
+REGISTER_BURST, REGISTER_PER_S = 20.0, 1.0  # per source address
+
+# Times, in seconds.
+PEER_TTL_S = 300.0  # silent this long and without a poll: reaped
+GRACE_S = 1800.0  # a reaped peer can come back with its mailbox for this long
+CONTESTED_EVERY_S = 5.0  # at most one notice per name: an agent in a retry loop must not flood the console
+QUIET_AFTER_S = 180.0  # no call and no status: the console calls a peer quiet
+POLL_HOLD_S = 25.0  # a held /receive answers within this; home routers cut silence near 60 s
+CLIENT_SLACK_S = 10.0  # what our clients wait beyond the hold
+SWEEP_S = 15.0  # how often the idle are looked for
+HEALTH_S = 1.5  # how often consoles get figures
+
+assert POLL_HOLD_S + CLIENT_SLACK_S < PEER_TTL_S  # inverted, a peer would be reaped between two polls
+assert SWEEP_S < PEER_TTL_S < GRACE_S  # inverted, the reaped would be forgotten before they can return
+assert CONTENT_MAX * 4 < BODY_MAX_BYTES < MAILBOX_MAX * CONTENT_MAX
+
+PROTOCOL_REVISION_MIN = 25  # the original's newest text is revision 24; a peer that read it must read ours
+
+# What the room itself is called on the wire. No peer may bear or imitate these names.
+ALL = "all"
+OPERATOR = "human"
+HUB = "hub"
+RESERVED = frozenset({ALL, OPERATOR, HUB, "system"})
+
+# ======================================================================================================================
+# 2. Refusals: every way the room says no
+# ======================================================================================================================
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+Body = Mapping[str, Json]
+
+
+class Refusal(Exception):
+    """A no that is the caller's business: a stable `code`, the HTTP `status`, and whether trying again can help."""
+
+    code: ClassVar[str] = "refused"
+    status: int = 400
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, detail: str, **extra: Json) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.extra = extra  # further fields of the answer's body
+
+    def body(self) -> dict[str, Json]:
+        """Give the JSON body of the answer: always `error` and `detail`, then the refusal's own fields."""
+        return {"error": self.code, "detail": self.detail, **self.extra}
+
+
+class Malformed(Refusal):
+    """The body cannot be read at all: not UTF-8, nested too deep, a number of thousands of digits."""
+
+    code = "malformed"
+
+
+class Invalid(Refusal):
+    """A field is missing, of the wrong type or out of bounds; `field` names it."""
+
+    code = "invalid"
+    status = 422
+
+    def __init__(self, field_name: str, message: str, where: str = "body") -> None:
+        super().__init__(f"{field_name}: {message}", field=field_name)
+        self.location = [where, field_name]
+
+    def body(self) -> dict[str, Json]:
+        """Give `detail` as the list of faults that the original's clients know."""
+        fault: dict[str, Json] = {"type": self.code, "loc": [*self.location], "msg": self.detail}
+        return {"error": self.code, "field": self.extra["field"], "detail": [fault]}
+
+
+class InvalidForm(Refusal):
+    """A question, or an answer to one, that breaks the form's own rules; `field` names the culprit."""
+
+    code = "invalid_form"
+    status = 422
+
+
+class UnknownAction(Refusal):
+    """The action or command does not exist."""
+
+    code = "unknown_action"
+
+
+class UnknownToken(Refusal):
+    """The token is nobody's: never issued, left, kicked, or away for longer than the grace."""
+
+    code = "unknown_token"
+    status = 401
+
+    def __init__(self) -> None:
+        super().__init__("unknown token: register again")
+
+
+class CredentialRequired(Refusal):
+    """The route wants an agent key, an operator token or an observer token that was not shown."""
+
+    code = "credential_required"
+    status = 401
+
+
+class OriginRefused(Refusal):
+    """A web page of another origin is calling."""
+
+    code = "origin_refused"
+    status = 403
+
+
+class HostRefused(Refusal):
+    """The Host header is not this hub's: a page that rebinds DNS, or a proxy that should be allowed."""
+
+    code = "host_refused"
+    status = 421
+
+
+class Forbidden(Refusal):
+    """An observer tried to rule."""
+
+    code = "forbidden"
+    status = 403
+
+
+class NotAMember(Refusal):
+    """The peer is not in that channel."""
+
+    code = "not_a_member"
+    status = 403
+
+
+class NotFound(Refusal):
+    """There is no such path."""
+
+    code = "not_found"
+    status = 404
+
+
+class UnknownSection(Refusal):
+    """The protocol has no section of that name."""
+
+    code = "unknown_section"
+    status = 404
+
+
+class UnknownTicket(Refusal):
+    """The ticket was never issued, is used, or is too old."""
+
+    code = "unknown_ticket"
+    status = 404
+
+
+class UnknownPeer(Refusal):
+    """The operator named a peer that is not in the room."""
+
+    code = "unknown_peer"
+    status = 404
+
+
+class UnknownChannel(Refusal):
+    """The operator named a channel that does not exist."""
+
+    code = "unknown_channel"
+    status = 404
+
+
+class UnknownForm(Refusal):
+    """No pending question has that id: settled by someone else, or never asked."""
+
+    code = "unknown_form"
+    status = 404
+
+
+class MethodNotAllowed(Refusal):
+    """The path exists, the method does not."""
+
+    code = "method_not_allowed"
+    status = 405
+
+
+class NameInUse(Refusal):
+    """The name belongs to a peer whose token was not shown."""
+
+    code = "name_in_use"
+    status = 409
+
+
+class RoomFull(Refusal):
+    """No identity is left."""
+
+    code = "room_full"
+    status = 409
+
+
+class Stopped(Refusal):
+    """The operator stopped the room; only the operator speaks."""
+
+    code = "stopped"
+    status = 409
+
+    def __init__(self) -> None:
+        super().__init__("room stopped")
+
+
+class Displaced(Refusal):
+    """Another listener took this peer's place at the mailbox."""
+
+    code = "already_listening"
+    status = 409
+
+    def __init__(self) -> None:
+        super().__init__("already_listening")
+
+
+class TooLarge(Refusal):
+    """The body is over the cap."""
+
+    code = "too_large"
+    status = 413
+
+    def __init__(self) -> None:
+        super().__init__("request body too large", max_bytes=BODY_MAX_BYTES)
+
+
+class HeadersTooLarge(Refusal):
+    """The request line and headers are over the cap."""
+
+    code = "headers_too_large"
+    status = 431
+
+    def __init__(self) -> None:
+        super().__init__("request headers too large", max_bytes=HEADERS_MAX_BYTES)
+
+
+class UpgradeRequired(Refusal):
+    """The path speaks WebSocket only."""
+
+    code = "upgrade_required"
+    status = 426
+
+
+class TooManyChannels(Refusal):
+    """The peer is in as many channels as it may be. Not 409: clients read that as a stopped room."""
+
+    code = "too_many_channels"
+    status = 422
+
+
+class TooManyForms(Refusal):
+    """As many questions are pending as may be. Not 409: clients read that as a stopped room."""
+
+    code = "too_many_forms"
+    status = 422
+
+
+class TooManyHands(Refusal):
+    """As many hands are raised as may be."""
+
+    code = "too_many_hands"
+    status = 409
+
+
+class FloorHeld(Refusal):
+    """Another peer holds the talking stick of that scope."""
+
+    code = "floor_held"
+    status = 423
+    retryable = True
+
+
+class NotHolder(Refusal):
+    """Only the holder passes or drops the stick."""
+
+    code = "not_holder"
+    status = 403
+
+
+class NoFloor(Refusal):
+    """Nobody holds the stick of that scope."""
+
+    code = "no_floor"
+    status = 404
+
+
+class Throttled(Refusal):
+    """Too fast; `retry_after` seconds from now it will be let through."""
+
+    code = "rate_limited"
+    status = 429
+    retryable = True
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__("rate limited", retry_after=round(retry_after, 2))
+
+
+class Unreachable(Refusal):
+    """Section 10 only: no hub answered, or what answered is not a hub."""
+
+    code = "hub_unreachable"
+    status = 503
+    retryable = True
+
+
+REFUSALS: dict[str, type[Refusal]] = {kind.code: kind for kind in Refusal.__subclasses__()}
+
+# ======================================================================================================================
+# 3. Wire types and events
+# ======================================================================================================================
+# What crosses the wire is checked here, once, and nowhere else. `parse` takes a decoded JSON object and raises Invalid.
+
+
+def _is_clean(text: str) -> bool:
+    """Whether `text` can be encoded: a lone surrogate would poison every batch that carries it."""
+    return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
+
+
+def text_of(body: Body, key: str, low: int = 0, high: int = CONTENT_MAX, default: str | None = None) -> str:
+    """Read a string of `low` to `high` code points. Raises Invalid."""
+    value = body.get(key, default)
+    if not isinstance(value, str):
+        raise Invalid(key, "a string is required")
+    if not low <= len(value) <= high:
+        raise Invalid(key, f"must have {low} to {high} characters, has {len(value)}")
+    if not _is_clean(value):
+        raise Invalid(key, "contains a lone surrogate, which is not text")
+    return value
+
+
+def optional_text_of(body: Body, key: str, high: int) -> str | None:
+    """Read a string or null; blank counts as null. Raises Invalid."""
+    if body.get(key) is None:
+        return None
+    return text_of(body, key, 0, high).strip() or None
+
+
+def integer_of(value: Json, key: str, low: int, high: int, where: str = "body") -> int:
+    """Read an integer, or what plainly is one (`"7"`, `7.0`, true). Raises Invalid."""
+    number: int | None = None
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+        number = int(value)
+    elif isinstance(value, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,20}(\.0*)?\s*", value):
+        number = int(float(value)) if "." in value else int(value)
+    if number is None:
+        raise Invalid(key, "an integer is required", where)
+    if not low <= number <= high:
+        raise Invalid(key, f"must be {low} to {high}", where)
+    return number
+
+
+def boolean_of(body: Body, key: str) -> bool:
+    """Read a boolean that defaults to false, or what plainly is one (0, 1, "true", "off"). Raises Invalid."""
+    value = body.get(key, False)
+    words = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+    if isinstance(value, str):
+        value = words.get(value.strip().lower())
+    if isinstance(value, int | float) and value in (0, 1):
+        return bool(value)
+    raise Invalid(key, "true or false is required")
+
+
+def object_of(body: Body, key: str) -> Body:
+    """Read a nested object. Raises Invalid."""
+    value = body.get(key)
+    if not isinstance(value, dict):
+        raise Invalid(key, "an object is required")
+    return value
+
+
+def seconds_of(text: str, key: str, high: float) -> float:
+    """Read a duration from a query string, at most `high` seconds; a negative one is 0. Raises Invalid."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise Invalid(key, "a number of seconds is required", "query") from None
+    if math.isnan(value):
+        raise Invalid(key, "a number of seconds is required", "query")
+    return min(max(value, 0.0), high)
+
+
+def printable(text: str, key: str) -> str:
+    """Accept a name that cannot forge a line or a look: no control, format or odd space characters. Raises Invalid.
+
+    Gives the NFC form, since file systems hand out directory names in either form.
+    """
+    if text.isascii() and text.isprintable() and text == text.strip():
+        return text
+    if not text.isprintable():  # also false for every Unicode space but U+0020
+        raise Invalid(key, "contains a control, invisible or unusual space character")
+    if text != text.strip():
+        raise Invalid(key, "begins or ends with a space")
+    return unicodedata.normalize("NFC", text)
+
+
+def peer_name_of(body: Body, key: str) -> str:
+    """Read a name that a peer may bear: none that is reserved, or that looks like a reserved one. Raises Invalid."""
+    name = printable(text_of(body, key, 1, NAME_MAX), key)
+    if name.startswith("#"):
+        raise Invalid(key, "names beginning with # are channels")
+    bare = "".join(c for c in unicodedata.normalize("NFKC", name).casefold() if c.isalnum())
+    if bare in RESERVED:
+        raise Invalid(key, f"{bare!r} is reserved: choose another name")
+    return name
+
+
+def scope_of(body: Body, key: str = "to", default: str | None = None) -> str:
+    """Read where a message goes: `all`, a #channel or a name; an absent name is no fault here. Raises Invalid."""
+    scope = text_of(body, key, 0, NAME_MAX, default)
+    return printable(scope, key) if scope else scope
+
+
+def channel_of(body: Body, key: str = "channel", default: str | None = None) -> str:
+    """Read a channel's name: # and at least one more character. Raises Invalid."""
+    name = printable(text_of(body, key, 2, NAME_MAX, default), key)
+    if not name.startswith("#"):
+        raise Invalid(key, "a channel's name begins with #")
+    return name
+
+
+def lane_of(body: Body, key: str, default: str | None = None) -> str:
+    """Read a scope that can have a stick or be asked: `all` or a #channel. Raises Invalid."""
+    if body.get(key, default) == ALL:
+        return ALL
+    if not str(body.get(key, default)).startswith("#"):
+        text_of(body, key, 0, NAME_MAX, default)
+        raise Invalid(key, f"must be '{ALL}' or a #channel")
+    return channel_of(body, key, default)
+
+
+def token_of(body: Body) -> str:
+    """Read the caller's token. Raises Invalid."""
+    return text_of(body, "token", 0, TOKEN_MAX)
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """POST /register: the name that the caller wants, and what it already holds."""
+
+    name: str
+    protocol_version: int | None  # of the text that the caller has read
+    token: str | None
+
+    @classmethod
+    def parse(cls, body: Body) -> Self:
+        """Read the request. Raises Invalid."""
+        version, token = body.get("protocol_version"), body.get("token")
+        return cls(
+            peer_name_of(body, "project"),
+            None if version is None else integer_of(version, "protocol_version", -(2**53), 2**53),
+            None if token is None else token_of(body),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """POST /send."""
+
+    token: str
+    to: str
+    content: str
+
+    @classmethod
+    def parse(cls, body: Body) -> Self:
+        """Read the request. Raises Invalid."""
+        return cls(token_of(body), scope_of(body), text_of(body, "content", 1))
+
+
+@dataclass(frozen=True, slots=True)
+class FloorCall:
+    """POST /floor."""
+
+    token: str
+    action: str  # one of VERBS
+    scope: str
+    reason: str | None
+
+    VERBS: ClassVar[tuple[str, ...]] = ("take", "raise", "lower", "pass", "drop")
+
+    @classmethod
+    def parse(cls, body: Body) -> Self:
+        """Read the request. Raises Invalid, UnknownAction."""
+        token, action, scope = token_of(body), text_of(body, "action"), lane_of(body, "scope", ALL)
+        reason = optional_text_of(body, "reason", REASON_MAX)
+        if action not in cls.VERBS:
+            raise UnknownAction(f"unknown action {action[:NAME_MAX]!r}", actions=[*cls.VERBS])
+        return cls(token, action, scope, reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One line of a form."""
+
+    key: str
+    label: str
+    type: str  # radio, checkbox, text, textarea
+    options: tuple[str, ...]  # empty for text and textarea
+    required: bool
+    allow_other: bool  # an answer outside the options is welcome
+
+    TYPES: ClassVar[frozenset[str]] = frozenset({"radio", "checkbox", "text", "textarea"})
+
+    @classmethod
+    def parse(cls, body: Body) -> Self:
+        """Read one field of POST /ask. Raises Invalid, InvalidForm."""
+        key, kind = text_of(body, "key", 1, NAME_MAX), body.get("type")
+        if not isinstance(kind, str) or kind not in cls.TYPES:
+            raise Invalid("type", "must be radio, checkbox, text or textarea")
+        raw = body.get("options")
+        if raw is not None and not isinstance(raw, list):
+            raise Invalid("options", "a list of strings is required")
+        options = tuple(text_of({"options": option}, "options", 1, OPTION_MAX) for option in raw or ())
+        if len(options) > OPTIONS_MAX or len(set(options)) < len(options):
+            raise Invalid("options", f"at most {OPTIONS_MAX}, each different")
+        if (kind in ("radio", "checkbox")) != bool(options):
+            raise InvalidForm(f"{key}: {kind} {'takes no' if options else 'needs'} options", field=key)
+        required, other = boolean_of(body, "required"), boolean_of(body, "allow_other")
+        return cls(key, text_of(body, "label", 1, LABEL_MAX), kind, options, required, other)
+
+    def to_json(self) -> dict[str, Json]:
+        """Give all six keys, whatever the asker left out."""
+        return {
+            "key": self.key,
+            "label": self.label,
+            "type": self.type,
+            "options": [*self.options],
+            "required": self.required,
+            "allow_other": self.allow_other,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """POST /ask: a form for the operator."""
+
+    token: str
+    to: str  # who gets the answer: all or a #channel
+    title: str
+    fields: tuple[Field, ...]
+
+    @classmethod
+    def parse(cls, body: Body) -> Self:
+        """Read the request. Raises Invalid, InvalidForm."""
+        token, title, raw = token_of(body), text_of(body, "title", 1, TITLE_MAX), body.get("fields")
+        if not isinstance(raw, list) or not 1 <= len(raw) <= FIELDS_MAX:
+            raise Invalid("fields", f"a list of 1 to {FIELDS_MAX} fields is required")
+        if not all(isinstance(item, dict) for item in raw):
+            raise Invalid("fields", "each field is an object")
+        asked = tuple(Field.parse(item) for item in raw if isinstance(item, dict))
+        if len({one.key for one in asked}) < len(asked):
+            raise InvalidForm("two fields have the same key", field="fields")
+        return cls(token, lane_of(body, "to", ALL), title, asked)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What reaches mailboxes, consoles and the log; `wire` is its JSON, encoded once and shared by all of them."""
+
+    id: str  # 12 hex characters
+    sender: str
+    recipient: str  # a scope
+    content: str
+    kind: str  # message, control, system, answer
+    ts: float  # Unix seconds
+    seq: int  # 0: a notice, or a room's stop; never in a mailbox
+    origin: str  # agent, operator, hub: set by the hub, the only word on who spoke
+    meta: str | None = None  # JSON text; on answers only
+    wire: bytes = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        meta = "" if self.meta is None else f',"meta":{self.meta}'
+        line = (
+            f'{{"id":"{self.id}","sender":{quote(self.sender)},"recipient":{quote(self.recipient)},'
+            f'"content":{quote(self.content)},"kind":"{self.kind}","ts":{self.ts!r},"seq":{self.seq},'
+            f'"origin":"{self.origin}"{meta}}}'
+        )
+        object.__setattr__(self, "wire", line.encode("ascii"))
+
+
+def id_of(serial: int) -> str:
+    """Give an event's serial as the 12 hex characters of a message id."""
+    return f"{serial & 0xFFFF_FFFF_FFFF:012x}"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One change of the room. Carries its own time; never a raw token."""
+
+    serial: int  # +1 per event; also the id of the message or notice that it makes
+    at: float  # monotonic seconds
+    ts: float  # Unix seconds
+
+    notice: ClassVar[str | None] = None  # what consoles and the log read of it, if anything
+
+    @property
+    def id(self) -> str:
+        """Name the message or notice that this event makes."""
+        return id_of(self.serial)
+
+
+@dataclass(frozen=True, slots=True)
+class PeerJoined(Event):
+    """A fresh identity."""
+
+    name: str
+    token_hash: str
+    notice = "{name} joined"
+
+
+@dataclass(frozen=True, slots=True)
+class NameContested(Event):
+    """Somebody without the token asked for a living name."""
+
+    name: str
+    notice = "{name}: somebody else tried to take this name and was refused"
+
+
+@dataclass(frozen=True, slots=True)
+class PeerLeft(Event):
+    """An identity ended, and its mailbox with it."""
+
+    name: str
+    why: str  # left, was kicked, was away too long
+    notice = "{name} {why}"
+
+
+@dataclass(frozen=True, slots=True)
+class PeerReaped(Event):
+    """A silent peer is off the roster; its mailbox goes on filling."""
+
+    name: str
+    notice = "{name} timed out"
+
+
+@dataclass(frozen=True, slots=True)
+class PeerRevived(Event):
+    """A reaped peer called again."""
+
+    name: str
+    notice = "{name} is back"
+
+
+@dataclass(frozen=True, slots=True)
+class PeerPaused(Event):
+    """The operator holds one mailbox."""
+
+    name: str
+    notice = "{name} paused by the operator"
+
+
+@dataclass(frozen=True, slots=True)
+class PeerResumed(Event):
+    """The operator releases one mailbox."""
+
+    name: str
+    notice = "{name} resumed by the operator"
+
+
+@dataclass(frozen=True, slots=True)
+class StatusSet(Event):
+    """A peer's own line of text; None clears it."""
+
+    name: str
+    status: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelJoined(Event):
+    """A peer is a member now."""
+
+    name: str
+    channel: str
+    notice = "{name} joined {channel}"
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelLeft(Event):
+    """A peer is a member no more."""
+
+    name: str
+    channel: str
+    notice = "{name} left {channel}"
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelClosed(Event):
+    """The operator sent all members away."""
+
+    channel: str
+    notice = "{channel} closed by the operator"
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSet(Event):
+    """A channel's topic; None clears it."""
+
+    name: str
+    channel: str
+    topic: str | None
+    notice = "{name} set the topic of {channel}: {topic}"
+
+
+@dataclass(frozen=True, slots=True)
+class MessageRouted(Event):
+    """A message entered mailboxes."""
+
+    message: Message
+    to: tuple[str, ...]  # the peers whose mailboxes have it
+
+
+@dataclass(frozen=True, slots=True)
+class MailboxOverflowed(Event):
+    """A full mailbox lost its oldest message, to make room for one from `sender`."""
+
+    name: str
+    sender: str
+    lost_seq: int
+    lost_sender: str
+    notice = "{name}'s mailbox is full: lost message {lost_seq} from {lost_sender}"
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched(Event):
+    """A poll took what was deliverable; `held`: operator traffic only, the rest stays."""
+
+    name: str
+    held: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Unfetched(Event):
+    """What was handed out did not arrive, or a new listener came: it will be handed out again."""
+
+    name: str
+    seqs: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged(Event):
+    """The peer has everything that it fetched up to `seq`."""
+
+    name: str
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class FloorGranted(Event):
+    """`holder` has the stick of a free scope, or restates why."""
+
+    scope: str
+    holder: str
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FloorPassed(Event):
+    """The first raised hand has the stick now."""
+
+    scope: str
+    holder: str  # the new one
+
+
+@dataclass(frozen=True, slots=True)
+class FloorReleased(Event):
+    """The stick is put away, raised hands with it."""
+
+    scope: str
+    by: str  # the last holder, or the operator
+
+
+@dataclass(frozen=True, slots=True)
+class HandRaised(Event):
+    """A peer queues for the stick."""
+
+    scope: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class HandLowered(Event):
+    """A peer no longer queues for the stick."""
+
+    scope: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class FormOpened(Event):
+    """A peer asks the operator."""
+
+    form_id: str
+    title: str
+    asker: str
+    to: str
+    fields: tuple[Field, ...]
+    notice = "{asker} asks the operator: {title}"
+
+
+@dataclass(frozen=True, slots=True)
+class FormSettled(Event):
+    """The operator answered or cancelled; `answers` is JSON text, or None when cancelled."""
+
+    form_id: str
+    status: str  # answered, cancelled
+    answers: str | None
+    summary: str  # one line
+
+
+@dataclass(frozen=True, slots=True)
+class ModeChanged(Event):
+    """The whole room runs, is paused, or is stopped; a stop puts every stick away."""
+
+    mode: str
+    notice = "control: {mode}"
+
+
+@dataclass(frozen=True, slots=True)
+class RateChanged(Event):
+    """The operator retuned how fast every agent may speak."""
+
+    per_s: float
+    burst: float
+    notice = "rate: {per_s:g} messages per second, bursts of {burst:g}"
+
+
+def notice_of(event: Event) -> Message | None:
+    """Give the line that consoles and the log show for `event`; it has seq 0 and enters no mailbox."""
+    if event.notice is None:
+        return None
+    words = {one.name: getattr(event, one.name) or "none" for one in fields(event)}
+    return Message(event.id, HUB, ALL, event.notice.format(**words), "system", event.ts, 0, HUB)
+
+
+# ======================================================================================================================
+# 4. Token bucket
+# ======================================================================================================================
+
+
+@dataclass(slots=True)
+class Rate:
+    """A burst and its refill per second; shared by many buckets, so one change retunes them all at once."""
+
+    burst: float
+    per_s: float
+
+
+class TokenBucket:
+    """How fast one source may act. A reading of the clock, not state: a replayed room starts with full buckets."""
+
+    __slots__ = ("_level", "_rate", "_stamp")
+
+    def __init__(self, rate: Rate, now: float) -> None:
+        self._rate = rate
+        self._level = rate.burst
+        self._stamp = now
+
+    def check(self, now: float) -> None:
+        """Refill up to `now`; raise Throttled unless one unit is there."""
+        rate = self._rate
+        self._level = min(rate.burst, self._level + (now - self._stamp) * rate.per_s)
+        self._stamp = now
+        if self._level < 1.0:
+            raise Throttled(max(0.01, (1.0 - self._level) / rate.per_s))
+
+    def spend(self, now: float) -> None:
+        """Take one unit. Raises Throttled, and then takes nothing."""
+        self.check(now)
+        self._level -= 1.0
+
+    def is_full(self, now: float) -> bool:
+        """Whether forgetting this bucket would change nothing."""
+        return self._level + (now - self._stamp) * self._rate.per_s >= self._rate.burst
+
+
+# ======================================================================================================================
+# 5. Mailbox
+# ======================================================================================================================
+
+
+class Mailbox:
+    """What a peer has not acknowledged, oldest first.
+
+    A message waits until a poll fetches it, and stays here, fetched, until the peer acknowledges it. The operator's
+    messages wait apart, because they are delivered through a pause that holds all others.
+    """
+
+    __slots__ = ("_fetched", "_urgent", "_waiting")
+
+    def __init__(self) -> None:
+        self._waiting: deque[Message] = deque()
+        self._urgent: deque[Message] = deque()  # from the operator, waiting
+        self._fetched: deque[Message] = deque()  # ordered by seq
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._urgent) + len(self._fetched)
+
+    @property
+    def waiting(self) -> int:
+        """Count what no poll has fetched."""
+        return len(self._waiting) + len(self._urgent)
+
+    @property
+    def fetched(self) -> tuple[Message, ...]:
+        """List what was handed out and not acknowledged."""
+        return tuple(self._fetched)
+
+    def oldest(self) -> Message:
+        """Give what an overflow would lose: what was handed out once, then what waits, the operator's words last."""
+        return (self._fetched or self._waiting or self._urgent)[0]
+
+    def lose(self) -> None:
+        """Lose the oldest."""
+        (self._fetched or self._waiting or self._urgent).popleft()
+
+    def put(self, message: Message) -> None:
+        """Append `message`, the newest that there is."""
+        (self._urgent if message.origin == "operator" else self._waiting).append(message)
+
+    def deliverable(self, held: bool) -> list[Message]:
+        """List in order what a poll may fetch now; `held`: operator traffic only."""
+        if held or not self._waiting:
+            return list(self._urgent)
+        if not self._urgent:
+            return list(self._waiting)
+        return sorted([*self._waiting, *self._urgent], key=lambda message: message.seq)
+
+    def has_deliverable(self, held: bool) -> bool:
+        """Whether a poll would get anything now."""
+        return bool(self._urgent) or bool(self._waiting and not held)
+
+    def last_waiting(self) -> Message | None:
+        """Give the newest message that no poll has fetched."""
+        ends = [queue[-1] for queue in (self._waiting, self._urgent) if queue]
+        return max(ends, key=lambda message: message.seq, default=None)
+
+    def fetch(self, held: bool) -> None:
+        """Mark what is deliverable as fetched."""
+        batch = self.deliverable(held)
+        self._urgent.clear()
+        if not held:
+            self._waiting.clear()
+        is_late = self._fetched and batch and batch[0].seq < self._fetched[-1].seq  # the operator's overtook it
+        self._fetched.extend(message for message in batch if message.kind != "control")  # a stale command is harmful
+        if is_late:
+            self._fetched = deque(sorted(self._fetched, key=lambda message: message.seq))
+
+    def unfetch(self, seqs: Collection[int]) -> None:
+        """Put fetched messages back in front of what waits."""
+        back = [message for message in self._fetched if message.seq in seqs]
+        self._fetched = deque(message for message in self._fetched if message.seq not in seqs)
+        for queue, is_urgent in ((self._waiting, False), (self._urgent, True)):
+            mine = [message for message in back if (message.origin == "operator") is is_urgent]
+            queue.extend(mine)
+            if mine and len(queue) > len(mine):
+                ordered = sorted(queue, key=lambda message: message.seq)
+                queue.clear()
+                queue.extend(ordered)
+
+    def acknowledged_by(self, seq: int) -> bool:
+        """Whether an acknowledgement of `seq` would free anything."""
+        return bool(self._fetched) and self._fetched[0].seq <= seq
+
+    def acknowledge(self, seq: int) -> None:
+        """Free what was fetched up to `seq`. What was never handed out is never freed."""
+        while self._fetched and self._fetched[0].seq <= seq:
+            self._fetched.popleft()
+
+
+# ======================================================================================================================
+# 6. Floor
+# ======================================================================================================================
+
+# (the floor is, verb) -> what happens. "mine" and "theirs" are the caller's view of a held floor; "quit" is a caller
+# who can no longer wield a stick: gone, reaped, or out of the channel. A pair that is not here is refused.
+FLOOR = {
+    ("free", "take"): "grant",
+    ("mine", "take"): "grant",  # a new reason replaces the old one
+    ("theirs", "take"): "queue",  # first come, first served
+    ("theirs", "raise"): "queue",
+    ("mine", "raise"): "stay",
+    ("theirs", "lower"): "unqueue",
+    ("mine", "lower"): "stay",
+    ("mine", "pass"): "next",  # the first raised hand, or free
+    ("mine", "drop"): "release",
+    ("mine", "quit"): "next",
+    ("theirs", "quit"): "unqueue",
+    ("free", "quit"): "stay",
+    ("mine", "clear"): "release",  # by the operator, in the holder's name
+}
+
+
+@dataclass(slots=True)
+class Floor:
+    """The talking stick of one scope, while somebody holds it."""
+
+    scope: str
+    holder: str
+    reason: str | None
+    since: float  # Unix seconds; the present holder's
+    hands: dict[str, None] = field(default_factory=dict)  # an ordered set of names
+
+    def position(self, name: str) -> int:
+        """Give a peer's place in the queue, from 1; 0 for the holder."""
+        return 0 if name == self.holder else 1 + list(self.hands).index(name)
+
+    def first_hand(self) -> str | None:
+        """Name who is next."""
+        return next(iter(self.hands), None)
+
+    def to_json(self) -> dict[str, Json]:
+        """Give what GET /floor and consoles show."""
+        return {
+            "scope": self.scope,
+            "holder": self.holder,
+            "reason": self.reason,
+            "hands": [*self.hands],
+            "since": self.since,
+        }
+
+
+def floor_outcome(floor: Floor | None, scope: str, name: str, verb: str) -> str:
+    """Look up what `verb` by `name` does. Raises NoFloor, NotHolder."""
+    view = "free" if floor is None else "mine" if floor.holder == name else "theirs"
+    outcome = FLOOR.get((view, verb))
+    if outcome is not None:
+        return outcome
+    if floor is None:
+        raise NoFloor(f"nobody holds the stick of {scope}", scope=scope)
+    raise NotHolder(f"{floor.holder} holds the stick of {scope}", scope=scope, held_by=floor.holder)
+
+
+# ======================================================================================================================
+# 7. Forms
+# ======================================================================================================================
+
+Answers = dict[str, Json]  # field key -> a string, or for checkbox a list of strings
+
+
+def _in_words(answer: Json) -> str:
+    if isinstance(answer, list):
+        return ", ".join(map(str, answer))
+    return str(answer) if answer else "(no answer)"
+
+
+def _answer_to(one: Field, value: Json) -> Json:
+    """Check one answer; blank counts as none. Raises InvalidForm."""
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    texts: list[str] = []
+    for text in values:
+        if not isinstance(text, str) or len(text) > ANSWER_MAX or not _is_clean(text):
+            raise InvalidForm(f"{one.label}: text of at most {ANSWER_MAX} characters is required", field=one.key)
+        if text.strip():
+            texts.append(text)
+    if one.options and not one.allow_other and (strange := [text for text in texts if text not in one.options]):
+        raise InvalidForm(f"{one.label}: {strange[0]!r} is not one of the options", field=one.key)
+    if one.type == "checkbox":
+        if len(set(texts)) < len(texts) or len(texts) > OPTIONS_MAX + 1:
+            raise InvalidForm(f"{one.label}: the same choice twice, or too many", field=one.key)
+        return [*texts]
+    if isinstance(value, list):
+        raise InvalidForm(f"{one.label}: one answer is required, not a list", field=one.key)
+    return texts[0] if texts else None
+
+
+@dataclass(slots=True)
+class Form:
+    """A question to the operator; settled once."""
+
+    id: str
+    title: str
+    asker: str
+    to: str  # who gets the answer: all or a #channel
+    fields: tuple[Field, ...]
+    ts: float  # Unix seconds
+    status: str = "pending"  # answered, cancelled
+    answers: str | None = None  # JSON text, when answered
+    settled_ts: float | None = None
+    summary: str = ""  # one line, when settled
+
+    def to_json(self) -> dict[str, Json]:
+        """Give what GET /forms and consoles show."""
+        return {
+            "id": self.id,
+            "title": self.title,
+            "asker": self.asker,
+            "to": self.to,
+            "fields": [one.to_json() for one in self.fields],
+            "status": self.status,
+            "answers": None if self.answers is None else json.loads(self.answers),
+            "ts": self.ts,
+            "seq": 0,
+        }
+
+    def decision(self) -> dict[str, Json]:
+        """Give one line of the decisions ledger."""
+        return {
+            "ts": self.settled_ts,
+            "asker": self.asker,
+            "title": self.title,
+            "status": self.status,
+            "answer_summary": self.summary,
+        }
+
+    def validate(self, answers: Json) -> Answers:
+        """Keep the answers that were given; check them against the fields. Raises InvalidForm."""
+        if not isinstance(answers, dict):
+            raise InvalidForm("answers: an object of field keys and values is required", field="answers")
+        if unknown := answers.keys() - {one.key for one in self.fields}:
+            culprit = min(unknown)
+            raise InvalidForm(f"the form has no field {culprit!r}", field=culprit)
+        given: Answers = {}
+        for one in self.fields:
+            value = _answer_to(one, answers.get(one.key))
+            if value:
+                given[one.key] = value
+            elif one.required:
+                raise InvalidForm(f"{one.label}: an answer is required", field=one.key)
+        return given
+
+    def recap(self, answers: Answers | None) -> str:
+        """Word the outcome for those who read the answer: the title, then one line per field."""
+        if answers is None:
+            return f"{self.title}: cancelled by the operator"
+        return "\n".join([self.title, *(f"- {one.label}: {_in_words(answers.get(one.key))}" for one in self.fields)])
+
+    def summarise(self, answers: Answers | None) -> str:
+        """Word the outcome in one line, for the ledger."""
+        if answers is None:
+            return "cancelled"
+        return " · ".join(f"{one.label}: {' '.join(_in_words(answers.get(one.key)).split())}" for one in self.fields)
+
+
+# ======================================================================================================================
+# 8. Roster
+# ======================================================================================================================
+
+
+def hash_of(token: str) -> str:
+    """Hash a token: rooms and events know tokens by their hash only."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+@dataclass(slots=True)
+class Peer:
+    """One identity. The readings at the end are observations of the clock and of connections, not replayed state."""
+
+    name: str
+    token_hash: str
+    joined_at: float  # monotonic seconds
+    speech: TokenBucket
+    updates: TokenBucket  # of the status line
+    mailbox: Mailbox = field(default_factory=Mailbox)
+    channels: set[str] = field(default_factory=set)
+    status: str | None = None
+    status_at: float = 0.0  # monotonic seconds
+    is_paused: bool = False
+    reaped_at: float | None = None  # monotonic seconds; None while live
+    has_acknowledged: bool = False  # so it is a client that does; see Polls
+    message_count: int = 0
+    character_count: int = 0
+    contested_at: float = float("-inf")  # of the last notice
+    last_seen: float = 0.0  # reading: monotonic seconds of the last call
+    is_listening: bool = False  # reading: a poll is parked, which is as good as a call
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the peer is on the roster, not reaped."""
+        return self.reaped_at is None
+
+    def is_idle(self, now: float, ttl_s: float) -> bool:
+        """Whether a live peer has been silent for too long."""
+        return self.is_live and not self.is_listening and now - self.last_seen > ttl_s
+
+    def is_forgotten(self, now: float) -> bool:
+        """Whether a reaped peer's grace is over."""
+        return self.reaped_at is not None and now - self.reaped_at > GRACE_S
+
+
+class Roster:
+    """All identities, live and reaped, by name and by token."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, Peer] = {}
+        self._by_hash: dict[str, Peer] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def __iter__(self) -> Iterator[Peer]:
+        return iter(self._by_name.values())
+
+    def get(self, name: str) -> Peer | None:
+        """Find a peer, live or reaped."""
+        return self._by_name.get(name)
+
+    def live(self) -> list[Peer]:
+        """List the live peers by name."""
+        return sorted((peer for peer in self if peer.is_live), key=lambda peer: peer.name)
+
+    def holder_of(self, token: str) -> Peer:
+        """Find whose token it is. Raises UnknownToken."""
+        peer = self._by_hash.get(hash_of(token)) if token.isascii() else None
+        if peer is None:
+            raise UnknownToken
+        return peer
+
+    def claim(self, name: str, token: str | None) -> Peer | None:
+        """Find whom a registration confirms; None: the name is free. Raises NameInUse, RoomFull."""
+        peer = self._by_name.get(name)
+        if peer is None:
+            if len(self) >= IDENTITIES_MAX:
+                raise RoomFull(f"the room has {IDENTITIES_MAX} identities, all that it can hold", project=name)
+            return None
+        if token is not None and token.isascii() and hmac.compare_digest(hash_of(token), peer.token_hash):
+            return peer
+        where = "is in the room" if peer.is_live else "is away and may come back"
+        raise NameInUse(
+            f"{name} {where}: choose another name, show its token, or ask the operator to kick it",
+            project=name,
+            note=f"{name!r} {where}. Join under another name, or ask the operator to kick it.",
+        )
+
+    def add(self, peer: Peer) -> None:
+        """Enter a fresh identity."""
+        self._by_name[peer.name] = self._by_hash[peer.token_hash] = peer
+
+    def remove(self, peer: Peer) -> None:
+        """Forget an identity; its token is dead."""
+        del self._by_name[peer.name], self._by_hash[peer.token_hash]
+
+
+# ======================================================================================================================
+# 9. Room: who may say what to whom, and when
+# ======================================================================================================================
+# Every public method that changes something checks all of it, commits events and returns; a refusal commits nothing.
+# `_commit` applies one event and then emits it; the `_on_*` methods below are the only code that changes the room.
+
+RUNNING, PAUSED, STOPPED = "running", "paused", "stopped"
+MODE_AFTER = {"pause": PAUSED, "resume": RUNNING, "stop": STOPPED, "reset": RUNNING}
+PEER_COMMANDS = ("interrupt", "reset")  # what the operator can tell one native agent
+
+
+class Clock(Protocol):
+    """The only source of time: `mono` for durations, `wall` for stamps."""
+
+    def mono(self) -> float:
+        """Give monotonic seconds."""
+
+    def wall(self) -> float:
+        """Give Unix seconds."""
+
+
+def _is_channel(scope: str) -> bool:
+    return len(scope) > 1 and scope.startswith("#")
+
+
+@dataclass(slots=True)
+class Channel:
+    """A scope with members; it is listed while one of them is live, and its topic dies when none is."""
+
+    name: str
+    members: dict[str, None] = field(default_factory=dict)  # an ordered set: live and reaped
+    topic: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What became of a message."""
+
+    message: Message
+    to: tuple[str, ...]  # whose mailboxes have it
+    overflowed: tuple[str, ...]  # whose mailboxes lost their oldest for it
+
+    @property
+    def missed(self) -> tuple[str, ...]:
+        """List the names that nobody bears."""
+        scope = self.message.recipient
+        return () if self.to or scope == ALL or _is_channel(scope) else (scope,)
+
+
+class Meter:
+    """Sums of the last 60 seconds, in one-second steps. A reading of the clock, not replayed state."""
+
+    def __init__(self) -> None:
+        self._steps: deque[tuple[int, int]] = deque()  # (second, amount)
+        self._total = 0
+
+    def add(self, now: float, amount: int) -> None:
+        """Count `amount` at `now`."""
+        second = int(now)
+        if self._steps and self._steps[-1][0] == second:
+            self._steps[-1] = (second, self._steps[-1][1] + amount)
+        else:
+            self._steps.append((second, amount))
+        self._total += amount
+        self._expire(second)
+
+    def per_minute(self, now: float) -> int:
+        """Give the sum of the last minute."""
+        self._expire(int(now))
+        return self._total
+
+    def _expire(self, second: int) -> None:
+        while self._steps and self._steps[0][0] <= second - 60:
+            self._total -= self._steps.popleft()[1]
+
+
+class Room:
+    """The shared state and its rules. Time, chance and output come from outside; tokens go out once and stay hashed."""
+
+    def __init__(
+        self,
+        emit: Callable[[Event], None],
+        clock: Clock,
+        new_token: Callable[[], str],
+        ttl_s: float = PEER_TTL_S,
+        quiet_after_s: float = QUIET_AFTER_S,
+    ) -> None:
+        self.mode = RUNNING
+        self.log: deque[Message] = deque(maxlen=LOG_MAX)  # messages and notices, for consoles and export
+        self.roster = Roster()
+        self.ttl_s, self.quiet_after_s = ttl_s, quiet_after_s
+        self.speech_rate = Rate(SPEECH_BURST, SPEECH_PER_S)
+        self.stop: Message | None = None  # what a poll gets while the room is stopped
+        self._emit, self._clock, self._new_token = emit, clock, new_token
+        self._opened_at = clock.mono()
+        self._serial = int(clock.wall()) << 16  # so ids differ from those of the hub's previous run
+        self._seq = 0
+        self._channels: dict[str, Channel] = {}
+        self._floors: dict[str, Floor] = {}
+        self._forms: dict[str, Form] = {}  # pending
+        self._settled: deque[Form] = deque(maxlen=DECISIONS_MAX)
+        self._status_rate = Rate(STATUS_BURST, STATUS_PER_S)
+        self._register_rate = Rate(REGISTER_BURST, REGISTER_PER_S)
+        self._sources: dict[str, TokenBucket] = {}
+        self._messages, self._characters = Meter(), Meter()
+        self._appliers: dict[type[Event], Callable[..., None]] = {
+            MessageRouted: self._on_message_routed,
+            Fetched: self._on_fetched,
+            Acknowledged: self._on_acknowledged,
+            Unfetched: self._on_unfetched,
+            PeerJoined: self._on_peer_joined,
+            NameContested: self._on_name_contested,
+            PeerLeft: self._on_peer_left,
+            PeerReaped: self._on_peer_reaped,
+            PeerRevived: self._on_peer_revived,
+            PeerPaused: self._on_peer_paused,
+            PeerResumed: self._on_peer_resumed,
+            StatusSet: self._on_status_set,
+            ChannelJoined: self._on_channel_joined,
+            ChannelLeft: self._on_channel_left,
+            ChannelClosed: self._on_channel_closed,
+            TopicSet: self._on_topic_set,
+            MailboxOverflowed: self._on_mailbox_overflowed,
+            FloorGranted: self._on_floor_granted,
+            FloorPassed: self._on_floor_passed,
+            FloorReleased: self._on_floor_released,
+            HandRaised: self._on_hand_raised,
+            HandLowered: self._on_hand_lowered,
+            FormOpened: self._on_form_opened,
+            FormSettled: self._on_form_settled,
+            ModeChanged: self._on_mode_changed,
+            RateChanged: self._on_rate_changed,
+        }
+
+    # --- identity ---
+
+    def register(self, source: str, request: Registration) -> tuple[Peer, str]:
+        """Give a fresh identity, or confirm the caller's own; also its token. Raises Throttled, NameInUse, RoomFull."""
+        now = self._clock.mono()
+        self._bucket_of(source, now).spend(now)
+        held = self.roster.get(request.name)
+        if held is not None and held.is_forgotten(now):
+            self._end(held, "was away too long")
+        try:
+            peer = self.roster.claim(request.name, request.token)
+        except NameInUse:
+            self._note_contest(request.name, now)
+            raise
+        if peer is not None and request.token is not None:
+            self._touch(peer, now)
+            return peer, request.token
+        token = self._new_token()
+        self._commit(PeerJoined(*self._stamp(), request.name, hash_of(token)))
+        return self.roster.holder_of(token), token
+
+    def peer_of(self, token: str) -> Peer:
+        """Find the caller by its token; any call is a sign of life and revives the reaped. Raises UnknownToken."""
+        peer, now = self.roster.holder_of(token), self._clock.mono()
+        if peer.is_forgotten(now):
+            self._end(peer, "was away too long")
+            raise UnknownToken
+        self._touch(peer, now)
+        return peer
+
+    def leave(self, token: str) -> str:
+        """End the caller's identity, reaped or not; give its name. Raises UnknownToken."""
+        peer = self.roster.holder_of(token)
+        self._end(peer, "left")
+        return peer.name
+
+    def sweep(self) -> None:
+        """Reap the idle and forget those whose grace is over. Called by the hub's clock."""
+        now = self._clock.mono()
+        for peer in list(self.roster):
+            if peer.is_idle(now, self.ttl_s):
+                self._quit_floors(peer, [ALL, *peer.channels])
+                self._commit(PeerReaped(*self._stamp(), peer.name))
+            elif peer.is_forgotten(now):
+                self._end(peer, "was away too long")
+
+    def note_listening(self, peer: Peer, is_listening: bool) -> None:
+        """Record that a poll of `peer` was parked or ended; both are signs of life."""
+        peer.is_listening = is_listening
+        peer.last_seen = self._clock.mono()
+
+    def set_status(self, peer: Peer, status: str | None) -> None:
+        """Publish the peer's own line of text; None clears it. Raises Throttled."""
+        peer.updates.spend(self._clock.mono())
+        if status is not None or peer.status is not None:  # the same words again are news: they are fresh
+            self._commit(StatusSet(*self._stamp(), peer.name, status))
+
+    # --- speech ---
+
+    def say(self, peer: Peer, to: str, content: str) -> Delivery:
+        """Route a peer's words to a scope; speaking in a channel joins it.
+
+        Raises Stopped, FloorHeld, Throttled, TooManyChannels.
+        """
+        self._refuse_if_stopped()
+        floor = self._floors.get(to)
+        if floor is not None and floor.holder != peer.name:
+            raise FloorHeld(
+                f"{floor.holder} holds the talking stick of {to}",
+                scope=to,
+                held_by=floor.holder,
+                reason=floor.reason,
+                hint="Raise your hand to be next, listen until the stick is passed or put away, or use another scope.",
+            )
+        self._spend_speech(peer, joining=to)
+        but = peer.name if to == ALL or _is_channel(to) else None  # a peer may write to itself
+        return self._route(peer.name, to, content, "message", "agent", self._audience(to, but))
+
+    def fetch(self, peer: Peer) -> list[Message]:
+        """Hand out what is deliverable to `peer` now, in order; it stays in the mailbox until acknowledged."""
+        if self.mode == STOPPED:
+            return []
+        held = self.is_held(peer)
+        batch = peer.mailbox.deliverable(held)
+        if batch:
+            self._commit(Fetched(*self._stamp(), peer.name, held))
+        return batch
+
+    def unfetch(self, peer: Peer, seqs: Iterable[int] | None = None) -> None:
+        """Make fetched messages deliverable again: those in `seqs`, or all that are not acknowledged."""
+        wanted = None if seqs is None else set(seqs)
+        back = tuple(m.seq for m in peer.mailbox.fetched if wanted is None or m.seq in wanted)
+        if back and self.roster.get(peer.name) is peer:
+            self._commit(Unfetched(*self._stamp(), peer.name, back))
+
+    def acknowledge(self, peer: Peer, seq: int) -> None:
+        """Free what `peer` fetched up to `seq`; what it never fetched stays."""
+        if peer.mailbox.acknowledged_by(seq):
+            self._commit(Acknowledged(*self._stamp(), peer.name, seq))
+
+    def is_held(self, peer: Peer) -> bool:
+        """Whether only operator traffic is delivered to `peer` now."""
+        return peer.is_paused or self.mode != RUNNING
+
+    def has_deliverable(self, peer: Peer) -> bool:
+        """Whether a poll of `peer` would be answered at once."""
+        return self.mode == STOPPED or peer.mailbox.has_deliverable(self.is_held(peer))
+
+    # --- channels ---
+
+    def join_channel(self, peer: Peer, channel: str) -> None:
+        """Make `peer` a member; again is no fault. Raises Throttled, TooManyChannels."""
+        self._spend_speech(peer, joining=channel)
+
+    def leave_channel(self, peer: Peer, channel: str) -> None:
+        """End a membership; none is no fault. Its stick passes on. Raises Throttled."""
+        self._spend_speech(peer)
+        if channel in peer.channels:
+            self._quit_floors(peer, [channel])
+            self._commit(ChannelLeft(*self._stamp(), peer.name, channel))
+
+    def set_topic(self, peer: Peer, channel: str, topic: str | None) -> None:
+        """Set or clear a channel's topic. Raises NotAMember, Throttled."""
+        if channel not in peer.channels:
+            raise NotAMember("not a channel member", channel=channel)
+        self._spend_speech(peer)
+        if self._channels[channel].topic != topic:
+            self._commit(TopicSet(*self._stamp(), peer.name, channel, topic))
+
+    # --- the floor ---
+
+    def use_floor(self, peer: Peer, verb: str, scope: str, reason: str | None) -> dict[str, Json]:
+        """Take, raise, lower, pass or drop; give the answer's fields.
+
+        Raises Throttled, Stopped, NotAMember, NoFloor, NotHolder, TooManyHands.
+        """
+        peer.speech.check(self._clock.mono())
+        if self.mode == STOPPED:
+            raise Stopped
+        if scope != ALL and scope not in peer.channels and verb in ("take", "raise"):
+            raise NotAMember(f"join {scope} first", scope=scope)
+        floor = self._floors.get(scope)
+        outcome = floor_outcome(floor, scope, peer.name, verb)
+        if outcome == "queue" and floor is not None and len(floor.hands) >= HANDS_MAX and peer.name not in floor.hands:
+            raise TooManyHands(f"{HANDS_MAX} hands are raised already", scope=scope)
+        peer.speech.spend(self._clock.mono())
+        self._change_floor(outcome, peer, scope, reason)
+        return self._floor_answer(verb, peer, scope)
+
+    def _floor_answer(self, verb: str, peer: Peer, scope: str) -> dict[str, Json]:
+        floor = self._floors.get(scope)
+        answer: dict[str, Json] = {"ok": True, "scope": scope}
+        if floor is None:
+            return answer | {"released": True}
+        if verb == "take" and floor.holder == peer.name:
+            return answer | {"holder": peer.name, "reason": floor.reason}
+        if verb == "take":
+            held: dict[str, Json] = {"ok": False, "error": FloorHeld.code, "held_by": floor.holder}
+            return answer | held | {"reason": floor.reason, "position": floor.position(peer.name)}
+        if verb == "raise":
+            return answer | {"position": floor.position(peer.name)}
+        return answer | {"passed_to": floor.holder} if verb == "pass" else answer
+
+    def _change_floor(self, outcome: str, peer: Peer, scope: str, reason: str | None, but: str | None = None) -> None:
+        """Commit what the table in section 6 says, and tell the scope, `but` for one who is about to go."""
+        floor = self._floors.get(scope)
+        if outcome == "grant":
+            if floor is None or (reason is not None and reason != floor.reason):
+                kept = reason if floor is None or reason is not None else floor.reason
+                self._commit(FloorGranted(*self._stamp(), scope, peer.name, kept))
+                self._announce(scope, f"{peer.name} has the talking stick of {scope}", kept)
+        elif outcome == "queue" and floor is not None and peer.name not in floor.hands:
+            self._commit(HandRaised(*self._stamp(), scope, peer.name))
+        elif outcome == "unqueue" and floor is not None and peer.name in floor.hands:
+            self._commit(HandLowered(*self._stamp(), scope, peer.name))
+        elif outcome == "next" and floor is not None and (heir := floor.first_hand()) is not None:
+            self._commit(FloorPassed(*self._stamp(), scope, heir))
+            self._announce(scope, f"{peer.name} passed the talking stick of {scope} to {heir}", floor.reason, but)
+        elif outcome in ("next", "release"):
+            self._commit(FloorReleased(*self._stamp(), scope, peer.name))
+            self._announce(scope, f"{peer.name} put the talking stick of {scope} away", None, but)
+
+    def _quit_floors(self, peer: Peer, scopes: Iterable[str]) -> None:
+        """Pass on what `peer` holds and lower its hands: it is about to go."""
+        for scope in scopes:
+            outcome = floor_outcome(self._floors.get(scope), scope, peer.name, "quit")
+            self._change_floor(outcome, peer, scope, None, but=peer.name)
+
+    def _announce(self, scope: str, text: str, reason: str | None, but: str | None = None) -> None:
+        """Tell every member of `scope`, the holder included, what became of its stick."""
+        text = f"{text}: {reason}" if reason else text
+        self._route(HUB, scope, text, "system", "hub", self._audience(scope, but))
+
+    # --- forms ---
+
+    def ask(self, peer: Peer, question: Question) -> Form:
+        """Open a form; asking into a channel joins it. Raises Stopped, Throttled, TooManyForms, TooManyChannels."""
+        self._refuse_if_stopped()
+        peer.speech.check(self._clock.mono())
+        if len(self._forms) >= FORMS_MAX:
+            raise TooManyForms(f"{FORMS_MAX} questions are pending already")
+        self._spend_speech(peer, joining=question.to)
+        opened = FormOpened(*self._stamp(), "", question.title, peer.name, question.to, question.fields)
+        self._commit(replace(opened, form_id=opened.id))
+        return self._forms[opened.id]
+
+    def answer(self, form_id: str, answers: Json) -> Delivery:
+        """Settle a form with the operator's answers. Raises UnknownForm, InvalidForm."""
+        form = self._pending(form_id)
+        return self._settle(form, "answered", form.validate(answers))
+
+    def cancel(self, form_id: str) -> Delivery:
+        """Settle a form without an answer. Raises UnknownForm."""
+        return self._settle(self._pending(form_id), "cancelled", None)
+
+    def _pending(self, form_id: str) -> Form:
+        form = self._forms.get(form_id)
+        if form is None:
+            raise UnknownForm(f"no pending question has the id {form_id!r}: it may be settled already", id=form_id)
+        return form
+
+    def _settle(self, form: Form, status: str, answers: Answers | None) -> Delivery:
+        text = None if answers is None else json.dumps(answers)
+        self._commit(FormSettled(*self._stamp(), form.id, status, text, form.summarise(answers)))
+        about: dict[str, Json] = {"form_id": form.id, "title": form.title, "status": status}
+        about |= {"answers": None if answers is None else {**answers}, "asker": form.asker, "to": form.to}
+        audience, recap = self._audience(form.to), form.recap(answers)
+        return self._route(OPERATOR, form.to, recap, "answer", "operator", audience, json.dumps(about))
+
+    # --- the operator ---
+
+    def set_mode(self, action: str) -> str:
+        """Pause, resume, stop or reset the room; give its mode. Raises UnknownAction."""
+        mode = MODE_AFTER.get(action)
+        if mode is None:
+            raise UnknownAction(f"unknown action {action!r}", actions=[*MODE_AFTER])
+        if mode != self.mode:
+            self._commit(ModeChanged(*self._stamp(), mode))
+        return mode
+
+    def operator_say(self, to: str, content: str) -> Delivery:
+        """Route the operator's words; no stick, pause or stop holds them up. Raises UnknownPeer, UnknownChannel."""
+        if _is_channel(to):
+            self._channel(to)
+        elif to != ALL:
+            self._peer(to)
+        return self._route(OPERATOR, to, content, "message", "operator", self._audience(to))
+
+    def command(self, name: str, verb: str) -> Delivery:
+        """Interrupt or reset one native agent, through any pause. Raises UnknownAction, UnknownPeer."""
+        if verb not in PEER_COMMANDS:
+            raise UnknownAction(f"unknown command {verb!r}", actions=[*PEER_COMMANDS])
+        return self._route(OPERATOR, name, verb, "control", "operator", [self._peer(name)])
+
+    def kick(self, name: str) -> None:
+        """End a peer's identity, reaped or not. Raises UnknownPeer."""
+        self._end(self._peer(name), "was kicked by the operator")
+
+    def pause_peer(self, name: str) -> None:
+        """Hold one mailbox. Raises UnknownPeer."""
+        if not self._peer(name).is_paused:
+            self._commit(PeerPaused(*self._stamp(), name))
+
+    def resume_peer(self, name: str) -> None:
+        """Release one mailbox. Raises UnknownPeer."""
+        if self._peer(name).is_paused:
+            self._commit(PeerResumed(*self._stamp(), name))
+
+    def close_channel(self, name: str) -> None:
+        """Send all members of a channel away; its stick goes with it. Raises UnknownChannel."""
+        self._channel(name)
+        if name in self._floors:
+            self._commit(FloorReleased(*self._stamp(), name, OPERATOR))
+        self._commit(ChannelClosed(*self._stamp(), name))
+
+    def clear_floor(self, scope: str) -> None:
+        """Put a stick away, whoever holds it. Raises NoFloor."""
+        floor = self._floors.get(scope)
+        floor_outcome(floor, scope, "" if floor is None else floor.holder, "clear")
+        self._commit(FloorReleased(*self._stamp(), scope, OPERATOR))
+        self._announce(scope, f"the operator put the talking stick of {scope} away", None)
+
+    def set_rate(self, per_s: float, burst: float) -> None:
+        """Retune how fast every agent may speak."""
+        if (per_s, burst) != (self.speech_rate.per_s, self.speech_rate.burst):
+            self._commit(RateChanged(*self._stamp(), per_s, burst))
+
+    # --- what can be seen; these change nothing ---
+
+    def names(self) -> list[Json]:
+        """List the live peers."""
+        return [peer.name for peer in self.roster.live()]
+
+    def presence(self, name: str) -> dict[str, Json]:
+        """Tell whether a peer is live, reaped or absent. Touches nothing."""
+        peer, now = self.roster.get(name), self._clock.mono()
+        if peer is None or peer.is_forgotten(now):
+            return {"peer": name, "state": "absent", "present": False}
+        seen: dict[str, Json] = {
+            "peer": name,
+            "state": "live" if peer.is_live else "reaped",
+            "present": peer.is_live,
+            "last_seen_age": self._silence(peer, now),
+        }
+        if peer.reaped_at is not None:
+            seen["reaped_age"] = round(now - peer.reaped_at, 1)
+        age = None if peer.status is None else round(now - peer.status_at, 1)
+        return seen | {"listening": peer.is_listening, "status": peer.status, "status_age": age}
+
+    def peer_rows(self) -> list[Json]:
+        """List everything that a console shows of each peer: the live, then the reaped, by name."""
+        now = self._clock.mono()
+        ordered = sorted(self.roster, key=lambda peer: (not peer.is_live, peer.name))
+        return [self._peer_row(peer, now) for peer in ordered]
+
+    def _peer_row(self, peer: Peer, now: float) -> dict[str, Json]:
+        silence = self._silence(peer, now)
+        status_age = None if peer.status is None else round(now - peer.status_at, 1)
+        limit = self.quiet_after_s
+        is_quiet = silence > limit and (status_age is None or status_age > limit)
+        return {
+            "name": peer.name,
+            "state": "live" if peer.is_live else "reaped",
+            "listening": peer.is_listening,
+            "paused": peer.is_paused,
+            "status": peer.status,
+            "status_age": status_age,
+            "last_seen_age": silence,
+            "uptime": round(now - peer.joined_at, 1),
+            "msg_count": peer.message_count,
+            "quiet": peer.is_live and not peer.is_paused and is_quiet,
+            "status_stale": status_age is not None and status_age > 0.66 * limit,
+            "char_count": peer.character_count,
+            "waiting": peer.mailbox.waiting,
+            "unacknowledged": len(peer.mailbox) - peer.mailbox.waiting,
+        }
+
+    def channels(self) -> dict[str, Json]:
+        """Give each listed channel's topic and live members."""
+        listed: dict[str, Json] = {}
+        for name, channel in sorted(self._channels.items()):
+            if live := self._live_members(channel):
+                listed[name] = {"topic": channel.topic, "members": [*live]}
+        return listed
+
+    def floors(self) -> dict[str, Json]:
+        """Give the sticks in force, by scope."""
+        return {scope: floor.to_json() for scope, floor in self._floors.items()}
+
+    def form(self, form_id: str) -> dict[str, Json]:
+        """Give one pending question. Raises UnknownForm."""
+        return self._pending(form_id).to_json()
+
+    def forms(self) -> list[Json]:
+        """List the pending questions, oldest first."""
+        return [form.to_json() for form in self._forms.values()]
+
+    def decisions(self, limit: int, viewer: Peer | None = None) -> list[Json]:
+        """List the last settled questions, oldest first; a peer sees those of all and of its own channels."""
+        visible = [f for f in self._settled if viewer is None or f.to == ALL or f.to in viewer.channels]
+        return [form.decision() for form in visible[-limit:]]
+
+    def peek(self, peer: Peer) -> dict[str, Json]:
+        """Tell what waits for `peer`, held or not, and drain nothing."""
+        last, preview = peer.mailbox.last_waiting(), 120
+        seen: Json = None
+        if last is not None:
+            cut = len(last.content) - preview
+            text = last.content[:preview] + (f" [+{cut} chars]" if cut > 0 else "")
+            seen = {"sender": last.sender, "preview": text, "preview_truncated": cut > 0}
+            seen["content_chars"] = len(last.content)
+        return {"pending": peer.mailbox.waiting, "last": seen}
+
+    def health(self) -> dict[str, Json]:
+        """Give the figures of the room; memory is the hub's to add."""
+        now = self._clock.mono()
+        return {
+            "uptime": round(now - self._opened_at, 1),
+            "peer_count": sum(peer.is_live for peer in self.roster),
+            "msg_per_min": self._messages.per_minute(now),
+            "char_per_min": self._characters.per_minute(now),
+            "msg_total": self._seq,
+            "queue_depth": sum(peer.mailbox.waiting for peer in self.roster),
+        }
+
+    def rate(self) -> dict[str, Json]:
+        """Give how fast agents may speak."""
+        return {"refill_rate": self.speech_rate.per_s, "capacity": self.speech_rate.burst}
+
+    def state(self) -> dict[str, Json]:
+        """Give all that a replay must reproduce, readings of the clock excepted."""
+        return {
+            "mode": self.mode,
+            "seq": self._seq,
+            "serial": self._serial,
+            "rate": self.rate(),
+            "log": [message.wire.decode() for message in self.log],
+            "peers": {peer.name: self._peer_state(peer) for peer in self.roster},
+            "channels": {name: [one.topic, [*one.members]] for name, one in self._channels.items()},
+            "floors": self.floors(),
+            "forms": self.forms(),
+            "decisions": self.decisions(DECISIONS_MAX),
+        }
+
+    def _peer_state(self, peer: Peer) -> dict[str, Json]:
+        return {
+            "token_hash": peer.token_hash,
+            "channels": [*sorted(peer.channels)],
+            "status": [peer.status, peer.status_at],
+            "flags": [peer.is_paused, peer.reaped_at, peer.has_acknowledged, peer.joined_at],
+            "counts": [peer.message_count, peer.character_count],
+            "waiting": [message.seq for message in peer.mailbox.deliverable(held=False)],
+            "fetched": [message.seq for message in peer.mailbox.fetched],
+        }
+
+    # --- rules shared by the methods above ---
+
+    def _refuse_if_stopped(self) -> None:
+        if self.mode == STOPPED:
+            raise Stopped
+
+    def _spend_speech(self, peer: Peer, joining: str = "") -> None:
+        """Spend one unit of speech, and join a channel that is spoken in. Raises Throttled, TooManyChannels."""
+        now, is_new = self._clock.mono(), _is_channel(joining) and joining not in peer.channels
+        peer.speech.check(now)
+        if is_new and len(peer.channels) >= CHANNELS_PER_PEER_MAX:
+            raise TooManyChannels(f"{peer.name} is in {CHANNELS_PER_PEER_MAX} channels: leave one first")
+        peer.speech.spend(now)
+        if is_new:
+            self._commit(ChannelJoined(*self._stamp(), peer.name, joining))
+
+    def _audience(self, scope: str, but: str | None = None) -> list[Peer]:
+        """List who gets what is said in `scope`: reaped peers too, for they may come back."""
+        if scope == ALL:
+            return [peer for peer in self.roster if peer.name != but]
+        if _is_channel(scope):
+            members = self._channels[scope].members if scope in self._channels else ()
+            return [peer for name in members if name != but and (peer := self.roster.get(name))]
+        peer = self.roster.get(scope)
+        return [] if peer is None else [peer]
+
+    def _route(
+        self, sender: str, to: str, content: str, kind: str, origin: str, audience: list[Peer], meta: str | None = None
+    ) -> Delivery:
+        """Put one message into the mailboxes of `audience`; a full one loses its oldest, and that is an event."""
+        overflowed = tuple(peer.name for peer in audience if len(peer.mailbox) >= MAILBOX_MAX)
+        for name in overflowed:
+            lost = self._peer(name).mailbox.oldest()
+            self._commit(MailboxOverflowed(*self._stamp(), name, sender, lost.seq, lost.sender))
+        serial, at, ts = self._stamp()
+        message = Message(id_of(serial), sender, to, content, kind, ts, self._seq + 1, origin, meta)
+        routed = MessageRouted(serial, at, ts, message, tuple([peer.name for peer in audience]))
+        self._commit(routed)
+        return Delivery(routed.message, routed.to, overflowed)
+
+    def _end(self, peer: Peer, why: str) -> None:
+        """End an identity: sticks pass on first, so that none outlives its holder."""
+        self._quit_floors(peer, [ALL, *peer.channels])
+        self._commit(PeerLeft(*self._stamp(), peer.name, why))
+
+    def _touch(self, peer: Peer, now: float) -> None:
+        peer.last_seen = now
+        if not peer.is_live:
+            self._commit(PeerRevived(*self._stamp(), peer.name))
+
+    def _note_contest(self, name: str, now: float) -> None:
+        peer = self.roster.get(name)
+        if peer is not None and now - peer.contested_at >= CONTESTED_EVERY_S:
+            self._commit(NameContested(*self._stamp(), name))
+
+    def _bucket_of(self, source: str, now: float) -> TokenBucket:
+        """Find the registration bucket of an address; forget the full ones when there are many."""
+        if source not in self._sources and len(self._sources) >= SOURCES_MAX:
+            self._sources = {key: bucket for key, bucket in self._sources.items() if not bucket.is_full(now)}
+        return self._sources.setdefault(source, TokenBucket(self._register_rate, now))
+
+    def _peer(self, name: str) -> Peer:
+        peer = self.roster.get(name)
+        if peer is None:
+            raise UnknownPeer(f"nobody here is called {name!r}", name=name)
+        return peer
+
+    def _channel(self, name: str) -> Channel:
+        channel = self._channels.get(name)
+        if channel is None:
+            raise UnknownChannel(f"there is no channel {name!r}", channel=name)
+        return channel
+
+    def _live_members(self, channel: Channel) -> list[str]:
+        return sorted(name for name in channel.members if (peer := self.roster.get(name)) and peer.is_live)
+
+    def _silence(self, peer: Peer, now: float) -> float:
+        """Give the seconds since the last sign of life; a parked poll is one."""
+        return 0.0 if peer.is_listening else round(now - peer.last_seen, 1)
+
+    # --- events ---
+
+    def _stamp(self) -> tuple[int, float, float]:
+        """Give the next event's serial and times."""
+        return self._serial + 1, self._clock.mono(), self._clock.wall()
+
+    def _commit(self, event: Event) -> None:
+        self.apply(event)
+        self._emit(event)
+
+    def apply(self, event: Event) -> None:
+        """Change the room by one event, live or replayed; reads no clock."""
+        self._serial = event.serial
+        self._appliers[type(event)](event)
+        notice = notice_of(event)
+        if notice is not None:
+            self.log.append(notice)
+
+    def _on_message_routed(self, event: MessageRouted) -> None:
+        message = event.message
+        self._seq = message.seq
+        self.log.append(message)
+        for name in event.to:
+            self._peer(name).mailbox.put(message)
+        self._messages.add(event.at, 1)
+        self._characters.add(event.at, len(message.content))
+        speaker = self.roster.get(message.sender) if message.origin == "agent" else None
+        if speaker is not None:
+            speaker.message_count += 1
+            speaker.character_count += len(message.content)
+
+    def _on_fetched(self, event: Fetched) -> None:
+        self._peer(event.name).mailbox.fetch(event.held)
+
+    def _on_unfetched(self, event: Unfetched) -> None:
+        self._peer(event.name).mailbox.unfetch(event.seqs)
+
+    def _on_acknowledged(self, event: Acknowledged) -> None:
+        peer = self._peer(event.name)
+        peer.has_acknowledged = True
+        peer.mailbox.acknowledge(event.seq)
+
+    def _on_mailbox_overflowed(self, event: MailboxOverflowed) -> None:
+        self._peer(event.name).mailbox.lose()
+
+    def _on_peer_joined(self, event: PeerJoined) -> None:
+        speech, updates = TokenBucket(self.speech_rate, event.at), TokenBucket(self._status_rate, event.at)
+        peer = Peer(event.name, event.token_hash, event.at, speech, updates)
+        peer.last_seen = event.at
+        self.roster.add(peer)
+
+    def _on_name_contested(self, event: NameContested) -> None:
+        self._peer(event.name).contested_at = event.at
+
+    def _on_peer_left(self, event: PeerLeft) -> None:
+        peer = self._peer(event.name)
+        for name in peer.channels:
+            self._remove_member(name, event.name)
+        self.roster.remove(peer)
+
+    def _on_peer_reaped(self, event: PeerReaped) -> None:
+        peer = self._peer(event.name)
+        peer.reaped_at = event.at
+        for name in peer.channels:
+            self._end_topic_if_deserted(self._channels[name])
+
+    def _on_peer_revived(self, event: PeerRevived) -> None:
+        peer = self._peer(event.name)
+        peer.reaped_at, peer.last_seen = None, event.at
+
+    def _on_peer_paused(self, event: PeerPaused) -> None:
+        self._peer(event.name).is_paused = True
+
+    def _on_peer_resumed(self, event: PeerResumed) -> None:
+        self._peer(event.name).is_paused = False
+
+    def _on_status_set(self, event: StatusSet) -> None:
+        peer = self._peer(event.name)
+        peer.status, peer.status_at = event.status, event.at
+
+    def _on_channel_joined(self, event: ChannelJoined) -> None:
+        self._channels.setdefault(event.channel, Channel(event.channel)).members[event.name] = None
+        self._peer(event.name).channels.add(event.channel)
+
+    def _on_channel_left(self, event: ChannelLeft) -> None:
+        self._peer(event.name).channels.discard(event.channel)
+        self._remove_member(event.channel, event.name)
+
+    def _on_channel_closed(self, event: ChannelClosed) -> None:
+        for name in self._channels.pop(event.channel).members:
+            self._peer(name).channels.discard(event.channel)
+
+    def _on_topic_set(self, event: TopicSet) -> None:
+        self._channels[event.channel].topic = event.topic
+
+    def _on_floor_granted(self, event: FloorGranted) -> None:
+        floor = self._floors.setdefault(event.scope, Floor(event.scope, event.holder, event.reason, event.ts))
+        floor.reason = event.reason
+
+    def _on_floor_passed(self, event: FloorPassed) -> None:
+        floor = self._floors[event.scope]
+        floor.holder, floor.since = event.holder, event.ts
+        del floor.hands[event.holder]
+
+    def _on_floor_released(self, event: FloorReleased) -> None:
+        del self._floors[event.scope]
+
+    def _on_hand_raised(self, event: HandRaised) -> None:
+        self._floors[event.scope].hands[event.name] = None
+
+    def _on_hand_lowered(self, event: HandLowered) -> None:
+        del self._floors[event.scope].hands[event.name]
+
+    def _on_form_opened(self, event: FormOpened) -> None:
+        self._forms[event.form_id] = Form(event.form_id, event.title, event.asker, event.to, event.fields, event.ts)
+
+    def _on_form_settled(self, event: FormSettled) -> None:
+        form = self._forms.pop(event.form_id)
+        form.status, form.answers, form.summary, form.settled_ts = event.status, event.answers, event.summary, event.ts
+        self._settled.append(form)
+
+    def _on_mode_changed(self, event: ModeChanged) -> None:
+        self.mode = event.mode
+        self.stop = None
+        if event.mode == STOPPED:
+            self._floors.clear()
+            self.stop = Message(event.id, HUB, ALL, "stop", "control", event.ts, 0, HUB)
+
+    def _on_rate_changed(self, event: RateChanged) -> None:
+        self.speech_rate.per_s, self.speech_rate.burst = event.per_s, event.burst
+
+    def _remove_member(self, channel: str, name: str) -> None:
+        members = self._channels[channel].members
+        members.pop(name, None)
+        if members:
+            self._end_topic_if_deserted(self._channels[channel])
+        else:
+            del self._channels[channel]
+
+    def _end_topic_if_deserted(self, channel: Channel) -> None:
+        if not self._live_members(channel):
+            channel.topic = None
+
+
+# ======================================================================================================================
+# 10. Client: the hub from outside
+# ======================================================================================================================
+
+log = logging.getLogger("caucus")
+
+DEFAULT_URL = "http://127.0.0.1:8765"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` (a name or an address, no port) can only be this machine."""
+    return host in ("localhost", "::1") or re.fullmatch(r"127(\.\d{1,3}){3}", host) is not None
+
+
+def checked_url(url: str) -> str:
+    """Accept a hub's URL, without its trailing slash. Raises Invalid for one that would send the token in the clear."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise Invalid("--hub", f"{url!r} is not a URL") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise Invalid("--hub", f"{url!r} is not an http or https URL, such as {DEFAULT_URL}")
+    if parts.scheme == "http" and not is_loopback(host) and os.environ.get("CAUCUS_ALLOW_REMOTE_HUB") != "1":
+        raise Invalid("--hub", f"plain http shows the token to the network; for {host} set CAUCUS_ALLOW_REMOTE_HUB=1")
+    return url.rstrip("/")
+
+
+def refusal_of(status: int, body: Json) -> Refusal:
+    """Give back the refusal that a hub answered, as the class it was; an unknown one as a plain Refusal."""
+    words = dict(body) if isinstance(body, dict) else {}
+    kind = REFUSALS.get(str(words.pop("error", "")), Refusal)
+    refusal = kind.__new__(kind)
+    Refusal.__init__(refusal, str(words.pop("detail", f"the hub answered {status}")))
+    refusal.extra, refusal.status = words, status
+    return refusal
+
+
+class Client:
+    """A hub as seen by a program: one call, one answer; a no comes back as the Refusal that the hub raised."""
+
+    def __init__(self, url: str, token: str | None = None, agent_key: str | None = None) -> None:
+        self.url = checked_url(url)
+        self.token = token
+        self._agent_key = agent_key
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a hub is never behind a proxy
+
+    def get(self, path: str, timeout_s: float = CLIENT_SLACK_S, **query: str | float | None) -> dict[str, Json]:
+        """GET `path`. Raises Refusal."""
+        given = urllib.parse.urlencode({key: value for key, value in query.items() if value is not None})
+        return self._call(urllib.request.Request(f"{self.url}{path}?{given}".rstrip("?")), timeout_s)
+
+    def post(self, path: str, **body: Json) -> dict[str, Json]:
+        """POST a JSON object to `path`, the token included where there is one. Raises Refusal."""
+        if self.token is not None and path != "/register":
+            body = {"token": self.token, **body}
+        request = urllib.request.Request(f"{self.url}{path}", json.dumps(body).encode(), method="POST")
+        request.add_header("Content-Type", "application/json")
+        return self._call(request, CLIENT_SLACK_S)
+
+    def register(self, name: str) -> dict[str, Json]:
+        """Take a seat and keep its token. Raises NameInUse, Throttled."""
+        answer = self.post("/register", project=name, token=self.token, protocol_version=PROTOCOL_REVISION_MIN)
+        self.token = str(answer["token"])
+        return answer
+
+    def receive(self, hold_s: float, lease: str, ack_seq: int | None = None) -> dict[str, Json]:
+        """Wait up to `hold_s` seconds for messages. Raises UnknownToken, Displaced."""
+        return self.get("/receive", hold_s + CLIENT_SLACK_S, timeout=hold_s, lease=lease, ack_seq=ack_seq)
+
+    def _call(self, request: urllib.request.Request, timeout_s: float) -> dict[str, Json]:
+        credential = self.token if request.get_method() == "GET" else self._agent_key
+        if credential:
+            request.add_header("Authorization", f"Bearer {credential}")
+        try:
+            with self._opener.open(request, timeout=timeout_s) as response:
+                answer = json.load(response)
+        except urllib.error.HTTPError as error:
+            with error, suppress(ValueError):
+                raise refusal_of(error.code, json.load(error)) from None
+            raise refusal_of(error.code, None) from None
+        except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: the answer is not JSON
+            raise Unreachable(f"no hub answers at {self.url}: {getattr(error, 'reason', error)}") from None
+        if not isinstance(answer, dict):
+            raise Unreachable(f"what answers at {self.url} is not a hub")
+        return answer
+
+
+# ======================================================================================================================
+# 13. Assets
+# ======================================================================================================================
+
+CONSOLE_FILES = (
+    "index.html",
+    "console.css",
+    "icon.svg",
+    "dom.js",
+    "model.js",
+    "socket.js",
+    "flow.js",
+    "roster.js",
+    "brakes.js",
+    "channels.js",
+    "forms.js",
+    "composer.js",
+    "app.js",
+)
+CONTENT_TYPES = {
+    "html": "text/html; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
+}
+
+
+def asset(name: str) -> bytes:
+    """Read a file that ships with caucus: in a checkout and in the .pyz beside this module, in a wheel in a folder."""
+    here, loader = os.path.dirname(os.path.abspath(__file__)), getattr(sys.modules[__name__], "__loader__")  # noqa: B009
+    for folder in (here, os.path.join(here, "caucus_assets")):
+        with suppress(OSError):  # the next place has it
+            data: bytes = loader.get_data(os.path.join(folder, *name.split("/")))
+            return data
+    raise FileNotFoundError(f"caucus is not whole: {name} is missing")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One file of the console, ready to be sent."""
+
+    data: bytes
+    gzipped: bytes
+    etag: str
+    content_type: str
+
+
+@functools.cache
+def page(name: str) -> Page:
+    """Load a console file once."""
+    data = asset(f"ui/{name}")
+    etag = f'"{hashlib.sha256(data).hexdigest()[:20]}"'
+    return Page(data, gzip.compress(data, mtime=0), etag, CONTENT_TYPES[name.rpartition(".")[2]])
+
+
+@dataclass(frozen=True, slots=True)
+class OperatingText:
+    """The operating text for agents: a core that everyone reads, and sections for when they are needed."""
+
+    revision: int
+    core: str
+    sections: dict[str, str]
+
+
+@functools.cache
+def protocol() -> OperatingText:
+    """Load docs/protocol.md: a revision comment, the core, then `## Section: name` parts."""
+    text = asset("docs/protocol.md").decode().replace("\r\n", "\n")
+    head, _, rest = text.partition("\n")
+    core, *parts = re.split(r"(?m)^## Section: ([a-z0-9-]+)\n", rest)
+    sections = {name: body.strip() for name, body in zip(parts[::2], parts[1::2], strict=True)}
+    return OperatingText(int(re.findall(r"revision: (\d+)", head)[0]), core.strip(), sections)
+
+
+# ======================================================================================================================
+# 14. Disk log
+# ======================================================================================================================
+
+LOG_BACKLOG_MAX = 10_000  # lines waiting for a slow disk; beyond that the oldest are lost, and the log says so
+PRUNE_S = 3600.0
+
+
+class DiskLog:
+    """Routed messages as JSON lines in a private file, written by a thread of its own; old lines are dropped hourly."""
+
+    def __init__(self, path: str, retention_h: float) -> None:
+        self._path, self._retention_s = path, retention_h * 3600.0
+        self._lines: deque[bytes] = deque(maxlen=LOG_BACKLOG_MAX)
+        self._has_lines = threading.Event()
+        self._is_closed = False
+        self._file = open_private(path)
+        self._thread = threading.Thread(target=self._write_all, name="disk log", daemon=True)
+        self._thread.start()
+
+    def on_event(self, event: Event) -> None:
+        """Queue a line for a routed message."""
+        if not isinstance(event, MessageRouted):
+            return
+        m = event.message
+        line = {
+            "ts": datetime.fromtimestamp(m.ts, UTC).isoformat(timespec="microseconds"),
+            "seq": m.seq,
+            "sender": m.sender,
+            "recipient": m.recipient,
+            "kind": m.kind,
+            "content": m.content,
+            "meta": {"id": m.id, "delivered_to": [*event.to]},
+        }
+        if len(self._lines) == LOG_BACKLOG_MAX:
+            log.warning("disk log: the disk is too slow, a line was lost")
+        self._lines.append(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        self._has_lines.set()
+
+    def close(self) -> None:
+        """Write what is queued, for at most two seconds."""
+        self._is_closed = True
+        self._has_lines.set()
+        self._thread.join(2.0)
+
+    def _write_all(self) -> None:
+        next_prune = 0.0
+        while not self._is_closed or self._lines:
+            if self._retention_s and time.monotonic() >= next_prune:
+                self._prune()
+                next_prune = time.monotonic() + PRUNE_S
+            self._has_lines.wait(max(1.0, next_prune - time.monotonic()))
+            self._has_lines.clear()
+            try:
+                while self._lines:
+                    self._file.write(self._lines.popleft())
+                self._file.flush()
+            except OSError as error:
+                log.error("disk log: cannot write %s: %s", self._path, error)
+        self._file.close()
+
+    def _prune(self) -> None:
+        """Rewrite the file without lines older than the retention; lines that are not ours go as well."""
+        oldest = datetime.fromtimestamp(time.time() - self._retention_s, UTC).isoformat(timespec="microseconds")
+        beside = self._path + ".pruning"
+        try:
+            with open(self._path, "rb") as old, open_private(beside, truncate=True) as new:
+                new.writelines(line for line in old if _stamp_of(line) >= oldest)
+            self._file.close()
+            os.replace(beside, self._path)
+            self._file = open_private(self._path)
+        except OSError as error:
+            log.error("disk log: cannot prune %s: %s", self._path, error)
+
+
+def _stamp_of(line: bytes) -> str:
+    with suppress(ValueError, KeyError, TypeError):  # a line that is not ours has no stamp
+        return str(json.loads(line)["ts"])
+    return ""
+
+
+def open_private(path: str, truncate: bool = False) -> BinaryIO:
+    """Open a file that only this user can read, to append; refuse links and other people's folders. Raises OSError."""
+    folder = os.path.dirname(os.path.abspath(path))
+    if os.path.islink(path):
+        raise PermissionError(f"{path} is a link")
+    if hasattr(os, "getuid") and os.stat(folder).st_uid not in (os.getuid(), 0):  # elsewhere than POSIX: the user's ACL
+        raise PermissionError(f"{folder} belongs to somebody else")
+    flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if truncate else os.O_APPEND) | getattr(os, "O_NOFOLLOW", 0)
+    handle = os.open(path, flags | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0), 0o600)
+    if hasattr(os, "fchmod"):
+        os.fchmod(handle, 0o600)
+    return open(handle, "ab")
+
+
+# ======================================================================================================================
+# 15. Long poll
+# ======================================================================================================================
+
+SLOT_S = 0.25  # polls time out in steps of this, so that a thousand of them share one timer
+DISPLACED_MAX = 1024  # leases remembered per peer; one that keeps asking is never forgotten
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An HTTP answer: status, body and the headers beyond the standing ones."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def json_reply(body: Mapping[str, Json], status: int = 200) -> Reply:
+    """Encode a JSON answer."""
+    return Reply(status, json.dumps(body, separators=(",", ":")).encode("ascii"))
+
+
+def refusal_reply(refusal: Refusal) -> Reply:
+    """Encode a no; the only place where a Refusal becomes a response."""
+    reply = json_reply(refusal.body(), refusal.status)
+    if isinstance(refusal, Throttled):
+        seconds = math.ceil(float(str(refusal.extra["retry_after"])))
+        return replace(reply, headers=(("Retry-After", str(seconds)),))
+    return reply
+
+
+def batch_reply(messages: Sequence[Message], mode: str) -> Reply:
+    """Encode what a poll gets; every message was encoded when it was routed."""
+    return Reply(200, b'{"messages":[%b],"mode":"%b"}' % (b",".join([m.wire for m in messages]), mode.encode("ascii")))
+
+
+class Caller(Protocol):
+    """The connection behind one request."""
+
+    @property
+    def serial(self) -> int:
+        """Number the connection, in this process."""
+
+    def source(self) -> str:
+        """Give the address of the other end."""
+
+    def reply(self, reply: Reply) -> None:
+        """Answer the request that was parked."""
+
+    def is_alive(self) -> bool:
+        """Whether the other end is still there, as far as the kernel knows."""
+
+    def on_gone(self, callback: Callable[[], None]) -> None:
+        """Set what to do when the other end hangs up while it waits."""
+
+    def on_lost(self, callback: Callable[[], None]) -> None:
+        """Set what to do when the answer turns out not to have arrived."""
+
+
+@dataclass(slots=True, eq=False)
+class Poll:
+    """A parked GET /receive."""
+
+    peer: Peer
+    caller: Caller
+    slot: int  # when it times out, in steps of SLOT_S
+
+
+@dataclass(slots=True, eq=False)
+class Listener:
+    """Who may empty one mailbox: a lease, or for those who know none, the latest to ask."""
+
+    lease: str | None = None  # None: nobody so far; "": someone without a lease
+    connection: int = 0  # of the latest poll
+    poll: Poll | None = None  # at most one is parked
+    displaced: dict[str, None] = field(default_factory=dict)  # leases that lost their place; the latest refused last
+
+
+class Polls:
+    """All parked polls. A parked poll is an entry in two tables: no task, no future, no timer of its own."""
+
+    def __init__(self, room: Room, clock: Clock, call_at: Callable[[float, Callable[[], None]], object]) -> None:
+        self._room, self._clock, self._call_at = room, clock, call_at
+        self._listeners: dict[str, Listener] = {}  # by peer name
+        self._slots: dict[int, set[Poll]] = {}
+        self._last_batch: tuple[Message | None, str, Reply] = (None, "", Reply(200, b""))
+
+    def __len__(self) -> int:
+        return sum(map(len, self._slots.values()))
+
+    def receive(self, peer: Peer, caller: Caller, lease: str, hold_s: float, ack_seq: int | None) -> Reply | None:
+        """Answer GET /receive at once, or park it and give None. Raises Displaced."""
+        listener = self._listeners.setdefault(peer.name, Listener())
+        is_elsewhere = caller.serial != listener.connection
+        is_new = lease != listener.lease or (not lease and is_elsewhere and peer.has_acknowledged)
+        fetched = peer.mailbox.fetched
+        if ack_seq is not None and not (is_new and fetched and ack_seq > fetched[-1].seq):
+            self._room.acknowledge(peer, ack_seq)  # a newcomer cannot have seen more than was ever handed out
+        if lease and lease in listener.displaced:
+            listener.displaced[lease] = listener.displaced.pop(lease)
+            raise Displaced
+        self._take_place(listener, lease, caller.serial)
+        if is_new:
+            self._room.unfetch(peer)
+        reply = self._reply_now(peer, caller)
+        if reply is None and hold_s <= 0:
+            return batch_reply((), self._room.mode)
+        if reply is None:
+            self._park(listener, Poll(peer, caller, math.ceil((self._clock.mono() + hold_s) / SLOT_S)))
+        return reply
+
+    def on_event(self, event: Event) -> None:
+        """Wake those whom an event concerns."""
+        if isinstance(event, MessageRouted):
+            for name in event.to:
+                self._wake(name)
+        elif isinstance(event, ModeChanged):
+            for name in list(self._listeners):
+                self._wake(name)
+        elif isinstance(event, PeerResumed):
+            self._wake(event.name)
+        elif isinstance(event, PeerReaped):
+            self._listeners.setdefault(event.name, Listener()).lease = None  # whoever comes back is a new listener
+        elif isinstance(event, PeerLeft):
+            listener = self._listeners.pop(event.name, None)
+            if listener is not None and listener.poll is not None:
+                self._unpark(listener).caller.reply(refusal_reply(UnknownToken()))
+
+    def close(self) -> None:
+        """Answer every parked poll with an empty batch: the hub is going down."""
+        for listener in self._listeners.values():
+            if listener.poll is not None:
+                self._unpark(listener).caller.reply(batch_reply((), self._room.mode))
+
+    def _take_place(self, listener: Listener, lease: str, connection: int) -> None:
+        """Make `lease` the listener; the one before is told, unless it is the same asking again."""
+        is_same = bool(lease) and lease == listener.lease
+        if listener.lease and not is_same:
+            listener.displaced[listener.lease] = None
+            while len(listener.displaced) > DISPLACED_MAX:
+                del listener.displaced[next(iter(listener.displaced))]
+        if listener.poll is not None:
+            reply = batch_reply((), self._room.mode) if is_same else refusal_reply(Displaced())
+            self._unpark(listener).caller.reply(reply)
+        listener.lease, listener.connection = lease, connection
+
+    def _reply_now(self, peer: Peer, caller: Caller) -> Reply | None:
+        """Give what is deliverable, or None. What the connection then loses is handed out again."""
+        room = self._room
+        if room.stop is not None:
+            return batch_reply((room.stop,), room.mode)
+        batch = room.fetch(peer)
+        if not batch:
+            return None
+        caller.on_lost(lambda: room.unfetch(peer, [message.seq for message in batch]))
+        if len(batch) > 1:
+            return batch_reply(batch, room.mode)
+        message, mode, reply = self._last_batch
+        if message is not batch[0] or mode != room.mode:  # a broadcast is one answer, shared by all who were parked
+            reply = batch_reply(batch, room.mode)
+            self._last_batch = (batch[0], room.mode, reply)
+        return reply
+
+    def _wake(self, name: str) -> None:
+        listener = self._listeners.get(name)
+        if listener is None or listener.poll is None or not self._room.has_deliverable(listener.poll.peer):
+            return
+        poll = self._unpark(listener)
+        if poll.caller.is_alive() and (reply := self._reply_now(poll.peer, poll.caller)) is not None:
+            poll.caller.reply(reply)
+
+    def _park(self, listener: Listener, poll: Poll) -> None:
+        listener.poll = poll
+        self._room.note_listening(poll.peer, True)
+        if poll.slot not in self._slots:
+            self._slots[poll.slot] = set()
+            self._call_at(poll.slot * SLOT_S, functools.partial(self._time_out, poll.slot))
+        self._slots[poll.slot].add(poll)
+        poll.caller.on_gone(functools.partial(self._hung_up, poll))
+
+    def _hung_up(self, poll: Poll) -> None:
+        """Forget a poll whose connection closed; nothing was fetched for it."""
+        listener = self._listeners.get(poll.peer.name)
+        if listener is not None and listener.poll is poll:
+            self._unpark(listener)
+
+    def _unpark(self, listener: Listener) -> Poll:
+        poll, listener.poll = listener.poll, None
+        assert poll is not None
+        self._slots[poll.slot].discard(poll)
+        self._room.note_listening(poll.peer, False)
+        return poll
+
+    def _time_out(self, slot: int) -> None:
+        """Answer all polls of one slot with an empty batch."""
+        for poll in list(self._slots[slot]):
+            self._unpark(self._listeners[poll.peer.name]).caller.reply(batch_reply((), self._room.mode))
+        del self._slots[slot]
+
+
+# ======================================================================================================================
+# 16. HTTP: common ground
+# ======================================================================================================================
+
+OPERATOR_ROLE, OBSERVER_ROLE = "operator", "observer"
+TICKET_TTL_S = 120.0
+SILENT_MAX = 1024  # connections that never sent a request; one more closes the oldest
+DRAIN_MAX_BYTES = 1 << 20  # of a refused body, read so that its sender sees the refusal and not a reset
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How one hub is set up; see `caucus hub --help`."""
+
+    host: str = "127.0.0.1"
+    port: int = 8765  # 0: any free one
+    ttl_s: float = PEER_TTL_S
+    quiet_after_s: float = QUIET_AFTER_S
+    operator_token: str = ""  # empty: every console is the operator's
+    observer_token: str = ""
+    agent_key: str = ""  # empty: every local process may register
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    public_url: str = ""  # an origin
+    log_file: str = ""
+    log_retention_h: float = 24.0
+
+
+def _no_constant(name: str) -> Json:
+    raise Invalid("body", f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
+
+
+def decode_json(data: bytes | str) -> Body:
+    """Decode a JSON object from UTF-8 or UTF-16. Raises Malformed, Invalid."""
+    try:
+        text = data if isinstance(data, str) else data.decode(json.detect_encoding(data))
+        value = _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        raise Invalid("body", f"not JSON: {error.msg} at character {error.pos}") from None
+    except (ValueError, RecursionError):  # not UTF-8, an integer of thousands of digits, nested too deep
+        raise Malformed("There was an error parsing the body") from None
+    if not isinstance(value, dict):
+        raise Invalid("body", "a JSON object is required")
+    return value
+
+
+def same_secret(shown: str, secret: str) -> bool:
+    """Compare in constant time; an unset secret equals nothing."""
+    return bool(secret) and hmac.compare_digest(shown.encode("utf-8", "replace"), secret.encode("utf-8", "replace"))
+
+
+@dataclass(slots=True)
+class Request:
+    """One HTTP request, as the routes see it."""
+
+    method: str
+    path: str
+    query: str  # undecoded
+    headers: Mapping[str, str]
+    body: bytes
+    caller: Caller
+
+    @property
+    def bearer(self) -> str:
+        """Give the credential of the Authorization header; empty when there is none."""
+        scheme, _, value = self.headers.get("Authorization", "").partition(" ")
+        return value.strip() if scheme.lower() == "bearer" else ""
+
+    def json(self) -> Body:
+        """Decode the body, which must say that it is JSON: so no web form can ever pass. Raises Invalid, Malformed."""
+        kind = self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+            raise Invalid("Content-Type", "application/json is required", "header")
+        return decode_json(self.body)
+
+    def parameters(self) -> dict[str, str]:
+        """Decode the query string; the last of several wins. Raises Invalid."""
+        try:
+            return dict(urllib.parse.parse_qsl(self.query, keep_blank_values=True, max_num_fields=32))
+        except ValueError:
+            raise Invalid("query", "too many parameters", "query") from None
+
+
+class Gate:
+    """Who may come in, and what every route works with: the room, the polls, the credentials, the tickets."""
+
+    def __init__(self, settings: Settings, room: Room, polls: Polls, clock: Clock) -> None:
+        self.settings, self.room, self.polls = settings, room, polls
+        self.port = settings.port  # the real one, once the hub listens
+        self._clock = clock
+        self._tickets: dict[str, tuple[str, float]] = {}  # ticket -> token, monotonic end of life
+
+    def check_host(self, request: Request) -> None:
+        """Accept the hub's own names only: a page that rebinds DNS has another. Raises HostRefused."""
+        host = request.headers.get("Host", "").lower()
+        name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
+        name = name.strip("[]")
+        bound = self.settings.host
+        if is_loopback(name) or host in self._own_hosts() or name in self.settings.allowed_hosts:
+            return
+        if not is_loopback(bound) and (re.fullmatch(r"[\d.]+|[0-9a-f:.]*:[0-9a-f:.]*", name) or name == bound):
+            return  # an address is no name: nobody can rebind it
+        raise HostRefused(f"this hub is not {name!r}; if it is, start it with --allowed-host {name}", host=host)
+
+    def _own_hosts(self) -> tuple[str, ...]:
+        public = urllib.parse.urlsplit(self.settings.public_url).netloc
+        return (f"{self.settings.host}:{self.port}", *self.settings.allowed_hosts, *([public] if public else ()))
+
+    def is_own_origin(self, origin: str | None) -> bool:
+        """Whether a page of `origin` may call; no origin means no web page."""
+        if origin is None:
+            return True
+        hosts = ("127.0.0.1", "localhost", "[::1]", self.settings.host)
+        own = {f"http://{host}:{self.port}" for host in hosts} | {self.settings.public_url}
+        return origin in own | set(self.settings.allowed_origins) and origin != ""
+
+    def role_of(self, shown: str) -> str | None:
+        """Name the console role that a token opens; with no operator token set everyone is the operator."""
+        if not self.settings.operator_token or same_secret(shown, self.settings.operator_token):
+            return OPERATOR_ROLE
+        return OBSERVER_ROLE if same_secret(shown, self.settings.observer_token) else None
+
+    def require_operator(self, request: Request) -> None:
+        """Raise CredentialRequired unless the operator is calling."""
+        if self.role_of(request.bearer) != OPERATOR_ROLE:
+            raise CredentialRequired("operator token required")
+
+    def require_console(self, request: Request) -> None:
+        """Raise CredentialRequired unless the operator or an observer is calling."""
+        if self.role_of(request.bearer) is None:
+            raise CredentialRequired("operator/observer token required")
+
+    def require_agent_key(self, request: Request) -> None:
+        """Raise CredentialRequired unless the hub has no agent key or the caller shows it."""
+        key = self.settings.agent_key
+        if key and not same_secret(request.bearer, key):
+            raise CredentialRequired("agent key required: send it as Authorization: Bearer KEY (CAUCUS_AGENT_KEY)")
+
+    def require_reader(self, request: Request) -> None:
+        """Raise CredentialRequired unless reads are open, or the caller shows the agent key or a console token."""
+        has_role = self.settings.operator_token and self.role_of(request.bearer) is not None
+        if not has_role:
+            self.require_agent_key(request)
+
+    def new_ticket(self, token: str) -> str:
+        """Mint a ticket that becomes `token` once, within two minutes; it ends the token's earlier one."""
+        now = self._clock.mono()
+        live = {key: value for key, value in self._tickets.items() if value[1] > now and value[0] != token}
+        ticket = secrets.token_hex(16)
+        self._tickets = {**live, ticket: (token, now + TICKET_TTL_S)}
+        return ticket
+
+    def redeem(self, ticket: str) -> str:
+        """Give the token behind a ticket and end the ticket. Raises UnknownTicket."""
+        token, end = self._tickets.pop(ticket, ("", 0.0))
+        if end <= self._clock.mono():
+            raise UnknownTicket("unknown, used or expired ticket")
+        return token
+
+
+Handler = Callable[[Gate, Request], Reply | None]  # None: parked, the answer comes later
+
+
+class Router:
+    """From a request to its answer: the checks that every route shares, and the refusals of those that none has."""
+
+    def __init__(self, gate: Gate, routes: Mapping[tuple[str, str], Handler]) -> None:
+        self._gate, self._routes = gate, routes
+        self._methods: dict[str, list[str]] = {}
+        for method, path in routes:
+            self._methods.setdefault(path, []).append(method)
+
+    def is_own_host(self, request: Request) -> bool:
+        """Whether the request names this hub."""
+        try:
+            self._gate.check_host(request)
+        except HostRefused:
+            return False
+        return True
+
+    def answer(self, request: Request) -> Reply | None:
+        """Answer a request, or None while it is parked. Never raises."""
+        try:
+            return self._answer(request)
+        except Refusal as refusal:
+            log.debug("refused %s %s: %s", request.method, request.path, refusal.code)
+            return refusal_reply(refusal)
+        except Exception:  # our bug: the caller gets a plain 500, and the hub goes on for everybody else
+            log.exception("failed at %s %s", request.method, request.path)
+            return json_reply({"error": "bug", "detail": "the hub failed: see its log"}, 500)
+
+    def _answer(self, request: Request) -> Reply | None:
+        self._gate.check_host(request)
+        if not self._gate.is_own_origin(request.headers.get("Origin")):
+            raise OriginRefused("origin not allowed")
+        handler = self._routes.get((request.method, request.path))
+        if handler is not None:
+            return handler(self._gate, request)
+        if request.path.startswith("/assets/") and request.method == "GET":
+            return console_file(self._gate, request)
+        return self._no_route(request)
+
+    def _no_route(self, request: Request) -> Reply:
+        if methods := self._methods.get(request.path):
+            refusal = MethodNotAllowed("Method Not Allowed", allow=[*methods])
+            return replace(refusal_reply(refusal), headers=(("Allow", ", ".join(methods)),))
+        if request.path.endswith("/") and request.path.rstrip("/") in self._methods:
+            target = request.path.rstrip("/") + (f"?{request.query}" if request.query else "")
+            return Reply(307, b"", (("Location", target),))
+        raise NotFound("Not Found")
+
+
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
+)
+PAGE_HEADERS = (
+    ("Content-Security-Policy", CONTENT_SECURITY_POLICY),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    ("Vary", "Accept-Encoding"),
+    ("Cache-Control", "no-cache"),  # ask each time; the ETag makes that cheap
+)
+
+
+def console_page(gate: Gate, request: Request) -> Reply:
+    """GET /: the console."""
+    return _page_reply("index.html", request)
+
+
+def console_file(gate: Gate, request: Request) -> Reply:
+    """GET /assets/NAME: a file of the console, from a fixed list. Raises NotFound."""
+    name = request.path.removeprefix("/assets/")
+    if name not in CONSOLE_FILES:
+        raise NotFound("Not Found")
+    return _page_reply(name, request)
+
+
+def _page_reply(name: str, request: Request) -> Reply:
+    found = page(name)
+    headers = (*PAGE_HEADERS, ("ETag", found.etag), ("Content-Type", found.content_type))
+    if found.etag in request.headers.get("If-None-Match", ""):
+        return Reply(304, b"", headers)
+    if "gzip" in request.headers.get("Accept-Encoding", ""):
+        return Reply(200, found.gzipped, (*headers, ("Content-Encoding", "gzip")))
+    return Reply(200, found.data, headers)
+
+
+class Link:
+    """One connection, across its requests: knows whether the last answer was read."""
+
+    __slots__ = ("_on_lost", "serial", "was_heard")
+
+    def __init__(self, serial: int) -> None:
+        self.serial = serial
+        self.was_heard = False
+        self._on_lost: Callable[[], None] | None = None
+
+    def heard(self) -> None:
+        """Note that a request came: whoever sends it has read the answer to the last."""
+        self.was_heard, self._on_lost = True, None
+
+    def expect(self, on_lost: Callable[[], None]) -> None:
+        """Set what to do when the answer that goes out now does not arrive."""
+        self._on_lost = on_lost
+
+    def lost(self) -> None:
+        """Note that the connection broke before the last answer was read."""
+        on_lost, self._on_lost = self._on_lost, None
+        if on_lost is not None:
+            on_lost()
+
+
+class Exchange:
+    """One request and its answer on a connection of Tornado's, which calls it as an HTTPMessageDelegate."""
+
+    __slots__ = ("_body", "_connection", "_forward", "_headers", "_link", "_router", "_start", "_to_console")
+
+    def __init__(
+        self,
+        router: Router,
+        to_console: Callable[[HTTP1Connection], HTTPMessageDelegate],
+        link: Link,
+        connection: HTTP1Connection,
+    ) -> None:
+        self._router, self._to_console, self._link, self._connection = router, to_console, link, connection
+        self._forward: HTTPMessageDelegate | None = None  # who answers instead: the console's WebSocket
+        self._body = bytearray()
+
+    # --- called by Tornado ---
+
+    def headers_received(self, start_line: RequestStartLine, headers: HTTPHeaders) -> Awaitable[None] | None:
+        """Read the head; refuse an oversized request before its body is read."""
+        self._start, self._headers = start_line, headers
+        self._link.heard()
+        size = len(start_line.path) + sum(len(name) + len(value) + 4 for name, value in headers.get_all())
+        declared = headers.get("Content-Length", "0")
+        if size > HEADERS_MAX_BYTES:
+            self._finish(refusal_reply(HeadersTooLarge()))
+        elif declared.isdigit() and int(declared[:20]) > DRAIN_MAX_BYTES:
+            self._finish(refusal_reply(TooLarge()))
+        elif start_line.method == "GET" and start_line.path.partition("?")[0] == "/ui" and self._may_upgrade():
+            self._forward = self._to_console(self._connection)
+            return self._forward.headers_received(start_line, headers)
+        return None
+
+    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
+        """Collect the body; of a refused one a little more is read, so that its sender sees the refusal."""
+        if self._forward is not None:
+            return self._forward.data_received(chunk)
+        self._body += chunk
+        if len(self._body) > DRAIN_MAX_BYTES:
+            self._finish(refusal_reply(TooLarge()))
+        return None
+
+    def finish(self) -> None:
+        """Answer, or park."""
+        if self._forward is not None:
+            self._forward.finish()
+        elif len(self._body) > BODY_MAX_BYTES:
+            self._finish(refusal_reply(TooLarge()))
+        elif (reply := self._router.answer(self._request(bytes(self._body)))) is not None:
+            self._finish(reply)
+        else:
+            del self._headers, self._body, self._start  # a parked poll needs them no more
+
+    def on_connection_close(self) -> None:
+        """Note that the connection closed before the request was complete."""
+        if self._forward is not None:
+            self._forward.on_connection_close()
+
+    # --- called by the room's side, as its Caller ---
+
+    @property
+    def serial(self) -> int:
+        """Number this connection."""
+        return self._link.serial
+
+    def source(self) -> str:
+        """Give the address of the other end."""
+        with suppress(OSError, AttributeError):  # gone already: it shares a bucket with all that are
+            return str(self._connection.stream.socket.getpeername()[0])
+        return ""
+
+    def reply(self, reply: Reply) -> None:
+        """Answer the request that was parked."""
+        self._connection.set_close_callback(None)
+        self._finish(reply)
+
+    def is_alive(self) -> bool:
+        """Whether the kernel has not yet seen the other end hang up."""
+        try:
+            return self._connection.stream.socket.recv(1, socket.MSG_PEEK) != b""
+        except BlockingIOError:
+            return True  # nothing to read: it waits, as it should
+        except (OSError, AttributeError):  # reset, or closed already
+            return False
+
+    def on_gone(self, callback: Callable[[], None]) -> None:
+        """Set what to do when the other end hangs up while it waits."""
+        self._connection.set_close_callback(callback)
+
+    def on_lost(self, callback: Callable[[], None]) -> None:
+        """Set what to do when the answer turns out not to have arrived."""
+        self._link.expect(callback)
+
+    # --- private ---
+
+    def _may_upgrade(self) -> bool:
+        """Whether this is a WebSocket handshake that passes the checks of every route but the origin's."""
+        if self._headers.get("Upgrade", "").lower() != "websocket":
+            return False
+        return self._router.is_own_host(self._request(b""))
+
+    def _request(self, body: bytes) -> Request:
+        path, _, query = self._start.path.partition("?")
+        return Request(self._start.method, path, query, self._headers, body, self)
+
+    def _finish(self, reply: Reply) -> None:
+        written = self._connection.write_headers(*head_of(reply), reply.body)
+        written.add_done_callback(self._written)
+        self._connection.finish()
+
+    def _written(self, future: Future[None]) -> None:
+        if future.cancelled() or future.exception() is not None:
+            self._link.lost()
+
+
+def head_of(reply: Reply) -> tuple[ResponseStartLine, HTTPHeaders]:
+    """Word an answer's first line and headers."""
+    from tornado.httputil import HTTPHeaders, ResponseStartLine
+
+    headers = HTTPHeaders(dict(reply.headers))
+    headers["Content-Length"] = str(len(reply.body))
+    headers["X-Content-Type-Options"] = "nosniff"
+    if "Content-Type" not in headers:
+        headers["Content-Type"] = "application/json"
+    return ResponseStartLine("HTTP/1.1", reply.status, http.client.responses.get(reply.status, "Unknown")), headers
+
+
+def front_of(
+    router: Router, to_console: Callable[[HTTP1ServerConnection, HTTP1Connection], HTTPMessageDelegate]
+) -> HTTPServerConnectionDelegate:
+    """Make what Tornado's HTTPServer asks for each request: an Exchange, on a Link per connection."""
+    from tornado.httputil import HTTPServerConnectionDelegate
+
+    class Front(HTTPServerConnectionDelegate):
+        def __init__(self) -> None:
+            self._links: dict[object, Link] = {}
+            self._silent: dict[HTTP1ServerConnection, Link] = {}  # oldest first
+            self._count = 0
+
+        def start_request(self, server_conn: Any, request_conn: Any) -> Any:
+            link = self._links.get(server_conn)
+            if link is None:
+                self._count += 1
+                link = self._links[server_conn] = self._silent[server_conn] = Link(self._count)
+                self._evict_silent()
+            return Exchange(router, functools.partial(to_console, server_conn), link, request_conn)
+
+        def on_close(self, server_conn: Any) -> None:
+            link = self._links.pop(server_conn)
+            self._silent.pop(server_conn, None)
+            if isinstance(server_conn.stream.error, ConnectionError):  # reset: there were bytes that it never read
+                link.lost()
+
+        def _evict_silent(self) -> None:
+            """Close the oldest connection that never sent a request, when there are too many of them."""
+            while len(self._silent) > SILENT_MAX:
+                connection, link = next(iter(self._silent.items()))
+                del self._silent[connection]
+                if not link.was_heard:
+                    connection.stream.close()
+
+    return Front()
+
+
+# ======================================================================================================================
+# 17. HTTP: the agents' API
+# ======================================================================================================================
+# One small function per route: read the request, ask the room, word the answer. docs/api.md describes them.
+
+
+def get_version(gate: Gate, request: Request) -> Reply:
+    """GET /version."""
+    return json_reply({"version": __version__})
+
+
+def get_protocol(gate: Gate, request: Request) -> Reply:
+    """GET /protocol[?section=name]. Raises UnknownSection."""
+    text, wanted = protocol(), request.parameters().get("section")
+    names: list[Json] = [*sorted(text.sections)]
+    if wanted is None:
+        return json_reply({"version": text.revision, "text": text.core, "sections": names})
+    name = text_of({"section": wanted}, "section", 1, NAME_MAX).strip().lower()
+    if name not in text.sections:
+        raise UnknownSection(f"no section {name!r}", requested=name, sections=names)
+    return json_reply({"version": text.revision, "section": name, "text": text.sections[name]})
+
+
+def post_register(gate: Gate, request: Request) -> Reply:
+    """POST /register. Raises Invalid, CredentialRequired, Throttled, NameInUse, RoomFull."""
+    call = Registration.parse(request.json())
+    gate.require_agent_key(request)
+    peer, token = gate.room.register(request.caller.source(), call)
+    text = protocol()
+    is_stale = call.protocol_version is None or call.protocol_version < text.revision
+    return json_reply(
+        {
+            "token": token,
+            "project": peer.name,
+            "protocol_version": text.revision,
+            "protocol_stale": is_stale,
+            "protocol_text": text.core if is_stale else None,
+            "channels": gate.room.channels(),
+            "note": None,
+        }
+    )
+
+
+def post_leave(gate: Gate, request: Request) -> Reply:
+    """POST /leave. Raises UnknownToken."""
+    return json_reply({"left": True, "project": gate.room.leave(token_of(request.json()))})
+
+
+def post_send(gate: Gate, request: Request) -> Reply:
+    """POST /send. Raises Invalid, UnknownToken, Stopped, FloorHeld, Throttled, TooManyChannels."""
+    call = Speech.parse(request.json())
+    delivery = gate.room.say(gate.room.peer_of(call.token), call.to, call.content)
+    is_unheard = not delivery.to and not delivery.missed
+    hint: str | None = None
+    if is_unheard:
+        hint = f"nobody else is in {call.to} yet; nothing said now reaches those who come later"
+    elif delivery.missed:
+        hint = f"nobody is called {call.to!r}; GET /peers lists who is here"
+    elif gate.room.mode == PAUSED:
+        hint = "the room is paused: this is kept, and delivered when the operator resumes"
+    answer: dict[str, Json] = {
+        "message_id": delivery.message.id,
+        "delivered_to": [*delivery.to],
+        "missed": [*delivery.missed],
+        "warning": "no_recipients" if is_unheard else None,
+        "hint": hint,
+    }
+    if delivery.overflowed:
+        answer["overflowed"] = [*delivery.overflowed]
+    return json_reply(answer)
+
+
+def get_receive(gate: Gate, request: Request) -> Reply | None:
+    """GET /receive?timeout=&ack_seq=&lease=. Raises Invalid, UnknownToken, Displaced."""
+    given = request.parameters()
+    hold_s = seconds_of(given.get("timeout", str(POLL_HOLD_S)), "timeout", POLL_HOLD_S)
+    ack = given.get("ack_seq")
+    ack_seq = None if ack is None else integer_of(ack, "ack_seq", -(2**63), 2**63, "query")
+    lease = given.get("lease", "")
+    if len(lease) > LEASE_MAX:
+        raise Invalid("lease", "lease id too long", "query")
+    peer = gate.room.peer_of(request.bearer)
+    return gate.polls.receive(peer, request.caller, lease, hold_s, ack_seq)
+
+
+def post_ack(gate: Gate, request: Request) -> Reply:
+    """POST /ack. Raises Invalid, UnknownToken."""
+    body = request.json()
+    token, seq = token_of(body), integer_of(body.get("seq"), "seq", 0, 2**63)
+    gate.room.acknowledge(gate.room.peer_of(token), seq)
+    return json_reply({"acked": True, "seq": seq})
+
+
+def get_peek(gate: Gate, request: Request) -> Reply:
+    """GET /peek. Raises UnknownToken."""
+    return json_reply(gate.room.peek(gate.room.peer_of(request.bearer)))
+
+
+def get_peers(gate: Gate, request: Request) -> Reply:
+    """GET /peers. Raises CredentialRequired."""
+    gate.require_reader(request)
+    return json_reply({"peers": gate.room.names()})
+
+
+def get_ping(gate: Gate, request: Request) -> Reply:
+    """GET /ping?peer=NAME. Raises Invalid, CredentialRequired."""
+    name = text_of(request.parameters(), "peer", 1, NAME_MAX)
+    gate.require_reader(request)
+    return json_reply(gate.room.presence(name))
+
+
+def get_channels(gate: Gate, request: Request) -> Reply:
+    """GET /channels. Raises CredentialRequired."""
+    gate.require_reader(request)
+    return json_reply({"channels": gate.room.channels()})
+
+
+def get_forms(gate: Gate, request: Request) -> Reply:
+    """GET /forms. Raises CredentialRequired."""
+    gate.require_reader(request)
+    return json_reply({"forms": gate.room.forms()})
+
+
+def get_floor(gate: Gate, request: Request) -> Reply:
+    """GET /floor. Raises CredentialRequired."""
+    with suppress(UnknownToken):  # the original's clients show their own token here, where reads want the agent key
+        gate.room.peer_of(request.bearer)
+        return json_reply({"floors": gate.room.floors()})
+    gate.require_reader(request)
+    return json_reply({"floors": gate.room.floors()})
+
+
+def post_status(gate: Gate, request: Request) -> Reply:
+    """POST /status. Raises Invalid, UnknownToken, Throttled."""
+    body = request.json()
+    token, status = token_of(body), text_of(body, "status", 0, STATUS_MAX).strip() or None
+    gate.room.set_status(gate.room.peer_of(token), status)
+    return json_reply({"status": status})
+
+
+def post_join(gate: Gate, request: Request) -> Reply:
+    """POST /channels/join. Raises Invalid, UnknownToken, Throttled, TooManyChannels."""
+    body = request.json()
+    token, channel = token_of(body), channel_of(body)
+    gate.room.join_channel(gate.room.peer_of(token), channel)
+    return json_reply({"joined": True, "channel": channel})
+
+
+def post_leave_channel(gate: Gate, request: Request) -> Reply:
+    """POST /channels/leave. Raises Invalid, UnknownToken, Throttled."""
+    body = request.json()
+    token, channel = token_of(body), channel_of(body)
+    gate.room.leave_channel(gate.room.peer_of(token), channel)
+    return json_reply({"left": True, "channel": channel})
+
+
+def post_topic(gate: Gate, request: Request) -> Reply:
+    """POST /channels/topic. Raises Invalid, UnknownToken, NotAMember, Throttled."""
+    body = request.json()
+    token, channel, topic = token_of(body), channel_of(body), optional_text_of(body, "topic", TOPIC_MAX)
+    gate.room.set_topic(gate.room.peer_of(token), channel, topic)
+    return json_reply({"channel": channel, "topic": topic})
+
+
+def post_floor(gate: Gate, request: Request) -> Reply:
+    """POST /floor: a no of the stick itself is an answer with `ok` false, status 200. Raises Invalid, Throttled, ..."""
+    call = FloorCall.parse(request.json())
+    peer = gate.room.peer_of(call.token)
+    try:
+        return json_reply(gate.room.use_floor(peer, call.action, call.scope, call.reason))
+    except (Stopped, NotAMember, NotHolder, NoFloor) as refusal:
+        return json_reply({"ok": False, "scope": call.scope, **refusal.body()})
+
+
+def post_ask(gate: Gate, request: Request) -> Reply:
+    """POST /ask. Raises Invalid, InvalidForm, UnknownToken, Stopped, Throttled, TooManyForms, TooManyChannels."""
+    question = Question.parse(request.json())
+    form = gate.room.ask(gate.room.peer_of(question.token), question)
+    return json_reply({"form_id": form.id, "to": form.to})
+
+
+def get_decisions(gate: Gate, request: Request) -> Reply:
+    """GET /decisions?limit=. A peer sees what concerns it, the operator and observers all. Raises UnknownToken."""
+    limit = integer_of(request.parameters().get("limit", "20"), "limit", 1, DECISIONS_MAX, "query")
+    if gate.settings.operator_token and gate.role_of(request.bearer) is not None:
+        return json_reply({"decisions": gate.room.decisions(limit)})
+    return json_reply({"decisions": gate.room.decisions(limit, gate.room.peer_of(request.bearer))})
+
+
+def post_ticket(gate: Gate, request: Request) -> Reply:
+    """POST /watch-ticket: a ticket that `watch --ticket` redeems, so that no token is on a command line."""
+    token = token_of(request.json())
+    gate.room.peer_of(token)
+    return json_reply({"ticket": gate.new_ticket(token), "expires_in": TICKET_TTL_S})
+
+
+def post_redeem(gate: Gate, request: Request) -> Reply:
+    """POST /watch-ticket/redeem. Raises Invalid, CredentialRequired, UnknownTicket."""
+    ticket = text_of(request.json(), "ticket", 1, 128)
+    gate.require_agent_key(request)
+    return json_reply({"token": gate.redeem(ticket)})
+
+
+def post_control(gate: Gate, request: Request) -> Reply:
+    """POST /control. Raises Invalid, CredentialRequired, UnknownAction."""
+    action = text_of(request.json(), "action")
+    gate.require_operator(request)
+    return json_reply({"mode": gate.room.set_mode(action)})
+
+
+def _export_json(messages: Sequence[Message]) -> str:
+    head: dict[str, Json] = {"version": __version__, "count": len(messages)}
+    return json.dumps({**head, "messages": [json.loads(m.wire) for m in messages]}, indent=2, ensure_ascii=False)
+
+
+def _export_markdown(messages: Sequence[Message]) -> str:
+    parts = ["# Caucus transcript", f"{len(messages)} messages"]
+    for m in messages:
+        kind = "" if m.kind == "message" else f" · {m.kind}"
+        body = "\n".join(f"> {line}" for line in m.content.splitlines()) if m.origin == HUB else m.content
+        parts += [f"**{m.sender}** → {m.recipient} · {_local(m.ts)}{kind}", body]
+    return "\n\n".join(parts) + "\n"
+
+
+def _export_text(messages: Sequence[Message]) -> str:
+    lines = []
+    for m in messages:
+        kind = "" if m.kind == "message" else f" ({m.kind})"
+        lines.append(f"[{_local(m.ts)}] {m.sender} -> {m.recipient}{kind}: {' '.join(m.content.split())}\n")
+    return "".join(lines)
+
+
+def _local(ts: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ts))
+
+
+_MARKDOWN = ("md", "text/markdown; charset=utf-8", _export_markdown)
+_TEXT = ("txt", "text/plain; charset=utf-8", _export_text)
+EXPORTS: dict[str, tuple[str, str, Callable[[Sequence[Message]], str]]] = {
+    "json": ("json", "application/json", _export_json),
+    "markdown": _MARKDOWN,
+    "md": _MARKDOWN,
+    "text": _TEXT,
+    "txt": _TEXT,
+    "plain": _TEXT,
+}
+
+
+def get_export(gate: Gate, request: Request) -> Reply:
+    """GET /export?format=json|markdown|text. Raises CredentialRequired."""
+    gate.require_console(request)
+    wanted = request.parameters().get("format", "json").strip().lower()
+    ending, content_type, write = EXPORTS.get(wanted, EXPORTS["json"])
+    disposition = ("Content-Disposition", f'attachment; filename="caucus-chat.{ending}"')
+    return Reply(200, write(list(gate.room.log)).encode(), (("Content-Type", content_type), disposition))
+
+
+def get_ui(gate: Gate, request: Request) -> Reply:
+    """GET /ui without a WebSocket handshake. Raises UpgradeRequired."""
+    raise UpgradeRequired("the console's door is a WebSocket")
+
+
+ROUTES: dict[tuple[str, str], Handler] = {
+    ("GET", "/"): console_page,
+    ("GET", "/version"): get_version,
+    ("GET", "/protocol"): get_protocol,
+    ("POST", "/register"): post_register,
+    ("POST", "/leave"): post_leave,
+    ("POST", "/send"): post_send,
+    ("GET", "/receive"): get_receive,
+    ("POST", "/ack"): post_ack,
+    ("GET", "/peek"): get_peek,
+    ("GET", "/peers"): get_peers,
+    ("GET", "/ping"): get_ping,
+    ("GET", "/channels"): get_channels,
+    ("POST", "/channels/join"): post_join,
+    ("POST", "/channels/leave"): post_leave_channel,
+    ("POST", "/channels/topic"): post_topic,
+    ("GET", "/floor"): get_floor,
+    ("POST", "/floor"): post_floor,
+    ("GET", "/forms"): get_forms,
+    ("POST", "/ask"): post_ask,
+    ("GET", "/decisions"): get_decisions,
+    ("POST", "/status"): post_status,
+    ("POST", "/watch-ticket"): post_ticket,
+    ("POST", "/watch-ticket/redeem"): post_redeem,
+    ("POST", "/control"): post_control,
+    ("GET", "/export"): get_export,
+    ("GET", "/ui"): get_ui,
+}
+
+
+# ======================================================================================================================
+# 18. Console
+# ======================================================================================================================
+
+AUTH_S = 30.0  # a console that has not shown its token by then is closed
+UNPROVEN_MAX = 32  # consoles without a token yet; one more closes the oldest, so nobody locks the operator out
+BACKLOG_MAX_BYTES = 8 << 20  # what one console may leave unread before it is closed and told to come again
+FRAME_MAX_BYTES = 1 << 18
+OPERATOR_CONTENT_MAX = 32_768
+RATE_MAX = 1e9
+
+
+class Socket(Protocol):
+    """What a console needs of a WebSocket."""
+
+    async def push(self, frames: list[bytes]) -> None:
+        """Send text frames; done when the operating system has them. Raises ConnectionError."""
+
+    def close(self, code: int | None = None, reason: str | None = None) -> None:
+        """Close with a code of RFC 6455."""
+
+
+Timer = Callable[[float, Callable[[], None]], object]  # call this in so many seconds
+
+
+def frame_of(kind: str, **body: Json) -> bytes:
+    """Encode one frame from the hub to a console."""
+    return json.dumps({"type": kind, **body}, separators=(",", ":")).encode("ascii")
+
+
+def message_frame(message: Message) -> bytes:
+    """Encode a message for consoles around its shared bytes."""
+    return b'{"type":"message","message":%b}' % message.wire
+
+
+def _peers_frame(room: Room) -> bytes:
+    return frame_of("peers", peers=room.peer_rows())
+
+
+def _channels_frame(room: Room) -> bytes:
+    return frame_of("channels", channels=room.channels())
+
+
+def _floor_frame(room: Room) -> bytes:
+    return frame_of("floor", floors=room.floors())
+
+
+def _settled_frame(room: Room, event: FormSettled) -> bytes:
+    answers: dict[str, Json] = {} if event.answers is None else {"answers": json.loads(event.answers)}
+    return frame_of("form_resolved", id=event.form_id, status=event.status, **answers)
+
+
+def frames_of(room: Room, event: Event) -> list[bytes]:
+    """Encode an event for consoles: what changed, and the notice that the log has of it."""
+    frames = [write(room, event) for write in FRAMES.get(type(event), ())]
+    notice = notice_of(event)
+    if notice is not None:
+        frames.insert(1 if type(event) in NOTICE_SECOND else 0, message_frame(notice))
+    return frames
+
+
+# What consoles get of an event, in order; events that are not here change nothing that a frame shows at once.
+FRAMES: dict[type[Event], tuple[Callable[..., bytes], ...]] = {
+    MessageRouted: (lambda room, event: message_frame(event.message),),
+    PeerJoined: (lambda room, event: _peers_frame(room),),
+    PeerLeft: (lambda room, event: _peers_frame(room), lambda room, event: _channels_frame(room)),
+    PeerReaped: (lambda room, event: _peers_frame(room), lambda room, event: _channels_frame(room)),
+    PeerRevived: (lambda room, event: _peers_frame(room), lambda room, event: _channels_frame(room)),
+    PeerPaused: (lambda room, event: _peers_frame(room),),
+    PeerResumed: (lambda room, event: _peers_frame(room),),
+    ChannelJoined: (lambda room, event: _channels_frame(room),),
+    ChannelLeft: (lambda room, event: _channels_frame(room),),
+    ChannelClosed: (lambda room, event: _channels_frame(room),),
+    TopicSet: (lambda room, event: _channels_frame(room),),
+    FloorGranted: (lambda room, event: _floor_frame(room),),
+    FloorPassed: (lambda room, event: _floor_frame(room),),
+    FloorReleased: (lambda room, event: _floor_frame(room),),
+    HandRaised: (lambda room, event: _floor_frame(room),),
+    HandLowered: (lambda room, event: _floor_frame(room),),
+    FormOpened: (lambda room, event: frame_of("form", form=room.form(event.form_id)),),
+    FormSettled: (_settled_frame,),
+    ModeChanged: (lambda room, event: frame_of("mode", mode=event.mode), lambda room, event: _floor_frame(room)),
+    RateChanged: (lambda room, event: frame_of("rate", rate=room.rate()),),
+}
+NOTICE_SECOND = frozenset({ModeChanged, FormOpened, RateChanged})  # after the frame that it speaks of
+
+
+# --- what the operator can do: one function per command, in the order in which a frame with several is read ---
+
+
+def _set_mode(room: Room, frame: Body) -> None:
+    room.set_mode(text_of(frame, "action"))
+
+
+def _set_rate(room: Room, frame: Body) -> None:
+    body = object_of(frame, "set_rate")
+    if "peer" in body:
+        raise Invalid("peer", "the rate is the same for every agent")
+    room.set_rate(_number_of(body, "refill_rate", 1e-3), _number_of(body, "capacity", 1.0))
+
+
+def _say(room: Room, frame: Body) -> None:
+    room.operator_say(scope_of(frame, "to", ALL), text_of(frame, "say", 1, OPERATOR_CONTENT_MAX))
+
+
+def _kick(room: Room, frame: Body) -> None:
+    room.kick(text_of(frame, "kick", 0, NAME_MAX))
+
+
+def _pause_peer(room: Room, frame: Body) -> None:
+    room.pause_peer(text_of(frame, "pause_peer", 0, NAME_MAX))
+
+
+def _resume_peer(room: Room, frame: Body) -> None:
+    room.resume_peer(text_of(frame, "resume_peer", 0, NAME_MAX))
+
+
+def _close_channel(room: Room, frame: Body) -> None:
+    room.close_channel(text_of(frame, "close_channel", 0, NAME_MAX))
+
+
+def _clear_floor(room: Room, frame: Body) -> None:
+    body = object_of(frame, "floor")
+    if body.get("action") != "clear":
+        raise UnknownAction("the operator's only floor action is clear", actions=["clear"])
+    room.clear_floor(text_of(body, "scope", 0, NAME_MAX, ALL))
+
+
+def _answer(room: Room, frame: Body) -> None:
+    body = object_of(frame, "answer")
+    room.answer(text_of(body, "id", 0, NAME_MAX), body.get("answers"))
+
+
+def _cancel(room: Room, frame: Body) -> None:
+    room.cancel(text_of(frame, "cancel_form", 0, NAME_MAX))
+
+
+def _command(room: Room, frame: Body) -> None:
+    room.command(text_of(frame, "to", 0, NAME_MAX), text_of(frame, "command"))
+
+
+OPERATOR_COMMANDS: dict[str, Callable[[Room, Body], None]] = {
+    "action": _set_mode,
+    "set_rate": _set_rate,
+    "say": _say,
+    "kick": _kick,
+    "pause_peer": _pause_peer,
+    "resume_peer": _resume_peer,
+    "close_channel": _close_channel,
+    "floor": _clear_floor,
+    "answer": _answer,
+    "cancel_form": _cancel,
+    "command": _command,
+}
+
+
+def _number_of(body: Body, key: str, low: float) -> float:
+    value = body.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= RATE_MAX:
+        raise Invalid(key, f"a number of {low:g} to {RATE_MAX:g} is required")
+    return float(value)
+
+
+def _form_id(frame: Body, name: str | None) -> dict[str, Json]:
+    """Name the form that a refused command was about, so that the page can show the refusal on it."""
+    if name == "answer" and isinstance(body := frame["answer"], dict):
+        return {"id": body.get("id")}
+    return {"id": frame["cancel_form"]} if name == "cancel_form" else {}
+
+
+# --- the sockets ---
+
+
+@dataclass(slots=True, eq=False)
+class Console:
+    """One browser."""
+
+    socket: Socket
+    role: str | None = None  # None until it has shown its token
+    outbox: list[bytes] = field(default_factory=list)
+    backlog: int = 0  # bytes that it has not read
+    is_flushing: bool = False
+
+
+class Consoles:
+    """All browsers: each shows its credential, then gets every event; the operator's commands come back from them."""
+
+    def __init__(self, gate: Gate, spawn: Callable[[Coroutine[None, None, None]], object], timer: Timer) -> None:
+        self._gate, self._room = gate, gate.room
+        self._spawn, self._timer = spawn, timer
+        self._open: dict[Console, None] = {}  # with a role, in order of arrival
+        self._unproven: dict[Console, None] = {}
+        self._is_ticking = False
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def open(self, socket: Socket, origin: str | None) -> Console:
+        """Welcome a browser, or ask for its token; one of a foreign origin is closed with 1008."""
+        console = Console(socket)
+        if not self._gate.is_own_origin(origin):
+            socket.close(1008, "origin not allowed")
+        elif not self._gate.settings.operator_token:
+            self._admit(console, OPERATOR_ROLE)
+        else:
+            self._unproven[console] = None
+            if len(self._unproven) > UNPROVEN_MAX:
+                self._turn_away(next(iter(self._unproven)), 1013, "too many consoles without a token")
+            self._timer(AUTH_S, lambda: self._turn_away(console, 1008, "no token was shown in time"))
+        return console
+
+    def closed(self, console: Console) -> None:
+        """Forget a browser that went away."""
+        self._open.pop(console, None)
+        self._unproven.pop(console, None)
+
+    def on_frame(self, console: Console, data: str | bytes) -> None:
+        """Read one frame of a browser: its token first, then the operator's commands."""
+        name: str | None = None
+        frame: Body = {}
+        try:
+            if isinstance(data, bytes):
+                raise Invalid("frame", "a text frame is required")
+            frame = decode_json(data)
+            if console.role is None:
+                self._authenticate(console, frame)
+                return
+            name = next((key for key in ("heartbeat", *OPERATOR_COMMANDS) if key in frame), None)
+            self._obey(console, name, frame)
+        except Refusal as refusal:
+            if console.role is None:
+                self._turn_away(console, 1008, "the first frame must show a token, in JSON")
+                return
+            about: dict[str, Json] = {"reason": refusal.code, "command": name, "detail": refusal.detail}
+            self._send(console, frame_of("error", **{**refusal.extra, **_form_id(frame, name), **about}))
+
+    def on_event(self, event: Event) -> None:
+        """Show an event to every browser; it is encoded once."""
+        if self._open and (frames := frames_of(self._room, event)):
+            for console in list(self._open):
+                self._send(console, *frames)
+
+    def close(self) -> None:
+        """Send every browser away: the hub is going down."""
+        for console in [*self._open, *self._unproven]:
+            console.socket.close(1001, "the hub ended")
+
+    def _authenticate(self, console: Console, frame: Body) -> None:
+        """Read the first frame. Raises Invalid."""
+        if frame.get("auth_probe") is True:
+            self._spawn(self._write(console, [frame_of("auth_required")]))
+            return
+        role = self._gate.role_of(text_of(frame, "auth"))
+        if console not in self._unproven:
+            return  # turned away already
+        if role is None:
+            del self._unproven[console]
+            self._spawn(self._dismiss(console))
+            return
+        del self._unproven[console]
+        self._admit(console, role)
+
+    def _admit(self, console: Console, role: str) -> None:
+        console.role = role
+        self._open[console] = None
+        is_guarded = bool(self._gate.settings.operator_token)
+        self._send(console, frame_of("auth_ok", role=role, auth=is_guarded), self._snapshot())
+        if not self._is_ticking:
+            self._is_ticking = True
+            self._timer(HEALTH_S, self._tick)
+
+    def _turn_away(self, console: Console, code: int, reason: str) -> None:
+        if console in self._unproven:
+            del self._unproven[console]
+            console.socket.close(code, reason)
+
+    def _snapshot(self) -> bytes:
+        room = self._room
+        head = frame_of(
+            "snapshot",
+            mode=room.mode,
+            peers=room.peer_rows(),
+            channels=room.channels(),
+            floors=room.floors(),
+            forms=room.forms(),
+            decisions=room.decisions(DECISIONS_MAX),
+            health=self._health(),
+            rate=room.rate(),
+            quiet_after=room.quiet_after_s,
+            agents=[],
+            version=__version__,
+        )
+        return b'%b,"log":[%b]}' % (head[:-1], b",".join([message.wire for message in room.log]))
+
+    def _health(self) -> dict[str, Json]:
+        return {**self._room.health(), "mem_rss_mb": memory_mb(), "console_count": len(self._open)}
+
+    def _tick(self) -> None:
+        """Send the figures while anybody looks; nobody looking, no timer runs."""
+        self._is_ticking = bool(self._open)
+        if self._is_ticking:
+            frame = frame_of("health", health=self._health(), peers=self._room.peer_rows())
+            for console in list(self._open):
+                self._send(console, frame)
+            self._timer(HEALTH_S, self._tick)
+
+    def _obey(self, console: Console, name: str | None, frame: Body) -> None:
+        """Run one command. Raises Refusal."""
+        if name is None:
+            if not frame.keys() & {"auth", "auth_probe"}:  # openings of a dashboard that was let in without
+                raise UnknownAction("no known command in this frame", commands=["heartbeat", *OPERATOR_COMMANDS])
+            return
+        if console.role != OPERATOR_ROLE:
+            raise Forbidden("an observer watches only")
+        if name == "heartbeat":
+            presence = self._room.presence(text_of(frame, "heartbeat", 1, NAME_MAX))
+            self._send(console, frame_of("heartbeat_result", result=presence))
+        else:
+            OPERATOR_COMMANDS[name](self._room, frame)
+
+    def _send(self, console: Console, *frames: bytes) -> None:
+        """Queue frames for a browser; one that does not read is closed with 1013 and may come again."""
+        if console not in self._open:
+            return
+        console.outbox += frames
+        console.backlog += sum(map(len, frames))
+        if console.backlog > BACKLOG_MAX_BYTES:
+            del self._open[console]
+            console.socket.close(1013, "fell behind")
+        elif not console.is_flushing:
+            console.is_flushing = True
+            self._spawn(self._flush(console))
+
+    async def _flush(self, console: Console) -> None:
+        while console.outbox:
+            frames, console.outbox = console.outbox, []
+            await self._write(console, frames)
+            console.backlog -= sum(map(len, frames))
+        console.is_flushing = False
+
+    async def _dismiss(self, console: Console) -> None:
+        await self._write(console, [frame_of("auth_error")])
+        console.socket.close(1008, "wrong token")
+
+    async def _write(self, console: Console, frames: list[bytes]) -> None:
+        with suppress(ConnectionError):  # it went away; `closed` forgets it
+            await console.socket.push(frames)
+
+
+def memory_mb() -> float | None:
+    """Give this process's resident memory in MiB; None where the system does not say."""
+    with suppress(OSError, ValueError, IndexError), open("/proc/self/statm", encoding="ascii") as file:
+        return round(int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
+    with suppress(ImportError):  # macOS gives the peak, in bytes; Windows has no resource module
+        import resource
+
+        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1)
+    return None
+
+
+def console_socket(consoles: Consoles) -> type[WebSocketHandler]:
+    """Make the Tornado handler that connects a WebSocket to `consoles`."""
+    from asyncio import gather
+
+    from tornado.websocket import WebSocketClosedError, WebSocketHandler
+
+    class ConsoleSocket(WebSocketHandler):
+        def check_origin(self, origin: str) -> bool:
+            return True  # a foreign one is closed with 1008 after the handshake, which is what consoles understand
+
+        def open(self, *args: str, **kwargs: str) -> None:
+            self._console = consoles.open(self, self.request.headers.get("Origin"))
+
+        def on_message(self, message: str | bytes) -> None:
+            consoles.on_frame(self._console, message)
+
+        def on_close(self) -> None:
+            if hasattr(self, "_console"):  # not when the handshake failed
+                consoles.closed(self._console)
+
+        async def push(self, frames: list[bytes]) -> None:
+            """Send text frames. Raises ConnectionError."""
+            try:
+                await gather(*[self.write_message(frame) for frame in frames])
+            except WebSocketClosedError:
+                raise ConnectionResetError from None
+
+    return ConsoleSocket
+
+
+# ======================================================================================================================
+# 20. Hub
+# ======================================================================================================================
+
+IDLE_S = 300.0  # a connection that sends no request for this long is closed; headers may not trickle longer either
+BODY_S = 30.0
+LISTEN_BACKLOG = 1024
+
+
+class SystemClock:
+    """The clock of this machine."""
+
+    mono = staticmethod(time.monotonic)
+    wall = staticmethod(time.time)
+
+
+class Hub:
+    """One room behind one port: wires the room's events to polls, consoles and the disk log; the tick; the stop."""
+
+    def __init__(self, settings: Settings, loop: AbstractEventLoop) -> None:
+        self.settings, self._loop = settings, loop
+        self._events: deque[Event] = deque()
+        self._is_emitting = False
+        clock = SystemClock()
+        self.room = Room(self._emit, clock, lambda: secrets.token_hex(16), settings.ttl_s, settings.quiet_after_s)
+        self.polls = Polls(self.room, clock, loop.call_at)
+        self.gate = Gate(settings, self.room, self.polls, clock)
+        self.consoles = Consoles(self.gate, self._spawn, loop.call_later)
+        self._disk_log = DiskLog(settings.log_file, settings.log_retention_h) if settings.log_file else None
+        self._tasks: set[object] = set()
+        # Agents first, consoles after: who waits for a message should not wait for who watches.
+        self._subscribers = [self.polls.on_event, self.consoles.on_event, self._log_event]
+        if self._disk_log is not None:
+            self._subscribers.append(self._disk_log.on_event)
+
+    @property
+    def url(self) -> str:
+        """Give the address of the console."""
+        host = self.settings.host if is_loopback(self.settings.host) else "127.0.0.1"
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.gate.port}"
+
+    def start(self) -> None:
+        """Bind the port and serve. Raises OSError."""
+        from tornado.httpserver import HTTPServer
+        from tornado.netutil import bind_sockets
+        from tornado.web import Application
+
+        sockets = bind_sockets(self.settings.port, self.settings.host, backlog=LISTEN_BACKLOG)
+        self.gate.port = sockets[0].getsockname()[1]
+        application = Application(
+            [("/ui", console_socket(self.consoles))],
+            log_function=lambda handler: None,
+            websocket_max_message_size=FRAME_MAX_BYTES,
+            websocket_ping_interval=30.0,
+        )
+        self._server = HTTPServer(
+            front_of(Router(self.gate, ROUTES), application.start_request),
+            idle_connection_timeout=IDLE_S,
+            body_timeout=BODY_S,
+            max_header_size=DRAIN_MAX_BYTES,
+            max_body_size=sys.maxsize,  # ours to refuse, with a 413
+        )
+        self._server.add_sockets(sockets)
+        self._sweep()
+
+    async def stop(self) -> None:
+        """Answer parked polls, send consoles away, close everything. Takes no time."""
+        self._server.stop()
+        self._sweeper.cancel()
+        self.polls.close()
+        self.consoles.close()
+        await self._server.close_all_connections()
+        if self._disk_log is not None:
+            self._disk_log.close()
+
+    def _emit(self, event: Event) -> None:
+        """Hand events to all subscribers one after the other: what one of them causes comes after what caused it."""
+        self._events.append(event)
+        if self._is_emitting:
+            return
+        self._is_emitting = True
+        while self._events:
+            event = self._events.popleft()
+            for subscriber in self._subscribers:
+                try:
+                    subscriber(event)
+                except Exception:  # our bug in one subscriber must not keep the event from the others
+                    log.exception("failed to pass on %s", type(event).__name__)
+        self._is_emitting = False
+
+    def _log_event(self, event: Event) -> None:
+        notice = notice_of(event)
+        if notice is not None:
+            log.info("%s", notice.content)
+
+    def _sweep(self) -> None:
+        self.room.sweep()
+        self._sweeper = self._loop.call_later(min(SWEEP_S, self.settings.ttl_s / 4), self._sweep)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)  # the loop itself keeps weak references only
+        task.add_done_callback(self._tasks.discard)
+
+
+def serve(settings: Settings, on_start: Callable[[Hub], None]) -> int:
+    """Run a hub until SIGINT or SIGTERM; give the exit code."""
+    import asyncio
+
+    raise_file_limit()
+
+    async def run() -> int:
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                loop.add_signal_handler(number, ended.set)
+            except NotImplementedError:  # Windows
+                signal.signal(number, lambda *_: loop.call_soon_threadsafe(ended.set))
+        try:
+            hub = Hub(settings, loop)
+            hub.start()
+        except OSError as error:
+            print(f"caucus: {why_not_listening(settings, error)}", file=sys.stderr)
+            return 3
+        on_start(hub)
+        await ended.wait()
+        await hub.stop()
+        return 0
+
+    return asyncio.run(run())
+
+
+def raise_file_limit() -> None:
+    """Allow as many connections as the system lets this process have; each one is a file."""
+    with suppress(ImportError, ValueError, OSError):  # Windows has no such limit
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def why_not_listening(settings: Settings, error: OSError) -> str:
+    """Word why the hub cannot start; of a busy port, who has it."""
+    if settings.log_file and error.filename:
+        return f"cannot write the log file: {error}"
+    where = f"{settings.host}:{settings.port}"
+    if error.errno != errno.EADDRINUSE:
+        return f"cannot listen on {where}: {error.strerror or error}"
+    try:
+        version = Client(f"http://127.0.0.1:{settings.port}").get("/version", 1.0)["version"]
+    except (Refusal, KeyError):
+        return f"port {settings.port} is busy: some other program listens there. Choose another with --port."
+    return (
+        f"port {settings.port} is busy: another Caucus hub (version {version}) listens there. "
+        f"Use it at http://127.0.0.1:{settings.port}, or start this one with --port."
+    )
+
+
+# ======================================================================================================================
+# 21. Watch
+# ======================================================================================================================
+# Waits in a background shell at no token cost, prints what arrived, and by exiting wakes the agent that started it.
+
+EXIT_OK, EXIT_EXPIRED, EXIT_USAGE, EXIT_DISPLACED, EXIT_GAVE_UP = 0, 1, 2, 2, 3
+BACKOFF_S, BACKOFF_MAX_S = 1.0, 15.0
+
+# A line break of any kind that a peer's text puts before our own mark: it would forge a line of this program.
+_FORGED_LINE = re.compile(r"([\n\r\v\f\x1c-\x1e\x85\u2028\u2029])(?=\[caucus\])")
+
+
+class Watch:
+    """Poll, print, acknowledge, exit; with `is_following`, go on until the session ends."""
+
+    def __init__(
+        self, client: Client, hold_s: float, is_following: bool, is_json: bool, give_up_s: float | None
+    ) -> None:
+        self._client, self._hold_s = client, hold_s
+        self._is_following, self._is_json, self._give_up_s = is_following, is_json, give_up_s
+        self._lease = secrets.token_hex(8)  # one per process: a newer watch takes the place of this one
+
+    def run_with_ticket(self, ticket: str) -> int:
+        """Redeem a ticket, then watch."""
+        try:
+            token = self._client.post("/watch-ticket/redeem", ticket=ticket)["token"]
+        except (Refusal, KeyError) as refusal:
+            self._print_end("TICKET REJECTED", f"{refusal}; ask for a fresh watch command")
+            return EXIT_EXPIRED
+        return self.run(str(token))
+
+    def run(self, token: str) -> int:
+        """Watch until there is a reason to exit; give the exit code."""
+        self._client.token = token
+        last_heard, backoff_s = time.monotonic(), BACKOFF_S
+        while True:
+            try:
+                answer = self._client.receive(self._hold_s, self._lease)
+                last_heard, backoff_s = time.monotonic(), BACKOFF_S
+                if self._show(answer) and not self._is_following:
+                    return EXIT_OK
+                if answer.get("mode") == STOPPED:
+                    return EXIT_OK
+                continue
+            except Refusal as refusal:
+                if refusal.status == UnknownToken.status:
+                    self._print_end("SESSION EXPIRED", "the hub no longer knows this token: join again")
+                    return EXIT_EXPIRED
+                if refusal.status == Displaced.status:
+                    self._print_end("DISPLACED", "a newer watch listens for this peer; this one ends")
+                    return EXIT_DISPLACED
+                print(f"caucus watch: {refusal.detail}; trying again", file=sys.stderr)
+            if self._give_up_s is not None and time.monotonic() - last_heard + backoff_s > self._give_up_s:
+                print(f"caucus watch: no hub for {self._give_up_s:g} s, giving up", file=sys.stderr)
+                return EXIT_GAVE_UP
+            time.sleep(backoff_s)
+            backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
+
+    def _show(self, answer: dict[str, Json]) -> bool:
+        """Print a batch in one write and acknowledge it; tell whether there was anything."""
+        messages = answer.get("messages")
+        batch = [m for m in messages if isinstance(m, dict)] if isinstance(messages, list) else []
+        if not batch:
+            return False
+        batch.sort(key=_is_stop)  # what was said comes before the stop
+        sys.stdout.write("".join(self._line(m) + "\n" for m in batch))
+        sys.stdout.flush()
+        if seq := max(int(str(m.get("seq", 0))) for m in batch):
+            with suppress(Refusal):  # not acknowledged, it is handed out again: better twice than never
+                self._client.post("/ack", seq=seq)
+        return True
+
+    def _line(self, m: dict[str, Json]) -> str:
+        if self._is_json:
+            return json.dumps({"event": "stop"} if _is_stop(m) else {"event": "message", "message": m})
+        if _is_stop(m):
+            return "[caucus] STOP: the operator stopped the room. End the exchange and do not watch again until told."
+        content = _FORGED_LINE.sub(r"\1 ", str(m.get("content")))
+        return f"[caucus] msg {m.get('sender')} -> {m.get('recipient')}: {content}"
+
+    def _print_end(self, what: str, why: str) -> None:
+        event = {"event": what.lower().replace(" ", "_"), "detail": why}
+        print(json.dumps(event) if self._is_json else f"[caucus] {what}: {why}", flush=True)
+
+
+def _is_stop(m: dict[str, Json]) -> bool:
+    """Whether a message is the room's stop: by its kind and origin, never by its text alone."""
+    return m.get("kind") == "control" and m.get("content") == "stop" and m.get("origin", HUB) == HUB
+
+
+def play_demo(url: str, ended: threading.Event, pace: float = 1.0) -> None:
+    """Stub."""
+
+
+# ======================================================================================================================
+# 25. Command line
+# ======================================================================================================================
+
+DESCRIPTION = "A table where AI agents talk to each other and a human holds the gavel."
+
+USAGE = """\
+examples:
+  caucus demo                                    see it work in ten seconds, no key needed
+  caucus hub                                     the hub and its console at http://127.0.0.1:8765
+  caucus watch --token-file T                    wait for messages, print them, exit
+
+`caucus COMMAND --help` has the options and examples of each command. Manual: docs/ beside the source.
+"""
+
+HUB_USAGE = """\
+examples:
+  caucus hub                                     on this machine only, console open to this user
+  caucus hub --port 9000 --no-browser
+  caucus hub --operator-token S --observer-token W     the console asks for a token
+  caucus hub --log-file room.jsonl --log-retention-hours 72
+  caucus hub --host 0.0.0.0 --operator-token S --agent-key K --public-url http://box.lan:8765
+
+Exit codes: 0 ended by a signal, 2 bad option or unsafe set-up, 3 the port is busy or cannot be bound.
+"""
+
+WATCH_USAGE = """\
+examples:
+  caucus watch --token-file T                    one batch, then exit
+  caucus watch --token-file T --follow --json    until the session ends, one JSON object per line
+  caucus watch --ticket X --hub http://127.0.0.1:9000 --give-up 60
+
+The credential is the first of: --token, --token-file, --ticket, CAUCUS_TOKEN, CAUCUS_TICKET.
+Exit codes: 0 messages or a stop were printed, 1 session expired or ticket rejected, 2 displaced by a newer watch or
+bad option, 3 no hub for longer than --give-up.
+"""
+
+DEMO_USAGE = """\
+examples:
+  caucus demo                                    a hub on a free port, the console, three scripted peers
+  caucus demo --no-browser --port 9000
+"""
+
+WILDCARD_HOSTS = frozenset({"", "0.0.0.0", "::"})
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"{text} is not a port: 0 to 65535")
+    return port
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not (math.isfinite(number) and number > 0):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return number
+
+
+def _hours(text: str) -> float:
+    return 0.0 if text == "0" else _positive(text)
+
+
+def _level(text: str) -> str:
+    if text.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
+        raise argparse.ArgumentTypeError(f"{text} is not one of debug, info, warning, error")
+    return text.upper()
+
+
+def _environment_list(name: str) -> list[str]:
+    return [item.strip() for item in os.environ.get(name, "").split(",") if item.strip()]
+
+
+def add_hub_options(options: argparse.ArgumentParser) -> None:
+    """Declare the options of `caucus hub`."""
+    env = os.environ.get
+    add = options.add_argument
+    add("--host", default="127.0.0.1", help="address to bind (default %(default)s)")
+    add("--port", type=_port, default=8765, help="port to bind; 0 is any free one (default %(default)s)")
+    add("--no-browser", action="store_true", help="do not open the console")
+    add("--operator-token", metavar="S", help="the console asks for this token ($CAUCUS_OPERATOR_TOKEN)")
+    add("--observer-token", metavar="S", help="a token that may only watch ($CAUCUS_OBSERVER_TOKEN)")
+    add("--agent-key", metavar="S", help="agents register only with this key ($CAUCUS_AGENT_KEY)")
+    add("--client-ttl", type=_positive, default=PEER_TTL_S, metavar="S", help="seconds of silence until a peer is reaped")
+    quiet, hours = env("CAUCUS_QUIET_AFTER_SECONDS") or str(QUIET_AFTER_S), env("CAUCUS_LOG_RETENTION_HOURS") or "24"
+    add("--quiet-after", type=_positive, metavar="S", default=quiet, help="... until the console calls it quiet")
+    add("--log-file", metavar="F", help="append every message to F as JSON lines ($CAUCUS_LOG_FILE)")
+    add("--log-retention-hours", type=_hours, metavar="H", default=hours, help="drop older lines; 0 keeps all (default 24)")
+    add("--allowed-origin", action="append", metavar="URL", help="a further console origin ($CAUCUS_ALLOWED_ORIGINS)")
+    add("--allowed-host", action="append", metavar="HOST", help="a further name of this hub ($CAUCUS_ALLOWED_HOSTS)")
+    add("--public-url", metavar="URL", help="the origin under which others reach this hub ($CAUCUS_PUBLIC_URL)")
+    add("--allow-insecure-bind", action="store_true", help="bind beyond this machine without the two secrets")
+    add("--log-level", type=_level, default="INFO", help="debug, info, warning or error (default info)")
+
+
+def add_watch_options(options: argparse.ArgumentParser) -> None:
+    """Declare the options of `caucus watch`."""
+    add, hub = options.add_argument, os.environ.get("CAUCUS_HUB_URL") or DEFAULT_URL
+    add("--hub", default=hub, metavar="URL", help="default %(default)s ($CAUCUS_HUB_URL)")
+    add("--token", metavar="T", help="the peer's token; others on this machine can read it in the process list")
+    add("--token-file", metavar="F", help="a file that holds the token")
+    add("--ticket", metavar="X", help="a ticket that becomes the token once")
+    add("--timeout", type=_positive, default=POLL_HOLD_S, metavar="S", help="seconds that one poll waits (default %(default)g)")
+    add("--follow", action="store_true", help="do not exit on a message; one block per burst")
+    add("--json", action="store_true", help="one JSON object per line")
+    add("--give-up", type=_positive, metavar="S", help="exit with 3 when no hub answers for S seconds")
+
+
+def add_demo_options(options: argparse.ArgumentParser) -> None:
+    """Declare the options of `caucus demo`."""
+    options.add_argument("--port", type=_port, default=0, help="default: any free one")
+    options.add_argument("--no-browser", action="store_true", help="do not open the console")
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """Check the options of the hub and of its environment. Raises Invalid."""
+    env = os.environ.get
+    settings = Settings(
+        host=options.host,
+        port=options.port,
+        ttl_s=options.client_ttl,
+        quiet_after_s=options.quiet_after,
+        operator_token=options.operator_token or env("CAUCUS_OPERATOR_TOKEN", ""),
+        observer_token=options.observer_token or env("CAUCUS_OBSERVER_TOKEN", ""),
+        agent_key=options.agent_key or env("CAUCUS_AGENT_KEY", ""),
+        allowed_hosts=tuple(options.allowed_host or _environment_list("CAUCUS_ALLOWED_HOSTS")),
+        allowed_origins=tuple(options.allowed_origin or _environment_list("CAUCUS_ALLOWED_ORIGINS")),
+        public_url=(options.public_url or env("CAUCUS_PUBLIC_URL", "")).rstrip("/"),
+        log_file=options.log_file or env("CAUCUS_LOG_FILE", ""),
+        log_retention_h=options.log_retention_hours,
+    )
+    if not options.allow_insecure_bind:
+        check_exposure(settings)
+    return settings
+
+
+def check_exposure(settings: Settings) -> None:
+    """Refuse to be reachable beyond this machine without the two secrets. Raises Invalid."""
+    public = urllib.parse.urlsplit(settings.public_url)
+    if settings.public_url and not re.fullmatch(r"https?://[^/?#@]+", settings.public_url):
+        raise Invalid("--public-url", "must be a bare origin such as https://caucus.example")
+    if is_loopback(settings.host) and (not public.hostname or is_loopback(public.hostname)):
+        return
+    if not (settings.operator_token and settings.agent_key):
+        raise Invalid("--host", "beyond this machine the hub needs --operator-token and --agent-key")
+    if settings.host in WILDCARD_HOSTS and not settings.public_url:
+        raise Invalid("--host", f"{settings.host!r} is every address: say with --public-url how others reach this hub")
+
+
+def run_hub(options: argparse.Namespace) -> int:
+    """Run `caucus hub`."""
+    settings = settings_of(options)
+    logging.basicConfig(level=options.log_level, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+
+    def announce(hub: Hub) -> None:
+        print(f"caucus {__version__}: hub and console at {hub.url} (Ctrl-C ends it)", flush=True)
+        if not options.no_browser:
+            open_browser(hub.url)
+
+    return serve(settings, announce)
+
+
+def open_browser(url: str) -> None:
+    """Show the console, in a thread: some systems take seconds to find a browser."""
+    import webbrowser
+
+    threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+
+
+def credential_of(options: argparse.Namespace) -> tuple[str, str]:
+    """Find ("token" or "ticket", its value), by the precedence that the help states. Raises Invalid."""
+    if options.token:
+        return "token", options.token
+    if options.token_file:
+        try:
+            with open(options.token_file, encoding="utf-8") as file:
+                token = file.read().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise Invalid("--token-file", str(error)) from None
+        if not token:
+            raise Invalid("--token-file", f"{options.token_file} is empty")
+        return "token", token
+    if options.ticket:
+        return "ticket", options.ticket
+    for kind in ("token", "ticket"):
+        if value := os.environ.get(f"CAUCUS_{kind.upper()}"):
+            return kind, value
+    raise Invalid("--token-file", "no credential: give --token, --token-file, --ticket, CAUCUS_TOKEN or CAUCUS_TICKET")
+
+
+def run_watch(options: argparse.Namespace) -> int:
+    """Run `caucus watch`."""
+    client = Client(options.hub, agent_key=os.environ.get("CAUCUS_AGENT_KEY"))
+    kind, value = credential_of(options)
+    watch = Watch(client, options.timeout, options.follow, options.json, options.give_up)
+    try:
+        return watch.run_with_ticket(value) if kind == "ticket" else watch.run(value)
+    except KeyboardInterrupt:
+        return EXIT_OK
+    except BrokenPipeError:  # nobody reads: what was not printed is not acknowledged, and the next watch gets it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's last flush is silent
+        return EXIT_EXPIRED
+
+
+def run_demo(options: argparse.Namespace) -> int:
+    """Run `caucus demo`."""
+    logging.basicConfig(level="WARNING")
+    ended = threading.Event()
+
+    def begin(hub: Hub) -> None:
+        print(f"caucus {__version__}: three agents are talking at {hub.url}", flush=True)
+        print("Pause them, speak to them, answer their question, stop them. Ctrl-C ends it.", flush=True)
+        threading.Thread(target=play_demo, args=(hub.url, ended), daemon=True).start()
+        if not options.no_browser:
+            open_browser(hub.url)
+
+    try:
+        return serve(Settings(port=options.port), begin)
+    finally:
+        ended.set()
+
+
+COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None], str, str]] = {
+    "hub": (run_hub, add_hub_options, "run the hub and its console", HUB_USAGE),
+    "watch": (run_watch, add_watch_options, "wait for messages, print them, exit", WATCH_USAGE),
+    "demo": (run_demo, add_demo_options, "run a hub with three scripted peers", DEMO_USAGE),
+}
+
+
+def join_dashed_values(arguments: Sequence[str]) -> list[str]:
+    """Join `--token -x` to `--token=-x`: a credential may begin with a dash, which argparse takes for an option."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] in ("--token", "--ticket") and argument.startswith("-"):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
+def main(arguments: Sequence[str] | None = None, program: str = "caucus") -> int:
+    """Run the command line; give the exit code."""
+    usage = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(program, description=DESCRIPTION, epilog=USAGE, formatter_class=usage)
+    parser.add_argument("--version", action="version", version=f"{program} {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (_, add_options, summary, examples) in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary, epilog=examples, formatter_class=usage)
+        command.add_argument("--version", action="version", version=f"{program}-{name} {__version__}")
+        add_options(command)
+    options = parser.parse_args(join_dashed_values(sys.argv[1:] if arguments is None else arguments))
+    try:
+        return COMMANDS[options.command][0](options)
+    except Invalid as refusal:
+        print(f"caucus {options.command}: {refusal.detail}", file=sys.stderr)
+        return EXIT_USAGE
+
+
+def main_hub() -> int:
+    """Run `caucus-hub`, a name of the original's."""
+    return main(["hub", *sys.argv[1:]])
+
+
+def main_watch() -> int:
+    """Run `caucus-watch`, a name of the original's."""
+    return main(["watch", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

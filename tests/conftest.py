@@ -1,0 +1,70 @@
+"""Fixtures for all tests, and the rule that an unexpected warning in the log fails the test that caused it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from fakes import FakeClock, RecordingRoom
+from hypothesis import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+settings.register_profile("ci", derandomize=True, deadline=None, database=None)
+settings.register_profile("explore", deadline=None, max_examples=2000)  # HYPOTHESIS_PROFILE=explore, when hunting
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+WATCHED_LOGGERS = ("caucus", "tornado", "asyncio")
+
+
+class _Warnings(logging.Handler):
+    """Keeps each record of level WARNING or worse."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.expected: list[str] = []  # regular expressions
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+    def faults(self) -> list[str]:
+        """Word what came without being expected, and what was expected and did not come."""
+        lines = [f"{record.levelname} {record.name}: {record.getMessage()}" for record in self.records]
+        strange = [line for line in lines if not any(re.search(pattern, line) for pattern in self.expected)]
+        absent = [pattern for pattern in self.expected if not any(re.search(pattern, line) for line in lines)]
+        return [*strange, *(f"expected in the log, and absent: {pattern}" for pattern in absent)]
+
+
+@pytest.fixture(autouse=True)
+def _log_guard() -> Iterator[_Warnings]:
+    handler = _Warnings()
+    for name in WATCHED_LOGGERS:
+        logging.getLogger(name).addHandler(handler)
+    yield handler
+    for name in WATCHED_LOGGERS:
+        logging.getLogger(name).removeHandler(handler)
+    if faults := handler.faults():
+        pytest.fail("\n".join(faults), pytrace=False)
+
+
+@pytest.fixture
+def expect_warning(_log_guard: _Warnings) -> Callable[[str], None]:
+    """Announce a log line, as a regular expression over "LEVEL logger: text"; it must come, and others must not."""
+    return _log_guard.expected.append
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Give the clock of `room`; it stands still."""
+    return FakeClock()
+
+
+@pytest.fixture
+def room(clock: FakeClock) -> RecordingRoom:
+    """Give an empty room whose `events` are kept."""
+    return RecordingRoom(clock)

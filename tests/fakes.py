@@ -1,0 +1,69 @@
+"""What the core takes from outside, in forms that a test commands: the clock, chance and the ear for events."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+from caucus import Event, Field, Peer, Question, Registration, Room
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class FakeClock:
+    """Stands still until a test advances it."""
+
+    def __init__(self) -> None:
+        self._elapsed = 0.0
+
+    def advance(self, seconds: float) -> None:
+        """Let `seconds` pass."""
+        self._elapsed += seconds
+
+    def mono(self) -> float:
+        """Give monotonic seconds; they begin where no test can mistake them for Unix seconds."""
+        return 1_000.0 + self._elapsed
+
+    def wall(self) -> float:
+        """Give Unix seconds."""
+        return 1_700_000_000.0 + self._elapsed
+
+
+class RecordingRoom(Room):
+    """A room that keeps what it emitted, and whose tokens are token-1, token-2, ..."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.events: list[Event] = []
+        self.tokens: dict[str, str] = {}  # by name; of those who came by `join`
+        serial = itertools.count(1)
+        super().__init__(self.events.append, clock, lambda: f"token-{next(serial)}")
+
+    def join(self, name: str, *channels: str) -> Peer:
+        """Register a fresh peer, from an address of its own, and make it a member of `channels`."""
+        peer, self.tokens[name] = self.register(f"host of {name}", Registration(name, None, None))
+        for channel in channels:
+            self.join_channel(peer, channel)
+        return peer
+
+    def kinds(self, since: int = 0) -> list[str]:
+        """Name the events after the first `since`."""
+        return [type(event).__name__ for event in self.events[since:]]
+
+
+def replayed(events: Iterable[Event]) -> Room:
+    """Give an empty room to which `events` were applied; it was opened when all test rooms are."""
+    room = Room(lambda event: None, FakeClock(), lambda: "unused")
+    for event in events:
+        room.apply(event)
+    return room
+
+
+def contents(messages: Iterable[object]) -> list[str]:
+    """Give the words of messages."""
+    return [message.content for message in messages]  # type: ignore[attr-defined]
+
+
+def question(to: str = "all", *asked: Field, title: str = "Deploy?") -> Question:
+    """Give a question; by default with one free field that may stay empty."""
+    return Question("unused", to, title, asked or (Field("why", "Why", "text", (), False, False),))

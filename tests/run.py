@@ -1,0 +1,74 @@
+"""Run every check of Caucus on a machine that has nothing but Python 3.11 or newer.
+
+    python3 tests/run.py              ruff, mypy --strict, pytest
+    python3 tests/run.py -x -k floor  the same, with these arguments for pytest
+
+The first run makes .venv (the tools) and .cache/originals (the programs that ours must get on with), which needs
+the network and a minute; later runs only check. The first check that fails ends the run with its exit code.
+"""
+
+import hashlib
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+if sys.version_info < (3, 11):
+    sys.exit("tests/run.py: needs Python 3.11 or newer")
+
+ROOT = Path(__file__).resolve().parent.parent
+PYTHON_NAME = f"python{sys.version_info.major}.{sys.version_info.minor}"
+ORIGINALS = ("1.3.0", "5.1.0")  # releases of caucus-mcp, one of each generation of the wire
+
+
+def run(*command: str | Path) -> None:
+    """Run `command` in the checkout, in view. Raises CalledProcessError."""
+    words = [str(word) for word in command]
+    print(f"==> {shlex.join(words)}", flush=True)
+    subprocess.run(words, cwd=ROOT, check=True)
+
+
+def environment(folder: Path, *requirements: str, key: str) -> Path:
+    """Make `folder` a venv that holds `requirements`, unless it is so since a run with the same `key`.
+
+    Returns the venv's Python. Raises CalledProcessError.
+    """
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    stamp = folder / "made-by-tests-run"
+    wanted = hashlib.sha256("\0".join((sys.version, key, *requirements)).encode()).hexdigest()
+    if python.exists() and stamp.is_file() and stamp.read_text() == wanted:
+        return python
+    if not (folder / "lib" / PYTHON_NAME).is_dir():
+        run(sys.executable, "-m", "venv", "--clear", folder)
+    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements)
+    stamp.write_text(wanted)
+    return python
+
+
+def install_originals() -> None:
+    """Install both generations of the original, whose clients the tests run against our hub."""
+    for version in ORIGINALS:
+        try:
+            environment(ROOT / ".cache/originals" / version, f"caucus-mcp=={version}", "mcp==1.30.*", key="")
+        except subprocess.CalledProcessError:
+            if os.environ.get("CI"):
+                raise
+            print(f"WARNING: caucus-mcp {version} cannot be installed; the tests that need it will say so", flush=True)
+
+
+def main() -> int:
+    """Prepare, then check; return the exit code of what failed first, or 0."""
+    try:
+        python = environment(ROOT / ".venv", "-e", ".[dev]", key=(ROOT / "pyproject.toml").read_text())
+        install_originals()
+        run(python, "-m", "ruff", "check", ".")
+        run(python, "-m", "mypy", "--strict", "caucus.py", "build_zipapp.py")
+        run(python, "-m", "pytest", *sys.argv[1:])
+    except subprocess.CalledProcessError as error:
+        return int(error.returncode)  # what failed has said why, below its own "==>" line
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

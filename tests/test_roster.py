@@ -1,0 +1,131 @@
+"""Section 8: identities by name and by token."""
+
+from __future__ import annotations
+
+import pytest
+
+import caucus
+from caucus import GRACE_S, NameInUse, Peer, Rate, RoomFull, Roster, TokenBucket, UnknownToken, hash_of
+
+RATE = Rate(1.0, 1.0)
+
+
+def peer(name: str, token: str | None = None) -> Peer:
+    return Peer(name, hash_of(token or f"token of {name}"), 0.0, TokenBucket(RATE, 0.0), TokenBucket(RATE, 0.0))
+
+
+@pytest.fixture
+def roster() -> Roster:
+    """Give a roster with bob and ann, who came in this order."""
+    made = Roster()
+    made.add(peer("bob"))
+    made.add(peer("ann"))
+    return made
+
+
+def test_a_peer_is_found_by_name(roster):
+    assert roster.get("ann").name == "ann"
+
+
+def test_an_absent_name_is_nobodys(roster):
+    assert roster.get("cid") is None
+
+
+def test_a_peer_is_found_by_its_token(roster):
+    assert roster.holder_of("token of ann").name == "ann"
+
+
+@pytest.mark.parametrize("token", ["", "token of cid", "tökén", "ann", "\ud800"])
+def test_a_strange_token_is_nobodys(roster, token):
+    with pytest.raises(UnknownToken):
+        roster.holder_of(token)
+
+
+def test_the_hash_of_a_token_is_not_a_token(roster):
+    with pytest.raises(UnknownToken):
+        roster.holder_of(hash_of("token of ann"))
+
+
+def test_a_free_name_confirms_nobody(roster):
+    assert roster.claim("cid", None) is None
+
+
+def test_a_name_is_confirmed_to_whoever_shows_its_token(roster):
+    assert roster.claim("ann", "token of ann") is roster.get("ann")
+
+
+@pytest.mark.parametrize("token", [None, "", "token of bob", "tökén", "\ud800"])
+def test_a_taken_name_is_refused_to_all_others(roster, token):
+    with pytest.raises(NameInUse):
+        roster.claim("ann", token)
+
+
+def test_the_refusal_of_a_taken_name_shows_neither_token_nor_hash(roster):
+    with pytest.raises(NameInUse) as caught:
+        roster.claim("ann", None)
+    shown = str(caught.value.body())
+    assert "token of ann" not in shown
+    assert hash_of("token of ann") not in shown
+
+
+def test_the_refusal_of_a_taken_name_has_the_fields_that_clients_know(roster):
+    with pytest.raises(NameInUse) as caught:
+        roster.claim("ann", None)
+    assert caught.value.body().keys() >= {"error", "project", "note"}
+
+
+def test_a_reaped_name_is_still_taken(roster):
+    roster.get("ann").reaped_at = 1.0
+    with pytest.raises(NameInUse):
+        roster.claim("ann", None)
+
+
+def test_a_full_room_refuses_a_new_name(roster, monkeypatch):
+    monkeypatch.setattr(caucus, "IDENTITIES_MAX", 2)
+    with pytest.raises(RoomFull):
+        roster.claim("cid", None)
+
+
+def test_a_full_room_still_confirms_its_own(roster, monkeypatch):
+    monkeypatch.setattr(caucus, "IDENTITIES_MAX", 2)
+    assert roster.claim("ann", "token of ann").name == "ann"
+
+
+def test_a_removed_peer_is_gone_with_its_token(roster):
+    roster.remove(roster.get("ann"))
+    assert len(roster) == 1
+    with pytest.raises(UnknownToken):
+        roster.holder_of("token of ann")
+
+
+def test_the_live_are_listed_by_name_without_the_reaped(roster):
+    roster.add(peer("cid"))
+    roster.get("cid").reaped_at = 1.0
+    assert [one.name for one in roster.live()] == ["ann", "bob"]
+
+
+def test_a_peer_is_idle_when_it_was_silent_longer_than_the_limit():
+    one = peer("ann")
+    assert [one.is_idle(now, 300.0) for now in (0.0, 300.0, 300.1)] == [False, False, True]
+
+
+def test_a_peer_with_a_parked_poll_is_never_idle():
+    one = peer("ann")
+    one.is_listening = True
+    assert not one.is_idle(1e9, 300.0)
+
+
+def test_a_reaped_peer_is_not_idle_again():
+    one = peer("ann")
+    one.reaped_at = 1.0
+    assert not one.is_idle(1e9, 300.0)
+
+
+def test_a_reaped_peer_is_forgotten_after_its_grace():
+    one = peer("ann")
+    one.reaped_at = 5.0
+    assert [one.is_forgotten(5.0 + GRACE_S), one.is_forgotten(5.1 + GRACE_S)] == [False, True]
+
+
+def test_a_live_peer_is_never_forgotten():
+    assert not peer("ann").is_forgotten(1e9)

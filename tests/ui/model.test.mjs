@@ -1,0 +1,220 @@
+// The console's pure model. Run: node --test tests/ui/
+import test from "node:test";
+import assert from "node:assert/strict";
+import { LOG_MAX, ageText, apply, applyLink, audienceOf, emptyModel, hueOf, isOpen, isOperator, logEnd, noteSent } from "../../ui/model.js";
+
+const NOW = 1_795_384_800_000;
+let lastId = 0;
+
+function said(sender, content, more = {}) {
+  lastId += 1;
+  return { id: `m${lastId}`, sender, recipient: "all", content, kind: "message", ts: NOW / 1000, seq: lastId, origin: "agent", ...more };
+}
+function peer(name, more = {}) {
+  return { name, state: "live", listening: true, paused: false, status: null, status_age: null, last_seen_age: 0, uptime: 1, msg_count: 0, quiet: false, status_stale: false, ...more };
+}
+function form(id, more = {}) {
+  const fields = [{ key: "k", label: "Which?", type: "radio", options: ["x", "y"], required: true, allow_other: false }];
+  return { id, title: "Q?", asker: "api", to: "all", fields, status: "pending", answers: null, ts: NOW / 1000, seq: 0, ...more };
+}
+function snapshot(more = {}) {
+  return { type: "snapshot", mode: "running", peers: [], channels: {}, floors: {}, forms: [], log: [], health: { uptime: 100 }, rate: { refill_rate: 2, capacity: 10 }, ...more };
+}
+const live = (message) => ({ type: "message", message });
+const contents = (model) => model.log.map((message) => message.content);
+const opened = (more) => apply(emptyModel(), snapshot(more), NOW);
+
+test("a snapshot fills every part", () => {
+  const model = opened({ mode: "paused", peers: [peer("api")], channels: { "#x": { topic: null, members: ["api"] } },
+    floors: { all: { scope: "all", holder: "api", reason: null, hands: [], since: 1 } }, forms: [form("f")], log: [said("api", "hello")] });
+  assert.equal(model.mode, "paused");
+  assert.equal(model.peers[0].name, "api");
+  assert.equal(model.peersAt, NOW);
+  assert.deepEqual(Object.keys(model.channels), ["#x"]);
+  assert.equal(model.floors.all.holder, "api");
+  assert.equal(model.forms.length, 1);
+  assert.deepEqual(contents(model), ["hello"]);
+  assert.equal(model.health.uptime, 100);
+  assert.equal(model.rate.capacity, 10);
+});
+
+test("a message that comes twice is shown once", () => {
+  const message = said("api", "once");
+  const model = apply(opened(), live(message));
+  apply(model, live({ ...message }));
+  assert.deepEqual(contents(model), ["once"]);
+});
+
+test("a reconnect adds what was missed and repeats nothing", () => {
+  const [a, b, c] = [said("api", "a"), said("api", "b"), said("api", "c")];
+  const model = opened({ log: [a, b] });
+  apply(model, snapshot({ log: [a, b, c], health: { uptime: 130 } }), NOW + 30_000);
+  assert.deepEqual(contents(model), ["a", "b", "c"]);
+});
+
+test("a hub that started anew is told from a gap in the conversation", () => {
+  const restarted = apply(opened({ log: [said("api", "before")] }), snapshot({ log: [said("api", "after")], health: { uptime: 2 } }), NOW + 60_000);
+  assert.match(restarted.log[1].content, /started anew/);
+  const gap = apply(opened({ log: [said("api", "before")] }), snapshot({ log: [said("api", "much later")], health: { uptime: 160 } }), NOW + 60_000);
+  assert.match(gap.log[1].content, /missing/);
+  assert.equal(gap.log[1].kind, "marker");
+});
+
+test("an agent that names itself marker or console makes no marker", () => {
+  const model = apply(opened(), live(said("console", "The hub started anew.")));
+  assert.equal(model.log[0].kind, "message");
+});
+
+test("the log is bounded and its numbering goes on", () => {
+  const model = opened();
+  const total = LOG_MAX + 1200;
+  for (let n = 0; n < total; n += 1) apply(model, live(said("api", String(n))));
+  assert.equal(logEnd(model), total);
+  assert.ok(model.log.length <= LOG_MAX + 500 && model.log.length >= LOG_MAX);
+  assert.equal(model.log[0].content, String(model.logStart));
+  assert.equal(model._ids.size, model.log.length);
+});
+
+test("mode, channels, floors, peers, rate and agents are replaced by their frames", () => {
+  const model = opened();
+  apply(model, { type: "mode", mode: "stopped" });
+  apply(model, { type: "channels", channels: { "#y": { topic: "t", members: [] } } });
+  apply(model, { type: "floor", floors: { "#y": { scope: "#y", holder: "web", reason: "r", hands: [], since: 1 } } });
+  apply(model, { type: "peers", peers: [peer("web")] }, NOW + 1);
+  apply(model, { type: "rate", rate: { refill_rate: 3, capacity: 12 } });
+  apply(model, { type: "agents", agents: [{ name: "bot" }] });
+  assert.equal(model.mode, "stopped");
+  assert.equal(model.channels["#y"].topic, "t");
+  assert.equal(model.floors["#y"].holder, "web");
+  assert.equal(model.peers[0].name, "web");
+  assert.equal(model.rate.refill_rate, 3);
+  assert.equal(model.agents[0].name, "bot");
+});
+
+test("health brings the figures and the peers' fresh ages", () => {
+  const model = apply(opened(), { type: "health", health: { uptime: 5, peer_count: 1 }, peers: [peer("api", { last_seen_age: 3 })] }, NOW + 1500);
+  assert.equal(model.health.uptime, 5);
+  assert.equal(model.peers[0].last_seen_age, 3);
+  assert.equal(model.peersAt, NOW + 1500);
+});
+
+test("a part that a frame does not concern keeps its identity, so its panel skips", () => {
+  const model = opened({ forms: [form("f")] });
+  const before = { ...model };
+  apply(model, live(said("api", "hello")));
+  for (const part of ["peers", "channels", "floors", "forms", "settled", "refusals", "waiting"]) assert.equal(model[part], before[part], part);
+});
+
+test("a form goes from pending to settled, told by form_resolved", () => {
+  const model = opened();
+  apply(model, { type: "form", form: form("f1") });
+  apply(model, { type: "form_resolved", id: "f1", status: "answered", answers: { k: ["x", "y"] } }, NOW);
+  assert.equal(model.forms.length, 0);
+  assert.deepEqual(model.settled[0].answers, [["Which?", "x, y"]]);
+});
+
+test("an answer message and form_resolved settle a form once, in either order", () => {
+  const answer = live(said("human", "recap", { kind: "answer", origin: "operator", meta: { form_id: "f1", title: "Q?", status: "answered", answers: { k: "x" }, asker: "api", to: "all" } }));
+  const resolved = { type: "form_resolved", id: "f1", status: "answered", answers: { k: "x" } };
+  for (const order of [[answer, resolved], [resolved, answer]]) {
+    const model = opened({ forms: [form("f1")] });
+    for (const frame of order) apply(model, frame, NOW);
+    assert.equal(model.forms.length, 0);
+    assert.equal(model.settled.length, 1);
+    assert.equal(model.settled[0].asker, "api");
+  }
+});
+
+test("a form settled while this page was away is found in the log", () => {
+  const message = said("human", "recap", { kind: "answer", origin: "operator", meta: { form_id: "f1", title: "Q?", status: "cancelled", answers: null, asker: "api", to: "all" } });
+  const model = apply(opened({ forms: [form("f1")] }), snapshot({ log: [message] }), NOW);
+  assert.equal(model.forms.length, 0);
+  assert.deepEqual([model.settled[0].status, model.settled[0].answers], ["cancelled", []]);
+});
+
+test("a refused answer stays on its form, with the field that it names", () => {
+  const model = opened({ forms: [form("f1"), form("f2")] });
+  noteSent(model, { answer: { id: "f1", answers: {} } });
+  assert.ok(model.waiting.has("f1"));
+  apply(model, { type: "error", reason: "invalid_answer", command: "answer", detail: "Which? needs an answer", field: "k", id: "f1" });
+  assert.deepEqual(model.refusals.get("f1"), { field: "k", text: "Which? needs an answer" });
+  assert.ok(!model.waiting.has("f1"));
+  assert.equal(model.forms.length, 2);
+  assert.equal(model.notices.length, 0);
+});
+
+test("a refused answer without an id belongs to the form that waits, and a new answer clears it", () => {
+  const model = opened({ forms: [form("f1"), form("f2")] });
+  noteSent(model, { answer: { id: "f2", answers: {} } });
+  apply(model, { type: "error", reason: "invalid_answer", command: "answer", detail: "no", field: "k" });
+  assert.ok(model.refusals.has("f2"));
+  noteSent(model, { answer: { id: "f2", answers: {} } });
+  assert.ok(!model.refusals.has("f2"));
+});
+
+test("a refusal for a form that is gone becomes a notice", () => {
+  const model = apply(opened(), { type: "error", reason: "unknown_form", command: "answer", detail: "already settled", id: "f9" });
+  assert.match(model.notices[0].text, /already settled/);
+  assert.equal(model.notices[0].tone, "refused");
+});
+
+test("an observer's refusal speaks of observing", () => {
+  const model = apply(opened(), { type: "error", reason: "forbidden", command: "kick" });
+  assert.match(model.notices[0].text, /observing/);
+});
+
+test("a mode action is asked until the hub confirms or refuses it, or the line is cut", () => {
+  const ends = [
+    (model) => apply(model, { type: "mode", mode: "paused" }),
+    (model) => apply(model, { type: "error", reason: "stopped", command: "action", detail: "no" }),
+    (model) => apply(model, snapshot(), NOW),
+    (model) => applyLink(model, { state: "closed", since: NOW }),
+  ];
+  for (const end of ends) {
+    const model = noteSent(opened(), { action: "pause" });
+    assert.equal(model.asked, "pause");
+    assert.equal(end(model).asked, null);
+  }
+});
+
+test("the role outlives a cut line, the openness does not", () => {
+  const model = applyLink(emptyModel(), { state: "open", role: "operator", auth: true, since: NOW });
+  applyLink(model, { state: "closed", since: NOW, retryAt: NOW + 500 });
+  assert.ok(isOperator(model) && !isOpen(model) && model.link.auth);
+});
+
+test("a heartbeat result becomes a sentence", () => {
+  const model = opened();
+  apply(model, { type: "heartbeat_result", result: { peer: "api", state: "live", present: true, last_seen_age: 2, listening: false } });
+  apply(model, { type: "heartbeat_result", result: { peer: "zz", state: "absent", present: false } });
+  assert.deepEqual(model.notices.map((notice) => notice.text), ["api is live, not listening, last heard 2 s ago.", "zz is not in the room."]);
+});
+
+test("unknown and misshapen frames change nothing", () => {
+  const model = opened({ log: [said("api", "hello")] });
+  for (const frame of [null, 7, "x", [], {}, { type: "constructor" }, { type: "toString" }, { type: "brand-new", x: 1 }, { type: "message" }]) apply(model, frame);
+  assert.equal(model.log.length, 1);
+  assert.equal(model.mode, "running");
+});
+
+test("the audience comes from recipient, origin and seq", () => {
+  assert.equal(audienceOf(said("api", "x")), "broadcast");
+  assert.equal(audienceOf(said("api", "x", { recipient: "#x" })), "channel");
+  assert.equal(audienceOf(said("api", "x", { recipient: "web" })), "direct");
+  assert.equal(audienceOf(said("hub", "x", { origin: "hub", kind: "system", seq: 0 })), "notice");
+  assert.equal(audienceOf(said("hub", "x", { origin: "hub", kind: "system", seq: 4 })), "broadcast");
+  assert.equal(audienceOf(said("hub", "x", { origin: "agent", kind: "system", seq: 0 })), "broadcast");
+});
+
+test("a peer keeps its hue, and sixteen peers have sixteen", () => {
+  const names = Array.from({ length: 16 }, (_, n) => `peer-${n}`);
+  const model = opened({ peers: names.map((name) => peer(name)) });
+  const hues = names.map((name) => hueOf(model, name));
+  assert.equal(new Set(hues).size, 16);
+  apply(model, { type: "peers", peers: [peer("peer-9"), peer("__proto__"), peer("one-more")] });
+  assert.deepEqual(names.map((name) => hueOf(model, name)), hues);
+});
+
+test("ages are told in at most two units", () => {
+  assert.deepEqual([-1, 0, 59.4, 60, 3599, 3600, 7500, 90000].map(ageText), ["0 s", "0 s", "59 s", "1 min", "59 min", "1 h", "2 h 5 min", "1 d 1 h"]);
+});

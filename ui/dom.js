@@ -1,0 +1,165 @@
+// The only file that creates nodes. Text from the room enters the page here, always as text:
+// there is no markup parser in this console, so a peer can't write into the page around its message.
+
+/** Make an element. `attrs`: on… = listener (a function), data = dataset, style = properties, booleans = present or absent. */
+export function el(tag, attrs = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attrs)) setAttr(node, name, value);
+  node.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  return node;
+}
+
+function setAttr(node, name, value) {
+  if (value === null || value === undefined || value === false) return;
+  if (typeof value === "function") node.addEventListener(name.slice(2), value);
+  else if (name === "data") Object.assign(node.dataset, value);
+  else if (name === "style") for (const [property, text] of Object.entries(value)) node.style.setProperty(property, text); // CSSOM: allowed by style-src 'self'
+  else node.setAttribute(name, value === true ? "" : value);
+}
+
+// Strokes on a 24 x 24 grid. Shapes differ, so that no state is told by colour alone.
+const ICONS = {
+  play: "M8 5.5v13l10.5-6.5z",
+  pause: "M8 5v14M16 5v14",
+  stop: "M8.3 3.5h7.4l4.8 4.8v7.4l-4.8 4.8H8.3l-4.8-4.8V8.3zM9 12h6",
+  reset: "M4.5 12a7.5 7.5 0 1 0 2.4-5.5M4.5 4v4.5H9",
+  ear: "M7 9.5a5 5 0 0 1 10 0c0 4-3.5 4.2-3.5 7.6A3 3 0 0 1 8 18.6M9.8 10a2.2 2.2 0 0 1 4.4 0c0 1.2-.9 1.6-1.5 2.3",
+  deaf: "M4 4l16 16M8 6.2A5 5 0 0 1 17 9.5c0 1.4-.4 2.4-1 3.3M13.6 16.5A3 3 0 0 1 8 18.6M7 9.5v.6",
+  pulse: "M3 12h4l2.5-6.5 5 13L17 12h4",
+  kick: "M14 4.5H6v15h8M11 12h10M17.5 8.5 21 12l-3.5 3.5",
+  send: "M4 12 20.5 4.5 15 20l-3.5-6.5zM11.5 13.5 20.5 4.5",
+  all: "M4 10v4h3.5L14 18V6l-6.5 4zM17 9a4 4 0 0 1 0 6M19.5 6.5a7.5 7.5 0 0 1 0 11",
+  hash: "M9.5 4 7.5 20M16.5 4l-2 16M4.5 9h16M3.5 15h16",
+  direct: "M4 12h15M13.5 6.5 19 12l-5.5 5.5",
+  stick: "M12 3.5a3 3 0 0 1 3 3v5a3 3 0 0 1-6 0v-5a3 3 0 0 1 3-3zM6 11.5a6 6 0 0 0 12 0M12 17.5v3",
+  gavel: "M13.5 4.5 19.5 10.5M9.5 8.5l6 6M11.5 6.5l6 6-2 2-6-6zM11.5 11.5 4.5 18.5M12 20.5h8",
+  hub: "M12 12m-3 0a3 3 0 1 0 6 0 3 3 0 1 0-6 0M12 9V3.5M12 20.5V15M9 12H3.5M20.5 12H15",
+  form: "M6 3.5h12v17H6zM9.5 8.5h5M9.5 12.5h5M9.5 16.5h2.5",
+  flow: "M4 6h16M4 12h11M4 18h14",
+  peers: "M9 11.5a3.5 3.5 0 1 0 0-7 3.5 3.5 0 0 0 0 7zM3 20c0-3.5 2.5-5.5 6-5.5s6 2 6 5.5M16 5a3.3 3.3 0 0 1 0 6.3M18 14.8c1.9.8 3 2.6 3 5.2",
+  help: "M9 9a3 3 0 1 1 4.2 2.7c-.8.4-1.2 1-1.2 2M12 17.3v.2M12 21a9 9 0 1 0 0-18 9 9 0 0 0 0 18z",
+  auto: "M12 21a9 9 0 1 0 0-18 9 9 0 0 0 0 18zM12 3v18M12 8h6.5M12 12h9M12 16h6.5",
+  light: "M12 16a4 4 0 1 0 0-8 4 4 0 0 0 0 8zM12 2.5v2M12 19.5v2M2.5 12h2M19.5 12h2M5.3 5.3l1.4 1.4M17.3 17.3l1.4 1.4M5.3 18.7l1.4-1.4M17.3 6.7l1.4-1.4",
+  dark: "M20 14.5A8.5 8.5 0 1 1 9.5 4a7 7 0 0 0 10.5 10.5z",
+  download: "M12 4v11M7.5 11 12 15.5 16.5 11M5 20h14",
+  close: "M6 6l12 12M18 6 6 18",
+  check: "M5 12.5 10 17.5 19.5 7",
+  down: "M12 5v14M6 13l6 6 6-6",
+  eye: "M2.5 12S6 5.5 12 5.5 21.5 12 21.5 12 18 18.5 12 18.5 2.5 12 2.5 12zM12 14.5a2.5 2.5 0 1 0 0-5 2.5 2.5 0 0 0 0 5z",
+};
+const SVG = "http://www.w3.org/2000/svg";
+
+/** A decorative icon: the words beside it, or the label around it, carry the meaning. */
+export function icon(name) {
+  const svg = document.createElementNS(SVG, "svg");
+  const path = document.createElementNS(SVG, "path");
+  svg.setAttribute("viewBox", "0 0 24 24");
+  svg.setAttribute("class", "icon");
+  svg.setAttribute("aria-hidden", "true");
+  path.setAttribute("d", ICONS[name]);
+  svg.append(path);
+  return svg;
+}
+
+/** Give every `data-icon` element of the static page its icon, or change the one it has. */
+export function setIcon(node, name) {
+  node.querySelector("svg")?.remove();
+  node.prepend(icon(name));
+}
+
+/** Write `text` only if it differs: an unchanged node costs no layout and keeps a reader's selection. */
+export function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+/** A button with an icon; `word` is shown, or spoken only when `quiet`. */
+export function button(word, iconName, attrs = {}, quiet = false) {
+  const { class: extra = "", ...rest } = attrs;
+  const named = quiet ? { "aria-label": word, title: word } : {};
+  return el("button", { type: "button", class: `${quiet ? "icon-button" : ""} ${extra}`.trim(), ...named, ...rest },
+    iconName && icon(iconName), !quiet && el("span", {}, word));
+}
+
+/** A peer's name in its colour, isolated so that a right-to-left name turns nothing around it. */
+export function nameTag(name, hue) {
+  return el("bdi", { class: "name", title: name, style: { "--hue": String(hue) } }, name);
+}
+
+/**
+ * Make `parent` hold one node per item, keyed: a node lives as long as its key, so whatever is typed,
+ * focused or selected inside survives every frame from the hub. `create(item)` makes it, `update(node, item)` refreshes it.
+ */
+const nodesByKey = new WeakMap(); // parent -> Map(key -> node)
+export function keyed(parent, items, keyOf, create, update = () => {}) {
+  const old = nodesByKey.get(parent) ?? new Map();
+  const now = new Map();
+  const focused = document.activeElement;
+  for (const item of items) {
+    const key = keyOf(item);
+    now.set(key, old.get(key) ?? create(item));
+  }
+  for (const [key, node] of old) if (!now.has(key)) node.remove();
+  let cursor = parent.firstChild;
+  for (const node of now.values()) {
+    if (node === cursor) cursor = cursor.nextSibling;
+    else parent.insertBefore(node, cursor);
+  }
+  for (const item of items) update(now.get(keyOf(item)), item);
+  nodesByKey.set(parent, now);
+  if (focused !== document.activeElement && parent.contains(focused)) focused.focus({ preventScroll: true });
+}
+
+/** Show `text` in place of an empty list. */
+export function emptyNote(text) {
+  return el("p", { class: "empty" }, text);
+}
+
+const byId = (id) => document.getElementById(id);
+
+/** Ask once, saying what will happen; true when the operator agrees. A second question while one is open is a no. */
+export function ask({ title, text, verb, tone = "danger" }) {
+  const dialog = byId("confirm");
+  if (dialog.open) return Promise.resolve(false);
+  setText(byId("confirm-title"), title);
+  setText(byId("confirm-text"), text);
+  setText(byId("confirm-yes"), verb);
+  byId("confirm-yes").dataset.tone = tone;
+  dialog.returnValue = "";
+  dialog.showModal();
+  byId("confirm-no").focus(); // Enter in haste changes nothing
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
+  });
+}
+
+/** Wire the confirm dialog's buttons; called once. (No method="dialog": form-action is 'none'.) */
+export function wireAsk() {
+  byId("confirm-yes").addEventListener("click", () => byId("confirm").close("yes"));
+  byId("confirm-no").addEventListener("click", () => byId("confirm").close(""));
+}
+
+const TOASTS_MAX = 4;
+const TOAST_MS = { info: 6_000, refused: 12_000 }; // a refusal must be read, news may pass
+
+/** Say something in the corner for some seconds; `tone` is "info" or "refused". */
+export function toast(text, tone = "info") {
+  const box = byId("toasts");
+  const note = el("div", { class: "toast", data: { tone } },
+    icon(tone === "refused" ? "stop" : "check"), el("p", {}, text),
+    button("Dismiss", "close", { onclick: () => note.remove() }, true));
+  box.append(note);
+  while (box.children.length > TOASTS_MAX) box.firstElementChild.remove();
+  setTimeout(() => note.remove(), TOAST_MS[tone]);
+}
+
+/** Tell a screen reader one sentence: for changes that must not be missed, never for each message. */
+export function announce(text) {
+  setText(byId("announcer"), text);
+}
+
+/** Let the browser save `blob` under `name`. */
+export function saveAs(blob, name) {
+  const url = URL.createObjectURL(blob);
+  el("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 10_000); // the download has begun long before
+}

@@ -1,0 +1,154 @@
+// The line to the hub: one WebSocket, one status callback, and the only place that knows the token.
+//
+//   connecting > open(role) > closed (until retryAt) > connecting ...
+//              > needs-token > connecting
+//
+// The token travels in the first frame and in the Authorization header, never in a URL.
+
+const BACKOFF_MIN_MS = 500;
+const BACKOFF_MAX_MS = 15_000;
+const SILENCE_MS = 12_000; // the hub sends its health every 1.5 s; eight missed mean a line that is dead, as after a laptop's sleep
+const TOKEN_KEY = "caucus.token";
+
+const CLOSE_REASONS = {
+  1008: "The hub refused this page: its address is not among those the hub allows.",
+  1013: "This page fell behind, or the hub has too many consoles.",
+};
+
+/**
+ * Keep a line to the hub open. `onFrame(frame)` gets each frame of the room; `onStatus(status)` gets
+ * `{state, since, role?, auth?, retryAt?, reason?, refused?}`.
+ */
+export function openLine({ onFrame, onStatus, url = lineUrl() }) {
+  let socket = null;
+  let failures = 0;
+  let timer = null;
+  let lostAt = Date.now(); // since when there is no open line
+  let heardAt = 0;
+  let offered = null; // {token, remember}: typed, not yet accepted
+  let state = "connecting";
+
+  function report(next, more = {}) {
+    state = next;
+    onStatus({ state, since: lostAt, ...more });
+  }
+
+  function connect() {
+    clearTimeout(timer);
+    timer = null;
+    report("connecting", { failures });
+    const line = new WebSocket(url);
+    socket = line;
+    line.onopen = () => line.send(JSON.stringify(firstFrame()));
+    line.onmessage = (event) => line === socket && hear(event.data);
+    line.onclose = (event) => line === socket && lose(event.code);
+  }
+
+  function firstFrame() {
+    const token = offered?.token ?? storedToken();
+    return token ? { auth: token } : { auth_probe: true };
+  }
+
+  function hear(data) {
+    heardAt = Date.now();
+    let frame;
+    try {
+      frame = JSON.parse(data);
+    } catch {
+      return; // not ours; the hub sends JSON only
+    }
+    if (Object.hasOwn(HANDSHAKE, frame?.type)) HANDSHAKE[frame.type](frame);
+    else onFrame(frame);
+  }
+
+  const HANDSHAKE = {
+    auth_ok: (frame) => {
+      failures = 0;
+      if (frame.auth && offered) storeToken(offered);
+      offered = null;
+      lostAt = Date.now();
+      report("open", { role: frame.role, auth: frame.auth });
+    },
+    auth_required: () => report("needs-token", { refused: false }),
+    auth_error: () => {
+      offered = null;
+      forgetToken();
+      report("needs-token", { refused: true });
+    },
+  };
+
+  function lose(code) {
+    socket = null;
+    if (state === "needs-token") return; // the hub's patience ended; the next token opens a new line
+    if (state === "open") lostAt = Date.now();
+    const ceiling = Math.min(BACKOFF_MAX_MS, BACKOFF_MIN_MS * 2 ** failures);
+    const wait = ceiling * (0.5 + Math.random() / 2); // jitter: many consoles must not come back as one
+    failures += 1;
+    timer = setTimeout(connect, wait);
+    report("closed", { retryAt: Date.now() + wait, reason: CLOSE_REASONS[code] ?? "" });
+  }
+
+  function drop() {
+    const line = socket;
+    if (!line) return;
+    lose(1006); // from here on the old socket's events are nobody's
+    line.close();
+  }
+
+  setInterval(() => {
+    if (state === "open" && Date.now() - heardAt > SILENCE_MS) drop();
+  }, 2_000);
+
+  connect();
+  return {
+    /** Send one command; false when there is no open line, so that the caller keeps what was typed. */
+    send(frame) {
+      if (state !== "open" || socket?.readyState !== WebSocket.OPEN) return false;
+      socket.send(JSON.stringify(frame));
+      return true;
+    },
+    /** Offer a token: on the open socket when the hub still waits for it, else on a new one. */
+    authenticate(token, remember) {
+      offered = { token, remember };
+      if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ auth: token }));
+      else connect();
+    },
+    /** Try at once instead of waiting for the back-off. */
+    retryNow() {
+      if (state === "closed") connect();
+    },
+    /** Forget the token and come back as a stranger. */
+    forget() {
+      forgetToken();
+      drop();
+      connect();
+    },
+  };
+}
+
+/** The transcript as a blob and its file name; with the token, if this page holds one. */
+export async function fetchExport(format) {
+  const token = storedToken();
+  const response = await fetch(`/export?format=${format}`, { headers: token ? { Authorization: `Bearer ${token}` } : {} });
+  if (!response.ok) throw new Error(`the hub answered ${response.status}`);
+  const named = /filename="([^"]+)"/.exec(response.headers.get("Content-Disposition") ?? "");
+  return { blob: await response.blob(), name: named?.[1] ?? `caucus-chat.${format}` };
+}
+
+function lineUrl() {
+  return `${location.protocol === "https:" ? "wss:" : "ws:"}//${location.host}/ui`;
+}
+
+function storedToken() {
+  return sessionStorage.getItem(TOKEN_KEY) ?? localStorage.getItem(TOKEN_KEY);
+}
+
+function storeToken({ token, remember }) {
+  forgetToken();
+  (remember ? localStorage : sessionStorage).setItem(TOKEN_KEY, token);
+}
+
+function forgetToken() {
+  sessionStorage.removeItem(TOKEN_KEY);
+  localStorage.removeItem(TOKEN_KEY);
+}
