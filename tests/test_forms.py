@@ -26,9 +26,15 @@ def test_a_free_answer_is_kept_to_the_letter():
     assert answered(" two\nlines ") == " two\nlines "
 
 
-@pytest.mark.parametrize("blank", [None, "", "  \n", []])
-def test_a_blank_answer_counts_as_none(blank):
-    assert answered(blank) is None if blank != [] else answered(blank, field("checkbox", "a")) is None
+@pytest.mark.parametrize("blank", [None, "", "  \n"])
+@pytest.mark.parametrize("kind", ["text", "checkbox"])
+def test_a_blank_answer_counts_as_none(kind, blank):
+    assert answered(blank, field(kind)) is None
+
+
+@pytest.mark.parametrize("blank", [[], [""], [" ", "\n"]])
+def test_a_list_of_blanks_counts_as_none(blank):
+    assert answered(blank, field("checkbox", "a")) is None
 
 
 def test_an_answer_may_be_left_out():

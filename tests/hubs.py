@@ -1,0 +1,165 @@
+"""A real hub process for the tests that need sockets: started from caucus.py, spoken to over HTTP and WebSocket."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+from websockets.sync.client import ClientConnection, connect
+
+ROOT = Path(__file__).resolve().parent.parent
+DEADLINE_S = 10.0
+
+
+def eventually(check: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
+    """Wait until `check` gives something true, and give that."""
+    end = time.monotonic() + deadline_s
+    while time.monotonic() < end:
+        if found := check():
+            return found
+        time.sleep(0.01)  # between two looks, never instead of one
+    raise AssertionError(f"never saw {what}")
+
+
+class Answer:
+    """Status, headers and decoded body of one answer."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.status, self.headers, self.text = response.status_code, response.headers, response.text
+        self.content = response.content
+
+    @property
+    def body(self) -> Any:
+        """Decode the JSON body."""
+        return json.loads(self.text)
+
+
+class HubProcess:
+    """One hub of our own, on a free port."""
+
+    def __init__(self, *flags: str, env: dict[str, str] | None = None, command: tuple[str, ...] = ()) -> None:
+        argv = command or (sys.executable, "-W", "error", str(ROOT / "caucus.py"), "hub")
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("CAUCUS_")}
+        self.process = subprocess.Popen(
+            [*argv, "--port", "0", "--no-browser", *flags],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={**clean, **(env or {})},
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        found = re.search(r"http://[^\s]+:(\d+)", line)
+        assert found, f"the hub did not start: {line!r} {self.process.communicate()[1]}"
+        self.port = int(found[1])
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.http = httpx.Client(base_url=self.url, timeout=40.0, trust_env=False)
+
+    def request(self, method: str, path: str, **more: Any) -> Answer:
+        """Send any request."""
+        return Answer(self.http.request(method, path, **more))
+
+    def get(self, path: str, token: str | None = None, **query: Any) -> Answer:
+        """GET with a bearer."""
+        headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
+        return self.request("GET", path, params=query or None, headers=headers)
+
+    def post(self, path: str, bearer: str | None = None, **body: Any) -> Answer:
+        """POST a JSON object."""
+        headers = {"Authorization": f"Bearer {bearer}"} if bearer is not None else {}
+        return self.request("POST", path, json=body, headers=headers)
+
+    def register(self, name: str, **more: Any) -> str:
+        """Take a seat; give its token."""
+        answer = self.post("/register", project=name, **more)
+        assert answer.status == 200, answer.text
+        return str(answer.body["token"])
+
+    def say(self, token: str, to: str, content: str) -> Any:
+        """Speak; give the answer's body."""
+        answer = self.post("/send", token=token, to=to, content=content)
+        assert answer.status == 200, answer.text
+        return answer.body
+
+    def receive(self, token: str, timeout: float = 0.0, **more: Any) -> Any:
+        """Poll; give the answer's body."""
+        answer = self.get("/receive", token, timeout=timeout, **more)
+        assert answer.status == 200, answer.text
+        return answer.body
+
+    def is_listening(self, name: str) -> bool:
+        """Whether a poll of that peer is parked."""
+        return bool(self.get("/ping", peer=name).body.get("listening"))
+
+    @contextlib.contextmanager
+    def console(self, auth: str | None = None) -> Iterator[Console]:
+        """Open the operator's socket, snapshot included."""
+        with connect(f"ws://127.0.0.1:{self.port}/ui", proxy=None, max_size=None) as socket:
+            if auth is not None:
+                socket.send(json.dumps({"auth": auth}))
+            console = Console(socket)
+            console.welcome = console.next("auth_ok")
+            console.snapshot = console.next("snapshot")
+            yield console
+
+    def stop(self) -> tuple[int, str]:
+        """End the hub as a user would; give its exit code and log."""
+        self.http.close()
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            _, log = self.process.communicate(timeout=DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+        return self.process.returncode, log
+
+
+class Console:
+    """The operator's end of /ui."""
+
+    welcome: Any
+    snapshot: Any
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self.socket = socket
+
+    def send(self, **frame: Any) -> None:
+        """Send one frame."""
+        self.socket.send(json.dumps(frame))
+
+    def next(self, *kinds: str, where: Callable[[Any], bool] = lambda frame: True) -> Any:
+        """Give the next frame of one of these types."""
+        end = time.monotonic() + DEADLINE_S
+        while True:
+            frame = json.loads(self.socket.recv(timeout=max(0.01, end - time.monotonic())))
+            if frame["type"] in kinds and where(frame):
+                return frame
+
+    def message(self, **wanted: Any) -> Any:
+        """Give the next message that has these fields."""
+        matches = lambda frame: wanted.items() <= frame["message"].items()  # noqa: E731
+        return self.next("message", where=matches)["message"]
+
+
+@contextlib.contextmanager
+def running_hub(*flags: str, env: dict[str, str] | None = None) -> Iterator[HubProcess]:
+    """Run a hub; fail if it logged an error of ours, or did not end cleanly."""
+    hub = HubProcess(*flags, env=env)
+    try:
+        yield hub
+    finally:
+        code, log = hub.stop()
+    assert code == 0, f"the hub ended with {code}: {log}"
+    assert "Traceback" not in log, log
+    assert " ERROR " not in log, log
