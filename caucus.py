@@ -75,14 +75,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Protocol, Self
 if TYPE_CHECKING:  # the hub imports these when it starts; watch must not pay for them
     from asyncio import AbstractEventLoop, Future
 
-    from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection
-    from tornado.httputil import (
-        HTTPHeaders,
-        HTTPMessageDelegate,
-        HTTPServerConnectionDelegate,
-        RequestStartLine,
-        ResponseStartLine,
-    )
+    from tornado.http1connection import HTTP1Connection
+    from tornado.httpserver import HTTPServer
+    from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, RequestStartLine
+    from tornado.iostream import IOStream
+    from tornado.web import Application
     from tornado.websocket import WebSocketHandler
 
 __version__ = "0.1.0"
@@ -107,7 +104,7 @@ BODY_MAX_BYTES = 65_536  # 8192 four-byte characters fit as raw UTF-8
 HEADERS_MAX_BYTES = 16_384
 
 # Counts.
-IDENTITIES_MAX = 512  # live and reaped names together
+IDENTITIES_MAX = 10_000  # live and reaped names together
 CHANNELS_PER_PEER_MAX = 64
 HANDS_MAX = 128
 FIELDS_MAX = 20
@@ -160,6 +157,9 @@ class Refusal(Exception):
     status: int = 400
     retryable: ClassVar[bool] = False
 
+    def __init_subclass__(cls, code: str, status: int, retryable: bool = False) -> None:
+        cls.code, cls.status, cls.retryable = code, status, retryable
+
     def __init__(self, detail: str, **extra: Json) -> None:
         super().__init__(detail)
         self.detail = detail
@@ -170,17 +170,12 @@ class Refusal(Exception):
         return {"error": self.code, "detail": self.detail, **self.extra}
 
 
-class Malformed(Refusal):
+class Malformed(Refusal, code="malformed", status=400):
     """The body cannot be read at all: not UTF-8, nested too deep, a number of thousands of digits."""
 
-    code = "malformed"
 
-
-class Invalid(Refusal):
+class Invalid(Refusal, code="invalid", status=422):
     """A field is missing, of the wrong type or out of bounds; `field` names it."""
-
-    code = "invalid"
-    status = 422
 
     def __init__(self, field_name: str, message: str, where: str = "body") -> None:
         super().__init__(f"{field_name}: {message}", field=field_name)
@@ -192,234 +187,142 @@ class Invalid(Refusal):
         return {"error": self.code, "field": self.extra["field"], "detail": [fault]}
 
 
-class InvalidForm(Refusal):
+class InvalidForm(Refusal, code="invalid_form", status=422):
     """A question, or an answer to one, that breaks the form's own rules; `field` names the culprit."""
 
-    code = "invalid_form"
-    status = 422
 
-
-class UnknownAction(Refusal):
+class UnknownAction(Refusal, code="unknown_action", status=400):
     """The action or command does not exist."""
 
-    code = "unknown_action"
 
-
-class UnknownToken(Refusal):
+class UnknownToken(Refusal, code="unknown_token", status=401):
     """The token is nobody's: never issued, left, kicked, or away for longer than the grace."""
-
-    code = "unknown_token"
-    status = 401
 
     def __init__(self) -> None:
         super().__init__("unknown token: register again")
 
 
-class CredentialRequired(Refusal):
+class CredentialRequired(Refusal, code="credential_required", status=401):
     """The route wants an agent key, an operator token or an observer token that was not shown."""
 
-    code = "credential_required"
-    status = 401
 
-
-class OriginRefused(Refusal):
+class OriginRefused(Refusal, code="origin_refused", status=403):
     """A web page of another origin is calling."""
 
-    code = "origin_refused"
-    status = 403
 
-
-class HostRefused(Refusal):
+class HostRefused(Refusal, code="host_refused", status=421):
     """The Host header is not this hub's: a page that rebinds DNS, or a proxy that should be allowed."""
 
-    code = "host_refused"
-    status = 421
 
-
-class Forbidden(Refusal):
+class Forbidden(Refusal, code="forbidden", status=403):
     """An observer tried to rule."""
 
-    code = "forbidden"
-    status = 403
 
-
-class NotAMember(Refusal):
+class NotAMember(Refusal, code="not_a_member", status=403):
     """The peer is not in that channel."""
 
-    code = "not_a_member"
-    status = 403
 
-
-class NotFound(Refusal):
+class NotFound(Refusal, code="not_found", status=404):
     """There is no such path."""
 
-    code = "not_found"
-    status = 404
 
-
-class UnknownSection(Refusal):
+class UnknownSection(Refusal, code="unknown_section", status=404):
     """The protocol has no section of that name."""
 
-    code = "unknown_section"
-    status = 404
 
-
-class UnknownTicket(Refusal):
+class UnknownTicket(Refusal, code="unknown_ticket", status=404):
     """The ticket was never issued, is used, or is too old."""
 
-    code = "unknown_ticket"
-    status = 404
 
-
-class UnknownPeer(Refusal):
+class UnknownPeer(Refusal, code="unknown_peer", status=404):
     """The operator named a peer that is not in the room."""
 
-    code = "unknown_peer"
-    status = 404
 
-
-class UnknownChannel(Refusal):
+class UnknownChannel(Refusal, code="unknown_channel", status=404):
     """The operator named a channel that does not exist."""
 
-    code = "unknown_channel"
-    status = 404
 
-
-class UnknownForm(Refusal):
+class UnknownForm(Refusal, code="unknown_form", status=404):
     """No pending question has that id: settled by someone else, or never asked."""
 
-    code = "unknown_form"
-    status = 404
 
-
-class MethodNotAllowed(Refusal):
+class MethodNotAllowed(Refusal, code="method_not_allowed", status=405):
     """The path exists, the method does not."""
 
-    code = "method_not_allowed"
-    status = 405
 
-
-class NameInUse(Refusal):
+class NameInUse(Refusal, code="name_in_use", status=409):
     """The name belongs to a peer whose token was not shown."""
 
-    code = "name_in_use"
-    status = 409
 
-
-class RoomFull(Refusal):
+class RoomFull(Refusal, code="room_full", status=409):
     """No identity is left."""
 
-    code = "room_full"
-    status = 409
 
-
-class Stopped(Refusal):
+class Stopped(Refusal, code="stopped", status=409):
     """The operator stopped the room; only the operator speaks."""
-
-    code = "stopped"
-    status = 409
 
     def __init__(self) -> None:
         super().__init__("room stopped")
 
 
-class Displaced(Refusal):
+class Displaced(Refusal, code="already_listening", status=409):
     """Another listener took this peer's place at the mailbox."""
-
-    code = "already_listening"
-    status = 409
 
     def __init__(self) -> None:
         super().__init__("already_listening")
 
 
-class TooLarge(Refusal):
+class TooLarge(Refusal, code="too_large", status=413):
     """The body is over the cap."""
-
-    code = "too_large"
-    status = 413
 
     def __init__(self) -> None:
         super().__init__("request body too large", max_bytes=BODY_MAX_BYTES)
 
 
-class HeadersTooLarge(Refusal):
+class HeadersTooLarge(Refusal, code="headers_too_large", status=431):
     """The request line and headers are over the cap."""
-
-    code = "headers_too_large"
-    status = 431
 
     def __init__(self) -> None:
         super().__init__("request headers too large", max_bytes=HEADERS_MAX_BYTES)
 
 
-class UpgradeRequired(Refusal):
+class UpgradeRequired(Refusal, code="upgrade_required", status=426):
     """The path speaks WebSocket only."""
 
-    code = "upgrade_required"
-    status = 426
 
-
-class TooManyChannels(Refusal):
+class TooManyChannels(Refusal, code="too_many_channels", status=422):
     """The peer is in as many channels as it may be. Not 409: clients read that as a stopped room."""
 
-    code = "too_many_channels"
-    status = 422
 
-
-class TooManyForms(Refusal):
+class TooManyForms(Refusal, code="too_many_forms", status=422):
     """As many questions are pending as may be. Not 409: clients read that as a stopped room."""
 
-    code = "too_many_forms"
-    status = 422
 
-
-class TooManyHands(Refusal):
+class TooManyHands(Refusal, code="too_many_hands", status=409):
     """As many hands are raised as may be."""
 
-    code = "too_many_hands"
-    status = 409
 
-
-class FloorHeld(Refusal):
+class FloorHeld(Refusal, code="floor_held", status=423, retryable=True):
     """Another peer holds the talking stick of that scope."""
 
-    code = "floor_held"
-    status = 423
-    retryable = True
 
-
-class NotHolder(Refusal):
+class NotHolder(Refusal, code="not_holder", status=403):
     """Only the holder passes or drops the stick."""
 
-    code = "not_holder"
-    status = 403
 
-
-class NoFloor(Refusal):
+class NoFloor(Refusal, code="no_floor", status=404):
     """Nobody holds the stick of that scope."""
 
-    code = "no_floor"
-    status = 404
 
-
-class Throttled(Refusal):
+class Throttled(Refusal, code="rate_limited", status=429, retryable=True):
     """Too fast; `retry_after` seconds from now it will be let through."""
-
-    code = "rate_limited"
-    status = 429
-    retryable = True
 
     def __init__(self, retry_after: float) -> None:
         super().__init__("rate limited", retry_after=round(retry_after, 2))
 
 
-class Unreachable(Refusal):
+class Unreachable(Refusal, code="hub_unreachable", status=503, retryable=True):
     """Section 10 only: no hub answered, or what answered is not a hub."""
-
-    code = "hub_unreachable"
-    status = 503
-    retryable = True
 
 
 REFUSALS: dict[str, type[Refusal]] = {kind.code: kind for kind in Refusal.__subclasses__()}
@@ -996,6 +899,11 @@ class TokenBucket:
 # ======================================================================================================================
 
 
+def _in_order(messages: list[Message]) -> list[Message]:
+    messages.sort(key=lambda message: message.seq)  # nearly sorted already, so nearly linear
+    return messages
+
+
 class Mailbox:
     """What a peer has not acknowledged, oldest first.
 
@@ -1003,12 +911,12 @@ class Mailbox:
     messages wait apart, because they are delivered through a pause that holds all others.
     """
 
-    __slots__ = ("_fetched", "_urgent", "_waiting")
+    __slots__ = ("_fetched", "_urgent", "_waiting")  # lists: an empty deque costs 600 bytes, and most are empty
 
     def __init__(self) -> None:
-        self._waiting: deque[Message] = deque()
-        self._urgent: deque[Message] = deque()  # from the operator, waiting
-        self._fetched: deque[Message] = deque()  # ordered by seq
+        self._waiting: list[Message] = []
+        self._urgent: list[Message] = []  # from the operator, waiting
+        self._fetched: list[Message] = []
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._urgent) + len(self._fetched)
@@ -1029,7 +937,7 @@ class Mailbox:
 
     def lose(self) -> None:
         """Lose the oldest."""
-        (self._fetched or self._waiting or self._urgent).popleft()
+        del (self._fetched or self._waiting or self._urgent)[0]
 
     def put(self, message: Message) -> None:
         """Append `message`, the newest that there is."""
@@ -1038,10 +946,8 @@ class Mailbox:
     def deliverable(self, held: bool) -> list[Message]:
         """List in order what a poll may fetch now; `held`: operator traffic only."""
         if held or not self._waiting:
-            return list(self._urgent)
-        if not self._urgent:
-            return list(self._waiting)
-        return sorted([*self._waiting, *self._urgent], key=lambda message: message.seq)
+            return [*self._urgent]
+        return _in_order([*self._waiting, *self._urgent]) if self._urgent else [*self._waiting]
 
     def has_deliverable(self, held: bool) -> bool:
         """Whether a poll would get anything now."""
@@ -1049,31 +955,25 @@ class Mailbox:
 
     def last_waiting(self) -> Message | None:
         """Give the newest message that no poll has fetched."""
-        ends = [queue[-1] for queue in (self._waiting, self._urgent) if queue]
-        return max(ends, key=lambda message: message.seq, default=None)
+        return max(self._waiting[-1:] + self._urgent[-1:], key=lambda message: message.seq, default=None)
 
     def fetch(self, held: bool) -> None:
-        """Mark what is deliverable as fetched."""
-        batch = self.deliverable(held)
-        self._urgent.clear()
-        if not held:
-            self._waiting.clear()
-        is_late = self._fetched and batch and batch[0].seq < self._fetched[-1].seq  # the operator's overtook it
-        self._fetched.extend(message for message in batch if message.kind != "control")  # a stale command is harmful
+        """Mark what is deliverable as fetched. Commands are not kept: handed out again, they would be stale."""
+        fresh = [message for message in self.deliverable(held) if message.kind != "control"]
+        is_late = self._fetched and fresh and fresh[0].seq < self._fetched[-1].seq  # the operator's words overtook it
+        self._fetched += fresh
         if is_late:
-            self._fetched = deque(sorted(self._fetched, key=lambda message: message.seq))
+            _in_order(self._fetched)
+        self._urgent = []
+        if not held:
+            self._waiting = []
 
     def unfetch(self, seqs: Collection[int]) -> None:
-        """Put fetched messages back in front of what waits."""
+        """Make fetched messages wait again, in their old places."""
         back = [message for message in self._fetched if message.seq in seqs]
-        self._fetched = deque(message for message in self._fetched if message.seq not in seqs)
-        for queue, is_urgent in ((self._waiting, False), (self._urgent, True)):
-            mine = [message for message in back if (message.origin == "operator") is is_urgent]
-            queue.extend(mine)
-            if mine and len(queue) > len(mine):
-                ordered = sorted(queue, key=lambda message: message.seq)
-                queue.clear()
-                queue.extend(ordered)
+        self._fetched = [message for message in self._fetched if message.seq not in seqs]
+        self._waiting = _in_order([m for m in back if m.origin != "operator"] + self._waiting)
+        self._urgent = _in_order([m for m in back if m.origin == "operator"] + self._urgent)
 
     def acknowledged_by(self, seq: int) -> bool:
         """Whether an acknowledgement of `seq` would free anything."""
@@ -1081,8 +981,10 @@ class Mailbox:
 
     def acknowledge(self, seq: int) -> None:
         """Free what was fetched up to `seq`. What was never handed out is never freed."""
-        while self._fetched and self._fetched[0].seq <= seq:
-            self._fetched.popleft()
+        if self._fetched and self._fetched[-1].seq <= seq:
+            self._fetched = []
+        else:
+            self._fetched = [message for message in self._fetched if message.seq > seq]
 
 
 # ======================================================================================================================
@@ -2833,11 +2735,12 @@ def _page_reply(name: str, request: Request) -> Reply:
 class Link:
     """One connection, across its requests: knows whether the last answer was read."""
 
-    __slots__ = ("_on_lost", "serial", "was_heard")
+    __slots__ = ("_on_lost", "is_parked", "serial", "was_heard")
 
     def __init__(self, serial: int) -> None:
         self.serial = serial
         self.was_heard = False
+        self.is_parked = False  # out of Tornado's hands until its poll is answered
         self._on_lost: Callable[[], None] | None = None
 
     def heard(self) -> None:
@@ -2855,37 +2758,59 @@ class Link:
             on_lost()
 
 
+class Front(Protocol):
+    """Where the requests of all connections arrive."""
+
+    router: Router
+
+    def console_exchange(self, connection: HTTP1Connection) -> HTTPMessageDelegate:
+        """Give the WebSocket's side of a request."""
+
+    def resume(self, stream: IOStream) -> None:
+        """Read the next request of a connection that was parked."""
+
+    def forget(self, stream: IOStream) -> None:
+        """Note that a parked connection is gone."""
+
+
 class Exchange:
-    """One request and its answer on a connection of Tornado's, which calls it as an HTTPMessageDelegate."""
+    """One request and its answer. Tornado calls it as an HTTPMessageDelegate, the long poll as a Caller.
 
-    __slots__ = ("_body", "_connection", "_forward", "_headers", "_link", "_router", "_start", "_to_console")
+    A plain poll that parks is taken out of Tornado's hands: what waits is a bare stream, at a third of the memory.
+    """
 
-    def __init__(
-        self,
-        router: Router,
-        to_console: Callable[[HTTP1Connection], HTTPMessageDelegate],
-        link: Link,
-        connection: HTTP1Connection,
-    ) -> None:
-        self._router, self._to_console, self._link, self._connection = router, to_console, link, connection
+    __slots__ = (
+        *("_front", "_link", "_stream", "_connection", "_on_gone"),  # all that a parked poll keeps
+        *("_start", "_headers", "_body", "_reply", "_forward"),
+    )
+
+    def __init__(self, front: Front, link: Link, connection: HTTP1Connection) -> None:
+        self._front, self._link, self._stream = front, link, connection.stream
+        self._connection: HTTP1Connection | None = connection  # None: out of Tornado's hands
         self._forward: HTTPMessageDelegate | None = None  # who answers instead: the console's WebSocket
+        self._reply: Reply | None = None
         self._body = bytearray()
 
     # --- called by Tornado ---
 
     def headers_received(self, start_line: RequestStartLine, headers: HTTPHeaders) -> Awaitable[None] | None:
-        """Read the head; refuse an oversized request before its body is read."""
+        """Read the head; refuse an oversized request before its body is read; answer or park a plain GET."""
         self._start, self._headers = start_line, headers
         self._link.heard()
         size = len(start_line.path) + sum(len(name) + len(value) + 4 for name, value in headers.get_all())
         declared = headers.get("Content-Length", "0")
         if size > HEADERS_MAX_BYTES:
-            self._finish(refusal_reply(HeadersTooLarge()))
+            self._send(refusal_reply(HeadersTooLarge()))
         elif declared.isdigit() and int(declared[:20]) > DRAIN_MAX_BYTES:
-            self._finish(refusal_reply(TooLarge()))
-        elif start_line.method == "GET" and start_line.path.partition("?")[0] == "/ui" and self._may_upgrade():
-            self._forward = self._to_console(self._connection)
+            self._send(refusal_reply(TooLarge()))
+        elif start_line.path.partition("?")[0] == "/ui" and self._may_upgrade():
+            assert self._connection is not None
+            self._forward = self._front.console_exchange(self._connection)
             return self._forward.headers_received(start_line, headers)
+        elif self._is_plain_get():
+            self._reply = self._front.router.answer(self._request())
+            if self._reply is None:
+                self._park_stream()
         return None
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
@@ -2894,26 +2819,30 @@ class Exchange:
             return self._forward.data_received(chunk)
         self._body += chunk
         if len(self._body) > DRAIN_MAX_BYTES:
-            self._finish(refusal_reply(TooLarge()))
+            self._send(refusal_reply(TooLarge()))
         return None
 
     def finish(self) -> None:
         """Answer, or park."""
         if self._forward is not None:
             self._forward.finish()
-        elif len(self._body) > BODY_MAX_BYTES:
-            self._finish(refusal_reply(TooLarge()))
-        elif (reply := self._router.answer(self._request(bytes(self._body)))) is not None:
-            self._finish(reply)
-        else:
-            del self._headers, self._body, self._start  # a parked poll needs them no more
+            return
+        reply = self._reply
+        if len(self._body) > BODY_MAX_BYTES:
+            reply = refusal_reply(TooLarge())
+        elif reply is None:
+            reply = self._front.router.answer(self._request())
+        if reply is not None:
+            self._send(reply)
+        elif self._connection is not None:
+            self._connection.set_close_callback(self._on_gone)
 
     def on_connection_close(self) -> None:
         """Note that the connection closed before the request was complete."""
         if self._forward is not None:
             self._forward.on_connection_close()
 
-    # --- called by the room's side, as its Caller ---
+    # --- called by the long poll ---
 
     @property
     def serial(self) -> int:
@@ -2923,18 +2852,28 @@ class Exchange:
     def source(self) -> str:
         """Give the address of the other end."""
         with suppress(OSError, AttributeError):  # gone already: it shares a bucket with all that are
-            return str(self._connection.stream.socket.getpeername()[0])
+            return str(self._stream.socket.getpeername()[0])
         return ""
 
     def reply(self, reply: Reply) -> None:
         """Answer the request that was parked."""
-        self._connection.set_close_callback(None)
-        self._finish(reply)
+        if self._connection is not None:
+            self._connection.set_close_callback(None)
+            self._send(reply)
+            return
+        self._stream.set_close_callback(None)
+        if self._stream.closed():
+            self._gone()
+            self._link.lost()
+            return
+        self._stream.write(raw_of(reply)).add_done_callback(self._written)
+        self._link.is_parked = False
+        self._front.resume(self._stream)
 
     def is_alive(self) -> bool:
         """Whether the kernel has not yet seen the other end hang up."""
         try:
-            return self._connection.stream.socket.recv(1, socket.MSG_PEEK) != b""
+            return self._stream.socket.recv(1, socket.MSG_PEEK) != b""
         except BlockingIOError:
             return True  # nothing to read: it waits, as it should
         except (OSError, AttributeError):  # reset, or closed already
@@ -2942,7 +2881,7 @@ class Exchange:
 
     def on_gone(self, callback: Callable[[], None]) -> None:
         """Set what to do when the other end hangs up while it waits."""
-        self._connection.set_close_callback(callback)
+        self._on_gone = callback
 
     def on_lost(self, callback: Callable[[], None]) -> None:
         """Set what to do when the answer turns out not to have arrived."""
@@ -2952,16 +2891,38 @@ class Exchange:
 
     def _may_upgrade(self) -> bool:
         """Whether this is a WebSocket handshake that passes the checks of every route but the origin's."""
-        if self._headers.get("Upgrade", "").lower() != "websocket":
-            return False
-        return self._router.is_own_host(self._request(b""))
+        is_handshake = self._start.method == "GET" and self._headers.get("Upgrade", "").lower() == "websocket"
+        return is_handshake and self._front.router.is_own_host(self._request())
 
-    def _request(self, body: bytes) -> Request:
+    def _is_plain_get(self) -> bool:
+        """Whether the request is complete with its headers, and the connection goes on after it."""
+        odd = ("Content-Length", "Transfer-Encoding", "Expect", "Upgrade")
+        is_lasting = self._headers.get("Connection", "keep-alive").lower() == "keep-alive"
+        is_plain = self._start.method == "GET" and self._start.version == "HTTP/1.1" and is_lasting
+        return is_plain and not any(name in self._headers for name in odd)
+
+    def _request(self) -> Request:
         path, _, query = self._start.path.partition("?")
-        return Request(self._start.method, path, query, self._headers, body, self)
+        return Request(self._start.method, path, query, self._headers, bytes(self._body), self)
 
-    def _finish(self, reply: Reply) -> None:
-        written = self._connection.write_headers(*head_of(reply), reply.body)
+    def _park_stream(self) -> None:
+        assert self._connection is not None
+        self._link.is_parked = True
+        self._connection.detach()
+        self._stream.set_close_callback(self._gone)
+        del self._connection, self._headers, self._body, self._start  # a parked poll needs them no more
+        self._connection = None
+
+    def _gone(self) -> None:
+        self._front.forget(self._stream)
+        self._on_gone()
+
+    def _send(self, reply: Reply) -> None:
+        from tornado.httputil import HTTPHeaders, ResponseStartLine
+
+        assert self._connection is not None
+        start = ResponseStartLine("HTTP/1.1", reply.status, reason_of(reply.status))
+        written = self._connection.write_headers(start, HTTPHeaders(headers_of(reply)), reply.body)
         written.add_done_callback(self._written)
         self._connection.finish()
 
@@ -2970,53 +2931,22 @@ class Exchange:
             self._link.lost()
 
 
-def head_of(reply: Reply) -> tuple[ResponseStartLine, HTTPHeaders]:
-    """Word an answer's first line and headers."""
-    from tornado.httputil import HTTPHeaders, ResponseStartLine
-
-    headers = HTTPHeaders(dict(reply.headers))
-    headers["Content-Length"] = str(len(reply.body))
-    headers["X-Content-Type-Options"] = "nosniff"
-    if "Content-Type" not in headers:
-        headers["Content-Type"] = "application/json"
-    return ResponseStartLine("HTTP/1.1", reply.status, http.client.responses.get(reply.status, "Unknown")), headers
+def reason_of(status: int) -> str:
+    """Word a status for the first line of an answer."""
+    return http.client.responses.get(status, "Unknown")
 
 
-def front_of(
-    router: Router, to_console: Callable[[HTTP1ServerConnection, HTTP1Connection], HTTPMessageDelegate]
-) -> HTTPServerConnectionDelegate:
-    """Make what Tornado's HTTPServer asks for each request: an Exchange, on a Link per connection."""
-    from tornado.httputil import HTTPServerConnectionDelegate
+def headers_of(reply: Reply) -> dict[str, str]:
+    """Complete an answer's headers."""
+    standing = {"Content-Type": "application/json", "X-Content-Type-Options": "nosniff"}
+    return standing | dict(reply.headers) | {"Content-Length": str(len(reply.body))}
 
-    class Front(HTTPServerConnectionDelegate):
-        def __init__(self) -> None:
-            self._links: dict[object, Link] = {}
-            self._silent: dict[HTTP1ServerConnection, Link] = {}  # oldest first
-            self._count = 0
 
-        def start_request(self, server_conn: Any, request_conn: Any) -> Any:
-            link = self._links.get(server_conn)
-            if link is None:
-                self._count += 1
-                link = self._links[server_conn] = self._silent[server_conn] = Link(self._count)
-                self._evict_silent()
-            return Exchange(router, functools.partial(to_console, server_conn), link, request_conn)
-
-        def on_close(self, server_conn: Any) -> None:
-            link = self._links.pop(server_conn)
-            self._silent.pop(server_conn, None)
-            if isinstance(server_conn.stream.error, ConnectionError):  # reset: there were bytes that it never read
-                link.lost()
-
-        def _evict_silent(self) -> None:
-            """Close the oldest connection that never sent a request, when there are too many of them."""
-            while len(self._silent) > SILENT_MAX:
-                connection, link = next(iter(self._silent.items()))
-                del self._silent[connection]
-                if not link.was_heard:
-                    connection.stream.close()
-
-    return Front()
+def raw_of(reply: Reply) -> bytes:
+    """Encode an answer for a connection that is out of Tornado's hands."""
+    lines = [f"HTTP/1.1 {reply.status} {reason_of(reply.status)}"]
+    lines += [f"{name}: {value}" for name, value in headers_of(reply).items()]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + reply.body
 
 
 # ======================================================================================================================
@@ -3717,6 +3647,65 @@ class SystemClock:
     wall = staticmethod(time.time)
 
 
+def server_of(gate: Gate, application: Application) -> HTTPServer:
+    """Make the HTTP server: an Exchange for each request, on a Link per connection."""
+    from tornado.httpserver import HTTPServer
+    from tornado.httputil import HTTPServerConnectionDelegate
+
+    class TornadoFront(HTTPServerConnectionDelegate):
+        def __init__(self) -> None:
+            self.router = Router(gate, ROUTES)
+            self.server = HTTPServer(
+                self,
+                idle_connection_timeout=IDLE_S,
+                body_timeout=BODY_S,
+                max_header_size=DRAIN_MAX_BYTES,
+                max_body_size=sys.maxsize,  # ours to refuse, with a 413
+            )
+            self._links: dict[IOStream, Link] = {}
+            self._silent: dict[IOStream, Link] = {}  # oldest first
+            self._count = 0
+
+        def start_request(self, server_conn: Any, request_conn: Any) -> Any:
+            stream = request_conn.stream
+            link = self._links.get(stream)
+            if link is None:
+                self._count += 1
+                link = self._links[stream] = self._silent[stream] = Link(self._count)
+                self._evict_silent()
+            return Exchange(self, link, request_conn)
+
+        def on_close(self, server_conn: Any) -> None:
+            stream = server_conn.stream
+            if not self._links[stream].is_parked:
+                self.forget(stream)
+
+        def console_exchange(self, connection: HTTP1Connection) -> HTTPMessageDelegate:
+            return application.start_request(connection, connection)
+
+        def resume(self, stream: IOStream) -> None:
+            address: tuple[object, ...] = ("", 0)
+            with suppress(OSError):  # it hung up; serving it finds that out
+                address = stream.socket.getpeername()
+            self.server.handle_stream(stream, address)
+
+        def forget(self, stream: IOStream) -> None:
+            link = self._links.pop(stream)
+            self._silent.pop(stream, None)
+            if isinstance(stream.error, ConnectionError):  # reset: there were bytes that the other end never read
+                link.lost()
+
+        def _evict_silent(self) -> None:
+            """Close the oldest connection that never sent a request, when there are too many of them."""
+            while len(self._silent) > SILENT_MAX:
+                stream, link = next(iter(self._silent.items()))
+                del self._silent[stream]
+                if not link.was_heard:
+                    stream.close()
+
+    return TornadoFront().server
+
+
 class Hub:
     """One room behind one port: wires the room's events to polls, consoles and the disk log; the tick; the stop."""
 
@@ -3744,7 +3733,6 @@ class Hub:
 
     def start(self) -> None:
         """Bind the port and serve. Raises OSError."""
-        from tornado.httpserver import HTTPServer
         from tornado.netutil import bind_sockets
         from tornado.web import Application
 
@@ -3756,13 +3744,7 @@ class Hub:
             websocket_max_message_size=FRAME_MAX_BYTES,
             websocket_ping_interval=30.0,
         )
-        self._server = HTTPServer(
-            front_of(Router(self.gate, ROUTES), application.start_request),
-            idle_connection_timeout=IDLE_S,
-            body_timeout=BODY_S,
-            max_header_size=DRAIN_MAX_BYTES,
-            max_body_size=sys.maxsize,  # ours to refuse, with a 413
-        )
+        self._server = server_of(self.gate, application)
         self._server.add_sockets(sockets)
         self._sweep()
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import caucus
 from caucus import (
     ALL,
     CONTENT_MAX,
@@ -48,6 +49,7 @@ from caucus import (
     integer_of,
     lane_of,
     notice_of,
+    object_of,
     optional_text_of,
     peer_name_of,
     scope_of,
@@ -198,6 +200,16 @@ def test_a_duration_is_clamped_to_what_a_poll_may_last(text, seconds):
 def test_a_duration_that_is_no_number_is_refused(text):
     with pytest.raises(Invalid):
         seconds_of(text, "timeout", 25.0)
+
+
+@pytest.mark.parametrize("value", [None, [], "x", 7, True])
+def test_only_an_object_is_an_object(value):
+    with pytest.raises(Invalid):
+        object_of({"k": value}, "k")
+
+
+def test_an_object_is_kept_as_it_is():
+    assert object_of({"k": {"a": 1}}, "k") == {"a": 1}
 
 
 # --- names ---
@@ -555,7 +567,8 @@ def test_an_id_is_twelve_hex_digits_however_large_the_serial():
 
 
 def test_every_kind_of_event_is_immutable():
-    assert all(kind.__dataclass_params__.frozen for kind in Event.__subclasses__())
+    kinds = [one for one in vars(caucus).values() if isinstance(one, type) and issubclass(one, Event)]
+    assert all(kind.__dataclass_params__.frozen for kind in kinds)
 
 
 NOTICES = {

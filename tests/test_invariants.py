@@ -1,0 +1,566 @@
+"""Whatever happens, in any order: the seven promises of caucus.py's head hold, checked against a little model.
+
+The model knows the rules in its own words: plain names, sets and lists, no events applied and no code of the room
+used. It learns from what the public methods answered, and from the messages that the room says it routed, whose
+audience it works out for itself. A second room lives on the events alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+from typing import Any
+from unittest import mock
+
+import hypothesis.strategies as st
+from fakes import FakeClock, question
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+import caucus
+from caucus import (
+    ALL,
+    GRACE_S,
+    PEER_TTL_S,
+    Event,
+    Field,
+    FloorHeld,
+    FloorReleased,
+    InvalidForm,
+    MailboxOverflowed,
+    MessageRouted,
+    ModeChanged,
+    NameContested,
+    NameInUse,
+    NoFloor,
+    NotAMember,
+    NotHolder,
+    Peer,
+    Refusal,
+    Registration,
+    Room,
+    RoomFull,
+    Stopped,
+    Throttled,
+    TooManyChannels,
+    TooManyForms,
+    TooManyHands,
+    UnknownChannel,
+    UnknownForm,
+    UnknownPeer,
+    UnknownToken,
+)
+
+# Small, so that every cap is reached within a short story.
+CAPS = {"MAILBOX_MAX": 4, "IDENTITIES_MAX": 3, "CHANNELS_PER_PEER_MAX": 2, "HANDS_MAX": 1, "FORMS_MAX": 2, "LOG_MAX": 30}
+NAMES = st.sampled_from(["ann", "bob", "cid", "dan"])
+CHANNELS = st.sampled_from(["#x", "#y", "#z"])
+LANES = CHANNELS | st.just(ALL)
+SCOPES = st.sampled_from([ALL, ALL, "#x", "#x", "#y", "#z", "ann", "bob", "cid", "zoe"])
+CHOICE = Field("go", "Go?", "radio", ("yes", "no"), True, False)
+
+
+class ModelPeer:
+    """One identity, as far as the promises speak of it."""
+
+    def __init__(self, token: str, now: float) -> None:
+        self.token = token
+        self.channels: set[str] = set()
+        self.is_paused = False
+        self.is_listening = False
+        self.last_seen = now
+        self.reaped_at: float | None = None
+        self.chat: list[int] = []  # seqs that wait, agents' and the hub's
+        self.urgent: list[int] = []  # seqs that wait, the operator's
+        self.fetched: list[int] = []  # seqs, ascending
+        self.highest_ack = 0
+
+    def held(self) -> int:
+        return len(self.chat) + len(self.urgent) + len(self.fetched)
+
+    def is_forgotten(self, now: float) -> bool:
+        return self.reaped_at is not None and now - self.reaped_at > GRACE_S
+
+    def overflow(self) -> int:
+        """Lose the oldest: what was handed out, then chatter, then the operator's."""
+        return next(queue for queue in (self.fetched, self.chat, self.urgent) if queue).pop(0)
+
+
+class Story(RuleBasedStateMachine):
+    """Random operations on a room, on its model, and on a room that only hears the events."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.caps = mock.patch.multiple(caucus, **CAPS)
+        self.caps.start()
+        self.clock = FakeClock()
+        self.tokens_issued = 0
+        self.events: list[Event] = []
+        self.seen = 0  # events that the model has taken in
+        self.room = Room(self.events.append, self.clock, self.new_token)
+        self.echo = Room(lambda event: None, self.clock, lambda: "unused")
+        self.peers: dict[str, ModelPeer] = {}
+        self.floors: dict[str, list[str]] = {}  # the holder first, then the hands
+        self.forms: dict[str, tuple[str, str]] = {}  # asker, audience
+        self.mode = "running"
+        self.seq = 0
+        self.mode_told = "running"  # as the events tell it
+        self.operator_seqs: set[int] = set()
+        self.command_seqs: set[int] = set()
+        self.acting: set[str] = set()  # who is about to go, and need not hear of it
+
+    def teardown(self) -> None:
+        self.caps.stop()
+
+    def new_token(self) -> str:
+        self.tokens_issued += 1
+        return f"secret-{self.tokens_issued}"
+
+    # --- the two ways to call the room ---
+
+    def attempt(self, act: Callable[[], Any], *expected: tuple[type[Refusal], bool]) -> Any:
+        """Call the room. It refuses for one of the reasons that hold in the model, or it does not refuse.
+
+        None: refused; then nothing changed. `expected`: refusals, each with whether the model knows a reason for it.
+        """
+        before, count = self.room.state(), len(self.events)
+        reasons = [kind for kind, holds in expected if holds]
+        try:
+            result = act()
+        except Refusal as refusal:
+            told = self.events[count:]
+            if isinstance(refusal, NameInUse) and [type(event) for event in told] == [NameContested]:
+                before |= {key: self.room.state()[key] for key in ("serial", "log")}
+            else:
+                assert told == []
+            assert self.room.state() == before, "a refusal changed the room"
+            assert isinstance(refusal, Throttled) or type(refusal) in reasons, f"no reason for {refusal!r}"
+            return None
+        assert not reasons, f"not refused, in spite of {reasons}"
+        return result if result is not None else True
+
+    def caller(self, name: str) -> Peer | None:
+        """Find `name` by its token, as every call of an agent begins; it is revived."""
+        known, now = self.peers.get(name), self.clock.mono()
+        token = known.token if known else "secret-of-nobody"
+        is_dead = known is None or known.is_forgotten(now)
+        peer = self.attempt(lambda: self.room.peer_of(token), (UnknownToken, is_dead))
+        if peer is not None and known is not None:
+            known.last_seen, known.reaped_at = now, None
+            self.listen()
+        return peer
+
+    # --- the model's rules ---
+
+    def audience(self, scope: str, but: str = "") -> set[str]:
+        if scope == ALL:
+            return set(self.peers) - {but}
+        if scope.startswith("#"):
+            return {name for name, peer in self.peers.items() if scope in peer.channels} - {but}
+        return {scope} & set(self.peers)
+
+    def quit_floors(self, name: str, scopes: Iterable[str]) -> None:
+        for scope in scopes:
+            line = self.floors.get(scope, [])
+            if name in line:
+                line.remove(name)
+            if not line:
+                self.floors.pop(scope, None)
+
+    def end(self, name: str) -> None:
+        self.acting.add(name)
+        self.listen()
+        self.quit_floors(name, [*self.floors])
+        del self.peers[name]
+
+    def is_held(self, name: str) -> bool:
+        return self.peers[name].is_paused or self.mode != "running"
+
+    def listen(self, sent: MessageRouted | None = None) -> None:
+        """Take in the events since the last time: mailboxes fill and overflow. Membership is that of the model now."""
+        for event in self.events[self.seen :]:
+            if isinstance(event, MailboxOverflowed):
+                assert self.peers[event.name].held() == CAPS["MAILBOX_MAX"], "lost without need"
+                assert self.peers[event.name].overflow() == event.lost_seq, "lost another than the oldest"
+            elif isinstance(event, MessageRouted):
+                self.check_routed(event)
+            elif isinstance(event, ModeChanged):
+                self.mode_told = event.mode
+        self.seen = len(self.events)
+        self.acting.clear()
+
+    def check_routed(self, event: MessageRouted) -> None:
+        message, to = event.message, set(event.to)
+        assert len(to) == len(event.to), "twice in one mailbox"
+        self.seq += 1
+        assert message.seq == self.seq, "seq repeats, skips or goes back"
+        assert self.mode_told != "stopped" or message.origin == "operator", "spoken in a stopped room"
+        if message.origin == "hub":
+            members = self.audience(message.recipient)
+            assert members - self.acting <= to <= members, "an announcement to others than its scope"
+        else:
+            is_speech_to_many = message.origin == "agent" and message.recipient[:1] in ("#", ALL[0])
+            is_speech_to_many = is_speech_to_many and (message.recipient == ALL or message.recipient.startswith("#"))
+            assert to == self.audience(message.recipient, message.sender if is_speech_to_many else "")
+        if message.origin == "operator":
+            self.operator_seqs.add(message.seq)
+        if message.kind == "control":
+            self.command_seqs.add(message.seq)
+        for name in to:
+            peer = self.peers[name]
+            (peer.urgent if message.origin == "operator" else peer.chat).append(message.seq)
+            assert peer.held() <= CAPS["MAILBOX_MAX"], "a mailbox over its cap"
+
+    # --- identity ---
+
+    @rule(name=NAMES, shows_token=st.booleans())
+    def register(self, name: str, shows_token: bool) -> None:
+        now, known = self.clock.mono(), self.peers.get(name)
+        is_over = known is not None and known.is_forgotten(now)
+        token = known.token if known is not None and shows_token else None
+        is_taken = known is not None and not is_over and token is None
+        is_full = known is None and len(self.peers) >= CAPS["IDENTITIES_MAX"]
+        answer = self.attempt(
+            lambda: self.room.register(f"host of {name}", Registration(name, None, token)),
+            (NameInUse, is_taken),
+            (RoomFull, is_full),
+        )
+        if answer is None:
+            self.listen()
+            return
+        peer, given = answer
+        assert peer.name == name
+        if known is not None and not is_over:
+            assert given == known.token
+            known.last_seen, known.reaped_at = now, None
+        else:
+            assert known is None or given != known.token
+            if is_over:
+                self.end(name)
+            self.peers[name] = ModelPeer(given, now)
+
+    @rule(name=NAMES)
+    def leave(self, name: str) -> None:
+        known = self.peers.get(name)
+        token = known.token if known else "secret-of-nobody"
+        is_dead = known is None or known.is_forgotten(self.clock.mono())
+        if self.attempt(lambda: self.room.leave(token), (UnknownToken, is_dead)):
+            self.end(name)
+
+    @rule(name=NAMES)
+    def kick(self, name: str) -> None:
+        if self.attempt(lambda: self.room.kick(name), (UnknownPeer, name not in self.peers)):
+            self.end(name)
+
+    @rule(seconds=st.sampled_from([0.3, 2.0, 20.0, PEER_TTL_S - 1, PEER_TTL_S + 1, GRACE_S]), sweeps=st.booleans())
+    def time_passes(self, seconds: float, sweeps: bool) -> None:
+        self.clock.advance(seconds)
+        if sweeps:
+            self.sweep()
+
+    def sweep(self) -> None:
+        now = self.clock.mono()
+        idle = [n for n, p in self.peers.items() if p.reaped_at is None and not p.is_listening]
+        idle = [n for n in idle if now - self.peers[n].last_seen > PEER_TTL_S]
+        over = [n for n, p in self.peers.items() if p.is_forgotten(now)]
+        self.room.sweep()
+        self.listen_to_a_sweep(over, idle)
+        for name in idle:
+            self.quit_floors(name, [*self.floors])
+            self.peers[name].reaped_at = now
+
+    def listen_to_a_sweep(self, over: list[str], idle: list[str]) -> None:
+        """Take in a sweep, in which some end between the announcements of others' sticks."""
+        news, self.seen = self.events[self.seen :], len(self.events)
+        for event in news:
+            if type(event).__name__ == "PeerLeft":
+                assert event.name in over, "forgotten too early"
+                self.peers.pop(event.name)
+            elif type(event).__name__ == "PeerReaped":
+                assert event.name in idle, "reaped too early"
+            elif isinstance(event, MailboxOverflowed):
+                assert self.peers[event.name].overflow() == event.lost_seq
+            elif isinstance(event, MessageRouted):
+                self.acting = set(idle)
+                self.check_routed(event)
+        self.acting.clear()
+        assert not set(over) & set(self.peers), "remembered too long"
+        assert sum(type(event).__name__ == "PeerReaped" for event in news) == len(idle), "not reaped"
+
+    @rule(name=NAMES, is_listening=st.booleans())
+    def note_listening(self, name: str, is_listening: bool) -> None:
+        peer = self.caller(name)
+        if peer is not None:
+            self.room.note_listening(peer, is_listening)
+            self.peers[name].is_listening = is_listening
+            self.peers[name].last_seen = self.clock.mono()
+
+    @rule(name=NAMES, status=st.sampled_from([None, "busy", "idle"]))
+    def set_status(self, name: str, status: str | None) -> None:
+        peer = self.caller(name)
+        if peer is not None and self.attempt(lambda: self.room.set_status(peer, status)):
+            assert self.room.presence(name)["status"] == status
+
+    # --- speech ---
+
+    def channel_fault(self, name: str, scope: str) -> tuple[type[Refusal], bool]:
+        channels = self.peers[name].channels
+        is_new = scope.startswith("#") and scope not in channels
+        return TooManyChannels, is_new and len(channels) >= CAPS["CHANNELS_PER_PEER_MAX"]
+
+    def join(self, name: str, scope: str) -> None:
+        if scope.startswith("#"):
+            self.peers[name].channels.add(scope)
+
+    @rule(name=NAMES, to=SCOPES)
+    def say(self, name: str, to: str) -> None:
+        peer = self.caller(name)
+        if peer is None:
+            return
+        line = self.floors.get(to)
+        is_stopped, is_bound = self.mode == "stopped", line is not None and line[0] != name
+        kind, is_full = self.channel_fault(name, to)
+        sent = self.attempt(
+            lambda: self.room.say(peer, to, "words"),
+            (Stopped, is_stopped),
+            (FloorHeld, is_bound and not is_stopped),
+            (kind, is_full and not is_stopped and not is_bound),
+        )
+        if sent is not None:
+            self.join(name, to)
+            overflowed = {e.name for e in self.events[self.seen :] if isinstance(e, MailboxOverflowed)}
+            assert set(sent.overflowed) == overflowed, "an overflow that the sender does not see"
+            assert sent.missed == ((to,) if to not in self.peers and to != ALL and to[0] != "#" else ())
+            self.listen()
+
+    @rule(name=NAMES)
+    def fetch(self, name: str) -> None:
+        peer = self.caller(name)
+        if peer is None:
+            return
+        mine, expected = self.peers[name], []
+        if self.mode != "stopped":
+            expected = sorted(mine.urgent if self.is_held(name) else mine.urgent + mine.chat)
+        assert self.room.has_deliverable(peer) is (self.mode == "stopped" or bool(expected))
+        got = [message.seq for message in self.room.fetch(peer)]
+        assert got == expected, "not what waits, in order"
+        assert not self.is_held(name) or set(got) <= self.operator_seqs, "delivered through a pause"
+        mine.chat = [seq for seq in mine.chat if seq not in got]
+        mine.urgent = [seq for seq in mine.urgent if seq not in got]
+        mine.fetched = sorted(mine.fetched + [seq for seq in got if seq not in self.command_seqs])
+
+    @rule(name=NAMES, ahead=st.sampled_from([0, 0, 0, 1, -1, -2, -4, 10**9]))
+    def acknowledge(self, name: str, ahead: int) -> None:
+        peer = self.caller(name)
+        if peer is not None:
+            mine, seq = self.peers[name], self.seq + ahead
+            self.room.acknowledge(peer, seq)
+            if seq > mine.highest_ack or seq in mine.fetched:  # one that is repeated says nothing of what came later
+                mine.fetched = [one for one in mine.fetched if one > seq]
+            mine.highest_ack = max(mine.highest_ack, min(seq, self.seq))
+
+    @rule(name=NAMES, chosen=st.none() | st.integers(0, 3))
+    def unfetch(self, name: str, chosen: int | None) -> None:
+        peer = self.caller(name)
+        if peer is not None:
+            mine = self.peers[name]
+            back = mine.fetched if chosen is None else mine.fetched[chosen : chosen + 2]
+            self.room.unfetch(peer, None if chosen is None else back)
+            mine.chat = sorted(mine.chat + [seq for seq in back if seq not in self.operator_seqs])
+            mine.urgent = sorted(mine.urgent + [seq for seq in back if seq in self.operator_seqs])
+            mine.fetched = [seq for seq in mine.fetched if seq not in back]
+
+    # --- channels ---
+
+    @rule(name=NAMES, channel=CHANNELS)
+    def join_channel(self, name: str, channel: str) -> None:
+        peer = self.caller(name)
+        if peer is not None and self.attempt(lambda: self.room.join_channel(peer, channel), self.channel_fault(name, channel)):
+            self.join(name, channel)
+
+    @rule(name=NAMES, channel=CHANNELS)
+    def leave_channel(self, name: str, channel: str) -> None:
+        peer = self.caller(name)
+        if peer is not None and self.attempt(lambda: self.room.leave_channel(peer, channel)):
+            self.acting.add(name)
+            self.listen()
+            self.quit_floors(name, [channel])
+            self.peers[name].channels.discard(channel)
+
+    @rule(name=NAMES, channel=CHANNELS, topic=st.sampled_from([None, "plans"]))
+    def set_topic(self, name: str, channel: str, topic: str | None) -> None:
+        peer = self.caller(name)
+        if peer is not None:
+            is_outside = channel not in self.peers[name].channels
+            if self.attempt(lambda: self.room.set_topic(peer, channel, topic), (NotAMember, is_outside)):
+                assert self.room.channels()[channel]["topic"] == topic
+
+    # --- the floor ---
+
+    @rule(name=NAMES, scope=LANES, verb=st.sampled_from(["take", "take", "raise", "lower", "pass", "drop"]))
+    def use_floor(self, name: str, scope: str, verb: str) -> None:
+        peer = self.caller(name)
+        if peer is None:
+            return
+        line = self.floors.get(scope, [])
+        is_stopped = self.mode == "stopped"
+        is_outside = verb in ("take", "raise") and scope != ALL and scope not in self.peers[name].channels
+        is_checked = not is_stopped and not is_outside
+        is_queueing = verb in ("take", "raise") and line != [] and name not in line
+        answer = self.attempt(
+            lambda: self.room.use_floor(peer, verb, scope, None),
+            (Stopped, is_stopped),
+            (NotAMember, not is_stopped and is_outside),
+            (NoFloor, is_checked and line == [] and verb != "take"),
+            (NotHolder, is_checked and line != [] and line[0] != name and verb in ("pass", "drop")),
+            (TooManyHands, is_checked and is_queueing and len(line) > CAPS["HANDS_MAX"]),
+        )
+        if answer is None:
+            return
+        self.listen()
+        if verb in ("take", "raise") and name not in line:
+            line.append(name)
+        elif verb == "drop":
+            line.clear()
+        elif verb == "pass" or (verb == "lower" and line[0] != name):
+            line[:] = [one for one in line if one != name]
+        self.floors[scope] = line
+        if not line:
+            del self.floors[scope]
+        if verb in ("take", "raise"):
+            assert answer.get("position", 0) == line.index(name)
+
+    @rule(scope=LANES)
+    def clear_floor(self, scope: str) -> None:
+        if self.attempt(lambda: self.room.clear_floor(scope), (NoFloor, scope not in self.floors)):
+            del self.floors[scope]
+
+    # --- forms ---
+
+    @rule(name=NAMES, to=LANES)
+    def ask(self, name: str, to: str) -> None:
+        peer = self.caller(name)
+        if peer is None:
+            return
+        is_stopped, is_full = self.mode == "stopped", len(self.forms) >= CAPS["FORMS_MAX"]
+        kind, is_crowded = self.channel_fault(name, to)
+        form = self.attempt(
+            lambda: self.room.ask(peer, question(to, CHOICE)),
+            (Stopped, is_stopped),
+            (TooManyForms, is_full and not is_stopped),
+            (kind, is_crowded and not is_stopped and not is_full),
+        )
+        if form is not None:
+            self.join(name, to)
+            self.forms[form.id] = name, to
+
+    @rule(answers=st.sampled_from([{"go": "yes"}, {"go": "no"}, {"go": "perhaps"}, {}, None]), strange=st.booleans())
+    def answer(self, answers: Any, strange: bool) -> None:
+        form_id = "strange" if strange or not self.forms else next(iter(self.forms))
+        is_known, fits = form_id in self.forms, answers in ({"go": "yes"}, {"go": "no"})
+        sent = self.attempt(
+            lambda: self.room.answer(form_id, answers), (UnknownForm, not is_known), (InvalidForm, is_known and not fits)
+        )
+        if sent is not None:
+            assert set(sent.to) == self.audience(self.forms.pop(form_id)[1])
+
+    @rule(strange=st.booleans())
+    def cancel(self, strange: bool) -> None:
+        form_id = "strange" if strange or not self.forms else next(reversed(self.forms))
+        if self.attempt(lambda: self.room.cancel(form_id), (UnknownForm, form_id not in self.forms)):
+            del self.forms[form_id]
+
+    # --- the operator ---
+
+    @rule(action=st.sampled_from(["pause", "resume", "stop", "reset", "resume", "reset"]))
+    def set_mode(self, action: str) -> None:
+        self.mode = self.room.set_mode(action)
+        assert self.mode == {"pause": "paused", "stop": "stopped"}.get(action, "running")
+        if self.mode == "stopped":
+            self.floors.clear()
+
+    @rule(to=SCOPES)
+    def operator_say(self, to: str) -> None:
+        is_channel = to.startswith("#")
+        self.attempt(
+            lambda: self.room.operator_say(to, "ruling"),
+            (UnknownChannel, is_channel and not self.audience(to)),
+            (UnknownPeer, not is_channel and to != ALL and to not in self.peers),
+        )
+
+    @rule(name=NAMES, verb=st.sampled_from(["interrupt", "reset"]))
+    def command(self, name: str, verb: str) -> None:
+        self.attempt(lambda: self.room.command(name, verb), (UnknownPeer, name not in self.peers))
+
+    @rule(name=NAMES, is_paused=st.booleans())
+    def pause_peer(self, name: str, is_paused: bool) -> None:
+        act = self.room.pause_peer if is_paused else self.room.resume_peer
+        if self.attempt(lambda: act(name), (UnknownPeer, name not in self.peers)):
+            self.peers[name].is_paused = is_paused
+
+    @rule(channel=CHANNELS)
+    def close_channel(self, channel: str) -> None:
+        is_there = bool(self.audience(channel))
+        if self.attempt(lambda: self.room.close_channel(channel), (UnknownChannel, not is_there)):
+            self.floors.pop(channel, None)
+            for peer in self.peers.values():
+                peer.channels.discard(channel)
+
+    @rule(per_s=st.sampled_from([0.1, 2.0, 50.0]), burst=st.sampled_from([1.0, 10.0, 100.0]))
+    def set_rate(self, per_s: float, burst: float) -> None:
+        self.room.set_rate(per_s, burst)
+        assert self.room.rate() == {"refill_rate": per_s, "capacity": burst}
+
+    # --- always ---
+
+    @invariant()
+    def the_promises_hold(self) -> None:
+        self.listen()
+        state: Any = self.room.state()
+        self.check_mailboxes(state)
+        self.check_floors(state)
+        assert state["mode"] == self.mode == self.mode_told
+        assert (self.room.stop is not None) is (self.mode == "stopped"), "whoever asks does not learn of the stop"
+        assert {one["id"]: (one["asker"], one["to"]) for one in state["forms"]} == self.forms
+        self.check_replay(state)
+
+    def check_mailboxes(self, state: Any) -> None:
+        """2, 5 and 6: what was routed waits, or was fetched and not acknowledged; nothing else does."""
+        assert state["seq"] == self.seq
+        assert set(state["peers"]) == set(self.peers)
+        for name, peer in self.peers.items():
+            known = state["peers"][name]
+            assert known["waiting"] == sorted(peer.chat + peer.urgent)
+            assert known["fetched"] == peer.fetched
+            assert set(known["channels"]) == peer.channels
+            assert (known["flags"][0], known["flags"][1]) == (peer.is_paused, peer.reaped_at)
+
+    def check_floors(self, state: Any) -> None:
+        """3: one holder, live and inside; so is everybody who waits."""
+        assert {scope: [one["holder"], *one["hands"]] for scope, one in state["floors"].items()} == self.floors
+        for scope, line in self.floors.items():
+            assert len(set(line)) == len(line)
+            for name in line:
+                peer = self.peers[name]
+                assert peer.reaped_at is None, "a stick in a hand that is gone"
+                assert scope == ALL or scope in peer.channels, "a stick in a hand outside"
+        channels = self.room.channels()
+        for channel in ("#x", "#y", "#z"):
+            live = sorted(n for n in self.audience(channel) if self.peers[n].reaped_at is None)
+            assert [*channels.get(channel, {"members": []})["members"]] == live  # type: ignore[call-overload,index]
+
+    def check_replay(self, state: Any) -> None:
+        """7: a room that hears the events is the same room; and no event tells a token."""
+        behind = self.echo.state()["serial"]
+        for event in self.events:
+            if event.serial > behind:
+                assert event.serial == self.echo.state()["serial"] + 1, "serials skip"
+                assert "secret-" not in repr(event), "a token in an event"
+                self.echo.apply(event)
+        del self.events[:]
+        self.seen = 0
+        assert self.echo.state() == state
+
+
+TestAnyStory = Story.TestCase
+TestAnyStory.settings = settings(max_examples=40, stateful_step_count=40)
