@@ -318,7 +318,7 @@ class Throttled(Refusal, code="rate_limited", status=429, retryable=True):
     """Too fast; `retry_after` seconds from now it will be let through."""
 
     def __init__(self, retry_after: float) -> None:
-        super().__init__("rate limited", retry_after=round(retry_after, 2))
+        super().__init__("rate limited", retry_after=math.ceil(retry_after * 100 - 1e-6) / 100)
 
 
 class Unreachable(Refusal, code="hub_unreachable", status=503, retryable=True):
@@ -401,18 +401,22 @@ def seconds_of(text: str, key: str, high: float) -> float:
     return min(max(value, 0.0), high)
 
 
+BLANKS = frozenset("\u115f\u1160\u3164\uffa0\u2800")  # letters and a symbol by name, empty to the eye
+
+
 def printable(text: str, key: str) -> str:
     """Accept a name that cannot forge a line or a look: no control, format or odd space characters. Raises Invalid.
 
     Gives the NFC form, since file systems hand out directory names in either form.
     """
-    if text.isascii() and text.isprintable() and text == text.strip():
-        return text
-    if not text.isprintable():  # also false for every Unicode space but U+0020
+    if not text.isprintable() or not BLANKS.isdisjoint(text):  # isprintable: of all spaces, U+0020 only
         raise Invalid(key, "contains a control, invisible or unusual space character")
     if text != text.strip():
         raise Invalid(key, "begins or ends with a space")
-    return unicodedata.normalize("NFC", text)
+    composed = unicodedata.normalize("NFC", text)
+    if len(composed) > NAME_MAX:  # it can grow
+        raise Invalid(key, f"must have at most {NAME_MAX} characters")
+    return composed
 
 
 def peer_name_of(body: Body, key: str) -> str:
@@ -881,8 +885,8 @@ class TokenBucket:
         rate = self._rate
         self._level = min(rate.burst, self._level + (now - self._stamp) * rate.per_s)
         self._stamp = now
-        if self._level < 1.0:
-            raise Throttled(max(0.01, (1.0 - self._level) / rate.per_s))
+        if self._level < 1.0 - 1e-6:  # who waited for `retry_after` is not refused for a rounding error
+            raise Throttled((1.0 - self._level) / rate.per_s)
 
     def spend(self, now: float) -> None:
         """Take one unit. Raises Throttled, and then takes nothing."""
@@ -911,12 +915,13 @@ class Mailbox:
     messages wait apart, because they are delivered through a pause that holds all others.
     """
 
-    __slots__ = ("_fetched", "_urgent", "_waiting")  # lists: an empty deque costs 600 bytes, and most are empty
+    __slots__ = ("_acknowledged", "_fetched", "_urgent", "_waiting")  # lists: an empty deque costs 600 bytes, and most are empty
 
     def __init__(self) -> None:
         self._waiting: list[Message] = []
         self._urgent: list[Message] = []  # from the operator, waiting
-        self._fetched: list[Message] = []
+        self._fetched: list[Message] = []  # ordered by seq
+        self._acknowledged = 0  # the highest seq that was freed
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._urgent) + len(self._fetched)
@@ -976,15 +981,18 @@ class Mailbox:
         self._urgent = _in_order([m for m in back if m.origin == "operator"] + self._urgent)
 
     def acknowledged_by(self, seq: int) -> bool:
-        """Whether an acknowledgement of `seq` would free anything."""
-        return bool(self._fetched) and self._fetched[0].seq <= seq
+        """Whether an acknowledgement of `seq` would free anything.
+
+        One that is repeated frees nothing: what it does not know of may have come since, held by a pause until now.
+        """
+        is_news = seq > self._acknowledged or any(message.seq == seq for message in self._fetched)
+        return is_news and bool(self._fetched) and self._fetched[0].seq <= seq
 
     def acknowledge(self, seq: int) -> None:
         """Free what was fetched up to `seq`. What was never handed out is never freed."""
-        if self._fetched and self._fetched[-1].seq <= seq:
-            self._fetched = []
-        else:
-            self._fetched = [message for message in self._fetched if message.seq > seq]
+        freed = [message.seq for message in self._fetched if message.seq <= seq]
+        del self._fetched[: len(freed)]
+        self._acknowledged = max(self._acknowledged, *freed, 0)
 
 
 # ======================================================================================================================
@@ -1055,6 +1063,10 @@ def floor_outcome(floor: Floor | None, scope: str, name: str, verb: str) -> str:
 # ======================================================================================================================
 
 Answers = dict[str, Json]  # field key -> a string, or for checkbox a list of strings
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())  # what the asker wrote must not look like a line of the answer
 
 
 def _in_words(answer: Json) -> str:
@@ -1141,14 +1153,15 @@ class Form:
     def recap(self, answers: Answers | None) -> str:
         """Word the outcome for those who read the answer: the title, then one line per field."""
         if answers is None:
-            return f"{self.title}: cancelled by the operator"
-        return "\n".join([self.title, *(f"- {one.label}: {_in_words(answers.get(one.key))}" for one in self.fields)])
+            return f"{_line(self.title)}: cancelled by the operator"
+        lines = [f"- {_line(one.label)}: {_in_words(answers.get(one.key))}" for one in self.fields]
+        return "\n".join([_line(self.title), *lines])
 
     def summarise(self, answers: Answers | None) -> str:
         """Word the outcome in one line, for the ledger."""
         if answers is None:
             return "cancelled"
-        return " · ".join(f"{one.label}: {' '.join(_in_words(answers.get(one.key)).split())}" for one in self.fields)
+        return " · ".join(_line(f"{one.label}: {_in_words(answers.get(one.key))}") for one in self.fields)
 
 
 # ======================================================================================================================
@@ -1408,8 +1421,7 @@ class Room:
     def peer_of(self, token: str) -> Peer:
         """Find the caller by its token; any call is a sign of life and revives the reaped. Raises UnknownToken."""
         peer, now = self.roster.holder_of(token), self._clock.mono()
-        if peer.is_forgotten(now):
-            self._end(peer, "was away too long")
+        if peer.is_forgotten(now):  # the next sweep ends it
             raise UnknownToken
         self._touch(peer, now)
         return peer
@@ -1417,6 +1429,8 @@ class Room:
     def leave(self, token: str) -> str:
         """End the caller's identity, reaped or not; give its name. Raises UnknownToken."""
         peer = self.roster.holder_of(token)
+        if peer.is_forgotten(self._clock.mono()):
+            raise UnknownToken
         self._end(peer, "left")
         return peer.name
 
@@ -1425,7 +1439,7 @@ class Room:
         now = self._clock.mono()
         for peer in list(self.roster):
             if peer.is_idle(now, self.ttl_s):
-                self._quit_floors(peer, [ALL, *peer.channels])
+                self._quit_floors(peer, [ALL, *peer.channels], but=None)  # it learns of it, should it come back
                 self._commit(PeerReaped(*self._stamp(), peer.name))
             elif peer.is_forgotten(now):
                 self._end(peer, "was away too long")
@@ -1464,7 +1478,7 @@ class Room:
 
     def fetch(self, peer: Peer) -> list[Message]:
         """Hand out what is deliverable to `peer` now, in order; it stays in the mailbox until acknowledged."""
-        if self.mode == STOPPED:
+        if self.mode == STOPPED or not self._is_here(peer):
             return []
         held = self.is_held(peer)
         batch = peer.mailbox.deliverable(held)
@@ -1476,12 +1490,12 @@ class Room:
         """Make fetched messages deliverable again: those in `seqs`, or all that are not acknowledged."""
         wanted = None if seqs is None else set(seqs)
         back = tuple(m.seq for m in peer.mailbox.fetched if wanted is None or m.seq in wanted)
-        if back and self.roster.get(peer.name) is peer:
+        if back and self._is_here(peer):
             self._commit(Unfetched(*self._stamp(), peer.name, back))
 
     def acknowledge(self, peer: Peer, seq: int) -> None:
         """Free what `peer` fetched up to `seq`; what it never fetched stays."""
-        if peer.mailbox.acknowledged_by(seq):
+        if self._is_here(peer) and peer.mailbox.acknowledged_by(seq):
             self._commit(Acknowledged(*self._stamp(), peer.name, seq))
 
     def is_held(self, peer: Peer) -> bool:
@@ -1502,7 +1516,7 @@ class Room:
         """End a membership; none is no fault. Its stick passes on. Raises Throttled."""
         self._spend_speech(peer)
         if channel in peer.channels:
-            self._quit_floors(peer, [channel])
+            self._quit_floors(peer, [channel], but=peer.name)
             self._commit(ChannelLeft(*self._stamp(), peer.name, channel))
 
     def set_topic(self, peer: Peer, channel: str, topic: str | None) -> None:
@@ -1566,11 +1580,11 @@ class Room:
             self._commit(FloorReleased(*self._stamp(), scope, peer.name))
             self._announce(scope, f"{peer.name} put the talking stick of {scope} away", None, but)
 
-    def _quit_floors(self, peer: Peer, scopes: Iterable[str]) -> None:
-        """Pass on what `peer` holds and lower its hands: it is about to go."""
+    def _quit_floors(self, peer: Peer, scopes: Iterable[str], but: str | None) -> None:
+        """Pass on what `peer` holds and lower its hands: it is about to go. `but` is not told."""
         for scope in scopes:
             outcome = floor_outcome(self._floors.get(scope), scope, peer.name, "quit")
-            self._change_floor(outcome, peer, scope, None, but=peer.name)
+            self._change_floor(outcome, peer, scope, None, but)
 
     def _announce(self, scope: str, text: str, reason: str | None, but: str | None = None) -> None:
         """Tell every member of `scope`, the holder included, what became of its stick."""
@@ -1841,8 +1855,11 @@ class Room:
 
     def _end(self, peer: Peer, why: str) -> None:
         """End an identity: sticks pass on first, so that none outlives its holder."""
-        self._quit_floors(peer, [ALL, *peer.channels])
+        self._quit_floors(peer, [ALL, *peer.channels], but=peer.name)
         self._commit(PeerLeft(*self._stamp(), peer.name, why))
+
+    def _is_here(self, peer: Peer) -> bool:
+        return self.roster.get(peer.name) is peer  # not when it left, even if another bears its name now
 
     def _touch(self, peer: Peer, now: float) -> None:
         peer.last_seen = now
