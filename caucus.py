@@ -545,14 +545,8 @@ class Field:
 
     def to_json(self) -> dict[str, Json]:
         """Give all six keys, whatever the asker left out."""
-        return {
-            "key": self.key,
-            "label": self.label,
-            "type": self.type,
-            "options": [*self.options],
-            "required": self.required,
-            "allow_other": self.allow_other,
-        }
+        given: dict[str, Json] = {one.name: getattr(self, one.name) for one in fields(self)}
+        return given | {"options": [*self.options]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -915,9 +909,9 @@ class Mailbox:
     messages wait apart, because they are delivered through a pause that holds all others.
     """
 
-    __slots__ = ("_acknowledged", "_fetched", "_urgent", "_waiting")  # lists: an empty deque costs 600 bytes, and most are empty
+    __slots__ = ("_acknowledged", "_fetched", "_urgent", "_waiting")
 
-    def __init__(self) -> None:
+    def __init__(self) -> None:  # lists: an empty deque costs 600 bytes, and most are empty
         self._waiting: list[Message] = []
         self._urgent: list[Message] = []  # from the operator, waiting
         self._fetched: list[Message] = []  # ordered by seq
@@ -1038,13 +1032,8 @@ class Floor:
 
     def to_json(self) -> dict[str, Json]:
         """Give what GET /floor and consoles show."""
-        return {
-            "scope": self.scope,
-            "holder": self.holder,
-            "reason": self.reason,
-            "hands": [*self.hands],
-            "since": self.since,
-        }
+        told: dict[str, Json] = {"scope": self.scope, "holder": self.holder, "reason": self.reason}
+        return told | {"hands": [*self.hands], "since": self.since}
 
 
 def floor_outcome(floor: Floor | None, scope: str, name: str, verb: str) -> str:
@@ -3293,15 +3282,15 @@ def message_frame(message: Message) -> bytes:
     return b'{"type":"message","message":%b}' % message.wire
 
 
-def _peers_frame(room: Room) -> bytes:
+def _peers_frame(room: Room, _event: Event) -> bytes:
     return frame_of("peers", peers=room.peer_rows())
 
 
-def _channels_frame(room: Room) -> bytes:
+def _channels_frame(room: Room, _event: Event) -> bytes:
     return frame_of("channels", channels=room.channels())
 
 
-def _floor_frame(room: Room) -> bytes:
+def _floor_frame(room: Room, _event: Event) -> bytes:
     return frame_of("floor", floors=room.floors())
 
 
@@ -3322,96 +3311,27 @@ def frames_of(room: Room, event: Event) -> list[bytes]:
 # What consoles get of an event, in order; events that are not here change nothing that a frame shows at once.
 FRAMES: dict[type[Event], tuple[Callable[..., bytes], ...]] = {
     MessageRouted: (lambda room, event: message_frame(event.message),),
-    PeerJoined: (lambda room, event: _peers_frame(room),),
-    PeerLeft: (lambda room, event: _peers_frame(room), lambda room, event: _channels_frame(room)),
-    PeerReaped: (lambda room, event: _peers_frame(room), lambda room, event: _channels_frame(room)),
-    PeerRevived: (lambda room, event: _peers_frame(room), lambda room, event: _channels_frame(room)),
-    PeerPaused: (lambda room, event: _peers_frame(room),),
-    PeerResumed: (lambda room, event: _peers_frame(room),),
-    ChannelJoined: (lambda room, event: _channels_frame(room),),
-    ChannelLeft: (lambda room, event: _channels_frame(room),),
-    ChannelClosed: (lambda room, event: _channels_frame(room),),
-    TopicSet: (lambda room, event: _channels_frame(room),),
-    FloorGranted: (lambda room, event: _floor_frame(room),),
-    FloorPassed: (lambda room, event: _floor_frame(room),),
-    FloorReleased: (lambda room, event: _floor_frame(room),),
-    HandRaised: (lambda room, event: _floor_frame(room),),
-    HandLowered: (lambda room, event: _floor_frame(room),),
+    PeerJoined: (_peers_frame,),
+    PeerLeft: (_peers_frame, _channels_frame),
+    PeerReaped: (_peers_frame, _channels_frame),
+    PeerRevived: (_peers_frame, _channels_frame),
+    PeerPaused: (_peers_frame,),
+    PeerResumed: (_peers_frame,),
+    ChannelJoined: (_channels_frame,),
+    ChannelLeft: (_channels_frame,),
+    ChannelClosed: (_channels_frame,),
+    TopicSet: (_channels_frame,),
+    FloorGranted: (_floor_frame,),
+    FloorPassed: (_floor_frame,),
+    FloorReleased: (_floor_frame,),
+    HandRaised: (_floor_frame,),
+    HandLowered: (_floor_frame,),
     FormOpened: (lambda room, event: frame_of("form", form=room.form(event.form_id)),),
     FormSettled: (_settled_frame,),
-    ModeChanged: (lambda room, event: frame_of("mode", mode=event.mode), lambda room, event: _floor_frame(room)),
+    ModeChanged: (lambda room, event: frame_of("mode", mode=event.mode), _floor_frame),
     RateChanged: (lambda room, event: frame_of("rate", rate=room.rate()),),
 }
 NOTICE_SECOND = frozenset({ModeChanged, FormOpened, RateChanged})  # after the frame that it speaks of
-
-
-# --- what the operator can do: one function per command, in the order in which a frame with several is read ---
-
-
-def _set_mode(room: Room, frame: Body) -> None:
-    room.set_mode(text_of(frame, "action"))
-
-
-def _set_rate(room: Room, frame: Body) -> None:
-    body = object_of(frame, "set_rate")
-    if "peer" in body:
-        raise Invalid("peer", "the rate is the same for every agent")
-    room.set_rate(_number_of(body, "refill_rate", 1e-3), _number_of(body, "capacity", 1.0))
-
-
-def _say(room: Room, frame: Body) -> None:
-    room.operator_say(scope_of(frame, "to", ALL), text_of(frame, "say", 1, OPERATOR_CONTENT_MAX))
-
-
-def _kick(room: Room, frame: Body) -> None:
-    room.kick(text_of(frame, "kick", 0, NAME_MAX))
-
-
-def _pause_peer(room: Room, frame: Body) -> None:
-    room.pause_peer(text_of(frame, "pause_peer", 0, NAME_MAX))
-
-
-def _resume_peer(room: Room, frame: Body) -> None:
-    room.resume_peer(text_of(frame, "resume_peer", 0, NAME_MAX))
-
-
-def _close_channel(room: Room, frame: Body) -> None:
-    room.close_channel(text_of(frame, "close_channel", 0, NAME_MAX))
-
-
-def _clear_floor(room: Room, frame: Body) -> None:
-    body = object_of(frame, "floor")
-    if body.get("action") != "clear":
-        raise UnknownAction("the operator's only floor action is clear", actions=["clear"])
-    room.clear_floor(text_of(body, "scope", 0, NAME_MAX, ALL))
-
-
-def _answer(room: Room, frame: Body) -> None:
-    body = object_of(frame, "answer")
-    room.answer(text_of(body, "id", 0, NAME_MAX), body.get("answers"))
-
-
-def _cancel(room: Room, frame: Body) -> None:
-    room.cancel(text_of(frame, "cancel_form", 0, NAME_MAX))
-
-
-def _command(room: Room, frame: Body) -> None:
-    room.command(text_of(frame, "to", 0, NAME_MAX), text_of(frame, "command"))
-
-
-OPERATOR_COMMANDS: dict[str, Callable[[Room, Body], None]] = {
-    "action": _set_mode,
-    "set_rate": _set_rate,
-    "say": _say,
-    "kick": _kick,
-    "pause_peer": _pause_peer,
-    "resume_peer": _resume_peer,
-    "close_channel": _close_channel,
-    "floor": _clear_floor,
-    "answer": _answer,
-    "cancel_form": _cancel,
-    "command": _command,
-}
 
 
 def _number_of(body: Body, key: str, low: float) -> float:
@@ -3419,6 +3339,42 @@ def _number_of(body: Body, key: str, low: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= RATE_MAX:
         raise Invalid(key, f"a number of {low:g} to {RATE_MAX:g} is required")
     return float(value)
+
+
+def _set_rate(room: Room, body: Body) -> None:
+    if "peer" in body:
+        raise Invalid("peer", "the rate is the same for every agent")
+    room.set_rate(_number_of(body, "refill_rate", 1e-3), _number_of(body, "capacity", 1.0))
+
+
+def _clear_floor(room: Room, body: Body) -> None:
+    if body.get("action") != "clear":
+        raise UnknownAction("the operator's only floor action is clear", actions=["clear"])
+    room.clear_floor(_named(body, "scope", ALL))
+
+
+def _named(frame: Body, key: str, default: str | None = None) -> str:
+    return text_of(frame, key, 0, NAME_MAX, default)
+
+
+# What the operator can do, in the order in which a frame with several commands is read.
+OPERATOR_COMMANDS: dict[str, Callable[[Room, Body], object]] = {
+    "action": lambda room, frame: room.set_mode(text_of(frame, "action")),
+    "set_rate": lambda room, frame: _set_rate(room, object_of(frame, "set_rate")),
+    "say": lambda room, frame: room.operator_say(
+        scope_of(frame, "to", ALL), text_of(frame, "say", 1, OPERATOR_CONTENT_MAX)
+    ),
+    "kick": lambda room, frame: room.kick(_named(frame, "kick")),
+    "pause_peer": lambda room, frame: room.pause_peer(_named(frame, "pause_peer")),
+    "resume_peer": lambda room, frame: room.resume_peer(_named(frame, "resume_peer")),
+    "close_channel": lambda room, frame: room.close_channel(_named(frame, "close_channel")),
+    "floor": lambda room, frame: _clear_floor(room, object_of(frame, "floor")),
+    "answer": lambda room, frame: room.answer(
+        _named(object_of(frame, "answer"), "id"), object_of(frame, "answer").get("answers")
+    ),
+    "cancel_form": lambda room, frame: room.cancel(_named(frame, "cancel_form")),
+    "command": lambda room, frame: room.command(_named(frame, "to"), text_of(frame, "command")),
+}
 
 
 def _form_id(frame: Body, name: str | None) -> dict[str, Json]:
@@ -4036,11 +3992,11 @@ def add_hub_options(options: argparse.ArgumentParser) -> None:
     add("--operator-token", metavar="S", help="the console asks for this token ($CAUCUS_OPERATOR_TOKEN)")
     add("--observer-token", metavar="S", help="a token that may only watch ($CAUCUS_OBSERVER_TOKEN)")
     add("--agent-key", metavar="S", help="agents register only with this key ($CAUCUS_AGENT_KEY)")
-    add("--client-ttl", type=_positive, default=PEER_TTL_S, metavar="S", help="seconds of silence until a peer is reaped")
+    add("--client-ttl", type=_positive, default=PEER_TTL_S, metavar="S", help="seconds of silence until reaped")
     quiet, hours = env("CAUCUS_QUIET_AFTER_SECONDS") or str(QUIET_AFTER_S), env("CAUCUS_LOG_RETENTION_HOURS") or "24"
-    add("--quiet-after", type=_positive, metavar="S", default=quiet, help="... until the console calls it quiet")
+    add("--quiet-after", type=_positive, metavar="S", default=quiet, help="... until the console calls a peer quiet")
     add("--log-file", metavar="F", help="append every message to F as JSON lines ($CAUCUS_LOG_FILE)")
-    add("--log-retention-hours", type=_hours, metavar="H", default=hours, help="drop older lines; 0 keeps all (default 24)")
+    add("--log-retention-hours", type=_hours, metavar="H", default=hours, help="drop older lines; 0: never")
     add("--allowed-origin", action="append", metavar="URL", help="a further console origin ($CAUCUS_ALLOWED_ORIGINS)")
     add("--allowed-host", action="append", metavar="HOST", help="a further name of this hub ($CAUCUS_ALLOWED_HOSTS)")
     add("--public-url", metavar="URL", help="the origin under which others reach this hub ($CAUCUS_PUBLIC_URL)")
@@ -4055,7 +4011,7 @@ def add_watch_options(options: argparse.ArgumentParser) -> None:
     add("--token", metavar="T", help="the peer's token; others on this machine can read it in the process list")
     add("--token-file", metavar="F", help="a file that holds the token")
     add("--ticket", metavar="X", help="a ticket that becomes the token once")
-    add("--timeout", type=_positive, default=POLL_HOLD_S, metavar="S", help="seconds that one poll waits (default %(default)g)")
+    add("--timeout", type=_positive, default=POLL_HOLD_S, metavar="S", help="seconds that one poll waits (default 25)")
     add("--follow", action="store_true", help="do not exit on a message; one block per burst")
     add("--json", action="store_true", help="one JSON object per line")
     add("--give-up", type=_positive, metavar="S", help="exit with 3 when no hub answers for S seconds")

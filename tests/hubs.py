@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -49,21 +50,25 @@ class HubProcess:
     def __init__(self, *flags: str, env: dict[str, str] | None = None, command: tuple[str, ...] = ()) -> None:
         argv = command or (sys.executable, "-W", "error", str(ROOT / "caucus.py"), "hub")
         clean = {key: value for key, value in os.environ.items() if not key.startswith("CAUCUS_")}
+        self._log = tempfile.TemporaryFile()  # not a pipe: nobody reads it while the hub runs, and a pipe fills up
         self.process = subprocess.Popen(
             [*argv, "--port", "0", "--no-browser", *flags],
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._log,
             text=True,
             cwd=ROOT,
             env={**clean, **(env or {})},
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
+        self._clients: list[httpx.Client] = []
+        self._seats: list[str] = []  # tokens that were given out and not cleared
+        self._given = 0  # seats, ever
         found = re.search(r"http://[^\s]+:(\d+)", line)
-        assert found, f"the hub did not start: {line!r} {self.process.communicate()[1]}"
+        assert found, f"the hub did not start: {line!r} {self.stop()}"
         self.port = int(found[1])
         self.url = f"http://127.0.0.1:{self.port}"
-        self.http = httpx.Client(base_url=self.url, timeout=40.0, trust_env=False)
+        self.http = self._door = self._client("127.0.0.1")
 
     def request(self, method: str, path: str, **more: Any) -> Answer:
         """Send any request."""
@@ -79,11 +84,27 @@ class HubProcess:
         headers = {"Authorization": f"Bearer {bearer}"} if bearer is not None else {}
         return self.request("POST", path, json=body, headers=headers)
 
-    def register(self, name: str, **more: Any) -> str:
-        """Take a seat; give its token."""
-        answer = self.post("/register", project=name, **more)
+    def register(self, name: str, bearer: str | None = None, **more: Any) -> str:
+        """Take a seat, from an address that still may; give its token."""
+        headers = {"Authorization": f"Bearer {bearer}"} if bearer is not None else {}
+        if self._given % 16 == 0 and sys.platform == "linux":  # elsewhere there is one address, and the throttle holds
+            self._door = self._client(f"127.0.{1 + self._given // 4000}.{1 + self._given // 16 % 250}")
+        answer = Answer(self._door.post("/register", json={"project": name, **more}, headers=headers))
         assert answer.status == 200, answer.text
-        return str(answer.body["token"])
+        self._given += 1
+        self._seats.append(str(answer.body["token"]))
+        return self._seats[-1]
+
+    def _client(self, address: str) -> httpx.Client:
+        transport = httpx.HTTPTransport(local_address=address, verify=False)
+        self._clients.append(httpx.Client(base_url=self.url, timeout=40.0, trust_env=False, transport=transport))
+        return self._clients[-1]
+
+    def clear(self) -> None:
+        """Let everybody leave who was given a seat here, so that the next test finds an empty room."""
+        for token in self._seats:
+            self.post("/leave", token=token)
+        del self._seats[:]
 
     def say(self, token: str, to: str, content: str) -> Any:
         """Speak; give the answer's body."""
@@ -114,14 +135,20 @@ class HubProcess:
 
     def stop(self) -> tuple[int, str]:
         """End the hub as a user would; give its exit code and log."""
-        self.http.close()
+        for client in self._clients:
+            client.close()
         if self.process.poll() is None:
             self.process.terminate()
         try:
-            _, log = self.process.communicate(timeout=DEADLINE_S)
+            self.process.communicate(timeout=DEADLINE_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
+            self.process.communicate()
             raise
+        finally:
+            with self._log:
+                self._log.seek(0)
+                log = self._log.read().decode()
         return self.process.returncode, log
 
 

@@ -416,7 +416,9 @@ class Console:
 
     def __init__(self, hub: Hub, *, origin: str | None = None) -> None:
         page = Origin(origin or hub.url)  # what the browser sends for a page that this hub served
-        self._socket = connect(f"ws://127.0.0.1:{hub.port}/ui", origin=page, max_size=None, open_timeout=DEADLINE_S)
+        address = f"ws://127.0.0.1:{hub.port}/ui"
+        self._open = ExitStack()
+        self._socket = self._open.enter_context(connect(address, origin=page, max_size=None, open_timeout=DEADLINE_S))
         self.frames: list[Json] = []  # all that came, in order
         self.close_code: int | None = None
         self._news = threading.Condition()
@@ -481,7 +483,7 @@ class Console:
 
     def close(self) -> None:
         """Hang up."""
-        self._socket.close()
+        self._open.close()
         self._reader.join(DEADLINE_S)
 
 

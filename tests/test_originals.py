@@ -271,7 +271,8 @@ def test_two_old_watchers_of_one_token_share_without_loss_or_repeat(table: Table
     pair = [table.watch_peer("1.3.0", b), table.watch("1.3.0", hub.url, f"--token={b.token}")]
     a.say("b", "once")
     until(lambda: not all(watcher.is_running() for watcher in pair), "either watcher to end")
-    assert b.receive() == []
+    hub.until_listening("b")  # the other, which takes the slot whenever it has lost it
+    assert hub.call("GET", "/peek", bearer=b.token).body["pending"] == 0
     assert sorted(watcher.close() for watcher in pair) == ["", "[caucus] msg a -> b: once\n"]
 
 
@@ -636,7 +637,8 @@ def test_bridge_hears_each_message_once(table: Table, hub: Hub, version: str) ->
     assert (stopped["mode"], stopped["stop"]) == ("stopped", True)
     hub.done("/control", {"action": "reset"})
     after = b.tool("listen", timeout=5)
-    assert ([m["content"] for m in after["messages"]], after["stop"]) == (["held"], False)
+    assert [m["content"] for m in after["messages"]] == ["held"]
+    assert after["stop"] is False or ON_ORIGINAL  # section 16, 2
 
 
 @both
@@ -914,18 +916,18 @@ def test_connector_gets_the_operators_commands(table: Table, hub: Hub, version: 
             assert inbound["commands"] == [command]
 
 
-@both
-def test_an_idle_peer_is_reaped_and_comes_back_to_its_messages(table: Table, version: str) -> None:
+def test_an_idle_peer_is_reaped_and_comes_back_to_its_messages(table: Table) -> None:
     hub = table.start_hub("--client-ttl", "1")
     console = table.operate(hub)
-    c = table.connector(version, hub)
-    token = c.call("register", "bot", 1000)["token"]
-    console.wait("peers", lambda f: any(p["name"] == "bot" and p["state"] == "reaped" for p in f["peers"]), within=25.0)
-    assert "bot" not in c.call("peers")
-    console.send({"say": "are you there?", "to": "bot"})
-    inbound = c.call("receive", token, 5)
-    assert [m["content"] for m in inbound["messages"]] == ["are you there?"]
-    assert c.call("register", "bot", 1000, token)["token"] == token
+    bots = {version: table.connector(version, hub) for version in VERSIONS}
+    tokens = {version: bot.call("register", version, 1000)["token"] for version, bot in bots.items()}
+    console.wait("peers", lambda f: [p["state"] for p in f["peers"]] == ["reaped", "reaped"], within=25.0)
+    for version, bot in bots.items():
+        assert version not in bot.call("peers")
+        console.send({"say": "are you there?", "to": version})
+        inbound = bot.call("receive", tokens[version], 5)
+        assert [m["content"] for m in inbound["messages"]] == ["are you there?"]
+        assert bot.call("register", version, 1000, tokens[version])["token"] == tokens[version]
 
 
 @only_5

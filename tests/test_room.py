@@ -506,6 +506,20 @@ def test_an_acknowledgement_repeated_frees_nothing_that_the_operator_overtook_an
     assert contents(room.fetch(bob)) == ["held by the pause"]
 
 
+def test_the_acknowledgement_of_a_command_repeated_frees_nothing_that_came_later(room):
+    ann, bob = room.join("ann"), room.join("bob")
+    room.pause_peer("bob")
+    room.say(ann, "bob", "held by the pause")
+    command = room.command("bob", "interrupt").message
+    room.fetch(bob)
+    room.acknowledge(bob, command.seq)
+    room.resume_peer("bob")
+    room.fetch(bob)  # and the answer is lost on its way: bob polls again with the ack_seq that it has
+    room.acknowledge(bob, command.seq)
+    room.unfetch(bob)
+    assert contents(room.fetch(bob)) == ["held by the pause"]
+
+
 def test_an_acknowledgement_that_frees_nothing_is_no_event(room, pair):
     before = len(room.events)
     room.acknowledge(pair[1], 99)

@@ -1,0 +1,1133 @@
+"""Section 18: the operator's WebSocket, over a real hub: who gets in, what it shows, what it obeys, what it survives."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+from fakes import FakeClock, RecordingRoom
+from hubs import Console, HubProcess, eventually, running_hub
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+import caucus
+
+OPERATOR, OBSERVER = "op-secret-é", "watch-secret"
+GUARDED = ("--operator-token", OPERATOR, "--observer-token", OBSERVER)
+CHOICE = {"key": "pick", "label": "Which?", "type": "radio", "options": ["a", "b"], "required": True}
+MANY = {"key": "many", "label": "All that apply", "type": "checkbox", "options": ["x", "y"], "allow_other": True}
+WHY = {"key": "why", "label": "Why?", "type": "text"}
+
+MESSAGE_KEYS = {"id", "sender", "recipient", "content", "kind", "ts", "seq", "origin"}
+PEER_KEYS = {
+    *("name", "state", "listening", "paused", "status", "status_age", "last_seen_age", "uptime", "msg_count"),
+    *("quiet", "status_stale"),
+    *("char_count", "waiting", "unacknowledged"),  # ours
+}
+HEALTH_KEYS = {
+    *("uptime", "peer_count", "msg_per_min", "queue_depth", "mem_rss_mb"),
+    *("char_per_min", "msg_total", "console_count"),  # ours
+}
+SNAPSHOT_KEYS = {
+    *("type", "mode", "peers", "channels", "floors", "forms", "log", "health", "rate", "quiet_after", "agents"),
+    *("decisions", "version"),  # ours
+}
+COMMANDS: dict[str, dict[str, Any]] = {  # each that the contract lists, and one well-formed frame of it
+    "heartbeat": {"heartbeat": "api"},
+    "action": {"action": "pause"},
+    "set_rate": {"set_rate": {"refill_rate": 7.0, "capacity": 70.0}},
+    "say": {"say": "hello", "to": "all"},
+    "kick": {"kick": "api"},
+    "pause_peer": {"pause_peer": "api"},
+    "resume_peer": {"resume_peer": "api"},
+    "close_channel": {"close_channel": "#x"},
+    "floor": {"floor": {"action": "clear", "scope": "all"}},
+    "answer": {"answer": {"id": "f", "answers": {}}},
+    "cancel_form": {"cancel_form": "f"},
+    "command": {"command": "interrupt", "to": "api"},
+}
+
+
+@pytest.fixture
+def hub() -> Iterator[HubProcess]:
+    """Give a hub whose console asks for nothing."""
+    with running_hub() as process:
+        yield process
+
+
+@pytest.fixture
+def guarded() -> Iterator[HubProcess]:
+    """Give a hub whose console asks for a token."""
+    with running_hub(*GUARDED) as process:
+        yield process
+
+
+@contextlib.contextmanager
+def stranger(hub: HubProcess, **more: Any) -> Iterator[ClientConnection]:
+    """Open /ui and show nothing."""
+    with connect(f"ws://127.0.0.1:{hub.port}/ui", proxy=None, max_size=None, **more) as line:
+        yield line
+
+
+def frames_until_close(line: ClientConnection) -> tuple[list[Any], int]:
+    """Read until the hub closes; give the frames and the close code."""
+    frames: list[Any] = []
+    try:
+        while True:
+            frames.append(json.loads(line.recv(timeout=10)))
+    except ConnectionClosed as closed:
+        assert closed.rcvd is not None, "the connection broke without a close frame"
+        return frames, closed.rcvd.code
+
+
+def barrier(console: Console) -> list[Any]:
+    """Give all frames that came before the hub had read what this console sent, health aside."""
+    console.send(heartbeat="nobody-of-this-name")
+    frames = []
+    while True:
+        frame = console.next("heartbeat_result", *FRAME_TYPES)
+        if frame["type"] == "heartbeat_result" and frame["result"]["peer"] == "nobody-of-this-name":
+            return frames
+        frames.append(frame)
+
+
+FRAME_TYPES = ("message", "peers", "channels", "mode", "floor", "form", "form_resolved", "rate", "agents", "error")
+FRAME_TYPES += ("auth_ok", "auth_error", "auth_required", "snapshot")
+
+
+def state(hub: HubProcess, auth: str | None = None) -> Any:
+    """Give everything that a console sees of the room, readings of the clock aside."""
+    with hub.console(auth) as fresh:
+        seen = fresh.snapshot
+    ages = ("status_age", "last_seen_age", "uptime")
+    peers = [{key: value for key, value in peer.items() if key not in ages} for peer in seen["peers"]]
+    return {**{key: value for key, value in seen.items() if key != "health"}, "peers": peers}
+
+
+def ask(hub: HubProcess, token: str, *fields: dict[str, Any], to: str = "all") -> str:
+    """Ask the operator; give the form's id."""
+    answer = hub.post("/ask", token=token, to=to, title="Deploy?", fields=[*(fields or (CHOICE,))])
+    assert answer.status == 200, answer.text
+    return str(answer.body["form_id"])
+
+
+# --- openings ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_open_hub_welcomes_a_console_that_says_nothing(hub: HubProcess) -> None:
+    with stranger(hub) as line:
+        assert json.loads(line.recv(timeout=5)) == {"type": "auth_ok", "role": "operator", "auth": False}
+        assert json.loads(line.recv(timeout=5))["type"] == "snapshot"
+
+
+@pytest.mark.parametrize("opening", [{"auth": "left over from another hub"}, {"auth": ""}, {"auth_probe": True}])
+def test_an_open_hub_ignores_the_openings_of_a_guarded_one(hub: HubProcess, opening: dict[str, Any]) -> None:
+    with hub.console() as console:
+        console.send(**opening)
+        assert barrier(console) == []
+
+
+@pytest.mark.parametrize(("token", "role"), [(OPERATOR, "operator"), (OBSERVER, "observer")])
+def test_a_token_in_the_first_frame_opens_its_role(guarded: HubProcess, token: str, role: str) -> None:
+    with guarded.console(token) as console:
+        assert console.welcome == {"type": "auth_ok", "role": role, "auth": True}
+        assert console.snapshot["mode"] == "running"
+
+
+def test_a_guarded_hub_says_nothing_before_it_is_spoken_to(guarded: HubProcess) -> None:
+    with stranger(guarded) as line, guarded.console(OPERATOR) as console:
+        console.send(say="for authorised ears")
+        console.message(content="for authorised ears")
+        line.send(json.dumps({"auth_probe": True}))
+        assert json.loads(line.recv(timeout=5)) == {"type": "auth_required"}
+
+
+def test_a_probe_and_then_a_token_work_on_one_socket(guarded: HubProcess) -> None:
+    with stranger(guarded) as line:
+        for _ in range(2):  # a page that probes again has lost nothing
+            line.send(json.dumps({"auth_probe": True}))
+            assert json.loads(line.recv(timeout=5)) == {"type": "auth_required"}
+        line.send(json.dumps({"auth": OPERATOR}))
+        assert json.loads(line.recv(timeout=5))["type"] == "auth_ok"
+        assert json.loads(line.recv(timeout=5))["type"] == "snapshot"
+
+
+@pytest.mark.parametrize("token", ["wrong", "", OPERATOR + " ", OPERATOR[:-1], "pässwort\u2028", "0" * 8000])
+def test_a_wrong_token_is_told_so_and_closed(guarded: HubProcess, token: str) -> None:
+    with stranger(guarded) as line:
+        line.send(json.dumps({"auth": token}))
+        assert frames_until_close(line) == ([{"type": "auth_error"}], 1008)
+
+
+@pytest.mark.parametrize(
+    "opening",
+    [
+        *("hello", "", "[]", "7", "null", '"auth"', "{", "{}", '{"auth": 7}', '{"auth": null}', '{"auth": "\\ud800"}'),
+        *('{"say": "let me in"}', '{"auth_probe": false}', '{"auth_probe": 1}', '{"auth": NaN}', "[" * 50_000),
+        *(b"\x00\xff", b'{"auth": "x"}'),
+    ],
+)
+def test_a_first_frame_without_a_token_is_closed_with_nothing_sent(guarded: HubProcess, opening: str | bytes) -> None:
+    with stranger(guarded) as line:
+        line.send(opening)
+        assert frames_until_close(line) == ([], 1008)
+
+
+def test_what_follows_a_wrong_token_is_not_obeyed(guarded: HubProcess) -> None:
+    with guarded.console(OPERATOR) as console, stranger(guarded) as line:
+        line.send(json.dumps({"auth": "wrong"}))
+        line.send(json.dumps({"action": "stop"}))
+        with contextlib.suppress(ConnectionClosed):  # the hub may be done with it
+            line.send(json.dumps({"auth": OPERATOR}))
+        assert frames_until_close(line) == ([{"type": "auth_error"}], 1008)
+        assert barrier(console) == []
+
+
+def test_silent_sockets_never_lock_the_operator_out(guarded: HubProcess) -> None:
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(stranger(guarded)) for _ in range(caucus.UNPROVEN_MAX + 8)]
+        for line in silent[:8]:  # the oldest made room
+            assert frames_until_close(line) == ([], 1013)
+        with guarded.console(OPERATOR) as console:
+            assert console.welcome["role"] == "operator"
+        silent[-1].send(json.dumps({"auth": OBSERVER}))  # those that are left can still come in
+        assert json.loads(silent[-1].recv(timeout=5))["role"] == "observer"
+
+
+def test_a_console_that_was_let_in_makes_no_room_for_silent_ones(guarded: HubProcess) -> None:
+    with guarded.console(OPERATOR) as console, contextlib.ExitStack() as stack:
+        for _ in range(caucus.UNPROVEN_MAX + 2):
+            stack.enter_context(stranger(guarded))
+        assert barrier(console) == []
+
+
+def test_a_stranger_that_probes_and_never_reads_does_not_grow_the_hub(guarded: HubProcess) -> None:
+    with guarded.console(OPERATOR) as console:
+        before = console.snapshot["health"]["mem_rss_mb"]
+        probe = masked_frame(b'{"auth_probe": true}')
+        with raw_line(guarded) as line:
+            with contextlib.suppress(OSError):  # the hub may well have enough of it, or wait until it reads
+                line.settimeout(2.0)
+                for _ in range(100):
+                    line.sendall(probe * 2000)
+            after = console.next("health")["health"]["mem_rss_mb"]
+    assert after - before < 24
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *("https://evil.example", "null", "http://127.0.0.1", "http://127.0.0.1:1", "https://127.0.0.1:{port}"),
+        *("http://127.0.0.1.evil.example:{port}", "http://[::2]:{port}", "file://", "http://localhost:{port}/"),
+    ],
+)
+def test_a_page_of_a_foreign_origin_is_closed_with_nothing_sent(hub: HubProcess, origin: str) -> None:
+    with stranger(hub, origin=origin.format(port=hub.port)) as line:
+        assert frames_until_close(line) == ([], 1008)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
+def test_the_hubs_own_pages_are_let_in(hub: HubProcess, host: str) -> None:
+    with stranger(hub, origin=f"http://{host}:{hub.port}") as line:
+        assert json.loads(line.recv(timeout=5))["type"] == "auth_ok"
+
+
+def test_an_allowed_origin_is_let_in() -> None:
+    with (
+        running_hub("--allowed-origin", "https://ops.example") as hub,
+        stranger(hub, origin="https://ops.example") as line,
+    ):
+        assert json.loads(line.recv(timeout=5))["type"] == "auth_ok"
+
+
+def test_a_rebound_host_gets_no_socket(hub: HubProcess) -> None:
+    with socket.create_connection(("127.0.0.1", hub.port)) as line, pytest.raises(InvalidStatus) as refused:
+        connect(f"ws://evil.example:{hub.port}/ui", proxy=None, sock=line)
+    assert refused.value.response.status_code == 421
+
+
+def test_ui_without_an_upgrade_is_told_to_upgrade(hub: HubProcess) -> None:
+    assert hub.get("/ui").status == 426
+
+
+class FakeSocket:
+    """Keeps what it is sent, and with which code it was closed."""
+
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+        self.closed: int | None = None
+
+    async def push(self, frames: list[bytes]) -> None:
+        """Take text frames."""
+        self.frames += frames
+
+    def close(self, code: int | None = None, reason: str | None = None) -> None:
+        """Note the code."""
+        self.closed = code
+
+
+def run_now(work: Any) -> None:
+    """Run a coroutine that never waits."""
+    with contextlib.suppress(StopIteration):
+        work.send(None)
+
+
+def consoles_of(room: RecordingRoom, clock: FakeClock, token: str) -> tuple[caucus.Consoles, list[Any]]:
+    """Give consoles outside a hub, and the timers that they set: (seconds, what then)."""
+    timers: list[Any] = []
+    settings = caucus.Settings(operator_token=token)
+    polls = caucus.Polls(room, clock, lambda when, then: None)
+    gate = caucus.Gate(settings, room, polls, clock)
+    return caucus.Consoles(gate, run_now, lambda seconds, then: timers.append((seconds, then))), timers
+
+
+def test_a_console_that_shows_no_token_in_time_is_closed(room: RecordingRoom, clock: FakeClock) -> None:
+    consoles, timers = consoles_of(room, clock, OPERATOR)
+    late, quick = FakeSocket(), FakeSocket()
+    consoles.open(late, None)
+    consoles.on_frame(consoles.open(quick, None), json.dumps({"auth": OPERATOR}))
+    for seconds, then in timers[:2]:
+        assert seconds == caucus.AUTH_S
+        then()
+    assert late.closed == 1008
+    assert quick.closed is None
+
+
+def test_figures_are_sent_while_somebody_looks_and_no_timer_runs_else(room: RecordingRoom, clock: FakeClock) -> None:
+    consoles, timers = consoles_of(room, clock, "")
+    browser = FakeSocket()
+    console = consoles.open(browser, None)
+    second = consoles.open(FakeSocket(), None)
+    assert [seconds for seconds, _ in timers] == [caucus.HEALTH_S]  # one for both
+    timers.pop()[1]()
+    assert json.loads(browser.frames[-1])["type"] == "health"
+    assert len(timers) == 1
+    consoles.closed(console)
+    consoles.closed(second)
+    timers.pop()[1]()
+    assert timers == []
+
+
+# --- hub to console ---------------------------------------------------------------------------------------------------
+
+
+def test_the_snapshot_has_everything(hub: HubProcess) -> None:
+    api, web = hub.register("api"), hub.register("web")
+    hub.post("/channels/topic", token=api, channel="#x", topic="nothing yet")
+    hub.say(api, "#x", "to the channel")
+    hub.say(web, "api", "to one")
+    hub.post("/channels/topic", token=api, channel="#x", topic="plans")
+    hub.post("/floor", token=api, action="take", scope="all", reason="counting")
+    hub.post("/floor", token=web, action="raise", scope="all")
+    hub.post("/status", token=web, status="thinking")
+    form = ask(hub, api)
+    with hub.console() as console:
+        seen = console.snapshot
+    assert set(seen) == SNAPSHOT_KEYS
+    assert seen["mode"] == "running"
+    assert [peer["name"] for peer in seen["peers"]] == ["api", "web"]
+    assert all(set(peer) == PEER_KEYS for peer in seen["peers"])
+    assert (seen["peers"][1]["status"], seen["peers"][1]["msg_count"]) == ("thinking", 1)
+    assert seen["channels"] == {"#x": {"topic": "plans", "members": ["api"]}}
+    floor = seen["floors"]["all"]
+    assert set(floor) == {"scope", "holder", "reason", "hands", "since"}
+    assert (floor["holder"], floor["reason"], floor["hands"]) == ("api", "counting", ["web"])
+    assert [one["id"] for one in seen["forms"]] == [form]
+    assert set(seen["health"]) == HEALTH_KEYS
+    assert seen["rate"] == {"refill_rate": 2.0, "capacity": 10.0}
+    assert (seen["quiet_after"], seen["agents"], seen["decisions"]) == (180.0, [], [])
+    assert all(set(message) == MESSAGE_KEYS for message in seen["log"])
+    assert "to one" in [message["content"] for message in seen["log"]]
+    assert [message["seq"] for message in seen["log"] if message["seq"]] == [1, 2, 3]
+
+
+def test_the_snapshot_keeps_the_last_500_of_the_log(hub: HubProcess) -> None:
+    with hub.console() as console:
+        for n in range(caucus.LOG_MAX + 20):
+            console.send(say=f"line {n}")
+        console.message(content=f"line {caucus.LOG_MAX + 19}")
+    with hub.console() as console:
+        assert [message["content"] for message in console.snapshot["log"]] == [
+            f"line {n}" for n in range(20, caucus.LOG_MAX + 20)
+        ]
+
+
+def test_speech_of_peers_arrives_as_they_sent_it(hub: HubProcess) -> None:
+    api = hub.register("api")
+    with hub.console() as console:
+        said = hub.say(api, "all", "hello \u202e <b>there</b>\n\t\u0000 \U0001f40d")
+        message = console.message(sender="api")
+    assert set(message) == MESSAGE_KEYS
+    assert message["id"] == said["message_id"]
+    assert message["content"] == "hello \u202e <b>there</b>\n\t\u0000 \U0001f40d"
+    assert (message["recipient"], message["kind"], message["origin"], message["seq"]) == ("all", "message", "agent", 1)
+
+
+def test_direct_and_channel_messages_reach_the_console_too(hub: HubProcess) -> None:
+    api, web = hub.register("api"), hub.register("web")
+    hub.post("/channels/join", token=web, channel="#x")
+    with hub.console() as console:
+        hub.say(api, "web", "between us")
+        assert console.message(recipient="web")["content"] == "between us"
+        hub.say(api, "#x", "in the channel")
+        assert console.message(recipient="#x")["content"] == "in the channel"
+
+
+Doing = Callable[[HubProcess, Console, str, str], Any]  # hub, console, token of api, token of web
+
+PEER_EVENTS: dict[str, tuple[Doing, str, list[str]]] = {
+    "join": (lambda hub, console, api, web: hub.register("newcomer"), "newcomer joined", ["api", "newcomer", "web"]),
+    "leave": (lambda hub, console, api, web: hub.post("/leave", token=web), "web left", ["api"]),
+    "kick": (lambda hub, console, api, web: console.send(kick="web"), "web was kicked by the operator", ["api"]),
+    "pause": (lambda hub, console, api, web: console.send(pause_peer="web"), "web paused", ["api", "web"]),
+}
+
+
+@pytest.mark.parametrize("what", PEER_EVENTS)
+def test_the_roster_is_sent_anew_with_a_notice_when_it_changes(hub: HubProcess, what: str) -> None:
+    doing, words, names = PEER_EVENTS[what]
+    api, web = hub.register("api"), hub.register("web")
+    with hub.console() as console:
+        doing(hub, console, api, web)
+        seen = {}
+        while not {"peers", "message"} <= seen.keys():
+            frame = console.next("peers", "message")
+            seen[frame["type"]] = frame
+        assert set(seen["peers"]) == {"type", "peers"}
+        assert [peer["name"] for peer in seen["peers"]["peers"]] == names
+        assert all(set(peer) == PEER_KEYS for peer in seen["peers"]["peers"])
+        notice = seen["message"]["message"]
+        assert notice["content"].startswith(words)
+        assert (notice["sender"], notice["origin"], notice["kind"], notice["seq"]) == ("hub", "hub", "system", 0)
+
+
+def test_a_reaped_peer_is_shown_as_away_and_a_revived_one_as_live() -> None:
+    with running_hub("--client-ttl", "0.4") as hub, hub.console() as console:
+        token = hub.register("sleeper")
+        hub.post("/channels/join", token=token, channel="#x")
+        is_away = lambda frame: [peer["state"] for peer in frame["peers"]] == ["reaped"]  # noqa: E731
+        assert console.next("peers", where=is_away)["peers"][0]["name"] == "sleeper"
+        assert console.next("channels")["channels"] == {}
+        hub.get("/peek", token)
+        is_back = lambda frame: [peer["state"] for peer in frame["peers"]] == ["live"]  # noqa: E731
+        console.next("peers", where=is_back)
+        assert console.next("channels")["channels"] == {"#x": {"topic": None, "members": ["sleeper"]}}
+
+
+def test_a_peer_that_listens_is_shown_as_listening(hub: HubProcess) -> None:
+    hub.register("deaf")
+    ears = hub.register("ears")
+    with hub.console() as console, socket.create_connection(("127.0.0.1", hub.port)) as line:
+        line.sendall(
+            f"GET /receive?timeout=20 HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {ears}\r\n\r\n".encode()
+        )
+        listens = lambda frame: [peer["listening"] for peer in frame["peers"]] == [False, True]  # noqa: E731
+        console.next("health", where=listens)
+
+
+def test_channels_are_sent_on_join_topic_leave_and_close(hub: HubProcess) -> None:
+    api = hub.register("api")
+    with hub.console() as console:
+        hub.post("/channels/join", token=api, channel="#x")
+        frame = console.next("channels")
+        assert set(frame) == {"type", "channels"}
+        assert frame["channels"] == {"#x": {"topic": None, "members": ["api"]}}
+        hub.post("/channels/topic", token=api, channel="#x", topic="plans")
+        assert console.next("channels")["channels"]["#x"]["topic"] == "plans"
+        hub.post("/channels/leave", token=api, channel="#x")
+        assert console.next("channels")["channels"] == {}
+        hub.say(api, "#y", "opened by speaking")
+        assert console.next("channels")["channels"] == {"#y": {"topic": None, "members": ["api"]}}
+        console.send(close_channel="#y")
+        assert console.next("channels")["channels"] == {}
+
+
+def test_floors_are_sent_on_take_raise_pass_lower_and_drop(hub: HubProcess) -> None:
+    api, web = hub.register("api"), hub.register("web")
+    with hub.console() as console:
+        hub.post("/floor", token=api, action="take", reason="merging")
+        frame = console.next("floor")
+        assert set(frame) == {"type", "floors"}
+        assert (frame["floors"]["all"]["holder"], frame["floors"]["all"]["reason"]) == ("api", "merging")
+        notice = console.message(kind="system", origin="hub")
+        assert notice["seq"] > 0
+        assert "api" in notice["content"]
+        hub.post("/floor", token=web, action="raise")
+        assert console.next("floor")["floors"]["all"]["hands"] == ["web"]
+        hub.post("/floor", token=api, action="pass")
+        assert console.next("floor")["floors"]["all"]["holder"] == "web"
+        hub.post("/floor", token=api, action="raise")
+        assert console.next("floor")["floors"]["all"]["hands"] == ["api"]
+        hub.post("/floor", token=api, action="lower")
+        assert console.next("floor")["floors"]["all"]["hands"] == []
+        hub.post("/floor", token=web, action="drop")
+        assert console.next("floor")["floors"] == {}
+
+
+def test_a_form_is_shown_whole_and_its_answer_resolves_it_on_every_console(hub: HubProcess) -> None:
+    api = hub.register("api")
+    with hub.console() as console, hub.console() as other:
+        form_id = ask(hub, api, CHOICE, WHY)
+        frame = console.next("form")
+        assert set(frame) == {"type", "form"}
+        form = frame["form"]
+        assert set(form) == {"id", "title", "asker", "to", "fields", "status", "answers", "ts", "seq"}
+        assert (form["id"], form["title"], form["asker"], form["to"]) == (form_id, "Deploy?", "api", "all")
+        assert (form["status"], form["answers"], form["seq"]) == ("pending", None, 0)
+        assert form["fields"] == [
+            {**CHOICE, "allow_other": False},
+            {**WHY, "options": [], "required": False, "allow_other": False},
+        ]
+        other.send(answer={"id": form_id, "answers": {"pick": "b"}})
+        resolved = {"type": "form_resolved", "id": form_id, "status": "answered", "answers": {"pick": "b"}}
+        for one in (console, other):
+            seen = [one.next("form_resolved", "message", where=is_answer_or_resolved) for _ in range(2)]
+            assert resolved in seen
+            message = next(frame["message"] for frame in seen if frame["type"] == "message")
+            assert message["meta"] == {
+                **{"form_id": form_id, "title": "Deploy?", "status": "answered", "answers": {"pick": "b"}},
+                **{"asker": "api", "to": "all"},
+            }
+            assert (message["sender"], message["origin"]) == ("human", "operator")
+            assert message["seq"] > 0
+
+
+def is_answer_or_resolved(frame: Any) -> bool:
+    """Whether a frame tells that a form was settled."""
+    return frame["type"] == "form_resolved" or frame["message"]["kind"] == "answer"
+
+
+def test_a_cancelled_form_is_resolved_without_answers(hub: HubProcess) -> None:
+    api = hub.register("api")
+    form_id = ask(hub, api)
+    with hub.console() as console:
+        console.send(cancel_form=form_id, reason="the original's dashboard adds one")
+        assert console.next("form_resolved") == {"type": "form_resolved", "id": form_id, "status": "cancelled"}
+    [message] = hub.receive(api)["messages"]
+    assert (message["kind"], message["meta"]["status"], message["meta"]["answers"]) == ("answer", "cancelled", None)
+
+
+def test_health_comes_by_itself_with_the_roster(hub: HubProcess) -> None:
+    hub.register("api")
+    with hub.console() as console:
+        frame = console.next("health")
+    assert set(frame) == {"type", "health", "peers"}
+    assert set(frame["health"]) == HEALTH_KEYS
+    assert (frame["health"]["peer_count"], frame["health"]["console_count"]) == (1, 1)
+    assert [peer["name"] for peer in frame["peers"]] == ["api"]
+
+
+# --- commands and their effects ---------------------------------------------------------------------------------------
+
+
+def test_the_brakes_change_the_mode_for_everybody(hub: HubProcess) -> None:
+    api, web = hub.register("api"), hub.register("web")
+    with hub.console() as console, hub.console() as other:
+        for action, mode in [("pause", "paused"), ("resume", "running"), ("stop", "stopped"), ("reset", "running")]:
+            console.send(action=action)
+            assert other.next("mode") == {"type": "mode", "mode": mode}
+            assert hub.receive(api)["mode"] == mode
+            sent = hub.post("/send", token=web, to="api", content=mode)
+            assert sent.status == (409 if mode == "stopped" else 200)
+            held = hub.receive(api)["messages"]
+            said = {"paused": [], "running": ["paused", "running"], "stopped": ["stop"]}[mode]
+            if action == "reset":
+                said = ["running"]  # and no stop that was left over
+            assert [message["content"] for message in held] == said
+            hub.receive(api, ack_seq=max([0, *(message["seq"] for message in held)]))
+
+
+def test_stop_ends_parked_polls_at_once_and_puts_sticks_away(hub: HubProcess) -> None:
+    api = hub.register("api")
+    hub.post("/floor", token=api, action="take")
+    with hub.console() as console:
+        console.send(action="stop")
+        assert console.next("floor")["floors"] == {}
+    [stop] = hub.receive(api, timeout=20.0)["messages"]
+    assert (stop["kind"], stop["content"], stop["origin"], stop["seq"]) == ("control", "stop", "hub", 0)
+
+
+def test_the_operator_speaks_to_all_to_one_and_to_a_channel(hub: HubProcess) -> None:
+    api, web = hub.register("api"), hub.register("web")
+    hub.post("/channels/join", token=web, channel="#x")
+    with hub.console() as console:
+        console.send(say="to everybody")  # `to` defaults to all
+        console.send(say="to api", to="api")
+        console.send(say="to the channel", to="#x")
+        shown = [console.message(sender="human") for _ in range(3)]
+    assert [(message["recipient"], message["origin"], message["kind"]) for message in shown] == [
+        ("all", "operator", "message"),
+        ("api", "operator", "message"),
+        ("#x", "operator", "message"),
+    ]
+    assert all(set(message) == MESSAGE_KEYS for message in shown)
+    assert [message["content"] for message in hub.receive(api)["messages"]] == ["to everybody", "to api"]
+    assert [message["content"] for message in hub.receive(web)["messages"]] == ["to everybody", "to the channel"]
+
+
+def test_the_operator_is_heard_through_pause_stick_and_stop(hub: HubProcess) -> None:
+    api, web = hub.register("api"), hub.register("web")
+    hub.post("/floor", token=web, action="take")
+    hub.receive(api)
+    with hub.console() as console:
+        console.send(pause_peer="api")
+        console.send(say="through the stick and both pauses")
+        console.send(action="pause")
+        console.message(content="through the stick and both pauses")
+        console.next("mode")
+        assert [m["content"] for m in hub.receive(api)["messages"]] == ["through the stick and both pauses"]
+        console.send(action="stop")
+        console.send(say="to a stopped room")
+        console.message(content="to a stopped room")
+
+
+def test_operator_speech_may_be_longer_than_a_peers(hub: HubProcess) -> None:
+    api = hub.register("api")
+    with hub.console() as console:
+        console.send(say="x" * caucus.OPERATOR_CONTENT_MAX)
+        console.message(sender="human")
+        console.send(say="x" * (caucus.OPERATOR_CONTENT_MAX + 1))
+        assert console.next("error")["field"] == "say"
+    [message] = hub.receive(api)["messages"]
+    assert len(message["content"]) == caucus.OPERATOR_CONTENT_MAX
+
+
+def test_kick_ends_the_seat_and_frees_the_name(hub: HubProcess) -> None:
+    api = hub.register("api")
+    with hub.console() as console:
+        console.send(kick="api")
+        console.next("peers")
+    assert hub.get("/receive", api, timeout=0).status == 401
+    assert hub.register("api") != api
+
+
+def test_kick_works_on_a_reaped_peer() -> None:
+    with running_hub("--client-ttl", "0.2") as hub, hub.console() as console:
+        token = hub.register("sleeper")
+        console.next("peers", where=lambda frame: [peer["state"] for peer in frame["peers"]] == ["reaped"])
+        console.send(kick="sleeper")
+        console.next("peers", where=lambda frame: frame["peers"] == [])
+        assert hub.get("/peek", token).status == 401
+
+
+def test_pause_peer_holds_one_mailbox_and_resume_peer_releases_it(hub: HubProcess) -> None:
+    api, web, third = hub.register("api"), hub.register("web"), hub.register("third")
+    with hub.console() as console:
+        console.send(pause_peer="api")
+        console.next("peers", where=lambda frame: frame["peers"][0]["paused"])
+        hub.say(web, "all", "held for one")
+        answer = hub.receive(api)
+        assert (answer["messages"], answer["mode"]) == ([], "running")
+        assert len(hub.receive(third)["messages"]) == 1
+        console.send(resume_peer="api")
+        console.next("peers", where=lambda frame: not frame["peers"][0]["paused"])
+        assert [message["content"] for message in hub.receive(api)["messages"]] == ["held for one"]
+
+
+def test_heartbeat_answers_this_console_only_and_touches_nobody(hub: HubProcess) -> None:
+    hub.register("api")
+    with hub.console() as console, hub.console() as other:
+        console.send(heartbeat="api")
+        frame = console.next("heartbeat_result")
+        assert set(frame) == {"type", "result"}
+        ping = hub.get("/ping", peer="api").body
+        assert set(frame["result"]) == set(ping)
+        assert (frame["result"]["peer"], frame["result"]["state"]) == ("api", "live")
+        console.send(heartbeat="nobody")
+        assert console.next("heartbeat_result")["result"] == {"peer": "nobody", "state": "absent", "present": False}
+        assert barrier(other) == []
+
+
+def test_close_channel_sends_members_and_stick_away(hub: HubProcess) -> None:
+    api, web = hub.register("api"), hub.register("web")
+    hub.say(api, "#x", "one")
+    hub.post("/channels/join", token=web, channel="#x")
+    hub.post("/floor", token=api, action="take", scope="#x")
+    with hub.console() as console:
+        console.send(close_channel="#x")
+        assert console.next("floor")["floors"] == {}
+        assert console.next("channels")["channels"] == {}
+    assert hub.get("/channels").body == {"channels": {}}
+    assert hub.get("/floor").body == {"floors": {}}
+    assert hub.say(web, "#x", "opened anew")["delivered_to"] == []
+
+
+def test_clearing_a_stick_lets_the_others_speak(hub: HubProcess) -> None:
+    api, web = hub.register("api"), hub.register("web")
+    hub.post("/floor", token=api, action="take")
+    hub.post("/floor", token=web, action="raise")
+    assert hub.post("/send", token=web, to="all", content="x").status == 423
+    with hub.console() as console:
+        console.send(floor={"action": "clear"})  # scope defaults to all
+        assert console.next("floor")["floors"] == {}
+    assert hub.post("/send", token=web, to="all", content="x").status == 200
+    assert hub.receive(web)["messages"][-1]["kind"] == "system"  # the room is told
+
+
+def test_an_answer_reaches_the_audience_once(hub: HubProcess) -> None:
+    api, web = hub.register("api"), hub.register("web")
+    form_id = ask(hub, api, CHOICE, MANY, WHY)
+    with hub.console() as console:
+        console.send(answer={"id": form_id, "answers": {"pick": "a", "many": ["x", "mine"], "why": " "}})
+        console.next("form_resolved")
+        console.send(answer={"id": form_id, "answers": {"pick": "b"}})
+        again = console.next("error")
+        assert (again["reason"], again["command"], again["id"]) == ("unknown_form", "answer", form_id)
+    for token in (api, web):
+        [message] = hub.receive(token)["messages"]
+        assert (message["kind"], message["origin"], message["recipient"]) == ("answer", "operator", "all")
+        assert message["meta"]["answers"] == {"pick": "a", "many": ["x", "mine"]}
+    assert hub.get("/forms").body == {"forms": []}
+    assert [one["status"] for one in hub.get("/decisions", api).body["decisions"]] == ["answered"]
+
+
+def test_set_rate_retunes_every_sender_at_once(hub: HubProcess) -> None:
+    api = hub.register("api")
+    with hub.console() as console:
+        console.send(set_rate={"refill_rate": 0.5, "capacity": 2})
+        assert console.next("rate") == {"type": "rate", "rate": {"refill_rate": 0.5, "capacity": 2.0}}
+        sent = [hub.post("/send", token=api, to="all", content="x").status for _ in range(3)]
+        assert sent == [200, 200, 429]
+        console.send(set_rate={"refill_rate": 1000, "capacity": 1000})
+        console.next("rate")
+        assert hub.post("/send", token=api, to="all", content="x").status == 200
+
+
+@pytest.mark.parametrize("verb", ["interrupt", "reset"])
+def test_a_command_pierces_pauses_as_the_operators_word(hub: HubProcess, verb: str) -> None:
+    api, web = hub.register("api"), hub.register("web")
+    with hub.console() as console:
+        console.send(action="pause")
+        console.send(pause_peer="api")
+        console.send(command=verb, to="api")
+        console.message(kind="control", content=verb)
+    [message] = hub.receive(api)["messages"]
+    assert (message["kind"], message["content"], message["sender"]) == ("control", verb, "human")
+    assert (message["origin"], message["recipient"]) == ("operator", "api")
+    assert hub.receive(web)["messages"] == []
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+REFUSALS: list[tuple[dict[str, Any], str, str | None]] = [  # frame, reason, field; its first key is the command
+    ({"heartbeat": 7}, "invalid", "heartbeat"),
+    ({"heartbeat": ""}, "invalid", "heartbeat"),
+    ({"action": "explode"}, "unknown_action", None),
+    ({"action": 7}, "invalid", "action"),
+    ({"action": None}, "invalid", "action"),
+    ({"set_rate": 7}, "invalid", "set_rate"),
+    ({"set_rate": {}}, "invalid", "refill_rate"),
+    ({"set_rate": {"refill_rate": 0, "capacity": 5}}, "invalid", "refill_rate"),
+    ({"set_rate": {"refill_rate": True, "capacity": 5}}, "invalid", "refill_rate"),
+    ({"set_rate": {"refill_rate": "2", "capacity": 5}}, "invalid", "refill_rate"),
+    ({"set_rate": {"refill_rate": 10**400, "capacity": 5}}, "invalid", "refill_rate"),
+    ({"set_rate": {"refill_rate": 2, "capacity": 0.5}}, "invalid", "capacity"),
+    ({"set_rate": {"refill_rate": 2, "capacity": 5, "peer": "api"}}, "invalid", "peer"),
+    ({"say": ""}, "invalid", "say"),
+    ({"say": 7}, "invalid", "say"),
+    ({"say": None, "to": "all"}, "invalid", "say"),
+    ({"say": ["x"]}, "invalid", "say"),
+    ({"say": "x", "to": 7}, "invalid", "to"),
+    ({"say": "x", "to": "a\nb"}, "invalid", "to"),
+    ({"say": "x", "to": "x" * 65}, "invalid", "to"),
+    ({"say": "x \ud800"}, "invalid", "say"),
+    ({"say": "x", "to": "\ud800"}, "invalid", "to"),
+    ({"kick": "nobody"}, "unknown_peer", None),
+    ({"kick": 7}, "invalid", "kick"),
+    ({"kick": "\ud800"}, "invalid", "kick"),
+    ({"pause_peer": "nobody"}, "unknown_peer", None),
+    ({"pause_peer": {}}, "invalid", "pause_peer"),
+    ({"resume_peer": "nobody"}, "unknown_peer", None),
+    ({"resume_peer": []}, "invalid", "resume_peer"),
+    ({"close_channel": "#nowhere"}, "unknown_channel", None),
+    ({"close_channel": "api"}, "unknown_channel", None),
+    ({"close_channel": 7}, "invalid", "close_channel"),
+    ({"floor": "clear"}, "invalid", "floor"),
+    ({"floor": {}}, "unknown_action", None),
+    ({"floor": {"action": "take"}}, "unknown_action", None),
+    ({"floor": {"action": "clear", "scope": "#nowhere"}}, "no_floor", None),
+    ({"floor": {"action": "clear", "scope": 7}}, "invalid", "scope"),
+    ({"answer": "yes"}, "invalid", "answer"),
+    ({"answer": {}}, "invalid", "id"),
+    ({"answer": {"id": "nothing", "answers": {}}}, "unknown_form", None),
+    ({"answer": {"id": 7, "answers": {}}}, "invalid", "id"),
+    ({"cancel_form": "nothing"}, "unknown_form", None),
+    ({"cancel_form": {}}, "invalid", "cancel_form"),
+    ({"command": "interrupt", "to": "nobody"}, "unknown_peer", None),
+    ({"command": "interrupt"}, "invalid", "to"),
+    ({"command": "explode", "to": "api"}, "unknown_action", None),
+    ({"command": 7, "to": "api"}, "invalid", "command"),
+]
+
+ANSWERS: list[tuple[Any, str]] = [  # what the form refuses, and which field it names
+    ({}, "pick"),
+    (None, "answers"),
+    ([], "answers"),
+    ("a", "answers"),
+    ({"pick": ""}, "pick"),
+    ({"pick": " \n"}, "pick"),
+    ({"pick": None}, "pick"),
+    ({"pick": "c"}, "pick"),
+    ({"pick": ["a"]}, "pick"),
+    ({"pick": ["a", "b"]}, "pick"),
+    ({"pick": 7}, "pick"),
+    ({"pick": {"a": 1}}, "pick"),
+    ({"pick": "a", "many": ["x", "x"]}, "many"),
+    ({"pick": "a", "many": [["x"]]}, "many"),
+    ({"pick": "a", "many": ["x", "\ud800"]}, "many"),
+    ({"pick": "a", "why": "\udfff"}, "why"),
+    ({"pick": "a", "why": "x" * (caucus.ANSWER_MAX + 1)}, "why"),
+    ({"pick": "a", "why": 7}, "why"),
+    ({"pick": "a", "other": "x"}, "other"),
+]
+
+
+@pytest.fixture(scope="module")
+def busy() -> Iterator[tuple[HubProcess, str]]:
+    """Give a hub that tests of refusals share, for they change nothing; and the id of its form."""
+    with running_hub(*GUARDED) as hub:
+        api = hub.register("api")
+        hub.say(api, "#x", "hello")
+        hub.post("/floor", token=api, action="take")
+        yield hub, ask(hub, api, CHOICE, MANY, WHY)
+
+
+@pytest.mark.parametrize(("frame", "reason", "field"), REFUSALS, ids=lambda value: json.dumps(value)[:60])
+def test_a_refused_command_says_why_and_changes_nothing(
+    busy: tuple[HubProcess, str], frame: dict[str, Any], reason: str, field: str | None
+) -> None:
+    hub, _ = busy
+    before = state(hub, OPERATOR)
+    with hub.console(OPERATOR) as console:
+        console.send(**frame)
+        [error] = barrier(console)
+    assert (error["type"], error["reason"], error["command"]) == ("error", reason, next(iter(frame)))
+    assert error.get("field") == field
+    assert isinstance(error["detail"], str)
+    assert error["detail"]
+    assert state(hub, OPERATOR) == before
+
+
+@pytest.mark.parametrize(("answers", "field"), ANSWERS, ids=lambda value: json.dumps(value)[:60])
+def test_a_refused_answer_names_form_and_field_and_leaves_it_pending(
+    busy: tuple[HubProcess, str], answers: Any, field: str
+) -> None:
+    hub, form_id = busy
+    before = state(hub, OPERATOR)
+    with hub.console(OPERATOR) as console:
+        console.send(answer={"id": form_id, "answers": answers})
+        [error] = barrier(console)
+    assert (error["reason"], error["command"]) == ("invalid_form", "answer")
+    assert (error["id"], error["field"]) == (form_id, field)
+    assert error["detail"]
+    assert state(hub, OPERATOR) == before
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_observer_is_refused_every_command(busy: tuple[HubProcess, str], command: str) -> None:
+    hub, form_id = busy
+    frame = json.loads(json.dumps(COMMANDS[command]).replace('"f"', json.dumps(form_id)))
+    before = state(hub, OPERATOR)
+    with hub.console(OBSERVER) as console, hub.console(OPERATOR) as operator:
+        console.send(**frame)
+        error = console.next("error", "heartbeat_result")
+        assert (error["type"], error["reason"], error["command"]) == ("error", "forbidden", command)
+        assert barrier(operator) == []
+    assert state(hub, OPERATOR) == before
+
+
+def test_an_observer_sees_what_an_operator_sees(guarded: HubProcess) -> None:
+    with guarded.console(OBSERVER) as observer, guarded.console(OPERATOR) as operator:
+        assert set(observer.snapshot) == set(operator.snapshot)
+        operator.send(say="hello")
+        observer.message(content="hello")
+        operator.send(action="pause")
+        observer.next("mode")
+
+
+# What is no command at all. Each is answered by an error frame, changes nothing, and the connection stays.
+NO_COMMANDS: list[str | bytes] = [
+    *("", " ", "hello", "{", "[]", "null", "7", '"say"', "{}", '{"unknown": 1}', '{"say": NaN}', '{"say": -Infinity}'),
+    *('{"set_rate": {"refill_rate": Infinity, "capacity": 9}}', '{"SAY": "x"}', '{"": 1}', '{"say": "x"} trailing'),
+    *('{"\\ud800": 1}', "\ufeff{}", '{"say": ' + "[" * 60_000 + "]" * 60_000 + "}", '{"say": ' + "9" * 50_000 + "}"),
+    *('{"say": "' + "x" * 200_000 + '"}', '{"peers": []}', '{"type": "mode", "mode": "stopped"}', "\x00\x01"),
+    *(b"", b"\x00\xff\xfe", b'{"say": "in a binary frame"}', b"\x80" * 4096),
+]
+
+
+@pytest.mark.parametrize("frame", NO_COMMANDS, ids=lambda value: repr(value[:40]))
+def test_a_strange_frame_costs_neither_the_connection_nor_the_room(
+    busy: tuple[HubProcess, str], frame: str | bytes
+) -> None:
+    hub, _ = busy
+    before = state(hub, OPERATOR)
+    with hub.console(OPERATOR) as console:
+        console.socket.send(frame)
+        [error] = barrier(console)
+        assert error["type"] == "error"
+        assert set(error) >= {"type", "reason", "command", "detail"}
+        assert error["detail"]
+    assert state(hub, OPERATOR) == before
+
+
+def test_a_frame_over_the_cap_closes_its_console_only(hub: HubProcess) -> None:
+    with hub.console() as other, hub.console() as console:
+        console.send(say="x" * (caucus.FRAME_MAX_BYTES + 1))
+        assert frames_until_close(console.socket)[1] == 1009
+        assert barrier(other) == []
+
+
+def test_a_text_frame_that_is_not_utf8_closes_its_console_only(hub: HubProcess) -> None:
+    with hub.console() as other:
+        with raw_line(hub) as line:
+            line.sendall(masked_frame(b'{"say": "\xff\xfe"}'))
+            line.settimeout(10)
+            while line.recv(65536):
+                pass
+        assert barrier(other) == []
+
+
+@pytest.mark.parametrize("first", range(len(COMMANDS) - 1))
+def test_of_several_keys_the_first_in_the_contracts_order_runs(busy: tuple[HubProcess, str], first: int) -> None:
+    hub, _ = busy
+    names = list(COMMANDS)[first:]
+    bad = dict.fromkeys(reversed(names), 7)  # the order inside the frame says nothing
+    with hub.console(OPERATOR) as console:
+        console.send(**bad, to="api")
+        [error] = barrier(console)
+    assert (error["reason"], error["command"]) == ("invalid", names[0])
+
+
+def test_of_several_commands_only_the_first_takes_effect(hub: HubProcess) -> None:
+    api = hub.register("api")
+    with hub.console() as console:
+        console.send(kick="api", say="goodbye", to="api")
+        console.message(content="goodbye")
+        barrier(console)
+    assert [message["content"] for message in hub.receive(api)["messages"]] == ["goodbye"]
+
+
+# --- what must not harm others ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [
+        '{"say": "\\ud800", "to": "api"}',
+        '{"say": "x \\udc00 y"}',
+        '{"say": "x", "to": "\\ud83d"}',
+        '{"answer": {"id": "FORM", "answers": {"why": "\\udead"}}}',
+        '{"answer": {"id": "FORM", "answers": {"\\udead": "x"}}}',
+        '{"answer": {"id": "\\udead", "answers": {}}}',
+        '{"cancel_form": "\\udead"}',
+        '{"command": "\\ud800", "to": "api"}',
+        '{"heartbeat": "\\ud800"}',
+    ],
+)
+def test_a_lone_surrogate_is_refused_and_poisons_nobody(hub: HubProcess, poison: str) -> None:
+    api = hub.register("api")
+    form_id = ask(hub, api, WHY)
+    with hub.console() as console:
+        console.socket.send(poison.replace("FORM", form_id))
+        [error] = barrier(console)
+        assert (error["type"], error["reason"][:7]) in [("error", "invalid"), ("error", "unknown")]
+        console.send(say="after")
+        console.message(content="after")
+    assert [message["content"] for message in hub.receive(api)["messages"]] == ["after"]
+    for form in ("json", "markdown", "text"):
+        assert hub.get("/export", format=form).status == 200
+    with hub.console() as fresh:
+        assert fresh.snapshot["log"][-1]["content"] == "after"
+        assert [form["id"] for form in fresh.snapshot["forms"]] == [form_id]
+
+
+def test_whole_surrogate_pairs_are_text(hub: HubProcess) -> None:
+    api = hub.register("api")
+    with hub.console() as console:
+        console.socket.send('{"say": "\\ud83d\\udc0d"}')
+        console.message(content="\U0001f40d")
+    assert hub.receive(api)["messages"][0]["content"] == "\U0001f40d"
+
+
+def test_a_burst_of_commands_is_not_falling_behind(hub: HubProcess) -> None:
+    api = hub.register("api")
+    with hub.console() as console, hub.console() as other:
+        for n in range(1000):
+            console.send(say=f"line {n}")
+        for one in (console, other):
+            said = [one.message(sender="human")["content"] for _ in range(1000)]
+            assert said == [f"line {n}" for n in range(1000)]
+        assert barrier(console) == []
+    assert len(hub.receive(api)["messages"]) == 1000
+
+
+@contextlib.contextmanager
+def raw_line(hub: HubProcess) -> Iterator[socket.socket]:
+    """Open /ui on a socket that reads only what a test reads, with small buffers of its own."""
+    with socket.socket() as line:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        line.connect(("127.0.0.1", hub.port))
+        line.sendall(
+            b"GET /ui HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += line.recv(1)
+        assert b" 101 " in head
+        yield line
+
+
+def masked_frame(text: bytes) -> bytes:
+    """Encode a short text frame as a browser does; the mask is zero."""
+    assert len(text) < 126
+    return bytes([0x81, 0x80 | len(text)]) + bytes(4) + text
+
+
+def big_form(token: str) -> dict[str, Any]:
+    """Give a question of nearly 64 kB, which a console gets in twice as many bytes."""
+    options = [f"{n:02}" + "字" * 98 for n in range(32)]
+    fields = [{"key": str(n), "label": "?", "type": "radio", "options": options} for n in range(6)]
+    return {"token": token, "to": "all", "title": "Big", "fields": fields}
+
+
+def feed(hub: HubProcess, console: Console, token: str) -> Iterator[tuple[int, Any]]:
+    """Send big frames to all consoles, one after the other; give the bytes so far, and the last form.
+
+    Forms are what this takes: cancelled, they stay nowhere in the hub, unlike messages.
+    """
+    total = 0
+    body = big_form(token)
+    while True:
+        answer = hub.request("POST", "/ask", content=json.dumps(body, ensure_ascii=False).encode(), headers=JSON_TYPE)
+        assert answer.status == 200, answer.text
+        form = console.next("form")
+        total += len(json.dumps(form))
+        console.send(cancel_form=form["form"]["id"])
+        console.next("form_resolved")
+        yield total, form
+
+
+JSON_TYPE = {"Content-Type": "application/json"}
+KERNEL_BYTES = 8 << 20  # what a socket's own buffers may swallow
+
+
+def test_a_console_that_never_reads_is_closed_and_neither_grows_the_hub_nor_delays_others(hub: HubProcess) -> None:
+    api = hub.register("api")
+    with hub.console() as console:
+        console.send(set_rate={"refill_rate": 1e6, "capacity": 1e6})
+        console.next("rate")
+        feeding = feed(hub, console, api)
+        next(feeding)
+        before = console.next("health")["health"]["mem_rss_mb"]
+        with raw_line(hub):
+            console.next("health", where=lambda frame: frame["health"]["console_count"] == 2)
+            total = 0
+            for total, _ in itertools.islice(feeding, 400):
+                if total > caucus.BACKLOG_MAX_BYTES + KERNEL_BYTES:
+                    break
+            figures = console.next("health")["health"]
+            assert figures["console_count"] == 1, f"{total} bytes, and the console that reads nothing is still kept"
+            assert figures["mem_rss_mb"] - before < 3 * caucus.BACKLOG_MAX_BYTES / 2**20
+        with hub.console() as fresh:
+            assert fresh.snapshot["mode"] == "running"
+
+
+def test_a_console_that_fell_behind_learns_it_by_1013_and_may_come_again(hub: HubProcess) -> None:
+    api = hub.register("api")
+    with hub.console() as console, raw_line(hub) as slow:
+        console.send(set_rate={"refill_rate": 1e6, "capacity": 1e6})
+        console.next("rate")
+        feeding = feed(hub, console, api)
+        for total, _ in feeding:
+            if total > caucus.BACKLOG_MAX_BYTES + KERNEL_BYTES:
+                break
+        slow.settimeout(10)
+        tail = b""
+        while chunk := slow.recv(1 << 20):
+            tail = (tail + chunk)[-64:]
+        assert b"\x03\xf5fell behind" in tail  # 0x03f5 is 1013
+    with hub.console() as again:
+        assert again.welcome["role"] == "operator"
+
+
+def test_a_log_of_the_longest_messages_still_opens_a_console(hub: HubProcess) -> None:
+    """Agents fill the log; what they say must not be too much for a snapshot, or they lock the operator out."""
+    peers = [hub.register(f"peer-{n}") for n in range(3)]
+    with hub.console() as console:
+        console.send(set_rate={"refill_rate": 1e6, "capacity": 1e6})
+        console.next("rate")
+        for n in range(120):
+            body = {"token": peers[n % 3], "to": "nobody", "content": "\U0001f40d" * caucus.CONTENT_MAX}
+            data = json.dumps(body, ensure_ascii=False).encode()
+            assert hub.request("POST", "/send", content=data, headers=JSON_TYPE).status == 200
+            console.message(recipient="nobody")
+    with hub.console() as fresh:
+        assert fresh.snapshot["log"][-1]["content"] == "\U0001f40d" * caucus.CONTENT_MAX
+        assert barrier(fresh) == []
+
+
+def test_consoles_that_vanish_are_forgotten(hub: HubProcess) -> None:
+    with hub.console() as console:
+        for _ in range(20):
+            with raw_line(hub) as line:
+                line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")  # reset it
+        console.send(say="still here")
+        console.message(content="still here")
+        console.next("health", where=lambda frame: frame["health"]["console_count"] == 1)
+
+
+def test_an_ending_hub_says_goodbye_to_its_consoles(hub: HubProcess) -> None:
+    with hub.console() as console, stranger(hub) as other:
+        other.recv(timeout=5)
+        hub.process.terminate()
+        for line in (console.socket, other):
+            assert frames_until_close(line)[1] == 1001
+    eventually(lambda: hub.process.poll() is not None, "the hub's end")
+
+
+def test_every_event_of_the_room_reaches_the_console_in_order(hub: HubProcess) -> None:
+    """Old state plus events is new state: a console that watched knows what a fresh one is told."""
+    with hub.console() as watching:
+        api, web = hub.register("api"), hub.register("web")
+        hub.say(api, "#x", "one")
+        hub.post("/channels/topic", token=api, channel="#x", topic="plans")
+        hub.post("/floor", token=api, action="take", scope="#x")
+        hub.post("/channels/join", token=web, channel="#x")
+        hub.post("/floor", token=web, action="raise", scope="#x")
+        hub.post("/floor", token=api, action="pass", scope="#x")
+        settled, pending = ask(hub, api), ask(hub, web)
+        for frame in ({"pause_peer": "web"}, {"action": "pause"}, {"cancel_form": settled}, {"say": "to all"}):
+            watching.send(**frame)
+        hub.post("/leave", token=api)
+        known = told(watching.snapshot, barrier(watching))
+    with hub.console() as fresh:
+        now = fresh.snapshot
+    for part in ("mode", "channels", "floors", "forms", "rate", "log"):
+        assert known[part] == now[part], part
+    assert [form["id"] for form in now["forms"]] == [pending]
+    assert [peer["name"] for peer in known["peers"]] == [peer["name"] for peer in now["peers"]]
+    assert [peer["paused"] for peer in known["peers"]] == [peer["paused"] for peer in now["peers"]]
+
+
+def told(snapshot: Any, frames: Sequence[Any]) -> Any:
+    """Give what a console knows after these frames."""
+    known = dict(snapshot)
+    for frame in frames:
+        match frame:
+            case {"type": "message", "message": message}:
+                known["log"] = [*known["log"], message]
+            case {"type": "form", "form": form}:
+                known["forms"] = [*known["forms"], form]
+            case {"type": "form_resolved", "id": form_id}:
+                known["forms"] = [form for form in known["forms"] if form["id"] != form_id]
+            case {"type": "floor", "floors": floors}:
+                known["floors"] = floors
+            case {"type": kind}:
+                known[kind] = frame[kind]
+    return known
