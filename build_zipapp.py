@@ -44,6 +44,10 @@ if sys.version_info < (3, 11):
     sys.stderr.write("caucus needs Python 3.11 or newer; this is Python %d.%d.\\n" % sys.version_info[:2])
     sys.exit(2)
 
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports: an end without a traceback
+
 from caucus import main
 
 sys.exit(main())

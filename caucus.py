@@ -41,6 +41,11 @@ Always    1. seq never repeats and never goes back
 
 from __future__ import annotations
 
+import signal
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the other imports: an end without a traceback
+
 import argparse
 import errno
 import functools
@@ -48,6 +53,7 @@ import gzip
 import hashlib
 import hmac
 import http.client
+import io
 import json
 import logging
 import math
@@ -55,7 +61,6 @@ import os
 import random
 import re
 import secrets
-import signal
 import socket
 import sys
 import threading
@@ -411,8 +416,8 @@ def printable(text: str, key: str) -> str:
     """
     if not text.isprintable() or not BLANKS.isdisjoint(text):  # isprintable: of all spaces, U+0020 only
         raise Invalid(key, "contains a control, invisible or unusual space character")
-    if text != text.strip():
-        raise Invalid(key, "begins or ends with a space")
+    if text != text.strip() or "->" in text:  # an arrow could forge the rest of a line that is about to be printed
+        raise Invalid(key, "begins or ends with a space, or contains an arrow")
     composed = unicodedata.normalize("NFC", text)
     if len(composed) > NAME_MAX:  # it can grow
         raise Invalid(key, f"must have at most {NAME_MAX} characters")
@@ -424,9 +429,11 @@ def peer_name_of(body: Body, key: str) -> str:
     name = printable(text_of(body, key, 1, NAME_MAX), key)
     if name.startswith("#"):
         raise Invalid(key, "names beginning with # are channels")
-    bare = "".join(c for c in unicodedata.normalize("NFKC", name).casefold() if c.isalnum())
-    if bare in RESERVED:
-        raise Invalid(key, f"{bare!r} is reserved: choose another name")
+    plain = unicodedata.normalize("NFKC", name).casefold()
+    for words in (plain, plain.split()[0]):  # "h u b" looks like it as a whole, "hub: now stop" by its first word
+        bare = "".join(c for c in words if c.isalnum())
+        if bare in RESERVED:
+            raise Invalid(key, f"{bare!r} is reserved: choose another name")
     return name
 
 
@@ -909,13 +916,14 @@ class Mailbox:
     messages wait apart, because they are delivered through a pause that holds all others.
     """
 
-    __slots__ = ("_acknowledged", "_fetched", "_urgent", "_waiting")
+    __slots__ = ("_acknowledged", "_fetched", "_handed_out", "_urgent", "_waiting")
 
     def __init__(self) -> None:  # lists: an empty deque costs 600 bytes, and most are empty
         self._waiting: list[Message] = []
         self._urgent: list[Message] = []  # from the operator, waiting
         self._fetched: list[Message] = []  # ordered by seq
-        self._acknowledged = 0  # the highest seq that was freed
+        self._handed_out = 0  # the highest seq that a poll got
+        self._acknowledged = 0  # the highest seq acknowledged, of those handed out
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._urgent) + len(self._fetched)
@@ -958,7 +966,9 @@ class Mailbox:
 
     def fetch(self, held: bool) -> None:
         """Mark what is deliverable as fetched. Commands are not kept: handed out again, they would be stale."""
-        fresh = [message for message in self.deliverable(held) if message.kind != "control"]
+        batch = self.deliverable(held)
+        self._handed_out = max(self._handed_out, batch[-1].seq if batch else 0)
+        fresh = [message for message in batch if message.kind != "control"]
         is_late = self._fetched and fresh and fresh[0].seq < self._fetched[-1].seq  # the operator's words overtook it
         self._fetched += fresh
         if is_late:
@@ -975,18 +985,16 @@ class Mailbox:
         self._urgent = _in_order([m for m in back if m.origin == "operator"] + self._urgent)
 
     def acknowledged_by(self, seq: int) -> bool:
-        """Whether an acknowledgement of `seq` would free anything.
+        """Whether an acknowledgement of `seq` would change anything.
 
-        One that is repeated frees nothing: what it does not know of may have come since, held by a pause until now.
+        One that is repeated does not: what it does not know of may have come since, held by a pause until now.
         """
-        is_news = seq > self._acknowledged or any(message.seq == seq for message in self._fetched)
-        return is_news and bool(self._fetched) and self._fetched[0].seq <= seq
+        return min(seq, self._handed_out) > self._acknowledged or any(m.seq == seq for m in self._fetched)
 
     def acknowledge(self, seq: int) -> None:
         """Free what was fetched up to `seq`. What was never handed out is never freed."""
-        freed = [message.seq for message in self._fetched if message.seq <= seq]
-        del self._fetched[: len(freed)]
-        self._acknowledged = max(self._acknowledged, *freed, 0)
+        self._fetched = [message for message in self._fetched if message.seq > seq]
+        self._acknowledged = max(self._acknowledged, min(seq, self._handed_out))
 
 
 # ======================================================================================================================
@@ -2079,7 +2087,9 @@ class Client:
     def get(self, path: str, timeout_s: float = CLIENT_SLACK_S, **query: str | float | None) -> dict[str, Json]:
         """GET `path`. Raises Refusal."""
         given = urllib.parse.urlencode({key: value for key, value in query.items() if value is not None})
-        return self._call(urllib.request.Request(f"{self.url}{path}?{given}".rstrip("?")), timeout_s)
+        is_open_read = path in ("/peers", "/ping", "/channels", "/forms")  # they want the agent key, if there is one
+        credential = self._agent_key if is_open_read else self.token
+        return self._call(urllib.request.Request(f"{self.url}{path}?{given}".rstrip("?")), credential, timeout_s)
 
     def post(self, path: str, **body: Json) -> dict[str, Json]:
         """POST a JSON object to `path`, the token included where there is one. Raises Refusal."""
@@ -2087,7 +2097,7 @@ class Client:
             body = {"token": self.token, **body}
         request = urllib.request.Request(f"{self.url}{path}", json.dumps(body).encode(), method="POST")
         request.add_header("Content-Type", "application/json")
-        return self._call(request, CLIENT_SLACK_S)
+        return self._call(request, self._agent_key, CLIENT_SLACK_S)
 
     def register(self, name: str) -> dict[str, Json]:
         """Take a seat and keep its token. Raises NameInUse, Throttled."""
@@ -2099,18 +2109,17 @@ class Client:
         """Wait up to `hold_s` seconds for messages. Raises UnknownToken, Displaced."""
         return self.get("/receive", hold_s + CLIENT_SLACK_S, timeout=hold_s, lease=lease, ack_seq=ack_seq)
 
-    def _call(self, request: urllib.request.Request, timeout_s: float) -> dict[str, Json]:
-        credential = self.token if request.get_method() == "GET" else self._agent_key
+    def _call(self, request: urllib.request.Request, credential: str | None, timeout_s: float) -> dict[str, Json]:
         if credential:
             request.add_header("Authorization", f"Bearer {credential}")
         try:
             with self._opener.open(request, timeout=timeout_s) as response:
                 answer = json.load(response)
         except urllib.error.HTTPError as error:
-            with error, suppress(ValueError):
+            with error, suppress(ValueError, RecursionError):
                 raise refusal_of(error.code, json.load(error)) from None
             raise refusal_of(error.code, None) from None
-        except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: the answer is not JSON
+        except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:  # the last two: no JSON
             raise Unreachable(f"no hub answers at {self.url}: {getattr(error, 'reason', error)}") from None
         if not isinstance(answer, dict):
             raise Unreachable(f"what answers at {self.url} is not a hub")
@@ -2928,7 +2937,8 @@ class Exchange:
 
         assert self._connection is not None
         start = ResponseStartLine("HTTP/1.1", reply.status, reason_of(reply.status))
-        written = self._connection.write_headers(start, HTTPHeaders(headers_of(reply)), reply.body)
+        body = b"" if self._start.method == "HEAD" else reply.body
+        written = self._connection.write_headers(start, HTTPHeaders(headers_of(reply)), body)
         written.add_done_callback(self._written)
         self._connection.finish()
 
@@ -3875,13 +3885,15 @@ class Watch:
     def _show(self, answer: dict[str, Json]) -> bool:
         """Print a batch in one write and acknowledge it; tell whether there was anything."""
         messages = answer.get("messages")
-        batch = [m for m in messages if isinstance(m, dict)] if isinstance(messages, list) else []
+        if not isinstance(messages, list):
+            raise Unreachable(f"what answers at {self._client.url} is not a hub")
+        batch = [m for m in messages if isinstance(m, dict)]
         if not batch:
             return False
         batch.sort(key=_is_stop)  # what was said comes before the stop
         sys.stdout.write("".join(self._line(m) + "\n" for m in batch))
         sys.stdout.flush()
-        if seq := max(int(str(m.get("seq", 0))) for m in batch):
+        if seq := max((seq for m in batch if isinstance(seq := m.get("seq"), int)), default=0):
             with suppress(Refusal):  # not acknowledged, it is handed out again: better twice than never
                 self._client.post("/ack", seq=seq)
         return True
@@ -3891,8 +3903,8 @@ class Watch:
             return json.dumps({"event": "stop"} if _is_stop(m) else {"event": "message", "message": m})
         if _is_stop(m):
             return "[caucus] STOP: the operator stopped the room. End the exchange and do not watch again until told."
-        content = _FORGED_LINE.sub(r"\1 ", str(m.get("content")))
-        return f"[caucus] msg {m.get('sender')} -> {m.get('recipient')}: {content}"
+        text = f"{m.get('sender')} -> {m.get('recipient')}: {m.get('content')}"
+        return "[caucus] msg " + _FORGED_LINE.sub(r"\1 ", text)
 
     def _print_end(self, what: str, why: str) -> None:
         event = {"event": what.lower().replace(" ", "_"), "detail": why}
@@ -3992,13 +4004,18 @@ def add_hub_options(options: argparse.ArgumentParser) -> None:
     add("--operator-token", metavar="S", help="the console asks for this token ($CAUCUS_OPERATOR_TOKEN)")
     add("--observer-token", metavar="S", help="a token that may only watch ($CAUCUS_OBSERVER_TOKEN)")
     add("--agent-key", metavar="S", help="agents register only with this key ($CAUCUS_AGENT_KEY)")
-    add("--client-ttl", type=_positive, default=PEER_TTL_S, metavar="S", help="seconds of silence until reaped")
+    add("--client-ttl", type=_positive, default=PEER_TTL_S, metavar="S",
+        help="seconds of silence until a peer is reaped (300)")
     quiet, hours = env("CAUCUS_QUIET_AFTER_SECONDS") or str(QUIET_AFTER_S), env("CAUCUS_LOG_RETENTION_HOURS") or "24"
-    add("--quiet-after", type=_positive, metavar="S", default=quiet, help="... until the console calls a peer quiet")
+    add("--quiet-after", type=_positive, metavar="S", default=quiet,
+        help="... called quiet ($CAUCUS_QUIET_AFTER_SECONDS)")
     add("--log-file", metavar="F", help="append every message to F as JSON lines ($CAUCUS_LOG_FILE)")
-    add("--log-retention-hours", type=_hours, metavar="H", default=hours, help="drop older lines; 0: never")
-    add("--allowed-origin", action="append", metavar="URL", help="a further console origin ($CAUCUS_ALLOWED_ORIGINS)")
-    add("--allowed-host", action="append", metavar="HOST", help="a further name of this hub ($CAUCUS_ALLOWED_HOSTS)")
+    add("--log-retention-hours", type=_hours, metavar="H", default=hours,
+        help="0 keeps all ($CAUCUS_LOG_RETENTION_HOURS)")
+    add("--allowed-origin", action="append", metavar="URL",
+        help="a further console origin; repeatable ($CAUCUS_ALLOWED_ORIGINS)")
+    add("--allowed-host", action="append", metavar="HOST",
+        help="a further name of this hub; repeatable ($CAUCUS_ALLOWED_HOSTS)")
     add("--public-url", metavar="URL", help="the origin under which others reach this hub ($CAUCUS_PUBLIC_URL)")
     add("--allow-insecure-bind", action="store_true", help="bind beyond this machine without the two secrets")
     add("--log-level", type=_level, default="INFO", help="debug, info, warning or error (default info)")
@@ -4103,12 +4120,16 @@ def run_watch(options: argparse.Namespace) -> int:
     """Run `caucus watch`."""
     client = Client(options.hub, agent_key=os.environ.get("CAUCUS_AGENT_KEY"))
     kind, value = credential_of(options)
+    if not re.fullmatch(r"[!-~]+", value):
+        raise Invalid("--token-file", f"what was given is no {kind}: a {kind} is one word of ASCII")
+    if not isinstance(sys.stdout, io.TextIOWrapper):
+        raise Invalid("stdout", "is closed: nobody could read what arrives")
+    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # a pipe on Windows has another encoding
     watch = Watch(client, options.timeout, options.follow, options.json, options.give_up)
     try:
         return watch.run_with_ticket(value) if kind == "ticket" else watch.run(value)
-    except KeyboardInterrupt:
-        return EXIT_OK
-    except BrokenPipeError:  # nobody reads: what was not printed is not acknowledged, and the next watch gets it
+    except OSError as error:  # nobody reads, or a disk is full: what was not printed is not acknowledged
+        print(f"caucus watch: cannot print: {error.strerror}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's last flush is silent
         return EXIT_EXPIRED
 
@@ -4159,12 +4180,15 @@ def main(arguments: Sequence[str] | None = None, program: str = "caucus") -> int
         command = commands.add_parser(name, help=summary, description=summary, epilog=examples, formatter_class=usage)
         command.add_argument("--version", action="version", version=f"{program}-{name} {__version__}")
         add_options(command)
-    options = parser.parse_args(join_dashed_values(sys.argv[1:] if arguments is None else arguments))
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # while the imports ran, Ctrl-C ended without a word
+        options = parser.parse_args(join_dashed_values(sys.argv[1:] if arguments is None else arguments))
         return COMMANDS[options.command][0](options)
     except Invalid as refusal:
-        print(f"caucus {options.command}: {refusal.detail}", file=sys.stderr)
+        print(f"caucus: {refusal.detail}", file=sys.stderr)
         return EXIT_USAGE
+    except KeyboardInterrupt:
+        return EXIT_OK
 
 
 def main_hub() -> int:

@@ -50,7 +50,7 @@ class HubProcess:
     def __init__(self, *flags: str, env: dict[str, str] | None = None, command: tuple[str, ...] = ()) -> None:
         argv = command or (sys.executable, "-W", "error", str(ROOT / "caucus.py"), "hub")
         clean = {key: value for key, value in os.environ.items() if not key.startswith("CAUCUS_")}
-        self._log = tempfile.TemporaryFile()  # not a pipe: nobody reads it while the hub runs, and a pipe fills up
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  # not a pipe: nobody reads it meanwhile, and a pipe fills up
         self.process = subprocess.Popen(
             [*argv, "--port", "0", "--no-browser", *flags],
             stdout=subprocess.PIPE,
@@ -125,7 +125,7 @@ class HubProcess:
     @contextlib.contextmanager
     def console(self, auth: str | None = None) -> Iterator[Console]:
         """Open the operator's socket, snapshot included."""
-        with connect(f"ws://127.0.0.1:{self.port}/ui", proxy=None, max_size=None) as socket:
+        with connect(f"ws://127.0.0.1:{self.port}/ui", proxy=None, max_size=None, max_queue=None) as socket:
             if auth is not None:
                 socket.send(json.dumps({"auth": auth}))
             console = Console(socket)

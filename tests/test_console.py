@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import itertools
+import gc
 import json
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -67,6 +68,20 @@ def guarded() -> Iterator[HubProcess]:
         yield process
 
 
+@pytest.fixture(scope="module")
+def any_open() -> Iterator[HubProcess]:
+    """Give an open hub that tests share which leave it as it was."""
+    with running_hub() as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def any_guarded() -> Iterator[HubProcess]:
+    """Give a guarded hub that tests share which leave it as it was."""
+    with running_hub(*GUARDED) as process:
+        yield process
+
+
 @contextlib.contextmanager
 def stranger(hub: HubProcess, **more: Any) -> Iterator[ClientConnection]:
     """Open /ui and show nothing."""
@@ -119,36 +134,36 @@ def ask(hub: HubProcess, token: str, *fields: dict[str, Any], to: str = "all") -
 # --- openings ---------------------------------------------------------------------------------------------------------
 
 
-def test_an_open_hub_welcomes_a_console_that_says_nothing(hub: HubProcess) -> None:
-    with stranger(hub) as line:
+def test_an_open_hub_welcomes_a_console_that_says_nothing(any_open: HubProcess) -> None:
+    with stranger(any_open) as line:
         assert json.loads(line.recv(timeout=5)) == {"type": "auth_ok", "role": "operator", "auth": False}
         assert json.loads(line.recv(timeout=5))["type"] == "snapshot"
 
 
 @pytest.mark.parametrize("opening", [{"auth": "left over from another hub"}, {"auth": ""}, {"auth_probe": True}])
-def test_an_open_hub_ignores_the_openings_of_a_guarded_one(hub: HubProcess, opening: dict[str, Any]) -> None:
-    with hub.console() as console:
+def test_an_open_hub_ignores_the_openings_of_a_guarded_one(any_open: HubProcess, opening: dict[str, Any]) -> None:
+    with any_open.console() as console:
         console.send(**opening)
         assert barrier(console) == []
 
 
 @pytest.mark.parametrize(("token", "role"), [(OPERATOR, "operator"), (OBSERVER, "observer")])
-def test_a_token_in_the_first_frame_opens_its_role(guarded: HubProcess, token: str, role: str) -> None:
-    with guarded.console(token) as console:
+def test_a_token_in_the_first_frame_opens_its_role(any_guarded: HubProcess, token: str, role: str) -> None:
+    with any_guarded.console(token) as console:
         assert console.welcome == {"type": "auth_ok", "role": role, "auth": True}
         assert console.snapshot["mode"] == "running"
 
 
-def test_a_guarded_hub_says_nothing_before_it_is_spoken_to(guarded: HubProcess) -> None:
-    with stranger(guarded) as line, guarded.console(OPERATOR) as console:
+def test_a_guarded_hub_says_nothing_before_it_is_spoken_to(any_guarded: HubProcess) -> None:
+    with stranger(any_guarded) as line, any_guarded.console(OPERATOR) as console:
         console.send(say="for authorised ears")
         console.message(content="for authorised ears")
         line.send(json.dumps({"auth_probe": True}))
         assert json.loads(line.recv(timeout=5)) == {"type": "auth_required"}
 
 
-def test_a_probe_and_then_a_token_work_on_one_socket(guarded: HubProcess) -> None:
-    with stranger(guarded) as line:
+def test_a_probe_and_then_a_token_work_on_one_socket(any_guarded: HubProcess) -> None:
+    with stranger(any_guarded) as line:
         for _ in range(2):  # a page that probes again has lost nothing
             line.send(json.dumps({"auth_probe": True}))
             assert json.loads(line.recv(timeout=5)) == {"type": "auth_required"}
@@ -158,8 +173,8 @@ def test_a_probe_and_then_a_token_work_on_one_socket(guarded: HubProcess) -> Non
 
 
 @pytest.mark.parametrize("token", ["wrong", "", OPERATOR + " ", OPERATOR[:-1], "pässwort\u2028", "0" * 8000])
-def test_a_wrong_token_is_told_so_and_closed(guarded: HubProcess, token: str) -> None:
-    with stranger(guarded) as line:
+def test_a_wrong_token_is_told_so_and_closed(any_guarded: HubProcess, token: str) -> None:
+    with stranger(any_guarded) as line:
         line.send(json.dumps({"auth": token}))
         assert frames_until_close(line) == ([{"type": "auth_error"}], 1008)
 
@@ -172,14 +187,14 @@ def test_a_wrong_token_is_told_so_and_closed(guarded: HubProcess, token: str) ->
         *(b"\x00\xff", b'{"auth": "x"}'),
     ],
 )
-def test_a_first_frame_without_a_token_is_closed_with_nothing_sent(guarded: HubProcess, opening: str | bytes) -> None:
-    with stranger(guarded) as line:
+def test_a_first_frame_without_a_token_is_closed_with_nothing_sent(any_guarded: HubProcess, opening: str | bytes) -> None:
+    with stranger(any_guarded) as line:
         line.send(opening)
         assert frames_until_close(line) == ([], 1008)
 
 
-def test_what_follows_a_wrong_token_is_not_obeyed(guarded: HubProcess) -> None:
-    with guarded.console(OPERATOR) as console, stranger(guarded) as line:
+def test_what_follows_a_wrong_token_is_not_obeyed(any_guarded: HubProcess) -> None:
+    with any_guarded.console(OPERATOR) as console, stranger(any_guarded) as line:
         line.send(json.dumps({"auth": "wrong"}))
         line.send(json.dumps({"action": "stop"}))
         with contextlib.suppress(ConnectionClosed):  # the hub may be done with it
@@ -188,21 +203,21 @@ def test_what_follows_a_wrong_token_is_not_obeyed(guarded: HubProcess) -> None:
         assert barrier(console) == []
 
 
-def test_silent_sockets_never_lock_the_operator_out(guarded: HubProcess) -> None:
+def test_silent_sockets_never_lock_the_operator_out(any_guarded: HubProcess) -> None:
     with contextlib.ExitStack() as stack:
-        silent = [stack.enter_context(stranger(guarded)) for _ in range(caucus.UNPROVEN_MAX + 8)]
+        silent = [stack.enter_context(stranger(any_guarded)) for _ in range(caucus.UNPROVEN_MAX + 8)]
         for line in silent[:8]:  # the oldest made room
             assert frames_until_close(line) == ([], 1013)
-        with guarded.console(OPERATOR) as console:
+        with any_guarded.console(OPERATOR) as console:
             assert console.welcome["role"] == "operator"
         silent[-1].send(json.dumps({"auth": OBSERVER}))  # those that are left can still come in
         assert json.loads(silent[-1].recv(timeout=5))["role"] == "observer"
 
 
-def test_a_console_that_was_let_in_makes_no_room_for_silent_ones(guarded: HubProcess) -> None:
-    with guarded.console(OPERATOR) as console, contextlib.ExitStack() as stack:
+def test_a_console_that_was_let_in_makes_no_room_for_silent_ones(any_guarded: HubProcess) -> None:
+    with any_guarded.console(OPERATOR) as console, contextlib.ExitStack() as stack:
         for _ in range(caucus.UNPROVEN_MAX + 2):
-            stack.enter_context(stranger(guarded))
+            stack.enter_context(stranger(any_guarded))
         assert barrier(console) == []
 
 
@@ -226,14 +241,14 @@ def test_a_stranger_that_probes_and_never_reads_does_not_grow_the_hub(guarded: H
         *("http://127.0.0.1.evil.example:{port}", "http://[::2]:{port}", "file://", "http://localhost:{port}/"),
     ],
 )
-def test_a_page_of_a_foreign_origin_is_closed_with_nothing_sent(hub: HubProcess, origin: str) -> None:
-    with stranger(hub, origin=origin.format(port=hub.port)) as line:
+def test_a_page_of_a_foreign_origin_is_closed_with_nothing_sent(any_open: HubProcess, origin: str) -> None:
+    with stranger(any_open, origin=origin.format(port=any_open.port)) as line:
         assert frames_until_close(line) == ([], 1008)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
-def test_the_hubs_own_pages_are_let_in(hub: HubProcess, host: str) -> None:
-    with stranger(hub, origin=f"http://{host}:{hub.port}") as line:
+def test_the_hubs_own_pages_are_let_in(any_open: HubProcess, host: str) -> None:
+    with stranger(any_open, origin=f"http://{host}:{any_open.port}") as line:
         assert json.loads(line.recv(timeout=5))["type"] == "auth_ok"
 
 
@@ -245,14 +260,14 @@ def test_an_allowed_origin_is_let_in() -> None:
         assert json.loads(line.recv(timeout=5))["type"] == "auth_ok"
 
 
-def test_a_rebound_host_gets_no_socket(hub: HubProcess) -> None:
-    with socket.create_connection(("127.0.0.1", hub.port)) as line, pytest.raises(InvalidStatus) as refused:
-        connect(f"ws://evil.example:{hub.port}/ui", proxy=None, sock=line)
+def test_a_rebound_host_gets_no_socket(any_open: HubProcess) -> None:
+    with socket.create_connection(("127.0.0.1", any_open.port)) as line, pytest.raises(InvalidStatus) as refused:
+        connect(f"ws://evil.example:{any_open.port}/ui", proxy=None, sock=line)
     assert refused.value.response.status_code == 421
 
 
-def test_ui_without_an_upgrade_is_told_to_upgrade(hub: HubProcess) -> None:
-    assert hub.get("/ui").status == 426
+def test_ui_without_an_upgrade_is_told_to_upgrade(any_open: HubProcess) -> None:
+    assert any_open.get("/ui").status == 426
 
 
 class FakeSocket:
@@ -527,19 +542,19 @@ def test_health_comes_by_itself_with_the_roster(hub: HubProcess) -> None:
 
 def test_the_brakes_change_the_mode_for_everybody(hub: HubProcess) -> None:
     api, web = hub.register("api"), hub.register("web")
+    story = [  # action, mode, what becomes of speech, what the addressee reads then
+        ("pause", "paused", 200, []),
+        ("resume", "running", 200, ["said while paused", "said while running"]),
+        ("stop", "stopped", 409, ["stop"]),
+        ("reset", "running", 200, ["said while running"]),  # and no stop that was left over
+    ]
     with hub.console() as console, hub.console() as other:
-        for action, mode in [("pause", "paused"), ("resume", "running"), ("stop", "stopped"), ("reset", "running")]:
+        for action, mode, status, heard in story:
             console.send(action=action)
             assert other.next("mode") == {"type": "mode", "mode": mode}
-            assert hub.receive(api)["mode"] == mode
-            sent = hub.post("/send", token=web, to="api", content=mode)
-            assert sent.status == (409 if mode == "stopped" else 200)
-            held = hub.receive(api)["messages"]
-            said = {"paused": [], "running": ["paused", "running"], "stopped": ["stop"]}[mode]
-            if action == "reset":
-                said = ["running"]  # and no stop that was left over
-            assert [message["content"] for message in held] == said
-            hub.receive(api, ack_seq=max([0, *(message["seq"] for message in held)]))
+            assert hub.post("/send", token=web, to="api", content=f"said while {mode}").status == status
+            answer = hub.receive(api)
+            assert (answer["mode"], [message["content"] for message in answer["messages"]]) == (mode, heard)
 
 
 def test_stop_ends_parked_polls_at_once_and_puts_sticks_away(hub: HubProcess) -> None:
@@ -875,16 +890,16 @@ def test_a_strange_frame_costs_neither_the_connection_nor_the_room(
     assert state(hub, OPERATOR) == before
 
 
-def test_a_frame_over_the_cap_closes_its_console_only(hub: HubProcess) -> None:
-    with hub.console() as other, hub.console() as console:
+def test_a_frame_over_the_cap_closes_its_console_only(any_open: HubProcess) -> None:
+    with any_open.console() as other, any_open.console() as console:
         console.send(say="x" * (caucus.FRAME_MAX_BYTES + 1))
         assert frames_until_close(console.socket)[1] == 1009
         assert barrier(other) == []
 
 
-def test_a_text_frame_that_is_not_utf8_closes_its_console_only(hub: HubProcess) -> None:
-    with hub.console() as other:
-        with raw_line(hub) as line:
+def test_a_text_frame_that_is_not_utf8_closes_its_console_only(any_open: HubProcess) -> None:
+    with any_open.console() as other:
+        with raw_line(any_open) as line:
             line.sendall(masked_frame(b'{"say": "\xff\xfe"}'))
             line.settimeout(10)
             while line.recv(65536):
@@ -929,7 +944,8 @@ def test_of_several_commands_only_the_first_takes_effect(hub: HubProcess) -> Non
         '{"heartbeat": "\\ud800"}',
     ],
 )
-def test_a_lone_surrogate_is_refused_and_poisons_nobody(hub: HubProcess, poison: str) -> None:
+def test_a_lone_surrogate_is_refused_and_poisons_nobody(any_open: HubProcess, poison: str) -> None:
+    hub = any_open
     api = hub.register("api")
     form_id = ask(hub, api, WHY)
     with hub.console() as console:
@@ -944,6 +960,9 @@ def test_a_lone_surrogate_is_refused_and_poisons_nobody(hub: HubProcess, poison:
     with hub.console() as fresh:
         assert fresh.snapshot["log"][-1]["content"] == "after"
         assert [form["id"] for form in fresh.snapshot["forms"]] == [form_id]
+        fresh.send(cancel_form=form_id)
+        fresh.send(kick="api")
+        fresh.next("channels")
 
 
 def test_whole_surrogate_pairs_are_text(hub: HubProcess) -> None:
@@ -996,25 +1015,25 @@ def big_form(token: str) -> dict[str, Any]:
     return {"token": token, "to": "all", "title": "Big", "fields": fields}
 
 
-def feed(hub: HubProcess, console: Console, token: str) -> Iterator[tuple[int, Any]]:
-    """Send big frames to all consoles, one after the other; give the bytes so far, and the last form.
+def feed(hub: HubProcess, console: Console, token: str) -> Iterator[int]:
+    """Send big frames to all consoles, one after the other; give how many bytes so far.
 
     Forms are what this takes: cancelled, they stay nowhere in the hub, unlike messages.
     """
     total = 0
-    body = big_form(token)
+    data = json.dumps(big_form(token), ensure_ascii=False).encode()
     while True:
-        answer = hub.request("POST", "/ask", content=json.dumps(body, ensure_ascii=False).encode(), headers=JSON_TYPE)
+        answer = hub.request("POST", "/ask", content=data, headers=JSON_TYPE)
         assert answer.status == 200, answer.text
         form = console.next("form")
         total += len(json.dumps(form))
         console.send(cancel_form=form["form"]["id"])
         console.next("form_resolved")
-        yield total, form
+        yield total
 
 
 JSON_TYPE = {"Content-Type": "application/json"}
-KERNEL_BYTES = 8 << 20  # what a socket's own buffers may swallow
+KERNEL_BYTES = 5 << 20  # what the sockets' own buffers may swallow; Linux gives a sender 4 MiB at most
 
 
 def test_a_console_that_never_reads_is_closed_and_neither_grows_the_hub_nor_delays_others(hub: HubProcess) -> None:
@@ -1025,35 +1044,20 @@ def test_a_console_that_never_reads_is_closed_and_neither_grows_the_hub_nor_dela
         feeding = feed(hub, console, api)
         next(feeding)
         before = console.next("health")["health"]["mem_rss_mb"]
-        with raw_line(hub):
-            console.next("health", where=lambda frame: frame["health"]["console_count"] == 2)
-            total = 0
-            for total, _ in itertools.islice(feeding, 400):
+        with raw_line(hub) as slow:
+            for total in feeding:  # this console has each frame before the next is made, whatever the other one does
                 if total > caucus.BACKLOG_MAX_BYTES + KERNEL_BYTES:
                     break
             figures = console.next("health")["health"]
             assert figures["console_count"] == 1, f"{total} bytes, and the console that reads nothing is still kept"
             assert figures["mem_rss_mb"] - before < 3 * caucus.BACKLOG_MAX_BYTES / 2**20
-        with hub.console() as fresh:
-            assert fresh.snapshot["mode"] == "running"
-
-
-def test_a_console_that_fell_behind_learns_it_by_1013_and_may_come_again(hub: HubProcess) -> None:
-    api = hub.register("api")
-    with hub.console() as console, raw_line(hub) as slow:
-        console.send(set_rate={"refill_rate": 1e6, "capacity": 1e6})
-        console.next("rate")
-        feeding = feed(hub, console, api)
-        for total, _ in feeding:
-            if total > caucus.BACKLOG_MAX_BYTES + KERNEL_BYTES:
-                break
-        slow.settimeout(10)
-        tail = b""
-        while chunk := slow.recv(1 << 20):
-            tail = (tail + chunk)[-64:]
-        assert b"\x03\xf5fell behind" in tail  # 0x03f5 is 1013
-    with hub.console() as again:
-        assert again.welcome["role"] == "operator"
+            slow.settimeout(10)  # now it reads, and learns why it was closed
+            tail = b""
+            while chunk := slow.recv(1 << 20):
+                tail = (tail + chunk)[-64:]
+            assert b"\x03\xf5fell behind" in tail  # 0x03f5 is 1013
+        with hub.console() as again:
+            assert again.welcome["role"] == "operator"
 
 
 def test_a_log_of_the_longest_messages_still_opens_a_console(hub: HubProcess) -> None:
@@ -1072,10 +1076,34 @@ def test_a_log_of_the_longest_messages_still_opens_a_console(hub: HubProcess) ->
         assert barrier(fresh) == []
 
 
-def test_consoles_that_vanish_are_forgotten(hub: HubProcess) -> None:
-    with hub.console() as console:
+def raise_now(error: Exception) -> None:
+    """Raise, where only an expression fits."""
+    raise error
+
+
+def test_a_line_that_breaks_between_two_frames_leaves_nothing_behind() -> None:
+    """Tornado's first write finds the reset, the second one raises at once; nobody must forget the first."""
+    from tornado.websocket import WebSocketClosedError
+
+    async def broken() -> None:
+        raise WebSocketClosedError
+
+    async def scenario() -> None:
+        handler: Any = object.__new__(caucus.console_socket(None))  # type: ignore[arg-type]
+        handler.write_message = lambda frame: (
+            asyncio.ensure_future(broken()) if frame == b"first" else raise_now(WebSocketClosedError())
+        )
+        with pytest.raises(ConnectionError):
+            await handler.push([b"first", b"second"])
+
+    asyncio.run(scenario())
+    gc.collect()  # a task that nobody asked for its outcome says so in the log now, which fails this test
+
+
+def test_consoles_that_vanish_are_forgotten(any_open: HubProcess) -> None:
+    with any_open.console() as console:
         for _ in range(20):
-            with raw_line(hub) as line:
+            with raw_line(any_open) as line:
                 line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")  # reset it
         console.send(say="still here")
         console.message(content="still here")

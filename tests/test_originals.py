@@ -27,6 +27,7 @@ from originals_support import (
     Peer,
     Refused,
     Table,
+    Watch,
     free_port,
     require_originals,
     until,
@@ -48,6 +49,12 @@ OPERATOR, OBSERVER = "operator-secret", "observer-secret"
 def defect(number: int | str, *, always: bool = True) -> pytest.MarkDecorator:
     """Mark what the original's own hub gets wrong (section 16), so that the tests can be checked against it."""
     return pytest.mark.xfail(ON_ORIGINAL, reason=f"the original's defect {number}", strict=always)
+
+
+def includes(whole: Json, part: Json) -> bool:
+    """Whether a reply says all of `part`; a hub may say more. Shows both where it does not."""
+    assert whole == whole | part
+    return True
 
 
 both = pytest.mark.parametrize("version", VERSIONS)
@@ -280,7 +287,7 @@ def test_two_old_watchers_of_one_token_share_without_loss_or_repeat(table: Table
 @defect(1, always=False)  # it loses the message unless its one-second slice happens to end first
 def test_a_killed_watcher_swallows_nothing(table: Table, hub: Hub, version: str) -> None:
     a, b = hub.register("a"), hub.register("b")
-    for turn in range(3):
+    for turn in range(2):
         watcher = table.watch_peer(version, b)
         watcher.close()  # SIGKILL in mid-poll
         assert a.say("b", f"after kill {turn}")["delivered_to"] == ["b"]
@@ -546,21 +553,14 @@ def test_bridge_takes_queues_for_and_passes_the_stick(table: Table, hub: Hub, ve
     assert (floors["all"]["holder"], floors["all"]["hands"]) == ("b", [])
     a.post("/floor", action="raise")
     assert b.floor("pass") == {"ok": True, "scope": "all", "passed_to": "a"}
-    queued = b.floor("take", reason="again")
-    assert queued == {
-        "ok": False,
-        "error": "floor_held",
-        "scope": "all",
-        "held_by": "a",
-        "reason": "mine",
-        "position": 1,
-    }
+    queued = {"ok": False, "error": "floor_held", "scope": "all", "held_by": "a", "reason": "mine", "position": 1}
+    assert includes(b.floor("take", reason="again"), queued)
     assert b.floor("raise") == {"ok": True, "scope": "all", "position": 1}
-    assert b.floor("pass") == {"ok": False, "error": "not_holder", "scope": "all", "held_by": "a"}
+    assert includes(b.floor("pass"), {"ok": False, "error": "not_holder", "scope": "all", "held_by": "a"})
     assert b.floor("drop")["error"] == "not_holder"
     a.post("/floor", action="pass")
     assert b.floor("drop") == {"ok": True, "scope": "all", "released": True}
-    assert b.floor("drop") == {"ok": False, "error": "no_floor", "scope": "all"}
+    assert includes(b.floor("drop"), {"ok": False, "error": "no_floor", "scope": "all"})
     assert b.floor("raise")["error"] == "no_floor"
     assert b.floor("take", scope="#nowhere")["error"] == "not_a_member"
     if version == "5.1.0":
@@ -688,8 +688,8 @@ def test_bridge_peeks_and_reads_sections(table: Table, hub: Hub, version: str) -
         section = b.tool("protocol_section", name=name)
         assert (section["section"], section["version"]) == (name, served["version"])
         assert section["text"]
-    unknown = b.tool("protocol_section", name="nonsense")
-    assert unknown == {"error": "unknown_section", "requested": "nonsense", "sections": served["sections"]}
+    unknown = {"error": "unknown_section", "requested": "nonsense", "sections": served["sections"]}
+    assert includes(b.tool("protocol_section", name="nonsense"), unknown)
 
 
 @both
@@ -945,56 +945,63 @@ def test_connector_shows_its_agent_key(table: Table, version: str) -> None:
 # -- a conversation -------------------------------------------------------------------------------------------------
 
 
-@both
-def test_a_supervised_conversation(table: Table, hub: Hub, version: str) -> None:
+def test_a_supervised_conversation(table: Table, hub: Hub) -> None:
     old, new = hub.register("old"), hub.register("new")
-    b, console = table.bridge(version, hub, "b"), table.operate(hub)
+    b, c, console = table.bridge("1.3.0", hub, "b"), table.bridge("5.1.0", hub, "c"), table.operate(hub)
     b.join()
-    watchers = {"old": table.watch_peer("1.3.0", old), "new": table.watch_peer("5.1.0", new)}
-
-    def both_print(*lines: str) -> None:
-        for name, watcher in watchers.items():
-            assert watcher.finish(WELL_BEFORE_THE_POLL_ENDS_S) == (0, "".join(f"[caucus] msg {x}\n" for x in lines)), (
-                name
-            )
+    c.join()
+    watchers: dict[str, Watch] = {}
 
     def both_watch() -> None:
-        watchers.update(old=table.watch_peer("1.3.0", old), new=table.watch_peer("5.1.0", new))
+        for name, version, peer in (("old", "1.3.0", old), ("new", "5.1.0", new)):
+            watchers[name] = table.watch(version, hub.url, f"--token={peer.token}")
+        hub.until_listening("old")
+        hub.until_listening("new")
 
-    assert sorted(b.tool("say", content="Shall we?", to="all")["delivered_to"]) == ["new", "old"]
+    def both_print(*lines: str) -> None:
+        expected = "".join(f"[caucus] msg {line}\n" for line in lines)
+        ends = {name: watcher.finish(WELL_BEFORE_THE_POLL_ENDS_S) for name, watcher in watchers.items()}
+        assert ends == {"old": (0, expected), "new": (0, expected)}
+
+    both_watch()
+    assert sorted(b.tool("say", content="Shall we?", to="all")["delivered_to"]) == ["c", "new", "old"]
     both_print("b -> all: Shall we?")
     assert console.notice("Shall we?")["sender"] == "b"
+    assert [m["content"] for m in c.tool("listen", timeout=5)["messages"]] == ["Shall we?"]
 
     console.send({"action": "pause"})
     console.wait("mode", lambda f: f["mode"] == "paused")
     both_watch()
-    assert sorted(b.tool("say", content="held back", to="all")["delivered_to"]) == ["new", "old"]
+    assert sorted(c.tool("say", content="held back", to="all")["delivered_to"]) == ["b", "new", "old"]
     console.send({"say": "One moment, please.", "to": "all"})  # reaches them through the pause
     both_print("human -> all: One moment, please.")
-    (spoken,) = b.tool("listen", timeout=5)["messages"]
-    assert (spoken["sender"], spoken["origin"], spoken["content"]) == ("human", "operator", "One moment, please.")
+    for bridge in (b, c):
+        (spoken,) = bridge.tool("listen", timeout=5)["messages"]
+        assert (spoken["sender"], spoken["origin"], spoken["content"]) == ("human", "operator", "One moment, please.")
     both_watch()
     console.send({"action": "resume"})
-    both_print("b -> all: held back")
+    both_print("c -> all: held back")
+    assert [m["content"] for m in b.tool("listen", timeout=5)["messages"]] == ["held back"]
 
     both_watch()
     asked = b.tool("ask_operator", title="Merge?", fields=[FIELD])
     form = console.wait("form", lambda f: f["form"]["id"] == asked["form_id"])["form"]
     console.send({"answer": {"id": form["id"], "answers": {"k": "yes"}}})
-    for name, watcher in watchers.items():
+    for watcher in watchers.values():
         code, out = watcher.finish(WELL_BEFORE_THE_POLL_ENDS_S)
-        assert (code, out.startswith("[caucus] msg human -> all: ")) == (0, True), name
-        assert "yes" in out
-    (answer,) = b.tool("listen", timeout=5)["messages"]
-    assert answer["meta"]["answers"] == {"k": "yes"}
+        assert (code, out.startswith("[caucus] msg human -> all: "), "yes" in out) == (0, True, True)
+    for bridge in (b, c):
+        (answer,) = bridge.tool("listen", timeout=5)["messages"]
+        assert answer["meta"]["answers"] == {"k": "yes"}
 
     both_watch()
     console.send({"action": "stop"})
     for watcher in watchers.values():
         code, out = watcher.finish(WELL_BEFORE_THE_POLL_ENDS_S)
         assert (code, out.startswith("[caucus] STOP")) == (0, True)
-    assert b.tool("say", content="one more thing", to="all")["stopped"] is True
-    assert b.tool("listen", timeout=5)["stop"] is True
+    for bridge in (b, c):
+        assert bridge.tool("say", content="one more thing", to="all")["stopped"] is True
+        assert bridge.tool("listen", timeout=5)["stop"] is True
 
     mark = console.mark()
     console.send({"action": "reset"})
@@ -1050,7 +1057,7 @@ def test_with_tokens_a_dashboard_gets_its_role(table: Table, probes: bool, secre
     if role == "operator":
         console.wait("peers", lambda f: any(p["paused"] for p in f["peers"]))
         return
-    assert console.wait("error") == {"type": "error", "reason": "forbidden", "command": "pause_peer"}
+    assert includes(console.wait("error"), {"reason": "forbidden", "command": "pause_peer"})
     for command in ({"action": "stop"}, {"say": "x"}, {"heartbeat": "a"}, {"kick": "a"}, {"cancel_form": "x"}):
         mark = console.mark()
         console.send(command)
@@ -1149,8 +1156,6 @@ def test_the_dashboards_commands_take_effect(table: Table, hub: Hub) -> None:
         assert console.wait("mode", after=mark) == {"type": "mode", "mode": mode}
         console.notice(f"control: {mode}", after=mark)
         if action == "stop":
-            stop = console.wait("message", lambda f: f["message"]["kind"] == "control", after=mark)["message"]
-            assert (stop["content"], stop["sender"], stop["seq"]) == ("stop", "hub", 0)
             assert [m["content"] for m in a.receive(5)] == ["stop"]
 
     console.send({"say": "dear all"})
@@ -1250,7 +1255,9 @@ def test_frames_that_mean_nothing_do_nothing(table: Table, hub: Hub) -> None:
     console.send({"heartbeat": "ghost"})
     console.wait("heartbeat_result", after=mark)
     assert console.close_code is None
-    assert not [f for f in console.frames[mark:] if f["type"] in ("mode", "error", "peers", "form_resolved")]
+    assert not [
+        f for f in console.frames[mark:] if f["type"] in ("mode", "peers", "channels", "floor", "form_resolved")
+    ]
 
 
 @defect(8)
@@ -1265,7 +1272,8 @@ def test_a_frame_that_is_not_json_does_not_end_the_console(table: Table, hub: Hu
 @defect(21)
 def test_a_console_that_reads_may_send_a_long_burst(table: Table, hub: Hub) -> None:
     console = table.operate(hub)
+    hub.register("a")
     for number in range(520):
-        console.send({"say": f"line {number}", "to": "ghost"})
+        console.send({"say": f"line {number}", "to": "a"})
     console.notice("line 519")
     assert console.close_code is None

@@ -132,7 +132,7 @@ def chapter(title: str) -> str:
 
 def mapped() -> list[tuple[int, str]]:
     """Read the map: numbers and short titles, without the remark on what is kept free."""
-    plain = re.sub(r"\(.*?\)", "", chapter("Map").partition("1 ")[1] + chapter("Map").partition("1 ")[2], flags=re.DOTALL)
+    plain = re.sub(r"\(.*?\)", "", chapter("Map"), flags=re.DOTALL)
     entries = re.findall(r"(?:^|\s)(\d{1,2}) (\S.*?)(?=\s\s|\n|\Z)", plain)
     return [(int(number), title) for number, title in entries]
 

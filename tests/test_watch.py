@@ -809,45 +809,49 @@ def test_help_and_version_do_not_import_tornado_either(arguments):
 
 # --- killed, frozen and restarted in mid-traffic ---
 
-KILLS = (
-    ("poll", "asked"),  # the hub never sees the poll
+Moment = tuple[str, str]
+
+MOMENTS: tuple[Moment, ...] = (
+    ("poll", "asked"),  # the hub has not seen the poll; a killed watcher's never gets there
     ("poll", "passed"),  # parked, or about to be answered
-    ("poll", "answered"),  # the answer never reaches the watcher
+    ("poll", "answered"),  # answered; a killed watcher's answer never gets there
     ("poll", "done"),  # between reading, printing and acknowledging
-    ("ack", "asked"),  # printed; the acknowledgement is lost
-    ("ack", "passed"),  # printed; the acknowledgement reaches the hub, its answer reaches nobody
+    ("ack", "asked"),  # printed; a killed watcher's acknowledgement is lost
+    ("ack", "passed"),  # printed; the acknowledgement reaches the hub, its answer perhaps nobody
     ("ack", "done"),
 )
+TOTAL = 200
 
 
 class Plan:
-    """Does something to a watcher when its wire comes to a certain step, with messages if it is an answer."""
+    """Sends a signal to a watcher when its wire comes to a certain step, of a poll if it brings messages."""
 
-    def __init__(self, moment: tuple[str, str] | None, act: Callable[[], None], chance: random.Random) -> None:
-        self._moment, self._act = moment, act
+    def __init__(self, moment: Moment | None, number: signal.Signals, chance: random.Random) -> None:
+        self._moment, self._number = moment, number
         self._after_s = chance.choice((0.0, 0.0, 0.001, 0.004, 0.016))
+        self.watcher: WatchProcess | None = None
         self.is_done = threading.Event()
 
     def on_step(self, step: Step) -> None:
-        """Act, once."""
-        if self._moment != (step.kind, step.what) or self.is_done.is_set():
-            return
-        if step.kind == "poll" and step.what in ("answered", "done") and not step.seqs:
+        """Act, once; what a killed process sent or was about to get is lost."""
+        is_idle = step.kind == "poll" and step.what in ("answered", "done") and not step.seqs
+        if self._moment != (step.kind, step.what) or is_idle or self.is_done.is_set():
             return
         if self._after_s and step.what in ("passed", "done"):
             threading.Event().wait(self._after_s)  # how far it gets meanwhile is left to chance, on purpose
-        self._act()
+        assert self.watcher is not None
+        self.watcher.signal(self._number)
         self.is_done.set()
-        if step.what in ("asked", "answered"):
-            raise ConnectionAbortedError  # what a dead process sent last is lost
+        if self._number == signal.SIGKILL and step.what in ("asked", "answered"):
+            raise ConnectionAbortedError
 
 
 class Traffic:
     """Sends numbered messages from a thread, as many as are allowed, at odd intervals."""
 
-    def __init__(self, hub: HubProcess, sender: str, to: str, total: int, chance: random.Random) -> None:
-        self._port, self._sender, self._to, self._total = hub.port, sender, to, total
-        self._pauses = [chance.choice((0.0, 0.0, 0.002, 0.01, 0.03)) for _ in range(total)]
+    def __init__(self, hub: HubProcess, sender: str, to: str, chance: random.Random) -> None:
+        self._port, self._sender, self._to = hub.port, sender, to
+        self._pauses = [chance.choice((0.0, 0.0, 0.002, 0.01, 0.03)) for _ in range(TOTAL)]
         self._allowed = threading.Semaphore(0)
         self.sent = 0
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -859,13 +863,13 @@ class Traffic:
 
     def finish(self) -> None:
         """Let it send the rest, and wait for that."""
-        self._allowed.release(self._total)
+        self._allowed.release(TOTAL)
         self._thread.join(DEADLINE_S)
-        assert self.sent == self._total
+        assert self.sent == TOTAL
 
     def _run(self) -> None:
         with Raw(self._port) as raw:
-            for n in range(self._total):
+            for n in range(TOTAL):
                 self._allowed.acquire()
                 threading.Event().wait(self._pauses[n])
                 body = {"token": self._sender, "to": self._to, "content": f"#{n}"}
@@ -875,65 +879,243 @@ class Traffic:
                 self.sent += 1
 
 
-def numbers_in(path: Path) -> list[int]:
-    """List the numbers of the messages that a watcher printed whole."""
-    lines = path.read_text().split("\n")[:-1]
-    return [int(line.rpartition("#")[2]) for line in lines if "msg" in line]
+class Shift:
+    """All watchers of one test, each behind a wire of its own, and what each printed."""
+
+    def __init__(self, hub: HubProcess, token: str, folder: Path) -> None:
+        self._hub, self._token, self._folder = hub, token, folder
+        self.tap = Tap()
+        self.printed: list[list[int]] = []
+        self.codes: list[int] = []
+        self.disturbed: set[int] = set()  # which of them got a signal
+
+    @contextlib.contextmanager
+    def watcher(self, plan: Plan, *flags: str) -> Iterator[WatchProcess]:
+        """Run a watcher; the block must see to it that it ends. Then all that it sent has arrived or is lost."""
+        number, out = len(self.printed), self._folder / f"watch {len(self.printed)}"
+        self.printed.append([])
+        self.codes.append(0)
+        with self.tap.wire(self._hub.port, number, plan.on_step) as url, out.open("wb") as stdout:
+            plan.watcher = WatchProcess(url, "--token", self._token, *flags, stdout=stdout)
+            try:
+                yield plan.watcher
+            finally:
+                if plan.watcher.process.poll() is None:
+                    plan.watcher.kill()
+            self.codes[number] = plan.watcher.end().code
+        lines = out.read_text().split("\n")[:-1]  # what a killed watcher began to print counts for nothing
+        self.printed[number] = [int(line.rpartition("#")[2]) for line in lines if "#" in line]
+        if plan.is_done.is_set() or self.codes[number] == -9:
+            self.disturbed.add(number)
+
+    def drain(self, chance: random.Random) -> None:
+        """Run undisturbed watchers until everything is printed and acknowledged."""
+        end = time.monotonic() + DEADLINE_S
+        while self._is_wanting():
+            assert time.monotonic() < end, f"lost: {sorted(set(range(TOTAL)) - self.seen())}"
+            with self.watcher(Plan(None, signal.SIGKILL, chance)) as watcher:
+                watcher.end()
+
+    def seen(self) -> set[int]:
+        """Give the numbers of all messages that some watcher printed."""
+        return set().union(*self.printed)
+
+    def check(self) -> None:
+        """Assert what must hold, however the watchers ended."""
+        assert self.seen() == set(range(TOTAL)), "every message was printed"
+        assert self.tap.repeats_after_ack() == [], "nothing acknowledged was delivered again"
+        for shown in self.printed:
+            assert shown == sorted(set(shown)), "every watcher printed in order, and nothing twice"
+        for n in range(TOTAL):
+            first, *others = [number for number, shown in enumerate(self.printed) if n in shown]
+            assert not others or {first, *others} & self.disturbed, f"#{n} was repeated without need"
+
+    def repeats(self) -> int:
+        """Count the messages that more than one watcher printed."""
+        return sum(count > 1 for count in Counter(n for shown in self.printed for n in shown).values())
+
+    def _is_wanting(self) -> bool:
+        return len(self.seen()) < TOTAL or bool(self._hub.get("/peek", self._token).body["pending"])
 
 
 def test_killed_watchers_lose_nothing_and_repeat_only_what_they_could_not_acknowledge(hub, alice, bob, tmp_path):
-    chance, tap, total = random.Random(2), Tap(), 200
-    traffic = Traffic(hub, alice[1], bob[0], total, chance)
-    printed: list[list[int]] = []
-    was_acked: list[bool] = []  # whether each watcher's last acknowledgement reached the hub
-    codes: list[int] = []
-
-    def one_watcher(moment: tuple[str, str] | None, *flags: str) -> None:
-        number, out = len(printed), tmp_path / str(len(printed))
-        watcher: WatchProcess | None = None
-        plan = Plan(moment, lambda: watcher.process.kill() if watcher else None, chance)
-        with tap.wire(hub.port, number, plan.on_step) as url, out.open("wb") as stdout:
-            watcher = WatchProcess(url, "--token", bob[1], *flags, stdout=stdout)
-            if flags:  # it ends by the plan only, and that may need a message that is not there
-                plan.is_done.wait(1.5)
-                watcher.process.kill()
-            elif moment is not None and moment[0] == "poll" and moment[1] in ("asked", "passed"):
-                assert plan.is_done.wait(DEADLINE_S)
-            traffic.allow(0)
-            codes.append(watcher.end().code)
-        printed.append(numbers_in(out))
-        mine = [step for step in tap.steps if step.watcher == number]
-        acks = [step for step in mine if step.kind == "ack" and step.what == "answered"]
-        shown = max((s for step in mine if step.kind == "poll" and step.what == "done" for s in step.seqs), default=0)
-        was_acked.append(bool(acks) and acks[-1].seqs[0] >= shown)
-
+    chance, shift = random.Random(2), Shift(hub, bob[1], tmp_path)
+    traffic = Traffic(hub, alice[1], bob[0], chance)
     for n in range(24):
+        moment = (*MOMENTS, None)[n % 8]
+        flags = ("--follow",) if moment is not None and n % 3 == 2 else ()
+        plan = Plan(moment, signal.SIGKILL, chance)
         traffic.allow(chance.randrange(2, 10))
-        moment = (*KILLS, None)[n % 8]
-        is_following = n % 3 == 2 and moment is not None
-        one_watcher(moment, *(("--follow",) if is_following else ()))
+        with shift.watcher(plan, *flags) as watcher:
+            if flags or (moment and moment[0] == "poll" and moment[1] != "done"):
+                assert plan.is_done.wait(DEADLINE_S), moment
+            watcher.end()
+    traffic.finish()
+    shift.drain(chance)
+    shift.check()
+    for n in range(TOTAL):  # one after the other they came: what was repeated, a killed one had printed last
+        *earlier, _ = [number for number, shown in enumerate(shift.printed) if n in shown]
+        assert {shift.codes[number] for number in earlier} <= {-9}, f"#{n} was repeated, its watcher was not killed"
+    assert shift.codes.count(-9) >= 15, "most of them were killed"
+    assert shift.repeats() > 0, "some were killed between printing and acknowledging"
+
+
+def test_frozen_watchers_lose_nothing_whether_they_thaw_or_die(hub, alice, bob, tmp_path):
+    chance, shift = random.Random(3), Shift(hub, bob[1], tmp_path)
+    traffic = Traffic(hub, alice[1], bob[0], chance)
+    for n in range(10):
+        frozen = Plan(MOMENTS[n % 5], signal.SIGSTOP, chance)
+        traffic.allow(chance.randrange(5, 12))
+        with shift.watcher(frozen) as older:
+            assert frozen.is_done.wait(DEADLINE_S)
+            traffic.allow(chance.randrange(2, 5))
+            with shift.watcher(Plan(None, signal.SIGKILL, chance)) as newer:
+                newer.end()
+            older.signal(signal.SIGCONT if n % 2 else signal.SIGKILL)
+            assert older.end().code in ((0, 2) if n % 2 else (-9,))
+    traffic.finish()
+    shift.drain(chance)
+    shift.check()
+
+
+def test_a_frozen_watcher_at_the_hub_itself_keeps_nothing_to_itself(hub, alice, bob):
+    watcher = parked(hub, bob)
+    watcher.signal(signal.SIGSTOP)
+    hub.say(alice[1], bob[0], "into its socket")
+    newer = watch(hub, bob[1])
+    assert newer.end().out.endswith(": into its socket\n")
+    watcher.signal(signal.SIGCONT)
+    assert watcher.end().code in (0, 2)
+    assert left_at_hub(hub, bob[1]) == []
+
+
+# --- pollers that know no lease ---
+
+
+class Poller:
+    """A client of the simplest kind: no lease, one connection."""
+
+    def __init__(self, hub: HubProcess, token: str) -> None:
+        self._token = token
+        self.raw = Raw(hub.port)
+
+    def ask(self, ack_seq: int | None = None) -> None:
+        """Send a poll."""
+        query = "" if ack_seq is None else f"&ack_seq={ack_seq}"
+        self.raw.send(request_of("GET", f"/receive?timeout=25{query}", bearer=self._token))
+
+    def read(self) -> list[tuple[int, int]]:
+        """Read a batch whole: (number, seq) of each message."""
+        answer = self.raw.answer()
+        assert answer is not None
+        assert answer.status == 200, answer
+        return [(int(m["content"].partition("#")[2]), int(m["seq"])) for m in answer.body["messages"]]
+
+    def acknowledge(self, seq: int) -> None:
+        """Acknowledge on the same connection."""
+        answer = self.raw.send(request_of("POST", "/ack", {"token": self._token, "seq": seq})).answer()
+        assert answer is not None
+        assert answer.status == 200
+
+    def die_unread(self, chance: random.Random) -> None:
+        """Close without having read an answer that may be there, on its way, or not yet made."""
+        if chance.random() < 0.7:
+            self.raw.is_answered(DEADLINE_S)
+        if chance.random() < 0.3:
+            self.raw.socket.recv(1)
+        self.raw.close()
+
+
+def test_pollers_without_a_lease_that_die_unread_lose_and_repeat_nothing_though_they_never_acknowledge(hub, alice, bob):
+    chance, seen = random.Random(4), Counter[int]()
+    traffic = Traffic(hub, alice[1], bob[0], chance)
+    for n in range(60):
+        traffic.allow(2)
+        poller = Poller(hub, bob[1])
+        poller.ask()
+        if n % 3:
+            poller.die_unread(chance)
+        else:
+            seen.update(number for number, _ in poller.read())
+            poller.raw.close()
     traffic.finish()
     end = time.monotonic() + DEADLINE_S
-    while len(set().union(*printed)) < total or left(hub, bob[1]):
-        assert time.monotonic() < end, f"lost: {sorted(set(range(total)) - set().union(*printed))}"
-        one_watcher(None)
-
-    assert set().union(*printed) == set(range(total)), "every message was printed"
-    assert tap.repeats_after_ack() == [], "nothing acknowledged was delivered again"
-    times = Counter(n for shown in printed for n in shown)
-    for n in times:
-        watchers = [w for w, shown in enumerate(printed) if n in shown]
-        for earlier in watchers[:-1]:
-            assert codes[earlier] == -9, f"#{n} was repeated though watcher {earlier} ended by itself"
-            assert not was_acked[earlier] or n != printed[earlier][-1], f"#{n} was repeated after its acknowledgement"
-    assert all(len(set(shown)) == len(shown) for shown in printed), "no watcher printed anything twice"
-    assert all(shown == sorted(shown) for shown in printed), "every watcher printed in order"
-    assert codes.count(-9) >= 12, "enough of them were killed"
-    assert max(times.values()) > 1, "some were killed between printing and acknowledging"
+    while len(seen) < TOTAL and time.monotonic() < end:
+        poller = Poller(hub, bob[1])
+        poller.ask()
+        seen.update(number for number, _ in poller.read())
+        poller.raw.close()
+    assert seen == Counter(range(TOTAL))
 
 
-def left(hub: HubProcess, token: str) -> int:
-    """Count what is not acknowledged, without fetching it."""
-    status, body = call(hub.port, "GET", "/peek", bearer=token)
-    assert status == 200
-    return int(body["pending"])
+def test_pollers_without_a_lease_get_again_what_was_not_acknowledged_and_nothing_else(hub, alice, bob):
+    chance, wanted, seen = random.Random(5), Counter[int](), Counter[int]()
+    acked = -1  # the seq up to which the hub has confirmed
+    traffic = Traffic(hub, alice[1], bob[0], chance)
+    deeds = ["read and ack", "die unread", "read and die", "read and ack by polling", "half a request"]
+    n = 0
+    while len(seen) < TOTAL or wanted != seen:
+        deed = deeds[n % 5] if n < 60 else deeds[0]
+        n += 1
+        assert n < 90, f"lost: {sorted(set(range(TOTAL)) - set(seen))}, repeated: {sorted((seen - wanted).elements())}"
+        traffic.allow(4)
+        poller = Poller(hub, bob[1])
+        if deed == "half a request":
+            poller.raw.send(request_of("GET", "/receive?timeout=25", bearer=bob[1])[:-2])
+            poller.raw.close()
+            continue
+        poller.ask()
+        if deed == "die unread":
+            poller.die_unread(chance)
+            continue
+        batch = poller.read()
+        assert all(seq > acked for _, seq in batch), "nothing acknowledged comes again"
+        assert batch == sorted(batch)
+        seen.update(number for number, _ in batch)
+        if deed == "read and die":  # so each of these is to come once more
+            wanted.update({number: 1 for number, _ in batch})
+        elif deed == "read and ack":
+            poller.acknowledge(batch[-1][1])
+            acked = batch[-1][1]
+            wanted.update({number: 1 for number, _ in batch})
+        else:
+            poller.ask(ack_seq=batch[-1][1])
+            acked = batch[-1][1]
+            wanted.update({number: 1 for number, _ in batch})
+            more = poller.read()
+            assert all(seq > acked for _, seq in more)
+            seen.update(number for number, _ in more)
+            poller.acknowledge(more[-1][1])
+            acked = more[-1][1]
+            wanted.update({number: 1 for number, _ in more})
+        poller.raw.close()
+    traffic.finish()
+    assert set(seen) == set(range(TOTAL))
+
+
+def test_a_message_that_a_dead_poll_gave_back_wakes_the_poll_that_waits(hub, alice, bob):
+    first, second = Poller(hub, bob[1]), Poller(hub, bob[1])
+    first.ask()
+    eventually(lambda: hub.is_listening(bob[0]), "the first poll")
+    hub.say(alice[1], bob[0], "#1")
+    assert first.raw.is_answered(DEADLINE_S)
+    second.ask()
+    eventually(lambda: hub.is_listening(bob[0]), "the second poll")
+    first.raw.close()  # with the answer unread: a reset
+    assert second.raw.is_answered(3), "the message waits in the mailbox, and so does the poll"
+    assert [number for number, _ in second.read()] == [1]
+    second.raw.close()
+
+
+def test_a_poller_that_dies_with_further_requests_sent_behind_its_poll_takes_no_message_along(hub, alice, bob):
+    poller = Poller(hub, bob[1])
+    poller.raw.send(request_of("GET", "/receive?timeout=25", bearer=bob[1]) + request_of("GET", "/version") * 2)
+    eventually(lambda: hub.is_listening(bob[0]), "the poll")
+    hub.say(alice[1], bob[0], "#7")
+    assert poller.raw.is_answered(DEADLINE_S)
+    poller.raw.close()
+    heir = Poller(hub, bob[1])
+    heir.ask()
+    assert heir.raw.is_answered(3)
+    assert [number for number, _ in heir.read()] == [7]
+    heir.raw.close()
