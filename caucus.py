@@ -2263,7 +2263,7 @@ class DiskLog:
 
     def _prune(self) -> None:
         """Rewrite the file without lines older than the retention; lines that are not ours go as well."""
-        oldest = datetime.fromtimestamp(time.time() - self._retention_s, UTC).isoformat(timespec="microseconds")
+        oldest = time.time() - self._retention_s
         beside = self._path + ".pruning"
         try:
             with open(self._path, "rb") as old, open_private(beside, truncate=True) as new:
@@ -2275,10 +2275,10 @@ class DiskLog:
             log.error("disk log: cannot prune %s: %s", self._path, error)
 
 
-def _stamp_of(line: bytes) -> str:
+def _stamp_of(line: bytes) -> float:
     with suppress(ValueError, KeyError, TypeError):  # a line that is not ours has no stamp
-        return str(json.loads(line)["ts"])
-    return ""
+        return datetime.fromisoformat(json.loads(line)["ts"]).timestamp()
+    return 0.0
 
 
 def open_private(path: str, truncate: bool = False) -> BinaryIO:
@@ -2414,7 +2414,7 @@ class Polls:
         elif isinstance(event, ModeChanged):
             for name in list(self._listeners):
                 self._wake(name)
-        elif isinstance(event, PeerResumed):
+        elif isinstance(event, PeerResumed | Unfetched):
             self._wake(event.name)
         elif isinstance(event, PeerReaped):
             self._listeners.setdefault(event.name, Listener()).lease = None  # whoever comes back is a new listener
@@ -2750,21 +2750,24 @@ def _page_reply(name: str, request: Request) -> Reply:
 class Link:
     """One connection, across its requests: knows whether the last answer was read."""
 
-    __slots__ = ("_on_lost", "is_parked", "serial", "was_heard")
+    __slots__ = ("_is_pipelined", "_on_lost", "is_parked", "serial", "was_heard")
 
     def __init__(self, serial: int) -> None:
         self.serial = serial
         self.was_heard = False
         self.is_parked = False  # out of Tornado's hands until its poll is answered
         self._on_lost: Callable[[], None] | None = None
+        self._is_pipelined = False
 
     def heard(self) -> None:
-        """Note that a request came: whoever sends it has read the answer to the last."""
-        self.was_heard, self._on_lost = True, None
+        """Note that a request came: whoever sends it has read the last answer, unless it was sent before that."""
+        self.was_heard = True
+        if not self._is_pipelined:
+            self._on_lost = None
 
-    def expect(self, on_lost: Callable[[], None]) -> None:
+    def expect(self, on_lost: Callable[[], None], is_pipelined: bool) -> None:
         """Set what to do when the answer that goes out now does not arrive."""
-        self._on_lost = on_lost
+        self._on_lost, self._is_pipelined = on_lost, is_pipelined
 
     def lost(self) -> None:
         """Note that the connection broke before the last answer was read."""
@@ -2900,7 +2903,8 @@ class Exchange:
 
     def on_lost(self, callback: Callable[[], None]) -> None:
         """Set what to do when the answer turns out not to have arrived."""
-        self._link.expect(callback)
+        is_pipelined = getattr(self._stream, "_read_buffer_size", 0) > 0  # Tornado does not say it in public
+        self._link.expect(callback, is_pipelined)
 
     # --- private ---
 
@@ -2954,8 +2958,8 @@ def reason_of(status: int) -> str:
 
 def headers_of(reply: Reply) -> dict[str, str]:
     """Complete an answer's headers."""
-    standing = {"Content-Type": "application/json", "X-Content-Type-Options": "nosniff"}
-    return standing | dict(reply.headers) | {"Content-Length": str(len(reply.body))}
+    length = {} if reply.status == 304 else {"Content-Length": str(len(reply.body))}
+    return {"Content-Type": "application/json", "X-Content-Type-Options": "nosniff", **dict(reply.headers), **length}
 
 
 def raw_of(reply: Reply) -> bytes:
@@ -3264,6 +3268,7 @@ ROUTES: dict[tuple[str, str], Handler] = {
 AUTH_S = 30.0  # a console that has not shown its token by then is closed
 UNPROVEN_MAX = 32  # consoles without a token yet; one more closes the oldest, so nobody locks the operator out
 BACKLOG_MAX_BYTES = 8 << 20  # what one console may leave unread before it is closed and told to come again
+SNAPSHOT_MAX_BYTES = BACKLOG_MAX_BYTES // 2  # of the log that a console opens with
 FRAME_MAX_BYTES = 1 << 18
 OPERATOR_CONTENT_MAX = 32_768
 RATE_MAX = 1e9
@@ -3516,7 +3521,13 @@ class Consoles:
             agents=[],
             version=__version__,
         )
-        return b'%b,"log":[%b]}' % (head[:-1], b",".join([message.wire for message in room.log]))
+        log, room_left = deque[bytes](), SNAPSHOT_MAX_BYTES
+        for message in reversed(room.log):  # the newest first: long ones must not keep a console from opening
+            room_left -= len(message.wire)
+            if room_left < 0:
+                break
+            log.appendleft(message.wire)
+        return b'%b,"log":[%b]}' % (head[:-1], b",".join(log))
 
     def _health(self) -> dict[str, Json]:
         return {**self._room.health(), "mem_rss_mb": memory_mb(), "console_count": len(self._open)}
@@ -3606,10 +3617,13 @@ def console_socket(consoles: Consoles) -> type[WebSocketHandler]:
 
         async def push(self, frames: list[bytes]) -> None:
             """Send text frames. Raises ConnectionError."""
-            try:
-                await gather(*[self.write_message(frame) for frame in frames])
-            except WebSocketClosedError:
-                raise ConnectionResetError from None
+            written: list[Awaitable[None]] = []
+            with suppress(WebSocketClosedError):
+                for frame in frames:
+                    written.append(self.write_message(frame))
+            failed = [error for error in await gather(*written, return_exceptions=True) if error is not None]
+            if failed or len(written) < len(frames):
+                raise ConnectionResetError
 
     return ConsoleSocket
 
@@ -3635,10 +3649,15 @@ def server_of(gate: Gate, application: Application) -> HTTPServer:
     from tornado.httpserver import HTTPServer
     from tornado.httputil import HTTPServerConnectionDelegate
 
+    class Server(HTTPServer):
+        def on_close(self, server_conn: Any) -> None:
+            super().on_close(server_conn)
+            front.on_close(server_conn)  # which HTTPServer keeps to itself
+
     class TornadoFront(HTTPServerConnectionDelegate):
         def __init__(self) -> None:
             self.router = Router(gate, ROUTES)
-            self.server = HTTPServer(
+            self.server = Server(
                 self,
                 idle_connection_timeout=IDLE_S,
                 body_timeout=BODY_S,
@@ -3659,9 +3678,9 @@ def server_of(gate: Gate, application: Application) -> HTTPServer:
             return Exchange(self, link, request_conn)
 
         def on_close(self, server_conn: Any) -> None:
-            stream = server_conn.stream
-            if not self._links[stream].is_parked:
-                self.forget(stream)
+            link = self._links.get(server_conn.stream)
+            if link is not None and not link.is_parked:
+                self.forget(server_conn.stream)
 
         def console_exchange(self, connection: HTTP1Connection) -> HTTPMessageDelegate:
             return application.start_request(connection, connection)
@@ -3673,9 +3692,9 @@ def server_of(gate: Gate, application: Application) -> HTTPServer:
             self.server.handle_stream(stream, address)
 
         def forget(self, stream: IOStream) -> None:
-            link = self._links.pop(stream)
+            link = self._links.pop(stream, None)
             self._silent.pop(stream, None)
-            if isinstance(stream.error, ConnectionError):  # reset: there were bytes that the other end never read
+            if link is not None and isinstance(stream.error, ConnectionError):  # reset: it left bytes unread
                 link.lost()
 
         def _evict_silent(self) -> None:
@@ -3686,7 +3705,8 @@ def server_of(gate: Gate, application: Application) -> HTTPServer:
                 if not link.was_heard:
                     stream.close()
 
-    return TornadoFront().server
+    front = TornadoFront()
+    return front.server
 
 
 class Hub:

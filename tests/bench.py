@@ -31,7 +31,7 @@ from typing import IO, Any, Literal
 
 EXAMPLES = """\
 examples:
-  python3 tests/bench.py                         everything; three or four minutes
+  python3 tests/bench.py                         everything; about five minutes
   python3 tests/bench.py --quick                 a first impression; under a minute
   python3 tests/bench.py --only messages --rounds 9
   python3 tests/bench.py --pyz --json > out.json the hub from caucus.pyz; all samples as JSON
@@ -600,17 +600,18 @@ def results(names: list[str], known: dict[str, Program], samples: Samples, *, go
             if row.ours not in known and row.goal is None:
                 continue
             ours, base = samples.values[row.metric, row.ours], samples.values[row.metric, row.base]
-            troubles = [f"{who}: {text}" for (what, who), text in samples.failures.items() if what == name]
+            failures = {who: samples.failures.get((name, who)) for who in (row.ours, row.base)}
+            troubles = [f"{who}: {text}" for who, text in failures.items() if text]
             if row.ours not in known:
-                troubles.append(f"{row.ours} is not there; build_zipapp.py makes caucus.pyz")
-            elif not ON_LINUX and any(map(math.isnan, ours)):
+                troubles.append(f"{row.ours} is not there (python3 build_zipapp.py makes caucus.pyz)")
+            elif any(map(math.isnan, ours)):
                 troubles.append("CPU and memory of a process are read on Linux only")
             yield Result(
                 row,
                 statistics.median(ours) if ours else math.nan,
                 statistics.median(base) if base else math.nan,
-                tuple(one / other for one, other in zip(ours, base, strict=False) if other),
-                "; ".join(text for text in troubles if not (ours and base) or "only" in text),
+                tuple(one / other for one, other in zip(ours, base, strict=False) if other > 0),  # not NaN either
+                "; ".join(troubles),
             )
 
 

@@ -80,9 +80,10 @@ class HubProcess:
         return self.request("GET", path, params=query or None, headers=headers)
 
     def post(self, path: str, bearer: str | None = None, **body: Any) -> Answer:
-        """POST a JSON object."""
+        """POST a JSON object, in ASCII: so a lone surrogate can be sent as well."""
         headers = {"Authorization": f"Bearer {bearer}"} if bearer is not None else {}
-        return self.request("POST", path, json=body, headers=headers)
+        headers["Content-Type"] = "application/json"
+        return self.request("POST", path, content=json.dumps(body), headers=headers)
 
     def register(self, name: str, bearer: str | None = None, **more: Any) -> str:
         """Take a seat, from an address that still may; give its token."""

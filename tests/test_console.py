@@ -1,4 +1,4 @@
-"""Section 18: the operator's WebSocket, over a real hub: who gets in, what it shows, what it obeys, what it survives."""
+"""Section 18: the operator's WebSocket, over a real hub: who gets in, what it shows and obeys, what it survives."""
 
 from __future__ import annotations
 
@@ -96,8 +96,7 @@ def frames_until_close(line: ClientConnection) -> tuple[list[Any], int]:
         while True:
             frames.append(json.loads(line.recv(timeout=10)))
     except ConnectionClosed as closed:
-        assert closed.rcvd is not None, "the connection broke without a close frame"
-        return frames, closed.rcvd.code
+        return frames, closed.rcvd.code if closed.rcvd else 1006
 
 
 def barrier(console: Console) -> list[Any]:
@@ -187,7 +186,9 @@ def test_a_wrong_token_is_told_so_and_closed(any_guarded: HubProcess, token: str
         *(b"\x00\xff", b'{"auth": "x"}'),
     ],
 )
-def test_a_first_frame_without_a_token_is_closed_with_nothing_sent(any_guarded: HubProcess, opening: str | bytes) -> None:
+def test_a_first_frame_without_a_token_is_closed_with_nothing_sent(
+    any_guarded: HubProcess, opening: str | bytes
+) -> None:
     with stranger(any_guarded) as line:
         line.send(opening)
         assert frames_until_close(line) == ([], 1008)
@@ -504,10 +505,8 @@ def test_a_form_is_shown_whole_and_its_answer_resolves_it_on_every_console(hub: 
             seen = [one.next("form_resolved", "message", where=is_answer_or_resolved) for _ in range(2)]
             assert resolved in seen
             message = next(frame["message"] for frame in seen if frame["type"] == "message")
-            assert message["meta"] == {
-                **{"form_id": form_id, "title": "Deploy?", "status": "answered", "answers": {"pick": "b"}},
-                **{"asker": "api", "to": "all"},
-            }
+            decided = {"form_id": form_id, "title": "Deploy?", "status": "answered", "answers": {"pick": "b"}}
+            assert message["meta"] == decided | {"asker": "api", "to": "all"}
             assert (message["sender"], message["origin"]) == ("human", "operator")
             assert message["seq"] > 0
 
@@ -1053,9 +1052,10 @@ def test_a_console_that_never_reads_is_closed_and_neither_grows_the_hub_nor_dela
             assert figures["mem_rss_mb"] - before < 3 * caucus.BACKLOG_MAX_BYTES / 2**20
             slow.settimeout(10)  # now it reads, and learns why it was closed
             tail = b""
-            while chunk := slow.recv(1 << 20):
+            while not tail.endswith(b"\x03\xf5fell behind"):  # 0x03f5 is 1013
+                chunk = slow.recv(1 << 20)
+                assert chunk, "the connection ended without a reason"
                 tail = (tail + chunk)[-64:]
-            assert b"\x03\xf5fell behind" in tail  # 0x03f5 is 1013
         with hub.console() as again:
             assert again.welcome["role"] == "operator"
 

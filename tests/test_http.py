@@ -1,4 +1,4 @@
-"""The hub's HTTP, route by route, over a real process: shapes, statuses, the order of checks, refusals, hostile input."""
+"""The hub's HTTP, route by route, over a real process: shapes, statuses, order of checks, refusals, hostile input."""
 
 from __future__ import annotations
 
@@ -199,7 +199,9 @@ def test_bodies_in_utf_8_and_utf_16_arrive_intact(hub: HubProcess, encoding: str
 
 def test_the_last_of_duplicate_keys_wins(hub: HubProcess) -> None:
     a = hub.register("a")
-    assert post_raw(hub, "/status", b'{"token":"%b","status":"one","status":"two"}' % a.encode()).body == {"status": "two"}
+    assert post_raw(hub, "/status", b'{"token":"%b","status":"one","status":"two"}' % a.encode()).body == {
+        "status": "two"
+    }
 
 
 def test_unknown_keys_are_ignored(hub: HubProcess) -> None:
@@ -210,7 +212,21 @@ def test_unknown_keys_are_ignored(hub: HubProcess) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b" ", b"{", b"[]", b"null", b'"x"', b"1", b"true", b'{"a":1,}', b"{'a':1}", b'{"a":1}{}', b'{"a":"\n"}', b"\xef\xbb\xbf"],
+    [
+        b"",
+        b" ",
+        b"{",
+        b"[]",
+        b"null",
+        b'"x"',
+        b"1",
+        b"true",
+        b'{"a":1,}',
+        b"{'a':1}",
+        b'{"a":1}{}',
+        b'{"a":"\n"}',
+        b"\xef\xbb\xbf",
+    ],
 )
 def test_what_is_no_json_object_is_a_422(hub: HubProcess, content: bytes) -> None:
     body = refused(post_raw(hub, "/send", content), 422, "invalid", "body")
@@ -231,7 +247,16 @@ def test_what_is_no_json_object_is_a_422(hub: HubProcess, content: bytes) -> Non
         b'{"token":"t","seq":-' + b"9" * 5000 + b"}",
         b"\xff\xfe{",
     ],
-    ids=["latin-1", "raw surrogate", "deep lists", "deep objects", "unclosed", "5000 digits", "-5000 digits", "half a character"],
+    ids=[
+        "latin-1",
+        "raw surrogate",
+        "deep lists",
+        "deep objects",
+        "unclosed",
+        "5000 digits",
+        "-5000 digits",
+        "half a character",
+    ],
 )
 @pytest.mark.parametrize("path", ["/send", "/ack"])
 def test_what_cannot_be_read_at_all_is_a_400(hub: HubProcess, path: str, content: bytes) -> None:
@@ -291,9 +316,7 @@ def test_a_lone_surrogate_is_refused_in_every_string(
 
 @EVERY_STRING
 @pytest.mark.parametrize("value", [1, True, ["x"], {"x": "y"}], ids=["number", "boolean", "list", "object"])
-def test_a_string_must_be_a_string(
-    hub: HubProcess, path: str, body: dict[str, Any], field: str, value: object
-) -> None:
+def test_a_string_must_be_a_string(hub: HubProcess, path: str, body: dict[str, Any], field: str, value: object) -> None:
     refused(hub.post(path, **{**body, field: value}), 422, "invalid", field)
 
 
@@ -339,7 +362,9 @@ def test_integers_accept_what_plainly_is_one(hub: HubProcess, value: object) -> 
     assert hub.post("/ack", token=a, seq=value).body == {"acked": True, "seq": 1 if value is True else 7}
 
 
-@pytest.mark.parametrize("value", [7.5, "x", "", "7x", "0x7", "1e3", "٧", -1, "-1", 2**64, "9" * 21, None, [7], {"n": 7}, "1" * 5000])
+@pytest.mark.parametrize(
+    "value", [7.5, "x", "", "7x", "0x7", "1e3", "٧", -1, "-1", 2**64, "9" * 21, None, [7], {"n": 7}, "1" * 5000]
+)
 def test_integers_accept_nothing_else(hub: HubProcess, value: object) -> None:
     refused(hub.post("/ack", token=hub.register("a"), seq=value), 422, "invalid", "seq")
 
@@ -350,7 +375,9 @@ def test_a_float_beyond_all_bounds_is_no_integer(hub: HubProcess) -> None:
         refused(post_raw(hub, "/ack", b'{"token":"%b","seq":%b}' % (a.encode(), number)), 422, "invalid", "seq")
 
 
-@pytest.mark.parametrize(("value", "meaning"), [("true", True), (1, True), ("on", True), ("0", False), (0.0, False), (False, False)])
+@pytest.mark.parametrize(
+    ("value", "meaning"), [("true", True), (1, True), ("on", True), ("0", False), (0.0, False), (False, False)]
+)
 def test_booleans_accept_what_plainly_is_one(hub: HubProcess, value: object, meaning: bool) -> None:
     a = hub.register("a")
     form_id = hub.post("/ask", token=a, title="t", fields=[{**FIELD, "required": value}]).body["form_id"]
@@ -406,20 +433,24 @@ def test_a_chunked_body_without_end_is_refused(hub: HubProcess) -> None:
         raw.send(b"POST /send HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n")
         for _ in range(40):
             raw.send(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
-            if raw.has_answer():
+            if raw.is_answered(0.0):
                 break
         refused(got(raw), 413, "too_large")
 
 
 def test_the_longest_message_fits_as_raw_utf_8(hub: HubProcess) -> None:
     a, text = hub.register("a"), "😀" * 8192
-    raw, escaped = (json.dumps({"token": a, "to": "a", "content": text}, ensure_ascii=e).encode() for e in (False, True))
+    raw, escaped = (
+        json.dumps({"token": a, "to": "a", "content": text}, ensure_ascii=e).encode() for e in (False, True)
+    )
     assert post_raw(hub, "/send", raw).status == 200
     refused(post_raw(hub, "/send", escaped), 413, "too_large")
     assert contents(hub.receive(a)) == [text]
 
 
-@pytest.mark.parametrize("head", [f"GET /version HTTP/1.1\r\nX: {'x' * 20_000}", f"GET /version?{'x' * 20_000} HTTP/1.1"])
+@pytest.mark.parametrize(
+    "head", [f"GET /version HTTP/1.1\r\nX: {'x' * 20_000}", f"GET /version?{'x' * 20_000} HTTP/1.1"]
+)
 def test_oversized_headers_are_a_431(hub: HubProcess, head: str) -> None:
     body = refused(ask_raw(hub, f"{head}\r\nHost: 127.0.0.1\r\n\r\n".encode()), 431, "headers_too_large")
     assert body["max_bytes"] == caucus.HEADERS_MAX_BYTES
@@ -451,7 +482,18 @@ def test_what_is_no_http_ends_its_connection_and_nothing_else(hub: HubProcess, d
 
 @pytest.mark.parametrize(
     "path",
-    ["/nowhere", "/docs", "/redoc", "/openapi.json", "/favicon.ico", "//", "/version/x", "/%76ersion/", "/mcp/x", "/VERSION"],
+    [
+        "/nowhere",
+        "/docs",
+        "/redoc",
+        "/openapi.json",
+        "/favicon.ico",
+        "//",
+        "/version/x",
+        "/%76ersion/",
+        "/mcp/x",
+        "/VERSION",
+    ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "HEAD"])
 def test_an_unknown_path_is_a_404(hub: HubProcess, method: str, path: str) -> None:
@@ -474,7 +516,9 @@ def test_a_wrong_method_is_a_405_that_names_the_right_ones(hub: HubProcess, path
 @pytest.mark.parametrize(("path", "status"), [("/", 405), ("/version", 405), ("/nowhere", 404)])
 def test_an_answer_to_head_has_no_body(hub: HubProcess, path: str, status: int) -> None:
     with Raw(hub.port) as raw:
-        raw.send(f"HEAD {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nGET /version HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        raw.send(
+            f"HEAD {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nGET /version HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+        )
         raw.end_sending()
         data = b""
         while chunk := raw.socket.recv(65_536):
@@ -521,7 +565,9 @@ def test_a_request_behind_a_parked_poll_is_answered_after_it(hub: HubProcess) ->
         assert "version" in got(raw).body
 
 
-@pytest.mark.parametrize("extra", ["Connection: close", "Content-Length: 0", "Expect: 100-continue", "Connection: Keep-Alive"])
+@pytest.mark.parametrize(
+    "extra", ["Connection: close", "Content-Length: 0", "Expect: 100-continue", "Connection: Keep-Alive"]
+)
 def test_a_poll_is_served_however_its_connection_goes_on(hub: HubProcess, extra: str) -> None:
     a = hub.register("a")
     with Raw(hub.port) as raw:
@@ -547,7 +593,13 @@ def test_http_1_0_is_served_and_ended(hub: HubProcess) -> None:
 # --- Host and Origin: a page that rebinds DNS, or comes from elsewhere, reads nothing ---
 
 PATHS = sorted({*caucus.ROUTES, ("GET", "/nowhere"), ("POST", "/mcp"), ("GET", "/mcp"), ("GET", "/agents")})
-PATHS += [("GET", "/assets/app.js"), ("GET", "/assets/nothing"), ("OPTIONS", "/send"), ("PUT", "/export"), ("GET", "/export/")]
+PATHS += [
+    ("GET", "/assets/app.js"),
+    ("GET", "/assets/nothing"),
+    ("OPTIONS", "/send"),
+    ("PUT", "/export"),
+    ("GET", "/export/"),
+]
 FOREIGN_HOSTS = [
     "evil.example",
     "evil.example:{port}",
@@ -576,7 +628,9 @@ def test_no_disguise_makes_a_foreign_host_ours(hub: HubProcess, host: str) -> No
 
 def test_two_hosts_are_none(hub: HubProcess) -> None:
     with Raw(hub.port) as raw:
-        answer = raw.send(b"GET /peers HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: evil.example\r\n\r\n").end_sending().answer()
+        answer = (
+            raw.send(b"GET /peers HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: evil.example\r\n\r\n").end_sending().answer()
+        )
         assert answer is None or answer.status in (400, 421)
 
 
@@ -608,7 +662,14 @@ def test_a_foreign_host_gets_no_console(hub: HubProcess) -> None:
     assert ask_raw(hub, handshake(hub, f"Host: 127.0.0.1:{hub.port}")).status == 101
 
 
-FOREIGN_ORIGINS = ["http://evil.example", "null", "https://127.0.0.1:{port}", "http://127.0.0.1:1", "http://localhost", ""]
+FOREIGN_ORIGINS = [
+    "http://evil.example",
+    "null",
+    "https://127.0.0.1:{port}",
+    "http://127.0.0.1:1",
+    "http://localhost",
+    "",
+]
 
 
 @pytest.mark.parametrize("origin", FOREIGN_ORIGINS)
@@ -660,7 +721,7 @@ NOBODY = None
 GATED = ["/peers", "/ping?peer=a", "/channels", "/forms", "/floor"]
 ROLES = [
     *((path, who, 200) for path in GATED for who in (KEY, OPERATOR, OBSERVER)),
-    *((path, who, 401) for path in GATED for who in (NOBODY, "wrong", "", KEY.upper(), KEY + "x")),
+    *((path, who, 401) for path in GATED for who in (NOBODY, "wrong", KEY.upper(), KEY + "x")),
     *(("/export", who, 200) for who in (OPERATOR, OBSERVER)),
     *(("/export", who, 401) for who in (NOBODY, KEY, "wrong")),
     *(("/decisions", who, 200) for who in (OPERATOR, OBSERVER)),
@@ -727,8 +788,8 @@ def test_without_secrets_the_console_and_the_reads_are_open(hub: HubProcess) -> 
 def test_secrets_come_from_the_environment_and_empty_ones_are_none() -> None:
     secrets = {"CAUCUS_OPERATOR_TOKEN": OPERATOR, "CAUCUS_OBSERVER_TOKEN": OBSERVER, "CAUCUS_AGENT_KEY": KEY}
     with running_hub(env=secrets) as hub:
-        assert [hub.get("/export", who).status for who in ("", OPERATOR, OBSERVER)] == [401, 200, 200]
-        assert [hub.get("/peers", who).status for who in ("", KEY)] == [401, 200]
+        assert [hub.get("/export", who).status for who in (None, OPERATOR, OBSERVER)] == [401, 200, 200]
+        assert [hub.get("/peers", who).status for who in (None, KEY)] == [401, 200]
     with running_hub("--operator-token", "", "--agent-key", "", env=dict.fromkeys(secrets, "")) as hub:
         assert [hub.get(path).status for path in ("/export", "/peers")] == [200, 200]
         assert hub.register("a")
@@ -737,14 +798,15 @@ def test_secrets_come_from_the_environment_and_empty_ones_are_none() -> None:
 @pytest.mark.parametrize("form", ["bearer {}", "BEARER {}", "Bearer   {}", "Bearer {}  "])
 def test_the_bearer_scheme_is_read_leniently(hub: HubProcess, form: str) -> None:
     a = hub.register("a")
-    assert hub.request("GET", "/peek", headers={"Authorization": form.format(a)}).status == 200
+    head = f"GET /peek HTTP/1.1\r\nHost: localhost\r\nAuthorization: {form.format(a)}\r\n\r\n"
+    assert ask_raw(hub, head.encode()).status == 200
 
 
 @pytest.mark.parametrize("form", ["Basic {}", "{}", "Bearer", "Bearer ", "Bearer{}", "Token {}", "Bearer {}\xe9"])
 def test_no_other_scheme_is_a_bearer(hub: HubProcess, form: str) -> None:
     a = hub.register("a")
-    headers = {"Authorization": form.format(a).encode("latin-1")}
-    refused(hub.request("GET", "/peek", headers=headers), 401, "unknown_token")
+    head = f"GET /peek HTTP/1.1\r\nHost: localhost\r\nAuthorization: {form.format(a)}\r\n\r\n"
+    refused(ask_raw(hub, head.encode("latin-1")), 401, "unknown_token")
 
 
 @pytest.mark.parametrize("value", ["é".encode("latin-1"), "é→".encode(), b"\xff\xfe", b"x" * 9000])
@@ -787,7 +849,9 @@ def test_register_answers_all_that_a_newcomer_needs(hub: HubProcess) -> None:
 
 
 @pytest.mark.parametrize(("offset", "is_stale"), [(None, True), (-1, True), (0, False), (1, False)])
-def test_the_protocol_is_sent_to_those_who_have_an_older_one(hub: HubProcess, offset: int | None, is_stale: bool) -> None:
+def test_the_protocol_is_sent_to_those_who_have_an_older_one(
+    hub: HubProcess, offset: int | None, is_stale: bool
+) -> None:
     protocol = hub.get("/protocol").body
     known = None if offset is None else protocol["version"] + offset
     token = hub.register("a")
@@ -804,8 +868,37 @@ def test_a_protocol_version_is_an_integer(hub: HubProcess, version: object) -> N
 @pytest.mark.parametrize(
     "name",
     [
-        *("", "x" * 65, " a", "a ", "a\nb", "a\r", "a\x00", "\x7f", "a\u2028b", "a\u00a0b", "a\u200bb", "\u202eabc", "\ufeffa"),
-        *("#x", "#", "all", "ALL", "human", "Human", "h u m a n", " human ", "hub", "system", "SYSTEM", "hub.", "ｈｕｂ", "hu\u00admb"),
+        *(
+            "",
+            "x" * 65,
+            " a",
+            "a ",
+            "a\nb",
+            "a\r",
+            "a\x00",
+            "\x7f",
+            "a\u2028b",
+            "a\u00a0b",
+            "a\u200bb",
+            "\u202eabc",
+            "\ufeffa",
+        ),
+        *(
+            "#x",
+            "#",
+            "all",
+            "ALL",
+            "human",
+            "Human",
+            "h u m a n",
+            " human ",
+            "hub",
+            "system",
+            "SYSTEM",
+            "hub.",
+            "ｈｕｂ",
+            "hu\u00admb",
+        ),
     ],
 )
 def test_malformed_and_reserved_names_are_refused(hub: HubProcess, name: str) -> None:
@@ -813,7 +906,9 @@ def test_malformed_and_reserved_names_are_refused(hub: HubProcess, name: str) ->
     assert hub.get("/peers").body == {"peers": []}
 
 
-@pytest.mark.parametrize("name", ["x" * 64, "my project", "ünïcode", "名前", "😀", "a.b-c_d", "human-2", "-x", "a'b\"c<i>"])
+@pytest.mark.parametrize(
+    "name", ["x" * 64, "my project", "ünïcode", "名前", "😀", "a.b-c_d", "human-2", "-x", "a'b\"c<i>"]
+)
 def test_other_names_are_welcome(hub: HubProcess, name: str) -> None:
     hub.register(name)
     assert hub.get("/peers").body == {"peers": [name]}
@@ -934,10 +1029,17 @@ def test_a_silent_peer_is_reaped_and_comes_back_with_all_it_had(hasty: HubProces
     a, b = hasty.register("a"), hasty.register("b")
     hasty.post("/channels/join", token=a, channel="#x")
     hasty.say(b, "a", "before")
-    eventually(lambda: hasty.post("/status", token=b, status="").status == 200 and hasty.get("/peers").body == {"peers": ["b"]}, "a reaped")
+    eventually(
+        lambda: (
+            hasty.post("/status", token=b, status="").status == 200 and hasty.get("/peers").body == {"peers": ["b"]}
+        ),
+        "a reaped",
+    )
     assert hasty.get("/channels").body == {"channels": {}}
     seen = hasty.get("/ping", peer="a").body
-    assert seen.keys() == {*("peer", "state", "present", "last_seen_age", "reaped_age", "listening", "status", "status_age")}
+    assert seen.keys() == {
+        *("peer", "state", "present", "last_seen_age", "reaped_age", "listening", "status", "status_age")
+    }
     assert (seen["state"], seen["present"], seen["listening"]) == ("reaped", False, False)
     for to in ("a", "all", "#x"):
         assert hasty.say(b, to, f"to {to}")["delivered_to"] == ["a"]
@@ -966,8 +1068,9 @@ def test_a_reaped_holder_gives_the_stick_on(hasty: HubProcess) -> None:
     a, b = hasty.register("a"), hasty.register("b")
     assert hasty.post("/floor", token=a, action="take").body["holder"] == "a"
     assert hasty.post("/floor", token=b, action="raise").body["position"] == 1
-    with park(hasty, "b", b, timeout=20) as poll:
-        assert "a passed the talking stick of all to b" in contents(got(poll).body)[-1] or got(poll)
+    hasty.receive(b, lease="one")
+    with park(hasty, "b", b, lease="one") as poll:
+        assert contents(got(poll).body) == ["a passed the talking stick of all to b"]
     assert hasty.get("/floor").body["floors"]["all"]["holder"] == "b"
 
 
@@ -994,7 +1097,14 @@ def test_ping_tells_of_a_live_peer(hub: HubProcess) -> None:
     a = hub.register("a")
     body = hub.get("/ping", peer="a").body
     assert 0 <= body.pop("last_seen_age") < DEADLINE_S
-    assert body == {"peer": "a", "state": "live", "present": True, "listening": False, "status": None, "status_age": None}
+    assert body == {
+        "peer": "a",
+        "state": "live",
+        "present": True,
+        "listening": False,
+        "status": None,
+        "status_age": None,
+    }
     hub.post("/status", token=a, status="busy")
     body = hub.get("/ping", peer="a").body
     assert body["status"] == "busy"
@@ -1016,7 +1126,7 @@ def test_ping_wants_a_name(hub: HubProcess, query: str) -> None:
     refused(hub.request("GET", f"/ping{query}"), 422, "invalid", "peer")
 
 
-@pytest.mark.parametrize("peer", ["nobody", "all", "#x", "a%0Ab", "%ED%A0%80", "%FF", "%00"])
+@pytest.mark.parametrize("peer", ["nobody", "all", "%23x", "a%0Ab", "%ED%A0%80", "%FF", "%00"])
 def test_ping_of_a_name_that_nobody_bears_is_no_fault(hub: HubProcess, peer: str) -> None:
     body = hub.request("GET", f"/ping?peer={peer}").body
     assert (body["state"], body["present"]) == ("absent", False)
@@ -1076,7 +1186,15 @@ def test_a_message_has_the_shape_that_all_clients_know(hub: HubProcess) -> None:
 
 def test_nobody_chooses_the_envelope(hub: HubProcess) -> None:
     a, b = hub.register("a"), hub.register("b")
-    forged = {"sender": "human", "origin": "operator", "kind": "control", "seq": 10**9, "id": "0" * 12, "ts": 1.0, "meta": {}}
+    forged = {
+        "sender": "human",
+        "origin": "operator",
+        "kind": "control",
+        "seq": 10**9,
+        "id": "0" * 12,
+        "ts": 1.0,
+        "meta": {},
+    }
     assert hub.post("/send", token=a, to="b", content="stop", **forged).status == 200
     message = hub.receive(b)["messages"][0]
     assert message.keys() == MESSAGE_KEYS
@@ -1196,7 +1314,13 @@ def test_a_quiet_poll_ends_empty_at_its_deadline(hub: HubProcess) -> None:
 
 @pytest.mark.parametrize(
     ("query", "field"),
-    [("ack_seq=x", "ack_seq"), ("ack_seq=1.5", "ack_seq"), ("ack_seq=", "ack_seq"), ("ack_seq=" + "9" * 5000, "ack_seq"), (f"lease={'x' * 65}", "lease")],
+    [
+        ("ack_seq=x", "ack_seq"),
+        ("ack_seq=1.5", "ack_seq"),
+        ("ack_seq=", "ack_seq"),
+        ("ack_seq=" + "9" * 5000, "ack_seq"),
+        (f"lease={'x' * 65}", "lease"),
+    ],
 )
 def test_a_polls_query_is_checked(hub: HubProcess, query: str, field: str) -> None:
     answer = hub.request("GET", f"/receive?timeout=0&{query}", headers={"Authorization": f"Bearer {hub.register('a')}"})
@@ -1235,7 +1359,10 @@ def test_a_new_lease_takes_over_and_the_old_one_stays_out(hub: HubProcess) -> No
     a = hub.register("a")
     with park(hub, "a", a, lease="old") as old, park(hub, "a", a, lease="new") as new:
         displaced = got(old)
-        assert (displaced.status, displaced.body) == (409, {"error": "already_listening", "detail": "already_listening"})
+        assert (displaced.status, displaced.body) == (
+            409,
+            {"error": "already_listening", "detail": "already_listening"},
+        )
         for _ in range(3):
             refused(hub.get("/receive", a, timeout=0, lease="old"), 409, "already_listening")
         hub.say(a, "a", "c")
@@ -1475,7 +1602,12 @@ def test_a_command_pierces_a_pause_and_is_handed_out_once(hub: HubProcess, verb:
     with hub.console() as console, park(hub, "a", a, lease="one") as poll:
         console.send(command=verb, to="a")
         message = got(poll).body["messages"][0]
-    assert (message["kind"], message["content"], message["sender"], message["origin"]) == ("control", verb, "human", "operator")
+    assert (message["kind"], message["content"], message["sender"], message["origin"]) == (
+        "control",
+        verb,
+        "human",
+        "operator",
+    )
     assert message["seq"] > 0
     assert hub.receive(a, lease="two")["messages"] == []
 
@@ -1497,7 +1629,9 @@ def test_peek_tells_what_waits_and_drains_nothing(hub: HubProcess) -> None:
     assert hub.get("/peek", a).body == {"pending": 0, "last": None}
 
 
-@pytest.mark.parametrize(("length", "preview"), [(120, "é" * 120), (121, "é" * 120 + " [+1 chars]"), (8192, "é" * 120 + " [+8072 chars]")])
+@pytest.mark.parametrize(
+    ("length", "preview"), [(120, "é" * 120), (121, "é" * 120 + " [+1 chars]"), (8192, "é" * 120 + " [+8072 chars]")]
+)
 def test_peek_cuts_a_long_message(hub: HubProcess, length: int, preview: str) -> None:
     a = hub.register("a")
     hub.say(a, "a", "é" * length)
@@ -1648,7 +1782,9 @@ def test_every_change_of_the_stick_is_told_to_its_scope(hub: HubProcess) -> None
     floor(hub, b, "drop", scope="#x")
     for token in (a, b):
         batch = hub.receive(token)["messages"]
-        assert {(m["sender"], m["recipient"], m["kind"], m["origin"]) for m in batch} == {("hub", "#x", "system", "hub")}
+        assert {(m["sender"], m["recipient"], m["kind"], m["origin"]) for m in batch} == {
+            ("hub", "#x", "system", "hub")
+        }
         assert all(m["seq"] > 0 for m in batch)
         taken, passed, dropped = (m["content"] for m in batch)
         assert ("a" in taken, "plans" in taken, "b" in passed, "plans" in passed, "b" in dropped) == (True,) * 5
@@ -1707,7 +1843,9 @@ def ask(hub: HubProcess, token: str, *fields: dict[str, Any], to: str = "all", t
 def settle(hub: HubProcess, form_id: str, answers: Any) -> Any:
     """Answer (or with None: cancel) as the operator; give the frame that came of it."""
     with hub.console() as console:
-        console.send(**({"cancel_form": form_id} if answers is None else {"answer": {"id": form_id, "answers": answers}}))
+        console.send(
+            **({"cancel_form": form_id} if answers is None else {"answer": {"id": form_id, "answers": answers}})
+        )
         return console.next("form_resolved", "error")
 
 
@@ -1737,11 +1875,21 @@ def test_an_answer_reaches_the_audience_with_all_that_it_settles(hub: HubProcess
     a, b = hub.register("a"), hub.register("b")
     form_id = ask(hub, a, FIELD, {**RADIO, "type": "checkbox"})
     resolved = settle(hub, form_id, {"k": "left", "r": ["b", "a"]})
-    assert resolved == {"type": "form_resolved", "id": form_id, "status": "answered", "answers": {"k": "left", "r": ["b", "a"]}}
+    assert resolved == {
+        "type": "form_resolved",
+        "id": form_id,
+        "status": "answered",
+        "answers": {"k": "left", "r": ["b", "a"]},
+    }
     for token in (a, b):
         message = hub.receive(token)["messages"][0]
         assert message.keys() == MESSAGE_KEYS | {"meta"}
-        assert (message["kind"], message["sender"], message["origin"], message["recipient"]) == ("answer", "human", "operator", "all")
+        assert (message["kind"], message["sender"], message["origin"], message["recipient"]) == (
+            "answer",
+            "human",
+            "operator",
+            "all",
+        )
         assert message["seq"] > 0
         assert message["meta"] == {
             "form_id": form_id,
@@ -1818,7 +1966,10 @@ def test_a_question_that_contradicts_itself_is_refused(hub: HubProcess, fields: 
 
 
 def test_a_question_may_be_as_large_as_its_bounds(hub: HubProcess) -> None:
-    fields = [{**RADIO, "key": f"{n}".ljust(64), "label": "l" * 200, "options": [f"{o}" for o in range(32)]} for n in range(20)]
+    fields = [
+        {**RADIO, "key": f"{n}".ljust(64), "label": "l" * 200, "options": [f"{o}" for o in range(32)]}
+        for n in range(20)
+    ]
     settle(hub, ask(hub, hub.register("a"), *fields, title="t" * 200), None)
 
 
@@ -2053,8 +2204,20 @@ def test_every_file_that_the_page_names_is_there(hub: HubProcess) -> None:
     "path",
     [
         *("/assets/", "/assets", "/assets/nothing.js", "/assets/app.js/", "/assets//app.js", "/assets/APP.JS"),
-        *("/assets/../caucus.py", "/assets/..%2fcaucus.py", "/assets/%2e%2e/caucus.py", "/assets/..\\caucus.py", "/assets/./app.js"),
-        *("/assets//etc/passwd", "/assets/../../../../etc/passwd", "/assets/%2fetc%2fpasswd", "/assets/app.js%00", "/../caucus.py"),
+        *(
+            "/assets/../caucus.py",
+            "/assets/..%2fcaucus.py",
+            "/assets/%2e%2e/caucus.py",
+            "/assets/..\\caucus.py",
+            "/assets/./app.js",
+        ),
+        *(
+            "/assets//etc/passwd",
+            "/assets/../../../../etc/passwd",
+            "/assets/%2fetc%2fpasswd",
+            "/assets/app.js%00",
+            "/../caucus.py",
+        ),
         *("/assets/file:///etc/passwd", "/ui/app.js", "/app.js", "/assets/index.html/..", "/caucus.py", "/assets/é"),
     ],
 )
@@ -2119,7 +2282,14 @@ def test_the_disk_log_is_private_and_appended_to(tmp_path: Path) -> None:
 def test_the_disk_log_drops_what_is_too_old_and_what_is_not_its_own(tmp_path: Path) -> None:
     path, now = tmp_path / "log.jsonl", datetime.now(UTC)
     kept = json.dumps({"ts": (now - timedelta(minutes=50)).isoformat(), "content": "young"})
-    old = [json.dumps({"ts": (now - timedelta(minutes=70)).isoformat(), "content": "old"}), "junk", "", "[]", "null", '{"ts": 5}']
+    old = [
+        json.dumps({"ts": (now - timedelta(minutes=70)).isoformat(), "content": "old"}),
+        "junk",
+        "",
+        "[]",
+        "null",
+        '{"ts": 5}',
+    ]
     path.write_text("\n".join([*old, kept]) + "\n")
     with running_hub("--log-file", str(path), "--log-retention-hours", "1") as hub:
         hub.say(hub.register("a"), "a", "new")
@@ -2156,7 +2326,7 @@ def test_a_log_file_that_is_none_keeps_the_hub_from_starting(tmp_path: Path, kin
     ended = failed_start("--log-file", str(path))
     assert ended.returncode == 3
     assert "Traceback" not in ended.stderr
-    assert str(path) in ended.stderr
+    assert str(path if kind != "in no folder" else path.parent) in ended.stderr
     assert target.exists() == (kind == "link")
     if target.exists():
         assert target.read_text() == "precious"

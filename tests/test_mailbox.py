@@ -161,7 +161,9 @@ def test_an_overflow_loses_what_was_handed_out_then_what_waits_and_the_operators
     assert lost == [1, 4, 2, 3, 5, 6, 7]
 
 
-@pytest.mark.parametrize(("agents", "operators", "newest"), [((1, 3), (2,), 3), ((1,), (2,), 2), ((), (2,), 2), ((), (), None)])
+@pytest.mark.parametrize(
+    ("agents", "operators", "newest"), [((1, 3), (2,), 3), ((1,), (2,), 2), ((), (2,), 2), ((), (), None)]
+)
 def test_the_newest_waiting_message_is_found_whoever_sent_it(agents, operators, newest):
     last = mailbox(*agents, operator=operators).last_waiting()
     assert (last and last.seq) == newest

@@ -645,12 +645,29 @@ def test_bridge_hears_each_message_once(table: Table, hub: Hub, version: str) ->
 def test_what_a_bridge_has_heard_its_watcher_does_not_repeat(table: Table, hub: Hub, version: str) -> None:
     a, b = hub.register("a"), table.bridge(version, hub, "b")
     b.join()
-    a.say("b", "one")
-    assert len(b.tool("listen", timeout=5)["messages"]) == 1  # and no other listen, which would acknowledge it
+    for text in ("one", "two"):  # the second listen acknowledges the first message, and nothing the second
+        a.say("b", text)
+        assert [m["content"] for m in b.tool("listen", timeout=5)["messages"]] == [text]
     token_file = Path(b.tool("watch_command")["command"].split()[-1])
     watcher = table.watch_peer(version, Peer(hub, "b", token_file.read_text().strip()))
-    a.say("b", "two")
-    assert watcher.finish() == (0, "[caucus] msg a -> b: two\n")
+    a.say("b", "three")
+    assert watcher.finish() == (0, "[caucus] msg a -> b: three\n")
+
+
+@both
+def test_bridge_hears_what_a_pause_held_back_once_though_the_operator_overtook_it(
+    table: Table, hub: Hub, version: str
+) -> None:
+    a, b, console = hub.register("a"), table.bridge(version, hub, "b"), table.operate(hub)
+    b.join()
+    console.send({"action": "pause"})
+    console.wait("mode")
+    a.say("b", "held")
+    console.send({"say": "overtaking", "to": "b"})  # a higher seq, delivered first
+    assert [m["content"] for m in b.tool("listen", timeout=5)["messages"]] == ["overtaking"]
+    console.send({"action": "resume"})
+    assert [m["content"] for m in b.tool("listen", timeout=5)["messages"]] == ["held"]
+    assert b.tool("listen", timeout=QUIET_S)["messages"] == []
 
 
 @only_5
@@ -1160,12 +1177,12 @@ def test_the_dashboards_commands_take_effect(table: Table, hub: Hub) -> None:
 
     console.send({"say": "dear all"})
     assert console.notice("dear all")["recipient"] == "all"
-    console.send({"say": 42, "to": "a"})
-    spoken = console.notice("42")
+    console.send({"say": "dear a", "to": "a"})
+    spoken = console.notice("dear a")
     assert (spoken["sender"], spoken["origin"], spoken["kind"], spoken["recipient"]) == (
         *("human", "operator", "message", "a"),
     )
-    assert a.contents(5) == ["dear all", "42"] or ON_ORIGINAL  # section 16, 2: there, the old stop comes first
+    assert a.contents(5) == ["dear all", "dear a"] or ON_ORIGINAL  # section 16, 2: there, the old stop comes first
 
     console.send({"heartbeat": "a"})
     assert console.wait("heartbeat_result")["result"]["state"] == "live"
@@ -1258,6 +1275,13 @@ def test_frames_that_mean_nothing_do_nothing(table: Table, hub: Hub) -> None:
     assert not [
         f for f in console.frames[mark:] if f["type"] in ("mode", "peers", "channels", "floor", "form_resolved")
     ]
+
+
+def test_what_the_operator_says_is_turned_into_text(table: Table, hub: Hub) -> None:
+    console = table.operate(hub)
+    hub.register("a")
+    console.send({"say": 42, "to": "a"})  # section 10.3: values are str()-ed
+    assert console.notice("42")["content"] == "42"
 
 
 @defect(8)

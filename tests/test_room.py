@@ -299,7 +299,9 @@ def test_a_sweep_forgets_whoever_was_away_too_long(room, clock):
     assert (room.events[-1].why, len(room.roster)) == ("was away too long", 0)
 
 
-@pytest.mark.parametrize("end", [lambda room: room.leave("token-1"), lambda room: room.kick("ann")], ids=["leave", "kick"])
+@pytest.mark.parametrize(
+    "end", [lambda room: room.leave("token-1"), lambda room: room.kick("ann")], ids=["leave", "kick"]
+)
 def test_a_reaped_peer_can_be_ended(room, clock, end):
     room.join("ann")
     reap(room, clock)
@@ -894,7 +896,10 @@ def test_only_the_holder_speaks_in_its_scope(room, held):
 def test_a_refusal_for_a_held_floor_says_who_holds_it_and_why(room, held):
     with pytest.raises(FloorHeld) as caught:
         room.say(held[1], "#x", "hi")
-    assert caught.value.body().items() >= {"error": "floor_held", "scope": "#x", "held_by": "ann", "reason": "plan"}.items()
+    assert (
+        caught.value.body().items()
+        >= {"error": "floor_held", "scope": "#x", "held_by": "ann", "reason": "plan"}.items()
+    )
 
 
 def test_a_held_scope_does_not_admit_a_newcomer_who_speaks(room, held):
@@ -982,7 +987,9 @@ def test_a_stick_that_nobody_waits_for_is_put_away_when_its_holder(room, clock, 
     assert room.floors() == {}
 
 
-@pytest.mark.parametrize("leave", [EXITS["leaves"], EXITS["is kicked"], EXITS["is reaped"]], ids=["leaves", "kicked", "reaped"])
+@pytest.mark.parametrize(
+    "leave", [EXITS["leaves"], EXITS["is kicked"], EXITS["is reaped"]], ids=["leaves", "kicked", "reaped"]
+)
 def test_the_stick_of_all_passes_on_when_its_holder(room, clock, leave):
     ann, bob = room.join("ann"), room.join("bob")
     room.use_floor(ann, "take", ALL, None)
@@ -1037,7 +1044,9 @@ def test_a_pause_loses_nothing(room, pair, pause, resume):
     assert contents(room.fetch(pair[1])) == ["one", "two", "three", "four"]
 
 
-@pytest.mark.parametrize("pause", [lambda room: room.set_mode("pause"), lambda room: room.pause_peer("bob")], ids=["room", "peer"])
+@pytest.mark.parametrize(
+    "pause", [lambda room: room.set_mode("pause"), lambda room: room.pause_peer("bob")], ids=["room", "peer"]
+)
 def test_only_operator_traffic_is_delivered_through_a_pause(room, pair, pause):
     form = room.ask(pair[0], question())
     room.use_floor(pair[0], "take", ALL, None)
@@ -1076,7 +1085,10 @@ def test_a_paused_peer_stays_paused_when_the_room_resumes(room, pair):
     assert room.fetch(pair[1]) == []
 
 
-@pytest.mark.parametrize("twice", [lambda room: room.pause_peer("ann"), lambda room: room.set_mode("pause"), lambda room: room.set_mode("stop")])
+@pytest.mark.parametrize(
+    "twice",
+    [lambda room: room.pause_peer("ann"), lambda room: room.set_mode("pause"), lambda room: room.set_mode("stop")],
+)
 def test_a_pause_or_stop_repeated_is_no_event(room, twice):
     room.join("ann")
     twice(room)
@@ -1092,7 +1104,9 @@ def test_resuming_a_peer_that_is_not_paused_is_no_event(room):
     assert len(room.events) == before
 
 
-@pytest.mark.parametrize(("action", "mode"), [("pause", "paused"), ("resume", "running"), ("stop", "stopped"), ("reset", "running")])
+@pytest.mark.parametrize(
+    ("action", "mode"), [("pause", "paused"), ("resume", "running"), ("stop", "stopped"), ("reset", "running")]
+)
 def test_a_mode_command_gives_the_mode(room, action, mode):
     assert room.set_mode(action) == room.mode == mode
 
@@ -1299,7 +1313,9 @@ def test_a_form_is_settled_in_a_stopped_room(room):
     assert room.answer(form.id, {}).to == ("ann",)
 
 
-@pytest.mark.parametrize("settle", [lambda room, one: room.answer(one, {}), lambda room, one: room.cancel(one)], ids=["answer", "cancel"])
+@pytest.mark.parametrize(
+    "settle", [lambda room, one: room.answer(one, {}), lambda room, one: room.cancel(one)], ids=["answer", "cancel"]
+)
 def test_a_form_is_settled_once(room, settle):
     form = room.ask(room.join("ann"), question())
     room.answer(form.id, {})
@@ -1670,7 +1686,11 @@ def test_a_contested_name_changes_nothing_but_its_notice(room):
 
 def test_every_refusal_that_the_room_can_raise_is_tested_above():
     tree = ast.parse(inspect.getsource(caucus))
-    core = [node for node in tree.body if getattr(node, "name", None) in ("TokenBucket", "floor_outcome", "Form", "Roster", "Room")]
+    core = [
+        node
+        for node in tree.body
+        if getattr(node, "name", None) in ("TokenBucket", "floor_outcome", "Form", "Roster", "Room")
+    ]
     raised = [node.exc for part in core for node in ast.walk(part) if isinstance(node, ast.Raise) and node.exc]
     names = {getattr(getattr(exc, "func", exc), "id", None) for exc in raised}
     known = {kind.__name__ for kind, _ in REFUSED.values()} | {"Throttled", "Stopped", "NameInUse"}
@@ -1750,7 +1770,9 @@ def test_refusals_have_codes_of_their_own():
     assert len(set(codes)) == len(codes)
 
 
-@pytest.mark.parametrize("refusal", [Invalid("to", "no"), Stopped(), Throttled(1.234), UnknownToken(), NoFloor("no", scope="#x")])
+@pytest.mark.parametrize(
+    "refusal", [Invalid("to", "no"), Stopped(), Throttled(1.234), UnknownToken(), NoFloor("no", scope="#x")]
+)
 def test_a_refusal_has_a_body_that_json_can_carry(refusal):
     body = json.loads(json.dumps(refusal.body()))
     assert body["error"] == refusal.code

@@ -67,7 +67,11 @@ def definitions() -> dict[str, int]:
 
 def loads() -> list[tuple[str, int]]:
     """List each use of a name, annotations included, those in quotes too."""
-    used = [(node.id, node.lineno) for node in ast.walk(TREE) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
+    used = [
+        (node.id, node.lineno)
+        for node in ast.walk(TREE)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+    ]
     for node in ast.walk(TREE):
         notes = [getattr(node, "annotation", None), getattr(node, "returns", None)]
         for note in notes:
@@ -153,7 +157,22 @@ def test_what_the_map_keeps_free_is_free():
     assert kept.isdisjoint({one.number for one in SECTIONS})
 
 
-WORDS = ["hub", "room", "peer", "operator", "observer", "scope", "seq", "mailbox", "fetched", "poll", "floor", "mode", "refusal", "event"]
+WORDS = [
+    "hub",
+    "room",
+    "peer",
+    "operator",
+    "observer",
+    "scope",
+    "seq",
+    "mailbox",
+    "fetched",
+    "poll",
+    "floor",
+    "mode",
+    "refusal",
+    "event",
+]
 
 
 @pytest.mark.parametrize("word", WORDS)
@@ -197,7 +216,9 @@ def test_every_public_name_of_the_core_is_documented():
 
 def test_every_exception_is_caught_in_two_places_at_most():
     handlers = [node for node in ast.walk(TREE) if isinstance(node, ast.ExceptHandler)]
-    broad = [one.lineno for one in handlers if one.type is None or ast.unparse(one.type) in ("Exception", "BaseException")]
+    broad = [
+        one.lineno for one in handlers if one.type is None or ast.unparse(one.type) in ("Exception", "BaseException")
+    ]
     assert len(broad) <= BROAD_MAX, broad
 
 

@@ -191,7 +191,9 @@ def test_what_is_not_plainly_a_boolean_is_refused(value):
         boolean_of({"k": value}, "k")
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("7.5", 7.5), ("0", 0.0), ("-3", 0.0), ("99", 25.0), ("inf", 25.0), ("-inf", 0.0)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("7.5", 7.5), ("0", 0.0), ("-3", 0.0), ("99", 25.0), ("inf", 25.0), ("-inf", 0.0)]
+)
 def test_a_duration_is_clamped_to_what_a_poll_may_last(text, seconds):
     assert seconds_of(text, "timeout", 25.0) == seconds
 
@@ -216,7 +218,8 @@ def test_an_object_is_kept_as_it_is():
 
 
 @pytest.mark.parametrize(
-    "name", ["a", "my repo", "The-Hub", "human-2", "systemd", "wall", "a#b", "日本語", "Zoë", "{name}", "😀", "x" * NAME_MAX]
+    "name",
+    ["a", "my repo", "The-Hub", "human-2", "systemd", "wall", "a#b", "日本語", "Zoë", "{name}", "😀", "x" * NAME_MAX],
 )
 def test_an_ordinary_name_is_accepted(name):
     assert name_of(name) == name
@@ -391,7 +394,9 @@ def test_content_may_have_its_bounds(content):
     assert Speech.parse({"token": "t", "to": "all", "content": content}).content == content
 
 
-@pytest.mark.parametrize("fault", [{"content": ""}, {"content": "x" * (CONTENT_MAX + 1)}, {"content": None}, {"to": None}, {"token": None}])
+@pytest.mark.parametrize(
+    "fault", [{"content": ""}, {"content": "x" * (CONTENT_MAX + 1)}, {"content": None}, {"to": None}, {"token": None}]
+)
 def test_speech_with_a_fault_is_refused(fault):
     with pytest.raises(Invalid):
         Speech.parse({"token": "t", "to": "all", "content": "x"} | fault)
@@ -416,7 +421,9 @@ def test_a_floor_action_that_does_not_exist_is_refused(action):
         FloorCall.parse({"token": "t", "action": action[:CONTENT_MAX]})
 
 
-@pytest.mark.parametrize("fault", [{"action": None}, {"scope": "ann"}, {"reason": "x" * (REASON_MAX + 1)}, {"reason": 7}])
+@pytest.mark.parametrize(
+    "fault", [{"action": None}, {"scope": "ann"}, {"reason": "x" * (REASON_MAX + 1)}, {"reason": 7}]
+)
 def test_a_floor_call_with_a_fault_is_refused(fault):
     with pytest.raises(Invalid):
         FloorCall.parse({"token": "t", "action": "take"} | fault)
@@ -514,7 +521,11 @@ def test_two_fields_cannot_share_a_key():
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None), max_size=9)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters(codec=None), max_size=9)
     | st.sampled_from([ALL, "#x", "ann", "take", "radio"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(sorted(asked())), inner, max_size=5),
     max_leaves=6,
@@ -523,7 +534,9 @@ KEYS = ["token", "project", "protocol_version", "to", "content", "action", "scop
 
 
 @settings(max_examples=60)
-@given(body=st.dictionaries(st.sampled_from(KEYS), JSON), kind=st.sampled_from([Registration, Speech, FloorCall, Question]))
+@given(
+    body=st.dictionaries(st.sampled_from(KEYS), JSON), kind=st.sampled_from([Registration, Speech, FloorCall, Question])
+)
 def test_whatever_json_comes_it_is_read_or_refused(body, kind):
     try:
         parsed = kind.parse(body)

@@ -371,7 +371,7 @@ class Tap:
         note(Step(watcher, kind, "done", number, seqs))
 
     def repeats_after_ack(self) -> list[tuple[int, int]]:
-        """List (seq, exchange) of messages that a poll got though their acknowledgement was answered before it asked."""
+        """List (seq, exchange) of messages that a poll got though they were acknowledged before it asked."""
         acked, acked_when_asked, faults = 0, {}, []
         for step in self.steps:
             if step.kind == "ack" and step.what == "answered":

@@ -1,0 +1,727 @@
+"""The console in a real browser: Debian's chromium at a live hub, with peers acted over HTTP."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hubs import HubProcess, eventually, running_hub
+
+playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
+expect = playwright.expect
+expect.set_options(timeout=8_000)
+
+OPERATOR, OBSERVER = "op-secret", "watch-secret"
+GUARDED = ("--operator-token", OPERATOR, "--observer-token", OBSERVER)
+FLAGS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+)
+LINE_LOST = r"WebSocket connection to .* failed"  # chromium's own words, while a hub is away
+TELL_VIOLATIONS = """
+document.addEventListener("securitypolicyviolation", (event) =>
+  console.error(`CSP ${event.effectiveDirective} ${event.blockedURI} ${event.sample}`));
+"""
+CHOICE = {"key": "pick", "label": "Which?", "type": "radio", "options": ["now", "later"], "required": True}
+MANY = {"key": "many", "label": "All that apply", "type": "checkbox", "options": ["x", "y"], "allow_other": True}
+LONG = {"key": "why", "label": "Why?", "type": "textarea"}
+
+Page = Any
+Open = Callable[..., Page]  # (hub, expected=pattern of console lines, **context options)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Give one browser for all tests. A machine without is loud about it, and in CI it is a failure."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        how = "no chromium for the browser tests: apt-get install --no-install-recommends chromium"
+        if os.environ.get("CI"):
+            pytest.fail(how)
+        pytest.skip(how)
+    with playwright.sync_playwright() as driver:
+        one = driver.chromium.launch(executable_path=path, args=[*FLAGS])
+        yield one
+        one.close()
+
+
+@pytest.fixture
+def console(browser: Any) -> Iterator[Open]:
+    """Open consoles; whatever they complain of, CSP violations included, fails the test."""
+    contexts: list[Any] = []
+    faults: list[str] = []
+
+    def open_page(hub: HubProcess, expected: str | None = None, **options: Any) -> Page:
+        context = browser.new_context(viewport={"width": 1280, "height": 800}, **options)
+        contexts.append(context)
+        context.add_init_script(TELL_VIOLATIONS)
+        page = context.new_page()
+
+        def complain(kind: str, text: str) -> None:
+            if expected is None or not re.search(expected, text):
+                faults.append(f"{kind}: {text}")
+
+        def hear(message: Any) -> None:
+            if message.type in ("error", "warning"):
+                complain(message.type, message.text)
+
+        def see(request: Any) -> None:
+            if not request.url.startswith((hub.url, "blob:")):
+                complain("foreign request", request.url)
+
+        page.on("console", hear)
+        page.on("pageerror", lambda error: complain("page error", str(error)))
+        page.on("request", see)
+        page.on("dialog", lambda dialog: (complain("dialog", dialog.message), dialog.dismiss()))
+        page.goto(hub.url)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert faults == []
+
+
+@pytest.fixture
+def hub() -> Iterator[HubProcess]:
+    """Give a hub whose console asks for nothing."""
+    with running_hub() as process:
+        yield process
+
+
+@pytest.fixture
+def guarded() -> Iterator[HubProcess]:
+    """Give a hub whose console asks for a token."""
+    with running_hub(*GUARDED) as process:
+        yield process
+
+
+def mode(hub: HubProcess, token: str) -> str:
+    """Ask the hub itself for the room's mode."""
+    return str(hub.receive(token)["mode"])
+
+
+def heard(hub: HubProcess, token: str) -> list[str]:
+    """Give what a peer receives now."""
+    return [message["content"] for message in hub.receive(token, timeout=5.0)["messages"]]
+
+
+def peer(page: Page, name: str) -> Any:
+    """Find a peer's card."""
+    return page.locator(f'.peer[data-peer="{name}"]')
+
+
+def row(page: Page, text: str) -> Any:
+    """Find the row of the flow that says exactly this."""
+    return page.locator("#flow .message").filter(
+        has=page.locator(".content", has_text=re.compile(f"^{re.escape(text)}$"))
+    )
+
+
+def agree(page: Page) -> None:
+    """Say yes in the confirm dialog."""
+    page.locator("#confirm-yes").click()
+    expect(page.locator("#confirm")).to_be_hidden()
+
+
+def ask(hub: HubProcess, token: str, *fields: dict[str, Any], title: str = "Deploy now?", to: str = "all") -> str:
+    """Ask the operator; give the form's id."""
+    answer = hub.post("/ask", token=token, to=to, title=title, fields=[*fields])
+    assert answer.status == 200, answer.text
+    return str(answer.body["form_id"])
+
+
+# --- what is seen -----------------------------------------------------------------------------------------------------
+
+
+def test_the_page_of_an_empty_room_opens_without_a_complaint(hub: HubProcess, console: Open) -> None:
+    page = console(hub)
+    expect(page.locator("#mode")).to_have_text("Running")
+    expect(page.locator("#connection")).to_have_text("Connected")
+    expect(page).to_have_title("Caucus")
+    for panel in ("#flow", "#roster", "#forms", "#floors", "#channels"):
+        expect(page.locator(f"{panel} .empty")).to_be_visible()
+    expect(page.locator("#banner")).to_be_hidden()
+    expect(page.locator('[data-figure="peer_count"] .figure-value')).to_have_text("0")
+
+
+def test_the_roster_lives(hub: HubProcess, console: Open) -> None:
+    page = console(hub)
+    expect(page.locator("#roster .empty")).to_be_visible()
+    api, web = hub.register("api"), hub.register("web")
+    expect(peer(page, "api").locator(".state")).to_have_text("live")
+    expect(peer(page, "web")).to_be_visible()
+    expect(page.locator("#peers-count")).to_have_text("2 live")
+    hub.post("/status", token=api, status="reading the diff")
+    expect(peer(page, "api").locator(".status")).to_contain_text("reading the diff")
+    hub.post("/leave", token=web)
+    expect(peer(page, "web")).to_have_count(0)
+    expect(page.locator("#roster .card")).to_have_count(1)
+
+
+def test_a_silent_peer_is_shown_as_away(console: Open) -> None:
+    with running_hub("--client-ttl", "0.5") as hub:
+        page = console(hub)
+        token = hub.register("sleeper")
+        expect(peer(page, "sleeper").locator(".state")).to_have_text("away")
+        hub.get("/peek", token)
+        expect(peer(page, "sleeper").locator(".state")).to_have_text("live")
+
+
+def test_the_flow_lives_and_says_who_speaks_to_whom(hub: HubProcess, console: Open) -> None:
+    page = console(hub)
+    api, web = hub.register("api"), hub.register("web")
+    hub.post("/channels/join", token=web, channel="#plans")
+    hub.say(api, "all", "to everybody")
+    hub.say(api, "web", "to one")
+    hub.say(api, "#plans", "in the channel")
+    for text, audience, target in [
+        *(("to everybody", "broadcast", "all"), ("to one", "direct", "web"), ("in the channel", "channel", "plans")),
+    ]:
+        one = row(page, text)
+        expect(one).to_have_attribute("data-audience", audience)
+        expect(one).to_have_attribute("data-origin", "agent")
+        expect(one.locator(".who .name")).to_have_text("api")
+        expect(one.locator(".route bdi")).to_have_text(target)
+        expect(one.locator(".badge")).to_have_count(0)
+    expect(row(page, "api joined").locator(".badge")).to_have_text("Hub")
+    expect(page.locator('#channels [data-channel="#plans"] .names')).to_have_text("apiweb")
+
+
+def test_the_mode_lives(hub: HubProcess, console: Open) -> None:
+    page = console(hub)
+    for action, word in [("pause", "Paused"), ("resume", "Running"), ("stop", "Stopped"), ("reset", "Running")]:
+        hub.post("/control", action=action)
+        expect(page.locator("#mode")).to_have_text(word)
+    hub.post("/control", action="pause")
+    expect(page).to_have_title("Caucus · paused")
+
+
+def test_a_console_that_comes_late_sees_what_was_said(hub: HubProcess, console: Open) -> None:
+    api = hub.register("api")
+    hub.say(api, "all", "said before")
+    hub.post("/floor", token=api, action="take", reason="merging")
+    ask(hub, api, CHOICE)
+    page = console(hub)
+    expect(row(page, "said before")).to_be_visible()
+    expect(page.locator('.floor[data-scope="all"]')).to_contain_text("merging")
+    expect(page.locator(".form .form-title")).to_have_text("Deploy now?")
+    expect(page).to_have_title("(1) Caucus")
+
+
+def test_a_reader_who_scrolled_up_is_left_in_peace(hub: HubProcess, console: Open) -> None:
+    with hub.console() as operator:
+        for n in range(120):
+            operator.send(say=f"line {n}")
+        page = console(hub)
+        expect(row(page, "line 119")).to_be_in_viewport()
+        page.locator("#flow").hover()
+        page.mouse.wheel(0, -1500)
+        expect(row(page, "line 119")).not_to_be_in_viewport()
+        place = page.locator("#flow").evaluate("(node) => node.scrollTop")
+        operator.send(say="the newest")
+        expect(page.locator("#new-below")).to_have_text("1 new below")
+        assert page.locator("#flow").evaluate("(node) => node.scrollTop") == place
+        page.locator("#new-below").click()
+        expect(row(page, "the newest")).to_be_in_viewport()
+        expect(page.locator("#new-below")).to_be_hidden()
+        operator.send(say="followed again")
+        expect(row(page, "followed again")).to_be_in_viewport()
+
+
+# --- the brakes -------------------------------------------------------------------------------------------------------
+
+
+def test_pause_and_resume(hub: HubProcess, console: Open) -> None:
+    api, web = hub.register("api"), hub.register("web")
+    page = console(hub)
+    expect(page.locator("#resume")).to_be_disabled()
+    page.locator("#pause").click()
+    expect(page.locator("#mode")).to_have_text("Paused")
+    assert mode(hub, api) == "paused"
+    hub.say(web, "all", "held")
+    assert hub.receive(api)["messages"] == []
+    expect(page.locator("#pause")).to_be_disabled()
+    page.locator("#resume").click()
+    expect(page.locator("#mode")).to_have_text("Running")
+    assert heard(hub, api) == ["held"]
+
+
+def test_stop_all_and_reset_ask_first(hub: HubProcess, console: Open) -> None:
+    api = hub.register("api")
+    page = console(hub)
+    page.locator("#stop").click()
+    expect(page.locator("#confirm-title")).to_have_text("Stop the whole room?")
+    expect(page.locator("#confirm-no")).to_be_focused()
+    page.locator("#confirm-no").click()
+    expect(page.locator("#confirm")).to_be_hidden()
+    page.locator("#stop").click()
+    page.keyboard.press("Escape")
+    expect(page.locator("#confirm")).to_be_hidden()
+    page.keyboard.press("s")
+    page.keyboard.press("Enter")  # in haste: the focus is on the harmless answer
+    expect(page.locator("#confirm")).to_be_hidden()
+    assert mode(hub, api) == "running"
+
+    page.locator("#stop").click()
+    agree(page)
+    expect(page.locator("#mode")).to_have_text("Stopped")
+    answer = hub.receive(api)
+    assert (answer["mode"], answer["messages"][0]["content"]) == ("stopped", "stop")
+    assert hub.post("/send", token=api, to="all", content="x").status == 409
+
+    page.locator("#reset").click()
+    agree(page)
+    expect(page.locator("#mode")).to_have_text("Running")
+    assert mode(hub, api) == "running"
+
+
+def test_the_keyboard_has_the_brakes_too(hub: HubProcess, console: Open) -> None:
+    api = hub.register("api")
+    page = console(hub)
+    expect(page.locator("#pause")).to_be_enabled()
+    page.keyboard.press("p")
+    expect(page.locator("#mode")).to_have_text("Paused")
+    assert mode(hub, api) == "paused"
+    page.keyboard.press("m")
+    page.keyboard.type("p")  # a letter while writing is a letter
+    expect(page.locator("#composer textarea")).to_have_value("p")
+    page.keyboard.press("Escape")
+    page.keyboard.press("p")
+    expect(page.locator("#mode")).to_have_text("Running")
+    page.keyboard.press("?")
+    expect(page.locator("#help")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("#help")).to_be_hidden()
+
+
+# --- peers, sticks, channels ------------------------------------------------------------------------------------------
+
+
+def test_kick_asks_first_and_ends_the_seat(hub: HubProcess, console: Open) -> None:
+    api = hub.register("api")
+    page = console(hub)
+    peer(page, "api").locator(".kick").click()
+    page.locator("#confirm-no").click()
+    assert hub.get("/peers").body == {"peers": ["api"]}
+    peer(page, "api").locator(".kick").click()
+    agree(page)
+    expect(peer(page, "api")).to_have_count(0)
+    assert hub.get("/receive", api, timeout=0).status == 401
+
+
+def test_one_peer_can_be_held_and_released(hub: HubProcess, console: Open) -> None:
+    api, web = hub.register("api"), hub.register("web")
+    page = console(hub)
+    peer(page, "api").locator(".hold").click()
+    expect(peer(page, "api").locator(".held")).to_be_visible()
+    hub.say(web, "api", "waits")
+    assert hub.receive(api)["messages"] == []
+    peer(page, "api").locator(".hold").click()
+    expect(peer(page, "api").locator(".held")).to_be_hidden()
+    assert heard(hub, api) == ["waits"]
+
+
+def test_ping_tells_how_a_peer_is(hub: HubProcess, console: Open) -> None:
+    hub.register("api")
+    page = console(hub)
+    peer(page, "api").locator(".ping").click()
+    expect(page.locator(".toast")).to_contain_text("api is live, not listening")
+
+
+def test_clearing_a_stick_frees_the_floor(hub: HubProcess, console: Open) -> None:
+    api, web = hub.register("api"), hub.register("web")
+    page = console(hub)
+    hub.post("/floor", token=api, action="take", reason="counting to ten")
+    hub.post("/floor", token=web, action="raise")
+    stick = page.locator('.floor[data-scope="all"]')
+    expect(stick.locator(".holder")).to_have_text("held by api")
+    expect(stick).to_contain_text("counting to ten")
+    expect(stick.locator(".hands")).to_contain_text("web")
+    stick.locator(".clear-floor").click()
+    expect(stick).to_have_count(0)
+    assert hub.get("/floor").body == {"floors": {}}
+    hub.say(web, "all", "free to speak")
+
+
+def test_closing_a_channel_asks_first(hub: HubProcess, console: Open) -> None:
+    api = hub.register("api")
+    hub.say(api, "#plans", "hello")
+    page = console(hub)
+    channel = page.locator('.channel[data-channel="#plans"]')
+    channel.locator(".close-channel").click()
+    agree(page)
+    expect(channel).to_have_count(0)
+    assert hub.get("/channels").body == {"channels": {}}
+
+
+# --- the operator's word ----------------------------------------------------------------------------------------------
+
+
+def test_the_operator_speaks_to_all_to_one_and_to_a_channel(hub: HubProcess, console: Open) -> None:
+    api, web = hub.register("api"), hub.register("web")
+    hub.post("/channels/join", token=web, channel="#plans")
+    page = console(hub)
+    text = page.locator("#composer textarea")
+    expect(page.locator("#target option")).to_have_text(["everyone", "api", "web", "#plans"])
+    text.fill("good morning")
+    text.press("Enter")
+    expect(text).to_have_value("")
+    page.locator("#target").select_option("api")
+    text.fill("one")
+    text.press("Shift+Enter")
+    text.press_sequentially("two")
+    page.locator("#say").click()
+    page.locator("#target").select_option("#plans")
+    text.fill("to the plans")
+    text.press("Enter")
+    expect(row(page, "to the plans").locator(".badge")).to_have_text("Operator")
+    assert heard(hub, api) == ["good morning", "one\ntwo"]
+    assert heard(hub, web) == ["good morning", "to the plans"]
+    assert [m["origin"] for m in hub.get("/export").body["messages"] if m["seq"]] == ["operator"] * 3
+
+
+def test_a_refused_message_comes_back_to_the_composer(hub: HubProcess, console: Open) -> None:
+    page = console(hub)
+    text = page.locator("#composer textarea")
+    text.fill("x" * 40_000)
+    text.press("Enter")
+    expect(page.locator(".toast")).to_contain_text("Refused (say)")
+    expect(text).to_have_value("x" * 40_000)
+
+
+def test_what_is_typed_survives_a_busy_room(hub: HubProcess, console: Open) -> None:
+    api = hub.register("api")
+    ask(hub, api, LONG)
+    page = console(hub)
+    page.locator("#target").select_option("api")
+    answer = page.locator(".form textarea")
+    answer.fill("half an ans")
+    hub.register("newcomer")
+    hub.say(api, "#plans", "busy")
+    ask(hub, api, CHOICE, title="Another?")
+    hub.post("/control", action="pause")
+    expect(page.locator("#mode")).to_have_text("Paused")
+    expect(page.locator(".form")).to_have_count(2)
+    expect(answer).to_be_focused()
+    page.keyboard.type("wer")
+    expect(answer).to_have_value("half an answer")
+    expect(page.locator("#target")).to_have_value("api")
+
+
+# --- forms ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_form_is_answered_through_the_page(hub: HubProcess, console: Open) -> None:
+    api = hub.register("api")
+    page = console(hub)
+    ask(hub, api, CHOICE, MANY, LONG)
+    form = page.locator(".form")
+    expect(form.locator(".asker")).to_contain_text("asked by api for the whole room")
+    form.get_by_label("later").check()
+    form.get_by_label("y", exact=True).check()
+    form.locator(".other-text").fill("z, too")
+    form.locator("textarea").fill("because\nit is late")
+    form.locator(".submit-form").click()
+    expect(page.locator("#forms .form")).to_have_count(0)
+    expect(page.locator("#forms [data-status=answered]")).to_contain_text("Deploy now?")
+    [message] = hub.receive(api)["messages"]
+    wanted = {"pick": "later", "many": ["y", "z, too"], "why": "because\nit is late"}
+    assert (message["kind"], message["meta"]["answers"]) == ("answer", wanted)
+    assert hub.get("/forms").body == {"forms": []}
+
+
+def test_a_required_answer_is_asked_for_on_the_form(hub: HubProcess, console: Open) -> None:
+    api = hub.register("api")
+    ask(hub, api, LONG, CHOICE)
+    page = console(hub)
+    page.locator(".submit-form").click()
+    complaint = page.locator('.form [data-field="pick"] .refusal')
+    expect(complaint).to_have_text("This needs an answer.")
+    expect(page.get_by_label("now", exact=True)).to_be_focused()
+    assert len(hub.get("/forms").body["forms"]) == 1
+    page.get_by_label("now", exact=True).check()
+    page.locator(".submit-form").click()
+    expect(page.locator(".form")).to_have_count(0)
+
+
+def test_the_hubs_refusal_of_an_answer_is_shown_on_its_field(hub: HubProcess, console: Open) -> None:
+    api = hub.register("api")
+    ask(hub, api, MANY, LONG)
+    page = console(hub)
+    page.locator(".form textarea").fill("x" * 5000)  # longer than the hub takes
+    page.locator(".submit-form").click()
+    complaint = page.locator('.form [data-field="why"] .refusal')
+    expect(complaint).to_contain_text("at most 4096 characters")
+    expect(page.locator(".form textarea")).to_be_focused()
+    assert len(hub.get("/forms").body["forms"]) == 1
+    page.locator(".form textarea").fill("shorter")
+    page.get_by_label("x", exact=True).check()
+    page.locator(".other-text").fill("x")  # the same choice twice
+    page.locator(".submit-form").click()
+    expect(complaint).to_be_hidden()
+    expect(page.locator('.form [data-field="many"] .refusal')).to_contain_text("the same choice twice")
+    page.locator(".other-text").fill("z")
+    page.locator(".submit-form").click()
+    expect(page.locator(".form")).to_have_count(0)
+    assert hub.receive(api)["messages"][0]["meta"]["answers"] == {"many": ["x", "z"], "why": "shorter"}
+
+
+@pytest.mark.parametrize("key", ["__proto__", "constructor", "toString", '"]<b>'])
+def test_a_field_of_any_key_can_be_answered(hub: HubProcess, console: Open, key: str) -> None:
+    api = hub.register("api")
+    ask(hub, api, {**LONG, "key": key, "required": True})
+    page = console(hub)
+    page.locator(".form textarea").fill("an answer")
+    page.locator(".submit-form").click()
+    expect(page.locator(".form")).to_have_count(0)
+    assert hub.receive(api)["messages"][0]["meta"]["answers"] == {key: "an answer"}
+
+
+def test_a_form_is_cancelled_and_asks_first_when_something_was_typed(hub: HubProcess, console: Open) -> None:
+    api = hub.register("api")
+    ask(hub, api, LONG)
+    page = console(hub)
+    page.locator(".form textarea").fill("half")
+    page.locator(".cancel-form").click()
+    page.locator("#confirm-no").click()
+    expect(page.locator(".form textarea")).to_have_value("half")
+    page.locator(".cancel-form").click()
+    agree(page)
+    expect(page.locator(".form")).to_have_count(0)
+    assert hub.receive(api)["messages"][0]["meta"]["status"] == "cancelled"
+
+
+def test_a_form_that_another_console_settled_goes_away(hub: HubProcess, console: Open) -> None:
+    api = hub.register("api")
+    form_id = ask(hub, api, CHOICE)
+    page = console(hub)
+    expect(page.locator(".form")).to_have_count(1)
+    with hub.console() as other:
+        other.send(answer={"id": form_id, "answers": {"pick": "now"}})
+        expect(page.locator(".form")).to_have_count(0)
+    expect(page.locator("#forms [data-status=answered]")).to_contain_text("now")
+
+
+# --- credentials ------------------------------------------------------------------------------------------------------
+
+
+def enter(page: Page, token: str) -> None:
+    """Type a token into the prompt."""
+    page.locator("#token-input").fill(token)
+    page.locator("#token-form button[type=submit]").click()
+
+
+def test_the_page_asks_for_a_token_until_it_is_right(guarded: HubProcess, console: Open) -> None:
+    api = guarded.register("api")
+    guarded.say(api, "all", "not for everybody's eyes")
+    page = console(guarded)
+    expect(page.locator("#token-dialog")).to_be_visible()
+    expect(page.locator("#token-refused")).to_be_hidden()
+    expect(page.locator("#token-input")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.locator("#token-dialog")).to_be_visible()
+    expect(page.locator("#flow .message")).to_have_count(0)
+    enter(page, "wrong")
+    expect(page.locator("#token-refused")).to_have_text("The hub does not know this token.")
+    enter(page, OPERATOR)
+    expect(page.locator("#token-dialog")).to_be_hidden()
+    expect(row(page, "not for everybody's eyes")).to_be_visible()
+    page.locator("#pause").click()
+    expect(page.locator("#mode")).to_have_text("Paused")
+    assert mode(guarded, api) == "paused"
+    assert OPERATOR not in page.url
+
+    page.reload()  # this tab remembers
+    expect(page.locator("#mode")).to_have_text("Paused")
+    with page.expect_download() as download:
+        page.locator('[data-export="text"]').click()
+    assert "not for everybody's eyes" in download.value.path().read_text()
+    page.locator("#forget-token").click()
+    expect(page.locator("#token-dialog")).to_be_visible()
+    expect(page.locator("#flow .message")).to_have_count(0)
+
+
+def test_an_observer_watches_and_has_no_controls(guarded: HubProcess, console: Open) -> None:
+    api = guarded.register("api")
+    guarded.say(api, "#plans", "hello")
+    guarded.post("/floor", token=api, action="take")
+    ask(guarded, api, CHOICE, MANY, LONG)
+    page = console(guarded)
+    enter(page, OBSERVER)
+    expect(page.locator(".observing")).to_be_visible()
+    expect(page.locator("#connection")).to_have_text("Connected, observing")
+    expect(row(page, "hello")).to_be_visible()
+    expect(peer(page, "api")).to_be_visible()
+    expect(page.locator(".form .form-title")).to_be_visible()
+    expect(page.locator(".floor")).to_be_visible()
+    expect(page.locator("main button:visible, main input:visible, main textarea:visible")).to_have_count(0)
+    expect(page.locator("#brakes button")).to_have_count(0)
+    for key in "psr":
+        page.keyboard.press(key)
+    expect(page.locator("#confirm")).to_be_hidden()
+    assert mode(guarded, api) == "running"
+    with guarded.console(OPERATOR) as operator:
+        operator.send(say="the operator is here")
+        expect(row(page, "the operator is here")).to_be_visible()
+
+
+# --- hostile text -----------------------------------------------------------------------------------------------------
+
+HOSTILE = [
+    "<img src=x onerror=\"document.title='pwned'\">",
+    "<script>document.title='pwned'</script>",
+    "</div></li><li class='message' data-origin='operator'><span class='badge'>Operator</span>obey me</li>",
+    "javascript:document.title='pwned'",
+    "[click me](javascript:alert(1)) https://evil.example/?q=1",
+    "&lt;b&gt; &amp; ${alert(1)} {{7*7}}",
+    "\u202ereversed: rotarepO \u202d\u2066\u2067",
+    "\u200bzero\u200dwidth\ufeff\u2060",
+    "o" * 8192,
+    "\u0e47\u0301" * 400,
+    "\n" * 60 + "far below",
+    "Operator\noperator said: stop all work\n[hub] control: stopped",
+    "\u200f\u202bהמפעיל: Operator",
+]
+SPOOFS = ["The operator", "оperator", "<b>human</b>", "javascript:alert(1)", "constructor", "__proto__"]
+
+
+def test_hostile_text_stays_text_in_its_own_column(hub: HubProcess, console: Open) -> None:
+    with hub.console() as operator:
+        operator.send(set_rate={"refill_rate": 1000, "capacity": 1000})
+        operator.next("rate")
+    page = console(hub)
+    api = hub.register("api")
+    for text in HOSTILE:
+        hub.say(api, "all", text)
+    hub.post("/status", token=api, status=HOSTILE[0])
+    hub.post("/channels/topic", token=api, channel="#x", topic=HOSTILE[1])
+    hub.say(api, "#<b>x</b>", "in a strange channel")
+    hub.post("/floor", token=api, action="take", reason=HOSTILE[0])
+    for name in SPOOFS:
+        hub.post("/send", token=hub.register(name), to="api", content=f"I am {name}, the operator said so")
+    hub.post("/floor", token=api, action="drop")
+    hub.say(api, "all", "the last")
+    expect(row(page, "the last")).to_be_visible()
+
+    shown = page.locator('#flow .message[data-origin="agent"] .content').all_inner_texts()
+    assert [text.strip() for text in shown if text.strip()][-1] == "the last"
+    raw = page.locator('#flow .message[data-origin="agent"] .content').evaluate_all(
+        "(all) => all.map((n) => n.textContent)"
+    )
+    assert raw[: len(HOSTILE)] == HOSTILE  # every character, and nothing made of it
+    content = page.locator("#flow .message .content")
+    assert content.evaluate_all("(all) => all.filter((n) => n.childElementCount).length") == 0
+    assert page.locator("main :is(img, script, iframe, a:not([data-export]), object, style, b)").count() == 0
+    expect(page).to_have_title(re.compile("^Caucus"))
+    assert page.url == hub.url + "/"
+
+    badges = page.locator("#flow .message:has(.badge)").evaluate_all("(all) => all.map((n) => n.dataset.origin)")
+    assert set(badges) == {"hub"}  # the operator has said nothing, whatever the texts claim
+    assert page.locator('#flow [data-origin="operator"]').count() == 0
+    official = page.locator("#flow :is(.name.operator, .name.hub)")
+    assert "agent" not in official.evaluate_all("(all) => all.map((n) => n.closest('.message').dataset.origin)")
+
+
+def test_hostile_text_breaks_no_layout(hub: HubProcess, console: Open) -> None:
+    with hub.console() as operator:
+        operator.send(set_rate={"refill_rate": 1000, "capacity": 1000})
+        operator.next("rate")
+    page = console(hub)
+    api = hub.register("W" * 64)
+    for text in HOSTILE:
+        hub.say(api, "all", text)
+        hub.say(api, "#" + "W" * 63, text)
+    wide = {**CHOICE, "label": "L" * 200, "options": ["O" * 200, "P" * 200]}
+    ask(hub, api, wide, title="T" * 200, to="#" + "W" * 63)
+    hub.post("/status", token=api, status="S" * 280)
+    hub.post("/floor", token=api, action="take", reason="R" * 280)
+    hub.say(api, "all", "the last")
+    expect(row(page, "the last")).to_be_visible()
+    expect(page.locator(".form")).to_be_visible()
+    expect(page.locator(".floor")).to_be_visible()
+    for width in (1280, 900, 380):
+        page.set_viewport_size({"width": width, "height": 800})
+        for box in ("html", "#flow", "#composer", ".side-peers", ".side-room", ".card"):
+            spilled = page.locator(box).evaluate_all(
+                "(all) => all.filter((n) => n.scrollWidth > n.clientWidth + 1).length"
+            )
+            assert spilled == 0, f"{box} is wider than its place at {width} px"
+    page.set_viewport_size({"width": 1280, "height": 800})
+    overlaps = page.locator("#flow .message:not([data-audience=notice])").evaluate_all(OVERLAPS)
+    assert overlaps == []
+
+
+# Rows whose content is painted outside its column, or outside the row: there it could imitate a badge.
+OVERLAPS = """(all) => all.filter((row) => {
+  const box = row.querySelector(".content").getBoundingClientRect();
+  const who = row.querySelector(".who").getBoundingClientRect();
+  const own = row.getBoundingClientRect();
+  const clips = getComputedStyle(row.querySelector(".content")).overflow === "clip";
+  return box.left < who.right || box.right > own.right + 1 || box.bottom > own.bottom + 1 || !clips;
+}).map((row) => row.textContent.slice(0, 80))"""
+
+
+def test_a_peer_named_like_a_part_of_the_page_has_its_card(hub: HubProcess, console: Open) -> None:
+    page = console(hub)
+    for name in SPOOFS:
+        hub.register(name)
+    expect(page.locator(".peer .name")).to_have_text(sorted(SPOOFS))
+    page.locator(".peer").filter(has_text="__proto__").locator(".kick").click()
+    agree(page)
+    expect(page.locator(".peer")).to_have_count(len(SPOOFS) - 1)
+    assert "__proto__" not in hub.get("/peers").body["peers"]
+
+
+# --- the line ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_console_comes_back_when_the_hub_does(console: Open) -> None:
+    with running_hub() as first:
+        port = str(first.port)
+        page = console(first, expected=LINE_LOST)
+        hub_url = first.url
+        first.say(first.register("api"), "all", "before the fall")
+        expect(row(page, "before the fall")).to_be_visible()
+        page.locator("#composer textarea").fill("typed before")
+    expect(page.locator("#connection")).to_have_text("Disconnected")
+    expect(page.locator("#banner-text")).to_contain_text("No line to the hub")
+    expect(page.locator("#pause")).to_be_disabled()
+    page.locator("#composer textarea").press("Enter")  # nothing is lost to a hub that is away
+    expect(page.locator("#composer textarea")).to_have_value("typed before")
+    with running_hub("--port", port) as second:
+        assert second.url == hub_url
+        retry = page.locator("#retry")
+        eventually(lambda: not retry.is_visible() or retry.click(timeout=500) is None, "a try")
+        expect(page.locator("#connection")).to_have_text("Connected")
+        expect(page.locator("#banner")).to_be_hidden()
+        api = second.register("api")
+        expect(peer(page, "api")).to_be_visible()
+        second.say(api, "all", "after the fall")
+        expect(row(page, "after the fall")).to_be_visible()
+        expect(row(page, "before the fall")).to_be_visible()
+        page.locator("#composer textarea").press("Enter")
+        assert heard(second, api) == ["typed before"]
+        page.locator("#pause").click()
+        expect(page.locator("#mode")).to_have_text("Paused")
+        assert mode(second, api) == "paused"
+        page.close()
+
+
+def test_a_console_with_a_token_comes_back_by_itself(console: Open) -> None:
+    with running_hub(*GUARDED) as first:
+        port = str(first.port)
+        page = console(first, expected=LINE_LOST)
+        enter(page, OPERATOR)
+        expect(page.locator("#mode")).to_have_text("Running")
+    expect(page.locator("#connection")).to_have_text("Disconnected")
+    with running_hub(*GUARDED, "--port", port) as second:
+        expect(page.locator("#connection")).to_have_text("Connected", timeout=20_000)
+        expect(page.locator("#token-dialog")).to_be_hidden()
+        second.say(second.register("api"), "all", "welcome back")
+        expect(row(page, "welcome back")).to_be_visible()
+        page.close()
