@@ -3620,7 +3620,7 @@ def console_socket(consoles: Consoles) -> type[WebSocketHandler]:
             written: list[Awaitable[None]] = []
             with suppress(WebSocketClosedError):
                 for frame in frames:
-                    written.append(self.write_message(frame))
+                    written.append(self.write_message(frame))  # noqa: PERF401 (what is written before it raises counts)
             failed = [error for error in await gather(*written, return_exceptions=True) if error is not None]
             if failed or len(written) < len(frames):
                 raise ConnectionResetError
