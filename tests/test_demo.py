@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hubs import ROOT, Console, HubProcess, running_hub
+from hubs import ROOT, Console, HubProcess, eventually, running_hub
 
 import caucus
 
@@ -73,6 +73,12 @@ def hub() -> Iterator[HubProcess]:
 
 
 @pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut the play down to its first lines, for those who are here for the question."""
+    monkeypatch.setattr(caucus, "PLAY", "".join(caucus.PLAY.splitlines(keepends=True)[:2]).rstrip())
+
+
+@pytest.fixture
 def demo(hub: HubProcess) -> Iterator[Demo]:
     """Let the play begin, at fifty times its speed."""
     ended = threading.Event()
@@ -92,22 +98,21 @@ def test_every_line_of_the_play_is_complete():
     stage = caucus.Stage(0.0)
     for role, name in caucus.CAST.items():
         stage.seat(role, name)
-    pitches, verbs = set(), set()
-    for step in range(2000):
-        ready = [line for role in caucus.CAST if (line := stage.turn(role, ()))]
-        line = ready[0]
+    said, verbs, asked = set(), set(), 0
+    for _ in range(2000):
+        line = next(line for role in caucus.CAST if (line := stage.turn(role, ())))
         assert line.role in caucus.CAST
         assert not re.search(r"\{\w+\}|<[^<>]*\|", line.text), line.text
         assert len(line.text) <= (caucus.TOPIC_MAX if line.verb not in ("say", "ask") else caucus.CONTENT_MAX)
         verbs.add(line.verb)
-        if line.verb == "say":
-            pitches.add(line.text)
-        stage.finish(line, {"form_id": str(step)} if line.verb == "ask" else {})
-        if line.verb == "ask" and step % 3:
-            stage.settle({"form_id": str(step), "answers": {"choice": line.text.split("\n")[step % 3], "note": "x"}})
+        said.add(line.text)
+        asked += line.verb == "ask"
+        stage.finish(line, {"form_id": str(asked)} if line.verb == "ask" else {})
+        if line.verb == "ask" and asked % 3:  # every third question is answered late
+            stage.settle({"form_id": str(asked), "answers": {"choice": line.text.split("\n")[asked % 3], "note": "x"}})
         elif line.verb == "silence":
-            stage.settle({"form_id": stage._form[0], "answers": None} if stage._form else None)
-    assert len(pitches) > 200  # the rounds differ
+            stage.settle({"form_id": str(asked), "answers": None})
+    assert len(said) > 200  # the rounds differ
     assert verbs >= {"say", "status", "join", "topic", "take", "raise", "pass", "drop", "ask", "rest", "silence"}
 
 
@@ -125,6 +130,7 @@ def test_a_round_shows_everything_that_a_room_can_do(demo: Demo):
     demo.until(lambda frame: "waiting for the operator" in str(frame.get("peers")))
 
 
+@pytest.mark.usefixtures("brief")
 def test_without_an_answer_they_go_on_and_begin_another_round(demo: Demo):
     demo.until_asked()
     demo.until_said("No answer yet, and no hurry")
@@ -145,14 +151,13 @@ def test_in_a_pause_the_operator_gets_an_answer(demo: Demo):
     demo.set_mode("pause", "paused")
     demo.console.send(say="Are you there?", to="shop-web")
     demo.until_said("Are you there", sender="shop-web", recipient="all")
-    assert demo.said_in_two_beats() == []
 
 
 def test_a_paused_peer_holds_the_others_up(demo: Demo):
     demo.until_said(sender="shop-api", recipient="all")
     demo.console.send(pause_peer="shop-web")
     demo.until(lambda frame: any(peer["paused"] for peer in frame.get("peers", ())))
-    demo.said_in_two_beats()  # what it had heard before, it may still answer
+    demo.said_in_two_beats()  # they go on as far as they need nothing from shop-web
     assert demo.said_in_two_beats() == []
     demo.console.send(resume_peer="shop-web")
     demo.until_said(sender="shop-web")
@@ -170,11 +175,13 @@ def test_stop_silences_them_and_reset_begins_a_fresh_round(demo: Demo):
     assert "failed again" in first["content"]
 
 
+@pytest.mark.usefixtures("brief")
 def test_a_stop_while_they_wait_for_an_answer_ends_the_waiting(demo: Demo):
     form = demo.until_asked()
     demo.set_mode("stop", "stopped")
     demo.console.send(answer={"id": form["id"], "answers": {"choice": form["fields"][0]["options"][0]}})
     demo.until(lambda frame: frame["type"] == "form_resolved")
+    assert demo.said_in_two_beats() == []
     demo.set_mode("reset", "running")
     demo.until_said("Ah, the answer to", sender="shop-api")
     demo.until_said("failed again", sender="shop-tests")
@@ -183,9 +190,10 @@ def test_a_stop_while_they_wait_for_an_answer_ends_the_waiting(demo: Demo):
 def test_the_addressed_peer_answers_the_operator(demo: Demo):
     demo.until_said()
     demo.console.send(say="What does `main` look like today?", to="shop-tests")
-    demo.until_said("“What does `main` look like today?”", sender="shop-tests", recipient="all")
+    demo.until_said(r"“What does `main` look like today\?”", sender="shop-tests", recipient="all")
 
 
+@pytest.mark.usefixtures("brief")
 def test_one_of_them_answers_a_broadcast(demo: Demo):
     demo.until_said()
     demo.console.send(say="Mind the zebra", to="all")
@@ -207,6 +215,7 @@ def test_in_a_channel_the_operator_is_answered_there(demo: Demo):
     demo.until_said("You're welcome|That goes into my changelog", recipient="#rename")
 
 
+@pytest.mark.usefixtures("brief")
 @pytest.mark.parametrize("number", [0, 1])
 def test_the_choice_changes_what_they_say_next(demo: Demo, number: int):
     form = demo.until_asked()
@@ -217,18 +226,21 @@ def test_the_choice_changes_what_they_say_next(demo: Demo, number: int):
     demo.until_said("“no pigeons”", sender="shop-api")
 
 
+@pytest.mark.usefixtures("brief")
 def test_an_answer_of_the_operators_own_is_quoted(demo: Demo):
     form = demo.until_asked()
     demo.console.send(answer={"id": form["id"], "answers": {"choice": "Never\n{a} <x|y>"}})
     demo.until_said(r"your way: \*\*Never .*<x\|y>", sender="shop-api")
 
 
+@pytest.mark.usefixtures("brief")
 def test_a_cancelled_question_has_its_own_follow_up(demo: Demo):
     form = demo.until_asked()
     demo.console.send(cancel_form=form["id"])
     demo.until_said("Question withdrawn", sender="shop-api")
 
 
+@pytest.mark.usefixtures("brief")
 def test_a_late_answer_is_still_welcome(demo: Demo):
     form = demo.until_asked()
     demo.until_said("No answer yet")
@@ -236,12 +248,12 @@ def test_a_late_answer_is_still_welcome(demo: Demo):
     demo.until_said(r"Ah, the answer to .*\*\*Rename at once\*\*", sender="shop-api")
 
 
-@pytest.mark.parametrize("name", sorted(NAMES))
-def test_who_is_kicked_comes_back_and_the_play_goes_on(demo: Demo, name: str):
-    demo.until_said(recipient="#rename")
-    demo.console.send(kick=name)
-    demo.until(lambda frame: frame["type"] == "message" and frame["message"]["content"] == f"{name} joined")
-    demo.until(lambda frame: "back after a short break" in str(frame.get("peers")))
+def test_who_is_kicked_comes_back_and_the_play_goes_on(demo: Demo):
+    demo.until(lambda frame: frame["type"] == "floor" and frame["floors"])  # so it is the holder who goes
+    demo.console.send(kick="shop-api")
+    demo.until(lambda frame: frame["type"] == "message" and frame["message"]["content"] == "shop-api joined")
+    status = lambda: demo.hub.get("/ping", peer="shop-api").body["status"]  # noqa: E731
+    eventually(lambda: status() == "back after a short break", "its new status")
     demo.until_asked()
 
 
@@ -256,6 +268,12 @@ def test_a_held_floor_is_waited_for_but_not_for_ever(hub: HubProcess, demo: Demo
     stranger = hub.register("stranger")
     assert hub.post("/floor", token=stranger, action="take", scope="all", reason="my turn").body["ok"]
     demo.until_asked()
+
+
+def test_a_throttled_peer_waits_and_loses_no_line(demo: Demo):
+    demo.console.send(set_rate={"refill_rate": 4, "capacity": 1})
+    for word in ("rename it to", "files of mine", "by heart", "for the record"):
+        demo.until_said(word)
 
 
 def test_a_taken_name_gets_a_suffix(hub: HubProcess):
@@ -275,6 +293,6 @@ def test_the_command_shows_three_peers_that_talk():
     with demo.console() as console:
         first = console.next("message", where=is_agents)["message"]
         assert first["recipient"] == "all"
-        assert {peer for peer in demo.get("/peers").body["peers"]} == NAMES  # noqa: C416
+        assert set(demo.get("/peers").body["peers"]) == NAMES
     code, log = demo.stop()
     assert (code, log) == (0, "")

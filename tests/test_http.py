@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 import pytest
 from hubs import DEADLINE_S, ROOT, Answer, HubProcess, eventually, running_hub
+from polls import contents, got, park, reap, receive_request, refused, retune
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 from websockets.typing import Origin
@@ -83,32 +84,9 @@ def hasty(hasty_hub: HubProcess) -> Iterator[HubProcess]:
 @pytest.fixture
 def fast(hub: HubProcess) -> Iterator[HubProcess]:
     """Give the open hub with a speech rate that no test can exceed."""
-    with hub.console() as console:
-        console.send(set_rate={"refill_rate": 1e6, "capacity": 1e6})
-        console.next("rate")
-        yield hub
-        console.send(set_rate={"refill_rate": 2, "capacity": 10})
-        console.next("rate", where=lambda frame: frame["rate"]["capacity"] == 10)
-
-
-def park(hub: HubProcess, name: str, token: str, **query: Any) -> Raw:
-    """Park a poll on a connection of its own."""
-    raw = Raw(hub.port).send(receive_request(token, **query))
-    eventually(lambda: hub.is_listening(name), f"{name} listening")
-    return raw
-
-
-def receive_request(token: str, *headers: str, **query: Any) -> bytes:
-    path = "/receive?" + urllib.parse.urlencode({"timeout": 20, **query})
-    lines = [f"GET {path} HTTP/1.1", "Host: 127.0.0.1", f"Authorization: Bearer {token}", *headers]
-    return "\r\n".join([*lines, "", ""]).encode()
-
-
-def got(raw: Raw) -> RawAnswer:
-    """Read the answer that must come."""
-    answer = raw.answer()
-    assert answer is not None, "the connection ended without an answer"
-    return answer
+    retune(hub)
+    yield hub
+    retune(hub, 2, 10)
 
 
 def ask_raw(hub: HubProcess, data: bytes) -> RawAnswer:
@@ -117,28 +95,9 @@ def ask_raw(hub: HubProcess, data: bytes) -> RawAnswer:
         return got(raw.send(data))
 
 
-def contents(batch: Any) -> list[str]:
-    return [message["content"] for message in batch["messages"]]
-
-
 def post_raw(hub: HubProcess, path: str, content: bytes, kind: str | None = "application/json") -> Answer:
     headers = {} if kind is None else {"Content-Type": kind}
     return hub.request("POST", path, content=content, headers=headers)
-
-
-def refused(answer: Any, status: int, code: str, field: str | None = None) -> Any:
-    """Check a refusal; give its body."""
-    assert answer.status == status, answer.content
-    assert answer.body["error"] == code, answer.body
-    assert answer.body["detail"], answer.body
-    if field is not None:
-        assert answer.body["field"] == field, answer.body
-    return answer.body
-
-
-def reap(hub: HubProcess, name: str) -> None:
-    """Wait until a silent peer is reaped."""
-    eventually(lambda: hub.get("/ping", peer=name).body["state"] == "reaped", f"{name} reaped")
 
 
 # --- HTTP in general: what is JSON, and what is no JSON ---

@@ -19,10 +19,8 @@ LINES_MAX = 4_500
 FUNCTION_LINES_MAX = 60
 BROAD_MAX = 2  # handlers of every Exception
 RULE = "# " + "=" * 118
-IMPURE = frozenset(
-    "asyncio tornado socket urllib http subprocess threading signal logging log os sys open print input time datetime "
-    "random secrets uuid".split()
-)
+IMPURE = {"asyncio", "tornado", "socket", "urllib", "http", "subprocess", "threading", "signal", "logging", "log"}
+IMPURE |= {"os", "sys", "open", "print", "input", "time", "datetime", "random", "secrets", "uuid"}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 

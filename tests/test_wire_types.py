@@ -288,7 +288,7 @@ DISGUISES = {
     "circled": lambda word: "".join(chr(ord(c) - ord("a") + ord("ⓐ")) for c in word),
     "mathematical": lambda word: "".join(chr(ord(c) - ord("a") + 0x1D41A) for c in word),
     "trailing variation selector": lambda word: f"{word}\ufe0f",
-    "struck through": lambda word: "\u0336".join(word),
+    "struck through": "\u0336".join,
 } | {title: lambda word, c=character: f"{word}{c}" for title, character in INVISIBLE.items()}
 
 
