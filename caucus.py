@@ -2425,9 +2425,9 @@ class Polls:
             listener = self._listeners.setdefault(event.name, Listener())
             listener.lease, listener.cursor = None, 0  # whoever comes back is a new listener
         elif isinstance(event, PeerLeft):
-            listener = self._listeners.pop(event.name, None)
-            if listener is not None and listener.poll is not None:
-                self._unpark(listener).caller.reply(refusal_reply(UnknownToken()))
+            gone = self._listeners.pop(event.name, None)
+            if gone is not None and gone.poll is not None:
+                self._unpark(gone).caller.reply(refusal_reply(UnknownToken()))
 
     def close(self) -> None:
         """Answer every parked poll with an empty batch: the hub is going down."""
@@ -2515,7 +2515,6 @@ class Polls:
 
 OPERATOR_ROLE, OBSERVER_ROLE = "operator", "observer"
 TICKET_TTL_S = 120.0
-SILENT_MAX = 1024  # connections that never sent a request; one more closes the oldest
 DRAIN_MAX_BYTES = 1 << 20  # of a refused body, read so that its sender sees the refusal and not a reset
 
 
@@ -2764,11 +2763,10 @@ def _page_reply(name: str, request: Request) -> Reply:
 class Link:
     """One connection, across its requests: finds out whether the last answer was read."""
 
-    __slots__ = ("_is_pipelined", "_on_lost", "is_parked", "serial", "was_heard")
+    __slots__ = ("_is_pipelined", "_on_lost", "is_parked", "serial")
 
     def __init__(self, serial: int) -> None:
         self.serial = serial
-        self.was_heard = False
         self.is_parked = False  # out of Tornado's hands until its poll is answered
         self._on_lost: Callable[[], None] | None = None
         self._is_pipelined = False
@@ -2779,7 +2777,6 @@ class Link:
 
     def heard(self) -> None:
         """Note that a request came: whoever sends it has read the last answer, unless it was sent before that."""
-        self.was_heard = True
         if not self._is_pipelined:
             self._on_lost = None
 
@@ -2797,6 +2794,9 @@ class Front(Protocol):
 
     def console_exchange(self, connection: HTTP1Connection) -> HTTPMessageDelegate:
         """Give the WebSocket's side of a request."""
+
+    def heard(self, stream: IOStream) -> None:
+        """Note that a connection has sent a request, and may not be closed for being idle."""
 
     def resume(self, stream: IOStream) -> None:
         """Read the next request of a connection that was parked."""
@@ -2829,11 +2829,12 @@ class Exchange:
         """Read the head; refuse an oversized request before its body is read; answer or park a plain GET."""
         self._start, self._headers = start_line, headers
         self._link.heard()
+        self._front.heard(self._stream)
         size = len(start_line.path) + sum(len(name) + len(value) + 4 for name, value in headers.get_all())
         declared = headers.get("Content-Length", "0")
         if size > HEADERS_MAX_BYTES:
             self._send(refusal_reply(HeadersTooLarge()))
-        elif declared.isdigit() and int(declared[:20]) > DRAIN_MAX_BYTES:
+        elif re.fullmatch(r"[0-9]+", declared) and int(declared[:20]) > DRAIN_MAX_BYTES:
             self._send(refusal_reply(TooLarge()))
         elif start_line.path.partition("?")[0] == "/ui" and self._may_upgrade():
             assert self._connection is not None
@@ -3652,7 +3653,9 @@ def console_socket(consoles: Consoles) -> type[WebSocketHandler]:
 
 IDLE_S = 300.0  # a connection that sends no request for this long is closed; headers may not trickle longer either
 BODY_S = 30.0
-LISTEN_BACKLOG = 1024
+LISTEN_BACKLOG = 128  # also how many connections Tornado accepts in one turn
+FILES_RESERVED = LISTEN_BACKLOG + 32  # of the limit of open files: for a turn's newcomers, the disk log and the rest
+CONNECTIONS_MAX = 20_000
 
 
 class SystemClock:
@@ -3662,7 +3665,7 @@ class SystemClock:
     wall = staticmethod(time.time)
 
 
-def server_of(gate: Gate, application: Application) -> HTTPServer:
+def server_of(gate: Gate, application: Application, connections_max: int) -> HTTPServer:
     """Make the HTTP server: an Exchange for each request, on a Link per connection."""
     from tornado.httpserver import HTTPServer
     from tornado.httputil import HTTPServerConnectionDelegate
@@ -3684,7 +3687,7 @@ def server_of(gate: Gate, application: Application) -> HTTPServer:
                 max_body_size=sys.maxsize,  # ours to refuse, with a 413
             )
             self._links: dict[IOStream, Link] = {}
-            self._silent: dict[IOStream, Link] = {}  # oldest first
+            self._idle: dict[IOStream, None] = {}  # an ordered set: those that owe a request, longest first
             self._count = 0
 
         def start_request(self, server_conn: Any, request_conn: Any) -> Any:
@@ -3692,8 +3695,10 @@ def server_of(gate: Gate, application: Application) -> HTTPServer:
             link = self._links.get(stream)
             if link is None:
                 self._count += 1
-                link = self._links[stream] = self._silent[stream] = Link(self._count)
-                self._evict_silent()
+                link = self._links[stream] = Link(self._count)
+            self._idle[stream] = None
+            if len(self._links) > connections_max:  # so that nobody is locked out by those who only occupy a line
+                next(iter(self._idle)).close()
             return Exchange(self, link, request_conn)
 
         def on_close(self, server_conn: Any) -> None:
@@ -3704,6 +3709,9 @@ def server_of(gate: Gate, application: Application) -> HTTPServer:
         def console_exchange(self, connection: HTTP1Connection) -> HTTPMessageDelegate:
             return application.start_request(connection, connection)
 
+        def heard(self, stream: IOStream) -> None:
+            self._idle.pop(stream, None)
+
         def resume(self, stream: IOStream) -> None:
             address: tuple[object, ...] = ("", 0)
             with suppress(OSError):  # it hung up; serving it finds that out
@@ -3712,17 +3720,9 @@ def server_of(gate: Gate, application: Application) -> HTTPServer:
 
         def forget(self, stream: IOStream) -> None:
             link = self._links.pop(stream, None)
-            self._silent.pop(stream, None)
+            self._idle.pop(stream, None)
             if link is not None and isinstance(stream.error, ConnectionError):  # reset: it left bytes unread
                 link.lost()
-
-        def _evict_silent(self) -> None:
-            """Close the oldest connection that never sent a request, when there are too many of them."""
-            while len(self._silent) > SILENT_MAX:
-                stream, link = next(iter(self._silent.items()))
-                del self._silent[stream]
-                if not link.was_heard:
-                    stream.close()
 
     front = TornadoFront()
     return front.server
@@ -3766,7 +3766,7 @@ class Hub:
             websocket_max_message_size=FRAME_MAX_BYTES,
             websocket_ping_interval=30.0,
         )
-        self._server = server_of(self.gate, application)
+        self._server = server_of(self.gate, application, file_limit() - FILES_RESERVED)
         self._server.add_sockets(sockets)
         self._sweep()
 
@@ -3814,8 +3814,6 @@ def serve(settings: Settings, on_start: Callable[[Hub], None]) -> int:
     """Run a hub until SIGINT or SIGTERM; give the exit code."""
     import asyncio
 
-    raise_file_limit()
-
     async def run() -> int:
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -3832,18 +3830,23 @@ def serve(settings: Settings, on_start: Callable[[Hub], None]) -> int:
         on_start(hub)
         await ended.wait()
         await hub.stop()
+        if hasattr(signal, "pthread_sigmask"):  # a second Ctrl-C must not meet a process that is half gone
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         return 0
 
     return asyncio.run(run())
 
 
-def raise_file_limit() -> None:
-    """Allow as many connections as the system lets this process have; each one is a file."""
+def file_limit() -> int:
+    """Allow as many open files, so connections, as the system lets this process have; give the number."""
     with suppress(ImportError, ValueError, OSError):  # Windows has no such limit
         import resource
 
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        wanted = CONNECTIONS_MAX + FILES_RESERVED if hard == resource.RLIM_INFINITY else hard
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return max(min(wanted, CONNECTIONS_MAX + FILES_RESERVED), FILES_RESERVED + 16)
+    return CONNECTIONS_MAX + FILES_RESERVED
 
 
 def why_not_listening(settings: Settings, error: OSError) -> str:
@@ -4096,6 +4099,13 @@ def settings_of(options: argparse.Namespace) -> Settings:
         log_file=options.log_file or env("CAUCUS_LOG_FILE", ""),
         log_retention_h=options.log_retention_hours,
     )
+    try:
+        public = urllib.parse.urlsplit(settings.public_url)
+        is_origin = re.fullmatch(r"https?://[^/?#@\s]+", settings.public_url) and public.hostname and public.port != 0
+    except ValueError:  # a port that is none
+        is_origin = False
+    if settings.public_url and not is_origin:
+        raise Invalid("--public-url", "must be a bare origin such as https://caucus.example")
     if not options.allow_insecure_bind:
         check_exposure(settings)
     return settings
@@ -4104,8 +4114,6 @@ def settings_of(options: argparse.Namespace) -> Settings:
 def check_exposure(settings: Settings) -> None:
     """Refuse to be reachable beyond this machine without the two secrets. Raises Invalid."""
     public = urllib.parse.urlsplit(settings.public_url)
-    if settings.public_url and not re.fullmatch(r"https?://[^/?#@]+", settings.public_url):
-        raise Invalid("--public-url", "must be a bare origin such as https://caucus.example")
     if is_loopback(settings.host) and (not public.hostname or is_loopback(public.hostname)):
         return
     if not (settings.operator_token and settings.agent_key):

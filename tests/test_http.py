@@ -916,7 +916,8 @@ def test_a_contested_name_is_noted_on_the_console_once_in_five_seconds(hub: HubP
             refused(hub.post("/register", project="contested"), 409, "name_in_use")
         console.send(say="marker")
         console.message(content="marker")
-    notices = [m for m in hub.get("/export").body["messages"] if m["content"].startswith("contested: somebody")]
+    messages = hub.get("/export").body["messages"]
+    notices = [m for m in messages if m["content"].startswith("contested ") and "refused" in m["content"]]
     assert len(notices) == 1
     assert (notices[0]["seq"], notices[0]["kind"], notices[0]["origin"]) == (0, "system", "hub")
 
@@ -2036,7 +2037,6 @@ def test_a_transcript_forgets_the_oldest_beyond_500(fast: HubProcess) -> None:
     a = fast.register("a")
     for n in range(510):
         fast.say(a, "a", str(n))
-        fast.receive(a)
     messages = fast.get("/export").body["messages"]
     assert [m["content"] for m in messages] == [str(n) for n in range(10, 510)]
 

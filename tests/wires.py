@@ -122,7 +122,8 @@ class Raw:
 
     def end_sending(self) -> Raw:
         """Close this end's half of the connection."""
-        self.socket.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):  # the other end has ended all of it
+            self.socket.shutdown(socket.SHUT_WR)
         return self
 
     def close(self) -> None:
