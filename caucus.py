@@ -157,7 +157,6 @@ Body = Mapping[str, Json]
 
 class Refusal(Exception):
     """A no that is the caller's business: a stable `code`, the HTTP `status`, and whether trying again can help."""
-
     code: ClassVar[str] = "refused"
     status: int = 400
     retryable: ClassVar[bool] = False
@@ -469,7 +468,6 @@ def token_of(body: Body) -> str:
 @dataclass(frozen=True, slots=True)
 class Registration:
     """POST /register: the name that the caller wants, and what it already holds."""
-
     name: str
     protocol_version: int | None  # of the text that the caller has read
     token: str | None
@@ -488,7 +486,6 @@ class Registration:
 @dataclass(frozen=True, slots=True)
 class Speech:
     """POST /send."""
-
     token: str
     to: str
     content: str
@@ -502,7 +499,6 @@ class Speech:
 @dataclass(frozen=True, slots=True)
 class FloorCall:
     """POST /floor."""
-
     token: str
     action: str  # one of VERBS
     scope: str
@@ -523,7 +519,6 @@ class FloorCall:
 @dataclass(frozen=True, slots=True)
 class Field:
     """One line of a form."""
-
     key: str
     label: str
     type: str  # radio, checkbox, text, textarea
@@ -559,7 +554,6 @@ class Field:
 @dataclass(frozen=True, slots=True)
 class Question:
     """POST /ask: a form for the operator."""
-
     token: str
     to: str  # who gets the answer: all or a #channel
     title: str
@@ -582,7 +576,6 @@ class Question:
 @dataclass(frozen=True, slots=True)
 class Message:
     """What reaches mailboxes, consoles and the log; `wire` is its JSON, encoded once and shared by all of them."""
-
     id: str  # 12 hex characters
     sender: str
     recipient: str  # a scope
@@ -612,7 +605,6 @@ def id_of(serial: int) -> str:
 @dataclass(frozen=True, slots=True)
 class Event:
     """One change of the room. Carries its own time; never a raw token."""
-
     serial: int  # +1 per event; also the id of the message or notice that it makes
     at: float  # monotonic seconds
     ts: float  # Unix seconds
@@ -628,7 +620,6 @@ class Event:
 @dataclass(frozen=True, slots=True)
 class PeerJoined(Event):
     """A fresh identity."""
-
     name: str
     token_hash: str
     notice = "{name} joined"
@@ -637,7 +628,6 @@ class PeerJoined(Event):
 @dataclass(frozen=True, slots=True)
 class NameContested(Event):
     """Somebody without the token asked for a living name."""
-
     name: str
     notice = "{name} is taken: somebody else asked for this name and was refused"
 
@@ -645,7 +635,6 @@ class NameContested(Event):
 @dataclass(frozen=True, slots=True)
 class PeerLeft(Event):
     """An identity ended, and its mailbox with it."""
-
     name: str
     why: str  # left, was kicked, was away too long
     notice = "{name} {why}"
@@ -654,7 +643,6 @@ class PeerLeft(Event):
 @dataclass(frozen=True, slots=True)
 class PeerReaped(Event):
     """A silent peer is off the roster; its mailbox goes on filling."""
-
     name: str
     notice = "{name} timed out"
 
@@ -662,7 +650,6 @@ class PeerReaped(Event):
 @dataclass(frozen=True, slots=True)
 class PeerRevived(Event):
     """A reaped peer called again."""
-
     name: str
     notice = "{name} is back"
 
@@ -670,7 +657,6 @@ class PeerRevived(Event):
 @dataclass(frozen=True, slots=True)
 class PeerPaused(Event):
     """The operator holds one mailbox."""
-
     name: str
     notice = "{name} paused by the operator"
 
@@ -678,7 +664,6 @@ class PeerPaused(Event):
 @dataclass(frozen=True, slots=True)
 class PeerResumed(Event):
     """The operator releases one mailbox."""
-
     name: str
     notice = "{name} resumed by the operator"
 
@@ -686,7 +671,6 @@ class PeerResumed(Event):
 @dataclass(frozen=True, slots=True)
 class StatusSet(Event):
     """A peer's own line of text; None clears it."""
-
     name: str
     status: str | None
 
@@ -694,7 +678,6 @@ class StatusSet(Event):
 @dataclass(frozen=True, slots=True)
 class ChannelJoined(Event):
     """A peer is a member now."""
-
     name: str
     channel: str
     notice = "{name} joined {channel}"
@@ -703,7 +686,6 @@ class ChannelJoined(Event):
 @dataclass(frozen=True, slots=True)
 class ChannelLeft(Event):
     """A peer is a member no more."""
-
     name: str
     channel: str
     notice = "{name} left {channel}"
@@ -712,7 +694,6 @@ class ChannelLeft(Event):
 @dataclass(frozen=True, slots=True)
 class ChannelClosed(Event):
     """The operator sent all members away."""
-
     channel: str
     notice = "{channel} closed by the operator"
 
@@ -720,7 +701,6 @@ class ChannelClosed(Event):
 @dataclass(frozen=True, slots=True)
 class TopicSet(Event):
     """A channel's topic; None clears it."""
-
     name: str
     channel: str
     topic: str | None
@@ -730,7 +710,6 @@ class TopicSet(Event):
 @dataclass(frozen=True, slots=True)
 class MessageRouted(Event):
     """A message entered mailboxes."""
-
     message: Message
     to: tuple[str, ...]  # the peers whose mailboxes have it
 
@@ -738,7 +717,6 @@ class MessageRouted(Event):
 @dataclass(frozen=True, slots=True)
 class MailboxOverflowed(Event):
     """A full mailbox lost its oldest message, to make room for one from `sender`."""
-
     name: str
     sender: str
     lost_seq: int
@@ -749,7 +727,6 @@ class MailboxOverflowed(Event):
 @dataclass(frozen=True, slots=True)
 class Fetched(Event):
     """A poll took what was deliverable; `held`: operator traffic only, the rest stays."""
-
     name: str
     held: bool
 
@@ -757,7 +734,6 @@ class Fetched(Event):
 @dataclass(frozen=True, slots=True)
 class Unfetched(Event):
     """What was handed out did not arrive, or a new listener came: it will be handed out again."""
-
     name: str
     seqs: tuple[int, ...]
 
@@ -765,7 +741,6 @@ class Unfetched(Event):
 @dataclass(frozen=True, slots=True)
 class Acknowledged(Event):
     """The peer has everything that it fetched up to `seq`."""
-
     name: str
     seq: int
 
@@ -773,7 +748,6 @@ class Acknowledged(Event):
 @dataclass(frozen=True, slots=True)
 class FloorGranted(Event):
     """`holder` has the stick of a free scope, or restates why."""
-
     scope: str
     holder: str
     reason: str | None
@@ -782,7 +756,6 @@ class FloorGranted(Event):
 @dataclass(frozen=True, slots=True)
 class FloorPassed(Event):
     """The first raised hand has the stick now."""
-
     scope: str
     holder: str  # the new one
 
@@ -790,7 +763,6 @@ class FloorPassed(Event):
 @dataclass(frozen=True, slots=True)
 class FloorReleased(Event):
     """The stick is put away, raised hands with it."""
-
     scope: str
     by: str  # the last holder, or the operator
 
@@ -798,7 +770,6 @@ class FloorReleased(Event):
 @dataclass(frozen=True, slots=True)
 class HandRaised(Event):
     """A peer queues for the stick."""
-
     scope: str
     name: str
 
@@ -806,7 +777,6 @@ class HandRaised(Event):
 @dataclass(frozen=True, slots=True)
 class HandLowered(Event):
     """A peer no longer queues for the stick."""
-
     scope: str
     name: str
 
@@ -814,7 +784,6 @@ class HandLowered(Event):
 @dataclass(frozen=True, slots=True)
 class FormOpened(Event):
     """A peer asks the operator."""
-
     form_id: str
     title: str
     asker: str
@@ -826,7 +795,6 @@ class FormOpened(Event):
 @dataclass(frozen=True, slots=True)
 class FormSettled(Event):
     """The operator answered or cancelled; `answers` is JSON text, or None when cancelled."""
-
     form_id: str
     status: str  # answered, cancelled
     answers: str | None
@@ -836,7 +804,6 @@ class FormSettled(Event):
 @dataclass(frozen=True, slots=True)
 class ModeChanged(Event):
     """The whole room runs, is paused, or is stopped; a stop puts every stick away."""
-
     mode: str
     notice = "control: {mode}"
 
@@ -844,7 +811,6 @@ class ModeChanged(Event):
 @dataclass(frozen=True, slots=True)
 class RateChanged(Event):
     """The operator retuned how fast every agent may speak."""
-
     per_s: float
     burst: float
     notice = "rate: {per_s:g} messages per second, bursts of {burst:g}"
@@ -866,14 +832,12 @@ def notice_of(event: Event) -> Message | None:
 @dataclass(slots=True)
 class Rate:
     """A burst and its refill per second; shared by many buckets, so one change retunes them all at once."""
-
     burst: float
     per_s: float
 
 
 class TokenBucket:
     """How fast one source may act. A reading of the clock, not state: a replayed room starts with full buckets."""
-
     __slots__ = ("_level", "_rate", "_stamp")
 
     def __init__(self, rate: Rate, now: float) -> None:
@@ -1023,7 +987,6 @@ FLOOR = {
 @dataclass(slots=True)
 class Floor:
     """The talking stick of one scope, while somebody holds it."""
-
     scope: str
     holder: str
     reason: str | None
@@ -1095,7 +1058,6 @@ def _answer_to(one: Field, value: Json) -> Json:
 @dataclass(slots=True)
 class Form:
     """A question to the operator; settled once."""
-
     id: str
     title: str
     asker: str
@@ -1174,7 +1136,6 @@ def hash_of(token: str) -> str:
 @dataclass(slots=True)
 class Peer:
     """One identity. The readings at the end are observations of the clock and of connections, not replayed state."""
-
     name: str
     token_hash: str
     joined_at: float  # monotonic seconds
@@ -1288,7 +1249,6 @@ def _is_channel(scope: str) -> bool:
 @dataclass(slots=True)
 class Channel:
     """A scope with members; it is listed while one of them is live, and its topic dies when none is."""
-
     name: str
     members: dict[str, None] = field(default_factory=dict)  # an ordered set: live and reaped
     topic: str | None = None
@@ -1297,7 +1257,6 @@ class Channel:
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """What became of a message."""
-
     message: Message
     to: tuple[str, ...]  # whose mailboxes have it
     overflowed: tuple[str, ...]  # whose mailboxes lost their oldest for it
@@ -1375,8 +1334,8 @@ class Room:
             PeerLeft: self._on_peer_left,
             PeerReaped: self._on_peer_reaped,
             PeerRevived: self._on_peer_revived,
-            PeerPaused: self._on_peer_paused,
-            PeerResumed: self._on_peer_resumed,
+            PeerPaused: self._on_peer_held,
+            PeerResumed: self._on_peer_held,
             StatusSet: self._on_status_set,
             ChannelJoined: self._on_channel_joined,
             ChannelLeft: self._on_channel_left,
@@ -1395,7 +1354,6 @@ class Room:
         }
 
     # --- identity ---
-
     def register(self, source: str, request: Registration) -> tuple[Peer, str]:
         """Give a fresh identity, or confirm the caller's own; also its token. Raises Throttled, NameInUse, RoomFull."""
         now = self._clock.mono()
@@ -1453,7 +1411,6 @@ class Room:
             self._commit(StatusSet(*self._stamp(), peer.name, status))
 
     # --- speech ---
-
     def say(self, peer: Peer, to: str, content: str) -> Delivery:
         """Route a peer's words to a scope; speaking in a channel joins it.
 
@@ -1504,7 +1461,6 @@ class Room:
         return self.mode == STOPPED or peer.mailbox.has_deliverable(self.is_held(peer))
 
     # --- channels ---
-
     def join_channel(self, peer: Peer, channel: str) -> None:
         """Make `peer` a member; again is no fault. Raises Throttled, TooManyChannels."""
         self._spend_speech(peer, joining=channel)
@@ -1525,7 +1481,6 @@ class Room:
             self._commit(TopicSet(*self._stamp(), peer.name, channel, topic))
 
     # --- the floor ---
-
     def use_floor(self, peer: Peer, verb: str, scope: str, reason: str | None) -> dict[str, Json]:
         """Take, raise, lower, pass or drop; give the answer's fields.
 
@@ -1589,7 +1544,6 @@ class Room:
         self._route(HUB, scope, text, "system", "hub", self._audience(scope, but))
 
     # --- forms ---
-
     def ask(self, peer: Peer, question: Question) -> Form:
         """Open a form; asking into a channel joins it. Raises Stopped, Throttled, TooManyForms, TooManyChannels."""
         self._refuse_if_stopped()
@@ -1625,7 +1579,6 @@ class Room:
         return self._route(OPERATOR, form.to, recap, "answer", "operator", audience, json.dumps(about))
 
     # --- the operator ---
-
     def set_mode(self, action: str) -> str:
         """Pause, resume, stop or reset the room; give its mode. Raises UnknownAction."""
         mode = MODE_AFTER.get(action)
@@ -1683,7 +1636,6 @@ class Room:
             self._commit(RateChanged(*self._stamp(), per_s, burst))
 
     # --- what can be seen; these change nothing ---
-
     def names(self) -> list[Json]:
         """List the live peers."""
         return [peer.name for peer in self.roster.live()]
@@ -1811,7 +1763,6 @@ class Room:
         }
 
     # --- rules shared by the methods above ---
-
     def _refuse_if_stopped(self) -> None:
         if self.mode == STOPPED:
             raise Stopped
@@ -1894,7 +1845,6 @@ class Room:
         return 0.0 if peer.is_listening else round(now - peer.last_seen, 1)
 
     # --- events ---
-
     def _stamp(self) -> tuple[int, float, float]:
         """Give the next event's serial and times."""
         return self._serial + 1, self._clock.mono(), self._clock.wall()
@@ -1963,11 +1913,8 @@ class Room:
         peer = self._peer(event.name)
         peer.reaped_at, peer.last_seen = None, event.at
 
-    def _on_peer_paused(self, event: PeerPaused) -> None:
-        self._peer(event.name).is_paused = True
-
-    def _on_peer_resumed(self, event: PeerResumed) -> None:
-        self._peer(event.name).is_paused = False
+    def _on_peer_held(self, event: PeerPaused | PeerResumed) -> None:
+        self._peer(event.name).is_paused = isinstance(event, PeerPaused)
 
     def _on_status_set(self, event: StatusSet) -> None:
         peer = self._peer(event.name)
@@ -2166,7 +2113,6 @@ def asset(name: str) -> bytes:
 @dataclass(frozen=True, slots=True)
 class Page:
     """One file of the console, ready to be sent."""
-
     data: bytes
     gzipped: bytes
     etag: str
@@ -2184,7 +2130,6 @@ def page(name: str) -> Page:
 @dataclass(frozen=True, slots=True)
 class OperatingText:
     """The operating text for agents: a core that everyone reads, and sections for when they are needed."""
-
     revision: int
     core: str
     sections: dict[str, str]
@@ -2206,6 +2151,26 @@ def protocol() -> OperatingText:
 
 LOG_BACKLOG_MAX = 10_000  # lines waiting for a slow disk; beyond that the oldest are lost, and the log says so
 PRUNE_S = 3600.0
+
+
+def _stamp_of(line: bytes) -> float:
+    with suppress(ValueError, KeyError, TypeError):  # a line that is not ours has no stamp
+        return datetime.fromisoformat(json.loads(line)["ts"]).timestamp()
+    return 0.0
+
+
+def open_private(path: str, truncate: bool = False) -> BinaryIO:
+    """Open a file that only this user can read, to append; refuse links and other people's folders. Raises OSError."""
+    folder = os.path.dirname(os.path.abspath(path))
+    if os.path.islink(path):
+        raise PermissionError(f"{path} is a link")
+    if hasattr(os, "getuid") and os.stat(folder).st_uid not in (os.getuid(), 0):  # elsewhere than POSIX: the user's ACL
+        raise PermissionError(f"{folder} belongs to somebody else")
+    flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if truncate else os.O_APPEND) | getattr(os, "O_NOFOLLOW", 0)
+    handle = os.open(path, flags | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0), 0o600)
+    if hasattr(os, "fchmod"):
+        os.fchmod(handle, 0o600)
+    return open(handle, "ab")
 
 
 class DiskLog:
@@ -2275,26 +2240,6 @@ class DiskLog:
             log.error("disk log: cannot prune %s: %s", self._path, error)
 
 
-def _stamp_of(line: bytes) -> float:
-    with suppress(ValueError, KeyError, TypeError):  # a line that is not ours has no stamp
-        return datetime.fromisoformat(json.loads(line)["ts"]).timestamp()
-    return 0.0
-
-
-def open_private(path: str, truncate: bool = False) -> BinaryIO:
-    """Open a file that only this user can read, to append; refuse links and other people's folders. Raises OSError."""
-    folder = os.path.dirname(os.path.abspath(path))
-    if os.path.islink(path):
-        raise PermissionError(f"{path} is a link")
-    if hasattr(os, "getuid") and os.stat(folder).st_uid not in (os.getuid(), 0):  # elsewhere than POSIX: the user's ACL
-        raise PermissionError(f"{folder} belongs to somebody else")
-    flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if truncate else os.O_APPEND) | getattr(os, "O_NOFOLLOW", 0)
-    handle = os.open(path, flags | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0), 0o600)
-    if hasattr(os, "fchmod"):
-        os.fchmod(handle, 0o600)
-    return open(handle, "ab")
-
-
 # ======================================================================================================================
 # 15. Long poll
 # ======================================================================================================================
@@ -2306,7 +2251,6 @@ DISPLACED_MAX = 1024  # leases remembered per peer; one that keeps asking is nev
 @dataclass(frozen=True, slots=True)
 class Reply:
     """An HTTP answer: status, body and the headers beyond the standing ones."""
-
     status: int
     body: bytes
     headers: tuple[tuple[str, str], ...] = ()
@@ -2357,7 +2301,6 @@ class Caller(Protocol):
 @dataclass(slots=True, eq=False)
 class Poll:
     """A parked GET /receive."""
-
     peer: Peer
     caller: Caller
     slot: int  # when it times out, in steps of SLOT_S
@@ -2366,7 +2309,6 @@ class Poll:
 @dataclass(slots=True, eq=False)
 class Listener:
     """Who may empty one mailbox: a lease, or for those who know none, the latest to ask."""
-
     lease: str | None = None  # None: nobody so far; "": someone without a lease
     connection: int = 0  # of the latest poll
     poll: Poll | None = None  # at most one is parked
@@ -2521,7 +2463,6 @@ DRAIN_MAX_BYTES = 1 << 20  # of a refused body, read so that its sender sees the
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How one hub is set up; see `caucus hub --help`."""
-
     host: str = "127.0.0.1"
     port: int = 8765  # 0: any free one
     ttl_s: float = PEER_TTL_S
@@ -2565,7 +2506,6 @@ def same_secret(shown: str, secret: str) -> bool:
 @dataclass(slots=True)
 class Request:
     """One HTTP request, as the routes see it."""
-
     method: str
     path: str
     query: str  # undecoded
@@ -2674,6 +2614,43 @@ class Gate:
 Handler = Callable[[Gate, Request], Reply | None]  # None: parked, the answer comes later
 
 
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
+)
+PAGE_HEADERS = (
+    ("Content-Security-Policy", CONTENT_SECURITY_POLICY),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    ("Vary", "Accept-Encoding"),
+    ("Cache-Control", "no-cache"),  # ask each time; the ETag makes that cheap
+)
+
+
+def _page_reply(name: str, request: Request) -> Reply:
+    found = page(name)
+    headers = (*PAGE_HEADERS, ("ETag", found.etag), ("Content-Type", found.content_type))
+    if found.etag in request.headers.get("If-None-Match", ""):
+        return Reply(304, b"", headers)
+    if "gzip" in request.headers.get("Accept-Encoding", ""):
+        return Reply(200, found.gzipped, (*headers, ("Content-Encoding", "gzip")))
+    return Reply(200, found.data, headers)
+
+
+def console_page(gate: Gate, request: Request) -> Reply:
+    """GET /: the console."""
+    return _page_reply("index.html", request)
+
+
+def console_file(gate: Gate, request: Request) -> Reply:
+    """GET /assets/NAME: a file of the console, from a fixed list. Raises NotFound."""
+    name = request.path.removeprefix("/assets/")
+    if name not in CONSOLE_FILES:
+        raise NotFound("Not Found")
+    return _page_reply(name, request)
+
+
 class Router:
     """From a request to its answer: the checks that every route shares, and the refusals of those that none has."""
 
@@ -2723,46 +2700,8 @@ class Router:
         raise NotFound("Not Found")
 
 
-CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-    "require-trusted-types-for 'script'; trusted-types 'none'"
-)
-PAGE_HEADERS = (
-    ("Content-Security-Policy", CONTENT_SECURITY_POLICY),
-    ("Referrer-Policy", "no-referrer"),
-    ("Cross-Origin-Opener-Policy", "same-origin"),
-    ("Vary", "Accept-Encoding"),
-    ("Cache-Control", "no-cache"),  # ask each time; the ETag makes that cheap
-)
-
-
-def console_page(gate: Gate, request: Request) -> Reply:
-    """GET /: the console."""
-    return _page_reply("index.html", request)
-
-
-def console_file(gate: Gate, request: Request) -> Reply:
-    """GET /assets/NAME: a file of the console, from a fixed list. Raises NotFound."""
-    name = request.path.removeprefix("/assets/")
-    if name not in CONSOLE_FILES:
-        raise NotFound("Not Found")
-    return _page_reply(name, request)
-
-
-def _page_reply(name: str, request: Request) -> Reply:
-    found = page(name)
-    headers = (*PAGE_HEADERS, ("ETag", found.etag), ("Content-Type", found.content_type))
-    if found.etag in request.headers.get("If-None-Match", ""):
-        return Reply(304, b"", headers)
-    if "gzip" in request.headers.get("Accept-Encoding", ""):
-        return Reply(200, found.gzipped, (*headers, ("Content-Encoding", "gzip")))
-    return Reply(200, found.data, headers)
-
-
 class Link:
     """One connection, across its requests: finds out whether the last answer was read."""
-
     __slots__ = ("_is_pipelined", "_on_lost", "is_parked", "serial")
 
     def __init__(self, serial: int) -> None:
@@ -2789,7 +2728,6 @@ class Link:
 
 class Front(Protocol):
     """Where the requests of all connections arrive."""
-
     router: Router
 
     def console_exchange(self, connection: HTTP1Connection) -> HTTPMessageDelegate:
@@ -2803,6 +2741,24 @@ class Front(Protocol):
 
     def forget(self, stream: IOStream) -> None:
         """Note that a parked connection is gone."""
+
+
+def reason_of(status: int) -> str:
+    """Word a status for the first line of an answer."""
+    return http.client.responses.get(status, "Unknown")
+
+
+def headers_of(reply: Reply) -> dict[str, str]:
+    """Complete an answer's headers."""
+    length = {} if reply.status == 304 else {"Content-Length": str(len(reply.body))}
+    return {"Content-Type": "application/json", "X-Content-Type-Options": "nosniff", **dict(reply.headers), **length}
+
+
+def raw_of(reply: Reply) -> bytes:
+    """Encode an answer for a connection that is out of Tornado's hands."""
+    lines = [f"HTTP/1.1 {reply.status} {reason_of(reply.status)}"]
+    lines += [f"{name}: {value}" for name, value in headers_of(reply).items()]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + reply.body
 
 
 class Exchange:
@@ -2824,7 +2780,6 @@ class Exchange:
         self._body = bytearray()
 
     # --- called by Tornado ---
-
     def headers_received(self, start_line: RequestStartLine, headers: HTTPHeaders) -> Awaitable[None] | None:
         """Read the head; refuse an oversized request before its body is read; answer or park a plain GET."""
         self._start, self._headers = start_line, headers
@@ -2876,7 +2831,6 @@ class Exchange:
             self._forward.on_connection_close()
 
     # --- called by the long poll ---
-
     @property
     def serial(self) -> int:
         """Number this connection."""
@@ -2922,7 +2876,6 @@ class Exchange:
         self._link.expect(callback, is_pipelined)
 
     # --- private ---
-
     def _may_upgrade(self) -> bool:
         """Whether this is a WebSocket handshake that passes the checks of every route but the origin's."""
         is_handshake = self._start.method == "GET" and self._headers.get("Upgrade", "").lower() == "websocket"
@@ -2964,24 +2917,6 @@ class Exchange:
     def _written(self, future: Future[None]) -> None:
         if future.cancelled() or future.exception() is not None:
             self._link.lost()
-
-
-def reason_of(status: int) -> str:
-    """Word a status for the first line of an answer."""
-    return http.client.responses.get(status, "Unknown")
-
-
-def headers_of(reply: Reply) -> dict[str, str]:
-    """Complete an answer's headers."""
-    length = {} if reply.status == 304 else {"Content-Length": str(len(reply.body))}
-    return {"Content-Type": "application/json", "X-Content-Type-Options": "nosniff", **dict(reply.headers), **length}
-
-
-def raw_of(reply: Reply) -> bytes:
-    """Encode an answer for a connection that is out of Tornado's hands."""
-    lines = [f"HTTP/1.1 {reply.status} {reason_of(reply.status)}"]
-    lines += [f"{name}: {value}" for name, value in headers_of(reply).items()]
-    return "\r\n".join([*lines, "", ""]).encode("latin-1") + reply.body
 
 
 # ======================================================================================================================
@@ -3199,6 +3134,10 @@ def _export_json(messages: Sequence[Message]) -> str:
     return json.dumps({**head, "messages": [json.loads(m.wire) for m in messages]}, indent=2, ensure_ascii=False)
 
 
+def _local(ts: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ts))
+
+
 def _export_markdown(messages: Sequence[Message]) -> str:
     parts = ["# Caucus transcript", f"{len(messages)} messages"]
     for m in messages:
@@ -3214,10 +3153,6 @@ def _export_text(messages: Sequence[Message]) -> str:
         kind = "" if m.kind == "message" else f" ({m.kind})"
         lines.append(f"[{_local(m.ts)}] {m.sender} -> {m.recipient}{kind}: {' '.join(m.content.split())}\n")
     return "".join(lines)
-
-
-def _local(ts: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ts))
 
 
 _MARKDOWN = ("md", "text/markdown; charset=utf-8", _export_markdown)
@@ -3329,15 +3264,6 @@ def _settled_frame(room: Room, event: FormSettled) -> bytes:
     return frame_of("form_resolved", id=event.form_id, status=event.status, **answers)
 
 
-def frames_of(room: Room, event: Event) -> list[bytes]:
-    """Encode an event for consoles: what changed, and the notice that the log has of it."""
-    frames = [write(room, event) for write in FRAMES.get(type(event), ())]
-    notice = notice_of(event)
-    if notice is not None:
-        frames.insert(1 if type(event) in NOTICE_SECOND else 0, message_frame(notice))
-    return frames
-
-
 # What consoles get of an event, in order; events that are not here change nothing that a frame shows at once.
 FRAMES: dict[type[Event], tuple[Callable[..., bytes], ...]] = {
     MessageRouted: (lambda room, event: message_frame(event.message),),
@@ -3364,6 +3290,15 @@ FRAMES: dict[type[Event], tuple[Callable[..., bytes], ...]] = {
 NOTICE_SECOND = frozenset({ModeChanged, FormOpened, RateChanged})  # after the frame that it speaks of
 
 
+def frames_of(room: Room, event: Event) -> list[bytes]:
+    """Encode an event for consoles: what changed, and the notice that the log has of it."""
+    frames = [write(room, event) for write in FRAMES.get(type(event), ())]
+    notice = notice_of(event)
+    if notice is not None:
+        frames.insert(1 if type(event) in NOTICE_SECOND else 0, message_frame(notice))
+    return frames
+
+
 def _number_of(body: Body, key: str, low: float) -> float:
     value = body.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= RATE_MAX:
@@ -3377,6 +3312,10 @@ def _set_rate(room: Room, body: Body) -> None:
     room.set_rate(_number_of(body, "refill_rate", 1e-3), _number_of(body, "capacity", 1.0))
 
 
+def _named(frame: Body, key: str, default: str | None = None) -> str:
+    return text_of(frame, key, 0, NAME_MAX, default)
+
+
 def _clear_floor(room: Room, body: Body) -> None:
     if body.get("action") != "clear":
         raise UnknownAction("the operator's only floor action is clear", actions=["clear"])
@@ -3387,10 +3326,6 @@ def _speech_of(frame: Body) -> str:
     said = frame["say"]  # a number is said as it is written: dashboards need not quote it
     words = json.dumps(said) if isinstance(said, int | float) else said
     return text_of({"say": words}, "say", 1, OPERATOR_CONTENT_MAX)
-
-
-def _named(frame: Body, key: str, default: str | None = None) -> str:
-    return text_of(frame, key, 0, NAME_MAX, default)
 
 
 # What the operator can do, in the order in which a frame with several commands is read.
@@ -3424,12 +3359,22 @@ def _form_id(frame: Body, name: str | None) -> dict[str, Json]:
 @dataclass(slots=True, eq=False)
 class Console:
     """One browser."""
-
     socket: Socket
     role: str | None = None  # None until it has shown its token
     outbox: list[bytes] = field(default_factory=list)
     backlog: int = 0  # bytes that it has not read
     is_flushing: bool = False
+
+
+def memory_mb() -> float | None:
+    """Give this process's resident memory in MiB; None where the system does not say."""
+    with suppress(OSError, ValueError, IndexError), open("/proc/self/statm", encoding="ascii") as file:
+        return round(int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
+    with suppress(ImportError):  # macOS gives the peak, in bytes; Windows has no resource module
+        import resource
+
+        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1)
+    return None
 
 
 class Consoles:
@@ -3603,17 +3548,6 @@ class Consoles:
             await console.socket.push(frames)
 
 
-def memory_mb() -> float | None:
-    """Give this process's resident memory in MiB; None where the system does not say."""
-    with suppress(OSError, ValueError, IndexError), open("/proc/self/statm", encoding="ascii") as file:
-        return round(int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
-    with suppress(ImportError):  # macOS gives the peak, in bytes; Windows has no resource module
-        import resource
-
-        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1)
-    return None
-
-
 def console_socket(consoles: Consoles) -> type[WebSocketHandler]:
     """Make the Tornado handler that connects a WebSocket to `consoles`."""
     from asyncio import gather
@@ -3668,24 +3602,12 @@ class SystemClock:
 def server_of(gate: Gate, application: Application, connections_max: int) -> HTTPServer:
     """Make the HTTP server: an Exchange for each request, on a Link per connection."""
     from tornado.httpserver import HTTPServer
-    from tornado.httputil import HTTPServerConnectionDelegate
 
-    class Server(HTTPServer):
-        def on_close(self, server_conn: Any) -> None:
-            super().on_close(server_conn)
-            front.on_close(server_conn)  # which HTTPServer keeps to itself
+    class HubServer(HTTPServer):
+        router = Router(gate, ROUTES)
 
-    class TornadoFront(HTTPServerConnectionDelegate):
-        def __init__(self) -> None:
-            self.router = Router(gate, ROUTES)
-            self.server = Server(
-                self,
-                idle_connection_timeout=IDLE_S,
-                body_timeout=BODY_S,
-                chunk_size=8192,  # what is allocated for each read; Tornado's 64 kB cost 5 % of the time
-                max_header_size=DRAIN_MAX_BYTES,
-                max_body_size=sys.maxsize,  # ours to refuse, with a 413
-            )
+        def initialize(self, *args: Any, **options: Any) -> None:
+            super().initialize(lambda request: None, **options)
             self._links: dict[IOStream, Link] = {}
             self._idle: dict[IOStream, None] = {}  # an ordered set: those that owe a request, longest first
             self._count = 0
@@ -3697,11 +3619,14 @@ def server_of(gate: Gate, application: Application, connections_max: int) -> HTT
                 self._count += 1
                 link = self._links[stream] = Link(self._count)
             self._idle[stream] = None
-            if len(self._links) > connections_max:  # so that nobody is locked out by those who only occupy a line
-                next(iter(self._idle)).close()
+            if len(self._links) > connections_max:  # nobody is locked out by those who only occupy a line
+                oldest = next(iter(self._idle))
+                self.forget(oldest)
+                oldest.close()
             return Exchange(self, link, request_conn)
 
         def on_close(self, server_conn: Any) -> None:
+            super().on_close(server_conn)
             link = self._links.get(server_conn.stream)
             if link is not None and not link.is_parked:
                 self.forget(server_conn.stream)
@@ -3716,7 +3641,7 @@ def server_of(gate: Gate, application: Application, connections_max: int) -> HTT
             address: tuple[object, ...] = ("", 0)
             with suppress(OSError):  # it hung up; serving it finds that out
                 address = stream.socket.getpeername()
-            self.server.handle_stream(stream, address)
+            self.handle_stream(stream, address)
 
         def forget(self, stream: IOStream) -> None:
             link = self._links.pop(stream, None)
@@ -3724,8 +3649,25 @@ def server_of(gate: Gate, application: Application, connections_max: int) -> HTT
             if link is not None and isinstance(stream.error, ConnectionError):  # reset: it left bytes unread
                 link.lost()
 
-    front = TornadoFront()
-    return front.server
+    return HubServer(
+        idle_connection_timeout=IDLE_S,
+        body_timeout=BODY_S,
+        chunk_size=8192,  # what is allocated for each read; Tornado's 64 kB cost 5 % of the time
+        max_header_size=DRAIN_MAX_BYTES,
+        max_body_size=sys.maxsize,  # ours to refuse, with a 413
+    )
+
+
+def file_limit() -> int:
+    """Allow as many open files, so connections, as the system lets this process have; give the number."""
+    with suppress(ImportError, ValueError, OSError):  # Windows has no such limit
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = CONNECTIONS_MAX + FILES_RESERVED if hard == resource.RLIM_INFINITY else hard
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return max(min(wanted, CONNECTIONS_MAX + FILES_RESERVED), FILES_RESERVED + 16)
+    return CONNECTIONS_MAX + FILES_RESERVED
 
 
 class Hub:
@@ -3810,6 +3752,23 @@ class Hub:
         task.add_done_callback(self._tasks.discard)
 
 
+def why_not_listening(settings: Settings, error: OSError) -> str:
+    """Word why the hub cannot start; of a busy port, who has it."""
+    if settings.log_file and error.filename:
+        return f"cannot write the log file: {error}"
+    where = f"{settings.host}:{settings.port}"
+    if error.errno != errno.EADDRINUSE:
+        return f"cannot listen on {where}: {error.strerror or error}"
+    try:
+        version = Client(f"http://127.0.0.1:{settings.port}").get("/version", 1.0)["version"]
+    except (Refusal, KeyError):
+        return f"port {settings.port} is busy: some other program listens there. Choose another with --port."
+    return (
+        f"port {settings.port} is busy: another Caucus hub (version {version}) listens there. "
+        f"Use it at http://127.0.0.1:{settings.port}, or start this one with --port."
+    )
+
+
 def serve(settings: Settings, on_start: Callable[[Hub], None]) -> int:
     """Run a hub until SIGINT or SIGTERM; give the exit code."""
     import asyncio
@@ -3837,35 +3796,6 @@ def serve(settings: Settings, on_start: Callable[[Hub], None]) -> int:
     return asyncio.run(run())
 
 
-def file_limit() -> int:
-    """Allow as many open files, so connections, as the system lets this process have; give the number."""
-    with suppress(ImportError, ValueError, OSError):  # Windows has no such limit
-        import resource
-
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = CONNECTIONS_MAX + FILES_RESERVED if hard == resource.RLIM_INFINITY else hard
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        return max(min(wanted, CONNECTIONS_MAX + FILES_RESERVED), FILES_RESERVED + 16)
-    return CONNECTIONS_MAX + FILES_RESERVED
-
-
-def why_not_listening(settings: Settings, error: OSError) -> str:
-    """Word why the hub cannot start; of a busy port, who has it."""
-    if settings.log_file and error.filename:
-        return f"cannot write the log file: {error}"
-    where = f"{settings.host}:{settings.port}"
-    if error.errno != errno.EADDRINUSE:
-        return f"cannot listen on {where}: {error.strerror or error}"
-    try:
-        version = Client(f"http://127.0.0.1:{settings.port}").get("/version", 1.0)["version"]
-    except (Refusal, KeyError):
-        return f"port {settings.port} is busy: some other program listens there. Choose another with --port."
-    return (
-        f"port {settings.port} is busy: another Caucus hub (version {version}) listens there. "
-        f"Use it at http://127.0.0.1:{settings.port}, or start this one with --port."
-    )
-
-
 # ======================================================================================================================
 # 21. Watch
 # ======================================================================================================================
@@ -3876,6 +3806,11 @@ BACKOFF_S, BACKOFF_MAX_S = 1.0, 15.0
 
 # A line break of any kind that a peer's text puts before our own mark: it would forge a line of this program.
 _FORGED_LINE = re.compile(r"([\n\r\v\f\x1c-\x1e\x85\u2028\u2029])(?=\[caucus\])")
+
+
+def _is_stop(m: dict[str, Json]) -> bool:
+    """Whether a message is the room's stop: by its kind and origin, never by its text alone."""
+    return m.get("kind") == "control" and m.get("content") == "stop" and m.get("origin", HUB) == HUB
 
 
 class Watch:
@@ -3953,13 +3888,325 @@ class Watch:
         print(json.dumps(event) if self._is_json else f"[caucus] {what}: {why}", flush=True)
 
 
-def _is_stop(m: dict[str, Json]) -> bool:
-    """Whether a message is the room's stop: by its kind and origin, never by its text alone."""
-    return m.get("kind") == "control" and m.get("content") == "stop" and m.get("origin", HUB) == HUB
+# ======================================================================================================================
+# 24. Demo
+# ======================================================================================================================
+# Three scripted peers over the real HTTP API. The play is docs/play.toml; actors know the API and the room's manners.
+
+CAST = {"api": "shop-api", "web": "shop-web", "tests": "shop-tests"}  # role -> the name that it asks for
+TICK_S = 0.7  # one poll of an actor; a pause is noticed within this
+PATIENCE_S = 15.0  # a line that waits longer for the floor is dropped: the play must not freeze
+KICKED_S, RETRY_S, STOPPED_S, THINKING_S, ACTION_S = 4.0, 1.0, 2.0, 1.5, 0.8
+QUOTE_MAX = 60
+
+FLOOR_CALL = ("/floor", "scope", "reason")
+CALLS = {  # verb -> path, and the fields that its scope and text go into
+    "say": ("/send", "to", "content"),
+    "status": ("/status", "", "status"),
+    "join": ("/channels/join", "channel", ""),
+    "topic": ("/channels/topic", "channel", "topic"),
+    **dict.fromkeys(FloorCall.VERBS, FLOOR_CALL),
+}
+
+
+@functools.cache
+def play() -> dict[str, Any]:
+    """Load the texts of the play."""
+    import tomllib
+
+    return tomllib.loads(asset("docs/play.toml").decode())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Line:
+    """One step of the play."""
+    role: str
+    verb: str  # of CALLS; or ask, rest, silence
+    scope: str  # for rest, seconds
+    text: str  # for ask, the title and an option per line
+
+
+def blocks_of(text: str) -> list[str]:
+    """Split a text into its lines; indented ones continue the line before."""
+    return [block.replace("\n    ", "\n") for block in re.split(r"\n(?! )", text)]
+
+
+def drawn(text: str, chance: random.Random) -> str:
+    """Draw one of each `<a|b>`."""
+    return re.sub(r"<([^<>]*\|[^<>]*)>", lambda found: chance.choice(found[1].split("|")), text)
+
+
+def filled(text: str, slots: Mapping[str, str]) -> str:
+    """Fill each known `{slot}`, and those that the slots hold."""
+    for _ in range(3):
+        text = re.sub(r"\{(\w+)\}", lambda found: slots.get(found[1], found[0]), text)
+    return text
+
+
+def quoted(words: Json) -> str:
+    """Give the first words of a text, on one line."""
+    line = " ".join(str(words or "").split())
+    return line if len(line) <= QUOTE_MAX else line[: QUOTE_MAX - 1] + "…"
+
+
+class Stage:
+    """Whose line is next: all that the actors' threads share. Every method is called with `lock` held."""
+
+    def __init__(self, pace: float) -> None:
+        self.lock = threading.Lock()
+        self._pace = pace
+        self._chance = random.Random(24)  # the same play every time; each of its rounds is different
+        self._round = 0
+        self._slots: dict[str, str] = {}
+        self._lines: deque[Line] = deque()
+        self._due = time.monotonic()  # when the first of them may be played
+        self._names: dict[str, str] = {}  # role -> the name it got
+        self._unheard: dict[str, str] = {}  # name -> id of the last line sent to it; it hears that before it goes on
+        self._form: tuple[str, dict[str, str]] | None = None  # id of the open question and its slots
+        self._is_waiting = False  # for its answer
+        self._claimed: deque[str] = deque(maxlen=100)  # operator messages that one of several answers
+
+    def seat(self, role: str, name: str) -> None:
+        """Note under which name an actor joined; what it was sent before is lost."""
+        self._names[role] = name
+        self._unheard.pop(name, None)
+
+    def turn(self, role: str, heard: Collection[str]) -> Line | None:
+        """Give the next line if it is due, and `role`'s, who has heard what came before."""
+        if len(self._names) < len(CAST):
+            return None
+        if not self._lines:
+            self._begin_round()
+        line, unheard = self._lines[0], self._unheard.get(self._names[role])
+        if line.role != role or time.monotonic() < self._due or (unheard is not None and unheard not in heard):
+            return None
+        return line
+
+    def finish(self, line: Line, answer: Body) -> None:
+        """Move on after the hub's answer to a line, and leave time to read it."""
+        self.sent(answer)
+        if line not in self._lines:  # stopped meanwhile, or the operator answered
+            return
+        self._lines.remove(line)
+        if "form_id" in answer:
+            self._form, self._is_waiting = (str(answer["form_id"]), self._slots), True
+        elif line.verb == "silence":
+            self._resolve("silence", self._slots)
+        self._rest(float(line.scope) if line.verb == "rest" else ACTION_S, line.text if line.verb == "say" else "")
+
+    def is_stale(self) -> bool:
+        """Whether the next line was put off for too long."""
+        return time.monotonic() - self._due > PATIENCE_S * self._pace
+
+    def sent(self, answer: Body) -> None:
+        """Note who has yet to hear a message."""
+        reached = answer.get("delivered_to")
+        for name in reached if isinstance(reached, list) else ():
+            self._unheard[str(name)] = str(answer["message_id"])
+
+    def abort(self) -> None:
+        """End the exchange: the next line will open a fresh round."""
+        self._lines.clear()
+        self._is_waiting = False
+
+    def settle(self, meta: Json) -> None:
+        """Act on the outcome of the open question, at the first actor's report."""
+        if not isinstance(meta, dict) or self._form is None or meta.get("form_id") != self._form[0]:
+            return
+        given, slots = meta.get("answers"), self._form[1]
+        answers = given if isinstance(given, dict) else {}
+        choice = quoted(answers.get("choice"))
+        words = slots | {"answer": choice or "cancelled", "note": quoted(answers.get("note"))}
+        offered = {filled(slots["first"], slots): "first", filled(slots["second"], slots): "second"}
+        self._form = None
+        if self._is_waiting:
+            self._resolve(offered.get(choice, "other") if choice else "cancelled", words)
+        else:
+            self._lines.extendleft(self._staged(play()["outcomes"]["late"], words))
+
+    def claim(self, message: Body, role: str) -> bool:
+        """Whether `role` answers what the operator said. The others fall silent meanwhile."""
+        called = [one for one in CAST if re.search(rf"\b{one}\b", str(message["content"]).lower())]
+        if message["recipient"] != self._names.get(role):
+            if message["id"] in self._claimed or (called and role not in called):
+                return False
+            self._claimed.append(str(message["id"]))
+        self._rest(2 * THINKING_S)
+        return True
+
+    def reply_to(self, said: str) -> str:
+        """Word an answer to the operator, and do what was wished."""
+        intent = next(row for row in play()["intents"] if re.search(row["pattern"], said.lower()))
+        self._pace *= intent["tempo"]
+        words = self._slots | {"said": quoted(said), "left": str(len(self._lines))}
+        text = filled(drawn(intent["reply"], self._chance), {"title": "between two tasks"} | words)
+        self._rest(intent["rest_s"], text)
+        return text
+
+    def _ended(self, outcome: str, has_note: bool = False) -> str:
+        """Give the lines that end a round."""
+        texts = play()
+        return "\n".join([texts["outcomes"][outcome], *([texts["note"]] if has_note else []), texts["closing"]])
+
+    def _rest(self, seconds: float, text: str = "") -> None:
+        reading_s = min(1.5 + len(text) / 50, 7.0) if text else 0.0
+        self._due = max(self._due, time.monotonic() + max(seconds, reading_s) * self._pace)
+
+    def _staged(self, screenplay: str, slots: Mapping[str, str]) -> list[Line]:
+        lines = []
+        for block in blocks_of(screenplay):
+            found = re.fullmatch(r"(\S+) (?:>|/(\w+)) ?([^\s:]*)(?:: (.*))?", block, re.DOTALL)
+            assert found, block
+            role, verb, scope, text = (filled(drawn(part, self._chance), slots) for part in found.groups(""))
+            lines.append(Line(role, verb or "say", self._names.get(scope, scope), text))
+        return lines
+
+    def _begin_round(self) -> None:
+        lead = [*CAST][self._round % len(CAST)]
+        first = [*CAST].index(lead)
+        self._round += 1
+        self._slots = dict(zip("abc", [*CAST, *CAST][first:], strict=False))
+        self._slots |= {"few": str(self._chance.randint(4, 19)), "many": str(self._chance.randint(40, 140))}
+        for block in blocks_of(play()["scenes"][lead]):
+            key, text = block.split(": ", 1)
+            self._slots[key] = drawn(text, self._chance)
+        self._lines.extend(self._staged(play()["opening"], self._slots))
+        more = play()["asking"] if self._form is None else self._ended("open")
+        self._lines.extend(self._staged(more, self._slots))
+
+    def _resolve(self, outcome: str, slots: Mapping[str, str]) -> None:
+        """Replace what is left of the round by an outcome and the closing lines."""
+        self._is_waiting = False
+        self._lines.clear()
+        self._lines.extend(self._staged(self._ended(outcome, bool(slots.get("note"))), slots))
+
+
+class Actor:
+    """One scripted peer: it polls, holds and stops with the room, answers the operator, and plays its lines."""
+
+    def __init__(self, role: str, url: str, stage: Stage, ended: threading.Event, pace: float) -> None:
+        self._role, self._stage, self._ended, self._pace = role, stage, ended, pace
+        self._client, self._lease, self._name = Client(url), secrets.token_hex(8), CAST[role]
+        self._mode, self._acked = RUNNING, 0
+        self._channels: dict[str, None] = {}  # an ordered set: joined, and joined again after a kick
+        self._heard: deque[str] = deque(maxlen=100)  # message ids
+        self._asked: deque[Body] = deque()  # operator messages that this actor will answer
+
+    def run(self) -> None:
+        """Take part until `ended`; a refusal is a reason to wait, never to leave."""
+        while not self._ended.is_set():
+            try:
+                self._take_part()
+            except UnknownToken:  # kicked: without a word, and back a little later
+                self._client.token = None
+                self._asked.clear()
+                self._wait(KICKED_S)
+            except NameInUse:
+                self._name = f"{CAST[self._role]}-{secrets.randbelow(98) + 2}"
+            except Stopped:
+                self._end_exchange()
+            except Throttled as refusal:
+                self._ended.wait(float(str(refusal.extra["retry_after"])))
+            except Refusal:  # no hub at the moment
+                self._wait(RETRY_S)
+
+    def _take_part(self) -> None:
+        if self._client.token is None:
+            self._join()
+        before = self._mode
+        self._listen()
+        if self._mode == STOPPED:
+            if before != STOPPED:
+                self._end_exchange()
+            self._wait(STOPPED_S)
+        elif self._asked:
+            self._answer_operator()
+        elif self._mode == RUNNING:
+            with self._stage.lock:
+                line = self._stage.turn(self._role, self._heard)
+            if line is not None:
+                self._play(line)
+
+    def _join(self) -> None:
+        self._client.register(self._name)
+        with self._stage.lock:
+            self._stage.seat(self._role, self._name)
+        if self._acked:
+            self._client.post("/status", status="back after a short break")
+        for channel in self._channels:
+            self._client.post("/channels/join", channel=channel)
+
+    def _listen(self) -> None:
+        answer = self._client.receive(TICK_S * self._pace, self._lease, self._acked)
+        self._mode, messages = str(answer["mode"]), answer["messages"]
+        for message in messages if isinstance(messages, list) else ():
+            if isinstance(message, dict) and int(str(message["seq"])) > self._acked:  # else a stop, or come twice
+                self._acked = int(str(message["seq"]))
+                self._heard.append(str(message["id"]))
+                self._hear(message)
+
+    def _hear(self, message: Body) -> None:
+        with self._stage.lock:
+            if message["kind"] == "answer":
+                self._stage.settle(message.get("meta"))
+            elif message["origin"] == "operator" and self._stage.claim(message, self._role):
+                self._asked.append(message)
+
+    def _answer_operator(self) -> None:
+        """Answer where the operator spoke; to all, if it spoke to this peer alone."""
+        self._wait(THINKING_S)
+        scope = str(self._asked[0]["recipient"])
+        with self._stage.lock:
+            text = self._stage.reply_to(str(self._asked[0]["content"]))
+        answer = self._client.post("/send", to=ALL if scope == self._name else scope, content=text)
+        self._asked.popleft()
+        with self._stage.lock:
+            self._stage.sent(answer)
+
+    def _play(self, line: Line) -> None:
+        """Do what the line says, or skip it: the operator may have cleared the stick that it was to pass."""
+        try:
+            answer = self._perform(line)
+        except (UnknownToken, Stopped, Throttled, Unreachable):
+            raise
+        except Refusal as refusal:
+            with self._stage.lock:
+                if refusal.retryable and not self._stage.is_stale():
+                    return
+            answer = {}
+        with self._stage.lock:
+            self._stage.finish(line, answer)
+
+    def _perform(self, line: Line) -> Body:
+        if line.verb == "ask":
+            title, *options = line.text.split("\n")
+            choice: dict[str, Json] = {"key": "choice", "label": "Your decision", "type": "radio", "required": True}
+            choice |= {"options": [*options], "allow_other": True}
+            note: dict[str, Json] = {"key": "note", "label": "Anything that we should know?", "type": "text"}
+            return self._client.post("/ask", to=line.scope, title=title, fields=[choice, note])
+        if line.verb not in CALLS:
+            return {}
+        path, scope_key, text_key = CALLS[line.verb]
+        if line.verb == "join":
+            self._channels[line.scope] = None
+        return self._client.post(path, **{"action": line.verb, scope_key: line.scope, text_key: line.text})
+
+    def _end_exchange(self) -> None:
+        self._mode = STOPPED
+        self._asked.clear()
+        with self._stage.lock:
+            self._stage.abort()
+
+    def _wait(self, seconds: float) -> None:
+        self._ended.wait(seconds * self._pace)
 
 
 def play_demo(url: str, ended: threading.Event, pace: float = 1.0) -> None:
-    """Stub."""
+    """Let three scripted peers talk at the hub of `url` until `ended`; `pace` scales every wait."""
+    stage = Stage(pace)
+    for role in CAST:
+        threading.Thread(target=Actor(role, url, stage, ended, pace).run, name=f"demo {role}", daemon=True).start()
+    ended.wait()
 
 
 # ======================================================================================================================
@@ -4082,6 +4329,17 @@ def add_demo_options(options: argparse.ArgumentParser) -> None:
     options.add_argument("--no-browser", action="store_true", help="do not open the console")
 
 
+def check_exposure(settings: Settings) -> None:
+    """Refuse to be reachable beyond this machine without the two secrets. Raises Invalid."""
+    public = urllib.parse.urlsplit(settings.public_url)
+    if is_loopback(settings.host) and (not public.hostname or is_loopback(public.hostname)):
+        return
+    if not (settings.operator_token and settings.agent_key):
+        raise Invalid("--host", "beyond this machine the hub needs --operator-token and --agent-key")
+    if settings.host in WILDCARD_HOSTS and not settings.public_url:
+        raise Invalid("--host", f"{settings.host!r} is every address: say with --public-url how others reach this hub")
+
+
 def settings_of(options: argparse.Namespace) -> Settings:
     """Check the options of the hub and of its environment. Raises Invalid."""
     env = os.environ.get
@@ -4111,15 +4369,11 @@ def settings_of(options: argparse.Namespace) -> Settings:
     return settings
 
 
-def check_exposure(settings: Settings) -> None:
-    """Refuse to be reachable beyond this machine without the two secrets. Raises Invalid."""
-    public = urllib.parse.urlsplit(settings.public_url)
-    if is_loopback(settings.host) and (not public.hostname or is_loopback(public.hostname)):
-        return
-    if not (settings.operator_token and settings.agent_key):
-        raise Invalid("--host", "beyond this machine the hub needs --operator-token and --agent-key")
-    if settings.host in WILDCARD_HOSTS and not settings.public_url:
-        raise Invalid("--host", f"{settings.host!r} is every address: say with --public-url how others reach this hub")
+def open_browser(url: str) -> None:
+    """Show the console, in a thread: some systems take seconds to find a browser."""
+    import webbrowser
+
+    threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
 
 def run_hub(options: argparse.Namespace) -> int:
@@ -4133,13 +4387,6 @@ def run_hub(options: argparse.Namespace) -> int:
             open_browser(hub.url)
 
     return serve(settings, announce)
-
-
-def open_browser(url: str) -> None:
-    """Show the console, in a thread: some systems take seconds to find a browser."""
-    import webbrowser
-
-    threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
 
 def credential_of(options: argparse.Namespace) -> tuple[str, str]:

@@ -11,7 +11,8 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from subprocess import TimeoutExpired
 from typing import Any
 
 import pytest
@@ -225,9 +226,11 @@ def test_more_signals_on_the_way_down_change_nothing() -> None:
     """Defect 5: an impatient user presses Ctrl-C more than once."""
     hub = HubProcess()
     with park(hub, "a", hub.register("a")):
-        while hub.process.poll() is None:
+        while hub.process.returncode is None:
             hub.process.send_signal(signal.SIGINT)
             hub.process.send_signal(signal.SIGTERM)
+            with suppress(TimeoutExpired):
+                hub.process.wait(0.002)
     code, log = hub.stop()
     assert (code, "Traceback" in log, "KeyboardInterrupt" in log) == (0, False, False), log
 

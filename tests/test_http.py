@@ -19,6 +19,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fakes import FakeClock, RecordingRoom
 from hubs import DEADLINE_S, ROOT, Answer, HubProcess, eventually, running_hub
 from polls import contents, got, park, reap, receive_request, refused, retune
 from websockets.exceptions import ConnectionClosed
@@ -187,8 +188,8 @@ def test_unknown_keys_are_ignored(hub: HubProcess) -> None:
         b"\xef\xbb\xbf",
     ],
 )
-def test_what_is_no_json_object_is_a_422(hub: HubProcess, content: bytes) -> None:
-    body = refused(post_raw(hub, "/send", content), 422, "invalid", "body")
+def test_what_is_no_json_object_is_a_422(open_hub: HubProcess, content: bytes) -> None:
+    body = refused(post_raw(open_hub, "/send", content), 422, "invalid", "body")
     fault = body["detail"][0]
     assert {"type", "loc", "msg"} <= fault.keys()
     assert fault["loc"] == ["body", "body"]
@@ -218,17 +219,17 @@ def test_what_is_no_json_object_is_a_422(hub: HubProcess, content: bytes) -> Non
     ],
 )
 @pytest.mark.parametrize("path", ["/send", "/ack"])
-def test_what_cannot_be_read_at_all_is_a_400(hub: HubProcess, path: str, content: bytes) -> None:
-    answer = post_raw(hub, path, content)
+def test_what_cannot_be_read_at_all_is_a_400(open_hub: HubProcess, path: str, content: bytes) -> None:
+    answer = post_raw(open_hub, path, content)
     refused(answer, 400, "malformed")
     assert answer.body["detail"] == "There was an error parsing the body"
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
 @pytest.mark.parametrize("path", ["/register", "/send", "/ack", "/floor", "/ask", "/control"])
-def test_numbers_that_are_not_json_are_a_422(hub: HubProcess, path: str, number: str) -> None:
-    refused(post_raw(hub, path, f'{{"token":"t","seq":{number}}}'.encode()), 422, "invalid", "body")
-    refused(post_raw(hub, path, f'{{"unknown":[{number}]}}'.encode()), 422, "invalid", "body")
+def test_numbers_that_are_not_json_are_a_422(open_hub: HubProcess, path: str, number: str) -> None:
+    refused(post_raw(open_hub, path, f'{{"token":"t","seq":{number}}}'.encode()), 422, "invalid", "body")
+    refused(post_raw(open_hub, path, f'{{"unknown":[{number}]}}'.encode()), 422, "invalid", "body")
 
 
 QUESTION = {"token": "t", "title": "t", "fields": [FIELD]}
@@ -266,17 +267,17 @@ EVERY_STRING = pytest.mark.parametrize(
 
 
 @EVERY_STRING
-@pytest.mark.parametrize("text", [UNPAIRED, f"#{UNPAIRED}", "\udfff\udbff"], ids=["lone", "in a channel", "swapped"])
 def test_a_lone_surrogate_is_refused_in_every_string(
-    hub: HubProcess, path: str, body: dict[str, Any], field: str, text: str
+    open_hub: HubProcess, path: str, body: dict[str, Any], field: str
 ) -> None:
-    refused(hub.post(path, **{**body, field: text}), 422, "invalid", field)
+    for text in (UNPAIRED, f"#{UNPAIRED}", "\udfff\udbff"):  # the last is a pair the wrong way round
+        refused(open_hub.post(path, **{**body, field: text}), 422, "invalid", field)
 
 
 @EVERY_STRING
-@pytest.mark.parametrize("value", [1, True, ["x"], {"x": "y"}], ids=["number", "boolean", "list", "object"])
-def test_a_string_must_be_a_string(hub: HubProcess, path: str, body: dict[str, Any], field: str, value: object) -> None:
-    refused(hub.post(path, **{**body, field: value}), 422, "invalid", field)
+def test_a_string_must_be_a_string(open_hub: HubProcess, path: str, body: dict[str, Any], field: str) -> None:
+    for value in (1, True, ["x"], {"x": "y"}):
+        refused(open_hub.post(path, **{**body, field: value}), 422, "invalid", field)
 
 
 @EVERY_STRING
@@ -301,13 +302,15 @@ def test_a_missing_string_is_named_unless_it_may_be_absent(
 
 @pytest.mark.parametrize("field", ["key", "label", "type"])
 @pytest.mark.parametrize("value", [UNPAIRED, 1, None], ids=["surrogate", "number", "null"])
-def test_strings_inside_a_form_are_checked_as_well(hub: HubProcess, field: str, value: object) -> None:
-    refused(hub.post("/ask", token="t", title="t", fields=[{**FIELD, field: value}]), 422, "invalid", field)
+def test_strings_inside_a_form_are_checked_as_well(open_hub: HubProcess, field: str, value: object) -> None:
+    refused(open_hub.post("/ask", token="t", title="t", fields=[{**FIELD, field: value}]), 422, "invalid", field)
 
 
 @pytest.mark.parametrize("options", [[UNPAIRED], [1], "ab", {"a": 1}, [""], ["x" * 201]])
-def test_options_of_a_form_are_checked_as_well(hub: HubProcess, options: object) -> None:
-    refused(hub.post("/ask", token="t", title="t", fields=[{**RADIO, "options": options}]), 422, "invalid", "options")
+def test_options_of_a_form_are_checked_as_well(open_hub: HubProcess, options: object) -> None:
+    refused(
+        open_hub.post("/ask", token="t", title="t", fields=[{**RADIO, "options": options}]), 422, "invalid", "options"
+    )
 
 
 def test_a_surrogate_pair_is_an_ordinary_character(hub: HubProcess) -> None:
@@ -349,8 +352,8 @@ def test_booleans_accept_what_plainly_is_one(hub: HubProcess, value: object, mea
 
 @pytest.mark.parametrize("value", [2, "maybe", None, [], 0.5])
 @pytest.mark.parametrize("field", ["required", "allow_other"])
-def test_booleans_accept_nothing_else(hub: HubProcess, field: str, value: object) -> None:
-    refused(hub.post("/ask", token="t", title="t", fields=[{**FIELD, field: value}]), 422, "invalid", field)
+def test_booleans_accept_nothing_else(open_hub: HubProcess, field: str, value: object) -> None:
+    refused(open_hub.post("/ask", token="t", title="t", fields=[{**FIELD, field: value}]), 422, "invalid", field)
 
 
 # --- HTTP in general: sizes, paths, methods ---
@@ -455,18 +458,18 @@ def test_what_is_no_http_ends_its_connection_and_nothing_else(hub: HubProcess, d
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "HEAD"])
-def test_an_unknown_path_is_a_404(hub: HubProcess, method: str, path: str) -> None:
-    answer = hub.request(method, hub.url + path)
+def test_an_unknown_path_is_a_404(open_hub: HubProcess, method: str, path: str) -> None:
+    answer = open_hub.request(method, open_hub.url + path)
     assert answer.status == 404
     if method != "HEAD":
         assert answer.body == {"error": "not_found", "detail": "Not Found"}
 
 
 @pytest.mark.parametrize("path", sorted({path for _, path in caucus.ROUTES}))
-def test_a_wrong_method_is_a_405_that_names_the_right_ones(hub: HubProcess, path: str) -> None:
+def test_a_wrong_method_is_a_405_that_names_the_right_ones(open_hub: HubProcess, path: str) -> None:
     right = {method for method, known in caucus.ROUTES if known == path}
     for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"} - right:
-        answer = hub.request(method, path)
+        answer = open_hub.request(method, path)
         body = refused(answer, 405, "method_not_allowed")
         assert body["detail"] == "Method Not Allowed"
         assert set(answer.headers["allow"].split(", ")) == right
@@ -488,8 +491,8 @@ def test_an_answer_to_head_has_no_body(hub: HubProcess, path: str, status: int) 
 
 
 @pytest.mark.parametrize(("method", "path"), sorted(set(caucus.ROUTES) - {("GET", "/")}))
-def test_a_trailing_slash_is_redirected(hub: HubProcess, method: str, path: str) -> None:
-    answer = hub.request(method, f"{path}/?a=1&b=%20")
+def test_a_trailing_slash_is_redirected(open_hub: HubProcess, method: str, path: str) -> None:
+    answer = open_hub.request(method, f"{path}/?a=1&b=%20")
     assert answer.status == 307
     assert answer.headers["location"] == f"{path}?a=1&b=%20"
 
@@ -573,15 +576,15 @@ FOREIGN_HOSTS = [
 
 
 @pytest.mark.parametrize(("method", "path"), PATHS, ids=[f"{m} {p}" for m, p in PATHS])
-def test_a_foreign_host_reads_nothing_anywhere(hub: HubProcess, method: str, path: str) -> None:
-    answer = hub.request(method, path, headers={"Host": f"evil.example:{hub.port}"})
+def test_a_foreign_host_reads_nothing_anywhere(open_hub: HubProcess, method: str, path: str) -> None:
+    answer = open_hub.request(method, path, headers={"Host": f"evil.example:{open_hub.port}"})
     refused(answer, 421, "host_refused")
     assert answer.body.keys() == {"error", "detail", "host"}
 
 
 @pytest.mark.parametrize("host", FOREIGN_HOSTS)
-def test_no_disguise_makes_a_foreign_host_ours(hub: HubProcess, host: str) -> None:
-    answer = ask_raw(hub, f"GET /peers HTTP/1.1\r\nHost: {host.format(port=hub.port)}\r\n\r\n".encode())
+def test_no_disguise_makes_a_foreign_host_ours(open_hub: HubProcess, host: str) -> None:
+    answer = ask_raw(open_hub, f"GET /peers HTTP/1.1\r\nHost: {host.format(port=open_hub.port)}\r\n\r\n".encode())
     assert answer.status in (400, 421), answer
 
 
@@ -631,11 +634,13 @@ FOREIGN_ORIGINS = [
 ]
 
 
-@pytest.mark.parametrize("origin", FOREIGN_ORIGINS)
 @pytest.mark.parametrize(("method", "path"), PATHS, ids=[f"{m} {p}" for m, p in PATHS])
-def test_a_foreign_origin_reads_nothing_anywhere(hub: HubProcess, method: str, path: str, origin: str) -> None:
-    answer = hub.request(method, path, headers={"Origin": origin.format(port=hub.port)})
-    assert (answer.status, answer.body) == (403, {"error": "origin_refused", "detail": "origin not allowed"})
+def test_a_foreign_origin_reads_nothing_anywhere(open_hub: HubProcess, method: str, path: str) -> None:
+    for origin in FOREIGN_ORIGINS:
+        answer = open_hub.request(method, path, headers={"Origin": origin.format(port=open_hub.port)})
+        assert (answer.status, answer.body) == (403, {"error": "origin_refused", "detail": "origin not allowed"}), (
+            origin
+        )
 
 
 @pytest.mark.parametrize("origin", FOREIGN_ORIGINS)
@@ -972,8 +977,8 @@ TOKEN_CALLS = [
 
 @pytest.mark.parametrize(("path", "body"), TOKEN_CALLS)
 @pytest.mark.parametrize("token", ["", "wrong", "é", "😀" * 64])
-def test_an_unknown_token_is_a_401(hub: HubProcess, path: str, body: dict[str, Any], token: str) -> None:
-    answer = hub.post(path, token=token, **body)
+def test_an_unknown_token_is_a_401(open_hub: HubProcess, path: str, body: dict[str, Any], token: str) -> None:
+    answer = open_hub.post(path, token=token, **body)
     assert (answer.status, answer.body) == (
         401,
         {"error": "unknown_token", "detail": "unknown token: register again"},
@@ -981,8 +986,8 @@ def test_an_unknown_token_is_a_401(hub: HubProcess, path: str, body: dict[str, A
 
 
 @pytest.mark.parametrize(("path", "body"), TOKEN_CALLS)
-def test_an_oversized_token_is_a_422(hub: HubProcess, path: str, body: dict[str, Any]) -> None:
-    refused(hub.post(path, token="x" * 257, **body), 422, "invalid", "token")
+def test_an_oversized_token_is_a_422(open_hub: HubProcess, path: str, body: dict[str, Any]) -> None:
+    refused(open_hub.post(path, token="x" * 257, **body), 422, "invalid", "token")
 
 
 def test_a_silent_peer_is_reaped_and_comes_back_with_all_it_had(hasty: HubProcess) -> None:
@@ -1239,6 +1244,16 @@ def test_a_held_floor_refuses_its_scope_only_and_costs_no_rate(hub: HubProcess) 
         console.message(content="the operator")
         console.send(cancel_form=console.snapshot["forms"][0]["id"])
         console.next("form_resolved")
+
+
+def test_the_sender_is_told_whose_mailbox_lost_its_oldest(fast: HubProcess) -> None:
+    a, _ = fast.register("a"), fast.register("b")
+    for n in range(1000):
+        assert "overflowed" not in fast.say(a, "b", str(n))
+    body = fast.say(a, "b", "one too many")
+    assert (body["delivered_to"], body["overflowed"]) == (["b"], ["b"])
+    notice = fast.get("/export").body["messages"][-2]
+    assert notice["content"].startswith("b's mailbox is full")
 
 
 # --- GET /receive: waiting ---
@@ -1619,8 +1634,8 @@ CHANNEL_CALLS = ["/channels/join", "/channels/leave", "/channels/topic"]
 
 @pytest.mark.parametrize("path", CHANNEL_CALLS)
 @pytest.mark.parametrize("channel", ["x", "", "#", "all", "#" + "x" * 64, "#a\nb", "#\u200b", "# ", " #x", None])
-def test_what_is_no_channel_is_refused(hub: HubProcess, path: str, channel: str | None) -> None:
-    refused(hub.post(path, token="wrong", channel=channel, topic="t"), 422, "invalid", "channel")
+def test_what_is_no_channel_is_refused(open_hub: HubProcess, path: str, channel: str | None) -> None:
+    refused(open_hub.post(path, token="wrong", channel=channel, topic="t"), 422, "invalid", "channel")
 
 
 @pytest.mark.parametrize("channel", ["#x", "#" + "x" * 63, "##", "#über uns", "#😀", "#all"])
@@ -1994,8 +2009,8 @@ def test_decisions_are_1_to_500(hub: HubProcess, limit: str) -> None:
         *((w, "txt", "text/plain; charset=utf-8") for w in ("text", "txt", "plain", "TXT")),
     ],
 )
-def test_a_transcript_comes_as_a_file(hub: HubProcess, wanted: str | None, ending: str, content_type: str) -> None:
-    answer = hub.request("GET", "/export", params={} if wanted is None else {"format": wanted})
+def test_a_transcript_comes_as_a_file(open_hub: HubProcess, wanted: str | None, ending: str, content_type: str) -> None:
+    answer = open_hub.request("GET", "/export", params={} if wanted is None else {"format": wanted})
     assert answer.status == 200
     assert answer.headers["content-type"] == content_type
     assert answer.headers["content-disposition"] == f'attachment; filename="caucus-chat.{ending}"'
@@ -2076,6 +2091,17 @@ def test_an_unknown_ticket_is_a_404(hub: HubProcess, ticket: str) -> None:
     refused(hub.post("/watch-ticket/redeem", ticket=ticket), 404, "unknown_ticket")
 
 
+def test_a_ticket_lasts_two_minutes(room: RecordingRoom, clock: FakeClock) -> None:
+    polls = caucus.Polls(room, clock, lambda when, callback: None)
+    gate = caucus.Gate(caucus.Settings(), room, polls, clock)
+    early, late = gate.new_ticket("one"), gate.new_ticket("two")
+    clock.advance(119)
+    assert gate.redeem(early) == "one"
+    clock.advance(2)
+    with pytest.raises(caucus.UnknownTicket):
+        gate.redeem(late)
+
+
 # --- GET /protocol ---
 
 
@@ -2111,22 +2137,22 @@ FILES = ["/", *(f"/assets/{name}" for name in caucus.CONSOLE_FILES)]
 
 
 @pytest.mark.parametrize("path", FILES)
-def test_a_file_of_the_console_is_sent_whole_zipped_or_not_at_all(hub: HubProcess, path: str) -> None:
-    plain = hub.request("GET", path, headers={"Accept-Encoding": "identity"})
+def test_a_file_of_the_console_is_sent_whole_zipped_or_not_at_all(open_hub: HubProcess, path: str) -> None:
+    plain = open_hub.request("GET", path, headers={"Accept-Encoding": "identity"})
     name = path.removeprefix("/assets/") if path != "/" else "index.html"
     assert plain.status == 200
     assert plain.content == (ROOT / "ui" / name).read_bytes()
     assert "content-encoding" not in plain.headers
-    zipped = ask_raw(hub, f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: br, gzip\r\n\r\n".encode())
+    zipped = ask_raw(open_hub, f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: br, gzip\r\n\r\n".encode())
     assert zipped.headers["content-encoding"] == "gzip"
     assert gzip.decompress(zipped.content) == plain.content
     for headers in (plain.headers, zipped.headers):
         assert headers["vary"] == "Accept-Encoding"
         assert headers["etag"] == plain.headers["etag"]
     for tag in (plain.headers["etag"], f'"x", W/{plain.headers["etag"]}'):
-        same = hub.request("GET", path, headers={"If-None-Match": tag})
+        same = open_hub.request("GET", path, headers={"If-None-Match": tag})
         assert (same.status, same.content, same.headers["etag"]) == (304, b"", plain.headers["etag"])
-    assert hub.request("GET", path, headers={"If-None-Match": '"other"'}).status == 200
+    assert open_hub.request("GET", path, headers={"If-None-Match": '"other"'}).status == 200
 
 
 def test_a_304_does_not_say_that_the_file_is_empty(hub: HubProcess) -> None:
@@ -2136,8 +2162,8 @@ def test_a_304_does_not_say_that_the_file_is_empty(hub: HubProcess) -> None:
 
 
 @pytest.mark.parametrize("path", FILES)
-def test_the_console_runs_its_own_scripts_only(hub: HubProcess, path: str) -> None:
-    headers = hub.get(path).headers
+def test_the_console_runs_its_own_scripts_only(open_hub: HubProcess, path: str) -> None:
+    headers = open_hub.get(path).headers
     rules = dict(rule.strip().split(" ", 1) for rule in headers["content-security-policy"].split(";"))
     assert (rules["default-src"], rules["script-src"], rules["frame-ancestors"]) == ("'none'", "'self'", "'none'")
     assert "unsafe" not in headers["content-security-policy"]
@@ -2180,8 +2206,8 @@ def test_every_file_that_the_page_names_is_there(hub: HubProcess) -> None:
         *("/assets/file:///etc/passwd", "/ui/app.js", "/app.js", "/assets/index.html/..", "/caucus.py", "/assets/é"),
     ],
 )
-def test_nothing_else_is_served(hub: HubProcess, path: str) -> None:
-    answer = ask_raw(hub, f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+def test_nothing_else_is_served(open_hub: HubProcess, path: str) -> None:
+    answer = ask_raw(open_hub, f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
     refused(answer, 404, "not_found")
 
 

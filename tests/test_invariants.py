@@ -532,7 +532,7 @@ class Story(RuleBasedStateMachine):
     def command(self, name: str, verb: str) -> None:
         self.attempt(lambda: self.room.command(name, verb), (UnknownPeer, name not in self.peers))
 
-    @operation(name=NAMES, is_paused=(True, False))
+    @operation(name=NAMES, is_paused=(True, False, False))
     def pause_peer(self, name: str, is_paused: bool) -> None:
         act = self.room.pause_peer if is_paused else self.room.resume_peer
         if self.attempt(lambda: act(name), (UnknownPeer, name not in self.peers)):
@@ -608,14 +608,14 @@ TestAnyStory = Story.TestCase
 TestAnyStory.settings = settings(max_examples=30, stateful_step_count=30)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(5))
 def test_the_promises_hold_through_a_long_story(seed: int) -> None:
     chance, story = random.Random(seed), Story()
     weights = [weight for weight, _, _ in OPERATIONS]
     told = []  # read it from the end when this fails
     try:
         story.some_sit_down()
-        for _, name, pools in chance.choices(OPERATIONS, weights, k=1500):
+        for _, name, pools in chance.choices(OPERATIONS, weights, k=1200):
             told.append((name, {key: chance.choice(pool) for key, pool in pools.items()}))
             getattr(story, name)(**told[-1][1])
             story.the_promises_hold()

@@ -740,11 +740,11 @@ def test_sigint_while_it_backs_off_or_redeems_is_silent_too():
 
 
 def test_ctrl_c_at_any_time_of_the_start_shows_no_traceback(hub, bob):
-    for n in range(12):
+    for n in range(9):
         watcher = watch(hub, bob[1], "--timeout", "5")
         eventually(functools.partial(has_begun, watcher.process.pid), "the interpreter at our code")
         with contextlib.suppress(subprocess.TimeoutExpired):
-            watcher.process.wait(n * 0.012)  # a moment of its start that differs from run to run, on purpose
+            watcher.process.wait(n * 0.016)  # a moment of its start that differs from run to run, on purpose
         watcher.signal(signal.SIGINT)
         assert watcher.end().code in (0, 130, -2), "end() has looked for a traceback"
 
@@ -944,11 +944,11 @@ class Shift:
 def test_killed_watchers_lose_nothing_and_repeat_only_what_they_could_not_acknowledge(hub, alice, bob, tmp_path):
     chance, shift = random.Random(2), Shift(hub, bob[1], tmp_path)
     traffic = Traffic(hub, alice[1], bob[0], chance)
-    for n in range(24):
+    for n in range(16):
         moment = (*MOMENTS, None)[n % 8]
         flags = ("--follow",) if moment is not None and n % 3 == 2 else ()
         plan = Plan(moment, signal.SIGKILL, chance)
-        traffic.allow(chance.randrange(2, 10))
+        traffic.allow(chance.randrange(3, 12))
         with shift.watcher(plan, *flags) as watcher:
             if flags or (moment and moment[0] == "poll" and moment[1] != "done"):
                 assert plan.is_done.wait(DEADLINE_S), moment
@@ -959,14 +959,14 @@ def test_killed_watchers_lose_nothing_and_repeat_only_what_they_could_not_acknow
     for n in range(TOTAL):  # one after the other they came: what was repeated, a killed one had printed last
         *earlier, _ = [number for number, shown in enumerate(shift.printed) if n in shown]
         assert {shift.codes[number] for number in earlier} <= {-9}, f"#{n} was repeated, its watcher was not killed"
-    assert shift.codes.count(-9) >= 15, "most of them were killed"
+    assert shift.codes.count(-9) >= 10, "most of them were killed"
     assert shift.repeats() > 0, "some were killed between printing and acknowledging"
 
 
 def test_frozen_watchers_lose_nothing_whether_they_thaw_or_die(hub, alice, bob, tmp_path):
     chance, shift = random.Random(3), Shift(hub, bob[1], tmp_path)
     traffic = Traffic(hub, alice[1], bob[0], chance)
-    for n in range(10):
+    for n in range(8):
         frozen = Plan(MOMENTS[n % 5], signal.SIGSTOP, chance)
         traffic.allow(chance.randrange(5, 12))
         with shift.watcher(frozen) as older:
@@ -1098,6 +1098,17 @@ def test_pollers_without_a_lease_get_again_what_was_not_acknowledged_and_nothing
         poller.raw.close()
     traffic.finish()
     assert seen == set(range(TOTAL))
+
+
+def test_a_poll_whose_sender_hung_up_at_once_takes_no_message_along(hub, alice, bob):
+    for n in range(20):
+        hub.say(alice[1], bob[0], f"#{n}")
+        with Poller(hub, bob[1]) as gone:
+            gone.ask()
+        with Poller(hub, bob[1]) as poller:
+            poller.ask()
+            assert poller.raw.is_answered(3), f"#{n} went with it"
+            assert [number for number, _ in poller.read()] == [n]
 
 
 def test_a_message_that_a_dead_poll_gave_back_wakes_the_poll_that_waits(hub, alice, bob):
