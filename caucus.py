@@ -354,11 +354,21 @@ def text_of(body: Body, key: str, low: int = 0, high: int = CONTENT_MAX, default
     return value
 
 
+def one_line(text: str) -> str:
+    """Fold every kind of white space: what an agent wrote must not look like a line of the hub's own words."""
+    return " ".join(text.split())
+
+
+def line_of(body: Body, key: str, low: int, high: int) -> str:
+    """Read one line of text of `low` to `high` code points. Raises Invalid."""
+    return text_of({key: one_line(text_of(body, key, low, high))}, key, low, high)
+
+
 def optional_text_of(body: Body, key: str, high: int) -> str | None:
-    """Read a string or null; blank counts as null. Raises Invalid."""
+    """Read one line of text or null; blank counts as null. Raises Invalid."""
     if body.get(key) is None:
         return None
-    return text_of(body, key, 0, high).strip() or None
+    return one_line(text_of(body, key, 0, high)) or None
 
 
 def integer_of(value: Json, key: str, low: int, high: int, where: str = "body") -> int:
@@ -537,13 +547,13 @@ class Field:
         raw = body.get("options")
         if raw is not None and not isinstance(raw, list):
             raise Invalid("options", "a list of strings is required")
-        options = tuple(text_of({"options": option}, "options", 1, OPTION_MAX) for option in raw or ())
+        options = tuple(line_of({"options": option}, "options", 1, OPTION_MAX) for option in raw or ())
         if len(options) > OPTIONS_MAX or len(set(options)) < len(options):
             raise Invalid("options", f"at most {OPTIONS_MAX}, each different")
         if (kind in ("radio", "checkbox")) != bool(options):
             raise InvalidForm(f"{key}: {kind} {'takes no' if options else 'needs'} options", field=key)
         required, other = boolean_of(body, "required"), boolean_of(body, "allow_other")
-        return cls(key, text_of(body, "label", 1, LABEL_MAX), kind, options, required, other)
+        return cls(key, line_of(body, "label", 1, LABEL_MAX), kind, options, required, other)
 
     def to_json(self) -> dict[str, Json]:
         """Give all six keys, whatever the asker left out."""
@@ -562,7 +572,7 @@ class Question:
     @classmethod
     def parse(cls, body: Body) -> Self:
         """Read the request. Raises Invalid, InvalidForm."""
-        token, title, raw = token_of(body), text_of(body, "title", 1, TITLE_MAX), body.get("fields")
+        token, title, raw = token_of(body), line_of(body, "title", 1, TITLE_MAX), body.get("fields")
         if not isinstance(raw, list) or not 1 <= len(raw) <= FIELDS_MAX:
             raise Invalid("fields", f"a list of 1 to {FIELDS_MAX} fields is required")
         if not all(isinstance(item, dict) for item in raw):
@@ -821,6 +831,7 @@ def notice_of(event: Event) -> Message | None:
     if event.notice is None:
         return None
     words = {one.name: getattr(event, one.name) or "none" for one in fields(event)}
+    words = {name: one_line(value) if isinstance(value, str) else value for name, value in words.items()}
     return Message(event.id, HUB, ALL, event.notice.format(**words), "system", event.ts, 0, HUB)
 
 
@@ -1025,10 +1036,6 @@ def floor_outcome(floor: Floor | None, scope: str, name: str, verb: str) -> str:
 Answers = dict[str, Json]  # field key -> a string, or for checkbox a list of strings
 
 
-def _line(text: str) -> str:
-    return " ".join(text.split())  # what the asker wrote must not look like a line of the answer
-
-
 def _in_words(answer: Json) -> str:
     if isinstance(answer, list):
         return ", ".join(map(str, answer))
@@ -1112,15 +1119,15 @@ class Form:
     def recap(self, answers: Answers | None) -> str:
         """Word the outcome for those who read the answer: the title, then one line per field."""
         if answers is None:
-            return f"{_line(self.title)}: cancelled by the operator"
-        lines = [f"- {_line(one.label)}: {_in_words(answers.get(one.key))}" for one in self.fields]
-        return "\n".join([_line(self.title), *lines])
+            return f"{one_line(self.title)}: cancelled by the operator"
+        lines = [f"- {one_line(one.label)}: {_in_words(answers.get(one.key))}" for one in self.fields]
+        return "\n".join([one_line(self.title), *lines])
 
     def summarise(self, answers: Answers | None) -> str:
         """Word the outcome in one line, for the ledger."""
         if answers is None:
             return "cancelled"
-        return " · ".join(_line(f"{one.label}: {_in_words(answers.get(one.key))}") for one in self.fields)
+        return " · ".join(one_line(f"{one.label}: {_in_words(answers.get(one.key))}") for one in self.fields)
 
 
 # ======================================================================================================================
@@ -1147,7 +1154,6 @@ class Peer:
     status_at: float = 0.0  # monotonic seconds
     is_paused: bool = False
     reaped_at: float | None = None  # monotonic seconds; None while live
-    has_acknowledged: bool = False  # so it is a client that does; see Polls
     message_count: int = 0
     character_count: int = 0
     contested_at: float = float("-inf")  # of the last notice
@@ -1364,7 +1370,8 @@ class Room:
         try:
             peer = self.roster.claim(request.name, request.token)
         except NameInUse:
-            self._note_contest(request.name, now)
+            if held is not None and now - held.contested_at >= CONTESTED_EVERY_S:
+                self._commit(NameContested(*self._stamp(), request.name))
             raise
         if peer is not None and request.token is not None:
             self._touch(peer, now)
@@ -1756,7 +1763,7 @@ class Room:
             "token_hash": peer.token_hash,
             "channels": [*sorted(peer.channels)],
             "status": [peer.status, peer.status_at],
-            "flags": [peer.is_paused, peer.reaped_at, peer.has_acknowledged, peer.joined_at],
+            "flags": [peer.is_paused, peer.reaped_at, peer.joined_at],
             "counts": [peer.message_count, peer.character_count],
             "waiting": [message.seq for message in peer.mailbox.deliverable(held=False)],
             "fetched": [message.seq for message in peer.mailbox.fetched],
@@ -1813,11 +1820,6 @@ class Room:
         peer.last_seen = now
         if not peer.is_live:
             self._commit(PeerRevived(*self._stamp(), peer.name))
-
-    def _note_contest(self, name: str, now: float) -> None:
-        peer = self.roster.get(name)
-        if peer is not None and now - peer.contested_at >= CONTESTED_EVERY_S:
-            self._commit(NameContested(*self._stamp(), name))
 
     def _bucket_of(self, source: str, now: float) -> TokenBucket:
         """Find the registration bucket of an address; forget the full ones when there are many."""
@@ -1881,9 +1883,7 @@ class Room:
         self._peer(event.name).mailbox.unfetch(event.seqs)
 
     def _on_acknowledged(self, event: Acknowledged) -> None:
-        peer = self._peer(event.name)
-        peer.has_acknowledged = True
-        peer.mailbox.acknowledge(event.seq)
+        self._peer(event.name).mailbox.acknowledge(event.seq)
 
     def _on_mailbox_overflowed(self, event: MailboxOverflowed) -> None:
         self._peer(event.name).mailbox.lose()
@@ -2102,7 +2102,8 @@ CONTENT_TYPES = {
 
 def asset(name: str) -> bytes:
     """Read a file that ships with caucus: in a checkout and in the .pyz beside this module, in a wheel in a folder."""
-    here, loader = os.path.dirname(os.path.abspath(__file__)), getattr(sys.modules[__name__], "__loader__")  # noqa: B009
+    here = os.path.dirname(os.path.abspath(__file__))
+    loader = getattr(sys.modules[__name__], "__loader__")  # noqa: B009 (mypy does not know the name)
     for folder in (here, os.path.join(here, "caucus_assets")):
         with suppress(OSError):  # the next place has it
             data: bytes = loader.get_data(os.path.join(folder, *name.split("/")))
@@ -2294,8 +2295,8 @@ class Caller(Protocol):
     def on_gone(self, callback: Callable[[], None]) -> None:
         """Set what to do when the other end hangs up while it waits."""
 
-    def on_lost(self, callback: Callable[[], None]) -> None:
-        """Set what to do when the answer turns out not to have arrived."""
+    def on_lost(self, callback: Callable[[], None]) -> Callable[[], bool]:
+        """Set what to do when the answer turns out not to have arrived; give whether that is still possible."""
 
 
 @dataclass(slots=True, eq=False)
@@ -2314,6 +2315,7 @@ class Listener:
     poll: Poll | None = None  # at most one is parked
     has_cursor: bool = False  # the latest poll had an ack_seq: such a listener acknowledges with its next poll
     cursor: int = 0  # what it will acknowledge then
+    is_unread: Callable[[], bool] = bool  # whether the last answer may be: its connection is open, and silent since
     displaced: dict[str, None] = field(default_factory=dict)  # leases that lost their place; the latest refused last
 
 
@@ -2333,7 +2335,7 @@ class Polls:
         """Answer GET /receive at once, or park it and give None. Raises Displaced."""
         listener = self._listeners.setdefault(peer.name, Listener())
         is_elsewhere = caller.serial != listener.connection
-        is_new = lease != listener.lease or (not lease and is_elsewhere and peer.has_acknowledged)
+        is_new = lease != listener.lease or (not lease and is_elsewhere and listener.is_unread())
         fetched = peer.mailbox.fetched
         if ack_seq is not None and not (is_new and fetched and ack_seq > fetched[-1].seq):
             self._room.acknowledge(peer, ack_seq)  # a newcomer cannot have seen more than was ever handed out
@@ -2342,9 +2344,10 @@ class Polls:
             raise Displaced
         self._take_place(listener, lease, caller.serial)
         if is_new:  # a watch that goes on where a bridge stopped does not repeat what the bridge has heard
-            self._room.acknowledge(peer, listener.cursor)
-            self._room.unfetch(peer)
+            self._room.unfetch(peer, [m.seq for m in peer.mailbox.fetched if m.seq > listener.cursor])
         listener.has_cursor = ack_seq is not None
+        if self._room.has_deliverable(peer) and not caller.is_alive():
+            return batch_reply((), self._room.mode)  # it hung up at once: nothing is handed out
         reply = self._reply_now(listener, peer, caller)
         if reply is None and hold_s <= 0:
             return batch_reply((), self._room.mode)
@@ -2397,13 +2400,14 @@ class Polls:
         batch = room.fetch(peer)
         if not batch:
             return None
-        listener.cursor = batch[-1].seq if listener.has_cursor else 0
+        if listener.has_cursor:
+            listener.cursor = batch[-1].seq
 
         def lost() -> None:
             listener.cursor = 0
             room.unfetch(peer, [message.seq for message in batch])
 
-        caller.on_lost(lost)
+        listener.is_unread = caller.on_lost(lost)
         if len(batch) > 1:
             return batch_reply(batch, room.mode)
         message, mode, reply = self._last_batch
@@ -2719,10 +2723,14 @@ class Link:
         if not self._is_pipelined:
             self._on_lost = None
 
-    def lost(self) -> None:
-        """Note that the connection broke with the last answer unread."""
+    def is_unread(self) -> bool:
+        """Whether the last answer may never have been read."""
+        return self._on_lost is not None
+
+    def ended(self, is_lost: bool) -> None:
+        """Note that the connection is gone; `is_lost`: with the last answer unread."""
         on_lost, self._on_lost = self._on_lost, None
-        if on_lost is not None:
+        if is_lost and on_lost is not None:
             on_lost()
 
 
@@ -2734,18 +2742,13 @@ class Front(Protocol):
         """Give the WebSocket's side of a request."""
 
     def heard(self, stream: IOStream) -> None:
-        """Note that a connection has sent a request, and may not be closed for being idle."""
+        """Note that a connection has sent a whole request, and may not be closed for being idle."""
 
     def resume(self, stream: IOStream) -> None:
         """Read the next request of a connection that was parked."""
 
     def forget(self, stream: IOStream) -> None:
         """Note that a parked connection is gone."""
-
-
-def reason_of(status: int) -> str:
-    """Word a status for the first line of an answer."""
-    return http.client.responses.get(status, "Unknown")
 
 
 def headers_of(reply: Reply) -> dict[str, str]:
@@ -2756,7 +2759,7 @@ def headers_of(reply: Reply) -> dict[str, str]:
 
 def raw_of(reply: Reply) -> bytes:
     """Encode an answer for a connection that is out of Tornado's hands."""
-    lines = [f"HTTP/1.1 {reply.status} {reason_of(reply.status)}"]
+    lines = [f"HTTP/1.1 {reply.status} {http.client.responses[reply.status]}"]
     lines += [f"{name}: {value}" for name, value in headers_of(reply).items()]
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + reply.body
 
@@ -2784,7 +2787,6 @@ class Exchange:
         """Read the head; refuse an oversized request before its body is read; answer or park a plain GET."""
         self._start, self._headers = start_line, headers
         self._link.heard()
-        self._front.heard(self._stream)
         size = len(start_line.path) + sum(len(name) + len(value) + 4 for name, value in headers.get_all())
         declared = headers.get("Content-Length", "0")
         if size > HEADERS_MAX_BYTES:
@@ -2793,9 +2795,11 @@ class Exchange:
             self._send(refusal_reply(TooLarge()))
         elif start_line.path.partition("?")[0] == "/ui" and self._may_upgrade():
             assert self._connection is not None
+            self._front.heard(self._stream)
             self._forward = self._front.console_exchange(self._connection)
             return self._forward.headers_received(start_line, headers)
         elif self._is_plain_get():
+            self._front.heard(self._stream)
             self._reply = self._front.router.answer(self._request())
             if self._reply is None:
                 self._park_stream()
@@ -2815,6 +2819,7 @@ class Exchange:
         if self._forward is not None:
             self._forward.finish()
             return
+        self._front.heard(self._stream)
         reply = self._reply
         if len(self._body) > BODY_MAX_BYTES:
             reply = refusal_reply(TooLarge())
@@ -2851,7 +2856,7 @@ class Exchange:
         self._stream.set_close_callback(None)
         if self._stream.closed():
             self._gone()
-            self._link.lost()
+            self._link.ended(is_lost=True)
             return
         self._stream.write(raw_of(reply)).add_done_callback(self._written)
         self._link.is_parked = False
@@ -2870,10 +2875,11 @@ class Exchange:
         """Set what to do when the other end hangs up while it waits."""
         self._on_gone = callback
 
-    def on_lost(self, callback: Callable[[], None]) -> None:
-        """Set what to do when the answer turns out not to have arrived."""
+    def on_lost(self, callback: Callable[[], None]) -> Callable[[], bool]:
+        """Set what to do when the answer turns out not to have arrived; give whether that is still possible."""
         is_pipelined = getattr(self._stream, "_read_buffer_size", 0) > 0  # Tornado does not say it in public
         self._link.expect(callback, is_pipelined)
+        return self._link.is_unread
 
     # --- private ---
     def _may_upgrade(self) -> bool:
@@ -2908,7 +2914,7 @@ class Exchange:
         from tornado.httputil import HTTPHeaders, ResponseStartLine
 
         assert self._connection is not None
-        start = ResponseStartLine("HTTP/1.1", reply.status, reason_of(reply.status))
+        start = ResponseStartLine("HTTP/1.1", reply.status, http.client.responses[reply.status])
         body = b"" if self._start.method == "HEAD" else reply.body
         written = self._connection.write_headers(start, HTTPHeaders(headers_of(reply)), body)
         written.add_done_callback(self._written)
@@ -2916,7 +2922,7 @@ class Exchange:
 
     def _written(self, future: Future[None]) -> None:
         if future.cancelled() or future.exception() is not None:
-            self._link.lost()
+            self._link.ended(is_lost=True)
 
 
 # ======================================================================================================================
@@ -2949,17 +2955,9 @@ def post_register(gate: Gate, request: Request) -> Reply:
     peer, token = gate.room.register(request.caller.source(), call)
     text = protocol()
     is_stale = call.protocol_version is None or call.protocol_version < text.revision
-    return json_reply(
-        {
-            "token": token,
-            "project": peer.name,
-            "protocol_version": text.revision,
-            "protocol_stale": is_stale,
-            "protocol_text": text.core if is_stale else None,
-            "channels": gate.room.channels(),
-            "note": None,
-        }
-    )
+    answer: dict[str, Json] = {"token": token, "project": peer.name, "protocol_version": text.revision}
+    answer |= {"protocol_stale": is_stale, "protocol_text": text.core if is_stale else None}
+    return json_reply({**answer, "channels": gate.room.channels(), "note": None})
 
 
 def post_leave(gate: Gate, request: Request) -> Reply:
@@ -3044,17 +3042,17 @@ def get_forms(gate: Gate, request: Request) -> Reply:
 
 def get_floor(gate: Gate, request: Request) -> Reply:
     """GET /floor. Raises CredentialRequired."""
-    with suppress(UnknownToken):  # the original's clients show their own token here, where reads want the agent key
-        gate.room.peer_of(request.bearer)
-        return json_reply({"floors": gate.room.floors()})
-    gate.require_reader(request)
+    try:
+        gate.room.peer_of(request.bearer)  # the original's clients show their own token here, not the agent key
+    except UnknownToken:
+        gate.require_reader(request)
     return json_reply({"floors": gate.room.floors()})
 
 
 def post_status(gate: Gate, request: Request) -> Reply:
     """POST /status. Raises Invalid, UnknownToken, Throttled."""
     body = request.json()
-    token, status = token_of(body), text_of(body, "status", 0, STATUS_MAX).strip() or None
+    token, status = token_of(body), one_line(text_of(body, "status", 0, STATUS_MAX)) or None
     gate.room.set_status(gate.room.peer_of(token), status)
     return json_reply({"status": status})
 
@@ -3215,6 +3213,7 @@ ROUTES: dict[tuple[str, str], Handler] = {
 # 18. Console
 # ======================================================================================================================
 
+PROBES_MAX = 8  # consoles ask once whether a token is needed
 AUTH_S = 30.0  # a console that has not shown its token by then is closed
 UNPROVEN_MAX = 32  # consoles without a token yet; one more closes the oldest, so nobody locks the operator out
 BACKLOG_MAX_BYTES = 8 << 20  # what one console may leave unread before it is closed and told to come again
@@ -3361,19 +3360,16 @@ class Console:
     """One browser."""
     socket: Socket
     role: str | None = None  # None until it has shown its token
+    probes: int = 0
     outbox: list[bytes] = field(default_factory=list)
     backlog: int = 0  # bytes that it has not read
     is_flushing: bool = False
 
 
 def memory_mb() -> float | None:
-    """Give this process's resident memory in MiB; None where the system does not say."""
+    """Give this process's resident memory in MiB; None elsewhere than on Linux."""
     with suppress(OSError, ValueError, IndexError), open("/proc/self/statm", encoding="ascii") as file:
         return round(int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
-    with suppress(ImportError):  # macOS gives the peak, in bytes; Windows has no resource module
-        import resource
-
-        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1)
     return None
 
 
@@ -3442,7 +3438,8 @@ class Consoles:
 
     def _authenticate(self, console: Console, frame: Body) -> None:
         """Read the first frame. Raises Invalid."""
-        if frame.get("auth_probe") is True:
+        if frame.get("auth_probe") is True and console.probes < PROBES_MAX:
+            console.probes += 1
             self._spawn(self._write(console, [frame_of("auth_required")]))
             return
         role = self._gate.role_of(text_of(frame, "auth"))
@@ -3559,6 +3556,7 @@ def console_socket(consoles: Consoles) -> type[WebSocketHandler]:
             return True  # a foreign one is closed with 1008 after the handshake, which is what consoles understand
 
         def open(self, *args: str, **kwargs: str) -> None:
+            self.set_nodelay(True)  # else the second of two frames waits 40 ms for the first one's acknowledgement
             self._console = consoles.open(self, self.request.headers.get("Origin"))
 
         def on_message(self, message: str | bytes) -> None:
@@ -3646,8 +3644,8 @@ def server_of(gate: Gate, application: Application, connections_max: int) -> HTT
         def forget(self, stream: IOStream) -> None:
             link = self._links.pop(stream, None)
             self._idle.pop(stream, None)
-            if link is not None and isinstance(stream.error, ConnectionError):  # reset: it left bytes unread
-                link.lost()
+            if link is not None:
+                link.ended(is_lost=isinstance(stream.error, ConnectionError))  # reset: it left bytes unread
 
     return HubServer(
         idle_connection_timeout=IDLE_S,
@@ -3763,10 +3761,8 @@ def why_not_listening(settings: Settings, error: OSError) -> str:
         version = Client(f"http://127.0.0.1:{settings.port}").get("/version", 1.0)["version"]
     except (Refusal, KeyError):
         return f"port {settings.port} is busy: some other program listens there. Choose another with --port."
-    return (
-        f"port {settings.port} is busy: another Caucus hub (version {version}) listens there. "
-        f"Use it at http://127.0.0.1:{settings.port}, or start this one with --port."
-    )
+    there = f"another Caucus hub (version {version}) listens there, at http://127.0.0.1:{settings.port}"
+    return f"port {settings.port} is busy: {there}. Use that one, or start this one with --port."
 
 
 def serve(settings: Settings, on_start: Callable[[Hub], None]) -> int:
@@ -3899,13 +3895,12 @@ PATIENCE_S = 15.0  # a line that waits longer for the floor is dropped: the play
 KICKED_S, RETRY_S, STOPPED_S, THINKING_S, ACTION_S = 4.0, 1.0, 2.0, 1.5, 0.8
 QUOTE_MAX = 60
 
-FLOOR_CALL = ("/floor", "scope", "reason")
 CALLS = {  # verb -> path, and the fields that its scope and text go into
     "say": ("/send", "to", "content"),
     "status": ("/status", "", "status"),
     "join": ("/channels/join", "channel", ""),
     "topic": ("/channels/topic", "channel", "topic"),
-    **dict.fromkeys(FloorCall.VERBS, FLOOR_CALL),
+    **dict.fromkeys(FloorCall.VERBS, ("/floor", "scope", "reason")),
 }
 
 
@@ -4062,12 +4057,13 @@ class Stage:
         return lines
 
     def _begin_round(self) -> None:
-        lead = [*CAST][self._round % len(CAST)]
+        scenes = play()["scenes"]
+        lead = [*scenes][self._round % len(scenes)]
         first = [*CAST].index(lead)
         self._round += 1
         self._slots = dict(zip("abc", [*CAST, *CAST][first:], strict=False))
         self._slots |= {"few": str(self._chance.randint(4, 19)), "many": str(self._chance.randint(40, 140))}
-        for block in blocks_of(play()["scenes"][lead]):
+        for block in blocks_of(scenes[lead]):
             key, text = block.split(": ", 1)
             self._slots[key] = drawn(text, self._chance)
         self._lines.extend(self._staged(play()["opening"], self._slots))
@@ -4229,7 +4225,6 @@ examples:
   caucus hub                                     on this machine only, console open to this user
   caucus hub --port 9000 --no-browser
   caucus hub --operator-token S --observer-token W     the console asks for a token
-  caucus hub --log-file room.jsonl --log-retention-hours 72
   caucus hub --host 0.0.0.0 --operator-token S --agent-key K --public-url http://box.lan:8765
 
 Exit codes: 0 ended by a signal, 2 bad option or unsafe set-up, 3 the port is busy or cannot be bound.

@@ -75,7 +75,9 @@ def hub() -> Iterator[HubProcess]:
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut the play down to its first lines, for those who are here for the question."""
-    monkeypatch.setattr(caucus, "PLAY", "".join(caucus.PLAY.splitlines(keepends=True)[:2]).rstrip())
+    texts = caucus.play()
+    opening = "".join(texts["opening"].splitlines(keepends=True)[:2]).rstrip()
+    monkeypatch.setattr(caucus, "play", lambda: {**texts, "opening": opening})
 
 
 @pytest.fixture

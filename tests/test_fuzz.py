@@ -303,7 +303,7 @@ def test_no_request_makes_the_hub_fail(target: Target) -> None:
     rounds = itertools.count(1)
     statuses: set[int] = set()
 
-    @settings(max_examples=450)
+    @settings(max_examples=700)
     @given(st.lists(requests(), min_size=1, max_size=5))
     def fire(shots: list[tuple[bytes, bytes]]) -> None:
         raw = Raw(target.hub.port)
@@ -352,7 +352,7 @@ def test_no_bytes_make_the_hub_fail(target: Target) -> None:
         ]
     )
 
-    @settings(max_examples=250)
+    @settings(max_examples=400)
     @given(
         st.lists(lines | st.binary(max_size=30), max_size=12), st.sampled_from([b"\r\n", b"\r\n", b"\n"]), st.booleans()
     )
@@ -427,7 +427,7 @@ def test_no_frame_makes_the_hub_fail_or_close_the_console(target: Target) -> Non
     with contextlib.ExitStack() as stack:
         seats = [stack.enter_context(target.hub.console())]
 
-        @settings(max_examples=350)
+        @settings(max_examples=500)
         @given(st.lists(frames(), min_size=1, max_size=6))
         def fire(shots: list[str | bytes]) -> None:
             form = ask_form(target)

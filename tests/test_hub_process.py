@@ -472,6 +472,13 @@ def still_serves(hub: HubProcess) -> None:
     assert time.monotonic() - started < 8
 
 
+def is_served(hub: HubProcess) -> bool:
+    """Whether one call is answered."""
+    with contextlib.suppress(OSError):
+        return bool(call(hub.port, "GET", "/version")[0] == 200)
+    return False
+
+
 HALVES = {
     "silent": b"",
     "half a line": b"GET /rece",
@@ -488,6 +495,22 @@ def test_two_thousand_silent_connections_lock_nobody_out():
         still_serves(hub)
         with many(hub.port, 500):
             still_serves(hub)
+
+
+def test_a_burst_of_connections_does_not_wait_for_retries(hub):
+    with contextlib.ExitStack() as stack:  # as watchers come back after a broadcast
+        burst = [stack.enter_context(socket.socket()) for _ in range(600)]
+        started = time.monotonic()
+        for line in burst:
+            line.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                line.connect((LOOPBACK, hub.port))
+        for line in burst:
+            line.settimeout(DEADLINE_S)
+            line.sendall(request_of("GET", "/version"))
+        assert time.monotonic() - started < 0.9, "a dropped SYN is sent again after a second"
+        for line in burst:
+            assert line.recv(12) == b"HTTP/1.1 200"
 
 
 def test_half_requests_of_every_kind_lock_nobody_out():
@@ -518,11 +541,12 @@ def limited(limit: int) -> tuple[str, ...]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs rlimits")
-@pytest.mark.parametrize("kind", ["silent", "half a head", "done"])
+@pytest.mark.parametrize("kind", ["silent", "half a head", "half a body", "half a chunk", "done"])
 def test_a_hub_with_few_file_descriptors_is_not_locked_by_idle_connections(kind):
     hub = HubProcess(command=limited(256))
     try:
         with many(hub.port, 400, HALVES[kind]):
+            eventually(lambda: is_served(hub), "an answer once the hub has seen them all")
             still_serves(hub)
     finally:
         code, log = hub.stop()

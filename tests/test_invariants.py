@@ -608,14 +608,14 @@ TestAnyStory = Story.TestCase
 TestAnyStory.settings = settings(max_examples=30, stateful_step_count=30)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(4))
 def test_the_promises_hold_through_a_long_story(seed: int) -> None:
     chance, story = random.Random(seed), Story()
     weights = [weight for weight, _, _ in OPERATIONS]
     told = []  # read it from the end when this fails
     try:
         story.some_sit_down()
-        for _, name, pools in chance.choices(OPERATIONS, weights, k=1200):
+        for _, name, pools in chance.choices(OPERATIONS, weights, k=1000):
             told.append((name, {key: chance.choice(pool) for key, pool in pools.items()}))
             getattr(story, name)(**told[-1][1])
             story.the_promises_hold()

@@ -891,6 +891,30 @@ def test_a_bot_that_never_acknowledges_sees_each_message_once(table: Table, hub:
 
 
 @both
+def test_a_bot_that_no_longer_acknowledges_sees_each_message_once_all_the_same(
+    table: Table, hub: Hub, version: str
+) -> None:
+    a, c = hub.register("a"), table.connector(version, hub)
+    token = c.call("register", "bot", 1000)["token"]
+    a.say("bot", "first")
+    (first,) = c.call("receive", token, 5)["messages"]
+    c.call("ack", token, first["seq"])
+    seen: list[str] = []
+    for turn in range(3):
+        poll = c.start("receive", token, 20)
+        hub.until_listening("bot")
+        speak = c.start("send", token, "a", "meanwhile")  # on a second connection: the next poll may take either
+        assert len(a.receive(10)) == 1
+        a.say("bot", f"turn {turn}")
+        seen += [m["content"] for m in c.result(poll)["messages"]]
+        assert c.result(speak)["ok"] is True
+        seen += [m["content"] for m in c.call("receive", token, QUIET_S)["messages"]]
+        bot = Peer(hub, "bot", token)
+        seen += bot.contents()  # as with curl: a connection for each poll
+    assert seen == [f"turn {turn}" for turn in range(3)]
+
+
+@both
 def test_a_bot_that_acknowledges_as_it_polls_misses_nothing(table: Table, hub: Hub, version: str) -> None:
     a, c = hub.register("a"), table.connector(version, hub)
     token = c.call("register", "bot", 1000)["token"]
