@@ -2246,6 +2246,7 @@ class DiskLog:
 # ======================================================================================================================
 
 SLOT_S = 0.25  # polls time out in steps of this, so that a thousand of them share one timer
+REPLAYS_MAX = 3  # a listener that is killed is not killed so often; one that never acknowledges must not loop
 DISPLACED_MAX = 1024  # leases remembered per peer; one that keeps asking is never forgotten
 
 
@@ -2295,8 +2296,8 @@ class Caller(Protocol):
     def on_gone(self, callback: Callable[[], None]) -> None:
         """Set what to do when the other end hangs up while it waits."""
 
-    def on_lost(self, callback: Callable[[], None]) -> Callable[[], bool]:
-        """Set what to do when the answer turns out not to have arrived; give whether that is still possible."""
+    def on_lost(self, callback: Callable[[], None]) -> None:
+        """Set what to do when the answer turns out not to have arrived."""
 
 
 @dataclass(slots=True, eq=False)
@@ -2315,7 +2316,7 @@ class Listener:
     poll: Poll | None = None  # at most one is parked
     has_cursor: bool = False  # the latest poll had an ack_seq: such a listener acknowledges with its next poll
     cursor: int = 0  # what it will acknowledge then
-    is_unread: Callable[[], bool] = bool  # whether the last answer may be: its connection is open, and silent since
+    patience: int = 0  # how often one without a lease gets again what it did not acknowledge; each ack renews it
     displaced: dict[str, None] = field(default_factory=dict)  # leases that lost their place; the latest refused last
 
 
@@ -2335,7 +2336,7 @@ class Polls:
         """Answer GET /receive at once, or park it and give None. Raises Displaced."""
         listener = self._listeners.setdefault(peer.name, Listener())
         is_elsewhere = caller.serial != listener.connection
-        is_new = lease != listener.lease or (not lease and is_elsewhere and listener.is_unread())
+        is_new = lease != listener.lease or (not lease and is_elsewhere and listener.patience > 0)
         fetched = peer.mailbox.fetched
         if ack_seq is not None and not (is_new and fetched and ack_seq > fetched[-1].seq):
             self._room.acknowledge(peer, ack_seq)  # a newcomer cannot have seen more than was ever handed out
@@ -2344,7 +2345,9 @@ class Polls:
             raise Displaced
         self._take_place(listener, lease, caller.serial)
         if is_new:  # a watch that goes on where a bridge stopped does not repeat what the bridge has heard
-            self._room.unfetch(peer, [m.seq for m in peer.mailbox.fetched if m.seq > listener.cursor])
+            unread = [message.seq for message in peer.mailbox.fetched if message.seq > listener.cursor]
+            listener.patience -= bool(unread)
+            self._room.unfetch(peer, unread)
         listener.has_cursor = ack_seq is not None
         if self._room.has_deliverable(peer) and not caller.is_alive():
             return batch_reply((), self._room.mode)  # it hung up at once: nothing is handed out
@@ -2369,6 +2372,8 @@ class Polls:
         elif isinstance(event, PeerReaped):
             listener = self._listeners.setdefault(event.name, Listener())
             listener.lease, listener.cursor = None, 0  # whoever comes back is a new listener
+        elif isinstance(event, Acknowledged):
+            self._listeners.setdefault(event.name, Listener()).patience = REPLAYS_MAX
         elif isinstance(event, PeerLeft):
             gone = self._listeners.pop(event.name, None)
             if gone is not None and gone.poll is not None:
@@ -2407,7 +2412,7 @@ class Polls:
             listener.cursor = 0
             room.unfetch(peer, [message.seq for message in batch])
 
-        listener.is_unread = caller.on_lost(lost)
+        caller.on_lost(lost)
         if len(batch) > 1:
             return batch_reply(batch, room.mode)
         message, mode, reply = self._last_batch
@@ -2723,14 +2728,10 @@ class Link:
         if not self._is_pipelined:
             self._on_lost = None
 
-    def is_unread(self) -> bool:
-        """Whether the last answer may never have been read."""
-        return self._on_lost is not None
-
-    def ended(self, is_lost: bool) -> None:
-        """Note that the connection is gone; `is_lost`: with the last answer unread."""
+    def lost(self) -> None:
+        """Note that the connection broke with the last answer unread."""
         on_lost, self._on_lost = self._on_lost, None
-        if is_lost and on_lost is not None:
+        if on_lost is not None:
             on_lost()
 
 
@@ -2856,7 +2857,7 @@ class Exchange:
         self._stream.set_close_callback(None)
         if self._stream.closed():
             self._gone()
-            self._link.ended(is_lost=True)
+            self._link.lost()
             return
         self._stream.write(raw_of(reply)).add_done_callback(self._written)
         self._link.is_parked = False
@@ -2875,11 +2876,10 @@ class Exchange:
         """Set what to do when the other end hangs up while it waits."""
         self._on_gone = callback
 
-    def on_lost(self, callback: Callable[[], None]) -> Callable[[], bool]:
-        """Set what to do when the answer turns out not to have arrived; give whether that is still possible."""
+    def on_lost(self, callback: Callable[[], None]) -> None:
+        """Set what to do when the answer turns out not to have arrived."""
         is_pipelined = getattr(self._stream, "_read_buffer_size", 0) > 0  # Tornado does not say it in public
         self._link.expect(callback, is_pipelined)
-        return self._link.is_unread
 
     # --- private ---
     def _may_upgrade(self) -> bool:
@@ -2922,7 +2922,7 @@ class Exchange:
 
     def _written(self, future: Future[None]) -> None:
         if future.cancelled() or future.exception() is not None:
-            self._link.ended(is_lost=True)
+            self._link.lost()
 
 
 # ======================================================================================================================
@@ -3644,8 +3644,8 @@ def server_of(gate: Gate, application: Application, connections_max: int) -> HTT
         def forget(self, stream: IOStream) -> None:
             link = self._links.pop(stream, None)
             self._idle.pop(stream, None)
-            if link is not None:
-                link.ended(is_lost=isinstance(stream.error, ConnectionError))  # reset: it left bytes unread
+            if link is not None and isinstance(stream.error, ConnectionError):  # reset: it left bytes unread
+                link.lost()
 
     return HubServer(
         idle_connection_timeout=IDLE_S,
