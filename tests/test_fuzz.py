@@ -154,9 +154,10 @@ def _places(body: Any) -> Iterator[tuple[Any, Any]]:
 def encoded(draw: st.DrawFn, body: Any) -> bytes:
     """Draw a form in which JSON might come, seldom a broken one."""
     text = json.dumps(body, ensure_ascii=draw(st.booleans()))
-    encoding = draw(st.sampled_from(("utf-8",) * 16 + ("utf-8-sig", "utf-16", "utf-32", "latin-1")))
-    data = text.encode(encoding, "surrogatepass" if encoding.startswith("utf") else "replace")
-    return draw(st.sampled_from((data,) * 24 + (data[:-1], data * 2, b"\xff" + data, b"", b"[" * 60_000)))
+    encoding: str = draw(st.sampled_from(("utf-8",) * 16 + ("utf-8-sig", "utf-16", "utf-32", "latin-1")))
+    data: bytes = text.encode(encoding, "surrogatepass" if encoding.startswith("utf") else "replace")
+    broken: tuple[bytes, ...] = (data[:-1], data * 2, b"\xff" + data, b"", b"[" * 60_000)
+    return draw(st.sampled_from((data,) * 24 + broken))
 
 
 HEADERS = (
@@ -404,14 +405,15 @@ def frames(draw: st.DrawFn) -> str | bytes:
     body = draw(mutated(command))
     text = json.dumps(body)[:200_000]  # within what a frame may have
     kind = draw(st.sampled_from(("frame",) * 8 + ("text", "binary", "cut", "deep", "long")))
-    return {
+    made: dict[str, str | bytes] = {
         "frame": text,
         "text": draw(st.text(max_size=20)).encode("utf-8", "replace").decode(),
         "binary": text.encode(),
         "cut": text[:-1],
         "deep": "[" * 50_000,
         "long": json.dumps({"say": "x" * 100_000}),
-    }[kind]
+    }
+    return made[kind]
 
 
 def ask_form(target: Target) -> str:

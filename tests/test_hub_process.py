@@ -22,7 +22,7 @@ import pytest
 from hubs import DEADLINE_S, ROOT, HubProcess, eventually, running_hub
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
-from wires import LOOPBACK, Raw, RawAnswer, call, newcomer, request_of, stub_hub
+from wires import LOOPBACK, Raw, RawAnswer, Script, call, newcomer, request_of, stub_hub
 
 import caucus
 
@@ -79,7 +79,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     for name in [name for name in os.environ if name.startswith("CAUCUS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(caucus, "serve", lambda settings, on_start: pytest.fail(f"it would serve {settings}"))
-    monkeypatch.setattr(caucus.logging, "basicConfig", lambda **_: None)
+    monkeypatch.setattr("caucus.logging.basicConfig", lambda **_: None)
 
     def refuse(*flags: str, env: dict[str, str] | None = None) -> str:
         for name, value in (env or {}).items():
@@ -106,7 +106,7 @@ def answered(raw: Raw, data: bytes) -> RawAnswer:
 # --- start ---
 
 
-def test_the_first_line_says_version_and_address_and_nothing_follows():
+def test_the_first_line_says_version_and_address_and_nothing_follows() -> None:
     with running_hub() as hub:
         assert call(hub.port, "GET", "/version") == (200, {"version": caucus.__version__})
         hub.process.terminate()
@@ -114,7 +114,7 @@ def test_the_first_line_says_version_and_address_and_nothing_follows():
         assert hub.process.stdout.read() == ""
 
 
-def test_the_first_line_is_there_before_anything_is_asked():
+def test_the_first_line_is_there_before_anything_is_asked() -> None:
     process = subprocess.Popen([*HUB, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=CLEAN)
     assert process.stdout is not None
     try:
@@ -128,7 +128,7 @@ def test_the_first_line_is_there_before_anything_is_asked():
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.2", "::1"])
-def test_every_loopback_host_needs_no_secret(host):
+def test_every_loopback_host_needs_no_secret(host: str) -> None:
     if host == "::1" and not has_ipv6():
         pytest.skip("this machine has no ::1")
     with subprocess.Popen(
@@ -150,18 +150,18 @@ def has_ipv6() -> bool:
 
 
 @pytest.mark.parametrize("port", ["65536", "99999999999999999999", "-1", "http", "80.5", ""])
-def test_a_number_that_is_no_port_is_refused(refusal, port):
+def test_a_number_that_is_no_port_is_refused(refusal: Refuse, port: str) -> None:
     refusal("--port", port)
 
 
-def test_a_port_that_another_hub_has_is_refused_with_its_version(hub):
+def test_a_port_that_another_hub_has_is_refused_with_its_version(hub: HubProcess) -> None:
     reason = unable("--port", str(hub.port))
     assert str(hub.port) in reason
     assert "Caucus hub" in reason
     assert caucus.__version__ in reason
 
 
-def test_a_keyed_hub_is_recognised_as_well():
+def test_a_keyed_hub_is_recognised_as_well() -> None:
     with running_hub(*SECRETS) as guarded:
         assert caucus.__version__ in unable("--port", str(guarded.port))
 
@@ -176,26 +176,26 @@ def test_a_keyed_hub_is_recognised_as_well():
         lambda path, body: None,
     ],
 )
-def test_a_port_that_some_other_program_has_is_refused_as_such(script):
+def test_a_port_that_some_other_program_has_is_refused_as_such(script: Script) -> None:
     with stub_hub(script) as stub:
         reason = unable("--port", stub.url.rpartition(":")[2])
     assert "other program" in reason
     assert "--port" in reason
 
 
-def test_a_port_whose_owner_is_mute_is_refused_in_time():
+def test_a_port_whose_owner_is_mute_is_refused_in_time() -> None:
     with socket.create_server((LOOPBACK, 0)) as mute:
         started = time.monotonic()
         assert "other program" in unable("--port", str(mute.getsockname()[1]))
         assert time.monotonic() - started < 6
 
 
-def test_a_host_that_is_not_this_machines_is_refused():
+def test_a_host_that_is_not_this_machines_is_refused() -> None:
     assert unable("--port", "0", "--host", "192.0.2.1", *SECRETS)
     assert unable("--port", "0", "--host", "no-such-host.invalid", *SECRETS)
 
 
-def test_a_log_file_that_cannot_be_written_is_refused(tmp_path):
+def test_a_log_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     assert "log" in unable("--port", "0", "--log-file", str(tmp_path / "missing" / "log"))
     assert "log" in unable("--port", "0", "--log-file", str(tmp_path))
 
@@ -205,23 +205,23 @@ def test_a_log_file_that_cannot_be_written_is_refused(tmp_path):
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.0.2.1", "caucus.example"])
 @pytest.mark.parametrize("secrets", [(), ("--operator-token", "o"), ("--agent-key", "k")])
-def test_beyond_this_machine_both_secrets_are_needed(refusal, host, secrets):
+def test_beyond_this_machine_both_secrets_are_needed(refusal: Refuse, host: str, secrets: tuple[str, ...]) -> None:
     reason = refusal("--host", host, "--public-url", "http://caucus.example", *secrets)
     assert "--operator-token" in reason
     assert "--agent-key" in reason
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", ""])
-def test_a_wildcard_needs_a_public_url_too(refusal, host):
+def test_a_wildcard_needs_a_public_url_too(refusal: Refuse, host: str) -> None:
     assert "--public-url" in refusal("--host", host, *SECRETS)
 
 
-def test_a_public_url_beyond_this_machine_needs_the_secrets_even_on_loopback(refusal):
+def test_a_public_url_beyond_this_machine_needs_the_secrets_even_on_loopback(refusal: Refuse) -> None:
     assert "--operator-token" in refusal("--public-url", "https://caucus.example")
     assert "--operator-token" in refusal(env={"CAUCUS_PUBLIC_URL": "https://caucus.example"})
 
 
-def test_empty_secrets_of_the_environment_are_none(refusal):
+def test_empty_secrets_of_the_environment_are_none(refusal: Refuse) -> None:
     env = {"CAUCUS_OPERATOR_TOKEN": "", "CAUCUS_AGENT_KEY": ""}
     assert "--agent-key" in refusal("--host", "0.0.0.0", "--public-url", "http://caucus.example", env=env)
 
@@ -242,7 +242,7 @@ def test_empty_secrets_of_the_environment_are_none(refusal):
     ],
 )
 @pytest.mark.parametrize("flags", [(), ("--allow-insecure-bind",)])
-def test_a_public_url_is_a_bare_origin(refusal, url, flags):
+def test_a_public_url_is_a_bare_origin(refusal: Refuse, url: str, flags: tuple[str, ...]) -> None:
     assert "--public-url" in refusal("--public-url", url, *SECRETS, *flags)
 
 
@@ -263,7 +263,7 @@ def test_a_public_url_is_a_bare_origin(refusal, url, flags):
         (("--public-url", "http://localhost"), {}),
     ],
 )
-def test_a_safe_set_up_starts(flags, env):
+def test_a_safe_set_up_starts(flags: tuple[str, ...], env: dict[str, str]) -> None:
     with running_hub(*flags, env=env) as hub:
         assert call(hub.port, "GET", "/version")[0] == 200
 
@@ -295,7 +295,7 @@ def close_code(line: ClientConnection) -> int | None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_hub_at_once_with_polls_answered_and_consoles_closed(number):
+def test_a_signal_ends_the_hub_at_once_with_polls_answered_and_consoles_closed(number: signal.Signals) -> None:
     with running_hub() as hub, contextlib.ExitStack() as stack:
         polls = [stack.enter_context(poll) for poll in parked_polls(hub, 30)]
         silent = [stack.enter_context(Raw(hub.port)) for _ in range(20)]
@@ -319,7 +319,7 @@ def test_a_signal_ends_the_hub_at_once_with_polls_answered_and_consoles_closed(n
         assert {answer.status if answer else None for answer in map(Raw.answer, half)} <= {None, 400}
 
 
-def test_a_second_signal_on_the_way_down_changes_nothing():
+def test_a_second_signal_on_the_way_down_changes_nothing() -> None:
     for _ in range(3):
         with running_hub() as hub:
             parked = parked_polls(hub, 5)
@@ -331,7 +331,7 @@ def test_a_second_signal_on_the_way_down_changes_nothing():
                 poll.close()
 
 
-def test_an_unproven_console_is_closed_as_well():
+def test_an_unproven_console_is_closed_as_well() -> None:
     with running_hub("--operator-token", "o") as hub, connect(f"ws://127.0.0.1:{hub.port}/ui", proxy=None) as socket:
         socket.send('{"auth_probe":true}')
         socket.recv(timeout=DEADLINE_S)
@@ -340,7 +340,7 @@ def test_an_unproven_console_is_closed_as_well():
         assert hub.process.wait(DEADLINE_S) == 0
 
 
-def test_a_console_that_does_not_read_cannot_keep_the_hub_alive():
+def test_a_console_that_does_not_read_cannot_keep_the_hub_alive() -> None:
     with running_hub() as hub, Raw(hub.port) as raw:
         handshake = request_of(
             "GET",
@@ -361,7 +361,7 @@ def test_a_console_that_does_not_read_cannot_keep_the_hub_alive():
         assert time.monotonic() - started < 2.5
 
 
-def test_ctrl_c_at_any_time_of_the_start_shows_no_traceback():
+def test_ctrl_c_at_any_time_of_the_start_shows_no_traceback() -> None:
     faults = []
     for n in range(9):
         with tempfile.TemporaryFile() as log:
@@ -392,7 +392,7 @@ PROGRAMS = [(), ("hub",), ("watch",), ("demo",)]
 
 
 @pytest.mark.parametrize("command", PROGRAMS)
-def test_help_has_examples_and_version_is_one_line(command):
+def test_help_has_examples_and_version_is_one_line(command: tuple[str, ...]) -> None:
     caucus_py = (sys.executable, "-W", "error", str(ROOT / "caucus.py"), *command)
     helped = run(*caucus_py, "--help", env={"COLUMNS": "120"})
     assert (helped.returncode, helped.stderr) == (0, "")
@@ -404,7 +404,7 @@ def test_help_has_examples_and_version_is_one_line(command):
 
 
 @pytest.mark.parametrize("arguments", [(), ("nonsense",), ("hub", "--nonsense"), ("watch", "stray"), ("--nonsense",)])
-def test_a_wrong_command_line_is_exit_2_with_a_hint(arguments):
+def test_a_wrong_command_line_is_exit_2_with_a_hint(arguments: tuple[str, ...]) -> None:
     done = run(sys.executable, str(ROOT / "caucus.py"), *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert "usage:" in done.stderr
@@ -420,12 +420,12 @@ def test_a_wrong_command_line_is_exit_2_with_a_hint(arguments):
         ("--log-level", "loud"),
     ],
 )
-def test_bad_values_are_exit_2(refusal, flags):
+def test_bad_values_are_exit_2(refusal: Refuse, flags: tuple[str, ...]) -> None:
     refusal(*flags)
 
 
 @pytest.mark.parametrize("name", ["CAUCUS_QUIET_AFTER_SECONDS", "CAUCUS_LOG_RETENTION_HOURS"])
-def test_bad_values_of_the_environment_are_exit_2(refusal, name):
+def test_bad_values_of_the_environment_are_exit_2(refusal: Refuse, name: str) -> None:
     refusal(env={name: "soon"})
 
 
@@ -490,14 +490,14 @@ HALVES = {
 }
 
 
-def test_two_thousand_silent_connections_lock_nobody_out():
+def test_two_thousand_silent_connections_lock_nobody_out() -> None:
     with running_hub() as hub, many(hub.port, 2000):
         still_serves(hub)
         with many(hub.port, 500):
             still_serves(hub)
 
 
-def test_a_burst_of_connections_does_not_wait_for_retries(hub):
+def test_a_burst_of_connections_does_not_wait_for_retries(hub: HubProcess) -> None:
     with contextlib.ExitStack() as stack:  # as watchers come back after a broadcast
         burst = [stack.enter_context(socket.socket()) for _ in range(600)]
         started = time.monotonic()
@@ -513,14 +513,14 @@ def test_a_burst_of_connections_does_not_wait_for_retries(hub):
             assert line.recv(12) == b"HTTP/1.1 200"
 
 
-def test_half_requests_of_every_kind_lock_nobody_out():
+def test_half_requests_of_every_kind_lock_nobody_out() -> None:
     with running_hub() as hub, contextlib.ExitStack() as stack:
         for data in HALVES.values():
             stack.enter_context(many(hub.port, 300, data))
         still_serves(hub)
 
 
-def test_silent_connections_do_not_cost_an_agent_its_parked_poll():
+def test_silent_connections_do_not_cost_an_agent_its_parked_poll() -> None:
     with running_hub() as hub:
         (name, token), (_, speaker) = newcomer(hub), newcomer(hub)
         with Raw(hub.port) as poll:
@@ -542,7 +542,7 @@ def limited(limit: int) -> tuple[str, ...]:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs rlimits")
 @pytest.mark.parametrize("kind", ["silent", "half a head", "half a body", "half a chunk", "done"])
-def test_a_hub_with_few_file_descriptors_is_not_locked_by_idle_connections(kind):
+def test_a_hub_with_few_file_descriptors_is_not_locked_by_idle_connections(kind: str) -> None:
     hub = HubProcess(command=limited(256))
     try:
         with many(hub.port, 400, HALVES[kind]):
@@ -555,7 +555,7 @@ def test_a_hub_with_few_file_descriptors_is_not_locked_by_idle_connections(kind)
     assert log.count("\n") < 100, "it does not fill the disk with complaints either"
 
 
-def test_thirty_two_unproven_consoles_do_not_keep_the_operator_out():
+def test_thirty_two_unproven_consoles_do_not_keep_the_operator_out() -> None:
     with running_hub("--operator-token", "o") as hub, contextlib.ExitStack() as stack:
         for _ in range(40):
             stack.enter_context(connect(f"ws://127.0.0.1:{hub.port}/ui", proxy=None))
@@ -563,7 +563,7 @@ def test_thirty_two_unproven_consoles_do_not_keep_the_operator_out():
             assert console.welcome["role"] == "operator"
 
 
-def test_frames_in_a_row_reach_a_console_at_once(hub):
+def test_frames_in_a_row_reach_a_console_at_once(hub: HubProcess) -> None:
     waits = []
     with hub.console() as console:
         console.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as browsers do
@@ -579,7 +579,7 @@ def test_frames_in_a_row_reach_a_console_at_once(hub):
 # --- slow, odd and broken requests ---
 
 
-def test_a_request_that_trickles_in_is_served(hub, alice, bob):
+def test_a_request_that_trickles_in_is_served(hub: HubProcess, alice: tuple[str, str], bob: tuple[str, str]) -> None:
     data = request_of("POST", "/send", {"token": alice[1], "to": bob[0], "content": "drop by drop"})
     with Raw(hub.port) as raw:
         for n in range(len(data)):
@@ -592,7 +592,9 @@ def test_a_request_that_trickles_in_is_served(hub, alice, bob):
         assert answer.body["delivered_to"] == [bob[0]]
 
 
-def test_requests_behind_a_parked_poll_are_answered_in_order_once_it_is(hub, alice, bob):
+def test_requests_behind_a_parked_poll_are_answered_in_order_once_it_is(
+    hub: HubProcess, alice: tuple[str, str], bob: tuple[str, str]
+) -> None:
     pings = [f"nobody-{n}" for n in range(20)]
     with Raw(hub.port) as raw:
         raw.send(
@@ -620,7 +622,7 @@ def test_requests_behind_a_parked_poll_are_answered_in_order_once_it_is(hub, ali
     assert [m["content"] for m in hub.receive(alice[1])["messages"]] == ["from behind"]
 
 
-def test_a_pipeline_of_thousands_is_answered_whole_and_in_order(hub):
+def test_a_pipeline_of_thousands_is_answered_whole_and_in_order(hub: HubProcess) -> None:
     names = [f"n{n}" for n in range(3000)]
     data = b"".join(request_of("GET", f"/ping?peer={name}") for name in names)
     with Raw(hub.port) as raw:
@@ -631,7 +633,7 @@ def test_a_pipeline_of_thousands_is_answered_whole_and_in_order(hub):
     assert [answer and answer.body["peer"] for answer in got] == names
 
 
-def test_a_pipeline_whose_answers_nobody_reads_does_not_disturb_others(hub):
+def test_a_pipeline_whose_answers_nobody_reads_does_not_disturb_others(hub: HubProcess) -> None:
     data = request_of("GET", "/protocol") * 4000
     with Raw(hub.port) as raw:
         raw.socket.setblocking(False)
@@ -643,7 +645,7 @@ def test_a_pipeline_whose_answers_nobody_reads_does_not_disturb_others(hub):
         assert time.monotonic() - started < 5
 
 
-def test_a_sender_that_ends_its_half_is_answered(hub):
+def test_a_sender_that_ends_its_half_is_answered(hub: HubProcess) -> None:
     with Raw(hub.port) as raw:
         answer = raw.send(request_of("GET", "/version")).end_sending().answer()
         assert answer is not None
@@ -654,7 +656,9 @@ def test_a_sender_that_ends_its_half_is_answered(hub):
         assert [answer.status for answer in raw.answers()] == [200] * 3
 
 
-def test_a_poll_whose_sender_ended_its_half_neither_hangs_nor_swallows(hub, alice, bob):
+def test_a_poll_whose_sender_ended_its_half_neither_hangs_nor_swallows(
+    hub: HubProcess, alice: tuple[str, str], bob: tuple[str, str]
+) -> None:
     with Raw(hub.port) as raw:
         raw.send(request_of("GET", "/receive?timeout=25", bearer=bob[1])).end_sending()
         hub.say(alice[1], bob[0], "half heard")
@@ -663,7 +667,9 @@ def test_a_poll_whose_sender_ended_its_half_neither_hangs_nor_swallows(hub, alic
     assert got == ["half heard"]
 
 
-def test_a_poll_that_is_parked_and_then_half_closed_neither_hangs_nor_swallows(hub, alice, bob):
+def test_a_poll_that_is_parked_and_then_half_closed_neither_hangs_nor_swallows(
+    hub: HubProcess, alice: tuple[str, str], bob: tuple[str, str]
+) -> None:
     with Raw(hub.port) as raw:
         raw.send(request_of("GET", "/receive?timeout=25", bearer=bob[1]))
         eventually(lambda: hub.is_listening(bob[0]), "the poll")
@@ -674,7 +680,7 @@ def test_a_poll_that_is_parked_and_then_half_closed_neither_hangs_nor_swallows(h
     assert got == ["half heard"]
 
 
-def test_expect_100_continue_is_continued(hub, alice, bob):
+def test_expect_100_continue_is_continued(hub: HubProcess, alice: tuple[str, str], bob: tuple[str, str]) -> None:
     body = json.dumps({"token": alice[1], "to": bob[0], "content": "continued"}).encode()
     head = request_of("POST", "/send", body, Expect="100-continue").removesuffix(body)
     with Raw(hub.port) as raw:
@@ -683,7 +689,7 @@ def test_expect_100_continue_is_continued(hub, alice, bob):
         assert answered(raw, request_of("GET", "/version")).status == 200
 
 
-def test_expect_100_continue_is_not_continued_for_a_giant(hub):
+def test_expect_100_continue_is_not_continued_for_a_giant(hub: HubProcess) -> None:
     with Raw(hub.port) as raw:
         head = request_of("POST", "/send", b"", Expect="100-continue").replace(b"Length: 0", b"Length: 99999999")
         first = answered(raw, head)
@@ -693,7 +699,7 @@ def test_expect_100_continue_is_not_continued_for_a_giant(hub):
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_http_1_0_is_answered_and_ended_unless_it_asks_to_stay(hub, keep):
+def test_http_1_0_is_answered_and_ended_unless_it_asks_to_stay(hub: HubProcess, keep: bool) -> None:
     more = {"Connection": "keep-alive"} if keep else {}
     with Raw(hub.port) as raw:
         assert answered(raw, request_of("GET", "/version", version="1.0", **more)).status == 200
@@ -701,7 +707,7 @@ def test_http_1_0_is_answered_and_ended_unless_it_asks_to_stay(hub, keep):
         assert (again is not None) == keep
 
 
-def test_http_1_0_can_poll(hub, alice, bob):
+def test_http_1_0_can_poll(hub: HubProcess, alice: tuple[str, str], bob: tuple[str, str]) -> None:
     with Raw(hub.port) as raw:
         raw.send(request_of("GET", "/receive?timeout=25", bearer=bob[1], version="1.0"))
         eventually(lambda: hub.is_listening(bob[0]), "the poll")
@@ -713,14 +719,14 @@ def test_http_1_0_can_poll(hub, alice, bob):
 
 
 @pytest.mark.parametrize("path", ["/version", "/receive?timeout=0", "/receive?timeout=0.3"])
-def test_connection_close_closes_after_the_answer(hub, bob, path):
+def test_connection_close_closes_after_the_answer(hub: HubProcess, bob: tuple[str, str], path: str) -> None:
     with Raw(hub.port) as raw:
         raw.send(request_of("GET", path, bearer=bob[1], Connection="close") + request_of("GET", "/version"))
         assert [answer.status for answer in raw.answers()] == [200]
 
 
 @pytest.mark.parametrize("size", [1, 7, 4096])
-def test_a_chunked_body_is_read(hub, alice, bob, size):
+def test_a_chunked_body_is_read(hub: HubProcess, alice: tuple[str, str], bob: tuple[str, str], size: int) -> None:
     body = json.dumps({"token": alice[1], "to": bob[0], "content": "in pieces " + "x" * 300}).encode()
     pieces = [body[n : n + size] for n in range(0, len(body), size)]
     data = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
@@ -730,7 +736,7 @@ def test_a_chunked_body_is_read(hub, alice, bob, size):
         assert answered(raw, request_of("GET", "/version")).status == 200, "the connection is in step"
 
 
-def test_garbage_is_refused_or_cut_off_and_hurts_nobody(hub):
+def test_garbage_is_refused_or_cut_off_and_hurts_nobody(hub: HubProcess) -> None:
     chance = random.Random(6)
     garbage = [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + chance.randbytes(400),  # TLS
@@ -813,7 +819,9 @@ def smuggling_heads() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", smuggling_heads())
-def test_a_request_whose_length_is_in_doubt_is_refused_and_nothing_behind_it_is_read(hub, alice, bob, name):
+def test_a_request_whose_length_is_in_doubt_is_refused_and_nothing_behind_it_is_read(
+    hub: HubProcess, alice: tuple[str, str], bob: tuple[str, str], name: str
+) -> None:
     inner_body = json.dumps({"token": alice[1], "to": bob[0], "content": "smuggled"}).encode()
     inner = INNER % (len(inner_body), inner_body)
     body = b"0\r\n\r\n" + inner
@@ -832,7 +840,9 @@ def test_a_request_whose_length_is_in_doubt_is_refused_and_nothing_behind_it_is_
     "size",
     [b"0x5", b"+5", b"-5", b"5_0", b" 5", b"5 ", b"", b"\xb2", b"g", b"ffffffffffffffffff", b"5;" + b"x" * 70_000],
 )
-def test_a_chunk_whose_size_is_in_doubt_is_refused_and_nothing_behind_it_is_read(hub, alice, bob, size):
+def test_a_chunk_whose_size_is_in_doubt_is_refused_and_nothing_behind_it_is_read(
+    hub: HubProcess, alice: tuple[str, str], bob: tuple[str, str], size: bytes
+) -> None:
     inner_body = json.dumps({"token": alice[1], "to": bob[0], "content": "smuggled"}).encode()
     data = size + b"\r\nhello\r\n0\r\n\r\n" + INNER % (len(inner_body), inner_body)
     head = request_of("POST", "/status", Content_Type="application/json", Transfer_Encoding="chunked")
@@ -844,7 +854,9 @@ def test_a_chunk_whose_size_is_in_doubt_is_refused_and_nothing_behind_it_is_read
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_body_is_never_read_as_the_next_request(hub, alice, bob, method):
+def test_a_body_is_never_read_as_the_next_request(
+    hub: HubProcess, alice: tuple[str, str], bob: tuple[str, str], method: str
+) -> None:
     inner_body = json.dumps({"token": alice[1], "to": bob[0], "content": "smuggled"}).encode()
     inner = INNER % (len(inner_body), inner_body)
     for path in ("/version", "/nowhere", "/receive?timeout=0", "/ui", "/"):
@@ -859,7 +871,9 @@ def test_a_body_is_never_read_as_the_next_request(hub, alice, bob, method):
     assert hub.receive(bob[1])["messages"] == []
 
 
-def test_a_refused_giant_does_not_leave_its_body_to_be_read_as_requests(hub, alice, bob):
+def test_a_refused_giant_does_not_leave_its_body_to_be_read_as_requests(
+    hub: HubProcess, alice: tuple[str, str], bob: tuple[str, str]
+) -> None:
     inner_body = json.dumps({"token": alice[1], "to": bob[0], "content": "smuggled"}).encode()
     inner = INNER % (len(inner_body), inner_body)
     for size in (70_000, 2_000_000, 10**15):

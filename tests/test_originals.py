@@ -891,7 +891,7 @@ def test_a_bot_that_never_acknowledges_sees_each_message_once(table: Table, hub:
 
 
 @both
-def test_a_bot_that_no_longer_acknowledges_sees_each_message_once_all_the_same(
+def test_a_bot_that_no_longer_acknowledges_sees_a_message_a_few_times_at_most(
     table: Table, hub: Hub, version: str
 ) -> None:
     a, c = hub.register("a"), table.connector(version, hub)
@@ -900,7 +900,8 @@ def test_a_bot_that_no_longer_acknowledges_sees_each_message_once_all_the_same(
     (first,) = c.call("receive", token, 5)["messages"]
     c.call("ack", token, first["seq"])
     seen: list[str] = []
-    for turn in range(3):
+    turns = 6
+    for turn in range(turns):
         poll = c.start("receive", token, 20)
         hub.until_listening("bot")
         speak = c.start("send", token, "a", "meanwhile")  # on a second connection: the next poll may take either
@@ -911,7 +912,9 @@ def test_a_bot_that_no_longer_acknowledges_sees_each_message_once_all_the_same(
         seen += [m["content"] for m in c.call("receive", token, QUIET_S)["messages"]]
         bot = Peer(hub, "bot", token)
         seen += bot.contents()  # as with curl: a connection for each poll
-    assert seen == [f"turn {turn}" for turn in range(3)]
+    assert list(dict.fromkeys(seen)) == [f"turn {turn}" for turn in range(turns)]
+    # It acknowledged once, so it might have been killed: three times it gets again what it owes, then no more.
+    assert [seen.count(f"turn {turn}") for turn in range(3, turns)] == [1] * (turns - 3)
 
 
 @both
