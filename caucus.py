@@ -3585,8 +3585,8 @@ def console_socket(consoles: Consoles) -> type[WebSocketHandler]:
 
 IDLE_S = 300.0  # a connection that sends no request for this long is closed; headers may not trickle longer either
 BODY_S = 30.0
-LISTEN_BACKLOG = 128  # also how many connections Tornado accepts in one turn
-FILES_RESERVED = LISTEN_BACKLOG + 32  # of the limit of open files: for a turn's newcomers, the disk log and the rest
+LISTEN_BACKLOG = 1024  # a burst of more than this waits a second for its SYN to be sent again
+FILES_RESERVED = 160  # of the limit of open files: for what Tornado accepts in one turn (128), the disk log and the rest
 CONNECTIONS_MAX = 20_000
 
 
