@@ -3586,7 +3586,7 @@ def console_socket(consoles: Consoles) -> type[WebSocketHandler]:
 IDLE_S = 300.0  # a connection that sends no request for this long is closed; headers may not trickle longer either
 BODY_S = 30.0
 LISTEN_BACKLOG = 1024  # a burst of more than this waits a second for its SYN to be sent again
-FILES_RESERVED = 160  # of the limit of open files: for what Tornado accepts in one turn (128), the disk log and the rest
+FILES_RESERVED = 160  # of the limit of open files: what Tornado accepts in one turn (128), the disk log, the rest
 CONNECTIONS_MAX = 20_000
 
 
