@@ -370,7 +370,8 @@ def test_older_pythons_get_one_clear_line(pyz: Path, empty: Path) -> None:
 
 def test_wheel_holds_the_module_and_the_assets_only(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    expected = {"caucus.py", "caucus_assets/docs/protocol.md", "caucus_assets/docs/play.toml"} | {f"caucus_assets/{name}" for name in UI}
+    docs = {f"caucus_assets/docs/{name}" for name in ("protocol.md", "play.toml")}
+    expected = {"caucus.py"} | docs | {f"caucus_assets/{name}" for name in UI}
     assert {name for name in names if ".dist-info/" not in name} == expected
     assert f"caucus-{VERSION}.dist-info/licenses/LICENSE" in names
 
