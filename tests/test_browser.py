@@ -34,7 +34,7 @@ Page = Any
 Open = Callable[..., Page]  # (hub, expected=pattern of console lines, **context options)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Give one browser for all tests. A machine without is loud about it, and in CI it is a failure."""
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -474,7 +474,7 @@ def test_the_hubs_refusal_of_an_answer_is_shown_on_its_field(hub: HubProcess, co
 def test_a_field_of_any_key_can_be_answered(hub: HubProcess, console: Open) -> None:
     api = hub.register("api")
     keys = ["__proto__", "constructor", "toString", '"]<b>', " "]
-    ask(hub, api, *({"key": key, "label": key, "type": "text", "required": True} for key in keys))
+    ask(hub, api, *({"key": key, "label": f"for {key}", "type": "text", "required": True} for key in keys))
     page = console(hub)
     expect(page.locator(".form input")).to_have_count(len(keys))
     for n, one in enumerate(page.locator(".form input").all()):
