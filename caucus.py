@@ -2568,9 +2568,9 @@ class Gate:
         public = urllib.parse.urlsplit(self.settings.public_url).netloc
         return (f"{self.settings.host}:{self.port}", *self.settings.allowed_hosts, *([public] if public else ()))
 
-    def is_own_origin(self, origin: str | None) -> bool:
-        """Whether a page of `origin` may call; no origin means no web page."""
-        if origin is None:
+    def is_own_origin(self, origin: str | None, host: str) -> bool:
+        """Whether a page of `origin` may call a hub that it knows as `host`; no origin means no web page."""
+        if origin is None or origin == f"http://{host}":
             return True
         hosts = ("127.0.0.1", "localhost", "[::1]", self.settings.host)
         own = {f"http://{host}:{self.port}" for host in hosts} | {self.settings.public_url}
@@ -2690,7 +2690,7 @@ class Router:
 
     def _answer(self, request: Request) -> Reply | None:
         self._gate.check_host(request)
-        if not self._gate.is_own_origin(request.headers.get("Origin")):
+        if not self._gate.is_own_origin(request.headers.get("Origin"), request.headers.get("Host", "")):
             raise OriginRefused("origin not allowed")
         handler = self._routes.get((request.method, request.path))
         if handler is not None:
@@ -3140,7 +3140,8 @@ def _export_markdown(messages: Sequence[Message]) -> str:
     parts = ["# Caucus transcript", f"{len(messages)} messages"]
     for m in messages:
         kind = "" if m.kind == "message" else f" · {m.kind}"
-        body = "\n".join(f"> {line}" for line in m.content.splitlines()) if m.origin == HUB else m.content
+        lines = [f"\\{line}" if line.startswith("**") else line for line in m.content.splitlines()]  # no forged entries
+        body = "\n".join(f"> {line}" for line in lines) if m.origin == HUB else "\n".join(lines)
         parts += [f"**{m.sender}** → {m.recipient} · {_local(m.ts)}{kind}", body]
     return "\n\n".join(parts) + "\n"
 
@@ -3386,10 +3387,10 @@ class Consoles:
     def __len__(self) -> int:
         return len(self._open)
 
-    def open(self, socket: Socket, origin: str | None) -> Console:
+    def open(self, socket: Socket, origin: str | None, host: str) -> Console:
         """Welcome a browser, or ask for its token; one of a foreign origin is closed with 1008."""
         console = Console(socket)
-        if not self._gate.is_own_origin(origin):
+        if not self._gate.is_own_origin(origin, host):
             socket.close(1008, "origin not allowed")
         elif not self._gate.settings.operator_token:
             self._admit(console, OPERATOR_ROLE)
@@ -3557,7 +3558,8 @@ def console_socket(consoles: Consoles) -> type[WebSocketHandler]:
 
         def open(self, *args: str, **kwargs: str) -> None:
             self.set_nodelay(True)  # else the second of two frames waits 40 ms for the first one's acknowledgement
-            self._console = consoles.open(self, self.request.headers.get("Origin"))
+            headers = self.request.headers
+            self._console = consoles.open(self, headers.get("Origin"), headers.get("Host", ""))
 
         def on_message(self, message: str | bytes) -> None:
             consoles.on_frame(self._console, message)
@@ -3752,7 +3754,7 @@ class Hub:
 
 def why_not_listening(settings: Settings, error: OSError) -> str:
     """Word why the hub cannot start; of a busy port, who has it."""
-    if settings.log_file and error.filename:
+    if settings.log_file and (error.filename or error.errno is None):
         return f"cannot write the log file: {error}"
     where = f"{settings.host}:{settings.port}"
     if error.errno != errno.EADDRINUSE:

@@ -303,8 +303,8 @@ def consoles_of(room: RecordingRoom, clock: FakeClock, token: str) -> tuple[cauc
 def test_a_console_that_shows_no_token_in_time_is_closed(room: RecordingRoom, clock: FakeClock) -> None:
     consoles, timers = consoles_of(room, clock, OPERATOR)
     late, quick = FakeSocket(), FakeSocket()
-    consoles.open(late, None)
-    consoles.on_frame(consoles.open(quick, None), json.dumps({"auth": OPERATOR}))
+    consoles.open(late, None, "")
+    consoles.on_frame(consoles.open(quick, None, ""), json.dumps({"auth": OPERATOR}))
     for seconds, then in timers[:2]:
         assert seconds == caucus.AUTH_S
         then()
@@ -315,8 +315,8 @@ def test_a_console_that_shows_no_token_in_time_is_closed(room: RecordingRoom, cl
 def test_figures_are_sent_while_somebody_looks_and_no_timer_runs_else(room: RecordingRoom, clock: FakeClock) -> None:
     consoles, timers = consoles_of(room, clock, "")
     browser = FakeSocket()
-    console = consoles.open(browser, None)
-    second = consoles.open(FakeSocket(), None)
+    console = consoles.open(browser, None, "")
+    second = consoles.open(FakeSocket(), None, "")
     assert [seconds for seconds, _ in timers] == [caucus.HEALTH_S]  # one for both
     timers.pop()[1]()
     assert json.loads(browser.frames[-1])["type"] == "health"
