@@ -34,6 +34,7 @@ examples:
 """
 ROOT = Path(__file__).resolve().parent
 ZIP_EPOCH_S = 315_532_800  # 1980-01-01T00:00:00Z, the earliest date that a zip can hold
+ZIP_END_S = 4_354_819_198  # the last date that a zip can hold, in 2107
 SHEBANG = b"#!/usr/bin/env python3\n"
 
 # The only file in the zip that an old interpreter gets to read, so Python 2 must be able to parse it.
@@ -167,7 +168,10 @@ def contents(root: Path) -> dict[str, bytes]:
 
 def write_zipapp(files: dict[str, bytes], output: Path) -> None:
     """Write `files` to `output` as an executable zip, the same bytes every time. Nobody sees a half-written one."""
-    date = time.gmtime(max(ZIP_EPOCH_S, int(os.environ.get("SOURCE_DATE_EPOCH", ZIP_EPOCH_S))))[:6]
+    given = os.environ.get("SOURCE_DATE_EPOCH") or str(ZIP_EPOCH_S)
+    if not given.isdecimal() or int(given) > ZIP_END_S:
+        raise BuildError(f"SOURCE_DATE_EPOCH is {given!r}, not a number of seconds that a zip can hold")
+    date = time.gmtime(max(ZIP_EPOCH_S, int(given)))[:6]
     part = output.with_name(f"{output.name}.part")
     with part.open("wb") as handle:
         handle.write(SHEBANG)  # before the archive and to the same handle, so that the archive's offsets count it

@@ -42,7 +42,10 @@ Always    1. seq never repeats and never goes back
 from __future__ import annotations
 
 import signal
+import sys
 
+if sys.version_info < (3, 11):
+    sys.exit(f"caucus needs Python 3.11 or newer; this is Python {sys.version.split()[0]}.")
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the other imports: an end without a traceback
 
@@ -62,7 +65,6 @@ import random
 import re
 import secrets
 import socket
-import sys
 import threading
 import time
 import unicodedata
@@ -342,15 +344,17 @@ def _is_clean(text: str) -> bool:
     return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
 
 
-def text_of(body: Body, key: str, low: int = 0, high: int = CONTENT_MAX, default: str | None = None) -> str:
+def text_of(
+    body: Body, key: str, low: int = 0, high: int = CONTENT_MAX, default: str | None = None, where: str = "body"
+) -> str:
     """Read a string of `low` to `high` code points. Raises Invalid."""
     value = body.get(key, default)
     if not isinstance(value, str):
-        raise Invalid(key, "a string is required")
+        raise Invalid(key, "a string is required", where)
     if not low <= len(value) <= high:
-        raise Invalid(key, f"must have {low} to {high} characters, has {len(value)}")
+        raise Invalid(key, f"must have {low} to {high} characters, has {len(value)}", where)
     if not _is_clean(value):
-        raise Invalid(key, "contains a lone surrogate, which is not text")
+        raise Invalid(key, "contains a lone surrogate, which is not text", where)
     return value
 
 
@@ -2942,7 +2946,7 @@ def get_protocol(gate: Gate, request: Request) -> Reply:
     names: list[Json] = [*sorted(text.sections)]
     if wanted is None:
         return json_reply({"version": text.revision, "text": text.core, "sections": names})
-    name = text_of({"section": wanted}, "section", 1, NAME_MAX).strip().lower()
+    name = text_of({"section": wanted}, "section", 1, NAME_MAX, where="query").strip().lower()
     if name not in text.sections:
         raise UnknownSection(f"no section {name!r}", requested=name, sections=names)
     return json_reply({"version": text.revision, "section": name, "text": text.sections[name]})
@@ -3023,7 +3027,7 @@ def get_peers(gate: Gate, request: Request) -> Reply:
 
 def get_ping(gate: Gate, request: Request) -> Reply:
     """GET /ping?peer=NAME. Raises Invalid, CredentialRequired."""
-    name = text_of(request.parameters(), "peer", 1, NAME_MAX)
+    name = text_of(request.parameters(), "peer", 1, NAME_MAX, where="query")
     gate.require_reader(request)
     return json_reply(gate.room.presence(name))
 
@@ -4138,8 +4142,8 @@ class Actor:
         answer = self._client.receive(TICK_S * self._pace, self._lease, self._acked)
         self._mode, messages = str(answer["mode"]), answer["messages"]
         for message in messages if isinstance(messages, list) else ():
-            if isinstance(message, dict) and int(str(message["seq"])) > self._acked:  # else a stop, or come twice
-                self._acked = int(str(message["seq"]))
+            if isinstance(message, dict) and message["seq"] and message["id"] not in self._heard:  # no stop, none twice
+                self._acked = max(self._acked, int(str(message["seq"])))  # the operator's words overtake in a pause
                 self._heard.append(str(message["id"]))
                 self._hear(message)
 

@@ -298,3 +298,21 @@ def test_the_command_shows_three_peers_that_talk():
         assert set(demo.get("/peers").body["peers"]) == NAMES
     code, log = demo.stop()
     assert (code, log) == (0, "")
+
+
+def test_an_actor_hears_what_a_pause_held_back_though_the_operator_overtook_it():
+    """Else the play would wait for ever for it to be heard."""
+    batches = [[("b", 6, "operator")], [("a", 5, "agent"), ("b", 6, "operator")]]
+    stage, ended = caucus.Stage(0.0), threading.Event()
+    actor = caucus.Actor("api", "http://127.0.0.1:1", stage, ended, 0.0)
+
+    def receive(hold_s: float, lease: str, ack_seq: int) -> dict[str, Any]:
+        fields = [dict(zip(("id", "seq", "origin"), one, strict=True)) for one in batches.pop(0)]
+        more = {"kind": "message", "content": "x", "recipient": "all"}
+        return {"mode": "running", "messages": [{**one, **more} for one in fields]}
+
+    actor._client.receive = receive
+    actor._listen()
+    actor._listen()
+    assert list(actor._heard) == ["b", "a"]
+    assert actor._acked == 6
