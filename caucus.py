@@ -3986,14 +3986,14 @@ class Stage:
     def finish(self, line: Line, answer: Body) -> None:
         """Move on after the hub's answer to a line, and leave time to read it."""
         self.sent(answer)
-        if line not in self._lines:  # stopped meanwhile, or the operator answered
-            return
-        self._lines.remove(line)
+        is_current = line in self._lines  # else the room was stopped meanwhile, or the operator answered
         if "form_id" in answer:
-            self._form, self._is_waiting = (str(answer["form_id"]), self._slots), True
-        elif line.verb == "silence":
-            self._resolve("silence", self._slots)
-        self._rest(float(line.scope) if line.verb == "rest" else ACTION_S, line.text if line.verb == "say" else "")
+            self._form, self._is_waiting = (str(answer["form_id"]), self._slots), is_current
+        if is_current:
+            self._lines.remove(line)
+            if line.verb == "silence":
+                self._resolve("silence", self._slots)
+            self._rest(float(line.scope) if line.verb == "rest" else ACTION_S, line.text if line.verb == "say" else "")
 
     def is_stale(self) -> bool:
         """Whether the next line was put off for too long."""
