@@ -49,37 +49,29 @@ if sys.version_info < (3, 11):
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the other imports: an end without a traceback
 
-import argparse
 import errno
 import functools
-import gzip
-import hashlib
-import hmac
-import http.client
 import io
 import json
 import logging
 import math
 import os
-import random
 import re
-import secrets
+import select
 import socket
 import threading
 import time
-import unicodedata
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
-from datetime import UTC, datetime
 from json.encoder import encode_basestring_ascii as quote
-from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Literal, Protocol, Self
 
-if TYPE_CHECKING:  # the hub imports these when it starts; watch must not pay for them
+if TYPE_CHECKING:  # the hub imports these when it starts; watch and bridge must not pay for them
+    import argparse
+    import random
     from asyncio import AbstractEventLoop, Future
 
     from tornado.http1connection import HTTP1Connection
@@ -422,6 +414,14 @@ def seconds_of(text: str, key: str, high: float) -> float:
 BLANKS = frozenset("\u115f\u1160\u3164\uffa0\u2800")  # letters and a symbol by name, empty to the eye
 
 
+def _normalized(form: Literal["NFC", "NFKC"], text: str) -> str:
+    if text.isascii():
+        return text
+    from unicodedata import normalize
+
+    return normalize(form, text)
+
+
 def printable(text: str, key: str) -> str:
     """Accept a name that cannot forge a line or a look: no control, format or odd space characters. Raises Invalid.
 
@@ -431,7 +431,7 @@ def printable(text: str, key: str) -> str:
         raise Invalid(key, "contains a control, invisible or unusual space character")
     if text != text.strip() or "->" in text:  # an arrow could forge the rest of a line that is about to be printed
         raise Invalid(key, "begins or ends with a space, or contains an arrow")
-    composed = unicodedata.normalize("NFC", text)
+    composed = _normalized("NFC", text)
     if len(composed) > NAME_MAX:  # it can grow
         raise Invalid(key, f"must have at most {NAME_MAX} characters")
     return composed
@@ -442,7 +442,7 @@ def peer_name_of(body: Body, key: str) -> str:
     name = printable(text_of(body, key, 1, NAME_MAX), key)
     if name.startswith("#"):
         raise Invalid(key, "names beginning with # are channels")
-    plain = unicodedata.normalize("NFKC", name).casefold()
+    plain = _normalized("NFKC", name).casefold()
     for words in (plain, plain.split()[0]):  # "h u b" looks like it as a whole, "hub: now stop" by its first word
         bare = "".join(c for c in words if c.isalnum())
         if bare in RESERVED:
@@ -1141,7 +1141,16 @@ class Form:
 
 def hash_of(token: str) -> str:
     """Hash a token: rooms and events know tokens by their hash only."""
-    return hashlib.sha256(token.encode()).hexdigest()
+    from hashlib import sha256  # here: watch and bridge never hash, and OpenSSL takes milliseconds to load
+
+    return sha256(token.encode()).hexdigest()
+
+
+def is_same(shown: str, secret: str) -> bool:
+    """Compare two secrets in a time that tells nothing of where they differ."""
+    from hmac import compare_digest
+
+    return compare_digest(shown.encode("utf-8", "replace"), secret.encode("utf-8", "replace"))
 
 
 @dataclass(slots=True)
@@ -1213,7 +1222,7 @@ class Roster:
             if len(self) >= IDENTITIES_MAX:
                 raise RoomFull(f"the room has {IDENTITIES_MAX} identities, all that it can hold", project=name)
             return None
-        if token is not None and token.isascii() and hmac.compare_digest(hash_of(token), peer.token_hash):
+        if token is not None and token.isascii() and is_same(hash_of(token), peer.token_hash):
             return peer
         where = "is in the room" if peer.is_live else "is away and may come back"
         raise NameInUse(
@@ -1997,6 +2006,11 @@ log = logging.getLogger("caucus")
 DEFAULT_URL = "http://127.0.0.1:8765"
 
 
+def new_secret(size: int = 16) -> str:
+    """Draw so many random bytes, in hex: no secret begins with a dash."""
+    return os.urandom(size).hex()
+
+
 def is_loopback(host: str) -> bool:
     """Whether `host` (a name or an address, no port) can only be this machine."""
     return host in ("localhost", "::1") or re.fullmatch(r"127(\.\d{1,3}){3}", host) is not None
@@ -2026,55 +2040,167 @@ def refusal_of(status: int, body: Json) -> Refusal:
     return refusal
 
 
+class Connection:
+    """One HTTP/1.1 connection to a hub, kept from call to call. (http.client would cost 20 ms of every start.)"""
+
+    def __init__(self, parts: urllib.parse.SplitResult, timeout_s: float) -> None:
+        is_tls = parts.scheme == "https"
+        self._socket = socket.create_connection((parts.hostname, parts.port or (443 if is_tls else 80)), timeout_s)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if is_tls:
+            import ssl
+
+            self._socket = ssl.create_default_context().wrap_socket(self._socket, server_hostname=parts.hostname)
+        self._file = self._socket.makefile("rb")
+        self._is_lasting = True
+
+    def is_usable(self) -> bool:
+        """Whether another request may go out: whatever came unasked, the end above all, says no."""
+        with suppress(OSError, ValueError):  # closed, or a number that select cannot take
+            return self._is_lasting and not select.select([self._socket], [], [], 0)[0]
+        return False
+
+    def exchange(self, request: bytes, timeout_s: float) -> tuple[int, bytes]:
+        """Send a request and read the answer: its status and its body. Raises OSError, ValueError."""
+        self._socket.settimeout(timeout_s)
+        self._socket.sendall(request)
+        version, status, *_ = self._line().split(maxsplit=2)
+        headers: dict[bytes, bytes] = {}
+        while line := self._line().strip():
+            name, _, value = line.partition(b":")
+            headers[name.lower()] = value.strip()
+        self._is_lasting = version == b"HTTP/1.1" and headers.get(b"connection", b"").lower() != b"close"
+        if headers.get(b"transfer-encoding", b"").lower() == b"chunked":
+            return int(status), b"".join(self._chunks())
+        if b"content-length" in headers:
+            return int(status), self._exactly(int(headers[b"content-length"]))
+        self._is_lasting = False
+        return int(status), self._file.read()
+
+    def hang_up(self) -> None:
+        """End it from another thread: who reads from it gets an error."""
+        with suppress(OSError):  # it is closed already
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Give its socket back."""
+        self._file.close()
+        self._socket.close()
+
+    def _line(self) -> bytes:
+        line = self._file.readline(HEADERS_MAX_BYTES)
+        if not line.endswith(b"\n"):
+            raise ConnectionError("the connection closed before the answer was complete")
+        return line
+
+    def _exactly(self, size: int) -> bytes:
+        data = self._file.read(size)
+        if len(data) < size:
+            raise ConnectionError("the connection closed before the answer was complete")
+        return data
+
+    def _chunks(self) -> Iterator[bytes]:
+        while size := int(self._line().partition(b";")[0], 16):
+            yield self._exactly(size)
+            self._line()
+        while self._line().strip():  # trailers
+            pass
+
+
+OPEN_READS = frozenset({"/peers", "/ping", "/channels", "/forms"})  # they want the agent key, if there is one
+
+
 class Client:
-    """A hub as seen by a program: one call, one answer; a no comes back as the Refusal that the hub raised."""
+    """A hub as seen by a program: one call, one answer; a no comes back as the Refusal that the hub raised.
+
+    Calls may come from several threads. One connection is kept for the next call; calls at the same time have more.
+    """
 
     def __init__(self, url: str, token: str | None = None, agent_key: str | None = None) -> None:
         self.url = checked_url(url)
         self.token = token
+        self.slack_s = CLIENT_SLACK_S  # how long an answer may take, beyond the hold of a poll
+        self._parts = urllib.parse.urlsplit(self.url)
         self._agent_key = agent_key
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a hub is never behind a proxy
+        self._idle: list[Connection] = []  # at most one
+        self._polling: Connection | None = None
 
-    def get(self, path: str, timeout_s: float = CLIENT_SLACK_S, **query: str | float | None) -> dict[str, Json]:
-        """GET `path`. Raises Refusal."""
+    def get(self, path: str, hold_s: float = 0.0, **query: str | float | None) -> dict[str, Json]:
+        """GET `path`; the answer may take `hold_s` longer. Raises Refusal."""
         given = urllib.parse.urlencode({key: value for key, value in query.items() if value is not None})
-        is_open_read = path in ("/peers", "/ping", "/channels", "/forms")  # they want the agent key, if there is one
-        credential = self._agent_key if is_open_read else self.token
-        return self._call(urllib.request.Request(f"{self.url}{path}?{given}".rstrip("?")), credential, timeout_s)
+        credential = self._agent_key if path in OPEN_READS else self.token
+        return self._call("GET", f"{path}?{given}" if given else path, b"", credential, hold_s)
 
     def post(self, path: str, **body: Json) -> dict[str, Json]:
         """POST a JSON object to `path`, the token included where there is one. Raises Refusal."""
         if self.token is not None and path != "/register":
             body = {"token": self.token, **body}
-        request = urllib.request.Request(f"{self.url}{path}", json.dumps(body).encode(), method="POST")
-        request.add_header("Content-Type", "application/json")
-        return self._call(request, self._agent_key, CLIENT_SLACK_S)
+        return self._call("POST", path, json.dumps(body).encode(), self._agent_key)
 
-    def register(self, name: str) -> dict[str, Json]:
-        """Take a seat and keep its token. Raises NameInUse, Throttled."""
-        answer = self.post("/register", project=name, token=self.token, protocol_version=PROTOCOL_REVISION_MIN)
+    def register(self, name: str, revision: int | None = PROTOCOL_REVISION_MIN) -> dict[str, Json]:
+        """Take a seat and keep its token; `revision` is that of the protocol already read. Raises NameInUse, ..."""
+        answer = self.post("/register", project=name, token=self.token, protocol_version=revision)
         self.token = str(answer["token"])
         return answer
 
     def receive(self, hold_s: float, lease: str, ack_seq: int | None = None) -> dict[str, Json]:
         """Wait up to `hold_s` seconds for messages. Raises UnknownToken, Displaced."""
-        return self.get("/receive", hold_s + CLIENT_SLACK_S, timeout=hold_s, lease=lease, ack_seq=ack_seq)
+        return self.get("/receive", hold_s, timeout=hold_s, lease=lease, ack_seq=ack_seq)
 
-    def _call(self, request: urllib.request.Request, credential: str | None, timeout_s: float) -> dict[str, Json]:
-        if credential:
-            request.add_header("Authorization", f"Bearer {credential}")
+    def hang_up(self) -> None:
+        """End the waiting poll, from another thread; its caller gets Unreachable, and the hub keeps the messages."""
+        if self._polling is not None:
+            self._polling.hang_up()
+
+    def close(self) -> None:
+        """End the connection that is kept."""
+        for connection in self._idle:
+            connection.close()
+
+    def _call(
+        self, method: str, target: str, body: bytes, credential: str | None, hold_s: float = 0.0
+    ) -> dict[str, Json]:
+        head = f"{method} {self._parts.path}{target} HTTP/1.1\r\nHost: {self._parts.netloc.rpartition('@')[2]}\r\n"
+        head += f"Authorization: Bearer {credential}\r\n" if credential else ""
+        if method == "POST":
+            head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         try:
-            with self._opener.open(request, timeout=timeout_s) as response:
-                answer = json.load(response)
-        except urllib.error.HTTPError as error:
-            with error, suppress(ValueError, RecursionError):
-                raise refusal_of(error.code, json.load(error)) from None
-            raise refusal_of(error.code, None) from None
-        except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:  # the last two: no JSON
-            raise Unreachable(f"no hub answers at {self.url}: {getattr(error, 'reason', error)}") from None
+            status, data = self._exchange(head.encode("latin-1") + b"\r\n" + body, hold_s)
+            answer = json.loads(data) if status < 300 else None
+        except (OSError, ValueError, RecursionError) as error:  # the last two: what came is no HTTP, or no JSON
+            raise Unreachable(f"no hub answers at {self.url}: {error or type(error).__name__}") from None
+        if status >= 300:
+            with suppress(ValueError, RecursionError):  # the words of a proxy
+                answer = json.loads(data)
+            raise refusal_of(status, answer)
         if not isinstance(answer, dict):
             raise Unreachable(f"what answers at {self.url} is not a hub")
         return answer
+
+    def _exchange(self, request: bytes, hold_s: float) -> tuple[int, bytes]:
+        connection, is_whole = self._connection(), False
+        if hold_s > 0:
+            self._polling = connection
+        try:
+            answer = connection.exchange(request, hold_s + self.slack_s)
+            is_whole = True
+            return answer
+        finally:
+            if self._polling is connection:
+                self._polling = None
+            if is_whole and not self._idle:
+                self._idle.append(connection)
+            else:
+                connection.close()
+
+    def _connection(self) -> Connection:
+        while self._idle:
+            with suppress(IndexError):  # another thread took it
+                kept = self._idle.pop()
+                if kept.is_usable():
+                    return kept
+                kept.close()
+        return Connection(self._parts, self.slack_s)
 
 
 # ======================================================================================================================
@@ -2127,8 +2253,11 @@ class Page:
 @functools.cache
 def page(name: str) -> Page:
     """Load a console file once."""
+    import gzip
+    from hashlib import sha256
+
     data = asset(f"ui/{name}")
-    etag = f'"{hashlib.sha256(data).hexdigest()[:20]}"'
+    etag = f'"{sha256(data).hexdigest()[:20]}"'
     return Page(data, gzip.compress(data, mtime=0), etag, CONTENT_TYPES[name.rpartition(".")[2]])
 
 
@@ -2159,6 +2288,8 @@ PRUNE_S = 3600.0
 
 
 def _stamp_of(line: bytes) -> float:
+    from datetime import datetime
+
     with suppress(ValueError, KeyError, TypeError):  # a line that is not ours has no stamp
         return datetime.fromisoformat(json.loads(line)["ts"]).timestamp()
     return 0.0
@@ -2194,6 +2325,8 @@ class DiskLog:
         """Queue a line for a routed message."""
         if not isinstance(event, MessageRouted):
             return
+        from datetime import UTC, datetime
+
         m = event.message
         line = {
             "ts": datetime.fromtimestamp(m.ts, UTC).isoformat(timespec="microseconds"),
@@ -2513,7 +2646,7 @@ def decode_json(data: bytes | str) -> Body:
 
 def same_secret(shown: str, secret: str) -> bool:
     """Compare in constant time; an unset secret equals nothing."""
-    return bool(secret) and hmac.compare_digest(shown.encode("utf-8", "replace"), secret.encode("utf-8", "replace"))
+    return bool(secret) and is_same(shown, secret)
 
 
 @dataclass(slots=True)
@@ -2612,7 +2745,7 @@ class Gate:
         """Mint a ticket that becomes `token` once, within two minutes; it ends the token's earlier one."""
         now = self._clock.mono()
         live = {key: value for key, value in self._tickets.items() if value[1] > now and value[0] != token}
-        ticket = secrets.token_hex(16)
+        ticket = new_secret()
         self._tickets = {**live, ticket: (token, now + TICKET_TTL_S)}
         return ticket
 
@@ -2756,6 +2889,14 @@ class Front(Protocol):
         """Note that a parked connection is gone."""
 
 
+@functools.cache
+def phrase_of(status: int) -> str:
+    """Name an HTTP status."""
+    from http import HTTPStatus
+
+    return HTTPStatus(status).phrase
+
+
 def headers_of(reply: Reply) -> dict[str, str]:
     """Complete an answer's headers."""
     length = {} if reply.status == 304 else {"Content-Length": str(len(reply.body))}
@@ -2764,7 +2905,7 @@ def headers_of(reply: Reply) -> dict[str, str]:
 
 def raw_of(reply: Reply) -> bytes:
     """Encode an answer for a connection that is out of Tornado's hands."""
-    lines = [f"HTTP/1.1 {reply.status} {http.client.responses[reply.status]}"]
+    lines = [f"HTTP/1.1 {reply.status} {phrase_of(reply.status)}"]
     lines += [f"{name}: {value}" for name, value in headers_of(reply).items()]
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + reply.body
 
@@ -2918,7 +3059,7 @@ class Exchange:
         from tornado.httputil import HTTPHeaders, ResponseStartLine
 
         assert self._connection is not None
-        start = ResponseStartLine("HTTP/1.1", reply.status, http.client.responses[reply.status])
+        start = ResponseStartLine("HTTP/1.1", reply.status, phrase_of(reply.status))
         body = b"" if self._start.method == "HEAD" else reply.body
         written = self._connection.write_headers(start, HTTPHeaders(headers_of(reply)), body)
         written.add_done_callback(self._written)
@@ -3682,7 +3823,7 @@ class Hub:
         self._events: deque[Event] = deque()
         self._is_emitting = False
         clock = SystemClock()
-        self.room = Room(self._emit, clock, lambda: secrets.token_hex(16), settings.ttl_s, settings.quiet_after_s)
+        self.room = Room(self._emit, clock, new_secret, settings.ttl_s, settings.quiet_after_s)
         self.polls = Polls(self.room, clock, loop.call_at)
         self.gate = Gate(settings, self.room, self.polls, clock)
         self.consoles = Consoles(self.gate, self._spawn, loop.call_later)
@@ -3763,12 +3904,14 @@ def why_not_listening(settings: Settings, error: OSError) -> str:
     where = f"{settings.host}:{settings.port}"
     if error.errno != errno.EADDRINUSE:
         return f"cannot listen on {where}: {error.strerror or error}"
+    there = Client(f"http://127.0.0.1:{settings.port}")
+    there.slack_s = 1.0
     try:
-        version = Client(f"http://127.0.0.1:{settings.port}").get("/version", 1.0)["version"]
+        version = there.get("/version")["version"]
     except (Refusal, KeyError):
         return f"port {settings.port} is busy: some other program listens there. Choose another with --port."
-    there = f"another Caucus hub (version {version}) listens there, at http://127.0.0.1:{settings.port}"
-    return f"port {settings.port} is busy: {there}. Use that one, or start this one with --port."
+    other = f"another Caucus hub (version {version}) listens there, at {there.url}"
+    return f"port {settings.port} is busy: {other}. Use that one, or start this one with --port."
 
 
 def serve(settings: Settings, on_start: Callable[[Hub], None]) -> int:
@@ -3823,7 +3966,7 @@ class Watch:
     ) -> None:
         self._client, self._hold_s = client, hold_s
         self._is_following, self._is_json, self._give_up_s = is_following, is_json, give_up_s
-        self._lease = secrets.token_hex(8)  # one per process: a newer watch takes the place of this one
+        self._lease = new_secret(8)  # one per process: a newer watch takes the place of this one
 
     def run_with_ticket(self, ticket: str) -> int:
         """Redeem a ticket, then watch."""
@@ -3956,6 +4099,8 @@ class Stage:
     def __init__(self, pace: float) -> None:
         self.lock = threading.Lock()
         self._pace = pace
+        import random
+
         self._chance = random.Random(24)  # the same play every time; each of its rounds is different
         self._round = 0
         self._slots: dict[str, str] = {}
@@ -4088,7 +4233,7 @@ class Actor:
 
     def __init__(self, role: str, url: str, stage: Stage, ended: threading.Event, pace: float) -> None:
         self._role, self._stage, self._ended, self._pace = role, stage, ended, pace
-        self._client, self._lease, self._name = Client(url), secrets.token_hex(8), CAST[role]
+        self._client, self._lease, self._name = Client(url), new_secret(8), CAST[role]
         self._mode, self._acked = RUNNING, 0
         self._channels: dict[str, None] = {}  # an ordered set: joined, and joined again after a kick
         self._heard: deque[str] = deque(maxlen=100)  # message ids
@@ -4104,13 +4249,14 @@ class Actor:
                 self._asked.clear()
                 self._wait(KICKED_S)
             except NameInUse:
-                self._name = f"{CAST[self._role]}-{secrets.randbelow(98) + 2}"
+                self._name = f"{CAST[self._role]}-{os.urandom(1)[0] % 98 + 2}"
             except Stopped:
                 self._end_exchange()
             except Throttled as refusal:
                 self._ended.wait(float(str(refusal.extra["retry_after"])))
             except Refusal:  # no hub at the moment
                 self._wait(RETRY_S)
+        self._client.close()
 
     def _take_part(self) -> None:
         if self._client.token is None:
@@ -4257,26 +4403,27 @@ WILDCARD_HOSTS = frozenset({"", "0.0.0.0", "::"})
 
 
 def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"{text} is not a port: 0 to 65535")
-    return port
+    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > 65535:
+        raise Invalid("--port", f"{text!r} is not a port: 0 to 65535")
+    return int(text)
 
 
-def _positive(text: str) -> float:
-    number = float(text)
-    if not (math.isfinite(number) and number > 0):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return number
+def _positive(flag: str, is_zero_fine: bool = False) -> Callable[[str], float]:
+    """Make a reader of positive numbers that blames `flag`."""
 
+    def read(text: str) -> float:
+        with suppress(ValueError):
+            number = float(text)
+            if math.isfinite(number) and (number > 0 or (is_zero_fine and number == 0)):
+                return number
+        raise Invalid(flag, f"{text!r} is not a positive number")
 
-def _hours(text: str) -> float:
-    return 0.0 if text == "0" else _positive(text)
+    return read
 
 
 def _level(text: str) -> str:
     if text.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
-        raise argparse.ArgumentTypeError(f"{text} is not one of debug, info, warning, error")
+        raise Invalid("--log-level", f"{text!r} is not one of debug, info, warning, error")
     return text.upper()
 
 
@@ -4294,13 +4441,14 @@ def add_hub_options(options: argparse.ArgumentParser) -> None:
     add("--operator-token", metavar="S", help="the console asks for this token ($CAUCUS_OPERATOR_TOKEN)")
     add("--observer-token", metavar="S", help="a token that may only watch ($CAUCUS_OBSERVER_TOKEN)")
     add("--agent-key", metavar="S", help="agents register only with this key ($CAUCUS_AGENT_KEY)")
-    add("--client-ttl", type=_positive, default=PEER_TTL_S, metavar="S",
+    add("--client-ttl", type=_positive("--client-ttl"), default=PEER_TTL_S, metavar="S",
         help="seconds of silence until a peer is reaped (300)")
     quiet, hours = env("CAUCUS_QUIET_AFTER_SECONDS") or str(QUIET_AFTER_S), env("CAUCUS_LOG_RETENTION_HOURS") or "24"
-    add("--quiet-after", type=_positive, metavar="S", default=quiet,
+    add("--quiet-after", type=_positive("--quiet-after ($CAUCUS_QUIET_AFTER_SECONDS)"), metavar="S", default=quiet,
         help="... called quiet ($CAUCUS_QUIET_AFTER_SECONDS)")
     add("--log-file", metavar="F", help="append every message to F as JSON lines ($CAUCUS_LOG_FILE)")
-    add("--log-retention-hours", type=_hours, metavar="H", default=hours,
+    hours_of = _positive("--log-retention-hours ($CAUCUS_LOG_RETENTION_HOURS)", is_zero_fine=True)
+    add("--log-retention-hours", type=hours_of, metavar="H", default=hours,
         help="0 keeps all ($CAUCUS_LOG_RETENTION_HOURS)")
     add("--allowed-origin", action="append", metavar="URL",
         help="a further console origin; repeatable ($CAUCUS_ALLOWED_ORIGINS)")
@@ -4318,10 +4466,11 @@ def add_watch_options(options: argparse.ArgumentParser) -> None:
     add("--token", metavar="T", help="the peer's token; others on this machine can read it in the process list")
     add("--token-file", metavar="F", help="a file that holds the token")
     add("--ticket", metavar="X", help="a ticket that becomes the token once")
-    add("--timeout", type=_positive, default=POLL_HOLD_S, metavar="S", help="seconds that one poll waits (default 25)")
+    add("--timeout", type=_positive("--timeout"), default=POLL_HOLD_S, metavar="S",
+        help="seconds that one poll waits (default 25)")
     add("--follow", action="store_true", help="do not exit on a message; one block per burst")
     add("--json", action="store_true", help="one JSON object per line")
-    add("--give-up", type=_positive, metavar="S", help="exit with 3 when no hub answers for S seconds")
+    add("--give-up", type=_positive("--give-up"), metavar="S", help="exit with 3 when no hub answers for S seconds")
 
 
 def add_demo_options(options: argparse.ArgumentParser) -> None:
@@ -4427,6 +4576,8 @@ def run_watch(options: argparse.Namespace) -> int:
         print(f"caucus watch: cannot print: {error.strerror}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's last flush is silent
         return EXIT_EXPIRED
+    finally:
+        client.close()
 
 
 def run_demo(options: argparse.Namespace) -> int:
@@ -4467,6 +4618,8 @@ def join_dashed_values(arguments: Sequence[str]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None, program: str = "caucus") -> int:
     """Run the command line; give the exit code."""
+    import argparse
+
     usage = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(program, description=DESCRIPTION, epilog=USAGE, formatter_class=usage)
     parser.add_argument("--version", action="version", version=f"{program} {__version__}")

@@ -343,33 +343,39 @@ class Tap:
             yield f"http://{LOOPBACK}:{listener.getsockname()[1]}"
 
     def _relay(self, client: socket.socket, hub_port: int, watcher: int, note: Callable[[Step], None]) -> None:
-        request = read_request(client)
-        if request is None:
-            return
+        with socket.create_connection((LOOPBACK, hub_port), timeout=DEADLINE_S) as hub:
+            while (request := read_request(client)) is not None:
+                if not self._relay_one(client, hub, request, watcher, note):
+                    return
+
+    def _relay_one(
+        self,
+        client: socket.socket,
+        hub: socket.socket,
+        request: tuple[bytes, bytes],
+        watcher: int,
+        note: Callable[[Step], None],
+    ) -> bool:
         head, body = request
         kind = "ack" if head.startswith(b"POST /ack") else "poll"
         seqs = (int(json.loads(body)["seq"]),) if kind == "ack" else ()
         number = next(self._exchanges)
         note(Step(watcher, kind, "asked", number, seqs))
-        with socket.create_connection((LOOPBACK, hub_port), timeout=DEADLINE_S) as hub:
-            hub.sendall(head + b"\r\n\r\n" + body)
-            note(Step(watcher, kind, "passed", number, seqs))
-            answer = b""
-            while True:
-                ready, _, _ = select.select([client, hub], [], [], DEADLINE_S)
-                if client in ready and not answer:  # it sends nothing more: this is its end
-                    note(Step(watcher, kind, "gone", number, seqs))
-                    return
-                if not (chunk := hub.recv(1 << 20)):
-                    break
-                answer += chunk
-        if not answer:
-            return
+        hub.sendall(head + b"\r\n\r\n" + body)
+        note(Step(watcher, kind, "passed", number, seqs))
+        ready, _, _ = select.select([client, hub], [], [], 3 * DEADLINE_S)
+        if client in ready and hub not in ready:  # it sends nothing more: this is its end
+            note(Step(watcher, kind, "gone", number, seqs))
+            return False
+        answer = read_request(hub)
+        if answer is None:
+            return False
         if kind == "poll":
-            seqs = tuple(m["seq"] for m in json.loads(answer.partition(b"\r\n\r\n")[2]).get("messages", ()))
+            seqs = tuple(m["seq"] for m in json.loads(answer[1]).get("messages", ()))
         note(Step(watcher, kind, "answered", number, seqs))
-        client.sendall(answer)
+        client.sendall(answer[0] + b"\r\n\r\n" + answer[1])
         note(Step(watcher, kind, "done", number, seqs))
+        return True
 
     def repeats_after_ack(self) -> list[tuple[int, int]]:
         """List (seq, exchange) of messages that a poll got though they were acknowledged before it asked."""
