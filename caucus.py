@@ -63,14 +63,15 @@ import select
 import socket
 import threading
 import time
+import unicodedata
 import urllib.parse
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from itertools import accumulate
 from json.encoder import encode_basestring_ascii as quote
-from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Protocol, Self, dataclass_transform
 
 if TYPE_CHECKING:  # the hub imports these when it starts; watch and bridge must not pay for them
     import argparse
@@ -338,6 +339,47 @@ REFUSALS: dict[str, type[Refusal]] = {kind.code: kind for kind in Refusal.__subc
 # What crosses the wire is checked here, once, and nowhere else. `parse` takes a decoded JSON object and raises Invalid.
 
 
+@dataclass_transform(frozen_default=True)
+class Record:
+    """An immutable value: its fields are its annotations, in their order; a class attribute is a default.
+
+    As a frozen dataclass, without the five functions that one compiles: of forty classes they cost each start 35 ms.
+    """
+    FIELDS: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls) -> None:
+        own = [name for name, note in cls.__annotations__.items() if not note.startswith("ClassVar")]
+        cls.FIELDS = (*cls.FIELDS, *own)
+
+    def __init__(self, *values: object, **named: object) -> None:
+        if len(values) != len(self.FIELDS) or named:
+            rest = self.FIELDS[len(values) :]
+            missing = [name for name in rest if name not in named and not hasattr(type(self), name)]
+            if missing or not named.keys() <= {*rest} or len(values) > len(self.FIELDS):
+                raise TypeError(f"{type(self).__name__} has the fields {', '.join(self.FIELDS)}")
+        self.__dict__.update(zip(self.FIELDS, values), **named)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__} is immutable")
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.values() == other.values()
+
+    def __hash__(self) -> int:
+        return hash(self.values())
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}{self.values()!r}"
+
+    def values(self) -> tuple[Any, ...]:
+        """Give the values of all fields, in their order."""
+        return tuple([getattr(self, name) for name in self.FIELDS])
+
+    def but(self, **changes: object) -> Self:
+        """Give a copy with some fields changed."""
+        return type(self)(**{**dict(zip(self.FIELDS, self.values())), **changes})
+
+
 def _is_clean(text: str) -> bool:
     """Whether `text` can be encoded: a lone surrogate would poison every batch that carries it."""
     return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
@@ -421,14 +463,6 @@ def seconds_of(text: str, key: str, high: float) -> float:
 BLANKS = frozenset("\u115f\u1160\u3164\uffa0\u2800")  # letters and a symbol by name, empty to the eye
 
 
-def _normalized(form: Literal["NFC", "NFKC"], text: str) -> str:
-    if text.isascii():
-        return text
-    from unicodedata import normalize
-
-    return normalize(form, text)
-
-
 def printable(text: str, key: str) -> str:
     """Accept a name that cannot forge a line or a look: no control, format or odd space characters. Raises Invalid.
 
@@ -438,7 +472,7 @@ def printable(text: str, key: str) -> str:
         raise Invalid(key, "contains a control, invisible or unusual space character")
     if text != text.strip() or "->" in text:  # an arrow could forge the rest of a line that is about to be printed
         raise Invalid(key, "begins or ends with a space, or contains an arrow")
-    composed = _normalized("NFC", text)
+    composed = unicodedata.normalize("NFC", text)
     if len(composed) > NAME_MAX:  # it can grow
         raise Invalid(key, f"must have at most {NAME_MAX} characters")
     return composed
@@ -449,7 +483,7 @@ def peer_name_of(body: Body, key: str) -> str:
     name = printable(text_of(body, key, 1, NAME_MAX), key)
     if name.startswith("#"):
         raise Invalid(key, "names beginning with # are channels")
-    plain = _normalized("NFKC", name).casefold()
+    plain = unicodedata.normalize("NFKC", name).casefold()
     for words in (plain, plain.split()[0]):  # "h u b" looks like it as a whole, "hub: now stop" by its first word
         bare = "".join(c for c in words if c.isalnum())
         if bare in RESERVED:
@@ -486,8 +520,7 @@ def token_of(body: Body) -> str:
     return text_of(body, "token", 0, TOKEN_MAX)
 
 
-@dataclass(frozen=True, slots=True)
-class Registration:
+class Registration(Record):
     """POST /register: the name that the caller wants, and what it already holds."""
     name: str
     protocol_version: int | None  # of the text that the caller has read
@@ -504,8 +537,7 @@ class Registration:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Speech:
+class Speech(Record):
     """POST /send."""
     token: str
     to: str
@@ -517,8 +549,7 @@ class Speech:
         return cls(token_of(body), scope_of(body), text_of(body, "content", 1))
 
 
-@dataclass(frozen=True, slots=True)
-class FloorCall:
+class FloorCall(Record):
     """POST /floor."""
     token: str
     action: str  # one of VERBS
@@ -537,8 +568,7 @@ class FloorCall:
         return cls(token, action, scope, reason)
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(Record):
     """One line of a form."""
     key: str
     label: str
@@ -568,12 +598,10 @@ class Field:
 
     def to_json(self) -> dict[str, Json]:
         """Give all six keys, whatever the asker left out."""
-        given: dict[str, Json] = {one.name: getattr(self, one.name) for one in fields(self)}
-        return given | {"options": [*self.options]}
+        return {**dict(zip(self.FIELDS, self.values())), "options": [*self.options]}
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(Record):
     """POST /ask: a form for the operator."""
     token: str
     to: str  # who gets the answer: all or a #channel
@@ -594,9 +622,8 @@ class Question:
         return cls(token, lane_of(body, "to", ALL), title, asked)
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """What reaches mailboxes, consoles and the log; `wire` is its JSON, encoded once and shared by all of them."""
+class Message(Record):
+    """What reaches mailboxes, consoles and the log."""
     id: str  # 12 hex characters
     sender: str
     recipient: str  # a scope
@@ -606,16 +633,17 @@ class Message:
     seq: int  # 0: a notice, or a room's stop; never in a mailbox
     origin: str  # agent, operator, hub: set by the hub, the only word on who spoke
     meta: str | None = None  # JSON text; on answers only
-    wire: bytes = field(init=False, compare=False, repr=False)
 
-    def __post_init__(self) -> None:
+    @functools.cached_property
+    def wire(self) -> bytes:
+        """Give its JSON, encoded once and shared by all."""
         meta = "" if self.meta is None else f',"meta":{self.meta}'
         line = (
             f'{{"id":"{self.id}","sender":{quote(self.sender)},"recipient":{quote(self.recipient)},'
             f'"content":{quote(self.content)},"kind":"{self.kind}","ts":{self.ts!r},"seq":{self.seq},'
             f'"origin":"{self.origin}"{meta}}}'
         )
-        object.__setattr__(self, "wire", line.encode("ascii"))
+        return line.encode("ascii")
 
 
 def id_of(serial: int) -> str:
@@ -623,8 +651,7 @@ def id_of(serial: int) -> str:
     return f"{serial & 0xFFFF_FFFF_FFFF:012x}"
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Record):
     """One change of the room. Carries its own time; never a raw token."""
     serial: int  # +1 per event; also the id of the message or notice that it makes
     at: float  # monotonic seconds
@@ -638,7 +665,6 @@ class Event:
         return id_of(self.serial)
 
 
-@dataclass(frozen=True, slots=True)
 class PeerJoined(Event):
     """A fresh identity."""
     name: str
@@ -646,14 +672,12 @@ class PeerJoined(Event):
     notice = "{name} joined"
 
 
-@dataclass(frozen=True, slots=True)
 class NameContested(Event):
     """Somebody without the token asked for a living name."""
     name: str
     notice = "{name} is taken: somebody else asked for this name and was refused"
 
 
-@dataclass(frozen=True, slots=True)
 class PeerLeft(Event):
     """An identity ended, and its mailbox with it."""
     name: str
@@ -661,42 +685,36 @@ class PeerLeft(Event):
     notice = "{name} {why}"
 
 
-@dataclass(frozen=True, slots=True)
 class PeerReaped(Event):
     """A silent peer is off the roster; its mailbox goes on filling."""
     name: str
     notice = "{name} timed out"
 
 
-@dataclass(frozen=True, slots=True)
 class PeerRevived(Event):
     """A reaped peer called again."""
     name: str
     notice = "{name} is back"
 
 
-@dataclass(frozen=True, slots=True)
 class PeerPaused(Event):
     """The operator holds one mailbox."""
     name: str
     notice = "{name} paused by the operator"
 
 
-@dataclass(frozen=True, slots=True)
 class PeerResumed(Event):
     """The operator releases one mailbox."""
     name: str
     notice = "{name} resumed by the operator"
 
 
-@dataclass(frozen=True, slots=True)
 class StatusSet(Event):
     """A peer's own line of text; None clears it."""
     name: str
     status: str | None
 
 
-@dataclass(frozen=True, slots=True)
 class ChannelJoined(Event):
     """A peer is a member now."""
     name: str
@@ -704,7 +722,6 @@ class ChannelJoined(Event):
     notice = "{name} joined {channel}"
 
 
-@dataclass(frozen=True, slots=True)
 class ChannelLeft(Event):
     """A peer is a member no more."""
     name: str
@@ -712,14 +729,12 @@ class ChannelLeft(Event):
     notice = "{name} left {channel}"
 
 
-@dataclass(frozen=True, slots=True)
 class ChannelClosed(Event):
     """The operator sent all members away."""
     channel: str
     notice = "{channel} closed by the operator"
 
 
-@dataclass(frozen=True, slots=True)
 class TopicSet(Event):
     """A channel's topic; None clears it."""
     name: str
@@ -728,14 +743,12 @@ class TopicSet(Event):
     notice = "{name} set the topic of {channel}: {topic}"
 
 
-@dataclass(frozen=True, slots=True)
 class MessageRouted(Event):
     """A message entered mailboxes."""
     message: Message
     to: tuple[str, ...]  # the peers whose mailboxes have it
 
 
-@dataclass(frozen=True, slots=True)
 class MailboxOverflowed(Event):
     """A full mailbox lost its oldest message, to make room for one from `sender`."""
     name: str
@@ -745,28 +758,24 @@ class MailboxOverflowed(Event):
     notice = "{name}'s mailbox is full: lost message {lost_seq} from {lost_sender}"
 
 
-@dataclass(frozen=True, slots=True)
 class Fetched(Event):
     """A poll took what was deliverable; `held`: operator traffic only, the rest stays."""
     name: str
     held: bool
 
 
-@dataclass(frozen=True, slots=True)
 class Unfetched(Event):
     """What was handed out did not arrive, or a new listener came: it will be handed out again."""
     name: str
     seqs: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
 class Acknowledged(Event):
     """The peer has everything that it fetched up to `seq`."""
     name: str
     seq: int
 
 
-@dataclass(frozen=True, slots=True)
 class FloorGranted(Event):
     """`holder` has the stick of a free scope, or restates why."""
     scope: str
@@ -774,35 +783,30 @@ class FloorGranted(Event):
     reason: str | None
 
 
-@dataclass(frozen=True, slots=True)
 class FloorPassed(Event):
     """The first raised hand has the stick now."""
     scope: str
     holder: str  # the new one
 
 
-@dataclass(frozen=True, slots=True)
 class FloorReleased(Event):
     """The stick is put away, raised hands with it."""
     scope: str
     by: str  # the last holder, or the operator
 
 
-@dataclass(frozen=True, slots=True)
 class HandRaised(Event):
     """A peer queues for the stick."""
     scope: str
     name: str
 
 
-@dataclass(frozen=True, slots=True)
 class HandLowered(Event):
     """A peer no longer queues for the stick."""
     scope: str
     name: str
 
 
-@dataclass(frozen=True, slots=True)
 class FormOpened(Event):
     """A peer asks the operator."""
     form_id: str
@@ -813,7 +817,6 @@ class FormOpened(Event):
     notice = "{asker} asks the operator: {title}"
 
 
-@dataclass(frozen=True, slots=True)
 class FormSettled(Event):
     """The operator answered or cancelled; `answers` is JSON text, or None when cancelled."""
     form_id: str
@@ -822,14 +825,12 @@ class FormSettled(Event):
     summary: str  # one line
 
 
-@dataclass(frozen=True, slots=True)
 class ModeChanged(Event):
     """The whole room runs, is paused, or is stopped; a stop puts every stick away."""
     mode: str
     notice = "control: {mode}"
 
 
-@dataclass(frozen=True, slots=True)
 class RateChanged(Event):
     """The operator retuned how fast every agent may speak."""
     per_s: float
@@ -841,7 +842,7 @@ def notice_of(event: Event) -> Message | None:
     """Give the line that consoles and the log show for `event`; it has seq 0 and enters no mailbox."""
     if event.notice is None:
         return None
-    words = {one.name: getattr(event, one.name) or "none" for one in fields(event)}
+    words = {name: value or "none" for name, value in zip(event.FIELDS, event.values())}
     words = {name: one_line(value) if isinstance(value, str) else value for name, value in words.items()}
     return Message(event.id, HUB, ALL, event.notice.format(**words), "system", event.ts, 0, HUB)
 
@@ -1289,8 +1290,7 @@ class Channel:
     topic: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(Record):
     """What became of a message."""
     message: Message
     to: tuple[str, ...]  # whose mailboxes have it
@@ -1588,7 +1588,7 @@ class Room:
             raise TooManyForms(f"{FORMS_MAX} questions are pending already")
         self._spend_speech(peer, joining=question.to)
         opened = FormOpened(*self._stamp(), "", question.title, peer.name, question.to, question.fields)
-        self._commit(replace(opened, form_id=opened.id))
+        self._commit(opened.but(form_id=opened.id))
         return self._forms[opened.id]
 
     def answer(self, form_id: str, answers: Json) -> Delivery:
@@ -2271,8 +2271,7 @@ class RpcError(Exception):
         return {"jsonrpc": "2.0", "id": self.about, "error": error}
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Record):
     """One JSON-RPC request, or notification."""
     id: RpcId  # None: a notification, which gets no answer
     method: str
@@ -2381,17 +2380,13 @@ def _fault_in_object(value: dict[str, Json], schema: Schema, where: str) -> str 
     return next(filter(None, faults), None)
 
 
-@dataclass(frozen=True, slots=True)
-class Tool:
+class Tool(Record):
     """What a model can call. `run` gets a Seat, the arguments with their defaults, and how to report progress."""
     name: str
     text: str  # for the model: when and why
     arguments: Schema  # properties by name; those without a default are required
     is_reading: bool  # it changes nothing in the room
     run: Callable[[Any, dict[str, Any], Report], Awaitable[Json]]  # a string is prose, an object is data
-
-    def __post_init__(self) -> None:
-        check_schema(self.schema)
 
     @property
     def schema(self) -> Schema:
@@ -2406,8 +2401,7 @@ class Tool:
         return {"name": self.name, "description": self.text, "inputSchema": self.schema, "annotations": hints}
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
+class Prompt(Record):
     """What a user can call: hosts show it as a slash command."""
     name: str
     text: str  # for the user
@@ -2428,6 +2422,8 @@ class Mcp:
 
     def __init__(self, tools: Iterable[Tool], prompts: Iterable[Prompt], instructions: str) -> None:
         self._tools = {tool.name: tool for tool in tools}
+        for tool in self._tools.values():
+            check_schema(tool.schema)
         self._prompts = {prompt.name: prompt for prompt in prompts}
         self._instructions = instructions
         shared: dict[str, Method] = {"tools/list": self._list_tools, "tools/call": self._call_tool,
@@ -3067,8 +3063,7 @@ def asset(name: str) -> bytes:
     raise FileNotFoundError(f"caucus is not whole: {name} is missing")
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(Record):
     """One file of the console, ready to be sent."""
     data: bytes
     gzipped: bytes
@@ -3087,8 +3082,7 @@ def page(name: str) -> Page:
     return Page(data, gzip.compress(data, mtime=0), etag, CONTENT_TYPES[name.rpartition(".")[2]])
 
 
-@dataclass(frozen=True, slots=True)
-class OperatingText:
+class OperatingText(Record):
     """The operating text for agents: a core that everyone reads, and sections for when they are needed."""
     revision: int
     core: str
@@ -3199,8 +3193,7 @@ REPLAYS_MAX = 3  # a listener that is killed is not killed so often; one that ne
 DISPLACED_MAX = 1024  # leases remembered per peer; one that keeps asking is never forgotten
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Record):
     """An HTTP answer: status, body and the headers beyond the standing ones."""
     status: int
     body: bytes
@@ -3217,7 +3210,7 @@ def refusal_reply(refusal: Refusal) -> Reply:
     reply = json_reply(refusal.body(), refusal.status)
     if isinstance(refusal, Throttled):
         seconds = math.ceil(float(str(refusal.extra["retry_after"])))
-        return replace(reply, headers=(("Retry-After", str(seconds)),))
+        return reply.but(headers=(("Retry-After", str(seconds)),))
     return reply
 
 
@@ -3421,8 +3414,7 @@ TICKET_TTL_S = 120.0
 DRAIN_MAX_BYTES = 1 << 20  # of a refused body, read so that its sender sees the refusal and not a reset
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Record):
     """How one hub is set up; see `caucus hub --help`."""
     host: str = "127.0.0.1"
     port: int = 8765  # 0: any free one
@@ -3669,7 +3661,7 @@ class Router:
     def _no_route(self, request: Request) -> Reply:
         if methods := self._methods.get(request.path):
             refusal = MethodNotAllowed("Method Not Allowed", allow=[*methods])
-            return replace(refusal_reply(refusal), headers=(("Allow", ", ".join(methods)),))
+            return refusal_reply(refusal).but(headers=(("Allow", ", ".join(methods)),))
         if request.path.endswith("/") and request.path.rstrip("/") in self._methods:
             target = request.path.rstrip("/") + (f"?{request.query}" if request.query else "")
             return Reply(307, b"", (("Location", target),))
@@ -5539,13 +5531,14 @@ def play() -> dict[str, Any]:
     return tomllib.loads(asset("docs/play.toml").decode())
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Line:
+class Line(Record):
     """One step of the play."""
     role: str
     verb: str  # of CALLS; or ask, rest, silence
     scope: str  # for rest, seconds
     text: str  # for ask, the title and an option per line
+
+    __eq__, __hash__ = object.__eq__, object.__hash__  # the same words again are another line
 
 
 def blocks_of(text: str) -> list[str]:

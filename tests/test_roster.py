@@ -92,7 +92,7 @@ def test_a_full_room_still_confirms_its_own(roster, monkeypatch):
 
 
 def test_a_removed_peer_is_gone_with_its_token(roster):
-    roster.remove(roster.get("ann"))
+    roster.remove(roster.get("ann"), "left")
     assert len(roster) == 1
     with pytest.raises(UnknownToken):
         roster.holder_of("token of ann")
