@@ -2414,6 +2414,32 @@ class Prompt(Record):
         return {"name": self.name, "description": self.text, "arguments": listed}
 
 
+def _content(answer: Json, revision: str) -> dict[str, Json]:
+    """Word a tool's answer. Prose has no structure beside it: hosts would show the model that one instead."""
+    is_prose = isinstance(answer, str)
+    text: Json = answer if is_prose else json.dumps(answer, ensure_ascii=False)
+    content: dict[str, Json] = {"content": [{"type": "text", "text": text}]}
+    return content if is_prose or revision < "2025-06-18" else {**content, "structuredContent": answer}
+
+
+def _refuse_cursor(params: dict[str, Json]) -> None:
+    if params.get("cursor") is not None:
+        raise RpcError(INVALID_PARAMS, "Invalid params: there is one page only, so no cursor is valid")
+
+
+def _server_info() -> dict[str, Json]:
+    return {"name": "caucus", "title": "Caucus", "version": __version__}
+
+
+def _capabilities() -> dict[str, Json]:
+    return {"tools": {"listChanged": False}, "prompts": {"listChanged": False}}
+
+
+def agreed_revision(wanted: Json) -> str:
+    """Give the revision that a handshake ends with."""
+    return wanted if isinstance(wanted, str) and wanted in HANDSHAKE_REVISIONS else HANDSHAKE_REVISIONS[-1]
+
+
 Method = Callable[[dict[str, Json], str, object, Report], Awaitable[dict[str, Json]]]
 
 
@@ -2506,32 +2532,6 @@ class Mcp:
             return {**_content(f"Invalid arguments: {fault}", revision), "isError": True}
         defaults = {name: one["default"] for name, one in tool.arguments.items() if "default" in one}
         return {**_content(await tool.run(seat, {**defaults, **(given or {})}, report), revision), "isError": False}
-
-
-def _content(answer: Json, revision: str) -> dict[str, Json]:
-    """Word a tool's answer. Prose has no structure beside it: hosts would show the model that one instead."""
-    is_prose = isinstance(answer, str)
-    text: Json = answer if is_prose else json.dumps(answer, ensure_ascii=False)
-    content: dict[str, Json] = {"content": [{"type": "text", "text": text}]}
-    return content if is_prose or revision < "2025-06-18" else {**content, "structuredContent": answer}
-
-
-def _refuse_cursor(params: dict[str, Json]) -> None:
-    if params.get("cursor") is not None:
-        raise RpcError(INVALID_PARAMS, "Invalid params: there is one page only, so no cursor is valid")
-
-
-def _server_info() -> dict[str, Json]:
-    return {"name": "caucus", "title": "Caucus", "version": __version__}
-
-
-def _capabilities() -> dict[str, Json]:
-    return {"tools": {"listChanged": False}, "prompts": {"listChanged": False}}
-
-
-def agreed_revision(wanted: Json) -> str:
-    """Give the revision that a handshake ends with."""
-    return wanted if isinstance(wanted, str) and wanted in HANDSHAKE_REVISIONS else HANDSHAKE_REVISIONS[-1]
 
 
 def progress_of(token: RpcId, done: float, total: float, words: str) -> dict[str, Json]:
@@ -2724,7 +2724,7 @@ class Seat:
         self._lease, self._cursor = new_secret(8), 0
         self._batch: list[dict[str, Json]] = []  # what the last listen showed
         self._kept: list[dict[str, Json]] = []  # what a later one will show: there was too much, or it was cancelled
-        self._rejoined_at = -math.inf
+        self._rejoined_at, self._is_rejoining = -math.inf, False
         self._news: dict[str, Json] = {}  # what the next answer tells besides
 
     async def setup(self) -> str:
@@ -2741,7 +2741,7 @@ class Seat:
         token = self.door.token
         answer = await self.door.register(self.name or name or self.default_name, self.revision)
         if self.door.token != token:
-            self._lease, self._cursor, self._kept = new_secret(8), 0, []
+            self._lease, self._cursor, self._batch, self._kept = new_secret(8), 0, [], []
         self.name, is_stale = str(answer["project"]), answer.get("protocol_stale") is True
         told: dict[str, Json] = {"joined": True, "project": self.name, "hub": self.door.url}
         told |= {"protocol_version": answer["protocol_version"], "protocol_stale": is_stale}
@@ -2793,7 +2793,7 @@ class Seat:
     async def listen(self, timeout_s: float, report: Report) -> str:
         """Wait for messages; what is shown is acknowledged by the next call. Raises Displaced."""
         wait_s = 0.0 if self._kept else min(max(timeout_s, 0.0), POLL_HOLD_S)
-        end, self._batch = time.monotonic() + wait_s, []
+        end, self._batch = time.monotonic() + wait_s, self._confirm()
         while True:
             left = max(0.0, end - time.monotonic())
             hold = left if report is no_report else min(left, PROGRESS_S)
@@ -2810,8 +2810,12 @@ class Seat:
         sizes = accumulate(len(str(m.get("content"))) for m in batch)
         fitting = max(1, sum(size <= SHOWN_MAX for size in sizes))
         self._batch, self._kept = batch[:fitting], batch[fitting:]
-        self._cursor = max([self._cursor, *[int(str(m.get("seq"))) for m in self._batch]])
         return fenced(self._batch, answer.get("mode"), len(self._kept))
+
+    def _confirm(self) -> list[dict[str, Json]]:
+        """Count what the last listen showed as read; give an empty batch."""
+        self._cursor = max([self._cursor, *[int(str(m.get("seq"))) for m in self._batch]])
+        return []
 
     def keep(self) -> None:
         """Show what the last listen showed again: its answer reached nobody."""
@@ -2836,12 +2840,14 @@ class Seat:
 
     async def _rejoin(self, why: str) -> None:
         """Take the seat again; not after a kick, and not twice in a row. Raises SessionExpired."""
+        if self._is_rejoining:  # another call is at it
+            raise Throttled(1.0)
         now, name = time.monotonic(), str(self.name)
         is_taken_away = why in (KICKED, LEFT) or now - self._rejoined_at < REJOIN_EVERY_S
-        self._rejoined_at = now
+        self._rejoined_at, self._is_rejoining = now, True
         try:
             if is_taken_away:
-                raise SessionExpired(f"{name}'s session is over: {why}", joined_as=name)
+                raise SessionExpired("it does not come back by itself")
             await self.door.register(name, self.revision)
         except Unreachable:
             self._rejoined_at = -math.inf
@@ -2849,8 +2855,12 @@ class Seat:
         except Refusal as refusal:
             self.name = self.door.token = None
             self.door.forget()
-            raise SessionExpired(f"{name}'s session is over: {why}; {refusal.detail}", joined_as=name) from None
-        self._lease, self._cursor, self._kept = new_secret(8), 0, []
+            detail = f"{name}'s session is over ({why}): {refusal.detail}"
+            raise SessionExpired(detail, joined_as=name) from None
+        finally:
+            self._is_rejoining = False
+        self._lease, self._cursor, self._batch = new_secret(8), 0, []
+        self._kept = [{**m, "seq": 0} for m in self._kept]  # the room's order has begun anew
         note = f"The session of {name} was lost ({why}) and you have joined again: channels and sticks are gone."
         self._news = {"note": f"{note} Start the watch again.", "watch": await self.watch_command()}
 
@@ -5201,7 +5211,9 @@ class Watch:
         try:
             token = self._client.post("/watch-ticket/redeem", ticket=ticket)["token"]
         except (Refusal, KeyError) as refusal:
-            self._print_end("TICKET REJECTED", f"{refusal}; ask for a fresh watch command")
+            is_keyed = isinstance(refusal, CredentialRequired)  # then a fresh ticket is of no help
+            advice = "" if is_keyed else "; ask for a fresh watch command"
+            self._print_end("TICKET REJECTED", f"{refusal}{advice}")
             return EXIT_EXPIRED
         return self.run(str(token))
 
@@ -5348,7 +5360,7 @@ class Bridge:
         self._last: threading.Thread | None = None  # of the calls that are done one after the other
         self._outbox: deque[bytes] = deque()
         self._backlog = 0  # bytes that the host has yet to read
-        self._has_output = threading.Event()
+        self._has_output = threading.Condition()
         self._writer = threading.Thread(target=self._write_all, name="bridge writer", daemon=True)
 
     def run(self) -> int:
@@ -5465,28 +5477,30 @@ class Bridge:
             self._client.hang_up()
 
     def _send(self, message: Json) -> None:
-        data = json.dumps(message, separators=(",", ":")).encode("ascii") + b"\n"
-        self._outbox.append(data)
-        self._backlog += len(data)
-        self._has_output.set()
+        self._queue(json.dumps(message, separators=(",", ":")).encode("ascii") + b"\n")
+
+    def _queue(self, data: bytes) -> None:
+        with self._has_output:
+            self._outbox.append(data)
+            self._backlog += len(data)
+            self._has_output.notify()
 
     def _write_all(self) -> None:
         """Write what is queued; a host that does not read stops this thread, and no other."""
-        while True:
-            self._has_output.wait()
-            self._has_output.clear()
-            while self._outbox:
-                data = self._outbox.popleft()
-                if not data:
-                    return
-                try:
-                    while data:
-                        written = os.write(self._sink, data)
-                        data = data[written:]
+        try:
+            while data := self._next_output():
+                while data:
+                    written = os.write(self._sink, data)
+                    data = data[written:]
+                    with self._has_output:
                         self._backlog -= written
-                except OSError:  # nobody will ever read
-                    os.kill(os.getpid(), signal.SIGTERM)
-                    return
+        except OSError:  # nobody will ever read
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def _next_output(self) -> bytes:
+        with self._has_output:
+            self._has_output.wait_for(lambda: self._outbox)
+            return self._outbox.popleft()
 
     def _end(self) -> None:
         """Finish what takes no time, leave the room, and let the host read the last answers."""
@@ -5498,8 +5512,7 @@ class Bridge:
         self._client.slack_s = LAST_WORDS_S
         self._drive(self._seat.leave())
         self._client.close()
-        self._outbox.append(b"")
-        self._has_output.set()
+        self._queue(b"")  # ends the writer
         self._writer.join(LAST_WORDS_S)
 
 
@@ -6014,9 +6027,18 @@ def check_exposure(settings: Settings) -> None:
     if is_loopback(settings.host) and (not public.hostname or is_loopback(public.hostname)):
         return
     if not (settings.operator_token and settings.agent_key):
-        raise Invalid("--host", "beyond this machine the hub needs --operator-token and --agent-key")
+        flag = "--public-url" if is_loopback(settings.host) else "--host"
+        raise Invalid(flag, "beyond this machine the hub needs --operator-token and --agent-key")
     if settings.host in WILDCARD_HOSTS and not settings.public_url:
         raise Invalid("--host", f"{settings.host!r} is every address: say with --public-url how others reach this hub")
+
+
+def is_origin(url: str) -> bool:
+    """Whether `url` is a scheme, a host and perhaps a port, and nothing else."""
+    with suppress(ValueError):  # a port that is none
+        parts = urllib.parse.urlsplit(url)
+        return bool(re.fullmatch(r"https?://[^/?#@\s]+", url) and parts.hostname and parts.port != 0)
+    return False
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
@@ -6036,13 +6058,13 @@ def settings_of(options: argparse.Namespace) -> Settings:
         log_file=options.log_file or env("CAUCUS_LOG_FILE", ""),
         log_retention_h=options.log_retention_hours,
     )
-    try:
-        public = urllib.parse.urlsplit(settings.public_url)
-        is_origin = re.fullmatch(r"https?://[^/?#@\s]+", settings.public_url) and public.hostname and public.port != 0
-    except ValueError:  # a port that is none
-        is_origin = False
-    if settings.public_url and not is_origin:
-        raise Invalid("--public-url", "must be a bare origin such as https://caucus.example")
+    for flag, origins in (("--public-url", [settings.public_url]), ("--allowed-origin", settings.allowed_origins)):
+        if strange := [one for one in origins if one and not is_origin(one)]:
+            raise Invalid(flag, f"must be a bare origin such as https://caucus.example, not {strange[0]!r}")
+    if strange := [one for one in settings.allowed_hosts if not re.fullmatch(r"[^/@\s]+", one)]:
+        raise Invalid("--allowed-host", f"must be a host name such as caucus.example, not {strange[0]!r}")
+    if settings.observer_token and not settings.operator_token:
+        raise Invalid("--observer-token", "needs --operator-token too: without one every console is the operator's")
     if not options.allow_insecure_bind:
         check_exposure(settings)
     return settings
@@ -6120,10 +6142,11 @@ def run_bridge(options: argparse.Namespace) -> int:
     except OSError:
         raise Invalid("stdout", "is closed: an MCP host reads there") from None
     sys.stdout = sys.stderr
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit(EXIT_OK))
-    name = options.project or os.environ.get("CAUCUS_PROJECT") or folder_name()
-    return Bridge(client, name, sys.stdin.buffer, sink).run()
+    for name in ("SIGTERM", "SIGINT", "SIGHUP"):
+        if hasattr(signal, name):  # Windows knows no SIGHUP
+            signal.signal(getattr(signal, name), lambda *_: sys.exit(EXIT_OK))
+    project = options.project or os.environ.get("CAUCUS_PROJECT") or folder_name()
+    return Bridge(client, project, sys.stdin.buffer, sink).run()
 
 
 def run_demo(options: argparse.Namespace) -> int:
