@@ -4590,8 +4590,9 @@ def console_socket(consoles: Consoles) -> type[WebSocketHandler]:
 # door is inside, and calls the very functions of section 17 without a socket.
 #
 # Whose seat it is: in the handshake era the Mcp-Session-Id says. A stateless request has nothing of the kind, so there
-# a client is known by what each of its requests shows: ?project= of the URL, its name and version, its credential and
-# its address. Where two are alike in all of that, a different ?project= tells them apart.
+# a client is known by what each of its requests shows: ?project= of the URL, its name and version, its bearer and its
+# address. Where two are alike in all of that, a different ?project= tells them apart, and a bearer of its own choosing
+# makes a seat a client's alone (on a hub that has an agent key, the bearer is that key).
 
 SESSIONS_MAX = 10_000
 SESSION_TTL_S = 3600.0  # a session that is not used for this long, and has no peer in the room, is forgotten
@@ -4743,6 +4744,17 @@ def named_in(header: str) -> str:
     return ""
 
 
+def check_headers(request: Request, call: Call) -> None:
+    """Raise RpcError unless the headers of a stateless request repeat what its body says."""
+    said = {"MCP-Protocol-Version": call.meta[META + "protocolVersion"], "Mcp-Method": call.method}
+    if call.method in NAMED and call.params.get("name") is not None:
+        said["Mcp-Name"] = call.params["name"]
+    for header, value in said.items():
+        shown = request.headers.get(header)
+        if shown is None or (named_in(shown) if header == "Mcp-Name" else shown) != value:
+            raise RpcError(HEADER_MISMATCH, f"{header} does not repeat what the body says", about=call.id)
+
+
 class McpEndpoint:
     """The route /mcp with all its sessions."""
 
@@ -4828,22 +4840,16 @@ class McpEndpoint:
             if shown is not None and shown not in MODERN_REVISIONS:
                 raise RpcError(UNSUPPORTED_REVISION, "Unsupported protocol version")
             return Reply(202, b"")
-        if call.is_modern:
-            pairs = [("MCP-Protocol-Version", call.meta[META + "protocolVersion"]), ("Mcp-Method", call.method)]
-            if call.method in NAMED and call.params.get("name") is not None:
-                pairs.append(("Mcp-Name", call.params["name"]))
-            for header, value in pairs:
-                found = request.headers.get(header)
-                if found is None or (named_in(found) if header == "Mcp-Name" else found) != value:
-                    raise RpcError(HEADER_MISMATCH, f"{header} does not repeat what the body says", about=call.id)
-        elif call.method != "initialize":
+        if call.method == "initialize":
+            raise RpcError(UNKNOWN_METHOD, "Method not found: there is no handshake at this revision", about=call.id)
+        if not call.is_modern:
             raise RpcError(INVALID_PARAMS, f"Invalid params: _meta needs {META}protocolVersion", about=call.id)
+        check_headers(request, call)
         about, project = call.meta.get(META + "clientInfo"), request.parameters().get("project", "")
         client = about if isinstance(about, dict) else {}
         if call.method == "server/discover" and client.get("name") in ALIKE and not project:
-            raise RpcError(UNKNOWN_METHOD, "open a session, or put ?project=NAME into the URL", about=call.id)
-        if call.method == "initialize":
-            raise RpcError(UNKNOWN_METHOD, "there is no handshake at this revision", about=call.id)
+            why = "Method not found: open a session, or put ?project=NAME into the URL"
+            raise RpcError(UNKNOWN_METHOD, why, about=call.id)
         key = (project, str(client.get("name")), str(client.get("version")), request.bearer, request.caller.source())
         if key not in self._sessions:
             self._sessions[key] = self._open(request, about, MODERN_REVISIONS[-1])

@@ -379,7 +379,8 @@ def test_wheel_holds_the_module_and_the_assets_only(wheel: Path) -> None:
 def test_wheel_names_the_console_scripts_of_the_original(wheel: Path) -> None:
     text = zipfile.ZipFile(wheel).read(f"caucus-{VERSION}.dist-info/entry_points.txt").decode()
     scripts = dict(line.split(" = ") for line in text.splitlines() if " = " in line)
-    assert scripts == {"caucus": "caucus:main", "caucus-hub": "caucus:main_hub", "caucus-watch": "caucus:main_watch"}
+    aliases = {f"caucus-{name}": f"caucus:main_{name}" for name in ("bridge", "hub", "watch")}
+    assert scripts == {"caucus": "caucus:main", **aliases}
 
 
 def test_installed_wheel_has_working_commands(wheel: Path, empty: Path, tmp_path: Path) -> None:
