@@ -2027,7 +2027,8 @@ class Room:
 
 log = logging.getLogger("caucus")
 
-DEFAULT_URL = "http://127.0.0.1:8765"
+DEFAULT_PORT = 8765
+DEFAULT_URL = f"http://127.0.0.1:{DEFAULT_PORT}"
 
 
 def new_secret(size: int = 16) -> str:
@@ -2137,7 +2138,10 @@ OPEN_READS = frozenset({"/peers", "/ping", "/channels", "/forms"})  # they want 
 
 
 def query_of(query: Mapping[str, str | float | None]) -> str:
-    """Encode a query string, with its question mark."""
+    """Encode a query string, with its question mark. Raises Invalid."""
+    for key, value in query.items():
+        if isinstance(value, str) and not _is_clean(value):
+            raise Invalid(key, "contains a lone surrogate, which is not text", "query")
     given = urllib.parse.urlencode({key: value for key, value in query.items() if value is not None})
     return f"?{given}" if given else ""
 
@@ -2166,7 +2170,11 @@ class Client:
         """POST a JSON object to `path`, the token included where there is one. Raises Refusal."""
         if self.token is not None and path != "/register":
             body = {"token": self.token, **body}
-        return self._call("POST", path, json.dumps(body).encode(), self._agent_key)
+        try:
+            data = json.dumps(body, ensure_ascii=False).encode()
+        except UnicodeEncodeError:  # a lone surrogate; the hub refuses it, and names its field
+            data = json.dumps(body).encode()
+        return self._call("POST", path, data, self._agent_key)
 
     def register(self, name: str, revision: int | None = PROTOCOL_REVISION_MIN) -> dict[str, Json]:
         """Take a seat and keep its token; `revision` is that of the protocol already read. Raises NameInUse, ..."""
@@ -2594,7 +2602,7 @@ HINTS = {
     "invalid_form": "Correct that field and ask again.",
     "too_large": "Shorten it, or send it in parts.",
     "credential_required": "Tell your user: this hub wants CAUCUS_AGENT_KEY in the environment of this MCP server.",
-    "hub_unreachable": "Tell your user to start the hub: {hub_command}",
+    "hub_unreachable": "Tell your user that no hub answers there.",  # of one on this machine, how to start it
     "refused": "Tell your user: the hub refused this in words that this program does not know.",
 }
 
@@ -2724,6 +2732,7 @@ class Seat:
         self._lease, self._cursor = new_secret(8), 0
         self._batch: list[dict[str, Json]] = []  # what the last listen showed
         self._kept: list[dict[str, Json]] = []  # what a later one will show: there was too much, or it was cancelled
+        self._listens = 0  # ever begun or ended from outside: only the latest goes on
         self._rejoined_at, self._is_rejoining = -math.inf, False
         self._news: dict[str, Json] = {}  # what the next answer tells besides
 
@@ -2791,7 +2800,9 @@ class Seat:
         return await self.door.watch_command()
 
     async def listen(self, timeout_s: float, report: Report) -> str:
-        """Wait for messages; what is shown is acknowledged by the next call. Raises Displaced."""
+        """Wait for messages; the next listen ends this one and acknowledges what it showed. Raises Displaced."""
+        self._listens += 1
+        number = self._listens
         wait_s = 0.0 if self._kept else min(max(timeout_s, 0.0), POLL_HOLD_S)
         end, self._batch = time.monotonic() + wait_s, self._confirm()
         while True:
@@ -2803,7 +2814,7 @@ class Seat:
                 self._lease = new_secret(8)  # so that the next listen takes the place
                 raise
             fresh = answer.get("messages")
-            if fresh or left <= hold:
+            if fresh or left <= hold or number != self._listens:
                 break
             await report(wait_s - left + hold, wait_s, f"{self.name} is listening")
         batch = self._kept + [m for m in (fresh if isinstance(fresh, list) else ()) if isinstance(m, dict)]
@@ -2816,6 +2827,10 @@ class Seat:
         """Count what the last listen showed as read; give an empty batch."""
         self._cursor = max([self._cursor, *[int(str(m.get("seq"))) for m in self._batch]])
         return []
+
+    def hush(self) -> None:
+        """End a listen that goes on between two polls."""
+        self._listens += 1
 
     def keep(self) -> None:
         """Show what the last listen showed again: its answer reached nobody."""
@@ -2865,6 +2880,16 @@ class Seat:
         self._news = {"note": f"{note} Start the watch again.", "watch": await self.watch_command()}
 
 
+def hub_hint(url: str) -> str:
+    """Word what to do about a hub that does not answer; of one on this machine, the command that starts it."""
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme != "http" or not is_loopback(str(parts.hostname)):
+        return HINTS[Unreachable.code]
+    words = [] if parts.port == DEFAULT_PORT else ["--port", str(parts.port or 80)]
+    words += ["--host", "::1"] if parts.hostname == "::1" else []
+    return f"Tell your user to start the hub: {command_line('hub', *words)}"
+
+
 ALWAYS = frozenset({"setup", "whoami"})  # available before setup
 
 
@@ -2876,7 +2901,7 @@ async def use(tool: str, seat: Seat, run: Callable[[], Awaitable[Json]]) -> Json
         answer = await run()
     except Refusal as refusal:
         code = refusal.code if refusal.code in HINTS else "refused"
-        hint = HINTS[code].format(hub_command=command_line("hub")) if "{" in HINTS[code] else HINTS[code]
+        hint = hub_hint(seat.door.url) if code == Unreachable.code else HINTS[code]
         answer = {**refusal.extra, "error": code, "detail": refusal.detail, "hint": hint}
     news = seat.take_news()
     if isinstance(answer, str):
@@ -3427,7 +3452,7 @@ DRAIN_MAX_BYTES = 1 << 20  # of a refused body, read so that its sender sees the
 class Settings(Record):
     """How one hub is set up; see `caucus hub --help`."""
     host: str = "127.0.0.1"
-    port: int = 8765  # 0: any free one
+    port: int = DEFAULT_PORT  # 0: any free one
     ttl_s: float = PEER_TTL_S
     quiet_after_s: float = QUIET_AFTER_S
     operator_token: str = ""  # empty: every console is the operator's
@@ -4915,8 +4940,6 @@ class McpEndpoint:
         is_over = False
 
         async def report(done: float, total: float, words: str) -> None:
-            if is_over:
-                raise Unreachable("nobody waits for this any more")
             caller.stream(event_of(progress_of(call.progress_token, done, total, words)), is_last=False)
 
         async def work() -> None:
@@ -4934,6 +4957,7 @@ class McpEndpoint:
             """Let go of the poll: the other end is gone, or wants no answer."""
             nonlocal is_over
             is_over = True
+            session.seat.hush()
             if (waiter := session.door.waiter) is not None and waiter.outer is caller:
                 waiter.gone()
                 waiter.reply(batch_reply((), self._gate.room.mode))
@@ -5477,9 +5501,12 @@ class Bridge:
 
     def _cancel(self, job: Job) -> None:
         """Let go of a request: nobody wants its answer. What a listen would have shown, the next one shows."""
+        is_listen = job.call.params.get("name") == "listen"
         with self._lock:
             job.is_cancelled = True
-        if job.call.params.get("name") == "listen":
+            if is_listen:
+                self._seat.hush()
+        if is_listen:
             self._client.hang_up()
 
     def _send(self, message: Json) -> None:
@@ -5940,7 +5967,7 @@ def add_hub_options(options: argparse.ArgumentParser) -> None:
     env = os.environ.get
     add = options.add_argument
     add("--host", default="127.0.0.1", help="address to bind (default %(default)s)")
-    add("--port", type=_port, default=8765, help="port to bind; 0 is any free one (default %(default)s)")
+    add("--port", type=_port, default=DEFAULT_PORT, help="port to bind; 0 is any free one (default %(default)s)")
     add("--no-browser", action="store_true", help="do not open the console")
     add("--operator-token", metavar="S", help="the console asks for this token ($CAUCUS_OPERATOR_TOKEN)")
     add("--observer-token", metavar="S", help="a token that may only watch ($CAUCUS_OBSERVER_TOKEN)")
@@ -5993,7 +6020,10 @@ def add_bridge_options(options: argparse.ArgumentParser) -> None:
 
 def folder_name() -> str:
     """Name the repository that this process runs in, or its folder."""
-    here = folder = os.getcwd()
+    try:
+        here = folder = os.fsencode(os.getcwd()).decode("utf-8", "replace")
+    except OSError:  # it was deleted
+        return "agent"
     while not os.path.exists(os.path.join(folder, ".git")):
         parent = os.path.dirname(folder)
         if parent == folder:
@@ -6002,27 +6032,39 @@ def folder_name() -> str:
     return os.path.basename(folder) or "agent"
 
 
-# MCP host -> where its configuration is, and how an entry looks there; COMMAND and ARGS are put in.
-CONFIGS = {
-    "claude": (".mcp.json in the project", '{"mcpServers": {"caucus": {"command": COMMAND, "args": ARGS}}}'),
-    "codex": ("~/.codex/config.toml", "[mcp_servers.caucus]\ncommand = COMMAND\nargs = ARGS\ntool_timeout_sec = 60"),
-    "gemini": ("~/.gemini/settings.json", '{"mcpServers": {"caucus": {"command": COMMAND, "args": ARGS}}}'),
-    "cursor": (".cursor/mcp.json in the project", '{"mcpServers": {"caucus": {"command": COMMAND, "args": ARGS}}}'),
-    "vscode": (".vscode/mcp.json in the project",
-               '{"servers": {"caucus": {"type": "stdio", "command": COMMAND, "args": ARGS}}}'),
-    "opencode": ("opencode.json in the project",
-                 '{"mcp": {"caucus": {"type": "local", "command": ALL, "enabled": true}}}'),
+def _as_json(key: str, entry: dict[str, Json]) -> str:
+    return json.dumps({key: {"caucus": entry}}, indent=2, ensure_ascii=False)
+
+
+def _as_toml(command: str, args: list[Json]) -> str:
+    quoted_command, list_of_args = json.dumps(command, ensure_ascii=False), json.dumps(args, ensure_ascii=False)
+    return f"[mcp_servers.caucus]\ncommand = {quoted_command}\nargs = {list_of_args}\ntool_timeout_sec = 60"
+
+
+# MCP host -> where its configuration is, and how an entry looks there
+CONFIGS: dict[str, tuple[str, Callable[[str, list[Json]], str]]] = {
+    "claude": (".mcp.json in the project", lambda command, args: _as_json(
+        "mcpServers", {"command": command, "args": args})),
+    "codex": ("~/.codex/config.toml", _as_toml),
+    "gemini": ("~/.gemini/settings.json", lambda command, args: _as_json(
+        "mcpServers", {"command": command, "args": args})),
+    "cursor": (".cursor/mcp.json in the project", lambda command, args: _as_json(
+        "mcpServers", {"command": command, "args": args})),
+    "vscode": (".vscode/mcp.json in the project", lambda command, args: _as_json(
+        "servers", {"type": "stdio", "command": command, "args": args})),
+    "opencode": ("opencode.json in the project", lambda command, args: _as_json(
+        "mcp", {"type": "local", "command": [command, *args], "enabled": True})),
 }
 
 
 def print_config(options: argparse.Namespace) -> int:
     """Print the block for one host, with the absolute path of this program; tell on stderr where it goes."""
-    where, block = CONFIGS[options.print_config]
+    where, write = CONFIGS[options.print_config]
     hub = [] if options.hub == DEFAULT_URL else ["--hub", options.hub]
     command, *args = program_words("bridge", *hub, *(["--project", options.project] if options.project else []))
-    for slot, value in (("COMMAND", command), ("ARGS", args), ("ALL", [command, *args])):
-        block = block.replace(slot, json.dumps(value, ensure_ascii=False))
-    print(block if block.startswith("[") else json.dumps(json.loads(block), indent=2, ensure_ascii=False))
+    if not "".join([command, *args]).isprintable():
+        raise Invalid("--print-config", "the path of this program cannot be written down: move it to another folder")
+    print(write(command, [*args]))
     print(f"caucus: this goes into {where}", file=sys.stderr)
     return EXIT_OK
 
@@ -6142,11 +6184,12 @@ def run_bridge(options: argparse.Namespace) -> int:
     if options.print_config:
         return print_config(options)
     client = Client(options.hub, agent_key=os.environ.get("CAUCUS_AGENT_KEY"))
-    try:
-        sink = os.dup(1)
-        os.dup2(2, 1)  # from here on whatever prints, prints to stderr: stdout carries frames only
-    except OSError:
-        raise Invalid("stdout", "is closed: an MCP host reads there") from None
+    if sys.stdin is None or sys.stdout is None:
+        raise Invalid("stdout" if sys.stdin else "stdin", "is closed: an MCP host is at the other end of both")
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (for as long as the process lives)
+    sink = os.dup(1)
+    os.dup2(sys.stderr.fileno(), 1)  # from here on whatever prints, prints to stderr: stdout carries frames only
     sys.stdout = sys.stderr
     for name in ("SIGTERM", "SIGINT", "SIGHUP"):
         if hasattr(signal, name):  # Windows knows no SIGHUP
