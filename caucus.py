@@ -2067,6 +2067,9 @@ def refusal_of(status: int, body: Json) -> Refusal:
     return refusal
 
 
+ANSWER_MAX_BYTES = 64 << 20  # a full mailbox, with every character escaped
+
+
 class Connection:
     """One HTTP/1.1 connection to a hub, kept from call to call. (http.client would cost 20 ms of every start.)"""
 
@@ -2091,18 +2094,18 @@ class Connection:
         """Send a request and read the answer: its status and its body. Raises OSError, ValueError."""
         self._socket.settimeout(timeout_s)
         self._socket.sendall(request)
-        version, status, *_ = self._line().split(maxsplit=2)
-        headers: dict[bytes, bytes] = {}
-        while line := self._line().strip():
-            name, _, value = line.partition(b":")
-            headers[name.lower()] = value.strip()
+        version, status, headers = self._head()
+        while status < 200:  # 100 Continue and the like come before the answer
+            version, status, headers = self._head()
         self._is_lasting = version == b"HTTP/1.1" and headers.get(b"connection", b"").lower() != b"close"
+        if status == 204:
+            return status, b""
         if headers.get(b"transfer-encoding", b"").lower() == b"chunked":
-            return int(status), b"".join(self._chunks())
+            return status, b"".join(self._chunks())
         if b"content-length" in headers:
-            return int(status), self._exactly(int(headers[b"content-length"]))
+            return status, self._exactly(int(headers[b"content-length"]))
         self._is_lasting = False
-        return int(status), self._file.read()
+        return status, self._file.read(ANSWER_MAX_BYTES)
 
     def hang_up(self) -> None:
         """End it from another thread: who reads from it gets an error."""
@@ -2114,6 +2117,14 @@ class Connection:
         self._file.close()
         self._socket.close()
 
+    def _head(self) -> tuple[bytes, int, dict[bytes, bytes]]:
+        version, status, *_ = self._line().split(maxsplit=2)
+        headers: dict[bytes, bytes] = {}
+        while line := self._line().strip():
+            name, _, value = line.partition(b":")
+            headers[name.lower()] = value.strip()
+        return version, int(status), headers
+
     def _line(self) -> bytes:
         line = self._file.readline(HEADERS_MAX_BYTES)
         if not line.endswith(b"\n"):
@@ -2121,6 +2132,8 @@ class Connection:
         return line
 
     def _exactly(self, size: int) -> bytes:
+        if not 0 <= size <= ANSWER_MAX_BYTES:
+            raise ValueError(f"an answer of {size} bytes")
         data = self._file.read(size)
         if len(data) < size:
             raise ConnectionError("the connection closed before the answer was complete")
@@ -2132,6 +2145,14 @@ class Connection:
             self._line()
         while self._line().strip():  # trailers
             pass
+
+
+def heard(answer: Body, key: str, kind: type) -> Any:
+    """Give what a hub must have answered. Raises Unreachable: then it was no hub."""
+    value = answer.get(key)
+    if not isinstance(value, kind):
+        raise Unreachable(f"what answers there is not a hub: it says nothing of {key}")
+    return value
 
 
 OPEN_READS = frozenset({"/peers", "/ping", "/channels", "/forms"})  # they want the agent key, if there is one
@@ -2179,7 +2200,7 @@ class Client:
     def register(self, name: str, revision: int | None = PROTOCOL_REVISION_MIN) -> dict[str, Json]:
         """Take a seat and keep its token; `revision` is that of the protocol already read. Raises NameInUse, ..."""
         answer = self.post("/register", project=name, token=self.token, protocol_version=revision)
-        self.token = str(answer["token"])
+        self.token = heard(answer, "token", str)
         return answer
 
     def receive(self, hold_s: float, lease: str, ack_seq: int | None = None) -> dict[str, Json]:
@@ -2738,10 +2759,10 @@ class Seat:
 
     async def setup(self) -> str:
         """Fetch the rules of the room and arm the other tools."""
-        text = await self.door.get("/protocol")
-        self.revision = int(str(text["version"]))
+        answer = await self.door.get("/protocol")
+        text, self.revision = heard(answer, "text", str), heard(answer, "version", int)
         here = f"Hub {self.door.url}, protocol revision {self.revision}. Your name unless you choose another: "
-        return f"{text['text']}\n\n---\n{here}{self.default_name}. Next: join()."
+        return f"{text}\n\n---\n{here}{self.default_name}. Next: join()."
 
     async def join(self, name: str) -> dict[str, Json]:
         """Take a seat, or confirm the one there is. Raises AlreadyJoined, NameInUse, Throttled."""
@@ -2751,12 +2772,12 @@ class Seat:
         answer = await self.door.register(self.name or name or self.default_name, self.revision)
         if self.door.token != token:
             self._lease, self._cursor, self._batch, self._kept = new_secret(8), 0, [], []
-        self.name, is_stale = str(answer["project"]), answer.get("protocol_stale") is True
+        self.name, is_stale = heard(answer, "project", str), answer.get("protocol_stale") is True
+        revision: int = heard(answer, "protocol_version", int)
         told: dict[str, Json] = {"joined": True, "project": self.name, "hub": self.door.url}
-        told |= {"protocol_version": answer["protocol_version"], "protocol_stale": is_stale}
+        told |= {"protocol_version": revision, "protocol_stale": is_stale}
         if is_stale:
-            self.revision = int(str(answer["protocol_version"]))
-            told["protocol"] = answer["protocol_text"]
+            self.revision, told["protocol"] = revision, heard(answer, "protocol_text", str)
         return {**told, "channels": answer.get("channels"), "watch": await self.watch_command()}
 
     async def leave(self) -> dict[str, Json]:
@@ -2817,7 +2838,7 @@ class Seat:
             if fresh or left <= hold or number != self._listens:
                 break
             await report(wait_s - left + hold, wait_s, f"{self.name} is listening")
-        batch = self._kept + [m for m in (fresh if isinstance(fresh, list) else ()) if isinstance(m, dict)]
+        batch = self._kept + [m for m in heard(answer, "messages", list) if isinstance(m, dict)]
         sizes = accumulate(len(str(m.get("content"))) for m in batch)
         fitting = max(1, sum(size <= SHOWN_MAX for size in sizes))
         self._batch, self._kept = batch[:fitting], batch[fitting:]
@@ -2825,7 +2846,7 @@ class Seat:
 
     def _confirm(self) -> list[dict[str, Json]]:
         """Count what the last listen showed as read; give an empty batch."""
-        self._cursor = max([self._cursor, *[int(str(m.get("seq"))) for m in self._batch]])
+        self._cursor = max([self._cursor, *[seq for m in self._batch if isinstance(seq := m.get("seq"), int)]])
         return []
 
     def hush(self) -> None:
@@ -2938,7 +2959,8 @@ async def _with_me(seat: Seat, path: str) -> dict[str, Json]:
 
 
 async def _section(seat: Seat, name: str) -> str:
-    return str((await seat.door.get("/protocol", section=name))["text"])
+    text: str = heard(await seat.door.get("/protocol", section=name), "text", str)
+    return text
 
 
 async def _watch(seat: Seat) -> dict[str, Json]:
@@ -5361,7 +5383,7 @@ class HttpDoor:
         try:
             return watch_line(self.url, "--token-file", self._file.write(str(self.token)))
         except OSError:
-            return watch_line(self.url, "--ticket", str((await self.post("/watch-ticket"))["ticket"]))
+            return watch_line(self.url, "--ticket", heard(await self.post("/watch-ticket"), "ticket", str))
 
     def forget(self) -> None:
         """Remove the token's file."""
