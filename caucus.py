@@ -2789,8 +2789,8 @@ class Seat:
                 await self.door.post("/leave")
             except UnknownToken:
                 note = {"note": "the hub had ended this seat already"}
-            except Unreachable:
-                note = {"note": "the hub does not answer; it ends this seat by itself"}
+            except Refusal as refusal:
+                note = {"note": f"the hub did not confirm it, and ends this seat by itself: {refusal.detail}"}
         self.door.token = None
         self.door.forget()
         return {"left": True, "project": name, **note}
@@ -5334,6 +5334,7 @@ class Watch:
 LINE_MAX_BYTES = 4 << 20  # of one message from the host
 OUTBOX_MAX_BYTES = 16 << 20  # what a host may leave unread before the bridge gives it up
 LAST_WORDS_S = 1.0  # for each of: calls in flight, leaving the room, what the host has yet to read
+JOINING_S = 5.0  # for a join in flight: who ends before its answer leaves a peer behind that nobody can end
 
 
 class Work:
@@ -5408,6 +5409,7 @@ class Bridge:
         self._mcp = Mcp(TOOLS, PROMPTS, INSTRUCTIONS)
         self._revision = HANDSHAKE_REVISIONS[-1]
         self._lock = threading.Lock()  # held while a tool's own code runs, never while it waits for the hub
+        self._is_ending = False
         self._jobs: dict[RpcId, Job] = {}
         self._last: threading.Thread | None = None  # of the calls that are done one after the other
         self._outbox: deque[bytes] = deque()
@@ -5419,6 +5421,18 @@ class Bridge:
         """Serve until the host closes stdin or a signal comes, then leave the room; give the exit code."""
         self._writer.start()
         try:
+            return self._serve()
+        finally:
+            self._end()
+
+    def stop(self, *_: object) -> None:
+        """End it, as a signal handler: at the first signal, for the second must not disturb the leaving."""
+        if not self._is_ending:
+            self._is_ending = True
+            sys.exit(EXIT_OK)
+
+    def _serve(self) -> int:
+        try:
             while line := self._source.readline(LINE_MAX_BYTES):
                 self._read(line)
                 if self._backlog > OUTBOX_MAX_BYTES:
@@ -5426,7 +5440,7 @@ class Bridge:
                     return EXIT_GAVE_UP
             return EXIT_OK
         finally:
-            self._end()
+            self._is_ending = True
 
     def _read(self, line: bytes) -> None:
         if not line.endswith(b"\n") and len(line) == LINE_MAX_BYTES:
@@ -5458,18 +5472,20 @@ class Bridge:
             self._send(self._drive(self._mcp.answer(call, job.revision, self._seat, no_report)))
 
     def _start(self, job: Job) -> None:
-        """Give a call its thread; those that do not wait are done one after the other."""
-        is_waiting = job.call.params.get("name") == "listen"
+        """Give a call its thread. They are done one after the other; only for a listen nobody waits."""
         self._jobs[job.call.id] = job
-        thread = threading.Thread(target=self._work, args=(job, None if is_waiting else self._last), daemon=True)
-        if not is_waiting:
+        thread = threading.Thread(target=self._work, args=(job, self._last), daemon=True)
+        if job.call.params.get("name") != "listen":
             self._last = thread
         thread.start()
 
     def _work(self, job: Job, predecessor: threading.Thread | None) -> None:
         if predecessor is not None:
             predecessor.join()
+        job.is_answered = job.is_cancelled  # nobody wants it any more
         try:
+            if job.is_cancelled:
+                return
             answer = self._answer_batch(job) if job.call.id is None else self._answer(job.call, job)
             with self._lock:
                 job.is_answered = True
@@ -5562,8 +5578,9 @@ class Bridge:
         for job in list(self._jobs.values()):
             if job.call.params.get("name") == "listen":
                 self._cancel(job)
+        is_joining = any(job.call.params.get("name") == "join" for job in list(self._jobs.values()))
         if self._last is not None:
-            self._last.join(LAST_WORDS_S)
+            self._last.join(JOINING_S if is_joining else LAST_WORDS_S)
         self._client.slack_s = LAST_WORDS_S
         self._drive(self._seat.leave())
         self._client.close()
@@ -6213,11 +6230,12 @@ def run_bridge(options: argparse.Namespace) -> int:
     sink = os.dup(1)
     os.dup2(sys.stderr.fileno(), 1)  # from here on whatever prints, prints to stderr: stdout carries frames only
     sys.stdout = sys.stderr
+    project = options.project or os.environ.get("CAUCUS_PROJECT") or folder_name()
+    bridge = Bridge(client, project, sys.stdin.buffer, sink)
     for name in ("SIGTERM", "SIGINT", "SIGHUP"):
         if hasattr(signal, name):  # Windows knows no SIGHUP
-            signal.signal(getattr(signal, name), lambda *_: sys.exit(EXIT_OK))
-    project = options.project or os.environ.get("CAUCUS_PROJECT") or folder_name()
-    return Bridge(client, project, sys.stdin.buffer, sink).run()
+            signal.signal(getattr(signal, name), bridge.stop)
+    return bridge.run()
 
 
 def run_demo(options: argparse.Namespace) -> int:
