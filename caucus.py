@@ -2175,6 +2175,8 @@ class Client:
 
     def __init__(self, url: str, token: str | None = None, agent_key: str | None = None) -> None:
         self.url = checked_url(url)
+        if agent_key and not re.fullmatch(r"[!-~]+", agent_key):
+            raise Invalid("CAUCUS_AGENT_KEY", "an agent key is one word of ASCII")
         self.token = token
         self.slack_s = CLIENT_SLACK_S  # how long an answer may take, beyond the hold of a poll
         self._parts = urllib.parse.urlsplit(self.url)
@@ -2749,6 +2751,7 @@ class Seat:
     def __init__(self, door: Door, default_name: str) -> None:
         self.door, self.default_name = door, default_name
         self.name: str | None = None  # None: not joined
+        self._was = ""  # its name, when a session ended that the agent did not end
         self.revision: int | None = None  # of the protocol that the model has read; None: the tools are not armed
         self._lease, self._cursor = new_secret(8), 0
         self._batch: list[dict[str, Json]] = []  # what the last listen showed
@@ -2769,7 +2772,7 @@ class Seat:
         if self.name is not None and name and name != self.name:
             raise AlreadyJoined(f"this session is {self.name} already", project=self.name)
         token = self.door.token
-        answer = await self.door.register(self.name or name or self.default_name, self.revision)
+        answer = await self.door.register(self.name or name or self._was or self.default_name, self.revision)
         if self.door.token != token:
             self._lease, self._cursor, self._batch, self._kept = new_secret(8), 0, [], []
         self.name, is_stale = heard(answer, "project", str), answer.get("protocol_stale") is True
@@ -2782,7 +2785,7 @@ class Seat:
 
     async def leave(self) -> dict[str, Json]:
         """Give the seat up, whether the hub still knows it or not."""
-        name, self.name = self.name, None
+        name, self.name, self._was = self.name, None, ""
         note: dict[str, Json] = {}
         if name is not None:
             try:
@@ -2885,14 +2888,14 @@ class Seat:
             if is_taken_away:
                 raise SessionExpired("it does not come back by itself")
             await self.door.register(name, self.revision)
-        except Unreachable:
-            self._rejoined_at = -math.inf
-            raise
-        except Refusal as refusal:
-            self.name = self.door.token = None
+        except (SessionExpired, NameInUse, RoomFull, CredentialRequired) as refusal:
+            self._was, self.name, self.door.token = name, None, None
             self.door.forget()
             detail = f"{name}'s session is over ({why}): {refusal.detail}"
             raise SessionExpired(detail, joined_as=name) from None
+        except Refusal:  # too many at once, or no hub at the moment: the next call tries again
+            self._rejoined_at = -math.inf
+            raise
         finally:
             self._is_rejoining = False
         self._lease, self._cursor, self._batch = new_secret(8), 0, []
@@ -3008,7 +3011,7 @@ TOOLS = (
     _tool("drop_floor", "Put your talking stick away: everybody may speak.",
           {"scope": LANE}, lambda seat, given, report: seat.use_floor("drop", given["scope"])),
     _tool("floor_status", "Tell who holds which talking stick, and whose hands are raised.",
-          {}, lambda seat, given, report: _with_me(seat, "/floor"), is_reading=True),
+          {}, lambda seat, given, report: seat.get("/floor") if seat.name else seat.door.get("/floor"), is_reading=True),
     _tool("join_channel", "Enter a #channel; its messages reach its members and the operator only.",
           {"channel": CHANNEL}, lambda seat, given, report: seat.post("/channels/join", channel=given["channel"])),
     _tool("leave_channel", "Leave a #channel.",
@@ -5397,7 +5400,7 @@ class Job:
     call: Call
     revision: str
     is_cancelled: bool = False
-    is_answered: bool = False
+    is_done: bool = False
 
 
 class Bridge:
@@ -5482,23 +5485,25 @@ class Bridge:
     def _work(self, job: Job, predecessor: threading.Thread | None) -> None:
         if predecessor is not None:
             predecessor.join()
-        job.is_answered = job.is_cancelled  # nobody wants it any more
         try:
-            if job.is_cancelled:
-                return
-            answer = self._answer_batch(job) if job.call.id is None else self._answer(job.call, job)
-            with self._lock:
-                job.is_answered = True
-                if job.is_cancelled and job.call.params.get("name") == "listen":
-                    self._seat.keep()
-            if not job.is_cancelled and answer is not None:
-                self._send(answer)
+            if not job.is_cancelled:
+                self._do(job)
+            job.is_done = True
         finally:
             if self._jobs.get(job.call.id) is job:
                 del self._jobs[job.call.id]
-            if not job.is_answered:  # our bug; its traceback is on stderr
+            if not job.is_done:  # our bug; its traceback is on stderr
                 error = RpcError(INTERNAL_ERROR, "Internal error: see stderr of caucus bridge", about=job.call.id)
                 self._send(error.to_json())
+
+    def _do(self, job: Job) -> None:
+        answer = self._answer_batch(job) if job.call.id is None else self._answer(job.call, job)
+        with self._lock:
+            is_wanted = not job.is_cancelled
+            if not is_wanted and job.call.params.get("name") == "listen":
+                self._seat.keep()
+        if is_wanted and answer is not None:
+            self._send(answer)
 
     def _answer(self, call: Call, job: Job) -> Json:
         report = no_report if call.progress_token is None else self._reporter(call.progress_token, job)
