@@ -3011,7 +3011,7 @@ TOOLS = (
     _tool("drop_floor", "Put your talking stick away: everybody may speak.",
           {"scope": LANE}, lambda seat, given, report: seat.use_floor("drop", given["scope"])),
     _tool("floor_status", "Tell who holds which talking stick, and whose hands are raised.",
-          {}, lambda seat, given, report: seat.get("/floor") if seat.name else seat.door.get("/floor"), is_reading=True),
+          {}, lambda seat, given, report: (seat if seat.name else seat.door).get("/floor"), is_reading=True),
     _tool("join_channel", "Enter a #channel; its messages reach its members and the operator only.",
           {"channel": CHANNEL}, lambda seat, given, report: seat.post("/channels/join", channel=given["channel"])),
     _tool("leave_channel", "Leave a #channel.",
