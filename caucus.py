@@ -4770,6 +4770,7 @@ class Session:
     revision: str
     used_at: float  # monotonic seconds
     waiting: dict[RpcId, Callable[[], object]] = field(default_factory=dict)  # how to cancel each waiting request
+    shown: RpcId = None  # the latest listen that was answered
 
 
 def rpc_reply(answer: Json, status: int = 200, *headers: tuple[str, str]) -> Reply:
@@ -4869,8 +4870,8 @@ class McpEndpoint:
             return self._initialize(request, call)
         session = self._session(request, None if call is None else call.id)
         if call is None or call.id is None:
-            if call is not None and (cancel := session.waiting.get(call.cancels)) is not None:
-                cancel()
+            if call is not None and call.cancels is not None:
+                self._cancel(session, call.cancels)
             return Reply(202, b"")
         return self._run(request, session, call, session.revision)
 
@@ -4958,9 +4959,16 @@ class McpEndpoint:
         answer = self._finish(self._mcp.answer(call, revision, session.seat, no_report))
         return rpc_reply(answer, self._status_of(answer, call))
 
+    def _cancel(self, session: Session, about: RpcId) -> None:
+        """Let go of a request; what an answer that is on its way shows, the next listen shows again."""
+        if (cancel := session.waiting.get(about)) is not None:
+            cancel()
+        elif about == session.shown:
+            session.seat.keep()
+
     def _wait(self, request: Request, session: Session, call: Call, revision: str) -> None:
         caller = request.caller
-        session.door.listener = caller
+        session.door.listener, session.shown = caller, None
         is_streaming = "text/event-stream" in request.headers.get("Accept", "") and call.progress_token is not None
         is_over = False
 
@@ -4971,7 +4979,8 @@ class McpEndpoint:
             nonlocal is_over
             answer = await self._mcp.answer(call, revision, session.seat, report if is_streaming else no_report)
             session.waiting.pop(call.id, None)
-            if is_over:
+            session.shown = call.id
+            if is_over or not caller.is_alive():
                 session.seat.keep()
             elif is_streaming:
                 caller.stream(event_of(answer), is_last=True)
@@ -5400,7 +5409,12 @@ class Job:
     call: Call
     revision: str
     is_cancelled: bool = False
-    is_done: bool = False
+    is_done: bool = False  # its answer goes out, or nobody wants it
+
+    @property
+    def is_listen(self) -> bool:
+        """Whether it waits for messages."""
+        return self.call.params.get("name") == "listen"
 
 
 class Bridge:
@@ -5414,6 +5428,7 @@ class Bridge:
         self._lock = threading.Lock()  # held while a tool's own code runs, never while it waits for the hub
         self._is_ending = False
         self._jobs: dict[RpcId, Job] = {}
+        self._listen: Job | None = None  # the latest; it may be answered already
         self._last: threading.Thread | None = None  # of the calls that are done one after the other
         self._outbox: deque[bytes] = deque()
         self._backlog = 0  # bytes that the host has yet to read
@@ -5463,8 +5478,9 @@ class Bridge:
     def _take(self, call: Call) -> None:
         """Deal with one request or notification."""
         if call.id is None:
-            if (cancelled := self._jobs.get(call.cancels)) is not None:
-                self._cancel(cancelled)
+            job = self._jobs.get(call.cancels, self._listen)
+            if job is not None and job.call.id == call.cancels:
+                self._cancel(job)
             return
         if call.method == "initialize":
             self._revision = agreed_revision(call.params.get("protocolVersion"))
@@ -5478,7 +5494,9 @@ class Bridge:
         """Give a call its thread. They are done one after the other; only for a listen nobody waits."""
         self._jobs[job.call.id] = job
         thread = threading.Thread(target=self._work, args=(job, self._last), daemon=True)
-        if job.call.params.get("name") != "listen":
+        if job.is_listen:
+            self._listen = job
+        else:
             self._last = thread
         thread.start()
 
@@ -5499,8 +5517,8 @@ class Bridge:
     def _do(self, job: Job) -> None:
         answer = self._answer_batch(job) if job.call.id is None else self._answer(job.call, job)
         with self._lock:
-            is_wanted = not job.is_cancelled
-            if not is_wanted and job.call.params.get("name") == "listen":
+            job.is_done, is_wanted = True, not job.is_cancelled
+            if not is_wanted and job.is_listen:
                 self._seat.keep()
         if is_wanted and answer is not None:
             self._send(answer)
@@ -5544,12 +5562,13 @@ class Bridge:
 
     def _cancel(self, job: Job) -> None:
         """Let go of a request: nobody wants its answer. What a listen would have shown, the next one shows."""
-        is_listen = job.call.params.get("name") == "listen"
         with self._lock:
             job.is_cancelled = True
-            if is_listen:
+            if job.is_listen and job.is_done:  # the host drops an answer that is on its way
+                self._seat.keep()
+            elif job.is_listen:
                 self._seat.hush()
-        if is_listen:
+        if job.is_listen:
             self._client.hang_up()
 
     def _send(self, message: Json) -> None:
@@ -5581,7 +5600,7 @@ class Bridge:
     def _end(self) -> None:
         """Finish what takes no time, leave the room, and let the host read the last answers."""
         for job in list(self._jobs.values()):
-            if job.call.params.get("name") == "listen":
+            if job.is_listen:
                 self._cancel(job)
         is_joining = any(job.call.params.get("name") == "join" for job in list(self._jobs.values()))
         if self._last is not None:

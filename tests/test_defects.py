@@ -1,6 +1,6 @@
 """What the original gets wrong and this hub promises: one test for each defect in section 16 of the wire contract.
 
-The number in a docstring is the defect's. Number 3 (peers of /mcp never die) has no test yet: /mcp is a later issue.
+The number in a docstring is the defect's.
 """
 
 from __future__ import annotations
@@ -184,6 +184,25 @@ def test_a_stop_that_was_reset_stops_nobody(hub: HubProcess) -> None:
 
 
 # --- 4: who is sent away learns it at once ---
+
+
+def test_a_vanished_client_of_mcp_is_reaped_like_all_others_and_its_stick_is_free(hasty: HubProcess) -> None:
+    """3."""
+    headers = {"Accept": "application/json"}
+
+    def rpc(method: str, **params: Any) -> Any:
+        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        answer = hasty.request("POST", "/mcp", json=body, headers=headers)
+        headers.setdefault("Mcp-Session-Id", answer.headers.get("Mcp-Session-Id", ""))
+        return answer.body["result"]
+
+    rpc("initialize", protocolVersion="2025-06-18", capabilities={}, clientInfo={"name": "web", "version": "1"})
+    rpc("tools/call", name="setup", arguments={})
+    assert rpc("tools/call", name="join", arguments={"project": "web"})["structuredContent"]["joined"]
+    assert rpc("tools/call", name="take_floor", arguments={"reason": "forever"})["structuredContent"]["ok"]
+    reap(hasty, "web")  # though its session is still there
+    assert hasty.get("/floor").body["floors"] == {}
+    assert rpc("tools/call", name="whoami", arguments={})["structuredContent"]["project"] == "web"
 
 
 @pytest.mark.parametrize("how", ["kick", "leave"])
