@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import ast
+import inspect
 import json
 import re
 import shlex
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +25,8 @@ OPERATING, PROTOCOL = TEXT["docs/operating.md"], TEXT["docs/protocol.md"]
 SOURCE = (ROOT / "caucus.py").read_text(encoding="utf-8")
 EVENTS = {kind.__name__: kind for kind in caucus.Event.__subclasses__()}
 REFUSALS = dict(caucus.REFUSALS)  # here, because some test may declare one of its own
+
+ROUTES = {**caucus.ROUTES, **caucus.McpEndpoint(None, None, None).routes()}  # type: ignore[arg-type]
 
 README_LINES_MAX = 180
 CORE_MAX = 4_500  # characters: every agent pays for them on every join
@@ -50,13 +54,19 @@ def rows(text: str) -> list[list[str]]:
 
 
 def code_blocks(text: str, language: str) -> list[str]:
-    """List the fenced blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    """List the fenced blocks of a language, those of list items included."""
+    found = re.findall(rf"^( *)```{language}\n(.*?)^\1```", text, re.MULTILINE | re.DOTALL)
+    return [textwrap.dedent(block) for _, block in found]
+
+
+def prose_of(text: str) -> str:
+    """Leave out the fenced blocks."""
+    return re.sub(r"^( *)```.*?^\1```", "", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def code_spans(text: str) -> set[str]:
     """Collect what stands in backquotes outside of fenced blocks."""
-    return set(re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)))
+    return set(re.findall(r"`([^`]+)`", prose_of(text)))
 
 
 def flags_of(command: str) -> set[str]:
@@ -67,14 +77,15 @@ def flags_of(command: str) -> set[str]:
 
 
 def limits() -> dict[str, float]:
-    """Collect the numbers with names that the hub and watch are built on."""
+    """Collect the numbers with names that the programs are built on; those below zero are codes."""
     found_limits: dict[str, float] = {}
     before_the_demo = re.split(r"(?m)^# (?:CAST|24\. Demo)|^def play_demo", SOURCE)[0]
     for node in ast.parse(before_the_demo).body:
         targets = node.targets if isinstance(node, ast.Assign) else []
         for name in (inner.id for target in targets for inner in ast.walk(target) if isinstance(inner, ast.Name)):
             value = getattr(caucus, name)
-            if isinstance(value, int | float) and not isinstance(value, bool) and not name.startswith(("_", "EXIT_")):
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if is_number and value >= 0 and not name.startswith(("_", "EXIT_")):
                 found_limits[name] = value
     return found_limits
 
@@ -91,7 +102,7 @@ def routes_in(cells: Iterator[str] | list[str]) -> list[tuple[str, str]]:
 
 def test_the_table_of_routes_is_the_codes_in_its_order() -> None:
     table = routes_in([row[0] for row in rows(part(API, "## Routes"))])
-    assert sorted(table) == sorted(caucus.ROUTES)
+    assert sorted(table) == sorted(ROUTES)
     assert len(table) == len(set(table))
 
 
@@ -103,23 +114,30 @@ def test_every_route_but_the_page_has_a_part_of_its_own_in_the_order_of_the_tabl
 
 def test_every_route_that_a_document_names_exists() -> None:
     named = {found for text in TEXT.values() for span in code_spans(text) for found in ROUTE.findall(span)}
-    assert named - set(caucus.ROUTES) - {("GET", "/assets/NAME")} == set()
+    assert named - set(ROUTES) - {("GET", "/assets/NAME")} == set()
 
 
 def test_every_path_of_the_protocols_curl_lines_exists() -> None:
-    paths = {path for _, path in caucus.ROUTES}
+    paths = {path for _, path in ROUTES}
     raw = part(PROTOCOL, "## Section: raw-http")
     named = set(re.findall(r"(?:\$H|`)(/[a-z][a-z/-]*)", raw))
     assert named - paths - {"/leave", "/topic"} == set()
 
 
-@pytest.mark.parametrize("route", sorted(caucus.ROUTES))
+@pytest.mark.parametrize("route", sorted(ROUTES))
 def test_what_a_handler_says_it_raises_is_what_the_manual_says(route: tuple[str, str]) -> None:
-    text = caucus.ROUTES[route].__doc__ or ""
+    text = ROUTES[route].__doc__ or ""
     raised = re.findall(r"[A-Z]\w+", text.partition("Raises ")[2])
     codes = {getattr(caucus, name).code for name in raised if name not in ("Invalid", "Malformed")}
     manual = part(API, f"### {' '.join(route)}") if route != ("GET", "/") else ""
     assert codes <= code_spans(manual)
+
+
+def test_every_field_of_the_answer_to_a_speaker_is_in_the_manual() -> None:
+    source = inspect.getsource(caucus.post_send)
+    answered = {one or other for one, other in re.findall(r'^ +"(\w+)": |answer\["(\w+)"\]', source, re.MULTILINE)}
+    table = part(API, "### POST /send").partition("| Answer |")[2]
+    assert {row[0].strip("`") for row in rows("| Answer |" + table)} == answered
 
 
 # --- refusals ---
@@ -152,6 +170,47 @@ def test_every_code_that_the_troubleshooting_names_exists() -> None:
 def test_a_status_in_the_troubleshooting_is_that_of_its_code() -> None:
     told = {(code, int(status)) for status, code in re.findall(r"status (\d+) `(\w+)`", OPERATING)}
     assert told == {(code, REFUSALS[code].status) for code, _ in told}
+
+
+# --- MCP ---
+
+
+def rpc_codes() -> dict[int, int]:
+    """Read the manual's table of faults of the protocol: the status by the code."""
+    table = part(API, "### POST /mcp").partition("Faults of the protocol:")[2]
+    return {int(row[0]): int(row[1]) for row in rows(table)}
+
+
+def test_every_code_of_json_rpc_that_the_hub_sends_is_in_the_manual_and_no_other() -> None:
+    codes = {value for value in vars(caucus).values() if type(value) is int and value < 0}
+    assert set(rpc_codes()) == codes - {caucus.INTERNAL_ERROR}  # that one is the bridge's; a hub's bug has status 500
+
+
+def test_a_code_of_json_rpc_has_the_status_that_the_manual_says() -> None:
+    assert caucus.RPC_STATUS.items() <= rpc_codes().items()
+
+
+def test_every_revision_of_mcp_is_in_the_manual_in_the_column_of_its_era() -> None:
+    found = re.search(r"^\| \| (Handshake: .*?) \| (Stateless: .*?) \|$", API, re.MULTILINE)
+    assert found is not None
+    handshake, modern = (tuple(re.findall(r"\d{4}-\d\d-\d\d", cell)) for cell in found.groups())
+    assert (handshake, modern) == (caucus.HANDSHAKE_REVISIONS, caucus.MODERN_REVISIONS)
+
+
+def test_how_a_token_can_have_ended_is_in_the_manual() -> None:
+    row = next(row for row in rows(part(API, "## Refusals")) if row[0] == "`unknown_token`")
+    assert {caucus.LEFT, caucus.KICKED, caucus.AWAY} <= code_spans(row[3])
+
+
+def test_every_host_whose_block_can_be_printed_is_in_the_manual_of_the_bridge() -> None:
+    row = next(row for row in rows(part(OPERATING, "## Bridge")) if row[0] == "`--print-config HOST`")
+    assert set(caucus.CONFIGS) <= code_spans(row[2])
+
+
+def test_every_exit_code_of_the_bridge_is_in_the_manual() -> None:
+    table = part(OPERATING, "## Bridge").partition("| Exit code |")[2]
+    documented = {int(row[0]) for row in rows("| Exit code |" + table)}
+    assert documented == {caucus.EXIT_OK, caucus.EXIT_USAGE, caucus.EXIT_GAVE_UP}
 
 
 # --- the console's socket ---
@@ -260,7 +319,7 @@ def test_every_limit_is_in_the_manual_with_its_value() -> None:
 ENVIRONMENT = re.compile(r"CAUCUS_[A-Z_]*[A-Z]")
 
 
-PARTS = {"hub": "## Options of the hub", "watch": "## Watch", "demo": "## Demo"}
+PARTS = {"hub": "## Options of the hub", "bridge": "## Bridge", "watch": "## Watch", "demo": "## Demo"}
 
 
 @pytest.mark.parametrize(("command", "heading"), PARTS.items())
@@ -308,7 +367,7 @@ def shell_lines() -> list[tuple[str, str]]:
 def test_every_program_that_a_reader_is_told_to_run_exists() -> None:
     scripts = {name for _, line in shell_lines() for name in re.findall(r"\bpython3? ([\w/]+\.pyz?)\b", line)}
     assert {"build_zipapp.py", "caucus.pyz", "tests/run.py"} <= scripts
-    made = {"caucus.pyz"}  # by build_zipapp.py
+    made = {"caucus.pyz", "/path/to/caucus.pyz"}  # by build_zipapp.py
     assert {name for name in scripts - made if not (ROOT / name).is_file()} == set()
 
 
@@ -324,9 +383,9 @@ def test_every_command_line_of_ours_in_the_documents_is_accepted() -> None:
 
 
 def test_every_address_that_a_reader_is_told_to_call_is_a_route() -> None:
-    paths = {path for _, path in caucus.ROUTES}
+    paths = {path for _, path in ROUTES}
     called = {path for _, line in shell_lines() for path in re.findall(r"127\.0\.0\.1:8765(/[\w/-]*)", line)}
-    assert {"/register", "/send"} <= called
+    assert {"/register", "/send", "/mcp"} <= called
     assert called - paths == set()
 
 
@@ -472,6 +531,6 @@ def test_no_document_contains(name: str, what: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in DOCUMENTS if name != "docs/protocol.md"])
 def test_prose_fits_the_page(name: str) -> None:
-    prose = re.sub(r"^```.*?^```", "", TEXT[name], flags=re.MULTILINE | re.DOTALL)
-    wide = [line for line in prose.splitlines() if len(line) > 120 and not line.startswith(("|", "  <img"))]
+    lines = prose_of(TEXT[name]).splitlines()
+    wide = [line for line in lines if len(line) > 120 and not line.startswith(("|", "  <img"))]
     assert wide == []
