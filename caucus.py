@@ -4019,7 +4019,7 @@ def post_send(gate: Gate, request: Request) -> Reply:
     if is_unheard:
         hints.append(f"nobody else is in {call.to} yet; nothing said now reaches those who come later")
     if delivery.missed:
-        meant = f"did you mean {nearest!r}?" if nearest else "GET /peers lists who is here"
+        meant = f"did you mean {nearest!r}?" if nearest else "list_peers, or GET /peers, tells who is here"
         hints.append(f"nobody is called {call.to!r}; {meant}")
     if away:
         hints.append(f"away, and will find it on return: {', '.join(map(str, away))}")
