@@ -10,6 +10,7 @@ the network and a minute; later runs only check. The first check that fails ends
 import hashlib
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,8 @@ if sys.version_info < (3, 11):
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON_NAME = f"python{sys.version_info.major}.{sys.version_info.minor}"
 ORIGINALS = ("1.3.0", "5.1.0")  # releases of caucus-mcp, one of each generation of the wire
+MCP_SDK = "mcp==2.3.0"  # the official client
+CONFORMANCE = ("@modelcontextprotocol/conformance@0.2.0-alpha.12", "node@22")  # the official suite, and what it runs on
 
 
 def run(*command: str | Path) -> None:
@@ -57,6 +60,27 @@ def install_originals() -> None:
             print(f"WARNING: caucus-mcp {version} cannot be installed; the tests that need it will say so", flush=True)
 
 
+def install_mcp_tools() -> None:
+    """Install what MCP itself offers to test with: the official SDK, and where npm is, the conformance suite."""
+    try:
+        environment(ROOT / ".cache/mcp-sdk", MCP_SDK, key="")
+        folder = ROOT / ".cache/conformance"
+        stamp = folder / "made-by-tests-run"
+        if not stamp.is_file() or stamp.read_text() != " ".join(CONFORMANCE):
+            folder.mkdir(parents=True, exist_ok=True)
+            npm = shutil.which("npm")
+            if npm is None:
+                print("WARNING: there is no npm; the test that needs the conformance suite will say so", flush=True)
+                return
+            (folder / "package.json").write_text('{"private": true}')
+            run(npm, "install", "--prefix", folder, "--no-audit", "--no-fund", "--loglevel=error", *CONFORMANCE)
+            stamp.write_text(" ".join(CONFORMANCE))
+    except subprocess.CalledProcessError:
+        if os.environ.get("CI"):
+            raise
+        print("WARNING: MCP's own tools cannot be installed; the tests that need them will say so", flush=True)
+
+
 def run_tests(python: Path) -> None:
     """Run pytest; give what failed a second, visible chance: real browsers and processes on a busy machine can be late.
 
@@ -76,6 +100,7 @@ def main() -> int:
     try:
         python = environment(ROOT / ".venv", "-e", ".[dev]", key=(ROOT / "pyproject.toml").read_text())
         install_originals()
+        install_mcp_tools()
         run(python, "-m", "ruff", "check", ".")
         run(python, "-m", "mypy", "--strict", "caucus.py", "build_zipapp.py")
         run_tests(python)
