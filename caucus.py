@@ -143,7 +143,7 @@ PROTOCOL_REVISION_MIN = 25  # the original's newest text is revision 24; a peer 
 ALL = "all"
 OPERATOR = "human"
 HUB = "hub"
-RESERVED = frozenset({ALL, OPERATOR, HUB, "system"})
+RESERVED = frozenset({ALL, OPERATOR, HUB, "system", "operator"})
 
 # ======================================================================================================================
 # 2. Refusals: every way the room says no
@@ -460,6 +460,7 @@ def seconds_of(text: str, key: str, high: float) -> float:
     return min(max(value, 0.0), high)
 
 
+TWIN_SCRIPTS = frozenset({"LATIN", "CYRILLIC", "GREEK"})  # they share the looks of many letters
 BLANKS = frozenset("\u115f\u1160\u3164\uffa0\u2800")  # letters and a symbol by name, empty to the eye
 
 
@@ -488,6 +489,9 @@ def peer_name_of(body: Body, key: str) -> str:
         bare = "".join(c for c in words if c.isalnum())
         if bare in RESERVED:
             raise Invalid(key, f"{bare!r} is reserved: choose another name")
+    for word in re.findall(r"\w+", name):
+        if len({unicodedata.name(c, "").partition(" ")[0] for c in word} & TWIN_SCRIPTS) > 1:
+            raise Invalid(key, f"{word!r} mixes letters that look alike: write it in one script")
     return name
 
 
@@ -2280,10 +2284,14 @@ META = "io.modelcontextprotocol/"  # prefix of the protocol's own keys in `_meta
 LISTS_TTL_MS = 3_600_000  # tools and prompts change with the program only
 
 PARSE_ERROR, INVALID_REQUEST, UNKNOWN_METHOD, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
-HEADER_MISMATCH, UNSUPPORTED_REVISION = -32020, -32022
+BUSY, HEADER_MISMATCH, UNSUPPORTED_REVISION = -32000, -32020, -32022
 
 RpcId = str | int | None
 Report = Callable[[float, float, str], Awaitable[None]]  # done, of how much, in words
+
+
+def _id_in(value: Json) -> RpcId:
+    return value if isinstance(value, str | int) and not isinstance(value, bool) else None
 
 
 class RpcError(Exception):
@@ -2317,14 +2325,12 @@ class Call(Record):
     @property
     def progress_token(self) -> RpcId:
         """Give what names the progress of this request; None: nobody wants to know."""
-        token = self.meta.get("progressToken")
-        return token if isinstance(token, str | int) and not isinstance(token, bool) else None
+        return _id_in(self.meta.get("progressToken"))
 
     @property
     def cancels(self) -> RpcId:
         """Give the id of the request that this notification cancels."""
-        wanted = self.params.get("requestId") if self.method == "notifications/cancelled" else None
-        return wanted if isinstance(wanted, str | int) else None
+        return _id_in(self.params.get("requestId")) if self.method == "notifications/cancelled" else None
 
 
 def _no_number(name: str) -> Json:
@@ -2345,7 +2351,7 @@ def call_of(message: Json) -> Call | None:
     if not isinstance(message, dict):
         raise RpcError(INVALID_REQUEST, "Invalid request: a JSON-RPC object is expected")
     about, method, params = message.get("id"), message.get("method"), message.get("params")
-    known = about if isinstance(about, str | int) and not isinstance(about, bool) else None
+    known = _id_in(about)
     if message.get("jsonrpc") != "2.0":
         raise RpcError(INVALID_REQUEST, 'Invalid request: jsonrpc must be "2.0"', about=known)
     if method is None and known is not None and ("result" in message or "error" in message):
@@ -2583,7 +2589,7 @@ async def no_report(done: float, total: float, words: str) -> None:
 
 REJOIN_EVERY_S = 60.0  # a seat that is lost again sooner was taken away on purpose
 PROGRESS_S = 5.0  # how often a waiting listen reports, where somebody wants to know
-SHOWN_MAX = 60_000  # characters that one listen shows; hosts cut at 25,000 tokens, and what is cut is lost
+SHOWN_MAX_BYTES = 60_000  # of text that one listen shows; hosts cut at 25,000 tokens, and what is cut is lost
 
 
 class SetupRequired(Refusal, code="setup_required", status=409):
@@ -2681,14 +2687,17 @@ def watch_line(url: str, *credential: str, program: str = "") -> str:
     return f"CAUCUS_ALLOW_REMOTE_HUB=1 {line}" if is_far else line
 
 
-def open_private(path: str, truncate: bool = False) -> BinaryIO:
-    """Open a file that only this user can read, to append; refuse links and other people's folders. Raises OSError."""
+def open_private(path: str, how: int = os.O_APPEND) -> BinaryIO:
+    """Open a file that only this user can read; refuse links and other people's folders. Raises OSError.
+
+    `how`: O_APPEND, O_TRUNC for a fresh start, O_EXCL for a file that must not be there yet.
+    """
     folder = os.path.dirname(os.path.abspath(path))
     if os.path.islink(path):
         raise PermissionError(f"{path} is a link")
     if hasattr(os, "getuid") and os.stat(folder).st_uid not in (os.getuid(), 0):  # elsewhere than POSIX: the user's ACL
         raise PermissionError(f"{folder} belongs to somebody else")
-    flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if truncate else os.O_APPEND) | getattr(os, "O_NOFOLLOW", 0)
+    flags = os.O_WRONLY | os.O_CREAT | how | getattr(os, "O_NOFOLLOW", 0)
     handle = os.open(path, flags | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0), 0o600)
     if hasattr(os, "fchmod"):
         os.fchmod(handle, 0o600)
@@ -2703,11 +2712,12 @@ class TokenFile:
 
     def write(self, token: str) -> str:
         """Put the token there, and tell where; after a rejoin it is the same place. Raises OSError."""
+        how = os.O_TRUNC
         if not self._path:
             from tempfile import gettempdir
 
-            self._path = os.path.join(gettempdir(), f"caucus-{new_secret(8)}.token")
-        with open_private(self._path, truncate=True) as file:
+            self._path, how = os.path.join(gettempdir(), f"caucus-{new_secret(8)}.token"), os.O_EXCL
+        with open_private(self._path, how) as file:
             file.write(token.encode() + b"\n")
         return self._path
 
@@ -2716,6 +2726,7 @@ class TokenFile:
         if self._path:
             with suppress(OSError):  # somebody tidied up
                 os.unlink(self._path)
+            self._path = ""
 
 
 VOICES = {  # origin, which only the hub sets -> how far to trust what follows
@@ -2842,8 +2853,8 @@ class Seat:
                 break
             await report(wait_s - left + hold, wait_s, f"{self.name} is listening")
         batch = self._kept + [m for m in heard(answer, "messages", list) if isinstance(m, dict)]
-        sizes = accumulate(len(str(m.get("content"))) for m in batch)
-        fitting = max(1, sum(size <= SHOWN_MAX for size in sizes))
+        sizes = accumulate(len(str(m.get("content")).encode("utf-8", "replace")) for m in batch)
+        fitting = max(1, sum(size <= SHOWN_MAX_BYTES for size in sizes))
         self._batch, self._kept = batch[:fitting], batch[fitting:]
         return fenced(self._batch, answer.get("mode"), len(self._kept))
 
@@ -3235,7 +3246,7 @@ class DiskLog:
         oldest = time.time() - self._retention_s
         beside = self._path + ".pruning"
         try:
-            with open(self._path, "rb") as old, open_private(beside, truncate=True) as new:
+            with open(self._path, "rb") as old, open_private(beside, os.O_TRUNC) as new:
                 new.writelines(line for line in old if _stamp_of(line) >= oldest)
             self._file.close()
             os.replace(beside, self._path)
@@ -3471,6 +3482,7 @@ class Polls:
 
 OPERATOR_ROLE, OBSERVER_ROLE = "operator", "observer"
 TICKET_TTL_S = 120.0
+WILDCARD_HOSTS = frozenset({"", "0.0.0.0", "::"})
 DRAIN_MAX_BYTES = 1 << 20  # of a refused body, read so that its sender sees the refusal and not a reset
 
 
@@ -3563,7 +3575,7 @@ class Gate:
     @property
     def local_url(self) -> str:
         """Give the address of the hub on this machine."""
-        host = self.settings.host if is_loopback(self.settings.host) else "127.0.0.1"
+        host = "127.0.0.1" if self.settings.host in WILDCARD_HOSTS else self.settings.host
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     @property
@@ -4795,6 +4807,11 @@ def named_in(header: str) -> str:
     return ""
 
 
+def project_of(request: Request) -> str:
+    """Read ?project= of the URL; empty: none. Raises Invalid."""
+    return text_of(request.parameters(), "project", 0, NAME_MAX, "", "query")
+
+
 def check_headers(request: Request, call: Call) -> None:
     """Raise RpcError unless the headers of a stateless request repeat what its body says."""
     said = {"MCP-Protocol-Version": call.meta[META + "protocolVersion"], "Mcp-Method": call.method}
@@ -4812,7 +4829,7 @@ class McpEndpoint:
     def __init__(self, gate: Gate, clock: Clock, spawn: Callable[[Coroutine[None, None, None]], object]) -> None:
         self._gate, self._clock, self._spawn = gate, clock, spawn
         self._mcp = Mcp(TOOLS, PROMPTS, INSTRUCTIONS)
-        self._sessions: dict[str | tuple[str, ...], Session] = {}  # by session id, or by what tells clients apart
+        self._sessions: dict[str, Session] = {}  # by session id, or by the hash of what tells clients apart
         self._opened = 0
 
     def routes(self) -> dict[tuple[str, str], Handler]:
@@ -4885,10 +4902,10 @@ class McpEndpoint:
         self._sessions[key] = session
         return rpc_reply(answer, 200, ("Mcp-Session-Id", key))
 
-    def _answer_stateless(self, request: Request, call: Call, shown: str | None) -> Reply | None:
+    def _answer_stateless(self, request: Request, call: Call, revision: str | None) -> Reply | None:
         """Answer a request that stands for itself; its headers repeat what the body says. Raises RpcError."""
         if call.id is None:  # cancelling is closing the connection, and there is nothing else to be told
-            if shown is not None and shown not in MODERN_REVISIONS:
+            if revision is not None and revision not in MODERN_REVISIONS:
                 raise RpcError(UNSUPPORTED_REVISION, "Unsupported protocol version")
             return Reply(202, b"")
         if call.method == "initialize":
@@ -4896,12 +4913,13 @@ class McpEndpoint:
         if not call.is_modern:
             raise RpcError(INVALID_PARAMS, f"Invalid params: _meta needs {META}protocolVersion", about=call.id)
         check_headers(request, call)
-        about, project = call.meta.get(META + "clientInfo"), request.parameters().get("project", "")
+        about, project = call.meta.get(META + "clientInfo"), project_of(request)
         client = about if isinstance(about, dict) else {}
         if call.method == "server/discover" and client.get("name") in ALIKE and not project:
             why = "Method not found: open a session, or put ?project=NAME into the URL"
             raise RpcError(UNKNOWN_METHOD, why, about=call.id)
-        key = (project, str(client.get("name")), str(client.get("version")), request.bearer, request.caller.source())
+        shown = [project, client.get("name"), client.get("version"), request.bearer, request.caller.source()]
+        key = hash_of(json.dumps(shown))  # never a session id, which is shorter
         if key not in self._sessions:
             self._sessions[key] = self._open(request, about, MODERN_REVISIONS[-1])
         return self._run(request, self._sessions[key], call, MODERN_REVISIONS[-1])
@@ -4934,7 +4952,7 @@ class McpEndpoint:
         cleaned = re.sub(r"[^\w.-]+", "-", str(name or "mcp-client")).strip("-.")[:NAME_MAX]
         door = RoomDoor(self._gate, -self._opened)
         door.caller = request.caller
-        seat = Seat(door, request.parameters().get("project") or cleaned or "mcp-client")
+        seat = Seat(door, project_of(request) or cleaned or "mcp-client")
         return Session(door, seat, revision, self._clock.mono())
 
     def _session(self, request: Request, about: RpcId) -> Session:
@@ -5222,7 +5240,7 @@ def serve(settings: Settings, on_start: Callable[[Hub], None]) -> int:
 
     async def run() -> int:
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
             try:
                 loop.add_signal_handler(number, ended.set)
             except NotImplementedError:  # Windows
@@ -5344,6 +5362,7 @@ class Watch:
 # listen that waits holds up nobody, and what was asked first is done first.
 
 LINE_MAX_BYTES = 4 << 20  # of one message from the host
+JOBS_MAX = 2000  # calls that wait for the hub or for each other; a thread each
 OUTBOX_MAX_BYTES = 16 << 20  # what a host may leave unread before the bridge gives it up
 LAST_WORDS_S = 1.0  # for each of: calls in flight, leaving the room, what the host has yet to read
 JOINING_S = 5.0  # for a join in flight: who ends before its answer leaves a peer behind that nobody can end
@@ -5479,7 +5498,7 @@ class Bridge:
         """Deal with one request or notification."""
         if call.id is None:
             job = self._jobs.get(call.cancels, self._listen)
-            if job is not None and job.call.id == call.cancels:
+            if job is not None and call.cancels is not None and job.call.id == call.cancels:
                 self._cancel(job)
             return
         if call.method == "initialize":
@@ -5492,13 +5511,15 @@ class Bridge:
 
     def _start(self, job: Job) -> None:
         """Give a call its thread. They are done one after the other; only for a listen nobody waits."""
+        if len(self._jobs) >= JOBS_MAX:
+            raise RpcError(BUSY, f"{JOBS_MAX} calls are waiting already", about=job.call.id)
         self._jobs[job.call.id] = job
         thread = threading.Thread(target=self._work, args=(job, self._last), daemon=True)
+        thread.start()
         if job.is_listen:
             self._listen = job
         else:
             self._last = thread
-        thread.start()
 
     def _work(self, job: Job, predecessor: threading.Thread | None) -> None:
         if predecessor is not None:
@@ -5992,9 +6013,6 @@ examples:
   caucus demo                                    a hub on a free port, the console, three scripted peers
   caucus demo --no-browser --port 9000
 """
-
-WILDCARD_HOSTS = frozenset({"", "0.0.0.0", "::"})
-
 
 def _port(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > 65535:
