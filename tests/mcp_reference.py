@@ -56,8 +56,8 @@ async def serve(connection: socket.socket) -> None:
     """Speak to one client."""
     server = Server("reference", on_list_tools=list_tools, on_call_tool=call_tool,
                     on_list_prompts=list_prompts, on_get_prompt=get_prompt)
-    source = anyio.wrap_file(connection.makefile("r", encoding="utf-8", errors="replace", newline="\n"))
-    sink = anyio.wrap_file(connection.makefile("w", encoding="utf-8", newline="\n"))
+    source = anyio.wrap_file(connection.makefile("r", encoding="utf-8", errors="replace"))
+    sink = anyio.wrap_file(connection.makefile("w", encoding="utf-8"))
     try:
         async with stdio_server(source, sink) as (read, write):
             await server.run(read, write, server.create_initialization_options())
