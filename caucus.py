@@ -2898,7 +2898,7 @@ class Seat:
         try:
             if is_taken_away:
                 raise SessionExpired("it does not come back by itself")
-            await self.door.register(name, self.revision)
+            answer = await self.door.register(name, self.revision)
         except (SessionExpired, NameInUse, RoomFull, CredentialRequired) as refusal:
             self._was, self.name, self.door.token = name, None, None
             self.door.forget()
@@ -2912,6 +2912,7 @@ class Seat:
         self._lease, self._cursor, self._batch = new_secret(8), 0, []
         self._kept = [{**m, "seq": 0} for m in self._kept]  # the room's order has begun anew
         note = f"The session of {name} was lost ({why}) and you have joined again: channels and sticks are gone."
+        note += " The rules have changed: call join() to read them." if answer.get("protocol_stale") else ""
         self._news = {"note": f"{note} Start the watch again.", "watch": await self.watch_command()}
 
 
@@ -4658,8 +4659,8 @@ def console_socket(consoles: Consoles) -> type[WebSocketHandler]:
 
 SESSIONS_MAX = 10_000
 SESSION_TTL_S = 3600.0  # a session that is not used for this long, and has no peer in the room, is forgotten
-# Hosts of which several run on one machine, all alike. Told that there is no discovery they open a session each, so
-# that is what they are told, unless ?project= tells them apart.
+# Hosts of which several run on one machine, all alike, even in one folder. Told that there is no discovery they open a
+# session each; so that is what they are told.
 ALIKE = frozenset({"claude-code"})
 NAMED = frozenset({"tools/call", "prompts/get"})  # their Mcp-Name header repeats params.name
 RPC_STATUS = {UNKNOWN_METHOD: 404, PARSE_ERROR: 400, INVALID_REQUEST: 400, INVALID_PARAMS: 400,
@@ -4915,9 +4916,8 @@ class McpEndpoint:
         check_headers(request, call)
         about, project = call.meta.get(META + "clientInfo"), project_of(request)
         client = about if isinstance(about, dict) else {}
-        if call.method == "server/discover" and client.get("name") in ALIKE and not project:
-            why = "Method not found: open a session, or put ?project=NAME into the URL"
-            raise RpcError(UNKNOWN_METHOD, why, about=call.id)
+        if call.method == "server/discover" and client.get("name") in ALIKE:
+            raise RpcError(UNKNOWN_METHOD, "Method not found: this client is to open a session", about=call.id)
         shown = [project, client.get("name"), client.get("version"), request.bearer, request.caller.source()]
         key = hash_of(json.dumps(shown))  # never a session id, which is shorter
         if key not in self._sessions:
@@ -5177,9 +5177,12 @@ class Hub:
 
     async def stop(self) -> None:
         """Answer parked polls, send consoles away, close everything. Takes no time."""
+        from asyncio import sleep
+
         self._server.stop()
         self._sweeper.cancel()
         self.polls.close()
+        await sleep(0)  # a listen of /mcp hands on what its poll was answered
         self.consoles.close()
         self.mcp.close()
         await self._server.close_all_connections()

@@ -150,17 +150,25 @@ def over_http(hub: HubProcess, frames: list[dict[str, Any]], query: str) -> dict
     return answers
 
 
-@pytest.mark.parametrize("host", OPENINGS)
-def test_every_frame_of_a_hosts_opening_is_answered_over_http(hub: HubProcess, host: str) -> None:
-    frames = OPENINGS[host]
-    answers = over_http(hub, frames, "?project=api")
-    for frame in frames:
+def test_claude_code_is_sent_to_a_session_for_two_of_it_in_one_folder_are_alike(hub: HubProcess) -> None:
+    answers = over_http(hub, [DISCOVER], "?project=api")
+    assert answers["server-discover-probe-1"]["error"]["code"] == caucus.UNKNOWN_METHOD
+
+
+SESSIONS = {host: [one for one in frames if one is not DISCOVER]
+            for host, frames in OPENINGS.items() if host != "Claude Code 2.1.330"}
+
+
+@pytest.mark.parametrize("host", SESSIONS)
+def test_every_frame_of_a_hosts_session_is_answered_over_http(hub: HubProcess, host: str) -> None:
+    answers = over_http(hub, SESSIONS[host], "?project=api")
+    for frame in SESSIONS[host]:
         if "id" in frame:
             check(frame, answers[frame["id"]]["result"])
 
 
-def test_claude_code_is_sent_to_a_session_of_its_own_where_nothing_tells_it_from_another(hub: HubProcess) -> None:
-    handshake = OPENINGS["Claude Code 2.1.330, whose probe timed out"]
-    answers = over_http(hub, handshake, "")
-    assert answers["server-discover-probe-1"]["error"]["code"] == caucus.UNKNOWN_METHOD
-    assert [one for key, one in answers.items() if key != "server-discover-probe-1" and "error" in one] == []
+def test_the_requests_of_the_stateless_era_are_answered_over_http(hub: HubProcess) -> None:
+    frames = [one for one in OPENINGS["Claude Code 2.1.330"] if one is not DISCOVER]
+    answers = over_http(hub, frames, "?project=api")
+    for frame in frames:
+        check(frame, answers[frame["id"]]["result"])
