@@ -2097,6 +2097,7 @@ CONSOLE_FILES = (
     "commands.js",
     "flow.js",
     "attention.js",
+    "settings.js",
     "health.js",
     "roster.js",
     "brakes.js",

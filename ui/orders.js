@@ -14,15 +14,14 @@ export function render(root, model, send, now, seat) {
   const { list } = seat.deeds;
   root.hidden = !isOperator(model) || list.length === 0;
   if (root.hidden) return;
-  show(view.latest, list[0], now, view);
+  show(view.latest, list[0], now);
   view.more.hidden = list.length < 2;
-  keyed(view.list, list, (deed) => deed.n, line, (node, deed) => show(node, deed, now, node));
+  keyed(view.list, list, (deed) => deed.n, line, (node, deed) => show(node, deed, now));
 }
 
 function open(root) {
   const view = { latest: line(null), list: el("ol", { class: "orders-list" }) };
   view.more = button("All your orders", "orders", { popovertarget: "orders-all", class: "orders-more" }, true);
-  view.latest.setAttribute("role", "status");
   const box = el("div", { id: "orders-all", class: "drop", popover: "auto", "aria-label": "Your orders, the newest first" }, el("h2", {}, "Your orders"), view.list);
   root.append(view.latest, view.more, box);
   views.set(root, view);
