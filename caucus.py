@@ -119,6 +119,7 @@ OPTIONS_MAX = 32
 FORMS_MAX = 256  # pending questions
 MAILBOX_MAX = 1000  # messages a peer may leave unacknowledged
 LOG_MAX = 500  # messages and notices that a console opens with
+RECEIPTS_MAX = 8  # of the operator's last messages, consoles are told who has them
 DECISIONS_MAX = 500
 SOURCES_MAX = 4096  # addresses whose registration rate is remembered
 
@@ -813,6 +814,7 @@ class FormSettled(Event):
     status: str  # answered, cancelled
     answers: str | None
     summary: str  # one line
+    reason: str | None  # why it was cancelled, if the operator said so
 
 
 @dataclass(frozen=True, slots=True)
@@ -934,6 +936,10 @@ class Mailbox:
         if held or not self._waiting:
             return [*self._urgent]
         return _in_order([*self._waiting, *self._urgent]) if self._urgent else [*self._waiting]
+
+    def is_unheard(self, seq: int) -> bool:
+        """Whether these words of the operator wait for a poll."""
+        return any(message.seq == seq for message in self._urgent)
 
     def has_deliverable(self, held: bool) -> bool:
         """Whether a poll would get anything now."""
@@ -1079,6 +1085,7 @@ class Form:
     answers: str | None = None  # JSON text, when answered
     settled_ts: float | None = None
     summary: str = ""  # one line, when settled
+    reason: str | None = None  # of a cancel
 
     def to_json(self) -> dict[str, Json]:
         """Give what GET /forms and consoles show."""
@@ -1102,6 +1109,10 @@ class Form:
             "title": self.title,
             "status": self.status,
             "answer_summary": self.summary,
+            "id": self.id,
+            "to": self.to,
+            "asked_ts": self.ts,
+            "reason": self.reason,
         }
 
     def validate(self, answers: Json) -> Answers:
@@ -1120,17 +1131,17 @@ class Form:
                 raise InvalidForm(f"{one.label}: an answer is required", field=one.key)
         return given
 
-    def recap(self, answers: Answers | None) -> str:
+    def recap(self, answers: Answers | None, reason: str | None) -> str:
         """Word the outcome for those who read the answer: the title, then one line per field."""
         if answers is None:
-            return f"{one_line(self.title)}: cancelled by the operator"
+            return f"{one_line(self.title)}: cancelled by the operator{f': {reason}' if reason else ''}"
         lines = [f"- {one_line(one.label)}: {_in_words(answers.get(one.key))}" for one in self.fields]
         return "\n".join([one_line(self.title), *lines])
 
-    def summarise(self, answers: Answers | None) -> str:
+    def summarise(self, answers: Answers | None, reason: str | None) -> str:
         """Word the outcome in one line, for the ledger."""
         if answers is None:
-            return "cancelled"
+            return f"cancelled: {reason}" if reason else "cancelled"
         return " · ".join(one_line(f"{one.label}: {_in_words(answers.get(one.key))}") for one in self.fields)
 
 
@@ -1162,6 +1173,8 @@ class Peer:
     character_count: int = 0
     contested_at: float = float("-inf")  # of the last notice
     last_seen: float = 0.0  # reading: monotonic seconds of the last call
+    polled_at: float = 0.0  # reading: monotonic seconds when it last had a poll
+    stop_heard: str = ""  # reading: the id of the last stop that it was told
     is_listening: bool = False  # reading: a poll is parked, which is as good as a call
 
     @property
@@ -1262,6 +1275,9 @@ class Channel:
     name: str
     members: dict[str, None] = field(default_factory=dict)  # an ordered set: live and reaped
     topic: str | None = None
+    message_count: int = 0
+    character_count: int = 0
+    last_ts: float | None = None  # Unix seconds of the last message
 
 
 @dataclass(frozen=True, slots=True)
@@ -1333,6 +1349,7 @@ class Room:
         self._status_rate = Rate(STATUS_BURST, STATUS_PER_S)
         self._register_rate = Rate(REGISTER_BURST, REGISTER_PER_S)
         self._sources: dict[str, TokenBucket] = {}
+        self._spoken: deque[MessageRouted] = deque(maxlen=RECEIPTS_MAX)  # by the operator
         self._messages, self._characters = Meter(), Meter()
         self._appliers: dict[type[Event], Callable[..., None]] = {
             MessageRouted: self._on_message_routed,
@@ -1413,7 +1430,11 @@ class Room:
     def note_listening(self, peer: Peer, is_listening: bool) -> None:
         """Record that a poll of `peer` was parked or ended; both are signs of life."""
         peer.is_listening = is_listening
-        peer.last_seen = self._clock.mono()
+        peer.last_seen = peer.polled_at = self._clock.mono()
+
+    def note_stop(self, peer: Peer, is_told: bool = True) -> None:
+        """Record that `peer` was told that the room is stopped, or that the answer which told it was lost."""
+        peer.stop_heard = self.stop.id if is_told and self.stop is not None else ""
 
     def set_status(self, peer: Peer, status: str | None) -> None:
         """Publish the peer's own line of text; None clears it. Raises Throttled."""
@@ -1427,7 +1448,7 @@ class Room:
 
         Raises Stopped, FloorHeld, Throttled, TooManyChannels.
         """
-        self._refuse_if_stopped()
+        self._refuse_if_stopped(peer)
         floor = self._floors.get(to)
         if floor is not None and floor.holder != peer.name:
             raise FloorHeld(
@@ -1448,6 +1469,7 @@ class Room:
         held = self.is_held(peer)
         batch = peer.mailbox.deliverable(held)
         if batch:
+            peer.polled_at = self._clock.mono()
             self._commit(Fetched(*self._stamp(), peer.name, held))
         return batch
 
@@ -1498,8 +1520,7 @@ class Room:
         Raises Throttled, Stopped, NotAMember, NoFloor, NotHolder, TooManyHands.
         """
         peer.speech.check(self._clock.mono())
-        if self.mode == STOPPED:
-            raise Stopped
+        self._refuse_if_stopped(peer)
         if scope != ALL and scope not in peer.channels and verb in ("take", "raise"):
             raise NotAMember(f"join {scope} first", scope=scope)
         floor = self._floors.get(scope)
@@ -1557,7 +1578,7 @@ class Room:
     # --- forms ---
     def ask(self, peer: Peer, question: Question) -> Form:
         """Open a form; asking into a channel joins it. Raises Stopped, Throttled, TooManyForms, TooManyChannels."""
-        self._refuse_if_stopped()
+        self._refuse_if_stopped(peer)
         peer.speech.check(self._clock.mono())
         if len(self._forms) >= FORMS_MAX:
             raise TooManyForms(f"{FORMS_MAX} questions are pending already")
@@ -1571,9 +1592,9 @@ class Room:
         form = self._pending(form_id)
         return self._settle(form, "answered", form.validate(answers))
 
-    def cancel(self, form_id: str) -> Delivery:
-        """Settle a form without an answer. Raises UnknownForm."""
-        return self._settle(self._pending(form_id), "cancelled", None)
+    def cancel(self, form_id: str, reason: str | None = None) -> Delivery:
+        """Settle a form without an answer, and perhaps say why. Raises UnknownForm."""
+        return self._settle(self._pending(form_id), "cancelled", None, reason)
 
     def _pending(self, form_id: str) -> Form:
         form = self._forms.get(form_id)
@@ -1581,12 +1602,13 @@ class Room:
             raise UnknownForm(f"no pending question has the id {form_id!r}: it may be settled already", id=form_id)
         return form
 
-    def _settle(self, form: Form, status: str, answers: Answers | None) -> Delivery:
-        text = None if answers is None else json.dumps(answers)
-        self._commit(FormSettled(*self._stamp(), form.id, status, text, form.summarise(answers)))
+    def _settle(self, form: Form, status: str, answers: Answers | None, reason: str | None = None) -> Delivery:
+        text, summary = None if answers is None else json.dumps(answers), form.summarise(answers, reason)
+        self._commit(FormSettled(*self._stamp(), form.id, status, text, summary, reason))
         about: dict[str, Json] = {"form_id": form.id, "title": form.title, "status": status}
         about |= {"answers": None if answers is None else {**answers}, "asker": form.asker, "to": form.to}
-        audience, recap = self._audience(form.to), form.recap(answers)
+        about |= {"reason": reason} if reason else {}
+        audience, recap = self._audience(form.to), form.recap(answers, reason)
         return self._route(OPERATOR, form.to, recap, "answer", "operator", audience, json.dumps(about))
 
     # --- the operator ---
@@ -1693,6 +1715,8 @@ class Room:
             "char_count": peer.character_count,
             "waiting": peer.mailbox.waiting,
             "unacknowledged": len(peer.mailbox) - peer.mailbox.waiting,
+            "deaf_age": 0.0 if peer.is_listening else round(now - peer.polled_at, 1),
+            "stop_told": None if self.stop is None else peer.stop_heard == self.stop.id,
         }
 
     def channels(self) -> dict[str, Json]:
@@ -1702,6 +1726,28 @@ class Room:
             if live := self._live_members(channel):
                 listed[name] = {"topic": channel.topic, "members": [*live]}
         return listed
+
+    def channel_rows(self) -> dict[str, Json]:
+        """Give what a console shows of each listed channel: its traffic too."""
+        rows = self.channels()
+        for name, row in rows.items():
+            one = self._channels[name]
+            traffic: dict[str, Json] = {"msg_count": one.message_count, "char_count": one.character_count}
+            rows[name] = {**row, **traffic, "last_ts": one.last_ts} if isinstance(row, dict) else row
+        return rows
+
+    def receipts(self) -> list[Json]:
+        """Tell who has fetched the operator's last messages, and who not yet; those who left count no more."""
+        return [self._receipt(spoken) for spoken in self._spoken]
+
+    def _receipt(self, spoken: MessageRouted) -> dict[str, Json]:
+        message, told, untold = spoken.message, list[Json](), list[Json]()
+        for name in spoken.to:
+            peer = self.roster.get(name)
+            if peer is not None and peer.joined_at <= spoken.at:
+                (untold if peer.mailbox.is_unheard(message.seq) else told).append(name)
+        about: dict[str, Json] = {"id": message.id, "seq": message.seq, "kind": message.kind, "to": message.recipient}
+        return about | {"ts": message.ts, "told": told, "untold": untold}
 
     def floors(self) -> dict[str, Json]:
         """Give the sticks in force, by scope."""
@@ -1756,11 +1802,16 @@ class Room:
             "rate": self.rate(),
             "log": [message.wire.decode() for message in self.log],
             "peers": {peer.name: self._peer_state(peer) for peer in self.roster},
-            "channels": {name: [one.topic, [*one.members]] for name, one in self._channels.items()},
+            "channels": {name: self._channel_state(one) for name, one in self._channels.items()},
+            "receipts": self.receipts(),
             "floors": self.floors(),
             "forms": self.forms(),
             "decisions": self.decisions(DECISIONS_MAX),
         }
+
+    def _channel_state(self, channel: Channel) -> list[Json]:
+        traffic = [channel.message_count, channel.character_count, channel.last_ts]
+        return [channel.topic, [*channel.members], *traffic]
 
     def _peer_state(self, peer: Peer) -> dict[str, Json]:
         return {
@@ -1774,8 +1825,9 @@ class Room:
         }
 
     # --- rules shared by the methods above ---
-    def _refuse_if_stopped(self) -> None:
+    def _refuse_if_stopped(self, peer: Peer) -> None:
         if self.mode == STOPPED:
+            self.note_stop(peer)
             raise Stopped
 
     def _spend_speech(self, peer: Peer, joining: str = "") -> None:
@@ -1875,6 +1927,12 @@ class Room:
             self._peer(name).mailbox.put(message)
         self._messages.add(event.at, 1)
         self._characters.add(event.at, len(message.content))
+        if (channel := self._channels.get(message.recipient)) is not None:
+            channel.message_count += 1
+            channel.character_count += len(message.content)
+            channel.last_ts = message.ts
+        if message.origin == "operator":
+            self._spoken.append(event)
         speaker = self.roster.get(message.sender) if message.origin == "agent" else None
         if speaker is not None:
             speaker.message_count += 1
@@ -1895,7 +1953,7 @@ class Room:
     def _on_peer_joined(self, event: PeerJoined) -> None:
         speech, updates = TokenBucket(self.speech_rate, event.at), TokenBucket(self._status_rate, event.at)
         peer = Peer(event.name, event.token_hash, event.at, speech, updates)
-        peer.last_seen = event.at
+        peer.last_seen = peer.polled_at = event.at
         self.roster.add(peer)
 
     def _on_name_contested(self, event: NameContested) -> None:
@@ -1963,6 +2021,7 @@ class Room:
     def _on_form_settled(self, event: FormSettled) -> None:
         form = self._forms.pop(event.form_id)
         form.status, form.answers, form.summary, form.settled_ts = event.status, event.answers, event.summary, event.ts
+        form.reason = event.reason
         self._settled.append(form)
 
     def _on_mode_changed(self, event: ModeChanged) -> None:
@@ -2416,6 +2475,8 @@ class Polls:
         """Give what is deliverable, or None. What the connection then loses is handed out again."""
         room = self._room
         if room.stop is not None:
+            room.note_stop(peer)
+            caller.on_lost(lambda: room.note_stop(peer, False))
             return batch_reply((room.stop,), room.mode)
         batch = room.fetch(peer)
         if not batch:
@@ -3267,7 +3328,7 @@ def _peers_frame(room: Room, _event: Event) -> bytes:
 
 
 def _channels_frame(room: Room, _event: Event) -> bytes:
-    return frame_of("channels", channels=room.channels())
+    return frame_of("channels", channels=room.channel_rows())
 
 
 def _floor_frame(room: Room, _event: Event) -> bytes:
@@ -3275,8 +3336,9 @@ def _floor_frame(room: Room, _event: Event) -> bytes:
 
 
 def _settled_frame(room: Room, event: FormSettled) -> bytes:
-    answers: dict[str, Json] = {} if event.answers is None else {"answers": json.loads(event.answers)}
-    return frame_of("form_resolved", id=event.form_id, status=event.status, **answers)
+    more: dict[str, Json] = {} if event.answers is None else {"answers": json.loads(event.answers)}
+    more |= {} if event.reason is None else {"reason": event.reason}
+    return frame_of("form_resolved", id=event.form_id, status=event.status, **more)
 
 
 # What consoles get of an event, in order; events that are not here change nothing that a frame shows at once.
@@ -3356,7 +3418,9 @@ OPERATOR_COMMANDS: dict[str, Callable[[Room, Body], object]] = {
     "answer": lambda room, frame: room.answer(
         _named(object_of(frame, "answer"), "id"), object_of(frame, "answer").get("answers")
     ),
-    "cancel_form": lambda room, frame: room.cancel(_named(frame, "cancel_form")),
+    "cancel_form": lambda room, frame: room.cancel(
+        _named(frame, "cancel_form"), optional_text_of(frame, "reason", REASON_MAX)
+    ),
     "command": lambda room, frame: room.command(_named(frame, "to"), text_of(frame, "command")),
 }
 
@@ -3488,10 +3552,11 @@ class Consoles:
             "snapshot",
             mode=room.mode,
             peers=room.peer_rows(),
-            channels=room.channels(),
+            channels=room.channel_rows(),
             floors=room.floors(),
             forms=room.forms(),
             decisions=room.decisions(DECISIONS_MAX),
+            receipts=room.receipts(),
             health=self._health(),
             rate=room.rate(),
             quiet_after=room.quiet_after_s,
@@ -3513,7 +3578,8 @@ class Consoles:
         """Send the figures while anybody looks; nobody looking, no timer runs."""
         self._is_ticking = bool(self._open)
         if self._is_ticking:
-            frame = frame_of("health", health=self._health(), peers=self._room.peer_rows())
+            room = self._room
+            frame = frame_of("health", health=self._health(), peers=room.peer_rows(), receipts=room.receipts())
             for console in list(self._open):
                 self._send(console, frame)
             self._timer(HEALTH_S, self._tick)
