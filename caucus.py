@@ -3298,6 +3298,9 @@ SNAPSHOT_MAX_BYTES = BACKLOG_MAX_BYTES // 2  # of the log that a console opens w
 FRAME_MAX_BYTES = 1 << 18
 OPERATOR_CONTENT_MAX = 32_768
 RATE_MAX = 1e9
+TREE_MAX_BYTES = 1 << 16  # 8,192 characters can make half a megabyte of table; such a text is shown as it is
+TREES_SHARE, TREES_BURST_S = 0.2, 0.5  # of the hub's time: 8,192 hostile characters take 70 ms to read, usual ones 0.2
+MARKUP = re.compile(r"[*_`~\[\]<>#|\\]|://|^\s*([-+]|\d+[.)])\s|^\s*(---|===)", re.MULTILINE)  # else it is plain text
 
 
 class Socket(Protocol):
@@ -3313,14 +3316,64 @@ class Socket(Protocol):
 Timer = Callable[[float, Callable[[], None]], object]  # call this in so many seconds
 
 
+def _slim(tokens: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Keep of mistune's tokens what a console draws."""
+    wanted = [one for one in tokens if one["type"] != "blank_line"]
+    kept: list[dict[str, Any]] = [{key: one[key] for key in one.keys() & {"type", "raw", "attrs"}} for one in wanted]
+    for one, slim in zip(wanted, kept):
+        if "children" in one:
+            slim["children"] = _slim(one["children"])
+    return kept
+
+
+class Trees:
+    """Messages read as Markdown: mistune's syntax tree, made once per message, and only while a console is open."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, bytes] = {}  # message id -> JSON; empty: the text is shown as it is
+        self._read: Callable[[str], Any] | None = None
+        self._spare_s, self._stamp = TREES_BURST_S, time.perf_counter()
+
+    def __len__(self) -> int:
+        return sum(map(bool, self._made.values()))
+
+    def of(self, message: Message) -> bytes:
+        """Give the tree as JSON; empty for plain text, for what is too long, and when reading has used up its time."""
+        tree = self._made.get(message.id)
+        if tree is None:
+            tree = self._made[message.id] = self._make(message)
+            if len(self._made) > LOG_MAX:
+                del self._made[next(iter(self._made))]
+        return tree
+
+    def _make(self, message: Message) -> bytes:
+        text, start = message.content, time.perf_counter()
+        self._spare_s = min(TREES_BURST_S, self._spare_s + (start - self._stamp) * TREES_SHARE)
+        self._stamp = start
+        if message.origin == "hub" or len(text) > CONTENT_MAX or self._spare_s <= 0 or not MARKUP.search(text):
+            return b""
+        tree = json.dumps(_slim(self._reader()(text)), separators=(",", ":")).encode("ascii")
+        self._spare_s -= time.perf_counter() - start
+        return tree if len(tree) <= TREE_MAX_BYTES else b""
+
+    def _reader(self) -> Callable[[str], Any]:
+        if self._read is None:
+            import mistune
+
+            reader = mistune.create_markdown(renderer=None, plugins=["table", "strikethrough", "url", "task_lists"])
+            reader.block.rules.remove("ref_link")  # it would swallow the definition, and with it words to the agents
+            self._read = reader
+        return self._read
+
+
 def frame_of(kind: str, **body: Json) -> bytes:
     """Encode one frame from the hub to a console."""
     return json.dumps({"type": kind, **body}, separators=(",", ":")).encode("ascii")
 
 
-def message_frame(message: Message) -> bytes:
-    """Encode a message for consoles around its shared bytes."""
-    return b'{"type":"message","message":%b}' % message.wire
+def message_frame(message: Message, tree: bytes = b"") -> bytes:
+    """Encode a message for consoles around its shared bytes, and its syntax tree if there is one."""
+    return b'{"type":"message","message":%b%b}' % (message.wire, b',"tree":%b' % tree if tree else b"")
 
 
 def _peers_frame(room: Room, _event: Event) -> bytes:
@@ -3462,6 +3515,7 @@ class Consoles:
         self._open: dict[Console, None] = {}  # with a role, in order of arrival
         self._unproven: dict[Console, None] = {}
         self._is_ticking = False
+        self._trees = Trees()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -3508,6 +3562,8 @@ class Consoles:
     def on_event(self, event: Event) -> None:
         """Show an event to every browser; it is encoded once."""
         if self._open and (frames := frames_of(self._room, event)):
+            if isinstance(event, MessageRouted):
+                frames = [message_frame(event.message, self._trees.of(event.message))]
             for console in list(self._open):
                 self._send(console, *frames)
 
@@ -3563,13 +3619,16 @@ class Consoles:
             agents=[],
             version=__version__,
         )
-        log, room_left = deque[bytes](), SNAPSHOT_MAX_BYTES
+        log, trees, room_left = deque[bytes](), list[bytes](), SNAPSHOT_MAX_BYTES
         for message in reversed(room.log):  # the newest first: long ones must not keep a console from opening
-            room_left -= len(message.wire)
+            tree = self._trees.of(message)
+            room_left -= len(message.wire) + len(tree)
             if room_left < 0:
                 break
             log.appendleft(message.wire)
-        return b'%b,"log":[%b]}' % (head[:-1], b",".join(log))
+            if tree:
+                trees.append(b'"%b":%b' % (message.id.encode("ascii"), tree))
+        return b'%b,"log":[%b],"trees":{%b}}' % (head[:-1], b",".join(log), b",".join(trees))
 
     def _health(self) -> dict[str, Json]:
         return {**self._room.health(), "mem_rss_mb": memory_mb(), "console_count": len(self._open)}
