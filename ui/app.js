@@ -258,7 +258,7 @@ const KEYS = [
   ["m", "Write a message", () => goTo("flow", document.querySelector("#composer textarea"))],
   ["a", "Choose whom the message is for", () => goTo("flow", byId("target"))],
   ["l", "Go to the latest message and follow", () => { flow.follow(byId("flow")); goTo("flow", byId("flow")); }],
-  ...(flow.keys ?? []),
+  ...(flow.KEYS ?? []).map(([key, text, run]) => [key, text, () => { showTab("flow"); run(byId("flow")); }]),
   ["f", "Go to the first form that waits", () => { showTab("forms"); if (!forms.reveal(byId("forms"))) byId("forms-title").focus(); }],
   ["h", "Go to the room's health", () => goTo("health", byId("health-title"))],
   ["g", "Go to the peers", () => goTo("health", byId("peers-title"))],

@@ -29,7 +29,7 @@ export function render(root, model, send, now, seat) {
     const part = parts.get(node);
     setText(part.topic, channel.topic ?? "");
     part.topic.hidden = !channel.topic;
-    setText(part.traffic, trafficOf(channel, now));
+    setText(part.traffic, trafficOf(model, channel, now));
     names(part.members, channel.members, model);
     if (part.close) part.close.disabled = !isOpen(model);
   });
@@ -40,10 +40,10 @@ export function render(root, model, send, now, seat) {
 const amount = (value) => Number(value).toLocaleString("en");
 
 /** Traffic in words; a hub that does not count it says nothing. */
-function trafficOf(channel, now) {
+function trafficOf(model, channel, now) {
   if (channel.msg_count === undefined) return "";
   if (!channel.msg_count) return "Nothing said yet";
-  const last = channel.last_activity ? ` · last ${ageText(now / 1000 - channel.last_activity)} ago` : "";
+  const last = channel.last_ts ? ` · last ${ageText(now / 1000 - channel.last_ts)} ago` : "";
   return `${amount(channel.msg_count)} said, ${amount(channel.char_count)} characters${last}`;
 }
 

@@ -1,7 +1,7 @@
 // Composer: the operator speaks. Where the next message goes is always in sight and changes only by the operator's hand.
 
 import { commandOf, offersFor, speechOf } from "./commands.js";
-import { button, el, keyed, nameTag, setText } from "./dom.js";
+import { announce, button, el, keyed, nameTag, setText } from "./dom.js";
 import { hueOf, isOpen, isOperator } from "./model.js";
 import { pref } from "./prefs.js";
 
@@ -42,7 +42,7 @@ function open(root, send, seat) {
   view.transmit = send;
   view.target = el("select", { id: "target", "aria-label": "Send to", onchange: () => { keep(KEPT.target, view.target.value); showTarget(view, view.model); } }, view.everyone, view.peersGroup, view.channelsGroup);
   view.list = el("ul", { id: "offers", class: "offers", role: "listbox", "aria-label": "Completions", hidden: true });
-  view.hintLine = el("p", { class: "composer-hint", role: "status" });
+  view.hintLine = el("p", { class: "composer-hint" });
   view.text = el("textarea", { rows: "1", "aria-label": "Message to the room", "aria-keyshortcuts": "Enter", "aria-autocomplete": "list", "aria-controls": "offers", dir: "auto",
     onkeydown: (event) => onKey(event, view), oninput: () => onInput(view), onblur: () => closeOffers(view), onclick: () => offer(view) });
   view.send = button("Send", "send", { id: "say", class: "strong", title: "Send (Enter)", onclick: () => say(view) });
@@ -161,12 +161,14 @@ function obey(view, command) {
 function tell(view, text) {
   view.hint = text;
   view.hintUntil = Date.now() + HINT_MS;
+  announce(text);
   showHint(view, Date.now());
 }
 
 function showHint(view, now) {
-  const hint = now < view.hintUntil ? view.hint : view.held ? "The room is paused while you write. It resumes when you send or clear the text." : "";
-  setText(view.hintLine, hint);
+  const says = now < view.hintUntil ? view.hint : view.held ? "The room is paused while you write. It resumes when you send or clear the text." : "";
+  setText(view.hintLine, says || (pref("enterSends") ? "Enter sends, Shift Enter makes a new line; @ # / offer peers, channels, commands" : "Ctrl Enter sends; @ # / offer peers, channels, commands"));
+  view.hintLine.dataset.tone = says ? "says" : "keys";
 }
 
 /** A refused message goes back into an empty composer. */

@@ -134,7 +134,7 @@ export function stopReach(model, deed = null, deeds = null) {
 
 /** Who has fetched a message of the operator, where the hub tells. */
 function messageReach(model, deed) {
-  const known = model.controls?.find?.((control) => control.id === deed.messageId);
+  const known = model.receipts?.find((receipt) => receipt.id === deed.messageId);
   return known ? { told: known.told, untold: known.untold } : null;
 }
 

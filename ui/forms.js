@@ -45,7 +45,7 @@ function card(form, hue, operator, seat) {
   const whole = form.to === "all" ? "the whole room" : form.to;
   const node = el("li", { class: "card form", data: { form: form.id } },
     el("h3", { class: "form-title", dir: "auto" }, form.title),
-    el("p", { class: "asker" }, icon("form"), el("span", {}, "asked by ", nameTag(form.asker, hue), " for ", el("bdi", {}, whole)), part.age),
+    el("p", { class: "asker" }, "asked by ", nameTag(form.asker, hue), " for ", el("bdi", {}, whole), " · ", part.age),
     part.wizard ? part.wizard.node : [form.fields.map(readOnly), el("p", { class: "facts" }, "Waits for the operator's answer.")]);
   parts.set(node, part);
   return node;

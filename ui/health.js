@@ -11,14 +11,13 @@ const count = (value) => Number(value ?? 0).toLocaleString("en");
 const FIGURES = [
   ["mode", "Mode", (model) => model.mode ?? "unknown"],
   ["uptime", "Uptime", ({ health }) => ageText(health.uptime)],
-  ["msg_per_min", "Messages / min", ({ health }) => count(health.msg_per_min), "msgs"],
-  ["char_per_min", "Characters / min", ({ health }) => count(health.char_per_min), "chars"],
+  ["msg_per_min", "Messages/min", ({ health }) => count(health.msg_per_min), "msgs"],
+  ["char_per_min", "Characters/min", ({ health }) => count(health.char_per_min), "chars"],
   ["peer_count", "Peers", ({ health }) => count(health.peer_count)],
   ["queue_depth", "Queued", ({ health }) => count(health.queue_depth)],
   ["msg_total", "Messages so far", ({ health }) => count(health.msg_total)],
   ["mem_rss_mb", "Memory", ({ health }) => `${Math.round(health.mem_rss_mb)} MB`],
-  ["console_count", "Consoles open", ({ health }) => count(health.console_count)],
-  ["rate", "Rate per peer", ({ rate }) => `${rate.refill_rate}/s, burst ${rate.capacity}`],
+  ["rate", "Rate", ({ rate }) => `${rate.refill_rate}/s, burst ${rate.capacity}`],
 ];
 const TITLES = {
   queue_depth: "Messages that no peer has fetched yet",
@@ -29,6 +28,9 @@ const TITLES = {
 const isKnown = (model) => ([key]) => (key === "rate" ? model.rate : key === "mode" ? model.mode : model.health?.[key] !== undefined && model.health[key] !== null);
 
 export function render(root, model, send, now, seat) {
+  const consoles = model.health?.console_count;
+  const facts = [consoles && `${count(consoles)} ${consoles === 1 ? "console" : "consoles"} open`, model.version && `Caucus ${model.version}`];
+  setText(document.getElementById("health-facts"), facts.filter(Boolean).join(" · "));
   keyed(root, FIGURES.filter(isKnown(model)), ([key]) => key, (figure) => tile(figure, seat), (node, figure) => refresh(node, figure, model, now));
 }
 

@@ -45,6 +45,7 @@ function card(peer, hue, view) {
     state: el("span", { class: "chip state" }, el("span")),
     ears: chip("ears", "ear"),
     held: chip("held", "pause", "paused", "You hold its mailbox"),
+    heard: el("span", { class: "facts" }),
     quiet: chip("quiet-peer", "wait", "quiet", "Neither a call nor a new status for some minutes"),
     mail: chip("mail", "mail", "", "Messages in its mailbox that it has not fetched"),
     stop: chip("untold", "stop", "not told of the stop", "It has not called the hub since the stop"),
@@ -54,7 +55,7 @@ function card(peer, hue, view) {
   const node = el("li", { class: "card peer", data: { peer: peer.name } },
     el("div", { class: "card-head" }, el("span", { class: "dot", style: { "--hue": String(hue) } }), nameTag(peer.name, hue), part.state),
     part.status,
-    el("div", { class: "chips" }, part.ears, part.mail, part.held, part.quiet, part.stop),
+    el("div", { class: "chips" }, part.ears, part.heard, part.mail, part.held, part.quiet, part.stop),
     part.facts,
     view.operator && el("div", { class: "card-foot" }, controls(peer.name, part, view), part.deed));
   parts.set(node, part);
@@ -98,6 +99,7 @@ function refresh(node, peer, passed, view) {
   part.status.hidden = !peer.status;
   setText(part.status, peer.status ? `${peer.status} · ${ageText(peer.status_age + passed)} ago` : "");
   part.status.classList.toggle("stale", Boolean(peer.status_stale));
+  setText(part.heard, `heard ${ageText(peer.last_seen_age + passed)} ago`);
   setText(part.facts, factsOf(peer, passed));
   if (view.operator) refreshControls(part, peer, view);
 }
@@ -105,8 +107,8 @@ function refresh(node, peer, passed, view) {
 const amount = (value) => Number(value ?? 0).toLocaleString("en");
 
 function factsOf(peer, passed) {
-  const chars = peer.char_count === undefined ? "" : `, ${amount(peer.char_count)} characters`;
-  return `${amount(peer.msg_count)} said${chars} · heard ${ageText(peer.last_seen_age + passed)} ago · here ${ageText((peer.uptime ?? 0) + passed)}`;
+  const chars = peer.char_count === undefined ? "" : `, ${amount(peer.char_count)} chars`;
+  return `${amount(peer.msg_count)} said${chars} · here ${ageText((peer.uptime ?? 0) + passed)}`;
 }
 
 function refreshMail(node, { waiting = 0, unacknowledged = 0 }) {
