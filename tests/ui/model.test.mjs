@@ -72,7 +72,7 @@ test("the log is bounded and its numbering goes on", () => {
   assert.equal(logEnd(model), total);
   assert.ok(model.log.length <= LOG_MAX + 500 && model.log.length >= LOG_MAX);
   assert.equal(model.log[0].content, String(model.logStart));
-  assert.equal(model._ids.size, model.log.length);
+  assert.equal(model._indexes.size, model.log.length);
 });
 
 test("mode, channels, floors, peers, rate and agents are replaced by their frames", () => {
