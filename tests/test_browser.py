@@ -210,7 +210,8 @@ def test_a_console_that_comes_late_sees_what_was_said(hub: HubProcess, console: 
     expect(row(page, "said before")).to_be_visible()
     expect(page.locator('.floor[data-scope="all"]')).to_contain_text("merging")
     expect(page.locator(".form .form-title")).to_have_text("Deploy now?")
-    expect(page).to_have_title("(1) Caucus")
+    expect(page.locator("#attention .need")).to_contain_text("api asks: Deploy now?")
+    expect(page).to_have_title("Caucus")  # its number in the title is opt-in
 
 
 def test_a_reader_who_scrolled_up_is_left_in_peace(hub: HubProcess, console: Open) -> None:
@@ -399,7 +400,7 @@ def test_what_is_typed_survives_a_busy_room(hub: HubProcess, console: Open) -> N
     ask(hub, api, LONG)
     page = console(hub)
     page.locator("#target").select_option("api")
-    answer = page.locator(".form textarea")
+    answer = page.locator(".form textarea:visible")
     answer.fill("half an ans")
     hub.register("newcomer")
     hub.say(api, "#plans", "busy")
@@ -416,56 +417,100 @@ def test_what_is_typed_survives_a_busy_room(hub: HubProcess, console: Open) -> N
 # --- forms ------------------------------------------------------------------------------------------------------------
 
 
+def forward(page: Page) -> None:
+    """Go on to the next question of the form."""
+    page.locator(".form-next").click()
+
+
 def test_a_form_is_answered_through_the_page(hub: HubProcess, console: Open) -> None:
     api = hub.register("api")
     page = console(hub)
     ask(hub, api, CHOICE, MANY, LONG)
     form = page.locator(".form")
     expect(form.locator(".asker")).to_contain_text("asked by api for the whole room")
+    expect(form.locator(".step-count")).to_have_text("Question 1 of 3")
+    expect(form.locator(".form-back")).to_be_hidden()
     form.get_by_label("later").check()
+    forward(page)
     form.get_by_label("y", exact=True).check()
     form.locator(".other-text").fill("z, too")
-    form.locator("textarea").fill("because\nit is late")
+    forward(page)
+    form.locator("textarea:visible").fill("because\nit is late")
+    forward(page)
+    expect(form.locator(".step-count")).to_have_text("Recap")
+    expect(form.locator(".recap dd")).to_have_text(["later", "y, z, too", "because\nit is late"])
+    form.locator(".form-back").click()
+    expect(form.locator("textarea:visible")).to_have_value("because\nit is late")
+    forward(page)
+    form.locator(".recap .change").first.click()
+    expect(form.get_by_label("later")).to_be_focused()
+    forward(page)
+    forward(page)
+    forward(page)
     form.locator(".submit-form").click()
     expect(page.locator("#forms .form")).to_have_count(0)
     expect(page.locator("#forms [data-status=answered]")).to_contain_text("Deploy now?")
+    expect(page.locator("#orders > .order")).to_contain_text("the hub has it")
     [message] = hub.receive(api)["messages"]
     wanted = {"pick": "later", "many": ["y", "z, too"], "why": "because\nit is late"}
     assert (message["kind"], message["meta"]["answers"]) == ("answer", wanted)
     assert hub.get("/forms").body == {"forms": []}
 
 
+def test_a_form_is_answered_with_the_keyboard_alone(hub: HubProcess, console: Open) -> None:
+    api = hub.register("api")
+    ask(hub, api, CHOICE, LONG)
+    page = console(hub)
+    expect(page.locator(".form")).to_be_visible()
+    page.keyboard.press("f")
+    expect(page.get_by_label("now", exact=True)).to_be_focused()
+    page.keyboard.press("ArrowDown")  # chooses the second of the two
+    page.keyboard.press("Enter")
+    expect(page.locator(".form textarea:visible")).to_be_focused()
+    page.keyboard.type("a line")
+    page.keyboard.press("Enter")
+    page.keyboard.type("and another")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(".recap dd")).to_have_text(["later", "a line\nand another"])
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(".form")).to_have_count(0)
+    answers = {"pick": "later", "why": "a line\nand another"}
+    assert hub.receive(api)["messages"][0]["meta"]["answers"] == answers
+
+
 def test_a_required_answer_is_asked_for_on_the_form(hub: HubProcess, console: Open) -> None:
     api = hub.register("api")
-    ask(hub, api, LONG, CHOICE)
+    ask(hub, api, CHOICE, LONG)
     page = console(hub)
-    page.locator(".submit-form").click()
+    forward(page)
     complaint = page.locator('.form [data-field="pick"] .refusal')
     expect(complaint).to_have_text("This needs an answer.")
     expect(page.get_by_label("now", exact=True)).to_be_focused()
     assert len(hub.get("/forms").body["forms"]) == 1
     page.get_by_label("now", exact=True).check()
+    forward(page)
+    forward(page)
     page.locator(".submit-form").click()
     expect(page.locator(".form")).to_have_count(0)
 
 
-def test_the_hubs_refusal_of_an_answer_is_shown_on_its_field(hub: HubProcess, console: Open) -> None:
+def test_what_the_hub_would_refuse_is_said_on_the_field_before_it_is_sent(hub: HubProcess, console: Open) -> None:
     api = hub.register("api")
-    ask(hub, api, MANY, LONG)
+    ask(hub, api, LONG, MANY)
     page = console(hub)
-    page.locator(".form textarea").fill("x" * 5000)  # longer than the hub takes
-    page.locator(".submit-form").click()
+    page.locator(".form textarea:visible").fill("x" * 5000)
+    forward(page)
     complaint = page.locator('.form [data-field="why"] .refusal')
-    expect(complaint).to_contain_text("at most 4096 characters")
-    expect(page.locator(".form textarea")).to_be_focused()
-    assert len(hub.get("/forms").body["forms"]) == 1
-    page.locator(".form textarea").fill("shorter")
+    expect(complaint).to_have_text("At most 4,096 characters; this has 5,000.")
+    expect(page.locator(".form textarea:visible")).to_be_focused()
+    page.locator(".form textarea:visible").fill("shorter")
+    forward(page)
     page.get_by_label("x", exact=True).check()
-    page.locator(".other-text").fill("x")  # the same choice twice
-    page.locator(".submit-form").click()
-    expect(complaint).to_be_hidden()
-    expect(page.locator('.form [data-field="many"] .refusal')).to_contain_text("the same choice twice")
+    page.locator(".other-text").fill("x")
+    forward(page)
+    expect(page.locator('.form [data-field="many"] .refusal')).to_have_text("The same choice twice.")
     page.locator(".other-text").fill("z")
+    forward(page)
     page.locator(".submit-form").click()
     expect(page.locator(".form")).to_have_count(0)
     assert hub.receive(api)["messages"][0]["meta"]["answers"] == {"many": ["x", "z"], "why": "shorter"}
@@ -476,27 +521,32 @@ def test_a_field_of_any_key_can_be_answered(hub: HubProcess, console: Open) -> N
     keys = ["__proto__", "constructor", "toString", '"]<b>', " "]
     ask(hub, api, *({"key": key, "label": f"for {key}", "type": "text", "required": True} for key in keys))
     page = console(hub)
-    expect(page.locator(".form input")).to_have_count(len(keys))
-    for n, one in enumerate(page.locator(".form input").all()):
-        one.fill(f"answer {n}")
+    for n in range(len(keys)):
+        page.locator(".form input:visible").fill(f"answer {n}")
+        page.keyboard.press("Enter")
     page.locator(".submit-form").click()
     expect(page.locator(".form")).to_have_count(0)
     answers = {key: f"answer {n}" for n, key in enumerate(keys)}
     assert hub.receive(api)["messages"][0]["meta"]["answers"] == answers
 
 
-def test_a_form_is_cancelled_and_asks_first_when_something_was_typed(hub: HubProcess, console: Open) -> None:
+def test_a_form_is_rejected_with_a_reason(hub: HubProcess, console: Open) -> None:
     api = hub.register("api")
     ask(hub, api, LONG)
     page = console(hub)
-    page.locator(".form textarea").fill("half")
-    page.locator(".cancel-form").click()
-    page.locator("#confirm-no").click()
-    expect(page.locator(".form textarea")).to_have_value("half")
-    page.locator(".cancel-form").click()
-    agree(page)
+    page.locator(".form textarea:visible").fill("half")
+    page.locator(".reject-open").click()
+    expect(page.locator(".form .reason")).to_be_focused()
+    page.locator(".form-back").click()
+    expect(page.locator(".form textarea:visible")).to_have_value("half")
+    page.locator(".reject-open").click()
+    page.locator(".form .reason").fill("not before Monday")
+    page.locator(".reject-form").click()
     expect(page.locator(".form")).to_have_count(0)
-    assert hub.receive(api)["messages"][0]["meta"]["status"] == "cancelled"
+    expect(page.locator("#forms [data-status=cancelled]")).to_contain_text("not before Monday")
+    [message] = hub.receive(api)["messages"]
+    assert message["meta"]["status"] == "cancelled"
+    assert "not before Monday" in message["content"]
 
 
 def test_a_form_that_another_console_settled_goes_away(hub: HubProcess, console: Open) -> None:

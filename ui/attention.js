@@ -22,7 +22,7 @@ export function render(root, model, send, now, seat) {
   const mode = `${isOperator(model)}`;
   const keyOf = (need) => `${need.id}\n${need.help.word}\n${mode}`;
   keyed(view.strip, inStrip, keyOf, (need) => item(need, model, seat), (node, need) => refresh(node, need, model, now));
-  keyed(view.rest, needs, keyOf, (need) => item(need, model, seat), (node, need) => refresh(node, need, model, now));
+  keyed(view.rest, view.all.matches(":popover-open") ? needs : [], keyOf, (need) => item(need, model, seat), (node, need) => refresh(node, need, model, now));
   view.more.hidden = needs.length <= fits;
   setText(view.moreText, `All ${needs.length}`);
   if (view.more.hidden && view.all.matches(":popover-open")) view.all.hidePopover();
@@ -33,7 +33,7 @@ function open(root, seat) {
   const view = { strip: el("ul", { class: "needs" }), rest: el("ul", { class: "needs" }), count: el("span", { class: "needs-count" }), moreText: el("span"),
     quiet: el("p", { class: "needs-none", hidden: true }, icon("check"), "Nothing needs you.") };
   view.more = el("button", { type: "button", class: "needs-more", popovertarget: "needs-all", hidden: true }, view.moreText, icon("down"));
-  view.all = el("div", { id: "needs-all", class: "drop", popover: "auto", "aria-label": "Everything that needs you" }, el("h2", {}, "Needs you"), view.rest);
+  view.all = el("div", { id: "needs-all", class: "drop", popover: "auto", role: "region", "aria-label": "Everything that needs you", ontoggle: () => seat.go() }, el("h2", {}, "Needs you"), view.rest);
   view.debt = el("p", { class: "debt", hidden: true }, icon("book"), el("span", { class: "debt-text" }), el("meter", { class: "debt-meter", min: "0", max: "30", low: "5", high: "15", optimum: "0", "aria-label": "Reading debt, in minutes" }),
     button("Caught up", "check", { class: "caught-up quiet", title: "You have read enough: the debt is settled", onclick: () => seat.go("caught-up") }));
   root.append(el("h2", { class: "needs-title" }, icon("bell"), "Needs you", view.count), view.quiet, view.strip, view.more, view.all, view.debt);
