@@ -210,3 +210,21 @@ export function saveAs(blob, name) {
   el("a", { href: url, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(url), 10_000); // the download has begun long before
 }
+
+/** Put `text` on the clipboard; false where the browser does not let this page, as over plain http from another machine. */
+export async function copyText(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    const box = el("textarea", { class: "unseen", "aria-hidden": "true", tabindex: "-1" });
+    const focused = document.activeElement;
+    box.value = text;
+    (document.querySelector("dialog[open]") ?? document.body).append(box);
+    box.select();
+    const isDone = document.execCommand("copy");
+    box.remove();
+    focused?.focus({ preventScroll: true });
+    return isDone;
+  }
+}
