@@ -13,6 +13,7 @@ import * as orders from "./orders.js";
 import * as health from "./health.js";
 import * as roster from "./roster.js";
 import * as flow from "./flow.js";
+import * as tools from "./tools.js";
 import * as composer from "./composer.js";
 import * as forms from "./forms.js";
 import * as channels from "./channels.js";
@@ -37,6 +38,7 @@ const PANELS = [
   ["health", health.render],
   ["roster", roster.render],
   ["flow", flow.render],
+  ["flow-tools", tools.render],
   ["composer", composer.render],
   ["forms", forms.render],
   ["floors", channels.renderFloors],
@@ -258,6 +260,7 @@ const KEYS = [
   ["m", "Write a message", () => goTo("flow", document.querySelector("#composer textarea"))],
   ["a", "Choose whom the message is for", () => goTo("flow", byId("target"))],
   ["l", "Go to the latest message and follow", () => { flow.follow(byId("flow")); goTo("flow", byId("flow")); }],
+  ["/", "Search the conversation", () => { showTab("flow"); tools.focusSearch(); }],
   ...(flow.KEYS ?? []).map(([key, text, run]) => [key, text, () => { showTab("flow"); run(byId("flow")); }]),
   ["f", "Go to the first form that waits", () => { showTab("forms"); if (!forms.reveal(byId("forms"))) byId("forms-title").focus(); }],
   ["h", "Go to the room's health", () => goTo("health", byId("health-title"))],
