@@ -13,9 +13,9 @@ import shutil
 import sys
 from collections.abc import Iterator
 
+from browsers import FLAGS
 from hubs import ROOT, HubProcess
 from playwright.sync_api import sync_playwright
-from test_browser import FLAGS
 
 SIZE = {"width": 1280, "height": 800}
 THEMES = ("light", "dark")
