@@ -14,6 +14,7 @@ import * as health from "./health.js";
 import * as roster from "./roster.js";
 import * as flow from "./flow.js";
 import * as tools from "./tools.js";
+import * as lanes from "./lanes.js";
 import * as composer from "./composer.js";
 import * as forms from "./forms.js";
 import * as channels from "./channels.js";
@@ -39,6 +40,7 @@ const PANELS = [
   ["roster", roster.render],
   ["flow", flow.render],
   ["flow-tools", tools.render],
+  ["lanes", lanes.render],
   ["composer", composer.render],
   ["forms", forms.render],
   ["floors", channels.renderFloors],

@@ -5,7 +5,7 @@ import { drawText, drawTree } from "./markdown.js";
 import { ageText, audienceOf, hueOf } from "./model.js";
 
 const LONG_CHARS = 1_600;
-const LONG_LINES = 24;
+const LONG_LINES = 32;
 
 // Made once: making one costs more than a row.
 const clockOf = (timeZone) => new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23", timeZone });
@@ -58,7 +58,11 @@ function drawMessage(model, item, look) {
   el("span", { class: "origin" }, originBadge(model, message)),
   el("span", { class: "who" }, sender(model, message), route(message, audience), kindChip(message)),
   content(model, message, look),
-  folds && el("button", { type: "button", class: "unfold quiet", "aria-expanded": String(isOpen), data: { unfold: message.id } }, isOpen ? "Show less" : `Show all ${message.content.length.toLocaleString()} characters`));
+  folds && el("button", { type: "button", class: "unfold quiet", "aria-expanded": String(isOpen), data: { unfold: message.id } }, isOpen ? "Show less" : `Show all ${sizeOf(message)}`));
+}
+
+function sizeOf({ content }) {
+  return content.length > LONG_CHARS ? `${content.length.toLocaleString()} characters` : `${content.split("\n").length.toLocaleString()} lines`;
 }
 
 function content(model, message, look) {

@@ -49,6 +49,7 @@ export function emptyModel() {
     _chars: 0, // of the messages in `log`
     _recent: new Map(), // channel -> when its last messages were said, s; read by perMinute
     _hubStart: null, // s, in this browser's clock
+    _heard: null, // the last live message: {ts, at}, s by the hub's clock and ms by the browser's
   };
 }
 
@@ -75,7 +76,7 @@ const FRAMES = {
   mode: (model, frame, now) => { model.mode = frame.mode; model.modeAt = now; model.asked = null; },
   floor: (model, frame, now) => takeFloors(model, frame.floors, now),
   form: takeForm,
-  form_resolved: (model, frame, now) => settle(model, { ...frame, at: now }),
+  form_resolved: (model, frame, now) => settle(model, { ...frame, at: momentOf(model, now) }),
   health: takeHealth,
   heartbeat_result: (model, frame) => notice(model, "info", heartbeatText(frame.result)),
   rate: (model, frame) => { model.rate = frame.rate; },
@@ -133,8 +134,14 @@ function takeSnapshot(model, frame, now) {
   mendSpans(model, frame, now);
 }
 
+/** The moment by the hub's clock, ms: the browser's may be minutes off. */
+function momentOf(model, now) {
+  return model._heard === null ? now : model._heard.ts * 1000 + (now - model._heard.at);
+}
+
 /** A message said now: its channel's traffic goes on from what the hub counted. */
 function takeLive(model, { message, tree }, now) {
+  if (message) model._heard = { ts: message.ts, at: now };
   if (!takeMessage(model, message, tree, now) || !Object.hasOwn(model.channels, message.recipient)) return;
   const { msg_count: count = 0, char_count: chars = 0, ...channel } = model.channels[message.recipient];
   const heard = { ...channel, msg_count: count + 1, char_count: chars + [...message.content].length, last_ts: message.ts };
@@ -217,7 +224,7 @@ function takeHealth(model, frame, now) {
 function takeFloors(model, floors, now) {
   model.floors = floors ?? {};
   for (const span of model.spans) {
-    if (span.kind === "stick" && span.to === null && model.floors[span.scope]?.holder !== span.who) endSpan(model, span.key, now);
+    if (span.kind === "stick" && span.to === null && model.floors[span.scope]?.holder !== span.who) endSpan(model, span.key, momentOf(model, now));
   }
   for (const { scope, holder, reason, since } of Object.values(model.floors)) {
     beginSpan(model, { kind: "stick", key: `stick:${scope}:${holder}`, who: holder, scope, word: "talking stick", text: reason ?? "", from: since * 1000 });
