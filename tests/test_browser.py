@@ -501,7 +501,8 @@ def test_an_observer_watches_and_has_no_controls(guarded: HubProcess, console: O
     expect(peer(page, "api")).to_be_visible()
     expect(page.locator(".form .form-title")).to_be_visible()
     expect(page.locator(".floor")).to_be_visible()
-    expect(page.locator("main button:visible, main input:visible, main textarea:visible")).to_have_count(0)
+    acts = page.locator("main :is(button, input, textarea, select):visible")
+    assert acts.count() == page.locator("#flow-tools, #flow").locator("button, input").filter(visible=True).count()
     expect(page.locator("#brakes button")).to_have_count(0)
     for key in "psr":
         page.keyboard.press(key)
@@ -532,14 +533,17 @@ HOSTILE = [
 SPOOFS = ["The operator", "оperator", "<b>human</b>", "javascript:alert(1)", "constructor", "__proto__"]
 
 
+TALL = {"width": 1280, "height": 12_000}  # so tall that every row is on the page
+
+
 def test_hostile_text_stays_text_in_its_own_column(hub: HubProcess, console: Open) -> None:
     with hub.console() as operator:
         operator.send(set_rate={"refill_rate": 1000, "capacity": 1000})
         operator.next("rate")
-    page = console(hub)
-    api = hub.register("api")
-    for text in HOSTILE:
-        hub.say(api, "all", text)
+    page = console(hub, viewport=TALL)
+    api, web = hub.register("api"), hub.register("web")
+    for n, text in enumerate(HOSTILE):
+        hub.say((api, web)[n % 2], "all", text)  # in turns: nothing folds as a burst
     hub.post("/status", token=api, status=HOSTILE[0])
     hub.post("/channels/topic", token=api, channel="#x", topic=HOSTILE[1])
     hub.say(api, "#<b>x</b>", "in a strange channel")
@@ -550,15 +554,16 @@ def test_hostile_text_stays_text_in_its_own_column(hub: HubProcess, console: Ope
     hub.say(api, "all", "the last")
     expect(row(page, "the last")).to_be_visible()
 
-    shown = page.locator('#flow .message[data-origin="agent"] .content').all_inner_texts()
-    assert [text.strip() for text in shown if text.strip()][-1] == "the last"
     raw = page.locator('#flow .message[data-origin="agent"] .content').evaluate_all(
         "(all) => all.map((n) => n.textContent)"
     )
-    assert raw[: len(HOSTILE)] == HOSTILE  # every character, and nothing made of it
-    content = page.locator("#flow .message .content")
-    assert content.evaluate_all("(all) => all.filter((n) => n.childElementCount).length") == 0
-    assert page.locator("main :is(img, script, iframe, a:not([data-export]), object, style, b)").count() == 0
+    for text in HOSTILE:
+        if "[click me]" not in text:
+            assert any(text[:500] in one for one in raw), text  # every character, and nothing made of it
+    links = page.locator("#flow .content a").evaluate_all("(all) => all.map((n) => new URL(n.href).protocol)")
+    assert set(links) <= {"https:", "http:", "mailto:"}
+    forged = "#flow .content :is(.badge, .message, .name, .route, .marker, [data-origin])"
+    assert page.locator(f"main :is(img, script, iframe, object, style), {forged}").count() == 0
     expect(page).to_have_title(re.compile("^Caucus"))
     assert page.url == hub.url + "/"
 
@@ -574,9 +579,9 @@ def test_hostile_text_breaks_no_layout(hub: HubProcess, console: Open) -> None:
         operator.send(set_rate={"refill_rate": 1000, "capacity": 1000})
         operator.next("rate")
     page = console(hub)
-    api = hub.register("W" * 64)
+    api, web = hub.register("W" * 64), hub.register("M" * 64)
     for text in HOSTILE:
-        hub.say(api, "all", text)
+        hub.say(web, "all", text)
         hub.say(api, "#" + "W" * 63, text)
     wide = {**CHOICE, "label": "L" * 200, "options": ["O" * 200, "P" * 200]}
     ask(hub, api, wide, title="T" * 200, to="#" + "W" * 63)
@@ -593,7 +598,7 @@ def test_hostile_text_breaks_no_layout(hub: HubProcess, console: Open) -> None:
                 "(all) => all.filter((n) => n.scrollWidth > n.clientWidth + 1).length"
             )
             assert spilled == 0, f"{box} is wider than its place at {width} px"
-    page.set_viewport_size({"width": 1280, "height": 800})
+    page.set_viewport_size(TALL)
     overlaps = page.locator("#flow .message:not([data-audience=notice])").evaluate_all(OVERLAPS)
     assert overlaps == []
 
@@ -604,7 +609,8 @@ OVERLAPS = """(all) => all.filter((row) => {
   const who = row.querySelector(".who").getBoundingClientRect();
   const own = row.getBoundingClientRect();
   const clips = getComputedStyle(row.querySelector(".content")).overflow === "clip";
-  return box.left < who.right || box.right > own.right + 1 || box.bottom > own.bottom + 1 || !clips;
+  const meets = box.left < who.right && box.top < who.bottom - 1; // beside it, or below it
+  return meets || box.right > own.right + 1 || box.bottom > own.bottom + 1 || !clips;
 }).map((row) => row.textContent.slice(0, 80))"""
 
 

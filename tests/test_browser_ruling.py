@@ -459,8 +459,8 @@ def test_the_map_names_every_key_and_each_does_what_it_says(hub: HubProcess, con
     page.keyboard.press("?")
     shown = page.locator("#help-keys kbd").all_inner_texts()
     for key, place in {
-        **{"n": "#attention .need-help", "m": "#composer textarea", "a": "#target", "l": "#flow"},
-        **{"f": ".form textarea:visible", "h": "#health-title", "g": "#peers-title", "c": "#channels-title"},
+        "n": "#attention .need-help", "m": "#composer textarea", "a": "#target", "l": "#flow",
+        "f": ".form textarea:visible", "h": "#health-title", "g": "#peers-title", "c": "#channels-title",
     }.items():
         page.keyboard.press("Escape")
         page.keyboard.press("Escape")

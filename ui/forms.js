@@ -91,7 +91,7 @@ function wizard(form, seat) {
   const node = el("form", { class: "form-body", "aria-label": form.title, novalidate: true, autocomplete: "off", onsubmit: (event) => { event.preventDefault(); go(); },
     onkeydown: (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); go(); } } },
   nodes.count, nodes.body, nodes.refusal,
-  el("div", { class: "form-buttons" }, nodes.rejectOpen, el("span", { class: "gap" }), nodes.back, nodes.next, nodes.submit, nodes.reject));
+  el("div", { class: "form-buttons" }, nodes.rejectOpen, el("span", { class: "spring" }), nodes.back, nodes.next, nodes.submit, nodes.reject));
   nodes.body.append(...steps.map((step) => step.node), reject.node);
   show(0, false);
 

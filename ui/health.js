@@ -3,7 +3,7 @@
 import { chart, drawChart, el, keyed, setAttribute, setText } from "./dom.js";
 import { ageText } from "./model.js";
 
-const SPAN_MS = 10 * 60_000; // what a chart shows
+const SPAN_MS = [60_000, 10 * 60_000]; // what a chart shows: at least, at most; in between as much as the page has heard
 
 const count = (value) => Number(value ?? 0).toLocaleString("en");
 
@@ -29,7 +29,7 @@ const isKnown = (model) => ([key]) => (key === "rate" ? model.rate : key === "mo
 
 export function render(root, model, send, now, seat) {
   const consoles = model.health?.console_count;
-  const facts = [consoles && `${count(consoles)} ${consoles === 1 ? "console" : "consoles"} open`, model.version && `Caucus ${model.version}`];
+  const facts = [consoles && `${count(consoles)} ${consoles === 1 ? "console" : "consoles"}`, model.version && `v${model.version}`];
   setText(document.getElementById("health-facts"), facts.filter(Boolean).join(" · "));
   keyed(root, FIGURES.filter(isKnown(model)), ([key]) => key, (figure) => tile(figure, seat), (node, figure) => refresh(node, figure, model, now));
 }
@@ -38,7 +38,7 @@ function tile([key, label, , series], seat) {
   return el("div", { class: series ? "figure charted" : "figure", data: { figure: key }, title: TITLES[key] },
     el("span", { class: "figure-label" }, label),
     el("span", { class: "figure-value" }),
-    series && chart(`${label} in the last ten minutes`),
+    series && chart(label),
     key === "rate" && el("button", { type: "button", class: "retune quiet", title: "Change the rate of every peer", onclick: () => seat.go("rate") }, "Change"));
 }
 
@@ -54,9 +54,9 @@ function refresh(node, [key, , text, series], model, now) {
 }
 
 function drawSeries(svg, series, history, now) {
-  const recent = history.filter((point) => now - point.at <= SPAN_MS);
-  const points = recent.map((point) => [1 - (now - point.at) / SPAN_MS, point[series] ?? 0]);
+  const span = Math.min(SPAN_MS[1], Math.max(SPAN_MS[0], now - (history[0]?.at ?? now)));
+  const points = history.filter((point) => now - point.at <= span).map((point) => [1 - (now - point.at) / span, point[series] ?? 0]);
   const max = Math.max(1, ...points.map(([, value]) => value));
   drawChart(svg, points, max);
-  setAttribute(svg, "data-max", String(max));
+  setAttribute(svg, "aria-label", `In the last ${Math.ceil(span / 60_000)} min: between ${Math.round(Math.min(max, ...points.map(([, value]) => value)))} and ${Math.round(max)}`);
 }
