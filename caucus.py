@@ -1131,14 +1131,14 @@ class Form:
                 raise InvalidForm(f"{one.label}: an answer is required", field=one.key)
         return given
 
-    def recap(self, answers: Answers | None, reason: str | None) -> str:
+    def recap(self, answers: Answers | None, reason: str | None = None) -> str:
         """Word the outcome for those who read the answer: the title, then one line per field."""
         if answers is None:
             return f"{one_line(self.title)}: cancelled by the operator{f': {reason}' if reason else ''}"
         lines = [f"- {one_line(one.label)}: {_in_words(answers.get(one.key))}" for one in self.fields]
         return "\n".join([one_line(self.title), *lines])
 
-    def summarise(self, answers: Answers | None, reason: str | None) -> str:
+    def summarise(self, answers: Answers | None, reason: str | None = None) -> str:
         """Word the outcome in one line, for the ledger."""
         if answers is None:
             return f"cancelled: {reason}" if reason else "cancelled"

@@ -39,7 +39,7 @@ const ROWS = {
   day: (model, { ts }, look) => el("li", { class: "day" }, el("span", {}, DAY[zone(look)].format(ts * 1000), look.utc ? " (UTC)" : "")),
   gap: (model, { seconds }) => el("li", { class: "gap" }, el("span", {}, `${ageText(seconds)} of silence`)),
   fold: (model, { hidden, sender, start }) => el("li", { class: "fold" },
-    el("button", { type: "button", class: "quiet", data: { unfoldBurst: String(start) } }, icon("next"), el("span", {}, `${hidden.length} more from `, nameTag(sender, hueOf(model, sender)), " in one breath"))),
+    el("button", { type: "button", class: "quiet", data: { unfoldBurst: String(start) } }, icon("next"), el("span", {}, `${hidden.length} more from `, sender === null ? "the hub" : nameTag(sender, hueOf(model, sender)), " in one breath"))),
   message: drawMessage,
 };
 

@@ -68,7 +68,7 @@ function take(rows, message, index) {
   if (isNewDay) items.push({ type: "day", key: `d${index}`, index, ts: message.ts });
   else if (silence >= GAP_S) items.push({ type: "gap", key: `g${index}`, index, seconds: silence });
   const goesOn = !isNewDay && silence < TOGETHER_S && isSameTurn(last, message);
-  rows.breath = goesOn && silence < BURST_S && message.origin === "agent" ? { start: rows.breath.start, count: rows.breath.count + 1 } : { start: index, count: 1 };
+  rows.breath = !isNewDay && silence < BURST_S && isSameBreath(last, message, goesOn) ? { start: rows.breath.start, count: rows.breath.count + 1 } : { start: index, count: 1 };
   rows.last = message;
   const row = { type: "message", key: `m${index}`, index, message, goesOn };
   const { start, count } = rows.breath;
@@ -83,7 +83,7 @@ function take(rows, message, index) {
 function fold(items, row, start, count) {
   if (count === BURST_MIN) {
     const hidden = items.splice(items.length - (BURST_MIN - 1 - BURST_HEAD)).map((item) => item.index);
-    items.push({ type: "fold", key: `f${start}`, index: hidden[0], start, hidden, sender: row.message.sender }, row);
+    items.push({ type: "fold", key: `f${start}`, index: hidden[0], start, hidden, sender: row.message.origin === "hub" ? null : row.message.sender }, row);
     return items.length - 2;
   }
   const [folded, shown] = items.splice(items.length - 2);
@@ -94,6 +94,9 @@ function fold(items, row, start, count) {
 function isSameTurn(a, b) {
   return a.sender === b.sender && a.recipient === b.recipient && a.kind === b.kind && a.origin === b.origin && b.origin !== "hub";
 }
+
+/** Lines of one agent, or notices of the hub: a full mailbox tells of each message that it loses. */
+const isSameBreath = (a, b, goesOn) => (goesOn ? b.origin === "agent" : a.origin === "hub" && b.origin === "hub" && a.seq === 0 && b.seq === 0);
 
 /** Whether `needle` (lower case) is in a message. */
 export const isFound = (message, needle) => message.content.toLowerCase().includes(needle) || message.sender.toLowerCase().includes(needle);
