@@ -106,10 +106,10 @@ def test_a_stop_tells_whom_it_has_reached_and_who_lacks_it(hub: HubProcess, cons
     expect(page.locator("#confirm-text")).to_contain_text("api and web are not listening and learn of it")
     agree(page)
     expect(order(page)).to_contain_text("Stop all")
-    expect(order(page)).to_contain_text("0 of 2 agents reached; not yet api and web")
+    expect(order(page)).to_contain_text("0 of 2 agents reached, not yet api and web")
     expect(page.locator("#mode")).to_contain_text("0 of 2 reached")
     hub.receive(api)
-    expect(order(page)).to_contain_text("1 of 2 agents reached; not yet web")
+    expect(order(page)).to_contain_text("1 of 2 agents reached, not yet web")
     expect(peer(page, "web").locator(".untold")).to_be_visible()
     expect(peer(page, "api").locator(".untold")).to_be_hidden()
     expect(need(page, "stop")).to_contain_text("web does not know of the stop yet (1 of 2 do)")
@@ -198,7 +198,7 @@ def test_every_order_is_asked_then_in_effect_or_refused(hub: HubProcess, console
         expect(order(page).locator(".order-word")).to_have_text(word)
         expect(order(page).locator(".order-text")).to_have_text(effect)
     peer(page, "web").locator(".interrupt").click()
-    expect(order(page)).to_contain_text("0 of 1 agent reached; not yet web")
+    expect(order(page)).to_contain_text("0 of 1 agent reached, not yet web")
     message = hub.receive(web)["messages"][-1]
     assert (message["kind"], message["content"]) == ("control", "interrupt")
     expect(order(page)).to_contain_text("1 of 1 agent reached")
@@ -215,9 +215,9 @@ def test_what_is_said_shows_whom_it_reached(hub: HubProcess, console: Open) -> N
     hub.register("web")
     page = console(hub)
     write(page, "good morning")
-    expect(order(page)).to_contain_text("0 of 2 agents reached; not yet api and web")
+    expect(order(page)).to_contain_text("0 of 2 agents reached, not yet api and web")
     assert heard(hub, api) == ["good morning"]
-    expect(order(page)).to_contain_text("1 of 2 agents reached; not yet web")
+    expect(order(page)).to_contain_text("1 of 2 agents reached, not yet web")
 
 
 def test_a_refusal_says_why(hub: HubProcess, console: Open) -> None:

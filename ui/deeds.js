@@ -170,8 +170,8 @@ export function wordsOf(deed, now) {
   if (deed.state === "unknown") return deed.text;
   const all = deed.told.length + deed.untold.length;
   if (all === 0) return deed.text;
-  const names = deed.untold.length ? `; not yet ${listed(deed.untold)}` : "";
-  return `${deed.text}; ${deed.told.length} of ${all} ${all === 1 ? "agent" : "agents"} reached${names}`;
+  const names = deed.untold.length ? `, not yet ${listed(deed.untold)}` : "";
+  return `${deed.told.length} of ${all} ${all === 1 ? "agent" : "agents"} reached${names}; ${deed.text}`;
 }
 
 const NAMES_MAX = 4;

@@ -85,7 +85,7 @@ function wizard(form, seat) {
     rejectOpen: button("Reject…", null, { class: "reject-open quiet", title: "Settle it without an answer", onclick: () => show("reject") }),
     back: button("Back", "back", { class: "form-back", onclick: () => show(at.step === "reject" ? at.before : at.step - 1) }),
     next: el("button", { type: "submit", class: "form-next strong" }, "Next"),
-    submit: el("button", { type: "submit", class: "submit-form strong" }, "Send answer"),
+    submit: el("button", { type: "submit", class: "submit-form strong", title: "Send the answer" }, "Send"),
     reject: el("button", { type: "submit", class: "reject-form strong", data: { tone: "danger" } }, "Reject"),
   };
   const node = el("form", { class: "form-body", "aria-label": form.title, novalidate: true, autocomplete: "off", onsubmit: (event) => { event.preventDefault(); go(); },
@@ -129,7 +129,7 @@ function wizard(form, seat) {
     wait(waits, isLineOpen) {
       Object.assign(at, { waits, isLineOpen });
       nodes.submit.disabled = nodes.reject.disabled = waits || !isLineOpen;
-      setText(nodes.submit, waits ? "Asked…" : "Send answer");
+      setText(nodes.submit, waits ? "Asked…" : "Send");
       setText(nodes.reject, waits ? "Asked…" : "Reject");
     },
     complain(refusal) {

@@ -14,7 +14,7 @@ const STOP_GRACE_S = 5; // a parked poll is answered at once; whoever lacks the 
 
 /** Everything that waits, in order of urgency. `dismissed` holds ids that the operator has waved away. */
 export function needsOf(model, now, dismissed = new Set()) {
-  const all = [...formNeeds(model), ...stopNeeds(model, now), ...loopNeeds(model, now), ...mentionNeeds(model), ...stuckNeeds(model, now), ...stickNeeds(model, now)];
+  const all = [...stopNeeds(model, now), ...loopNeeds(model, now), ...formNeeds(model), ...mentionNeeds(model), ...stuckNeeds(model, now), ...stickNeeds(model, now)];
   return all.filter((need) => !dismissed.has(need.id));
 }
 

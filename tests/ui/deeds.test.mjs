@@ -40,12 +40,12 @@ test("a stop tells how many agents it has reached, and who lacks it", () => {
   note(deeds, model, { action: "stop" }, T0);
   hub(deeds, model, { type: "mode", mode: "stopped" });
   hub(deeds, model, { type: "peers", peers: [row({ stop_told: true }), row({ name: "ops", stop_told: false }), row({ name: "web", stop_told: false })] });
-  assert.equal(wordsOf(deeds.list[0], T0), "the room is stopped; 1 of 3 agents reached; not yet ops and web");
+  assert.equal(wordsOf(deeds.list[0], T0), "1 of 3 agents reached, not yet ops and web; the room is stopped");
   hub(deeds, model, { type: "peers", peers: [row({ stop_told: true }), row({ name: "ops", stop_told: true }), row({ name: "web", stop_told: true })] });
-  assert.equal(wordsOf(deeds.list[0], T0), "the room is stopped; 3 of 3 agents reached");
+  assert.equal(wordsOf(deeds.list[0], T0), "3 of 3 agents reached; the room is stopped");
   hub(deeds, model, { type: "mode", mode: "running" });
   assert.equal(stopReach(model), null, "no stop stands");
-  assert.equal(wordsOf(deeds.list[0], T0), "the room is stopped; 3 of 3 agents reached", "what it reached stays on record");
+  assert.equal(wordsOf(deeds.list[0], T0), "3 of 3 agents reached; the room is stopped", "what it reached stays on record");
 });
 
 test("an older stop does not take over what a newer one reaches", () => {
@@ -106,7 +106,7 @@ test("receipts tell who has fetched what was said", () => {
   hub(deeds, model, { type: "message", message: { id: "m", seq: 1, ts: 1, origin: "operator", kind: "message", sender: "human", recipient: "all", content: "hello" } });
   model.receipts = [{ id: "m", told: ["api"], untold: ["web"] }];
   hear(deeds, model, { type: "health" }, T0);
-  assert.equal(wordsOf(deeds.list[0], T0), "it is said; 1 of 2 agents reached; not yet web");
+  assert.equal(wordsOf(deeds.list[0], T0), "1 of 2 agents reached, not yet web; it is said");
 });
 
 test("a refusal belongs to the deed it answers, with its reason", () => {
