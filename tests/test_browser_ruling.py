@@ -118,7 +118,7 @@ def test_a_stop_tells_whom_it_has_reached_and_who_lacks_it(hub: HubProcess, cons
     expect(need(page, "stop")).to_have_count(0)
     expect(page.locator("#mode")).to_contain_text("1 of 1 reached")
     assert hub.get("/receive", web, timeout=0).status == 401
-    page.keyboard.press("o")
+    page.keyboard.press("w")
     expect(page.locator("#orders-all .order")).to_have_count(2)
     expect(page.locator("#orders-all .order").first).to_contain_text("Kick web")
 
@@ -474,7 +474,7 @@ def test_the_map_names_every_key_and_each_does_what_it_says(hub: HubProcess, con
         page.keyboard.press("Escape")
         expect(page.locator(dialog)).to_be_hidden()
         assert key in shown
-    assert {"p", "r", "t", "o", "/"} <= set(shown)
+    assert {"p", "r", "t", "w", "/"} <= set(shown)
 
 
 def test_each_control_of_a_peer_can_be_reached_by_tab(hub: HubProcess, console: Open) -> None:
