@@ -127,8 +127,9 @@ function mentionNeeds(model) {
 }
 
 const EXCERPT = 140;
+const INVISIBLE = /[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]/g; // they turn or hide words; the flow shows them, a line has no room to
 const excerpt = (text) => {
-  const line = text.replace(/\s+/g, " ").trim();
+  const line = text.slice(0, 1000).replace(INVISIBLE, "").replace(/\s+/g, " ").trim();
   return line.length > EXCERPT ? `${line.slice(0, EXCERPT - 1)}…` : line;
 };
 
