@@ -3,7 +3,7 @@
 
 import { announce, button, copyText, el, icon, setText, toast } from "./dom.js";
 import { Heights } from "./heights.js";
-import { drawRow, guessOf, isLong } from "./message.js";
+import { drawRow, guessOf, isLong, receiptText } from "./message.js";
 import { entryAt, indexOf, logEnd } from "./model.js";
 import { onPref, pref } from "./prefs.js";
 import { advance, emptyFilter, emptyRows, isNarrow, rowOf } from "./rows.js";
@@ -144,7 +144,7 @@ function open(root) {
     unfolded: new Set(), sources: new Set(), // message ids: shown whole, shown as they were written
     following: true, anchor: { place: 0, offset: 0 }, // reading: this row is at the top of the window, so far above its edge
     readTo: 0, // the reader has had the end on the page up to here
-    lastTop: 0, height: 0, isDirty: true, isLinkRead: false, current: -1, hit: -1,
+    receipts: null, lastTop: 0, height: 0, isDirty: true, isLinkRead: false, current: -1, hit: -1,
   };
   root.append(view.empty, view.list);
   view.below.append(icon("down"), view.belowText);
@@ -171,6 +171,8 @@ function sync(view) {
     heights.dropFront(dropped);
     view.anchor = dropped > view.anchor.place ? { place: 0, offset: 0 } : { ...view.anchor, place: view.anchor.place - dropped };
   }
+  if (view.receipts !== view.model.receipts) view.isDirty = true;
+  view.receipts = view.model.receipts;
   if (!dropped && from === heights.size && from === rows.items.length) return;
   heights.truncate(from);
   for (let place = heights.size; place < rows.items.length; place += 1) heights.push(view.known.get(rows.items[place].key) ?? guessOf(rows.items[place]));
@@ -284,7 +286,7 @@ function mount(view, from, to) {
 function nodeOf(view, item) {
   const known = view.nodes.get(item.key);
   const id = item.message?.id;
-  const stamp = [item.goesOn, item.hidden?.length, view.rows.utc, view.filter.needle, view.unfolded.has(id), view.sources.has(id)].join();
+  const stamp = [item.goesOn, item.hidden?.length, view.rows.utc, view.filter.needle, view.unfolded.has(id), view.sources.has(id), item.message && receiptText(view.model, item.message)].join();
   if (known?.stamp === stamp) return known;
   const look = { utc: view.rows.utc, needle: view.filter.needle, isUnfolded: (message) => view.unfolded.has(message.id), isSource: (message) => view.sources.has(message.id) };
   return { node: drawRow(view.model, item, look), stamp };

@@ -54,9 +54,9 @@ function drawMessage(model, item, look) {
     tabindex: "-1",
     data: { seq: String(message.seq), id: message.id, kind: message.kind, origin: message.origin ?? "agent", audience, ...(folds && { open: String(isOpen) }) },
   },
-  el("time", { datetime: new Date(message.ts * 1000).toISOString(), title: FULL[zone(look)].format(message.ts * 1000) }, CLOCK[zone(look)].format(message.ts * 1000)),
+  el("time", { datetime: new Date(message.ts * 1000).toISOString(), title: timeTitle(message, look) }, CLOCK[zone(look)].format(message.ts * 1000)),
   el("span", { class: "origin" }, originBadge(model, message)),
-  el("span", { class: "who" }, sender(model, message), route(message, audience), kindChip(message)),
+  el("span", { class: "who" }, sender(model, message), route(message, audience), kindChip(message), receiptChip(model, message)),
   content(model, message, look),
   folds && el("button", { type: "button", class: "unfold quiet", "aria-expanded": String(isOpen), data: { unfold: message.id } }, isOpen ? "Show less" : `Show all ${sizeOf(message)}`));
 }
@@ -69,6 +69,11 @@ function content(model, message, look) {
   const tree = look.isSource(message) ? null : model.trees.get(message.id);
   if (tree) return el("div", { class: "content md", dir: "auto" }, ...drawTree(tree, look.needle));
   return el("div", { class: "content", dir: "auto" }, ...drawText(message.content, look.needle));
+}
+
+function timeTitle(message, look) {
+  const number = message.seq > 0 ? `, message ${message.seq.toLocaleString()} of this hub` : "";
+  return `${FULL[zone(look)].format(message.ts * 1000)}${number}`;
 }
 
 // ---- who spoke, to whom -----------------------------------------------------------------------------------------
@@ -102,4 +107,23 @@ function kindChip(message) {
   if (!Object.hasOwn(KINDS, message.kind)) return null;
   const [word, iconName] = KINDS[message.kind];
   return el("span", { class: "kind", data: { kind: message.kind } }, icon(iconName), word);
+}
+
+/** Who has the operator's words, as far as the hub still tells: "1 of 2 have it". Empty for all other messages. */
+export function receiptText(model, message) {
+  if (message.origin !== "operator") return "";
+  const receipt = model.receipts.find((one) => one.id === message.id);
+  const all = receipt ? receipt.told.length + receipt.untold.length : 0;
+  return all ? `${receipt.told.length} of ${all} ${all === 1 ? "has" : "have"} it` : "";
+}
+
+const NAMES_MAX = 12;
+
+function receiptChip(model, message) {
+  const text = receiptText(model, message);
+  if (!text) return null;
+  const { untold } = model.receipts.find((one) => one.id === message.id);
+  const names = `${untold.slice(0, NAMES_MAX).join(", ")}${untold.length > NAMES_MAX ? ", ..." : ""}`;
+  return el("span", { class: "receipt", data: { whole: String(untold.length === 0) }, title: untold.length ? `Not fetched yet by ${names}` : "Fetched by everyone whom it is for" },
+    icon(untold.length ? "wait" : "check"), text);
 }

@@ -92,7 +92,7 @@ function fold(items, row, start, count) {
 }
 
 function isSameTurn(a, b) {
-  return a.sender === b.sender && a.recipient === b.recipient && a.kind === b.kind && a.origin === b.origin && b.origin !== "hub";
+  return a.sender === b.sender && a.recipient === b.recipient && a.kind === b.kind && a.origin === b.origin && b.origin === "agent"; // the operator's words each have their receipt
 }
 
 /** Lines of one agent, or notices of the hub: a full mailbox tells of each message that it loses. */
