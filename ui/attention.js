@@ -37,6 +37,7 @@ function open(root, seat) {
   view.debt = el("p", { class: "debt", hidden: true }, icon("book"), el("span", { class: "debt-text" }), el("meter", { class: "debt-meter", min: "0", max: "30", low: "5", high: "15", optimum: "0", "aria-label": "Reading debt, in minutes" }),
     button("Caught up", "check", { class: "caught-up quiet", title: "You have read enough: the debt is settled", onclick: () => seat.go("caught-up") }));
   root.append(el("h2", { class: "needs-title" }, icon("bell"), "Needs you", view.count), view.quiet, view.strip, view.more, view.all, view.debt);
+  for (const width of [WIDE, NARROW]) width.addEventListener("change", () => seat.go());
   views.set(root, view);
   return view;
 }

@@ -1,7 +1,7 @@
 // Channels and talking sticks: the scopes of the room, who is in them, and who alone may speak there.
 
 import { button, el, emptyNote, icon, keyed, nameTag, setText } from "./dom.js";
-import { ageText, hueOf, isOpen, isOperator } from "./model.js";
+import { ageText, hueOf, isOpen, isOperator, perMinute } from "./model.js";
 
 const views = new WeakMap();
 const parts = new WeakMap(); // card -> the nodes that change
@@ -44,7 +44,7 @@ function trafficOf(model, channel, now) {
   if (channel.msg_count === undefined) return "";
   if (!channel.msg_count) return "Nothing said yet";
   const last = channel.last_ts ? ` · last ${ageText(now / 1000 - channel.last_ts)} ago` : "";
-  return `${amount(channel.msg_count)} said, ${amount(channel.char_count)} characters${last}`;
+  return `${amount(channel.msg_count)} said, ${amount(channel.char_count)} chars, ${amount(perMinute(model, channel.name, now))}/min${last}`;
 }
 
 function channelCard(name, operator, view) {

@@ -10,7 +10,7 @@ const views = new WeakMap();
 
 export function render(root, model, send, now, seat) {
   const view = views.get(root) ?? open(root);
-  Object.assign(view, { operator: isOperator(model), open: isOpen(model), seat, now });
+  Object.assign(view, { operator: isOperator(model), open: isOpen(model), quietAfter: model.quietAfter, seat, now });
   const passed = Math.max(0, (now - model.peersAt) / 1000);
   keyed(view.list, model.peers, (peer) => `${peer.name} ${view.operator}`, (peer) => card(peer, hueOf(model, peer.name), view), (node, peer) => refresh(node, peer, passed, view));
   view.empty.hidden = model.peers.length > 0;
@@ -46,7 +46,7 @@ function card(peer, hue, view) {
     ears: chip("ears", "ear"),
     held: chip("held", "pause", "paused", "You hold its mailbox"),
     heard: el("span", { class: "facts" }),
-    quiet: chip("quiet-peer", "wait", "quiet", "Neither a call nor a new status for some minutes"),
+    quiet: chip("quiet-peer", "wait", "quiet"),
     mail: chip("mail", "mail", "", "Messages in its mailbox that it has not fetched"),
     stop: chip("untold", "stop", "not told of the stop", "It has not called the hub since the stop"),
     facts: el("p", { class: "facts" }),
@@ -90,10 +90,11 @@ function refresh(node, peer, passed, view) {
   if (part.ears.dataset.on !== String(peer.listening)) {
     part.ears.dataset.on = String(peer.listening);
     setIcon(part.ears, peer.listening ? "ear" : "deaf");
-    setText(part.ears.lastElementChild, peer.listening ? "listening" : "not listening");
   }
+  setText(part.ears.lastElementChild, earsOf(peer, passed));
   part.held.hidden = !peer.paused;
   part.quiet.hidden = !peer.quiet;
+  part.quiet.title = `Neither a call nor a new status for ${ageText(view.quietAfter)} or more`;
   part.stop.hidden = peer.stop_told !== false;
   refreshMail(part.mail, peer);
   part.status.hidden = !peer.status;
@@ -102,6 +103,14 @@ function refresh(node, peer, passed, view) {
   setText(part.heard, `heard ${ageText(peer.last_seen_age + passed)} ago`);
   setText(part.facts, factsOf(peer, passed));
   if (view.operator) refreshControls(part, peer, view);
+}
+
+const DEAF_SHOWN_S = 10; // shorter is the pause between two polls
+
+function earsOf(peer, passed) {
+  if (peer.listening) return "listening";
+  const deaf = (peer.deaf_age ?? 0) + passed;
+  return deaf < DEAF_SHOWN_S ? "not listening" : `not listening for ${ageText(deaf)}`;
 }
 
 const amount = (value) => Number(value ?? 0).toLocaleString("en");
