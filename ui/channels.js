@@ -44,7 +44,7 @@ function trafficOf(model, channel, now) {
   if (channel.msg_count === undefined) return "";
   if (!channel.msg_count) return "Nothing said yet";
   const last = channel.last_ts ? ` · last ${ageText(now / 1000 - channel.last_ts)} ago` : "";
-  return `${amount(channel.msg_count)} said, ${amount(channel.char_count)} chars, ${amount(perMinute(model, channel.name, now))}/min${last}`;
+  return `${amount(channel.msg_count)} said, ${amount(channel.char_count)} characters, ${amount(perMinute(model, channel.name, now))}/min${last}`;
 }
 
 function channelCard(name, operator, view) {
