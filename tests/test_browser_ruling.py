@@ -499,7 +499,7 @@ def test_nothing_shifts_while_the_room_lives(hub: HubProcess, console: Open) -> 
       const keep = (list) => { for (const one of list.getEntries()) shifts.push([one.value, one.sources.map(name)]); };
       new PerformanceObserver(keep).observe({ type: "layout-shift", buffered: false });
     }""")
-    parts = page.locator("#attention, .top, main, .centre, #composer")
+    parts = page.locator("#attention, .top, main, .centre, #composer, #mode, #stop, #reset")
     boxes = "(all) => all.map((node) => JSON.stringify(node.getBoundingClientRect()))"
     before = parts.evaluate_all(boxes)
     api = hub.register("api")
