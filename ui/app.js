@@ -1,7 +1,7 @@
 // The console, wired: socket > model > panels. Frames change the model at once; the page is drawn once per animation frame.
 
 import { announce, ask, el, keyed, saveAs, setIcon, setText, toast, wireAsk } from "./dom.js";
-import { pref, setPref } from "./prefs.js";
+import { clockOf, onPref, pref, setPref } from "./prefs.js";
 import { ageText, apply, applyLink, emptyModel, isOpen, isOperator, noteSent } from "./model.js";
 import { fetchExport, openLine } from "./socket.js";
 import { emptyDebt, needsOf, owe, settleDebt } from "./needs.js";
@@ -108,8 +108,6 @@ async function act(frame) {
   if (!send(frame)) toast("The hub is out of reach: nothing was sent.", "refused");
 }
 
-const clock = (ms) => new Date(ms).toLocaleTimeString([], { hourCycle: "h23" });
-
 const LINK_WORDS = { open: "Connected", connecting: "Connecting…", closed: "Disconnected", "needs-token": "Token needed" };
 
 function drawLink(now) {
@@ -125,7 +123,7 @@ function drawLink(now) {
   byId("banner").hidden = state === "open" || state === "needs-token" || !lost;
   const next = state === "connecting" ? "Reconnecting now…" : `Trying again in ${ageText(Math.max(1, (retryAt - now) / 1000))}.`;
   const stale = model.mode === null ? "" : " What you see is from then.";
-  setText(byId("banner-text"), byId("banner").hidden ? "" : `No line to the hub since ${clock(since)} (${ageText((now - since) / 1000)}).${stale} ${reason ?? ""} ${next}`);
+  setText(byId("banner-text"), byId("banner").hidden ? "" : `No line to the hub since ${clockOf(since, "2-digit")} (${ageText((now - since) / 1000)}).${stale} ${reason ?? ""} ${next}`);
   byId("retry").disabled = state === "connecting";
 }
 
@@ -327,5 +325,6 @@ document.addEventListener("keydown", onKey);
 settings.render(byId("settings-list"));
 wireAsk();
 showTheme();
+onPref(plan);
 setInterval(plan, TICK_MS);
 plan();

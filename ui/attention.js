@@ -3,6 +3,7 @@
 import { button, el, icon, keyed, nameTag, setText } from "./dom.js";
 import { ageText, hueOf, isOpen, isOperator } from "./model.js";
 import { minutesOf } from "./needs.js";
+import { clockOf } from "./prefs.js";
 
 const ICONS = { form: "form", stop: "stop", loop: "loop", mention: "mention", deaf: "deaf", stick: "stick" };
 const WIDE = matchMedia("(min-width: 100rem)"); // three fit; else two; on a phone one
@@ -74,7 +75,7 @@ function showDebt(view, debt, known) {
   const minutes = minutesOf(debt.chars);
   view.debt.hidden = !known;
   const owes = minutes >= 0.1;
-  const clock = owes ? new Date(debt.since).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23" }) : "";
+  const clock = owes ? clockOf(debt.since) : "";
   const words = minutes < 1 ? "under a minute" : `${Math.round(minutes).toLocaleString("en")} min`;
   setText(view.debt.querySelector(".debt-text"), owes ? `${words} to read since ${clock}` : "Nothing unread");
   view.debt.title = owes ? `${Math.round(debt.chars).toLocaleString("en")} characters arrived since you last looked, at ${clock}` : "No agent has said anything since you last looked";

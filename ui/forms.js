@@ -4,6 +4,7 @@
 import { complaintOf, givenOf, wordsOfAnswer } from "./answers.js";
 import { button, el, emptyNote, icon, keyed, nameTag, setText } from "./dom.js";
 import { ageText, hueOf, isOpen, isOperator } from "./model.js";
+import { clockOf } from "./prefs.js";
 
 const REASON_MAX = 280; // as the hub takes it
 
@@ -241,8 +242,6 @@ function otherChoice(field, id) {
 
 // ---- settled ----------------------------------------------------------------------------------------------------
 
-const WHEN = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
-
 function settledLine(entry) {
   const rejected = entry.status === "cancelled";
   return el("li", { data: { settled: entry.id, status: entry.status } }, icon(rejected ? "close" : "check"),
@@ -250,5 +249,5 @@ function settledLine(entry) {
       el("p", { dir: "auto" }, el("span", { class: "settled-title" }, entry.title), ` · ${rejected ? "rejected" : "answered"}`),
       entry.answers.map(([label, text]) => el("p", { class: "facts", dir: "auto" }, label ? `${label}: ${text}` : text)),
       entry.reason && el("p", { class: "facts", dir: "auto" }, `Reason: ${entry.reason}`),
-      el("p", { class: "facts" }, entry.asker && ["asked by ", el("bdi", {}, entry.asker), " · "], entry.at ? el("time", { datetime: new Date(entry.at).toISOString() }, WHEN.format(entry.at)) : "")));
+      el("p", { class: "facts" }, entry.asker && ["asked by ", el("bdi", {}, entry.asker), " · "], entry.at ? el("time", { datetime: new Date(entry.at).toISOString() }, clockOf(entry.at)) : "")));
 }

@@ -3,9 +3,9 @@
 import { button, el, icon, keyed, setIcon, setText } from "./dom.js";
 import { isLate, wordsOf } from "./deeds.js";
 import { isOperator } from "./model.js";
+import { clockOf } from "./prefs.js";
 
 const MARKS = { asked: "wait", effective: "check", refused: "close", unknown: "help" };
-const CLOCK = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 
 const views = new WeakMap();
 
@@ -30,7 +30,7 @@ function open(root) {
 
 function line(deed) {
   return el(deed ? "li" : "p", { class: "order" }, icon("wait"), el("span", { class: "order-word" }), el("span", { class: "order-text" }),
-    deed && el("time", { class: "facts", datetime: new Date(deed.at).toISOString() }, CLOCK.format(deed.at)));
+    deed && el("time", { class: "facts", datetime: new Date(deed.at).toISOString() }, clockOf(deed.at, "2-digit")));
 }
 
 function show(node, deed, now) {

@@ -38,3 +38,8 @@ export function setPref(name, value) {
 
 /** Call `tell(name, value)` at each change. */
 export const onPref = (tell) => void listeners.push(tell);
+
+/** A time of day, in the zone that the operator prefers. */
+export function clockOf(ms, second = undefined) {
+  return new Date(ms).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second, hourCycle: "h23", timeZone: pref("utc") ? "UTC" : undefined });
+}
