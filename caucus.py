@@ -2140,11 +2140,12 @@ class Client:
 # 13. Assets
 # ======================================================================================================================
 
-CONSOLE_FILES = """
-    index.html console.css flow.css icon.svg dom.js prefs.js model.js heights.js rows.js picture.js transcript.js
-    markdown.js message.js socket.js needs.js deeds.js answers.js sure.js commands.js flow.js tools.js lanes.js
-    attention.js settings.js health.js roster.js brakes.js orders.js channels.js forms.js composer.js app.js
-""".split()
+CONSOLE_FILES = (
+    *("index.html", "console.css", "flow.css", "icon.svg", "dom.js", "prefs.js", "model.js", "heights.js", "rows.js"),
+    *("picture.js", "transcript.js", "markdown.js", "message.js", "socket.js", "needs.js", "deeds.js", "answers.js"),
+    *("sure.js", "commands.js", "flow.js", "tools.js", "lanes.js", "attention.js", "settings.js", "health.js"),
+    *("roster.js", "brakes.js", "orders.js", "channels.js", "forms.js", "composer.js", "app.js"),
+)
 CONTENT_TYPES = {
     "html": "text/html; charset=utf-8",
     "css": "text/css; charset=utf-8",

@@ -9,7 +9,8 @@ import { entryAt, hueOf, logEnd } from "./model.js";
 import { emptyPicture, extend, heightOf, indexesBetween, lanesOf, nearest, strokesOf, yAt, yOf } from "./picture.js";
 import { onPref, pref, setPref } from "./prefs.js";
 
-const AXIS_PX = 42; // of the times at the left
+const AXIS_PX = 48; // of the times at the left, and the bracket
+const SLANT_PX = 34; // the last name leans out of its lane so far
 const LANE_MIN_PX = 18; // nearer, and lanes cannot be told apart: the picture scrolls sideways instead
 const LANE_MAX_PX = 90;
 const HEAD_PX = 64; // of the names
@@ -68,9 +69,9 @@ function arrange(view) {
   const { scroller, space, canvas, root } = view;
   view.lanes = lanesOf(view.picture, view.model);
   const [width, height] = [scroller.clientWidth, scroller.clientHeight];
-  view.gap = Math.min(LANE_MAX_PX, Math.max(LANE_MIN_PX, (width - AXIS_PX - 16) / view.lanes.length));
+  view.gap = Math.min(LANE_MAX_PX, Math.max(LANE_MIN_PX, (width - AXIS_PX - SLANT_PX) / view.lanes.length));
   view.xs = new Map(view.lanes.map((lane, place) => [lane.key, AXIS_PX + (place + 0.5) * view.gap]));
-  space.style.setProperty("width", `${Math.max(0, AXIS_PX + view.lanes.length * view.gap + 8)}px`);
+  space.style.setProperty("width", `${Math.max(0, AXIS_PX + view.lanes.length * view.gap + SLANT_PX)}px`);
   space.style.setProperty("height", `${Math.max(0, heightOf(view.picture) + HEAD_PX - height)}px`); // the canvas itself fills one window
   const scale = devicePixelRatio || 1;
   if (canvas.width !== Math.round(width * scale) || canvas.height !== Math.round(height * scale)) {
@@ -307,7 +308,7 @@ function paintAxis(view, first, end, font) {
     const y = yAt(picture, index) - scroller.scrollTop + HEAD_PX;
     const text = clockText(entryAt(view.model, index).ts * 1000, pref("utc")).slice(0, 5);
     if (text === minute || y - last < LABEL_GAP_PX) continue;
-    brush.fillText(text, 5, y);
+    brush.fillText(text, 11, y);
     [last, minute] = [y, text];
   }
   if (!window) return;
@@ -318,8 +319,10 @@ function paintAxis(view, first, end, font) {
   brush.beginPath();
   brush.rect(0, HEAD_PX, AXIS_PX, height);
   brush.clip();
-  brush.strokeRect(1, top - 5, 6, bottom - top + 10);
-  brush.clearRect(2.5, top - 4, 6, bottom - top + 8); // open to the right: a bracket
+  brush.beginPath();
+  brush.moveTo(7, top - 5);
+  for (const [x, y] of [[2, top - 5], [2, bottom + 5], [7, bottom + 5]]) brush.lineTo(x, y);
+  brush.stroke();
   brush.restore();
 }
 

@@ -3,6 +3,7 @@
 import { el, icon, nameTag } from "./dom.js";
 import { drawText, drawTree } from "./markdown.js";
 import { ageText, audienceOf, hueOf } from "./model.js";
+import { isFound } from "./rows.js";
 
 const LONG_CHARS = 1_600;
 const LONG_LINES = 32;
@@ -48,7 +49,7 @@ function drawMessage(model, item, look) {
   const audience = audienceOf(message);
   const folds = isLong(message);
   const isOpen = !folds || look.isUnfolded(message);
-  const isHit = look.needle !== "" && message.content.toLowerCase().includes(look.needle);
+  const isHit = look.needle !== "" && isFound(message, look.needle);
   return el("li", {
     class: `message${goesOn ? " goes-on" : ""}${folds ? " long" : ""}${isHit ? " hit" : ""}`,
     tabindex: "-1",

@@ -99,7 +99,10 @@ function isSameTurn(a, b) {
 const isSameBreath = (a, b, goesOn) => (goesOn ? b.origin === "agent" : a.origin === "hub" && b.origin === "hub" && a.seq === 0 && b.seq === 0);
 
 /** Whether `needle` (lower case) is in a message. */
-export const isFound = (message, needle) => message.content.toLowerCase().includes(needle) || message.sender.toLowerCase().includes(needle);
+export function isFound({ content, sender }, needle) {
+  const text = content.toLowerCase();
+  return text.includes(needle) || sender.toLowerCase().includes(needle) || (/[*_`~]/.test(text) && text.replace(/[*_`~]+/g, "").includes(needle)); // as it is shown, too
+}
 
 function passes(message, filter, isHit) {
   if (filter.only && filter.needle && !isHit) return false;
