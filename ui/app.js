@@ -59,7 +59,7 @@ function plan() {
 function draw() {
   isDrawPlanned = false;
   const now = Date.now();
-  if (isOpen(model)) seat.needs = needsOf(model, now, dismissed); // of a room that is out of sight nobody knows what it needs
+  if (isOpen(model)) seat.needs = needsHere(now); // of a room that is out of sight nobody knows what it needs
   owe(seat.debt, model, isLooking(now), now);
   for (const [id, render] of PANELS) render(byId(id), model, send, now, seat);
   drawLink(now);
@@ -129,7 +129,15 @@ function drawLink(now) {
 
 // ---- what needs the operator ------------------------------------------------------------------------------------
 
-const dismissed = new Set(); // ids of needs that were waved away
+const dismissed = new Set(); // ids of needs that were waved away, for as long as their cause lasts
+
+function needsHere(now) {
+  const all = needsOf(model, now);
+  const ids = new Set(all.map((need) => need.id));
+  for (const id of dismissed) if (!ids.has(id)) dismissed.delete(id);
+  return all.filter((need) => !dismissed.has(need.id));
+}
+
 let touchedAt = Date.now();
 
 for (const kind of ["pointermove", "pointerdown", "keydown", "wheel", "focus"]) addEventListener(kind, () => { touchedAt = Date.now(); }, { passive: true });

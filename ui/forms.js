@@ -4,7 +4,7 @@
 import { complaintOf, givenOf, wordsOfAnswer } from "./answers.js";
 import { button, el, emptyNote, icon, keyed, nameTag, setText } from "./dom.js";
 import { ageText, hueOf, isOpen, isOperator } from "./model.js";
-import { clockOf } from "./prefs.js";
+import { clockOf, pref } from "./prefs.js";
 
 const REASON_MAX = 280; // as the hub takes it
 
@@ -15,7 +15,7 @@ export function render(root, model, send, now, seat) {
   const view = views.get(root) ?? open(root);
   const operator = isOperator(model);
   keyed(view.pending, model.forms, (form) => `${form.id} ${operator}`, (form) => card(form, hueOf(model, form.asker), operator, seat), (node, form) => refresh(node, form, model, now));
-  keyed(view.settled, model.settled, (entry) => entry.id, settledLine);
+  keyed(view.settled, model.settled, (entry) => `${entry.id} ${pref("utc")}`, settledLine);
   view.settledBox.hidden = model.settled.length === 0;
   view.empty.hidden = model.forms.length > 0;
   setText(view.counter, model.forms.length ? `${model.forms.length} waiting` : "");

@@ -1,7 +1,7 @@
 // Needs: what waits for the operator, each with its cause in words and the deed that helps; and the reading debt.
 // Pure: no DOM, no clock; time comes as an argument.
 //
-//   needsOf(model, now, dismissed)    [{id, kind, text, since, help: {word, frame | go}}], the most urgent first
+//   needsOf(model, now)               [{id, kind, text, since, help: {word, frame | go}}], the most urgent first
 //   owe(debt, model, looks, now)      count what arrived since the operator last looked
 
 import { ageText, logEnd } from "./model.js";
@@ -12,10 +12,9 @@ const HEAP = 20; // messages in one mailbox: even a listening peer does not keep
 const STICK_S = 300; // a turn at the talking stick is a minute or two
 const STOP_GRACE_S = 5; // a parked poll is answered at once; whoever lacks the stop then is not listening
 
-/** Everything that waits, in order of urgency. `dismissed` holds ids that the operator has waved away. */
-export function needsOf(model, now, dismissed = new Set()) {
-  const all = [...stopNeeds(model, now), ...loopNeeds(model, now), ...formNeeds(model), ...mentionNeeds(model), ...stuckNeeds(model, now), ...stickNeeds(model, now)];
-  return all.filter((need) => !dismissed.has(need.id));
+/** Everything that waits, in order of urgency. A need keeps its id for as long as its cause lasts. */
+export function needsOf(model, now) {
+  return [...stopNeeds(model, now), ...loopNeeds(model, now), ...formNeeds(model), ...mentionNeeds(model), ...stuckNeeds(model, now), ...stickNeeds(model, now)];
 }
 
 // ---- forms ------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import { button, el, icon, keyed, setIcon, setText } from "./dom.js";
 import { isLate, wordsOf } from "./deeds.js";
 import { isOperator } from "./model.js";
-import { clockOf } from "./prefs.js";
+import { clockOf, pref } from "./prefs.js";
 
 const MARKS = { asked: "wait", effective: "check", refused: "close", unknown: "help" };
 
@@ -16,7 +16,7 @@ export function render(root, model, send, now, seat) {
   if (root.hidden) return;
   show(view.latest, list[0], now);
   view.more.hidden = list.length < 2;
-  keyed(view.list, list, (deed) => deed.n, line, (node, deed) => show(node, deed, now));
+  keyed(view.list, list, (deed) => `${deed.n} ${pref("utc")}`, line, (node, deed) => show(node, deed, now));
 }
 
 function open(root) {

@@ -85,10 +85,11 @@ test("repetition and volleys are a loop, work is not", () => {
   assert.equal(loopOf(says(room(), ...thanks, said("human", "enough", { origin: "operator" })), NOW), null, "the operator has spoken");
 });
 
-test("what is waved away stays away until it changes", () => {
-  const model = says(room(), said("web", "@operator hello"));
-  const [need] = needsOf(model, NOW);
-  assert.deepEqual(needsOf(model, NOW, new Set([need.id])), []);
+test("a need keeps its id while its cause lasts, and a new cause has a new one", () => {
+  const stopped = (...deaf) => room({ mode: "stopped", modeAt: NOW - 60_000, peers: ["api", "web"].map((name) => row(name, { stop_told: !deaf.includes(name) })) });
+  const [one, same, other] = [stopped("api", "web"), stopped("api", "web"), stopped("web")].map((model) => needsOf(model, NOW)[0].id);
+  assert.equal(one, same);
+  assert.notEqual(one, other);
 });
 
 test("the debt grows while nobody looks, and is paid back at reading speed", () => {
