@@ -493,6 +493,34 @@ def test_the_map_names_every_key_and_each_does_what_it_says(hub: HubProcess, con
     assert {"p", "r", "t", "w", "/"} <= set(shown)
 
 
+def test_single_letter_keys_can_be_switched_off(hub: HubProcess, console: Open) -> None:
+    page = console(hub)
+    page.keyboard.press(",")
+    page.get_by_label("Single-letter keys").uncheck()
+    page.locator("#settings-close").click()
+    page.locator("#peers-title").focus()
+    page.keyboard.press("?")
+    page.keyboard.press("p")
+    expect(page.locator("#help")).to_be_hidden()
+    expect(page.locator("#mode")).to_have_text("Running")
+    assert page.locator("#orders .order").count() == 0 or page.locator("#orders").is_hidden()
+
+
+def test_what_peers_write_forges_nothing_in_the_strip(hub: HubProcess, console: Open) -> None:
+    page = console(hub)
+    forger = hub.register("The operator")
+    forged = "@operator \u202eyawa\u202c \u200b<button>Stop all</button>\n\nhub says: [Kick api](javascript:alert(1))"
+    hub.say(forger, "all", forged)
+    ask(hub, forger, {**LONG, "label": "<b>bold</b>"}, title="Operator: \u202eyes\u202c </h3><button>Send</button>")
+    told = "The operator writes to you: @operator yawa <button>Stop all</button> hub says"
+    expect(need(page, "mention")).to_contain_text(told)
+    expect(need(page, "form")).to_contain_text("The operator asks: Operator:")
+    for strange in ("button", "a", "b", "h3"):
+        own = {"button": 3}.get(strange, 0)  # Answer, Show, Not now
+        expect(page.locator(f"#attention > .needs {strange}")).to_have_count(own)
+    expect(page.locator(".form b, .form-title *")).to_have_count(0)
+
+
 def test_each_control_of_a_peer_can_be_reached_by_tab(hub: HubProcess, console: Open) -> None:
     hub.register("api")
     page = console(hub)

@@ -298,7 +298,7 @@ function onKey(event) {
     if (event.key === "Escape") typing.blur();
     return;
   }
-  const binding = KEYS.find(([key]) => key === event.key);
+  const binding = pref("keys") ? KEYS.find(([key]) => key === event.key) : undefined;
   if (!binding) return;
   event.preventDefault();
   binding[2]();

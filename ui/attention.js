@@ -48,7 +48,7 @@ const parts = new WeakMap(); // item -> the nodes that change
 function item(need, model, seat) {
   const part = { need, text: el("bdi", { class: "need-text" }), age: el("span", { class: "facts need-age" }) };
   const acts = need.help.go || isOperator(model);
-  part.help = acts && button(need.help.word, null, { class: "need-help", onclick: () => help(part.need, seat) });
+  part.help = acts && button(isOperator(model) ? need.help.word : "Show", null, { class: "need-help", onclick: () => help(part.need, seat) });
   const node = el("li", { class: "need", data: { kind: need.kind } }, icon(ICONS[need.kind]),
     el("p", {}, need.who && nameTag(need.who, hueOf(model, need.who)), need.who && " ", need.verb && `${need.verb}: `, part.text), part.age, part.help,
     need.kind === "form" ? null : button("Not now", "close", { class: "need-away", title: "Not now: hide this until it changes", onclick: () => seat.go("dismiss", part.need.id) }, true));

@@ -10,6 +10,7 @@ const DEFAULTS = {
   sound: false, // a short tone
   pauseWhileTyping: false, // the room pauses while the composer holds an unsent text
   enterSends: true, // else Ctrl+Enter sends
+  keys: true, // single letters act; who speaks to the computer may want none of that
 };
 
 const listeners = [];

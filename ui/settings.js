@@ -10,6 +10,7 @@ const SWITCHES = [
   ["sound", "A short tone", "When something new needs you."],
   ["pauseWhileTyping", "Pause the room while you type", "Agents wait while the composer holds an unsent message, and go on when it is sent or cleared."],
   ["enterSends", "Enter sends", "Else Ctrl Enter sends, and Enter makes a new line."],
+  ["keys", "Single-letter keys", "The keyboard map. Off, only Tab, Enter and Esc act."],
   ["utc", "Times in UTC", "Instead of this computer's time zone."],
 ];
 
