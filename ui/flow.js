@@ -123,7 +123,7 @@ export function shownOf(root) {
 /** The first and the last place in the conversation that is in the window; null while there is none. */
 export function windowOf(root) {
   const view = views.get(root);
-  if (!view?.rows.items.length) return null;
+  if (!view?.rows.items.length || root.clientHeight === 0) return null;
   const top = view.lastTop;
   const { items } = view.rows;
   return [items[view.heights.at(top)].index, items[view.heights.at(top + view.height - 1)].index];

@@ -57,6 +57,7 @@ function open(root) {
   view.scroller.addEventListener("keydown", (event) => onKey(view, event));
   view.scroller.addEventListener("blur", () => hover(view, -1));
   new ResizeObserver(redraw).observe(root);
+  flowRoot().addEventListener("scroll", () => requestAnimationFrame(redraw), { passive: true }); // the bracket goes along
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   onPref(() => requestAnimationFrame(redraw)); // the theme, the view, UTC: when the page has taken it
   views.set(root, view);
@@ -92,8 +93,8 @@ function lead(view) {
   const key = `${window?.join()} ${flow.isFollowing(flowRoot())} ${picture.ys.length} ${view.height}`;
   if (view.isPointed || scroller === document.activeElement || key === view.led) return;
   view.led = key;
-  if (flow.isFollowing(flowRoot()) || !window) scroller.scrollTop = scroller.scrollHeight;
-  else {
+  if (flow.isFollowing(flowRoot())) scroller.scrollTop = scroller.scrollHeight;
+  else if (window) {
     const [top, bottom] = window.map((index) => yAt(picture, index));
     const room = view.height - HEAD_PX;
     if (top < scroller.scrollTop || bottom > scroller.scrollTop + room) scroller.scrollTop = (top + bottom) / 2 - room / 2;
