@@ -12,8 +12,9 @@ import { onPref, pref, setPref } from "./prefs.js";
 const AXIS_PX = 48; // of the times at the left, and the bracket
 const SLANT_PX = 34; // the last name leans out of its lane so far
 const LANE_MIN_PX = 18; // nearer, and lanes cannot be told apart: the picture scrolls sideways instead
-const LANE_MAX_PX = 90;
-const HEAD_PX = 64; // of the names
+const LANE_MAX_PX = 132;
+const HEAD_PX = { flat: 30, slanted: 92 }; // of the names
+const FLAT_PX = 84; // wide enough for a name that lies
 const REACH_PX = 8; // of the pointer
 const LABEL_GAP_PX = 26; // between two times
 const EXCERPT = 280;
@@ -38,7 +39,7 @@ export function render(root, model, send, now) {
 
 function open(root) {
   const view = {
-    root, model: null, picture: emptyPicture(), lanes: [], gap: LANE_MAX_PX, hover: -1, isPointed: false, isDirty: true, colours: new Map(), ink: "", led: "",
+    root, model: null, picture: emptyPicture(), lanes: [], gap: LANE_MAX_PX, head: HEAD_PX.flat, hover: -1, isPointed: false, isDirty: true, colours: new Map(), ink: "", led: "",
     canvas: el("canvas", { class: "lanes-canvas", role: "img" }),
     space: el("div", { class: "lanes-space" }),
     probe: el("span", { class: "name unseen", "aria-hidden": "true" }),
@@ -71,9 +72,10 @@ function arrange(view) {
   view.lanes = lanesOf(view.picture, view.model);
   const [width, height] = [scroller.clientWidth, scroller.clientHeight];
   view.gap = Math.min(LANE_MAX_PX, Math.max(LANE_MIN_PX, (width - AXIS_PX - SLANT_PX) / view.lanes.length));
+  view.head = view.gap >= FLAT_PX ? HEAD_PX.flat : HEAD_PX.slanted;
   view.xs = new Map(view.lanes.map((lane, place) => [lane.key, AXIS_PX + (place + 0.5) * view.gap]));
   space.style.setProperty("width", `${Math.max(0, AXIS_PX + view.lanes.length * view.gap + SLANT_PX)}px`);
-  space.style.setProperty("height", `${Math.max(0, heightOf(view.picture) + HEAD_PX - height)}px`); // the canvas itself fills one window
+  space.style.setProperty("height", `${Math.max(0, heightOf(view.picture) + view.head - height)}px`); // the canvas itself fills one window
   const scale = devicePixelRatio || 1;
   if (canvas.width !== Math.round(width * scale) || canvas.height !== Math.round(height * scale)) {
     canvas.width = Math.round(width * scale);
@@ -96,13 +98,13 @@ function lead(view) {
   if (flow.isFollowing(flowRoot())) scroller.scrollTop = scroller.scrollHeight;
   else if (window) {
     const [top, bottom] = window.map((index) => yAt(picture, index));
-    const room = view.height - HEAD_PX;
+    const room = view.height - view.head;
     if (top < scroller.scrollTop || bottom > scroller.scrollTop + room) scroller.scrollTop = (top + bottom) / 2 - room / 2;
   }
 }
 
 /** From the canvas to the picture. */
-const yIn = (view, y) => y - HEAD_PX + view.scroller.scrollTop;
+const yIn = (view, y) => y - view.head + view.scroller.scrollTop;
 
 // ---- painting ---------------------------------------------------------------------------------------------------
 
@@ -134,10 +136,10 @@ function paint(view) {
   brush.clearRect(0, 0, width, height);
   brush.save();
   brush.beginPath();
-  brush.rect(0, HEAD_PX, width, height - HEAD_PX);
+  brush.rect(0, view.head, width, height - view.head);
   brush.clip();
-  brush.translate(-scroller.scrollLeft, HEAD_PX - scroller.scrollTop);
-  const [top, bottom] = [scroller.scrollTop, scroller.scrollTop + height - HEAD_PX];
+  brush.translate(-scroller.scrollLeft, view.head - scroller.scrollTop);
+  const [top, bottom] = [scroller.scrollTop, scroller.scrollTop + height - view.head];
   paintModes(view, top, bottom, font);
   paintLanes(view, top, bottom);
   paintSpans(view, top, bottom);
@@ -299,26 +301,26 @@ function arrow(brush, x, goal, y, dash) {
 function paintAxis(view, first, end, font) {
   const { brush, picture, scroller, window, height } = view;
   brush.fillStyle = colour(view, "--surface");
-  brush.fillRect(0, HEAD_PX, AXIS_PX - 7, height);
+  brush.fillRect(0, view.head, AXIS_PX - 7, height);
   brush.font = `10px ${font}`;
   brush.textAlign = "left";
   brush.textBaseline = "middle";
   brush.fillStyle = colour(view, "--soft");
   let [last, minute] = [-LABEL_GAP_PX, ""];
   for (let index = first; index < end; index += 1) {
-    const y = yAt(picture, index) - scroller.scrollTop + HEAD_PX;
+    const y = yAt(picture, index) - scroller.scrollTop + view.head;
     const text = clockText(entryAt(view.model, index).ts * 1000, pref("utc")).slice(0, 5);
     if (text === minute || y - last < LABEL_GAP_PX) continue;
     brush.fillText(text, 11, y);
     [last, minute] = [y, text];
   }
   if (!window) return;
-  const [top, bottom] = window.map((index) => yAt(picture, index) - scroller.scrollTop + HEAD_PX);
+  const [top, bottom] = window.map((index) => yAt(picture, index) - scroller.scrollTop + view.head);
   brush.strokeStyle = colour(view, "--operator");
   brush.lineWidth = 2;
   brush.save();
   brush.beginPath();
-  brush.rect(0, HEAD_PX, AXIS_PX, height);
+  brush.rect(0, view.head, AXIS_PX, height);
   brush.clip();
   brush.beginPath();
   brush.moveTo(7, top - 5);
@@ -330,20 +332,20 @@ function paintAxis(view, first, end, font) {
 function paintNames(view, font) {
   const { brush, width, lanes, xs, scroller } = view;
   brush.fillStyle = colour(view, "--surface");
-  brush.fillRect(0, 0, width, HEAD_PX);
+  brush.fillRect(0, 0, width, view.head);
   brush.fillStyle = colour(view, "--line");
-  brush.fillRect(0, HEAD_PX - 1, width, 1);
+  brush.fillRect(0, view.head - 1, width, 1);
   brush.font = `600 11px ${font}`;
   brush.textAlign = "left";
   brush.textBaseline = "middle";
   for (const lane of lanes) {
     brush.save();
-    brush.translate(xs.get(lane.key) - scroller.scrollLeft, HEAD_PX - 6);
-    const isFlat = view.gap > 76;
+    brush.translate(xs.get(lane.key) - scroller.scrollLeft, view.head - 6);
+    const isFlat = view.head === HEAD_PX.flat;
     if (isFlat) brush.textAlign = "center";
     else brush.rotate(-Math.PI / 3);
     brush.fillStyle = laneColour(view, lane.key);
-    brush.fillText(short(brush, lane.label, isFlat ? view.gap - 6 : HEAD_PX - 6), 0, isFlat ? -6 : 0);
+    brush.fillText(short(brush, lane.label, isFlat ? view.gap - 8 : view.head), 0, isFlat ? -6 : 0);
     brush.restore();
   }
 }
@@ -362,7 +364,7 @@ function point(view, event) {
   const y = event.clientY - box.top;
   view.isPointed = true;
   view.at = [event.clientX - box.left, y];
-  hover(view, y < HEAD_PX ? -1 : nearest(view.picture, yIn(view, y), REACH_PX));
+  hover(view, y < view.head ? -1 : nearest(view.picture, yIn(view, y), REACH_PX));
 }
 
 function hover(view, index) {
@@ -381,7 +383,7 @@ function tell(view, message) {
   const text = message.content.slice(0, EXCERPT);
   setText(view.tipHead, `${clockText(message.ts * 1000, pref("utc"))} · ${headOf(message)}`);
   setText(view.tipText, message.content.length > EXCERPT ? `${text}…` : text);
-  const y = view.at ? view.at[1] : yAt(view.picture, view.hover) - view.scroller.scrollTop + HEAD_PX;
+  const y = view.at ? view.at[1] : yAt(view.picture, view.hover) - view.scroller.scrollTop + view.head;
   const isLow = y > view.height / 2;
   view.tip.style.setProperty("top", isLow ? "auto" : `${y + 14}px`);
   view.tip.style.setProperty("bottom", isLow ? `${view.height - y + 14}px` : "auto");
@@ -406,7 +408,7 @@ function onKey(view, event) {
   const index = Math.min(last, Math.max(picture.start, from + STEPS[event.key]));
   const y = yAt(picture, index);
   view.at = null;
-  if (y < scroller.scrollTop + 10 || y > scroller.scrollTop + view.height - HEAD_PX - 10) scroller.scrollTop = y - (view.height - HEAD_PX) / 2;
+  if (y < scroller.scrollTop + 10 || y > scroller.scrollTop + view.height - view.head - 10) scroller.scrollTop = y - (view.height - view.head) / 2;
   hover(view, index);
   const message = entryAt(view.model, index);
   announce(`${headOf(message)}: ${message.content.slice(0, EXCERPT)}`);
