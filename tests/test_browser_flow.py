@@ -203,6 +203,25 @@ def test_times_are_utc_when_the_reader_wants_that(hub: HubProcess, console: Open
     expect(page.locator("#flow .day").first).to_contain_text("(UTC)")
 
 
+def test_what_is_marked_or_walked_to_does_not_run_away(hub: HubProcess, console: Open) -> None:
+    fill(hub)
+    page = console(hub)
+    one = content(page, "a direct word")
+    expect(one).to_be_in_viewport()
+    one.dblclick()
+    place = top_of(one)
+    with hub.console() as operator:
+        operator.send(say="and something new")
+        expect(page.locator("#new-below")).to_have_text("1 new below")
+        assert abs(top_of(one) - place) < 1.5
+        page.keyboard.press("l")
+        expect(page.locator("#new-below")).to_be_hidden()
+        page.keyboard.press("k")
+        page.keyboard.press("k")
+        operator.send(say="more")
+        expect(page.locator("#new-below")).to_have_text("1 new below")
+
+
 # --- finding ----------------------------------------------------------------------------------------------------------
 
 

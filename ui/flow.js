@@ -158,6 +158,10 @@ function open(root) {
   new ResizeObserver(() => { view.isDirty = true; layout(view); }).observe(root); // the composer grew, the window was resized
   onPref((name) => { if (name === "utc") { rebuild(view); render(root, view.model); } });
   addEventListener("hashchange", () => readPermalink(root));
+  document.addEventListener("selectionchange", () => {
+    const selection = getSelection();
+    if (!selection.isCollapsed && root.contains(selection.anchorNode)) leaveEnd(view); // what is being marked must not run away
+  });
   view.tools = toolsOf(view);
   views.set(root, view);
   return view;
@@ -222,7 +226,7 @@ function keepPlace(view) {
 function drawBelow(view) {
   const { rows, heights } = view;
   if (view.following) view.readTo = logEnd(view.model);
-  else if (rows.items.length) view.readTo = Math.max(view.readTo, rows.items[heights.at(view.lastTop + view.height - 1)].index + 1);
+  else if (rows.items.length) view.readTo = Math.max(view.readTo, rows.items[heights.at(view.lastTop + view.height - TAIL_PX - 2)].index + 1); // an edge of a row is not read yet
   let unseen = 0;
   for (let place = rows.items.length - 1; place >= 0 && rows.items[place].index >= view.readTo; place -= 1) {
     const item = rows.items[place];
@@ -403,6 +407,7 @@ function walk(root, step) {
   do place += step; while (items[place] && items[place].type !== "message");
   if (!items[place]) return;
   view.current = items[place].index;
+  if (place < items.length - 1) leaveEnd(view);
   show(view, place);
   const row = view.nodes.get(items[place].key)?.node;
   row?.focus({ preventScroll: true });
