@@ -11,7 +11,8 @@ export const isBlank = (text) => !NOT_BLANK.test(text);
 export function complaintOf(field, value) {
   const texts = [value].flat().filter((text) => !isBlank(text));
   if (texts.length === 0) return field.required ? "This needs an answer." : "";
-  if (texts.some((text) => [...text].length > ANSWER_MAX)) return `At most ${ANSWER_MAX.toLocaleString("en")} characters; this has ${[...texts.find((text) => [...text].length > ANSWER_MAX)].length.toLocaleString("en")}.`;
+  const longest = Math.max(...texts.map((text) => [...text].length));
+  if (longest > ANSWER_MAX) return `At most ${ANSWER_MAX.toLocaleString("en")} characters; this has ${longest.toLocaleString("en")}.`;
   if (texts.some((text) => !text.isWellFormed())) return "This has a broken character in it.";
   const strange = field.options?.length && !field.allow_other ? texts.find((text) => !field.options.includes(text)) : undefined;
   if (strange !== undefined) return `${JSON.stringify(strange)} is not one of the choices.`;
@@ -21,8 +22,10 @@ export function complaintOf(field, value) {
 }
 
 /** The answers to send: those that were given. */
-export const givenOf = (fields, values) =>
-  Object.fromEntries(fields.map((field, index) => [field.key, kept(values[index])]).filter(([, value]) => value.length > 0)); // no assignment: a key may be __proto__
+export function givenOf(fields, values) {
+  const pairs = fields.map((field, index) => [field.key, kept(values[index])]);
+  return Object.fromEntries(pairs.filter(([, value]) => value.length > 0)); // no assignment: a key may be __proto__
+}
 
 const kept = (value) => (Array.isArray(value) ? value.filter((text) => !isBlank(text)) : isBlank(value) ? "" : value);
 

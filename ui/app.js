@@ -123,7 +123,8 @@ function drawLink(now) {
   byId("banner").hidden = state === "open" || state === "needs-token" || !lost;
   const next = state === "connecting" ? "Reconnecting now…" : `Trying again in ${ageText(Math.max(1, (retryAt - now) / 1000))}.`;
   const stale = model.mode === null ? "" : " What you see is from then.";
-  setText(byId("banner-text"), byId("banner").hidden ? "" : `No line to the hub since ${clockOf(since, "2-digit")} (${ageText((now - since) / 1000)}).${stale} ${reason ?? ""} ${next}`);
+  const cut = `No line to the hub since ${clockOf(since, "2-digit")} (${ageText((now - since) / 1000)}).`;
+  setText(byId("banner-text"), byId("banner").hidden ? "" : `${cut}${stale} ${reason ?? ""} ${next}`);
   byId("retry").disabled = state === "connecting";
 }
 
@@ -144,12 +145,12 @@ for (const kind of ["pointermove", "pointerdown", "keydown", "wheel", "focus"]) 
 
 /** Whether somebody reads what arrives: the page is in front, not left alone, and shows the newest. */
 function isLooking(now) {
-  return !document.hidden && document.hasFocus() && now - touchedAt < IDLE_MS && (flow.isFollowing?.(byId("flow")) ?? true);
+  return !document.hidden && document.hasFocus() && now - touchedAt < IDLE_MS && flow.isFollowing(byId("flow"));
 }
 
 const PLACES = {
   form: (id) => { showTab("forms"); forms.reveal(byId("forms"), id); },
-  message: (id) => { showTab("flow"); if (flow.reveal?.(byId("flow"), id)) dismissed.add(`mention:${id}`); else toast("That message is not on this page any more; the export has it.", "refused"); },
+  message: showMessage,
   roster: (name) => { showTab("health"); roster.reveal(byId("roster"), name); },
   write: (scope) => { showTab("flow"); composer.aim(byId("composer"), scope); },
   dismiss: (id) => dismissed.add(id),
@@ -157,6 +158,12 @@ const PLACES = {
   rate: openRate,
   help: () => byId("help").showModal(),
 };
+
+function showMessage(id) {
+  showTab("flow");
+  if (flow.reveal(byId("flow"), id)) dismissed.add(`mention:${id}`); // it was seen
+  else toast("That message is not on this page any more; the export has it.", "refused");
+}
 
 function go(where, what) {
   PLACES[where]?.(what);
@@ -269,7 +276,7 @@ const KEYS = [
   ["a", "Choose whom the message is for", () => goTo("flow", byId("target"))],
   ["l", "Go to the latest message and follow", () => { flow.follow(byId("flow")); goTo("flow", byId("flow")); }],
   ["/", "Search the conversation", () => { showTab("flow"); tools.focusSearch(); }],
-  ...(flow.KEYS ?? []).map(([key, text, run]) => [key, text, () => { showTab("flow"); run(byId("flow")); }]),
+  ...flow.KEYS.map(([key, text, run]) => [key, text, () => { showTab("flow"); run(byId("flow")); }]),
   ["f", "Go to the first form that waits", () => { showTab("forms"); if (!forms.reveal(byId("forms"))) byId("forms-title").focus(); }],
   ["h", "Go to the room's health", () => goTo("health", byId("health-title"))],
   ["g", "Go to the peers", () => goTo("health", byId("peers-title"))],
@@ -322,7 +329,8 @@ function showTab(tab) {
 // ---- start ------------------------------------------------------------------------------------------------------
 
 for (const node of document.querySelectorAll("[data-icon]")) setIcon(node, node.dataset.icon);
-keyed(byId("help-keys"), [...KEYS, ...FIXED_KEYS], ([key]) => key, ([key, text]) => el("div", {}, el("dt", {}, key.split(" ").map((one) => el("kbd", {}, one))), el("dd", {}, text)));
+keyed(byId("help-keys"), [...KEYS, ...FIXED_KEYS], ([key]) => key,
+  ([key, text]) => el("div", {}, el("dt", {}, key.split(" ").map((one) => el("kbd", {}, one))), el("dd", {}, text)));
 for (const node of document.querySelectorAll("[data-goto]")) node.addEventListener("click", () => showTab(node.dataset.goto));
 for (const name of ["help", "settings"]) {
   byId(`${name}-open`).addEventListener("click", () => byId(name).showModal());

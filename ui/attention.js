@@ -9,6 +9,8 @@ const ICONS = { form: "form", stop: "stop", loop: "loop", mention: "mention", de
 const WIDE = matchMedia("(min-width: 100rem)"); // three fit; else two; on a phone one
 const NARROW = matchMedia("(max-width: 62rem)");
 
+const DEBT_SHOWN_MIN = 30; // minutes of reading that fill the gauge
+
 const views = new WeakMap();
 
 export function render(root, model, send, now, seat) {
@@ -34,8 +36,10 @@ function open(root, seat) {
   const view = { strip: el("ul", { class: "needs" }), rest: el("ul", { class: "needs" }), count: el("span", { class: "needs-count" }), moreText: el("span"),
     quiet: el("p", { class: "needs-none", hidden: true }, icon("check"), "Nothing needs you.") };
   view.more = el("button", { type: "button", class: "needs-more", popovertarget: "needs-all", hidden: true }, view.moreText, icon("down"));
-  view.all = el("div", { id: "needs-all", class: "drop", popover: "auto", role: "region", "aria-label": "Everything that needs you", ontoggle: () => seat.go() }, el("h2", {}, "Needs you"), view.rest);
-  view.debt = el("p", { class: "debt", hidden: true }, icon("book"), el("span", { class: "debt-text" }), el("meter", { class: "debt-meter", min: "0", max: "30", low: "5", high: "15", optimum: "0", "aria-label": "Reading debt, in minutes" }),
+  view.all = el("div", { id: "needs-all", class: "drop", popover: "auto", role: "region", "aria-label": "Everything that needs you", ontoggle: () => seat.go() },
+    el("h2", {}, "Needs you"), view.rest);
+  view.debt = el("p", { class: "debt", hidden: true }, icon("book"), el("span", { class: "debt-text" }),
+    el("meter", { class: "debt-meter", min: "0", max: String(DEBT_SHOWN_MIN), low: "5", high: "15", optimum: "0", "aria-label": "Reading debt, in minutes" }),
     button("Caught up", "check", { class: "caught-up quiet", title: "You have read enough: the debt is settled", onclick: () => seat.go("caught-up") }));
   root.append(el("h2", { class: "needs-title" }, icon("bell"), "Needs you", view.count), view.quiet, view.strip, view.more, view.all, view.debt);
   for (const width of [WIDE, NARROW]) width.addEventListener("change", () => seat.go());
@@ -51,7 +55,8 @@ function item(need, model, seat) {
   part.help = acts && button(isOperator(model) ? need.help.word : "Show", null, { class: "need-help", onclick: () => help(part.need, seat) });
   const node = el("li", { class: "need", data: { kind: need.kind } }, icon(ICONS[need.kind]),
     el("p", {}, need.who && nameTag(need.who, hueOf(model, need.who)), need.who && " ", need.verb && `${need.verb}: `, part.text), part.age, part.help,
-    need.kind === "form" ? null : button("Not now", "close", { class: "need-away", title: "Not now: hide this until it changes", onclick: () => seat.go("dismiss", part.need.id) }, true));
+    need.kind === "form" ? null : button("Not now", "close",
+      { class: "need-away", title: "Not now: hide this until it changes", onclick: () => seat.go("dismiss", part.need.id) }, true));
   parts.set(node, part);
   return node;
 }
@@ -78,9 +83,10 @@ function showDebt(view, debt, known) {
   const clock = owes ? clockOf(debt.since) : "";
   const words = minutes < 1 ? "under a minute" : `${Math.round(minutes).toLocaleString("en")} min`;
   setText(view.debt.querySelector(".debt-text"), owes ? `${words} to read since ${clock}` : "Nothing unread");
-  view.debt.title = owes ? `${Math.round(debt.chars).toLocaleString("en")} characters arrived since you last looked, at ${clock}` : "No agent has said anything since you last looked";
+  view.debt.title = owes ? `${Math.round(debt.chars).toLocaleString("en")} characters arrived since you last looked, at ${clock}`
+    : "No agent has said anything since you last looked";
   view.debt.dataset.owes = String(owes);
-  view.debt.querySelector("meter").value = Math.min(30, minutes);
+  view.debt.querySelector("meter").value = Math.min(DEBT_SHOWN_MIN, minutes);
   view.debt.querySelector(".caught-up").disabled = !owes;
 }
 

@@ -48,8 +48,13 @@ function trafficOf(model, channel, now) {
 }
 
 function channelCard(name, operator, view) {
-  const part = { topic: el("p", { class: "topic", dir: "auto" }), traffic: el("p", { class: "facts traffic" }), members: el("ul", { class: "names", "aria-label": `Members of ${name}` }),
-    close: operator && button(`Close ${name}`, "close", { class: "close-channel", data: { tone: "danger" }, onclick: () => view.seat.act({ close_channel: name }) }, true) };
+  const part = {
+    topic: el("p", { class: "topic", dir: "auto" }),
+    traffic: el("p", { class: "facts traffic" }),
+    members: el("ul", { class: "names", "aria-label": `Members of ${name}` }),
+    close: operator && button(`Close ${name}`, "close",
+      { class: "close-channel", data: { tone: "danger" }, onclick: () => view.seat.act({ close_channel: name }) }, true),
+  };
   const write = operator && button(`Write to ${name}`, "reply", { class: "write", onclick: () => view.seat.go("write", name) }, true);
   const node = el("li", { class: "card channel", data: { channel: name } },
     el("div", { class: "card-head" }, el("bdi", { class: "scope", title: name }, name), write, part.close),

@@ -11,6 +11,9 @@ const channels = (model) => Object.keys(model.channels);
 const sticks = (model) => Object.keys(model.floors);
 const scopes = (model) => ["all", ...peers(model), ...channels(model)];
 
+/** A command for the whole room, or with a name for one peer. */
+const roomOr = (frame, make) => (given, model) => (given ? among("peer", peers, make)(given, model) : { frame });
+
 /** One argument that must be among what the room has; a channel may be named without its #. */
 function among(kind, list, make) {
   return (given, model) => {
@@ -24,18 +27,20 @@ function among(kind, list, make) {
 // name -> what it does, what may follow, how it reads that
 export const COMMANDS = {
   to: { text: "choose where messages go", list: scopes, read: among("such target as", scopes, (name) => ({ target: name })) },
-  pause: { text: "pause the room, or one peer", list: peers, read: (given, model) => (given ? among("peer", peers, (name) => ({ frame: { pause_peer: name } }))(given, model) : { frame: { action: "pause" } }) },
-  resume: { text: "resume the room, or one peer", list: peers, read: (given, model) => (given ? among("peer", peers, (name) => ({ frame: { resume_peer: name } }))(given, model) : { frame: { action: "resume" } }) },
+  pause: { text: "pause the room, or one peer", list: peers, read: roomOr({ action: "pause" }, (name) => ({ frame: { pause_peer: name } })) },
+  resume: { text: "resume the room, or one peer", list: peers, read: roomOr({ action: "resume" }, (name) => ({ frame: { resume_peer: name } })) },
   stop: { text: "stop all (asks first)", read: () => ({ frame: { action: "stop" } }) },
-  reset: { text: "reset a stopped room, or one native agent", list: peers, read: (given, model) => (given ? among("peer", peers, (name) => ({ frame: { command: "reset", to: name } }))(given, model) : { frame: { action: "reset" } }) },
+  reset: { text: "reset a stopped room, or one agent", list: peers, read: roomOr({ action: "reset" }, (name) => ({ frame: { command: "reset", to: name } })) },
   interrupt: { text: "tell one agent to drop what it does", list: peers, read: among("peer", peers, (name) => ({ frame: { command: "interrupt", to: name } })) },
   ping: { text: "ask the hub how a peer is", list: peers, read: among("peer", peers, (name) => ({ frame: { heartbeat: name } })) },
   kick: { text: "end a peer's seat (asks first)", list: peers, read: among("peer", peers, (name) => ({ frame: { kick: name } })) },
-  clear: { text: "put a talking stick away", list: sticks, read: (given, model) => among("held stick of", sticks, (scope) => ({ frame: { floor: { action: "clear", scope } } }))(given || "all", model) },
+  clear: { text: "put a talking stick away", list: sticks, read: (given, model) => clearStick(given || "all", model) },
   close: { text: "close a channel (asks first)", list: channels, read: among("channel", channels, (name) => ({ frame: { close_channel: name } })) },
   rate: { text: "messages a second and burst for every peer: /rate 2 10", read: readRate },
   help: { text: "show the keyboard map", read: () => ({ go: "help" }) },
 };
+
+const clearStick = among("held stick of", sticks, (scope) => ({ frame: { floor: { action: "clear", scope } } }));
 
 function readRate(given) {
   const found = RATE.exec(given);
@@ -71,7 +76,9 @@ const startsLike = (word, typed) => word.toLowerCase().startsWith(typed.toLowerC
 function commandOffers(before) {
   const typed = /^\/([a-z]*)$/i.exec(before)?.[1];
   if (typed === undefined) return null;
-  return { from: 0, options: Object.entries(COMMANDS).filter(([name]) => startsLike(name, typed)).map(([name, { text, list }]) => ({ label: `/${name}`, hint: text, insert: `/${name}${list || name === "rate" ? " " : ""}` })) };
+  const fitting = Object.entries(COMMANDS).filter(([name]) => startsLike(name, typed));
+  const takesMore = (name) => COMMANDS[name].list || name === "rate";
+  return { from: 0, options: fitting.map(([name, { text }]) => ({ label: `/${name}`, hint: text, insert: `/${name}${takesMore(name) ? " " : ""}` })) };
 }
 
 function argumentOffers(before, model) {

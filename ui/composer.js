@@ -37,13 +37,18 @@ export function render(root, model, send, now, seat) {
 }
 
 function open(root, send, seat) {
-  const view = { root, seat, model: null, said: stored(KEPT.said), back: 0, names: "", noticeCount: 0, offers: null, at: 0, hint: "", hintUntil: 0, held: false, asked: false,
+  const view = { root, seat, model: null, names: "", noticeCount: 0,
+    said: stored(KEPT.said), back: 0, // how far back in what was said one has walked
+    offers: null, at: 0, // completions, and the marked one
+    hint: "", hintUntil: 0,
+    held: false, asked: false, // the room is paused, or asked to, because one types
     everyone: el("optgroup", { label: "The room" }), peersGroup: el("optgroup", { label: "Peers" }), channelsGroup: el("optgroup", { label: "Channels" }) };
   view.transmit = send;
-  view.target = el("select", { id: "target", "aria-label": "Send to", onchange: () => { keep(KEPT.target, view.target.value); showTarget(view, view.model); } }, view.everyone, view.peersGroup, view.channelsGroup);
+  view.target = el("select", { id: "target", "aria-label": "Send to", onchange: () => choose(view) }, view.everyone, view.peersGroup, view.channelsGroup);
   view.list = el("ul", { id: "offers", class: "offers", role: "listbox", "aria-label": "Completions", hidden: true });
   view.hintLine = el("p", { class: "composer-hint" });
-  view.text = el("textarea", { rows: "1", "aria-label": "Message to the room", "aria-keyshortcuts": "Enter", "aria-autocomplete": "list", "aria-controls": "offers", dir: "auto",
+  view.text = el("textarea", { rows: "1", dir: "auto", "aria-label": "Message to the room", "aria-keyshortcuts": "Enter",
+    "aria-autocomplete": "list", "aria-controls": "offers",
     onkeydown: (event) => onKey(event, view), oninput: () => onInput(view), onblur: () => closeOffers(view), onclick: () => offer(view) });
   view.send = button("Send", "send", { id: "say", class: "strong", title: "Send (Enter)", onclick: () => say(view) });
   view.text.value = sessionStorage.getItem(KEPT.draft) ?? "";
@@ -65,6 +70,12 @@ function stored(key) {
 const keep = (key, text) => sessionStorage.setItem(key, text);
 
 // ---- the target -------------------------------------------------------------------------------------------------
+
+function choose(view) {
+  keep(KEPT.target, view.target.value);
+  view.isGone = false;
+  showTarget(view, view.model);
+}
 
 /** Rewrite the choices by key; the chosen one stays, even when its peer or channel is gone. */
 function refreshTargets(view, model) {
@@ -98,10 +109,8 @@ export function aim(root, target) {
   const view = views.get(root);
   if (!view) return;
   view.target.value = target;
-  if (view.target.value !== target) return; // gone meanwhile: the target stays
-  keep(KEPT.target, target);
-  view.isGone = false;
-  showTarget(view, view.model);
+  if (view.target.value !== target) return; // gone meanwhile
+  choose(view);
   view.text.focus();
 }
 
@@ -167,7 +176,8 @@ function tell(view, text) {
 
 function showHint(view, now) {
   const says = now < view.hintUntil ? view.hint : view.held ? "The room is paused while you write. It resumes when you send or clear the text." : "";
-  setText(view.hintLine, says || (pref("enterSends") ? "Enter sends, Shift Enter makes a new line; @ # / offer peers, channels, commands" : "Ctrl Enter sends; @ # / offer peers, channels, commands"));
+  const keys = pref("enterSends") ? "Enter sends, Shift Enter makes a new line" : "Ctrl Enter sends";
+  setText(view.hintLine, says || `${keys}; @ # / offer peers, channels, commands`);
   view.hintLine.dataset.tone = says ? "says" : "keys";
 }
 
@@ -207,9 +217,14 @@ function offer(view) {
   view.at = 0;
   view.list.replaceChildren(...view.offers.options.map((option, index) => el("li", {
     id: `offer-${index}`, role: "option", class: "offer", onmousedown: (event) => { event.preventDefault(); take(view, index); },
-  }, option.name && option.name !== "all" && !option.name.startsWith("#") ? nameTag(option.label, hueOf(view.model, option.name)) : el("bdi", { class: "offer-name" }, option.label), el("span", { class: "facts" }, option.hint))));
+  }, offerName(view, option), el("span", { class: "facts" }, option.hint))));
   view.list.hidden = false;
   mark(view);
+}
+
+function offerName(view, { name, label }) {
+  const isPeer = name && name !== "all" && !name.startsWith("#");
+  return isPeer ? nameTag(label, hueOf(view.model, name)) : el("bdi", { class: "offer-name" }, label);
 }
 
 function mark(view) {

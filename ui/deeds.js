@@ -76,7 +76,8 @@ export function note(deeds, model, frame, now) {
   const command = commandOf(frame);
   if (command === null) return deeds;
   deeds.count += 1;
-  const deed = { n: deeds.count, command, at: now, state: "asked", settledAt: null, text: "", told: [], untold: [], messageId: null, frame, ...KINDS[command](frame) };
+  const asked = { n: deeds.count, command, frame, at: now, state: "asked", settledAt: null, text: "", told: [], untold: [], messageId: null };
+  const deed = { ...asked, ...KINDS[command](frame) };
   deeds.list = [deed, ...deeds.list].slice(0, DEEDS_MAX);
   return deeds;
 }
@@ -109,7 +110,6 @@ function isEffective(deed, model, frame) {
   const message = frame?.type === "message" ? frame.message : null;
   if (!message || message.origin !== "operator" || !deed.isHeard(message)) return false;
   deed.messageId = message.id;
-  deed.meant = message.delivered_to ?? message.meta?.delivered_to ?? null;
   return true;
 }
 
@@ -151,8 +151,9 @@ function refuse(deeds, frame, now) {
 
 /** The line is cut: whether the hub has got what was asked, nobody knows. */
 export function lose(deeds, now) {
-  if (!deeds.list.some((deed) => deed.state === "asked")) return deeds;
-  for (const deed of deeds.list) if (deed.state === "asked") Object.assign(deed, { state: "unknown", settledAt: now, text: "the line was cut before the hub confirmed it" });
+  const asked = deeds.list.filter((deed) => deed.state === "asked");
+  if (asked.length === 0) return deeds;
+  for (const deed of asked) Object.assign(deed, { state: "unknown", settledAt: now, text: "the line was cut before the hub confirmed it" });
   deeds.list = [...deeds.list];
   return deeds;
 }

@@ -14,7 +14,9 @@ const parts = new WeakMap(); // form card -> its wizard, and the nodes that chan
 export function render(root, model, send, now, seat) {
   const view = views.get(root) ?? open(root);
   const operator = isOperator(model);
-  keyed(view.pending, model.forms, (form) => `${form.id} ${operator}`, (form) => card(form, hueOf(model, form.asker), operator, seat), (node, form) => refresh(node, form, model, now));
+  keyed(view.pending, model.forms, (form) => `${form.id} ${operator}`,
+    (form) => card(form, hueOf(model, form.asker), operator, seat),
+    (node, form) => refresh(node, form, model, now));
   keyed(view.settled, model.settled, (entry) => `${entry.id} ${pref("utc")}`, settledLine);
   view.settledBox.hidden = model.settled.length === 0;
   view.empty.hidden = model.forms.length > 0;
@@ -89,7 +91,8 @@ function wizard(form, seat) {
     submit: el("button", { type: "submit", class: "submit-form strong", title: "Send the answer" }, "Send"),
     reject: el("button", { type: "submit", class: "reject-form strong", data: { tone: "danger" } }, "Reject"),
   };
-  const node = el("form", { class: "form-body", "aria-label": form.title, novalidate: true, autocomplete: "off", onsubmit: (event) => { event.preventDefault(); go(); },
+  const node = el("form", { class: "form-body", "aria-label": form.title, novalidate: true, autocomplete: "off",
+    onsubmit: (event) => { event.preventDefault(); go(); },
     onkeydown: (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); go(); } } },
   nodes.count, nodes.body, nodes.refusal,
   el("div", { class: "form-buttons" }, nodes.rejectOpen, el("span", { class: "spring" }), nodes.back, nodes.next, nodes.submit, nodes.reject));
@@ -200,9 +203,11 @@ const required = (field) => field.required && el("span", { class: "required" }, 
 
 function lineInput(field, id, complaint) {
   const long = field.type === "textarea";
-  const control = el(long ? "textarea" : "input", { id, name: field.key, dir: "auto", "aria-describedby": complaint.id, ...(long ? { rows: "4" } : { type: "text" }), ...(field.required && { "aria-required": "true" }) });
+  const control = el(long ? "textarea" : "input", { id, name: field.key, dir: "auto", "aria-describedby": complaint.id,
+    ...(long ? { rows: "4" } : { type: "text" }), ...(field.required && { "aria-required": "true" }) });
   return {
-    node: el("div", { class: "field", data: { field: field.key } }, el("label", { class: "field-label", for: id }, el("bdi", {}, field.label), required(field)), control, complaint),
+    node: el("div", { class: "field", data: { field: field.key } },
+      el("label", { class: "field-label", for: id }, el("bdi", {}, field.label), required(field)), control, complaint),
     controls: [control],
     value: () => control.value.trim(),
   };
@@ -216,7 +221,8 @@ function choiceInput(field, id, complaint) {
   if (none) none.box.checked = true;
   const all = [...choices, ...(other ? [other] : []), ...(none ? [none] : [])];
   const otherIsOn = () => other !== null && other.box.checked;
-  const picked = () => [...choices.filter((one) => one.box.checked).map((one) => one.box.value), ...(otherIsOn() && other.text.value.trim() ? [other.text.value.trim()] : [])];
+  const own = () => (otherIsOn() && other.text.value.trim() ? [other.text.value.trim()] : []);
+  const picked = () => [...choices.filter((one) => one.box.checked).map((one) => one.box.value), ...own()];
   return {
     node: el("fieldset", { class: "field", data: { field: field.key }, "aria-describedby": complaint.id },
       el("legend", { class: "field-label" }, el("bdi", {}, field.label), required(field)), all.map((one) => one.node), complaint),
@@ -249,5 +255,6 @@ function settledLine(entry) {
       el("p", { dir: "auto" }, el("span", { class: "settled-title" }, entry.title), ` · ${rejected ? "rejected" : "answered"}`),
       entry.answers.map(([label, text]) => el("p", { class: "facts", dir: "auto" }, label ? `${label}: ${text}` : text)),
       entry.reason && el("p", { class: "facts", dir: "auto" }, `Reason: ${entry.reason}`),
-      el("p", { class: "facts" }, entry.asker && ["asked by ", el("bdi", {}, entry.asker), " · "], entry.at ? el("time", { datetime: new Date(entry.at).toISOString() }, clockOf(entry.at)) : "")));
+      el("p", { class: "facts" }, entry.asker && ["asked by ", el("bdi", {}, entry.asker), " · "],
+        entry.at ? el("time", { datetime: new Date(entry.at).toISOString() }, clockOf(entry.at)) : "")));
 }

@@ -58,5 +58,6 @@ function drawSeries(svg, series, history, now) {
   const points = history.filter((point) => now - point.at <= span).map((point) => [1 - (now - point.at) / span, point[series] ?? 0]);
   const max = Math.max(1, ...points.map(([, value]) => value));
   drawChart(svg, points, max);
-  setAttribute(svg, "aria-label", `In the last ${Math.ceil(span / 60_000)} min: between ${Math.round(Math.min(max, ...points.map(([, value]) => value)))} and ${Math.round(max)}`);
+  const min = Math.min(max, ...points.map(([, value]) => value));
+  setAttribute(svg, "aria-label", `In the last ${Math.ceil(span / 60_000)} min: between ${Math.round(min)} and ${Math.round(max)}`);
 }

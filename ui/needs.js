@@ -34,7 +34,8 @@ function stopNeeds(model, now) {
   const one = found.untold.length === 1 ? found.untold[0] : null;
   const all = found.told.length + found.untold.length;
   return [{
-    id: `stop:${found.untold.join("\n")}`, kind: "stop", who: one, text: `${one ? "does" : `${listed(found.untold)} do`} not know of the stop yet (${found.told.length} of ${all} do): `
+    id: `stop:${found.untold.join("\n")}`, kind: "stop", who: one,
+    text: `${one ? "does" : `${listed(found.untold)} do`} not know of the stop yet (${found.told.length} of ${all} do): `
       + `${one ? "it has" : "they have"} not called the hub since.`, since,
     help: one ? kickHelp(one) : { word: "Show them", go: ["roster", found.untold[0]] },
   }];
@@ -86,9 +87,10 @@ function volley(recent, now) {
 function loopNeeds(model, now) {
   const found = model.mode === "running" ? loopOf(model, now) : null;
   if (!found) return [];
+  const how = found.names.length === 1 ? found.how.replace("say", "says") : found.how;
   return [{
-    id: `loop:${found.names.join("\n")}`, kind: "loop", text: `${listed(found.names)} ${found.names.length === 1 ? found.how.replace("say", "says") : found.how}: ${found.count} times within two minutes.`,
-    since: null, help: { word: "Pause the room", frame: { action: "pause" } },
+    id: `loop:${found.names.join("\n")}`, kind: "loop", text: `${listed(found.names)} ${how}: ${found.count} times within two minutes.`, since: null,
+    help: { word: "Pause the room", frame: { action: "pause" } },
   }];
 }
 
@@ -144,7 +146,8 @@ function stuckNeed(peer, passed, now) {
   const waiting = peer.waiting ?? 0;
   const unheard = (peer.deaf_age ?? peer.last_seen_age ?? 0) + passed;
   const mail = `${waiting} ${waiting === 1 ? "message waits" : "messages wait"} in its mailbox`;
-  const need = (text) => ({ id: `deaf:${peer.name}`, kind: "deaf", who: peer.name, text, since: now - unheard * 1000, help: { word: `Ping ${peer.name}`, frame: { heartbeat: peer.name } } });
+  const help = { word: `Ping ${peer.name}`, frame: { heartbeat: peer.name } };
+  const need = (text) => ({ id: `deaf:${peer.name}`, kind: "deaf", who: peer.name, text, since: now - unheard * 1000, help });
   if (waiting === 0) return null;
   if (peer.state === "reaped") return need(`is away for ${ageText(unheard)}: ${mail}. Its own user can wake it.`);
   if (!peer.listening && unheard >= DEAF_S) return need(`does not listen for ${ageText(unheard)}: ${mail}. It works, or it forgot to listen again.`);

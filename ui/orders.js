@@ -22,7 +22,8 @@ export function render(root, model, send, now, seat) {
 function open(root) {
   const view = { latest: line(null), list: el("ol", { class: "orders-list" }) };
   view.more = button("All your orders", "orders", { popovertarget: "orders-all", class: "orders-more" }, true);
-  const box = el("div", { id: "orders-all", class: "drop", popover: "auto", role: "region", "aria-label": "Your orders, the newest first" }, el("h2", {}, "Your orders"), view.list);
+  const box = el("div", { id: "orders-all", class: "drop", popover: "auto", role: "region", "aria-label": "Your orders, the newest first" },
+    el("h2", {}, "Your orders"), view.list);
   root.append(view.latest, view.more, box);
   views.set(root, view);
   return view;

@@ -12,7 +12,9 @@ export function render(root, model, send, now, seat) {
   const view = views.get(root) ?? open(root);
   Object.assign(view, { operator: isOperator(model), open: isOpen(model), quietAfter: model.quietAfter, seat, now });
   const passed = Math.max(0, (now - model.peersAt) / 1000);
-  keyed(view.list, model.peers, (peer) => `${peer.name} ${view.operator}`, (peer) => card(peer, hueOf(model, peer.name), view), (node, peer) => refresh(node, peer, passed, view));
+  keyed(view.list, model.peers, (peer) => `${peer.name} ${view.operator}`,
+    (peer) => card(peer, hueOf(model, peer.name), view),
+    (node, peer) => refresh(node, peer, passed, view));
   view.empty.hidden = model.peers.length > 0;
   const live = model.peers.filter((peer) => peer.state === "live").length;
   setText(view.counter, model.peers.length ? `${live} live${live < model.peers.length ? `, ${model.peers.length - live} away` : ""}` : "");
@@ -64,7 +66,8 @@ function card(peer, hue, view) {
 
 /** Each acts through the seat, which asks first where it must. */
 function controls(name, part, view) {
-  const make = (word, iconName, cls, frame, tone = "calm") => button(`${word} ${name}`, iconName, { class: cls, data: { tone }, onclick: () => view.seat.act(frame()) }, true);
+  const make = (word, iconName, cls, frame, tone = "calm") =>
+    button(`${word} ${name}`, iconName, { class: cls, data: { tone }, onclick: () => view.seat.act(frame()) }, true);
   part.hold = make("Pause", "pause", "hold", () => (part.hold.dataset.does === "resume" ? { resume_peer: name } : { pause_peer: name }));
   part.write = button(`Write to ${name}`, "reply", { class: "write", onclick: () => view.seat.go("write", name) }, true);
   part.ping = make("Ping", "pulse", "ping", () => ({ heartbeat: name }));

@@ -37,7 +37,8 @@ const ASK = {
   }),
   command: ({ command, to: name }) => (command === "reset" ? {
     title: `Reset ${name}?`,
-    text: `${name} is told to drop what it is doing and to put the exchange so far out of mind. A native agent loses its memory of this conversation; what it was doing is not undone.`,
+    text: `${name} is told to drop what it is doing and to put the exchange so far out of mind. A native agent loses its memory of this `
+      + "conversation; what it was doing is not undone.",
     verb: "Reset the agent",
   } : null),
 };
@@ -54,5 +55,6 @@ function notListening(model) {
 
 function mail(model, name) {
   const waiting = model.peers.find((peer) => peer.name === name)?.waiting ?? 0;
-  return waiting ? `the ${waiting} ${waiting === 1 ? "message that waits in its mailbox is" : "messages that wait in its mailbox are"}` : "what waits in its mailbox is";
+  if (waiting === 0) return "what waits in its mailbox is";
+  return waiting === 1 ? "the message that waits in its mailbox is" : `the ${waiting} messages that wait in its mailbox are`;
 }
