@@ -3,7 +3,7 @@
 //   emptyModel()                 a console that has heard nothing yet
 //   apply(model, frame, now)     take one frame of the hub; changes `model` and returns it
 //   applyLink(model, link)       take one status of the socket
-//   noteSent(model, frame)       remember what the operator asked for, until the hub confirms or refuses it
+//   noteSent(model, frame)       remember which form was answered, until the hub settles it or refuses
 //
 // A part that changes is replaced (peers, channels, floors, forms, settled, refusals), so a panel skips its work by
 // comparing references. Only `log` grows in place: entry i of the whole conversation is `log[i - logStart]`.
@@ -22,7 +22,6 @@ export function emptyModel() {
     link: { state: "connecting", role: null, auth: false, since: 0 }, // role stays known while disconnected
     mode: null, // running | paused | stopped; null until the first snapshot
     modeAt: null, // ms, when it last changed, if that is known
-    asked: null, // a mode action sent and not yet confirmed
     peers: [],
     peersAt: 0, // when `peers` was heard, ms: its ages count from here
     channels: {}, // name -> {topic, members, msg_count, char_count, last_ts}; the traffic counts on between the hub's frames
@@ -73,7 +72,7 @@ const FRAMES = {
   message: takeLive,
   peers: (model, frame, now) => takePeers(model, frame.peers, now),
   channels: (model, frame) => { model.channels = frame.channels ?? {}; },
-  mode: (model, frame, now) => { model.mode = frame.mode; model.modeAt = now; model.asked = null; },
+  mode: (model, frame, now) => { model.mode = frame.mode; model.modeAt = now; },
   floor: (model, frame, now) => takeFloors(model, frame.floors, now),
   form: takeForm,
   form_resolved: (model, frame, now) => settle(model, { ...frame, at: momentOf(model, now) }),
@@ -84,19 +83,15 @@ const FRAMES = {
   error: takeRefusal,
 };
 
-/** Take the socket's status. What was asked and not confirmed is unknown once the line is cut. */
+/** Take the socket's status. Whether an answer has arrived is unknown once the line is cut. */
 export function applyLink(model, link) {
   model.link = { ...link, role: link.role ?? model.link.role, auth: link.auth ?? model.link.auth };
-  if (link.state !== "open") {
-    model.asked = null;
-    if (model.waiting.size) model.waiting = new Set();
-  }
+  if (link.state !== "open" && model.waiting.size) model.waiting = new Set();
   return model;
 }
 
 /** Remember a sent frame until the hub confirms or refuses it. */
 export function noteSent(model, frame) {
-  if (frame.action) model.asked = frame.action;
   const formId = frame.answer?.id ?? frame.cancel_form;
   if (formId) {
     model.waiting = new Set(model.waiting).add(formId);
@@ -119,7 +114,6 @@ function takeSnapshot(model, frame, now) {
   }
   model._hubStart = hubStart;
   model.mode = frame.mode;
-  model.asked = null;
   model.channels = frame.channels ?? {};
   model.forms = [...(frame.forms ?? [])].sort((a, b) => a.ts - b.ts);
   model.waiting = new Set();
@@ -357,7 +351,6 @@ function without(map, key) {
 function takeRefusal(model, frame) {
   const why = reasonText(frame);
   const text = frame.command && !isForbidden(frame) ? `Refused (${frame.command}): ${why}` : why;
-  if (frame.command === "action") model.asked = null;
   const id = formOf(model, frame);
   if (id === null) return notice(model, "refused", text, frame.command);
   model.waiting = new Set(model.waiting);

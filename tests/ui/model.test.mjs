@@ -163,20 +163,6 @@ test("an observer's refusal speaks of observing", () => {
   assert.match(model.notices[0].text, /observing/);
 });
 
-test("a mode action is asked until the hub confirms or refuses it, or the line is cut", () => {
-  const ends = [
-    (model) => apply(model, { type: "mode", mode: "paused" }),
-    (model) => apply(model, { type: "error", reason: "stopped", command: "action", detail: "no" }),
-    (model) => apply(model, snapshot(), NOW),
-    (model) => applyLink(model, { state: "closed", since: NOW }),
-  ];
-  for (const end of ends) {
-    const model = noteSent(opened(), { action: "pause" });
-    assert.equal(model.asked, "pause");
-    assert.equal(end(model).asked, null);
-  }
-});
-
 test("the role outlives a cut line, the openness does not", () => {
   const model = applyLink(emptyModel(), { state: "open", role: "operator", auth: true, since: NOW });
   applyLink(model, { state: "closed", since: NOW, retryAt: NOW + 500 });
