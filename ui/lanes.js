@@ -310,7 +310,7 @@ function paintAxis(view, first, end, font) {
   for (let index = first; index < end; index += 1) {
     const y = yAt(picture, index) - scroller.scrollTop + view.head;
     const text = clockText(entryAt(view.model, index).ts * 1000, pref("utc")).slice(0, 5);
-    if (text === minute || y - last < LABEL_GAP_PX) continue;
+    if (text === minute || y - last < LABEL_GAP_PX || y < view.head + 6) continue;
     brush.fillText(text, 11, y);
     [last, minute] = [y, text];
   }
