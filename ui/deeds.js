@@ -10,6 +10,8 @@
 const DEEDS_MAX = 30;
 const LATE_MS = 4_000; // the hub answers within milliseconds: beyond this something is wrong, and the page says so
 
+const CLOCKS_S = 5; // this browser's clock and the hub's agree within this, else what became of words is not known after a cut line
+
 export const emptyDeeds = () => ({ list: [], count: 0 });
 
 // key of the frame -> what it is about, its words, whether the room shows it. `told` is for deeds that peers must hear of.
@@ -86,14 +88,14 @@ export function note(deeds, model, frame, now) {
 export function hear(deeds, model, frame, now) {
   if (frame?.type === "error") refuse(deeds, frame, now);
   let changed = false;
-  for (const deed of deeds.list) changed = progress(deed, deeds, model, frame, now) || changed;
+  for (const deed of deeds.list.toReversed()) changed = progress(deed, deeds, model, frame, now) || changed;
   if (changed) deeds.list = [...deeds.list];
   return deeds;
 }
 
 function progress(deed, deeds, model, frame, now) {
   if (deed.state === "asked" || (deed.state === "unknown" && frame?.type === "snapshot")) {
-    if (!isEffective(deed, model, frame)) return false;
+    if (!isEffective(deed, deeds, model, frame)) return false;
     Object.assign(deed, { state: "effective", settledAt: now });
     reach(deed, deeds, model);
     deed.text = deed.effect(model, deed);
@@ -104,11 +106,16 @@ function progress(deed, deeds, model, frame, now) {
   return true;
 }
 
-function isEffective(deed, model, frame) {
+/** The messages of a frame: the one that is live, or after a cut line those that the hub still has. */
+const candidates = (frame) => (frame?.type === "message" ? [frame.message] : frame?.type === "snapshot" ? frame.log ?? [] : []);
+
+function isEffective(deed, deeds, model, frame) {
   if (deed.isAnswer) return deed.isAnswer(frame);
   if (!deed.isHeard) return deed.isDone(model);
-  const message = frame?.type === "message" ? frame.message : null;
-  if (!message || message.origin !== "operator" || !deed.isHeard(message)) return false;
+  const claimed = new Set(deeds.list.map((one) => one.messageId)); // said twice, it is heard twice
+  const isIt = (message) => message?.origin === "operator" && !claimed.has(message.id) && message.ts >= deed.at / 1000 - CLOCKS_S && deed.isHeard(message);
+  const message = candidates(frame).find(isIt);
+  if (!message) return false;
   deed.messageId = message.id;
   return true;
 }

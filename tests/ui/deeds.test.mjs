@@ -66,8 +66,8 @@ test("each kind of deed has its own sign in the room", () => {
     [{ kick: "web" }, { type: "peers", peers: [row("api")] }],
     [{ set_rate: { refill_rate: 5, capacity: 20 } }, { type: "rate", rate: { refill_rate: 5, capacity: 20 } }],
     [{ heartbeat: "api" }, { type: "heartbeat_result", result: { peer: "api", present: true, state: "live", listening: true, last_seen_age: 1 } }],
-    [{ say: "hello", to: "api" }, { type: "message", message: { id: "m1", seq: 1, ts: 1, origin: "operator", kind: "message", sender: "human", recipient: "api", content: "hello" } }],
-    [{ command: "interrupt", to: "api" }, { type: "message", message: { id: "m2", seq: 2, ts: 1, origin: "operator", kind: "control", sender: "human", recipient: "api", content: "interrupt" } }],
+    [{ say: "hello", to: "api" }, { type: "message", message: { id: "m1", seq: 1, ts: T0 / 1000, origin: "operator", kind: "message", sender: "human", recipient: "api", content: "hello" } }],
+    [{ command: "interrupt", to: "api" }, { type: "message", message: { id: "m2", seq: 2, ts: T0 / 1000, origin: "operator", kind: "control", sender: "human", recipient: "api", content: "interrupt" } }],
   ];
   for (const [frame, sign] of cases) {
     const [model, deeds] = [room({ name: "api", paused: "resume_peer" in frame }, "web"), emptyDeeds()];
@@ -96,14 +96,34 @@ test("channels, sticks and forms: gone, or settled, is done", () => {
 test("only the operator's own words confirm speech", () => {
   const [model, deeds] = [room("api"), emptyDeeds()];
   note(deeds, model, { say: "stop it", to: "all" }, T0);
-  hub(deeds, model, { type: "message", message: { id: "m", seq: 1, ts: 1, origin: "agent", kind: "message", sender: "human", recipient: "all", content: "stop it" } });
+  hub(deeds, model, { type: "message", message: { id: "m", seq: 1, ts: T0 / 1000, origin: "agent", kind: "message", sender: "human", recipient: "all", content: "stop it" } });
   assert.equal(deeds.list[0].state, "asked");
+});
+
+test("what is said twice is heard twice", () => {
+  const [model, deeds] = [room("api"), emptyDeeds()];
+  const heard = (id) => ({ type: "message", message: { id, seq: 1, ts: T0 / 1000, origin: "operator", kind: "message", sender: "human", recipient: "all", content: "well?" } });
+  for (const at of [T0, T0 + 1]) note(deeds, model, { say: "well?", to: "all" }, at);
+  hub(deeds, model, heard("m1"));
+  assert.deepEqual(deeds.list.map((deed) => deed.state), ["asked", "effective"]);
+  hub(deeds, model, heard("m2"));
+  assert.deepEqual(deeds.list.map((deed) => deed.messageId), ["m2", "m1"]);
+});
+
+test("words that a cut line left unknown are found in the next snapshot, or not", () => {
+  const [model, deeds] = [room("api"), emptyDeeds()];
+  note(deeds, model, { say: "did it come through?", to: "all" }, T0);
+  note(deeds, model, { say: "and this?", to: "all" }, T0);
+  lose(deeds, T0 + 5);
+  const message = { id: "m", seq: 1, ts: T0 / 1000, origin: "operator", kind: "message", sender: "human", recipient: "all", content: "did it come through?" };
+  hub(deeds, model, { type: "snapshot", mode: "running", peers: [row("api")], log: [message], health: { uptime: 9 } });
+  assert.deepEqual(deeds.list.map((deed) => deed.state), ["unknown", "effective"]);
 });
 
 test("receipts tell who has fetched what was said", () => {
   const [model, deeds] = [room("api", "web"), emptyDeeds()];
   note(deeds, model, { say: "hello", to: "all" }, T0);
-  hub(deeds, model, { type: "message", message: { id: "m", seq: 1, ts: 1, origin: "operator", kind: "message", sender: "human", recipient: "all", content: "hello" } });
+  hub(deeds, model, { type: "message", message: { id: "m", seq: 1, ts: T0 / 1000, origin: "operator", kind: "message", sender: "human", recipient: "all", content: "hello" } });
   model.receipts = [{ id: "m", told: ["api"], untold: ["web"] }];
   hear(deeds, model, { type: "health" }, T0);
   assert.equal(wordsOf(deeds.list[0], T0), "1 of 2 agents reached, not yet web; it is said");
