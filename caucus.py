@@ -115,6 +115,7 @@ OPTIONS_MAX = 32
 FORMS_MAX = 256  # pending questions
 MAILBOX_MAX = 1000  # messages a peer may leave unacknowledged
 LOG_MAX = 500  # messages and notices that a console opens with
+RECEIPTS_MAX = 8  # of the operator's last messages, consoles are told who has them
 DECISIONS_MAX = 500
 SOURCES_MAX = 4096  # addresses whose registration rate is remembered
 
@@ -827,6 +828,7 @@ class FormSettled(Event):
     status: str  # answered, cancelled
     answers: str | None
     summary: str  # one line
+    reason: str | None  # why it was cancelled, if the operator said so
 
 
 class ModeChanged(Event):
@@ -946,6 +948,10 @@ class Mailbox:
         if held or not self._waiting:
             return [*self._urgent]
         return _in_order([*self._waiting, *self._urgent]) if self._urgent else [*self._waiting]
+
+    def is_unheard(self, seq: int) -> bool:
+        """Whether these words of the operator wait for a poll."""
+        return any(message.seq == seq for message in self._urgent)
 
     def has_deliverable(self, held: bool) -> bool:
         """Whether a poll would get anything now."""
@@ -1091,6 +1097,7 @@ class Form:
     answers: str | None = None  # JSON text, when answered
     settled_ts: float | None = None
     summary: str = ""  # one line, when settled
+    reason: str | None = None  # of a cancel
 
     def to_json(self) -> dict[str, Json]:
         """Give what GET /forms and consoles show."""
@@ -1114,6 +1121,10 @@ class Form:
             "title": self.title,
             "status": self.status,
             "answer_summary": self.summary,
+            "id": self.id,
+            "to": self.to,
+            "asked_ts": self.ts,
+            "reason": self.reason,
         }
 
     def validate(self, answers: Json) -> Answers:
@@ -1132,17 +1143,17 @@ class Form:
                 raise InvalidForm(f"{one.label}: an answer is required", field=one.key)
         return given
 
-    def recap(self, answers: Answers | None) -> str:
+    def recap(self, answers: Answers | None, reason: str | None = None) -> str:
         """Word the outcome for those who read the answer: the title, then one line per field."""
         if answers is None:
-            return f"{one_line(self.title)}: cancelled by the operator"
+            return f"{one_line(self.title)}: cancelled by the operator{f': {reason}' if reason else ''}"
         lines = [f"- {one_line(one.label)}: {_in_words(answers.get(one.key))}" for one in self.fields]
         return "\n".join([one_line(self.title), *lines])
 
-    def summarise(self, answers: Answers | None) -> str:
+    def summarise(self, answers: Answers | None, reason: str | None = None) -> str:
         """Word the outcome in one line, for the ledger."""
         if answers is None:
-            return "cancelled"
+            return f"cancelled: {reason}" if reason else "cancelled"
         return " · ".join(one_line(f"{one.label}: {_in_words(answers.get(one.key))}") for one in self.fields)
 
 
@@ -1183,6 +1194,8 @@ class Peer:
     character_count: int = 0
     contested_at: float = float("-inf")  # of the last notice
     last_seen: float = 0.0  # reading: monotonic seconds of the last call
+    polled_at: float = 0.0  # reading: monotonic seconds when it last had a poll
+    stop_heard: str = ""  # reading: the id of the last stop that it was told
     is_listening: bool = False  # reading: a poll is parked, which is as good as a call
 
     @property
@@ -1292,6 +1305,9 @@ class Channel:
     name: str
     members: dict[str, None] = field(default_factory=dict)  # an ordered set: live and reaped
     topic: str | None = None
+    message_count: int = 0
+    character_count: int = 0
+    last_ts: float | None = None  # Unix seconds of the last message
 
 
 class Delivery(Record):
@@ -1362,6 +1378,7 @@ class Room:
         self._status_rate = Rate(STATUS_BURST, STATUS_PER_S)
         self._register_rate = Rate(REGISTER_BURST, REGISTER_PER_S)
         self._sources: dict[str, TokenBucket] = {}
+        self._spoken: deque[MessageRouted] = deque(maxlen=RECEIPTS_MAX)  # by the operator
         self._messages, self._characters = Meter(), Meter()
         self._appliers: dict[type[Event], Callable[..., None]] = {
             MessageRouted: self._on_message_routed,
@@ -1442,7 +1459,11 @@ class Room:
     def note_listening(self, peer: Peer, is_listening: bool) -> None:
         """Record that a poll of `peer` was parked or ended; both are signs of life."""
         peer.is_listening = is_listening
-        peer.last_seen = self._clock.mono()
+        peer.last_seen = peer.polled_at = self._clock.mono()
+
+    def note_stop(self, peer: Peer, is_told: bool = True) -> None:
+        """Record that `peer` was told that the room is stopped, or that the answer which told it was lost."""
+        peer.stop_heard = self.stop.id if is_told and self.stop is not None else ""
 
     def set_status(self, peer: Peer, status: str | None) -> None:
         """Publish the peer's own line of text; None clears it. Raises Throttled."""
@@ -1456,7 +1477,7 @@ class Room:
 
         Raises Stopped, FloorHeld, Throttled, TooManyChannels.
         """
-        self._refuse_if_stopped()
+        self._refuse_if_stopped(peer)
         floor = self._floors.get(to)
         if floor is not None and floor.holder != peer.name:
             raise FloorHeld(
@@ -1477,6 +1498,7 @@ class Room:
         held = self.is_held(peer)
         batch = peer.mailbox.deliverable(held)
         if batch:
+            peer.polled_at = self._clock.mono()
             self._commit(Fetched(*self._stamp(), peer.name, held))
         return batch
 
@@ -1527,8 +1549,7 @@ class Room:
         Raises Throttled, Stopped, NotAMember, NoFloor, NotHolder, TooManyHands.
         """
         peer.speech.check(self._clock.mono())
-        if self.mode == STOPPED:
-            raise Stopped
+        self._refuse_if_stopped(peer)
         if scope != ALL and scope not in peer.channels and verb in ("take", "raise"):
             raise NotAMember(f"join {scope} first", scope=scope)
         floor = self._floors.get(scope)
@@ -1586,7 +1607,7 @@ class Room:
     # --- forms ---
     def ask(self, peer: Peer, question: Question) -> Form:
         """Open a form; asking into a channel joins it. Raises Stopped, Throttled, TooManyForms, TooManyChannels."""
-        self._refuse_if_stopped()
+        self._refuse_if_stopped(peer)
         peer.speech.check(self._clock.mono())
         if len(self._forms) >= FORMS_MAX:
             raise TooManyForms(f"{FORMS_MAX} questions are pending already")
@@ -1600,9 +1621,9 @@ class Room:
         form = self._pending(form_id)
         return self._settle(form, "answered", form.validate(answers))
 
-    def cancel(self, form_id: str) -> Delivery:
-        """Settle a form without an answer. Raises UnknownForm."""
-        return self._settle(self._pending(form_id), "cancelled", None)
+    def cancel(self, form_id: str, reason: str | None = None) -> Delivery:
+        """Settle a form without an answer, and perhaps say why. Raises UnknownForm."""
+        return self._settle(self._pending(form_id), "cancelled", None, reason)
 
     def _pending(self, form_id: str) -> Form:
         form = self._forms.get(form_id)
@@ -1610,12 +1631,13 @@ class Room:
             raise UnknownForm(f"no pending question has the id {form_id!r}: it may be settled already", id=form_id)
         return form
 
-    def _settle(self, form: Form, status: str, answers: Answers | None) -> Delivery:
-        text = None if answers is None else json.dumps(answers)
-        self._commit(FormSettled(*self._stamp(), form.id, status, text, form.summarise(answers)))
+    def _settle(self, form: Form, status: str, answers: Answers | None, reason: str | None = None) -> Delivery:
+        text, summary = None if answers is None else json.dumps(answers), form.summarise(answers, reason)
+        self._commit(FormSettled(*self._stamp(), form.id, status, text, summary, reason))
         about: dict[str, Json] = {"form_id": form.id, "title": form.title, "status": status}
         about |= {"answers": None if answers is None else {**answers}, "asker": form.asker, "to": form.to}
-        audience, recap = self._audience(form.to), form.recap(answers)
+        about |= {"reason": reason} if reason else {}
+        audience, recap = self._audience(form.to), form.recap(answers, reason)
         return self._route(OPERATOR, form.to, recap, "answer", "operator", audience, json.dumps(about))
 
     # --- the operator ---
@@ -1730,6 +1752,8 @@ class Room:
             "char_count": peer.character_count,
             "waiting": peer.mailbox.waiting,
             "unacknowledged": len(peer.mailbox) - peer.mailbox.waiting,
+            "deaf_age": 0.0 if peer.is_listening else round(now - peer.polled_at, 1),
+            "stop_told": None if self.stop is None else peer.stop_heard == self.stop.id,
         }
 
     def channels(self) -> dict[str, Json]:
@@ -1739,6 +1763,28 @@ class Room:
             if live := self._live_members(channel):
                 listed[name] = {"topic": channel.topic, "members": [*live]}
         return listed
+
+    def channel_rows(self) -> dict[str, Json]:
+        """Give what a console shows of each listed channel: its traffic too."""
+        rows = self.channels()
+        for name, row in rows.items():
+            one = self._channels[name]
+            traffic: dict[str, Json] = {"msg_count": one.message_count, "char_count": one.character_count}
+            rows[name] = {**row, **traffic, "last_ts": one.last_ts} if isinstance(row, dict) else row
+        return rows
+
+    def receipts(self) -> list[Json]:
+        """Tell who has fetched the operator's last messages, and who not yet; those who left count no more."""
+        return [self._receipt(spoken) for spoken in self._spoken]
+
+    def _receipt(self, spoken: MessageRouted) -> dict[str, Json]:
+        message, told, untold = spoken.message, list[Json](), list[Json]()
+        for name in spoken.to:
+            peer = self.roster.get(name)
+            if peer is not None and peer.joined_at <= spoken.at:
+                (untold if peer.mailbox.is_unheard(message.seq) else told).append(name)
+        about: dict[str, Json] = {"id": message.id, "seq": message.seq, "kind": message.kind, "to": message.recipient}
+        return about | {"ts": message.ts, "told": told, "untold": untold}
 
     def floors(self) -> dict[str, Json]:
         """Give the sticks in force, by scope."""
@@ -1793,11 +1839,16 @@ class Room:
             "rate": self.rate(),
             "log": [message.wire.decode() for message in self.log],
             "peers": {peer.name: self._peer_state(peer) for peer in self.roster},
-            "channels": {name: [one.topic, [*one.members]] for name, one in self._channels.items()},
+            "channels": {name: self._channel_state(one) for name, one in self._channels.items()},
+            "receipts": self.receipts(),
             "floors": self.floors(),
             "forms": self.forms(),
             "decisions": self.decisions(DECISIONS_MAX),
         }
+
+    def _channel_state(self, channel: Channel) -> list[Json]:
+        traffic = [channel.message_count, channel.character_count, channel.last_ts]
+        return [channel.topic, [*channel.members], *traffic]
 
     def _peer_state(self, peer: Peer) -> dict[str, Json]:
         return {
@@ -1811,8 +1862,9 @@ class Room:
         }
 
     # --- rules shared by the methods above ---
-    def _refuse_if_stopped(self) -> None:
+    def _refuse_if_stopped(self, peer: Peer) -> None:
         if self.mode == STOPPED:
+            self.note_stop(peer)
             raise Stopped
 
     def _spend_speech(self, peer: Peer, joining: str = "") -> None:
@@ -1912,6 +1964,12 @@ class Room:
             self._peer(name).mailbox.put(message)
         self._messages.add(event.at, 1)
         self._characters.add(event.at, len(message.content))
+        if (channel := self._channels.get(message.recipient)) is not None:
+            channel.message_count += 1
+            channel.character_count += len(message.content)
+            channel.last_ts = message.ts
+        if message.origin == "operator":
+            self._spoken.append(event)
         speaker = self.roster.get(message.sender) if message.origin == "agent" else None
         if speaker is not None:
             speaker.message_count += 1
@@ -1932,7 +1990,7 @@ class Room:
     def _on_peer_joined(self, event: PeerJoined) -> None:
         speech, updates = TokenBucket(self.speech_rate, event.at), TokenBucket(self._status_rate, event.at)
         peer = Peer(event.name, event.token_hash, event.at, speech, updates)
-        peer.last_seen = event.at
+        peer.last_seen = peer.polled_at = event.at
         self.roster.add(peer)
 
     def _on_name_contested(self, event: NameContested) -> None:
@@ -2000,6 +2058,7 @@ class Room:
     def _on_form_settled(self, event: FormSettled) -> None:
         form = self._forms.pop(event.form_id)
         form.status, form.answers, form.summary, form.settled_ts = event.status, event.answers, event.summary, event.ts
+        form.reason = event.reason
         self._settled.append(form)
 
     def _on_mode_changed(self, event: ModeChanged) -> None:
@@ -3102,19 +3161,10 @@ PROMPTS = (
 # ======================================================================================================================
 
 CONSOLE_FILES = (
-    "index.html",
-    "console.css",
-    "icon.svg",
-    "dom.js",
-    "model.js",
-    "socket.js",
-    "flow.js",
-    "roster.js",
-    "brakes.js",
-    "channels.js",
-    "forms.js",
-    "composer.js",
-    "app.js",
+    *("index.html", "console.css", "flow.css", "icon.svg", "dom.js", "prefs.js", "model.js", "heights.js", "rows.js"),
+    *("picture.js", "transcript.js", "markdown.js", "message.js", "socket.js", "needs.js", "deeds.js", "answers.js"),
+    *("sure.js", "commands.js", "flow.js", "tools.js", "lanes.js", "attention.js", "settings.js", "health.js"),
+    *("roster.js", "brakes.js", "orders.js", "channels.js", "forms.js", "composer.js", "app.js"),
 )
 CONTENT_TYPES = {
     "html": "text/html; charset=utf-8",
@@ -3418,6 +3468,8 @@ class Polls:
         """Give what is deliverable, or None. What the connection then loses is handed out again."""
         room = self._room
         if room.stop is not None:
+            room.note_stop(peer)
+            caller.on_lost(lambda: room.note_stop(peer, False))
             return batch_reply((room.stop,), room.mode)
         batch = room.fetch(peer)
         if not batch:
@@ -4287,6 +4339,9 @@ SNAPSHOT_MAX_BYTES = BACKLOG_MAX_BYTES // 2  # of the log that a console opens w
 FRAME_MAX_BYTES = 1 << 18
 OPERATOR_CONTENT_MAX = 32_768
 RATE_MAX = 1e9
+TREE_MAX_BYTES = 1 << 16  # 8,192 characters can make half a megabyte of table; such a text is shown as it is
+TREES_SHARE, TREES_BURST_S = 0.2, 0.5  # of the hub's time: 8,192 hostile characters take 70 ms to read, usual ones 0.2
+MARKUP = re.compile(r"[*_`~\[\]<>#|\\]|://|^\s*([-+]|\d+[.)])\s|^\s*(---|===)", re.MULTILINE)  # else it is plain text
 
 
 class Socket(Protocol):
@@ -4302,14 +4357,64 @@ class Socket(Protocol):
 Timer = Callable[[float, Callable[[], None]], object]  # call this in so many seconds
 
 
+def _slim(tokens: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Keep of mistune's tokens what a console draws."""
+    wanted = [one for one in tokens if one["type"] != "blank_line"]
+    kept: list[dict[str, Any]] = [{key: one[key] for key in one.keys() & {"type", "raw", "attrs"}} for one in wanted]
+    for one, slim in zip(wanted, kept):
+        if "children" in one:
+            slim["children"] = _slim(one["children"])
+    return kept
+
+
+class Trees:
+    """Messages read as Markdown: mistune's syntax tree, made once per message, and only while a console is open."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, bytes] = {}  # message id -> JSON; empty: the text is shown as it is
+        self._read: Callable[[str], Any] | None = None
+        self._spare_s, self._stamp = TREES_BURST_S, time.perf_counter()
+
+    def __len__(self) -> int:
+        return sum(map(bool, self._made.values()))
+
+    def of(self, message: Message) -> bytes:
+        """Give the tree as JSON; empty for plain text, for what is too long, and when reading has used up its time."""
+        tree = self._made.get(message.id)
+        if tree is None:
+            tree = self._made[message.id] = self._make(message)
+            if len(self._made) > LOG_MAX:
+                del self._made[next(iter(self._made))]
+        return tree
+
+    def _make(self, message: Message) -> bytes:
+        text, start = message.content, time.perf_counter()
+        self._spare_s = min(TREES_BURST_S, self._spare_s + (start - self._stamp) * TREES_SHARE)
+        self._stamp = start
+        if message.origin == "hub" or len(text) > CONTENT_MAX or self._spare_s <= 0 or not MARKUP.search(text):
+            return b""
+        tree = json.dumps(_slim(self._reader()(text)), separators=(",", ":")).encode("ascii")
+        self._spare_s -= time.perf_counter() - start
+        return tree if len(tree) <= TREE_MAX_BYTES else b""
+
+    def _reader(self) -> Callable[[str], Any]:
+        if self._read is None:
+            import mistune
+
+            reader = mistune.create_markdown(renderer=None, plugins=["table", "strikethrough", "url", "task_lists"])
+            reader.block.rules.remove("ref_link")  # it would swallow the definition, and with it words to the agents
+            self._read = reader
+        return self._read
+
+
 def frame_of(kind: str, **body: Json) -> bytes:
     """Encode one frame from the hub to a console."""
     return json.dumps({"type": kind, **body}, separators=(",", ":")).encode("ascii")
 
 
-def message_frame(message: Message) -> bytes:
-    """Encode a message for consoles around its shared bytes."""
-    return b'{"type":"message","message":%b}' % message.wire
+def message_frame(message: Message, tree: bytes = b"") -> bytes:
+    """Encode a message for consoles around its shared bytes, and its syntax tree if there is one."""
+    return b'{"type":"message","message":%b%b}' % (message.wire, b',"tree":%b' % tree if tree else b"")
 
 
 def _peers_frame(room: Room, _event: Event) -> bytes:
@@ -4317,7 +4422,7 @@ def _peers_frame(room: Room, _event: Event) -> bytes:
 
 
 def _channels_frame(room: Room, _event: Event) -> bytes:
-    return frame_of("channels", channels=room.channels())
+    return frame_of("channels", channels=room.channel_rows())
 
 
 def _floor_frame(room: Room, _event: Event) -> bytes:
@@ -4325,8 +4430,9 @@ def _floor_frame(room: Room, _event: Event) -> bytes:
 
 
 def _settled_frame(room: Room, event: FormSettled) -> bytes:
-    answers: dict[str, Json] = {} if event.answers is None else {"answers": json.loads(event.answers)}
-    return frame_of("form_resolved", id=event.form_id, status=event.status, **answers)
+    more: dict[str, Json] = {} if event.answers is None else {"answers": json.loads(event.answers)}
+    more |= {} if event.reason is None else {"reason": event.reason}
+    return frame_of("form_resolved", id=event.form_id, status=event.status, **more)
 
 
 # What consoles get of an event, in order; events that are not here change nothing that a frame shows at once.
@@ -4406,7 +4512,9 @@ OPERATOR_COMMANDS: dict[str, Callable[[Room, Body], object]] = {
     "answer": lambda room, frame: room.answer(
         _named(object_of(frame, "answer"), "id"), object_of(frame, "answer").get("answers")
     ),
-    "cancel_form": lambda room, frame: room.cancel(_named(frame, "cancel_form")),
+    "cancel_form": lambda room, frame: room.cancel(
+        _named(frame, "cancel_form"), optional_text_of(frame, "reason", REASON_MAX)
+    ),
     "command": lambda room, frame: room.command(_named(frame, "to"), text_of(frame, "command")),
 }
 
@@ -4448,6 +4556,7 @@ class Consoles:
         self._open: dict[Console, None] = {}  # with a role, in order of arrival
         self._unproven: dict[Console, None] = {}
         self._is_ticking = False
+        self._trees = Trees()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -4494,6 +4603,8 @@ class Consoles:
     def on_event(self, event: Event) -> None:
         """Show an event to every browser; it is encoded once."""
         if self._open and (frames := frames_of(self._room, event)):
+            if isinstance(event, MessageRouted):
+                frames = [message_frame(event.message, self._trees.of(event.message))]
             for console in list(self._open):
                 self._send(console, *frames)
 
@@ -4538,23 +4649,27 @@ class Consoles:
             "snapshot",
             mode=room.mode,
             peers=room.peer_rows(),
-            channels=room.channels(),
+            channels=room.channel_rows(),
             floors=room.floors(),
             forms=room.forms(),
             decisions=room.decisions(DECISIONS_MAX),
+            receipts=room.receipts(),
             health=self._health(),
             rate=room.rate(),
             quiet_after=room.quiet_after_s,
             agents=[],
             version=__version__,
         )
-        log, room_left = deque[bytes](), SNAPSHOT_MAX_BYTES
+        log, trees, room_left = deque[bytes](), list[bytes](), SNAPSHOT_MAX_BYTES
         for message in reversed(room.log):  # the newest first: long ones must not keep a console from opening
-            room_left -= len(message.wire)
+            tree = self._trees.of(message)
+            room_left -= len(message.wire) + len(tree)
             if room_left < 0:
                 break
             log.appendleft(message.wire)
-        return b'%b,"log":[%b]}' % (head[:-1], b",".join(log))
+            if tree:
+                trees.append(b'"%b":%b' % (message.id.encode("ascii"), tree))
+        return b'%b,"log":[%b],"trees":{%b}}' % (head[:-1], b",".join(log), b",".join(trees))
 
     def _health(self) -> dict[str, Json]:
         return {**self._room.health(), "mem_rss_mb": memory_mb(), "console_count": len(self._open)}
@@ -4563,7 +4678,8 @@ class Consoles:
         """Send the figures while anybody looks; nobody looking, no timer runs."""
         self._is_ticking = bool(self._open)
         if self._is_ticking:
-            frame = frame_of("health", health=self._health(), peers=self._room.peer_rows())
+            room = self._room
+            frame = frame_of("health", health=self._health(), peers=room.peer_rows(), receipts=room.receipts())
             for console in list(self._open):
                 self._send(console, frame)
             self._timer(HEALTH_S, self._tick)

@@ -14,6 +14,8 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytest_plugins = ("browsers",)  # the fixtures of those tests that drive the console
+
 settings.register_profile("ci", derandomize=True, deadline=None, database=None)
 settings.register_profile("explore", deadline=None, max_examples=2000)  # HYPOTHESIS_PROFILE=explore, when hunting
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))

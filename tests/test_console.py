@@ -28,7 +28,7 @@ MESSAGE_KEYS = {"id", "sender", "recipient", "content", "kind", "ts", "seq", "or
 PEER_KEYS = {
     *("name", "state", "listening", "paused", "status", "status_age", "last_seen_age", "uptime", "msg_count"),
     *("quiet", "status_stale"),
-    *("char_count", "waiting", "unacknowledged"),  # ours
+    *("char_count", "waiting", "unacknowledged", "deaf_age", "stop_told"),  # ours
 }
 HEALTH_KEYS = {
     *("uptime", "peer_count", "msg_per_min", "queue_depth", "mem_rss_mb"),
@@ -36,8 +36,9 @@ HEALTH_KEYS = {
 }
 SNAPSHOT_KEYS = {
     *("type", "mode", "peers", "channels", "floors", "forms", "log", "health", "rate", "quiet_after", "agents"),
-    *("decisions", "version"),  # ours
+    *("decisions", "version", "trees", "receipts"),  # ours
 }
+SILENT = {"msg_count": 0, "char_count": 0, "last_ts": None}  # a channel's traffic
 COMMANDS: dict[str, dict[str, Any]] = {  # each that the contract lists, and one well-formed frame of it
     "heartbeat": {"heartbeat": "api"},
     "action": {"action": "pause"},
@@ -118,7 +119,7 @@ def state(hub: HubProcess, auth: str | None = None) -> Any:
     """Give everything that a console sees of the room, readings of the clock aside."""
     with hub.console(auth) as fresh:
         seen = fresh.snapshot
-    ages = ("status_age", "last_seen_age", "uptime")
+    ages = ("status_age", "last_seen_age", "uptime", "deaf_age")
     peers = [{key: value for key, value in peer.items() if key not in ages} for peer in seen["peers"]]
     return {**{key: value for key, value in seen.items() if key != "health"}, "peers": peers}
 
@@ -347,7 +348,8 @@ def test_the_snapshot_has_everything(hub: HubProcess) -> None:
     assert [peer["name"] for peer in seen["peers"]] == ["api", "web"]
     assert all(set(peer) == PEER_KEYS for peer in seen["peers"])
     assert (seen["peers"][1]["status"], seen["peers"][1]["msg_count"]) == ("thinking", 1)
-    assert seen["channels"] == {"#x": {"topic": "plans", "members": ["api"]}}
+    traffic = {"msg_count": 1, "char_count": len("to the channel"), "last_ts": seen["log"][3]["ts"]}
+    assert seen["channels"] == {"#x": {"topic": "plans", "members": ["api"], **traffic}}
     floor = seen["floors"]["all"]
     assert set(floor) == {"scope", "holder", "reason", "hands", "since"}
     assert (floor["holder"], floor["reason"], floor["hands"]) == ("api", "counting", ["web"])
@@ -430,7 +432,7 @@ def test_a_reaped_peer_is_shown_as_away_and_a_revived_one_as_live() -> None:
         hub.get("/peek", token)
         is_back = lambda frame: [peer["state"] for peer in frame["peers"]] == ["live"]  # noqa: E731
         console.next("peers", where=is_back)
-        assert console.next("channels")["channels"] == {"#x": {"topic": None, "members": ["sleeper"]}}
+        assert console.next("channels")["channels"] == {"#x": {"topic": None, "members": ["sleeper"], **SILENT}}
 
 
 def test_a_peer_that_listens_is_shown_as_listening(hub: HubProcess) -> None:
@@ -450,13 +452,13 @@ def test_channels_are_sent_on_join_topic_leave_and_close(hub: HubProcess) -> Non
         hub.post("/channels/join", token=api, channel="#x")
         frame = console.next("channels")
         assert set(frame) == {"type", "channels"}
-        assert frame["channels"] == {"#x": {"topic": None, "members": ["api"]}}
+        assert frame["channels"] == {"#x": {"topic": None, "members": ["api"], **SILENT}}
         hub.post("/channels/topic", token=api, channel="#x", topic="plans")
         assert console.next("channels")["channels"]["#x"]["topic"] == "plans"
         hub.post("/channels/leave", token=api, channel="#x")
         assert console.next("channels")["channels"] == {}
         hub.say(api, "#y", "opened by speaking")
-        assert console.next("channels")["channels"] == {"#y": {"topic": None, "members": ["api"]}}
+        assert console.next("channels")["channels"] == {"#y": {"topic": None, "members": ["api"], **SILENT}}
         console.send(close_channel="#y")
         assert console.next("channels")["channels"] == {}
 
@@ -518,17 +520,186 @@ def test_a_cancelled_form_is_resolved_without_answers(hub: HubProcess) -> None:
     api = hub.register("api")
     form_id = ask(hub, api)
     with hub.console() as console:
-        console.send(cancel_form=form_id, reason="the original's dashboard adds one")
+        console.send(cancel_form=form_id)
         assert console.next("form_resolved") == {"type": "form_resolved", "id": form_id, "status": "cancelled"}
     [message] = hub.receive(api)["messages"]
     assert (message["kind"], message["meta"]["status"], message["meta"]["answers"]) == ("answer", "cancelled", None)
+    assert "reason" not in message["meta"]
+
+
+def test_the_reason_for_a_cancel_reaches_everyone(hub: HubProcess) -> None:
+    api = hub.register("api")
+    form_id = ask(hub, api)
+    with hub.console() as console:
+        console.send(cancel_form=form_id, reason="ask\nagain tomorrow")
+        resolved = {"type": "form_resolved", "id": form_id, "status": "cancelled", "reason": "ask again tomorrow"}
+        assert console.next("form_resolved") == resolved
+    [message] = hub.receive(api)["messages"]
+    assert message["content"] == "Deploy?: cancelled by the operator: ask again tomorrow"
+    assert message["meta"]["reason"] == "ask again tomorrow"
+    [decision] = hub.get("/decisions", api).body["decisions"]
+    assert (decision["reason"], decision["answer_summary"]) == ("ask again tomorrow", "cancelled: ask again tomorrow")
+    assert (decision["id"], decision["to"]) == (form_id, "all")
+    assert decision["asked_ts"] <= decision["ts"]
+
+
+def test_a_reason_that_is_no_line_of_text_leaves_the_form_pending(hub: HubProcess) -> None:
+    form_id = ask(hub, hub.register("api"))
+    with hub.console() as console:
+        for reason in (7, ["x"], "x" * (caucus.REASON_MAX + 1)):
+            console.send(cancel_form=form_id, reason=reason)
+            error = console.next("error")
+            assert (error["reason"], error["id"]) == ("invalid", form_id)
+    assert [form["id"] for form in state(hub)["forms"]] == [form_id]
+
+
+# --- who has what the operator said ---
+
+
+def receipt(hub: HubProcess) -> Any:
+    """Give the hub's word on the operator's last message."""
+    return state(hub)["receipts"][-1]
+
+
+def test_a_receipt_tells_who_has_fetched_the_operators_words_and_who_not(hub: HubProcess) -> None:
+    api, web = hub.register("api"), hub.register("web")
+    with hub.console() as console:
+        console.send(say="all stand up")
+        said = console.next("message", where=lambda frame: frame["message"]["origin"] == "operator")["message"]
+        first = receipt(hub)
+        assert {key: first[key] for key in ("id", "seq", "kind", "to", "ts")} == {
+            **{key: said[key] for key in ("id", "seq", "kind", "ts")},
+            "to": "all",
+        }
+        assert (first["told"], first["untold"]) == ([], ["api", "web"])
+        hub.receive(api)
+        assert (receipt(hub)["told"], receipt(hub)["untold"]) == (["api"], ["web"])
+        hub.post("/leave", token=web)
+        assert (receipt(hub)["told"], receipt(hub)["untold"]) == (["api"], [])
+        hub.register("web")  # another one: it was not there to be told
+        assert (receipt(hub)["told"], receipt(hub)["untold"]) == (["api"], [])
+        assert console.next("health", where=lambda frame: frame["receipts"])["receipts"] == [receipt(hub)]
+
+
+def test_receipts_are_for_commands_and_answers_too_and_for_the_last_ones_only(hub: HubProcess) -> None:
+    api = hub.register("api")
+    hub.register("web")
+    form_id = ask(hub, api)
+    with hub.console() as console:
+        console.send(command="interrupt", to="api")
+        console.send(answer={"id": form_id, "answers": {"pick": "a"}})
+        console.next("form_resolved")
+        seen = state(hub)["receipts"]
+        assert [(one["kind"], one["to"], one["untold"]) for one in seen] == [
+            ("control", "api", ["api"]),
+            ("answer", "all", ["api", "web"]),
+        ]
+        hub.say(api, "web", "an agent's words have no receipt")
+        for n in range(caucus.RECEIPTS_MAX):
+            console.send(say=str(n), to="api")
+        barrier(console)
+    assert [one["to"] for one in state(hub)["receipts"]] == ["api"] * caucus.RECEIPTS_MAX
+
+
+def test_a_stop_is_told_to_who_polls_and_to_who_is_refused(hub: HubProcess) -> None:
+    api, web = hub.register("api"), hub.register("web")
+    hub.register("deaf")
+
+    def told_of_stop() -> Any:
+        return {peer["name"]: peer["stop_told"] for peer in state(hub)["peers"]}
+
+    assert told_of_stop() == {"api": None, "deaf": None, "web": None}
+    hub.post("/control", action="stop")
+    assert told_of_stop() == {"api": False, "deaf": False, "web": False}
+    hub.receive(api)
+    assert hub.post("/send", token=web, to="all", content="still working").status == 409
+    assert told_of_stop() == {"api": True, "deaf": False, "web": True}
+    hub.post("/control", action="reset")
+    hub.post("/control", action="stop")  # another stop: what was known of the first says nothing
+    assert told_of_stop() == {"api": False, "deaf": False, "web": False}
+
+
+# --- Markdown ---
+
+
+def trees_of(*texts: str, origin: str = "agent") -> list[Any]:
+    """Read messages as a console would get them; None: no tree."""
+    trees = caucus.Trees()
+    messages = [caucus.Message(str(n), "a", "all", text, "message", 0.0, 1, origin) for n, text in enumerate(texts)]
+    return [json.loads(tree) if (tree := trees.of(message)) else None for message in messages]
+
+
+def kinds_in(tree: Any) -> set[str]:
+    """Collect the types of a tree."""
+    return {kind for token in tree for kind in ({token["type"]} | kinds_in(token.get("children", [])))}
+
+
+def words_in(tree: Any) -> str:
+    """Collect the text of a tree."""
+    return "".join(token.get("raw", "") + words_in(token.get("children", [])) for token in tree)
+
+
+def test_plain_text_has_no_tree() -> None:
+    assert trees_of("plain words, (in brackets): 3 - 2 = 1", "two\nlines") == [None, None]
+
+
+def test_markdown_becomes_mistunes_tree_without_what_nobody_draws() -> None:
+    [tree] = trees_of("# A *b*\n\n- [x] done\n\n| h |\n|---|\n| `c` |\n\n~~d~~ https://e.f/g\n\n```py\n1\n```")
+    assert kinds_in(tree) >= {"heading", "emphasis", "task_list_item", "table", "codespan", "strikethrough", "link"}
+    assert tree[-1] == {"type": "block_code", "raw": "1\n", "attrs": {"info": "py"}}
+    assert "blank_line" not in kinds_in(tree)
+
+
+def test_nothing_that_an_agent_reads_is_hidden_from_the_operator() -> None:
+    hidden = '[1]: http://evil.example "secret orders"'
+    [tree, html] = trees_of(f"*see* [1]\n\n{hidden}", "*a* <!-- secret orders --> <b onclick=x>b</b>")
+    assert '"secret orders"' in words_in(tree)
+    assert words_in(html) == "a <!-- secret orders --> <b onclick=x>b</b>"
+
+
+def test_the_hubs_own_lines_long_texts_and_huge_tables_have_no_tree() -> None:
+    assert trees_of("*hub*", origin="hub") == [None]
+    assert trees_of("*" + "x" * caucus.CONTENT_MAX) == [None]
+    assert trees_of("a|b\n-|-\n" * 1000) == [None]
+
+
+def test_hostile_markdown_costs_the_hub_its_share_of_time_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(100))  # each look at the clock is a second later: reading takes a second
+    monkeypatch.setattr(caucus.time, "perf_counter", lambda: float(next(clock)))
+    trees = caucus.Trees()
+    made = [bool(trees.of(caucus.Message(str(n), "a", "all", "*x*", "message", 0.0, n, "agent"))) for n in range(9)]
+    assert made[0]
+    assert sum(made) <= 4
+
+
+def test_a_tree_is_made_once_and_only_while_a_console_is_open(hub: HubProcess) -> None:
+    api = hub.register("api")
+    hub.say(api, "all", "*before* anybody looked")
+    with hub.console() as console:
+        [early] = console.snapshot["trees"].values()
+        hub.say(api, "all", "*live*")
+        hub.say(api, "all", "plain")
+        frames = [console.next("message", where=lambda frame: frame["message"]["origin"] == "agent") for _ in range(2)]
+        assert kinds_in(early) == kinds_in(frames[0]["tree"]) == {"paragraph", "emphasis", "text"}
+        assert "tree" not in frames[1]
+        again = state(hub)["trees"]
+        assert len(again) == 2
+        assert early in again.values()
+        assert again[frames[0]["message"]["id"]] == frames[0]["tree"]
+
+
+def test_a_tree_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    trees, message = caucus.Trees(), caucus.Message("x", "a", "all", "*x*", "message", 0.0, 1, "agent")
+    first = trees.of(message)
+    monkeypatch.setattr(trees, "_make", pytest.fail)
+    assert trees.of(message) is first
 
 
 def test_health_comes_by_itself_with_the_roster(hub: HubProcess) -> None:
     hub.register("api")
     with hub.console() as console:
         frame = console.next("health")
-    assert set(frame) == {"type", "health", "peers"}
+    assert set(frame) == {"type", "health", "peers", "receipts"}
     assert set(frame["health"]) == HEALTH_KEYS
     assert (frame["health"]["peer_count"], frame["health"]["console_count"]) == (1, 1)
     assert [peer["name"] for peer in frame["peers"]] == ["api"]
@@ -1155,6 +1326,10 @@ def told(snapshot: Any, frames: Sequence[Any]) -> Any:
         match frame:
             case {"type": "message", "message": message}:
                 known["log"] = [*known["log"], message]
+                if (channel := known["channels"].get(message["recipient"])) is not None:
+                    counts = (channel["msg_count"] + 1, channel["char_count"] + len(message["content"]))
+                    heard = {"msg_count": counts[0], "char_count": counts[1], "last_ts": message["ts"]}
+                    known["channels"] = {**known["channels"], message["recipient"]: channel | heard}
             case {"type": "form", "form": form}:
                 known["forms"] = [*known["forms"], form]
             case {"type": "form_resolved", "id": form_id}:

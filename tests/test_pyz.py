@@ -265,12 +265,14 @@ def test_zip_holds_the_program_its_page_and_its_protocol(pyz: Path) -> None:
         for name in ("caucus.py", "docs/protocol.md", "docs/play.toml", *UI):
             assert archive.read(name) == (ROOT / name).read_bytes()
     assert {"__main__.py", "caucus.pyc", "tornado/web.py", "tornado/web.pyc"} <= set(names)
-    assert any(re.fullmatch(r"tornado-[\d.]+\.dist-info/LICENSE", name) for name in names)
+    assert {"mistune/__init__.py", "mistune/plugins/table.pyc"} <= set(names)
+    for package in ("tornado", "mistune"):
+        assert any(re.fullmatch(rf"{package}-[\d.]+\.dist-info/LICENSE", name) for name in names)
 
 
 def test_zip_holds_nothing_compiled_for_one_machine_and_no_tests(pyz: Path) -> None:
     names = zipfile.ZipFile(pyz).namelist()
-    assert {Path(name).suffix for name in names if name.startswith("tornado/")} == {".py", ".pyc"}
+    assert {Path(name).suffix for name in names if name.startswith(("tornado/", "mistune/"))} == {".py", ".pyc"}
     assert not [name for name in names if "/test/" in name]
 
 

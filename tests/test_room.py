@@ -1382,9 +1382,10 @@ def test_a_limit_counts_what_the_peer_sees(room, ledger):
 
 
 def test_a_line_of_the_ledger_says_who_asked_and_what_was_decided_when(room, clock, ledger):
-    assert room.decisions(1) == [
-        {"ts": clock.wall(), "asker": "bob", "title": "about #y", "status": "answered", "answer_summary": "Why: so"}
-    ]
+    [line] = room.decisions(1)
+    assert (line["asker"], line["title"], line["status"]) == ("bob", "about #y", "answered")
+    assert (line["answer_summary"], line["reason"], line["to"]) == ("Why: so", None, "#y")
+    assert (line["asked_ts"], line["ts"]) == (clock.wall() - 1, clock.wall())
 
 
 # --- what can be seen ---

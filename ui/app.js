@@ -1,28 +1,46 @@
 // The console, wired: socket > model > panels. Frames change the model at once; the page is drawn once per animation frame.
 
-import { announce, el, keyed, saveAs, setIcon, setText, toast, wireAsk } from "./dom.js";
+import { announce, ask, el, keyed, saveAs, setIcon, setText, toast, wireAsk } from "./dom.js";
+import { clockOf, onPref, pref, setPref } from "./prefs.js";
 import { ageText, apply, applyLink, emptyModel, isOpen, isOperator, noteSent } from "./model.js";
 import { fetchExport, openLine } from "./socket.js";
-import * as flow from "./flow.js";
-import * as roster from "./roster.js";
+import { emptyDebt, needsOf, owe, settleDebt } from "./needs.js";
+import { emptyDeeds, hear, lose, note, wordsOf as wordsOfDeed } from "./deeds.js";
+import { sureOf } from "./sure.js";
+import * as attention from "./attention.js";
 import * as brakes from "./brakes.js";
-import * as channels from "./channels.js";
-import * as forms from "./forms.js";
+import * as orders from "./orders.js";
+import * as health from "./health.js";
+import * as roster from "./roster.js";
+import * as flow from "./flow.js";
+import * as tools from "./tools.js";
+import * as lanes from "./lanes.js";
 import * as composer from "./composer.js";
+import * as forms from "./forms.js";
+import * as channels from "./channels.js";
+import * as settings from "./settings.js";
 
-const HIDDEN_DRAW_MS = 1000; // a hidden tab gets no animation frames, but its title must tell of a new form
+const HIDDEN_DRAW_MS = 1000; // a hidden tab gets no animation frames, but its title must tell of a new need
 const TICK_MS = 1000; // ages and "since" count on without the hub
+const IDLE_MS = 120_000; // neither mouse nor key for so long: nobody is looking
 
 const byId = (id) => document.getElementById(id);
 const model = emptyModel();
 
+/** What panels need besides the model: what was asked, what is needed, and the ways to act and to go elsewhere. */
+const seat = { deeds: emptyDeeds(), debt: emptyDebt(), needs: [], act, go };
+
 // ---- drawing ----------------------------------------------------------------------------------------------------
 
 const PANELS = [
+  ["attention", attention.render],
   ["brakes", brakes.render],
-  ["health", roster.renderHealth],
+  ["orders", orders.render],
+  ["health", health.render],
   ["roster", roster.render],
   ["flow", flow.render],
+  ["flow-tools", tools.render],
+  ["lanes", lanes.render],
   ["composer", composer.render],
   ["forms", forms.render],
   ["floors", channels.renderFloors],
@@ -41,7 +59,9 @@ function plan() {
 function draw() {
   isDrawPlanned = false;
   const now = Date.now();
-  for (const [id, render] of PANELS) render(byId(id), model, send, now);
+  if (isOpen(model)) seat.needs = needsHere(now); // of a room that is out of sight nobody knows what it needs
+  owe(seat.debt, model, isLooking(now), now);
+  for (const [id, render] of PANELS) render(byId(id), model, send, now, seat);
   drawLink(now);
   drawCounts();
   tellNews();
@@ -50,7 +70,7 @@ function draw() {
 function drawCounts() {
   const counts = { peers: model.peers.length, channels: Object.keys(model.channels).length, forms: model.forms.length };
   for (const node of document.querySelectorAll("[data-count]")) setText(node, counts[node.dataset.count] ? String(counts[node.dataset.count]) : "");
-  const waiting = model.forms.length ? `(${model.forms.length}) ` : "";
+  const waiting = pref("badge") && seat.needs.length ? `(${seat.needs.length}) ` : "";
   const title = `${waiting}Caucus${model.mode && model.mode !== "running" ? ` · ${model.mode}` : ""}${isOpen(model) ? "" : " · disconnected"}`;
   if (document.title !== title) document.title = title;
 }
@@ -58,18 +78,35 @@ function drawCounts() {
 // ---- the line to the hub ----------------------------------------------------------------------------------------
 
 const line = openLine({
-  onFrame: (frame) => { apply(model, frame, Date.now()); plan(); },
-  onStatus: (status) => { applyLink(model, status); askForToken(status); plan(); },
+  onFrame: (frame) => {
+    const now = Date.now();
+    apply(model, frame, now);
+    hear(seat.deeds, model, frame, now);
+    plan();
+  },
+  onStatus: (status) => {
+    applyLink(model, status);
+    if (status.state !== "open") lose(seat.deeds, Date.now());
+    askForToken(status);
+    plan();
+  },
 });
 
+/** Send a command and remember it as asked; false when there is no line, so that the caller keeps what was typed. */
 function send(frame) {
   if (!isOperator(model) || !line.send(frame)) return false;
   noteSent(model, frame);
+  note(seat.deeds, model, frame, Date.now());
   plan();
   return true;
 }
 
-const clock = (ms) => new Date(ms).toLocaleTimeString([], { hourCycle: "h23" });
+/** Do what a control stands for; what cannot be taken back asks once. */
+async function act(frame) {
+  const question = sureOf(frame, model);
+  if (question && !(await ask(question))) return;
+  if (!send(frame)) toast("The hub is out of reach: nothing was sent.", "refused");
+}
 
 const LINK_WORDS = { open: "Connected", connecting: "Connecting…", closed: "Disconnected", "needs-token": "Token needed" };
 
@@ -86,23 +123,69 @@ function drawLink(now) {
   byId("banner").hidden = state === "open" || state === "needs-token" || !lost;
   const next = state === "connecting" ? "Reconnecting now…" : `Trying again in ${ageText(Math.max(1, (retryAt - now) / 1000))}.`;
   const stale = model.mode === null ? "" : " What you see is from then.";
-  setText(byId("banner-text"), byId("banner").hidden ? "" : `No line to the hub since ${clock(since)} (${ageText((now - since) / 1000)}).${stale} ${reason ?? ""} ${next}`);
+  const cut = `No line to the hub since ${clockOf(since, "2-digit")} (${ageText((now - since) / 1000)}).`;
+  setText(byId("banner-text"), byId("banner").hidden ? "" : `${cut}${stale} ${reason ?? ""} ${next}`);
   byId("retry").disabled = state === "connecting";
+}
+
+// ---- what needs the operator ------------------------------------------------------------------------------------
+
+const dismissed = new Set(); // ids of needs that were waved away, for as long as their cause lasts
+
+function needsHere(now) {
+  const all = needsOf(model, now);
+  const ids = new Set(all.map((need) => need.id));
+  for (const id of dismissed) if (!ids.has(id)) dismissed.delete(id);
+  return all.filter((need) => !dismissed.has(need.id));
+}
+
+let touchedAt = Date.now();
+
+for (const kind of ["pointermove", "pointerdown", "keydown", "wheel", "focus"]) addEventListener(kind, () => { touchedAt = Date.now(); }, { passive: true });
+
+/** Whether somebody reads what arrives: the page is in front, not left alone, and shows the newest. */
+function isLooking(now) {
+  return !document.hidden && document.hasFocus() && now - touchedAt < IDLE_MS && flow.isFollowing(byId("flow"));
+}
+
+const PLACES = {
+  form: (id) => { showTab("forms"); forms.reveal(byId("forms"), id); },
+  message: showMessage,
+  roster: (name) => { showTab("health"); roster.reveal(byId("roster"), name); },
+  write: (scope) => { showTab("flow"); composer.aim(byId("composer"), scope); },
+  dismiss: (id) => dismissed.add(id),
+  "caught-up": () => settleDebt(seat.debt, model),
+  rate: openRate,
+  help: () => byId("help").showModal(),
+};
+
+function showMessage(id) {
+  showTab("flow");
+  if (flow.reveal(byId("flow"), id)) dismissed.add(`mention:${id}`); // it was seen
+  else toast("That message is not on this page any more; the export has it.", "refused");
+}
+
+function go(where, what) {
+  PLACES[where]?.(what);
+  plan();
 }
 
 // ---- news: toasts, and what a screen reader is told -------------------------------------------------------------
 
 let toldNotices = 0;
-let told = { mode: null, forms: new Set(), open: false };
+let told = { mode: null, open: false, deed: null };
 
 function tellNews() {
   for (const notice of model.notices) if (notice.n > toldNotices) toast(notice.text, notice.tone);
   toldNotices = model.noticeCount;
-  const first = model.forms.find((form) => !told.forms.has(form.id));
-  if (model.mode && told.mode !== model.mode) announce(`The room is ${model.mode}.`);
-  else if (first) announce(`${first.asker} asks: ${first.title}`);
-  else if (told.open !== isOpen(model)) announce(isOpen(model) ? "Connected to the hub." : "The line to the hub is lost.");
-  told = { mode: model.mode, forms: new Set(model.forms.map((form) => form.id)), open: isOpen(model) };
+  const fresh = attention.call(seat.needs, { sound: pref("sound"), notify: pref("notify") });
+  const [deed] = seat.deeds.list;
+  const deedKey = deed && deed.state !== "asked" ? `${deed.n} ${deed.state}` : told.deed;
+  if (told.open !== isOpen(model)) announce(isOpen(model) ? "Connected to the hub." : "The line to the hub is lost.");
+  else if (model.mode && told.mode !== model.mode) announce(`The room is ${model.mode}.`);
+  else if (fresh.length) announce(attention.wordsOf(fresh[0]));
+  else if (deedKey !== told.deed) announce(`${deed.word}: ${wordsOfDeed(deed, Date.now())}`);
+  told = { mode: model.mode, open: isOpen(model), deed: deedKey };
 }
 
 // ---- token ------------------------------------------------------------------------------------------------------
@@ -135,6 +218,23 @@ document.addEventListener("visibilitychange", () => {
   if (!document.hidden) line.retryNow();
 });
 
+// ---- the rate ---------------------------------------------------------------------------------------------------
+
+function openRate() {
+  if (!isOperator(model) || byId("rate-dialog").open) return;
+  byId("rate-refill").value = model.rate?.refill_rate ?? 2;
+  byId("rate-burst").value = model.rate?.capacity ?? 10;
+  byId("rate-dialog").showModal();
+}
+
+byId("rate-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const [refill_rate, capacity] = [byId("rate-refill").valueAsNumber, byId("rate-burst").valueAsNumber];
+  byId("rate-dialog").close();
+  act({ set_rate: { refill_rate, capacity } });
+});
+byId("rate-no").addEventListener("click", () => byId("rate-dialog").close());
+
 // ---- export -----------------------------------------------------------------------------------------------------
 
 for (const link of document.querySelectorAll("[data-export]")) {
@@ -152,10 +252,10 @@ for (const link of document.querySelectorAll("[data-export]")) {
 
 // ---- theme ------------------------------------------------------------------------------------------------------
 
-const THEME_KEY = "caucus.theme";
 const THEMES = { auto: "light", light: "dark", dark: "auto" }; // theme -> the next one
 
-function showTheme(theme) {
+function showTheme() {
+  const theme = Object.hasOwn(THEMES, pref("theme")) ? pref("theme") : "auto";
   document.documentElement.dataset.theme = theme;
   setIcon(byId("theme"), theme);
   const label = `Theme: ${theme === "auto" ? "as the system" : theme}`;
@@ -164,40 +264,48 @@ function showTheme(theme) {
 }
 
 function nextTheme() {
-  const theme = THEMES[document.documentElement.dataset.theme];
-  localStorage.setItem(THEME_KEY, theme);
-  showTheme(theme);
+  setPref("theme", THEMES[document.documentElement.dataset.theme]);
+  showTheme();
 }
 
 // ---- keyboard ---------------------------------------------------------------------------------------------------
 
 const KEYS = [
+  ["n", "Go to what needs you first", () => (document.querySelector("#attention .need button") ?? byId("flow")).focus()],
   ["m", "Write a message", () => goTo("flow", document.querySelector("#composer textarea"))],
+  ["a", "Choose whom the message is for", () => goTo("flow", byId("target"))],
   ["l", "Go to the latest message and follow", () => { flow.follow(byId("flow")); goTo("flow", byId("flow")); }],
-  ["f", "Go to the first form that waits", () => goTo("forms", document.querySelector("#forms form :is(input, textarea)") ?? byId("forms-title"))],
-  ["g", "Go to the peers", () => goTo("peers", byId("peers-title"))],
+  ["/", "Search the conversation", () => { showTab("flow"); tools.focusSearch(); }],
+  ...flow.KEYS.map(([key, text, run]) => [key, text, () => { showTab("flow"); run(byId("flow")); }]),
+  ["f", "Go to the first form that waits", () => { showTab("forms"); if (!forms.reveal(byId("forms"))) byId("forms-title").focus(); }],
+  ["h", "Go to the room's health", () => goTo("health", byId("health-title"))],
+  ["g", "Go to the peers", () => goTo("health", byId("peers-title"))],
   ["c", "Go to the channels", () => goTo("channels", byId("channels-title"))],
+  ["w", "What became of your orders", () => document.querySelector(".orders-more:not([hidden])")?.click()],
   ["p", "Pause, or resume", () => brakes.press("p")],
   ["s", "Stop all (asks first)", () => brakes.press("s")],
   ["r", "Reset a stopped room (asks first)", () => brakes.press("r")],
   ["t", "Change the theme", nextTheme],
+  [",", "Settings", () => byId("settings").showModal()],
   ["?", "Show this map", () => byId("help").showModal()],
 ];
 const FIXED_KEYS = [
   ["Enter", "In the composer: send"],
   ["Shift Enter", "In the composer: new line"],
-  ["↑", "In an empty composer: the last message again"],
+  ["↑ ↓", "In the composer: what you said before"],
+  ["@ # /", "In the composer: peers, channels, commands; Tab takes one"],
+  ["Ctrl Enter", "In a form: next question, or send"],
   ["Esc", "Leave a field, close a dialog"],
 ];
 
 function onKey(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || document.querySelector("dialog[open]")) return;
-  const typing = event.target.closest("input, textarea, select");
+  if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || event.defaultPrevented || document.querySelector("dialog[open]")) return;
+  const typing = event.target.closest("input:not([type=radio], [type=checkbox]), textarea, select");
   if (typing) {
     if (event.key === "Escape") typing.blur();
     return;
   }
-  const binding = KEYS.find(([key]) => key === event.key);
+  const binding = pref("keys") ? KEYS.find(([key]) => key === event.key) : undefined;
   if (!binding) return;
   event.preventDefault();
   binding[2]();
@@ -221,13 +329,18 @@ function showTab(tab) {
 // ---- start ------------------------------------------------------------------------------------------------------
 
 for (const node of document.querySelectorAll("[data-icon]")) setIcon(node, node.dataset.icon);
-keyed(byId("help-keys"), [...KEYS, ...FIXED_KEYS], ([key]) => key, ([key, text]) => el("div", {}, el("dt", {}, el("kbd", {}, key)), el("dd", {}, text)));
+keyed(byId("help-keys"), [...KEYS, ...FIXED_KEYS], ([key]) => key,
+  ([key, text]) => el("div", {}, el("dt", {}, key.split(" ").map((one) => el("kbd", {}, one))), el("dd", {}, text)));
 for (const node of document.querySelectorAll("[data-goto]")) node.addEventListener("click", () => showTab(node.dataset.goto));
-byId("help-open").addEventListener("click", () => byId("help").showModal());
-byId("help-close").addEventListener("click", () => byId("help").close());
+for (const name of ["help", "settings"]) {
+  byId(`${name}-open`).addEventListener("click", () => byId(name).showModal());
+  byId(`${name}-close`).addEventListener("click", () => byId(name).close());
+}
 byId("theme").addEventListener("click", nextTheme);
 document.addEventListener("keydown", onKey);
+settings.render(byId("settings-list"));
 wireAsk();
-showTheme(Object.hasOwn(THEMES, localStorage.getItem(THEME_KEY) ?? "") ? localStorage.getItem(THEME_KEY) : "auto");
+showTheme();
+onPref(plan);
 setInterval(plan, TICK_MS);
 plan();

@@ -1,7 +1,7 @@
 // Channels and talking sticks: the scopes of the room, who is in them, and who alone may speak there.
 
-import { ask, button, el, emptyNote, icon, keyed, nameTag, setText } from "./dom.js";
-import { ageText, hueOf, isOpen, isOperator } from "./model.js";
+import { button, el, emptyNote, icon, keyed, nameTag, setText } from "./dom.js";
+import { ageText, hueOf, isOpen, isOperator, perMinute } from "./model.js";
 
 const views = new WeakMap();
 const parts = new WeakMap(); // card -> the nodes that change
@@ -20,51 +20,57 @@ function names(box, list, model) {
 
 // ---- channels ---------------------------------------------------------------------------------------------------
 
-export function render(root, model, send) {
+export function render(root, model, send, now, seat) {
   const view = views.get(root) ?? open(root, "No channel is open. An agent opens one by speaking in it.");
   const operator = isOperator(model);
-  if (view.channels === model.channels && view.operator === operator && view.open === isOpen(model)) return;
-  Object.assign(view, { channels: model.channels, operator, open: isOpen(model) });
+  view.seat = seat;
   const list = Object.entries(model.channels).map(([name, channel]) => ({ name, ...channel }));
-  keyed(view.list, list, (channel) => `${channel.name} ${operator}`, (channel) => channelCard(channel.name, operator, send), (node, channel) => {
+  keyed(view.list, list, (channel) => `${channel.name} ${operator}`, (channel) => channelCard(channel.name, operator, view), (node, channel) => {
     const part = parts.get(node);
     setText(part.topic, channel.topic ?? "");
     part.topic.hidden = !channel.topic;
+    setText(part.traffic, trafficOf(model, channel, now));
     names(part.members, channel.members, model);
-    if (part.close) part.close.disabled = !view.open;
+    if (part.close) part.close.disabled = !isOpen(model);
   });
   view.empty.hidden = list.length > 0;
   setText(document.getElementById("channels-count"), list.length ? `${list.length} open` : "");
 }
 
-function channelCard(name, operator, send) {
-  const part = { topic: el("p", { class: "topic", dir: "auto" }), members: el("ul", { class: "names", "aria-label": `Members of ${name}` }),
-    close: operator && button(`Close ${name}`, "close", { class: "close-channel", data: { tone: "danger" }, onclick: () => closeChannel(name, send) }, true) };
+const amount = (value) => Number(value).toLocaleString("en");
+
+/** Traffic in words; a hub that does not count it says nothing. */
+function trafficOf(model, channel, now) {
+  if (channel.msg_count === undefined) return "";
+  if (!channel.msg_count) return "Nothing said yet";
+  const last = channel.last_ts ? ` · last ${ageText(now / 1000 - channel.last_ts)} ago` : "";
+  return `${amount(channel.msg_count)} said, ${amount(channel.char_count)} characters, ${amount(perMinute(model, channel.name, now))}/min${last}`;
+}
+
+function channelCard(name, operator, view) {
+  const part = {
+    topic: el("p", { class: "topic", dir: "auto" }),
+    traffic: el("p", { class: "facts traffic" }),
+    members: el("ul", { class: "names", "aria-label": `Members of ${name}` }),
+    close: operator && button(`Close ${name}`, "close",
+      { class: "close-channel", data: { tone: "danger" }, onclick: () => view.seat.act({ close_channel: name }) }, true),
+  };
+  const write = operator && button(`Write to ${name}`, "reply", { class: "write", onclick: () => view.seat.go("write", name) }, true);
   const node = el("li", { class: "card channel", data: { channel: name } },
-    el("div", { class: "card-head" }, el("bdi", { class: "scope", title: name }, name), part.close),
-    part.topic, part.members);
+    el("div", { class: "card-head" }, el("bdi", { class: "scope", title: name }, name), write, part.close),
+    part.topic, part.members, part.traffic);
   parts.set(node, part);
   return node;
 }
 
-async function closeChannel(name, send) {
-  const yes = await ask({
-    title: `Close ${name}?`,
-    text: "Every member is taken out and its talking stick is put away. What was said stays in the flow; any agent may open the channel again by speaking in it.",
-    verb: "Close the channel",
-  });
-  if (yes) send({ close_channel: name });
-}
-
 // ---- talking sticks ---------------------------------------------------------------------------------------------
 
-export function renderFloors(root, model, send, now) {
+export function renderFloors(root, model, send, now, seat) {
   const view = views.get(root) ?? open(root, "No stick is held: everyone may speak.");
   const operator = isOperator(model);
+  view.seat = seat;
   const list = Object.values(model.floors);
-  if (list.length === 0 && view.floors === model.floors) return;
-  view.floors = model.floors;
-  keyed(view.list, list, (floor) => `${floor.scope} ${operator}`, (floor) => floorCard(floor.scope, operator, send), (node, floor) => {
+  keyed(view.list, list, (floor) => `${floor.scope} ${operator}`, (floor) => floorCard(floor.scope, operator, view), (node, floor) => {
     const part = parts.get(node);
     keyed(part.holder, [floor.holder], (name) => name, (name) => nameTag(name, hueOf(model, name)));
     setText(part.reason, floor.reason ?? "");
@@ -77,12 +83,12 @@ export function renderFloors(root, model, send, now) {
   view.empty.hidden = list.length > 0;
 }
 
-function floorCard(scope, operator, send) {
+function floorCard(scope, operator, view) {
   const where = scope === "all" ? "the whole room" : scope;
   const part = { holder: el("span"), reason: el("p", { class: "topic", dir: "auto" }), since: el("span", { class: "facts" }),
     hands: el("ol", { class: "names" }),
     clear: operator && button("Clear", "close", { class: "clear-floor", title: `Put away the stick of ${where}: everyone may speak there again`,
-      onclick: () => send({ floor: { action: "clear", scope } }) }) };
+      onclick: () => view.seat.act({ floor: { action: "clear", scope } }) }) };
   part.queue = el("div", { class: "hands" }, el("span", { class: "facts" }, "next:"), part.hands);
   const node = el("li", { class: "card floor", data: { scope } },
     el("div", { class: "card-head" }, icon("stick"), el("bdi", { class: "scope" }, where), part.since),

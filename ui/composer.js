@@ -1,14 +1,19 @@
 // Composer: the operator speaks. Where the next message goes is always in sight and changes only by the operator's hand.
 
-import { button, el, keyed } from "./dom.js";
-import { isOpen, isOperator } from "./model.js";
+import { commandOf, offersFor, speechOf } from "./commands.js";
+import { announce, button, el, keyed, nameTag, setText } from "./dom.js";
+import { hueOf, isOpen, isOperator } from "./model.js";
+import { pref } from "./prefs.js";
 
-const DRAFT_KEY = "caucus.draft"; // a draft survives a reload of the tab
+const KEPT = { draft: "caucus.draft", target: "caucus.target", said: "caucus.said" }; // they survive a reload of the tab
+const SAID_MAX = 50;
 const HEIGHT_MAX_PX = 220;
+const HINT_MS = 8_000;
 
 const views = new WeakMap();
 
-export function render(root, model, send) {
+/** `seat` is what commands need of the page: `act(frame)`, which asks first where it must, and `go(where)`. */
+export function render(root, model, send, now, seat) {
   let view = views.get(root) ?? null;
   if (!isOperator(model)) {
     if (view) root.replaceChildren();
@@ -16,84 +21,260 @@ export function render(root, model, send) {
     root.hidden = true;
     return;
   }
-  view ??= open(root, send);
+  view ??= open(root, send, seat);
+  view.model = model;
   root.hidden = false;
   if (view.peers !== model.peers || view.channels !== model.channels) {
     Object.assign(view, { peers: model.peers, channels: model.channels });
     refreshTargets(view, model);
   }
-  const target = view.target.value;
+  showTarget(view, model);
   view.send.disabled = !isOpen(model);
-  view.text.placeholder = isOpen(model) ? `Say something to ${target === "all" ? "everyone" : target}` : "The hub is out of reach; you can go on typing";
-  root.dataset.audience = target === "all" ? "broadcast" : target.startsWith("#") ? "channel" : "direct";
   if (view.noticeCount !== model.noticeCount) giveBack(view, model);
+  if (view.held && model.mode !== "paused" && !view.asked) view.held = false; // somebody resumed
+  if (model.mode === "paused") view.asked = false;
+  showHint(view, now);
 }
 
-function open(root, send) {
-  const view = { root, sent: [], history: 0, names: "", noticeCount: 0,
+function open(root, send, seat) {
+  const view = { root, seat, model: null, names: "", noticeCount: 0,
+    said: stored(KEPT.said), back: 0, // how far back in what was said one has walked
+    offers: null, at: 0, // completions, and the marked one
+    hint: "", hintUntil: 0,
+    held: false, asked: false, // the room is paused, or asked to, because one types
     everyone: el("optgroup", { label: "The room" }), peersGroup: el("optgroup", { label: "Peers" }), channelsGroup: el("optgroup", { label: "Channels" }) };
-  view.target = el("select", { id: "target", "aria-label": "Send to" }, view.everyone, view.peersGroup, view.channelsGroup);
-  view.text = el("textarea", { rows: "1", "aria-label": "Message to the room", "aria-keyshortcuts": "Enter", dir: "auto",
-    onkeydown: (event) => onKey(event, view, send), oninput: () => { fit(view); keepDraft(view); } });
-  view.send = button("Send", "send", { id: "say", class: "strong", title: "Send (Enter)", onclick: () => say(view, send) });
-  view.text.value = sessionStorage.getItem(DRAFT_KEY) ?? "";
-  root.append(el("label", { class: "to", for: "target" }, "To"), view.target, view.text, view.send);
+  view.transmit = send;
+  view.target = el("select", { id: "target", "aria-label": "Send to", onchange: () => choose(view) }, view.everyone, view.peersGroup, view.channelsGroup);
+  view.list = el("ul", { id: "offers", class: "offers", role: "listbox", "aria-label": "Completions", hidden: true });
+  view.hintLine = el("p", { class: "composer-hint" });
+  view.text = el("textarea", { rows: "1", dir: "auto", "aria-label": "Message to the room", "aria-keyshortcuts": "Enter",
+    "aria-autocomplete": "list", "aria-controls": "offers",
+    onkeydown: (event) => onKey(event, view), oninput: () => onInput(view), onblur: () => closeOffers(view), onclick: () => offer(view) });
+  view.send = button("Send", "send", { id: "say", class: "strong", title: "Send (Enter)", onclick: () => say(view) });
+  view.text.value = sessionStorage.getItem(KEPT.draft) ?? "";
+  view.wanted = sessionStorage.getItem(KEPT.target) ?? "all";
+  root.append(el("label", { class: "to", for: "target" }, "To"), view.target, el("div", { class: "writing" }, view.list, view.text), view.send, view.hintLine);
   views.set(root, view);
   fit(view);
   return view;
 }
 
+function stored(key) {
+  try {
+    return JSON.parse(sessionStorage.getItem(key) ?? "[]");
+  } catch {
+    return [];
+  }
+}
+
+const keep = (key, text) => sessionStorage.setItem(key, text);
+
+// ---- the target -------------------------------------------------------------------------------------------------
+
+function choose(view) {
+  keep(KEPT.target, view.target.value);
+  view.isGone = false;
+  showTarget(view, view.model);
+}
+
 /** Rewrite the choices by key; the chosen one stays, even when its peer or channel is gone. */
 function refreshTargets(view, model) {
-  const chosen = view.target.value || "all";
+  const chosen = view.target.value || view.wanted;
   const peers = model.peers.map((peer) => peer.name);
   const channels = Object.keys(model.channels);
-  if (chosen !== "all" && !peers.includes(chosen) && !channels.includes(chosen)) (chosen.startsWith("#") ? channels : peers).push(chosen);
+  view.isGone = chosen !== "all" && !peers.includes(chosen) && !channels.includes(chosen);
+  if (view.isGone) (chosen.startsWith("#") ? channels : peers).push(chosen);
   const names = JSON.stringify([peers, channels]);
-  if (names !== view.names) {
-    view.names = names;
-    const option = (value) => el("option", { value }, value === "all" ? "everyone" : value);
-    keyed(view.everyone, ["all"], (name) => name, option);
-    keyed(view.peersGroup, peers, (name) => name, option);
-    keyed(view.channelsGroup, channels, (name) => name, option);
-    view.target.value = chosen;
-  }
+  if (names === view.names) return;
+  view.names = names;
+  const option = (value) => el("option", { value }, value === "all" ? "everyone" : value);
+  keyed(view.everyone, ["all"], (name) => name, option);
+  keyed(view.peersGroup, peers, (name) => name, option);
+  keyed(view.channelsGroup, channels, (name) => name, option);
+  view.target.value = chosen;
 }
 
-function onKey(event, view, send) {
-  if (event.isComposing) return; // Enter ends an input method's word
-  if (event.key === "Enter" && !event.shiftKey) {
-    event.preventDefault();
-    say(view, send);
-  } else if (event.key === "ArrowUp" && !view.text.value && view.sent.length) {
-    event.preventDefault();
-    write(view, view.sent.at(-1));
-  }
+function showTarget(view, model) {
+  const target = view.target.value || "all";
+  const audience = target === "all" ? "broadcast" : target.startsWith("#") ? "channel" : "direct";
+  view.root.dataset.audience = audience;
+  view.root.toggleAttribute("data-gone", Boolean(view.isGone) && target !== "all");
+  view.root.style.setProperty("--hue", String(audience === "direct" ? hueOf(model, target) : 0));
+  view.text.placeholder = !isOpen(model) ? "The hub is out of reach; you can go on typing"
+    : view.isGone && target !== "all" ? `${target} is gone: choose where this goes` : `Say something to ${target === "all" ? "everyone" : target}`;
 }
 
-function say(view, send) {
-  const text = view.text.value;
-  if (!text.trim() || view.send.disabled || !send({ say: text, to: view.target.value })) return;
-  view.sent.push(text);
-  write(view, "");
+/** Choose where messages go: by the operator's own word, from the roster, a command or a completion. */
+export function aim(root, target) {
+  const view = views.get(root);
+  if (!view) return;
+  view.target.value = target;
+  if (view.target.value !== target) return; // gone meanwhile
+  choose(view);
   view.text.focus();
+}
+
+// ---- keys -------------------------------------------------------------------------------------------------------
+
+function onKey(event, view) {
+  if (event.isComposing) return; // Enter ends an input method's word
+  if (view.offers && onOfferKey(event, view)) return event.preventDefault();
+  const sends = pref("enterSends") ? !event.shiftKey : event.ctrlKey || event.metaKey;
+  if (event.key === "Enter" && sends) {
+    event.preventDefault();
+    say(view);
+  } else if (event.key === "ArrowUp" && !event.shiftKey) recall(event, view, 1);
+  else if (event.key === "ArrowDown" && !event.shiftKey) recall(event, view, -1);
+}
+
+/** Walk through what was said, from an empty composer or from an entry that was not changed. */
+function recall(event, view, step) {
+  const shown = view.back ? view.said.at(-view.back) : "";
+  const back = view.back + step;
+  if (view.text.value !== shown || back < 0 || back > view.said.length) return;
+  event.preventDefault();
+  view.back = back;
+  write(view, back ? view.said.at(-back) : "", back);
+}
+
+function onInput(view) {
+  view.back = 0;
+  view.hintUntil = 0;
+  fit(view);
+  keep(KEPT.draft, view.text.value);
+  offer(view);
+  holdWhileTyping(view);
+}
+
+// ---- sending ----------------------------------------------------------------------------------------------------
+
+function say(view) {
+  const text = view.text.value;
+  if (!text.trim() || view.send.disabled) return;
+  const command = commandOf(text.trim(), view.model);
+  if (command?.complaint) return tell(view, command.complaint);
+  if (command) obey(view, command);
+  else if (!view.transmit({ say: speechOf(text), to: view.target.value })) return;
+  view.said = [...view.said.filter((old) => old !== text), text].slice(-SAID_MAX);
+  keep(KEPT.said, JSON.stringify(view.said));
+  write(view, "");
+  if (!command) view.text.focus();
+}
+
+function obey(view, command) {
+  if (command.target) aim(view.root, command.target);
+  else if (command.go) view.seat.go(command.go);
+  else view.seat.act(command.frame);
+}
+
+function tell(view, text) {
+  view.hint = text;
+  view.hintUntil = Date.now() + HINT_MS;
+  announce(text);
+  showHint(view, Date.now());
+}
+
+function showHint(view, now) {
+  const says = now < view.hintUntil ? view.hint : view.held ? "The room is paused while you write. It resumes when you send or clear the text." : "";
+  const keys = pref("enterSends") ? "Enter sends, Shift Enter makes a new line" : "Ctrl Enter sends";
+  setText(view.hintLine, says || `${keys}; @ # / offer peers, channels, commands`);
+  view.hintLine.dataset.tone = says ? "says" : "keys";
 }
 
 /** A refused message goes back into an empty composer. */
 function giveBack(view, model) {
   const refused = model.notices.some((notice) => notice.n > view.noticeCount && notice.command === "say");
   view.noticeCount = model.noticeCount;
-  if (refused && !view.text.value && view.sent.length) write(view, view.sent.pop());
+  if (refused && !view.text.value && view.said.length) write(view, view.said.pop());
 }
 
-function write(view, text) {
+function write(view, text, back = 0) {
   view.text.value = text;
+  view.back = back;
   fit(view);
-  keepDraft(view);
+  keep(KEPT.draft, text);
+  closeOffers(view);
+  holdWhileTyping(view);
 }
 
-function keepDraft(view) {
-  sessionStorage.setItem(DRAFT_KEY, view.text.value);
+/** The option "pause while typing": the room waits while a text stands unsent, and goes on after it. Never in a room that is not running. */
+function holdWhileTyping(view) {
+  const writes = view.text.value.trim() !== "" && !view.text.value.startsWith("/");
+  if (pref("pauseWhileTyping") && writes && !view.held && view.model.mode === "running") {
+    view.held = view.asked = view.transmit({ action: "pause" });
+  } else if (!writes && view.held) {
+    view.held = view.asked = false;
+    view.transmit({ action: "resume" });
+  }
+}
+
+// ---- completion -------------------------------------------------------------------------------------------------
+
+function offer(view) {
+  const { text } = view;
+  view.offers = text.selectionStart === text.selectionEnd ? offersFor(text.value, text.selectionStart, view.model) : null;
+  if (!view.offers) return closeOffers(view);
+  view.at = 0;
+  view.list.replaceChildren(...view.offers.options.map((option, index) => el("li", {
+    id: `offer-${index}`, role: "option", class: "offer", onmousedown: (event) => { event.preventDefault(); take(view, index); },
+  }, offerName(view, option), el("span", { class: "facts" }, option.hint))));
+  view.list.hidden = false;
+  mark(view);
+}
+
+function offerName(view, { name, label }) {
+  const isPeer = name && name !== "all" && !name.startsWith("#");
+  return isPeer ? nameTag(label, hueOf(view.model, name)) : el("bdi", { class: "offer-name" }, label);
+}
+
+function mark(view) {
+  [...view.list.children].forEach((node, index) => node.setAttribute("aria-selected", String(index === view.at)));
+  view.text.setAttribute("aria-activedescendant", `offer-${view.at}`);
+  view.list.children[view.at]?.scrollIntoView({ block: "nearest" });
+}
+
+function closeOffers(view) {
+  view.offers = null;
+  view.list.hidden = true;
+  view.text.removeAttribute("aria-activedescendant");
+}
+
+/** True if the key was for the offers. */
+function onOfferKey(event, view) {
+  const count = view.offers.options.length;
+  if (event.key === "ArrowDown" || event.key === "ArrowUp") {
+    view.at = (view.at + (event.key === "ArrowDown" ? 1 : count - 1)) % count;
+    mark(view);
+  } else if (event.key === "Tab" || (event.key === "Enter" && !event.shiftKey)) {
+    if (event.key === "Enter" && isWhole(view)) {
+      closeOffers(view);
+      return false; // the command is complete: Enter gives it
+    }
+    take(view, view.at);
+  } else if (event.key === "Escape") {
+    closeOffers(view);
+    event.stopPropagation(); // the field keeps the focus
+  } else return false;
+  return true;
+}
+
+const isWhole = (view) => view.offers.options[view.at].insert?.trim() === view.text.value.trim();
+
+function take(view, index) {
+  const { from } = view.offers;
+  const option = view.offers.options[index];
+  const { text } = view;
+  const after = text.value.slice(text.selectionStart);
+  if (option.target) {
+    write(view, after.trimStart());
+    aim(view.root, option.target);
+    return;
+  }
+  const head = text.value.slice(0, from) + option.insert;
+  write(view, head + after);
+  text.setSelectionRange(head.length, head.length);
+  text.focus();
+  offer(view);
 }
 
 // The composer keeps its height while its text is measured: were it to shrink for an instant, the browser would scroll

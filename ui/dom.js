@@ -5,7 +5,7 @@
 export function el(tag, attrs = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attrs)) setAttr(node, name, value);
-  node.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
   return node;
 }
 
@@ -45,6 +45,26 @@ const ICONS = {
   close: "M6 6l12 12M18 6 6 18",
   check: "M5 12.5 10 17.5 19.5 7",
   down: "M12 5v14M6 13l6 6 6-6",
+  settings: "M4 7h9M17 7h3M15 7a2 2 0 1 0 0-.01M4 17h3M11 17h9M9 17a2 2 0 1 0 0-.01",
+  bell: "M6 16.5c1.3-1.3 1.5-3 1.5-6a4.5 4.5 0 0 1 9 0c0 3 .2 4.7 1.5 6zM10 19.5a2 2 0 0 0 4 0",
+  orders: "M5 6l1.5 1.5L9 4.5M12 6h7M5 12.5l1.5 1.5L9 11M12 12.5h7M5 19l1.5 1.5L9 17.5M12 19h7",
+  loop: "M4 12a6 6 0 0 1 6-6h8M15 3l3 3-3 3M20 12a6 6 0 0 1-6 6H6M9 21l-3-3 3-3",
+  bolt: "M13 3 5.5 13.5H11L10 21l8-11h-5.5z",
+  mention: "M15.5 12a3.5 3.5 0 1 1-7 0 3.5 3.5 0 0 1 7 0zM15.5 8.5v5a2.3 2.3 0 0 0 4.6 0V12a8.1 8.1 0 1 0-3.2 6.4",
+  book: "M12 6.5C10 5 7.5 4.5 4 4.5v13.5c3.5 0 6 .5 8 2 2-1.5 4.5-2 8-2V4.5c-3.5 0-6 .5-8 2zM12 6.5V20",
+  back: "M14.5 5.5 8 12l6.5 6.5",
+  next: "M9.5 5.5 16 12l-6.5 6.5",
+  mail: "M3.5 6h17v12.5h-17zM3.5 7l8.5 6.5L20.5 7",
+  copy: "M9 9h10.5v11.5H9zM15 9V4H4.5v11.5H9",
+  link: "M10 14a4 4 0 0 0 5.7 0l3.5-3.5a4 4 0 0 0-5.7-5.7L12 6.3M14 10a4 4 0 0 0-5.7 0l-3.5 3.5a4 4 0 0 0 5.7 5.7l1.5-1.5",
+  source: "M8.5 7 3.5 12l5 5M15.5 7l5 5-5 5",
+  search: "M10.5 17a6.5 6.5 0 1 0 0-13 6.5 6.5 0 0 0 0 13zM15.3 15.3 20.5 20.5",
+  filter: "M4 5.5h16L14 13v6l-4-2v-4z",
+  both: "M3.5 5h17v14h-17zM14 5v14M6.5 9h4.5M6.5 12h4.5M6.5 15h3",
+  lanes: "M5 3.5v17M12 3.5v17M19 3.5v17M5 8h7M12 13h7M5 17.5h14",
+  up: "M12 19V5M6 11l6-6 6 6",
+  reply: "M9.5 6 4 11.5 9.5 17M4 11.5h9a6.5 6.5 0 0 1 6.5 6.5",
+  wait: "M12 21a9 9 0 1 0 0-18 9 9 0 0 0 0 18zM12 7v5.5l3.5 2",
   eye: "M2.5 12S6 5.5 12 5.5 21.5 12 21.5 12 18 18.5 12 18.5 2.5 12 2.5 12zM12 14.5a2.5 2.5 0 1 0 0-5 2.5 2.5 0 0 0 0 5z",
 };
 const SVG = "http://www.w3.org/2000/svg";
@@ -65,6 +85,11 @@ export function icon(name) {
 export function setIcon(node, name) {
   node.querySelector("svg")?.remove();
   node.prepend(icon(name));
+}
+
+/** Set an attribute only if it differs. */
+export function setAttribute(node, name, text) {
+  if (node.getAttribute(name) !== text) node.setAttribute(name, text);
 }
 
 /** Write `text` only if it differs: an unchanged node costs no layout and keeps a reader's selection. */
@@ -107,6 +132,36 @@ export function keyed(parent, items, keyOf, create, update = () => {}) {
   for (const item of items) update(now.get(keyOf(item)), item);
   nodesByKey.set(parent, now);
   if (focused !== document.activeElement && parent.contains(focused)) focused.focus({ preventScroll: true });
+}
+
+const CHART_W = 120;
+const CHART_H = 28;
+
+/** A small line chart, decorative: the figure beside it is said in words. `drawChart` gives it its points. */
+export function chart(label) {
+  const svg = document.createElementNS(SVG, "svg");
+  svg.setAttribute("viewBox", `0 0 ${CHART_W} ${CHART_H}`);
+  svg.setAttribute("preserveAspectRatio", "none");
+  svg.setAttribute("class", "chart");
+  svg.setAttribute("role", "img");
+  svg.setAttribute("aria-label", label);
+  for (const name of ["chart-area", "chart-line"]) {
+    const path = document.createElementNS(SVG, "path");
+    path.setAttribute("class", name);
+    svg.append(path);
+  }
+  return svg;
+}
+
+/** Draw `points`, [x 0..1, value 0..max], from left to right. */
+export function drawChart(svg, points, max) {
+  const at = ([x, value]) => `${(x * CHART_W).toFixed(1)} ${(CHART_H - 1 - (max ? value / max : 0) * (CHART_H - 3)).toFixed(1)}`;
+  const line = points.map((point, index) => `${index ? "L" : "M"}${at(point)}`).join("");
+  const [area, stroke] = svg.children;
+  const closed = points.length ? `${line}L${(points.at(-1)[0] * CHART_W).toFixed(1)} ${CHART_H}L${(points[0][0] * CHART_W).toFixed(1)} ${CHART_H}Z` : "";
+  if (stroke.getAttribute("d") === line) return;
+  stroke.setAttribute("d", line);
+  area.setAttribute("d", closed);
 }
 
 /** Show `text` in place of an empty list. */
@@ -162,4 +217,22 @@ export function saveAs(blob, name) {
   const url = URL.createObjectURL(blob);
   el("a", { href: url, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(url), 10_000); // the download has begun long before
+}
+
+/** Put `text` on the clipboard; false where the browser does not let this page, as over plain http from another machine. */
+export async function copyText(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    const box = el("textarea", { class: "unseen", "aria-hidden": "true", tabindex: "-1" });
+    const focused = document.activeElement;
+    box.value = text;
+    (document.querySelector("dialog[open]") ?? document.body).append(box);
+    box.select();
+    const isDone = document.execCommand("copy");
+    box.remove();
+    focused?.focus({ preventScroll: true });
+    return isDone;
+  }
 }

@@ -1,218 +1,434 @@
-// Flow: the conversation. Appends in place and never rebuilds; while a reader has scrolled up, nothing moves.
-//
-// The rows on the page are a window [from, to) of the conversation, at most WINDOW rows. Following, the window slides
-// with the newest message. Reading, it only grows at its end, and moves when the reader reaches one of its edges.
+// Flow: the conversation, as a list of which only the rows near the window are on the page. While somebody reads, nothing
+// moves: the row at the top keeps its place, whatever is said below and whatever is measured above.
 
-import { el, icon, nameTag, setText } from "./dom.js";
-import { audienceOf, hueOf, logEnd } from "./model.js";
+import { announce, button, copyText, el, icon, setText, toast } from "./dom.js";
+import { Heights } from "./heights.js";
+import { drawRow, guessOf, isLong, receiptText } from "./message.js";
+import { entryAt, indexOf, logEnd } from "./model.js";
+import { onPref, pref } from "./prefs.js";
+import { advance, emptyFilter, emptyRows, isNarrow, rowOf } from "./rows.js";
+import { markdownOf } from "./transcript.js";
 
-const WINDOW = 1000; // rows in the DOM
-const WINDOW_SLACK = 100; // cut in blocks, so a busy room does not touch both ends on each frame
-const CHUNK = 200; // rows brought in when the reader reaches an edge
-const EDGE_PX = 300;
-const BOTTOM_PX = 8; // closer than this is "at the end"
-const TOGETHER_S = 60; // a sender who goes on within this keeps one heading
-const CLOCK = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" }); // made once: making one costs more than a row
-const DAY = new Intl.DateTimeFormat([], { weekday: "long", day: "numeric", month: "long" });
-const FULL = new Intl.DateTimeFormat([], { dateStyle: "full", timeStyle: "long" });
+const OVERSCAN_PX = 600; // above and below the window, so that a turn of the wheel meets rows that are there
+const END_PX = 8; // closer to the end than this is "at the end"
+const PASSES = 4; // of drawing and measuring: heights are guessed until a row is on the page
+const TAIL_PX = 16; // of air below the last row
+const KNOWN_MAX = 40_000; // measured heights that are kept
+const FLASH_MS = 2_200;
+const PERMALINK = "#m-";
 
 const views = new WeakMap(); // root -> view
 
 export function render(root, model) {
   const view = views.get(root) ?? open(root);
   view.model = model;
+  sync(view);
+  if (view.isDirty) layout(view);
   const end = logEnd(model);
-  if (view.following) slideToEnd(view, end);
-  else grow(view, end);
   setText(view.counter, end ? `${end.toLocaleString()} ${end === 1 ? "entry" : "entries"}` : "");
-  const unseen = end - view.readTo;
-  view.below.hidden = view.following || end === 0;
-  if (!view.below.hidden) setText(view.belowText, unseen ? `${unseen.toLocaleString()} new below` : "Back to the latest");
-  view.empty.hidden = end > 0;
+  drawBelow(view);
+  const isEmpty = view.rows.items.length === 0;
+  view.empty.hidden = !isEmpty;
+  if (isEmpty) setText(view.empty, end ? "Nothing of what was said passes the filter." : "Nobody has spoken yet. What agents say appears here as they say it.");
+  if (!view.isLinkRead && end > 0) {
+    view.isLinkRead = true;
+    readPermalink(root);
+  }
 }
+
+// ---- what others ask of the flow --------------------------------------------------------------------------------
 
 /** Show the newest message and follow from there. */
 export function follow(root) {
   const view = views.get(root);
   if (!view) return;
   view.following = true;
-  slideToEnd(view, logEnd(view.model));
-  view.below.hidden = true;
+  view.isDirty = true;
+  render(root, view.model);
 }
+
+export const isFollowing = (root) => views.get(root)?.following ?? true;
+
+/** Bring a message into the middle of the window and let it flash; false when this page does not have it. */
+export function reveal(root, id) {
+  const view = views.get(root);
+  const index = view ? indexOf(view.model, id) : -1;
+  return index >= 0 && revealAt(view, index);
+}
+
+function revealAt(view, index) {
+  sync(view);
+  let place = rowOf(view.rows, index);
+  if (place < 0) {
+    setFilter(view.scroller, { ...emptyFilter(), needle: view.filter.needle }); // what hides it gives way
+    place = rowOf(view.rows, index);
+  }
+  const item = view.rows.items[place];
+  if (item?.type === "fold") {
+    view.opened.add(item.start);
+    rebuild(view);
+    place = rowOf(view.rows, index);
+  }
+  if (place < 0) return false;
+  view.following = false;
+  view.anchor = { place, offset: Math.min(0, view.heights.list[place] - view.scroller.clientHeight) / 2 };
+  view.current = index;
+  layout(view);
+  layout(view); // the guesses above it are measured now
+  const node = view.nodes.get(view.rows.items[place].key)?.node;
+  node?.classList.add("revealed");
+  setTimeout(() => node?.classList.remove("revealed"), FLASH_MS);
+  drawBelow(view);
+  return true;
+}
+
+export const filterOf = (root) => views.get(root)?.filter ?? emptyFilter();
+
+/** Show only what passes `filter`; the needle in it is marked. */
+export function setFilter(root, filter) {
+  const view = views.get(root);
+  if (!view) return;
+  view.filter = filter;
+  rebuild(view);
+  render(root, view.model);
+}
+
+/** How many entries pass the filter, of how many; and where the needle was found. */
+export function countsOf(root) {
+  const view = views.get(root);
+  if (!view) return { passed: 0, all: 0, hits: 0, hit: 0, isNarrow: false };
+  const { hits, passed } = view.rows;
+  return { passed, all: logEnd(view.model), hits: hits.length, hit: hits.indexOf(view.hit) + 1, isNarrow: isNarrow(view.filter) };
+}
+
+/** Go to the next (1) or previous (-1) place where the needle was found; from the end, the newest first. */
+export function goToHit(root, step) {
+  const view = views.get(root);
+  const hits = view?.rows.hits ?? [];
+  if (!hits.length) return false;
+  const known = hits.indexOf(view.hit);
+  const next = known < 0 ? (step > 0 ? 0 : hits.length - 1) : (known + step + hits.length) % hits.length;
+  view.hit = hits[next];
+  return revealAt(view, view.hit);
+}
+
+/** The messages that pass the filter, folded ones too. */
+export function shownOf(root) {
+  const view = views.get(root);
+  if (!view) return [];
+  const indexes = view.rows.items.flatMap((item) => (item.type === "fold" ? item.hidden : item.type === "message" ? [item.index] : []));
+  return indexes.map((index) => entryAt(view.model, index));
+}
+
+/** The first and the last place in the conversation that is in the window; null while there is none. */
+export function windowOf(root) {
+  const view = views.get(root);
+  if (!view?.rows.items.length || root.clientHeight === 0) return null;
+  const top = view.lastTop;
+  const { items } = view.rows;
+  return [items[view.heights.at(top)].index, items[view.heights.at(top + view.height - 1)].index];
+}
+
+// ---- the view ---------------------------------------------------------------------------------------------------
 
 function open(root) {
   const view = {
-    scroller: root,
+    scroller: root, model: null,
     list: el("ol", { class: "rows" }),
-    empty: el("p", { class: "empty" }, "Nobody has spoken yet. What agents say appears here as they say it."),
-    below: document.getElementById("new-below"),
-    belowText: el("span"),
+    empty: el("p", { class: "empty" }),
+    below: document.getElementById("new-below"), belowText: el("span"),
     counter: document.getElementById("flow-count"),
-    model: null,
-    from: 0,
-    to: 0,
+    filter: emptyFilter(), opened: new Set(), // of bursts
+    rows: emptyRows(emptyFilter(), pref("utc")), heights: new Heights(), known: new Map(), // key -> measured height
+    nodes: new Map(), // key -> {node, stamp}, those on the page
+    unfolded: new Set(), sources: new Set(), // message ids: shown whole, shown as they were written
+    following: true, anchor: { place: 0, offset: 0 }, // reading: this row is at the top of the window, so far above its edge
     readTo: 0, // the reader has had the end on the page up to here
-    following: true,
-    lastTop: 0,
+    receipts: null, lastTop: 0, height: 0, isDirty: true, isLinkRead: false, current: -1, hit: -1,
   };
   root.append(view.empty, view.list);
   view.below.append(icon("down"), view.belowText);
   view.below.addEventListener("click", () => { follow(root); root.focus({ preventScroll: true }); });
   root.addEventListener("scroll", () => onScroll(view), { passive: true });
   root.addEventListener("wheel", (event) => { if (event.deltaY < 0) leaveEnd(view); }, { passive: true });
-  root.addEventListener("keydown", (event) => { if (["PageUp", "ArrowUp", "Home"].includes(event.key)) leaveEnd(view); });
-  new ResizeObserver(() => { if (view.following) pin(view); }).observe(root); // the composer grew, the window was resized
+  root.addEventListener("keydown", (event) => { if (event.target === root && ["PageUp", "ArrowUp", "Home"].includes(event.key)) leaveEnd(view); });
+  root.addEventListener("click", (event) => onClick(view, event));
+  root.addEventListener("focusin", (event) => onFocus(view, event));
+  root.addEventListener("pointerover", (event) => carryTools(view, event.target.closest?.(".message")));
+  new ResizeObserver(() => { view.isDirty = true; layout(view); }).observe(root); // the composer grew, the window was resized
+  onPref((name) => { if (name === "utc") { rebuild(view); render(root, view.model); } });
+  addEventListener("hashchange", () => readPermalink(root));
+  document.addEventListener("selectionchange", () => {
+    const selection = getSelection();
+    if (!selection.isCollapsed && root.contains(selection.anchorNode)) leaveEnd(view); // what is being marked must not run away
+  });
+  view.tools = toolsOf(view);
   views.set(root, view);
   return view;
 }
 
+/** Take what was said since, and make room for it. */
+function sync(view) {
+  const { rows, heights } = view;
+  const { from, dropped } = advance(rows, view.model);
+  if (dropped) {
+    heights.dropFront(dropped);
+    view.anchor = dropped > view.anchor.place ? { place: 0, offset: 0 } : { ...view.anchor, place: view.anchor.place - dropped };
+  }
+  if (view.receipts !== view.model.receipts) view.isDirty = true;
+  view.receipts = view.model.receipts;
+  if (!dropped && from === heights.size && from === rows.items.length) return;
+  heights.truncate(from);
+  for (let place = heights.size; place < rows.items.length; place += 1) heights.push(view.known.get(rows.items[place].key) ?? guessOf(rows.items[place]));
+  view.isDirty = true;
+}
+
+/** Choose the rows anew, and keep the reader where the reader is. */
+function rebuild(view) {
+  const at = view.rows.items[view.anchor.place]?.index ?? -1;
+  view.rows = emptyRows(view.filter, pref("utc"), view.opened);
+  view.heights = new Heights();
+  sync(view);
+  view.isDirty = true;
+  const place = view.rows.items.findIndex((item) => item.index >= at);
+  const isSame = view.rows.items[place]?.index === at;
+  view.anchor = { place: place < 0 ? Math.max(0, view.rows.items.length - 1) : place, offset: isSame ? view.anchor.offset : 0 };
+}
+
+// ---- where one is -----------------------------------------------------------------------------------------------
+
 // A wheel turned up must win over the next frame's pin to the end, so it counts before the scroll happens.
 function leaveEnd(view) {
-  if (view.scroller.scrollTop > 0) view.following = false;
+  if (view.scroller.scrollTop <= 0 || !view.following) return;
+  view.following = false;
+  keepPlace(view);
 }
 
 function onScroll(view) {
   const { scroller, lastTop } = view;
   const top = scroller.scrollTop;
+  if (Math.abs(top - lastTop) < 1) return; // our own
   const toEnd = scroller.scrollHeight - scroller.clientHeight - top;
   view.lastTop = top;
-  if (top < lastTop && toEnd > BOTTOM_PX) view.following = false;
-  if (top > lastTop && toEnd <= BOTTOM_PX && view.to === logEnd(view.model)) view.following = true;
-  if (!view.following) {
-    if (toEnd < EDGE_PX && view.to < logEnd(view.model)) still(view, () => { appendRows(view, Math.min(view.to + CHUNK, logEnd(view.model))); cutTop(view, 0); });
-    if (top < EDGE_PX && view.from > view.model.logStart) still(view, () => { prependRows(view); cutBottom(view); });
+  if (top < lastTop && toEnd > END_PX) view.following = false;
+  if (top > lastTop && toEnd <= END_PX) view.following = true;
+  keepPlace(view);
+  layout(view);
+  drawBelow(view);
+}
+
+function keepPlace(view) {
+  const top = view.scroller.scrollTop;
+  const place = view.heights.at(top);
+  view.anchor = { place, offset: top - view.heights.top(place) };
+}
+
+function drawBelow(view) {
+  const { rows, heights } = view;
+  if (view.following) view.readTo = logEnd(view.model);
+  else if (rows.items.length) view.readTo = Math.max(view.readTo, rows.items[heights.at(view.lastTop + view.height - TAIL_PX - 2)].index + 1); // an edge of a row is not read yet
+  let unseen = 0;
+  for (let place = rows.items.length - 1; place >= 0 && rows.items[place].index >= view.readTo; place -= 1) {
+    const item = rows.items[place];
+    unseen += item.type === "fold" ? item.hidden.length : item.type === "message" ? 1 : 0;
   }
-  render(scroller, view.model);
+  view.below.hidden = view.following || rows.items.length === 0;
+  if (!view.below.hidden) setText(view.belowText, unseen ? `${unseen.toLocaleString()} new below` : "Back to the latest");
 }
 
-function slideToEnd(view, end) {
-  if (view.to < end - WINDOW) {
-    view.list.replaceChildren();
-    view.from = view.to = end - WINDOW;
+// ---- drawing and measuring --------------------------------------------------------------------------------------
+
+function layout(view) {
+  const { scroller, heights } = view;
+  if (!view.model) return;
+  view.isDirty = false;
+  view.height = scroller.clientHeight;
+  let top = 0;
+  for (let pass = 0; pass < PASSES; pass += 1) {
+    top = topOf(view);
+    const from = heights.size ? heights.at(top - OVERSCAN_PX) : 0;
+    const to = heights.size ? heights.at(top + view.height + OVERSCAN_PX) + 1 : 0;
+    mount(view, from, to);
+    if (!measure(view, from, to)) break;
   }
-  const moved = view.to < end;
-  appendRows(view, end);
-  cutTop(view, WINDOW_SLACK);
-  view.readTo = end;
-  if (moved || view.lastTop !== view.scroller.scrollTop || !atEnd(view.scroller)) pin(view);
-}
-
-function grow(view, end) {
-  if (view.to < view.model.logStart) return; // what comes next is forgotten already; the reader keeps what is on the page
-  appendRows(view, Math.min(end, view.from + WINDOW)); // below what is being read: nothing moves
-}
-
-const atEnd = (scroller) => scroller.scrollHeight - scroller.clientHeight - scroller.scrollTop <= 1;
-
-function pin(view) {
-  view.scroller.scrollTop = view.scroller.scrollHeight;
-  view.lastTop = view.scroller.scrollTop;
-}
-
-/** Change the rows while the one at the top of the page stays where it is. */
-function still(view, change) {
-  const { scroller, list } = view;
-  const edge = scroller.getBoundingClientRect().top;
-  const anchor = [...list.children].find((row) => row.getBoundingClientRect().bottom > edge);
-  const before = anchor?.getBoundingClientRect().top;
-  change();
-  if (anchor?.isConnected) scroller.scrollTop += anchor.getBoundingClientRect().top - before;
+  const shown = scroller.scrollTop;
+  if (view.following) {
+    if (scroller.scrollHeight - view.height - shown > 1) scroller.scrollTop = scroller.scrollHeight;
+  } else if (Math.abs(shown - top) >= 1) scroller.scrollTop = top;
   view.lastTop = scroller.scrollTop;
 }
 
-// ---- the window -------------------------------------------------------------------------------------------------
-
-function entry(view, index) {
-  return view.model.log[index - view.model.logStart];
+function topOf(view) {
+  const { heights, anchor, following, height } = view;
+  const most = Math.max(0, heights.total + TAIL_PX - height);
+  return following ? most : Math.min(most, Math.max(0, heights.top(Math.min(anchor.place, heights.size)) + anchor.offset));
 }
 
-function appendRows(view, upTo) {
-  if (view.to < view.model.logStart) {
-    view.list.replaceChildren(); // the rows after these are forgotten: go on where the log begins
-    view.from = view.to = view.model.logStart;
+/** Have the rows [from, to) on the page, in order, and air in place of all others. */
+function mount(view, from, to) {
+  const { list, heights, nodes } = view;
+  const wanted = new Map();
+  for (const item of view.rows.items.slice(from, to)) wanted.set(item.key, nodeOf(view, item));
+  const focused = document.activeElement;
+  for (const [key, { node }] of nodes) {
+    if (wanted.get(key)?.node === node) continue;
+    if (node.contains(view.tools)) view.tools.remove();
+    node.remove();
   }
-  if (view.to >= upTo) return;
-  const rows = [];
-  for (; view.to < upTo; view.to += 1) rows.push(row(view.model, entry(view, view.to), entry(view, view.to - 1)));
-  view.list.append(...rows);
+  let cursor = list.firstChild;
+  for (const { node } of wanted.values()) {
+    if (node === cursor) cursor = cursor.nextSibling;
+    else list.insertBefore(node, cursor);
+  }
+  view.nodes = wanted;
+  if (focused !== document.activeElement && focused?.closest?.(".message, .fold")) view.scroller.focus({ preventScroll: true }); // it is out of sight: the keys still work
+  const before = heights.top(from);
+  list.style.setProperty("padding-top", `${before}px`);
+  list.style.setProperty("padding-bottom", `${Math.max(0, heights.total - heights.top(to)) + TAIL_PX}px`);
 }
 
-function prependRows(view) {
-  const start = Math.max(view.model.logStart, view.from - CHUNK);
-  const rows = [];
-  for (let index = start; index < view.from; index += 1) rows.push(row(view.model, entry(view, index), entry(view, index - 1)));
-  view.list.prepend(...rows);
-  view.from = start;
+function nodeOf(view, item) {
+  const known = view.nodes.get(item.key);
+  const id = item.message?.id;
+  const stamp = [item.goesOn, item.hidden?.length, view.rows.utc, view.filter.needle, view.unfolded.has(id), view.sources.has(id), item.message && receiptText(view.model, item.message)].join();
+  if (known?.stamp === stamp) return known;
+  const look = { utc: view.rows.utc, needle: view.filter.needle, isUnfolded: (message) => view.unfolded.has(message.id), isSource: (message) => view.sources.has(message.id) };
+  return { node: drawRow(view.model, item, look), stamp };
 }
 
-function cutTop(view, slack) {
-  const over = view.to - view.from - WINDOW;
-  if (over <= slack) return;
-  for (let n = 0; n < over; n += 1) view.list.firstElementChild.remove();
-  view.from += over;
-  view.list.firstElementChild.classList.remove("goes-on"); // its heading went with the row above
+/** Measure what is on the page; true if a height was not what it was taken for. */
+function measure(view, from, to) {
+  const { heights, nodes, known } = view;
+  let changed = false;
+  for (let place = from; place < to; place += 1) {
+    const { key } = view.rows.items[place];
+    const height = nodes.get(key).node.getBoundingClientRect().height;
+    if (Math.abs(height - heights.list[place]) < 0.5) continue;
+    if (known.size > KNOWN_MAX) known.clear();
+    known.set(key, height);
+    heights.set(place, height);
+    changed = true;
+  }
+  return changed;
 }
 
-function cutBottom(view) {
-  for (; view.to - view.from > WINDOW; view.to -= 1) view.list.lastElementChild.remove();
+// ---- one message ------------------------------------------------------------------------------------------------
+
+function toolsOf(view) {
+  const act = (deed) => () => deed(view, messageOf(view, view.tools.closest(".message")));
+  return el("span", { class: "row-tools" },
+    button("Copy as Markdown (y)", "copy", { onclick: act(copy) }, true),
+    button("Copy a link to this message", "link", { onclick: act(copyLink) }, true),
+    button("Show as it was written (u)", "source", { class: "row-source", onclick: act(toggleSource) }, true));
 }
 
-// ---- one row ----------------------------------------------------------------------------------------------------
-// Columns: time, origin, who, content. Content has its own column, so no text can imitate what stands in the others.
-
-const ORIGINS = { operator: ["Operator", "gavel"], hub: ["Hub", "hub"] };
-const KINDS = { answer: ["answer", "form"], control: ["control", "stop"] };
-
-function row(model, message, previous) {
-  if (message.kind === "marker") return el("li", { class: "marker" }, message.content);
-  const audience = audienceOf(message);
-  const when = new Date(message.ts * 1000);
-  const newDay = !previous || dayOf(previous) !== dayOf(message);
-  const goesOn = !newDay && isSameTurn(previous, message);
-  return el("li", {
-    class: goesOn ? "message goes-on" : "message",
-    data: {
-      seq: String(message.seq), id: message.id, kind: message.kind, origin: message.origin ?? "agent", audience,
-      ...(newDay && { day: DAY.format(when) }),
-    },
-  },
-  el("time", { datetime: when.toISOString(), title: FULL.format(when) }, CLOCK.format(when)),
-  el("span", { class: "origin" }, originBadge(model, message)),
-  el("span", { class: "who" }, sender(model, message), route(message, audience), kindChip(message)),
-  el("div", { class: "content", dir: "auto" }, message.content));
+/** One set of tools serves all rows: it travels to the row that is pointed at or has the focus. */
+function carryTools(view, row) {
+  if (!row || view.tools.parentNode === row) return;
+  row.append(view.tools);
+  view.tools.querySelector(".row-source").hidden = !view.model.trees.has(row.dataset.id);
 }
 
-const dayOf = (message) => new Date(message.ts * 1000).toDateString();
+const messageOf = (view, row) => (row ? entryAt(view.model, indexOf(view.model, row.dataset.id)) : undefined);
 
-function isSameTurn(a, b) {
-  return a.sender === b.sender && a.recipient === b.recipient && a.kind === b.kind && a.origin === b.origin
-    && b.origin !== "hub" && b.ts - a.ts < TOGETHER_S;
+function copy(view, message) {
+  if (message) copyText(markdownOf(message, pref("utc"))).then((done) => toast(done ? "Copied the message." : "The browser does not let this page copy.", done ? "info" : "refused"));
 }
 
-/** The badge says who really spoke, and comes from the hub's `origin` alone. */
-function originBadge(model, message) {
-  if (!Object.hasOwn(ORIGINS, message.origin)) return el("span", { class: "dot", style: { "--hue": String(hueOf(model, message.sender)) } });
-  const [word, iconName] = ORIGINS[message.origin];
-  return el("span", { class: "badge", data: { origin: message.origin } }, icon(iconName), word);
+function copyLink(view, message) {
+  if (!message) return;
+  history.replaceState(null, "", PERMALINK + message.id);
+  copyText(location.href).then((done) => toast(done ? "Copied a link to the message. It holds no token." : "The link is in the address bar.", "info"));
 }
 
-function sender(model, message) {
-  if (message.origin === "operator") return el("span", { class: "name operator" }, "operator");
-  if (message.origin === "hub") return el("span", { class: "name hub" }, "hub");
-  return nameTag(message.sender, hueOf(model, message.sender));
+function toggleSource(view, message) {
+  if (message) toggle(view, view.sources, message.id);
 }
 
-const ROUTES = { broadcast: "all", channel: "hash", direct: "direct" };
-
-function route(message, audience) {
-  if (audience === "notice") return null;
-  const name = audience === "broadcast" ? "all" : audience === "channel" ? message.recipient.slice(1) : message.recipient;
-  return el("span", { class: "route", data: { audience }, title: `${audience} to ${message.recipient}` },
-    icon(ROUTES[audience]), el("span", { class: "unseen" }, ` ${audience} to `), el("bdi", {}, name));
+function toggle(view, set, id) {
+  if (!set.delete(id)) set.add(id);
+  if (view.following) keepPlaceOf(view, id);
+  view.isDirty = true;
+  layout(view);
+  view.nodes.get(`m${indexOf(view.model, id)}`)?.node.focus({ preventScroll: true });
 }
 
-function kindChip(message) {
-  if (!Object.hasOwn(KINDS, message.kind)) return null;
-  const [word, iconName] = KINDS[message.kind];
-  return el("span", { class: "kind", data: { kind: message.kind } }, icon(iconName), word);
+/** What was unfolded is being read: from now on its row stays, and the end moves. */
+function keepPlaceOf(view, id) {
+  const index = indexOf(view.model, id);
+  if (index < logEnd(view.model) - 1 || view.unfolded.has(id)) view.following = false;
+  keepPlace(view);
+}
+
+function onClick(view, event) {
+  const unfold = event.target.closest("[data-unfold]");
+  if (unfold) toggle(view, view.unfolded, unfold.dataset.unfold);
+  const burst = event.target.closest("[data-unfold-burst]");
+  if (!burst) return;
+  keepPlace(view);
+  view.following = false;
+  view.opened.add(Number(burst.dataset.unfoldBurst));
+  rebuild(view);
+  render(view.scroller, view.model);
+  view.scroller.focus({ preventScroll: true });
+}
+
+function onFocus(view, event) {
+  const row = event.target.closest(".message");
+  if (!row) return;
+  view.current = indexOf(view.model, row.dataset.id);
+  carryTools(view, row);
+  if (row.dataset.open === "false" && event.target.closest(".content")) toggle(view, view.unfolded, row.dataset.id); // the focus went into what is folded
+}
+
+// ---- keys and permalinks ----------------------------------------------------------------------------------------
+
+export const KEYS = [
+  ["j", "Next message", (root) => walk(root, 1)],
+  ["k", "Previous message", (root) => walk(root, -1)],
+  ["o", "Show all of the message, or less", (root) => withCurrent(root, (view, message) => isLong(message) && toggle(view, view.unfolded, message.id))],
+  ["y", "Copy the message as Markdown", (root) => withCurrent(root, copy)],
+  ["u", "Show the message as it was written", (root) => withCurrent(root, toggleSource)],
+];
+
+function withCurrent(root, deed) {
+  const view = views.get(root);
+  const message = view && view.current >= view.model.logStart ? entryAt(view.model, view.current) : undefined;
+  if (message) deed(view, message);
+}
+
+/** Go to the next or the previous message from the current one, or from the first in the window. */
+function walk(root, step) {
+  const view = views.get(root);
+  if (!view?.rows.items.length) return;
+  const { items } = view.rows;
+  const known = view.current >= 0 ? rowOf(view.rows, view.current) : -1;
+  let place = known < 0 ? view.heights.at(view.lastTop + (step > 0 ? 0 : view.height - 1)) - step : known;
+  do place += step; while (items[place] && items[place].type !== "message");
+  if (!items[place]) return;
+  view.current = items[place].index;
+  if (place < items.length - 1) leaveEnd(view);
+  show(view, place);
+  const row = view.nodes.get(items[place].key)?.node;
+  row?.focus({ preventScroll: true });
+  announce(row ? `${row.querySelector(".name")?.textContent ?? ""}: ${items[place].message.content.slice(0, 300)}` : "");
+}
+
+/** Scroll as little as it takes to have a row in the window. */
+function show(view, place) {
+  const [from, to] = [view.heights.top(place), view.heights.top(place + 1)];
+  const top = view.lastTop;
+  if (from >= top && to <= top + view.height) return;
+  view.following = false;
+  const offset = from < top ? 0 : Math.min(0, to - from - view.height);
+  view.anchor = { place, offset };
+  layout(view);
+  drawBelow(view);
+}
+
+function readPermalink(root) {
+  if (!location.hash.startsWith(PERMALINK)) return;
+  const id = location.hash.slice(PERMALINK.length);
+  if (reveal(root, id)) return;
+  toast("The linked message is not among those that this hub still keeps.", "refused");
 }

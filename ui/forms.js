@@ -1,21 +1,35 @@
-// Forms: what agents ask the operator. A form's inputs are made once and live until it is settled, so nothing that is
-// typed is lost to a frame from the hub, nor to a refused answer.
+// Forms: what agents ask the operator, a wizard for each: one card a question, a recap, then submit or reject.
+// A form's inputs are made once and live until it is settled, so nothing that is typed is lost to a frame from the hub.
 
-import { ask, button, el, emptyNote, icon, keyed, nameTag, setText } from "./dom.js";
+import { complaintOf, givenOf, wordsOfAnswer } from "./answers.js";
+import { button, el, emptyNote, icon, keyed, nameTag, setText } from "./dom.js";
 import { ageText, hueOf, isOpen, isOperator } from "./model.js";
+import { clockOf, pref } from "./prefs.js";
+
+const REASON_MAX = 280; // as the hub takes it
 
 const views = new WeakMap();
-const parts = new WeakMap(); // form card -> the nodes that change, and its readers
+const parts = new WeakMap(); // form card -> its wizard, and the nodes that change
 
-export function render(root, model, send, now) {
+export function render(root, model, send, now, seat) {
   const view = views.get(root) ?? open(root);
   const operator = isOperator(model);
-  keyed(view.pending, model.forms, (form) => `${form.id} ${operator}`, (form) => card(form, hueOf(model, form.asker), operator, send), (node, form) => refresh(node, form, model, now));
-  keyed(view.settled, model.settled, (entry) => entry.id, settledLine);
+  keyed(view.pending, model.forms, (form) => `${form.id} ${operator}`,
+    (form) => card(form, hueOf(model, form.asker), operator, seat),
+    (node, form) => refresh(node, form, model, now));
+  keyed(view.settled, model.settled, (entry) => `${entry.id} ${pref("utc")}`, settledLine);
   view.settledBox.hidden = model.settled.length === 0;
   view.empty.hidden = model.forms.length > 0;
   setText(view.counter, model.forms.length ? `${model.forms.length} waiting` : "");
   view.counter.classList.toggle("calls", model.forms.length > 0);
+}
+
+/** Bring a form into view, with the focus on its question. */
+export function reveal(root, id) {
+  const node = [...root.querySelectorAll(".form")].find((one) => id === undefined || one.dataset.form === id);
+  node?.scrollIntoView({ block: "nearest" });
+  if (node && parts.get(node).wizard) parts.get(node).wizard.focus();
+  return Boolean(node);
 }
 
 function open(root) {
@@ -29,83 +43,150 @@ function open(root) {
 
 // ---- a pending form ---------------------------------------------------------------------------------------------
 
-function card(form, hue, operator, send) {
-  const fields = form.fields.map((field, index) => question(field, `form-${form.id}-${index}`, operator));
-  const part = { fields, age: el("span", { class: "facts" }), refusal: el("p", { class: "refusal", role: "alert", hidden: true }) };
+function card(form, hue, operator, seat) {
+  const part = { age: el("span", { class: "facts" }), wizard: operator ? wizard(form, seat) : null };
   const whole = form.to === "all" ? "the whole room" : form.to;
-  const body = el(operator ? "form" : "div", { class: "form-body", "aria-label": form.title, ...(operator && { novalidate: true, autocomplete: "off" }) },
+  const node = el("li", { class: "card form", data: { form: form.id } },
     el("h3", { class: "form-title", dir: "auto" }, form.title),
-    el("p", { class: "asker" }, icon("form"), el("span", {}, "asked by ", nameTag(form.asker, hue), " for ", el("bdi", {}, whole)), part.age),
-    fields.map((field) => field.node),
-    part.refusal,
-    operator ? formButtons(form, part, send) : el("p", { class: "facts" }, "Waits for the operator's answer."));
-  if (operator) body.addEventListener("submit", (event) => { event.preventDefault(); submit(form, part, send); });
-  const node = el("li", { class: "card form", data: { form: form.id } }, body);
+    el("p", { class: "asker" }, "asked by ", nameTag(form.asker, hue), " for ", el("bdi", {}, whole), " · ", part.age),
+    part.wizard ? part.wizard.node : [form.fields.map(readOnly), el("p", { class: "facts" }, "Waits for the operator's answer.")]);
   parts.set(node, part);
   return node;
-}
-
-function formButtons(form, part, send) {
-  part.cancel = button("Cancel form", null, { class: "cancel-form quiet", onclick: () => cancel(form, part, send) });
-  part.submit = el("button", { type: "submit", class: "submit-form strong" }, "Send answer");
-  return el("div", { class: "form-buttons" }, part.cancel, part.submit);
 }
 
 function refresh(node, form, model, now) {
   const part = parts.get(node);
   setText(part.age, `${ageText(now / 1000 - form.ts)} ago`);
-  if (!part.submit) return;
-  const waits = model.waiting.has(form.id);
-  part.submit.disabled = part.cancel.disabled = waits || !isOpen(model);
-  setText(part.submit, waits ? "Sent…" : "Send answer");
+  if (!part.wizard) return;
+  part.wizard.wait(model.waiting.has(form.id), isOpen(model));
   const refusal = model.refusals.get(form.id) ?? null;
   if (part.shownRefusal === refusal) return;
   part.shownRefusal = refusal;
-  const asked = part.fields.find((field) => field.key === refusal?.field);
-  for (const field of part.fields) field.complain(field === asked ? refusal.text : "");
-  part.refusal.hidden = refusal === null || asked !== undefined;
-  setText(part.refusal, part.refusal.hidden ? "" : refusal.text);
-  asked?.focus();
+  part.wizard.complain(refusal);
 }
 
-function submit(form, part, send) {
-  const complaints = part.fields.map((field) => field.check());
-  part.fields.forEach((field, index) => field.complain(complaints[index]));
-  const first = complaints.findIndex((text) => text !== "");
-  if (first >= 0) return part.fields[first].focus();
-  const given = part.fields.filter((field) => !field.isEmpty());
-  const answers = Object.fromEntries(given.map((field) => [field.key, field.value()])); // no assignment: a key may be __proto__
-  send({ answer: { id: form.id, answers } });
+/** What an observer sees of a field: the question and its choices, nothing to press. */
+function readOnly(field) {
+  const options = [...(field.options ?? []), ...(field.allow_other ? ["another answer"] : [])];
+  return el("div", { class: "field", data: { field: field.key } }, el("p", { class: "field-label" }, el("bdi", {}, field.label), required(field)),
+    options.length > 0 && el("ul", { class: "names" }, options.map((option) => el("li", {}, el("bdi", {}, option)))));
 }
 
-async function cancel(form, part, send) {
-  const typed = part.fields.some((field) => field.isTouched());
-  const yes = !typed || await ask({
-    title: "Cancel this form?",
-    text: `${form.asker} is told that you will not answer. What you have entered here is lost.`,
-    verb: "Cancel the form",
-  });
-  if (yes) send({ cancel_form: form.id });
+// ---- the wizard -------------------------------------------------------------------------------------------------
+// Steps: one for each field, then the recap; a form of one field needs no recap, its answer stands there. "reject" is a step aside.
+
+function wizard(form, seat) {
+  const fields = form.fields.map((field, index) => question(field, `form-${form.id}-${index}`));
+  const single = fields.length === 1;
+  const steps = single ? [...fields] : [...fields, recap(form, fields, (index) => show(index))];
+  const reject = rejection(form);
+  const at = { step: 0, waits: false, isLineOpen: true };
+  const nodes = {
+    count: el("p", { class: "facts step-count", "aria-live": "polite" }),
+    body: el("div", { class: "steps" }),
+    refusal: el("p", { class: "refusal", role: "alert", hidden: true }),
+    rejectOpen: button("Reject…", null, { class: "reject-open quiet", title: "Settle it without an answer", onclick: () => show("reject") }),
+    back: button("Back", "back", { class: "form-back", onclick: () => show(at.step === "reject" ? at.before : at.step - 1) }),
+    next: el("button", { type: "submit", class: "form-next strong" }, "Next"),
+    submit: el("button", { type: "submit", class: "submit-form strong", title: "Send the answer" }, "Send"),
+    reject: el("button", { type: "submit", class: "reject-form strong", data: { tone: "danger" } }, "Reject"),
+  };
+  const node = el("form", { class: "form-body", "aria-label": form.title, novalidate: true, autocomplete: "off",
+    onsubmit: (event) => { event.preventDefault(); go(); },
+    onkeydown: (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); go(); } } },
+  nodes.count, nodes.body, nodes.refusal,
+  el("div", { class: "form-buttons" }, nodes.rejectOpen, el("span", { class: "spring" }), nodes.back, nodes.next, nodes.submit, nodes.reject));
+  nodes.body.append(...steps.map((step) => step.node), reject.node);
+  show(0, false);
+
+  function show(step, focuses = true) {
+    if (step === "reject") at.before = at.step;
+    at.step = step;
+    const current = step === "reject" ? reject : steps[step];
+    for (const one of [...steps, reject]) one.node.hidden = one !== current;
+    current.fill?.();
+    const isLast = step === steps.length - 1;
+    setText(nodes.count, step === "reject" ? "Reject this form" : single ? "" : isLast ? "Recap" : `Question ${step + 1} of ${fields.length}`);
+    nodes.count.hidden = nodes.count.textContent === "";
+    nodes.rejectOpen.hidden = step === "reject";
+    nodes.back.hidden = step === 0;
+    nodes.next.hidden = step === "reject" || isLast;
+    nodes.submit.hidden = !(step !== "reject" && isLast);
+    nodes.reject.hidden = step !== "reject";
+    if (focuses) current.focus();
+  }
+
+  function go() {
+    if (at.waits) return;
+    if (at.step === "reject") return seat.act({ cancel_form: form.id, ...(reject.value() && { reason: reject.value() }) });
+    const isField = at.step < fields.length;
+    if (isField && !fields[at.step].isGood()) return fields[at.step].focus();
+    if (at.step < steps.length - 1) return show(at.step + 1);
+    const bad = fields.findIndex((field) => !field.isGood());
+    if (bad >= 0) return show(bad);
+    if (at.isLineOpen) seat.act({ answer: { id: form.id, answers: givenOf(form.fields, fields.map((field) => field.value())) } });
+  }
+
+  return {
+    node,
+    focus: () => (at.step === "reject" ? reject : steps[at.step]).focus(),
+    wait(waits, isLineOpen) {
+      Object.assign(at, { waits, isLineOpen });
+      nodes.submit.disabled = nodes.reject.disabled = waits || !isLineOpen;
+      setText(nodes.submit, waits ? "Asked…" : "Send");
+      setText(nodes.reject, waits ? "Asked…" : "Reject");
+    },
+    complain(refusal) {
+      const index = form.fields.findIndex((field) => field.key === refusal?.field);
+      fields.forEach((field, one) => field.complain(one === index ? refusal.text : ""));
+      nodes.refusal.hidden = refusal === null || index >= 0;
+      setText(nodes.refusal, nodes.refusal.hidden ? "" : refusal.text);
+      if (index >= 0) show(index);
+    },
+  };
+}
+
+function recap(form, fields, show) {
+  const list = el("dl", { class: "recap" });
+  const heading = el("p", { class: "field-label", tabindex: "-1" }, "This goes to the hub:");
+  return {
+    node: el("div", { class: "field" }, heading, list),
+    focus: () => heading.focus(),
+    fill: () => list.replaceChildren(...form.fields.map((field, index) => el("div", {},
+      el("dt", {}, el("bdi", {}, field.label)),
+      el("dd", { dir: "auto", class: wordsOfAnswer(fields[index].value()) === "no answer" ? "none" : "" }, wordsOfAnswer(fields[index].value())),
+      button(`Change: ${field.label}`, "form", { class: "change", onclick: () => show(index) }, true)))),
+  };
+}
+
+function rejection(form) {
+  const id = `form-${form.id}-reason`;
+  const control = el("textarea", { id, rows: "3", dir: "auto", maxlength: String(REASON_MAX), class: "reason" });
+  return {
+    node: el("div", { class: "field" }, el("label", { class: "field-label", for: id }, "Why? ", el("span", { class: "required" }, "optional")), control,
+      el("p", { class: "facts" }, `${form.asker} is told that you will not answer, and why. The form is settled; what you have entered is not sent.`)),
+    value: () => control.value.trim(),
+    focus: () => control.focus(),
+  };
 }
 
 // ---- one field --------------------------------------------------------------------------------------------------
-// A question is {key, node, value(), isEmpty(), isTouched(), check() -> complaint or "", complain(text), focus()}.
+// A question is {node, value(), isGood(), complain(text), focus()}.
 
 const INPUTS = { text: lineInput, textarea: lineInput, radio: choiceInput, checkbox: choiceInput };
 
-function question(field, id, operator) {
-  if (!operator) return { key: field.key, node: readOnly(field) };
+function question(field, id) {
   const complaint = el("p", { class: "refusal", id: `${id}-refusal`, hidden: true });
   const input = (INPUTS[field.type] ?? lineInput)(field, id, complaint);
-  const isEmpty = () => input.value().length === 0;
-  return {
-    key: field.key,
+  const one = {
     node: input.node,
     value: input.value,
-    isEmpty,
-    isTouched: input.isTouched ?? (() => !isEmpty()),
-    focus: () => input.controls[0].focus(),
-    check: () => input.check?.() || (field.required && isEmpty() ? "This needs an answer." : ""),
+    focus: () => (input.controls.find((control) => control.checked) ?? input.controls[0]).focus(),
+    isGood() {
+      const text = input.check?.() || complaintOf(field, input.value());
+      one.complain(text);
+      return text === "";
+    },
     complain(text) {
       setText(complaint, text);
       complaint.hidden = text === "";
@@ -115,15 +196,18 @@ function question(field, id, operator) {
       }
     },
   };
+  return one;
 }
 
 const required = (field) => field.required && el("span", { class: "required" }, "required");
 
 function lineInput(field, id, complaint) {
   const long = field.type === "textarea";
-  const control = el(long ? "textarea" : "input", { id, name: field.key, dir: "auto", "aria-describedby": complaint.id, ...(long ? { rows: "3" } : { type: "text" }), ...(field.required && { "aria-required": "true" }) });
+  const control = el(long ? "textarea" : "input", { id, name: field.key, dir: "auto", "aria-describedby": complaint.id,
+    ...(long ? { rows: "4" } : { type: "text" }), ...(field.required && { "aria-required": "true" }) });
   return {
-    node: el("div", { class: "field", data: { field: field.key } }, el("label", { class: "field-label", for: id }, el("bdi", {}, field.label), required(field)), control, complaint),
+    node: el("div", { class: "field", data: { field: field.key } },
+      el("label", { class: "field-label", for: id }, el("bdi", {}, field.label), required(field)), control, complaint),
     controls: [control],
     value: () => control.value.trim(),
   };
@@ -137,13 +221,13 @@ function choiceInput(field, id, complaint) {
   if (none) none.box.checked = true;
   const all = [...choices, ...(other ? [other] : []), ...(none ? [none] : [])];
   const otherIsOn = () => other !== null && other.box.checked;
-  const picked = () => [...choices.filter((one) => one.box.checked).map((one) => one.box.value), ...(otherIsOn() && other.text.value.trim() ? [other.text.value.trim()] : [])];
+  const own = () => (otherIsOn() && other.text.value.trim() ? [other.text.value.trim()] : []);
+  const picked = () => [...choices.filter((one) => one.box.checked).map((one) => one.box.value), ...own()];
   return {
     node: el("fieldset", { class: "field", data: { field: field.key }, "aria-describedby": complaint.id },
       el("legend", { class: "field-label" }, el("bdi", {}, field.label), required(field)), all.map((one) => one.node), complaint),
     controls: all.map((one) => one.box),
     value: () => (radio ? picked()[0] ?? "" : picked()),
-    isTouched: () => picked().length > 0,
     check: () => (otherIsOn() && !other.text.value.trim() ? "Write your own answer, or choose another." : ""),
   };
 }
@@ -162,19 +246,15 @@ function otherChoice(field, id) {
   return one;
 }
 
-/** What an observer sees of a field: the question and its choices, nothing to press. */
-function readOnly(field) {
-  const options = [...(field.options ?? []), ...(field.allow_other ? ["another answer"] : [])];
-  return el("div", { class: "field", data: { field: field.key } }, el("p", { class: "field-label" }, el("bdi", {}, field.label), required(field)),
-    options.length > 0 && el("ul", { class: "names" }, options.map((option) => el("li", {}, el("bdi", {}, option)))));
-}
-
 // ---- settled ----------------------------------------------------------------------------------------------------
 
 function settledLine(entry) {
-  const cancelled = entry.status === "cancelled";
-  return el("li", { data: { settled: entry.id, status: entry.status } }, icon(cancelled ? "close" : "check"),
+  const rejected = entry.status === "cancelled";
+  return el("li", { data: { settled: entry.id, status: entry.status } }, icon(rejected ? "close" : "check"),
     el("div", {},
-      el("p", { dir: "auto" }, el("span", { class: "settled-title" }, entry.title), ` · ${cancelled ? "cancelled" : "answered"}`),
-      entry.answers.map(([label, text]) => el("p", { class: "facts", dir: "auto" }, `${label}: ${text}`))));
+      el("p", { dir: "auto" }, el("span", { class: "settled-title" }, entry.title), ` · ${rejected ? "rejected" : "answered"}`),
+      entry.answers.map(([label, text]) => el("p", { class: "facts", dir: "auto" }, label ? `${label}: ${text}` : text)),
+      entry.reason && el("p", { class: "facts", dir: "auto" }, `Reason: ${entry.reason}`),
+      el("p", { class: "facts" }, entry.asker && ["asked by ", el("bdi", {}, entry.asker), " · "],
+        entry.at ? el("time", { datetime: new Date(entry.at).toISOString() }, clockOf(entry.at)) : "")));
 }

@@ -3,14 +3,17 @@
 //   emptyModel()                 a console that has heard nothing yet
 //   apply(model, frame, now)     take one frame of the hub; changes `model` and returns it
 //   applyLink(model, link)       take one status of the socket
-//   noteSent(model, frame)       remember what the operator asked for, until the hub confirms or refuses it
+//   noteSent(model, frame)       remember which form was answered, until the hub settles it or refuses
 //
 // A part that changes is replaced (peers, channels, floors, forms, settled, refusals), so a panel skips its work by
 // comparing references. Only `log` grows in place: entry i of the whole conversation is `log[i - logStart]`.
 
-export const LOG_MAX = 5000; // messages kept; above the 500 of the hub's snapshot, so a reconnect repeats none of them
+export const LOG_MAX = 20_000; // messages kept; above the 500 of the hub's snapshot, so a reconnect repeats none of them
 const LOG_SLACK = 500; // cut in blocks: one splice per 500 messages, not one per message
-const SETTLED_MAX = 12; // a short memory on screen; the hub keeps the ledger
+const LOG_CHARS_MAX = 40_000_000; // a room that shouts 8,192 characters at a time must not fill the browser
+const SETTLED_MAX = 50; // a short memory on screen; the hub keeps the ledger
+const SPANS_MAX = 500;
+export const HISTORY_MS = 600_000; // of figures, for the charts
 const NOTICES_MAX = 20;
 const RESTART_SLACK_S = 5; // hub start times, computed from two uptimes, agree within this
 
@@ -18,30 +21,45 @@ export function emptyModel() {
   return {
     link: { state: "connecting", role: null, auth: false, since: 0 }, // role stays known while disconnected
     mode: null, // running | paused | stopped; null until the first snapshot
-    asked: null, // a mode action sent and not yet confirmed
+    modeAt: null, // ms, when it last changed, if that is known
     peers: [],
     peersAt: 0, // when `peers` was heard, ms: its ages count from here
-    channels: {},
+    channels: {}, // name -> {topic, members, msg_count, char_count, last_ts}; the traffic counts on between the hub's frames
     floors: {},
+    receipts: [], // of the operator's last messages: {id, seq, kind, to, ts, told: [names], untold: [names]}
+    spans: [], // what lasted: {kind: mode | pause | stick | form, key, who, scope, word, text, from, to}, ms; to: null while it lasts
     forms: [], // pending, oldest first
-    settled: [], // newest first: {id, title, asker, status, answers: [[label, text]], at}
+    settled: [], // newest first: {id, title, asker, to, status, answers: [[label, text]], summary, reason, askedAt, at}
     refusals: new Map(), // form id -> {field, text}: why the hub refused the last answer
     waiting: new Set(), // form ids answered or cancelled here, not yet settled by the hub
     health: null,
+    history: [], // of health, oldest first: {at, msgs, chars, queue, mem}
     rate: null,
+    quietAfter: null, // s without a sign of life, then the hub calls a peer quiet
+    version: null, // of the hub
     agents: [],
     log: [],
     logStart: 0,
+    trees: new Map(), // message id -> its syntax tree; without one its text is shown as it is
     notices: [], // {n, tone, text, command}: for the toasts, in order
     noticeCount: 0,
     hues: new Map(), // peer -> its step on the colour circle
-    _ids: new Set(), // of the messages in `log`
+    _indexes: new Map(), // message id -> its place in the conversation, for those in `log`
+    _chars: 0, // of the messages in `log`
+    _recent: new Map(), // channel -> when its last messages were said, s; read by perMinute
     _hubStart: null, // s, in this browser's clock
+    _heard: null, // the last live message: {ts, at}, s by the hub's clock and ms by the browser's
   };
 }
 
 /** One past the last entry of the conversation. */
 export const logEnd = (model) => model.logStart + model.log.length;
+
+/** The place of a message in the whole conversation; -1 when this page does not have it. */
+export const indexOf = (model, id) => model._indexes.get(id) ?? -1;
+
+/** Entry `index` of the whole conversation. */
+export const entryAt = (model, index) => model.log[index - model.logStart];
 
 /** Take one frame of the hub. Unknown frames are ignored: a newer hub may send more. */
 export function apply(model, frame, now = 0) {
@@ -51,13 +69,13 @@ export function apply(model, frame, now = 0) {
 
 const FRAMES = {
   snapshot: takeSnapshot,
-  message: (model, frame, now) => takeMessage(model, frame.message, now),
+  message: takeLive,
   peers: (model, frame, now) => takePeers(model, frame.peers, now),
   channels: (model, frame) => { model.channels = frame.channels ?? {}; },
-  mode: (model, frame) => { model.mode = frame.mode; model.asked = null; },
-  floor: (model, frame) => { model.floors = frame.floors ?? {}; },
+  mode: (model, frame, now) => { model.mode = frame.mode; model.modeAt = now; },
+  floor: (model, frame, now) => takeFloors(model, frame.floors, now),
   form: takeForm,
-  form_resolved: (model, frame, now) => settle(model, { ...frame, at: now }),
+  form_resolved: (model, frame, now) => settle(model, { ...frame, at: momentOf(model, now) }),
   health: takeHealth,
   heartbeat_result: (model, frame) => notice(model, "info", heartbeatText(frame.result)),
   rate: (model, frame) => { model.rate = frame.rate; },
@@ -65,19 +83,15 @@ const FRAMES = {
   error: takeRefusal,
 };
 
-/** Take the socket's status. What was asked and not confirmed is unknown once the line is cut. */
+/** Take the socket's status. Whether an answer has arrived is unknown once the line is cut. */
 export function applyLink(model, link) {
   model.link = { ...link, role: link.role ?? model.link.role, auth: link.auth ?? model.link.auth };
-  if (link.state !== "open") {
-    model.asked = null;
-    if (model.waiting.size) model.waiting = new Set();
-  }
+  if (link.state !== "open" && model.waiting.size) model.waiting = new Set();
   return model;
 }
 
 /** Remember a sent frame until the hub confirms or refuses it. */
 export function noteSent(model, frame) {
-  if (frame.action) model.asked = frame.action;
   const formId = frame.answer?.id ?? frame.cancel_form;
   if (formId) {
     model.waiting = new Set(model.waiting).add(formId);
@@ -94,29 +108,61 @@ export const isOperator = (model) => model.link.role === "operator";
 function takeSnapshot(model, frame, now) {
   const log = frame.log ?? [];
   const hubStart = now / 1000 - (frame.health?.uptime ?? 0);
-  if (model.log.length && !log.some((message) => model._ids.has(message.id))) {
+  if (model.log.length && !log.some((message) => model._indexes.has(message.id))) {
     if (hubStart > model._hubStart + RESTART_SLACK_S) marker(model, "The hub started anew. What is above was said before.", now);
     else if (log.length) marker(model, "Messages are missing here: more were said while this page was away than the hub keeps.", now);
   }
   model._hubStart = hubStart;
   model.mode = frame.mode;
-  model.asked = null;
   model.channels = frame.channels ?? {};
-  model.floors = frame.floors ?? {};
   model.forms = [...(frame.forms ?? [])].sort((a, b) => a.ts - b.ts);
   model.waiting = new Set();
   model.rate = frame.rate ?? model.rate;
+  model.quietAfter = frame.quiet_after ?? null;
+  model.version = frame.version ?? null;
   model.agents = frame.agents ?? [];
-  model.health = frame.health ?? null;
-  takePeers(model, frame.peers, now);
-  for (const message of log) takeMessage(model, message, now);
+  for (const peer of frame.peers ?? []) claimHue(model, peer.name);
+  for (const message of log) takeMessage(model, message, frame.trees?.[message.id], now);
+  takeHealth(model, { health: frame.health ?? null, peers: frame.peers, receipts: frame.receipts }, now);
+  takeLedger(model, frame.decisions ?? []);
+  mendSpans(model, frame, now);
 }
 
-function takeMessage(model, message, now) {
-  if (!message || model._ids.has(message.id)) return; // live before the snapshot, or said before a reconnect
+/** The moment by the hub's clock, ms: the browser's may be minutes off. */
+function momentOf(model, now) {
+  return model._heard === null ? now : model._heard.ts * 1000 + (now - model._heard.at);
+}
+
+/** A message said now: its channel's traffic goes on from what the hub counted. */
+function takeLive(model, { message, tree }, now) {
+  if (message) model._heard = { ts: message.ts, at: now };
+  if (!takeMessage(model, message, tree, now) || !Object.hasOwn(model.channels, message.recipient)) return;
+  const { msg_count: count = 0, char_count: chars = 0, ...channel } = model.channels[message.recipient];
+  const heard = { ...channel, msg_count: count + 1, char_count: chars + [...message.content].length, last_ts: message.ts };
+  model.channels = { ...model.channels, [message.recipient]: heard };
+}
+
+/** Take one message; false if it is known: live before the snapshot, or said before a reconnect. */
+function takeMessage(model, message, tree, now) {
+  if (!message || model._indexes.has(message.id)) return false;
+  if (tree) model.trees.set(message.id, tree);
   append(model, message);
   if (message.origin === "agent") claimHue(model, message.sender);
+  if (message.origin === "hub" && message.seq === 0) readNotice(model, message);
   if (message.meta?.form_id) settle(model, { ...message.meta, id: message.meta.form_id, at: message.ts * 1000 });
+  if (String(message.recipient).startsWith("#")) {
+    if (!model._recent.has(message.recipient)) model._recent.set(message.recipient, []);
+    model._recent.get(message.recipient).push(message.ts);
+  }
+  return true;
+}
+
+/** How many messages a channel had in the last minute. */
+export function perMinute(model, channel, now) {
+  const recent = model._recent.get(channel) ?? [];
+  const old = recent.findIndex((ts) => ts > now / 1000 - 60);
+  recent.splice(0, old < 0 ? recent.length : old);
+  return recent.length;
 }
 
 /** A line of the console itself, where the conversation is not whole. */
@@ -125,11 +171,16 @@ function marker(model, text, now) {
 }
 
 function append(model, message) {
-  model._ids.add(message.id);
+  model._indexes.set(message.id, logEnd(model));
   model.log.push(message);
-  if (model.log.length < LOG_MAX + LOG_SLACK) return;
-  const cut = model.log.splice(0, model.log.length - LOG_MAX);
-  for (const old of cut) model._ids.delete(old.id);
+  model._chars += message.content.length;
+  if (model.log.length < LOG_MAX + LOG_SLACK && model._chars < LOG_CHARS_MAX) return;
+  const cut = model.log.splice(0, Math.max(LOG_SLACK, model.log.length - LOG_MAX));
+  for (const old of cut) {
+    model._indexes.delete(old.id);
+    model.trees.delete(old.id);
+    model._chars -= old.content.length;
+  }
   model.logStart += cut.length;
 }
 
@@ -145,12 +196,89 @@ export function audienceOf(message) {
 function takePeers(model, peers, now) {
   model.peers = peers ?? [];
   model.peersAt = now;
-  for (const peer of model.peers) claimHue(model, peer.name);
+  for (const peer of model.peers) {
+    claimHue(model, peer.name);
+    if (peer.paused) beginPause(model, peer.name, now);
+  }
+  const paused = new Set(model.peers.filter((peer) => peer.paused).map((peer) => peer.name));
+  for (const span of model.spans) {
+    if (span.kind === "pause" && span.to === null && !paused.has(span.who)) endSpan(model, span.key, now);
+  }
 }
 
 function takeHealth(model, frame, now) {
   model.health = frame.health;
+  if (frame.receipts) model.receipts = frame.receipts;
   if (frame.peers) takePeers(model, frame.peers, now);
+  if (!frame.health) return;
+  const { msg_per_min: msgs, char_per_min: chars = null, queue_depth: queue, mem_rss_mb: mem = null } = frame.health;
+  model.history = [...model.history.filter(({ at }) => at > now - HISTORY_MS), { at: now, msgs, chars, queue, mem }];
+}
+
+function takeFloors(model, floors, now) {
+  model.floors = floors ?? {};
+  for (const span of model.spans) {
+    if (span.kind === "stick" && span.to === null && model.floors[span.scope]?.holder !== span.who) endSpan(model, span.key, momentOf(model, now));
+  }
+  for (const { scope, holder, reason, since } of Object.values(model.floors)) {
+    beginSpan(model, { kind: "stick", key: `stick:${scope}:${holder}`, who: holder, scope, word: "talking stick", text: reason ?? "", from: since * 1000 });
+  }
+}
+
+// ---- what lasted: for the picture -------------------------------------------------------------------------------
+
+function beginSpan(model, span) {
+  if (model.spans.some((known) => known.key === span.key && known.to === null)) return;
+  const full = { who: null, scope: null, text: "", to: null, ...span };
+  const kept = model.spans.length < SPANS_MAX ? model.spans : model.spans.filter((known, index) => known.to === null || index >= SPANS_MAX / 5);
+  model.spans = [...kept, full];
+}
+
+function endSpan(model, key, at) {
+  model.spans = model.spans.map((span) => (span.key === key && span.to === null ? { ...span, to: Math.max(at, span.from) } : span));
+}
+
+// The hub's own notices, seq 0, that begin or end something. Only the hub writes them, and each is matched whole: what a
+// topic or a title puts into a notice can at most name a peer that does not exist.
+const NOTICES = [
+  [/^control: (paused|stopped)$/, (model, [, mode], at) => { endSpan(model, "mode", at); beginMode(model, mode, at); }],
+  [/^control: running$/, (model, _, at) => { endSpan(model, "mode", at); model.modeAt = at; }],
+  [/^(.+) paused by the operator$/s, (model, [, name], at) => beginPause(model, name, at)],
+  [/^(.+) resumed by the operator$/s, (model, [, name], at) => endSpan(model, `pause:${name}`, at)],
+];
+
+function readNotice(model, message) {
+  for (const [pattern, happens] of NOTICES) {
+    const found = pattern.exec(message.content);
+    if (found) return happens(model, found, message.ts * 1000);
+  }
+  return undefined;
+}
+
+function beginMode(model, mode, at) {
+  model.modeAt = at;
+  beginSpan(model, { kind: "mode", key: "mode", word: mode, from: at });
+}
+
+function beginPause(model, name, at) {
+  if (model.hues.has(name)) beginSpan(model, { kind: "pause", key: `pause:${name}`, who: name, word: "paused", from: at });
+}
+
+/** After a snapshot: what lasts now, and what ended while nobody looked. */
+function mendSpans(model, frame, now) {
+  const open = model.spans.find((span) => span.key === "mode" && span.to === null);
+  if (open && open.word !== frame.mode) endSpan(model, "mode", now);
+  if (frame.mode !== "running" && frame.mode && open?.word !== frame.mode) beginMode(model, frame.mode, open ? now : model.modeAt ?? now);
+  takeFloors(model, frame.floors, now);
+  for (const form of model.forms) beginForm(model, form);
+  const pending = new Set(model.forms.map((form) => `form:${form.id}`));
+  for (const span of model.spans) {
+    if (span.kind === "form" && span.to === null && !pending.has(span.key)) endSpan(model, span.key, now);
+  }
+}
+
+function beginForm(model, form) {
+  beginSpan(model, { kind: "form", key: `form:${form.id}`, who: form.asker, scope: form.to, word: "asks the operator", text: form.title, from: form.ts * 1000 });
 }
 
 function heartbeatText(result = {}) {
@@ -166,10 +294,11 @@ export const stateWord = (state) => (state === "reaped" ? "away" : state);
 
 function takeForm(model, frame) {
   model.forms = [...model.forms.filter((form) => form.id !== frame.form.id), frame.form];
+  beginForm(model, frame.form);
 }
 
 /** Move a form to the settled list. The answer message and `form_resolved` both tell of it, in either order. */
-function settle(model, { id, status, answers, title, asker, at }) {
+function settle(model, { id, status, answers, title, asker, to, reason, at }) {
   const form = model.forms.find((pending) => pending.id === id);
   if (form) model.forms = model.forms.filter((pending) => pending.id !== id);
   if (model.waiting.has(id)) {
@@ -177,9 +306,31 @@ function settle(model, { id, status, answers, title, asker, at }) {
     model.waiting.delete(id);
   }
   model.refusals = without(model.refusals, id);
+  endSpan(model, `form:${id}`, at);
   if (model.settled.some((known) => known.id === id)) return;
-  const entry = { id, status, title: form?.title ?? title ?? "A form", asker: form?.asker ?? asker ?? "", answers: readable(form, answers), at };
+  const entry = {
+    id, status, title: form?.title ?? title ?? "A form", asker: form?.asker ?? asker ?? "", to: form?.to ?? to ?? "all",
+    answers: readable(form, answers), summary: "", reason: reason ?? null, askedAt: form ? form.ts * 1000 : null, at,
+  };
   model.settled = [entry, ...model.settled].slice(0, SETTLED_MAX);
+}
+
+/** The hub's ledger: what was settled before this page opened, and what this page did not know of the rest. */
+function takeLedger(model, decisions) {
+  for (const one of decisions.slice(-SETTLED_MAX)) {
+    const id = one.id ?? `${one.ts}:${one.title}`;
+    const askedAt = one.asked_ts === undefined ? null : one.asked_ts * 1000;
+    const known = model.settled.find((entry) => entry.id === id);
+    const entry = {
+      id, status: one.status, title: one.title, asker: one.asker, to: one.to ?? "all", answers: known?.answers ?? [],
+      summary: one.answer_summary, reason: one.reason ?? null, askedAt, at: one.ts * 1000,
+    };
+    model.settled = [...model.settled.filter((other) => other !== known), entry];
+    const isDrawn = model.spans.some((span) => span.key === `form:${id}`);
+    if (!isDrawn && askedAt !== null) beginSpan(model, { kind: "form", key: `form:${id}`, who: entry.asker, scope: entry.to, word: "asks the operator", text: entry.title, from: askedAt });
+    endSpan(model, `form:${id}`, entry.at);
+  }
+  model.settled = [...model.settled].sort((a, b) => b.at - a.at).slice(0, SETTLED_MAX);
 }
 
 /** Answers as pairs of label and text. */
@@ -200,7 +351,6 @@ function without(map, key) {
 function takeRefusal(model, frame) {
   const why = reasonText(frame);
   const text = frame.command && !isForbidden(frame) ? `Refused (${frame.command}): ${why}` : why;
-  if (frame.command === "action") model.asked = null;
   const id = formOf(model, frame);
   if (id === null) return notice(model, "refused", text, frame.command);
   model.waiting = new Set(model.waiting);

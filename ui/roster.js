@@ -1,40 +1,32 @@
-// Roster: the room's health in figures, and a card for each peer.
+// Roster: a card for each peer: how it is, what it said, what waits for it, and the operator's controls of it.
 
-import { ask, button, el, emptyNote, icon, keyed, nameTag, setIcon, setText } from "./dom.js";
+import { button, el, emptyNote, icon, keyed, nameTag, setIcon, setText } from "./dom.js";
+import { isLate, wordsOf } from "./deeds.js";
 import { ageText, hueOf, isOpen, isOperator, stateWord } from "./model.js";
 
-// ---- health -----------------------------------------------------------------------------------------------------
-
-const FIGURES = [
-  ["uptime", "Uptime", (health) => ageText(health.uptime)],
-  ["peer_count", "Peers", (health) => String(health.peer_count)],
-  ["msg_per_min", "Messages / min", (health) => String(health.msg_per_min)],
-  ["queue_depth", "Queued", (health) => String(health.queue_depth)],
-  ["mem_rss_mb", "Memory", (health) => `${Math.round(health.mem_rss_mb)} MB`],
-  ["rate", "Rate per peer", (health, rate) => `${rate.refill_rate}/s, burst ${rate.capacity}`],
-];
-
-export function renderHealth(root, model) {
-  const known = FIGURES.filter(([key]) => (key === "rate" ? model.rate : model.health?.[key] !== undefined && model.health[key] !== null));
-  keyed(root, known, ([key]) => key,
-    ([key, label]) => el("div", { class: "figure", data: { figure: key } }, el("span", { class: "figure-label" }, label), el("span", { class: "figure-value" })),
-    (node, [, , text]) => setText(node.lastElementChild, text(model.health, model.rate)));
-}
-
-// ---- peers ------------------------------------------------------------------------------------------------------
+const DEED_MS = 8_000; // how long a card tells what became of a deed on it
 
 const views = new WeakMap();
 
-export function render(root, model, send, now) {
+export function render(root, model, send, now, seat) {
   const view = views.get(root) ?? open(root);
-  const changed = view.peers !== model.peers || view.operator !== isOperator(model) || view.open !== isOpen(model);
-  if (!changed && isOpen(model)) return; // ages come with the health frames; only a cut line has to count by itself
-  Object.assign(view, { peers: model.peers, operator: isOperator(model), open: isOpen(model) });
+  Object.assign(view, { operator: isOperator(model), open: isOpen(model), quietAfter: model.quietAfter, seat, now });
   const passed = Math.max(0, (now - model.peersAt) / 1000);
-  keyed(view.list, model.peers, (peer) => `${peer.name} ${view.operator}`, (peer) => card(peer, hueOf(model, peer.name), view, send), (node, peer) => refresh(node, peer, passed, view));
+  keyed(view.list, model.peers, (peer) => `${peer.name} ${view.operator}`,
+    (peer) => card(peer, hueOf(model, peer.name), view),
+    (node, peer) => refresh(node, peer, passed, view));
   view.empty.hidden = model.peers.length > 0;
   const live = model.peers.filter((peer) => peer.state === "live").length;
   setText(view.counter, model.peers.length ? `${live} live${live < model.peers.length ? `, ${model.peers.length - live} away` : ""}` : "");
+}
+
+/** Bring a peer's card into view and point it out. */
+export function reveal(root, name) {
+  const node = [...root.querySelectorAll(".peer")].find((one) => one.dataset.peer === name);
+  node?.scrollIntoView({ block: "nearest" });
+  node?.querySelector("button")?.focus();
+  node?.classList.remove("pointed");
+  requestAnimationFrame(() => node?.classList.add("pointed"));
 }
 
 function open(root) {
@@ -47,35 +39,47 @@ function open(root) {
 
 const parts = new WeakMap(); // card -> the nodes that change
 
-function card(peer, hue, view, send) {
-  const part = { status: el("p", { class: "status", dir: "auto" }), state: el("span", { class: "chip state" }, el("span")), ears: el("span", { class: "chip ears" }, el("span")),
-    held: el("span", { class: "chip held" }, icon("pause"), "paused"), quiet: el("span", { class: "chip quiet-peer", title: "No sign of life for some minutes" }, "quiet"),
-    facts: el("p", { class: "facts" }) };
+const chip = (name, iconName, text = "", title = "") => el("span", { class: `chip ${name}`, title: title || null }, icon(iconName), el("span", {}, text));
+
+function card(peer, hue, view) {
+  const part = {
+    status: el("p", { class: "status", dir: "auto" }),
+    state: el("span", { class: "chip state" }, el("span")),
+    ears: chip("ears", "ear"),
+    held: chip("held", "pause", "paused", "You hold its mailbox"),
+    heard: el("span", { class: "facts" }),
+    quiet: chip("quiet-peer", "wait", "quiet"),
+    mail: chip("mail", "mail", "", "Messages in its mailbox that it has not fetched"),
+    stop: chip("untold", "stop", "not told of the stop", "It has not called the hub since the stop"),
+    facts: el("p", { class: "facts" }),
+    deed: el("p", { class: "facts deed" }),
+  };
   const node = el("li", { class: "card peer", data: { peer: peer.name } },
     el("div", { class: "card-head" }, el("span", { class: "dot", style: { "--hue": String(hue) } }), nameTag(peer.name, hue), part.state),
     part.status,
-    el("div", { class: "card-foot" }, el("div", { class: "chips" }, part.ears, part.held, part.quiet), view.operator && controls(peer.name, part, send)),
-    part.facts);
+    el("div", { class: "chips" }, part.ears, part.heard, part.mail, part.held, part.quiet, part.stop),
+    part.facts,
+    view.operator && el("div", { class: "card-foot" }, controls(peer.name, part, view), part.deed));
   parts.set(node, part);
   return node;
 }
 
-function controls(name, part, send) {
-  part.hold = button(`Pause ${name}`, "pause", { class: "hold" }, true);
-  part.hold.addEventListener("click", () => send(part.hold.dataset.does === "resume" ? { resume_peer: name } : { pause_peer: name }));
-  part.ping = button(`Ping ${name}`, "pulse", { class: "ping", onclick: () => send({ heartbeat: name }) }, true);
-  part.kick = button(`Kick ${name}`, "kick", { class: "kick", data: { tone: "danger" }, onclick: () => kick(name, send) }, true);
-  return el("div", { class: "card-buttons", role: "group", "aria-label": `Controls of ${name}` }, part.hold, part.ping, part.kick);
-}
-
-async function kick(name, send) {
-  const yes = await ask({
-    title: `Kick ${name}?`,
-    text: `${name} loses its seat at once: it can neither speak nor listen, its raised hands and sticks are given up, and what waits in its mailbox is lost. `
-      + "The name is free; it may join again as a newcomer.",
-    verb: "Kick",
-  });
-  if (yes) send({ kick: name });
+/** Each acts through the seat, which asks first where it must. */
+function controls(name, part, view) {
+  const make = (word, iconName, cls, frame, tone = "calm") =>
+    button(`${word} ${name}`, iconName, { class: cls, data: { tone }, onclick: () => view.seat.act(frame()) }, true);
+  part.hold = make("Pause", "pause", "hold", () => (part.hold.dataset.does === "resume" ? { resume_peer: name } : { pause_peer: name }));
+  part.write = button(`Write to ${name}`, "reply", { class: "write", onclick: () => view.seat.go("write", name) }, true);
+  part.ping = make("Ping", "pulse", "ping", () => ({ heartbeat: name }));
+  part.interrupt = make("Interrupt", "bolt", "interrupt", () => ({ command: "interrupt", to: name }));
+  part.reset = make("Reset", "reset", "reset-peer", () => ({ command: "reset", to: name }));
+  part.kick = make("Kick", "kick", "kick", () => ({ kick: name }), "danger");
+  part.interrupt.title = `Interrupt ${name}: tell it to drop what it is doing and wait, through any pause`;
+  part.reset.title = `Reset ${name}: tell it to drop all and forget the exchange so far (asks first)`;
+  part.ping.title = `Ping ${name}: ask the hub how it is`;
+  part.kick.title = `Kick ${name}: end its seat (asks first)`;
+  part.all = [part.hold, part.ping, part.interrupt, part.reset, part.kick];
+  return el("div", { class: "card-buttons", role: "group", "aria-label": `Controls of ${name}` }, part.write, part.all);
 }
 
 function refresh(node, peer, passed, view) {
@@ -89,18 +93,44 @@ function refresh(node, peer, passed, view) {
   if (part.ears.dataset.on !== String(peer.listening)) {
     part.ears.dataset.on = String(peer.listening);
     setIcon(part.ears, peer.listening ? "ear" : "deaf");
-    setText(part.ears.lastElementChild, peer.listening ? "listening" : "not listening");
   }
+  setText(part.ears.lastElementChild, earsOf(peer, passed));
   part.held.hidden = !peer.paused;
   part.quiet.hidden = !peer.quiet;
+  part.quiet.title = `Neither a call nor a new status for ${ageText(view.quietAfter)} or more`;
+  part.stop.hidden = peer.stop_told !== false;
+  refreshMail(part.mail, peer);
   part.status.hidden = !peer.status;
   setText(part.status, peer.status ? `${peer.status} · ${ageText(peer.status_age + passed)} ago` : "");
   part.status.classList.toggle("stale", Boolean(peer.status_stale));
-  setText(part.facts, `${peer.msg_count} said · heard ${ageText(peer.last_seen_age + passed)} ago`);
-  if (view.operator) refreshControls(part, peer, view.open);
+  setText(part.heard, `heard ${ageText(peer.last_seen_age + passed)} ago`);
+  setText(part.facts, factsOf(peer, passed));
+  if (view.operator) refreshControls(part, peer, view);
 }
 
-function refreshControls(part, peer, isLineOpen) {
+const DEAF_SHOWN_S = 10; // shorter is the pause between two polls
+
+function earsOf(peer, passed) {
+  if (peer.listening) return "listening";
+  const deaf = (peer.deaf_age ?? 0) + passed;
+  return deaf < DEAF_SHOWN_S ? "not listening" : `not listening for ${ageText(deaf)}`;
+}
+
+const amount = (value) => Number(value ?? 0).toLocaleString("en");
+
+function factsOf(peer, passed) {
+  const chars = peer.char_count === undefined ? "" : `, ${amount(peer.char_count)} chars`;
+  return `${amount(peer.msg_count)} said${chars} · here ${ageText((peer.uptime ?? 0) + passed)}`;
+}
+
+function refreshMail(node, { waiting = 0, unacknowledged = 0 }) {
+  node.hidden = waiting + unacknowledged === 0;
+  node.classList.toggle("heap", waiting > 0);
+  const words = [waiting && `${amount(waiting)} waiting`, unacknowledged && `${amount(unacknowledged)} not confirmed`];
+  setText(node.lastElementChild, words.filter(Boolean).join(", "));
+}
+
+function refreshControls(part, peer, view) {
   const does = peer.paused ? "resume" : "pause";
   if (part.hold.dataset.does !== does) {
     part.hold.dataset.does = does;
@@ -108,5 +138,10 @@ function refreshControls(part, peer, isLineOpen) {
     part.hold.title = peer.paused ? `Resume ${peer.name}: deliver what was held` : `Pause ${peer.name}: hold its mailbox`;
     part.hold.setAttribute("aria-label", part.hold.title);
   }
-  for (const control of [part.hold, part.ping, part.kick]) control.disabled = !isLineOpen;
+  const deed = view.seat.deeds.list.find((one) => one.subject === peer.name) ?? null;
+  const isAsked = deed?.state === "asked";
+  for (const control of part.all) control.disabled = !view.open || isAsked;
+  const isFresh = deed && (isAsked || deed.untold.length > 0 || view.now - deed.settledAt < DEED_MS);
+  part.deed.dataset.state = isFresh ? (isLate(deed, view.now) ? "late" : deed.state) : "";
+  setText(part.deed, isFresh ? `${deed.word.replace(` ${peer.name}`, "")}: ${wordsOf(deed, view.now)}` : "");
 }

@@ -1,7 +1,7 @@
 // The console's pure model. Run: node --test tests/ui/
 import test from "node:test";
 import assert from "node:assert/strict";
-import { LOG_MAX, ageText, apply, applyLink, audienceOf, emptyModel, hueOf, isOpen, isOperator, logEnd, noteSent } from "../../ui/model.js";
+import { LOG_MAX, ageText, apply, applyLink, audienceOf, emptyModel, hueOf, indexOf, isOpen, isOperator, logEnd, noteSent, perMinute } from "../../ui/model.js";
 
 const NOW = 1_795_384_800_000;
 let lastId = 0;
@@ -72,7 +72,7 @@ test("the log is bounded and its numbering goes on", () => {
   assert.equal(logEnd(model), total);
   assert.ok(model.log.length <= LOG_MAX + 500 && model.log.length >= LOG_MAX);
   assert.equal(model.log[0].content, String(model.logStart));
-  assert.equal(model._ids.size, model.log.length);
+  assert.equal(model._indexes.size, model.log.length);
 });
 
 test("mode, channels, floors, peers, rate and agents are replaced by their frames", () => {
@@ -163,20 +163,6 @@ test("an observer's refusal speaks of observing", () => {
   assert.match(model.notices[0].text, /observing/);
 });
 
-test("a mode action is asked until the hub confirms or refuses it, or the line is cut", () => {
-  const ends = [
-    (model) => apply(model, { type: "mode", mode: "paused" }),
-    (model) => apply(model, { type: "error", reason: "stopped", command: "action", detail: "no" }),
-    (model) => apply(model, snapshot(), NOW),
-    (model) => applyLink(model, { state: "closed", since: NOW }),
-  ];
-  for (const end of ends) {
-    const model = noteSent(opened(), { action: "pause" });
-    assert.equal(model.asked, "pause");
-    assert.equal(end(model).asked, null);
-  }
-});
-
 test("the role outlives a cut line, the openness does not", () => {
   const model = applyLink(emptyModel(), { state: "open", role: "operator", auth: true, since: NOW });
   applyLink(model, { state: "closed", since: NOW, retryAt: NOW + 500 });
@@ -217,4 +203,106 @@ test("a peer keeps its hue, and sixteen peers have sixteen", () => {
 
 test("ages are told in at most two units", () => {
   assert.deepEqual([-1, 0, 59.4, 60, 3599, 3600, 7500, 90000].map(ageText), ["0 s", "0 s", "59 s", "1 min", "59 min", "1 h", "2 h 5 min", "1 d 1 h"]);
+});
+
+// ---- what was added for the reading seat ----
+
+test("a tree comes with its message, live or in the snapshot, and goes with it", () => {
+  const early = said("api", "*a*");
+  const model = opened({ log: [early], trees: { [early.id]: [{ type: "paragraph" }] } });
+  assert.deepEqual(model.trees.get(early.id), [{ type: "paragraph" }]);
+  apply(model, { ...live(said("api", "*b*")), tree: [{ type: "list" }] }, NOW);
+  assert.deepEqual([...model.trees.values()], [[{ type: "paragraph" }], [{ type: "list" }]]);
+  for (let n = 0; n < LOG_MAX + 600; n += 1) apply(model, live(said("api", String(n))));
+  assert.equal(model.trees.size, 0);
+  assert.equal(indexOf(model, early.id), -1);
+});
+
+test("a channel's traffic goes on from what the hub counted, once per message", () => {
+  const before = said("api", "before", { recipient: "#x" });
+  const model = opened({ log: [before], channels: { "#x": { topic: "t", members: ["api"], msg_count: 1, char_count: 6, last_ts: NOW / 1000 } } });
+  const first = model.channels;
+  const message = said("api", "four", { recipient: "#x", ts: NOW / 1000 + 9 });
+  apply(model, live(message), NOW + 9000);
+  apply(model, live({ ...message }), NOW + 9000);
+  assert.deepEqual(model.channels["#x"], { topic: "t", members: ["api"], msg_count: 2, char_count: 10, last_ts: NOW / 1000 + 9 });
+  assert.notEqual(model.channels, first);
+  assert.equal(perMinute(model, "#x", NOW + 10_000), 2);
+  assert.equal(perMinute(model, "#x", NOW + 65_000), 1);
+  assert.equal(perMinute(model, "#y", NOW), 0);
+});
+
+test("figures are kept for the charts, for ten minutes", () => {
+  const model = opened();
+  for (let n = 0; n < 700; n += 1) apply(model, { type: "health", health: { uptime: n, msg_per_min: n, char_per_min: 2 * n, queue_depth: 3, mem_rss_mb: null } }, NOW + n * 1500);
+  assert.equal(model.history.length, 400);
+  assert.deepEqual(model.history.at(-1), { at: NOW + 699 * 1500, msgs: 699, chars: 1398, queue: 3, mem: null });
+});
+
+test("receipts come with the snapshot and with each health frame", () => {
+  const model = opened({ receipts: [{ id: "a", told: [], untold: ["api"] }] });
+  assert.deepEqual(model.receipts[0].untold, ["api"]);
+  apply(model, { type: "health", health: { uptime: 1 }, receipts: [{ id: "a", told: ["api"], untold: [] }] }, NOW);
+  assert.deepEqual(model.receipts[0].told, ["api"]);
+});
+
+test("the ledger fills the settled forms, and keeps what this page knew better", () => {
+  const model = opened({ forms: [form("f")] });
+  apply(model, { type: "form_resolved", id: "f", status: "answered", answers: { k: "x" } }, NOW + 2000);
+  const decisions = [
+    { ts: NOW / 1000 - 60, asker: "web", title: "Old", status: "cancelled", answer_summary: "cancelled: no", id: "e", to: "#x", asked_ts: NOW / 1000 - 90, reason: "no" },
+    { ts: NOW / 1000 + 2, asker: "api", title: "Q?", status: "answered", answer_summary: "Which?: x", id: "f", to: "all", asked_ts: NOW / 1000, reason: null },
+  ];
+  apply(model, snapshot({ decisions }), NOW + 3000);
+  assert.deepEqual(model.settled.map(({ id, status, reason, answers }) => [id, status, reason, answers]), [
+    ["f", "answered", null, [["Which?", "x"]]],
+    ["e", "cancelled", "no", []],
+  ]);
+  assert.equal(model.settled[1].askedAt, NOW - 90_000);
+});
+
+const notice = (content, more = {}) => said("hub", content, { kind: "system", seq: 0, origin: "hub", ...more });
+const spans = (model, kind) => model.spans.filter((span) => span.kind === kind).map(({ word, who, from, to }) => [word, who, from, to]);
+
+test("what lasted is known from the hub's notices: a pause of the room, and of a peer", () => {
+  const model = opened({ peers: [peer("api")] });
+  apply(model, live(notice("control: paused")), NOW);
+  apply(model, live(notice("control: stopped", { ts: NOW / 1000 + 5 })), NOW + 5000);
+  apply(model, live(notice("api paused by the operator", { ts: NOW / 1000 + 6 })), NOW + 6000);
+  apply(model, live(notice("control: running", { ts: NOW / 1000 + 8 })), NOW + 8000);
+  assert.deepEqual(spans(model, "mode"), [["paused", null, NOW, NOW + 5000], ["stopped", null, NOW + 5000, NOW + 8000]]);
+  assert.deepEqual(spans(model, "pause"), [["paused", "api", NOW + 6000, null]]);
+  apply(model, live(notice("api resumed by the operator", { ts: NOW / 1000 + 9 })), NOW + 9000);
+  assert.equal(spans(model, "pause")[0][3], NOW + 9000);
+  assert.equal(model.modeAt, NOW + 8000);
+});
+
+test("no text of a peer, and no topic, makes anything last", () => {
+  const model = opened({ peers: [peer("api")] });
+  apply(model, live(said("api", "control: stopped")), NOW);
+  apply(model, live(notice("control: stopped", { seq: 9 })), NOW);
+  apply(model, live(notice("bob set the topic of #x: api paused by the operator")), NOW);
+  apply(model, live(notice("bob asks the operator: control: stopped")), NOW);
+  assert.deepEqual(model.spans, []);
+});
+
+test("sticks and forms last from frame to frame, by the hub's clock", () => {
+  const skew = 3_600_000; // this browser's clock is an hour off
+  const model = opened({ health: { uptime: 1 } });
+  apply(model, { type: "floor", floors: { all: { scope: "all", holder: "api", reason: "merging", hands: [], since: NOW / 1000 } } }, NOW + skew);
+  apply(model, { type: "form", form: form("f") }, NOW + skew);
+  apply(model, live(said("api", "done", { ts: NOW / 1000 + 10 })), NOW + skew + 10_000);
+  apply(model, { type: "floor", floors: {} }, NOW + skew + 12_000);
+  apply(model, { type: "form_resolved", id: "f", status: "cancelled" }, NOW + skew + 13_000);
+  assert.deepEqual(spans(model, "stick"), [["talking stick", "api", NOW, NOW + 12_000]]);
+  assert.deepEqual(spans(model, "form"), [["asks the operator", "api", NOW, NOW + 13_000]]);
+});
+
+test("what began or ended while this page was away is mended by the snapshot", () => {
+  const model = opened({ mode: "paused", peers: [peer("api", { paused: true })], floors: { "#x": { scope: "#x", holder: "web", reason: null, hands: [], since: NOW / 1000 - 50 } } });
+  assert.deepEqual(spans(model, "mode"), [["paused", null, NOW, null]]);
+  assert.deepEqual(spans(model, "pause"), [["paused", "api", NOW, null]]);
+  assert.deepEqual(spans(model, "stick"), [["talking stick", "web", NOW - 50_000, null]]);
+  apply(model, snapshot({ peers: [peer("api")] }), NOW + 60_000);
+  assert.ok(model.spans.every((span) => span.to === NOW + 60_000));
 });

@@ -1,0 +1,138 @@
+"""A real browser for tests: Debian's chromium at a live hub; fixtures, and what several files ask of the page."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hubs import HubProcess, running_hub
+
+OPERATOR, OBSERVER = "op-secret", "watch-secret"
+GUARDED = ("--operator-token", OPERATOR, "--observer-token", OBSERVER)
+FLAGS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+)
+LINE_LOST = r"WebSocket connection to .* failed"  # chromium's own words, while a hub is away
+TELL_VIOLATIONS = """
+document.addEventListener("securitypolicyviolation", (event) =>
+  console.error(`CSP ${event.effectiveDirective} ${event.blockedURI} ${event.sample}`));
+"""
+CHOICE = {"key": "pick", "label": "Which?", "type": "radio", "options": ["now", "later"], "required": True}
+MANY = {"key": "many", "label": "All that apply", "type": "checkbox", "options": ["x", "y"], "allow_other": True}
+LONG = {"key": "why", "label": "Why?", "type": "textarea"}
+
+Page = Any
+Open = Callable[..., Page]  # (hub, expected=pattern of console lines, **context options)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Give one browser for all tests. A machine without is loud about it, and in CI it is a failure."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        how = "no chromium for the browser tests: apt-get install --no-install-recommends chromium"
+        if os.environ.get("CI"):
+            pytest.fail(how)
+        pytest.skip(how)
+    playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
+    with playwright.sync_playwright() as driver:
+        one = driver.chromium.launch(executable_path=path, args=[*FLAGS])
+        yield one
+        one.close()
+
+
+@pytest.fixture
+def console(browser: Any) -> Iterator[Open]:
+    """Open consoles; whatever they complain of, CSP violations included, fails the test."""
+    contexts: list[Any] = []
+    faults: list[str] = []
+
+    def open_page(hub: HubProcess, expected: str | None = None, **options: Any) -> Page:
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
+        contexts.append(context)
+        context.add_init_script(TELL_VIOLATIONS)
+        page = context.new_page()
+
+        def complain(kind: str, text: str) -> None:
+            if expected is None or not re.search(expected, text):
+                faults.append(f"{kind}: {text}")
+
+        def hear(message: Any) -> None:
+            if message.type in ("error", "warning"):
+                complain(message.type, message.text)
+
+        def see(request: Any) -> None:
+            if not request.url.startswith((hub.url, "blob:")):
+                complain("foreign request", request.url)
+
+        page.on("console", hear)
+        page.on("pageerror", lambda error: complain("page error", str(error)))
+        page.on("request", see)
+        page.on("dialog", lambda dialog: (complain("dialog", dialog.message), dialog.dismiss()))
+        page.goto(hub.url)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert faults == []
+
+
+@pytest.fixture
+def hub() -> Iterator[HubProcess]:
+    """Give a hub whose console asks for nothing."""
+    with running_hub() as process:
+        yield process
+
+
+@pytest.fixture
+def guarded() -> Iterator[HubProcess]:
+    """Give a hub whose console asks for a token."""
+    with running_hub(*GUARDED) as process:
+        yield process
+
+
+def mode(hub: HubProcess, token: str) -> str:
+    """Ask the hub itself for the room's mode."""
+    return str(hub.receive(token)["mode"])
+
+
+def heard(hub: HubProcess, token: str) -> list[str]:
+    """Give what a peer receives now."""
+    return [message["content"] for message in hub.receive(token, timeout=5.0)["messages"]]
+
+
+def peer(page: Page, name: str) -> Any:
+    """Find a peer's card."""
+    return page.locator(f'.peer[data-peer="{name}"]')
+
+
+def row(page: Page, text: str) -> Any:
+    """Find the row of the flow that says exactly this."""
+    return page.locator("#flow .message").filter(
+        has=page.locator(".content", has_text=re.compile(f"^{re.escape(text)}$"))
+    )
+
+
+def agree(page: Page) -> None:
+    """Say yes in the confirm dialog."""
+    page.locator("#confirm-yes").click()
+    page.locator("#confirm").wait_for(state="hidden")
+
+
+def ask(hub: HubProcess, token: str, *fields: dict[str, Any], title: str = "Deploy now?", to: str = "all") -> str:
+    """Ask the operator; give the form's id."""
+    answer = hub.post("/ask", token=token, to=to, title=title, fields=[*fields])
+    assert answer.status == 200, answer.text
+    return str(answer.body["form_id"])
+
+
+def enter(page: Page, token: str) -> None:
+    """Type a token into the prompt."""
+    page.locator("#token-input").fill(token)
+    page.locator("#token-form button[type=submit]").click()

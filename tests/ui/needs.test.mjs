@@ -1,0 +1,113 @@
+// What needs the operator, and the reading debt.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { emptyModel } from "../../ui/model.js";
+import { emptyDebt, isForOperator, loopOf, minutesOf, needsOf, owe, READ_PER_MIN, settleDebt } from "../../ui/needs.js";
+
+const NOW = 1_700_000_000_000;
+
+function room(parts = {}) {
+  return Object.assign(emptyModel(), { mode: "running", peersAt: NOW }, parts);
+}
+
+const row = (name, more = {}) => ({ name, state: "live", listening: true, paused: false, waiting: 0, last_seen_age: 1, stop_told: null, ...more });
+const kinds = (model, now = NOW) => needsOf(model, now).map((need) => need.kind);
+let count = 0;
+const said = (sender, content, more = {}) => ({ id: `m${(count += 1)}`, seq: count, ts: NOW / 1000 - 5, origin: "agent", kind: "message", sender, recipient: "all", content, ...more });
+
+function says(model, ...messages) {
+  model.log.push(...messages);
+  return model;
+}
+
+test("a calm room needs nothing", () => {
+  assert.deepEqual(needsOf(room({ peers: [row("api"), row("web")], log: [said("api", "all is well")] }), NOW), []);
+});
+
+test("a pending form is first, with who asks and what", () => {
+  const model = room({ forms: [{ id: "f1", title: "Deploy?", asker: "api", ts: NOW / 1000 - 60 }], floors: { all: { scope: "all", holder: "web", hands: ["api"], since: NOW / 1000 - 400 } } });
+  const [form, stick] = needsOf(model, NOW);
+  assert.deepEqual([form.who, form.verb, form.text, form.help], ["api", "asks", "Deploy?", { word: "Answer", go: ["form", "f1"] }]);
+  assert.equal(stick.text, "holds the stick of the whole room for 6 min; api waits.");
+  assert.deepEqual(stick.help.frame, { floor: { action: "clear", scope: "all" } });
+});
+
+test("a turn at the stick is not too long", () => {
+  assert.deepEqual(kinds(room({ floors: { all: { scope: "all", holder: "web", hands: [], since: NOW / 1000 - 100 } } })), []);
+});
+
+test("a peer is deaf when mail waits and it does not listen", () => {
+  const deaf = { listening: false, waiting: 2, last_seen_age: 90 };
+  assert.deepEqual(kinds(room({ peers: [row("web", deaf)] })), ["deaf"]);
+  assert.match(needsOf(room({ peers: [row("web", deaf)] }), NOW)[0].text, /does not listen for 1 min: 2 messages wait/);
+  assert.deepEqual(kinds(room({ peers: [row("web", { ...deaf, waiting: 0 })] })), [], "nothing waits for it");
+  assert.deepEqual(kinds(room({ peers: [row("web", { ...deaf, last_seen_age: 10 })] })), [], "it is between two polls");
+  assert.deepEqual(kinds(room({ peers: [row("web", { ...deaf, paused: true })] })), [], "the operator holds its mailbox");
+  assert.deepEqual(kinds(room({ mode: "paused", peers: [row("web", deaf)] })), [], "the operator holds them all");
+  assert.deepEqual(kinds(room({ peers: [row("web", { waiting: 40 })] })), ["deaf"], "it listens and does not keep up");
+  assert.deepEqual(kinds(room({ peers: [row("web", { ...deaf, deaf_age: 5 })] })), [], "the hub knows better since when");
+});
+
+test("a stop that not everybody has names who lacks it", () => {
+  const model = room({ mode: "stopped", modeAt: NOW - 10_000, peers: [row("api", { stop_told: true }), row("web", { stop_told: false })] });
+  const [need] = needsOf(model, NOW);
+  assert.equal(need.who, "web");
+  assert.match(need.text, /1 of 2 do/);
+  assert.deepEqual(need.help.frame, { kick: "web" });
+  assert.deepEqual(kinds({ ...model, modeAt: NOW - 1000 }), [], "parked polls are answered first");
+});
+
+test("a mention calls the operator until it is answered where it stood", () => {
+  const model = says(room(), said("web", "@operator may I drop the table?", { recipient: "#db" }));
+  assert.deepEqual(kinds(model), ["mention"]);
+  says(model, said("human", "which one?", { origin: "operator", recipient: "all" }));
+  assert.deepEqual(kinds(model), ["mention"], "said elsewhere");
+  says(model, said("human", "no", { origin: "operator", recipient: "#db" }));
+  assert.deepEqual(kinds(model), []);
+});
+
+test("a mention is a word of its own, of an agent", () => {
+  for (const text of ["@human: look", "please, @Operator!", "(@operator)"]) assert.ok(isForOperator(said("a", text)), text);
+  for (const text of ["me@operator.example", "@operators", "@humankind", "the operator", "@@operator"]) assert.ok(!isForOperator(said("a", text)), text);
+  assert.ok(!isForOperator(said("hub", "@operator", { origin: "hub" })));
+});
+
+test("repetition and volleys are a loop, work is not", () => {
+  const thanks = Array.from({ length: 10 }, (_, n) => said(n % 2 ? "api" : "web", n % 2 ? `Thank you! (${n})` : `You are welcome! (${n})`));
+  assert.deepEqual(loopOf(says(room(), ...thanks), NOW).names, ["api", "web"]);
+  const volley = Array.from({ length: 24 }, (_, n) => said(n % 2 ? "api" : "web", `short line ${String.fromCharCode(97 + n).repeat(5)}`));
+  assert.match(loopOf(says(room(), ...volley), NOW).how, /back and forth/);
+  const work = Array.from({ length: 30 }, (_, n) => said(["api", "web", "ops"][n % 3], `${String.fromCharCode(97 + n).repeat(9)} step done`));
+  assert.equal(loopOf(says(room(), ...work), NOW), null);
+  assert.deepEqual(needsOf(says(room(), ...thanks), NOW)[0].help.frame, { action: "pause" });
+  assert.deepEqual(kinds(says(room({ mode: "paused" }), ...thanks)), [], "it is held already");
+  assert.equal(loopOf(says(room(), ...thanks, said("human", "enough", { origin: "operator" })), NOW), null, "the operator has spoken");
+});
+
+test("a need keeps its id while its cause lasts, and a new cause has a new one", () => {
+  const stopped = (...deaf) => room({ mode: "stopped", modeAt: NOW - 60_000, peers: ["api", "web"].map((name) => row(name, { stop_told: !deaf.includes(name) })) });
+  const [one, same, other] = [stopped("api", "web"), stopped("api", "web"), stopped("web")].map((model) => needsOf(model, NOW)[0].id);
+  assert.equal(one, same);
+  assert.notEqual(one, other);
+});
+
+test("the debt grows while nobody looks, and is paid back at reading speed", () => {
+  const model = says(room(), said("api", "x".repeat(500)));
+  const debt = emptyDebt();
+  owe(debt, model, false, NOW);
+  assert.equal(debt.chars, 0, "what was said before the page opened is history");
+  says(model, said("api", "x".repeat(READ_PER_MIN)), said("hub", "y".repeat(9000), { origin: "hub" }), said("human", "z".repeat(900), { origin: "operator" }));
+  owe(debt, model, false, NOW + 1000);
+  assert.equal(minutesOf(debt.chars), 1);
+  assert.equal(debt.since, NOW + 1000);
+  owe(debt, model, true, NOW + 31_000);
+  assert.equal(minutesOf(debt.chars), 0.5);
+  says(model, said("api", "x".repeat(10_000)));
+  owe(debt, model, true, NOW + 61_000);
+  assert.deepEqual([debt.chars, debt.since], [0, null], "what arrives while one looks is looked at");
+  says(model, said("api", "x".repeat(2000)));
+  owe(debt, model, false, NOW + 62_000);
+  settleDebt(debt, model);
+  assert.equal(owe(debt, model, false, NOW + 63_000).chars, 0);
+});

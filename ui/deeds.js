@@ -1,0 +1,192 @@
+// Deeds: what the operator asked for, and what became of it. Pure: no DOM, no clock; time comes as an argument.
+//
+//   emptyDeeds()                     nothing asked yet
+//   note(deeds, model, frame, now)   a frame was sent: a deed is "asked"
+//   hear(deeds, model, frame, now)   the model has taken a frame: what was asked may be "effective" or "refused" now
+//   lose(deeds, now)                 the line is cut: what was asked is "unknown", until a snapshot tells
+//
+// A deed is effective when the room shows it, never because a button was pressed. `list` is replaced when it changes.
+
+const DEEDS_MAX = 30;
+const LATE_MS = 4_000; // the hub answers within milliseconds: beyond this something is wrong, and the page says so
+
+const CLOCKS_S = 5; // this browser's clock and the hub's agree within this, else what became of words is not known after a cut line
+
+export const emptyDeeds = () => ({ list: [], count: 0 });
+
+// key of the frame -> what it is about, its words, whether the room shows it. `told` is for deeds that peers must hear of.
+const ACTIONS = {
+  pause: { word: "Pause", mode: "paused", effect: () => "the room is paused; what agents say waits" },
+  resume: { word: "Resume", mode: "running", effect: () => "the room runs; what was held is delivered" },
+  stop: { word: "Stop all", mode: "stopped", effect: () => "the room is stopped", reach: stopReach },
+  reset: { word: "Reset", mode: "running", effect: () => "the room runs again" },
+};
+
+const KINDS = {
+  action: (frame) => {
+    const one = ACTIONS[frame.action] ?? { word: String(frame.action), mode: frame.action, effect: () => "done" };
+    return { word: one.word, isDone: (model) => model.mode === one.mode, effect: one.effect, reach: one.reach };
+  },
+  set_rate: ({ set_rate: rate }) => ({
+    word: `Rate ${rate.refill_rate}/s, burst ${rate.capacity}`,
+    isDone: (model) => model.rate?.refill_rate === rate.refill_rate && model.rate?.capacity === rate.capacity,
+    effect: () => "it holds for every peer",
+  }),
+  say: ({ say, to = "all" }) => ({
+    word: `Say to ${to === "all" ? "everyone" : to}`, sender: "human",
+    isHeard: (message) => message.kind === "message" && message.recipient === to && message.content === say,
+    effect: (model, deed) => saidText(deed), reach: messageReach,
+  }),
+  kick: ({ kick: name }) => ({
+    word: `Kick ${name}`, subject: name, isDone: (model) => !model.peers.some((peer) => peer.name === name),
+    effect: () => "its seat is gone",
+  }),
+  pause_peer: ({ pause_peer: name }) => ({
+    word: `Pause ${name}`, subject: name, isDone: (model) => rowOf(model, name)?.paused === true, effect: () => "its mailbox is held",
+  }),
+  resume_peer: ({ resume_peer: name }) => ({
+    word: `Resume ${name}`, subject: name, isDone: (model) => rowOf(model, name)?.paused === false, effect: () => "its mailbox is released",
+  }),
+  close_channel: ({ close_channel: name }) => ({
+    word: `Close ${name}`, isDone: (model) => !Object.hasOwn(model.channels, name), effect: () => "it has no members any more",
+  }),
+  floor: ({ floor: { scope = "all" } }) => ({
+    word: `Clear the stick of ${scope === "all" ? "the whole room" : scope}`, isDone: (model) => !Object.hasOwn(model.floors, scope),
+    effect: () => "everyone may speak there",
+  }),
+  answer: ({ answer: { id } }) => ({
+    word: "Answer the form", form: id, isDone: (model) => statusOf(model, id) === "answered", effect: () => "the hub has it and tells who waits",
+  }),
+  cancel_form: ({ cancel_form: id }) => ({
+    word: "Reject the form", form: id, isDone: (model) => statusOf(model, id) === "cancelled", effect: () => "the hub tells who waits",
+  }),
+  command: ({ command, to }) => ({
+    word: `${command === "reset" ? "Reset" : "Interrupt"} ${to}`, subject: to,
+    isHeard: (message) => message.kind === "control" && message.recipient === to && message.content === command,
+    effect: () => "it is in the mailbox, ahead of any pause", reach: messageReach,
+  }),
+  heartbeat: ({ heartbeat: name }) => ({ word: `Ping ${name}`, subject: name, isAnswer: (frame) => frame.type === "heartbeat_result" && frame.result?.peer === name,
+    effect: () => "the hub answered" }),
+};
+
+const rowOf = (model, name) => model.peers.find((peer) => peer.name === name);
+const statusOf = (model, id) => model.settled.find((entry) => entry.id === id)?.status ?? null;
+const commandOf = (frame) => ["heartbeat", ...Object.keys(KINDS)].find((key) => Object.hasOwn(frame, key)) ?? null;
+
+/** Remember a frame that was sent. */
+export function note(deeds, model, frame, now) {
+  const command = commandOf(frame);
+  if (command === null) return deeds;
+  deeds.count += 1;
+  const asked = { n: deeds.count, command, frame, at: now, state: "asked", settledAt: null, text: "", told: [], untold: [], messageId: null };
+  const deed = { ...asked, ...KINDS[command](frame) };
+  deeds.list = [deed, ...deeds.list].slice(0, DEEDS_MAX);
+  return deeds;
+}
+
+/** Look what became of the deeds, after the model has taken `frame`. */
+export function hear(deeds, model, frame, now) {
+  if (frame?.type === "error") refuse(deeds, frame, now);
+  let changed = false;
+  for (const deed of deeds.list.toReversed()) changed = progress(deed, deeds, model, frame, now) || changed;
+  if (changed) deeds.list = [...deeds.list];
+  return deeds;
+}
+
+function progress(deed, deeds, model, frame, now) {
+  if (deed.state === "asked" || (deed.state === "unknown" && frame?.type === "snapshot")) {
+    if (!isEffective(deed, deeds, model, frame)) return false;
+    Object.assign(deed, { state: "effective", settledAt: now });
+    reach(deed, deeds, model);
+    deed.text = deed.effect(model, deed);
+    return true;
+  }
+  if (deed.state !== "effective" || !reach(deed, deeds, model)) return false;
+  deed.text = deed.effect(model, deed);
+  return true;
+}
+
+/** The messages of a frame: the one that is live, or after a cut line those that the hub still has. */
+const candidates = (frame) => (frame?.type === "message" ? [frame.message] : frame?.type === "snapshot" ? frame.log ?? [] : []);
+
+function isEffective(deed, deeds, model, frame) {
+  if (deed.isAnswer) return deed.isAnswer(frame);
+  if (!deed.isHeard) return deed.isDone(model);
+  const claimed = new Set(deeds.list.map((one) => one.messageId)); // said twice, it is heard twice
+  const isIt = (message) => message?.origin === "operator" && !claimed.has(message.id) && message.ts >= deed.at / 1000 - CLOCKS_S && deed.isHeard(message);
+  const message = candidates(frame).find(isIt);
+  if (!message) return false;
+  deed.messageId = message.id;
+  return true;
+}
+
+/** Take over who has it and who does not; true if that changed. */
+function reach(deed, deeds, model) {
+  const found = deed.reach?.(model, deed, deeds);
+  if (!found) return false;
+  const [told, untold] = [found.told.join("\n"), found.untold.join("\n")];
+  if (told === deed.told.join("\n") && untold === deed.untold.join("\n")) return false;
+  Object.assign(deed, { told: found.told, untold: found.untold });
+  return true;
+}
+
+/** Who has the stop that stands, by the hub's rows; null when the room is not stopped or a later stop stands. */
+export function stopReach(model, deed = null, deeds = null) {
+  if (model.mode !== "stopped") return null;
+  if (deed && deeds && deeds.list.find((one) => one.word === deed.word) !== deed) return null;
+  const rows = model.peers.filter((peer) => typeof peer.stop_told === "boolean");
+  if (rows.length === 0) return null;
+  return { told: rows.filter((peer) => peer.stop_told).map((peer) => peer.name), untold: rows.filter((peer) => !peer.stop_told).map((peer) => peer.name) };
+}
+
+/** Who has fetched a message of the operator, where the hub tells. */
+function messageReach(model, deed) {
+  const known = model.receipts?.find((receipt) => receipt.id === deed.messageId);
+  return known ? { told: known.told, untold: known.untold } : null;
+}
+
+const saidText = (deed) => (deed.told.length + deed.untold.length ? "it is said" : "it is in the room");
+
+/** The refusal of a command: of the newest deed of that kind that waits. The hub answers in order, but one kind rarely waits twice. */
+function refuse(deeds, frame, now) {
+  const waits = deeds.list.filter((deed) => deed.state === "asked" && deed.command === frame.command);
+  const deed = waits.find((one) => frame.id !== undefined && one.form === frame.id) ?? waits.at(-1);
+  if (!deed) return;
+  Object.assign(deed, { state: "refused", settledAt: now, text: typeof frame.detail === "string" && frame.detail ? frame.detail : String(frame.reason) });
+  deeds.list = [...deeds.list];
+}
+
+/** The line is cut: whether the hub has got what was asked, nobody knows. */
+export function lose(deeds, now) {
+  const asked = deeds.list.filter((deed) => deed.state === "asked");
+  if (asked.length === 0) return deeds;
+  for (const deed of asked) Object.assign(deed, { state: "unknown", settledAt: now, text: "the line was cut before the hub confirmed it" });
+  deeds.list = [...deeds.list];
+  return deeds;
+}
+
+/** The deed of this command that still waits; for the control that was pressed. */
+export const waiting = (deeds, command, subject = undefined) =>
+  deeds.list.find((deed) => deed.state === "asked" && deed.command === command && (subject === undefined || deed.subject === subject)) ?? null;
+
+export const isLate = (deed, now) => deed.state === "asked" && now - deed.at > LATE_MS;
+
+/** One line for the page: asked; in effect, for how many; or why not. */
+export function wordsOf(deed, now) {
+  if (deed.state === "asked") return isLate(deed, now) ? `asked ${Math.round((now - deed.at) / 1000)} s ago, not confirmed` : "asked…";
+  if (deed.state === "refused") return `refused: ${deed.text}`;
+  if (deed.state === "unknown") return deed.text;
+  const all = deed.told.length + deed.untold.length;
+  if (all === 0) return deed.text;
+  const names = deed.untold.length ? `, not yet ${listed(deed.untold)}` : "";
+  return `${deed.told.length} of ${all} ${all === 1 ? "agent" : "agents"} reached${names}; ${deed.text}`;
+}
+
+const NAMES_MAX = 4;
+
+/** "a, b and c", or the first few and how many more. */
+export function listed(names) {
+  const shown = names.slice(0, NAMES_MAX);
+  if (names.length > NAMES_MAX) return `${shown.join(", ")} and ${names.length - NAMES_MAX} more`;
+  return shown.length < 2 ? shown.join("") : `${shown.slice(0, -1).join(", ")} and ${shown.at(-1)}`;
+}

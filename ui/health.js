@@ -1,0 +1,63 @@
+// Health: the room in figures, with what they were in the last minutes.
+
+import { chart, drawChart, el, keyed, setAttribute, setText } from "./dom.js";
+import { ageText } from "./model.js";
+
+const SPAN_MS = [60_000, 10 * 60_000]; // what a chart shows: at least, at most; in between as much as the page has heard
+
+const count = (value) => Number(value ?? 0).toLocaleString("en");
+
+// key of the figure -> label, value in words, the history's field for its chart
+const FIGURES = [
+  ["mode", "Mode", (model) => model.mode ?? "unknown"],
+  ["uptime", "Uptime", ({ health }) => ageText(health.uptime)],
+  ["msg_per_min", "Messages/min", ({ health }) => count(health.msg_per_min), "msgs"],
+  ["char_per_min", "Characters/min", ({ health }) => count(health.char_per_min), "chars"],
+  ["peer_count", "Peers", ({ health }) => count(health.peer_count)],
+  ["queue_depth", "Queued", ({ health }) => count(health.queue_depth)],
+  ["msg_total", "Messages so far", ({ health }) => count(health.msg_total)],
+  ["mem_rss_mb", "Memory", ({ health }) => `${Math.round(health.mem_rss_mb)} MB`],
+  ["rate", "Rate", ({ rate }) => `${rate.refill_rate}/s, burst ${rate.capacity}`],
+];
+const TITLES = {
+  queue_depth: "Messages that no peer has fetched yet",
+  rate: "How fast each peer may speak: messages a second, and how many at once",
+  char_per_min: "Characters that agents said in the last minute",
+};
+
+const isKnown = (model) => ([key]) => (key === "rate" ? model.rate : key === "mode" ? model.mode : model.health?.[key] !== undefined && model.health[key] !== null);
+
+export function render(root, model, send, now, seat) {
+  const consoles = model.health?.console_count;
+  const facts = [consoles && `${count(consoles)} ${consoles === 1 ? "console" : "consoles"}`, model.version && `v${model.version}`];
+  setText(document.getElementById("health-facts"), facts.filter(Boolean).join(" · "));
+  keyed(root, FIGURES.filter(isKnown(model)), ([key]) => key, (figure) => tile(figure, seat), (node, figure) => refresh(node, figure, model, now));
+}
+
+function tile([key, label, , series], seat) {
+  return el("div", { class: series ? "figure charted" : "figure", data: { figure: key }, title: TITLES[key] },
+    el("span", { class: "figure-label" }, label),
+    el("span", { class: "figure-value" }),
+    series && chart(label),
+    key === "rate" && el("button", { type: "button", class: "retune quiet", title: "Change the rate of every peer", onclick: () => seat.go("rate") }, "Change"));
+}
+
+function refresh(node, [key, , text, series], model, now) {
+  setText(node.querySelector(".figure-value"), text(model));
+  const retune = node.querySelector(".retune");
+  if (retune) {
+    retune.hidden = model.link.role !== "operator";
+    retune.disabled = model.link.state !== "open";
+  }
+  if (key === "mode") node.dataset.mode = model.mode;
+  if (series) drawSeries(node.querySelector(".chart"), series, model.history ?? [], now);
+}
+
+function drawSeries(svg, series, history, now) {
+  const span = Math.min(SPAN_MS[1], Math.max(SPAN_MS[0], now - (history[0]?.at ?? now)));
+  const points = history.filter((point) => now - point.at <= span).map((point) => [1 - (now - point.at) / span, point[series] ?? 0]);
+  const max = Math.max(1, ...points.map(([, value]) => value));
+  drawChart(svg, points, max);
+  const min = Math.min(max, ...points.map(([, value]) => value));
+  setAttribute(svg, "aria-label", `In the last ${Math.ceil(span / 60_000)} min: between ${Math.round(min)} and ${Math.round(max)}`);
+}

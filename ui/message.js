@@ -1,0 +1,130 @@
+// Message: one row of the flow. Time, origin and sender have places of their own, so no text can imitate what stands in them.
+
+import { el, icon, nameTag } from "./dom.js";
+import { drawText, drawTree } from "./markdown.js";
+import { ageText, audienceOf, hueOf } from "./model.js";
+import { isFound } from "./rows.js";
+
+const LONG_CHARS = 1_600;
+const LONG_LINES = 32;
+
+// Made once: making one costs more than a row.
+const clockOf = (timeZone) => new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23", timeZone });
+const dayOf = (timeZone) => new Intl.DateTimeFormat([], { weekday: "long", day: "numeric", month: "long", timeZone });
+const fullOf = (timeZone) => new Intl.DateTimeFormat([], { dateStyle: "full", timeStyle: "long", timeZone });
+const CLOCK = { local: clockOf(), utc: clockOf("UTC") };
+const DAY = { local: dayOf(), utc: dayOf("UTC") };
+const FULL = { local: fullOf(), utc: fullOf("UTC") };
+const zone = (look) => (look.utc ? "utc" : "local");
+
+export const clockText = (ms, utc) => CLOCK[utc ? "utc" : "local"].format(ms);
+
+/** Whether a message is shown folded until the reader unfolds it. */
+export const isLong = (message) => message.content.length > LONG_CHARS || message.content.split("\n", LONG_LINES + 1).length > LONG_LINES;
+
+/** A guess of a row's height in px, before it was ever on the page. */
+export function guessOf(item) {
+  if (item.type !== "message") return 38;
+  const { content } = item.message;
+  const lines = Math.min(LONG_LINES, content.split("\n", LONG_LINES).reduce((sum, line) => sum + Math.max(1, Math.ceil(line.length / 70)), 0));
+  return (item.goesOn ? 6 : 30) + lines * 22;
+}
+
+/** Draw one row. `look`: {utc, needle, isUnfolded(message), isSource(message)}. */
+export function drawRow(model, item, look) {
+  return ROWS[item.type](model, item, look);
+}
+
+const ROWS = {
+  marker: (model, { message }) => el("li", { class: "marker" }, el("span", {}, message.content)),
+  day: (model, { ts }, look) => el("li", { class: "day" }, el("span", {}, DAY[zone(look)].format(ts * 1000), look.utc ? " (UTC)" : "")),
+  gap: (model, { seconds }) => el("li", { class: "gap" }, el("span", {}, `${ageText(seconds)} of silence`)),
+  fold: (model, { hidden, sender, start }) => el("li", { class: "fold" },
+    el("button", { type: "button", class: "quiet", data: { unfoldBurst: String(start) } }, icon("next"), el("span", {}, `${hidden.length} more from `, sender === null ? "the hub" : nameTag(sender, hueOf(model, sender)), " in one breath"))),
+  message: drawMessage,
+};
+
+function drawMessage(model, item, look) {
+  const { message, goesOn } = item;
+  const audience = audienceOf(message);
+  const folds = isLong(message);
+  const isOpen = !folds || look.isUnfolded(message);
+  const isHit = look.needle !== "" && isFound(message, look.needle);
+  return el("li", {
+    class: `message${goesOn ? " goes-on" : ""}${folds ? " long" : ""}${isHit ? " hit" : ""}`,
+    tabindex: "-1",
+    data: { seq: String(message.seq), id: message.id, kind: message.kind, origin: message.origin ?? "agent", audience, ...(folds && { open: String(isOpen) }) },
+  },
+  el("time", { datetime: new Date(message.ts * 1000).toISOString(), title: timeTitle(message, look) }, CLOCK[zone(look)].format(message.ts * 1000)),
+  el("span", { class: "origin" }, originBadge(model, message)),
+  el("span", { class: "who" }, sender(model, message), route(message, audience), kindChip(message), receiptChip(model, message)),
+  content(model, message, look),
+  folds && el("button", { type: "button", class: "unfold quiet", "aria-expanded": String(isOpen), data: { unfold: message.id } }, isOpen ? "Show less" : `Show all ${sizeOf(message)}`));
+}
+
+function sizeOf({ content }) {
+  return content.length > LONG_CHARS ? `${content.length.toLocaleString()} characters` : `${content.split("\n").length.toLocaleString()} lines`;
+}
+
+function content(model, message, look) {
+  const tree = look.isSource(message) ? null : model.trees.get(message.id);
+  if (tree) return el("div", { class: "content md", dir: "auto" }, ...drawTree(tree, look.needle));
+  return el("div", { class: "content", dir: "auto" }, ...drawText(message.content, look.needle));
+}
+
+function timeTitle(message, look) {
+  const number = message.seq > 0 ? `, message ${message.seq.toLocaleString()} of this hub` : "";
+  return `${FULL[zone(look)].format(message.ts * 1000)}${number}`;
+}
+
+// ---- who spoke, to whom -----------------------------------------------------------------------------------------
+
+const ORIGINS = { operator: ["Operator", "gavel"], hub: ["Hub", "hub"] };
+const KINDS = { answer: ["answer", "form"], control: ["control", "stop"] };
+
+/** The badge says who really spoke, and comes from the hub's `origin` alone. */
+function originBadge(model, message) {
+  if (!Object.hasOwn(ORIGINS, message.origin)) return el("span", { class: "dot", style: { "--hue": String(hueOf(model, message.sender)) } });
+  const [word, iconName] = ORIGINS[message.origin];
+  return el("span", { class: "badge", data: { origin: message.origin } }, icon(iconName), word);
+}
+
+function sender(model, message) {
+  if (message.origin === "operator") return el("span", { class: "name operator" }, "operator");
+  if (message.origin === "hub") return el("span", { class: "name hub" }, "hub");
+  return nameTag(message.sender, hueOf(model, message.sender));
+}
+
+const ROUTES = { broadcast: "all", channel: "hash", direct: "direct" };
+
+function route(message, audience) {
+  if (audience === "notice") return null;
+  const name = audience === "broadcast" ? "all" : audience === "channel" ? message.recipient.slice(1) : message.recipient;
+  return el("span", { class: "route", data: { audience }, title: `${audience} to ${message.recipient}` },
+    icon(ROUTES[audience]), el("span", { class: "unseen" }, ` ${audience} to `), el("bdi", {}, name));
+}
+
+function kindChip(message) {
+  if (!Object.hasOwn(KINDS, message.kind)) return null;
+  const [word, iconName] = KINDS[message.kind];
+  return el("span", { class: "kind", data: { kind: message.kind } }, icon(iconName), word);
+}
+
+/** Who has the operator's words, as far as the hub still tells: "1 of 2 have it". Empty for all other messages. */
+export function receiptText(model, message) {
+  if (message.origin !== "operator") return "";
+  const receipt = model.receipts.find((one) => one.id === message.id);
+  const all = receipt ? receipt.told.length + receipt.untold.length : 0;
+  return all ? `${receipt.told.length} of ${all} ${all === 1 ? "has" : "have"} it` : "";
+}
+
+const NAMES_MAX = 12;
+
+function receiptChip(model, message) {
+  const text = receiptText(model, message);
+  if (!text) return null;
+  const { untold } = model.receipts.find((one) => one.id === message.id);
+  const names = `${untold.slice(0, NAMES_MAX).join(", ")}${untold.length > NAMES_MAX ? ", ..." : ""}`;
+  return el("span", { class: "receipt", data: { whole: String(untold.length === 0) }, title: untold.length ? `Not fetched yet by ${names}` : "Fetched by everyone whom it is for" },
+    icon(untold.length ? "wait" : "check"), text);
+}

@@ -1,0 +1,202 @@
+// Needs: what waits for the operator, each with its cause in words and the deed that helps; and the reading debt.
+// Pure: no DOM, no clock; time comes as an argument.
+//
+//   needsOf(model, now)               [{id, kind, text, since, help: {word, frame | go}}], the most urgent first
+//   owe(debt, model, looks, now)      count what arrived since the operator last looked
+
+import { ageText, logEnd } from "./model.js";
+import { listed, stopReach } from "./deeds.js";
+
+const DEAF_S = 60; // an agent between two polls is busy; longer, and nobody comes to fetch its mail
+const HEAP = 20; // messages in one mailbox: even a listening peer does not keep up
+const STICK_S = 300; // a turn at the talking stick is a minute or two
+const STOP_GRACE_S = 5; // a parked poll is answered at once; whoever lacks the stop then is not listening
+
+/** Everything that waits, in order of urgency. A need keeps its id for as long as its cause lasts. */
+export function needsOf(model, now) {
+  return [...stopNeeds(model, now), ...loopNeeds(model, now), ...formNeeds(model), ...mentionNeeds(model), ...stuckNeeds(model, now), ...stickNeeds(model, now)];
+}
+
+// ---- forms ------------------------------------------------------------------------------------------------------
+
+function formNeeds(model) {
+  return model.forms.map((form) => ({
+    id: `form:${form.id}`, kind: "form", who: form.asker, verb: "asks", text: form.title, since: form.ts * 1000, help: { word: "Answer", go: ["form", form.id] },
+  }));
+}
+
+// ---- a stop that not everybody has ------------------------------------------------------------------------------
+
+function stopNeeds(model, now) {
+  const found = stopReach(model);
+  const since = model.modeAt ?? null;
+  if (!found || found.untold.length === 0 || (since !== null && now - since < STOP_GRACE_S * 1000)) return [];
+  const one = found.untold.length === 1 ? found.untold[0] : null;
+  const all = found.told.length + found.untold.length;
+  return [{
+    id: `stop:${found.untold.join("\n")}`, kind: "stop", who: one,
+    text: `${one ? "does" : `${listed(found.untold)} do`} not know of the stop yet (${found.told.length} of ${all} do): `
+      + `${one ? "it has" : "they have"} not called the hub since.`, since,
+    help: one ? kickHelp(one) : { word: "Show them", go: ["roster", found.untold[0]] },
+  }];
+}
+
+const kickHelp = (name) => ({ word: `Kick ${name}`, frame: { kick: name } });
+
+// ---- a room that loops ------------------------------------------------------------------------------------------
+
+const LOOP_SEEN = 40; // newest entries that are looked at
+const LOOP_S = 120;
+const LOOP_MIN = 8; // fewer lines prove nothing
+const VOLLEY_MIN = 20; // short lines between the same two, without anybody else, within VOLLEY_S
+const VOLLEY_S = 60;
+const SHORT = 160; // characters
+
+/** Repetition, or a volley between two: [{names, text, count}] or null. */
+export function loopOf(model, now) {
+  const recent = [];
+  for (let index = model.log.length - 1; index >= Math.max(0, model.log.length - LOOP_SEEN); index -= 1) {
+    const message = model.log[index];
+    if (now / 1000 - message.ts > LOOP_S) break;
+    if (message.origin === "operator") break; // the operator has spoken since: what went before is settled
+    if (message.origin === "agent") recent.push(message);
+  }
+  return repetition(recent) ?? volley(recent, now);
+}
+
+/** Digits and spaces differ in "try 1 failed", "try 2 failed"; the sentence does not. */
+const gist = (message) => String(message.content).slice(0, 200).toLowerCase().replace(/\d+/g, "#").replace(/\s+/g, " ").trim();
+
+function repetition(recent) {
+  if (recent.length < LOOP_MIN) return null;
+  const counts = new Map();
+  for (const message of recent) counts.set(gist(message), [...(counts.get(gist(message)) ?? []), message]);
+  const repeated = [...counts.values()].filter((same) => same.length >= 3).flat();
+  if (repeated.length < Math.max(LOOP_MIN, recent.length * 0.6)) return null;
+  return { names: [...new Set(repeated.map((message) => message.sender))].sort(), count: repeated.length, how: "say the same again and again" };
+}
+
+function volley(recent, now) {
+  const fresh = recent.filter((message) => now / 1000 - message.ts <= VOLLEY_S);
+  const names = [...new Set(fresh.map((message) => message.sender))].sort();
+  if (fresh.length < VOLLEY_MIN || names.length !== 2 || fresh.some((message) => message.content.length > SHORT)) return null;
+  const turns = fresh.filter((message, index) => index > 0 && message.sender !== fresh[index - 1].sender).length;
+  return turns < fresh.length * 0.7 ? null : { names, count: fresh.length, how: "throw short lines back and forth" };
+}
+
+function loopNeeds(model, now) {
+  const found = model.mode === "running" ? loopOf(model, now) : null;
+  if (!found) return [];
+  const how = found.names.length === 1 ? found.how.replace("say", "says") : found.how;
+  return [{
+    id: `loop:${found.names.join("\n")}`, kind: "loop", text: `${listed(found.names)} ${how}: ${found.count} times within two minutes.`, since: null,
+    help: { word: "Pause the room", frame: { action: "pause" } },
+  }];
+}
+
+// ---- words to the operator --------------------------------------------------------------------------------------
+
+const MENTION = /(?:^|[^\p{L}\p{N}_@.])@(?:operator|human)(?![\p{L}\p{N}_])/iu;
+const MENTIONS_MAX = 5; // the newest; older ones are in the flow
+const MENTION_SEEN = 500; // newest entries that are looked at
+
+/** `human` is no address on the wire: a peer that wants the operator's eye writes @operator in its text. */
+export const isForOperator = (message) => message.origin === "agent" && MENTION.test(message.content);
+
+const mentionMemo = new WeakMap(); // model -> {upTo, found}: a message is tested once
+
+function mentionsOf(model) {
+  const memo = mentionMemo.get(model) ?? { upTo: model.logStart, found: [] };
+  mentionMemo.set(model, memo);
+  memo.upTo = Math.max(memo.upTo, logEnd(model) - MENTION_SEEN, model.logStart);
+  for (; memo.upTo < logEnd(model); memo.upTo += 1) {
+    const message = model.log[memo.upTo - model.logStart];
+    if (message.origin === "operator") memo.found = memo.found.filter((old) => !isAnswered(old, message));
+    else if (isForOperator(message)) memo.found = [...memo.found, message].slice(-MENTIONS_MAX);
+  }
+  return memo.found;
+}
+
+/** The operator spoke where the question was asked, or to the one who asked. */
+const isAnswered = (question, word) => word.recipient === question.recipient || word.recipient === question.sender;
+
+function mentionNeeds(model) {
+  return mentionsOf(model).map((message) => ({
+    id: `mention:${message.id}`, kind: "mention", who: message.sender, verb: "writes to you", text: excerpt(message.content), since: message.ts * 1000,
+    help: { word: "Show", go: ["message", message.id] },
+  }));
+}
+
+const EXCERPT = 140;
+const INVISIBLE = /[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]/g; // they turn or hide words; the flow shows them, a line has no room to
+const excerpt = (text) => {
+  const line = text.slice(0, 1000).replace(INVISIBLE, "").replace(/\s+/g, " ").trim();
+  return line.length > EXCERPT ? `${line.slice(0, EXCERPT - 1)}…` : line;
+};
+
+// ---- peers that are deaf or stuck -------------------------------------------------------------------------------
+
+function stuckNeeds(model, now) {
+  if (model.mode !== "running") return []; // held or stopped: that mail waits is what the operator wanted
+  const passed = Math.max(0, (now - (model.peersAt ?? now)) / 1000);
+  return model.peers.filter((peer) => !peer.paused).map((peer) => stuckNeed(peer, passed, now)).filter(Boolean);
+}
+
+function stuckNeed(peer, passed, now) {
+  const waiting = peer.waiting ?? 0;
+  const unheard = (peer.deaf_age ?? peer.last_seen_age ?? 0) + passed;
+  const mail = `${waiting} ${waiting === 1 ? "message waits" : "messages wait"} in its mailbox`;
+  const help = { word: `Ping ${peer.name}`, frame: { heartbeat: peer.name } };
+  const need = (text) => ({ id: `deaf:${peer.name}`, kind: "deaf", who: peer.name, text, since: now - unheard * 1000, help });
+  if (waiting === 0) return null;
+  if (peer.state === "reaped") return need(`is away for ${ageText(unheard)}: ${mail}. Its own user can wake it.`);
+  if (!peer.listening && unheard >= DEAF_S) return need(`does not listen for ${ageText(unheard)}: ${mail}. It works, or it forgot to listen again.`);
+  return waiting >= HEAP ? need(`does not keep up: ${mail}.`) : null;
+}
+
+// ---- sticks -----------------------------------------------------------------------------------------------------
+
+function stickNeeds(model, now) {
+  return Object.values(model.floors).filter((floor) => now / 1000 - floor.since >= STICK_S).map((floor) => ({
+    id: `stick:${floor.scope}:${floor.holder}`, kind: "stick", who: floor.holder,
+    text: `holds the stick of ${floor.scope === "all" ? "the whole room" : floor.scope} for ${ageText(now / 1000 - floor.since)}`
+      + `${floor.hands.length ? `; ${listed(floor.hands)} ${floor.hands.length === 1 ? "waits" : "wait"}` : ""}.`,
+    since: floor.since * 1000, help: { word: "Clear the stick", frame: { floor: { action: "clear", scope: floor.scope } } },
+  }));
+}
+
+// ---- reading debt -----------------------------------------------------------------------------------------------
+
+export const READ_PER_MIN = 1_400; // characters: 238 words a minute of silent reading, six characters each with the space
+
+export const emptyDebt = () => ({ upTo: null, chars: 0, since: null, at: 0 });
+
+/**
+ * Count the agents' characters that arrived while the operator was not looking; while looking they are paid back at
+ * reading speed. `since` is when the operator last looked and owed nothing.
+ */
+export function owe(debt, model, looks, now) {
+  const end = logEnd(model);
+  debt.upTo ??= end; // what was said before this page opened is history, not debt
+  const passed = debt.at ? Math.max(0, now - debt.at) : 0;
+  if (looks) {
+    debt.chars = Math.max(0, debt.chars - (passed / 60_000) * READ_PER_MIN);
+    debt.upTo = end;
+  }
+  for (debt.upTo = Math.max(debt.upTo, model.logStart); debt.upTo < end; debt.upTo += 1) {
+    const message = model.log[debt.upTo - model.logStart];
+    if (message.origin === "agent") debt.chars += message.content.length;
+  }
+  if (debt.chars < 1) debt.chars = 0;
+  if (debt.chars === 0) debt.since = null;
+  else debt.since ??= now;
+  debt.at = now;
+  return debt;
+}
+
+/** The operator has caught up, by saying so. */
+export function settleDebt(debt, model) {
+  Object.assign(debt, { chars: 0, since: null, upTo: logEnd(model) });
+}
+
+export const minutesOf = (chars) => chars / READ_PER_MIN;

@@ -1,0 +1,46 @@
+// What the operator prefers, kept in this browser. A preference never goes to the hub.
+
+const KEY = "caucus.prefs";
+const DEFAULTS = {
+  theme: "auto", // auto | light | dark
+  view: "both", // transcript | both | picture
+  utc: false, // times in UTC instead of local time
+  notify: false, // browser notifications of what needs the operator
+  badge: false, // its number in the page's title
+  sound: false, // a short tone
+  pauseWhileTyping: false, // the room pauses while the composer holds an unsent text
+  enterSends: true, // else Ctrl+Enter sends
+  keys: true, // single letters act; who speaks to the computer may want none of that
+};
+
+const listeners = [];
+const prefs = { ...DEFAULTS, ...stored() };
+
+function stored() {
+  try {
+    const found = JSON.parse(localStorage.getItem(KEY) ?? "{}");
+    return Object.fromEntries(Object.entries(found).filter(([name, value]) => typeof value === typeof DEFAULTS[name]));
+  } catch {
+    return {}; // no storage, or not ours: the defaults do
+  }
+}
+
+export const pref = (name) => prefs[name];
+
+export function setPref(name, value) {
+  prefs[name] = value;
+  try {
+    localStorage.setItem(KEY, JSON.stringify(prefs));
+  } catch {
+    // no storage: it holds for this page
+  }
+  for (const tell of listeners) tell(name, value);
+}
+
+/** Call `tell(name, value)` at each change. */
+export const onPref = (tell) => void listeners.push(tell);
+
+/** A time of day, in the zone that the operator prefers. */
+export function clockOf(ms, second = undefined) {
+  return new Date(ms).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second, hourCycle: "h23", timeZone: pref("utc") ? "UTC" : undefined });
+}

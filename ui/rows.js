@@ -1,0 +1,147 @@
+// Rows: what of the conversation is shown, and in what order: messages, and between them days, silences and folds. Pure.
+//
+//   emptyRows(filter, utc, opened)   nothing is shown yet
+//   advance(rows, model)             take what was said since; {from, dropped}: rows before `from` are as they were,
+//                                    `dropped` rows at the front are forgotten, with the log
+//
+// A row: {type: message | marker | day | gap | fold, key, index, ...}; `index` is a place in the whole conversation.
+
+import { audienceOf, entryAt, logEnd } from "./model.js";
+
+const TOGETHER_S = 60; // a sender who goes on within this keeps one heading
+const GAP_S = 600; // a silence worth a line
+const BURST_S = 20; // the hub lets a peer say a line each half second: whoever goes on within this talks in one breath
+const BURST_MIN = 8; // so many in one breath are folded ...
+const BURST_HEAD = 3; // ... but for the first, and the last
+
+export const emptyFilter = () => ({ who: "", scope: "", kind: "", needle: "", only: false });
+
+/** Whether some of the conversation is hidden. */
+export const isNarrow = (filter) => Boolean(filter.who || filter.scope || filter.kind || (filter.only && filter.needle));
+
+export function emptyRows(filter = emptyFilter(), utc = false, opened = new Set()) {
+  return {
+    filter, utc,
+    opened, // first indexes of the bursts that are not to be folded
+    items: [],
+    upTo: null, // the place in the conversation up to which it was read
+    passed: 0, // messages that the filter let through
+    hits: [], // places of the messages that the needle is in
+    last: null, // the last one that passed, and the breath that it belongs to
+    breath: { start: -1, count: 0 },
+  };
+}
+
+export function advance(rows, model) {
+  const end = logEnd(model);
+  const start = Math.max(rows.upTo ?? 0, model.logStart);
+  const dropped = forget(rows, model.logStart);
+  let from = rows.items.length;
+  for (let index = start; index < end; index += 1) from = Math.min(from, take(rows, entryAt(model, index), index));
+  rows.upTo = end;
+  return { from, dropped };
+}
+
+function forget(rows, logStart) {
+  const kept = rows.items.findIndex((item) => item.index >= logStart);
+  const dropped = kept < 0 ? rows.items.length : kept;
+  if (dropped > 0) rows.items.splice(0, dropped);
+  if (rows.hits.length && rows.hits[0] < logStart) rows.hits = rows.hits.filter((index) => index >= logStart);
+  return dropped;
+}
+
+/** Add the rows of one message; give the first place in `items` that changed. */
+function take(rows, message, index) {
+  const { items, last } = rows;
+  const end = items.length;
+  if (message.kind === "marker") {
+    if (!isNarrow(rows.filter)) items.push({ type: "marker", key: `k${index}`, index, message });
+    rows.last = null;
+    return end;
+  }
+  const isHit = rows.filter.needle !== "" && isFound(message, rows.filter.needle);
+  if (!passes(message, rows.filter, isHit)) return end;
+  rows.passed += 1;
+  if (isHit) rows.hits.push(index);
+  const isNewDay = !last || dayOf(last.ts, rows.utc) !== dayOf(message.ts, rows.utc);
+  const silence = last ? message.ts - last.ts : 0;
+  if (isNewDay) items.push({ type: "day", key: `d${index}`, index, ts: message.ts });
+  else if (silence >= GAP_S) items.push({ type: "gap", key: `g${index}`, index, seconds: silence });
+  const goesOn = !isNewDay && silence < TOGETHER_S && isSameTurn(last, message);
+  rows.breath = !isNewDay && silence < BURST_S && isSameBreath(last, message, goesOn) ? { start: rows.breath.start, count: rows.breath.count + 1 } : { start: index, count: 1 };
+  rows.last = message;
+  const row = { type: "message", key: `m${index}`, index, message, goesOn };
+  const { start, count } = rows.breath;
+  if (count < BURST_MIN || rows.filter.needle || rows.opened.has(start)) {
+    items.push(row);
+    return end;
+  }
+  return fold(items, row, start, count);
+}
+
+/** Put `row` at the end of a breath, and what lies between it and the breath's beginning into one row. */
+function fold(items, row, start, count) {
+  if (count === BURST_MIN) {
+    const hidden = items.splice(items.length - (BURST_MIN - 1 - BURST_HEAD)).map((item) => item.index);
+    items.push({ type: "fold", key: `f${start}`, index: hidden[0], start, hidden, sender: row.message.origin === "hub" ? null : row.message.sender }, row);
+    return items.length - 2;
+  }
+  const [folded, shown] = items.splice(items.length - 2);
+  items.push({ ...folded, hidden: [...folded.hidden, shown.index] }, row);
+  return items.length - 2;
+}
+
+function isSameTurn(a, b) {
+  return a.sender === b.sender && a.recipient === b.recipient && a.kind === b.kind && a.origin === b.origin && b.origin === "agent"; // the operator's words each have their receipt
+}
+
+/** Lines of one agent, or notices of the hub: a full mailbox tells of each message that it loses. */
+const isSameBreath = (a, b, goesOn) => (goesOn ? b.origin === "agent" : a.origin === "hub" && b.origin === "hub" && a.seq === 0 && b.seq === 0);
+
+/** Whether `needle` (lower case) is in a message. */
+export function isFound({ content, sender }, needle) {
+  const text = content.toLowerCase();
+  return text.includes(needle) || sender.toLowerCase().includes(needle) || (/[*_`~]/.test(text) && text.replace(/[*_`~]+/g, "").includes(needle)); // as it is shown, too
+}
+
+function passes(message, filter, isHit) {
+  if (filter.only && filter.needle && !isHit) return false;
+  if (filter.kind && kindOf(message) !== filter.kind) return false;
+  if (filter.scope && !isInScope(message, filter.scope)) return false;
+  return !filter.who || isOf(message, filter.who);
+}
+
+/** What a message is, for the filter: message, answer, control, or system for the hub's own lines. */
+export const kindOf = (message) => (message.origin === "hub" ? "system" : message.kind);
+
+function isInScope(message, scope) {
+  const audience = audienceOf(message);
+  return scope === "broadcast" || scope === "direct" ? audience === scope : message.recipient === scope;
+}
+
+/** `who`: "operator", "hub", or "=" and a peer's name; a peer's are also the words to it. */
+function isOf(message, who) {
+  if (!who.startsWith("=")) return message.origin === who;
+  const name = who.slice(1);
+  return (message.origin === "agent" && message.sender === name) || message.recipient === name;
+}
+
+const DAY_MS = 86_400_000;
+
+function dayOf(ts, utc) {
+  const ms = ts * 1000;
+  return Math.floor((ms - (utc ? 0 : new Date(ms).getTimezoneOffset() * 60_000)) / DAY_MS);
+}
+
+/** The row that shows the message at `index`, or holds it folded; -1 if none does. */
+export function rowOf(rows, index) {
+  let [low, high] = [0, rows.items.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (rows.items[middle].index <= index) low = middle + 1;
+    else high = middle;
+  }
+  const found = rows.items[low - 1];
+  if (!found) return -1;
+  return found.index === index || (found.type === "fold" && found.hidden.includes(index)) ? low - 1 : -1;
+}

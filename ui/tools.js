@@ -1,0 +1,138 @@
+// Tools: search, filters, the choice of view, and the export of what is shown. What they are set to lives in the flow.
+
+import { button, el, icon, keyed, saveAs, setText } from "./dom.js";
+import * as flow from "./flow.js";
+import { onPref, pref, setPref } from "./prefs.js";
+import { FORMATS, transcriptOf } from "./transcript.js";
+
+const TYPING_MS = 150; // the conversation is searched when the fingers rest
+
+const VIEWS = [["transcript", "Transcript", "flow"], ["both", "Both", "both"], ["picture", "Picture", "lanes"]];
+const KINDS = [["", "Any kind"], ["message", "Messages"], ["answer", "Answers to forms"], ["control", "Controls"], ["system", "The hub's lines"]];
+
+const views = new WeakMap();
+const flowRoot = () => document.getElementById("flow");
+
+export function render(root, model) {
+  const view = views.get(root) ?? open(root);
+  view.model = model;
+  drawHits(view);
+  if (view.panel.hidden) return;
+  drawChoices(view, model);
+  const { passed, all, isNarrow } = flow.countsOf(flowRoot());
+  setText(view.shown, isNarrow ? `${passed.toLocaleString()} of ${all.toLocaleString()} shown` : `All ${all.toLocaleString()} shown`);
+  view.clear.disabled = !isNarrow;
+}
+
+/** Put the cursor into the search field. */
+export function focusSearch() {
+  const field = document.getElementById("search");
+  field?.focus();
+  field?.select();
+}
+
+function open(root) {
+  const view = { model: null, timer: null };
+  const change = () => apply(view);
+  view.search = el("input", { id: "search", type: "search", placeholder: "Search", "aria-label": "Search the conversation", autocomplete: "off", spellcheck: "false" });
+  view.hits = el("span", { class: "hits", role: "status" });
+  view.back = button("Previous place (Shift Enter)", "up", { onclick: () => step(view, -1) }, true);
+  view.next = button("Next place (Enter)", "down", { onclick: () => step(view, 1) }, true);
+  view.only = el("input", { type: "checkbox", onchange: change });
+  view.onlyLabel = el("label", { class: "choice only-hits" }, view.only, " only these");
+  view.toggle = button("Filter", "filter", { class: "quiet", "aria-expanded": "false", "aria-controls": "flow-filters", onclick: () => showFilters(view, view.panel.hidden) });
+  view.who = el("select", { "aria-label": "By or to whom", onchange: change });
+  view.scope = el("select", { "aria-label": "Where", onchange: change });
+  view.kind = el("select", { "aria-label": "Kind", onchange: change }, ...KINDS.map(([value, word]) => el("option", { value }, word)));
+  view.shown = el("span", { class: "shown", role: "status" });
+  view.clear = button("Clear", "close", { class: "quiet", onclick: () => clear(view) });
+  view.panel = el("div", { id: "flow-filters", role: "group", "aria-label": "Filters", hidden: true },
+    view.who, view.scope, view.kind, view.clear, view.shown,
+    el("span", { class: "save-shown", role: "group", "aria-label": "Save what is shown" }, "Save as",
+      ...Object.keys(FORMATS).map((format) => button({ json: "JSON", markdown: "Markdown", text: "Text" }[format], null, { class: "quiet", data: { save: format }, onclick: () => save(view, format) }))));
+  view.switch = el("div", { class: "view-switch", role: "group", "aria-label": "What to see" },
+    ...VIEWS.map(([name, word, iconName]) => button(word, iconName, { class: "quiet", data: { view: name }, title: word, onclick: () => setPref("view", name) })));
+  root.append(
+    el("div", { class: "tools-row" },
+      el("span", { class: "search-box" }, icon("search"), view.search), view.hits, view.back, view.next, view.onlyLabel, el("span", { class: "tools-gap" }), view.toggle, view.switch),
+    view.panel);
+  view.search.addEventListener("input", () => { clearTimeout(view.timer); view.timer = setTimeout(change, TYPING_MS); });
+  view.search.addEventListener("keydown", (event) => onSearchKey(view, event));
+  onPref((name) => { if (name === "view") showView(view); });
+  showView(view);
+  views.set(root, view);
+  return view;
+}
+
+function apply(view) {
+  clearTimeout(view.timer);
+  const needle = view.search.value.trim().toLowerCase();
+  flow.setFilter(flowRoot(), { who: view.who.value, scope: view.scope.value, kind: view.kind.value, needle, only: view.only.checked });
+  render(view.search.closest("#flow-tools"), view.model);
+}
+
+function clear(view) {
+  for (const select of [view.who, view.scope, view.kind]) select.value = "";
+  view.only.checked = false;
+  apply(view);
+}
+
+function onSearchKey(view, event) {
+  if (event.key === "Enter") {
+    event.preventDefault();
+    if (flow.filterOf(flowRoot()).needle !== view.search.value.trim().toLowerCase()) apply(view);
+    step(view, event.shiftKey ? 1 : -1); // the newest first: what one looks for was mostly said just now
+  } else if (event.key === "Escape" && view.search.value) {
+    event.stopPropagation();
+    view.search.value = "";
+    apply(view);
+  }
+}
+
+function step(view, by) {
+  flow.goToHit(flowRoot(), by);
+  drawHits(view);
+}
+
+function drawHits(view) {
+  const filter = flow.filterOf(flowRoot());
+  const { hits, hit } = flow.countsOf(flowRoot());
+  const isOn = filter.needle !== "";
+  setText(view.hits, !isOn ? "" : hits === 0 ? "nowhere" : hit ? `${hit.toLocaleString()} of ${hits.toLocaleString()}` : `${hits.toLocaleString()} found`);
+  for (const node of [view.back, view.next, view.onlyLabel]) node.hidden = !isOn;
+  for (const node of [view.back, view.next]) node.disabled = hits === 0;
+  const count = [filter.who, filter.scope, filter.kind].filter(Boolean).length;
+  setText(view.toggle.lastElementChild, count ? `Filter (${count})` : "Filter");
+  view.toggle.dataset.on = String(count > 0);
+  const fields = [[view.who, filter.who], [view.scope, filter.scope], [view.kind, filter.kind]];
+  for (const [select, value] of fields) if (select.value !== value && document.activeElement !== select) select.value = value; // a permalink may have cleared them
+  if (view.only.checked !== filter.only) view.only.checked = filter.only;
+}
+
+function showFilters(view, shown) {
+  view.panel.hidden = !shown;
+  view.toggle.setAttribute("aria-expanded", String(shown));
+  render(view.search.closest("#flow-tools"), view.model);
+}
+
+function drawChoices(view, model) {
+  const seen = new Set([...model.peers.map((peer) => peer.name), ...model.hues.keys()]);
+  const people = [["", "Anybody"], ["operator", "The operator"], ["hub", "The hub"], ...[...seen].sort().map((name) => [`=${name}`, name])];
+  const channels = new Set([...Object.keys(model.channels), ...model._recent.keys()]);
+  const scopes = [["", "Anywhere"], ["broadcast", "To everyone"], ["direct", "Direct"], ...[...channels].sort().map((name) => [name, name])];
+  for (const [select, choices] of [[view.who, people], [view.scope, scopes]]) {
+    keyed(select, choices, ([value]) => value, ([value, word]) => el("option", { value }, word));
+  }
+}
+
+function save(view, format) {
+  const [ending, type] = FORMATS[format];
+  const text = transcriptOf(flow.shownOf(flowRoot()), format, { utc: pref("utc"), version: view.model.version });
+  saveAs(new Blob([text], { type: `${type};charset=utf-8` }), `caucus-shown.${ending}`);
+}
+
+function showView(view) {
+  const body = flowRoot().closest(".flow-body");
+  body.dataset.view = pref("view");
+  for (const node of view.switch.children) node.setAttribute("aria-pressed", String(node.dataset.view === pref("view")));
+}
