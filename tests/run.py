@@ -3,8 +3,9 @@
     python3 tests/run.py              ruff, mypy --strict, pytest
     python3 tests/run.py -x -k floor  the same, with these arguments for pytest
 
-The first run makes .venv (the tools) and .cache/originals (the programs that ours must get on with), which needs
-the network and a minute; later runs only check. The first check that fails ends the run with its exit code.
+The first run makes .venv (the tools) and .cache (the programs that ours must get on with: the originals, MCP's own SDK
+and, where npm is, its conformance suite), which needs the network and a minute or two; later runs only check. The first
+check that fails ends the run with its exit code.
 """
 
 import hashlib
