@@ -2218,7 +2218,7 @@ def heard(answer: Body, key: str, kind: type) -> Any:
     return value
 
 
-OPEN_READS = frozenset({"/peers", "/ping", "/channels", "/forms"})  # they want the agent key, if there is one
+OPEN_READS = frozenset({"/peers", "/ping", "/channels", "/floor", "/forms"})  # they want the agent key, if there is one
 
 
 def query_of(query: Mapping[str, str | float | None]) -> str:
@@ -2605,7 +2605,8 @@ class Mcp:
         return {"prompts": [prompt.to_json() for prompt in self._prompts.values()]}
 
     async def _get_prompt(self, params: dict[str, Json], *_: object) -> dict[str, Json]:
-        prompt, given = self._prompts.get(str(params.get("name"))), params.get("arguments") or {}
+        prompt, given = self._prompts.get(str(params.get("name"))), params.get("arguments")
+        given = {} if given is None else given
         if prompt is None:
             raise RpcError(INVALID_PARAMS, f"Unknown prompt: {str(params.get('name'))[:NAME_MAX]}")
         if not isinstance(given, dict) or not all(isinstance(value, str) for value in given.values()):
@@ -2709,7 +2710,7 @@ class Door(Protocol):
     async def register(self, name: str, revision: int | None) -> dict[str, Json]:
         """Take a seat and keep its token."""
 
-    async def receive(self, hold_s: float, lease: str, ack_seq: int) -> dict[str, Json]:
+    async def receive(self, hold_s: float, lease: str) -> dict[str, Json]:
         """Wait up to `hold_s` seconds for messages."""
 
     async def watch_command(self) -> str:
@@ -2823,9 +2824,8 @@ class Seat:
         self.name: str | None = None  # None: not joined
         self._was = ""  # its name, when a session ended that the agent did not end
         self.revision: int | None = None  # of the protocol that the model has read; None: the tools are not armed
-        self._lease, self._cursor = new_secret(8), 0
-        self._batch: list[dict[str, Json]] = []  # what the last listen showed
-        self._kept: list[dict[str, Json]] = []  # what a later one will show: there was too much, or it was cancelled
+        self._lease = new_secret(8)  # a new one gets again what was shown and not acknowledged
+        self._shown = 0  # the highest seq that the last listen showed and no call has acknowledged
         self._listens = 0  # ever begun or ended from outside: only the latest goes on
         self._rejoined_at, self._is_rejoining = -math.inf, False
         self._news: dict[str, Json] = {}  # what the next answer tells besides
@@ -2844,7 +2844,7 @@ class Seat:
         token = self.door.token
         answer = await self.door.register(self.name or name or self._was or self.default_name, self.revision)
         if self.door.token != token:
-            self._lease, self._cursor, self._batch, self._kept = new_secret(8), 0, [], []
+            self.show_again()
         self.name, is_stale = heard(answer, "project", str), answer.get("protocol_stale") is True
         revision: int = heard(answer, "protocol_version", int)
         told: dict[str, Json] = {"joined": True, "project": self.name, "hub": self.door.url}
@@ -2894,41 +2894,44 @@ class Seat:
         return await self.door.watch_command()
 
     async def listen(self, timeout_s: float, report: Report) -> str:
-        """Wait for messages; the next listen ends this one and acknowledges what it showed. Raises Displaced."""
+        """Wait for messages; what is shown is acknowledged by the next call of any tool. Raises Displaced."""
         self._listens += 1
-        number = self._listens
-        wait_s = 0.0 if self._kept else min(max(timeout_s, 0.0), POLL_HOLD_S)
-        end, self._batch = time.monotonic() + wait_s, self._confirm()
+        number, wait_s = self._listens, min(max(timeout_s, 0.0), POLL_HOLD_S)
+        end = time.monotonic() + wait_s
         while True:
             left = max(0.0, end - time.monotonic())
             hold = left if report is no_report else min(left, PROGRESS_S)
             try:
-                answer = await self._as_peer(lambda: self.door.receive(hold, self._lease, self._cursor))  # noqa: B023
+                answer = await self._as_peer(lambda: self.door.receive(hold, self._lease))  # noqa: B023
             except Displaced:
-                self._lease = new_secret(8)  # so that the next listen takes the place
+                self.show_again()  # so that the next listen takes the place
                 raise
-            fresh = answer.get("messages")
-            if fresh or left <= hold or number != self._listens:
+            is_early = time.monotonic() < end - left + hold - 1.0  # another listen came, or the hub goes down
+            if answer.get("messages") or left <= hold or number != self._listens or is_early:
                 break
             await report(wait_s - left + hold, wait_s, f"{self.name} is listening")
-        batch = self._kept + [m for m in heard(answer, "messages", list) if isinstance(m, dict)]
+        batch = [m for m in heard(answer, "messages", list) if isinstance(m, dict)]
         sizes = accumulate(len(str(m.get("content")).encode("utf-8", "replace")) for m in batch)
         fitting = max(1, sum(size <= SHOWN_MAX_BYTES for size in sizes))
-        self._batch, self._kept = batch[:fitting], batch[fitting:]
-        return fenced(self._batch, answer.get("mode"), len(self._kept))
+        if batch[fitting:]:
+            self.show_again()  # the rest, once what fits is acknowledged
+        self._shown = max([seq for m in batch[:fitting] if isinstance(seq := m.get("seq"), int)], default=0)
+        return fenced(batch[:fitting], answer.get("mode"), len(batch[fitting:]))
 
-    def _confirm(self) -> list[dict[str, Json]]:
-        """Count what the last listen showed as read; give an empty batch."""
-        self._cursor = max([self._cursor, *[seq for m in self._batch if isinstance(seq := m.get("seq"), int)]])
-        return []
+    async def confirm(self) -> None:
+        """Acknowledge what the last listen showed: whoever calls a tool has read it."""
+        seq, self._shown = self._shown, 0
+        if seq and self.name is not None:
+            with suppress(Refusal):  # then it is shown again: better twice than never
+                await self.door.post("/ack", seq=seq)
+
+    def show_again(self) -> None:
+        """Have the hub hand out again what was not acknowledged: the last answer reached nobody."""
+        self._lease, self._shown = new_secret(8), 0
 
     def hush(self) -> None:
         """End a listen that goes on between two polls."""
         self._listens += 1
-
-    def keep(self) -> None:
-        """Show what the last listen showed again: its answer reached nobody."""
-        self._kept, self._batch = self._batch + self._kept, []
 
     def take_news(self) -> dict[str, Json]:
         """Give what happened to the seat since the last answer, once."""
@@ -2968,8 +2971,7 @@ class Seat:
             raise
         finally:
             self._is_rejoining = False
-        self._lease, self._cursor, self._batch = new_secret(8), 0, []
-        self._kept = [{**m, "seq": 0} for m in self._kept]  # the room's order has begun anew
+        self.show_again()
         note = f"The session of {name} was lost ({why}) and you have joined again: channels and sticks are gone."
         note += " The rules have changed: call join() to read them." if answer.get("protocol_stale") else ""
         self._news = {"note": f"{note} Start the watch again.", "watch": await self.watch_command()}
@@ -2993,6 +2995,7 @@ async def use(tool: str, seat: Seat, run: Callable[[], Awaitable[Json]]) -> Json
     try:
         if seat.revision is None and tool not in ALWAYS:
             raise SetupRequired(f"{tool} is not armed yet")
+        await seat.confirm()
         answer = await run()
     except Refusal as refusal:
         code = refusal.code if refusal.code in HINTS else "refused"
@@ -3082,7 +3085,7 @@ TOOLS = (
     _tool("drop_floor", "Put your talking stick away: everybody may speak.",
           {"scope": LANE}, lambda seat, given, report: seat.use_floor("drop", given["scope"])),
     _tool("floor_status", "Tell who holds which talking stick, and whose hands are raised.",
-          {}, lambda seat, given, report: (seat if seat.name else seat.door).get("/floor"), is_reading=True),
+          {}, lambda seat, given, report: _with_me(seat, "/floor"), is_reading=True),
     _tool("join_channel", "Enter a #channel; its messages reach its members and the operator only.",
           {"channel": CHANNEL}, lambda seat, given, report: seat.post("/channels/join", channel=given["channel"])),
     _tool("leave_channel", "Leave a #channel.",
@@ -4844,14 +4847,13 @@ class RoomDoor:
         self.token = str(answer["token"])
         return answer
 
-    async def receive(self, hold_s: float, lease: str, ack_seq: int) -> dict[str, Json]:
+    async def receive(self, hold_s: float, lease: str) -> dict[str, Json]:
         """Wait for messages. Raises Refusal."""
         from asyncio import get_running_loop
 
         answered: Future[Reply] = get_running_loop().create_future()
         self.waiter = Waiter(self._serial, self.listener or self._caller(), answered)
-        query: dict[str, str | float | None] = {"timeout": hold_s, "lease": lease, "ack_seq": ack_seq}
-        reply = self._answer("GET", "/receive", query, b"", self.waiter)
+        reply = self._answer("GET", "/receive", {"timeout": hold_s, "lease": lease}, b"", self.waiter)
         return decoded(reply if reply is not None else await answered)
 
     async def watch_command(self) -> str:
@@ -5051,6 +5053,7 @@ class McpEndpoint:
                 if call is not None and call.params.get("name") == "listen":
                     raise RpcError(INVALID_REQUEST, "Invalid request: a batch cannot wait", about=call.id)
                 if call is not None and call.id is not None:
+                    session.door.caller = request.caller
                     answers.append(self._finish(self._mcp.answer(call, session.revision, session.seat, no_report)))
             except RpcError as error:
                 answers.append(error.to_json())
@@ -5067,7 +5070,6 @@ class McpEndpoint:
         name = about.get("name") if isinstance(about, dict) else None
         cleaned = re.sub(r"[^\w.-]+", "-", str(name or "mcp-client")).strip("-.")[:NAME_MAX]
         door = RoomDoor(self._gate, -self._opened)
-        door.caller = request.caller
         seat = Seat(door, project_of(request) or cleaned or "mcp-client")
         return Session(door, seat, revision, self._clock.mono())
 
@@ -5080,7 +5082,6 @@ class McpEndpoint:
         if session is None:
             raise RpcError(UNKNOWN_SESSION, "Session not found: initialize again", about=about)
         session.used_at = self._clock.mono()
-        session.door.caller = request.caller
         return session
 
     def _run(self, request: Request, session: Session, call: Call, revision: str) -> Reply | None:
@@ -5091,6 +5092,7 @@ class McpEndpoint:
             self._wait(request, session, call, revision)
             return None
         answer = self._finish(self._mcp.answer(call, revision, session.seat, no_report))
+        session.door.caller = None  # with the request and its body
         return rpc_reply(answer, self._status_of(answer, call))
 
     def _cancel(self, session: Session, about: RpcId) -> None:
@@ -5098,7 +5100,7 @@ class McpEndpoint:
         if (cancel := session.waiting.get(about)) is not None:
             cancel()
         elif about == session.shown:
-            session.seat.keep()
+            session.seat.show_again()
 
     def _wait(self, request: Request, session: Session, call: Call, revision: str) -> None:
         caller = request.caller
@@ -5114,8 +5116,10 @@ class McpEndpoint:
             answer = await self._mcp.answer(call, revision, session.seat, report if is_streaming else no_report)
             session.waiting.pop(call.id, None)
             session.shown = call.id
+            if session.door.listener is caller:
+                session.door.listener = session.door.waiter = session.door.caller = None
             if is_over or not caller.is_alive():
-                session.seat.keep()
+                session.seat.show_again()
             elif is_streaming:
                 caller.stream(event_of(answer), is_last=True)
             else:
@@ -5153,10 +5157,11 @@ class McpEndpoint:
         return RPC_STATUS.get(int(str(error["code"])), 200) if call.is_modern and isinstance(error, dict) else 200
 
     def _end(self, session: Session, caller: Caller) -> None:
-        session.door.caller = caller
         for cancel in list(session.waiting.values()):
             cancel()
+        session.door.caller = caller
         self._finish(session.seat.leave())
+        session.door.caller = None
 
 
 # ======================================================================================================================
@@ -5525,9 +5530,9 @@ class HttpDoor:
         """Take a seat. Raises Refusal."""
         return await Work(lambda: self._client.register(name, revision))
 
-    async def receive(self, hold_s: float, lease: str, ack_seq: int) -> dict[str, Json]:
+    async def receive(self, hold_s: float, lease: str) -> dict[str, Json]:
         """Wait for messages. Raises Refusal."""
-        return await Work(lambda: self._client.receive(hold_s, lease, ack_seq))
+        return await Work(lambda: self._client.receive(hold_s, lease))
 
     async def watch_command(self) -> str:
         """Word the command of a watch, with the token in a private file; where that fails, with a ticket."""
@@ -5659,7 +5664,7 @@ class Bridge:
         with self._lock:
             job.is_done, is_wanted = True, not job.is_cancelled
             if not is_wanted and job.is_listen:
-                self._seat.keep()
+                self._seat.show_again()
         if is_wanted and answer is not None:
             self._send(answer)
 
@@ -5705,7 +5710,7 @@ class Bridge:
         with self._lock:
             job.is_cancelled = True
             if job.is_listen and job.is_done:  # the host drops an answer that is on its way
-                self._seat.keep()
+                self._seat.show_again()
             elif job.is_listen:
                 self._seat.hush()
         if job.is_listen:
