@@ -4343,7 +4343,7 @@ FRAME_MAX_BYTES = 1 << 18
 OPERATOR_CONTENT_MAX = 32_768
 RATE_MAX = 1e9
 TREE_MAX_BYTES = 1 << 16  # 8,192 characters can make half a megabyte of table; such a text is shown as it is
-TREES_SHARE, TREES_BURST_S = 0.2, 0.5  # of the hub's time: 8,192 hostile characters take 70 ms to read, usual ones 0.2
+TREES_SHARE, TREES_BURST_S = 0.2, 0.25  # of the hub's time: 8,192 hostile characters take 70 ms to read, usual ones 0.2
 MARKUP = re.compile(r"[*_`~\[\]<>#|\\]|://|^\s*([-+]|\d+[.)])\s|^\s*(---|===)", re.MULTILINE)  # else it is plain text
 
 
@@ -4387,7 +4387,7 @@ class Trees:
         if tree is None:
             tree = self._made[message.id] = self._make(message)
             if len(self._made) > LOG_MAX:
-                del self._made[next(iter(self._made))]
+                del self._made[min(self._made)]  # the oldest: ids grow
         return tree
 
     def _make(self, message: Message) -> bytes:

@@ -418,6 +418,22 @@ def test_the_view_is_chosen_and_kept(hub: HubProcess, console: Open) -> None:
     expect(content(page, "a direct word")).to_be_in_viewport()
 
 
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_reading_bars_nobody(hub: HubProcess, console: Open, theme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install -e '.[dev]'")
+    fill(hub)
+    hub.say(hub.register("writer"), "all", MARKDOWN)
+    hub.say(hub.register("talker"), "all", "needle " * 600)
+    page = console(hub, color_scheme=theme, viewport={"width": 1280, "height": 2000})
+    page.get_by_role("button", name="Filter").click()
+    page.locator("#search").fill("needle")
+    expect(page.locator(".hits")).to_have_text("5 found")
+    for view in ("Both", "Picture"):
+        page.get_by_role("button", name=view).click()
+        found = axe.Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+        assert [one["id"] for one in found] == []
+
+
 # --- ten thousand lines -----------------------------------------------------------------------------------------------
 
 LINES = 10_000

@@ -688,6 +688,14 @@ def test_a_tree_is_made_once_and_only_while_a_console_is_open(hub: HubProcess) -
         assert again[frames[0]["message"]["id"]] == frames[0]["tree"]
 
 
+def test_the_trees_of_the_oldest_messages_are_forgotten() -> None:
+    trees = caucus.Trees()
+    messages = [caucus.Message(caucus.id_of(n), "a", "all", "*x*", "message", 0.0, n, "agent") for n in range(1, 520)]
+    for message in [*reversed(messages[:500]), *messages[500:]]:  # a console opens: the newest of its log come first
+        trees.of(message)
+    assert [*trees._made] == [caucus.id_of(n) for n in range(500, 19, -1)] + [caucus.id_of(n) for n in range(501, 520)]
+
+
 def test_a_tree_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     trees, message = caucus.Trees(), caucus.Message("x", "a", "all", "*x*", "message", 0.0, 1, "agent")
     first = trees.of(message)

@@ -1988,7 +1988,9 @@ def test_decisions_are_told_to_whom_they_concern(guarded: HubProcess) -> None:
     assert titles(OPERATOR, limit=1) == ["q2"]
     row = guarded.get("/decisions", OPERATOR, limit=1).body["decisions"][0]
     assert abs(row.pop("ts") - time.time()) < DEADLINE_S
-    assert row == {"asker": "a", "title": "q2", "status": "answered", "answer_summary": "Which?: yes"}
+    assert 0 <= time.time() - row.pop("asked_ts") < DEADLINE_S
+    about = {"id": form_id, "to": "all", "reason": None}  # ours
+    assert row == {"asker": "a", "title": "q2", "status": "answered", "answer_summary": "Which?: yes", **about}
     guarded.post("/channels/leave", token=a, channel="#x")
     assert "q1" not in titles(a)
 

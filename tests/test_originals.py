@@ -804,6 +804,7 @@ def test_connector_does_all_that_it_can(table: Table, hub: Hub, version: str) ->
         "answers": None,
         "asker": "bot",
         "to": "all",
+        "reason": "later",  # ours
     }
     if version == "5.1.0":
         assert c.call("peek", token) == {"pending": 0, "last": None}
@@ -1144,7 +1145,8 @@ def test_the_dashboard_is_told_of_all_that_happens(table: Table, hub: Hub) -> No
     a.post("/channels/join", channel="#x")
     a.post("/channels/topic", channel="#x", topic="plans")
     channels = console.wait("channels", lambda f: f["channels"].get("#x", {}).get("topic"))
-    assert channels["channels"] == {"#x": {"topic": "plans", "members": ["a"]}}
+    assert set(channels["channels"]) == {"#x"}
+    assert channels["channels"]["#x"].items() >= {"topic": "plans", "members": ["a"]}.items()
 
     a.post("/floor", action="take", reason="mine")
     floors = console.wait("floor", lambda f: f["floors"])["floors"]

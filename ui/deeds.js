@@ -10,7 +10,7 @@
 const DEEDS_MAX = 30;
 const LATE_MS = 4_000; // the hub answers within milliseconds: beyond this something is wrong, and the page says so
 
-const CLOCKS_S = 5; // this browser's clock and the hub's agree within this, else what became of words is not known after a cut line
+const CLOCKS_S = 5; // if this browser's clock and the hub's differ by more, words that a cut line left unknown may stay so
 
 export const emptyDeeds = () => ({ list: [], count: 0 });
 
@@ -106,15 +106,18 @@ function progress(deed, deeds, model, frame, now) {
   return true;
 }
 
-/** The messages of a frame: the one that is live, or after a cut line those that the hub still has. */
-const candidates = (frame) => (frame?.type === "message" ? [frame.message] : frame?.type === "snapshot" ? frame.log ?? [] : []);
+/** The messages of a frame that may be the deed's: the one that is live, or after a cut line those since it was asked. */
+function candidates(frame, deed) {
+  if (frame?.type === "message") return [frame.message];
+  return frame?.type === "snapshot" ? (frame.log ?? []).filter((message) => message.ts >= deed.at / 1000 - CLOCKS_S) : [];
+}
 
 function isEffective(deed, deeds, model, frame) {
   if (deed.isAnswer) return deed.isAnswer(frame);
   if (!deed.isHeard) return deed.isDone(model);
   const claimed = new Set(deeds.list.map((one) => one.messageId)); // said twice, it is heard twice
-  const isIt = (message) => message?.origin === "operator" && !claimed.has(message.id) && message.ts >= deed.at / 1000 - CLOCKS_S && deed.isHeard(message);
-  const message = candidates(frame).find(isIt);
+  const isIt = (message) => message.origin === "operator" && !claimed.has(message.id) && deed.isHeard(message);
+  const message = candidates(frame, deed).find(isIt);
   if (!message) return false;
   deed.messageId = message.id;
   return true;
