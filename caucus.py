@@ -2885,7 +2885,10 @@ class Seat:
     async def use_floor(self, action: str, scope: str, reason: str | None = None) -> dict[str, Json]:
         """Take, raise, pass or drop a stick; the hub words a no as an answer."""
         answer = await self.post("/floor", action=action, scope=scope, reason=reason)
-        return answer if "error" not in answer else {**answer, "hint": HINTS.get(str(answer["error"]))}
+        if "error" not in answer:
+            return answer
+        queue = f"{answer.get('held_by')} holds the talking stick; you are number {answer.get('position')} in the queue"
+        return {"detail": queue, **answer, "hint": HINTS.get(str(answer["error"]))}
 
     async def watch_command(self) -> str:
         """Word the command that waits for messages in a background shell; no secret is in it."""

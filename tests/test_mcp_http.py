@@ -1,0 +1,441 @@
+"""/mcp over raw HTTP: sessions, the stateless era, who may come in, and what happens to messages when a client goes."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import socket
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fakes import FakeClock
+from hubs import Answer, HubProcess, eventually, running_hub
+
+import caucus
+
+KEY, OPERATOR = "agent-key", "operator-secret"
+MODERN = caucus.MODERN_REVISIONS[-1]
+ACCEPT = {"Accept": "application/json, text/event-stream"}
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[HubProcess]:
+    with running_hub() as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def keyed() -> Iterator[HubProcess]:
+    with running_hub("--operator-token", OPERATOR, "--agent-key", KEY, "--public-url", "https://caucus.example") as hub:
+        yield hub
+
+
+def post(hub: HubProcess, body: Any, path: str = "/mcp", **headers: str) -> Answer:
+    """Send one message, or what is none."""
+    data = body if isinstance(body, bytes) else json.dumps(body)
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return hub.request("POST", path, content=data, headers={"Content-Type": "application/json", **ACCEPT, **named})
+
+
+def rpc(method: str, about: int | None = 1, **params: Any) -> dict[str, Any]:
+    """Word a request, or with no id a notification."""
+    return {"jsonrpc": "2.0", "method": method, "params": params} | ({} if about is None else {"id": about})
+
+
+class Session:
+    """A client of the handshake era."""
+
+    def __init__(self, hub: HubProcess, revision: str = "2025-06-18", path: str = "/mcp", **headers: str) -> None:
+        self.hub, self.path, self.headers = hub, path, headers
+        about = {"name": "web", "version": "1"}
+        answer = self.send(rpc("initialize", protocolVersion=revision, capabilities={}, clientInfo=about))
+        assert answer.status == 200, answer.text
+        self.headers = {**headers, "Mcp-Session-Id": answer.headers["Mcp-Session-Id"]}
+
+    def send(self, body: Any, **headers: str) -> Answer:
+        """Send one message of this session."""
+        return post(self.hub, body, self.path, **self.headers, **headers)
+
+    def call(self, tool: str, **arguments: Any) -> Any:
+        """Call a tool; give its structure, or its prose."""
+        result = self.send(rpc("tools/call", name=tool, arguments=arguments)).body["result"]
+        return result.get("structuredContent", result["content"][0]["text"])
+
+    def join(self, name: str) -> Any:
+        """Set up and join."""
+        self.call("setup")
+        return self.call("join", project=name)
+
+    def end(self) -> Answer:
+        """End the session."""
+        return self.hub.request("DELETE", self.path, headers=self.headers)
+
+
+@pytest.fixture
+def web(hub: HubProcess) -> Iterator[Session]:
+    session = Session(hub)
+    yield session
+    session.end()
+
+
+# --- sessions ---
+
+
+def test_a_session_is_asked_for_and_its_end_is_its_peers_end(hub: HubProcess) -> None:
+    session = Session(hub)
+    assert session.join("web")["joined"]
+    assert "web" in hub.get("/peers").body["peers"]
+    assert session.end().status == 204
+    assert "web" not in hub.get("/peers").body["peers"]
+    assert (session.end().status, session.send(rpc("ping")).status) == (404, 404)
+
+
+def test_without_its_session_a_request_is_refused(hub: HubProcess) -> None:
+    answer = post(hub, rpc("tools/list"))
+    assert (answer.status, answer.body["error"]["code"]) == (400, caucus.INVALID_REQUEST)
+    assert "initialize" in answer.body["error"]["message"]
+
+
+def test_one_session_does_not_reach_the_seat_of_another(web: Session, hub: HubProcess) -> None:
+    other = Session(hub)
+    web.join("web")
+    other.call("setup")
+    assert other.call("whoami")["joined"] is False
+    assert other.call("say", content="as somebody else")["error"] == "not_joined"
+    assert other.call("join", project="web")["error"] == "name_in_use"
+    other.end()
+
+
+def test_a_seat_is_kept_under_its_name(web: Session) -> None:
+    assert web.join("web")["project"] == "web"
+    answer = web.call("join", project="api")
+    assert (answer["error"], web.call("whoami")["project"]) == ("already_joined", "web")
+
+
+@pytest.mark.parametrize(("path", "name"), [("/mcp?project=api", "api"), ("/mcp", "web")])
+def test_a_seat_is_named_after_the_url_else_the_client(hub: HubProcess, path: str, name: str) -> None:
+    session = Session(hub, path=path)
+    assert session.call("whoami")["default_project"] == name
+    session.end()
+
+
+def test_notifications_and_responses_have_no_answer(web: Session) -> None:
+    for body in (rpc("notifications/initialized", None), {"jsonrpc": "2.0", "id": 7, "result": {}}):
+        answer = web.send(body)
+        assert (answer.status, answer.content) == (202, b"")
+
+
+def test_a_batch_is_for_the_revision_that_has_them(hub: HubProcess) -> None:
+    old, new = Session(hub, "2025-03-26"), Session(hub, "2025-06-18")
+    batch = [rpc("ping", 1), rpc("notifications/initialized", None), rpc("tools/call", 2, name="whoami"), 7]
+    assert [one.get("id") for one in old.send(batch).body] == [1, 2, None]
+    assert new.send(batch).status == old.send([]).status == 400
+    old.end()
+    new.end()
+
+
+def test_a_revision_that_nobody_knows_is_refused_with_those_that_are_known(web: Session) -> None:
+    answer = web.send(rpc("ping"), MCP_Protocol_Version="1999-01-01")
+    assert (answer.status, answer.body["error"]["code"]) == (400, caucus.UNSUPPORTED_REVISION)
+    assert MODERN in answer.body["error"]["data"]["supported"]
+
+
+# --- who may come in ---
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "HEAD"])
+def test_other_methods_are_not_allowed(hub: HubProcess, method: str) -> None:
+    answer = hub.request(method, "/mcp", headers=ACCEPT)
+    assert (answer.status, answer.headers["Allow"]) == (405, "POST, DELETE")
+
+
+@pytest.mark.parametrize(("headers", "status", "code"), [
+    ({"Accept": "text/event-stream"}, 406, "not_acceptable"),
+    ({"Content_Type": "text/plain"}, 422, "invalid"),
+    ({"Origin": "http://evil.example"}, 403, "origin_refused"),
+    ({"Host": "evil.example"}, 421, "host_refused"),
+])
+def test_who_does_not_belong_here_is_refused(hub: HubProcess, headers: dict[str, str], status: int, code: str) -> None:
+    answer = post(hub, rpc("ping"), **headers)
+    assert (answer.status, answer.body["error"]) == (status, code)
+
+
+def test_a_keyed_hub_wants_the_key_with_every_request(keyed: HubProcess) -> None:
+    assert post(keyed, rpc("ping")).body["error"] == "credential_required"
+    session = Session(keyed, Authorization=f"Bearer {KEY}")
+    stolen = {"Mcp-Session-Id": session.headers["Mcp-Session-Id"]}
+    assert post(keyed, rpc("ping"), **stolen).status == keyed.request("DELETE", "/mcp", headers=stolen).status == 401
+    assert session.join("web")["joined"]
+    assert session.call("list_peers") == {"peers": ["web"], "you": "web"}
+    assert session.call("floor_status")["floors"] == {}
+    session.end()
+
+
+@pytest.mark.parametrize("body", [b"{", b"\xff", b"[" * 60_000, b"NaN"])
+def test_what_is_no_json_is_a_parse_error(hub: HubProcess, body: bytes) -> None:
+    answer = post(hub, body)
+    assert (answer.status, answer.body["id"], answer.body["error"]["code"]) == (400, None, caucus.PARSE_ERROR)
+
+
+# --- the stateless era ---
+
+
+def modern(method: str, client: str = "web-bot", **params: Any) -> dict[str, Any]:
+    """Word a request that stands for itself."""
+    meta = {caucus.META + "protocolVersion": MODERN, caucus.META + "clientCapabilities": {},
+            caucus.META + "clientInfo": {"name": client, "version": "1"}}
+    return rpc(method, **{"_meta": meta, **params})
+
+
+def headers_for(body: dict[str, Any]) -> dict[str, str]:
+    """Repeat in headers what such a request says."""
+    headers = {"MCP-Protocol-Version": MODERN, "Mcp-Method": body["method"]}
+    return headers | ({"Mcp-Name": body["params"]["name"]} if "name" in body["params"] else {})
+
+
+def stateless(hub: HubProcess, body: dict[str, Any], path: str = "/mcp", **headers: str) -> Answer:
+    """Send it with the headers that it must have."""
+    return post(hub, body, path, **headers_for(body), **headers)
+
+
+def use(hub: HubProcess, tool: str, client: str = "web-bot", path: str = "/mcp", bearer: str = "", **given: Any) -> Any:
+    """Call a tool as one client of the stateless era; give its structure, or its prose."""
+    headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
+    body = modern("tools/call", client, name=tool, arguments=given)
+    result = stateless(hub, body, path, **headers).body["result"]
+    return result.get("structuredContent", result["content"][0]["text"])
+
+
+def test_discovery_tells_everything_without_a_handshake(hub: HubProcess) -> None:
+    result = stateless(hub, modern("server/discover")).body["result"]
+    assert result["supportedVersions"] == [*caucus.HANDSHAKE_REVISIONS, *caucus.MODERN_REVISIONS]
+    assert (result["resultType"], result["cacheScope"], result["ttlMs"] > 0) == ("complete", "public", True)
+    assert result["_meta"][caucus.META + "serverInfo"]["name"] == "caucus"
+
+
+@pytest.mark.parametrize("header", ["MCP-Protocol-Version", "Mcp-Method", "Mcp-Name"])
+@pytest.mark.parametrize("shown", [None, "something else"])
+def test_a_header_that_does_not_repeat_the_body_is_refused(hub: HubProcess, header: str, shown: str | None) -> None:
+    body = modern("tools/call", name="whoami", arguments={})
+    headers = {name: value for name, value in headers_for(body).items() if name != header}
+    answer = post(hub, body, **headers, **({} if shown is None else {header: shown}))
+    assert (answer.status, answer.body["error"]["code"], answer.body["id"]) == (400, caucus.HEADER_MISMATCH, 1)
+
+
+@pytest.mark.parametrize(("shown", "status"), [("=?base64?d2hvYW1p?=", 200), ("=?base64?!?=", 400)])
+def test_a_name_may_come_wrapped(hub: HubProcess, shown: str, status: int) -> None:
+    body = modern("tools/call", name="whoami", arguments={})
+    assert post(hub, body, **{**headers_for(body), "Mcp-Name": shown}).status == status
+
+
+@pytest.mark.parametrize(("method", "status", "code"), [
+    ("initialize", 404, caucus.UNKNOWN_METHOD), ("ping", 404, caucus.UNKNOWN_METHOD),
+    ("logging/setLevel", 404, caucus.UNKNOWN_METHOD), ("resources/list", 404, caucus.UNKNOWN_METHOD),
+])
+def test_what_the_era_does_not_have_is_not_found(hub: HubProcess, method: str, status: int, code: int) -> None:
+    answer = stateless(hub, modern(method))
+    assert (answer.status, answer.body["error"]["code"]) == (status, code)
+
+
+@pytest.mark.parametrize("meta", [{}, {caucus.META + "protocolVersion": MODERN}])
+def test_a_request_without_its_envelope_is_refused(hub: HubProcess, meta: dict[str, Any]) -> None:
+    answer = stateless(hub, modern("tools/list", _meta=meta))
+    assert (answer.status, answer.body["error"]["code"]) == (400, caucus.INVALID_PARAMS)
+
+
+def test_another_revision_is_refused_with_those_that_are_known(hub: HubProcess) -> None:
+    meta = {caucus.META + "protocolVersion": "2099-01-01", caucus.META + "clientCapabilities": {}}
+    headers = {"MCP-Protocol-Version": "2099-01-01", "Mcp-Method": "tools/list"}
+    answer = post(hub, modern("tools/list", _meta=meta), **headers)
+    assert (answer.status, answer.body["error"]["code"]) == (400, caucus.UNSUPPORTED_REVISION)
+    assert answer.body["error"]["data"]["requested"] == "2099-01-01"
+
+
+def test_a_client_keeps_its_seat_from_request_to_request(hub: HubProcess) -> None:
+    use(hub, "setup")
+    assert use(hub, "join", project="bot")["joined"]
+    assert use(hub, "whoami")["project"] == "bot"
+    assert use(hub, "leave")["left"]
+
+
+@pytest.mark.parametrize("other", [{"client": "api-bot"}, {"path": "/mcp?project=api"}, {"bearer": "of-my-own"}])
+def test_what_a_request_shows_tells_clients_apart(hub: HubProcess, other: dict[str, str]) -> None:
+    use(hub, "setup")
+    use(hub, "join", project="bot")
+    assert use(hub, "whoami", **other)["joined"] is False
+    use(hub, "leave")
+
+
+def test_a_name_in_the_url_that_is_too_long_is_refused(hub: HubProcess) -> None:
+    assert stateless(hub, modern("tools/list"), "/mcp?project=" + "x" * 65).body["field"] == "project"
+
+
+# --- waiting ---
+
+
+def begin(hub: HubProcess, body: dict[str, Any], headers: dict[str, str]) -> socket.socket:
+    """Send a request on a connection of its own and do not wait for its answer."""
+    data = json.dumps(body).encode()
+    lines = [f"{name}: {value}" for name, value in {**ACCEPT, **headers}.items()]
+    head = "\r\n".join(["POST /mcp HTTP/1.1", "Host: 127.0.0.1", "Content-Type: application/json", *lines])
+    line = socket.create_connection(("127.0.0.1", hub.port), timeout=10)
+    line.sendall(f"{head}\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data)
+    return line
+
+
+LISTEN = rpc("tools/call", 77, name="listen", arguments={"timeout": 25})
+
+
+def test_a_client_that_hangs_up_in_mid_listen_loses_no_message(web: Session, hub: HubProcess) -> None:
+    api = hub.register("api")
+    web.join("web")
+    with begin(hub, LISTEN, web.headers):
+        eventually(lambda: hub.is_listening("web"), "web listening")
+    eventually(lambda: not hub.is_listening("web"), "the poll let go")
+    hub.say(api, "web", "after it hung up")
+    assert "after it hung up" in web.call("listen", timeout=5)
+    hub.clear()
+
+
+def test_a_cancelled_listen_says_so_and_loses_no_message(web: Session, hub: HubProcess) -> None:
+    api = hub.register("api")
+    web.join("web")
+    with begin(hub, LISTEN, web.headers) as line:
+        eventually(lambda: hub.is_listening("web"), "web listening")
+        assert web.send(rpc("notifications/cancelled", None, requestId=77)).status == 202
+        assert b"-32800" in line.recv(65_536)
+    hub.say(api, "web", "after the cancel")
+    assert "after the cancel" in web.call("listen", timeout=5)
+    hub.clear()
+
+
+def test_a_cancel_that_comes_after_the_answer_has_it_shown_again(web: Session, hub: HubProcess) -> None:
+    api = hub.register("api")
+    web.join("web")
+    hub.say(api, "web", "on its way")
+    with begin(hub, LISTEN, web.headers) as line:
+        assert b"on its way" in line.recv(65_536)
+    web.send(rpc("notifications/cancelled", None, requestId=77))
+    assert "on its way" in web.call("listen", timeout=5)
+    assert "on its way" not in web.call("listen", timeout=0)
+    hub.clear()
+
+
+def test_the_later_of_two_listens_goes_on(web: Session, hub: HubProcess) -> None:
+    api = hub.register("api")
+    web.join("web")
+    with begin(hub, LISTEN, web.headers) as first:
+        eventually(lambda: hub.is_listening("web"), "web listening")
+        with begin(hub, {**LISTEN, "id": 78}, web.headers) as second:
+            assert b'\\"messages\\": 0' in first.recv(65_536)
+            hub.say(api, "web", "to the later one")
+            assert b"to the later one" in second.recv(65_536)
+    hub.clear()
+
+
+def test_who_wants_progress_gets_a_stream_whose_last_event_is_the_answer(web: Session, hub: HubProcess) -> None:
+    web.join("web")
+    meta = {"progressToken": "p"}
+    body = rpc("tools/call", 7, name="listen", arguments={"timeout": 5.2}, _meta=meta)
+    answer = web.send(body)
+    assert answer.headers["Content-Type"] == "text/event-stream"
+    events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: ")]
+    assert [one.get("method", one.get("id")) for one in events] == ["notifications/progress", 7]
+    assert events[0]["params"]["progressToken"] == "p"
+
+
+def test_a_hub_that_ends_answers_who_waits() -> None:
+    with running_hub() as hub:
+        session = Session(hub)
+        session.join("web")
+        line = begin(hub, LISTEN, session.headers)
+        eventually(lambda: hub.is_listening("web"), "web listening")
+    with line:
+        assert b'\\"messages\\": 0' in line.recv(65_536)
+
+
+# --- the watch ---
+
+
+def test_the_watch_command_of_a_hub_on_this_machine_runs_as_it_is(web: Session, hub: HubProcess) -> None:
+    command = web.join("web")["watch"]
+    hub.say(hub.register("api"), "web", "to the watch")
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=20, check=True)
+    assert done.stdout == "[caucus] msg api -> web: to the watch\n"
+    assert web.call("whoami")["project"] == "web"
+    hub.clear()
+
+
+def test_the_watch_command_of_a_hub_for_others_has_a_ticket_and_its_public_address(keyed: HubProcess) -> None:
+    session = Session(keyed, Authorization=f"Bearer {KEY}")
+    command = shlex.split(session.join("web")["watch"])
+    assert command[:6] == ["python3", "caucus.pyz", "watch", "--hub", "https://caucus.example", "--ticket"]
+    token = keyed.post("/watch-ticket/redeem", bearer=KEY, ticket=command[6]).body["token"]
+    assert keyed.get("/peek", token).status == 200
+    session.end()
+
+
+# --- the table of sessions, without a hub ---
+
+
+class Line:
+    """The caller of a request that nobody made."""
+
+    serial = 1
+
+    def source(self) -> str:
+        """Give an address."""
+        return "127.0.0.1"
+
+
+def endpoint(clock: FakeClock) -> caucus.McpEndpoint:
+    """Make an endpoint of a room in memory."""
+    room = caucus.Room(lambda event: None, clock, caucus.new_secret)
+    polls = caucus.Polls(room, clock, lambda at, call: None)
+    return caucus.McpEndpoint(caucus.Gate(caucus.Settings(), room, polls, clock), clock, lambda work: None)
+
+
+def request(body: Any, **headers: str) -> caucus.Request:
+    """Word a request."""
+    named = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
+    return caucus.Request("POST", "/mcp", "", named, json.dumps(body).encode(), Line())  # type: ignore[arg-type]
+
+
+def opened(one: caucus.McpEndpoint) -> str:
+    """Open a session; give its id."""
+    reply = one.post(one._gate, request(rpc("initialize", protocolVersion="2025-06-18")))
+    assert reply is not None
+    return dict(reply.headers)["Mcp-Session-Id"]
+
+
+def test_a_session_that_nobody_uses_is_forgotten(clock: FakeClock) -> None:
+    one = endpoint(clock)
+    key = opened(one)
+    clock.advance(caucus.SESSION_TTL_S + 1)
+    one.sweep()
+    reply = one.post(one._gate, request(rpc("ping"), Mcp_Session_Id=key))
+    assert reply is not None
+    assert reply.status == 404
+
+
+def test_a_session_lasts_while_its_peer_is_in_the_room(clock: FakeClock) -> None:
+    one = endpoint(clock)
+    key = opened(one)
+    for tool in ("setup", "join"):
+        one.post(one._gate, request(rpc("tools/call", name=tool), Mcp_Session_Id=key))
+    clock.advance(caucus.SESSION_TTL_S + 1)
+    one.sweep()
+    reply = one.post(one._gate, request(rpc("ping"), Mcp_Session_Id=key))
+    assert reply is not None
+    assert reply.status == 200
+    one.close()
+
+
+def test_when_there_are_too_many_one_without_a_seat_goes(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caucus, "SESSIONS_MAX", 2)
+    one = endpoint(clock)
+    keys = [opened(one) for _ in range(3)]
+    replies = [one.post(one._gate, request(rpc("ping"), Mcp_Session_Id=key)) for key in keys]
+    assert [reply.status for reply in replies if reply is not None] == [404, 200, 200]
