@@ -71,6 +71,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import accumulate
 from json.encoder import encode_basestring_ascii as quote
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Protocol, Self, dataclass_transform
 
 if TYPE_CHECKING:  # the hub imports these when it starts; watch and bridge must not pay for them
@@ -5489,6 +5490,7 @@ class Watch:
 # listen that waits holds up nobody, and what was asked first is done first.
 
 LINE_MAX_BYTES = 4 << 20  # of one message from the host
+SIGNALS_S = 0.2  # how late a signal may be noticed that came in an unlucky moment
 JOBS_MAX = 2000  # calls that wait for the hub or for each other; a thread each
 OUTBOX_MAX_BYTES = 16 << 20  # what a host may leave unread before the bridge gives it up
 LAST_WORDS_S = 1.0  # for each of: calls in flight, leaving the room, what the host has yet to read
@@ -5572,7 +5574,7 @@ class Bridge:
         self._mcp = Mcp(TOOLS, PROMPTS, INSTRUCTIONS)
         self._revision = HANDSHAKE_REVISIONS[-1]
         self._lock = threading.Lock()  # held while a tool's own code runs, never while it waits for the hub
-        self._is_ending = False
+        self._ends: SimpleQueue[int] = SimpleQueue()  # exit codes: the first one counts
         self._jobs: dict[RpcId, Job] = {}
         self._listen: Job | None = None  # the latest; it may be answered already
         self._last: threading.Thread | None = None  # of the calls that are done one after the other
@@ -5580,31 +5582,32 @@ class Bridge:
         self._backlog = 0  # bytes that the host has yet to read
         self._has_output = threading.Condition()
         self._writer = threading.Thread(target=self._write_all, name="bridge writer", daemon=True)
+        self._reader = threading.Thread(target=self._read_all, name="bridge reader", daemon=True)
 
     def run(self) -> int:
         """Serve until the host closes stdin or a signal comes, then leave the room; give the exit code."""
         self._writer.start()
+        self._reader.start()
         try:
-            return self._serve()
+            while True:
+                with suppress(Empty):  # look up now and then: a signal just before a wait would not end it
+                    return self._ends.get(timeout=SIGNALS_S)
         finally:
             self._end()
 
     def stop(self, *_: object) -> None:
-        """End it, as a signal handler: at the first signal, for the second must not disturb the leaving."""
-        if not self._is_ending:
-            self._is_ending = True
-            sys.exit(EXIT_OK)
+        """End it, as a signal handler; a second signal does not disturb the leaving."""
+        self._ends.put(EXIT_OK)
 
-    def _serve(self) -> int:
-        try:
-            while line := self._source.readline(LINE_MAX_BYTES):
-                self._read(line)
-                if self._backlog > OUTBOX_MAX_BYTES:
-                    print("caucus bridge: the host does not read; giving up", file=sys.stderr)
-                    return EXIT_GAVE_UP
-            return EXIT_OK
-        finally:
-            self._is_ending = True
+    def _read_all(self) -> None:
+        """Read what the host says, until it has no more to say, or has too much that it does not listen to."""
+        while line := self._source.readline(LINE_MAX_BYTES):
+            self._read(line)
+            if self._backlog > OUTBOX_MAX_BYTES:
+                print("caucus bridge: the host does not read; giving up", file=sys.stderr)
+                self._ends.put(EXIT_GAVE_UP)
+                return
+        self._ends.put(EXIT_OK)
 
     def _read(self, line: bytes) -> None:
         if not line.endswith(b"\n") and len(line) == LINE_MAX_BYTES:
@@ -5738,7 +5741,7 @@ class Bridge:
                     with self._has_output:
                         self._backlog -= written
         except OSError:  # nobody will ever read
-            os.kill(os.getpid(), signal.SIGTERM)
+            self._ends.put(EXIT_OK)
 
     def _next_output(self) -> bytes:
         with self._has_output:
@@ -6404,7 +6407,9 @@ def run_bridge(options: argparse.Namespace) -> int:
     for name in ("SIGTERM", "SIGINT", "SIGHUP"):
         if hasattr(signal, name):  # Windows knows no SIGHUP
             signal.signal(getattr(signal, name), bridge.stop)
-    return bridge.run()
+    code = bridge.run()
+    sys.stderr.flush()
+    os._exit(code)  # the reader may still wait for stdin, and an orderly end would wait for the reader
 
 
 def run_demo(options: argparse.Namespace) -> int:
