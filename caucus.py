@@ -5022,7 +5022,7 @@ class McpEndpoint:
         if "error" in answer:
             return rpc_reply(answer, 400)
         key = new_secret()
-        self._sessions[key] = session
+        self._keep(key, session)
         return rpc_reply(answer, 200, ("Mcp-Session-Id", key))
 
     def _answer_stateless(self, request: Request, call: Call, revision: str | None) -> Reply | None:
@@ -5043,7 +5043,7 @@ class McpEndpoint:
         shown = [project, client.get("name"), client.get("version"), request.bearer, request.caller.source()]
         key = hash_of(json.dumps(shown))  # never a session id, which is shorter
         if key not in self._sessions:
-            self._sessions[key] = self._open(request, about, MODERN_REVISIONS[-1])
+            self._keep(key, self._open(request, about, MODERN_REVISIONS[-1]))
         return self._run(request, self._sessions[key], call, MODERN_REVISIONS[-1])
 
     def _answer_batch(self, request: Request, messages: list[Json]) -> Reply:
@@ -5064,18 +5064,22 @@ class McpEndpoint:
         return rpc_reply(answers) if answers else Reply(202, b"")
 
     def _open(self, request: Request, about: Json, revision: str) -> Session:
-        """Make a session with an empty seat. Raises RoomFull."""
-        if len(self._sessions) >= SESSIONS_MAX:
-            unseated = next((key for key, one in self._sessions.items() if one.seat.name is None), None)
-            if unseated is None:
-                raise RoomFull(f"the hub has {SESSIONS_MAX} MCP sessions, all that it can hold")
-            del self._sessions[unseated]
+        """Make a session with an empty seat."""
         self._opened += 1
         name = about.get("name") if isinstance(about, dict) else None
         cleaned = re.sub(r"[^\w.-]+", "-", str(name or "mcp-client")).strip("-.")[:NAME_MAX]
         door = RoomDoor(self._gate, -self._opened)
         seat = Seat(door, project_of(request) or cleaned or "mcp-client")
         return Session(door, seat, revision, self._clock.mono())
+
+    def _keep(self, key: str, session: Session) -> None:
+        """Remember a session; of too many, one that has no seat goes. Raises RoomFull."""
+        if len(self._sessions) >= SESSIONS_MAX:
+            unseated = next((other for other, one in self._sessions.items() if one.seat.name is None), None)
+            if unseated is None:
+                raise RoomFull(f"the hub has {SESSIONS_MAX} MCP sessions, all that it can hold")
+            del self._sessions[unseated]
+        self._sessions[key] = session
 
     def _session(self, request: Request, about: RpcId) -> Session:
         """Find the session that a request belongs to. Raises RpcError."""

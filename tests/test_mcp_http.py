@@ -6,7 +6,7 @@ import json
 import shlex
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -44,6 +44,16 @@ def rpc(method: str, about: int | None = 1, **params: Any) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "method": method, "params": params} | ({} if about is None else {"id": about})
 
 
+def let_in(join: Callable[[], Any]) -> Any:
+    """Join, and again while the hub says that too many from this address did; give its answer."""
+
+    def answer() -> Any:
+        said = join()
+        return None if said.get("error") == "rate_limited" else said
+
+    return eventually(answer, "the hub letting one more in")
+
+
 class Session:
     """A client of the handshake era."""
 
@@ -66,7 +76,7 @@ class Session:
     def join(self, name: str) -> Any:
         """Set up and join."""
         self.call("setup")
-        return self.call("join", project=name)
+        return let_in(lambda: self.call("join", project=name))
 
     def end(self) -> Answer:
         """End the session."""
@@ -98,13 +108,32 @@ def test_without_its_session_a_request_is_refused(hub: HubProcess) -> None:
     assert "initialize" in answer.body["error"]["message"]
 
 
+@pytest.mark.parametrize("key", ["never-given", "", "x" * 4_000])
+def test_a_session_that_was_never_given_is_not_found(hub: HubProcess, key: str) -> None:
+    answer = post(hub, rpc("tools/list"), Mcp_Session_Id=key)
+    assert (answer.status, answer.body["error"]["code"], answer.body["id"]) == (404, caucus.UNKNOWN_SESSION, 1)
+    assert hub.request("DELETE", "/mcp", headers={"Mcp-Session-Id": key}).status == 404
+
+
+def test_a_handshake_that_fails_gives_no_session(hub: HubProcess) -> None:
+    answer = post(hub, rpc("initialize", protocolVersion=7))
+    assert (answer.status, answer.body["error"]["code"]) == (400, caucus.INVALID_PARAMS)
+    assert "Mcp-Session-Id" not in answer.headers
+
+
+def test_a_session_is_not_bound_to_its_connection(web: Session) -> None:
+    web.join("web")
+    with begin(web.hub, rpc("tools/call", name="whoami", arguments={}), web.headers) as line:
+        assert b'"project":"web"' in line.recv(65_536)
+
+
 def test_one_session_does_not_reach_the_seat_of_another(web: Session, hub: HubProcess) -> None:
     other = Session(hub)
     web.join("web")
     other.call("setup")
     assert other.call("whoami")["joined"] is False
     assert other.call("say", content="as somebody else")["error"] == "not_joined"
-    assert other.call("join", project="web")["error"] == "name_in_use"
+    assert other.join("web")["error"] == "name_in_use"
     other.end()
 
 
@@ -208,6 +237,12 @@ def use(hub: HubProcess, tool: str, client: str = "web-bot", path: str = "/mcp",
     return result.get("structuredContent", result["content"][0]["text"])
 
 
+def join_bot(hub: HubProcess) -> Any:
+    """Set up and join as a client of the stateless era."""
+    use(hub, "setup")
+    return let_in(lambda: use(hub, "join", project="bot"))
+
+
 def test_discovery_tells_everything_without_a_handshake(hub: HubProcess) -> None:
     result = stateless(hub, modern("server/discover")).body["result"]
     assert result["supportedVersions"] == [*caucus.HANDSHAKE_REVISIONS, *caucus.MODERN_REVISIONS]
@@ -254,16 +289,58 @@ def test_another_revision_is_refused_with_those_that_are_known(hub: HubProcess) 
 
 
 def test_a_client_keeps_its_seat_from_request_to_request(hub: HubProcess) -> None:
-    use(hub, "setup")
-    assert use(hub, "join", project="bot")["joined"]
+    assert join_bot(hub)["joined"]
     assert use(hub, "whoami")["project"] == "bot"
     assert use(hub, "leave")["left"]
 
 
+def test_a_seat_is_not_bound_to_a_connection(hub: HubProcess) -> None:
+    join_bot(hub)
+    body = modern("tools/call", name="whoami", arguments={})
+    with begin(hub, body, headers_for(body)) as line:
+        assert b'"project":"bot"' in line.recv(65_536)
+    use(hub, "leave")
+
+
+def test_another_version_of_a_client_is_another_client(hub: HubProcess) -> None:
+    join_bot(hub)
+    body = modern("tools/call", name="whoami", arguments={})
+    body["params"]["_meta"][caucus.META + "clientInfo"]["version"] = "2"
+    assert stateless(hub, body).body["result"]["structuredContent"]["joined"] is False
+    use(hub, "leave")
+
+
+def test_a_session_id_gives_a_stateless_request_no_seat(web: Session, hub: HubProcess) -> None:
+    web.join("web")
+    body = modern("tools/call", name="whoami", arguments={})
+    answer = stateless(hub, body, **web.headers)
+    assert answer.body["result"]["structuredContent"]["joined"] is False
+
+
+def test_a_notification_of_the_stateless_era_has_no_answer(hub: HubProcess) -> None:
+    body = rpc("notifications/cancelled", None, requestId=1)
+    answer = post(hub, body, MCP_Protocol_Version=MODERN)
+    assert (answer.status, answer.content) == (202, b"")
+
+
+@pytest.mark.parametrize("path", ["/mcp", "/mcp?project=api"])
+def test_claude_code_goes_from_discovery_to_a_session_on_one_connection(hub: HubProcess, path: str) -> None:
+    probe = modern("server/discover", "claude-code")
+    with begin(hub, probe, headers_for(probe), path) as line:
+        refused = line.recv(65_536)
+        assert b" 404 " in refused.split(b"\r\n")[0]
+        assert b"-32601" in refused
+        about = {"name": "claude-code", "version": "1"}
+        hello = rpc("initialize", protocolVersion="2025-11-25", capabilities={}, clientInfo=about)
+        line.sendall(raw(hello, {}, path))
+        opened = line.recv(65_536)
+        assert b" 200 " in opened.split(b"\r\n")[0]
+        assert b"mcp-session-id:" in opened.lower()
+
+
 @pytest.mark.parametrize("other", [{"client": "api-bot"}, {"path": "/mcp?project=api"}, {"bearer": "of-my-own"}])
 def test_what_a_request_shows_tells_clients_apart(hub: HubProcess, other: dict[str, str]) -> None:
-    use(hub, "setup")
-    use(hub, "join", project="bot")
+    join_bot(hub)
     assert use(hub, "whoami", **other)["joined"] is False
     use(hub, "leave")
 
@@ -275,13 +352,18 @@ def test_a_name_in_the_url_that_is_too_long_is_refused(hub: HubProcess) -> None:
 # --- waiting ---
 
 
-def begin(hub: HubProcess, body: dict[str, Any], headers: dict[str, str]) -> socket.socket:
-    """Send a request on a connection of its own and do not wait for its answer."""
+def raw(body: dict[str, Any], headers: dict[str, str], path: str = "/mcp") -> bytes:
+    """Encode a whole HTTP request."""
     data = json.dumps(body).encode()
     lines = [f"{name}: {value}" for name, value in {**ACCEPT, **headers}.items()]
-    head = "\r\n".join(["POST /mcp HTTP/1.1", "Host: 127.0.0.1", "Content-Type: application/json", *lines])
+    head = "\r\n".join([f"POST {path} HTTP/1.1", "Host: 127.0.0.1", "Content-Type: application/json", *lines])
+    return f"{head}\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data
+
+
+def begin(hub: HubProcess, body: dict[str, Any], headers: dict[str, str], path: str = "/mcp") -> socket.socket:
+    """Send a request on a connection of its own and do not wait for its answer."""
     line = socket.create_connection(("127.0.0.1", hub.port), timeout=10)
-    line.sendall(f"{head}\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data)
+    line.sendall(raw(body, headers, path))
     return line
 
 
@@ -333,6 +415,92 @@ def test_the_later_of_two_listens_goes_on(web: Session, hub: HubProcess) -> None
             hub.say(api, "web", "to the later one")
             assert b"to the later one" in second.recv(65_536)
     hub.clear()
+
+
+@pytest.fixture
+def _running_again(hub: HubProcess) -> Iterator[None]:
+    """Let the room run once more, however the test ends."""
+    yield
+    hub.post("/control", action="reset")
+    hub.post("/control", action="resume")
+
+
+@pytest.mark.usefixtures("_running_again")
+def test_a_listen_in_a_paused_room_says_so_and_still_hears_the_operator(web: Session, hub: HubProcess) -> None:
+    api = hub.register("api")
+    web.join("web")
+    hub.post("/control", action="pause")
+    hub.say(api, "web", "held back")
+    shown = web.call("listen", timeout=0)
+    assert '"mode": "paused"' in shown
+    assert "held back" not in shown
+    with hub.console() as console, begin(hub, LISTEN, web.headers) as line:
+        eventually(lambda: hub.is_listening("web"), "web listening")
+        console.send(say="one at a time", to="web")
+        assert b"one at a time" in line.recv(65_536)
+    hub.post("/control", action="resume")
+    assert "held back" in web.call("listen", timeout=5)
+    hub.clear()
+
+
+@pytest.mark.usefixtures("_running_again")
+def test_who_waits_hears_of_a_stop_at_once(web: Session, hub: HubProcess) -> None:
+    web.join("web")
+    with begin(hub, LISTEN, web.headers) as line:
+        eventually(lambda: hub.is_listening("web"), "web listening")
+        hub.post("/control", action="stop")
+        assert b'\\"mode\\": \\"stopped\\"' in line.recv(65_536)
+    assert web.call("say", content="one more thing")["error"] == "stopped"
+
+
+STREAMED = rpc("tools/call", 77, name="listen", arguments={"timeout": 25}, _meta={"progressToken": "p"})
+
+
+def test_a_cancelled_stream_ends_with_its_answer_and_loses_no_message(web: Session, hub: HubProcess) -> None:
+    api = hub.register("api")
+    web.join("web")
+    with begin(hub, STREAMED, web.headers) as line:
+        eventually(lambda: hub.is_listening("web"), "web listening")
+        web.send(rpc("notifications/cancelled", None, requestId=77))
+        said = b""
+        while not said.endswith(b"0\r\n\r\n"):
+            said += (part := line.recv(65_536))
+            assert part, f"the stream was cut: {said!r}"
+    assert b"-32800" in said
+    hub.say(api, "web", "after the cancel")
+    assert "after the cancel" in web.call("listen", timeout=5)
+    hub.clear()
+
+
+def test_who_waits_in_the_stateless_era_cancels_by_hanging_up_and_loses_no_message(hub: HubProcess) -> None:
+    api = hub.register("api")
+    join_bot(hub)
+    body = modern("tools/call", name="listen", arguments={"timeout": 25})
+    body["params"]["_meta"]["progressToken"] = "p"
+    with begin(hub, body, headers_for(body)):
+        eventually(lambda: hub.is_listening("bot"), "bot listening")
+    eventually(lambda: not hub.is_listening("bot"), "the poll let go")
+    hub.say(api, "bot", "after it hung up")
+    assert "after it hung up" in use(hub, "listen", timeout=5)
+    use(hub, "leave")
+    hub.clear()
+
+
+def test_who_cannot_read_a_stream_gets_one_answer(web: Session) -> None:
+    web.join("web")
+    body = rpc("tools/call", 7, name="listen", arguments={"timeout": 0}, _meta={"progressToken": "p"})
+    answer = web.send(body, Accept="application/json")
+    assert (answer.headers["Content-Type"], answer.body["id"]) == ("application/json", 7)
+
+
+def test_the_end_of_a_session_answers_what_waits_in_it(hub: HubProcess) -> None:
+    session = Session(hub)
+    session.join("web")
+    with begin(hub, LISTEN, session.headers) as line:
+        eventually(lambda: hub.is_listening("web"), "web listening")
+        assert session.end().status == 204
+        assert b"-32800" in line.recv(65_536)
+    assert "web" not in hub.get("/peers").body["peers"]
 
 
 def test_who_wants_progress_gets_a_stream_whose_last_event_is_the_answer(web: Session, hub: HubProcess) -> None:
@@ -439,3 +607,29 @@ def test_when_there_are_too_many_one_without_a_seat_goes(clock: FakeClock, monke
     keys = [opened(one) for _ in range(3)]
     replies = [one.post(one._gate, request(rpc("ping"), Mcp_Session_Id=key)) for key in keys]
     assert [reply.status for reply in replies if reply is not None] == [404, 200, 200]
+
+
+def test_when_all_have_a_seat_the_next_is_refused_and_nobody_goes(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caucus, "SESSIONS_MAX", 1)
+    one = endpoint(clock)
+    key = opened(one)
+    for tool in ("setup", "join"):
+        one.post(one._gate, request(rpc("tools/call", name=tool), Mcp_Session_Id=key))
+    with pytest.raises(caucus.RoomFull):
+        opened(one)
+    reply = one.post(one._gate, request(rpc("ping"), Mcp_Session_Id=key))
+    assert reply is not None
+    assert reply.status == 200
+    one.close()
+
+
+def test_a_handshake_that_fails_costs_nobody_the_session(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caucus, "SESSIONS_MAX", 1)
+    one = endpoint(clock)
+    key = opened(one)
+    one.post(one._gate, request(rpc("initialize", protocolVersion=7)))
+    reply = one.post(one._gate, request(rpc("ping"), Mcp_Session_Id=key))
+    assert reply is not None
+    assert reply.status == 200
