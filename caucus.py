@@ -557,6 +557,44 @@ class Speech(Record):
         return cls(token_of(body), scope_of(body), text_of(body, "content", 1))
 
 
+class Usage(Record):
+    """What a peer's model has cost since the peer began, by the peer's own count."""
+    model: str  # one line, may be empty
+    turns: int
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float | None  # None: the model has no price
+
+    MAX: ClassVar[int] = 2**53  # beyond it a browser's integers are not exact
+
+    @classmethod
+    def parse(cls, body: Body) -> Self:
+        """Read the `usage` of POST /status; a number in quotes is none. Raises Invalid."""
+        model, turns = line_of(body, "model", 0, NAME_MAX), cls._count_of(body, "turns")
+        tokens = cls._count_of(body, "input_tokens"), cls._count_of(body, "output_tokens")
+        return cls(model, turns, *tokens, cls._price_of(body, "cost_usd"))
+
+    @classmethod
+    def _count_of(cls, body: Body, key: str) -> int:
+        value = body.get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= cls.MAX:
+            raise Invalid(key, f"an integer of 0 to {cls.MAX} is required")
+        return value
+
+    @classmethod
+    def _price_of(cls, body: Body, key: str) -> float | None:
+        value = body.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= cls.MAX:  # NaN is neither
+            raise Invalid(key, f"a number of 0 to {cls.MAX}, or null, is required")
+        return abs(float(value))  # -0.0 would be shown with its sign
+
+    def to_json(self) -> dict[str, Json]:
+        """Give all five keys."""
+        return dict(zip(self.FIELDS, self.values()))
+
+
 class FloorCall(Record):
     """POST /floor."""
     token: str
@@ -721,6 +759,12 @@ class StatusSet(Event):
     """A peer's own line of text; None clears it."""
     name: str
     status: str | None
+
+
+class UsageSet(Event):
+    """What a peer's model has cost so far."""
+    name: str
+    usage: Usage
 
 
 class ChannelJoined(Event):
@@ -1191,6 +1235,7 @@ class Peer:
     channels: set[str] = field(default_factory=set)
     status: str | None = None
     status_at: float = 0.0  # monotonic seconds
+    usage: Usage | None = None  # None until it says
     is_paused: bool = False
     reaped_at: float | None = None  # monotonic seconds; None while live
     message_count: int = 0
@@ -1205,6 +1250,11 @@ class Peer:
     def is_live(self) -> bool:
         """Whether the peer is on the roster, not reaped."""
         return self.reaped_at is None
+
+    @property
+    def usage_row(self) -> dict[str, Json] | None:
+        """What its model has cost, as the wire has it."""
+        return None if self.usage is None else self.usage.to_json()
 
     def is_idle(self, now: float, ttl_s: float) -> bool:
         """Whether a live peer has been silent for too long."""
@@ -1396,6 +1446,7 @@ class Room:
             PeerPaused: self._on_peer_held,
             PeerResumed: self._on_peer_held,
             StatusSet: self._on_status_set,
+            UsageSet: self._on_usage_set,
             ChannelJoined: self._on_channel_joined,
             ChannelLeft: self._on_channel_left,
             ChannelClosed: self._on_channel_closed,
@@ -1468,11 +1519,17 @@ class Room:
         """Record that `peer` was told that the room is stopped, or that the answer which told it was lost."""
         peer.stop_heard = self.stop.id if is_told and self.stop is not None else ""
 
-    def set_status(self, peer: Peer, status: str | None) -> None:
-        """Publish the peer's own line of text; None clears it. Raises Throttled."""
+    def set_status(self, peer: Peer, status: str | None, usage: Usage | None = None) -> None:
+        """Publish the peer's own line of text, None clears it, and its usage if one is given. Raises Throttled."""
         peer.updates.spend(self._clock.mono())
         if status is not None or peer.status is not None:  # the same words again are news: they are fresh
             self._commit(StatusSet(*self._stamp(), peer.name, status))
+        self._publish(peer, usage)
+
+    def set_usage(self, peer: Peer, usage: Usage) -> None:
+        """Publish what the peer's model has cost; its line of text stays as it is. Raises Throttled."""
+        peer.updates.spend(self._clock.mono())
+        self._publish(peer, usage)
 
     # --- speech ---
     def say(self, peer: Peer, to: str, content: str) -> Delivery:
@@ -1727,7 +1784,8 @@ class Room:
         if peer.reaped_at is not None:
             seen["reaped_age"] = round(now - peer.reaped_at, 1)
         age = None if peer.status is None else round(now - peer.status_at, 1)
-        return seen | {"listening": peer.is_listening, "status": peer.status, "status_age": age}
+        seen |= {"listening": peer.is_listening, "status": peer.status, "status_age": age}
+        return {**seen, "usage": peer.usage_row}
 
     def peer_rows(self) -> list[Json]:
         """List everything that a console shows of each peer: the live, then the reaped, by name."""
@@ -1747,6 +1805,7 @@ class Room:
             "paused": peer.is_paused,
             "status": peer.status,
             "status_age": status_age,
+            "usage": peer.usage_row,
             "last_seen_age": silence,
             "uptime": round(now - peer.joined_at, 1),
             "msg_count": peer.message_count,
@@ -1858,6 +1917,7 @@ class Room:
             "token_hash": peer.token_hash,
             "channels": [*sorted(peer.channels)],
             "status": [peer.status, peer.status_at],
+            "usage": peer.usage_row,
             "flags": [peer.is_paused, peer.reaped_at, peer.joined_at],
             "counts": [peer.message_count, peer.character_count],
             "waiting": [message.seq for message in peer.mailbox.deliverable(held=False)],
@@ -1865,6 +1925,10 @@ class Room:
         }
 
     # --- rules shared by the methods above ---
+    def _publish(self, peer: Peer, usage: Usage | None) -> None:
+        if usage is not None and usage != peer.usage:  # the same figures again are no news: they have no age
+            self._commit(UsageSet(*self._stamp(), peer.name, usage))
+
     def _refuse_if_stopped(self, peer: Peer) -> None:
         if self.mode == STOPPED:
             self.note_stop(peer)
@@ -2021,6 +2085,9 @@ class Room:
     def _on_status_set(self, event: StatusSet) -> None:
         peer = self._peer(event.name)
         peer.status, peer.status_at = event.status, event.at
+
+    def _on_usage_set(self, event: UsageSet) -> None:
+        self._peer(event.name).usage = event.usage
 
     def _on_channel_joined(self, event: ChannelJoined) -> None:
         self._channels.setdefault(event.channel, Channel(event.channel)).members[event.name] = None
@@ -4196,9 +4263,15 @@ def get_floor(gate: Gate, request: Request) -> Reply:
 def post_status(gate: Gate, request: Request) -> Reply:
     """POST /status. Raises Invalid, UnknownToken, Throttled."""
     body = request.json()
-    token, status = token_of(body), one_line(text_of(body, "status", 0, STATUS_MAX)) or None
-    gate.room.set_status(gate.room.peer_of(token), status)
-    return json_reply({"status": status})
+    token = token_of(body)
+    usage = None if body.get("usage") is None else Usage.parse(object_of(body, "usage"))
+    if usage is not None and "status" not in body:
+        peer = gate.room.peer_of(token)
+        gate.room.set_usage(peer, usage)
+        return json_reply({"status": peer.status, "usage": usage.to_json()})
+    status = one_line(text_of(body, "status", 0, STATUS_MAX)) or None
+    gate.room.set_status(gate.room.peer_of(token), status, usage)
+    return json_reply({"status": status, **({} if usage is None else {"usage": usage.to_json()})})
 
 
 def post_join(gate: Gate, request: Request) -> Reply:
@@ -4471,6 +4544,7 @@ FRAMES: dict[type[Event], tuple[Callable[..., bytes], ...]] = {
     PeerRevived: (_peers_frame, _channels_frame),
     PeerPaused: (_peers_frame,),
     PeerResumed: (_peers_frame,),
+    UsageSet: (_peers_frame,),
     ChannelJoined: (_channels_frame,),
     ChannelLeft: (_channels_frame,),
     ChannelClosed: (_channels_frame,),
@@ -6109,7 +6183,7 @@ class Agent:
                 await sleep(POLL_COMPANY_S)
 
     def _ready(self) -> list[dict[str, Json]]:
-        """List what a turn can be made of; in a paused room the operator's words only, and no more than is read at once."""
+        """List what a turn can be made of, no more than is read at once; in a paused room the operator's words only."""
         ready = [m for m in self._inbox if self._mode == RUNNING or m.get("origin") == "operator"]
         return ready[: fitting(ready)]
 
