@@ -6212,7 +6212,7 @@ class Agent:
         try:
             await self._start_mind()
         except NotReady as missing:
-            self.finish(missing.exit_code, str(missing))
+            await self._say_goodbye(missing.exit_code, str(missing))
 
     async def _turn(self, prompt: str, batch: list[dict[str, Json]]) -> None:
         """Take one turn, in public: a status while it lasts, a line in the room if it fails."""
@@ -6240,6 +6240,7 @@ class Agent:
             return result
         self._is_reset = True  # nobody knows what such a mind does next
         if isinstance(result, NotReady):
+            await self._say(scope, f"I am leaving: {result}.")
             self.finish(result.exit_code, str(result))
         return Outcome(failure=one_liner(result))
 
@@ -6358,6 +6359,10 @@ class Claude:
             await self._session.connect()
         except self._sdk.CLINotFoundError:
             raise NotReady("there is no `claude` on this machine: npm install -g @anthropic-ai/claude-code") from None
+        account = (await self._session.get_server_info() or {}).get("account") or {}  # older CLIs do not tell
+        has_key = account.get("apiKeySource") or account.get("apiProvider") != "firstParty"
+        if account.get("tokenSource") == "none" and not has_key:
+            raise NotReady(LOGIN)
 
     async def think(self, prompt: str) -> Outcome:
         """Take one turn. Raises NotReady, and what the SDK raises."""
@@ -6556,6 +6561,7 @@ TICK_S = 0.7  # one poll of an actor; a pause is noticed within this
 PATIENCE_S = 15.0  # a line that waits longer for the floor is dropped: the play must not freeze
 KICKED_S, RETRY_S, STOPPED_S, THINKING_S, ACTION_S = 4.0, 1.0, 2.0, 1.5, 0.8
 QUOTE_MAX = 60
+DEMO_AGENT, DEMO_TURNS = "claude", 30  # of `demo --agent`: a real model, which costs real money
 
 CALLS = {  # verb -> path, and the fields that its scope and text go into
     "say": ("/send", "to", "content"),
@@ -6941,7 +6947,7 @@ DEMO_USAGE = """\
 examples:
   caucus demo                                    a hub on a free port, the console, three scripted peers
   caucus demo --no-browser --port 9000
-  caucus demo --agent                            and a Claude among them, if claude-agent-sdk and a login are there
+  caucus demo --agent                            and a Claude among them, for 30 turns; it needs what `agent` needs
 """
 
 def _port(text: str) -> int:
@@ -7020,6 +7026,11 @@ def add_demo_options(options: argparse.ArgumentParser) -> None:
     options.add_argument("--port", type=_port, default=0, help="default: any free one")
     options.add_argument("--no-browser", action="store_true", help="do not open the console")
     options.add_argument("--agent", action="store_true", help="let a native Claude take part")
+
+
+# Each is an option of `caucus agent`.
+AGENT_VARIABLES = frozenset({"CAUCUS_HUB_URL", "CAUCUS_PROJECT", "CAUCUS_MISSION", "CAUCUS_AGENT_MODEL",
+                             "CAUCUS_AGENT_TYPE", "CAUCUS_PERMISSION_MODE"})
 
 
 def _whole(flag: str) -> Callable[[str], int]:
@@ -7282,7 +7293,8 @@ def run_agent(options: argparse.Namespace) -> int:
     """Run `caucus agent`."""
     import asyncio
 
-    logging.basicConfig(level=options.log_level, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    logging.basicConfig(level="WARNING", format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    log.setLevel(options.log_level)  # what the SDK has to say is not what a user asks for
     name = peer_name_of({"project": options.project or folder_name()}, "project")
     mission, hold_s = options.mission.strip(), min(options.poll_timeout, POLL_HOLD_S)
     settings = AgentSettings(name, mission, hold_s, options.max_turns, options.max_cost, options.time_limit)
@@ -7322,13 +7334,20 @@ def run_agent(options: argparse.Namespace) -> int:
 
 def run_demo(options: argparse.Namespace) -> int:
     """Run `caucus demo`."""
+    from subprocess import Popen
+
     logging.basicConfig(level="WARNING")
     ended = threading.Event()
+    agents: list[Popen[bytes]] = []  # at most one; if something is missing, it says what, and the play goes on
 
     def begin(hub: Hub) -> None:
         print(f"caucus {__version__}: three agents are talking at {hub.url}", flush=True)
         print("Pause them, speak to them, answer their question, stop them. Ctrl-C ends it.", flush=True)
         threading.Thread(target=play_demo, args=(hub.url, ended), daemon=True).start()
+        if options.agent:
+            words = ("agent", "--hub", hub.url, "--project", DEMO_AGENT, "--mission", play()["mission"])
+            plain = {name: value for name, value in os.environ.items() if name not in AGENT_VARIABLES}
+            agents.append(Popen(program_words(*words, "--max-turns", str(DEMO_TURNS)), env=plain))
         if not options.no_browser:
             open_browser(hub.url)
 
@@ -7336,6 +7355,9 @@ def run_demo(options: argparse.Namespace) -> int:
         return serve(Settings(port=options.port), begin)
     finally:
         ended.set()
+        for agent in agents:
+            agent.terminate()
+            agent.wait()
 
 
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None], str, str]] = {
