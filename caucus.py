@@ -5881,7 +5881,7 @@ PAUSED_POLL_S = 2.0  # how late an agent with mail notices that a pause is over
 OPENING_S = 5.0  # a mission waits so long for somebody to talk to: what is said in an empty room reaches nobody
 FLOOR_POLL_S = 1.0  # how often a reply that a stick holds up is tried again
 FAILURES_MAX = 3  # failed turns in a row
-GOODBYE_S = 10.0  # for leaving the room and ending the mind, together
+GOODBYE_S = 20.0  # for leaving the room and ending the mind: the SDK kills a CLI that does not go after 10 s
 REPLY_MAX_BYTES = 256 << 10  # what one run of a command may print
 REPLY_PARTS_MAX = 8  # a longer reply is cut
 CONTEXT_MAX = 40_000  # characters of past turns that --session keeps
@@ -5979,7 +5979,7 @@ def scope_to_answer(batch: Sequence[dict[str, Json]], name: str) -> str:
 def addressed(reply: str) -> tuple[str, str]:
     """Split a reply into where its first line sends it, empty for nowhere else, and its text."""
     first, _, rest = reply.partition("\n")
-    found = re.fullmatch(r"\s*(@(?P<name>[^#@].*)|(?P<channel>#\S.*))", first.rstrip())
+    found = re.fullmatch(r"\s*(@(?P<name>[^#@].*)|(?P<channel>#[^#\s].*))", first.rstrip())
     if found is None or not rest.strip():
         return "", reply
     return found["name"] or found["channel"], rest.strip()
