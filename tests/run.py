@@ -4,8 +4,8 @@
     python3 tests/run.py -x -k floor  the same, with these arguments for pytest
 
 The first run makes .venv (the tools) and .cache (the programs that ours must get on with: the originals, MCP's own SDK
-and, where npm is, its conformance suite; claude-agent-sdk), which needs the network and a minute or two; later runs only
-check. The first check that fails ends the run with its exit code.
+and, where npm is, its conformance suite; claude-agent-sdk), which needs the network and a minute or two; later runs
+only check. The first check that fails ends the run with its exit code.
 """
 
 import hashlib
