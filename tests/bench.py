@@ -457,7 +457,8 @@ def consoles_at(port: int, count: int) -> Iterator[None]:
     consoles = [Console(port) for _ in range(count)]
     for console in consoles:
         console.wait_for(SNAPSHOT)
-    reader = multiprocessing.Process(target=drain, args=([console.sock for console in consoles],), daemon=True)
+    spawn = multiprocessing.get_context("spawn")  # a fork would hold all our connections open
+    reader = spawn.Process(target=drain, args=([console.sock for console in consoles],), daemon=True)
     reader.start()
     for console in consoles:
         console.close()  # here; the reader has them
@@ -988,26 +989,33 @@ NAMES = {"relay": "Tornado relay", "relay.zip": "Tornado relay", "asyncio": "asy
          "pass": "`python3 -c pass`"}  # fmt: skip
 
 
+HUB_WORDS = ("hub", "--port", "{port}", "--no-browser")
+
+
+def hub_of_checkout() -> Program:
+    """Give the hub of caucus.py, as a module: Python then compiles it once, not at each start."""
+    run = "import caucus, sys; sys.exit(caucus.main())"
+    return Program("hub", "hub", (sys.executable, "-c", run, *HUB_WORDS), python_path=str(ROOT))
+
+
 def programs(*, use_pyz: bool, calibrate: bool) -> dict[str, Program]:
     """List what can be started; the .pyz only if it is built."""
-    python, files = sys.executable, {"py": ROOT / "caucus.py", "pyz": ROOT / "caucus.pyz"}
+    python, pyz = sys.executable, ROOT / "caucus.pyz"
     scripts = {"relay": ROOT / "tests" / "relay.py", "asyncio": ROOT / "tests" / "relay_asyncio.py"}
     known = {name: Program(name, "relay", (python, str(file), "--port", "{port}")) for name, file in scripts.items()}
     if calibrate:
         return {**known, "hub": replace(known["asyncio"], name="hub")}
     known["pass"] = Program("pass", "script", (python, "-c", "pass"))
-    if files["pyz"].exists():  # its Tornado, from the zip as the hub has it
-        known["relay.zip"] = replace(known["relay"], name="relay.zip", python_path=str(files["pyz"]))
-    for kind, file in files.items():
-        if file.exists():
-            hub = (python, str(file), "hub", "--port", "{port}", "--no-browser")
-            watch = (python, str(file), "watch", "--hub", f"http://{HOST}:{{port}}", "--token", "t" * 32)
-            known[f"hub.{kind}"] = Program(f"hub.{kind}", "hub", hub)
-            bridge = (python, str(file), "bridge", "--hub", f"http://{HOST}:{{port}}")
-            known[f"watch.{kind}"] = Program(f"watch.{kind}", "watch", watch)
-            known[f"bridge.{kind}"] = Program(f"bridge.{kind}", "bridge", bridge)
-    if (chosen := known.get("hub.pyz" if use_pyz else "hub.py")) is not None:
-        known["hub"] = replace(chosen, name="hub")
+    if pyz.exists():  # its Tornado, from the zip as the hub has it
+        known["relay.zip"] = replace(known["relay"], name="relay.zip", python_path=str(pyz))
+        to_hub, token = ("--hub", f"http://{HOST}:{{port}}"), ("--token", "t" * 32)
+        known["watch.pyz"] = Program("watch.pyz", "watch", (python, str(pyz), "watch", *to_hub, *token))
+        known["bridge.pyz"] = Program("bridge.pyz", "bridge", (python, str(pyz), "bridge", *to_hub))
+        known["hub.pyz"] = Program("hub.pyz", "hub", (python, str(pyz), *HUB_WORDS))
+    if not use_pyz:
+        known["hub"] = hub_of_checkout()
+    elif pyz.exists():
+        known["hub"] = replace(known["hub.pyz"], name="hub")
     return known
 
 
