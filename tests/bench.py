@@ -26,6 +26,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -124,6 +125,10 @@ class Line:
         if not answer.startswith(b"HTTP/1.1 200 "):
             raise BenchError(f"the server answered {answer[9:12].decode()} {answer[head_end:].decode()[:200]}")
         return answer[head_end:]
+
+    def __del__(self) -> None:
+        with suppress(AttributeError):  # it never was connected
+            self.sock.close()
 
     def read_raw(self) -> None:
         """Read once, and leave the bytes for `parsed`: nothing else is in the time that is measured."""
@@ -301,6 +306,7 @@ class Program:
         """Start it without the variables that would change how Caucus behaves."""
         command = [word.replace("{port}", str(port)) for word in self.command]
         clean = {name: value for name, value in os.environ.items() if not name.startswith("CAUCUS_")}
+        clean.pop("PYTHONDONTWRITEBYTECODE", None)  # else each start compiles again what has no .pyc, and is that slow
         clean["PYTHONHASHSEED"] = "0"  # one order of sets and dicts of strings, so one count of instructions
         if self.python_path:
             clean["PYTHONPATH"] = self.python_path
@@ -587,9 +593,16 @@ def instructions(program: Program, messages: int) -> int:
 
 
 def instructions_per_message(program: Program, messages: int) -> float:
-    """Count the user instructions of one message: a long run less a short one, so that start and end cancel."""
+    """Count the user instructions of one message: a long run less a short one, so that start and end cancel.
+
+    Raises BenchError.
+    """
     short = 4 * PAIRS  # the first messages fill caches
-    return (instructions(program, short + messages) - instructions(program, short)) / messages
+    with Server(program):  # so that none of the two has to compile
+        pass
+    with ThreadPoolExecutor() as both:  # for valgrind is slow, and counts what one process does
+        few, many = both.map(instructions, (program, program), (short, short + messages))
+    return (many - few) / messages
 
 
 def measure_instructions(program: Program, plan: Plan) -> dict[str, float]:
