@@ -939,7 +939,7 @@ MEASURES = {
     "parked": Measure(
         measure_parked,
         (
-            Row("memory per parked poll, bytes", "poll_bytes", goal=Goal(4096, is_ratio=False)),
+            Row("memory per parked poll, bytes", "poll_bytes", goal=Goal(4000, is_ratio=False)),
             Row("CPU of 1,000 parked polls, %", "idle_percent", goal=Goal(0.1, is_ratio=False)),
         ),
         every=4,
