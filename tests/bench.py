@@ -1011,7 +1011,7 @@ def hub_of_checkout() -> Program:
     return Program("hub", "hub", (sys.executable, "-c", run, *HUB_WORDS), python_path=str(ROOT))
 
 
-def programs(*, use_pyz: bool, calibrate: bool) -> dict[str, Program]:
+def programs(*, use_pyz: bool = False, calibrate: bool = False, is_plain: bool = False) -> dict[str, Program]:
     """List what can be started; the .pyz only if it is built."""
     python, pyz = sys.executable, ROOT / "caucus.pyz"
     scripts = {"relay": ROOT / "tests" / "relay.py", "asyncio": ROOT / "tests" / "relay_asyncio.py"}
@@ -1025,10 +1025,9 @@ def programs(*, use_pyz: bool, calibrate: bool) -> dict[str, Program]:
         known["watch.pyz"] = Program("watch.pyz", "watch", (python, str(pyz), "watch", *to_hub, *token))
         known["bridge.pyz"] = Program("bridge.pyz", "bridge", (python, str(pyz), "bridge", *to_hub))
         known["hub.pyz"] = Program("hub.pyz", "hub", (python, str(pyz), *HUB_WORDS))
-    if not use_pyz:
-        known["hub"] = hub_of_checkout()
-    elif pyz.exists():
-        known["hub"] = replace(known["hub.pyz"], name="hub")
+    hub = known.get("hub.pyz") if use_pyz else hub_of_checkout()
+    if hub is not None:
+        known["hub"] = replace(hub, name="hub", command=(*hub.command, *(("--plain-http",) if is_plain else ())))
     return known
 
 
@@ -1200,6 +1199,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, metavar="N", help=f"default {FULL.rounds}, with --quick {QUICK.rounds}")
     parser.add_argument("--only", action="append", choices=MEASURES, metavar="NAME", help=", ".join(MEASURES))
     parser.add_argument("--pyz", action="store_true", help="load the hub in caucus.pyz, not the one in caucus.py")
+    parser.add_argument("--plain-http", action="store_true", help="load a hub that has no express lane")
     parser.add_argument("--calibrate", action="store_true", help="hold the asyncio relay against itself")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON, not the table")
@@ -1229,7 +1229,7 @@ def main() -> int:
     names = list(dict.fromkeys(chosen.only or MEASURES))
     if chosen.calibrate:
         names = [name for name in names if not MEASURES[name].is_for_hubs]
-    known = programs(use_pyz=chosen.pyz, calibrate=chosen.calibrate)
+    known = programs(use_pyz=chosen.pyz, calibrate=chosen.calibrate, is_plain=chosen.plain_http)
     samples = take(names, known, plan)
     found = list(results(names, known, samples, goals=not chosen.calibrate))
     if sys.stderr.isatty():
