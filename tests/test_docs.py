@@ -320,7 +320,8 @@ def test_every_limit_is_in_the_manual_with_its_value() -> None:
 ENVIRONMENT = re.compile(r"CAUCUS_[A-Z_]*[A-Z]")
 
 
-PARTS = {"hub": "## Options of the hub", "bridge": "## Bridge", "watch": "## Watch", "agent": "## Agent", "demo": "## Demo"}
+PARTS = {"hub": "## Options of the hub"}
+PARTS |= {name: f"## {name.capitalize()}" for name in ("bridge", "watch", "agent", "demo")}
 
 
 @pytest.mark.parametrize(("command", "heading"), PARTS.items())
@@ -334,7 +335,8 @@ def test_every_command_has_its_part_in_the_manual() -> None:
 
 
 def test_every_option_that_a_document_names_exists() -> None:
-    known = {flag for command in caucus.COMMANDS for flag in flags_of(command)} | {"--strict", "--output", "--with"}  # of others
+    known = {flag for command in caucus.COMMANDS for flag in flags_of(command)}
+    known |= {"--strict", "--output", "--with"}  # of others
     spans = {span for text in TEXT.values() for span in code_spans(text)}
     named = {flag for span in spans for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]*", span)}
     assert named - known == set()
