@@ -1001,7 +1001,6 @@ MEASURES = {
                 goal=Goal(100, is_ratio=False),
             ),
         ),
-        every=3,
         is_for_hubs=True,
     ),
     "soak": Measure(
