@@ -1,7 +1,7 @@
 """A stand-in for the Messages API, for a real `claude`: each turn says one thing with the room's tool, then ends.
 
-What it says is written in what it is told: `SAY: words`. Without that a turn ends at once; `WAIT` holds the answer until
-`release` is set.
+What it says is written in what it is told: `SAY: words`. Without that a turn ends at once; `WAIT` holds the answer
+until `release` is set.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Know nothing else."""
         self.send_error(404)
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815  # the name is http.server's
 
     def do_POST(self) -> None:
         """Answer one call of the model."""
