@@ -4355,7 +4355,10 @@ class Lanes:
 
     def head_of(self, block: bytes) -> Head | None:
         """Read header lines, those of an agent that comes again from memory; None unless they are plain."""
-        head = self._heads.get(block) or head_of(block)
+        head = self._heads.get(block)
+        if head is not None:
+            return head
+        head = head_of(block)
         if head is not None and len(block) <= _HEAD_MAX_BYTES and len(head.headers) <= _HEADERS_MAX:
             if len(self._heads) >= _HEADS_MAX:
                 self._heads.clear()
