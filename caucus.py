@@ -348,6 +348,16 @@ REFUSALS: dict[str, type[Refusal]] = {kind.code: kind for kind in Refusal.__subc
 # What crosses the wire is checked here, once, and nowhere else. `parse` takes a decoded JSON object and raises Invalid.
 
 
+def _initializer_of(fields: Sequence[str], defaults: Mapping[str, object]) -> Callable[..., None]:
+    """Compile `__init__` of a Record, as `dataclass` does: generic code that loops over fields takes twice the time."""
+    given = ", ".join([f"{name}=defaults[{name!r}]" if name in defaults else name for name in fields])
+    stores = "".join([f"\n    values[{name!r}] = {name}" for name in fields])
+    namespace: dict[str, Any] = {"defaults": defaults}
+    exec(f"def __init__(self, {given}):\n    values = self.__dict__{stores}", namespace)
+    initializer: Callable[..., None] = namespace["__init__"]
+    return initializer
+
+
 @dataclass_transform(frozen_default=True)
 class Record:
     """An immutable value: its fields are its annotations, in their order; a class attribute is a default.
@@ -359,14 +369,13 @@ class Record:
     def __init_subclass__(cls) -> None:
         own = [name for name, note in cls.__annotations__.items() if not note.startswith("ClassVar")]
         cls.FIELDS = (*cls.FIELDS, *own)
+        setattr(cls, "__init__", Record.__init__)  # noqa: B010 (not that of a parent that was compiled already)
 
     def __init__(self, *values: object, **named: object) -> None:
-        if len(values) != len(self.FIELDS) or named:
-            rest = self.FIELDS[len(values) :]
-            missing = [name for name in rest if name not in named and not hasattr(type(self), name)]
-            if missing or not named.keys() <= {*rest} or len(values) > len(self.FIELDS):
-                raise TypeError(f"{type(self).__name__} has the fields {', '.join(self.FIELDS)}")
-        self.__dict__.update(zip(self.FIELDS, values), **named)
+        cls = type(self)  # its own initializer is compiled at the first use: most programs use few of the classes
+        defaults = {name: getattr(cls, name) for name in cls.FIELDS if hasattr(cls, name)}
+        setattr(cls, "__init__", _initializer_of(cls.FIELDS, defaults))  # noqa: B010 (mypy lets no class change)
+        cls.__init__(self, *values, **named)
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{type(self).__name__} is immutable")
@@ -425,12 +434,15 @@ def optional_text_of(body: Body, key: str, high: int) -> str | None:
     return one_line(text_of(body, key, 0, high)) or None
 
 
+_INTEGER = re.compile(r"\s*[+-]?[0-9]{1,20}(\.0*)?\s*")
+
+
 def integer_of(value: Json, key: str, low: int, high: int, where: str = "body") -> int:
     """Read an integer, or what plainly is one (`"7"`, `7.0`, true). Raises Invalid."""
     number: int | None = None
     if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
         number = int(value)
-    elif isinstance(value, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,20}(\.0*)?\s*", value):
+    elif isinstance(value, str) and _INTEGER.fullmatch(value):
         number = int(float(value)) if "." in value else int(value)
     if number is None:
         raise Invalid(key, "an integer is required", where)
@@ -998,7 +1010,8 @@ class Mailbox:
 
     def acknowledge(self, seq: int) -> None:
         """Free what was fetched up to `seq`. What was never handed out is never freed."""
-        self._fetched = [message for message in self._fetched if message.seq > seq]
+        is_all = not self._fetched or self._fetched[-1].seq <= seq
+        self._fetched = [] if is_all else [message for message in self._fetched if message.seq > seq]
         self._acknowledged = max(self._acknowledged, min(seq, self._handed_out))
 
 
@@ -1170,6 +1183,7 @@ class Form:
 # ======================================================================================================================
 
 
+@functools.lru_cache(IDENTITIES_MAX)
 def hash_of(token: str) -> str:
     """Hash a token: rooms and events know tokens by their hash only."""
     from hashlib import sha256  # here: watch and bridge never hash, and OpenSSL takes milliseconds to load
@@ -1341,12 +1355,12 @@ class Meter:
     def add(self, now: float, amount: int) -> None:
         """Count `amount` at `now`."""
         second = int(now)
+        self._total += amount
         if self._steps and self._steps[-1][0] == second:
             self._steps[-1] = (second, self._steps[-1][1] + amount)
         else:
             self._steps.append((second, amount))
-        self._total += amount
-        self._expire(second)
+            self._expire(second)
 
     def per_minute(self, now: float) -> int:
         """Give the sum of the last minute."""
@@ -1441,7 +1455,7 @@ class Room:
     def peer_of(self, token: str) -> Peer:
         """Find the caller by its token; any call is a sign of life and revives the reaped. Raises UnknownToken."""
         peer, now = self.roster.holder_of(token), self._clock.mono()
-        if peer.is_forgotten(now):  # the next sweep ends it
+        if peer.reaped_at is not None and peer.is_forgotten(now):  # the next sweep ends it
             raise UnknownToken(AWAY)
         self._touch(peer, now)
         return peer
@@ -1506,8 +1520,9 @@ class Room:
         held = self.is_held(peer)
         batch = peer.mailbox.deliverable(held)
         if batch:
-            peer.polled_at = self._clock.mono()
-            self._commit(Fetched(*self._stamp(), peer.name, held))
+            stamp = self._stamp()
+            peer.polled_at = stamp[1]
+            self._commit(Fetched(*stamp, peer.name, held))
         return batch
 
     def unfetch(self, peer: Peer, seqs: Iterable[int] | None = None) -> None:
@@ -1878,8 +1893,8 @@ class Room:
     def _spend_speech(self, peer: Peer, joining: str = "") -> None:
         """Spend one unit of speech, and join a channel that is spoken in. Raises Throttled, TooManyChannels."""
         now, is_new = self._clock.mono(), _is_channel(joining) and joining not in peer.channels
-        peer.speech.check(now)
         if is_new and len(peer.channels) >= CHANNELS_PER_PEER_MAX:
+            peer.speech.check(now)
             raise TooManyChannels(f"{peer.name} is in {CHANNELS_PER_PEER_MAX} channels: leave one first")
         peer.speech.spend(now)
         if is_new:
@@ -1899,7 +1914,7 @@ class Room:
         self, sender: str, to: str, content: str, kind: str, origin: str, audience: list[Peer], meta: str | None = None
     ) -> Delivery:
         """Put one message into the mailboxes of `audience`; a full one loses its oldest, and that is an event."""
-        overflowed = tuple(peer.name for peer in audience if len(peer.mailbox) >= MAILBOX_MAX)
+        overflowed = tuple([peer.name for peer in audience if len(peer.mailbox) >= MAILBOX_MAX])
         for name in overflowed:
             lost = self._peer(name).mailbox.oldest()
             self._commit(MailboxOverflowed(*self._stamp(), name, sender, lost.seq, lost.sender))
@@ -1919,7 +1934,7 @@ class Room:
 
     def _touch(self, peer: Peer, now: float) -> None:
         peer.last_seen = now
-        if not peer.is_live:
+        if peer.reaped_at is not None:
             self._commit(PeerRevived(*self._stamp(), peer.name))
 
     def _bucket_of(self, source: str, now: float) -> TokenBucket:
@@ -1960,8 +1975,7 @@ class Room:
         """Change the room by one event, live or replayed; reads no clock."""
         self._serial = event.serial
         self._appliers[type(event)](event)
-        notice = notice_of(event)
-        if notice is not None:
+        if event.notice is not None and (notice := notice_of(event)) is not None:
             self.log.append(notice)
 
     def _on_message_routed(self, event: MessageRouted) -> None:
@@ -3359,9 +3373,12 @@ class Reply(Record):
         return b"%bContent-Length: %d\r\n\r\n%b" % (_head_of(self.status, self.headers), len(self.body), self.body)
 
 
+_encode_json = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make an encoder for each answer
+
+
 def json_reply(body: Mapping[str, Json], status: int = 200) -> Reply:
     """Encode a JSON answer."""
-    return Reply(status, json.dumps(body, separators=(",", ":")).encode("ascii"))
+    return Reply(status, _encode_json(body).encode("ascii"), ())
 
 
 def refusal_reply(refusal: Refusal) -> Reply:
@@ -3375,7 +3392,8 @@ def refusal_reply(refusal: Refusal) -> Reply:
 
 def batch_reply(messages: Sequence[Message], mode: str) -> Reply:
     """Encode what a poll gets; every message was encoded when it was routed."""
-    return Reply(200, b'{"messages":[%b],"mode":"%b"}' % (b",".join([m.wire for m in messages]), mode.encode("ascii")))
+    wires = b",".join([message.wire for message in messages])
+    return Reply(200, b'{"messages":[%b],"mode":"%b"}' % (wires, mode.encode("ascii")), ())
 
 
 class Caller(Protocol):
@@ -3431,6 +3449,15 @@ class Polls:
         self._room, self._clock, self._call_at = room, clock, call_at
         self._listeners: dict[str, Listener] = {}  # by peer name
         self._slots: dict[int, set[Poll]] = {}
+        self._handlers: dict[type[Event], Callable[..., None]] = {
+            MessageRouted: self._on_message_routed,
+            ModeChanged: self._on_mode_changed,
+            PeerResumed: self._on_deliverable,
+            Unfetched: self._on_deliverable,
+            PeerReaped: self._on_peer_reaped,
+            Acknowledged: self._on_acknowledged,
+            PeerLeft: self._on_peer_left,
+        }
         self._to_wake: deque[str] = deque()  # names, when more are concerned than one turn of the loop wakes
         self._last_batch: tuple[Message | None, str, Reply] = (None, "", Reply(200, b""))
 
@@ -3439,7 +3466,7 @@ class Polls:
 
     def receive(self, peer: Peer, caller: Caller, lease: str, hold_s: float, ack_seq: int | None) -> Reply | None:
         """Answer GET /receive at once, or park it and give None. Raises Displaced."""
-        listener = self._listeners.setdefault(peer.name, Listener())
+        listener = self._listener(peer.name)
         is_elsewhere = caller.serial != listener.connection
         is_new = lease != listener.lease or (not lease and is_elsewhere and listener.patience > 0)
         fetched = peer.mailbox.fetched
@@ -3454,39 +3481,54 @@ class Polls:
             listener.patience -= bool(unread)
             self._room.unfetch(peer, unread)
         listener.has_cursor = ack_seq is not None
-        if self._room.has_deliverable(peer) and not caller.is_alive():
-            return batch_reply((), self._room.mode)  # it hung up at once: nothing is handed out
-        reply = self._reply_now(listener, peer, caller)
-        if reply is None and hold_s <= 0:
+        if self._room.has_deliverable(peer):
+            if not caller.is_alive():
+                return batch_reply((), self._room.mode)  # it hung up at once: nothing is handed out
+            if (reply := self._reply_now(listener, peer, caller)) is not None:
+                return reply
+        if hold_s <= 0:
             return batch_reply((), self._room.mode)
-        if reply is None:
-            slot = math.ceil((self._clock.mono() + hold_s) / SLOT_S)
-            self._park(listener, Poll(peer, caller, slot))
-        return reply
+        slot = math.ceil((self._clock.mono() + hold_s) / SLOT_S)
+        self._park(listener, Poll(peer, caller, slot))
+        return None
 
     def on_event(self, event: Event) -> None:
         """Wake those whom an event concerns."""
-        if isinstance(event, MessageRouted):
-            self._wake_all(event.to)
-        elif isinstance(event, ModeChanged):
-            self._wake_all(tuple(self._listeners))
-        elif isinstance(event, PeerResumed | Unfetched):
-            self._wake(event.name)
-        elif isinstance(event, PeerReaped):
-            listener = self._listeners.setdefault(event.name, Listener())
-            listener.lease, listener.cursor = None, 0  # whoever comes back is a new listener
-        elif isinstance(event, Acknowledged):
-            self._listeners.setdefault(event.name, Listener()).patience = REPLAYS_MAX
-        elif isinstance(event, PeerLeft):
-            gone = self._listeners.pop(event.name, None)
-            if gone is not None and gone.poll is not None:
-                self._unpark(gone).caller.reply(refusal_reply(UnknownToken(event.why)))
+        if (handler := self._handlers.get(type(event))) is not None:
+            handler(event)
 
     def close(self) -> None:
         """Answer every parked poll with an empty batch: the hub is going down."""
         for listener in self._listeners.values():
             if listener.poll is not None:
                 self._unpark(listener).caller.reply(batch_reply((), self._room.mode))
+
+    def _on_message_routed(self, event: MessageRouted) -> None:
+        self._wake_all(event.to)
+
+    def _on_mode_changed(self, event: ModeChanged) -> None:
+        self._wake_all(tuple(self._listeners))
+
+    def _on_deliverable(self, event: PeerResumed | Unfetched) -> None:
+        self._wake(event.name)
+
+    def _on_peer_reaped(self, event: PeerReaped) -> None:
+        listener = self._listener(event.name)
+        listener.lease, listener.cursor = None, 0  # whoever comes back is a new listener
+
+    def _on_acknowledged(self, event: Acknowledged) -> None:
+        self._listener(event.name).patience = REPLAYS_MAX
+
+    def _on_peer_left(self, event: PeerLeft) -> None:
+        gone = self._listeners.pop(event.name, None)
+        if gone is not None and gone.poll is not None:
+            self._unpark(gone).caller.reply(refusal_reply(UnknownToken(event.why)))
+
+    def _listener(self, name: str) -> Listener:
+        listener = self._listeners.get(name)
+        if listener is None:
+            listener = self._listeners[name] = Listener()
+        return listener
 
     def _take_place(self, listener: Listener, lease: str, connection: int) -> None:
         """Make `lease` the listener; the one before is told, unless it is the same asking again."""
@@ -3592,6 +3634,7 @@ class Polls:
 OPERATOR_ROLE, OBSERVER_ROLE = "operator", "observer"
 TICKET_TTL_S = 120.0
 WILDCARD_HOSTS = frozenset({"", "0.0.0.0", "::"})
+KNOWN_HOSTS_MAX = 256
 DRAIN_MAX_BYTES = 1 << 20  # of a refused body, read so that its sender sees the refusal and not a reset
 IDLE_S = 300.0  # a connection that sends no request for this long is closed; headers may not trickle longer either
 BODY_S = 30.0  # for a body to arrive, and for an answer, or any part of it, to be taken
@@ -3625,7 +3668,10 @@ _DECODER = json.JSONDecoder(parse_constant=_no_constant)
 def decode_json(data: bytes | str) -> Body:
     """Decode a JSON object from UTF-8 or UTF-16. Raises Malformed, Invalid."""
     try:
-        text = data if isinstance(data, str) else data.decode(json.detect_encoding(data))
+        if isinstance(data, str):
+            text = data
+        else:
+            text = data.decode("utf-8" if data.startswith(b'{"') else json.detect_encoding(data))
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise Invalid("body", f"not JSON: {error.msg} at character {error.pos}") from None
@@ -3659,7 +3705,10 @@ class Request:
 
     def require_json(self) -> None:
         """Raise Invalid unless the body says that it is JSON: so no web form can ever pass."""
-        kind = self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        kind = self.headers.get("Content-Type", "")
+        if kind == "application/json":
+            return
+        kind = kind.partition(";")[0].strip().lower()
         if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
             raise Invalid("Content-Type", "application/json is required", "header")
 
@@ -3670,6 +3719,8 @@ class Request:
 
     def parameters(self) -> dict[str, str]:
         """Decode the query string; the last of several wins. Raises Invalid."""
+        if "%" not in self.query and "+" not in self.query and self.query.count("&") < 32:  # splitting decodes it
+            return {key: value for key, _, value in [pair.partition("=") for pair in self.query.split("&") if pair]}
         try:
             return dict(urllib.parse.parse_qsl(self.query, keep_blank_values=True, max_num_fields=32))
         except ValueError:
@@ -3683,6 +3734,7 @@ class Gate:
         self.settings, self.room, self.polls = settings, room, polls
         self.port = settings.port  # the real one, once the hub listens
         self._clock = clock
+        self._known_hosts: set[str] = set()  # Host headers that were accepted, as they were written
         self._tickets: dict[str, tuple[str, float]] = {}  # ticket -> token, monotonic end of life
 
     @property
@@ -3698,7 +3750,14 @@ class Gate:
 
     def check_host(self, request: Request) -> None:
         """Accept the hub's own names only: a page that rebinds DNS has another. Raises HostRefused."""
-        host = request.headers.get("Host", "").lower()
+        shown = request.headers.get("Host", "")
+        if shown in self._known_hosts:
+            return
+        self._check_host(shown.lower())
+        if len(self._known_hosts) < KNOWN_HOSTS_MAX:
+            self._known_hosts.add(shown)
+
+    def _check_host(self, host: str) -> None:
         name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
         name = name.strip("[]")
         bound = self.settings.host
@@ -3834,7 +3893,8 @@ class Router:
 
     def _answer(self, request: Request) -> Reply | None:
         self._gate.check_host(request)
-        if not self._gate.is_own_origin(request.headers.get("Origin"), request.headers.get("Host", "")):
+        origin = request.headers.get("Origin")
+        if origin is not None and not self._gate.is_own_origin(origin, request.headers.get("Host", "")):
             raise OriginRefused("origin not allowed")
         handler = self._routes.get((request.method, request.path))
         if handler is not None:
@@ -4378,12 +4438,12 @@ class Lanes:
         """Note that a lane has sent a whole request."""
         self.answered += 1
         self.links.heard(link)
-        self.forget(lane)
+        if self._late:
+            self._late.pop(lane, None)
 
     def forget(self, lane: Lane) -> None:
         """Note that a lane has nothing to wait for."""
-        if self._late:
-            self._late.pop(lane, None)
+        self._late.pop(lane, None)
 
     def sweep(self) -> None:
         """Close those who are late, and those who have been idle for too long."""
@@ -4444,13 +4504,14 @@ def post_send(gate: Gate, request: Request) -> Reply:
     """POST /send. Raises Invalid, UnknownToken, Stopped, FloorHeld, Throttled, TooManyChannels."""
     call = Speech.parse(request.json())
     delivery = gate.room.say(gate.room.peer_of(call.token), call.to, call.content)
-    is_unheard, room = not delivery.to and not delivery.missed, gate.room
-    nearest = room.nearest(call.to) if delivery.missed else None
-    away: list[Json] = [name for name in delivery.to if (peer := room.roster.get(name)) and not peer.is_live]
+    room, missed = gate.room, delivery.missed
+    is_unheard = not delivery.to and not missed
+    nearest = room.nearest(call.to) if missed else None
+    away: list[Json] = [name for name in delivery.to if (peer := room.roster.get(name)) and peer.reaped_at is not None]
     hints = []
     if is_unheard:
         hints.append(f"nobody else is in {call.to} yet; nothing said now reaches those who come later")
-    if delivery.missed:
+    if missed:
         meant = f"did you mean {nearest!r}?" if nearest else "list_peers, or GET /peers, tells who is here"
         hints.append(f"nobody is called {call.to!r}; {meant}")
     if away:
@@ -4460,7 +4521,7 @@ def post_send(gate: Gate, request: Request) -> Reply:
     answer: dict[str, Json] = {
         "message_id": delivery.message.id,
         "delivered_to": [*delivery.to],
-        "missed": [*delivery.missed],
+        "missed": [*missed],
         "warning": "no_recipients" if is_unheard else None,
         "hint": "; ".join(hints) or None,
     }
@@ -5769,8 +5830,7 @@ class Hub:
         self._is_emitting = False
 
     def _log_event(self, event: Event) -> None:
-        notice = notice_of(event)
-        if notice is not None:
+        if event.notice is not None and (notice := notice_of(event)) is not None:
             log.info("%s", notice.content)
 
     def _sweep(self) -> None:
