@@ -951,6 +951,11 @@ class Mailbox:
         """List what was handed out and not acknowledged."""
         return tuple(self._fetched)
 
+    @property
+    def handed_out(self) -> int:
+        """Give the highest seq that a poll ever got."""
+        return self._handed_out
+
     def oldest(self) -> Message:
         """Give what an overflow would lose: what was handed out once, then what waits, the operator's words last."""
         return (self._fetched or self._waiting or self._urgent)[0]
@@ -3469,9 +3474,8 @@ class Polls:
         listener = self._listener(peer.name)
         is_elsewhere = caller.serial != listener.connection
         is_new = lease != listener.lease or (not lease and is_elsewhere and listener.patience > 0)
-        fetched = peer.mailbox.fetched
-        if ack_seq is not None and not (is_new and fetched and ack_seq > fetched[-1].seq):
-            self._room.acknowledge(peer, ack_seq)  # a newcomer cannot have seen more than was ever handed out
+        if ack_seq is not None and not self._is_invented(peer, ack_seq, is_new, is_elsewhere):
+            self._room.acknowledge(peer, ack_seq)
         if lease and lease in listener.displaced:
             listener.displaced[lease] = listener.displaced.pop(lease)
             raise Displaced
@@ -3502,6 +3506,13 @@ class Polls:
         for listener in self._listeners.values():
             if listener.poll is not None:
                 self._unpark(listener).caller.reply(batch_reply((), self._room.mode))
+
+    def _is_invented(self, peer: Peer, seq: int, is_new: bool, is_elsewhere: bool) -> bool:
+        """Whether one from elsewhere acknowledges what it cannot have seen, while the last answer may yet be lost."""
+        fetched = peer.mailbox.fetched
+        if not fetched or seq <= fetched[-1].seq:
+            return False
+        return is_new or (is_elsewhere and seq > peer.mailbox.handed_out)
 
     def _on_message_routed(self, event: MessageRouted) -> None:
         self._wake_all(event.to)
@@ -4276,8 +4287,9 @@ class Lane:
             data = self._socket.recv(_READ_BYTES)
         except (BlockingIOError, InterruptedError):
             return
-        except OSError:  # reset: it left bytes unread
-            self._break()
+        except OSError:  # reset: it left bytes unread. At once: its next poll may be here already, elsewhere
+            self.close()
+            self._link.lost()
             return
         if not data:
             self.close()
@@ -4375,8 +4387,10 @@ class Lane:
             sent = self._socket.send(data)
         except (BlockingIOError, InterruptedError):
             sent = 0
-        except OSError:
-            self._break()
+        except OSError:  # in the next turn: whoever sends this may be in the middle of a broadcast
+            self._output = memoryview(b"")
+            self._lanes.loop.call_soon(self._link.lost)
+            self.close()
             return
         if sent == len(data):
             self._state = "reading"
@@ -4386,12 +4400,6 @@ class Lane:
         self._watch(False)
         self._lanes.loop.add_writer(self._socket, self._writable)
         self._lanes.waits(self)  # anew with each part that is taken: a slow reader is not a stalled one
-
-    def _break(self) -> None:
-        """End a connection that broke. What was lost waits again in the next turn: this one may send a broadcast."""
-        self._output = memoryview(b"")
-        self._lanes.loop.call_soon(self._link.lost)
-        self.close()
 
     def _watch(self, is_watched: bool) -> None:
         if is_watched != self._is_watched:
