@@ -4373,6 +4373,7 @@ class Lane:
     def _hand_over(self) -> None:
         self._link.may_return = _COLD_LINE.match(self._ahead) is not None and not _REQUEST_LINE.match(self._ahead)
         self._leave()
+        self._lanes.handed_over += 1
         self._lanes.hand_over(self._socket, bytes(self._ahead), self._link)
 
     def _leave(self) -> None:
@@ -4416,7 +4417,7 @@ class Lanes:
     def __init__(self, router: Router, links: Links, clock: Clock, loop: AbstractEventLoop) -> None:
         self.router, self.links, self.loop = router, links, loop
         self.hand_over: Callable[[socket.socket, bytes, Link], None]  # set by the hub
-        self.answered = 0  # requests
+        self.answered = self.handed_over = 0  # requests
         self._clock = clock
         self._late: dict[Lane, float] = {}  # whose body is not complete, or who do not read, since when; longest first
         self._heads: dict[bytes, Head] = {}
