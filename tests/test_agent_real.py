@@ -1,4 +1,4 @@
-"""The native agent on the real `claude`, where there is one, against a stand-in for the Messages API; and the demo's."""
+"""The native agent on a real `claude`, where there is one, with a stand-in for the Messages API; and the demo's."""
 
 from __future__ import annotations
 
