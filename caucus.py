@@ -65,6 +65,7 @@ import threading
 import time
 import unicodedata
 import urllib.parse
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -688,6 +689,7 @@ class PeerLeft(Event):
     """An identity ended, and its mailbox with it."""
     name: str
     why: str  # left, was kicked, was away too long
+    channels: tuple[str, ...] = ()  # of which it was a member
     notice = "{name} {why}"
 
 
@@ -1217,10 +1219,20 @@ class Peer:
 LEFT, KICKED, AWAY = "left", "was kicked by the operator", "was away too long"
 
 
+def _drop(names: list[str], name: str) -> None:
+    """Take a name out of a sorted list that has it."""
+    del names[bisect_left(names, name)]
+
+
 class Roster:
-    """All identities, live and reaped, by name and by token."""
+    """All identities, live and reaped, by name and by token.
+
+    Both lists of names are kept in order: to sort 5,000 at each arrival takes longer than all the rest of it.
+    """
 
     def __init__(self) -> None:
+        self._live: list[str] = []
+        self._away: list[str] = []
         self._by_name: dict[str, Peer] = {}
         self._by_hash: dict[str, Peer] = {}
         self._ended: dict[str, str] = {}  # token hash -> how it ended; the latest IDENTITIES_MAX
@@ -1237,7 +1249,20 @@ class Roster:
 
     def live(self) -> list[Peer]:
         """List the live peers by name."""
-        return sorted((peer for peer in self if peer.is_live), key=lambda peer: peer.name)
+        return [self._by_name[name] for name in self._live]
+
+    def names(self) -> list[str]:
+        """List the names of the live peers, in order."""
+        return [*self._live]
+
+    def all_names(self) -> list[str]:
+        """List all names: the live peers', in order, then the reaped ones', in order."""
+        return [*self._live, *self._away]
+
+    @property
+    def live_count(self) -> int:
+        """Count the live peers."""
+        return len(self._live)
 
     def holder_of(self, token: str) -> Peer:
         """Find whose token it is. Raises UnknownToken."""
@@ -1266,10 +1291,24 @@ class Roster:
     def add(self, peer: Peer) -> None:
         """Enter a fresh identity."""
         self._by_name[peer.name] = self._by_hash[peer.token_hash] = peer
+        insort(self._live, peer.name)
+
+    def reap(self, peer: Peer, at: float) -> None:
+        """Take a live peer off the list of the live."""
+        peer.reaped_at = at
+        _drop(self._live, peer.name)
+        insort(self._away, peer.name)
+
+    def revive(self, peer: Peer) -> None:
+        """Put a reaped peer back on it."""
+        peer.reaped_at = None
+        _drop(self._away, peer.name)
+        insort(self._live, peer.name)
 
     def remove(self, peer: Peer, why: str) -> None:
         """Forget an identity; its token is dead, and whoever shows it is told why."""
         del self._by_name[peer.name], self._by_hash[peer.token_hash]
+        _drop(self._live if peer.is_live else self._away, peer.name)
         self._ended[peer.token_hash] = why
         if len(self._ended) > IDENTITIES_MAX:
             del self._ended[next(iter(self._ended))]
@@ -1305,6 +1344,7 @@ class Channel:
     """A scope with members; it is listed while one of them is live, and its topic dies when none is."""
     name: str
     members: dict[str, None] = field(default_factory=dict)  # an ordered set: live and reaped
+    live: list[str] = field(default_factory=list)  # of the members, by name
     topic: str | None = None
     message_count: int = 0
     character_count: int = 0
@@ -1373,6 +1413,7 @@ class Room:
         self._serial = int(clock.wall()) << 16  # so ids differ from those of the hub's previous run
         self._seq = 0
         self._channels: dict[str, Channel] = {}
+        self._listed: dict[str, Json] | None = None  # what `channels` gave, until it changes
         self._floors: dict[str, Floor] = {}
         self._forms: dict[str, Form] = {}  # pending
         self._settled: deque[Form] = deque(maxlen=DECISIONS_MAX)
@@ -1701,7 +1742,7 @@ class Room:
     # --- what can be seen; these change nothing ---
     def names(self) -> list[Json]:
         """List the live peers."""
-        return [peer.name for peer in self.roster.live()]
+        return [*self.roster.names()]
 
     def nearest(self, name: str) -> str | None:
         """Find the peer or channel whose name is most like `name`, if any is."""
@@ -1727,11 +1768,13 @@ class Room:
         age = None if peer.status is None else round(now - peer.status_at, 1)
         return seen | {"listening": peer.is_listening, "status": peer.status, "status_age": age}
 
-    def peer_rows(self) -> list[Json]:
-        """List everything that a console shows of each peer: the live, then the reaped, by name."""
-        now = self._clock.mono()
-        ordered = sorted(self.roster, key=lambda peer: (not peer.is_live, peer.name))
-        return [self._peer_row(peer, now) for peer in ordered]
+    def peer_rows(self, names: Iterable[str] | None = None) -> list[Json]:
+        """List everything that a console shows of each peer, or of those of `names` that are here.
+
+        All are in order: the live, then the reaped, by name.
+        """
+        now, wanted = self._clock.mono(), self.roster.all_names() if names is None else names
+        return [self._peer_row(peer, now) for name in wanted if (peer := self.roster.get(name)) is not None]
 
     def _peer_row(self, peer: Peer, now: float) -> dict[str, Json]:
         silence = self._silence(peer, now)
@@ -1758,21 +1801,21 @@ class Room:
         }
 
     def channels(self) -> dict[str, Json]:
-        """Give each listed channel's topic and live members."""
-        listed: dict[str, Json] = {}
-        for name, channel in sorted(self._channels.items()):
-            if live := self._live_members(channel):
-                listed[name] = {"topic": channel.topic, "members": [*live]}
-        return listed
+        """Give each listed channel's topic and live members. Made once until it changes: every newcomer gets it."""
+        if self._listed is None:
+            ordered = sorted(self._channels.items())
+            self._listed = {name: {"topic": one.topic, "members": [*one.live]} for name, one in ordered if one.live}
+        return self._listed
 
-    def channel_rows(self) -> dict[str, Json]:
-        """Give what a console shows of each listed channel: its traffic too."""
-        rows = self.channels()
-        for name, row in rows.items():
-            one = self._channels[name]
-            traffic: dict[str, Json] = {"msg_count": one.message_count, "char_count": one.character_count}
-            rows[name] = {**row, **traffic, "last_ts": one.last_ts} if isinstance(row, dict) else row
-        return rows
+    def channel_rows(self, names: Iterable[str] | None = None) -> dict[str, Json]:
+        """Give what a console shows of each listed channel, or of those of `names` that are listed: its traffic too."""
+        given = sorted(self._channels if names is None else names)
+        wanted = [one for name in given if (one := self._channels.get(name)) and one.live]
+        return {one.name: self._channel_row(one) for one in wanted}
+
+    def _channel_row(self, one: Channel) -> dict[str, Json]:
+        traffic: dict[str, Json] = {"msg_count": one.message_count, "char_count": one.character_count}
+        return {"topic": one.topic, "members": [*one.live], **traffic, "last_ts": one.last_ts}
 
     def receipts(self) -> list[Json]:
         """Tell who has fetched the operator's last messages, and who not yet; those who left count no more."""
@@ -1820,7 +1863,7 @@ class Room:
         now = self._clock.mono()
         return {
             "uptime": round(now - self._opened_at, 1),
-            "peer_count": sum(peer.is_live for peer in self.roster),
+            "peer_count": self.roster.live_count,
             "msg_per_min": self._messages.per_minute(now),
             "char_per_min": self._characters.per_minute(now),
             "msg_total": self._seq,
@@ -1905,7 +1948,7 @@ class Room:
     def _end(self, peer: Peer, why: str) -> None:
         """End an identity: sticks pass on first, so that none outlives its holder."""
         self._quit_floors(peer, [ALL, *peer.channels], but=peer.name)
-        self._commit(PeerLeft(*self._stamp(), peer.name, why))
+        self._commit(PeerLeft(*self._stamp(), peer.name, why, tuple(sorted(peer.channels))))
 
     def _is_here(self, peer: Peer) -> bool:
         return self.roster.get(peer.name) is peer  # not when it left, even if another bears its name now
@@ -1932,9 +1975,6 @@ class Room:
         if channel is None:
             raise UnknownChannel(f"there is no channel {name!r}", channel=name)
         return channel
-
-    def _live_members(self, channel: Channel) -> list[str]:
-        return sorted(name for name in channel.members if (peer := self.roster.get(name)) and peer.is_live)
 
     def _silence(self, peer: Peer, now: float) -> float:
         """Give the seconds since the last sign of life; a parked poll is one."""
@@ -2005,13 +2045,19 @@ class Room:
 
     def _on_peer_reaped(self, event: PeerReaped) -> None:
         peer = self._peer(event.name)
-        peer.reaped_at = event.at
+        self.roster.reap(peer, event.at)
         for name in peer.channels:
+            _drop(self._channels[name].live, peer.name)
             self._end_topic_if_deserted(self._channels[name])
+            self._listed = None
 
     def _on_peer_revived(self, event: PeerRevived) -> None:
         peer = self._peer(event.name)
-        peer.reaped_at, peer.last_seen = None, event.at
+        self.roster.revive(peer)
+        peer.last_seen = event.at
+        for name in peer.channels:
+            insort(self._channels[name].live, peer.name)
+            self._listed = None
 
     def _on_peer_held(self, event: PeerPaused | PeerResumed) -> None:
         self._peer(event.name).is_paused = isinstance(event, PeerPaused)
@@ -2021,8 +2067,11 @@ class Room:
         peer.status, peer.status_at = event.status, event.at
 
     def _on_channel_joined(self, event: ChannelJoined) -> None:
-        self._channels.setdefault(event.channel, Channel(event.channel)).members[event.name] = None
-        self._peer(event.name).channels.add(event.channel)
+        channel, peer = self._channels.setdefault(event.channel, Channel(event.channel)), self._peer(event.name)
+        channel.members[event.name] = None
+        insort(channel.live, event.name)
+        peer.channels.add(event.channel)
+        self._listed = None
 
     def _on_channel_left(self, event: ChannelLeft) -> None:
         self._peer(event.name).channels.discard(event.channel)
@@ -2031,9 +2080,11 @@ class Room:
     def _on_channel_closed(self, event: ChannelClosed) -> None:
         for name in self._channels.pop(event.channel).members:
             self._peer(name).channels.discard(event.channel)
+        self._listed = None
 
     def _on_topic_set(self, event: TopicSet) -> None:
         self._channels[event.channel].topic = event.topic
+        self._listed = None
 
     def _on_floor_granted(self, event: FloorGranted) -> None:
         floor = self._floors.setdefault(event.scope, Floor(event.scope, event.holder, event.reason, event.ts))
@@ -2073,15 +2124,18 @@ class Room:
         self.speech_rate.per_s, self.speech_rate.burst = event.per_s, event.burst
 
     def _remove_member(self, channel: str, name: str) -> None:
-        members = self._channels[channel].members
-        members.pop(name, None)
-        if members:
-            self._end_topic_if_deserted(self._channels[channel])
+        one = self._channels[channel]
+        if self._peer(name).is_live:
+            _drop(one.live, name)
+        del one.members[name]
+        self._listed = None
+        if one.members:
+            self._end_topic_if_deserted(one)
         else:
             del self._channels[channel]
 
     def _end_topic_if_deserted(self, channel: Channel) -> None:
-        if not self._live_members(channel):
+        if not channel.live:
             channel.topic = None
 
 
