@@ -4413,7 +4413,9 @@ OPERATOR_CONTENT_MAX = 32_768
 RATE_MAX = 1e9
 TREE_MAX_BYTES = 1 << 16  # 8,192 characters can make half a megabyte of table; such a text is shown as it is
 TREES_SHARE, TREES_BURST_S = 0.2, 0.25  # of the hub's time: 8,192 hostile characters take 70 ms to read, usual ones 0.2
-MARKUP = re.compile(r"[*_`~\[\]<>#|\\]|://|^\s*([-+]|\d+[.)])\s|^\s*(---|===)", re.MULTILINE)  # else it is plain text
+# A text with neither, and without "://", is plain. One pattern for all takes 6 us of 200 characters, these 3.
+MARKS = re.compile(r"[*_`~\[\]<>#|\\]")
+MARKED_LINE = re.compile(r"^[^\S\n]*(?:(?:[-+]|\d{1,9}[.)])\s|---|===)", re.MULTILINE)
 
 
 class Socket(Protocol):
@@ -4437,6 +4439,10 @@ def _slim(tokens: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if "children" in one:
             slim["children"] = _slim(one["children"])
     return kept
+
+
+def _is_marked(text: str) -> bool:
+    return bool(MARKS.search(text) or "://" in text or MARKED_LINE.search(text))
 
 
 class Trees:
@@ -4464,7 +4470,7 @@ class Trees:
         text, start = message.content, time.perf_counter()
         self._spare_s = min(TREES_BURST_S, self._spare_s + (start - self._stamp) * TREES_SHARE)
         self._stamp = start
-        if message.origin == "hub" or len(text) > CONTENT_MAX or self._spare_s <= 0 or not MARKUP.search(text):
+        if message.origin == "hub" or len(text) > CONTENT_MAX or self._spare_s <= 0 or not _is_marked(text):
             return b""
         tree = json.dumps(_slim(self._reader()(text)), separators=(",", ":")).encode("ascii")
         self._spare_s -= time.perf_counter() - start
