@@ -6,13 +6,16 @@ import asyncio
 import contextlib
 import gc
 import json
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 from fakes import FakeClock, RecordingRoom
-from hubs import Console, HubProcess, eventually, running_hub
+from hubs import ROOT, Console, HubProcess, eventually, running_hub
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
@@ -371,6 +374,303 @@ def test_figures_are_sent_while_somebody_looks_and_no_timer_runs_else(
     consoles.closed(second)
     timers.set.pop()[1]()
     assert timers.set == []
+
+
+# --- flushes: agents first, then all consoles at once ---
+
+
+def crowd(room: RecordingRoom, count: int, channel: str = "") -> list[caucus.Peer]:
+    """Let so many peers in."""
+    return [room.join(f"peer-{n:04}", *([channel] if channel else [])) for n in range(count)]
+
+
+def test_what_happens_within_a_turn_of_the_loop_is_one_write_after_it(room: RecordingRoom, clock: FakeClock) -> None:
+    consoles, timers = consoles_of(room, clock)
+    sockets = [FakeSocket() for _ in range(5)]
+    for n, one in enumerate(sockets):
+        consoles.open(one, None, "", wants_changes=n % 2 == 0)
+    timers.ring()
+    for one in sockets:
+        one.take()
+        one.writes = 0
+    api, web = room.join("api"), room.join("web")
+    for n in range(20):
+        room.say(api if n % 2 else web, "all", f"word {n}")
+    assert all(one.wire == b"" for one in sockets)  # whoever spoke is answered first
+    timers.ring(caucus.FLUSH_S)
+    assert [one.writes for one in sockets] == [1] * 5
+    said = [text for text in sockets[0].texts() if b'"word' in text]
+    assert len(said) == 20
+    assert all([text for text in one.texts() if b'"word' in text] == said for one in sockets)
+
+
+def test_a_console_that_was_idle_is_told_at_once_and_a_busy_one_in_steps(
+    room: RecordingRoom, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(caucus.time, "monotonic", lambda: now)
+    consoles, timers = consoles_of(room, clock)
+    consoles.open(FakeSocket(), None, "", wants_changes=True)
+    timers.ring()
+    now += 1.0
+    api = room.join("api")
+    assert min(seconds for seconds, _ in timers.set) == 0.0
+    timers.ring()
+    room.say(api, "all", "at once after the last flush")
+    assert min(seconds for seconds, _ in timers.set) == pytest.approx(caucus.FLUSH_S)
+
+
+def test_a_burst_of_arrivals_is_one_roster_not_hundreds(room: RecordingRoom, clock: FakeClock) -> None:
+    consoles, timers = consoles_of(room, clock)
+    whole, changes = FakeSocket(), FakeSocket()
+    consoles.open(whole, None, "")
+    consoles.open(changes, None, "", wants_changes=True)
+    timers.ring()
+    whole.take(), changes.take()
+    crowd(room, 500, "#x")
+    timers.ring()
+    [roster], [listed] = two(whole)
+    assert [peer["name"] for peer in roster["peers"]] == room.names()
+    assert listed["channels"]["#x"]["members"] == room.names()
+    told = changes.take("peers", "channels")
+    assert [frame["type"] for frame in told] == ["peers", "channels"]
+    assert sorted(peer["name"] for peer in told[0]["changed"]) == room.names()
+    assert told[1]["changed"]["#x"]["members"] == room.names()
+
+
+def two(socket: FakeSocket) -> tuple[list[Any], list[Any]]:
+    """Give the rosters and the lists of channels that came."""
+    frames = socket.take("peers", "channels")
+    return [one for one in frames if one["type"] == "peers"], [one for one in frames if one["type"] == "channels"]
+
+
+def test_whole_rosters_take_their_share_of_the_hubs_time_and_no_more(
+    room: RecordingRoom, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+
+    def later() -> float:
+        nonlocal now
+        now += 0.01  # each look at the clock: so a roster takes 10 ms to make
+        return now
+
+    monkeypatch.setattr(caucus.time, "monotonic", later)
+    consoles, timers = consoles_of(room, clock)
+    browser = FakeSocket()
+    consoles.open(browser, None, "")
+    timers.ring()
+    room.join("api")
+    timers.ring(0.0)
+    assert len(browser.take("peers")) == 1
+    api = room.join("web")
+    room.say(api, "all", "messages do not wait")
+    timers.ring(0.0)
+    assert [frame["type"] for frame in browser.take()] == ["message", "message"]
+    assert 0.01 / caucus.WHOLE_SHARE - 0.05 < max(s for s, _ in timers.set if s < caucus.HEALTH_S) < 0.11
+    now += 1.0
+    timers.ring()
+    assert [peer["name"] for peer in browser.take("peers")[0]["peers"]] == ["api", "web"]
+
+
+def test_an_answer_comes_after_all_that_happened_before_it(room: RecordingRoom, clock: FakeClock) -> None:
+    consoles, timers = consoles_of(room, clock)
+    browser = FakeSocket()
+    console = consoles.open(browser, None, "", wants_changes=True)
+    timers.ring()
+    browser.take()
+    for name in ("api", "web"):
+        room.join(name, "#x")
+        consoles.on_frame(console, json.dumps({"heartbeat": name}))
+        kinds = [frame["type"] for frame in browser.take()]
+        assert kinds == ["message", "message", "peers", "channels", "heartbeat_result"]
+
+
+def test_a_console_that_is_behind_is_closed_and_the_others_are_not(room: RecordingRoom, clock: FakeClock) -> None:
+    consoles, timers = consoles_of(room, clock)
+    slow, quick = FakeSocket(), FakeSocket()
+    for one in (slow, quick):
+        consoles.open(one, None, "", wants_changes=True)
+    timers.ring()
+    slow.unsent = caucus.BACKLOG_MAX_BYTES + 1
+    room.join("api")
+    timers.ring()
+    assert (slow.closed, quick.closed, len(consoles)) == (1013, None, 1)
+
+
+# --- changes ---
+
+
+def opened(consoles: caucus.Consoles, timers: Timers) -> tuple[FakeSocket, list[Any]]:
+    """Open a console that wants changes; give it and the frames of its opening."""
+    browser = FakeSocket()
+    consoles.open(browser, None, "", wants_changes=True)
+    timers.ring()
+    return browser, browser.take()
+
+
+def test_a_console_that_wants_changes_opens_page_by_page(room: RecordingRoom, clock: FakeClock) -> None:
+    consoles, timers = consoles_of(room, clock)
+    peers = crowd(room, 450)
+    room.speech_rate.burst = room.speech_rate.per_s = 1e6
+    clock.advance(1.0)
+    for n in range(20):
+        room.join_channel(peers[n], f"#channel-{n:02}")
+    room.operator_say("all", "who is here?")
+    browser = FakeSocket()
+    consoles.open(browser, None, "", wants_changes=True)
+    welcome, first = browser.take()
+    assert (welcome["type"], first["type"], first["more"]) == ("auth_ok", "snapshot", True)
+    assert set(first) == SNAPSHOT_KEYS | {"more"}
+    assert len(first["peers"]) == caucus.PAGE_ROWS
+    pages = []
+    while not pages or not pages[-1].get("last"):
+        timers.step()
+        frames = browser.take()
+        assert len(frames) == 1  # a turn of the loop, a page
+        pages += frames
+    rows = first["peers"] + [row for page in pages for row in page.get("peers", [])]
+    assert [row["name"] for row in rows] == room.names()
+    listed = first["channels"] | {name: row for page in pages for name, row in page.get("channels", {}).items()}
+    assert listed == room.channel_rows()
+    log = first["log"] + [message for page in pages for message in page.get("log", [])]
+    assert [message["id"] for message in log] == [message.id for message in room.log]
+    assert [page["changed"] for page in pages if page["type"] == "receipts"] == [room.receipts()]
+
+
+def test_what_is_said_while_a_console_opens_follows_the_log(room: RecordingRoom, clock: FakeClock) -> None:
+    consoles, timers = consoles_of(room, clock)
+    room.speech_rate.burst = room.speech_rate.per_s = 1e6
+    api = room.join("api")
+    clock.advance(1.0)
+    for n in range(350):
+        room.say(api, "all", str(n))
+    browser = FakeSocket()
+    consoles.open(browser, None, "", wants_changes=True)
+    for n in range(350, 360):
+        room.say(api, "all", str(n))
+        timers.step()
+    timers.ring()
+    frames = browser.take()
+    said = [message for frame in frames for message in [*frame.get("log", []), frame.get("message")] if message]
+    assert [message["content"] for message in said] == ["api joined", *map(str, range(360))]
+
+
+def test_a_long_log_is_paged_by_bytes_and_by_the_time_that_markdown_takes(
+    room: RecordingRoom, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consoles, timers = consoles_of(room, clock)
+    room.speech_rate.burst = room.speech_rate.per_s = 1e6
+    api = room.join("api")
+    clock.advance(1.0)
+    for _ in range(60):
+        room.say(api, "all", "x" * caucus.CONTENT_MAX)
+    pages = [frame["log"] for frame in opened(consoles, timers)[1] if "log" in frame]
+    assert max(map(len, pages)) <= caucus.PAGE_MAX_BYTES // caucus.CONTENT_MAX + 1
+    now = iter(range(1000))
+    monkeypatch.setattr(caucus.time, "monotonic", lambda: float(next(now)))  # every look at the clock takes a second
+    assert {len(frame["log"]) for frame in opened(consoles, timers)[1] if "log" in frame} == {1}
+
+
+def test_a_tick_tells_of_changed_rows_only(room: RecordingRoom, clock: FakeClock) -> None:
+    consoles, timers = consoles_of(room, clock)
+    peers = crowd(room, 450)
+    room.operator_say("peer-0003", "hello")
+    browser, _ = opened(consoles, timers)
+
+    def tick() -> list[Any]:
+        clock.advance(caucus.HEALTH_S)
+        due, timers.set = timers.set, []
+        for _, then in due:
+            then()
+        timers.ring()
+        return browser.take()
+
+    assert [frame["type"] for frame in tick()] == ["health"]  # ages grew; nobody needs to be told
+    room.peer_of(room.tokens["peer-0001"])
+    room.note_listening(peers[2], True)
+    room.fetch(peers[3])
+    frames = tick()
+    assert [frame["type"] for frame in frames] == ["health", "peers", "receipts"]
+    assert set(frames[0]) == {"type", "health"}
+    assert [row["name"] for row in frames[1]["changed"]] == ["peer-0001", "peer-0002", "peer-0003"]
+    assert frames[2]["changed"][0]["told"] == ["peer-0003"]
+    clock.advance(room.quiet_after_s)
+    assert sum(len(frame["changed"]) for frame in tick() if frame["type"] == "peers") == 449  # quiet, but who listens
+
+
+def test_who_leaves_while_consoles_open_is_gone_from_all(room: RecordingRoom, clock: FakeClock) -> None:
+    consoles, timers = consoles_of(room, clock)
+    crowd(room, 450, "#x")
+    early, _ = opened(consoles, timers)
+    late = FakeSocket()
+    consoles.open(late, None, "", wants_changes=True)
+    room.kick("peer-0001")  # in the page that it has
+    room.kick("peer-0449")  # in one that is still to come
+    timers.ring()
+    for one in (early, late):
+        frames = one.take("peers", "page", "channels")
+        assert [frame["gone"] for frame in frames if frame["type"] == "peers"] == [["peer-0001", "peer-0449"]]
+        [listed] = [frame for frame in frames if frame["type"] == "channels"]
+        assert listed["changed"]["#x"]["members"] == room.names()
+        assert "peer-0449" not in [row["name"] for frame in frames for row in frame.get("peers", [])]
+
+
+def test_a_hub_forgets_what_it_told_when_the_last_console_goes(room: RecordingRoom, clock: FakeClock) -> None:
+    consoles, timers = consoles_of(room, clock)
+    crowd(room, 300)
+    console = consoles.open(FakeSocket(), None, "", wants_changes=True)
+    consoles.closed(console)  # in the middle of its opening
+    timers.ring()
+    room.join("api")
+    assert not consoles._changes._looks
+    assert not consoles._changes.has_news
+    assert not consoles._changes.frames
+
+
+def test_a_real_console_of_changes_learns_of_the_room(hub: HubProcess) -> None:
+    hub.register("api")
+    url = f"ws://127.0.0.1:{hub.port}/ui?changes=1"
+    with connect(url, proxy=None, max_size=None) as line:
+        console = Console(line)
+        assert console.next("snapshot")["peers"][0]["name"] == "api"
+        assert console.next("page")["last"] is True
+        token = hub.register("web")
+        assert [row["name"] for row in console.next("peers")["changed"]] == ["web"]
+        hub.post("/leave", token=token)
+        assert console.next("peers")["gone"] == ["web"]
+        assert set(console.next("health")) == {"type", "health"}
+
+
+# --- unmasking ---
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 4, 5, 125, 126, 127, 8192, 65_537])
+def test_unmasking_is_what_tornado_does(size: int) -> None:
+    from tornado.util import _websocket_mask_python  # type: ignore[attr-defined]
+
+    data, mask = bytes(n * 7 % 256 for n in range(size)), b"\x00\xff\x12\x80"
+    assert caucus.unmask(mask, data) == _websocket_mask_python(mask, data)
+
+
+def test_without_its_c_extension_tornado_unmasks_with_ours() -> None:
+    """It is put under a private name: should a new Tornado have another, this fails, and a hub would only be slower."""
+    script = (
+        "import caucus, tornado.util, tornado.websocket;"
+        "assert tornado.websocket._websocket_mask is tornado.util._websocket_mask_python;"
+        "caucus.quicken_unmasking();"
+        "assert tornado.websocket._websocket_mask is caucus.unmask"
+    )
+    env = {**os.environ, "TORNADO_NO_EXTENSION": "1"}
+    subprocess.run([sys.executable, "-c", script], check=True, env=env, cwd=ROOT, timeout=30)
+
+
+def test_the_c_extension_of_tornado_stays() -> None:
+    from tornado import websocket
+
+    before = websocket._websocket_mask  # type: ignore[attr-defined]
+    caucus.quicken_unmasking()
+    if before is not caucus.unmask:
+        assert websocket._websocket_mask is before  # type: ignore[attr-defined]
 
 
 # --- hub to console ---------------------------------------------------------------------------------------------------
