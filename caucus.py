@@ -82,6 +82,7 @@ if TYPE_CHECKING:  # the hub imports these when it starts; watch and bridge must
     import random
     from asyncio import AbstractEventLoop, Future, StreamReader, StreamWriter, Task, Timeout
     from asyncio.subprocess import Process
+    from collections.abc import AsyncIterator
 
     from tornado.http1connection import HTTP1Connection
     from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, RequestStartLine
@@ -7197,6 +7198,9 @@ class Agent:
 
 # --- minds ---
 LOGIN = "claude is not logged in: run `claude` and type /login, or set ANTHROPIC_API_KEY"
+CLI_MIN = (2, 1, 248)  # older ones read the file that a peer names with @path, whatever tools they have
+NEW_CLI = "npm install -g @anthropic-ai/claude-code@latest"
+UNASKED = ("ScheduleWakeup", "CronCreate", "Monitor")  # a worker's tools that begin turns by themselves
 
 
 class ClaudeSettings(Record):
@@ -7236,23 +7240,29 @@ class Claude:
         try:
             await self._session.connect()
         except self._sdk.CLINotFoundError:
-            raise NotReady("there is no `claude` on this machine: npm install -g @anthropic-ai/claude-code") from None
-        account = (await self._session.get_server_info() or {}).get("account") or {}  # older CLIs do not tell
+            raise NotReady(f"there is no `claude` on this machine: {NEW_CLI}") from None
+        about = await self._session.get_server_info() or {}
+        version = str(about.get("claude_code_version", "0"))  # old ones do not tell
+        if tuple(map(int, re.findall(r"\d+", version)[:3])) < CLI_MIN:
+            raise NotReady(f"claude is too old, it needs {'.'.join(map(str, CLI_MIN))}: {NEW_CLI}")
+        account = about.get("account") or {}
         has_key = account.get("apiKeySource") or account.get("apiProvider") != "firstParty"
         if account.get("tokenSource") == "none" and not has_key:
             raise NotReady(LOGIN)
 
     async def think(self, prompt: str) -> Outcome:
         """Take one turn. Raises NotReady, and what the SDK raises."""
-        await self._session.query(prompt)
-        async for message in self._session.receive_response():
+        number = new_secret()
+        ours = "-".join((number[:8], number[8:12], number[12:16], number[16:20], number[20:]))  # a UUID
+        await self._session.query(self._prompts(ours, prompt))
+        async for message in self._session.receive_messages():
             if isinstance(message, self._sdk.AssistantMessage):
                 if message.error == "authentication_failed":
                     raise NotReady(LOGIN)
                 if not message.model.startswith("<"):  # <synthetic>: the CLI's own words
                     self.model = message.model[:NAME_MAX]
-            elif isinstance(message, self._sdk.ResultMessage):
-                return self._outcome(message)
+            elif isinstance(message, self._sdk.ResultMessage) and ours in (message.user_message_uuids or [ours]):
+                return self._outcome(message)  # else of a turn that the CLI began by itself
         raise ConnectionError("claude ended in the middle of the turn")
 
     async def interrupt(self) -> None:
@@ -7267,6 +7277,10 @@ class Claude:
         if session is not None:
             await session.disconnect()
 
+    async def _prompts(self, number: str, prompt: str) -> AsyncIterator[dict[str, Json]]:
+        message: dict[str, Json] = {"role": "user", "content": prompt}
+        yield {"type": "user", "uuid": number, "message": message, "parent_tool_use_id": None}
+
     def _options(self, briefing: str) -> Any:
         is_worker = self._settings.type == "worker"
         served = self._sdk.create_sdk_mcp_server("caucus", __version__, [self._tool(tool) for tool in AGENT_TOOLS])
@@ -7276,7 +7290,8 @@ class Claude:
             tools={"type": "preset", "preset": "claude_code"} if is_worker else [],
             allowed_tools=[f"mcp__caucus__{tool.name}" for tool in AGENT_TOOLS],
             permission_mode=self._settings.permission_mode if is_worker else "dontAsk",
-            mcp_servers={"caucus": served},
+            disallowed_tools=[*UNASKED] if is_worker else [],
+            mcp_servers={"caucus": {**served, "alwaysLoad": True}},  # else a worker must search for the tools first
             strict_mcp_config=True,
             setting_sources=["user", "project", "local"] if is_worker else [],
             verbatim_prompts=True,  # a peer's @path and /command are text
