@@ -4189,16 +4189,20 @@ _BARE_LF = re.compile(rb"(?<!\r)\n")  # ends a line for Tornado, and may end a h
 _ODD_HEADERS = frozenset({"Transfer-Encoding", "Te", "Trailer", "Expect", "Upgrade", "Content-Encoding"})
 
 
-class Head(Record):
-    """The headers of a plain request."""
-    headers: Mapping[str, str]  # by their names in the usual case
-    length: int | None  # of the body
+Head = tuple[Mapping[str, str], int | None]  # the headers of a plain request, in their usual case; the body's length
+_NOTHING = memoryview(b"")
+
+
+@functools.lru_cache(_HEADERS_MAX)
+def _usual_name(name: bytes) -> str:
+    """Write the name of a header as the routes ask for it; one string for all who send it."""
+    return "-".join([word.capitalize() for word in name.decode("ascii").split("-")])
 
 
 def head_of(block: bytes) -> Head | None:
     """Read header lines; None unless they are plain: one way to write each, no name twice, nothing about framing."""
-    lines = [(name.decode("ascii"), value.decode("ascii")) for name, value in _HEADER.findall(block)]
-    headers = {"-".join([word.capitalize() for word in name.split("-")]): value for name, value in lines}
+    lines = _HEADER.findall(block)
+    headers = {_usual_name(name): value.decode("ascii") for name, value in lines}
     is_whole = sum([len(name) + len(value) + 4 for name, value in lines]) == len(block)
     is_lasting = headers.get("Connection", "keep-alive").lower() == "keep-alive"
     length = headers.get("Content-Length")
@@ -4207,7 +4211,7 @@ def head_of(block: bytes) -> Head | None:
         return None
     if not headers.keys().isdisjoint(_ODD_HEADERS):
         return None
-    return Head(headers, None if length is None else int(length))
+    return headers, None if length is None else int(length)
 
 
 class Lane:
@@ -4232,7 +4236,7 @@ class Lane:
         self._seen = 0  # bytes of it in which no head ends: they are not searched again
         self._request: Request | None = None  # whose head was read, and whose body is not complete
         self._body_at, self._size = 0, 0  # where its body begins, and where it ends
-        self._output = memoryview(b"")  # what the kernel did not take
+        self._output = _NOTHING  # what the kernel did not take
         self._on_gone: Callable[[], None] | None = None
         self._is_watched = False
         connection.setblocking(False)
@@ -4321,7 +4325,7 @@ class Lane:
             self._watch(False)
 
     def _writable(self) -> None:
-        self._output, output = memoryview(b""), self._output
+        self._output, output = _NOTHING, self._output
         self._lanes.loop.remove_writer(self._socket)
         self._lanes.forget(self)
         self._send(output)
@@ -4382,13 +4386,13 @@ class Lane:
         text = bytes(ahead[: end + 2])
         line = _REQUEST_LINE.match(text) if end <= HEADERS_MAX_BYTES else None
         head = self._lanes.head_of(text[line.end() :]) if line else None
-        if line is None or head is None or text.startswith(b"POST") == (head.length is None):
+        if line is None or head is None or text.startswith(b"POST") == (head[1] is None):
             self._hand_over()
             return
         words, query = line.groups(b"")
-        method, path = _WORDS[words]
-        self._request = Request(method, path, query.decode("ascii"), head.headers, b"", self)
-        self._body_at, self._size = end + 4, end + 4 + (head.length or 0)
+        (method, path), (headers, length) = _WORDS[words], head
+        self._request = Request(method, path, query.decode("ascii"), headers, b"", self)
+        self._body_at, self._size = end + 4, end + 4 + (length or 0)
         if len(ahead) < self._size:
             self._lanes.waits(self)
 
@@ -4411,7 +4415,7 @@ class Lane:
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError:  # in the next turn: whoever sends this may be in the middle of a broadcast
-            self._output = memoryview(b"")
+            self._output = _NOTHING
             self._lanes.loop.call_soon(self._link.lost)
             self.close()
             return
@@ -4450,7 +4454,7 @@ class Lanes:
         if head is not None:
             return head
         head = head_of(block)
-        if head is not None and len(block) <= _HEAD_MAX_BYTES and len(head.headers) <= _HEADERS_MAX:
+        if head is not None and len(block) <= _HEAD_MAX_BYTES and len(head[0]) <= _HEADERS_MAX:
             if len(self._heads) >= _HEADS_MAX:
                 self._heads.clear()
             self._heads[block] = head
