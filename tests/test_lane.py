@@ -279,7 +279,7 @@ def test_such_headers_are_not_plain(block: bytes) -> None:
 
 def test_plain_headers_are_known_by_their_usual_names() -> None:
     head = caucus.head_of(b"host: x:1\r\ncontent-TYPE: a/b; c=d\r\ncontent-length: 65536\r\n")
-    assert head == caucus.Head({"Host": "x:1", "Content-Type": "a/b; c=d", "Content-Length": "65536"}, 65536)
+    assert head == ({"Host": "x:1", "Content-Type": "a/b; c=d", "Content-Length": "65536"}, 65536)
 
 
 def test_heads_that_are_remembered_are_few_and_short(inner: InnerHub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,6 +345,21 @@ def test_an_answer_that_is_lost_with_its_connection_is_given_again(inner: InnerH
     inner.say("api", "once more")
     assert line.is_answered(DEADLINE_S)
     line.close()  # with the answer unread: a reset
+    with Raw(inner.port) as next_line:
+        assert contents(got(next_line.send(polling(token)))) == ["once more"]
+
+
+def test_an_answer_that_comes_after_the_goodbye_is_given_again(
+    inner: InnerHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, is_gone = inner.join("api"), threading.Event()
+    monkeypatch.setattr(caucus.Lane, "is_alive", lambda lane: True)  # as when it hangs up a moment later
+    inner.say("api", "once more")
+    line = Raw(inner.port)
+    eventually(lambda: inner.hub.links.idle, "the connection")
+    inner._loop.call_soon_threadsafe(is_gone.wait, DEADLINE_S)
+    line.send(polling(token)).close()
+    is_gone.set()
     with Raw(inner.port) as next_line:
         assert contents(got(next_line.send(polling(token)))) == ["once more"]
 
