@@ -1,6 +1,6 @@
-"""Measure the hub beside the smallest relay that can be written on Tornado (tests/relay.py).
+"""Measure the hub beside the two smallest relays: on Tornado (tests/relay.py), on asyncio (tests/relay_asyncio.py).
 
-Not part of the test run. Both run on this machine in the same rounds, one after the other and in alternating order,
+Not part of the test run. All run on this machine in the same rounds, one after the other and in alternating order,
 under the same load, which comes from this process over keep-alive sockets. Figures are medians over the rounds;
 a ratio is the median of the rounds' own ratios, so that a machine which slows down between rounds does not spoil it,
 with the lowest and the highest round beside it. Trust a difference only when it is larger than that range.
@@ -11,11 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import multiprocessing
 import os
 import platform
 import random
 import re
 import selectors
+import shutil
 import socket
 import statistics
 import subprocess
@@ -24,6 +26,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,9 +34,10 @@ from typing import IO, Any, Literal
 
 EXAMPLES = """\
 examples:
-  python3 tests/bench.py                         everything; about five minutes
-  python3 tests/bench.py --quick                 a first impression; under a minute
+  python3 tests/bench.py                         everything; about ten minutes
+  python3 tests/bench.py --quick                 a first impression; two minutes
   python3 tests/bench.py --only messages --rounds 9
+  python3 tests/bench.py --pyz --markdown        the table of docs/performance.md
   python3 tests/bench.py --pyz --json > out.json the hub from caucus.pyz; all samples as JSON
   python3 tests/bench.py --calibrate             a second relay in the hub's place: how far 1.00 wanders here
 
@@ -46,7 +50,9 @@ PORTS = range(20_000, 32_000)  # below Linux's ephemeral ports, else a client th
 ON_LINUX = platform.system() == "Linux"  # elsewhere neither CPU nor memory of another process is read, see Server
 
 PAIRS = 50
-AUDIENCES = (10, 100, 500)  # parked receivers of one broadcast
+AUDIENCES = (10, 100, 1000)  # parked receivers of one broadcast, the most last
+CONSOLES = 5
+CROWD = 5000  # peers in a full room; the hub takes 10,000 names
 POLLS = 1000  # parked at once
 CONTENT = "x" * 200
 POLL_S = 25  # what a client asks for; the hub holds no longer
@@ -56,6 +62,8 @@ PEERS_PER_SOURCE = 20  # the hub's burst of registrations from one address
 CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 SEQ = re.compile(rb'"seq": ?(\d+)')
 RATE_EVENT = re.compile(rb'"type": ?"rate"')
+SNAPSHOT = re.compile(rb'^\{"type": ?"snapshot"')
+COLLECTED = re.compile(r"^(?:summary|totals): (\d+)", re.MULTILINE)  # in callgrind's file: user instructions
 
 
 class BenchError(Exception):
@@ -70,12 +78,15 @@ class Plan:
     messages: int  # measured per round and server, besides the warm-up
     broadcasts: int  # per audience, round and server
     idle_s: float  # how long the parked polls are watched
-    parked_rounds: int  # at most; memory hardly varies and each takes 15 s
     starts: int  # per round and program
+    round_trips: int
+    registrations: int  # of each size of the room, in twenties
+    counted: int  # messages under callgrind
+    soak_s: float
 
 
-FULL = Plan(rounds=9, messages=3000, broadcasts=25, idle_s=10.0, parked_rounds=2, starts=2)
-QUICK = Plan(rounds=3, messages=1500, broadcasts=11, idle_s=3.0, parked_rounds=1, starts=1)
+FULL = Plan(9, 3000, 25, 10.0, starts=2, round_trips=1000, registrations=200, counted=1500, soak_s=60.0)
+QUICK = Plan(3, 1500, 11, 3.0, starts=1, round_trips=400, registrations=100, counted=1000, soak_s=10.0)
 
 
 # --- Agents: the load -------------------------------------------------------------------------------------------------
@@ -92,11 +103,15 @@ class Line:
         self._buffer = b""
 
     def read(self) -> bytes | None:
-        """Read once; return the body if an answer is complete. Raises BenchError unless its status is 200."""
+        """Read once; return the body if an answer is complete. Raises BenchError."""
         chunk = self.sock.recv(65_536)
         if not chunk:
             raise BenchError("the server hung up")
         self._buffer += chunk
+        return self.parsed()
+
+    def parsed(self) -> bytes | None:
+        """Take the body of an answer that is complete. Raises BenchError unless its status is 200."""
         head_end = self._buffer.find(b"\r\n\r\n") + 4
         if head_end < 4:
             return None
@@ -111,12 +126,24 @@ class Line:
             raise BenchError(f"the server answered {answer[9:12].decode()} {answer[head_end:].decode()[:200]}")
         return answer[head_end:]
 
-    def ask(self, request: bytes) -> bytes:
-        """Send `request` and wait for the body of its answer."""
-        self.sock.sendall(request)
+    def __del__(self) -> None:
+        with suppress(AttributeError):  # it never was connected
+            self.sock.close()
+
+    def read_raw(self) -> None:
+        """Read once, and leave the bytes for `parsed`: nothing else is in the time that is measured."""
+        self._buffer += self.sock.recv(65_536)
+
+    def wait(self) -> bytes:
+        """Wait for the body of one answer."""
         while (body := self.read()) is None:
             pass
         return body
+
+    def ask(self, request: bytes) -> bytes:
+        """Send `request` and wait for the body of its answer."""
+        self.sock.sendall(request)
+        return self.wait()
 
 
 def post(path: str, body: dict[str, Any]) -> bytes:
@@ -157,7 +184,10 @@ class Agent:
 
     def receive(self) -> bool:
         """Read once; say if that completed an answer. Raises BenchError on one without a message."""
-        body = self.line.read()
+        return self.take(self.line.read())
+
+    def take(self, body: bytes | None) -> bool:
+        """Note what the answer to a poll brought; say if it is complete. Raises BenchError on one without a message."""
         if body is None:
             return False
         seqs = SEQ.findall(body)
@@ -182,6 +212,10 @@ class Pair:
         """Park the poll, then send."""
         self.due = 2
         self.listener.poll()
+        self.speak()
+
+    def speak(self) -> None:
+        """Send, and leave the answer unread."""
         self.speaker.line.sock.sendall(self._request)
 
 
@@ -222,21 +256,58 @@ def exchange(pairs: list[Pair], messages: int) -> None:
                     active -= 1
 
 
-def broadcast(server: Server, sender: Agent, receivers: list[Agent]) -> float:
-    """Park `receivers`, send to all, and return the seconds until the last of them has the message."""
+def broadcast(server: Server, sender: Agent, receivers: list[Agent]) -> tuple[float, float]:
+    """Park `receivers` and send to all.
+
+    Returns the seconds until the last of them has the message, and the server's CPU seconds.
+    """
     for receiver in receivers:
         receiver.poll()
     server.settle()
-    waiting = len(receivers)
-    with watching((receiver.line, receiver) for receiver in receivers) as ready:
+    waiting, request, before_s = len(receivers), sender.saying("all"), server.cpu_s()
+    with watching((receiver.line, receiver.line) for receiver in receivers) as ready:
         started = time.perf_counter()
-        sender.line.sock.sendall(sender.saying("all"))
+        sender.line.sock.sendall(request)
         while waiting:
-            waiting -= sum(receiver.receive() for receiver in ready())
+            lines = ready()
+            for line in lines:
+                line.read_raw()
+            waiting -= len(lines)
         took_s = time.perf_counter() - started
-    while sender.line.read() is None:
-        pass
+    for receiver in receivers:
+        if not receiver.take(receiver.line.parsed()):
+            raise BenchError("an answer came in two pieces: the time is that of the first")
+    sender.line.wait()
+    return took_s, server.cpu_s() - before_s
+
+
+def bystander_s(server: Server, sender: Agent, receivers: list[Agent], bystander: Pair) -> float:
+    """Return the seconds that somebody else waits for an answer who asks while a broadcast goes out."""
+    for receiver in receivers:
+        receiver.poll()
+    server.settle()
+    sender.line.sock.sendall(sender.saying("all"))
+    started = time.perf_counter()
+    bystander.speak()
+    bystander.speaker.line.wait()
+    took_s = time.perf_counter() - started
+    for receiver in receivers:
+        while not receiver.receive():
+            pass
+    sender.line.wait()
     return took_s
+
+
+def round_trip_s(there: Pair, back: Pair) -> float:
+    """Time one message there and one back, with the polls and the answers to the sends."""
+    started = time.perf_counter()
+    for pair in (there, back):
+        pair.speak()
+        while not pair.listener.receive():
+            pass
+        pair.listener.poll()  # parked again before its next message is sent
+        pair.speaker.line.wait()
+    return time.perf_counter() - started
 
 
 # --- Servers and other programs ---------------------------------------------------------------------------------------
@@ -247,14 +318,26 @@ class Program:
     """Something that can be started: a column of the table."""
 
     name: str
-    kind: Literal["hub", "relay", "watch", "script"]
+    kind: Literal["hub", "relay", "watch", "bridge", "script"]
     command: tuple[str, ...]  # {port} stands for the port that it is given
+    python_path: str = ""  # where Python looks first for modules
 
     def start(self, port: int, output: IO[bytes] | int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
         """Start it without the variables that would change how Caucus behaves."""
         command = [word.replace("{port}", str(port)) for word in self.command]
         clean = {name: value for name, value in os.environ.items() if not name.startswith("CAUCUS_")}
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=clean)
+        clean.pop("PYTHONDONTWRITEBYTECODE", None)  # else each start compiles again what has no .pyc, and is that slow
+        clean["PYTHONHASHSEED"] = "0"  # one order of sets and dicts of strings, so one count of instructions
+        if self.python_path:
+            clean["PYTHONPATH"] = self.python_path
+        has_dialogue = self.kind == "bridge"
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE if has_dialogue else subprocess.DEVNULL,
+            stdout=subprocess.PIPE if has_dialogue else output,
+            stderr=output,
+            env=clean,
+        )
 
 
 def free_port() -> int:
@@ -292,6 +375,11 @@ class Server:
         self._process.kill()  # nothing to lose, and an orderly end would answer every parked poll
         self._process.wait()
         self._output.close()
+
+    def end(self) -> None:
+        """End the process in an orderly way, so that callgrind writes its file."""
+        self._process.terminate()
+        self._process.wait(ANSWER_TIMEOUT_S)
 
     def _first_line(self) -> Line:
         deadline = time.perf_counter() + ANSWER_TIMEOUT_S
@@ -333,20 +421,80 @@ class Server:
         raise BenchError("the server never comes to rest")
 
 
+class Console:
+    """The operator's end of a hub's /ui."""
+
+    def __init__(self, port: int) -> None:
+        self.sock = socket.create_connection((HOST, port), ANSWER_TIMEOUT_S)
+        handshake = f"GET /ui HTTP/1.1\r\nHost: {HOST}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        handshake += "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
+        self.sock.sendall(handshake.encode())
+        self._file = self.sock.makefile("rb")
+        while self._file.readline() not in (b"\r\n", b""):
+            pass
+
+    def command(self, text: bytes) -> None:
+        """Send a short text frame, masked with zeros."""
+        self.sock.sendall(bytes((0x81, 0x80 | len(text), 0, 0, 0, 0)) + text)
+
+    def wait_for(self, wanted: re.Pattern[bytes]) -> None:
+        """Read frames until one matches. Raises BenchError."""
+        frame = b""
+        while not wanted.search(frame):
+            head = self._file.read(2)
+            if len(head) < 2 or head[0] == 0x88:  # 0x88 closes
+                raise BenchError(f"the hub closes the console after {frame[-200:]!r}")
+            size = head[1]
+            if size >= 126:  # the length follows, in two or eight bytes
+                size = int.from_bytes(self._file.read(2 if size == 126 else 8))
+            frame = self._file.read(size)
+
+    def close(self) -> None:
+        """Hang up."""
+        self._file.close()
+        self.sock.close()
+
+
 def lift_rate(port: int) -> None:
     """Tell the hub, as its operator, to let everybody speak as fast as they can."""
-    handshake = f"GET /ui HTTP/1.1\r\nHost: {HOST}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    handshake += "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
-    command = b'{"set_rate":{"refill_rate":1e6,"capacity":1e6}}'
-    with socket.create_connection((HOST, port), ANSWER_TIMEOUT_S) as console:
-        console.sendall(handshake.encode())
-        console.sendall(bytes((0x81, 0x80 | len(command), 0, 0, 0, 0)) + command)  # a text frame, masked with zeros
-        said = b""
-        while not RATE_EVENT.search(said):
-            chunk = console.recv(65_536)
-            if not chunk:
-                raise BenchError(f"the hub's console refuses set_rate: {said[-200:]!r}")
-            said += chunk
+    console = Console(port)
+    console.command(b'{"set_rate":{"refill_rate":1e6,"capacity":1e6}}')
+    console.wait_for(RATE_EVENT)
+    console.close()
+
+
+def drain(consoles: list[socket.socket]) -> None:
+    """Read and forget what comes to `consoles`, for ever."""
+    with selectors.DefaultSelector() as selector:
+        for console in consoles:
+            selector.register(console, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                sock = key.fileobj
+                assert isinstance(sock, socket.socket)
+                if not sock.recv(1 << 20):
+                    return
+            time.sleep(0.01)  # a browser paints as often; reading every frame at once would take a core of its own
+
+
+@contextmanager
+def consoles_at(port: int, count: int) -> Iterator[None]:
+    """Keep `count` consoles open, read by a process of their own."""
+    consoles = [Console(port) for _ in range(count)]
+    for console in consoles:
+        console.wait_for(SNAPSHOT)
+    spawn = multiprocessing.get_context("spawn")  # a fork would hold all our connections open
+    reader = spawn.Process(target=drain, args=([console.sock for console in consoles],), daemon=True)
+    reader.start()
+    for console in consoles:
+        console.close()  # here; the reader has them
+    try:
+        yield
+        if not reader.is_alive():
+            raise BenchError("the hub closed a console")
+    finally:
+        reader.terminate()
+        reader.join()
 
 
 def watch_start_s(program: Program) -> float:
@@ -370,6 +518,25 @@ def watch_start_s(program: Program) -> float:
     return took_s
 
 
+def bridge_start_s(program: Program) -> float:
+    """Return the seconds from the start of a bridge to its answer to `initialize`."""
+    client = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "bench", "version": "1"}}
+    request = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": client}
+    started = time.perf_counter()
+    bridge = program.start(free_port())
+    assert bridge.stdin
+    assert bridge.stdout
+    with bridge, bridge.stdin, bridge.stdout:
+        bridge.stdin.write(json.dumps(request).encode() + b"\n")
+        bridge.stdin.flush()
+        answer = bridge.stdout.readline()
+        took_s = time.perf_counter() - started
+        bridge.kill()
+    if b'"protocolVersion"' not in answer:
+        raise BenchError(f"bridge begins with {answer[:40]!r}")
+    return took_s
+
+
 def server_start_s(program: Program) -> float:
     """Return the seconds from the start of a hub or relay to its first answer."""
     with Server(program) as server:
@@ -383,10 +550,25 @@ def script_s(program: Program) -> float:
     return time.perf_counter() - started
 
 
-HOW_TO_START = {"hub": server_start_s, "relay": server_start_s, "watch": watch_start_s, "script": script_s}
+HOW_TO_START = {
+    "hub": server_start_s,
+    "relay": server_start_s,
+    "watch": watch_start_s,
+    "bridge": bridge_start_s,
+    "script": script_s,
+}
 
 
 # --- Measures: each returns what one round of one program gives, by metric --------------------------------------------
+
+
+def cpu_of(server: Server, pairs: list[Pair], messages: int) -> float:
+    """Return the server's CPU seconds for `messages` exchanged by `pairs`, those for what it put off included."""
+    server.settle()
+    before_s = server.cpu_s()
+    exchange(pairs, messages)
+    server.settle()
+    return server.cpu_s() - before_s
 
 
 def measure_messages(program: Program, plan: Plan) -> dict[str, float]:
@@ -394,9 +576,130 @@ def measure_messages(program: Program, plan: Plan) -> dict[str, float]:
     with Server(program) as server:
         pairs = [Pair(server.port, number) for number in range(PAIRS)]
         exchange(pairs, max(PAIRS, plan.messages // 10))
-        before_s = server.cpu_s()
+        before_s, started = server.cpu_s(), time.perf_counter()
         exchange(pairs, plan.messages)
-        return {"message_cpu_ms": (server.cpu_s() - before_s) / plan.messages * 1e6}
+        cpu_s, took_s = server.cpu_s() - before_s, time.perf_counter() - started
+        return {"message_cpu_ms": cpu_s / plan.messages * 1e6, "message_busy_percent": cpu_s / took_s * 100}
+
+
+def measure_pingpong(program: Program, plan: Plan) -> dict[str, float]:
+    """Time of one message there and one back, nothing else in flight."""
+    with Server(program) as server:
+        there, back = Pair(server.port, 0), Pair(server.port, 1)
+        there.listener.poll()
+        back.listener.poll()
+        times_s = [round_trip_s(there, back) for _ in range(plan.round_trips + 50)][50:]
+        return {"pingpong_us": statistics.median(times_s) * 1e6}
+
+
+def instructions(program: Program, messages: int) -> int:
+    """Count the user instructions of a server that starts, passes on `messages` among PAIRS, and ends.
+
+    Raises BenchError without valgrind.
+    """
+    if shutil.which("valgrind") is None:
+        raise BenchError("valgrind is not installed")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "callgrind.out"
+        counted = ("valgrind", "--tool=callgrind", f"--callgrind-out-file={file}", *program.command)
+        with Server(replace(program, command=counted)) as server:
+            pairs = [Pair(server.port, number) for number in range(PAIRS)]
+            exchange(pairs, messages)
+            server.end()
+        found = COLLECTED.search(file.read_text()) if file.exists() else None
+    if found is None:
+        raise BenchError("callgrind counted nothing")
+    return int(found[1])
+
+
+def instructions_per_message(program: Program, messages: int) -> float:
+    """Count the user instructions of one message: a long run less a short one, so that start and end cancel.
+
+    Raises BenchError.
+    """
+    short = 4 * PAIRS  # the first messages fill caches
+    with Server(program):  # so that none of the two has to compile
+        pass
+    with ThreadPoolExecutor() as both:  # for valgrind is slow, and counts what one process does
+        few, many = both.map(instructions, (program, program), (short, short + messages))
+    return (many - few) / messages
+
+
+def measure_instructions(program: Program, plan: Plan) -> dict[str, float]:
+    """User instructions of one direct message, which hardly vary from run to run."""
+    return {"message_instructions": instructions_per_message(program, plan.counted)}
+
+
+def measure_consoles(program: Program, plan: Plan) -> dict[str, float]:
+    """CPU of the hub per 1,000 direct messages, nobody watching and CONSOLES consoles open."""
+    with Server(program) as server:
+        pairs = [Pair(server.port, number) for number in range(PAIRS)]
+        exchange(pairs, 600)  # the log that consoles open with is full
+        alone_s = cpu_of(server, pairs, plan.messages)
+        with consoles_at(server.port, CONSOLES):
+            watched_s = cpu_of(server, pairs, plan.messages)
+    per_1000 = 1e6 / plan.messages
+    return {"alone_cpu_ms": alone_s * per_1000, "watched_cpu_ms": watched_s * per_1000}
+
+
+class Crowd:
+    """Peers that register, from as many addresses as it takes, and say nothing."""
+
+    def __init__(self, server: Server, first: int) -> None:
+        self._server, self._next = server, first
+
+    def come(self) -> list[str]:
+        """Register PEERS_PER_SOURCE peers; give their tokens."""
+        line, numbers = Line(self._server.port, source_of(self._next)), range(self._next, self._next + PEERS_PER_SOURCE)
+        self._next += PEERS_PER_SOURCE
+        requests = [post("/register", {"project": f"crowd-{number}", "protocol_version": 999}) for number in numbers]
+        tokens = [str(json.loads(line.ask(request))["token"]) for request in requests]
+        line.sock.close()
+        return tokens
+
+    def leave(self, tokens: list[str]) -> None:
+        """Let them go."""
+        line = Line(self._server.port)
+        for token in tokens:
+            line.ask(post("/leave", {"token": token}))
+        line.sock.close()
+
+    def register_cpu_s(self, count: int) -> float:
+        """Return the CPU seconds of one registration, among as many peers as there are."""
+        used_s = 0.0
+        for _ in range(count // PEERS_PER_SOURCE):
+            before_s = self._server.cpu_s()
+            tokens = self.come()
+            used_s += self._server.cpu_s() - before_s
+            self.leave(tokens)
+        return used_s / count
+
+
+def console_opens_s(port: int) -> float:
+    """Return the seconds from the connection of a console to its whole snapshot."""
+    started = time.perf_counter()
+    console = Console(port)
+    console.wait_for(SNAPSHOT)
+    took_s = time.perf_counter() - started
+    console.close()
+    return took_s
+
+
+def measure_growth(program: Program, plan: Plan) -> dict[str, float]:
+    """Cost of a registration, a direct message and the opening of a console among 100 peers and among CROWD."""
+    metrics: dict[str, float] = {}
+    with Server(program) as server:
+        pairs = [Pair(server.port, number) for number in range(PAIRS)]
+        crowd = Crowd(server, 2 * PAIRS + PEERS_PER_SOURCE)
+        exchange(pairs, 600)
+        crowd.register_cpu_s(PEERS_PER_SOURCE)
+        for size in (2 * PAIRS, CROWD):
+            for _ in range((size - 2 * PAIRS) // PEERS_PER_SOURCE):
+                crowd.come()
+            metrics[f"register_{size}_us"] = crowd.register_cpu_s(plan.registrations) * 1e6
+            metrics[f"send_{size}_us"] = cpu_of(server, pairs, plan.messages) / plan.messages * 1e6
+            metrics[f"open_{size}_ms"] = statistics.median(console_opens_s(server.port) for _ in range(5)) * 1000
+    return metrics
 
 
 def measure_broadcast(program: Program, plan: Plan) -> dict[str, float]:
@@ -407,9 +710,154 @@ def measure_broadcast(program: Program, plan: Plan) -> dict[str, float]:
         for size in AUDIENCES:
             receivers += [Agent(server.port, f"receiver-{n}", n) for n in range(len(receivers) + 1, size + 1)]
             broadcast(server, sender, receivers)  # not counted: warms up
-            times_s = [broadcast(server, sender, receivers) for _ in range(plan.broadcasts)]
-            metrics[f"broadcast_{size}_ms"] = statistics.median(times_s) * 1000
+            samples = [broadcast(server, sender, receivers) for _ in range(plan.broadcasts)]
+            for key, values_s in zip(("broadcast", "broadcast_cpu"), zip(*samples, strict=True), strict=True):
+                metrics[f"{key}_{size}_ms"] = statistics.median(values_s) * 1000
+        other = Pair(server.port, AUDIENCES[-1])
+        waits_s = [bystander_s(server, sender, receivers, other) for _ in range(plan.broadcasts)]
+        metrics["bystander_ms"] = statistics.median(waits_s) * 1000
     return metrics
+
+
+class Talker:
+    """A peer of the soak: it speaks on one connection and polls on another, which now and then breaks."""
+
+    def __init__(self, port: int, number: int) -> None:
+        self.agent = Agent(port, f"talker-{number}", number)
+        self.voice = self.agent.line
+        self.port = port
+        self.agent.line = Line(port)  # polls go here
+        self.voice.ask(post("/channels/join", {"token": self.agent.token, "channel": "#soak"}))
+        self.pending = set[str]()  # contents sent to it and not yet received
+        self.is_speaking = False
+
+    def reconnect(self) -> None:
+        """Hang up on the parked poll, or on its answer, and poll again from where it was."""
+        self.agent.line.sock.close()
+        self.agent.line = Line(self.port)
+        self.agent.poll()
+
+
+class Soak:
+    """Mixed load, with an account of every message: to one, to a channel and to all, consoles open, peers coming and
+    going, polls that break.
+    """
+
+    def __init__(self, server: Server, talkers: int = 20) -> None:
+        self._server, self._chance = server, random.Random(6)
+        self._talkers = [Talker(server.port, number) for number in range(talkers)]
+        self._sent, self._visits = 0, 0
+        self.delivered, self.twice = 0, 0
+
+    @property
+    def lost(self) -> int:
+        """Count what was sent and did not arrive."""
+        return sum(len(talker.pending) for talker in self._talkers)
+
+    def run(self, duration_s: float, warm_up_s: float) -> float:
+        """Talk for so long and drain; return by how many bytes the hub grew after the warm-up."""
+        start_bytes, now = math.nan, time.perf_counter()
+        began, next_visit = now, now
+        with selectors.DefaultSelector() as self._selector:
+            for talker in self._talkers:
+                self._selector.register(talker.voice.sock, selectors.EVENT_READ, (talker, False))
+                self._selector.register(talker.agent.line.sock, selectors.EVENT_READ, (talker, True))
+                talker.agent.poll()
+            while (now := time.perf_counter()) < began + duration_s:
+                if math.isnan(start_bytes) and now > began + warm_up_s:
+                    start_bytes = self._server.rss_bytes()
+                if now > next_visit:
+                    next_visit = now + 0.1
+                    self._visit()
+                    self._break_one()
+                self._speak()
+                self._listen(1.0)
+            self._drain()
+        return self._server.rss_bytes() - start_bytes
+
+    def _speak(self) -> None:
+        """Let every talker that waits for nothing say something, unless the listeners are far behind."""
+        if self.lost > 2000:  # a mailbox holds 1,000
+            return
+        for talker in self._talkers:
+            if not talker.is_speaking:
+                self._say(talker)
+
+    def _say(self, talker: Talker) -> None:
+        others = [one for one in self._talkers if one is not talker]
+        dice = self._chance.random()
+        heard = [self._chance.choice(others)] if dice < 0.7 else others
+        to = heard[0].agent.name if dice < 0.7 else "#soak" if dice < 0.9 else "all"
+        self._sent += 1
+        content = f"soak-{self._sent}-" + CONTENT[: self._chance.randrange(400)]
+        for one in heard:
+            one.pending.add(content)
+        talker.is_speaking = True
+        talker.voice.sock.sendall(post("/send", {"token": talker.agent.token, "to": to, "content": content}))
+
+    def _listen(self, wait_s: float) -> bool:
+        """Read what came; say if anything did."""
+        ready = self._selector.select(wait_s)
+        for key, _ in ready:
+            talker, is_poll = key.data
+            if not is_poll:
+                talker.is_speaking = talker.voice.read() is None
+            elif (body := talker.agent.line.read()) is not None:
+                self._hear(talker, body)
+        return bool(ready)
+
+    def _hear(self, talker: Talker, body: bytes) -> None:
+        messages = [one for one in json.loads(body)["messages"] if one["origin"] == "agent"]
+        for message in messages:
+            self.delivered += 1
+            if message["content"] in talker.pending:
+                talker.pending.discard(message["content"])
+            elif message["content"].startswith("soak-"):
+                self.twice += 1
+        if SEQ.search(body):
+            talker.agent.take(body)
+        talker.agent.poll()
+
+    def _visit(self) -> None:
+        """Let a peer come, do a little of everything, and leave."""
+        self._visits += 1
+        line = Line(self._server.port, source_of(PEERS_PER_SOURCE * (1 + self._visits % 60)))
+        answer = line.ask(post("/register", {"project": f"visitor-{self._visits}", "protocol_version": 999}))
+        token = json.loads(answer)["token"]
+        bearer = f" HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Bearer {token}\r\n\r\n"
+        for path, more in (("/status", {"status": "here"}), ("/channels/join", {"channel": "#soak"})):
+            line.ask(post(path, {"token": token, **more}))
+        for path in ("/peek", "/receive?timeout=0", "/peers"):
+            line.ask(f"GET {path}{bearer}".encode())
+        for path, last in (("/ack", {"seq": 1}), ("/leave", {})):
+            line.ask(post(path, {"token": token, **last}))
+        line.sock.close()
+
+    def _break_one(self) -> None:
+        talker = self._chance.choice(self._talkers)
+        self._selector.unregister(talker.agent.line.sock)
+        talker.reconnect()
+        self._selector.register(talker.agent.line.sock, selectors.EVENT_READ, (talker, True))
+
+    def _drain(self) -> None:
+        """Receive what is under way."""
+        while self.lost or any(talker.is_speaking for talker in self._talkers):
+            if not self._listen(3.0):
+                return
+
+
+def measure_soak(program: Program, plan: Plan) -> dict[str, float]:
+    """Growth of the hub's memory under mixed load, and an account of the messages."""
+    with Server(program) as server:
+        soak = Soak(server)
+        with consoles_at(server.port, 2):
+            grown_bytes = soak.run(plan.soak_s, plan.soak_s / 3)
+    return {
+        "soak_growth_mb": grown_bytes / 1e6,
+        "soak_lost": soak.lost,
+        "soak_twice": soak.twice,
+        "soak_delivered": soak.delivered,
+    }
 
 
 def measure_parked(program: Program, plan: Plan) -> dict[str, float]:
@@ -465,8 +913,14 @@ class Row:
     title: str
     metric: str
     ours: str = "hub"  # name of a program
-    base: str = "relay"
+    base: str = "asyncio"  # name of a program; may be empty
     goal: Goal | None = None
+    base_metric: str = ""  # empty: the same
+
+    @property
+    def against(self) -> tuple[str, str]:
+        """Give metric and program of the other figure."""
+        return self.base_metric or self.metric, self.base
 
 
 @dataclass(frozen=True)
@@ -475,7 +929,8 @@ class Measure:
 
     run: Callable[[Program, Plan], dict[str, float]]
     rows: tuple[Row, ...]
-    is_slow: bool = False  # held to plan.parked_rounds
+    every: int = 1  # taken in the first of so many rounds: what takes long, or hardly varies
+    is_for_hubs: bool = False  # uses more of the API than the relays have
 
     def programs(self, known: dict[str, Program]) -> list[Program]:
         """List those that take part: what a row names and is there."""
@@ -483,49 +938,126 @@ class Measure:
         return [known[name] for name in names if name in known]
 
 
+BROADCAST = {AUDIENCES[-1]: Goal(1.1)}
 MEASURES = {
     "messages": Measure(
-        measure_messages, (Row("CPU per 1,000 direct messages, ms", "message_cpu_ms", goal=Goal(1.3)),)
+        measure_messages,
+        (
+            Row("CPU per 1,000 direct messages, ms", "message_cpu_ms", base="relay", goal=Goal(0.1)),
+            Row("CPU per 1,000 direct messages, ms", "message_cpu_ms", goal=Goal(1.25)),
+            Row("use of a core meanwhile, %", "message_busy_percent"),
+        ),
     ),
+    "pingpong": Measure(measure_pingpong, (Row("ping-pong, there and back, µs", "pingpong_us", goal=Goal(1.15)),)),
     "broadcast": Measure(
         measure_broadcast,
-        tuple(Row(f"broadcast, last of {n} has it, ms", f"broadcast_{n}_ms", goal=Goal(1.3)) for n in AUDIENCES),
+        (
+            *(
+                Row(f"broadcast, last of {n:,} has it, ms", f"broadcast_{n}_ms", goal=BROADCAST.get(n))
+                for n in AUDIENCES
+            ),
+            Row(f"CPU of a broadcast to {AUDIENCES[-1]:,}, ms", f"broadcast_cpu_{AUDIENCES[-1]}_ms"),
+            Row("wait of a bystander meanwhile, ms", "bystander_ms"),
+        ),
+    ),
+    "instructions": Measure(
+        measure_instructions,
+        (Row("user instructions per message", "message_instructions", goal=Goal(180_000, is_ratio=False)),),
+        every=99,
     ),
     "parked": Measure(
         measure_parked,
         (
-            Row("memory per parked poll, bytes", "poll_bytes", goal=Goal(8000, is_ratio=False)),
-            Row("CPU of 1,000 parked polls, %", "idle_percent", goal=Goal(0.3, is_ratio=False)),
+            Row("memory per parked poll, bytes", "poll_bytes", goal=Goal(4000, is_ratio=False)),
+            Row("CPU of 1,000 parked polls, %", "idle_percent", goal=Goal(0.1, is_ratio=False)),
         ),
-        is_slow=True,
+        every=4,
+    ),
+    "consoles": Measure(
+        measure_consoles,
+        (
+            Row(
+                f"CPU per 1,000 messages, {CONSOLES} consoles open, ms",
+                "watched_cpu_ms",
+                base="hub",
+                base_metric="alone_cpu_ms",
+                goal=Goal(1.15),
+            ),
+        ),
+        is_for_hubs=True,
+    ),
+    "growth": Measure(
+        measure_growth,
+        (
+            *(
+                Row(f"{what} at {CROWD:,} peers, µs", f"{key}_{CROWD}_us", "hub", "hub", Goal(1.2), f"{key}_100_us")
+                for what, key in (("CPU of a registration", "register"), ("CPU of a direct message", "send"))
+            ),
+            Row(
+                f"a console opens at {CROWD:,} peers, ms",
+                f"open_{CROWD}_ms",
+                base="hub",
+                base_metric="open_100_ms",
+                goal=Goal(100, is_ratio=False),
+            ),
+        ),
+        is_for_hubs=True,
+    ),
+    "soak": Measure(
+        measure_soak,
+        (
+            Row("soak: growth of memory, MB", "soak_growth_mb", base="", goal=Goal(1.0, is_ratio=False)),
+            Row("soak: messages lost", "soak_lost", base="", goal=Goal(0, is_ratio=False)),
+            Row("soak: messages that came twice", "soak_twice", base="", goal=Goal(0, is_ratio=False)),
+            Row("soak: messages delivered", "soak_delivered", base=""),
+        ),
+        every=99,
+        is_for_hubs=True,
     ),
     "start": Measure(
         measure_start,
         (
-            Row("first answer of the hub, caucus.py, ms", "start_ms", "hub.py"),
-            Row("first answer of the hub, caucus.pyz, ms", "start_ms", "hub.pyz", goal=Goal(2.0)),
-            Row("first request of watch, caucus.py, ms", "start_ms", "watch.py", "pass"),
-            Row("first request of watch, caucus.pyz, ms", "start_ms", "watch.pyz", "pass"),
+            Row("first answer of the hub, caucus.pyz, ms", "start_ms", "hub.pyz", "pass", Goal(150, is_ratio=False)),
+            Row("first answer of the hub, caucus.pyz, ms", "start_ms", "hub.pyz", "relay.zip", Goal(1.25)),
+            Row("first request of watch, caucus.pyz, ms", "start_ms", "watch.pyz", "pass", Goal(60, is_ratio=False)),
+            Row(
+                "first answer of the bridge, caucus.pyz, ms", "start_ms", "bridge.pyz", "pass", Goal(75, is_ratio=False)
+            ),
         ),
     ),
 }
 
 
-def programs(*, use_pyz: bool, calibrate: bool) -> dict[str, Program]:
+NAMES = {"relay": "Tornado relay", "relay.zip": "Tornado relay", "asyncio": "asyncio relay", "hub": "itself, without",
+         "pass": "`python3 -c pass`"}  # fmt: skip
+
+
+HUB_WORDS = ("hub", "--port", "{port}", "--no-browser")
+
+
+def hub_of_checkout() -> Program:
+    """Give the hub of caucus.py, as a module: Python then compiles it once, not at each start."""
+    run = "import caucus, sys; sys.exit(caucus.main())"
+    return Program("hub", "hub", (sys.executable, "-c", run, *HUB_WORDS), python_path=str(ROOT))
+
+
+def programs(*, use_pyz: bool = False, calibrate: bool = False, is_plain: bool = False) -> dict[str, Program]:
     """List what can be started; the .pyz only if it is built."""
-    python, files = sys.executable, {"py": ROOT / "caucus.py", "pyz": ROOT / "caucus.pyz"}
-    relay = Program("relay", "relay", (python, str(ROOT / "tests" / "relay.py"), "--port", "{port}"))
+    python, pyz = sys.executable, ROOT / "caucus.pyz"
+    scripts = {"relay": ROOT / "tests" / "relay.py", "asyncio": ROOT / "tests" / "relay_asyncio.py"}
+    known = {name: Program(name, "relay", (python, str(file), "--port", "{port}")) for name, file in scripts.items()}
     if calibrate:
-        return {"relay": relay, "hub": replace(relay, name="hub")}
-    known = {"relay": relay, "pass": Program("pass", "script", (python, "-c", "pass"))}
-    for kind, file in files.items():
-        if file.exists():
-            hub = (python, str(file), "hub", "--port", "{port}", "--no-browser")
-            watch = (python, str(file), "watch", "--hub", f"http://{HOST}:{{port}}", "--token", "t" * 32)
-            known[f"hub.{kind}"] = Program(f"hub.{kind}", "hub", hub)
-            known[f"watch.{kind}"] = Program(f"watch.{kind}", "watch", watch)
-    if (chosen := known.get("hub.pyz" if use_pyz else "hub.py")) is not None:
-        known["hub"] = replace(chosen, name="hub")
+        return {**known, "hub": replace(known["asyncio"], name="hub")}
+    known["pass"] = Program("pass", "script", (python, "-c", "pass"))
+    if pyz.exists():  # its Tornado, from the zip as the hub has it
+        known["relay.zip"] = replace(known["relay"], name="relay.zip", python_path=str(pyz))
+        to_hub, token = ("--hub", f"http://{HOST}:{{port}}"), ("--token", "t" * 32)
+        known["watch.pyz"] = Program("watch.pyz", "watch", (python, str(pyz), "watch", *to_hub, *token))
+        known["bridge.pyz"] = Program("bridge.pyz", "bridge", (python, str(pyz), "bridge", *to_hub))
+        known["hub.pyz"] = Program("hub.pyz", "hub", (python, str(pyz), *HUB_WORDS))
+    hub = known.get("hub.pyz") if use_pyz else hub_of_checkout()
+    if hub is not None:
+        known["hub"] = replace(hub, name="hub", command=(*hub.command, *(("--plain-http",) if is_plain else ())))
     return known
 
 
@@ -543,7 +1075,7 @@ def take(names: list[str], known: dict[str, Program], plan: Plan) -> Samples:
     for turn in range(plan.rounds):
         for name in names:
             measure = MEASURES[name]
-            if measure.is_slow and turn >= plan.parked_rounds:
+            if turn % measure.every:
                 continue
             for program in measure.programs(known)[:: -1 if turn % 2 else 1]:
                 if (name, program.name) not in samples.failures:
@@ -599,7 +1131,7 @@ def results(names: list[str], known: dict[str, Program], samples: Samples, *, go
             row = row if goals else replace(row, goal=None)
             if row.ours not in known and row.goal is None:
                 continue
-            ours, base = samples.values[row.metric, row.ours], samples.values[row.metric, row.base]
+            ours, base = samples.values[row.metric, row.ours], samples.values[row.against]
             failures = {who: samples.failures.get((name, who)) for who in (row.ours, row.base)}
             troubles = [f"{who}: {text}" for who, text in failures.items() if text]
             if row.ours not in known:
@@ -615,6 +1147,18 @@ def results(names: list[str], known: dict[str, Program], samples: Samples, *, go
             )
 
 
+def wanted(row: Row) -> str:
+    """Word the goal of a row; empty where there is none."""
+    if row.goal is None:
+        return ""
+    return f"ratio <= {row.goal.limit}" if row.goal.is_ratio else f"<= {row.goal.limit:,}"
+
+
+def other_of(row: Row) -> str:
+    """Name what a row's figure is held against."""
+    return f"{row.base}, {row.base_metric}" if row.base_metric else row.base or "-"
+
+
 def figure(value: float) -> str:
     """Write a figure with three digits or more."""
     if math.isnan(value):
@@ -625,16 +1169,28 @@ def figure(value: float) -> str:
 def table(found: list[Result]) -> str:
     """Lay out the results for a reader."""
     width = max(len(result.row.title) for result in found)
-    lines = [f"{'':{width}}  {'ours':>8} {'base':>8}  {'ratio':>5}  {'of rounds':>11}  goal"]
+    lines = [f"{'':{width}}  {'ours':>8} {'base':>8}  {'ratio':>5}  {'of rounds':>11}  {'goal':13} {'':6}  base"]
     for result in found:
-        goal, ratios = result.row.goal, result.ratios
+        ratios = result.ratios
         spread = f"{min(ratios):.2f}-{max(ratios):.2f}" if ratios else ""
-        wanted = (f"ratio <= {goal.limit}" if goal.is_ratio else f"<= {goal.limit:,}") if goal else ""
         cells = f"{figure(result.ours):>8} {figure(result.base):>8}  {figure(result.ratio):>5}  {spread:>11}"
-        lines.append(f"{result.row.title:{width}}  {cells}  {wanted:12} {result.verdict}".rstrip())
+        goal = f"{wanted(result.row):13} {result.verdict:6}"
+        lines.append(f"{result.row.title:{width}}  {cells}  {goal}  {other_of(result.row)}")
         if result.trouble:
             lines.append(f"{'':{width}}  ! {result.trouble}")
     return "\n".join(lines)
+
+
+def markdown(found: list[Result]) -> str:
+    """Lay out the results as docs/performance.md shows them."""
+    lines = ["| | Hub | Beside | | Ratio | Goal | |", "|---|---:|---|---:|---:|---|---|"]
+    for result in found:
+        ratio = "" if math.isnan(result.ratio) else figure(result.ratio)
+        base = "" if math.isnan(result.base) else figure(result.base)
+        cells = (result.row.title, figure(result.ours), NAMES.get(result.row.base, ""), base, ratio)
+        lines.append(f"| {' | '.join(cells)} | {wanted(result.row)} | {result.verdict} |".replace("  ", " "))
+    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, {platform.system()}"
+    return "\n".join([*lines, "", f"({machine}; medians of the rounds)"])
 
 
 def report(found: list[Result], samples: Samples, plan: Plan) -> dict[str, Any]:
@@ -648,6 +1204,7 @@ def report(found: list[Result], samples: Samples, plan: Plan) -> dict[str, Any]:
             "title": result.row.title,
             "metric": result.row.metric,
             "program": result.row.ours,
+            "base_metric": result.row.against[0],
             "base_program": result.row.base,
             "ours": number(result.ours),
             "base": number(result.base),
@@ -656,7 +1213,7 @@ def report(found: list[Result], samples: Samples, plan: Plan) -> dict[str, Any]:
             "verdict": result.verdict,
             "trouble": result.trouble,
             "samples": list(map(number, samples.values[result.row.metric, result.row.ours])),
-            "base_samples": list(map(number, samples.values[result.row.metric, result.row.base])),
+            "base_samples": list(map(number, samples.values[result.row.against])),
         }
         for result in found
     ]
@@ -672,8 +1229,11 @@ def options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, metavar="N", help=f"default {FULL.rounds}, with --quick {QUICK.rounds}")
     parser.add_argument("--only", action="append", choices=MEASURES, metavar="NAME", help=", ".join(MEASURES))
     parser.add_argument("--pyz", action="store_true", help="load the hub in caucus.pyz, not the one in caucus.py")
-    parser.add_argument("--calibrate", action="store_true", help="hold the relay against itself")
-    parser.add_argument("--json", action="store_true", help="print JSON, not the table")
+    parser.add_argument("--plain-http", action="store_true", help="load a hub that has no express lane")
+    parser.add_argument("--calibrate", action="store_true", help="hold the asyncio relay against itself")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON, not the table")
+    form.add_argument("--markdown", action="store_true", help="print the table as docs/performance.md shows it")
     chosen = parser.parse_args()
     if chosen.rounds is not None and chosen.rounds < 1:
         parser.error("--rounds must be at least 1")
@@ -697,12 +1257,17 @@ def main() -> int:
     if chosen.rounds:
         plan = replace(plan, rounds=chosen.rounds)
     names = list(dict.fromkeys(chosen.only or MEASURES))
-    known = programs(use_pyz=chosen.pyz, calibrate=chosen.calibrate)
+    if chosen.calibrate:
+        names = [name for name in names if not MEASURES[name].is_for_hubs]
+    known = programs(use_pyz=chosen.pyz, calibrate=chosen.calibrate, is_plain=chosen.plain_http)
     samples = take(names, known, plan)
     found = list(results(names, known, samples, goals=not chosen.calibrate))
     if sys.stderr.isatty():
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-    print(json.dumps(report(found, samples, plan), indent=1) if chosen.json else table(found))
+    if chosen.json:
+        print(json.dumps(report(found, samples, plan), indent=1))
+    else:
+        print(markdown(found) if chosen.markdown else table(found))
     return int(any(result.verdict == "MISSED" for result in found))
 
 

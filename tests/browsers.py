@@ -24,6 +24,7 @@ document.addEventListener("securitypolicyviolation", (event) =>
 """
 CHOICE = {"key": "pick", "label": "Which?", "type": "radio", "options": ["now", "later"], "required": True}
 MANY = {"key": "many", "label": "All that apply", "type": "checkbox", "options": ["x", "y"], "allow_other": True}
+USAGE = {"model": "claude", "turns": 12, "input_tokens": 45_000, "output_tokens": 3_123, "cost_usd": 0.312}
 LONG = {"key": "why", "label": "Why?", "type": "textarea"}
 
 Page = Any

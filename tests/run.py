@@ -4,8 +4,8 @@
     python3 tests/run.py -x -k floor  the same, with these arguments for pytest
 
 The first run makes .venv (the tools) and .cache (the programs that ours must get on with: the originals, MCP's own SDK
-and, where npm is, its conformance suite), which needs the network and a minute or two; later runs only check. The first
-check that fails ends the run with its exit code.
+and, where npm is, its conformance suite; claude-agent-sdk), which needs the network and a minute or two; later runs
+only check. The first check that fails ends the run with its exit code.
 """
 
 import hashlib
@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PYTHON_NAME = f"python{sys.version_info.major}.{sys.version_info.minor}"
 ORIGINALS = ("1.3.0", "5.1.0")  # releases of caucus-mcp, one of each generation of the wire
 MCP_SDK = "mcp==2.3.0"  # the official client
+AGENT_SDK = ("--no-binary", "claude-agent-sdk", "claude-agent-sdk==0.2.187")  # from its source: a wheel has 160 MB more
 CONFORMANCE = ("@modelcontextprotocol/conformance@0.2.0-alpha.12", "node@22")  # the official suite, and what it runs on
 
 
@@ -82,6 +83,16 @@ def install_mcp_tools() -> None:
         print("WARNING: MCP's own tools cannot be installed; the tests that need them will say so", flush=True)
 
 
+def install_agent_sdk() -> None:
+    """Install the SDK of the native agent; its `claude` is a fake one."""
+    try:
+        environment(ROOT / ".cache/agent-sdk", *AGENT_SDK, key="")
+    except subprocess.CalledProcessError:
+        if os.environ.get("CI"):
+            raise
+        print("WARNING: claude-agent-sdk cannot be installed; the tests that need it will say so", flush=True)
+
+
 def run_tests(python: Path) -> None:
     """Run pytest; give what failed a second, visible chance: real browsers and processes on a busy machine can be late.
 
@@ -103,6 +114,7 @@ def main() -> int:
         python = environment(ROOT / ".venv", "-e", ".[dev]", key=(ROOT / "pyproject.toml").read_text())
         install_originals()
         install_mcp_tools()
+        install_agent_sdk()
         run(python, "-m", "ruff", "check", ".")
         run(python, "-m", "mypy", "--strict", "caucus.py", "build_zipapp.py")
         run_tests(python)

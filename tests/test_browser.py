@@ -14,6 +14,7 @@ from browsers import (
     MANY,
     OBSERVER,
     OPERATOR,
+    USAGE,
     Open,
     Page,
     agree,
@@ -29,7 +30,6 @@ from hubs import HubProcess, running_hub
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
 expect = playwright.expect
 expect.set_options(timeout=8_000)
-
 
 # --- what is seen -----------------------------------------------------------------------------------------------------
 
@@ -57,6 +57,25 @@ def test_the_roster_lives(hub: HubProcess, console: Open) -> None:
     hub.post("/leave", token=web)
     expect(peer(page, "web")).to_have_count(0)
     expect(page.locator("#roster .card")).to_have_count(1)
+
+
+def test_what_the_models_cost_is_on_each_card_and_summed_over_the_live(hub: HubProcess, console: Open) -> None:
+    page = console(hub)
+    api, web = hub.register("api"), hub.register("web")
+    cost, total = peer(page, "api").locator(".usage"), page.locator('[data-figure="usage"]')
+    expect(peer(page, "api")).to_be_visible()
+    expect(cost).to_be_hidden()
+    expect(total).to_have_count(0)
+    hub.post("/status", token=api, usage=USAGE)
+    hub.post("/status", token=web, usage={**USAGE, "turns": 84, "cost_usd": 0.96})
+    expect(cost.locator("span").first).to_have_text("12 turns · 48k tokens · $0.31")
+    whole = "Its model claude: 12 turns, 45,000 input and 3,123 output tokens, $0.312"
+    expect(cost).to_have_attribute("title", whole)
+    expect(cost.locator(".unseen")).to_have_text(whole)
+    expect(total.locator(".figure-value")).to_have_text("$1.27, 96 turns")
+    expect(total).to_have_attribute("title", re.compile("The models of 2 live peers"))
+    hub.post("/leave", token=web)
+    expect(total.locator(".figure-value")).to_have_text("$0.31, 12 turns")
 
 
 def test_a_silent_peer_is_shown_as_away(console: Open) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from browsers import CHOICE, GUARDED, LINE_LOST, LONG, MANY, OBSERVER, Open, Page, ask, enter
+from browsers import CHOICE, GUARDED, LINE_LOST, LONG, MANY, OBSERVER, USAGE, Open, Page, ask, enter
 from hubs import HubProcess, running_hub
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
@@ -22,7 +22,7 @@ def lively() -> Iterator[HubProcess]:
     """Give a guarded hub where much goes on; the tests only look at it."""
     with running_hub("--observer-token", OBSERVER, "--operator-token", GUARDED[1]) as hub:
         api, web, ops = (hub.register(name) for name in ("api", "web", "ops"))
-        hub.post("/status", token=api, status="reading the diff")
+        hub.post("/status", token=api, status="reading the diff", usage=USAGE)
         hub.say(api, "all", "# Plan\n\n1. **look** at `code`\n2. [see](https://example.org)")
         hub.say(api, "all", "| a | b |\n|---|---|\n| 1 | 2 |\n\n> quoted")
         hub.say(web, "#plans", "@operator may I?\n\n```py\nprint(1)\n```")

@@ -31,7 +31,7 @@ MESSAGE_KEYS = {"id", "sender", "recipient", "content", "kind", "ts", "seq", "or
 PEER_KEYS = {
     *("name", "state", "listening", "paused", "status", "status_age", "last_seen_age", "uptime", "msg_count"),
     *("quiet", "status_stale"),
-    *("char_count", "waiting", "unacknowledged", "deaf_age", "stop_told"),  # ours
+    *("char_count", "waiting", "unacknowledged", "deaf_age", "stop_told", "usage"),  # ours
 }
 HEALTH_KEYS = {
     *("uptime", "peer_count", "msg_per_min", "queue_depth", "mem_rss_mb"),
@@ -742,6 +742,16 @@ def test_the_c_extension_of_tornado_stays() -> None:
 
 
 # --- hub to console ---------------------------------------------------------------------------------------------------
+
+
+def test_what_a_model_costs_is_shown_at_once(hub: HubProcess) -> None:
+    usage = {"model": "claude", "turns": 12, "input_tokens": 45_000, "output_tokens": 3_123, "cost_usd": 0.31}
+    api = hub.register("api")
+    with hub.console() as console:
+        assert [peer["usage"] for peer in console.snapshot["peers"]] == [None]
+        hub.post("/status", token=api, usage=usage)
+        [frame] = barrier(console)
+    assert (frame["type"], [peer["usage"] for peer in frame["peers"]]) == ("peers", [usage])
 
 
 def test_the_snapshot_has_everything(hub: HubProcess) -> None:

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from browsers import Open, row
+from browsers import USAGE, Open, row
 from hubs import HubProcess
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
@@ -41,6 +41,7 @@ SHOWN: dict[str, tuple[str, str]] = {
     "peers.uptime": (f"{API} > .facts", r"here \d+ s"),
     "peers.msg_count": (f"{API} > .facts", "2 said"),
     "peers.char_count": (f"{API} > .facts", "23 char"),
+    "peers.usage": (f"{API} .usage", r"12 turns · 48k tokens · \$0\.31"),
     "peers.waiting": (f"{API} .mail", "waiting"),
     "peers.unacknowledged": ('.peer[data-peer="web"] .mail', "not confirmed"),
     "channels.topic": (f"{X} .topic", "plans"),
@@ -113,7 +114,7 @@ def busy(hub: HubProcess, console: Any) -> None:
     """Make a room in which every field has something to say."""
     console.send(set_rate={"refill_rate": 50, "capacity": 70})
     api, web = hub.register("api"), hub.register("web")
-    hub.post("/status", token=api, status="on the parser")
+    hub.post("/status", token=api, status="on the parser", usage=USAGE)
     hub.say(api, "#x", "I am done *soon*")
     hub.say(api, "web", "for you")
     hub.receive(web)

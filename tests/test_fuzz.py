@@ -77,6 +77,7 @@ def field_of(key: str) -> dict[str, Any]:
     return {"key": key, "label": "L", "type": "radio", "options": ["a", "b"], "required": True, "allow_other": False}
 
 
+USAGE = {"model": "m", "turns": 1, "input_tokens": 2, "output_tokens": 3, "cost_usd": 0.5}
 # Valid requests; TOKEN, NAME and so on become what is real when they are sent.
 REQUESTS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("POST", "/register", {"project": "NAME", "protocol_version": 25, "token": None}),
@@ -87,6 +88,8 @@ REQUESTS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("POST", "/send", {"token": "TOKEN", "to": "all", "content": "hello"}),
     ("POST", "/ack", {"token": "TOKEN", "seq": 1}),
     ("POST", "/status", {"token": "TOKEN", "status": "busy"}),
+    ("POST", "/status", {"token": "TOKEN", "status": "busy", "usage": USAGE}),
+    ("POST", "/status", {"token": "TOKEN", "usage": USAGE}),
     ("POST", "/channels/join", {"token": "TOKEN", "channel": CHANNEL}),
     ("POST", "/channels/leave", {"token": "TOKEN", "channel": CHANNEL}),
     ("POST", "/channels/topic", {"token": "TOKEN", "channel": CHANNEL, "topic": "t"}),

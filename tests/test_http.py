@@ -1003,7 +1003,8 @@ def test_a_silent_peer_is_reaped_and_comes_back_with_all_it_had(hasty: HubProces
     assert hasty.get("/channels").body == {"channels": {}}
     seen = hasty.get("/ping", peer="a").body
     assert seen.keys() == {
-        *("peer", "state", "present", "last_seen_age", "reaped_age", "listening", "status", "status_age")
+        *("peer", "state", "present", "last_seen_age", "reaped_age", "listening", "status", "status_age"),
+        "usage",
     }
     assert (seen["state"], seen["present"], seen["listening"]) == ("reaped", False, False)
     for to in ("a", "all", "#x"):
@@ -1069,6 +1070,7 @@ def test_ping_tells_of_a_live_peer(hub: HubProcess) -> None:
         "listening": False,
         "status": None,
         "status_age": None,
+        "usage": None,
     }
     hub.post("/status", token=a, status="busy")
     body = hub.get("/ping", peer="a").body
@@ -1108,6 +1110,55 @@ def test_a_status_is_trimmed_and_a_blank_one_cleared(hub: HubProcess, status: st
 
 def test_a_status_has_at_most_280_characters(hub: HubProcess) -> None:
     refused(hub.post("/status", token=hub.register("a"), status="x" * 281), 422, "invalid", "status")
+
+
+USAGE = {"model": "claude", "turns": 12, "input_tokens": 45_000, "output_tokens": 3_123, "cost_usd": 0.31}
+
+
+def test_usage_goes_beside_the_status_or_instead_of_it(hub: HubProcess) -> None:
+    a = hub.register("a")
+    assert hub.post("/status", token=a, status=" busy ", usage=USAGE).body == {"status": "busy", "usage": USAGE}
+    more = {**USAGE, "turns": 13, "cost_usd": None}
+    assert hub.post("/status", token=a, usage=more).body == {"status": "busy", "usage": more}
+    assert hub.post("/status", token=a, status="").body == {"status": None}
+    body = hub.get("/ping", peer="a").body
+    assert (body["status"], body["usage"]) == (None, more)
+
+
+def test_a_usage_of_null_is_none_and_a_status_is_required_then(hub: HubProcess) -> None:
+    a = hub.register("a")
+    assert hub.post("/status", token=a, status="busy", usage=None).body == {"status": "busy"}
+    refused(hub.post("/status", token=a, usage=None), 422, "invalid", "status")
+    refused(hub.post("/status", token=a), 422, "invalid", "status")
+
+
+@pytest.mark.parametrize(("given", "field"), [
+    ({"usage": "cheap"}, "usage"),
+    ({"usage": [USAGE]}, "usage"),
+    ({"usage": {}}, "model"),
+    ({"usage": {**USAGE, "turns": "12"}}, "turns"),
+    ({"usage": {**USAGE, "output_tokens": -1}}, "output_tokens"),
+    ({"usage": USAGE, "status": None}, "status"),
+    ({"usage": USAGE, "status": "x" * 281}, "status"),
+])
+def test_a_faulty_usage_or_status_changes_neither(hub: HubProcess, given: dict[str, Any], field: str) -> None:
+    a = hub.register("a")
+    hub.post("/status", token=a, status="before")
+    refused(hub.post("/status", **{"token": a, "status": "after", **given}), 422, "invalid", field)
+    body = hub.get("/ping", peer="a").body
+    assert (body["status"], body["usage"]) == ("before", None)
+
+
+@pytest.mark.parametrize("cost", [b"NaN", b"Infinity", b"1e400", b"-1", b'"1"', b"true"])
+def test_a_cost_that_is_no_amount_is_refused(hub: HubProcess, cost: bytes) -> None:
+    usage = b'{"model":"","turns":1,"input_tokens":1,"output_tokens":1,"cost_usd":%b}' % cost
+    answer = post_raw(hub, "/status", b'{"token":"%b","usage":%b}' % (hub.register("a").encode(), usage))
+    assert answer.status in (400, 422)
+    assert hub.get("/ping", peer="a").body["usage"] is None
+
+
+def test_usage_wants_a_token_that_holds(hub: HubProcess) -> None:
+    refused(hub.post("/status", token="nobody's", usage=USAGE), 401, "unknown_token")
 
 
 def test_status_and_speech_have_separate_rates(hub: HubProcess) -> None:

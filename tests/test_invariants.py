@@ -49,6 +49,7 @@ from caucus import (
     UnknownForm,
     UnknownPeer,
     UnknownToken,
+    Usage,
 )
 
 # Small, so that every cap is reached within a short story.
@@ -334,6 +335,12 @@ class Story(RuleBasedStateMachine):
         peer = self.caller(name)
         if peer is not None and self.attempt(lambda: self.room.set_status(peer, status)):
             assert self.room.presence(name)["status"] == status
+
+    @operation(name=NAMES, turns=(1, 2))
+    def set_usage(self, name: str, turns: int) -> None:
+        peer, usage = self.caller(name), Usage("m", turns, 0, 0, None)
+        if peer is not None and self.attempt(lambda: self.room.set_usage(peer, usage)):
+            assert self.room.presence(name)["usage"] == usage.to_json()
 
     # --- speech ---
 

@@ -48,6 +48,7 @@ from caucus import (
     UnknownForm,
     UnknownPeer,
     UnknownToken,
+    Usage,
 )
 
 
@@ -1408,6 +1409,7 @@ def test_presence_of_the_live_has_ages_in_tenths_of_a_second(room, clock):
         "listening": False,
         "status": "busy",
         "status_age": 2.3,
+        "usage": None,
     }
 
 
@@ -1510,6 +1512,61 @@ def test_clearing_a_status_that_is_not_set_is_no_event(room):
     before = len(room.events)
     room.set_status(ann, None)
     assert len(room.events) == before
+
+
+USAGE = Usage("claude", 12, 45_000, 3_123, 0.31)
+
+
+def test_usage_is_seen_where_the_status_line_is_and_leaves_it_alone(room, clock):
+    ann = room.join("ann")
+    assert room.peer_rows()[0]["usage"] is None
+    room.set_status(ann, "busy")
+    clock.advance(9)
+    room.set_usage(ann, USAGE)
+    seen = room.presence("ann")
+    assert seen["usage"] == room.peer_rows()[0]["usage"] == USAGE.to_json()
+    assert (seen["status"], seen["status_age"]) == ("busy", 9.0)
+
+
+def test_a_status_line_without_usage_leaves_the_usage_alone(room):
+    ann = room.join("ann")
+    room.set_status(ann, "busy", USAGE)
+    room.set_status(ann, None)
+    assert (room.presence("ann")["status"], room.presence("ann")["usage"]) == (None, USAGE.to_json())
+
+
+def test_a_line_and_usage_together_spend_one_unit_and_are_two_events(room):
+    ann = room.join("ann")
+    before = len(room.events)
+    room.set_status(ann, "busy", USAGE)
+    assert room.kinds(before) == ["StatusSet", "UsageSet"]
+    for n in range(1, int(STATUS_BURST)):
+        room.set_usage(ann, USAGE.but(turns=n))
+    with pytest.raises(Throttled):
+        room.set_usage(ann, USAGE)
+
+
+def test_the_same_usage_again_is_no_event(room):
+    ann = room.join("ann")
+    room.set_usage(ann, USAGE)
+    before = len(room.events)
+    room.set_usage(ann, USAGE)
+    room.set_usage(ann, USAGE.but(turns=13))
+    assert room.kinds(before) == ["UsageSet"]
+
+
+def test_a_replay_knows_what_the_models_cost(room):
+    room.set_usage(room.join("ann"), USAGE)
+    echo = replayed(room.events)
+    assert echo.state() == room.state()
+    assert room.state()["peers"]["ann"]["usage"] == USAGE.to_json()
+
+
+def test_who_takes_a_seat_anew_has_cost_nothing_yet(room):
+    room.set_usage(room.join("ann"), USAGE)
+    room.leave(room.tokens["ann"])
+    room.join("ann")
+    assert room.presence("ann")["usage"] is None
 
 
 def test_status_lines_have_a_throttle_of_their_own(room):
@@ -1668,6 +1725,8 @@ def test_a_throttled_status_changes_nothing(room):
     for _ in range(int(STATUS_BURST)):
         room.set_status(ann, "busy")
     assert_refused_without_a_trace(room, Throttled, lambda: room.set_status(ann, "free"))
+    assert_refused_without_a_trace(room, Throttled, lambda: room.set_status(ann, "free", USAGE))
+    assert_refused_without_a_trace(room, Throttled, lambda: room.set_usage(ann, USAGE))
 
 
 @pytest.mark.parametrize("token", ["token-1", None])

@@ -1,11 +1,13 @@
 // Health: the room in figures, with what they were in the last minutes.
 
 import { chart, drawChart, el, keyed, setAttribute, setText } from "./dom.js";
-import { ageText } from "./model.js";
+import { ageText, costText, usageExactly, usageOf } from "./model.js";
 
 const SPAN_MS = [60_000, 10 * 60_000]; // what a chart shows: at least, at most; in between as much as the page has heard
 
 const count = (value) => Number(value ?? 0).toLocaleString("en");
+
+const live = (peers) => peers.filter((peer) => peer.state === "live");
 
 // key of the figure -> label, value in words, the history's field for its chart
 const FIGURES = [
@@ -17,6 +19,7 @@ const FIGURES = [
   ["queue_depth", "Queued", ({ health }) => count(health.queue_depth)],
   ["msg_total", "Messages so far", ({ health }) => count(health.msg_total)],
   ["mem_rss_mb", "Memory", ({ health }) => `${Math.round(health.mem_rss_mb)} MB`],
+  ["usage", "Cost", ({ peers }) => costText(usageOf(live(peers)))],
   ["rate", "Rate", ({ rate }) => `${rate.refill_rate}/s, burst ${rate.capacity}`],
 ];
 const TITLES = {
@@ -25,7 +28,10 @@ const TITLES = {
   char_per_min: "Characters that agents said in the last minute",
 };
 
-const isKnown = (model) => ([key]) => (key === "rate" ? model.rate : key === "mode" ? model.mode : model.health?.[key] !== undefined && model.health[key] !== null);
+function isKnown(model) {
+  const own = { mode: model.mode, rate: model.rate, usage: usageOf(live(model.peers)) }; // the rest are of the hub's health
+  return ([key]) => ((key in own ? own[key] : model.health?.[key]) ?? null) !== null;
+}
 
 export function render(root, model, send, now, seat) {
   const consoles = model.health?.console_count;
@@ -50,7 +56,14 @@ function refresh(node, [key, , text, series], model, now) {
     retune.disabled = model.link.state !== "open";
   }
   if (key === "mode") node.dataset.mode = model.mode;
+  if (key === "usage") setAttribute(node, "title", costTitle(usageOf(live(model.peers))));
   if (series) drawSeries(node.querySelector(".chart"), series, model.history ?? [], now);
+}
+
+function costTitle(usage) {
+  const who = `The models of ${count(usage.peers)} live ${usage.peers === 1 ? "peer" : "peers"}`;
+  const free = usage.unpriced && usage.unpriced < usage.peers ? `; ${count(usage.unpriced)} of them without a price` : "";
+  return `${who}, by their own count: ${usageExactly(usage)}${free}`;
 }
 
 function drawSeries(svg, series, history, now) {

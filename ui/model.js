@@ -450,6 +450,45 @@ export function ageText(seconds) {
 
 const pair = (big, bigUnit, small, smallUnit) => `${big} ${bigUnit}${small ? ` ${small} ${smallUnit}` : ""}`;
 
+/** What the models of these peers have cost together, as far as they say; null when none does. */
+export function usageOf(peers) {
+  const told = peers.filter((peer) => peer.usage).map((peer) => peer.usage);
+  if (!told.length) return null;
+  const sum = (key) => told.reduce((total, one) => total + one[key], 0);
+  const priced = told.filter((one) => one.cost_usd !== null);
+  const cost = priced.length ? priced.reduce((total, one) => total + one.cost_usd, 0) : null;
+  return { turns: sum("turns"), input_tokens: sum("input_tokens"), output_tokens: sum("output_tokens"), cost_usd: cost,
+    peers: told.length, unpriced: told.length - priced.length };
+}
+
+/** At a glance: "12 turns · 48k tokens · $0.31". */
+export function usageText(usage) {
+  const tokens = `${shortly(usage.input_tokens + usage.output_tokens)} tokens`;
+  return [turnsText(usage), tokens, dollars(usage.cost_usd)].filter(Boolean).join(" · ");
+}
+
+/** To the token. */
+export function usageExactly(usage) {
+  const tokens = `${exactly(usage.input_tokens)} input and ${exactly(usage.output_tokens)} output tokens`;
+  const cost = usage.cost_usd === null ? "no known price" : `$${exactly(usage.cost_usd)}`;
+  return `${turnsText(usage)}, ${tokens}, ${cost}`;
+}
+
+/** Of the whole room: "$1.27, 96 turns". */
+export const costText = (usage) => [dollars(usage.cost_usd), turnsText(usage)].filter(Boolean).join(", ");
+
+const exactly = (value) => value.toLocaleString("en", { maximumFractionDigits: 6 });
+const turnsText = ({ turns }) => `${exactly(turns)} ${turns === 1 ? "turn" : "turns"}`;
+
+function dollars(cost) {
+  if (cost === null) return "";
+  if (cost > 0 && cost < 0.005) return "under $0.01"; // it would round to nothing
+  return `$${cost.toLocaleString("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 })}`;
+}
+
+/** "950", "4.8k", "48k", "1.2M". */
+const shortly = (value) => value.toLocaleString("en", { notation: "compact" }).replace("K", "k");
+
 const HUES = 16; // steps of 22.5 degrees: more, and neighbours look alike
 const HUE_STRIDE = 7; // prime to HUES, and far from the hue that was taken
 

@@ -1,8 +1,10 @@
 // Roster: a card for each peer: how it is, what it said, what waits for it, and the operator's controls of it.
 
-import { button, el, emptyNote, icon, keyed, nameTag, setIcon, setText } from "./dom.js";
+import { button, el, emptyNote, icon, keyed, nameTag, setAttribute, setIcon, setText } from "./dom.js";
 import { isLate, wordsOf } from "./deeds.js";
-import { ageText, hueOf, isOpen, isOperator, passedSince, stateWord } from "./model.js";
+import {
+  ageText, hueOf, isOpen, isOperator, passedSince, stateWord, usageExactly, usageText,
+} from "./model.js";
 
 const SHOWN = 200; // cards at first, and so many more each time: of thousands nobody reads all, and a browser draws them slowly
 const DEED_MS = 8_000; // how long a card tells what became of a deed on it
@@ -69,6 +71,7 @@ function card(peer, hue, view) {
     mail: chip("mail", "mail", "", "Messages in its mailbox that it has not fetched"),
     stop: chip("untold", "stop", "not told of the stop", "It has not called the hub since the stop"),
     facts: el("p", { class: "facts" }),
+    usage: el("p", { class: "facts usage" }, el("span", { "aria-hidden": "true" }), el("span", { class: "unseen" })),
     deed: el("p", { class: "facts deed" }),
   };
   const node = el("li", { class: "card peer", data: { peer: peer.name } },
@@ -76,6 +79,7 @@ function card(peer, hue, view) {
     part.status,
     el("div", { class: "chips" }, part.ears, part.heard, part.mail, part.held, part.quiet, part.stop),
     part.facts,
+    part.usage,
     view.operator && el("div", { class: "card-foot" }, controls(peer.name, part, view), part.deed));
   parts.set(node, part);
   return node;
@@ -122,6 +126,7 @@ function refresh(node, peer, passed, view) {
   part.status.classList.toggle("stale", Boolean(peer.status_stale));
   setText(part.heard, `heard ${ageText(peer.listening ? 0 : peer.last_seen_age + passed)} ago`);
   setText(part.facts, factsOf(peer, passed));
+  refreshUsage(part.usage, peer.usage);
   if (view.operator) refreshControls(part, peer, view);
 }
 
@@ -138,6 +143,15 @@ const amount = (value) => Number(value ?? 0).toLocaleString("en");
 function factsOf(peer, passed) {
   const chars = peer.char_count === undefined ? "" : `, ${amount(peer.char_count)} chars`;
   return `${amount(peer.msg_count)} said${chars} · here ${ageText((peer.uptime ?? 0) + passed)}`;
+}
+
+/** Short for the eye; exact, with the model's name, in the title and for who listens to the page. */
+function refreshUsage(node, usage) {
+  node.hidden = !usage;
+  const whole = usage ? `Its model${usage.model ? ` ${usage.model}` : ""}: ${usageExactly(usage)}` : "";
+  setText(node.firstElementChild, usage ? usageText(usage) : "");
+  setText(node.lastElementChild, whole);
+  setAttribute(node, "title", whole);
 }
 
 function refreshMail(node, { waiting = 0, unacknowledged = 0 }) {

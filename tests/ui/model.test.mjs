@@ -1,7 +1,7 @@
 // The console's pure model. Run: node --test tests/ui/
 import test from "node:test";
 import assert from "node:assert/strict";
-import { LOG_MAX, ageText, apply, applyLink, audienceOf, emptyModel, hueOf, indexOf, isOpen, isOperator, logEnd, noteSent, perMinute } from "../../ui/model.js";
+import { LOG_MAX, ageText, apply, applyLink, audienceOf, emptyModel, hueOf, indexOf, isOpen, isOperator, logEnd, noteSent, perMinute, costText, usageExactly, usageOf, usageText } from "../../ui/model.js";
 
 const NOW = 1_795_384_800_000;
 let lastId = 0;
@@ -305,4 +305,29 @@ test("what began or ended while this page was away is mended by the snapshot", (
   assert.deepEqual(spans(model, "stick"), [["talking stick", "web", NOW - 50_000, null]]);
   apply(model, snapshot({ peers: [peer("api")] }), NOW + 60_000);
   assert.ok(model.spans.every((span) => span.to === NOW + 60_000));
+});
+
+const usage = (more = {}) => ({ model: "claude", turns: 12, input_tokens: 45_000, output_tokens: 3_123, cost_usd: 0.312, ...more });
+
+test("usage reads at a glance and to the token", () => {
+  assert.equal(usageText(usage()), "12 turns · 48k tokens · $0.31");
+  assert.equal(usageExactly(usage()), "12 turns, 45,000 input and 3,123 output tokens, $0.312");
+  assert.equal(usageText(usage({ turns: 1, input_tokens: 900, output_tokens: 50, cost_usd: 0.001 })), "1 turn · 950 tokens · under $0.01");
+  assert.equal(usageText(usage({ turns: 1234, input_tokens: 1.2e6, output_tokens: 0, cost_usd: 1234.5 })), "1,234 turns · 1.2M tokens · $1,234.50");
+  assert.equal(usageText(usage({ turns: 0, input_tokens: 0, output_tokens: 0, cost_usd: 0 })), "0 turns · 0 tokens · $0.00");
+});
+
+test("a model without a price has no dollars", () => {
+  assert.equal(usageText(usage({ cost_usd: null })), "12 turns · 48k tokens");
+  assert.match(usageExactly(usage({ cost_usd: null })), /no known price/);
+});
+
+test("the cost of the room is the sum of what its peers say", () => {
+  const silent = { name: "web", usage: null };
+  const total = usageOf([{ usage: usage() }, silent, { name: "of an older hub" }, { usage: usage({ turns: 84, cost_usd: 0.96 }) }, { usage: usage({ turns: 4, cost_usd: null }) }]);
+  assert.deepEqual([total.turns, total.input_tokens, total.output_tokens], [100, 135_000, 9_369]);
+  assert.deepEqual([total.peers, total.unpriced], [3, 1]);
+  assert.equal(costText(total), "$1.27, 100 turns");
+  assert.equal(costText(usageOf([{ usage: usage({ cost_usd: null }) }])), "12 turns");
+  assert.equal(usageOf([silent]), null);
 });
