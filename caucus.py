@@ -5168,11 +5168,11 @@ class Console:
 class Feed:
     """The consoles of one dialect, and what they have not been sent yet. All share the same bytes."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, trees: Trees) -> None:
         self.consoles: dict[Console, None] = {}  # in order of arrival
-        self.frames: list[bytes] = []
+        self.frames: list[bytes | Message] = []  # a message is read as Markdown when it is sent: nobody waits for that
         self.is_delayed = False  # a timer runs until news may be told
-        self._room = room
+        self._room, self._trees = room, trees
         self._due_at = 0.0  # monotonic seconds; until then news of peers and channels wait
 
     @property
@@ -5206,7 +5206,10 @@ class Feed:
             done = time.monotonic()
             self._due_at = done + (done - start) / WHOLE_SHARE
         frames, self.frames = self.frames, []
-        return b"".join(map(text_frame, frames))
+        return b"".join([text_frame(one if isinstance(one, bytes) else self._message(one)) for one in frames])
+
+    def _message(self, message: Message) -> bytes:
+        return message_frame(message, self._trees.of(message))
 
     def delay_s(self, now: float) -> float:
         """Give the seconds until news may be told."""
@@ -5216,13 +5219,18 @@ class Feed:
 class WholeFeed(Feed):
     """Consoles that get the roster and the channels whole whenever they change, and at each tick: the original's."""
 
-    def __init__(self, room: Room) -> None:
-        super().__init__(room)
+    def __init__(self, room: Room, trees: Trees) -> None:
+        super().__init__(room, trees)
         self._is_roster_old = self._are_channels_old = False
 
     @property
     def has_news(self) -> bool:
         return self._is_roster_old or self._are_channels_old
+
+    def drop(self, console: Console) -> None:
+        super().drop(console)
+        if not self.consoles:
+            self._is_roster_old = self._are_channels_old = False
 
     def mark(self, event: Event) -> None:
         self._is_roster_old |= type(event) in OF_PEERS
@@ -5255,8 +5263,8 @@ class ChangesFeed(Feed):
     All of them know the same of a peer, `_looks`, or will get it with a page that is still to come.
     """
 
-    def __init__(self, room: Room) -> None:
-        super().__init__(room)
+    def __init__(self, room: Room, trees: Trees) -> None:
+        super().__init__(room, trees)
         self._looks: dict[str, tuple[object, ...]] = {}  # by name: as consoles were told
         self._peers: dict[str, None] = {}  # names of whom to tell anew
         self._channels: dict[str, None] = {}
@@ -5358,12 +5366,12 @@ class Consoles:
 
     def __init__(self, gate: Gate, timer: Timer) -> None:
         self._gate, self._room, self._timer = gate, gate.room, timer
-        self._whole, self._changes = WholeFeed(gate.room), ChangesFeed(gate.room)
+        self._trees = Trees()
+        self._whole, self._changes = WholeFeed(gate.room, self._trees), ChangesFeed(gate.room, self._trees)
         self._feeds: tuple[Feed, ...] = (self._whole, self._changes)
         self._unproven: dict[Console, None] = {}
         self._is_ticking = self._is_planned = False
         self._flushed_at = 0.0  # monotonic seconds
-        self._trees = Trees()
 
     def __len__(self) -> int:
         return sum(len(feed.consoles) for feed in self._feeds)
@@ -5411,15 +5419,13 @@ class Consoles:
         """Note an event for every browser; it is encoded once, and sent with the next flush."""
         if not self:
             return
-        if isinstance(event, MessageRouted):
-            frames = [message_frame(event.message, self._trees.of(event.message))]
-        else:
-            frames = frames_of(self._room, event)
+        frames = [event.message] if isinstance(event, MessageRouted) else frames_of(self._room, event)
         for feed in self._feeds:
             if feed.consoles:
                 feed.frames += frames
                 feed.mark(event)
-        self._plan()
+        if frames or type(event) in OF_PEERS or type(event) in OF_CHANNELS:
+            self._plan()
 
     def close(self) -> None:
         """Send every browser away: the hub is going down."""

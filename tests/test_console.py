@@ -615,6 +615,74 @@ def test_who_leaves_while_consoles_open_is_gone_from_all(room: RecordingRoom, cl
         assert "peer-0449" not in [row["name"] for frame in frames for row in frame.get("peers", [])]
 
 
+def test_what_is_in_a_snapshot_is_not_told_again(room: RecordingRoom, clock: FakeClock) -> None:
+    consoles, timers = consoles_of(room, clock)
+    opened(consoles, timers)
+    room.say(room.join("api", "#x"), "#x", "counted already")
+    _, frames = opened(consoles, timers)
+    assert frames[1]["channels"]["#x"]["msg_count"] == 1
+    assert [frame["type"] for frame in frames] == ["auth_ok", "snapshot", "page"]
+
+
+def test_what_a_page_counts_was_told_before_it(
+    room: RecordingRoom, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message that came after the page would be counted twice."""
+    monkeypatch.setattr(caucus, "PAGE_CHANNELS", 1)
+    consoles, timers = consoles_of(room, clock)
+    api = room.join("api", "#a", "#b")
+    browser = FakeSocket()
+    consoles.open(browser, None, "", wants_changes=True)
+    room.say(api, "#b", "once")
+    timers.ring()
+    frames = [frame for frame in browser.take() if frame["type"] == "message" or "channels" in frame]
+    assert [frame["type"] for frame in frames] == ["snapshot", "message", "page"]
+    assert frames[2]["channels"]["#b"]["msg_count"] == 1
+
+
+def test_what_a_newcomer_saw_first_the_others_are_told_too(room: RecordingRoom, clock: FakeClock) -> None:
+    consoles, timers = consoles_of(room, clock)
+    api = room.join("api")
+    early, _ = opened(consoles, timers)
+    room.note_listening(api, True)
+    opened(consoles, timers)
+    assert [row["listening"] for frame in early.take("peers") for row in frame["changed"]] == [True]
+
+
+def test_who_opens_between_two_changes_that_cancel_out_learns_of_the_second(
+    room: RecordingRoom, clock: FakeClock
+) -> None:
+    consoles, timers = consoles_of(room, clock)
+    api = room.join("api")
+    opened(consoles, timers)
+    room.note_listening(api, True)
+    late, frames = opened(consoles, timers)
+    shown = [row for frame in frames for row in [*frame.get("peers", []), *frame.get("changed", [])]]
+    room.note_listening(api, False)
+    due, timers.set = timers.set, []
+    for _, then in due:
+        then()
+    timers.ring()
+    shown += [row for frame in late.take("peers") for row in frame["changed"]]
+    assert [row["listening"] for row in shown][:1] == [True]
+    assert not shown[-1]["listening"]
+
+
+def test_a_status_that_is_repeated_by_a_listener_is_fresh_again(room: RecordingRoom, clock: FakeClock) -> None:
+    consoles, timers = consoles_of(room, clock)
+    api = room.join("api")
+    room.set_status(api, "busy")
+    room.note_listening(api, True)
+    browser, _ = opened(consoles, timers)
+    clock.advance(50.0)
+    room.set_status(api, "busy")
+    due, timers.set = timers.set, []
+    for _, then in due:
+        then()
+    timers.ring()
+    assert [row["status_age"] for frame in browser.take("peers") for row in frame["changed"]] == [0.0]
+
+
 def test_a_hub_forgets_what_it_told_when_the_last_console_goes(room: RecordingRoom, clock: FakeClock) -> None:
     consoles, timers = consoles_of(room, clock)
     crowd(room, 300)
