@@ -11,6 +11,7 @@ Its model does what it is told: each line of the latest prompt that begins with 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import re
@@ -19,7 +20,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 INPUT_TOKENS, OUTPUT_TOKENS = 1000, 50
-INTERRUPTED = "[Request interrupted by user]"  # `claude` sends an unanswered prompt again, before the next, with this
 
 
 def texts(message: dict[str, Any], kind: str = "text") -> list[Any]:
@@ -32,7 +32,8 @@ def texts(message: dict[str, Any], kind: str = "text") -> list[Any]:
 def next_step(messages: list[dict[str, Any]]) -> tuple[str, str]:
     """Give the step that the model is at, as its verb and the rest."""
     asked = max(index for index, one in enumerate(messages) if one["role"] == "user" and not texts(one, "tool_result"))
-    prompt = "\n".join(block["text"] for block in texts(messages[asked])).rpartition(INTERRUPTED)[2]
+    said = [block["text"] for block in texts(messages[asked]) if not block["text"].startswith("<system-reminder>")]
+    prompt = (said or [""])[-1]  # before it stand prompts that were never answered: they were interrupted, or failed
     steps: list[tuple[str, str]] = re.findall(r"^!(\w+) ?(.*)$", prompt, re.MULTILINE)
     done = sum(len(texts(one, "tool_result")) for one in messages[asked + 1 :] if one["role"] == "user")
     return (steps[done:] or [("say", "done")])[0]
@@ -49,7 +50,8 @@ class FakeMessages:
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                api.answer(self)
+                with contextlib.suppress(ConnectionError):  # nobody waits for this answer any more
+                    api.answer(self)
 
             def do_HEAD(self) -> None:  # a client looks whether anybody is there
                 self.send_response(200)
