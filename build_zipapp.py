@@ -116,7 +116,9 @@ def sources(root: Path) -> Iterator[tuple[str, Path]]:
     for path in visible_files(packages):
         parts = path.relative_to(packages).parts
         if path.name.startswith(("LICENSE", "LICENCE", "COPYING", "NOTICE")):
-            yield f"{parts[0]}/{path.name}", path  # how deep a licence lies is up to the version of setuptools
+            # How deep a licence lies is up to the version of setuptools. Not below *.dist-info: whoever looks for
+            # installed packages (pydantic does, for claude-agent-sdk) would meet one without a name, and fail.
+            yield f"licenses/{parts[0].removesuffix('.dist-info')}/{path.name}", path
         elif path.suffix == ".py" and not {"test", "tests"} & set(parts):
             yield "/".join(parts), path
 

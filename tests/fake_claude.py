@@ -7,6 +7,7 @@ What a turn does is written in what it is told: each line of the prompt that beg
     !ask NAME JSON     ask for permission to use a built-in tool, and log the answer
     !hang              until an interrupt; `!deaf`: not even then
     !fail WORDS        end the turn with an error
+    !unasked           end a turn that nobody asked for, first
     !exit CODE         die in the middle of the turn
     !cost USD          what this turn costs
     !hold FILE         until that file exists
@@ -42,7 +43,7 @@ class Claude:
     """One run of the program."""
 
     def __init__(self) -> None:
-        self.turns: queue.Queue[str] = queue.Queue()
+        self.turns: queue.Queue[tuple[str, str | None]] = queue.Queue()
         self.answers: dict[str, queue.Queue[Any]] = {}
         self.ids = itertools.count(1)
         self.interrupted = threading.Event()
@@ -65,7 +66,7 @@ class Claude:
             elif frame["type"] == "control_response":
                 self.answers[frame["response"]["request_id"]].put(frame["response"])
             elif frame["type"] == "user":
-                self.turns.put(frame["message"]["content"])
+                self.turns.put((frame["message"]["content"], frame.get("uuid")))
         note("stdin ended")
         if not os.environ.get("FAKE_CLAUDE_STAYS"):
             os._exit(0)
@@ -78,6 +79,8 @@ class Claude:
         if request["subtype"] == "initialize":
             source = "none" if START == "no-login" else "ANTHROPIC_AUTH_TOKEN"
             answer = {"commands": [], "account": {"tokenSource": source, "apiProvider": "firstParty"}}
+            if START != "old":
+                answer["claude_code_version"] = "2.1.330"
         if request["subtype"] == "interrupt":
             self.interrupted.set()
         response = {"subtype": "success", "request_id": frame["request_id"], "response": answer}
@@ -96,7 +99,7 @@ class Claude:
         answer = self.request(subtype="mcp_message", server_name="caucus", message=message)
         return answer.get("response", {}).get("mcp_response", answer)
 
-    def turn(self, prompt: str) -> None:
+    def turn(self, prompt: str, number: str | None) -> None:
         """Do what the prompt's directives say, and end with a result."""
         self.interrupted.clear()
         note("turn", prompt=prompt)
@@ -113,12 +116,17 @@ class Claude:
                 failure = "interrupted"
                 break
         self.cost += cost
+        self.finish(failure, number)
+
+    def finish(self, failure: str, number: str | None) -> None:
+        """Send the end of a turn."""
         self.send({"type": "assistant", "session_id": "s", "message": {
             "id": "m", "role": "assistant", "model": "fake-model", "content": [{"type": "text", "text": "done"}]}})
         self.send({
             "type": "result", "subtype": "error_during_execution" if failure else "success", "duration_ms": 1,
             "duration_api_ms": 1, "is_error": bool(failure), "num_turns": 1, "session_id": "s",
             "result": failure or "done", "total_cost_usd": self.cost, "usage": USAGE,
+            "user_message_uuids": [number] if number else [],
         })
         note("result", failure=failure)
 
@@ -138,6 +146,10 @@ class Claude:
         answer = self.request(subtype="can_use_tool", tool_name=name, input=json.loads(given or "{}"),
                               permission_suggestions=[], tool_use_id="t")
         note("permission", name=name, answer=answer)
+
+    def do_unasked(self, rest: str) -> None:
+        """End another turn."""
+        self.finish("a turn that nobody asked for", "another")
 
     def do_hang(self, rest: str) -> None:
         """Wait for an interrupt."""
@@ -170,11 +182,11 @@ class Claude:
         if os.environ.get("FAKE_CLAUDE_STAYS"):
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         while True:
-            self.turn(self.turns.get())
+            self.turn(*self.turns.get())
 
 
 if __name__ == "__main__":
     if sys.argv[1:] in (["-v"], ["--version"]):
-        print("1.0.0 (Claude Code)" if START == "old" else "2.1.330 (Claude Code)")
+        print("2.1.197 (Claude Code)" if START == "old" else "2.1.330 (Claude Code)")
     else:
         Claude().run()

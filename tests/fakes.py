@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from caucus import Event, Field, Peer, Question, Registration, Room
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 
 class FakeClock:
@@ -35,9 +35,14 @@ class RecordingRoom(Room):
 
     def __init__(self, clock: FakeClock) -> None:
         self.events: list[Event] = []
+        self.listeners: list[Callable[[Event], None]] = [self.events.append]
         self.tokens: dict[str, str] = {}  # by name; of those who came by `join`
         serial = itertools.count(1)
-        super().__init__(self.events.append, clock, lambda: f"token-{next(serial)}")
+        super().__init__(self._tell, clock, lambda: f"token-{next(serial)}")
+
+    def _tell(self, event: Event) -> None:
+        for listener in self.listeners:
+            listener(event)
 
     def join(self, name: str, *channels: str) -> Peer:
         """Register a fresh peer, from an address of its own, and make it a member of `channels`."""

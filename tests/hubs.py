@@ -70,6 +70,11 @@ class HubProcess:
         self.url = f"http://127.0.0.1:{self.port}"
         self.http = self._door = self._client("127.0.0.1")
 
+    @property
+    def log(self) -> str:
+        """Give what it has said on stderr so far."""
+        return os.pread(self._log.fileno(), 1 << 24, 0).decode()
+
     def request(self, method: str, path: str, **more: Any) -> Answer:
         """Send any request."""
         return Answer(self.http.request(method, path, **more))

@@ -291,6 +291,15 @@ def test_a_failed_turn_is_one_line_in_the_room_and_the_seat_goes_on(hub: HubProc
 
 
 @needs_sdk
+def test_a_turn_that_the_cli_began_by_itself_is_not_taken_for_the_one_asked_for(hub: HubProcess, api: str) -> None:
+    with claude(hub.url, "--project", "cl") as cl:
+        hub.say(api, "cl", '!unasked\n!tool say {"to": "api", "content": "asked for"}')
+        assert next_message(hub, api, sender="cl")["content"] == "asked for"  # and not that a turn has failed
+        cl.wait_for("result", 2)
+        assert "failed" not in cl.errors
+
+
+@needs_sdk
 def test_three_failed_turns_in_a_row_end_the_session(hub: HubProcess, api: str) -> None:
     with claude(hub.url, "--project", "cl") as cl:
         for number in range(3):
@@ -379,7 +388,7 @@ def test_without_the_sdk_it_says_how_to_get_it(hub: HubProcess) -> None:
 
 
 @needs_sdk
-@pytest.mark.parametrize(("start", "words"), [("no-login", "/login"), ("die", "")])
+@pytest.mark.parametrize(("start", "words"), [("no-login", "/login"), ("old", "too old"), ("die", "")])
 def test_a_claude_that_cannot_start_is_explained_and_never_joins(hub: HubProcess, start: str, words: str) -> None:
     code, said = refused(hub.url, "--project", "cl", python=SDK, CAUCUS_CLAUDE_CLI=str(FAKE_CLAUDE),
                          FAKE_CLAUDE_START=start)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -17,13 +18,11 @@ from typing import Any
 import pytest
 from agents import SDK, AgentProcess, agent, is_running
 from fake_messages import FakeMessages
-from hubs import ROOT, HubProcess, eventually, running_hub
+from hubs import HubProcess, eventually, running_hub
 
 import caucus
 
-INSTALLED = ROOT / ".cache/claude-code/node_modules/.bin/claude"
-CLAUDE = os.environ.get("CAUCUS_CLAUDE_CLI") or (str(INSTALLED) if INSTALLED.exists() else shutil.which("claude"))
-VERBATIM_FROM = (2, 1, 248)  # an older one reads files that a peer's text names
+CLAUDE = os.environ.get("CAUCUS_TEST_CLAUDE") or shutil.which("claude")
 
 
 def version() -> tuple[int, ...]:
@@ -37,9 +36,9 @@ def version() -> tuple[int, ...]:
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="the processes of a process are looked up in /proc"),
     pytest.mark.skipif(not SDK.exists(), reason="no claude-agent-sdk: tests/run.py installs it"),
-    pytest.mark.skipif(CLAUDE is None, reason="no `claude` on this machine, on PATH or as $CAUCUS_CLAUDE_CLI"),
+    pytest.mark.skipif(CLAUDE is None, reason="no `claude` on this machine, on PATH nor in CAUCUS_TEST_CLAUDE"),
 ]
-needs_verbatim = pytest.mark.skipif(() < version() < VERBATIM_FROM, reason="this `claude` is too old for an agent")
+needs_verbatim = pytest.mark.skipif(() < version() < caucus.CLI_MIN, reason="this `claude` is too old for an agent")
 
 
 @pytest.fixture(scope="module")
@@ -87,12 +86,17 @@ def claude(hub: HubProcess, model: FakeMessages, *flags: str) -> Iterator[AgentP
         running.signal()
         running.end(30.0)
         for child in children_then:
-            eventually(lambda pid=child: not is_running(pid), "the end of claude", 20.0)
+            eventually(functools.partial(has_ended, child), "the end of claude", 20.0)
 
 
 def next_words(hub: HubProcess, token: str) -> str:
     """Wait for what is said to that peer next."""
     return str(eventually(lambda: hub.receive(token, 0.5)["messages"], "a message", 30.0)[0]["content"])
+
+
+def has_ended(pid: int) -> bool:
+    """Tell whether a process is gone."""
+    return not is_running(pid)
 
 
 def children(pid: int) -> list[int]:
@@ -128,7 +132,7 @@ def test_a_turn_with_a_tool_lands_in_the_room_and_its_cost_is_seen(
         assert next_words(hub, api) == "hello yourself"
         eventually(lambda: cost(hub), "its cost")
         usage = hub.get("/ping", peer="cl").body["usage"]
-        assert (usage["turns"], usage["input_tokens"], usage["output_tokens"]) == (1, 2000, 100)  # two answers of the API
+        assert (usage["turns"], usage["input_tokens"], usage["output_tokens"]) == (1, 2000, 100)  # it asked twice
         assert usage["model"] == model.requests[0]["model"].partition("[")[0]
 
 
@@ -248,7 +252,7 @@ def test_however_the_agent_ends_no_claude_is_left(hub: HubProcess, api: str, mod
         else:
             cl.signal(signal.SIGTERM if how == "signal" else signal.SIGKILL)
         assert cl.end() == {"stop": 0, "kick": 1, "signal": 0, "kill": -signal.SIGKILL}[how]
-        eventually(lambda: not is_running(child), "the end of claude", 20.0)
+        eventually(functools.partial(has_ended, child), "the end of claude", 20.0)
         hub.post("/control", action="reset")
 
 
@@ -287,7 +291,7 @@ def test_an_overloaded_api_is_a_failed_turn(hub: HubProcess, api: str, model: Fa
         assert next_words(hub, api) == "well again"
 
 
-@pytest.mark.skipif(version() >= VERBATIM_FROM or not version(), reason="this `claude` is new enough")
+@pytest.mark.skipif(version() >= caucus.CLI_MIN or not version(), reason="this `claude` is new enough")
 def test_a_claude_that_reads_files_which_a_peer_names_is_refused(hub: HubProcess, model: FakeMessages) -> None:
     code, said = refused(hub, **{key: value for key, value in variables(model).items() if key != "CAUCUS_CLAUDE_CLI"})
     assert code == 3

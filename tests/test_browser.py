@@ -85,6 +85,34 @@ def test_a_silent_peer_is_shown_as_away(console: Open) -> None:
         expect(peer(page, "sleeper").locator(".state")).to_have_text("away")
         hub.get("/peek", token)
         expect(peer(page, "sleeper").locator(".state")).to_have_text("live")
+        page.close()  # before the hub ends: a page without a hub says so
+
+
+def test_a_console_shows_hundreds_of_peers_and_keeps_up_with_them(hub: HubProcess, console: Open) -> None:
+    """More than one page of the roster and one batch of cards; what changes behind them is right all the same."""
+    tokens = [hub.register(f"peer-{n:03}") for n in range(450)]
+    for n in range(150):
+        hub.say(tokens[n], "#plans", f"line {n}")
+    page = console(hub)
+    cards, count = page.locator("#roster .card"), page.locator("#peers-count")
+    expect(count).to_have_text("450 live")
+    expect(cards).to_have_count(200)
+    said = page.locator("#flow .message .content", has_text="line 149")
+    expect(said).to_be_visible()
+    hub.post("/leave", token=tokens[449])  # beyond the cards
+    hub.post("/leave", token=tokens[0])  # among them
+    hub.register("a newcomer")
+    expect(count).to_have_text("449 live")
+    expect(cards.first).to_have_attribute("data-peer", "a newcomer")
+    expect(peer(page, "peer-000")).to_have_count(0)
+    page.locator(".more-peers").click()
+    expect(cards).to_have_count(400)
+    page.locator(".more-peers").click()
+    expect(cards).to_have_count(449)
+    expect(page.locator(".more-peers")).to_be_hidden()
+    expect(peer(page, "peer-449")).to_have_count(0)
+    hub.post("/status", token=tokens[448], status="still here")
+    expect(peer(page, "peer-448").locator(".status")).to_contain_text("still here")
 
 
 def test_the_flow_lives_and_says_who_speaks_to_whom(hub: HubProcess, console: Open) -> None:

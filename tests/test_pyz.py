@@ -267,7 +267,12 @@ def test_zip_holds_the_program_its_page_and_its_protocol(pyz: Path) -> None:
     assert {"__main__.py", "caucus.pyc", "tornado/web.py", "tornado/web.pyc"} <= set(names)
     assert {"mistune/__init__.py", "mistune/plugins/table.pyc"} <= set(names)
     for package in ("tornado", "mistune"):
-        assert any(re.fullmatch(rf"{package}-[\d.]+\.dist-info/LICENSE", name) for name in names)
+        assert any(re.fullmatch(rf"licenses/{package}-[\d.]+/LICENSE", name) for name in names)
+
+
+def test_zip_does_not_look_like_an_installed_package(pyz: Path) -> None:
+    """Else what lists installed packages, as claude-agent-sdk does, meets one that has no name."""
+    assert not any(".dist-info" in name or ".egg-info" in name for name in zipfile.ZipFile(pyz).namelist())
 
 
 def test_zip_holds_nothing_compiled_for_one_machine_and_no_tests(pyz: Path) -> None:

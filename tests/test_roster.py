@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 import caucus
@@ -75,7 +77,7 @@ def test_the_refusal_of_a_taken_name_has_the_fields_that_clients_know(roster):
 
 
 def test_a_reaped_name_is_still_taken(roster):
-    roster.get("ann").reaped_at = 1.0
+    roster.reap(roster.get("ann"), 1.0)
     with pytest.raises(NameInUse):
         roster.claim("ann", None)
 
@@ -100,8 +102,27 @@ def test_a_removed_peer_is_gone_with_its_token(roster):
 
 def test_the_live_are_listed_by_name_without_the_reaped(roster):
     roster.add(peer("cid"))
-    roster.get("cid").reaped_at = 1.0
+    roster.reap(roster.get("cid"), 1.0)
     assert [one.name for one in roster.live()] == ["ann", "bob"]
+    assert (roster.names(), roster.all_names(), roster.live_count) == (["ann", "bob"], ["ann", "bob", "cid"], 2)
+
+
+def test_the_lists_of_names_stay_in_order_through_all_changes(roster):
+    """They are changed in place, never sorted: each must always be what sorting would give."""
+    chance = random.Random(6)
+    for step in range(500):
+        name = f"peer-{chance.randrange(40)}"
+        known = roster.get(name)
+        if known is None:
+            roster.add(peer(name))
+        elif chance.random() < 0.3:
+            roster.remove(known, "left")
+        elif known.is_live:
+            roster.reap(known, float(step))
+        else:
+            roster.revive(known)
+        live, away = (sorted(one.name for one in roster if one.is_live is is_live) for is_live in (True, False))
+        assert (roster.names(), roster.all_names(), roster.live_count) == (live, live + away, len(live))
 
 
 def test_a_peer_is_idle_when_it_was_silent_longer_than_the_limit():

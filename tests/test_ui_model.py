@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
 import shutil
 import subprocess
 from itertools import product
 from typing import Any
 
 import pytest
+from fakes import FakeClock, RecordingRoom, question
 from hubs import ROOT
+from test_console import FakeSocket, consoles_of
 
 import caucus
 
@@ -83,3 +87,142 @@ def test_the_wizard_takes_what_the_hub_takes_and_refuses_what_it_refuses() -> No
         assert is_good == good, (field, value)
         if good:
             assert given == kept, (field, value)
+
+
+# --- changes add up to the whole ---
+
+STORY = """
+import { apply, emptyModel, passedSince } from "./ui/model.js";
+let text = "";
+for await (const chunk of process.stdin) text += chunk;
+const { now, scripts } = JSON.parse(text);
+const told = scripts.map((script) => {
+  const model = script.reduce((one, [at, frame]) => apply(one, frame, at), emptyModel());
+  const isStill = (peer, key) => peer[key] === null || (peer.listening && key.endsWith("_age") && key !== "status_age");
+  const aged = (peer, key) => (isStill(peer, key) ? null : peer[key] + passedSince(model, peer, now));
+  const ages = ["last_seen_age", "deaf_age", "uptime", "status_age"];
+  const agesOf = (peer) => Object.fromEntries(ages.map((key) => [key, aged(peer, key)]));
+  const peers = model.peers.map((peer) => ({ ...peer, heardAt: 0, ...agesOf(peer) }));
+  const { mode, channels, floors, forms, receipts, rate, isOpening } = model;
+  const pauses = model.spans.filter(({ kind, to }) => kind === "pause" && to === null).map(({ who }) => who).sort();
+  const log = model.log.map(({ id }) => id);
+  return { mode, channels: Object.entries(channels), floors, forms, receipts, rate, isOpening, peers, pauses, log };
+});
+process.stdout.write(JSON.stringify(told));
+"""
+NAMES = [f"peer-{n}" for n in range(14)] + ["\U0001f40d snake", "\uffee last", "Z", "é"]
+
+
+class Audience:
+    """A room with consoles of both dialects, and what each was sent when: the first of them is of the original's."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self.chance, self.clock = chance, FakeClock()
+        self.room = RecordingRoom(self.clock)
+        self.consoles, self.timers = consoles_of(self.room, self.clock)
+        self.sockets: list[FakeSocket] = []
+        self.scripts: list[list[tuple[float, Any]]] = []
+        self.open(wants_changes=False)
+
+    def open(self, wants_changes: bool = True) -> None:
+        """Let one more console in."""
+        self.sockets.append(FakeSocket())
+        self.scripts.append([])
+        self.consoles.open(self.sockets[-1], None, "", wants_changes)
+
+    def turn(self) -> None:
+        """Let the loop turn once."""
+        self.timers.step()
+        self.listen()
+
+    def tick(self) -> None:
+        """Let all timers ring, the health's too."""
+        self.timers.ring()
+        due, self.timers.set = self.timers.set, []
+        for _, then in due:
+            then()
+        self.timers.ring()
+        self.listen()
+
+    def listen(self) -> None:
+        """Note what came, and when."""
+        for socket, script in zip(self.sockets, self.scripts, strict=True):
+            script += [(self.clock.wall() * 1000, frame) for frame in socket.take()]
+
+    def act(self) -> None:
+        """Do something that peers or the operator may do; a refusal is fine."""
+        name, channel = self.chance.choice(NAMES), f"#{self.chance.randrange(5)}"
+        room, peer = self.room, self.room.roster.get(name)
+        deeds: list[Any] = [
+            lambda: room.operator_say(self.chance.choice(["all", name, channel]), "*now*"),
+            lambda: room.set_mode(self.chance.choice(["pause", "resume", "stop", "reset"])),
+            lambda: self.clock.advance(self.chance.choice([0.4, 3.0, 50.0, 301.0])),
+            room.sweep,
+        ]
+        if peer is None:
+            deeds += [lambda: room.join(name)] * 9
+        else:
+            token = room.tokens[name]
+            touch = lambda: room.peer_of(token)  # noqa: E731
+            deeds += [
+                *[lambda: room.say(touch(), self.chance.choice(["all", channel, *NAMES]), "a *word*")] * 4,
+                *[lambda: room.fetch(touch())] * 3,
+                lambda: room.unfetch(touch()),
+                lambda: room.acknowledge(touch(), 1 << 40),
+                *[lambda: room.join_channel(touch(), channel)] * 3,
+                lambda: room.leave_channel(touch(), channel),
+                lambda: room.set_topic(touch(), channel, self.chance.choice(["plans", None])),
+                lambda: room.set_status(touch(), self.chance.choice(["busy", None])),
+                lambda: room.use_floor(touch(), self.chance.choice(["take", "raise", "drop"]), "all", None),
+                lambda: room.ask(touch(), question()),
+                *[lambda: room.note_listening(peer, self.chance.random() < 0.5)] * 2,
+                lambda: room.pause_peer(name),
+                lambda: room.resume_peer(name),
+                lambda: room.kick(name),
+                lambda: room.leave(token),
+                lambda: room.close_channel(channel),
+            ]
+        with contextlib.suppress(caucus.Refusal):
+            self.chance.choice(deeds)()
+
+
+def nearly(a: Any, b: Any) -> bool:
+    """Whether two sights of the room are one, but for the rounding of ages."""
+    if isinstance(a, float) or isinstance(b, float):
+        return a is not None and b is not None and abs(a - b) < 0.2
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(nearly(a[key], b[key]) for key in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(nearly, a, b))
+    return bool(a == b)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_who_keeps_the_room_by_changes_knows_what_the_whole_frames_tell(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"PAGE_ROWS": 3, "PAGE_CHANNELS": 2, "PAGE_MESSAGES": 4, "LOG_MAX": 30}.items():
+        monkeypatch.setattr(caucus, name, value)  # so that every opening has many pages
+    audience = Audience(random.Random(seed))
+    for step in range(600):
+        audience.act()
+        if audience.chance.random() < 0.4:
+            audience.turn()
+        if audience.chance.random() < 0.03:
+            audience.tick()
+        if step in (40, 300, 301, 450):
+            audience.open()
+    audience.tick()
+    run = subprocess.run(
+        [node(), "--input-type=module", "-e", STORY],
+        input=json.dumps({"now": audience.clock.wall() * 1000, "scripts": audience.scripts}),
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
+    )
+    whole, *others = json.loads(run.stdout)
+    assert [peer["name"] for peer in whole["peers"]] == audience.room.roster.all_names()
+    assert whole["log"][-1] == audience.room.log[-1].id
+    for other in others:
+        assert not other["isOpening"]
+        assert whole["log"][-len(other["log"]) :] == other["log"][-len(whole["log"]) :]
+        for part in whole.keys() - {"log"}:
+            assert nearly(whole[part], other[part]), (part, whole[part], other[part])

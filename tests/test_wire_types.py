@@ -666,7 +666,7 @@ def test_a_record_is_what_its_fields_are(made):
     Point, lambda: Point(1, 2, 3), lambda: Point(1, z=3), lambda: Point(1, x=3), lambda: Point(y=3),
 ])
 def test_a_record_refuses_what_does_not_fit_its_fields(make):
-    with pytest.raises(TypeError, match="Point has the fields x, y"):
+    with pytest.raises(TypeError, match=r"__init__\(\)"):
         make()
 
 

@@ -59,7 +59,7 @@ function plan() {
 function draw() {
   isDrawPlanned = false;
   const now = Date.now();
-  if (isOpen(model)) seat.needs = needsHere(now); // of a room that is out of sight nobody knows what it needs
+  if (isOpen(model) && !model.isOpening) seat.needs = needsHere(now); // of a room that is out of sight nobody knows what it needs
   owe(seat.debt, model, isLooking(now), now);
   for (const [id, render] of PANELS) render(byId(id), model, send, now, seat);
   drawLink(now);

@@ -94,7 +94,7 @@ export function hear(deeds, model, frame, now) {
 }
 
 function progress(deed, deeds, model, frame, now) {
-  if (deed.state === "asked" || (deed.state === "unknown" && frame?.type === "snapshot")) {
+  if (deed.state === "asked" || (deed.state === "unknown" && isRetold(frame))) {
     if (!isEffective(deed, deeds, model, frame)) return false;
     Object.assign(deed, { state: "effective", settledAt: now });
     reach(deed, deeds, model);
@@ -106,15 +106,18 @@ function progress(deed, deeds, model, frame, now) {
   return true;
 }
 
+/** Whether a frame tells what happened while this page was away. */
+const isRetold = (frame) => frame?.type === "snapshot" || frame?.type === "page";
+
 /** The messages of a frame that may be the deed's: the one that is live, or after a cut line those since it was asked. */
 function candidates(frame, deed) {
   if (frame?.type === "message") return [frame.message];
-  return frame?.type === "snapshot" ? (frame.log ?? []).filter((message) => message.ts >= deed.at / 1000 - CLOCKS_S) : [];
+  return isRetold(frame) ? (frame.log ?? []).filter((message) => message.ts >= deed.at / 1000 - CLOCKS_S) : [];
 }
 
 function isEffective(deed, deeds, model, frame) {
   if (deed.isAnswer) return deed.isAnswer(frame);
-  if (!deed.isHeard) return deed.isDone(model);
+  if (!deed.isHeard) return !model.isOpening && deed.isDone(model); // of half a roster nobody is missing yet
   const claimed = new Set(deeds.list.map((one) => one.messageId)); // said twice, it is heard twice
   const isIt = (message) => message.origin === "operator" && !claimed.has(message.id) && deed.isHeard(message);
   const message = candidates(frame, deed).find(isIt);

@@ -171,10 +171,16 @@ function paintModes(view, top, bottom, font) {
   }
 }
 
+/** The lanes in sight, and those whose slanted names reach into it: of thousands, a few dozen. */
+function lanesInSight({ lanes, gap, head, scroller, width }) {
+  const left = scroller.scrollLeft - AXIS_PX;
+  return lanes.slice(Math.max(0, Math.floor((left - SLANT_PX - head) / gap)), Math.max(0, Math.ceil((left + width) / gap)) + 1);
+}
+
 function paintLanes(view, top, bottom) {
   const { brush } = view;
   brush.lineWidth = 1;
-  for (const lane of view.lanes) {
+  for (const lane of lanesInSight(view)) {
     brush.globalAlpha = lane.kind === "peer" || lane.kind === "operator" ? 0.4 : 0.6;
     brush.strokeStyle = lane.kind === "peer" || lane.kind === "operator" ? laneColour(view, lane.key) : colour(view, "--line");
     line(brush, view.xs.get(lane.key), top, view.xs.get(lane.key), bottom);
@@ -330,7 +336,7 @@ function paintAxis(view, first, end, font) {
 }
 
 function paintNames(view, font) {
-  const { brush, width, lanes, xs, scroller } = view;
+  const { brush, width, xs, scroller } = view;
   brush.fillStyle = colour(view, "--surface");
   brush.fillRect(0, 0, width, view.head);
   brush.fillStyle = colour(view, "--line");
@@ -338,7 +344,7 @@ function paintNames(view, font) {
   brush.font = `600 11px ${font}`;
   brush.textAlign = "left";
   brush.textBaseline = "middle";
-  for (const lane of lanes) {
+  for (const lane of lanesInSight(view)) {
     brush.save();
     brush.translate(xs.get(lane.key) - scroller.scrollLeft, view.head - 6);
     const isFlat = view.head === HEAD_PX.flat;

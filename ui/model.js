@@ -23,7 +23,8 @@ export function emptyModel() {
     mode: null, // running | paused | stopped; null until the first snapshot
     modeAt: null, // ms, when it last changed, if that is known
     peers: [],
-    peersAt: 0, // when `peers` was heard, ms: its ages count from here
+    peersAt: 0, // when `peers` was heard, ms: its ages count from here, unless a row has a `heardAt` of its own
+    isOpening: false, // a snapshot is here, and pages of it are still to come
     channels: {}, // name -> {topic, members, msg_count, char_count, last_ts}; the traffic counts on between the hub's frames
     floors: {},
     receipts: [], // of the operator's last messages: {id, seq, kind, to, ts, told: [names], untold: [names]}
@@ -44,6 +45,7 @@ export function emptyModel() {
     notices: [], // {n, tone, text, command}: for the toasts, in order
     noticeCount: 0,
     hues: new Map(), // peer -> its step on the colour circle
+    _taken: new Set(), // the steps that have a peer
     _indexes: new Map(), // message id -> its place in the conversation, for those in `log`
     _chars: 0, // of the messages in `log`
     _recent: new Map(), // channel -> when its last messages were said, s; read by perMinute
@@ -70,8 +72,10 @@ export function apply(model, frame, now = 0) {
 const FRAMES = {
   snapshot: takeSnapshot,
   message: takeLive,
-  peers: (model, frame, now) => takePeers(model, frame.peers, now),
-  channels: (model, frame) => { model.channels = frame.channels ?? {}; },
+  page: takePage,
+  peers: (model, frame, now) => (frame.changed ? changePeers(model, frame, now) : takePeers(model, frame.peers, now)),
+  channels: (model, frame) => (frame.changed ? changeChannels(model, frame) : void (model.channels = frame.channels ?? {})),
+  receipts: takeReceipts,
   mode: (model, frame, now) => { model.mode = frame.mode; model.modeAt = now; },
   floor: (model, frame, now) => takeFloors(model, frame.floors, now),
   form: takeForm,
@@ -113,6 +117,7 @@ function takeSnapshot(model, frame, now) {
     else if (log.length) marker(model, "Messages are missing here: more were said while this page was away than the hub keeps.", now);
   }
   model._hubStart = hubStart;
+  model.isOpening = Boolean(frame.more);
   model.mode = frame.mode;
   model.channels = frame.channels ?? {};
   model.forms = [...(frame.forms ?? [])].sort((a, b) => a.ts - b.ts);
@@ -126,6 +131,16 @@ function takeSnapshot(model, frame, now) {
   takeHealth(model, { health: frame.health ?? null, peers: frame.peers, receipts: frame.receipts }, now);
   takeLedger(model, frame.decisions ?? []);
   mendSpans(model, frame, now);
+}
+
+/** More of a snapshot: rows, channels, and what was said after what came so far; the last page is empty. */
+function takePage(model, frame, now) {
+  for (const message of frame.log ?? []) takeMessage(model, message, frame.trees?.[message.id], now);
+  if (frame.peers) changePeers(model, { changed: frame.peers }, now);
+  if (frame.channels) changeChannels(model, { changed: frame.channels });
+  if (!frame.last) return;
+  model.isOpening = false;
+  endPauses(model, now);
 }
 
 /** The moment by the hub's clock, ms: the browser's may be minutes off. */
@@ -196,14 +211,59 @@ export function audienceOf(message) {
 function takePeers(model, peers, now) {
   model.peers = peers ?? [];
   model.peersAt = now;
-  for (const peer of model.peers) {
+  greet(model, model.peers, now);
+  if (!model.isOpening) endPauses(model, now);
+}
+
+/** Take rows that changed, and names that went; all other rows stay as they are, and so do the moments they tell of. */
+function changePeers(model, { changed, gone = [] }, now) {
+  const rows = new Map(model.peers.map((peer) => [peer.name, peer]));
+  for (const name of gone) rows.delete(name);
+  for (const peer of changed) rows.set(peer.name, { ...peer, heardAt: now });
+  model.peers = [...rows.values()].sort((a, b) => (a.state !== "live") - (b.state !== "live") || inOrder(a.name, b.name));
+  greet(model, changed, now);
+  if (!model.isOpening) endPauses(model, now);
+}
+
+function changeChannels(model, { changed, gone = [] }) {
+  const channels = { ...model.channels, ...changed };
+  for (const name of gone) delete channels[name];
+  model.channels = Object.fromEntries(Object.entries(channels).sort(([a], [b]) => inOrder(a, b)));
+}
+
+/** Seconds since a row was heard: its ages have grown by so much. */
+export const passedSince = (model, peer, now) => Math.max(0, (now - (peer.heardAt ?? model.peersAt ?? now)) / 1000);
+
+const placeOf = (unit) => (unit >= 0xe000 ? unit - 0x800 : unit >= 0xd800 ? unit + 0x2000 : unit);
+
+/** Compare as the hub does: by code points, where JavaScript goes by their halves. */
+function inOrder(a, b) {
+  const length = Math.min(a.length, b.length);
+  for (let at = 0; at < length; at += 1) {
+    const [x, y] = [a.charCodeAt(at), b.charCodeAt(at)];
+    if (x !== y) return placeOf(x) - placeOf(y);
+  }
+  return a.length - b.length;
+}
+
+function greet(model, peers, now) {
+  for (const peer of peers) {
     claimHue(model, peer.name);
     if (peer.paused) beginPause(model, peer.name, now);
   }
+}
+
+function endPauses(model, now) {
+  const lasting = model.spans.filter((span) => span.kind === "pause" && span.to === null);
+  if (lasting.length === 0) return;
   const paused = new Set(model.peers.filter((peer) => peer.paused).map((peer) => peer.name));
-  for (const span of model.spans) {
-    if (span.kind === "pause" && span.to === null && !paused.has(span.who)) endSpan(model, span.key, now);
-  }
+  for (const span of lasting) if (!paused.has(span.who)) endSpan(model, span.key, now);
+}
+
+/** Receipts that changed, and the ids of all that count, oldest first. */
+function takeReceipts(model, { changed, ids }) {
+  const known = new Map([...model.receipts, ...changed].map((receipt) => [receipt.id, receipt]));
+  model.receipts = ids.filter((id) => known.has(id)).map((id) => known.get(id));
 }
 
 function takeHealth(model, frame, now) {
@@ -440,10 +500,10 @@ export function hueOf(model, name) {
 /** A name keeps its own hue, the same in every browser, unless another peer was there first. */
 function claimHue(model, name) {
   if (model.hues.has(name)) return;
-  const taken = new Set(model.hues.values());
   let hue = ownHue(name);
-  if (taken.size < HUES) while (taken.has(hue)) hue = (hue + HUE_STRIDE) % HUES;
+  if (model._taken.size < HUES) while (model._taken.has(hue)) hue = (hue + HUE_STRIDE) % HUES;
   model.hues.set(name, hue);
+  model._taken.add(hue);
 }
 
 /** FNV-1a, then murmur's last mix: names are short and differ in a letter. */

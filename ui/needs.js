@@ -4,7 +4,7 @@
 //   needsOf(model, now)               [{id, kind, text, since, help: {word, frame | go}}], the most urgent first
 //   owe(debt, model, looks, now)      count what arrived since the operator last looked
 
-import { ageText, logEnd } from "./model.js";
+import { ageText, logEnd, passedSince } from "./model.js";
 import { listed, stopReach } from "./deeds.js";
 
 const DEAF_S = 60; // an agent between two polls is busy; longer, and nobody comes to fetch its mail
@@ -138,8 +138,8 @@ const excerpt = (text) => {
 
 function stuckNeeds(model, now) {
   if (model.mode !== "running") return []; // held or stopped: that mail waits is what the operator wanted
-  const passed = Math.max(0, (now - (model.peersAt ?? now)) / 1000);
-  return model.peers.filter((peer) => !peer.paused).map((peer) => stuckNeed(peer, passed, now)).filter(Boolean);
+  const held = model.peers.filter((peer) => !peer.paused && (peer.waiting ?? 0) > 0);
+  return held.map((peer) => stuckNeed(peer, passedSince(model, peer, now), now)).filter(Boolean);
 }
 
 function stuckNeed(peer, passed, now) {
@@ -177,6 +177,7 @@ export const emptyDebt = () => ({ upTo: null, chars: 0, since: null, at: 0 });
  */
 export function owe(debt, model, looks, now) {
   const end = logEnd(model);
+  if (debt.upTo === null && (model.mode === null || model.isOpening)) return debt;
   debt.upTo ??= end; // what was said before this page opened is history, not debt
   const passed = debt.at ? Math.max(0, now - debt.at) : 0;
   if (looks) {

@@ -2,26 +2,44 @@
 
 import { button, el, emptyNote, icon, keyed, nameTag, setAttribute, setIcon, setText } from "./dom.js";
 import { isLate, wordsOf } from "./deeds.js";
-import { ageText, hueOf, isOpen, isOperator, stateWord, usageExactly, usageText } from "./model.js";
+import {
+  ageText, hueOf, isOpen, isOperator, passedSince, stateWord, usageExactly, usageText,
+} from "./model.js";
 
+const SHOWN = 200; // cards at first, and so many more each time: of thousands nobody reads all, and a browser draws them slowly
 const DEED_MS = 8_000; // how long a card tells what became of a deed on it
 
 const views = new WeakMap();
 
 export function render(root, model, send, now, seat) {
   const view = views.get(root) ?? open(root);
-  Object.assign(view, { operator: isOperator(model), open: isOpen(model), quietAfter: model.quietAfter, seat, now });
-  const passed = Math.max(0, (now - model.peersAt) / 1000);
-  keyed(view.list, model.peers, (peer) => `${peer.name} ${view.operator}`,
-    (peer) => card(peer, hueOf(model, peer.name), view),
-    (node, peer) => refresh(node, peer, passed, view));
+  Object.assign(view, { model, operator: isOperator(model), open: isOpen(model), quietAfter: model.quietAfter, seat, now });
+  drawCards(view);
   view.empty.hidden = model.peers.length > 0;
   const live = model.peers.filter((peer) => peer.state === "live").length;
   setText(view.counter, model.peers.length ? `${live} live${live < model.peers.length ? `, ${model.peers.length - live} away` : ""}` : "");
 }
 
+function drawCards(view) {
+  const { model, now } = view;
+  keyed(view.list, model.peers.slice(0, view.shown), (peer) => `${peer.name} ${view.operator}`,
+    (peer) => card(peer, hueOf(model, peer.name), view),
+    (node, peer) => refresh(node, peer, passedSince(model, peer, now), view));
+  const rest = model.peers.length - view.shown;
+  view.more.hidden = rest <= 0;
+  setText(view.more, `Show ${amount(Math.min(rest, SHOWN))} more of ${amount(rest)}`);
+}
+
+function showMore(view, count) {
+  view.shown += count;
+  drawCards(view);
+}
+
 /** Bring a peer's card into view and point it out. */
 export function reveal(root, name) {
+  const view = views.get(root);
+  const place = view ? view.model.peers.findIndex((peer) => peer.name === name) : -1;
+  if (place >= view?.shown) showMore(view, place + 1 - view.shown);
   const node = [...root.querySelectorAll(".peer")].find((one) => one.dataset.peer === name);
   node?.scrollIntoView({ block: "nearest" });
   node?.querySelector("button")?.focus();
@@ -30,9 +48,10 @@ export function reveal(root, name) {
 }
 
 function open(root) {
-  const view = { list: el("ul", { class: "cards" }), counter: document.getElementById("peers-count"),
+  const view = { list: el("ul", { class: "cards" }), counter: document.getElementById("peers-count"), shown: SHOWN,
+    more: el("button", { type: "button", class: "quiet more-peers", hidden: true, onclick: () => showMore(view, SHOWN) }),
     empty: emptyNote("No peer has joined yet. An agent that joins takes its seat here.") };
-  root.append(view.empty, view.list);
+  root.append(view.empty, view.list, view.more);
   views.set(root, view);
   return view;
 }
@@ -105,7 +124,7 @@ function refresh(node, peer, passed, view) {
   part.status.hidden = !peer.status;
   setText(part.status, peer.status ? `${peer.status} · ${ageText(peer.status_age + passed)} ago` : "");
   part.status.classList.toggle("stale", Boolean(peer.status_stale));
-  setText(part.heard, `heard ${ageText(peer.last_seen_age + passed)} ago`);
+  setText(part.heard, `heard ${ageText(peer.listening ? 0 : peer.last_seen_age + passed)} ago`);
   setText(part.facts, factsOf(peer, passed));
   refreshUsage(part.usage, peer.usage);
   if (view.operator) refreshControls(part, peer, view);

@@ -136,7 +136,7 @@ export async function fetchExport(format) {
 }
 
 function lineUrl() {
-  return `${location.protocol === "https:" ? "wss:" : "ws:"}//${location.host}/ui`;
+  return `${location.protocol === "https:" ? "wss:" : "ws:"}//${location.host}/ui?changes=1`;
 }
 
 function storedToken() {

@@ -116,14 +116,16 @@ function showFilters(view, shown) {
 }
 
 function drawChoices(view, model) {
-  const seen = new Set([...model.peers.map((peer) => peer.name), ...model.hues.keys()]);
-  const people = [["", "Anybody"], ["operator", "The operator"], ["hub", "The hub"], ...[...seen].sort().map((name) => [`=${name}`, name])];
-  const channels = new Set([...Object.keys(model.channels), ...model._recent.keys()]);
-  const scopes = [["", "Anywhere"], ["broadcast", "To everyone"], ["direct", "Direct"], ...[...channels].sort().map((name) => [name, name])];
-  for (const [select, choices] of [[view.who, people], [view.scope, scopes]]) {
-    keyed(select, choices, ([value]) => value, ([value, word]) => el("option", { value }, word));
+  if (view.hueCount !== model.hues.size) { // every peer that was ever here has one
+    view.hueCount = model.hues.size;
+    const people = [["", "Anybody"], ["operator", "The operator"], ["hub", "The hub"], ...[...model.hues.keys()].sort().map((name) => [`=${name}`, name])];
+    choose(view.who, people);
   }
+  const channels = new Set([...Object.keys(model.channels), ...model._recent.keys()]);
+  choose(view.scope, [["", "Anywhere"], ["broadcast", "To everyone"], ["direct", "Direct"], ...[...channels].sort().map((name) => [name, name])]);
 }
+
+const choose = (select, choices) => keyed(select, choices, ([value]) => value, ([value, word]) => el("option", { value }, word));
 
 function save(view, format) {
   const [ending, type] = FORMATS[format];

@@ -1,0 +1,639 @@
+"""The express lane itself, over raw sockets: what stays on it, what goes to Tornado, and what protects it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import struct
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fakes import RecordingRoom
+from hubs import DEADLINE_S, eventually
+from wires import Raw, RawAnswer, request_of
+
+import caucus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from fakes import FakeClock
+
+
+class InnerHub:
+    """A hub in a thread of this process, so that a test can look inside."""
+
+    def __init__(self, settings: caucus.Settings) -> None:
+        self._settings, self._started, self._ended = settings, threading.Event(), False
+        self._thread = threading.Thread(target=asyncio.run, args=(self._run(),))
+        self._thread.start()
+        assert self._started.wait(DEADLINE_S)
+        self.port = self.hub.gate.port
+        self.lanes = self.hub.lanes
+
+    async def _run(self) -> None:
+        self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
+        self.hub = caucus.Hub(self._settings, self._loop)
+        self.hub.start()
+        self.hub.room.set_rate(1e6, 1e6)
+        self._started.set()
+        await self._end.wait()
+        await self.hub.stop()
+
+    def do(self, what: Callable[[], Any]) -> Any:
+        """Call a function where the hub runs; give what it gives."""
+
+        async def work() -> Any:
+            return what()
+
+        return asyncio.run_coroutine_threadsafe(work(), self._loop).result(DEADLINE_S)
+
+    def join(self, name: str) -> str:
+        """Take a seat without HTTP; give its token."""
+        registration = caucus.Registration(name, None, None)
+        return str(self.do(lambda: self.hub.room.register(f"host of {name}", registration)[1]))
+
+    def is_listening(self, name: str) -> bool:
+        """Whether a poll of that peer is parked."""
+        return bool(self.do(lambda: self.hub.room.presence(name)).get("listening"))
+
+    def say(self, to: str, content: str) -> None:
+        """Speak as the operator."""
+        self.do(lambda: self.hub.room.operator_say(to, content))
+
+    def counts(self) -> tuple[int, int]:
+        """Give how many requests the lane answered, and how many it handed over."""
+        return self.lanes.answered, self.lanes.handed_over
+
+    def stop(self) -> None:
+        """End it in an orderly way."""
+        if not self._ended:
+            self._ended = True
+            self._loop.call_soon_threadsafe(self._end.set)
+            self._thread.join(DEADLINE_S)
+            assert not self._thread.is_alive()
+
+
+@contextlib.contextmanager
+def running(**settings: Any) -> Iterator[InnerHub]:
+    """Run a hub inside."""
+    inner = InnerHub(caucus.Settings(port=0, **settings))
+    try:
+        yield inner
+    finally:
+        inner.stop()
+
+
+@pytest.fixture
+def inner() -> Iterator[InnerHub]:
+    """Give a hub with a lane, of this test's own."""
+    with running() as one:
+        yield one
+
+
+@pytest.fixture
+def raw(inner: InnerHub) -> Iterator[Raw]:
+    """Give a connection to it."""
+    with Raw(inner.port) as line:
+        yield line
+
+
+def got(line: Raw) -> RawAnswer:
+    """Read the answer that must come."""
+    answer = line.answer()
+    assert answer is not None, "the connection ended without an answer"
+    return answer
+
+
+def sending(token: str, to: str = "all", content: str = "hello", **headers: str) -> bytes:
+    """Word a POST /send."""
+    return request_of("POST", "/send", {"token": token, "to": to, "content": content}, **headers)
+
+
+def polling(token: str, query: str = "?timeout=20") -> bytes:
+    """Word a GET /receive."""
+    return request_of("GET", f"/receive{query}", bearer=token)
+
+
+def park(inner: InnerHub, name: str, token: str, more: bytes = b"", query: str = "?timeout=20") -> Raw:
+    """Park a poll on a connection of its own, and send `more` behind it."""
+    line = Raw(inner.port).send(polling(token, query))
+    eventually(lambda: inner.is_listening(name), f"{name} listening")
+    return line.send(more)
+
+
+def contents(answer: RawAnswer) -> list[str]:
+    """List what the messages of a batch say."""
+    return [message["content"] for message in answer.body["messages"]]
+
+
+def lane_of_peer(inner: InnerHub, name: str) -> Any:
+    """Find the lane on which a peer's poll is parked."""
+    return inner.do(lambda: inner.hub.polls._listeners[name].poll.caller)
+
+
+# --- what stays, and what goes ---
+
+
+def test_every_express_route_is_answered_on_the_lane(inner: InnerHub, raw: Raw) -> None:
+    token = str(got(raw.send(request_of("POST", "/register", {"project": "api"}))).body["token"])
+    sent = got(raw.send(sending(token, "api")))
+    assert sent.body["delivered_to"] == ["api"]
+    batch = got(raw.send(polling(token)))
+    assert contents(batch) == ["hello"]
+    assert got(raw.send(request_of("GET", "/peek", bearer=token))).status == 200
+    assert got(raw.send(request_of("POST", "/ack", {"token": token, "seq": 1}))).body == {"acked": True, "seq": 1}
+    assert got(raw.send(request_of("POST", "/status", {"token": token, "status": "busy"}))).status == 200
+    assert inner.counts() == (6, 0)
+
+
+def test_every_express_route_exists_and_no_other_name_is_express() -> None:
+    assert {*caucus.EXPRESS} <= caucus.ROUTES.keys()
+    assert len(caucus.EXPRESS) == 6
+
+
+@pytest.mark.parametrize(("data", "status"), [
+    (request_of("POST", "/send", b"{"), 422),
+    (request_of("POST", "/send", {"token": "x", "to": "all", "content": "x"}), 401),
+    (request_of("GET", "/receive?timeout=x", bearer="x"), 422),
+    (request_of("GET", "/peek"), 401),
+    (request_of("GET", "/peek", Origin="http://evil.example"), 403),
+    (b"GET /peek HTTP/1.1\r\nHost: evil.example\r\n\r\n", 421),
+    (b"POST /send HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}", 422),
+    (b"GET /peek HTTP/1.1\r\nhost: localhost\r\nCONNECTION: Keep-Alive\r\n\r\n", 401),
+])
+def test_a_refusal_comes_from_the_lane_too(inner: InnerHub, raw: Raw, data: bytes, status: int) -> None:
+    assert got(raw.send(data)).status == status
+    assert inner.counts() == (1, 0)
+
+
+BODY = b'{"token":"x","to":"all","content":"x"}'
+POST = b"POST /send HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+GET = b"GET /peek HTTP/1.1\r\nHost: localhost\r\n"
+LENGTH = b"Content-Length: %d\r\n" % len(BODY)
+ODD = {
+    "a cold route": (b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n", 200),
+    "HTTP/1.0": (b"GET /peek HTTP/1.0\r\nHost: localhost\r\n\r\n", 401),
+    "an absolute URI": (b"GET http://localhost/peek HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
+    "two spaces in the line": (b"GET  /peek HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+    "an empty line first": (b"\r\n" + GET + b"\r\n", 401),
+    "bare line feeds": (GET.replace(b"\r", b"") + b"\n", 401),
+    "one bare line feed": (GET + b"X: y\n\r\n", 401),
+    "a carriage return in a value": (GET + b"X: y\rz\r\n\r\n", 400),
+    "a folded header": (GET + b"X: y\r\n z\r\n\r\n", 400),
+    "no space after the colon": (GET + b"X:y\r\n\r\n", 401),
+    "two spaces after the colon": (GET + b"X:  y\r\n\r\n", 401),
+    "a space before the colon": (GET + b"X : y\r\n\r\n", 400),
+    "an empty value": (GET + b"X:\r\n\r\n", 401),
+    "a byte beyond ASCII": (GET + b"X: \xe9\r\n\r\n", 401),
+    "a header twice": (GET + b"X: y\r\nx: y\r\n\r\n", 401),
+    "two hosts": (GET + b"Host: localhost\r\n\r\n", 421),
+    "no host": (b"GET /peek HTTP/1.1\r\nX: y\r\n\r\n", 421),
+    "no headers": (b"GET /peek HTTP/1.1\r\n\r\n", 421),
+    "another method": (b"PUT /peek HTTP/1.1\r\nHost: localhost\r\n\r\n", 405),
+    "a small-letter method": (b"get /peek HTTP/1.1\r\nHost: localhost\r\n\r\n", 405),
+    "an encoded path": (b"GET /p%65ek HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
+    "a slash too many": (b"GET /peek/ HTTP/1.1\r\nHost: localhost\r\n\r\n", 307),
+    "Connection: close": (GET + b"Connection: close\r\n\r\n", 401),
+    "an upgrade": (GET + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n", 401),
+    "Expect": (POST + b"Expect: 100-continue\r\n" + LENGTH + b"\r\n" + BODY, 100),
+    "a GET with a length": (GET + b"Content-Length: 0\r\n\r\n", 401),
+    "a POST without one": (POST + b"\r\n", 422),
+    "a length with a sign": (POST + b"Content-Length: +38\r\n\r\n" + BODY, 400),
+    "a length with a zero": (POST + b"Content-Length: 038\r\n\r\n" + BODY, 401),
+    "two equal lengths": (POST + LENGTH * 2 + b"\r\n" + BODY, 401),
+    "two lengths": (POST + LENGTH + b"Content-Length: 5\r\n\r\n" + BODY, 400),
+    "a length and chunks": (POST + LENGTH + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    "chunks": (POST + b"Transfer-Encoding: chunked\r\n\r\n26\r\n" + BODY + b"\r\n0\r\n\r\n", 401),
+    "a long head": (GET + b"X: " + b"y" * caucus.HEADERS_MAX_BYTES + b"\r\n\r\n", 431),
+    "a long body": (POST + b"Content-Length: 65537\r\n\r\n" + b" " * 65537, 413),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_whatever_is_not_plain_goes_to_tornado(inner: InnerHub, raw: Raw, kind: str) -> None:
+    data, status = ODD[kind]
+    assert got(raw.send(data)).status == status
+    assert inner.counts() == (0, 1)
+
+
+def test_what_was_read_already_is_not_lost(inner: InnerHub, raw: Raw) -> None:
+    token = inner.join("api")
+    cold = request_of("POST", "/channels/join", {"token": token, "channel": "#x"})
+    raw.send(sending(token, content="one") + cold + sending(token, content="two") + cold)
+    answers = [got(raw) for _ in range(4)]
+    assert [answer.status for answer in answers] == [200] * 4
+    assert [*answers[1].body] == [*answers[3].body] == ["joined", "channel"]
+    assert [message.content for message in inner.hub.room.log if message.origin == "agent"] == ["one", "two"]
+
+
+def test_after_a_cold_request_a_connection_comes_back(inner: InnerHub, raw: Raw) -> None:
+    token = inner.join("api")
+    for _ in range(3):
+        assert got(raw.send(request_of("GET", "/version"))).status == 200
+        assert got(raw.send(sending(token))).status == 200
+    assert inner.counts() == (3, 3)
+    with inner_poll(inner, raw, token):
+        assert inner.do(lambda: len(inner.hub.links.open)) == 1, "it is one connection all the time"
+
+
+@contextlib.contextmanager
+def inner_poll(inner: InnerHub, line: Raw, token: str) -> Iterator[None]:
+    """Poll on a connection while something is looked at."""
+    line.send(polling(token))
+    eventually(lambda: inner.is_listening("api"), "the poll")
+    yield
+    inner.say("api", "done")
+    assert contents(got(line)) == ["done"]
+
+
+def test_after_an_odd_request_a_connection_stays_with_tornado(inner: InnerHub, raw: Raw) -> None:
+    token = inner.join("api")
+    assert got(raw.send(sending(token, X="y  "))).status == 200
+    assert got(raw.send(sending(token))).status == 200
+    assert inner.counts() == (0, 1)
+
+
+def test_without_a_lane_tornado_answers_everything() -> None:
+    with running(is_plain_http=True) as inner, Raw(inner.port) as line:
+        token = inner.join("api")
+        assert got(line.send(sending(token, "api"))).status == 200
+        assert contents(got(line.send(polling(token)))) == ["hello"]
+        with park(inner, "api", token) as parked:
+            inner.say("api", "again")
+            assert contents(got(parked)) == ["again"]
+        assert inner.counts() == (0, 0)
+
+
+@pytest.mark.parametrize("block", [
+    b"", b"Host: x", b"Host: x\r\nA: b", b"Host: x\n", b"Host: x\r\n\r\n", b"Host:x\r\n", b"A: b\r\n", b"Host: x \r\n",
+    b"Host: x\r\nHOST: x\r\n", b"Host: x\r\nContent-Length: 65537\r\n", b"Host: x\r\nContent-Length: 00\r\n",
+    b"Host: x\r\nTE: trailers\r\n", b"Host: x\r\nConnection: keep-alive, x\r\n", b"Host: x\r\n_: y\r\n",
+])
+def test_such_headers_are_not_plain(block: bytes) -> None:
+    assert caucus.head_of(block) is None
+
+
+def test_plain_headers_are_known_by_their_usual_names() -> None:
+    head = caucus.head_of(b"host: x:1\r\ncontent-TYPE: a/b; c=d\r\ncontent-length: 65536\r\n")
+    assert head == ({"Host": "x:1", "Content-Type": "a/b; c=d", "Content-Length": "65536"}, 65536)
+
+
+def test_heads_that_are_remembered_are_few_and_short(inner: InnerHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caucus, "_HEADS_MAX", 4)
+    with Raw(inner.port) as line:
+        for n in range(20):
+            got(line.send(request_of("GET", "/peek", X=str(n))))
+        got(line.send(request_of("GET", "/peek", X="y" * 2000)))
+    assert 0 < len(inner.lanes._heads) <= 4
+    assert max(map(len, inner.lanes._heads)) < 1024
+
+
+# --- bytes as they come ---
+
+
+def test_a_request_may_come_byte_by_byte(inner: InnerHub, raw: Raw) -> None:
+    token = inner.join("api")
+    for byte in sending(token, "api"):
+        raw.send(bytes([byte]))
+    assert got(raw).body["delivered_to"] == ["api"]
+    assert inner.counts() == (1, 0)
+
+
+def test_many_requests_at_once_are_answered_in_their_order(inner: InnerHub, raw: Raw) -> None:
+    token, count = inner.join("api"), 5 * caucus.REQUESTS_PER_TURN
+    raw.send(b"".join(sending(token, "api", str(n)) for n in range(count)) + polling(token))
+    ids = [got(raw).body["message_id"] for _ in range(count)]
+    batch = got(raw).body["messages"]
+    assert [message["id"] for message in batch] == ids
+    assert [message["content"] for message in batch] == [str(n) for n in range(count)]
+
+
+def test_what_is_sent_behind_a_parked_poll_is_answered_after_it(inner: InnerHub) -> None:
+    token = inner.join("api")
+    with park(inner, "api", token, sending(token, "api", "behind") + request_of("GET", "/version")) as line:
+        inner.say("api", "wake up")
+        assert contents(got(line)) == ["wake up"]
+        assert got(line).body["delivered_to"] == ["api"]
+        assert "version" in got(line).body
+
+
+def test_a_sender_that_ends_its_half_is_answered(inner: InnerHub, raw: Raw) -> None:
+    token = inner.join("api")
+    raw.send(sending(token, "api") * 2).end_sending()
+    assert [answer.status for answer in raw.answers()] == [200, 200]
+
+
+@pytest.mark.parametrize("how", ["close", "half", "reset"])
+def test_a_poll_whose_connection_ends_is_forgotten(inner: InnerHub, how: str) -> None:
+    token = inner.join("api")
+    line = park(inner, "api", token)
+    if how == "reset":
+        line.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    line.end_sending() if how == "half" else line.close()
+    eventually(lambda: not inner.is_listening("api"), "nobody listening")
+    eventually(lambda: not inner.do(lambda: inner.hub.links.open), "no connection")
+    line.close()
+
+
+def test_an_answer_that_is_lost_with_its_connection_is_given_again(inner: InnerHub) -> None:
+    token = inner.join("api")
+    line = park(inner, "api", token)
+    inner.say("api", "once more")
+    assert line.is_answered(DEADLINE_S)
+    line.close()  # with the answer unread: a reset
+    with Raw(inner.port) as next_line:
+        assert contents(got(next_line.send(polling(token)))) == ["once more"]
+
+
+def test_an_answer_that_comes_after_the_goodbye_is_given_again(
+    inner: InnerHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, is_gone = inner.join("api"), threading.Event()
+    monkeypatch.setattr(caucus.Lane, "is_alive", lambda lane: True)  # as when it hangs up a moment later
+    inner.say("api", "once more")
+    line = Raw(inner.port)
+    eventually(lambda: inner.hub.links.idle, "the connection")
+    inner._loop.call_soon_threadsafe(is_gone.wait, DEADLINE_S)
+    line.send(polling(token)).close()
+    is_gone.set()
+    with Raw(inner.port) as next_line:
+        assert contents(got(next_line.send(polling(token)))) == ["once more"]
+
+
+def test_a_connection_that_ends_in_the_middle_of_a_request_is_gone(inner: InnerHub) -> None:
+    with Raw(inner.port) as line:
+        line.send(sending("x")[:-5]).end_sending()
+        assert line.answers() == []
+    assert inner.do(lambda: (len(inner.hub.links.open), len(inner.lanes._late))) == (0, 0)
+
+
+# --- what protects it ---
+
+
+def test_what_is_sent_ahead_of_an_answer_is_bounded(inner: InnerHub) -> None:
+    token = inner.join("api")
+    request = request_of("GET", "/peek", bearer=token)
+    flood = request * (4 * caucus.AHEAD_MAX_BYTES // len(request))
+    with park(inner, "api", token) as line:
+        lane = lane_of_peer(inner, "api")
+        sender = threading.Thread(target=line.send, args=(flood,))
+        sender.start()
+        eventually(lambda: len(lane._ahead) > caucus.AHEAD_MAX_BYTES, "the bound")
+        assert len(lane._ahead) <= caucus.AHEAD_MAX_BYTES + 65_536
+        inner.say("api", "go on")
+        assert contents(got(line)) == ["go on"]
+        for _ in range(flood.count(b"GET")):
+            assert got(line).status == 200
+        sender.join(DEADLINE_S)
+
+
+def stalled(inner: InnerHub, token: str) -> Raw:
+    """Let a poll get more than the kernel's buffers hold, and read nothing of it."""
+    messages = 900
+    for _ in range(messages):
+        inner.say("api", "\N{SNOWMAN}" * 8192)  # 49 kB each on the wire
+    line = Raw(inner.port)
+    line.send(polling(token))
+    eventually(lambda: inner.lanes._late, "a stalled reader")
+    return line
+
+
+def test_a_reader_that_stalls_is_dropped_and_its_messages_are_kept(
+    inner: InnerHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = inner.join("api")
+    with stalled(inner, token) as line:
+        inner.do(inner.lanes.sweep)
+        assert inner.lanes._late, "it has its time"
+        monkeypatch.setattr(caucus, "BODY_S", -1.0)
+        inner.do(inner.lanes.sweep)
+        assert not inner.lanes._late
+        assert inner.do(lambda: inner.hub.room.roster.get("api").mailbox.waiting) == 900
+        assert line.is_answered(DEADLINE_S)
+
+
+def test_a_slow_reader_gets_it_all(inner: InnerHub) -> None:
+    token = inner.join("api")
+    with stalled(inner, token) as line:
+        line.send(request_of("GET", "/peek", bearer=token))
+        assert len(got(line).body["messages"]) == 900
+        assert got(line).status == 200
+        assert not inner.lanes._late
+
+
+@pytest.mark.parametrize(("data", "limit"), [
+    (b"", "IDLE_S"), (b"GET /peek HTTP/1.1\r\nHo", "IDLE_S"), (sending("x")[:-5], "BODY_S"),
+    (request_of("GET", "/peek"), "IDLE_S"),
+])
+def test_who_sends_no_whole_request_in_time_is_closed(
+    inner: InnerHub, monkeypatch: pytest.MonkeyPatch, data: bytes, limit: str
+) -> None:
+    with Raw(inner.port) as line:
+        line.send(data)
+        is_here = lambda: inner.lanes._late if limit == "BODY_S" else inner.hub.links.idle  # noqa: E731
+        eventually(is_here, "the connection")
+        if data.endswith(b"\r\n\r\n"):
+            assert got(line).status == 401
+        inner.do(inner.lanes.sweep)
+        assert inner.do(lambda: len(inner.hub.links.open)) == 1, "it has its time"
+        monkeypatch.setattr(caucus, limit, -1.0)
+        inner.do(inner.lanes.sweep)
+        assert line.answer() is None
+        assert inner.do(lambda: len(inner.hub.links.open)) == 0
+
+
+def test_trickled_headers_do_not_renew_the_time_limit(inner: InnerHub, raw: Raw) -> None:
+    eventually(lambda: inner.hub.links.idle, "the connection")
+    since = [*inner.hub.links.idle.values()]
+    for byte in b"GET /peek HTTP/1.1\r\n":
+        raw.send(bytes([byte]))
+    lane = inner.do(lambda: next(iter(inner.hub.links.idle)).road)
+    eventually(lambda: len(lane._ahead) == 20, "all of it")
+    assert [*inner.hub.links.idle.values()] == since
+
+
+@contextlib.contextmanager
+def crowded(monkeypatch: pytest.MonkeyPatch, links_max: int, **settings: Any) -> Iterator[InnerHub]:
+    """Run a hub that takes so many connections."""
+    monkeypatch.setattr(caucus, "file_limit", lambda: caucus.FILES_RESERVED + links_max)
+    with running(**settings) as inner:
+        yield inner
+
+
+@pytest.mark.parametrize("is_plain_http", [False, True])
+def test_one_connection_too_many_closes_the_one_idle_for_longest(
+    monkeypatch: pytest.MonkeyPatch, is_plain_http: bool
+) -> None:
+    with crowded(monkeypatch, 3, is_plain_http=is_plain_http) as inner, contextlib.ExitStack() as stack:
+        lines = [stack.enter_context(Raw(inner.port)) for _ in range(3)]
+        for line in lines:
+            assert got(line.send(request_of("GET", "/peek"))).status == 401
+        assert got(lines[0].send(request_of("GET", "/peek"))).status == 401
+        late = stack.enter_context(Raw(inner.port))
+        assert got(late.send(request_of("GET", "/peek"))).status == 401
+        assert lines[1].answer() is None
+        for line in (lines[0], lines[2]):
+            assert got(line.send(request_of("GET", "/peek"))).status == 401
+
+
+@pytest.mark.parametrize("is_plain_http", [False, True])
+def test_when_no_connection_is_idle_a_newcomer_is_told_so(monkeypatch: pytest.MonkeyPatch, is_plain_http: bool) -> None:
+    with crowded(monkeypatch, 2, is_plain_http=is_plain_http) as inner, contextlib.ExitStack() as stack:
+        tokens = {name: inner.join(name) for name in ("api", "web")}
+        parked = [stack.enter_context(park(inner, name, token)) for name, token in tokens.items()]
+        for _ in range(3):
+            late = stack.enter_context(Raw(inner.port))
+            answers = late.send(request_of("GET", "/version")).answers()
+            assert [(answer.status, answer.body["error"]) for answer in answers] == [(503, "too_many_connections")]
+        inner.say("api", "still here")
+        assert contents(got(parked[0])) == ["still here"]
+        late = stack.enter_context(Raw(inner.port))
+        assert got(late.send(request_of("GET", "/version"))).status == 200
+
+
+def test_a_stop_answers_what_is_parked_and_ends_every_connection(inner: InnerHub) -> None:
+    token = inner.join("api")
+    with park(inner, "api", token) as parked, Raw(inner.port) as idle, Raw(inner.port) as half:
+        half.send(b"GET /pe")
+        eventually(lambda: len(inner.hub.links.open) == 3, "three connections")
+        inner.stop()
+        assert [answer.body["messages"] for answer in parked.answers()] == [[]]
+        assert idle.answer() is None
+        assert half.answer() is None
+        assert not inner.hub.links.open
+    with pytest.raises(ConnectionRefusedError):
+        Raw(inner.port)
+
+
+# --- fairness ---
+
+
+class Ear:
+    """A caller that keeps what it is answered."""
+
+    def __init__(self, serial: int) -> None:
+        self.serial, self.replies = serial, list[caucus.Reply]()
+
+    def source(self) -> str:
+        return "127.0.0.1"
+
+    def reply(self, reply: caucus.Reply) -> None:
+        self.replies.append(reply)
+
+    def stream(self, chunk: bytes, is_last: bool) -> None:
+        raise AssertionError
+
+    def is_alive(self) -> bool:
+        return True
+
+    def on_gone(self, callback: Callable[[], None]) -> None:
+        pass
+
+    def on_lost(self, callback: Callable[[], None]) -> None:
+        pass
+
+
+class Crowd:
+    """A room whose peers all have a parked poll, and a loop that runs when it is told."""
+
+    def __init__(self, clock: FakeClock, count: int) -> None:
+        self.room = RecordingRoom(clock)
+        self.turns: list[tuple[float, Callable[[], None]]] = []
+        self.polls = caucus.Polls(self.room, clock, lambda at, call: self.turns.append((at, call)))
+        self.room._emit = self.polls.on_event
+        self.speaker = self.room.join("speaker")
+        self.peers = [self.room.join(f"peer-{n}") for n in range(count)]
+        self.ears = [Ear(n) for n in range(count)]
+        for peer, ear in zip(self.peers, self.ears, strict=True):
+            assert self.polls.receive(peer, ear, "lease", 20.0, None) is None
+        self.time_out = self.turns.pop()[1]
+
+    def say(self, to: str = "all") -> None:
+        """Speak."""
+        self.room.set_rate(1e6, 1e6)
+        self.room.say(self.speaker, to, "hello")
+
+    def turn(self) -> None:
+        """Run what was put off to the next turn of the loop."""
+        turns, self.turns = self.turns, []
+        for _, call in turns:
+            call()
+
+    def answered(self) -> int:
+        """Count the polls that were answered, each once."""
+        assert max(len(ear.replies) for ear in self.ears) <= 1
+        return sum(len(ear.replies) for ear in self.ears)
+
+
+COUNT = 2 * caucus.WAKES_PER_TURN + 50
+
+
+def test_a_broadcast_wakes_so_many_in_a_turn_and_all_in_the_end(clock: FakeClock) -> None:
+    crowd = Crowd(clock, COUNT)
+    crowd.say()
+    assert crowd.answered() == caucus.WAKES_PER_TURN
+    crowd.turn()
+    assert crowd.answered() == 2 * caucus.WAKES_PER_TURN
+    crowd.turn()
+    assert crowd.answered() == COUNT
+    assert crowd.turns == []
+    assert len({id(ear.replies[0].raw) for ear in crowd.ears}) == 1, "one answer, encoded once"
+
+
+def test_who_is_yet_to_be_woken_may_leave_poll_anew_or_get_more(clock: FakeClock) -> None:
+    crowd = Crowd(clock, COUNT)
+    crowd.say()
+    *_, mover, leaver, last = crowd.peers
+    crowd.room.leave(crowd.room.tokens[leaver.name])
+    again = crowd.polls.receive(mover, Ear(COUNT), "lease", 20.0, None)
+    assert again is not None, "what waits for it is there at once"
+    assert again.raw.count(b'"hello"') == 1
+    crowd.say(last.name)
+    crowd.turn()
+    crowd.turn()
+    assert crowd.answered() == COUNT
+    assert crowd.ears[-3].replies[0].body == b'{"messages":[],"mode":"running"}', "the poll before gave way"
+    assert crowd.ears[-2].replies[0].status == 401
+    assert crowd.ears[-1].replies[0].raw.count(b'"hello"') == 2, "and both are in its one answer"
+    assert crowd.turns == []
+
+
+def test_a_pause_in_the_middle_of_a_broadcast_holds_the_rest(clock: FakeClock) -> None:
+    crowd = Crowd(clock, COUNT)
+    crowd.say()
+    crowd.room.set_mode("pause")
+    crowd.turn()
+    crowd.turn()
+    assert crowd.answered() == caucus.WAKES_PER_TURN
+    crowd.room.set_mode("resume")
+    for _ in range(6):
+        crowd.turn()
+    assert crowd.answered() == COUNT
+
+
+def test_polls_that_time_out_together_are_answered_a_hundred_at_a_time(clock: FakeClock) -> None:
+    crowd = Crowd(clock, COUNT)
+    clock.advance(21)
+    crowd.time_out()
+    assert crowd.answered() == caucus.WAKES_PER_TURN
+    crowd.turn()
+    crowd.turn()
+    assert crowd.answered() == COUNT
+    assert crowd.turns == []
+    assert len(crowd.polls) == 0
+
+
+def test_one_that_sends_without_end_does_not_keep_the_others_waiting(inner: InnerHub) -> None:
+    token = inner.join("api")
+    flood = request_of("GET", "/peek", bearer=token) * 2000
+    with Raw(inner.port) as greedy, Raw(inner.port) as modest:
+        sender = threading.Thread(target=greedy.send, args=(flood,))
+        sender.start()
+        assert greedy.is_answered(DEADLINE_S)
+        assert json.loads(got(modest.send(request_of("GET", "/peek", bearer=token))).content)["pending"] == 0
+        assert sum(got(greedy).status == 200 for _ in range(2000)) == 2000
+        sender.join(DEADLINE_S)
