@@ -11,6 +11,7 @@ import pytest
 from agents import CLEAN, FAKE_CLAUDE, SDK, is_running
 from hubs import ROOT, HubProcess, eventually
 
+
 @pytest.fixture(scope="module")
 def pyz(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build caucus.pyz."""
