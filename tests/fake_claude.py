@@ -7,7 +7,7 @@ What a turn does is written in what it is told: each line of the prompt that beg
     !ask NAME JSON     ask for permission to use a built-in tool, and log the answer
     !hang              until an interrupt; `!deaf`: not even then
     !fail WORDS        end the turn with an error
-    !unasked           end a turn that nobody asked for, first
+    !unasked           take another turn after this one, that nobody asked for
     !exit CODE         die in the middle of the turn
     !cost USD          what this turn costs
     !hold FILE         until that file exists
@@ -103,11 +103,13 @@ class Claude:
         """Do what the prompt's directives say, and end with a result."""
         self.interrupted.clear()
         note("turn", prompt=prompt)
-        failure = ""
+        failure, is_unasked = "", False
         cost = 0.01
         for verb, rest in re.findall(r"^!(\w+) ?(.*)$", prompt, re.MULTILINE):
             if verb == "cost":
                 cost = float(rest)
+            elif verb == "unasked":
+                is_unasked = True
             elif verb == "fail":
                 failure = rest
             else:
@@ -117,6 +119,8 @@ class Claude:
                 break
         self.cost += cost
         self.finish(failure, number)
+        if is_unasked:
+            self.finish("a turn that nobody asked for", None)
 
     def finish(self, failure: str, number: str | None) -> None:
         """Send the end of a turn."""
@@ -126,7 +130,7 @@ class Claude:
             "type": "result", "subtype": "error_during_execution" if failure else "success", "duration_ms": 1,
             "duration_api_ms": 1, "is_error": bool(failure), "num_turns": 1, "session_id": "s",
             "result": failure or "done", "total_cost_usd": self.cost, "usage": USAGE,
-            "user_message_uuids": [number] if number else [],
+            **({"user_message_uuids": [number]} if number else {}),  # as claude does: without, for its own turns
         })
         note("result", failure=failure)
 
@@ -146,10 +150,6 @@ class Claude:
         answer = self.request(subtype="can_use_tool", tool_name=name, input=json.loads(given or "{}"),
                               permission_suggestions=[], tool_use_id="t")
         note("permission", name=name, answer=answer)
-
-    def do_unasked(self, rest: str) -> None:
-        """End another turn."""
-        self.finish("a turn that nobody asked for", "another")
 
     def do_hang(self, rest: str) -> None:
         """Wait for an interrupt."""

@@ -293,9 +293,11 @@ def test_a_failed_turn_is_one_line_in_the_room_and_the_seat_goes_on(hub: HubProc
 @needs_sdk
 def test_a_turn_that_the_cli_began_by_itself_is_not_taken_for_the_one_asked_for(hub: HubProcess, api: str) -> None:
     with claude(hub.url, "--project", "cl") as cl:
-        hub.say(api, "cl", '!unasked\n!tool say {"to": "api", "content": "asked for"}')
-        assert next_message(hub, api, sender="cl")["content"] == "asked for"  # and not that a turn has failed
+        hub.say(api, "cl", "!unasked")
         cl.wait_for("result", 2)
+        hub.say(api, "cl", '!tool say {"to": "api", "content": "asked for"}')
+        assert next_message(hub, api, sender="cl")["content"] == "asked for"  # and not that a turn has failed
+        cl.wait_for("result", 3)
         assert "failed" not in cl.errors
 
 
