@@ -7101,12 +7101,12 @@ class Agent:
         if self._opening:
             await self._wait_for_company()
         while self._end is None:
+            self._wake.clear()  # first: what comes from here on is looked at in the next round
             if self._is_reset:
                 await self._renew()
-            elif (batch := await self._next_batch()) or (self._opening and self._mode == RUNNING):
+            elif (batch := await self._next_batch()) or (self._opening and self._may_open()):
                 await self._turn(self._worded(batch), batch)
             else:
-                self._wake.clear()
                 await self._wake.wait()
 
     async def _wait_for_company(self) -> None:
@@ -7120,6 +7120,9 @@ class Agent:
                 if len(heard(await self._seat.get("/peers"), "peers", list)) > 1:
                     return
                 await sleep(POLL_COMPANY_S)
+
+    def _may_open(self) -> bool:
+        return self._mode == RUNNING and self._end is None and not self._is_reset
 
     def _ready(self) -> list[dict[str, Json]]:
         """List what a turn can be made of, no more than is read at once; in a paused room the operator's words only."""
