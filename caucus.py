@@ -3373,7 +3373,7 @@ def phrase_of(status: int) -> str:
 
 
 @functools.lru_cache(256)
-def _head_of(status: int, headers: tuple[tuple[str, str], ...]) -> bytes:
+def _answer_head(status: int, headers: tuple[tuple[str, str], ...]) -> bytes:
     """Encode an answer's head, without the length that ends it."""
     lines = [f"HTTP/1.1 {status} {phrase_of(status)}"]
     lines += [f"{name}: {value}" for name, value in (dict(STANDING_HEADERS) | dict(headers)).items()]
@@ -3389,7 +3389,7 @@ class Reply(Record):
     @Lazy
     def raw(self) -> bytes:
         """Encode the whole answer, once: a broadcast is one answer for all who were parked."""
-        return b"%bContent-Length: %d\r\n\r\n%b" % (_head_of(self.status, self.headers), len(self.body), self.body)
+        return b"%bContent-Length: %d\r\n\r\n%b" % (_answer_head(self.status, self.headers), len(self.body), self.body)
 
 
 _encode_json = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make an encoder for each answer
