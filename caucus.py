@@ -6962,7 +6962,8 @@ class Agent:
         self._mode = RUNNING
         self._wake = Flag()  # something for the driver to look at
         self._deadline: Timeout | None = None  # of the turn in progress
-        self._is_cut = False  # the turn in progress was ended by the operator
+        self._is_thinking = False  # the mind is at a turn
+        self._is_cut = False  # the turn in progress is ended from outside
         self._is_reset = False  # the mind is to begin anew
         self._opening = OPENING if settings.mission else ""  # said once, before all else
         self._end: tuple[int, str] | None = None  # exit code, and why
@@ -7071,6 +7072,8 @@ class Agent:
             if not isinstance(m, dict) or m.get("id") in self._heard:
                 continue
             self._heard.append(str(m.get("id")))
+            if m.get("sender") == self._seat.name:  # a model that answers itself would never end
+                continue
             if _is_stop(m):
                 self.finish(EXIT_OK, "the operator stopped the room")
             elif m.get("kind") == "control" and m.get("origin") == "operator":
@@ -7088,13 +7091,14 @@ class Agent:
         self._cut_short(INTERRUPT_S)
 
     def _cut_short(self, grace_s: float) -> None:
-        """End the turn in progress: the mind may do it by itself, until its grace is over."""
+        """End the turn in progress, or about to begin: the mind may do it by itself, until its grace is over."""
         self._wake.set()
-        if self._deadline is not None and not self._is_cut:
-            self._is_cut = True
+        is_first, self._is_cut = not self._is_cut, True
+        if self._is_thinking and is_first:
             self._spawn(self._mind.interrupt())
-        if self._deadline is not None and not self._deadline.expired():
-            self._deadline.reschedule(self._loop.time() + grace_s)
+        deadline, end = self._deadline, self._loop.time() + grace_s
+        if deadline is not None and not deadline.expired() and (self._is_thinking or self._end is not None):
+            deadline.reschedule(min(end, deadline.when() or end))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> Task[None]:
         task = self._loop.create_task(work)
@@ -7172,9 +7176,9 @@ class Agent:
     async def _turn(self, prompt: str, batch: list[dict[str, Json]]) -> None:
         """Take one turn, in public: a status while it lasts, a line in the room if it fails."""
         scope = scope_to_answer(batch, self._settings.name)
-        self._turns, self._is_cut = self._turns + 1, False
+        self._turns, self._is_cut = self._turns + 1, self._end is not None or self._is_reset
         await self._publish(COMPOSING)
-        outcome = await self._attempt(prompt, scope)
+        outcome = Outcome() if self._is_cut else await self._attempt(prompt, scope)  # an order may come that early
         self._input_tokens += outcome.input_tokens
         self._output_tokens += outcome.output_tokens
         self._cost_usd = outcome.cost_usd if outcome.cost_usd is not None else self._cost_usd
@@ -7187,10 +7191,11 @@ class Agent:
         from asyncio import gather, timeout
 
         result: Outcome | BaseException = RuntimeError(f"nothing came of it within {self._settings.turn_limit_s:g} s")
+        self._is_thinking = True
         with suppress(TimeoutError):
             async with timeout(self._settings.turn_limit_s) as self._deadline:
                 [result] = await gather(self._think(prompt, scope), return_exceptions=True)
-        self._deadline = None
+        self._deadline, self._is_thinking = None, False
         if isinstance(result, Outcome):
             return result
         self._is_reset = True  # nobody knows what such a mind does next
@@ -7203,9 +7208,17 @@ class Agent:
         outcome = await self._mind.think(prompt)
         if outcome.reply and not self._is_cut:
             to, text = addressed(outcome.reply)
-            if not to or not await self._say(to, text):  # no such peer: then that line was part of the text
+            if not await self._is_address(to) or not await self._say(to, text):  # then that line was part of the text
                 await self._say(scope, outcome.reply)
         return outcome
+
+    async def _is_address(self, to: str) -> bool:
+        """Whether a reply may go there: `#include <stdio.h>` is no channel, and nobody speaks to itself."""
+        if not to.startswith("#"):
+            return to not in ("", self._seat.name)
+        with suppress(Refusal):
+            return to in heard(await self._seat.get("/channels"), "channels", dict)
+        return False
 
     async def _judge(self, outcome: Outcome, scope: str) -> None:
         """Tell the room of a failed turn, and end the session where enough is enough."""
@@ -7226,7 +7239,7 @@ class Agent:
         self.finish(code, why)
 
     async def _say(self, to: str, text: str) -> bool:
-        """Say a text, in parts if it is long; wait for the stick. False: nobody bears that name."""
+        """Say a text, in parts if it is long; wait for the stick. False: nobody bears that name, or can."""
         from asyncio import sleep
 
         has_hand = False
@@ -7244,6 +7257,8 @@ class Agent:
                     has_hand = True
                     await self._use_floor("raise", to)
                 await sleep(FLOOR_POLL_S)
+            except Invalid:
+                return False
             except Refusal as refusal:
                 log().warning("not said: %s", refusal.detail)
                 break
