@@ -6903,6 +6903,9 @@ class Mind(Protocol):
     async def end(self) -> None:
         """End whatever was started; nothing stays behind."""
 
+    def kill(self) -> None:
+        """The same, here and now: this process ends."""
+
 
 class AgentSettings(Record):
     """How one agent is set up; see `caucus agent --help`."""
@@ -7183,7 +7186,7 @@ class Agent:
         self._output_tokens += outcome.output_tokens
         self._cost_usd = outcome.cost_usd if outcome.cost_usd is not None else self._cost_usd
         await self._publish(self._seat.status)
-        if self._end is None and not self._is_cut:
+        if self._end is None:
             await self._judge(outcome, scope)
 
     async def _attempt(self, prompt: str, scope: str) -> Outcome:
@@ -7222,8 +7225,9 @@ class Agent:
 
     async def _judge(self, outcome: Outcome, scope: str) -> None:
         """Tell the room of a failed turn, and end the session where enough is enough."""
-        self._failures = self._failures + 1 if outcome.failure else 0
-        if outcome.failure:
+        has_failed = bool(outcome.failure) and not self._is_cut
+        self._failures = self._failures + 1 if has_failed else 0
+        if has_failed:
             log().error("the turn failed: %s", outcome.failure)
             await self._say(scope, f"My turn failed: {outcome.failure}")
         limits = self._settings
@@ -7289,9 +7293,11 @@ class Agent:
 
 # --- minds ---
 LOGIN = "claude is not logged in: run `claude` and type /login, or set ANTHROPIC_API_KEY"
-CLI_MIN = (2, 1, 248)  # older ones read the file that a peer names with @path, whatever tools they have
+# Before 2.1.248 it reads the file that a peer names with @path, whatever tools it has. This one tells its version.
+CLI_MIN = (2, 1, 330)
 NEW_CLI = "npm install -g @anthropic-ai/claude-code@latest"
-UNASKED = ("ScheduleWakeup", "CronCreate", "Monitor")  # a worker's tools that begin turns by themselves
+# A worker's tools that begin turns by themselves, and those that talk to other sessions past the room.
+UNASKED = ("ScheduleWakeup", "CronCreate", "Monitor", "Workflow", "SendMessage", "ListAgents")
 
 
 class ClaudeSettings(Record):
@@ -7323,16 +7329,21 @@ class Claude:
         self.model = settings.model
         self._mcp = Mcp(AGENT_TOOLS, (), "")
         self._session: Any = None
+        self._briefing = ""
+        self._pid = 0  # of the CLI, as it says itself
+        self._has_numbers = False  # results say which prompts they answer
         self._cost_usd = self._earlier_usd = 0.0  # of the present session, and of those before it
 
     async def start(self, briefing: str) -> None:
         """Start the CLI with a clean context. Raises NotReady."""
+        self._briefing = briefing
         self._session = self._sdk.ClaudeSDKClient(self._options(briefing))
         try:
             await self._session.connect()
         except self._sdk.CLINotFoundError:
             raise NotReady(f"there is no `claude` on this machine: {NEW_CLI}") from None
         about = await self._session.get_server_info() or {}
+        self._pid = heard(about, "pid", int) if "pid" in about else 0
         version = str(about.get("claude_code_version", "0"))  # old ones do not tell
         if tuple(map(int, re.findall(r"\d+", version)[:3])) < CLI_MIN:
             raise NotReady(f"claude is too old, it needs {'.'.join(map(str, CLI_MIN))}: {NEW_CLI}")
@@ -7345,16 +7356,30 @@ class Claude:
         """Take one turn. Raises NotReady, and what the SDK raises."""
         number = new_secret()
         ours = "-".join((number[:8], number[8:12], number[12:16], number[16:20], number[20:]))  # a UUID
-        await self._session.query(self._prompts(ours, prompt))
+        await self._ask(ours, prompt)
         async for message in self._session.receive_messages():
             if isinstance(message, self._sdk.AssistantMessage):
                 if message.error == "authentication_failed":
                     raise NotReady(LOGIN)
                 if not message.model.startswith("<"):  # <synthetic>: the CLI's own words
                     self.model = message.model[:NAME_MAX]
-            elif isinstance(message, self._sdk.ResultMessage) and ours in (message.user_message_uuids or [ours]):
-                return self._outcome(message)  # else of a turn that the CLI began by itself
+            elif isinstance(message, self._sdk.ResultMessage) and self._is_answer(message.user_message_uuids, ours):
+                return self._outcome(message)
         raise ConnectionError("claude ended in the middle of the turn")
+
+    def _is_answer(self, numbers: list[str] | None, ours: str) -> bool:
+        """Tell the end of our turn from that of one that the CLI began by itself, which has no numbers."""
+        self._has_numbers = self._has_numbers or bool(numbers)  # an older CLI never tells
+        return ours in numbers if numbers else not self._has_numbers
+
+    async def _ask(self, number: str, prompt: str) -> None:
+        try:
+            await self._session.query(self._prompts(number, prompt))
+        except self._sdk.CLIConnectionError:  # it has died since its last turn; nothing was asked yet
+            log().warning("claude has ended meanwhile, another is started")
+            await self.end()
+            await self.start(self._briefing)
+            await self._session.query(self._prompts(number, prompt))
 
     async def interrupt(self) -> None:
         """Ask the CLI to end the turn in progress."""
@@ -7367,6 +7392,13 @@ class Claude:
         self._earlier_usd, self._cost_usd = self._earlier_usd + self._cost_usd, 0.0
         if session is not None:
             await session.disconnect()
+        self._pid = 0
+
+    def kill(self) -> None:
+        """End the CLI here and now."""
+        if self._pid:
+            with suppress(OSError):  # it has ended
+                os.kill(self._pid, getattr(signal, "SIGKILL", signal.SIGTERM))
 
     async def _prompts(self, number: str, prompt: str) -> AsyncIterator[dict[str, Json]]:
         message: dict[str, Json] = {"role": "user", "content": prompt}
@@ -7478,6 +7510,10 @@ class Command:
 
     async def end(self) -> None:
         """End whatever the command has started."""
+        self.kill()
+
+    def kill(self) -> None:
+        """The same, here and now."""
         self._signal("SIGKILL")
 
     async def _run(self, prompt: str) -> str:
@@ -8301,6 +8337,7 @@ def run_agent(options: argparse.Namespace) -> int:
 
         def stop() -> None:
             if agent.is_ending:  # the second time: at once
+                mind.kill()
                 os._exit(EXIT_EXPIRED)
             agent.finish(EXIT_OK, "a signal came")
 
