@@ -6831,9 +6831,12 @@ START_LIMIT_S = 45.0
 INTERRUPT_S = 5.0  # for a mind to end its turn by itself; then it is ended from outside
 PAUSED_POLL_S = 2.0  # how late an agent with mail notices that a pause is over
 OPENING_S = 5.0  # a mission waits so long for somebody to talk to: what is said in an empty room reaches nobody
-FLOOR_POLL_S = 1.0  # how often a reply that a stick holds up is tried again
+SAY_AGAIN_S = 1.0  # how often a reply is tried again that a stick holds up, or a hub that is away
 FAILURES_MAX = 3  # failed turns in a row
+LINE_S = 5.0  # for a line of the agent's own, on a failed turn or its leaving: a held stick must not keep it
 GOODBYE_S = 20.0  # for leaving the room and ending the mind: the SDK kills a CLI that does not go after 10 s
+PIPES_S = 1.0  # for a command's pipes to end after it: what it has left behind may hold them open
+LOOK_S = 0.1  # how often it is looked whether it has ended (asyncio tells when its pipes have)
 REPLY_MAX_BYTES = 256 << 10  # what one run of a command may print
 REPLY_PARTS_MAX = 8  # a longer reply is cut
 CONTEXT_MAX = 40_000  # characters of past turns that --session keeps
@@ -6919,7 +6922,7 @@ class AgentSettings(Record):
 
 def one_liner(text: object) -> str:
     """Give the first words of a text or an error, for a line of its own in the room or the log."""
-    words = one_line(str(text)) or type(text).__name__
+    words = "".join([c if c.isprintable() else "?" for c in one_line(str(text))]) or type(text).__name__
     return words if len(words) <= REASON_MAX else words[: REASON_MAX - 1] + "…"
 
 
@@ -7174,7 +7177,7 @@ class Agent:
         try:
             await self._start_mind()
         except NotReady as missing:
-            await self._say_goodbye(missing.exit_code, str(missing))
+            await self._say_goodbye(ALL, missing.exit_code, str(missing))
 
     async def _turn(self, prompt: str, batch: list[dict[str, Json]]) -> None:
         """Take one turn, in public: a status while it lasts, a line in the room if it fails."""
@@ -7203,8 +7206,7 @@ class Agent:
             return result
         self._is_reset = True  # nobody knows what such a mind does next
         if isinstance(result, NotReady):
-            await self._say(scope, f"I am leaving: {result}.")
-            self.finish(result.exit_code, str(result))
+            await self._say_goodbye(scope, result.exit_code, str(result))
         return Outcome(failure=one_liner(result))
 
     async def _think(self, prompt: str, scope: str) -> Outcome:
@@ -7229,50 +7231,59 @@ class Agent:
         self._failures = self._failures + 1 if has_failed else 0
         if has_failed:
             log().error("the turn failed: %s", outcome.failure)
-            await self._say(scope, f"My turn failed: {outcome.failure}")
+            await self._say_shortly(scope, f"My turn failed: {outcome.failure}")
         limits = self._settings
         if self._failures >= FAILURES_MAX:
-            await self._say_goodbye(EXIT_GAVE_UP, f"{FAILURES_MAX} turns in a row have failed")
+            await self._say_goodbye(ALL, EXIT_GAVE_UP, f"{FAILURES_MAX} turns in a row have failed")
         elif outcome.is_spent or 0 < limits.max_cost_usd <= (self._cost_usd or 0.0):
-            await self._say_goodbye(EXIT_OK, f"my ${limits.max_cost_usd:g} are used up")
+            await self._say_goodbye(ALL, EXIT_OK, f"my ${limits.max_cost_usd:g} are used up")
         elif 0 < limits.max_turns <= self._turns:
-            await self._say_goodbye(EXIT_OK, f"my {limits.max_turns} turns are used up")
+            await self._say_goodbye(ALL, EXIT_OK, f"my {limits.max_turns} turns are used up")
 
-    async def _say_goodbye(self, code: int, why: str) -> None:
-        await self._say(ALL, f"I am leaving: {why}.")
+    async def _say_goodbye(self, scope: str, code: int, why: str) -> None:
+        await self._say_shortly(scope, f"I am leaving: {why}.")
         self.finish(code, why)
 
+    async def _say_shortly(self, scope: str, line: str) -> None:
+        """Say a line of the agent's own, if that is soon possible."""
+        from asyncio import timeout
+
+        with suppress(TimeoutError):
+            async with timeout(LINE_S):
+                await self._say(scope, line)
+
     async def _say(self, to: str, text: str) -> bool:
-        """Say a text, in parts if it is long; wait for the stick. False: nobody bears that name, or can."""
+        """Say a text, in parts if it is long; wait for the stick and for the hub. False: nobody bears that name."""
         from asyncio import sleep
 
-        has_hand = False
-        parts = deque(parts_of(text))
-        while parts and self._end is None:
-            try:
-                answer = await self._seat.post("/send", to=to, content=parts[0])
-                if answer.get("missed"):
-                    return False
-                parts.popleft()
-            except Throttled as refusal:
-                await sleep(float(str(refusal.extra.get("retry_after", 1.0))))
-            except FloorHeld:
-                if not has_hand:
-                    has_hand = True
-                    await self._use_floor("raise", to)
-                await sleep(FLOOR_POLL_S)
-            except Invalid:
-                return False
-            except Refusal as refusal:
-                log().warning("not said: %s", refusal.detail)
-                break
-        if has_hand:
-            await self._use_floor("pass", to)
+        parts, has_hand = deque(parts_of(text)), False
+        try:
+            while parts and self._end is None:
+                try:
+                    if (await self._seat.post("/send", to=to, content=parts[0])).get("missed"):
+                        return False
+                    parts.popleft()
+                except FloorHeld:
+                    if not has_hand:
+                        has_hand = True  # first: an order may come while the hub raises it
+                        await self._use_floor("raise", to)
+                    await sleep(SAY_AGAIN_S)
+                except (Throttled, Unreachable) as refusal:
+                    await sleep(float(str(refusal.extra.get("retry_after", SAY_AGAIN_S))))
+        except Invalid:
+            return False
+        except Refusal as refusal:
+            log().warning("not said: %s", refusal.detail)
+        finally:
+            if has_hand and not await self._use_floor("pass", to):
+                await self._use_floor("lower", to)
         return True
 
-    async def _use_floor(self, verb: str, scope: str) -> None:
-        with suppress(Refusal):  # then it is tried again without, or the hub puts the stick away by itself
-            await self._seat.use_floor(verb, scope)
+    async def _use_floor(self, verb: str, scope: str) -> bool:
+        """Tell whether the hub did it."""
+        with suppress(Refusal):
+            return (await self._seat.use_floor(verb, scope)).get("ok") is True
+        return False
 
     async def _publish(self, status: str) -> None:
         """Show what the agent is doing, and what its turns have used."""
@@ -7478,7 +7489,6 @@ class Command:
         self._past: deque[str] = deque()
         self._process: Process | None = None
         self._is_interrupted = False
-        self._last_words = ""  # on stderr
 
     async def start(self, briefing: str) -> None:
         """Forget what was said. Raises NotReady."""
@@ -7524,18 +7534,33 @@ class Command:
         process = await create_subprocess_exec(
             *self._argv, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=has_groups
         )
-        self._process, self._last_words, self._is_interrupted = process, "", False
+        self._process, self._is_interrupted = process, False
         assert process.stdin is not None and process.stdout is not None and process.stderr is not None  # noqa: PT018
+        reply, data = bytearray(), prompt.encode("utf-8", "replace")
+        talking = gather(
+            self._feed(process.stdin, data), self._read(process.stdout, reply), self._log_all(process.stderr)
+        )
         try:
-            feeding, errors = self._feed(process.stdin, prompt.encode("utf-8", "replace")), self._log(process.stderr)
-            _, reply, _ = await gather(feeding, self._read(process.stdout), errors)
-            code = await process.wait()
+            await self._outlast(process, talking)
         finally:
             self._signal("SIGKILL")  # also what it has left behind
+            talking.cancel()
             self._process = None
+        code = await process.wait()
         if code != 0 and not self._is_interrupted:
-            raise RuntimeError(f"{self.model} ended with exit code {code}: {self._last_words or 'no word on stderr'}")
+            raise RuntimeError(f"{self.model} ended with exit code {code}")
         return reply.decode("utf-8", "replace")
+
+    async def _outlast(self, process: Process, talking: Future[Any]) -> None:
+        """Wait until the command has ended and its pipes with it, or a little longer than itself. Raises ValueError."""
+        from asyncio import wait
+
+        while not (await wait({talking}, timeout=LOOK_S))[0]:
+            if process.returncode is not None:
+                await wait({talking}, timeout=PIPES_S)
+                break
+        if talking.done():
+            talking.result()
 
     async def _feed(self, sink: StreamWriter, data: bytes) -> None:
         with suppress(ConnectionError):  # it does not read to the end, which is its own business
@@ -7543,20 +7568,17 @@ class Command:
             await sink.drain()
         sink.close()
 
-    async def _read(self, source: StreamReader) -> bytes:
-        reply = bytearray()
+    async def _read(self, source: StreamReader, reply: bytearray) -> None:
         while chunk := await source.read(1 << 16):
             reply += chunk
             if len(reply) > REPLY_MAX_BYTES:
                 raise ValueError(f"{self.model} prints more than {REPLY_MAX_BYTES >> 10} kB")
-        return bytes(reply)
 
-    async def _log(self, source: StreamReader) -> None:
+    async def _log_all(self, source: StreamReader) -> None:
         while chunk := await source.read(1 << 16):
             for line in chunk.decode("utf-8", "replace").splitlines():
                 if line.strip():
-                    self._last_words = one_liner(line)
-                    log().info("%s: %s", self.model, self._last_words)
+                    log().info("%s: %s", self.model, one_liner(line))
 
     def _signal(self, name: str) -> None:
         """Signal the run in progress and all that it has started."""

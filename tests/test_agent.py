@@ -535,9 +535,7 @@ def test_pass_says_nothing(hub: HubProcess, api: str, tmp_path: Path) -> None:
 def test_stderr_is_the_log_and_an_exit_code_is_a_failed_turn(hub: HubProcess, api: str, tmp_path: Path) -> None:
     with agent(hub.url, "--project", "sh", "--exec", script(tmp_path, "echo 'no credit left' >&2\nexit 4")) as sh:
         hub.say(api, "sh", "go")
-        assert next_message(hub, api, sender="sh")["content"] == (
-            "My turn failed: mind.sh ended with exit code 4: no credit left"
-        )
+        assert next_message(hub, api, sender="sh")["content"] == "My turn failed: mind.sh ended with exit code 4"
         assert "mind.sh: no credit left" in sh.errors
 
 
@@ -599,6 +597,50 @@ def test_a_held_stick_holds_a_reply_and_it_is_said_when_the_stick_is_free(
         hub.post("/floor", token=api, action="pass", scope="all")
         assert next_message(hub, api, sender="sh")["content"] == "patience"
         eventually(lambda: hub.get("/floor", api).body["floors"] == {}, "the stick put away")
+
+
+def test_an_interrupt_takes_the_hand_down_and_the_seat_goes_on(hub: HubProcess, api: str, tmp_path: Path) -> None:
+    with agent(hub.url, "--project", "sh", "--exec", script(tmp_path, "cat > /dev/null\necho patience")):
+        hub.post("/floor", token=api, action="take", scope="all")
+        hub.say(api, "all", "who wants the word?")
+        eventually(lambda: hub.get("/floor", api).body["floors"]["all"]["hands"] == ["sh"], "its raised hand")
+        command(hub, "interrupt", "sh")
+        eventually(lambda: hub.get("/floor", api).body["floors"]["all"]["hands"] == [], "its hand down", 20.0)
+        hub.say(api, "sh", "still there?")
+        assert next_message(hub, api, sender="sh")["content"] == "patience"
+
+
+def test_a_held_stick_does_not_keep_one_that_is_to_leave(hub: HubProcess, api: str, tmp_path: Path) -> None:
+    with agent(hub.url, "--project", "sh", "--max-turns", "1", "--exec", script(tmp_path, "echo done")) as sh:
+        hub.post("/floor", token=api, action="take", scope="all")
+        hub.say(api, "sh", "one turn")
+        assert sh.end() == 0
+
+
+def test_a_reply_that_is_ready_while_the_hub_is_away_is_said_when_it_is_back(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    with running_hub() as first:
+        port, api = first.port, first.register("api")
+        mind = script(tmp_path, f"cat > /dev/null\nwhile [ ! -e {gate} ]; do sleep 0.05; done\necho ready")
+        sh = AgentProcess(first.url, "--project", "sh", "--exec", mind)
+        sh.wait_joined()
+        first.say(api, "all", "go")
+        eventually(lambda: status_of(first, "sh") == "composing", "the turn")
+    try:
+        gate.touch()
+        with running_hub("--port", str(port)) as second, second.console() as console:
+            assert console.message(sender="sh")["content"] == "ready"
+    finally:
+        sh.close()
+
+
+def test_what_a_command_leaves_behind_does_not_hold_up_its_reply(hub: HubProcess, api: str, tmp_path: Path) -> None:
+    left = tmp_path / "left"
+    mind = script(tmp_path, f"cat > /dev/null\nsleep 300 &\necho $! > {left}\necho hi")
+    with agent(hub.url, "--project", "sh", "--exec", mind):
+        hub.say(api, "sh", "go")
+        assert next_message(hub, api, sender="sh")["content"] == "hi"
+        eventually(lambda: not is_running(int(left.read_text())), "the end of what was left behind")
 
 
 def test_a_command_that_never_ends_printing_is_ended(hub: HubProcess, api: str, tmp_path: Path) -> None:
