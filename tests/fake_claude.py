@@ -13,7 +13,8 @@ What a turn does is written in what it is told: each line of the prompt that beg
     !hold FILE         until that file exists
 
 FAKE_CLAUDE_LOG names a file that gets a JSON line for all that happens; FAKE_CLAUDE_START may be `no-login`, `old`,
-`die` or `hang`.
+`die` or `hang`; FAKE_CLAUDE_GATE names a file without which it does not start; with FAKE_CLAUDE_STAYS it does not end
+when it is told to.
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ class Claude:
         if request["subtype"] == "initialize":
             source = "none" if START == "no-login" else "ANTHROPIC_AUTH_TOKEN"
             answer = {"commands": [], "account": {"tokenSource": source, "apiProvider": "firstParty"}}
+            answer["pid"] = os.getpid()
             if START != "old":
                 answer["claude_code_version"] = "2.1.330"
         if request["subtype"] == "interrupt":
@@ -175,6 +177,8 @@ class Claude:
         note("start", argv=sys.argv[1:], secrets=sorted(name for name in os.environ if name.startswith("CAUCUS_")))
         if START == "hang":
             time.sleep(60)
+        while "FAKE_CLAUDE_GATE" in os.environ and not os.path.exists(os.environ["FAKE_CLAUDE_GATE"]):
+            time.sleep(0.02)
         if START == "die":
             sys.exit("the fake does not start")
         reader = threading.Thread(target=self.read, daemon=True)

@@ -614,6 +614,9 @@ class Mute:
     async def end(self) -> None:
         """End."""
 
+    def kill(self) -> None:
+        """End."""
+
 
 def test_displaced_it_ends_with_2(hub: HubProcess, api: str) -> None:
     client = caucus.Client(hub.url)
