@@ -79,7 +79,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     for name in [name for name in os.environ if name.startswith("CAUCUS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(caucus, "serve", lambda settings, on_start: pytest.fail(f"it would serve {settings}"))
-    monkeypatch.setattr("caucus.logging.basicConfig", lambda **_: None)
+    monkeypatch.setattr("logging.basicConfig", lambda **_: None)
 
     def refuse(*flags: str, env: dict[str, str] | None = None) -> str:
         for name, value in (env or {}).items():

@@ -615,7 +615,7 @@ def test_a_pause_in_the_middle_of_a_broadcast_holds_the_rest(clock: FakeClock) -
     assert crowd.answered() == COUNT
 
 
-def test_polls_that_time_out_together_are_answered_a_hundred_at_a_time(clock: FakeClock) -> None:
+def test_polls_that_time_out_together_are_answered_so_many_at_a_time(clock: FakeClock) -> None:
     crowd = Crowd(clock, COUNT)
     clock.advance(21)
     crowd.time_out()

@@ -125,6 +125,19 @@ def test_the_lists_of_names_stay_in_order_through_all_changes(roster):
         assert (roster.names(), roster.all_names(), roster.live_count) == (live, live + away, len(live))
 
 
+def test_only_the_neighbours_of_a_misspelt_name_are_compared_with_it(roster):
+    many = Roster()
+    for n in range(1000):
+        many.add(peer(f"peer-{n:03}"))
+    for n in range(500, 1000):
+        many.reap(many.get(f"peer-{n:03}"), 1.0)
+    near = many.names_near("peer-2x7")
+    assert len(near) == 2 * caucus.NEAREST_MAX
+    assert {"peer-270", "peer-279", "peer-500"} <= set(near)
+    assert [len(many.names_near(name)) for name in ("", "\U0001f40d")] == [2 * caucus.NEAREST_MAX] * 2
+    assert roster.names_near("anna") == ["ann", "bob"]
+
+
 def test_a_peer_is_idle_when_it_was_silent_longer_than_the_limit():
     one = peer("ann")
     assert [one.is_idle(now, 300.0) for now in (0.0, 300.0, 300.1)] == [False, False, True]
