@@ -6903,6 +6903,9 @@ class Mind(Protocol):
     async def end(self) -> None:
         """End whatever was started; nothing stays behind."""
 
+    def kill(self) -> None:
+        """The same, here and now: this process ends."""
+
 
 class AgentSettings(Record):
     """How one agent is set up; see `caucus agent --help`."""
@@ -6962,7 +6965,8 @@ class Agent:
         self._mode = RUNNING
         self._wake = Flag()  # something for the driver to look at
         self._deadline: Timeout | None = None  # of the turn in progress
-        self._is_cut = False  # the turn in progress was ended by the operator
+        self._is_thinking = False  # the mind is at a turn
+        self._is_cut = False  # the turn in progress is ended from outside
         self._is_reset = False  # the mind is to begin anew
         self._opening = OPENING if settings.mission else ""  # said once, before all else
         self._end: tuple[int, str] | None = None  # exit code, and why
@@ -7071,6 +7075,8 @@ class Agent:
             if not isinstance(m, dict) or m.get("id") in self._heard:
                 continue
             self._heard.append(str(m.get("id")))
+            if m.get("sender") == self._seat.name:  # a model that answers itself would never end
+                continue
             if _is_stop(m):
                 self.finish(EXIT_OK, "the operator stopped the room")
             elif m.get("kind") == "control" and m.get("origin") == "operator":
@@ -7088,13 +7094,14 @@ class Agent:
         self._cut_short(INTERRUPT_S)
 
     def _cut_short(self, grace_s: float) -> None:
-        """End the turn in progress: the mind may do it by itself, until its grace is over."""
+        """End the turn in progress, or about to begin: the mind may do it by itself, until its grace is over."""
         self._wake.set()
-        if self._deadline is not None and not self._is_cut:
-            self._is_cut = True
+        is_first, self._is_cut = not self._is_cut, True
+        if self._is_thinking and is_first:
             self._spawn(self._mind.interrupt())
-        if self._deadline is not None and not self._deadline.expired():
-            self._deadline.reschedule(self._loop.time() + grace_s)
+        deadline, end = self._deadline, self._loop.time() + grace_s
+        if deadline is not None and not deadline.expired() and (self._is_thinking or self._end is not None):
+            deadline.reschedule(min(end, deadline.when() or end))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> Task[None]:
         task = self._loop.create_task(work)
@@ -7172,14 +7179,14 @@ class Agent:
     async def _turn(self, prompt: str, batch: list[dict[str, Json]]) -> None:
         """Take one turn, in public: a status while it lasts, a line in the room if it fails."""
         scope = scope_to_answer(batch, self._settings.name)
-        self._turns, self._is_cut = self._turns + 1, False
+        self._turns, self._is_cut = self._turns + 1, self._end is not None or self._is_reset
         await self._publish(COMPOSING)
-        outcome = await self._attempt(prompt, scope)
+        outcome = Outcome() if self._is_cut else await self._attempt(prompt, scope)  # an order may come that early
         self._input_tokens += outcome.input_tokens
         self._output_tokens += outcome.output_tokens
         self._cost_usd = outcome.cost_usd if outcome.cost_usd is not None else self._cost_usd
         await self._publish(self._seat.status)
-        if self._end is None and not self._is_cut:
+        if self._end is None:
             await self._judge(outcome, scope)
 
     async def _attempt(self, prompt: str, scope: str) -> Outcome:
@@ -7187,10 +7194,11 @@ class Agent:
         from asyncio import gather, timeout
 
         result: Outcome | BaseException = RuntimeError(f"nothing came of it within {self._settings.turn_limit_s:g} s")
+        self._is_thinking = True
         with suppress(TimeoutError):
             async with timeout(self._settings.turn_limit_s) as self._deadline:
                 [result] = await gather(self._think(prompt, scope), return_exceptions=True)
-        self._deadline = None
+        self._deadline, self._is_thinking = None, False
         if isinstance(result, Outcome):
             return result
         self._is_reset = True  # nobody knows what such a mind does next
@@ -7203,14 +7211,23 @@ class Agent:
         outcome = await self._mind.think(prompt)
         if outcome.reply and not self._is_cut:
             to, text = addressed(outcome.reply)
-            if not to or not await self._say(to, text):  # no such peer: then that line was part of the text
+            if not await self._is_address(to) or not await self._say(to, text):  # then that line was part of the text
                 await self._say(scope, outcome.reply)
         return outcome
 
+    async def _is_address(self, to: str) -> bool:
+        """Whether a reply may go there: `#include <stdio.h>` is no channel, and nobody speaks to itself."""
+        if not to.startswith("#"):
+            return to not in ("", self._seat.name)
+        with suppress(Refusal):
+            return to in heard(await self._seat.get("/channels"), "channels", dict)
+        return False
+
     async def _judge(self, outcome: Outcome, scope: str) -> None:
         """Tell the room of a failed turn, and end the session where enough is enough."""
-        self._failures = self._failures + 1 if outcome.failure else 0
-        if outcome.failure:
+        has_failed = bool(outcome.failure) and not self._is_cut
+        self._failures = self._failures + 1 if has_failed else 0
+        if has_failed:
             log().error("the turn failed: %s", outcome.failure)
             await self._say(scope, f"My turn failed: {outcome.failure}")
         limits = self._settings
@@ -7226,7 +7243,7 @@ class Agent:
         self.finish(code, why)
 
     async def _say(self, to: str, text: str) -> bool:
-        """Say a text, in parts if it is long; wait for the stick. False: nobody bears that name."""
+        """Say a text, in parts if it is long; wait for the stick. False: nobody bears that name, or can."""
         from asyncio import sleep
 
         has_hand = False
@@ -7244,6 +7261,8 @@ class Agent:
                     has_hand = True
                     await self._use_floor("raise", to)
                 await sleep(FLOOR_POLL_S)
+            except Invalid:
+                return False
             except Refusal as refusal:
                 log().warning("not said: %s", refusal.detail)
                 break
@@ -7274,9 +7293,11 @@ class Agent:
 
 # --- minds ---
 LOGIN = "claude is not logged in: run `claude` and type /login, or set ANTHROPIC_API_KEY"
-CLI_MIN = (2, 1, 248)  # older ones read the file that a peer names with @path, whatever tools they have
+# Before 2.1.248 it reads the file that a peer names with @path, whatever tools it has. This one tells its version.
+CLI_MIN = (2, 1, 330)
 NEW_CLI = "npm install -g @anthropic-ai/claude-code@latest"
-UNASKED = ("ScheduleWakeup", "CronCreate", "Monitor")  # a worker's tools that begin turns by themselves
+# A worker's tools that begin turns by themselves, and those that talk to other sessions past the room.
+UNASKED = ("ScheduleWakeup", "CronCreate", "Monitor", "Workflow", "SendMessage", "ListAgents")
 
 
 class ClaudeSettings(Record):
@@ -7308,16 +7329,21 @@ class Claude:
         self.model = settings.model
         self._mcp = Mcp(AGENT_TOOLS, (), "")
         self._session: Any = None
+        self._briefing = ""
+        self._pid = 0  # of the CLI, as it says itself
+        self._has_numbers = False  # results say which prompts they answer
         self._cost_usd = self._earlier_usd = 0.0  # of the present session, and of those before it
 
     async def start(self, briefing: str) -> None:
         """Start the CLI with a clean context. Raises NotReady."""
+        self._briefing = briefing
         self._session = self._sdk.ClaudeSDKClient(self._options(briefing))
         try:
             await self._session.connect()
         except self._sdk.CLINotFoundError:
             raise NotReady(f"there is no `claude` on this machine: {NEW_CLI}") from None
         about = await self._session.get_server_info() or {}
+        self._pid = heard(about, "pid", int) if "pid" in about else 0
         version = str(about.get("claude_code_version", "0"))  # old ones do not tell
         if tuple(map(int, re.findall(r"\d+", version)[:3])) < CLI_MIN:
             raise NotReady(f"claude is too old, it needs {'.'.join(map(str, CLI_MIN))}: {NEW_CLI}")
@@ -7330,16 +7356,30 @@ class Claude:
         """Take one turn. Raises NotReady, and what the SDK raises."""
         number = new_secret()
         ours = "-".join((number[:8], number[8:12], number[12:16], number[16:20], number[20:]))  # a UUID
-        await self._session.query(self._prompts(ours, prompt))
+        await self._ask(ours, prompt)
         async for message in self._session.receive_messages():
             if isinstance(message, self._sdk.AssistantMessage):
                 if message.error == "authentication_failed":
                     raise NotReady(LOGIN)
                 if not message.model.startswith("<"):  # <synthetic>: the CLI's own words
                     self.model = message.model[:NAME_MAX]
-            elif isinstance(message, self._sdk.ResultMessage) and ours in (message.user_message_uuids or [ours]):
-                return self._outcome(message)  # else of a turn that the CLI began by itself
+            elif isinstance(message, self._sdk.ResultMessage) and self._is_answer(message.user_message_uuids, ours):
+                return self._outcome(message)
         raise ConnectionError("claude ended in the middle of the turn")
+
+    def _is_answer(self, numbers: list[str] | None, ours: str) -> bool:
+        """Tell the end of our turn from that of one that the CLI began by itself, which has no numbers."""
+        self._has_numbers = self._has_numbers or bool(numbers)  # an older CLI never tells
+        return ours in numbers if numbers else not self._has_numbers
+
+    async def _ask(self, number: str, prompt: str) -> None:
+        try:
+            await self._session.query(self._prompts(number, prompt))
+        except self._sdk.CLIConnectionError:  # it has died since its last turn; nothing was asked yet
+            log().warning("claude has ended meanwhile, another is started")
+            await self.end()
+            await self.start(self._briefing)
+            await self._session.query(self._prompts(number, prompt))
 
     async def interrupt(self) -> None:
         """Ask the CLI to end the turn in progress."""
@@ -7352,6 +7392,13 @@ class Claude:
         self._earlier_usd, self._cost_usd = self._earlier_usd + self._cost_usd, 0.0
         if session is not None:
             await session.disconnect()
+        self._pid = 0
+
+    def kill(self) -> None:
+        """End the CLI here and now."""
+        if self._pid:
+            with suppress(OSError):  # it has ended
+                os.kill(self._pid, getattr(signal, "SIGKILL", signal.SIGTERM))
 
     async def _prompts(self, number: str, prompt: str) -> AsyncIterator[dict[str, Json]]:
         message: dict[str, Json] = {"role": "user", "content": prompt}
@@ -7463,6 +7510,10 @@ class Command:
 
     async def end(self) -> None:
         """End whatever the command has started."""
+        self.kill()
+
+    def kill(self) -> None:
+        """The same, here and now."""
         self._signal("SIGKILL")
 
     async def _run(self, prompt: str) -> str:
@@ -8286,6 +8337,7 @@ def run_agent(options: argparse.Namespace) -> int:
 
         def stop() -> None:
             if agent.is_ending:  # the second time: at once
+                mind.kill()
                 os._exit(EXIT_EXPIRED)
             agent.finish(EXIT_OK, "a signal came")
 

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -497,6 +497,9 @@ def test_its_prompt_has_the_rules_the_mission_and_the_fenced_message(hub: HubPro
         ("#ops\\nfor you", "#ops", "for you"),
         ("@nobody\\nstill said", "api", "@nobody\nstill said"),
         ("@web alone is text", "api", "@web alone is text"),
+        ("#include <stdio.h>\\nint main(){}", "api", "#include <stdio.h>\nint main(){}"),
+        ("@" + "x" * 100 + "\\nhi", "api", "@" + "x" * 100 + "\nhi"),
+        ("@sh\\nhello self", "api", "@sh\nhello self"),
     ],
 )
 def test_the_first_line_addresses_a_reply(
@@ -508,6 +511,15 @@ def test_the_first_line_addresses_a_reply(
         hub.say(api, "sh", "go")
         found = next_message(hub, api if recipient == "api" else web, sender="sh")
         assert (found["recipient"], found["content"]) == (recipient, content)
+
+
+@needs_sdk
+def test_an_agent_does_not_answer_itself(hub: HubProcess, api: str) -> None:
+    with claude(hub.url, "--project", "cl") as cl:
+        hub.say(api, "cl", '!tool say {"to": "cl", "content": "to myself"}')
+        cl.wait_for("result")
+        hub.say(api, "cl", "again")
+        assert "to myself" not in cl.wait_for("turn", 2)["prompt"]
 
 
 def test_pass_says_nothing(hub: HubProcess, api: str, tmp_path: Path) -> None:
@@ -595,17 +607,22 @@ def test_a_command_that_never_ends_printing_is_ended(hub: HubProcess, api: str, 
         assert "prints more than 256 kB" in next_message(hub, api, sender="sh")["content"]
 
 
-# --- from inside: what no other process can do to an agent ---
+# --- from inside: what no other process can do to an agent, and moments that none can hit ---
 class Mute:
-    """A mind that thinks nothing."""
+    """A mind that says nothing, and counts its turns."""
 
     model = ""
 
+    def __init__(self) -> None:
+        self.turns = self.starts = 0
+
     async def start(self, briefing: str) -> None:
         """Begin."""
+        self.starts += 1
 
     async def think(self, prompt: str) -> caucus.Outcome:
         """Take one turn."""
+        self.turns += 1
         return caucus.Outcome()
 
     async def interrupt(self) -> None:
@@ -616,6 +633,71 @@ class Mute:
 
     def kill(self) -> None:
         """End."""
+
+
+class Meddled(caucus.HttpDoor):
+    """A door behind which something happens just while one call is on its way."""
+
+    def __init__(self, client: caucus.Client) -> None:
+        super().__init__(client, asyncio.to_thread, has_watch=False)
+        self.meddle: dict[str, Callable[[], Awaitable[None]]] = {}  # path -> what happens at the next call of it
+
+    async def post(self, path: str, **body: Any) -> dict[str, Any]:
+        """POST."""
+        answer = await super().post(path, **body)
+        if path in self.meddle:
+            await self.meddle.pop(path)()
+        return answer
+
+    async def receive(self, hold_s: float, lease: str) -> dict[str, Any]:
+        """Poll; the driver's own polls do not wait."""
+        answer = await super().receive(hold_s, lease)
+        if hold_s == 0 and "look" in self.meddle:
+            await self.meddle.pop("look")()
+        return answer
+
+
+async def meddled(hub: HubProcess, api: str, where: str, do: Callable[[], object]) -> tuple[int, int, int]:
+    """Let `do` happen while the agent is `where`, and be noticed there; give its turns, its starts, its exit code."""
+    client = caucus.Client(hub.url)
+    door, mind = Meddled(client), Mute()
+    agent = caucus.Agent(caucus.Seat(door, "mute"), mind, caucus.AgentSettings("mute", hold_s=5.0), "")
+
+    async def happen() -> None:
+        await asyncio.to_thread(do)
+        while not (agent.is_ending or agent._is_reset):  # noqa: ASYNC110  # until the poller has heard of it
+            await asyncio.sleep(0.001)
+
+    running = asyncio.create_task(agent.run())
+    while not await asyncio.to_thread(hub.is_listening, "mute"):
+        pass
+    door.meddle[where] = happen
+    await asyncio.to_thread(hub.say, api, "mute", "hello")
+    async with asyncio.timeout(20.0):
+        while not running.done() and mind.starts < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        agent.finish(99, "the test is over")
+        code = await running
+    client.close()
+    return mind.turns, mind.starts, code
+
+
+@pytest.mark.parametrize("where", ["look", "/ack", "/status"])
+@pytest.mark.parametrize(("order", "expected"), [("stop", 0), ("kick", 1)])
+def test_an_end_just_before_a_turn_is_an_end_without_a_turn(
+    hub: HubProcess, api: str, where: str, order: str, expected: int
+) -> None:
+    orders: dict[str, Callable[[], object]] = {
+        "stop": lambda: hub.post("/control", action="stop"),
+        "kick": lambda: rule(hub, kick="mute"),
+    }
+    assert asyncio.run(meddled(hub, api, where, orders[order])) == (0, 1, expected)
+
+
+@pytest.mark.parametrize("where", ["look", "/ack", "/status"])
+def test_a_reset_just_before_a_turn_is_a_clean_context_without_it(hub: HubProcess, api: str, where: str) -> None:
+    turns, starts, _ = asyncio.run(meddled(hub, api, where, lambda: command(hub, "reset", "mute")))
+    assert (turns, starts) == (0, 2)
 
 
 def test_displaced_it_ends_with_2(hub: HubProcess, api: str) -> None:
