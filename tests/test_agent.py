@@ -673,6 +673,9 @@ class Mute:
     async def end(self) -> None:
         """End."""
 
+    def kill(self) -> None:
+        """End."""
+
 
 class Meddled(caucus.HttpDoor):
     """A door behind which something happens just while one call is on its way."""
