@@ -6893,6 +6893,7 @@ class Outcome(Record):
 class Mind(Protocol):
     """What thinks for an agent. Any call may raise NotReady; what else a turn raises is a failed turn."""
     model: str  # empty: not known
+    is_live: bool  # one program for all turns, with the room's tools; else each turn is a run of its own
 
     async def start(self, briefing: str) -> None:
         """Begin with a clean context."""
@@ -7024,12 +7025,14 @@ class Agent:
     def _refused(self, refusal: Refusal) -> NotReady:
         """Word what to do about a hub that does not let the agent in."""
         advice = {
-            NameInUse.code: "choose another with --project, or ask the operator to kick it",
             CredentialRequired.code: "put the hub's agent key into CAUCUS_AGENT_KEY",
             Unreachable.code: hub_hint(self._seat.door.url).removeprefix("Tell your user to "),
         }
         is_ours = isinstance(refusal, NameInUse | CredentialRequired | Invalid)  # the command line mends it
         text = f"{refusal.detail}; {advice[refusal.code]}" if refusal.code in advice else refusal.detail
+        if isinstance(refusal, NameInUse):
+            name = self._settings.name
+            text = f"the name {name} is taken: choose another with --project, or have the operator kick it"
         return NotReady(text, EXIT_USAGE if is_ours else EXIT_GAVE_UP)
 
     async def _start_mind(self) -> None:
@@ -7150,7 +7153,12 @@ class Agent:
     def _ready(self) -> list[dict[str, Json]]:
         """List what a turn can be made of, no more than is read at once; in a paused room the operator's words only."""
         ready = [m for m in self._inbox if self._mode == RUNNING or m.get("origin") == "operator"]
-        return ready[: fitting(ready)]
+        return ready[: fitting(ready)] if any(map(self._is_call, ready)) else []
+
+    def _is_call(self, m: dict[str, Json]) -> bool:
+        """Whether a message is worth a turn; the hub's notices are not, but for a stick that a live mind waits for."""
+        is_heir = self._mind.is_live and f"passed the talking stick of {m.get('recipient')} to" in str(m.get("content"))
+        return m.get("origin") != "hub" or is_heir
 
     async def _next_batch(self) -> list[dict[str, Json]]:
         """Take what waits, and acknowledge it: from here on it is not repeated. Empty: there is nothing."""
@@ -7165,7 +7173,8 @@ class Agent:
 
     def _worded(self, batch: list[dict[str, Json]]) -> str:
         """Word a batch for the mind, with what has become of the seat since the last."""
-        opening, self._opening = self._opening, ""
+        opening = self._opening if self._mode == RUNNING else ""
+        self._opening = "" if opening else self._opening
         news = self._seat.take_news()
         arrived = fenced(batch, self._mode, len(self._ready())) if batch else ""
         return "\n".join(filter(None, [opening, json.dumps(news) if news else "", arrived]))
@@ -7175,7 +7184,8 @@ class Agent:
         self._is_reset = False
         await self._mind.end()
         try:
-            await self._start_mind()
+            if self._end is None:
+                await self._start_mind()
         except NotReady as missing:
             await self._say_goodbye(ALL, missing.exit_code, str(missing))
 
@@ -7204,7 +7214,7 @@ class Agent:
         self._deadline, self._is_thinking = None, False
         if isinstance(result, Outcome):
             return result
-        self._is_reset = True  # nobody knows what such a mind does next
+        self._is_reset = self._is_reset or self._mind.is_live  # nobody knows what that one does next
         if isinstance(result, NotReady):
             await self._say_goodbye(scope, result.exit_code, str(result))
         return Outcome(failure=one_liner(result))
@@ -7236,9 +7246,9 @@ class Agent:
         if self._failures >= FAILURES_MAX:
             await self._say_goodbye(ALL, EXIT_GAVE_UP, f"{FAILURES_MAX} turns in a row have failed")
         elif outcome.is_spent or 0 < limits.max_cost_usd <= (self._cost_usd or 0.0):
-            await self._say_goodbye(ALL, EXIT_OK, f"my ${limits.max_cost_usd:g} are used up")
+            await self._say_goodbye(ALL, EXIT_OK, f"my limit of cost, ${limits.max_cost_usd:g}, is reached")
         elif 0 < limits.max_turns <= self._turns:
-            await self._say_goodbye(ALL, EXIT_OK, f"my {limits.max_turns} turns are used up")
+            await self._say_goodbye(ALL, EXIT_OK, f"my limit of turns, {limits.max_turns}, is reached")
 
     async def _say_goodbye(self, scope: str, code: int, why: str) -> None:
         await self._say_shortly(scope, f"I am leaving: {why}.")
@@ -7337,6 +7347,7 @@ class Claude:
 
     def __init__(self, seat: Seat, settings: ClaudeSettings) -> None:
         self._sdk, self._seat, self._settings = claude_sdk(), seat, settings
+        self.is_live = True
         self.model = settings.model
         self._mcp = Mcp(AGENT_TOOLS, (), "")
         self._session: Any = None
@@ -7482,9 +7493,9 @@ class Command:
     """Any other model: a command that is run once per turn, the prompt on its stdin, its reply on its stdout."""
 
     def __init__(self, words: str, is_shell: bool, keeps_context: bool) -> None:
-        self._keeps_context = keeps_context
+        self.is_live, self._keeps_context = False, keeps_context
         self._argv = shell_command(words) if is_shell else split_command(words)
-        self.model = os.path.basename(split_command(words)[0])[:NAME_MAX]
+        self.model = os.path.basename(self._argv[0])[:NAME_MAX]
         self._briefing = ""
         self._past: deque[str] = deque()
         self._process: Process | None = None
@@ -7506,7 +7517,8 @@ class Command:
             self._past += [prompt, f"You replied:\n{reply or 'PASS'}"]
             while sum(map(len, self._past)) > CONTEXT_MAX:
                 self._past.popleft()
-        return Outcome(reply="" if reply == "PASS" else reply)
+        _, text = addressed(reply)
+        return Outcome(reply="" if re.sub(r"\W", "", text).upper() in ("", "PASS") else reply)
 
     async def interrupt(self) -> None:
         """End the run in progress: asked first, then made to."""
@@ -8096,9 +8108,9 @@ def add_agent_options(options: argparse.ArgumentParser) -> None:
     add("--mission", default=env("CAUCUS_MISSION", ""), metavar="TEXT",
         help="what it is to bring about; it opens the exchange ($CAUCUS_MISSION)")
     add("--model", default=env("CAUCUS_AGENT_MODEL"), help="default: Claude's own ($CAUCUS_AGENT_MODEL)")
-    add("--type", default=env("CAUCUS_AGENT_TYPE"), metavar="TYPE",
+    add("--type", default=env("CAUCUS_AGENT_TYPE") or None, metavar="TYPE",
         help="talker (default): the room's tools only; worker: Claude Code's too ($CAUCUS_AGENT_TYPE)")
-    add("--permission-mode", default=env("CAUCUS_PERMISSION_MODE"), metavar="MODE",
+    add("--permission-mode", default=env("CAUCUS_PERMISSION_MODE") or None, metavar="MODE",
         help=f"of a worker: {', '.join(PERMISSION_MODES)} (default auto; $CAUCUS_PERMISSION_MODE)")
     add("--poll-timeout", type=_positive("--poll-timeout"), default=POLL_HOLD_S, metavar="S",
         help="seconds that one poll waits (default 25)")
@@ -8350,7 +8362,7 @@ def run_agent(options: argparse.Namespace) -> int:
     is_command = options.exec is not None
     if is_command:
         check_command(options)
-        split_command(options.exec)
+        shell_command(options.exec) if options.shell else split_command(options.exec)
 
     async def take_part() -> int:
         mind: Mind = Command(options.exec, options.shell, options.session) if is_command else Claude(seat, about)
@@ -8360,7 +8372,7 @@ def run_agent(options: argparse.Namespace) -> int:
         def stop() -> None:
             if agent.is_ending:  # the second time: at once
                 mind.kill()
-                os._exit(EXIT_EXPIRED)
+                os._exit(EXIT_OK)
             agent.finish(EXIT_OK, "a signal came")
 
         for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):

@@ -331,7 +331,7 @@ def test_a_turn_that_takes_too_long_is_a_failed_one(hub: HubProcess, api: str) -
 
 
 @needs_sdk
-@pytest.mark.parametrize(("flags", "words"), [(("--max-cost", "0.5"), "$0.5"), (("--max-turns", "2"), "2 turns")])
+@pytest.mark.parametrize(("flags", "words"), [(("--max-cost", "0.5"), "$0.5,"), (("--max-turns", "2"), "turns, 2,")])
 def test_a_limit_ends_the_session_politely(hub: HubProcess, api: str, flags: tuple[str, str], words: str) -> None:
     with claude(hub.url, "--project", "cl", *flags) as cl:
         for number in (1, 2):
@@ -417,7 +417,7 @@ def test_a_taken_name_is_explained(hub: HubProcess, api: str) -> None:
     code, said = refused(hub.url, "--project", "api", "--exec", "cat")
     assert code == 2
     assert "--project" in said
-    assert "api is in the room" in said
+    assert "api is taken" in said
 
 
 def test_a_missing_program_is_explained(hub: HubProcess) -> None:
@@ -530,6 +530,37 @@ def test_pass_says_nothing(hub: HubProcess, api: str, tmp_path: Path) -> None:
         hub.say(api, "sh", "now sing")
         hub.say(api, "sh", "now speak!!")
         assert next_message(hub, api, sender="sh")["content"] == "spoken"
+
+
+@pytest.mark.parametrize("printed", ["PASS", "pass.", "**PASS**", '"PASS"', "@api\\nPASS", "   ", ""])
+def test_every_way_to_pass_is_silence(hub: HubProcess, api: str, tmp_path: Path, printed: str) -> None:
+    with agent(hub.url, "--project", "sh", "--exec", script(tmp_path, f"cat > /dev/null\nprintf '{printed}'")):
+        hub.say(api, "sh", "hush")
+        eventually(lambda: (hub.get("/ping", peer="sh").body["usage"] or {}).get("turns") == 1, "a turn")
+        eventually(lambda: status_of(hub, "sh") is None, "its end")
+        assert hub.receive(api)["messages"] == []
+
+
+def test_a_notice_of_the_hub_is_no_reason_for_a_turn(hub: HubProcess, api: str, tmp_path: Path) -> None:
+    with agent(hub.url, "--project", "sh", "--exec", script(tmp_path, "grep -c 'a notice of the hub'")):
+        hub.post("/floor", token=api, action="take", scope="all")
+        hub.post("/floor", token=api, action="drop", scope="all")
+        hub.say(api, "sh", "go")
+        assert next_message(hub, api, sender="sh")["content"] == "2"
+        assert hub.get("/ping", peer="sh").body["usage"]["turns"] == 1
+
+
+def test_a_failed_run_does_not_cost_the_session(hub: HubProcess, api: str, tmp_path: Path) -> None:
+    bad = tmp_path / "bad"
+    mind = script(tmp_path, f"grep -c '^You replied:'\nif [ -e {bad} ]; then rm {bad}; exit 1; fi; true")
+    with agent(hub.url, "--project", "sh", "--session", "--exec", mind):
+        hub.say(api, "sh", "one")
+        assert next_message(hub, api, sender="sh")["content"] == "0"
+        bad.touch()
+        hub.say(api, "sh", "two")
+        assert "My turn failed" in next_message(hub, api, sender="sh")["content"]
+        hub.say(api, "sh", "three")
+        assert next_message(hub, api, sender="sh")["content"] == "1"
 
 
 def test_stderr_is_the_log_and_an_exit_code_is_a_failed_turn(hub: HubProcess, api: str, tmp_path: Path) -> None:
@@ -654,6 +685,7 @@ class Mute:
     """A mind that says nothing, and counts its turns."""
 
     model = ""
+    is_live = True
 
     def __init__(self) -> None:
         self.turns = self.starts = 0
