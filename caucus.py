@@ -4779,7 +4779,7 @@ def post_ack(gate: Gate, request: Request) -> Reply:
     body = request.json()
     token, seq = token_of(body), integer_of(body.get("seq"), "seq", 0, 2**63)
     gate.room.acknowledge(gate.room.peer_of(token), seq)
-    return json_reply({"acked": True, "seq": seq})
+    return json_reply({"acked": True, "seq": seq, "mode": gate.room.mode})
 
 
 def get_peek(gate: Gate, request: Request) -> Reply:
@@ -6967,6 +6967,7 @@ class Agent:
         self._inbox: list[dict[str, Json]] = []  # fetched, and acknowledged when its turn begins
         self._heard: deque[str] = deque(maxlen=LOG_MAX)  # message ids: a lost answer comes again
         self._mode = RUNNING
+        self._acked = 0  # the highest seq of which a turn was made
         self._wake = Flag()  # something for the driver to look at
         self._deadline: Timeout | None = None  # of the turn in progress
         self._is_thinking = False  # the mind is at a turn
@@ -7053,17 +7054,16 @@ class Agent:
 
         backoff_s = BACKOFF_S
         while self._end is None:
-            is_held = self._mode != RUNNING and bool(self._inbox or self._opening)
-            if await self._poll(min(PAUSED_POLL_S, self._settings.hold_s) if is_held else self._settings.hold_s):
+            if await self._poll():
                 backoff_s = BACKOFF_S
                 continue
             await sleep(backoff_s)
             backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
 
-    async def _poll(self, hold_s: float) -> bool:
-        """Ask the hub once; tell whether it answered."""
+    async def _poll(self) -> bool:
+        """Ask the hub once; tell whether it answered. One at a time: so messages stay in order."""
         try:
-            self._take(await self._seat.receive(hold_s))
+            self._take(await self._seat.receive(self._settings.hold_s))
         except Displaced:
             self.finish(EXIT_DISPLACED, "another listener has taken this seat")
         except (SessionExpired, NotJoined) as refusal:
@@ -7133,14 +7133,26 @@ class Agent:
             elif (batch := await self._next_batch()) or (self._opening and self._may_open()):
                 await self._turn(self._worded(batch), batch)
             else:
+                await self._wait()
+
+    async def _wait(self) -> None:
+        """Wait for something to do; with something in hand, look whether the pause is over."""
+        from asyncio import timeout
+
+        if not (self._inbox or self._opening):
+            await self._wake.wait()
+            return
+        with suppress(TimeoutError):
+            async with timeout(PAUSED_POLL_S):
                 await self._wake.wait()
+        await self._acknowledge()
 
     async def _wait_for_company(self) -> None:
         """Wait a little until somebody is there, or has something to say."""
         from asyncio import sleep
 
         end = time.monotonic() + OPENING_S
-        await self._poll(0.0)  # the room may be paused
+        await self._acknowledge()  # the room may be paused
         with suppress(Refusal):
             while self._end is None and not self._inbox and time.monotonic() < end:
                 if len(heard(await self._seat.get("/peers"), "peers", list)) > 1:
@@ -7162,14 +7174,19 @@ class Agent:
 
     async def _next_batch(self) -> list[dict[str, Json]]:
         """Take what waits, and acknowledge it: from here on it is not repeated. Empty: there is nothing."""
-        if self._ready():
-            await self._poll(0.0)  # what has come since, and whether the room is paused now
-        batch = [] if self._end or self._is_reset else self._ready()
-        if batch:
+        if batch := self._ready():
+            self._acked = max(self._acked, *(heard(m, "seq", int) for m in batch))
+            await self._acknowledge()
+            kept = [] if self._end or self._is_reset else self._ready()  # the room may be paused by now
+            batch = [m for m in batch if m in kept]
             self._inbox = [m for m in self._inbox if m not in batch]
-            with suppress(Refusal):  # the turn is made all the same
-                await self._seat.post("/ack", seq=max(heard(m, "seq", int) for m in batch))
         return batch
+
+    async def _acknowledge(self) -> None:
+        """Acknowledge what turns were made of, and learn how the room is: a parked poll does not tell of a pause."""
+        with suppress(Refusal):
+            answer = await self._seat.post("/ack", seq=self._acked)
+            self._mode = str(answer.get("mode", self._mode))  # other hubs do not tell
 
     def _worded(self, batch: list[dict[str, Json]]) -> str:
         """Word a batch for the mind, with what has become of the seat since the last."""
@@ -7539,13 +7556,19 @@ class Command:
         self._signal("SIGKILL")
 
     async def _run(self, prompt: str) -> str:
-        from asyncio import create_subprocess_exec, gather
+        from asyncio import CancelledError, create_subprocess_exec, ensure_future, gather, shield
         from asyncio.subprocess import PIPE
 
         has_groups = os.name != "nt"
-        process = await create_subprocess_exec(
+        begun = ensure_future(create_subprocess_exec(
             *self._argv, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=has_groups
-        )
+        ))
+        try:
+            process = await shield(begun)
+        except CancelledError:
+            self._process = await begun  # asyncio does not come back from a start that is cancelled
+            self._signal("SIGKILL")
+            raise
         self._process, self._is_interrupted = process, False
         assert process.stdin is not None and process.stdout is not None and process.stderr is not None  # noqa: PT018
         reply, data = bytearray(), prompt.encode("utf-8", "replace")
@@ -7558,9 +7581,8 @@ class Command:
             self._signal("SIGKILL")  # also what it has left behind
             talking.cancel()
             self._process = None
-        code = await process.wait()
-        if code != 0 and not self._is_interrupted:
-            raise RuntimeError(f"{self.model} ended with exit code {code}")
+        if process.returncode != 0 and not self._is_interrupted:
+            raise RuntimeError(f"{self.model} ended with exit code {process.returncode}")
         return reply.decode("utf-8", "replace")
 
     async def _outlast(self, process: Process, talking: Future[Any]) -> None:
@@ -7573,6 +7595,7 @@ class Command:
                 break
         if talking.done():
             talking.result()
+            await process.wait()  # it may have closed its pipes before its end
 
     async def _feed(self, sink: StreamWriter, data: bytes) -> None:
         with suppress(ConnectionError):  # it does not read to the end, which is its own business

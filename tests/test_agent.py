@@ -723,13 +723,6 @@ class Meddled(caucus.HttpDoor):
             await self.meddle.pop(path)()
         return answer
 
-    async def receive(self, hold_s: float, lease: str) -> dict[str, Any]:
-        """Poll; the driver's own polls do not wait."""
-        answer = await super().receive(hold_s, lease)
-        if hold_s == 0 and "look" in self.meddle:
-            await self.meddle.pop("look")()
-        return answer
-
 
 async def meddled(hub: HubProcess, api: str, where: str, do: Callable[[], object]) -> tuple[int, int, int]:
     """Let `do` happen while the agent is `where`, and be noticed there; give its turns, its starts, its exit code."""
@@ -756,7 +749,7 @@ async def meddled(hub: HubProcess, api: str, where: str, do: Callable[[], object
     return mind.turns, mind.starts, code
 
 
-@pytest.mark.parametrize("where", ["look", "/ack", "/status"])
+@pytest.mark.parametrize("where", ["/ack", "/status"])
 @pytest.mark.parametrize(("order", "expected"), [("stop", 0), ("kick", 1)])
 def test_an_end_just_before_a_turn_is_an_end_without_a_turn(
     hub: HubProcess, api: str, where: str, order: str, expected: int
@@ -768,7 +761,7 @@ def test_an_end_just_before_a_turn_is_an_end_without_a_turn(
     assert asyncio.run(meddled(hub, api, where, orders[order])) == (0, 1, expected)
 
 
-@pytest.mark.parametrize("where", ["look", "/ack", "/status"])
+@pytest.mark.parametrize("where", ["/ack", "/status"])
 def test_a_reset_just_before_a_turn_is_a_clean_context_without_it(hub: HubProcess, api: str, where: str) -> None:
     turns, starts, _ = asyncio.run(meddled(hub, api, where, lambda: command(hub, "reset", "mute")))
     assert (turns, starts) == (0, 2)

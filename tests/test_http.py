@@ -321,7 +321,8 @@ def test_a_surrogate_pair_is_an_ordinary_character(hub: HubProcess) -> None:
 @pytest.mark.parametrize("value", [7, "7", 7.0, " 7 ", "7.0", True])
 def test_integers_accept_what_plainly_is_one(hub: HubProcess, value: object) -> None:
     a = hub.register("a")
-    assert hub.post("/ack", token=a, seq=value).body == {"acked": True, "seq": 1 if value is True else 7}
+    told = {"acked": True, "seq": 1 if value is True else 7, "mode": "running"}
+    assert hub.post("/ack", token=a, seq=value).body == told
 
 
 @pytest.mark.parametrize(
@@ -1461,7 +1462,8 @@ def test_a_new_lease_gets_what_the_old_one_did_not_acknowledge(hub: HubProcess) 
         hub.say(a, "b", text)
     batch = hub.receive(b, lease="one")["messages"]
     assert hub.receive(b, lease="one")["messages"] == []  # the same listener has them
-    assert hub.post("/ack", token=b, seq=batch[0]["seq"]).body == {"acked": True, "seq": batch[0]["seq"]}
+    told = {"acked": True, "seq": batch[0]["seq"], "mode": "running"}
+    assert hub.post("/ack", token=b, seq=batch[0]["seq"]).body == told
     hub.say(a, "b", "4")
     assert contents(hub.receive(b, lease="two")) == ["2", "3", "4"]
     assert hub.receive(b, lease="two", ack_seq=batch[2]["seq"])["messages"] == []
@@ -1499,7 +1501,7 @@ def test_an_acknowledgement_beyond_anything_frees_what_was_fetched_only(hub: Hub
     hub.say(a, "a", "fetched")
     hub.receive(a, lease="one")
     hub.say(a, "a", "waiting")
-    assert hub.post("/ack", token=a, seq=2**63).body == {"acked": True, "seq": 2**63}
+    assert hub.post("/ack", token=a, seq=2**63).body == {"acked": True, "seq": 2**63, "mode": "running"}
     assert contents(hub.receive(a, lease="two")) == ["waiting"]
     assert contents(hub.receive(a, lease="three")) == ["waiting"]
 
@@ -1509,7 +1511,7 @@ def test_an_acknowledgement_of_the_past_changes_nothing(hub: HubProcess) -> None
     hub.say(a, "a", "c")
     seq = hub.receive(a, lease="one")["messages"][0]["seq"]
     for past in (0, seq - 1):
-        assert hub.post("/ack", token=a, seq=past).body == {"acked": True, "seq": past}
+        assert hub.post("/ack", token=a, seq=past).body == {"acked": True, "seq": past, "mode": "running"}
     assert contents(hub.receive(a, lease="two", ack_seq=-5)) == ["c"]
 
 

@@ -145,7 +145,8 @@ def test_every_express_route_is_answered_on_the_lane(inner: InnerHub, raw: Raw) 
     batch = got(raw.send(polling(token)))
     assert contents(batch) == ["hello"]
     assert got(raw.send(request_of("GET", "/peek", bearer=token))).status == 200
-    assert got(raw.send(request_of("POST", "/ack", {"token": token, "seq": 1}))).body == {"acked": True, "seq": 1}
+    told = {"acked": True, "seq": 1, "mode": "running"}
+    assert got(raw.send(request_of("POST", "/ack", {"token": token, "seq": 1}))).body == told
     assert got(raw.send(request_of("POST", "/status", {"token": token, "status": "busy"}))).status == 200
     assert inner.counts() == (6, 0)
 
