@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from fakes import FakeClock, RecordingRoom
+from hubs import ROADS
 from hypothesis import settings
 
 if TYPE_CHECKING:
@@ -58,6 +59,17 @@ def _log_guard() -> Iterator[_Warnings]:
 def expect_warning(_log_guard: _Warnings) -> Callable[[str], None]:
     """Announce a log line, as a regular expression over "LEVEL logger: text"; it must come, and others must not."""
     return _log_guard.expected.append
+
+
+@pytest.fixture(scope="module", params=ROADS)
+def road(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """Give the flags of a hub; who asks for them is run twice, with an express lane and with Tornado alone.
+
+    What speaks to a hub by its hot routes, or has to do with connections, asks for it, in test_http, test_fuzz,
+    test_defects and test_hub_process. The others run once, with a lane, as users do: the clients (watch, bridge, agent,
+    the originals), the console and /mcp word their requests in one way, and those ways are in test_roads.
+    """
+    return ROADS[str(request.param)]
 
 
 @pytest.fixture

@@ -19,6 +19,8 @@ from websockets.sync.client import ClientConnection, connect
 
 ROOT = Path(__file__).resolve().parent.parent
 DEADLINE_S = 10.0
+# Flags of `caucus hub`: with an express lane, and without one. The same must come of every request on both roads.
+ROADS: dict[str, tuple[str, ...]] = {"express": (), "plain": ("--plain-http",)}
 
 
 def eventually(check: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:

@@ -32,8 +32,8 @@ UNPAIRED = "\ud800"
 
 
 @pytest.fixture(scope="module")
-def open_hub() -> Iterator[HubProcess]:
-    with running_hub() as hub:
+def open_hub(road: tuple[str, ...]) -> Iterator[HubProcess]:
+    with running_hub(*road) as hub:
         yield hub
 
 
@@ -54,9 +54,9 @@ def fast(hub: HubProcess) -> Iterator[HubProcess]:
 
 
 @pytest.fixture(scope="module")
-def guarded() -> Iterator[HubProcess]:
+def guarded(road: tuple[str, ...]) -> Iterator[HubProcess]:
     """Give a hub with an operator token and an agent key."""
-    with running_hub("--operator-token", OPERATOR, "--agent-key", KEY) as hub:
+    with running_hub(*road, "--operator-token", OPERATOR, "--agent-key", KEY) as hub:
         yield hub
 
 

@@ -297,8 +297,15 @@ class Target:
 
 
 @pytest.fixture(scope="module")
-def target() -> Iterator[Target]:
+def target(road: tuple[str, ...]) -> Iterator[Target]:
     """Give a hub under fire; at its end its log must be free of errors."""
+    with running_hub("--log-level", "warning", *road) as hub:
+        yield Target(hub)
+
+
+@pytest.fixture(scope="module")  # once: a console's frames never come by the express lane
+def stage() -> Iterator[Target]:
+    """Give a hub whose console is under fire."""
     with running_hub("--log-level", "warning") as hub:
         yield Target(hub)
 
@@ -427,15 +434,15 @@ def ask_form(target: Target) -> str:
     return str(body.get("form_id", "none"))
 
 
-def test_no_frame_makes_the_hub_fail_or_close_the_console(target: Target) -> None:
+def test_no_frame_makes_the_hub_fail_or_close_the_console(stage: Target) -> None:
     rounds = itertools.count(1)
     with contextlib.ExitStack() as stack:
-        seats = [stack.enter_context(target.hub.console())]
+        seats = [stack.enter_context(stage.hub.console())]
 
         @settings(max_examples=500)
         @given(st.lists(frames(), min_size=1, max_size=6))
         def fire(shots: list[str | bytes]) -> None:
-            form = ask_form(target)
+            form = ask_form(stage)
             (console,) = seats
             for shot in shots:
                 console.socket.send(shot.replace("FORM", form) if isinstance(shot, str) else shot)
@@ -443,10 +450,10 @@ def test_no_frame_makes_the_hub_fail_or_close_the_console(target: Target) -> Non
             console.send(heartbeat=mark)
             console.next("heartbeat_result", where=lambda frame: frame["result"]["peer"] == mark)
             if next(rounds) % 50 == 0:
-                target.check()
+                stage.check()
 
         fire()
-    target.check()
+    stage.check()
 
 
 def test_no_first_frame_opens_a_guarded_console_or_keeps_the_operator_out() -> None:
@@ -484,13 +491,13 @@ def until_closed(line: ClientConnection, *shots: str | bytes) -> tuple[list[Any]
         return seen, closed.rcvd.code if closed.rcvd else None
 
 
-def test_an_oversized_frame_is_closed_with_its_code_and_the_operator_comes_again(target: Target) -> None:
-    with target.hub.console() as console:
+def test_an_oversized_frame_is_closed_with_its_code_and_the_operator_comes_again(stage: Target) -> None:
+    with stage.hub.console() as console:
         assert until_closed(console.socket, "x" * 2_000_000)[1] == 1009
-    target.check()
+    stage.check()
 
 
-def test_broken_websocket_frames_close_their_connection_only(target: Target) -> None:
+def test_broken_websocket_frames_close_their_connection_only(stage: Target) -> None:
     handshake = request_of(
         "GET",
         "/ui",
@@ -503,7 +510,7 @@ def test_broken_websocket_frames_close_their_connection_only(target: Target) -> 
     @settings(max_examples=120)
     @given(st.binary(min_size=1, max_size=60))
     def fire(data: bytes) -> None:
-        with Raw(target.hub.port) as raw:
+        with Raw(stage.hub.port) as raw:
             answer = raw.send(handshake).answer()
             assert answer is not None
             assert answer.status == 101
@@ -511,5 +518,5 @@ def test_broken_websocket_frames_close_their_connection_only(target: Target) -> 
 
     fire()
     started = time.monotonic()
-    target.check()
+    stage.check()
     assert time.monotonic() - started < 5

@@ -42,8 +42,8 @@ UNPAIRED = "\ud800"
 
 
 @pytest.fixture(scope="module")
-def open_hub() -> Iterator[HubProcess]:
-    with running_hub() as hub:
+def open_hub(road: tuple[str, ...]) -> Iterator[HubProcess]:
+    with running_hub(*road) as hub:
         yield hub
 
 
@@ -56,8 +56,9 @@ def hub(open_hub: HubProcess) -> Iterator[HubProcess]:
 
 
 @pytest.fixture(scope="module")
-def guarded_hub() -> Iterator[HubProcess]:
-    with running_hub("--operator-token", OPERATOR, "--observer-token", OBSERVER, "--agent-key", KEY) as hub:
+def guarded_hub(road: tuple[str, ...]) -> Iterator[HubProcess]:
+    secrets = ("--operator-token", OPERATOR, "--observer-token", OBSERVER, "--agent-key", KEY)
+    with running_hub(*road, *secrets) as hub:
         yield hub
 
 
@@ -69,7 +70,7 @@ def guarded(guarded_hub: HubProcess) -> Iterator[HubProcess]:
     guarded_hub.clear()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module")  # once: to be reaped is to send nothing, and that is alike on all roads
 def hasty_hub() -> Iterator[HubProcess]:
     with running_hub("--client-ttl", "0.5") as hub:
         yield hub

@@ -32,9 +32,9 @@ CLEAN = {key: value for key, value in os.environ.items() if not key.startswith("
 
 
 @pytest.fixture(scope="module")
-def hub() -> Iterator[HubProcess]:
+def hub(road: tuple[str, ...]) -> Iterator[HubProcess]:
     """Give a hub where nobody is throttled."""
-    with running_hub() as hub:
+    with running_hub(*road) as hub:
         with hub.console() as console:
             console.send(set_rate={"refill_rate": 1e6, "capacity": 1e6})
             console.next("rate")
@@ -295,8 +295,10 @@ def close_code(line: ClientConnection) -> int | None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_hub_at_once_with_polls_answered_and_consoles_closed(number: signal.Signals) -> None:
-    with running_hub() as hub, contextlib.ExitStack() as stack:
+def test_a_signal_ends_the_hub_at_once_with_polls_answered_and_consoles_closed(
+    number: signal.Signals, road: tuple[str, ...]
+) -> None:
+    with running_hub(*road) as hub, contextlib.ExitStack() as stack:
         polls = [stack.enter_context(poll) for poll in parked_polls(hub, 30)]
         silent = [stack.enter_context(Raw(hub.port)) for _ in range(20)]
         half = [stack.enter_context(Raw(hub.port).send(b"POST /send HTTP/1.1\r\nHost: lo")) for _ in range(20)]
@@ -513,15 +515,15 @@ def test_a_burst_of_connections_does_not_wait_for_retries(hub: HubProcess) -> No
             assert line.recv(12) == b"HTTP/1.1 200"
 
 
-def test_half_requests_of_every_kind_lock_nobody_out() -> None:
-    with running_hub() as hub, contextlib.ExitStack() as stack:
+def test_half_requests_of_every_kind_lock_nobody_out(road: tuple[str, ...]) -> None:
+    with running_hub(*road) as hub, contextlib.ExitStack() as stack:
         for data in HALVES.values():
             stack.enter_context(many(hub.port, 300, data))
         still_serves(hub)
 
 
-def test_silent_connections_do_not_cost_an_agent_its_parked_poll() -> None:
-    with running_hub() as hub:
+def test_silent_connections_do_not_cost_an_agent_its_parked_poll(road: tuple[str, ...]) -> None:
+    with running_hub(*road) as hub:
         (name, token), (_, speaker) = newcomer(hub), newcomer(hub)
         with Raw(hub.port) as poll:
             poll.send(request_of("GET", "/receive?timeout=25", bearer=token))
@@ -542,8 +544,8 @@ def limited(limit: int) -> tuple[str, ...]:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs rlimits")
 @pytest.mark.parametrize("kind", ["silent", "half a head", "half a body", "half a chunk", "done"])
-def test_a_hub_with_few_file_descriptors_is_not_locked_by_idle_connections(kind: str) -> None:
-    hub = HubProcess(command=limited(256))
+def test_a_hub_with_few_file_descriptors_is_not_locked_by_idle_connections(kind: str, road: tuple[str, ...]) -> None:
+    hub = HubProcess(*road, command=limited(256))
     try:
         with many(hub.port, 400, HALVES[kind]):
             eventually(lambda: is_served(hub), "an answer once the hub has seen them all")
