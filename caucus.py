@@ -3658,7 +3658,7 @@ class Polls:
         self._room, self._clock, self._call_at = room, clock, call_at
         self._listeners: dict[str, Listener] = {}  # by peer name
         self._slots: dict[int, set[Poll]] = {}
-        self._handlers: dict[type[Event], Callable[..., None]] = {
+        self.handlers: dict[type[Event], Callable[..., None]] = {
             MessageRouted: self._on_message_routed,
             ModeChanged: self._on_mode_changed,
             PeerResumed: self._on_deliverable,
@@ -3702,7 +3702,7 @@ class Polls:
 
     def on_event(self, event: Event) -> None:
         """Wake those whom an event concerns."""
-        if (handler := self._handlers.get(type(event))) is not None:
+        if (handler := self.handlers.get(type(event))) is not None:
             handler(event)
 
     def close(self) -> None:
@@ -4460,10 +4460,12 @@ class Lane:
 
     def is_alive(self) -> bool:
         """Whether the kernel has not yet seen the other end hang up."""
+        if not self._lanes.is_readable(self._socket):
+            return True  # nothing to read: it waits, as it should
         try:
             return self._socket.recv(1, socket.MSG_PEEK) != b""
         except BlockingIOError:
-            return True  # nothing to read: it waits, as it should
+            return True
         except OSError:  # reset, or closed already
             return False
 
@@ -4636,6 +4638,16 @@ class Lanes:
         self._clock = clock
         self._late: dict[Lane, float] = {}  # whose body is not complete, or who do not read, since when; longest first
         self._heads: dict[bytes, Head] = {}
+        self._watcher = select.poll() if hasattr(select, "poll") else None  # Windows has none
+
+    def is_readable(self, connection: socket.socket) -> bool:
+        """Whether there may be something to read; yes where nobody knows. To read in vain costs three times this."""
+        if self._watcher is None or (handle := connection.fileno()) < 0:
+            return True
+        self._watcher.register(handle, select.POLLIN)
+        is_readable = bool(self._watcher.poll(0))
+        self._watcher.unregister(handle)
+        return is_readable
 
     def head_of(self, block: bytes) -> Head | None:
         """Read header lines, those of an agent that comes again from memory; None unless they are plain."""
@@ -5414,7 +5426,7 @@ class Consoles:
         self._flushed_at = 0.0  # monotonic seconds
 
     def __len__(self) -> int:
-        return sum(len(feed.consoles) for feed in self._feeds)
+        return len(self._whole.consoles) + len(self._changes.consoles)
 
     def open(self, socket: Socket, origin: str | None, host: str, wants_changes: bool = False) -> Console:
         """Welcome a browser, or ask for its token; one of a foreign origin is closed with 1008."""
@@ -5457,7 +5469,7 @@ class Consoles:
 
     def on_event(self, event: Event) -> None:
         """Note an event for every browser; it is encoded once, and sent with the next flush."""
-        if not self:
+        if not self._whole.consoles and not self._changes.consoles:
             return
         frames = [event.message] if isinstance(event, MessageRouted) else frames_of(self._room, event)
         for feed in self._feeds:
@@ -6283,10 +6295,7 @@ class Hub:
         self.mcp = McpEndpoint(self.gate, clock, self._spawn)
         self._disk_log = DiskLog(settings.log_file, settings.log_retention_h) if settings.log_file else None
         self._tasks: set[object] = set()
-        # Agents first, consoles after: who waits for a message should not wait for who watches.
-        self._subscribers = [self.polls.on_event, self.consoles.on_event, self._log_event]
-        if self._disk_log is not None:
-            self._subscribers.append(self._disk_log.on_event)
+        self._hearers = {kind: [*self._hearers_of(kind)] for kind in Event.__subclasses__()}
 
     @property
     def url(self) -> str:
@@ -6365,6 +6374,16 @@ class Hub:
         connection.close()
         self._lingering.discard(connection)
 
+    def _hearers_of(self, kind: type[Event]) -> Iterator[Callable[[Any], None]]:
+        """Name who hears of an event. Agents first, consoles after: who waits should not wait for who watches."""
+        if kind in self.polls.handlers:
+            yield self.polls.handlers[kind]
+        yield self.consoles.on_event
+        if kind.notice is not None:
+            yield self._log_event
+        if self._disk_log is not None and kind is MessageRouted:
+            yield self._disk_log.on_event
+
     def _emit(self, event: Event) -> None:
         """Hand events to all subscribers one after the other: what one of them causes comes after what caused it."""
         self._events.append(event)
@@ -6373,9 +6392,9 @@ class Hub:
         self._is_emitting = True
         while self._events:
             event = self._events.popleft()
-            for subscriber in self._subscribers:
+            for hear in self._hearers[type(event)]:
                 try:
-                    subscriber(event)
+                    hear(event)
                 except Exception:  # noqa: BLE001 (our bug in one subscriber must not keep the event from the others)
                     log().exception("failed to pass on %s", type(event).__name__)
         self._is_emitting = False
