@@ -4223,7 +4223,7 @@ class Exchange:
 
     __slots__ = (
         *("_front", "_link", "_stream", "_connection", "_on_gone"),
-        *("_start", "_headers", "_body", "_forward", "_is_streaming"),
+        *("_start", "_headers", "_body", "_forward", "_is_streaming", "_is_late"),
     )
 
     def __init__(self, front: Front, link: Link, connection: HTTP1Connection) -> None:
@@ -4231,6 +4231,7 @@ class Exchange:
         self._forward: HTTPMessageDelegate | None = None  # who answers instead: the console's WebSocket
         self._body = bytearray()
         self._is_streaming = False
+        self._is_late = self._stream.closed()  # it was read out of a buffer, behind the connection's last request
 
     # --- called by Tornado ---
     def headers_received(self, start_line: RequestStartLine, headers: HTTPHeaders) -> Awaitable[None] | None:
@@ -4260,6 +4261,8 @@ class Exchange:
 
     def finish(self) -> None:
         """Answer, or park."""
+        if self._is_late:  # nobody can be told of it, so it is not carried out (RFC 9112, 9.6)
+            return
         if self._forward is not None:
             self._forward.finish()
             return
@@ -4305,13 +4308,16 @@ class Exchange:
             self._connection.finish()
 
     def is_alive(self) -> bool:
-        """Whether the kernel has not yet seen the other end hang up."""
+        """Whether the kernel has not yet seen the other end hang up; if it has, the connection ends here too."""
         try:
-            return self._stream.socket.recv(1, socket.MSG_PEEK) != b""
+            if self._stream.socket.recv(1, socket.MSG_PEEK) != b"":
+                return True
         except BlockingIOError:
             return True  # nothing to read: it waits, as it should
         except (OSError, AttributeError):  # reset, or closed already
-            return False
+            pass
+        self._stream.close()  # with a request in its buffer Tornado does not look at the socket, and would never know
+        return False
 
     def on_gone(self, callback: Callable[[], None]) -> None:
         """Set what to do when the other end hangs up while it waits."""
@@ -4333,6 +4339,7 @@ class Exchange:
 
     def _send(self, reply: Reply) -> None:
         body = b"" if self._start.method == "HEAD" else reply.body
+        self._front.links.waits(self._link)  # for the next request; one that does not even read this answer is idle too
         self._begin(reply.status, headers_of(reply), body).add_done_callback(self._written)
         self._connection.finish()
 
@@ -6189,7 +6196,12 @@ def handed_stream_type() -> Any:
     class HandedStream(IOStream):
         def __init__(self, connection: socket.socket, head: bytes) -> None:
             self._head = head
+            self.is_cut_off = False  # an answer was not taken to its end
             super().__init__(connection, read_chunk_size=_CHUNK_BYTES)
+
+        def close(self, exc_info: Any = False) -> None:
+            self.is_cut_off = self.is_cut_off or self.writing()
+            super().close(exc_info)
 
         def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
             if not self._head:
@@ -6237,10 +6249,11 @@ def server_of(router_: Router, application: Application, links_: Links, lanes: L
         def on_close(self, server_conn: Any) -> None:
             super().on_close(server_conn)
             stream = server_conn.stream
-            link, is_reset = self._links.pop(stream), isinstance(stream.error, ConnectionError)
+            is_unread = stream.is_cut_off or isinstance(stream.error, ConnectionError)
+            link = self._links.pop(stream)
             if link.road is stream:  # and not back on its lane
                 self.links.forget(link)
-                if is_reset:  # it left bytes unread
+                if is_unread:
                     link.lost()
 
         def console_exchange(self, connection: HTTP1Connection) -> HTTPMessageDelegate:
