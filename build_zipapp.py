@@ -182,7 +182,8 @@ def write_zipapp(files: dict[str, bytes], output: Path) -> None:
                 entry = zipfile.ZipInfo(name, date)
                 entry.create_system = 3  # Unix, on whatever system this runs
                 entry.external_attr = 0o100644 << 16
-                entry.compress_type = zipfile.ZIP_DEFLATED
+                is_read_always = name == "caucus.pyc"  # to inflate it would take each start 2 ms
+                entry.compress_type = zipfile.ZIP_STORED if is_read_always else zipfile.ZIP_DEFLATED
                 archive.writestr(entry, files[name], compresslevel=9)
     part.chmod(0o755)
     part.replace(output)

@@ -73,6 +73,7 @@ from contextlib import suppress
 from itertools import accumulate, islice, takewhile
 from json.encoder import encode_basestring_ascii as quote
 from queue import Empty, SimpleQueue
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Generic, Protocol, Self, TypeVar, dataclass_transform
 
 if TYPE_CHECKING:  # the hub imports these when it starts; watch and bridge must not pay for them
@@ -8496,24 +8497,65 @@ def join_dashed_values(arguments: Sequence[str]) -> list[str]:
     return joined
 
 
-def main(arguments: Sequence[str] | None = None, program: str = "caucus") -> int:
-    """Run the command line; give the exit code."""
+class PlainOptions:
+    """Reads the plainest of command lines as argparse does, whose import takes a tenth of the start of a watch."""
+
+    def __init__(self, command: str) -> None:
+        self._values: dict[str, Any] = {"command": command}
+        self._readers: dict[str, Callable[[str], Any] | None] = {}  # flag -> how its value is read; None: a switch
+
+    def add_argument(self, flag: str, **how: Any) -> None:
+        """Declare an option, as one declares it to argparse."""
+        is_switch = how.get("action") == "store_true"
+        self._values[self._name_of(flag)] = how.get("default", False if is_switch else None)
+        if "choices" not in how:
+            self._readers[flag] = None if is_switch else how.get("type", str)
+
+    def read(self, words: Sequence[str]) -> SimpleNamespace | None:
+        """Read `--flag value` and `--switch`; None: this is for argparse. Raises Invalid."""
+        left = deque(words)
+        while left:
+            flag = left.popleft()
+            if flag not in self._readers:
+                return None
+            reader = self._readers[flag]
+            if reader is not None and (not left or left[0].startswith("-")):
+                return None
+            self._values[self._name_of(flag)] = reader is None or reader(left.popleft())
+        return SimpleNamespace(**self._values)
+
+    def _name_of(self, flag: str) -> str:
+        return flag.removeprefix("--").replace("-", "_")
+
+
+def read_options(given: Sequence[str], program: str) -> Any:
+    """Read a command line; one that is wrong, and --help, end the program. Raises Invalid."""
+    if given and given[0] in ("watch", "bridge"):  # these are started again and again
+        plain: Any = PlainOptions(given[0])
+        COMMANDS[given[0]][1](plain)
+        if (options := plain.read(given[1:])) is not None:
+            return options
     import argparse
 
     usage = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(program, description=DESCRIPTION, epilog=USAGE, formatter_class=usage)
     parser.add_argument("--version", action="version", version=f"{program} {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    given = join_dashed_values(sys.argv[1:] if arguments is None else arguments)
     wanted = given[:1] if given and given[0] in COMMANDS else COMMANDS  # the options of all would take their time
     for name in wanted:
         _, add_options, summary, examples = COMMANDS[name]
         command = commands.add_parser(name, help=summary, description=summary, epilog=examples, formatter_class=usage)
         command.add_argument("--version", action="version", version=f"{program}-{name} {__version__}")
         add_options(command)
+    return parser.parse_args(given)
+
+
+def main(arguments: Sequence[str] | None = None, program: str = "caucus") -> int:
+    """Run the command line; give the exit code."""
+    given = join_dashed_values(sys.argv[1:] if arguments is None else arguments)
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # while the imports ran, Ctrl-C ended without a word
-        options = parser.parse_args(given)
+        options = read_options(given, program)
         return COMMANDS[options.command][0](options)
     except Invalid as refusal:
         print(f"caucus: {refusal.detail}", file=sys.stderr)
