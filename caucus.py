@@ -363,7 +363,8 @@ class Lazy(Generic[Value]):
         self._compute, self.__doc__ = compute, compute.__doc__
 
     def __get__(self, owner: object, kind: type) -> Value:
-        value = owner.__dict__[self._compute.__name__] = self._compute(owner)
+        value = self._compute(owner)
+        setattr(owner, self._compute.__name__, value)  # where it is found first from now on
         return value
 
 
@@ -380,14 +381,14 @@ def fresh(*, factory: Callable[[], Value]) -> Value:
     return default  # type: ignore[no-any-return]  # what type checkers are told of a field specifier
 
 
-def _initializer_of(fields: Sequence[str], defaults: Mapping[str, object], is_frozen: bool) -> Callable[..., None]:
+def _initializer_of(fields: Sequence[str], defaults: Mapping[str, object]) -> Callable[..., None]:
     """Compile `__init__`, as `dataclass` does: generic code that loops over fields takes twice the time."""
     given = ", ".join([f"{name}=defaults[{name!r}]" if name in defaults else name for name in fields])
-    lines = [f"def __init__(self, {given}):", "values = self.__dict__" if is_frozen else "pass"]
+    lines = [f"def __init__(self, {given}):", "pass"]
     for name in fields:
         is_fresh = isinstance(defaults.get(name), Fresh)
         value = f"{name}.factory() if {name} is defaults[{name!r}] else {name}" if is_fresh else name
-        lines.append(f"values[{name!r}] = {value}" if is_frozen else f"self.{name} = {value}")
+        lines.append(f"self.{name} = {value}")
     namespace: dict[str, Any] = {"defaults": defaults}
     exec("\n    ".join(lines), namespace)
     initializer: Callable[..., None] = namespace["__init__"]
@@ -400,7 +401,6 @@ class _Fields:
     As a dataclass, without the five functions that one compiles: of sixty classes they cost each start 40 ms.
     """
     FIELDS: ClassVar[tuple[str, ...]] = ()
-    IS_FROZEN: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         own = [name for name, note in cls.__annotations__.items() if not note.startswith("ClassVar")]
@@ -410,7 +410,7 @@ class _Fields:
     def __init__(self, *values: object, **named: object) -> None:
         cls = type(self)  # its own initializer is compiled at the first use: most programs use few of the classes
         defaults = {name: getattr(cls, name) for name in cls.FIELDS if hasattr(cls, name)}
-        initializer = _initializer_of(cls.FIELDS, defaults, cls.IS_FROZEN)
+        initializer = _initializer_of(cls.FIELDS, defaults)
         setattr(cls, "__init__", initializer)  # noqa: B010 (mypy lets no class change)
         cls.__init__(self, *values, **named)
 
@@ -429,11 +429,7 @@ class Struct(_Fields):
 
 @dataclass_transform(frozen_default=True)
 class Record(_Fields):
-    """Fields that don't: a value, equal to those with the same fields."""
-    IS_FROZEN: ClassVar[bool] = True
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"{type(self).__name__} is immutable")
+    """Fields that don't: a value, equal to those with the same fields. mypy lets nobody assign to one."""
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self.values() == other.values()
@@ -446,9 +442,9 @@ class Record(_Fields):
         return type(self)(**{**dict(zip(self.FIELDS, self.values())), **changes})
 
 
-def _is_clean(text: str) -> bool:
-    """Whether `text` can be encoded: a lone surrogate would poison every batch that carries it."""
-    return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
+def _is_poisoned(text: str) -> bool:
+    """Whether a lone surrogate keeps `text`, and every batch that would carry it, from being encoded."""
+    return any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def text_of(
@@ -460,7 +456,7 @@ def text_of(
         raise Invalid(key, "a string is required", where)
     if not low <= len(value) <= high:
         raise Invalid(key, f"must have {low} to {high} characters, has {len(value)}", where)
-    if not _is_clean(value):
+    if not value.isascii() and _is_poisoned(value):
         raise Invalid(key, "contains a lone surrogate, which is not text", where)
     return value
 
@@ -533,6 +529,7 @@ TWIN_SCRIPTS = frozenset({"LATIN", "CYRILLIC", "GREEK"})  # they share the looks
 BLANKS = frozenset("\u115f\u1160\u3164\uffa0\u2800")  # letters and a symbol by name, empty to the eye
 
 
+@functools.lru_cache(IDENTITIES_MAX)  # the same names come again and again
 def printable(text: str, key: str) -> str:
     """Accept a name that cannot forge a line or a look: no control, format or odd space characters. Raises Invalid.
 
@@ -568,6 +565,11 @@ def scope_of(body: Body, key: str = "to", default: str | None = None) -> str:
     """Read where a message goes: `all`, a #channel or a name; an absent name is no fault here. Raises Invalid."""
     scope = text_of(body, key, 0, NAME_MAX, default)
     return printable(scope, key) if scope else scope
+
+
+def is_channel(scope: str) -> bool:
+    """Whether a scope is a channel, not `all` or a peer."""
+    return len(scope) > 1 and scope[0] == "#"
 
 
 def channel_of(body: Body, key: str = "channel", default: str | None = None) -> str:
@@ -865,6 +867,13 @@ class MessageRouted(Event):
     """A message entered mailboxes."""
     message: Message
     to: tuple[str, ...]  # the peers whose mailboxes have it
+    overflowed: tuple[str, ...] = ()  # whose mailboxes lost their oldest for it
+
+    @property
+    def missed(self) -> tuple[str, ...]:
+        """List the names that nobody bears."""
+        scope = self.message.recipient
+        return () if self.to or scope == ALL or is_channel(scope) else (scope,)
 
 
 class MailboxOverflowed(Event):
@@ -1186,7 +1195,7 @@ def _answer_to(one: Field, value: Json) -> Json:
     values = value if isinstance(value, list) else [] if value is None else [value]
     texts: list[str] = []
     for text in values:
-        if not isinstance(text, str) or len(text) > ANSWER_MAX or not _is_clean(text):
+        if not isinstance(text, str) or len(text) > ANSWER_MAX or _is_poisoned(text):
             raise InvalidForm(f"{one.label}: text of at most {ANSWER_MAX} characters is required", field=one.key)
         if text.strip():
             texts.append(text)
@@ -1465,10 +1474,6 @@ class Clock(Protocol):
         """Give Unix seconds."""
 
 
-def _is_channel(scope: str) -> bool:
-    return len(scope) > 1 and scope.startswith("#")
-
-
 class Channel(Struct):
     """A scope with members; it is listed while one of them is live, and its topic dies when none is."""
     name: str
@@ -1480,44 +1485,30 @@ class Channel(Struct):
     last_ts: float | None = None  # Unix seconds of the last message
 
 
-class Delivery(Record):
-    """What became of a message."""
-    message: Message
-    to: tuple[str, ...]  # whose mailboxes have it
-    overflowed: tuple[str, ...]  # whose mailboxes lost their oldest for it
-
-    @property
-    def missed(self) -> tuple[str, ...]:
-        """List the names that nobody bears."""
-        scope = self.message.recipient
-        return () if self.to or scope == ALL or _is_channel(scope) else (scope,)
-
-
 class Meter:
-    """Sums of the last 60 seconds, in one-second steps. A reading of the clock, not replayed state."""
+    """What was said in the last 60 seconds, in one-second steps. A reading of the clock, not replayed state."""
 
     def __init__(self) -> None:
-        self._steps: deque[tuple[int, int]] = deque()  # (second, amount)
-        self._total = 0
+        self._steps: deque[list[int]] = deque()  # [second, messages, characters]
 
-    def add(self, now: float, amount: int) -> None:
-        """Count `amount` at `now`."""
+    def add(self, now: float, characters: int) -> None:
+        """Count a message."""
         second = int(now)
-        self._total += amount
-        if self._steps and self._steps[-1][0] == second:
-            self._steps[-1] = (second, self._steps[-1][1] + amount)
-        else:
-            self._steps.append((second, amount))
+        if not self._steps or self._steps[-1][0] != second:
+            self._steps.append([second, 0, 0])
             self._expire(second)
+        step = self._steps[-1]
+        step[1] += 1
+        step[2] += characters
 
-    def per_minute(self, now: float) -> int:
-        """Give the sum of the last minute."""
+    def per_minute(self, now: float) -> tuple[int, int]:
+        """Count the messages, and their characters, of the last minute."""
         self._expire(int(now))
-        return self._total
+        return sum([step[1] for step in self._steps]), sum([step[2] for step in self._steps])
 
     def _expire(self, second: int) -> None:
         while self._steps and self._steps[0][0] <= second - 60:
-            self._total -= self._steps.popleft()[1]
+            self._steps.popleft()
 
 
 class Room:
@@ -1550,7 +1541,7 @@ class Room:
         self._status_rate = Rate(STATUS_BURST, STATUS_PER_S)
         self._register_rate = Rate(REGISTER_BURST, REGISTER_PER_S)
         self._sources: dict[str, TokenBucket] = {}
-        self._messages, self._characters = Meter(), Meter()
+        self._meter = Meter()
         self._appliers: dict[type[Event], Callable[..., None]] = {
             MessageRouted: self._on_message_routed,
             Fetched: self._on_fetched,
@@ -1650,7 +1641,7 @@ class Room:
         self._publish(peer, usage)
 
     # --- speech ---
-    def say(self, peer: Peer, to: str, content: str) -> Delivery:
+    def say(self, peer: Peer, to: str, content: str) -> MessageRouted:
         """Route a peer's words to a scope; speaking in a channel joins it.
 
         Raises Stopped, FloorHeld, Throttled, TooManyChannels.
@@ -1666,8 +1657,7 @@ class Room:
                 hint="Raise your hand to be next, listen until the stick is passed or put away, or use another scope.",
             )
         self._spend_speech(peer, joining=to)
-        but = peer.name if to == ALL or _is_channel(to) else None  # a peer may write to itself
-        return self._route(peer.name, to, content, "message", "agent", self._audience(to, but))
+        return self._route(peer.name, to, content, "message", "agent", self._audience(to, but=peer.name))
 
     def fetch(self, peer: Peer) -> list[Message]:
         """Hand out what is deliverable to `peer` now, in order; it stays in the mailbox until acknowledged."""
@@ -1795,12 +1785,12 @@ class Room:
         self._commit(opened.but(form_id=opened.id))
         return self._forms[opened.id]
 
-    def answer(self, form_id: str, answers: Json) -> Delivery:
+    def answer(self, form_id: str, answers: Json) -> MessageRouted:
         """Settle a form with the operator's answers. Raises UnknownForm, InvalidForm."""
         form = self._pending(form_id)
         return self._settle(form, "answered", form.validate(answers))
 
-    def cancel(self, form_id: str, reason: str | None = None) -> Delivery:
+    def cancel(self, form_id: str, reason: str | None = None) -> MessageRouted:
         """Settle a form without an answer, and perhaps say why. Raises UnknownForm."""
         return self._settle(self._pending(form_id), "cancelled", None, reason)
 
@@ -1810,7 +1800,7 @@ class Room:
             raise UnknownForm(f"no pending question has the id {form_id!r}: it may be settled already", id=form_id)
         return form
 
-    def _settle(self, form: Form, status: str, answers: Answers | None, reason: str | None = None) -> Delivery:
+    def _settle(self, form: Form, status: str, answers: Answers | None, reason: str | None = None) -> MessageRouted:
         text, summary = None if answers is None else json.dumps(answers), form.summarise(answers, reason)
         self._commit(FormSettled(*self._stamp(), form.id, status, text, summary, reason))
         about: dict[str, Json] = {"form_id": form.id, "title": form.title, "status": status}
@@ -1829,15 +1819,15 @@ class Room:
             self._commit(ModeChanged(*self._stamp(), mode))
         return mode
 
-    def operator_say(self, to: str, content: str) -> Delivery:
+    def operator_say(self, to: str, content: str) -> MessageRouted:
         """Route the operator's words; no stick, pause or stop holds them up. Raises UnknownPeer, UnknownChannel."""
-        if _is_channel(to):
+        if is_channel(to):
             self._channel(to)
         elif to != ALL:
             self._peer(to)
         return self._route(OPERATOR, to, content, "message", "operator", self._audience(to))
 
-    def command(self, name: str, verb: str) -> Delivery:
+    def command(self, name: str, verb: str) -> MessageRouted:
         """Interrupt or reset one native agent, through any pause. Raises UnknownAction, UnknownPeer."""
         if verb not in PEER_COMMANDS:
             raise UnknownAction(f"unknown command {verb!r}", actions=[*PEER_COMMANDS])
@@ -2007,11 +1997,12 @@ class Room:
     def health(self) -> dict[str, Json]:
         """Give the figures of the room; memory is the hub's to add."""
         now = self._clock.mono()
+        messages, characters = self._meter.per_minute(now)
         return {
             "uptime": round(now - self._opened_at, 1),
             "peer_count": self.roster.live_count,
-            "msg_per_min": self._messages.per_minute(now),
-            "char_per_min": self._characters.per_minute(now),
+            "msg_per_min": messages,
+            "char_per_min": characters,
             "msg_total": self._seq,
             "queue_depth": sum(peer.mailbox.waiting for peer in self.roster),
         }
@@ -2064,7 +2055,7 @@ class Room:
 
     def _spend_speech(self, peer: Peer, joining: str = "") -> None:
         """Spend one unit of speech, and join a channel that is spoken in. Raises Throttled, TooManyChannels."""
-        now, is_new = self._clock.mono(), _is_channel(joining) and joining not in peer.channels
+        now, is_new = self._clock.mono(), is_channel(joining) and joining not in peer.channels
         if is_new and len(peer.channels) >= CHANNELS_PER_PEER_MAX:
             peer.speech.check(now)
             raise TooManyChannels(f"{peer.name} is in {CHANNELS_PER_PEER_MAX} channels: leave one first")
@@ -2073,10 +2064,10 @@ class Room:
             self._commit(ChannelJoined(*self._stamp(), peer.name, joining))
 
     def _audience(self, scope: str, but: str | None = None) -> list[Peer]:
-        """List who gets what is said in `scope`: reaped peers too, for they may come back."""
+        """List who gets what is said in `scope`, reaped peers too. A message to one peer reaches it whoever wrote it."""
         if scope == ALL:
             return [peer for peer in self.roster if peer.name != but]
-        if _is_channel(scope):
+        if is_channel(scope):
             members = self._channels[scope].members if scope in self._channels else ()
             return [peer for name in members if name != but and (peer := self.roster.get(name))]
         peer = self.roster.get(scope)
@@ -2084,7 +2075,7 @@ class Room:
 
     def _route(
         self, sender: str, to: str, content: str, kind: str, origin: str, audience: list[Peer], meta: str | None = None
-    ) -> Delivery:
+    ) -> MessageRouted:
         """Put one message into the mailboxes of `audience`; a full one loses its oldest, and that is an event."""
         overflowed = tuple([peer.name for peer in audience if len(peer.mailbox) >= MAILBOX_MAX])
         for name in overflowed:
@@ -2092,9 +2083,9 @@ class Room:
             self._commit(MailboxOverflowed(*self._stamp(), name, sender, lost.seq, lost.sender))
         serial, at, ts = self._stamp()
         message = Message(id_of(serial), sender, to, content, kind, ts, self._seq + 1, origin, meta)
-        routed = MessageRouted(serial, at, ts, message, tuple([peer.name for peer in audience]))
+        routed = MessageRouted(serial, at, ts, message, tuple([peer.name for peer in audience]), overflowed)
         self._commit(routed)
-        return Delivery(routed.message, routed.to, overflowed)
+        return routed
 
     def _end(self, peer: Peer, why: str) -> None:
         """End an identity: sticks pass on first, so that none outlives its holder."""
@@ -2153,8 +2144,7 @@ class Room:
         self.log.append(message)
         for name in event.to:
             self._peer(name).mailbox.put(message)
-        self._messages.add(event.at, 1)
-        self._characters.add(event.at, len(message.content))
+        self._meter.add(event.at, len(message.content))
         if (channel := self._channels.get(message.recipient)) is not None:
             channel.message_count += 1
             channel.character_count += len(message.content)
@@ -2439,7 +2429,7 @@ OPEN_READS = frozenset({"/peers", "/ping", "/channels", "/floor", "/forms"})  # 
 def query_of(query: Mapping[str, str | float | None]) -> str:
     """Encode a query string, with its question mark. Raises Invalid."""
     for key, value in query.items():
-        if isinstance(value, str) and not _is_clean(value):
+        if isinstance(value, str) and _is_poisoned(value):
             raise Invalid(key, "contains a lone surrogate, which is not text", "query")
     given = urllib.parse.urlencode({key: value for key, value in query.items() if value is not None})
     return f"?{given}" if given else ""
@@ -3679,12 +3669,13 @@ class Polls:
         listener = self._listener(peer.name)
         is_elsewhere = caller.serial != listener.connection
         is_new = lease != listener.lease or (not lease and is_elsewhere and listener.patience > 0)
-        if ack_seq is not None and not self._is_invented(peer, ack_seq, is_new, is_elsewhere):
+        if ack_seq is not None and not ((is_new or is_elsewhere) and self._is_invented(peer, ack_seq, is_new)):
             self._room.acknowledge(peer, ack_seq)
-        if lease and lease in listener.displaced:
+        if lease in listener.displaced:
             listener.displaced[lease] = listener.displaced.pop(lease)
             raise Displaced
-        self._take_place(listener, lease, caller.serial)
+        if is_new or is_elsewhere or listener.poll is not None:
+            self._take_place(listener, lease, caller.serial)
         if is_new:  # a watch that goes on where a bridge stopped does not repeat what the bridge has heard
             unread = [message.seq for message in peer.mailbox.fetched if message.seq > listener.cursor]
             listener.patience -= bool(unread)
@@ -3712,12 +3703,10 @@ class Polls:
             if listener.poll is not None:
                 self._unpark(listener).caller.reply(batch_reply((), self._room.mode))
 
-    def _is_invented(self, peer: Peer, seq: int, is_new: bool, is_elsewhere: bool) -> bool:
+    def _is_invented(self, peer: Peer, seq: int, is_new: bool) -> bool:
         """Whether one from elsewhere acknowledges what it cannot have seen, while the last answer may yet be lost."""
         fetched = peer.mailbox.fetched
-        if not fetched or seq <= fetched[-1].seq:
-            return False
-        return is_new or (is_elsewhere and seq > peer.mailbox.handed_out)
+        return bool(fetched) and seq > fetched[-1].seq and (is_new or seq > peer.mailbox.handed_out)
 
     def _on_message_routed(self, event: MessageRouted) -> None:
         self._wake_all(event.to)
@@ -4747,14 +4736,14 @@ def post_leave(gate: Gate, request: Request) -> Reply:
 def post_send(gate: Gate, request: Request) -> Reply:
     """POST /send. Raises Invalid, UnknownToken, Stopped, FloorHeld, Throttled, TooManyChannels."""
     call = Speech.parse(request.json())
-    delivery = gate.room.say(gate.room.peer_of(call.token), call.to, call.content)
-    room, missed = gate.room, delivery.missed
-    is_unheard = not delivery.to and not missed
-    nearest = room.nearest(call.to) if missed else None
-    away: list[Json] = [name for name in delivery.to if (peer := room.roster.get(name)) and peer.reaped_at is not None]
-    if delivery.to and room.mode == RUNNING and not away and not delivery.overflowed:  # the usual, an encoder cheaper
-        head = f'"message_id":"{delivery.message.id}","delivered_to":[{",".join(map(quote, delivery.to))}]'
+    room, sent = gate.room, gate.room.say(gate.room.peer_of(call.token), call.to, call.content)
+    away: list[Json] = [name for name in sent.to if (peer := room.roster.get(name)) and peer.reaped_at is not None]
+    if sent.to and room.mode == RUNNING and not away and not sent.overflowed:  # the usual, an encoder cheaper
+        head = f'"message_id":"{sent.message.id}","delivered_to":[{",".join(map(quote, sent.to))}]'
         return Reply(200, f'{{{head},"missed":[],"warning":null,"hint":null}}'.encode("ascii"), ())
+    missed = sent.missed
+    is_unheard = not sent.to and not missed
+    nearest = room.nearest(call.to) if missed else None
     hints = []
     if is_unheard:
         hints.append(f"nobody else is in {call.to} yet; nothing said now reaches those who come later")
@@ -4766,8 +4755,8 @@ def post_send(gate: Gate, request: Request) -> Reply:
     if room.mode == PAUSED:
         hints.append("the room is paused: this is kept, and delivered when the operator resumes")
     answer: dict[str, Json] = {
-        "message_id": delivery.message.id,
-        "delivered_to": [*delivery.to],
+        "message_id": sent.message.id,
+        "delivered_to": [*sent.to],
         "missed": [*missed],
         "warning": "no_recipients" if is_unheard else None,
         "hint": "; ".join(hints) or None,
@@ -4776,8 +4765,8 @@ def post_send(gate: Gate, request: Request) -> Reply:
         answer["away"] = away
     if nearest:
         answer["nearest"] = nearest
-    if delivery.overflowed:
-        answer["overflowed"] = [*delivery.overflowed]
+    if sent.overflowed:
+        answer["overflowed"] = [*sent.overflowed]
     return json_reply(answer)
 
 

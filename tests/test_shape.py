@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-SOURCE = (Path(__file__).resolve().parent.parent / "caucus.py").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = (ROOT / "caucus.py").read_text(encoding="utf-8")
 LINES = SOURCE.splitlines()
 TREE = ast.parse(SOURCE)
 HEAD = ast.get_docstring(TREE) or ""
 
 LAST_OF_THE_CORE = 9
-LINES_MAX = 8_550
+LINES_MAX = 8_600
 FUNCTION_LINES_MAX = 60
 BROAD_MAX = 2  # handlers of every Exception
 RULE = "# " + "=" * 118
@@ -232,3 +235,14 @@ def test_every_exception_is_caught_in_two_places_at_most():
 def test_main_is_the_last_definition():
     last = [node for node in TREE.body if isinstance(node, Function | ast.ClassDef)][-1]
     assert last.name.startswith("main")
+
+
+def test_mypy_lets_nobody_assign_to_a_record(tmp_path):
+    """At run time nothing looks: it would make an event twice as dear."""
+    kinds = [one.name for one in TREE.body if isinstance(one, ast.ClassDef) and "Event" in map(ast.unparse, one.bases)]
+    lines = [f"def f{n}(event: caucus.{kind}) -> None: event.ts = 1.0" for n, kind in enumerate(kinds)]
+    program = tmp_path / "program.py"
+    program.write_text("\n".join(["import caucus", *lines]))
+    mypy = [sys.executable, "-m", "mypy", "--strict", str(program)]
+    told = subprocess.run(mypy, check=False, cwd=ROOT, capture_output=True, text=True, timeout=300).stdout
+    assert told.count("is read-only") == len(lines) > 20, told

@@ -24,7 +24,6 @@ from caucus import (
     RESERVED,
     TITLE_MAX,
     TOKEN_MAX,
-    Event,
     Field,
     FloorCall,
     FloorGranted,
@@ -579,16 +578,6 @@ def test_the_wire_form_of_a_message_without_meta_has_no_such_key():
 
 def test_an_id_is_twelve_hex_digits_however_large_the_serial():
     assert [id_of(n) for n in (0, 255, 2**48 + 1)] == ["0" * 12, "0000000000ff", "000000000001"]
-
-
-KINDS = [one for one in vars(caucus).values() if isinstance(one, type) and issubclass(one, Event)]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_an_event_is_immutable(kind):
-    event = kind(*range(len(kind.FIELDS)))
-    with pytest.raises(AttributeError, match="immutable"):
-        event.ts = 1.0
 
 
 # --- usage ---
