@@ -1090,8 +1090,10 @@ class Mailbox:
     def fetch(self, held: bool) -> None:
         """Mark what is deliverable as fetched. Commands are not kept: handed out again, they would be stale."""
         batch = self.deliverable(held)
-        self._handed_out = max(self._handed_out, batch[-1].seq if batch else 0)
-        fresh = [message for message in batch if message.kind != "control"]
+        if not batch:
+            return
+        self._handed_out = max(self._handed_out, batch[-1].seq)
+        fresh = [message for message in batch if message.kind != "control"] if self._urgent else batch
         is_late = self._fetched and fresh and fresh[0].seq < self._fetched[-1].seq  # the operator's words overtook it
         self._fetched += fresh
         if is_late:
@@ -1371,16 +1373,13 @@ class Roster:
         self._by_name: dict[str, Peer] = {}
         self._by_hash: dict[str, Peer] = {}
         self._ended: dict[str, str] = {}  # token hash -> how it ended; the latest IDENTITIES_MAX
+        self.get = self._by_name.get  # finds a peer by its name, live or reaped: eight times a message
 
     def __len__(self) -> int:
         return len(self._by_name)
 
     def __iter__(self) -> Iterator[Peer]:
         return iter(self._by_name.values())
-
-    def get(self, name: str) -> Peer | None:
-        """Find a peer, live or reaped."""
-        return self._by_name.get(name)
 
     def live(self) -> list[Peer]:
         """List the live peers by name."""
@@ -1489,26 +1488,23 @@ class Meter:
     """What was said in the last 60 seconds, in one-second steps. A reading of the clock, not replayed state."""
 
     def __init__(self) -> None:
-        self._steps: deque[list[int]] = deque()  # [second, messages, characters]
+        self._steps = deque([[0, 0, 0]])  # [second, messages, characters]; the last is the present one
 
     def add(self, now: float, characters: int) -> None:
         """Count a message."""
-        second = int(now)
-        if not self._steps or self._steps[-1][0] != second:
-            self._steps.append([second, 0, 0])
-            self._expire(second)
-        step = self._steps[-1]
+        step, second = self._steps[-1], int(now)
+        if step[0] != second:
+            step = [second, 0, 0]
+            self._steps.append(step)
+            while self._steps[0][0] <= second - 60:
+                self._steps.popleft()
         step[1] += 1
         step[2] += characters
 
     def per_minute(self, now: float) -> tuple[int, int]:
         """Count the messages, and their characters, of the last minute."""
-        self._expire(int(now))
-        return sum([step[1] for step in self._steps]), sum([step[2] for step in self._steps])
-
-    def _expire(self, second: int) -> None:
-        while self._steps and self._steps[0][0] <= second - 60:
-            self._steps.popleft()
+        recent = [step for step in self._steps if step[0] > int(now) - 60]
+        return sum([step[1] for step in recent]), sum([step[2] for step in recent])
 
 
 class Room:
@@ -1530,6 +1526,7 @@ class Room:
         self.speech_rate = Rate(SPEECH_BURST, SPEECH_PER_S)
         self.stop: Message | None = None  # what a poll gets while the room is stopped
         self._emit, self._clock, self._new_token = emit, clock, new_token
+        self._mono, self._wall = clock.mono, clock.wall
         self._opened_at = clock.mono()
         self._serial = int(clock.wall()) << 16  # so ids differ from those of the hub's previous run
         self._seq = 0
@@ -2064,7 +2061,7 @@ class Room:
             self._commit(ChannelJoined(*self._stamp(), peer.name, joining))
 
     def _audience(self, scope: str, but: str | None = None) -> list[Peer]:
-        """List who gets what is said in `scope`, reaped peers too. A message to one peer reaches it whoever wrote it."""
+        """List who gets what is said in `scope`, reaped peers too. Words to one peer reach it whoever wrote them."""
         if scope == ALL:
             return [peer for peer in self.roster if peer.name != but]
         if is_channel(scope):
@@ -2125,7 +2122,7 @@ class Room:
     # --- events ---
     def _stamp(self) -> tuple[int, float, float]:
         """Give the next event's serial and times."""
-        return self._serial + 1, self._clock.mono(), self._clock.wall()
+        return self._serial + 1, self._mono(), self._wall()
 
     def _commit(self, event: Event) -> None:
         self.apply(event)
@@ -2144,17 +2141,18 @@ class Room:
         self.log.append(message)
         for name in event.to:
             self._peer(name).mailbox.put(message)
-        self._meter.add(event.at, len(message.content))
+        size = len(message.content)
+        self._meter.add(event.at, size)
         if (channel := self._channels.get(message.recipient)) is not None:
             channel.message_count += 1
-            channel.character_count += len(message.content)
+            channel.character_count += size
             channel.last_ts = message.ts
         if message.origin == "operator":
             self.spoken.append(event)
         speaker = self.roster.get(message.sender) if message.origin == "agent" else None
         if speaker is not None:
             speaker.message_count += 1
-            speaker.character_count += len(message.content)
+            speaker.character_count += size
 
     def _on_fetched(self, event: Fetched) -> None:
         self._peer(event.name).mailbox.fetch(event.held)
@@ -3760,11 +3758,7 @@ class Polls:
         if listener.has_cursor:
             listener.cursor = batch[-1].seq
 
-        def lost() -> None:
-            listener.cursor = 0
-            room.unfetch(peer, [message.seq for message in batch])
-
-        caller.on_lost(lost)
+        caller.on_lost(functools.partial(self._take_back, listener, peer, batch))
         if len(batch) > 1:
             return batch_reply(batch, room.mode)
         message, mode, reply = self._last_batch
@@ -3772,6 +3766,11 @@ class Polls:
             reply = batch_reply(batch, room.mode)
             self._last_batch = (batch[0], room.mode, reply)
         return reply
+
+    def _take_back(self, listener: Listener, peer: Peer, batch: list[Message]) -> None:
+        """Make deliverable again what did not arrive."""
+        listener.cursor = 0
+        self._room.unfetch(peer, [message.seq for message in batch])
 
     def _wake_all(self, names: tuple[str, ...]) -> None:
         """Wake the first of `names` now and the others in later turns of the loop, so that nobody else waits long."""
@@ -3839,7 +3838,6 @@ class Polls:
 OPERATOR_ROLE, OBSERVER_ROLE = "operator", "observer"
 TICKET_TTL_S = 120.0
 WILDCARD_HOSTS = frozenset({"", "0.0.0.0", "::"})
-KNOWN_HOSTS_MAX = 256
 DRAIN_MAX_BYTES = 1 << 20  # of a refused body, read so that its sender sees the refusal and not a reset
 IDLE_S = 300.0  # a connection that sends no request for this long is closed; headers may not trickle longer either
 BODY_S = 30.0  # for a body to arrive, and for an answer, or any part of it, to be taken
@@ -3894,28 +3892,42 @@ def same_secret(shown: str, secret: str) -> bool:
     return bool(secret) and is_same(shown, secret)
 
 
-class Request(Struct):
-    """One HTTP request, as the routes see it."""
-    method: str
-    path: str
-    query: str  # undecoded
+class Head(Struct):
+    """The headers of a request. Agents send the same again and again: what they say of themselves is found out once."""
     headers: Mapping[str, str]
-    body: bytes
-    caller: Caller
+    length: int | None = None  # of the body that is still to come, where the express lane has to know
+    is_admitted: bool = False  # it names this hub, and no foreign page
 
-    @property
+    @Lazy
     def bearer(self) -> str:
         """Give the credential of the Authorization header; empty when there is none."""
         scheme, _, value = self.headers.get("Authorization", "").partition(" ")
         return value.strip() if scheme.lower() == "bearer" else ""
 
+    @Lazy
+    def is_json(self) -> bool:
+        """Whether the body says that it is JSON."""
+        kind = self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+
+
+class Request(Struct):
+    """One HTTP request, as the routes see it."""
+    method: str
+    path: str
+    query: str  # undecoded
+    head: Head
+    body: bytes
+    caller: Caller
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Give the headers."""
+        return self.head.headers
+
     def require_json(self) -> None:
         """Raise Invalid unless the body says that it is JSON: so no web form can ever pass."""
-        kind = self.headers.get("Content-Type", "")
-        if kind == "application/json":
-            return
-        kind = kind.partition(";")[0].strip().lower()
-        if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        if not self.head.is_json:
             raise Invalid("Content-Type", "application/json is required", "header")
 
     def json(self) -> Body:
@@ -3926,7 +3938,7 @@ class Request(Struct):
     def parameters(self) -> dict[str, str]:
         """Decode the query string; the last of several wins. Raises Invalid."""
         if "%" not in self.query and "+" not in self.query and self.query.count("&") < 32:  # splitting decodes it
-            return {key: value for key, _, value in [pair.partition("=") for pair in self.query.split("&") if pair]}
+            return dict([pair.partition("=")[::2] for pair in self.query.split("&") if pair])
         try:
             return dict(urllib.parse.parse_qsl(self.query, keep_blank_values=True, max_num_fields=32))
         except ValueError:
@@ -3940,7 +3952,6 @@ class Gate:
         self.settings, self.room, self.polls = settings, room, polls
         self.port = settings.port  # the real one, once the hub listens
         self._clock = clock
-        self._known_hosts: set[str] = set()  # Host headers that were accepted, as they were written
         self._tickets: dict[str, tuple[str, float]] = {}  # ticket -> token, monotonic end of life
 
     @property
@@ -3956,14 +3967,7 @@ class Gate:
 
     def check_host(self, request: Request) -> None:
         """Accept the hub's own names only: a page that rebinds DNS has another. Raises HostRefused."""
-        shown = request.headers.get("Host", "")
-        if shown in self._known_hosts:
-            return
-        self._check_host(shown.lower())
-        if len(self._known_hosts) < KNOWN_HOSTS_MAX:
-            self._known_hosts.add(shown)
-
-    def _check_host(self, host: str) -> None:
+        host = request.headers.get("Host", "").lower()
         name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
         name = name.strip("[]")
         bound = self.settings.host
@@ -3972,6 +3976,13 @@ class Gate:
         if not is_loopback(bound) and (re.fullmatch(r"[\d.]+|[0-9a-f:.]*:[0-9a-f:.]*", name) or name == bound):
             return  # an address is no name: nobody can rebind it
         raise HostRefused(f"this hub is not {name!r}; if it is, start it with --allowed-host {name}", host=host)
+
+    def admit(self, request: Request) -> None:
+        """Check whom the request takes this hub for, and which page sent it. Raises HostRefused, OriginRefused."""
+        self.check_host(request)
+        if not self.is_own_origin(request.headers.get("Origin"), request.headers.get("Host", "")):
+            raise OriginRefused("origin not allowed")
+        request.head.is_admitted = True
 
     def _own_hosts(self) -> tuple[str, ...]:
         public = urllib.parse.urlsplit(self.settings.public_url).netloc
@@ -3993,23 +4004,23 @@ class Gate:
 
     def require_operator(self, request: Request) -> None:
         """Raise CredentialRequired unless the operator is calling."""
-        if self.role_of(request.bearer) != OPERATOR_ROLE:
+        if self.role_of(request.head.bearer) != OPERATOR_ROLE:
             raise CredentialRequired("operator token required")
 
     def require_console(self, request: Request) -> None:
         """Raise CredentialRequired unless the operator or an observer is calling."""
-        if self.role_of(request.bearer) is None:
+        if self.role_of(request.head.bearer) is None:
             raise CredentialRequired("operator/observer token required")
 
     def require_agent_key(self, request: Request) -> None:
         """Raise CredentialRequired unless the hub has no agent key or the caller shows it."""
         key = self.settings.agent_key
-        if key and not same_secret(request.bearer, key):
+        if key and not same_secret(request.head.bearer, key):
             raise CredentialRequired("agent key required: send it as Authorization: Bearer KEY (CAUCUS_AGENT_KEY)")
 
     def require_reader(self, request: Request) -> None:
         """Raise CredentialRequired unless reads are open, or the caller shows the agent key or a console token."""
-        has_role = self.settings.operator_token and self.role_of(request.bearer) is not None
+        has_role = self.settings.operator_token and self.role_of(request.head.bearer) is not None
         if not has_role:
             self.require_agent_key(request)
 
@@ -4098,10 +4109,8 @@ class Router:
             return json_reply({"error": "bug", "detail": "the hub failed: see its log"}, 500)
 
     def _answer(self, request: Request) -> Reply | None:
-        self._gate.check_host(request)
-        origin = request.headers.get("Origin")
-        if origin is not None and not self._gate.is_own_origin(origin, request.headers.get("Host", "")):
-            raise OriginRefused("origin not allowed")
+        if not request.head.is_admitted:
+            self._gate.admit(request)
         handler = self._routes.get((request.method, request.path))
         if handler is not None:
             return handler(self._gate, request)
@@ -4325,7 +4334,7 @@ class Exchange:
 
     def _request(self) -> Request:
         path, _, query = self._start.path.partition("?")
-        return Request(self._start.method, path, query, self._headers, bytes(self._body), self)
+        return Request(self._start.method, path, query, Head(self._headers), bytes(self._body), self)
 
     def _send(self, reply: Reply) -> None:
         body = b"" if self._start.method == "HEAD" else reply.body
@@ -4368,14 +4377,14 @@ assert HEADERS_MAX_BYTES + BODY_MAX_BYTES < AHEAD_MAX_BYTES  # inverted, a reque
 assert LINGERING_MAX < FILES_RESERVED
 
 _WORDS = {f"{method} {path}".encode("ascii"): (method, path) for method, path in EXPRESS}
-_REQUEST_LINE = re.compile(rb"(%b)(?:\?([!-~]*))? HTTP/1\.1\r\n" % b"|".join(map(re.escape, _WORDS)))
-_COLD_LINE = re.compile(rb"[A-Z]+ /[!-~]* HTTP/1\.1\r\n")  # well-formed, and none of ours
+_LINES = {b"%b HTTP/1.1" % words: (*target, "") for words, target in _WORDS.items()}  # without a query
+_REQUEST_LINE = re.compile(rb"(%b)(?:\?([!-~]*))? HTTP/1\.1" % b"|".join(map(re.escape, _WORDS)))
+_COLD_LINE = re.compile(rb"[A-Z]+ /[!-~]* HTTP/1\.1")  # well-formed, and none of ours
 _HEADER = re.compile(rb"([A-Za-z][A-Za-z0-9-]*): ([!-~]+(?: [!-~]+)*)\r\n")
 _BARE_LF = re.compile(rb"(?<!\r)\n")  # ends a line for Tornado, and may end a head that has no CR at all
 _ODD_HEADERS = frozenset({"Transfer-Encoding", "Te", "Trailer", "Expect", "Upgrade", "Content-Encoding"})
 
 
-Head = tuple[Mapping[str, str], int | None]  # the headers of a plain request, in their usual case; the body's length
 _NOTHING = memoryview(b"")
 
 
@@ -4397,7 +4406,15 @@ def head_of(block: bytes) -> Head | None:
         return None
     if not headers.keys().isdisjoint(_ODD_HEADERS):
         return None
-    return headers, None if length is None else int(length)
+    return Head(headers, None if length is None else int(length))
+
+
+def target_of(line: bytes) -> tuple[str, str, str] | None:
+    """Read a request line: method, path and query; None unless it is plain, and that of an express route."""
+    if (found := _REQUEST_LINE.fullmatch(line)) is None:
+        return None
+    words, query = found.groups(b"")
+    return (*_WORDS[words], query.decode("ascii"))
 
 
 class Lane:
@@ -4411,17 +4428,17 @@ class Lane:
     """
 
     __slots__ = (
-        *("_ahead", "_body_at", "_is_watched", "_lanes", "_link", "_on_gone", "_output", "_request", "_seen", "_size"),
-        *("_socket", "_state"),
+        *("_ahead", "_is_watched", "_lanes", "_link", "_needed", "_on_gone", "_output", "_seen", "_socket", "_state"),
+        "serial",
     )
 
     def __init__(self, lanes: Lanes, link: Link, connection: socket.socket) -> None:
         self._lanes, self._link, self._socket = lanes, link, connection
+        self.serial = link.serial  # of the connection, in this process
         self._state = "reading"
-        self._ahead = bytearray()  # read from the socket, not yet taken as a request
+        self._ahead = b""  # read from the socket, not yet taken as a request; little enough to be copied at each read
         self._seen = 0  # bytes of it in which no head ends: they are not searched again
-        self._request: Request | None = None  # whose head was read, and whose body is not complete
-        self._body_at, self._size = 0, 0  # where its body begins, and where it ends
+        self._needed = 0  # bytes of it that make a request, once its head was read; until then 0
         self._output = _NOTHING  # what the kernel did not take
         self._on_gone: Callable[[], None] | None = None
         self._is_watched = False
@@ -4432,11 +4449,6 @@ class Lane:
         self._watch(True)
 
     # --- called by the long poll ---
-    @property
-    def serial(self) -> int:
-        """Number this connection."""
-        return self._link.serial
-
     def source(self) -> str:
         """Give the address of the other end."""
         with suppress(OSError):  # gone already: it shares a bucket with all that are
@@ -4549,46 +4561,46 @@ class Lane:
             self._lanes.loop.call_soon(self._go_on)
 
     def _next_request(self) -> Request | None:
-        """Take the next request; None: it is not complete, or it is Tornado's."""
-        if self._request is None:
-            self._read_head()
-        request, ahead, size = self._request, self._ahead, self._size
-        if request is None or len(ahead) < size:
+        """Take the next request; None: it is not complete, or it is not plain, and Tornado's from here on."""
+        ahead, lanes = self._ahead, self._lanes
+        if len(ahead) < self._needed:
             return None
-        request.body = bytes(ahead[self._body_at : size])
-        del ahead[:size]
-        self._request, self._seen = None, 0
+        end = ahead.find(b"\r\n\r\n", self._seen)
+        if end < 0:
+            self._await_head()
+            return None
+        line, _, block = ahead[: end + 2].partition(b"\r\n")
+        target = _LINES.get(line) or target_of(line)
+        head = lanes.heads.get(block) or lanes.head_of(block)
+        if target is None or head is None or (target[0] == "POST") is (head.length is None) or end > HEADERS_MAX_BYTES:
+            self._hand_over()
+            return None
+        size = end + 4 + (head.length or 0)
+        if len(ahead) < size:
+            self._needed = size
+            lanes.waits(self)
+            return None
+        method, path, query = target
+        request = Request(method, path, query, head, ahead[end + 4 : size], self)
+        self._ahead = ahead[size:]
+        self._seen = self._needed = 0
         self._link.heard()
-        self._lanes.heard(self, self._link)
+        lanes.heard(self, self._link)
         return request
 
-    def _read_head(self) -> None:
-        """Read the head of the next request, if it is complete; hand over whatever is not plain."""
+    def _await_head(self) -> None:
+        """Wait for the rest of a head, unless it is too long or not plain already."""
         ahead, seen = self._ahead, self._seen
-        end = ahead.find(b"\r\n\r\n", max(0, seen - 3))
-        if end < 0:
-            self._seen = len(ahead)
-            if len(ahead) > HEADERS_MAX_BYTES or _BARE_LF.search(ahead, seen):
-                self._hand_over()
-            return
-        text = bytes(ahead[: end + 2])
-        line = _REQUEST_LINE.match(text) if end <= HEADERS_MAX_BYTES else None
-        head = self._lanes.head_of(text[line.end() :]) if line else None
-        if line is None or head is None or text.startswith(b"POST") == (head[1] is None):
+        self._seen = max(0, len(ahead) - 3)
+        if len(ahead) > HEADERS_MAX_BYTES or _BARE_LF.search(ahead, seen):
             self._hand_over()
-            return
-        words, query = line.groups(b"")
-        (method, path), (headers, length) = _WORDS[words], head
-        self._request = Request(method, path, query.decode("ascii"), headers, b"", self)
-        self._body_at, self._size = end + 4, end + 4 + (length or 0)
-        if len(ahead) < self._size:
-            self._lanes.waits(self)
 
     def _hand_over(self) -> None:
-        self._link.may_return = _COLD_LINE.match(self._ahead) is not None and not _REQUEST_LINE.match(self._ahead)
+        line = self._ahead.partition(b"\r\n")[0]
+        self._link.may_return = _COLD_LINE.fullmatch(line) is not None and not _REQUEST_LINE.fullmatch(line)
         self._leave()
         self._lanes.handed_over += 1
-        self._lanes.hand_over(self._socket, bytes(self._ahead), self._link)
+        self._lanes.hand_over(self._socket, self._ahead, self._link)
 
     def _leave(self) -> None:
         self._watch(False)
@@ -4634,7 +4646,7 @@ class Lanes:
         self.answered = self.handed_over = 0  # requests
         self._clock = clock
         self._late: dict[Lane, float] = {}  # whose body is not complete, or who do not read, since when; longest first
-        self._heads: dict[bytes, Head] = {}
+        self.heads: dict[bytes, Head] = {}  # by the bytes that they were read from
         self._watcher = select.poll() if hasattr(select, "poll") else None  # Windows has none
 
     def is_readable(self, connection: socket.socket) -> bool:
@@ -4647,15 +4659,12 @@ class Lanes:
         return is_readable
 
     def head_of(self, block: bytes) -> Head | None:
-        """Read header lines, those of an agent that comes again from memory; None unless they are plain."""
-        head = self._heads.get(block)
-        if head is not None:
-            return head
+        """Read header lines, and remember them; None unless they are plain."""
         head = head_of(block)
-        if head is not None and len(block) <= _HEAD_MAX_BYTES and len(head[0]) <= _HEADERS_MAX:
-            if len(self._heads) >= _HEADS_MAX:
-                self._heads.clear()
-            self._heads[block] = head
+        if head is not None and len(block) <= _HEAD_MAX_BYTES and len(head.headers) <= _HEADERS_MAX:
+            if len(self.heads) >= _HEADS_MAX:
+                self.heads.clear()
+            self.heads[block] = head
         return head
 
     def take(self, connection: socket.socket, link: Link) -> None:
@@ -4773,13 +4782,13 @@ def post_send(gate: Gate, request: Request) -> Reply:
 def get_receive(gate: Gate, request: Request) -> Reply | None:
     """GET /receive?timeout=&ack_seq=&lease=. Raises Invalid, UnknownToken, Displaced."""
     given = request.parameters()
-    hold_s = seconds_of(given.get("timeout", str(POLL_HOLD_S)), "timeout", POLL_HOLD_S)
+    hold_s = seconds_of(given["timeout"], "timeout", POLL_HOLD_S) if "timeout" in given else POLL_HOLD_S
     ack = given.get("ack_seq")
     ack_seq = None if ack is None else integer_of(ack, "ack_seq", -(2**63), 2**63, "query")
     lease = given.get("lease", "")
     if len(lease) > LEASE_MAX:
         raise Invalid("lease", "lease id too long", "query")
-    peer = gate.room.peer_of(request.bearer)
+    peer = gate.room.peer_of(request.head.bearer)
     return gate.polls.receive(peer, request.caller, lease, hold_s, ack_seq)
 
 
@@ -4793,7 +4802,7 @@ def post_ack(gate: Gate, request: Request) -> Reply:
 
 def get_peek(gate: Gate, request: Request) -> Reply:
     """GET /peek. Raises UnknownToken."""
-    return json_reply(gate.room.peek(gate.room.peer_of(request.bearer)))
+    return json_reply(gate.room.peek(gate.room.peer_of(request.head.bearer)))
 
 
 def get_peers(gate: Gate, request: Request) -> Reply:
@@ -4824,7 +4833,7 @@ def get_forms(gate: Gate, request: Request) -> Reply:
 def get_floor(gate: Gate, request: Request) -> Reply:
     """GET /floor. Raises CredentialRequired."""
     try:
-        gate.room.peer_of(request.bearer)  # the original's clients show their own token here, not the agent key
+        gate.room.peer_of(request.head.bearer)  # the original's clients show their own token here, not the agent key
     except UnknownToken:
         gate.require_reader(request)
     return json_reply({"floors": gate.room.floors()})
@@ -4888,9 +4897,9 @@ def post_ask(gate: Gate, request: Request) -> Reply:
 def get_decisions(gate: Gate, request: Request) -> Reply:
     """GET /decisions?limit=. A peer sees what concerns it, the operator and observers all. Raises UnknownToken."""
     limit = integer_of(request.parameters().get("limit", "20"), "limit", 1, DECISIONS_MAX, "query")
-    if gate.settings.operator_token and gate.role_of(request.bearer) is not None:
+    if gate.settings.operator_token and gate.role_of(request.head.bearer) is not None:
         return json_reply({"decisions": gate.room.decisions(limit)})
-    return json_reply({"decisions": gate.room.decisions(limit, gate.room.peer_of(request.bearer))})
+    return json_reply({"decisions": gate.room.decisions(limit, gate.room.peer_of(request.head.bearer))})
 
 
 def post_ticket(gate: Gate, request: Request) -> Reply:
@@ -5419,6 +5428,7 @@ class Consoles:
         self._whole, self._changes = WholeFeed(gate.room, self._trees), ChangesFeed(gate.room, self._trees)
         self._feeds: tuple[Feed, ...] = (self._whole, self._changes)
         self._unproven: dict[Console, None] = {}
+        self.is_watched = False  # by anybody; else no event is of interest here
         self._is_ticking = self._is_planned = False
         self._flushed_at = 0.0  # monotonic seconds
 
@@ -5443,6 +5453,7 @@ class Consoles:
         """Forget a browser that went away."""
         self._feed_of(console).drop(console)
         self._unproven.pop(console, None)
+        self.is_watched = len(self) > 0
 
     def on_frame(self, console: Console, data: str | bytes) -> None:
         """Read one frame of a browser: its token first, then the operator's commands."""
@@ -5466,8 +5477,6 @@ class Consoles:
 
     def on_event(self, event: Event) -> None:
         """Note an event for every browser; it is encoded once, and sent with the next flush."""
-        if not self._whole.consoles and not self._changes.consoles:
-            return
         frames = [event.message] if isinstance(event, MessageRouted) else frames_of(self._room, event)
         for feed in self._feeds:
             if feed.consoles:
@@ -5506,6 +5515,7 @@ class Consoles:
         self._flush()  # what happened so far is in what the newcomer is about to see
         console.role = role
         self._feed_of(console).consoles[console] = None
+        self.is_watched = True
         is_guarded = bool(self._gate.settings.operator_token)
         self._write(console, text_frame(frame_of("auth_ok", role=role, auth=is_guarded)))
         if console.wants_changes:
@@ -5867,7 +5877,7 @@ class RoomDoor:
         credential = self._gate.settings.agent_key if is_open else str(self.token)
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {credential}"}
         given = query_of(query).removeprefix("?")
-        return ROUTES[method, path](self._gate, Request(method, path, given, headers, body, caller))
+        return ROUTES[method, path](self._gate, Request(method, path, given, Head(headers), body, caller))
 
 
 def decoded(reply: Reply | None) -> dict[str, Json]:
@@ -6021,7 +6031,7 @@ class McpEndpoint:
         client = about if isinstance(about, dict) else {}
         if call.method == "server/discover" and client.get("name") in ALIKE:
             raise RpcError(UNKNOWN_METHOD, "Method not found: this client is to open a session", about=call.id)
-        shown = [project, client.get("name"), client.get("version"), request.bearer, request.caller.source()]
+        shown = [project, client.get("name"), client.get("version"), request.head.bearer, request.caller.source()]
         key = hash_of(json.dumps(shown))  # never a session id, which is shorter
         if key not in self._sessions:
             self._keep(key, self._open(request, about, MODERN_REVISIONS[-1]))
@@ -6298,7 +6308,7 @@ class Hub:
         self.mcp = McpEndpoint(self.gate, clock, self._spawn)
         self._disk_log = DiskLog(settings.log_file, settings.log_retention_h) if settings.log_file else None
         self._tasks: set[object] = set()
-        self._hearers = {kind: [*self._hearers_of(kind)] for kind in Event.__subclasses__()}
+        self._hearers = (self._who_hears(is_watched=False), self._who_hears(is_watched=True))
 
     @property
     def url(self) -> str:
@@ -6377,11 +6387,15 @@ class Hub:
         connection.close()
         self._lingering.discard(connection)
 
-    def _hearers_of(self, kind: type[Event]) -> Iterator[Callable[[Any], None]]:
+    def _who_hears(self, is_watched: bool) -> dict[type[Event], list[Callable[[Any], None]]]:
+        return {kind: [*self._hearers_of(kind, is_watched)] for kind in Event.__subclasses__()}
+
+    def _hearers_of(self, kind: type[Event], is_watched: bool) -> Iterator[Callable[[Any], None]]:
         """Name who hears of an event. Agents first, consoles after: who waits should not wait for who watches."""
         if kind in self.polls.handlers:
             yield self.polls.handlers[kind]
-        yield self.consoles.on_event
+        if is_watched:
+            yield self.consoles.on_event
         if kind.notice is not None:
             yield self._log_event
         if self._disk_log is not None and kind is MessageRouted:
@@ -6389,13 +6403,16 @@ class Hub:
 
     def _emit(self, event: Event) -> None:
         """Hand events to all subscribers one after the other: what one of them causes comes after what caused it."""
+        hearers = self._hearers[self.consoles.is_watched]
+        if not hearers[type(event)]:
+            return
         self._events.append(event)
         if self._is_emitting:
             return
         self._is_emitting = True
         while self._events:
             event = self._events.popleft()
-            for hear in self._hearers[type(event)]:
+            for hear in hearers[type(event)]:
                 try:
                     hear(event)
                 except Exception:  # noqa: BLE001 (our bug in one subscriber must not keep the event from the others)

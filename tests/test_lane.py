@@ -280,7 +280,9 @@ def test_such_headers_are_not_plain(block: bytes) -> None:
 
 def test_plain_headers_are_known_by_their_usual_names() -> None:
     head = caucus.head_of(b"host: x:1\r\ncontent-TYPE: a/b; c=d\r\ncontent-length: 65536\r\n")
-    assert head == ({"Host": "x:1", "Content-Type": "a/b; c=d", "Content-Length": "65536"}, 65536)
+    assert head is not None
+    assert head.headers == {"Host": "x:1", "Content-Type": "a/b; c=d", "Content-Length": "65536"}
+    assert (head.length, head.bearer, head.is_json) == (65536, "", False)
 
 
 def test_heads_that_are_remembered_are_few_and_short(inner: InnerHub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,8 +291,8 @@ def test_heads_that_are_remembered_are_few_and_short(inner: InnerHub, monkeypatc
         for n in range(20):
             got(line.send(request_of("GET", "/peek", X=str(n))))
         got(line.send(request_of("GET", "/peek", X="y" * 2000)))
-    assert 0 < len(inner.lanes._heads) <= 4
-    assert max(map(len, inner.lanes._heads)) < 1024
+    assert 0 < len(inner.lanes.heads) <= 4
+    assert max(map(len, inner.lanes.heads)) < 1024
 
 
 # --- bytes as they come ---

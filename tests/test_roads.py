@@ -42,7 +42,7 @@ class Road:
     def __init__(self, inner: InnerHub) -> None:
         self.inner, self.events = inner, list[caucus.Event]()
         self.overheard = b""  # what other connections of the scene were answered
-        for hearers in inner.hub._hearers.values():
+        for hearers in (*inner.hub._hearers[False].values(), *inner.hub._hearers[True].values()):
             hearers.append(self.events.append)
 
     def set_scene(self) -> None:
