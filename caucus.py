@@ -72,6 +72,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Generato
 from contextlib import suppress
 from itertools import accumulate, islice, takewhile
 from json.encoder import encode_basestring_ascii as quote
+from operator import attrgetter
 from queue import Empty, SimpleQueue
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Generic, Protocol, Self, TypeVar, dataclass_transform
@@ -452,11 +453,13 @@ def text_of(
 ) -> str:
     """Read a string of `low` to `high` code points. Raises Invalid."""
     value = body.get(key, default)
+    if isinstance(value, str) and low <= len(value) <= high and value.isascii():
+        return value
     if not isinstance(value, str):
         raise Invalid(key, "a string is required", where)
     if not low <= len(value) <= high:
         raise Invalid(key, f"must have {low} to {high} characters, has {len(value)}", where)
-    if not value.isascii() and _is_poisoned(value):
+    if _is_poisoned(value):
         raise Invalid(key, "contains a lone surrogate, which is not text", where)
     return value
 
@@ -1304,6 +1307,9 @@ def is_same(shown: str, secret: str) -> bool:
     return compare_digest(shown.encode("utf-8", "replace"), secret.encode("utf-8", "replace"))
 
 
+_name_of = attrgetter("name")
+
+
 class Peer(Struct):
     """One identity. The readings at the end are observations of the clock and of connections, not replayed state."""
     name: str
@@ -1584,18 +1590,19 @@ class Room:
                 self._commit(NameContested(*self._stamp(), request.name))
             raise
         if peer is not None and request.token is not None:
-            self._touch(peer, now)
-            return peer, request.token
+            return self.peer_of(request.token), request.token
         token = self._new_token()
         self._commit(PeerJoined(*self._stamp(), request.name, hash_of(token)))
         return self.roster.holder_of(token), token
 
     def peer_of(self, token: str) -> Peer:
         """Find the caller by its token; any call is a sign of life and revives the reaped. Raises UnknownToken."""
-        peer, now = self.roster.holder_of(token), self._clock.mono()
-        if peer.reaped_at is not None and peer.is_forgotten(now):  # the next sweep ends it
-            raise UnknownToken(AWAY)
-        self._touch(peer, now)
+        peer, now = self.roster.holder_of(token), self._mono()
+        if peer.reaped_at is not None:
+            if peer.is_forgotten(now):  # the next sweep ends it
+                raise UnknownToken(AWAY)
+            self._commit(PeerRevived(*self._stamp(), peer.name))
+        peer.last_seen = now
         return peer
 
     def leave(self, token: str) -> str:
@@ -1643,7 +1650,9 @@ class Room:
 
         Raises Stopped, FloorHeld, Throttled, TooManyChannels.
         """
-        self._refuse_if_stopped(peer)
+        if self.mode == STOPPED:
+            self.note_stop(peer)
+            raise Stopped
         floor = self._floors.get(to)
         if floor is not None and floor.holder != peer.name:
             raise FloorHeld(
@@ -1715,7 +1724,9 @@ class Room:
         Raises Throttled, Stopped, NotAMember, NoFloor, NotHolder, TooManyHands.
         """
         peer.speech.check(self._clock.mono())
-        self._refuse_if_stopped(peer)
+        if self.mode == STOPPED:
+            self.note_stop(peer)
+            raise Stopped
         if scope != ALL and scope not in peer.channels and verb in ("take", "raise"):
             raise NotAMember(f"join {scope} first", scope=scope)
         floor = self._floors.get(scope)
@@ -1773,7 +1784,9 @@ class Room:
     # --- forms ---
     def ask(self, peer: Peer, question: Question) -> Form:
         """Open a form; asking into a channel joins it. Raises Stopped, Throttled, TooManyForms, TooManyChannels."""
-        self._refuse_if_stopped(peer)
+        if self.mode == STOPPED:
+            self.note_stop(peer)
+            raise Stopped
         peer.speech.check(self._clock.mono())
         if len(self._forms) >= FORMS_MAX:
             raise TooManyForms(f"{FORMS_MAX} questions are pending already")
@@ -2045,11 +2058,6 @@ class Room:
         if usage is not None and usage != peer.usage:  # the same figures again are no news: they have no age
             self._commit(UsageSet(*self._stamp(), peer.name, usage))
 
-    def _refuse_if_stopped(self, peer: Peer) -> None:
-        if self.mode == STOPPED:
-            self.note_stop(peer)
-            raise Stopped
-
     def _spend_speech(self, peer: Peer, joining: str = "") -> None:
         """Spend one unit of speech, and join a channel that is spoken in. Raises Throttled, TooManyChannels."""
         now, is_new = self._clock.mono(), is_channel(joining) and joining not in peer.channels
@@ -2080,7 +2088,7 @@ class Room:
             self._commit(MailboxOverflowed(*self._stamp(), name, sender, lost.seq, lost.sender))
         serial, at, ts = self._stamp()
         message = Message(id_of(serial), sender, to, content, kind, ts, self._seq + 1, origin, meta)
-        routed = MessageRouted(serial, at, ts, message, tuple([peer.name for peer in audience]), overflowed)
+        routed = MessageRouted(serial, at, ts, message, tuple(map(_name_of, audience)), overflowed)
         self._commit(routed)
         return routed
 
@@ -2091,11 +2099,6 @@ class Room:
 
     def _is_here(self, peer: Peer) -> bool:
         return self.roster.get(peer.name) is peer  # not when it left, even if another bears its name now
-
-    def _touch(self, peer: Peer, now: float) -> None:
-        peer.last_seen = now
-        if peer.reaped_at is not None:
-            self._commit(PeerRevived(*self._stamp(), peer.name))
 
     def _bucket_of(self, source: str, now: float) -> TokenBucket:
         """Find the registration bucket of an address; forget the full ones when there are many."""
@@ -3790,13 +3793,13 @@ class Polls:
     def _wake(self, name: str) -> None:
         """Answer the poll of `name`, if one is parked that would now get something. May come late, or for nothing."""
         listener = self._listeners.get(name)
-        if listener is None or listener.poll is None or not self._room.has_deliverable(listener.poll.peer):
+        poll = None if listener is None else listener.poll
+        if listener is None or poll is None:
             return
-        poll = self._unpark(listener)
-        if poll.caller.is_alive():
-            reply = self._reply_now(listener, poll.peer, poll.caller)
-            assert reply is not None
-            poll.caller.reply(reply)
+        if not poll.caller.is_alive():
+            self._hung_up(poll)
+        elif (reply := self._reply_now(listener, poll.peer, poll.caller)) is not None:
+            self._unpark(listener).caller.reply(reply)
 
     def _park(self, listener: Listener, poll: Poll) -> None:
         listener.poll = poll
@@ -4100,7 +4103,10 @@ class Router:
     def answer(self, request: Request) -> Reply | None:
         """Answer a request, or None while it is parked. Never raises."""
         try:
-            return self._answer(request)
+            if not request.head.is_admitted:
+                self._gate.admit(request)
+            handler = self._routes.get((request.method, request.path), self._no_route)
+            return handler(self._gate, request)
         except Refusal as refusal:
             log().debug("refused %s %s: %s", request.method, request.path, refusal.code)
             return refusal_reply(refusal)
@@ -4108,17 +4114,9 @@ class Router:
             log().exception("failed at %s %s", request.method, request.path)
             return json_reply({"error": "bug", "detail": "the hub failed: see its log"}, 500)
 
-    def _answer(self, request: Request) -> Reply | None:
-        if not request.head.is_admitted:
-            self._gate.admit(request)
-        handler = self._routes.get((request.method, request.path))
-        if handler is not None:
-            return handler(self._gate, request)
+    def _no_route(self, gate: Gate, request: Request) -> Reply:
         if request.path.startswith("/assets/") and request.method == "GET":
-            return console_file(self._gate, request)
-        return self._no_route(request)
-
-    def _no_route(self, request: Request) -> Reply:
+            return console_file(gate, request)
         if methods := self._methods.get(request.path):
             refusal = MethodNotAllowed("Method Not Allowed", allow=[*methods])
             return refusal_reply(refusal).but(headers=(("Allow", ", ".join(methods)),))
@@ -4190,7 +4188,8 @@ class Links:
             self.idle.setdefault(link, self._clock.mono())
 
     def heard(self, link: Link) -> None:
-        """Note that a connection has sent a whole request, and may not be closed for being idle."""
+        """Note that a whole request came: its sender has read the last answer, and is not idle."""
+        link.heard()
         self.idle.pop(link, None)
 
     def forget(self, link: Link) -> None:
@@ -4236,7 +4235,6 @@ class Exchange:
     def headers_received(self, start_line: RequestStartLine, headers: HTTPHeaders) -> Awaitable[None] | None:
         """Read the head; refuse an oversized request before its body is read."""
         self._start, self._headers = start_line, headers
-        self._link.heard()
         size = len(start_line.path) + sum(len(name) + len(value) + 4 for name, value in headers.get_all())
         declared = headers.get("Content-Length", "0")
         if size > HEADERS_MAX_BYTES:
@@ -4366,7 +4364,6 @@ EXPRESS = (
 )
 _READ_BYTES = 65_536  # at a time
 AHEAD_MAX_BYTES = 131_072  # what a connection may send while its poll is parked; the rest waits in the kernel
-REQUESTS_PER_TURN = 16  # of one connection that sends many at once; then the others have their turn
 LINGER_S = 1.0  # for one that is turned away to read why
 LINGERING_MAX = 64  # at once; beyond it they are closed without a word
 _HEADS_MAX = 8192  # header blocks remembered: the same agent sends the same block again
@@ -4540,25 +4537,22 @@ class Lane:
 
     # --- private ---
     def _serve(self) -> None:
-        """Answer the requests that are here, a few at most, until one is parked or its answer stays here."""
-        for _ in range(REQUESTS_PER_TURN):
-            request = self._next_request()
-            if request is None:
-                return
-            reply = self._lanes.router.answer(request)
-            if reply is None:
-                self._state = "parked"
-                return
-            self._send(reply.raw)
-            if self._state != "reading" or not self._ahead:
-                return
-        self._queue()
+        """Answer the next request, or park it; others have their turn before the one behind it."""
+        request = self._next_request()
+        if request is None:
+            return
+        reply = self._lanes.router.answer(request)
+        if reply is None:
+            self._state = "parked"
+            return
+        self._send(reply.raw)
+        if self._ahead and self._state == "reading":
+            self._queue()
 
     def _queue(self) -> None:
         """Go on with what else was sent, in the next turn of the loop."""
-        if self._ahead:
-            self._state = "queued"
-            self._lanes.loop.call_soon(self._go_on)
+        self._state = "queued"
+        self._lanes.loop.call_soon(self._go_on)
 
     def _next_request(self) -> Request | None:
         """Take the next request; None: it is not complete, or it is not plain, and Tornado's from here on."""
@@ -4584,7 +4578,6 @@ class Lane:
         request = Request(method, path, query, head, ahead[end + 4 : size], self)
         self._ahead = ahead[size:]
         self._seen = self._needed = 0
-        self._link.heard()
         lanes.heard(self, self._link)
         return request
 
@@ -6455,6 +6448,7 @@ def why_not_listening(settings: Settings, error: OSError) -> str:
 def serve(settings: Settings, on_start: Callable[[Hub], None]) -> int:
     """Run a hub until SIGINT or SIGTERM; give the exit code."""
     import asyncio
+    import gc
 
     async def run() -> int:
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
@@ -6470,6 +6464,7 @@ def serve(settings: Settings, on_start: Callable[[Hub], None]) -> int:
             print(f"caucus: {why_not_listening(settings, error)}", file=sys.stderr)
             return 3
         on_start(hub)
+        gc.freeze()  # what is here stays; the collector would look at it again and again, 20 ms each time
         await ended.wait()
         await hub.stop()
         if hasattr(signal, "pthread_sigmask"):  # a second Ctrl-C must not meet a process that is half gone
