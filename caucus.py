@@ -6163,6 +6163,7 @@ class McpEndpoint:
 _CHUNK_BYTES = 8192  # what Tornado allocates for each read; its own 64 kB cost 5 % of the time
 LISTEN_BACKLOG = 1024  # a burst of more than this waits a second for its SYN to be sent again
 CONNECTIONS_MAX = 20_000
+WARM_UP_S = 0.2  # after the start: the first console should not wait for imports
 
 
 class SystemClock:
@@ -6209,7 +6210,7 @@ def handed_stream_type() -> Any:
     return HandedStream
 
 
-def server_of(router_: Router, application: Application, links_: Links, lanes: Lanes | None) -> Server:
+def server_of(router_: Router, application: Callable[[], Application], links_: Links, lanes: Lanes | None) -> Server:
     """Make Tornado's server: an Exchange for each request. What it need not keep goes back to the lanes, if any."""
     from tornado.httpserver import HTTPServer
 
@@ -6250,7 +6251,7 @@ def server_of(router_: Router, application: Application, links_: Links, lanes: L
                     link.lost()
 
         def console_exchange(self, connection: HTTP1Connection) -> HTTPMessageDelegate:
-            return application.start_request(connection, connection)
+            return application().start_request(connection, connection)
 
         def has_unread(self, stream: Any) -> bool:
             return bool(stream.has_unread())
@@ -6311,25 +6312,19 @@ class Hub:
     def start(self) -> None:
         """Bind the port and serve. Raises OSError."""
         from tornado.netutil import add_accept_handler, bind_sockets
-        from tornado.web import Application
 
         sockets = bind_sockets(self.settings.port, self.settings.host, backlog=LISTEN_BACKLOG)
         self.gate.port = sockets[0].getsockname()[1]
-        application = Application(
-            [("/ui", console_socket(self.consoles))],
-            log_function=lambda handler: None,
-            websocket_max_message_size=FRAME_MAX_BYTES,
-            websocket_ping_interval=30.0,
-        )
         router = Router(self.gate, {**ROUTES, **self.mcp.routes()})
         self.links = Links(file_limit() - FILES_RESERVED, self._clock)
         self.lanes = Lanes(router, self.links, self._clock, self._loop)
         has_lane = not self.settings.is_plain_http and can_watch(self._loop, sockets[0])
-        self._server = server_of(router, application, self.links, self.lanes if has_lane else None)
+        self._server = server_of(router, lambda: self.application, self.links, self.lanes if has_lane else None)
         self.lanes.hand_over = self._server.adopt
         accept = self._accept_on_lane if has_lane else self._accept
         self._listening = [(listener, add_accept_handler(listener, accept)) for listener in sockets]
         self._sweep()
+        self._loop.call_later(WARM_UP_S, lambda: self.application)
 
     async def stop(self) -> None:
         """Answer parked polls, send consoles away, close everything. Takes no time."""
@@ -6349,6 +6344,18 @@ class Hub:
             self._let_go(connection)
         if self._disk_log is not None:
             self._disk_log.close()
+
+    @Lazy
+    def application(self) -> Application:
+        """Make Tornado's side of the console's WebSocket. Its imports take a fifth of a start; no agent needs them."""
+        from tornado.web import Application
+
+        return Application(
+            [("/ui", console_socket(self.consoles))],
+            log_function=lambda handler: None,
+            websocket_max_message_size=FRAME_MAX_BYTES,
+            websocket_ping_interval=30.0,
+        )
 
     def _accept(self, connection: socket.socket, address: object) -> None:
         try:
