@@ -487,10 +487,10 @@ _INTEGER = re.compile(r"\s*[+-]?[0-9]{1,20}(\.0*)?\s*")
 def integer_of(value: Json, key: str, low: int, high: int, where: str = "body") -> int:
     """Read an integer, or what plainly is one (`"7"`, `7.0`, true). Raises Invalid."""
     number: int | None = None
-    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
-        number = int(value)
-    elif isinstance(value, str) and _INTEGER.fullmatch(value):
+    if isinstance(value, str) and _INTEGER.fullmatch(value):
         number = int(float(value)) if "." in value else int(value)
+    elif isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+        number = int(value)
     if number is None:
         raise Invalid(key, "an integer is required", where)
     if not low <= number <= high:
@@ -517,6 +517,7 @@ def object_of(body: Body, key: str) -> Body:
     return value
 
 
+@functools.lru_cache(256)  # an agent asks for the same time again and again
 def seconds_of(text: str, key: str, high: float) -> float:
     """Read a duration from a query string, at most `high` seconds; a negative one is 0. Raises Invalid."""
     try:
@@ -1033,7 +1034,7 @@ class Mailbox:
     messages wait apart, because they are delivered through a pause that holds all others.
     """
 
-    __slots__ = ("_acknowledged", "_fetched", "_handed_out", "_urgent", "_waiting")
+    __slots__ = ("_acknowledged", "_fetched", "_handed_out", "_urgent", "_waiting", "acknowledgements")
 
     def __init__(self) -> None:  # lists: an empty deque costs 600 bytes, and most are empty
         self._waiting: list[Message] = []
@@ -1041,6 +1042,7 @@ class Mailbox:
         self._fetched: list[Message] = []  # ordered by seq
         self._handed_out = 0  # the highest seq that a poll got
         self._acknowledged = 0  # the highest seq acknowledged, of those handed out
+        self.acknowledgements = 0  # how many changed something
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._urgent) + len(self._fetched)
@@ -1124,6 +1126,7 @@ class Mailbox:
         is_all = not self._fetched or self._fetched[-1].seq <= seq
         self._fetched = [] if is_all else [message for message in self._fetched if message.seq > seq]
         self._acknowledged = max(self._acknowledged, min(seq, self._handed_out))
+        self.acknowledgements += 1
 
 
 # ======================================================================================================================
@@ -1376,20 +1379,20 @@ class Roster:
     def __init__(self) -> None:
         self._live: list[str] = []
         self._away: list[str] = []
-        self._by_name: dict[str, Peer] = {}
+        self.by_name: dict[str, Peer] = {}  # live and reaped
         self._by_hash: dict[str, Peer] = {}
         self._ended: dict[str, str] = {}  # token hash -> how it ended; the latest IDENTITIES_MAX
-        self.get = self._by_name.get  # finds a peer by its name, live or reaped: eight times a message
+        self.get = self.by_name.get  # finds a peer by its name, live or reaped
 
     def __len__(self) -> int:
-        return len(self._by_name)
+        return len(self.by_name)
 
     def __iter__(self) -> Iterator[Peer]:
-        return iter(self._by_name.values())
+        return iter(self.by_name.values())
 
     def live(self) -> list[Peer]:
         """List the live peers by name."""
-        return [self._by_name[name] for name in self._live]
+        return [self.by_name[name] for name in self._live]
 
     def names(self) -> list[str]:
         """List the names of the live peers, in order."""
@@ -1418,7 +1421,7 @@ class Roster:
 
     def claim(self, name: str, token: str | None) -> Peer | None:
         """Find whom a registration confirms; None: the name is free. Raises NameInUse, RoomFull."""
-        peer = self._by_name.get(name)
+        peer = self.by_name.get(name)
         if peer is None:
             if len(self) >= IDENTITIES_MAX:
                 raise RoomFull(f"the room has {IDENTITIES_MAX} identities, all that it can hold", project=name)
@@ -1434,7 +1437,7 @@ class Roster:
 
     def add(self, peer: Peer) -> None:
         """Enter a fresh identity."""
-        self._by_name[peer.name] = self._by_hash[peer.token_hash] = peer
+        self.by_name[peer.name] = self._by_hash[peer.token_hash] = peer
         insort(self._live, peer.name)
 
     def reap(self, peer: Peer, at: float) -> None:
@@ -1451,7 +1454,7 @@ class Roster:
 
     def remove(self, peer: Peer, why: str) -> None:
         """Forget an identity; its token is dead, and whoever shows it is told why."""
-        del self._by_name[peer.name], self._by_hash[peer.token_hash]
+        del self.by_name[peer.name], self._by_hash[peer.token_hash]
         _drop(self._live if peer.is_live else self._away, peer.name)
         self._ended[peer.token_hash] = why
         if len(self._ended) > IDENTITIES_MAX:
@@ -1528,6 +1531,7 @@ class Room:
         self.log: deque[Message] = deque(maxlen=LOG_MAX)  # messages and notices, for consoles and export
         self.spoken: deque[MessageRouted] = deque(maxlen=RECEIPTS_MAX)  # by the operator, of late
         self.roster = Roster()
+        self._peers = self.roster.by_name
         self.ttl_s, self.quiet_after_s = ttl_s, quiet_after_s
         self.speech_rate = Rate(SPEECH_BURST, SPEECH_PER_S)
         self.stop: Message | None = None  # what a poll gets while the room is stopped
@@ -1686,7 +1690,7 @@ class Room:
 
     def acknowledge(self, peer: Peer, seq: int) -> None:
         """Free what `peer` fetched up to `seq`; what it never fetched stays."""
-        if self._is_here(peer) and peer.mailbox.acknowledged_by(seq):
+        if peer.mailbox.acknowledged_by(seq) and self._is_here(peer):
             self._commit(Acknowledged(*self._stamp(), peer.name, seq))
 
     def is_held(self, peer: Peer) -> bool:
@@ -2084,7 +2088,7 @@ class Room:
         """Put one message into the mailboxes of `audience`; a full one loses its oldest, and that is an event."""
         overflowed = tuple([peer.name for peer in audience if len(peer.mailbox) >= MAILBOX_MAX])
         for name in overflowed:
-            lost = self._peer(name).mailbox.oldest()
+            lost = self._peers[name].mailbox.oldest()
             self._commit(MailboxOverflowed(*self._stamp(), name, sender, lost.seq, lost.sender))
         serial, at, ts = self._stamp()
         message = Message(id_of(serial), sender, to, content, kind, ts, self._seq + 1, origin, meta)
@@ -2143,7 +2147,7 @@ class Room:
         self._seq = message.seq
         self.log.append(message)
         for name in event.to:
-            self._peer(name).mailbox.put(message)
+            self._peers[name].mailbox.put(message)
         size = len(message.content)
         self._meter.add(event.at, size)
         if (channel := self._channels.get(message.recipient)) is not None:
@@ -2158,16 +2162,16 @@ class Room:
             speaker.character_count += size
 
     def _on_fetched(self, event: Fetched) -> None:
-        self._peer(event.name).mailbox.fetch(event.held)
+        self._peers[event.name].mailbox.fetch(event.held)
 
     def _on_unfetched(self, event: Unfetched) -> None:
-        self._peer(event.name).mailbox.unfetch(event.seqs)
+        self._peers[event.name].mailbox.unfetch(event.seqs)
 
     def _on_acknowledged(self, event: Acknowledged) -> None:
-        self._peer(event.name).mailbox.acknowledge(event.seq)
+        self._peers[event.name].mailbox.acknowledge(event.seq)
 
     def _on_mailbox_overflowed(self, event: MailboxOverflowed) -> None:
-        self._peer(event.name).mailbox.lose()
+        self._peers[event.name].mailbox.lose()
 
     def _on_peer_joined(self, event: PeerJoined) -> None:
         speech, updates = TokenBucket(self.speech_rate, event.at), TokenBucket(self._status_rate, event.at)
@@ -2176,16 +2180,16 @@ class Room:
         self.roster.add(peer)
 
     def _on_name_contested(self, event: NameContested) -> None:
-        self._peer(event.name).contested_at = event.at
+        self._peers[event.name].contested_at = event.at
 
     def _on_peer_left(self, event: PeerLeft) -> None:
-        peer = self._peer(event.name)
+        peer = self._peers[event.name]
         for name in peer.channels:
             self._remove_member(name, event.name)
         self.roster.remove(peer, event.why)
 
     def _on_peer_reaped(self, event: PeerReaped) -> None:
-        peer = self._peer(event.name)
+        peer = self._peers[event.name]
         self.roster.reap(peer, event.at)
         for name in peer.channels:
             _drop(self._channels[name].live, peer.name)
@@ -2193,7 +2197,7 @@ class Room:
             self._listed = None
 
     def _on_peer_revived(self, event: PeerRevived) -> None:
-        peer = self._peer(event.name)
+        peer = self._peers[event.name]
         self.roster.revive(peer)
         peer.last_seen = event.at
         for name in peer.channels:
@@ -2201,29 +2205,29 @@ class Room:
             self._listed = None
 
     def _on_peer_held(self, event: PeerPaused | PeerResumed) -> None:
-        self._peer(event.name).is_paused = isinstance(event, PeerPaused)
+        self._peers[event.name].is_paused = isinstance(event, PeerPaused)
 
     def _on_status_set(self, event: StatusSet) -> None:
-        peer = self._peer(event.name)
+        peer = self._peers[event.name]
         peer.status, peer.status_at = event.status, event.at
 
     def _on_usage_set(self, event: UsageSet) -> None:
-        self._peer(event.name).usage = event.usage
+        self._peers[event.name].usage = event.usage
 
     def _on_channel_joined(self, event: ChannelJoined) -> None:
-        channel, peer = self._channels.setdefault(event.channel, Channel(event.channel)), self._peer(event.name)
+        channel, peer = self._channels.setdefault(event.channel, Channel(event.channel)), self._peers[event.name]
         channel.members[event.name] = None
         insort(channel.live, event.name)
         peer.channels.add(event.channel)
         self._listed = None
 
     def _on_channel_left(self, event: ChannelLeft) -> None:
-        self._peer(event.name).channels.discard(event.channel)
+        self._peers[event.name].channels.discard(event.channel)
         self._remove_member(event.channel, event.name)
 
     def _on_channel_closed(self, event: ChannelClosed) -> None:
         for name in self._channels.pop(event.channel).members:
-            self._peer(name).channels.discard(event.channel)
+            self._peers[name].channels.discard(event.channel)
         self._listed = None
 
     def _on_topic_set(self, event: TopicSet) -> None:
@@ -2269,7 +2273,7 @@ class Room:
 
     def _remove_member(self, channel: str, name: str) -> None:
         one = self._channels[channel]
-        if self._peer(name).is_live:
+        if self._peers[name].is_live:
             _drop(one.live, name)
         del one.members[name]
         self._listed = None
@@ -3639,7 +3643,8 @@ class Listener(Struct):
     poll: Poll | None = None  # at most one is parked
     has_cursor: bool = False  # the latest poll had an ack_seq: such a listener acknowledges with its next poll
     cursor: int = 0  # what it will acknowledge then
-    patience: int = 0  # how often one without a lease gets again what it did not acknowledge; each ack renews it
+    patience: int = 0  # how often one without a lease gets again what it did not acknowledge
+    acknowledgements: int = 0  # that renewed it so far
     displaced: dict[str, None] = fresh(factory=dict)  # leases that lost their place; the latest refused last
 
 
@@ -3656,7 +3661,6 @@ class Polls:
             PeerResumed: self._on_deliverable,
             Unfetched: self._on_deliverable,
             PeerReaped: self._on_peer_reaped,
-            Acknowledged: self._on_acknowledged,
             PeerLeft: self._on_peer_left,
         }
         self._to_wake: deque[str] = deque()  # names, when more are concerned than one turn of the loop wakes
@@ -3669,7 +3673,7 @@ class Polls:
         """Answer GET /receive at once, or park it and give None. Raises Displaced."""
         listener = self._listener(peer.name)
         is_elsewhere = caller.serial != listener.connection
-        is_new = lease != listener.lease or (not lease and is_elsewhere and listener.patience > 0)
+        is_new = lease != listener.lease or (not lease and is_elsewhere and self._has_patience(listener, peer))
         if ack_seq is not None and not ((is_new or is_elsewhere) and self._is_invented(peer, ack_seq, is_new)):
             self._room.acknowledge(peer, ack_seq)
         if lease in listener.displaced:
@@ -3704,6 +3708,12 @@ class Polls:
             if listener.poll is not None:
                 self._unpark(listener).caller.reply(batch_reply((), self._room.mode))
 
+    def _has_patience(self, listener: Listener, peer: Peer) -> bool:
+        """Whether what was handed out is handed out again, to one that comes from elsewhere and shows no lease."""
+        if listener.acknowledgements != peer.mailbox.acknowledgements:
+            listener.acknowledgements, listener.patience = peer.mailbox.acknowledgements, REPLAYS_MAX
+        return listener.patience > 0
+
     def _is_invented(self, peer: Peer, seq: int, is_new: bool) -> bool:
         """Whether one from elsewhere acknowledges what it cannot have seen, while the last answer may yet be lost."""
         fetched = peer.mailbox.fetched
@@ -3721,9 +3731,6 @@ class Polls:
     def _on_peer_reaped(self, event: PeerReaped) -> None:
         listener = self._listener(event.name)
         listener.lease, listener.cursor = None, 0  # whoever comes back is a new listener
-
-    def _on_acknowledged(self, event: Acknowledged) -> None:
-        self._listener(event.name).patience = REPLAYS_MAX
 
     def _on_peer_left(self, event: PeerLeft) -> None:
         gone = self._listeners.pop(event.name, None)
@@ -5008,7 +5015,7 @@ AUTH_S = 30.0  # a console that has not shown its token by then is closed
 UNPROVEN_MAX = 32  # consoles without a token yet; one more closes the oldest, so nobody locks the operator out
 BACKLOG_MAX_BYTES = 8 << 20  # what one console may leave unread before it is closed and told to come again
 SNAPSHOT_MAX_BYTES = BACKLOG_MAX_BYTES // 2  # of the log that a console opens with
-FLUSH_S = 0.004  # what happens within this is one write to each console; at once if none was sent for as long
+FLUSH_S = 0.016  # what happens within this, a frame of a screen, is one write to each console; at once after a lull
 WHOLE_SHARE = 0.1  # of the hub's time, for what consoles are told of peers and channels: 5,000 rows take 50 ms
 PAGE_ROWS = 200  # peers that are read in one turn of the loop: 2 ms
 PAGE_CHANNELS = 16  # each may have thousands of members
@@ -6394,7 +6401,7 @@ class Hub:
         """Name who hears of an event. Agents first, consoles after: who waits should not wait for who watches."""
         if kind in self.polls.handlers:
             yield self.polls.handlers[kind]
-        if is_watched:
+        if is_watched and kind is not Acknowledged:  # of which consoles learn from the figures
             yield self.consoles.on_event
         if kind.notice is not None:
             yield self._log_event
