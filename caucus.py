@@ -3947,8 +3947,11 @@ class Request(Struct):
 
     def parameters(self) -> dict[str, str]:
         """Decode the query string; the last of several wins. Raises Invalid."""
-        if "%" not in self.query and "+" not in self.query and self.query.count("&") < 32:  # splitting decodes it
-            return dict([pair.partition("=")[::2] for pair in self.query.split("&") if pair])
+        try:
+            if "%" not in self.query and "+" not in self.query and self.query.count("&") < 32:  # splitting decodes it
+                return dict([pair.split("=", 1) for pair in self.query.split("&")])
+        except ValueError:  # a part has no "="
+            pass
         try:
             return dict(urllib.parse.parse_qsl(self.query, keep_blank_values=True, max_num_fields=32))
         except ValueError:
@@ -4142,27 +4145,22 @@ class Road(Protocol):
 
 class Link:
     """One connection, across its requests: finds out whether the last answer was read."""
-    __slots__ = ("_is_pipelined", "_on_lost", "may_return", "road", "serial")
+    __slots__ = ("is_pipelined", "may_return", "on_lost", "road", "serial")
     road: Road  # who reads it now
 
     def __init__(self, serial: int) -> None:
         self.serial = serial
         self.may_return = False  # to the express lane, once Tornado has answered
-        self._on_lost: Callable[[], None] | None = None
-        self._is_pipelined = False
+        self.on_lost: Callable[[], None] | None = None  # what to do when the last answer did not arrive
+        self.is_pipelined = False  # the next request was sent before the answer
 
     def expect(self, on_lost: Callable[[], None], is_pipelined: bool) -> None:
         """Set what to do when the answer that goes out now does not arrive."""
-        self._on_lost, self._is_pipelined = on_lost, is_pipelined
-
-    def heard(self) -> None:
-        """Note that a request came: whoever sends it has read the last answer, unless it was sent before that."""
-        if not self._is_pipelined:
-            self._on_lost = None
+        self.on_lost, self.is_pipelined = on_lost, is_pipelined
 
     def lost(self) -> None:
         """Note that the connection broke with the last answer unread."""
-        on_lost, self._on_lost = self._on_lost, None
+        on_lost, self.on_lost = self.on_lost, None
         if on_lost is not None:
             on_lost()
 
@@ -4195,8 +4193,9 @@ class Links:
             self.idle.setdefault(link, self._clock.mono())
 
     def heard(self, link: Link) -> None:
-        """Note that a whole request came: its sender has read the last answer, and is not idle."""
-        link.heard()
+        """Note that a whole request came. Its sender is not idle, and has read the last answer if it waited for it."""
+        if not link.is_pipelined:
+            link.on_lost = None
         self.idle.pop(link, None)
 
     def forget(self, link: Link) -> None:
@@ -4400,6 +4399,8 @@ def _usual_name(name: bytes) -> str:
 
 def head_of(block: bytes) -> Head | None:
     """Read header lines; None unless they are plain: one way to write each, no name twice, nothing about framing."""
+    if len(block) > HEADERS_MAX_BYTES // 2:
+        return None
     lines = _HEADER.findall(block)
     headers = {_usual_name(name): value.decode("ascii") for name, value in lines}
     is_whole = sum([len(name) + len(value) + 4 for name, value in lines]) == len(block)
@@ -4415,7 +4416,7 @@ def head_of(block: bytes) -> Head | None:
 
 def target_of(line: bytes) -> tuple[str, str, str] | None:
     """Read a request line: method, path and query; None unless it is plain, and that of an express route."""
-    if (found := _REQUEST_LINE.fullmatch(line)) is None:
+    if len(line) > HEADERS_MAX_BYTES // 2 or (found := _REQUEST_LINE.fullmatch(line)) is None:
         return None
     words, query = found.groups(b"")
     return (*_WORDS[words], query.decode("ascii"))
@@ -4573,7 +4574,7 @@ class Lane:
         line, _, block = ahead[: end + 2].partition(b"\r\n")
         target = _LINES.get(line) or target_of(line)
         head = lanes.heads.get(block) or lanes.head_of(block)
-        if target is None or head is None or (target[0] == "POST") is (head.length is None) or end > HEADERS_MAX_BYTES:
+        if target is None or head is None or (target[0] == "POST") is (head.length is None):
             self._hand_over()
             return None
         size = end + 4 + (head.length or 0)
