@@ -3800,8 +3800,7 @@ class Polls:
     def _wake(self, name: str) -> None:
         """Answer the poll of `name`, if one is parked that would now get something. May come late, or for nothing."""
         listener = self._listeners.get(name)
-        poll = None if listener is None else listener.poll
-        if listener is None or poll is None:
+        if listener is None or (poll := listener.poll) is None:
             return
         if not poll.caller.is_alive():
             self._hung_up(poll)
@@ -3947,11 +3946,8 @@ class Request(Struct):
 
     def parameters(self) -> dict[str, str]:
         """Decode the query string; the last of several wins. Raises Invalid."""
-        try:
-            if "%" not in self.query and "+" not in self.query and self.query.count("&") < 32:  # splitting decodes it
-                return dict([pair.split("=", 1) for pair in self.query.split("&")])
-        except ValueError:  # a part has no "="
-            pass
+        if "%" not in self.query and "+" not in self.query and self.query.count("&") < 32:  # splitting decodes it
+            return dict([pair.partition("=")[::2] for pair in self.query.split("&") if pair])
         try:
             return dict(urllib.parse.parse_qsl(self.query, keep_blank_values=True, max_num_fields=32))
         except ValueError:
@@ -5054,10 +5050,6 @@ def _slim(tokens: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return kept
 
 
-def _is_marked(text: str) -> bool:
-    return bool(MARKS.search(text) or "://" in text or MARKED_LINE.search(text))
-
-
 class Trees:
     """Messages read as Markdown: mistune's syntax tree, made once per message, and only while a console is open."""
 
@@ -5080,10 +5072,14 @@ class Trees:
         return tree
 
     def _make(self, message: Message) -> bytes:
-        text, start = message.content, time.perf_counter()
+        text = message.content
+        is_marked = MARKS.search(text) or "://" in text or MARKED_LINE.search(text)
+        if message.origin == "hub" or len(text) > CONTENT_MAX or not is_marked:
+            return b""
+        start = time.perf_counter()
         self._spare_s = min(TREES_BURST_S, self._spare_s + (start - self._stamp) * TREES_SHARE)
         self._stamp = start
-        if message.origin == "hub" or len(text) > CONTENT_MAX or self._spare_s <= 0 or not _is_marked(text):
+        if self._spare_s <= 0:
             return b""
         tree = json.dumps(_slim(self._reader()(text)), separators=(",", ":")).encode("ascii")
         self._spare_s -= time.perf_counter() - start
@@ -5478,12 +5474,17 @@ class Consoles:
 
     def on_event(self, event: Event) -> None:
         """Note an event for every browser; it is encoded once, and sent with the next flush."""
-        frames = [event.message] if isinstance(event, MessageRouted) else frames_of(self._room, event)
+        kind = type(event)
+        frames: list[bytes | Message] = []
+        if isinstance(event, MessageRouted):
+            frames = [event.message]
+        elif kind.notice is not None or kind in FRAMES:
+            frames = [*frames_of(self._room, event)]
         for feed in self._feeds:
             if feed.consoles:
                 feed.frames += frames
                 feed.mark(event)
-        if frames or type(event) in OF_PEERS or type(event) in OF_CHANNELS:
+        if frames or kind in OF_PEERS or kind in OF_CHANNELS:
             self._plan()
 
     def close(self) -> None:
