@@ -3597,6 +3597,12 @@ def refusal_reply(refusal: Refusal) -> Reply:
     return reply
 
 
+def last_reply(refusal: Refusal) -> Reply:
+    """Encode a no after which the connection ends, and say so: its sender would send the next request into the void."""
+    reply = refusal_reply(refusal)
+    return reply.but(headers=(*reply.headers, ("Connection", "close")))
+
+
 def batch_reply(messages: Sequence[Message], mode: str) -> Reply:
     """Encode what a poll gets; every message was encoded when it was routed."""
     wires = b",".join([message.wire for message in messages])
@@ -4240,9 +4246,9 @@ class Exchange:
         size = len(start_line.path) + sum(len(name) + len(value) + 4 for name, value in headers.get_all())
         declared = headers.get("Content-Length", "0")
         if size > HEADERS_MAX_BYTES:
-            self._send(refusal_reply(HeadersTooLarge()))
+            self._send(last_reply(HeadersTooLarge()))
         elif re.fullmatch(r"[0-9]+", declared) and int(declared[:20]) > DRAIN_MAX_BYTES:
-            self._send(refusal_reply(TooLarge()))
+            self._send(last_reply(TooLarge()))
         elif start_line.path.partition("?")[0] == "/ui" and self._may_upgrade():
             self._front.links.heard(self._link)
             self._forward = self._front.console_exchange(self._connection)
@@ -4255,7 +4261,7 @@ class Exchange:
             return self._forward.data_received(chunk)
         self._body += chunk
         if len(self._body) > DRAIN_MAX_BYTES:
-            self._send(refusal_reply(TooLarge()))
+            self._send(last_reply(TooLarge()))
         return None
 
     def finish(self) -> None:
@@ -6386,7 +6392,7 @@ class Hub:
         self._lingering.add(connection)
         connection.setblocking(False)
         with suppress(OSError):  # it hung up
-            connection.send(refusal_reply(refusal).raw)
+            connection.send(last_reply(refusal).raw)
             connection.shutdown(socket.SHUT_WR)
         self._loop.call_later(LINGER_S, self._let_go, connection)
 

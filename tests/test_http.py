@@ -378,6 +378,7 @@ def test_a_body_over_the_cap_is_a_413(hub: HubProcess, size: int, is_chunked: bo
     answer = hub.request("POST", "/send", content=body, headers={"Content-Type": "application/json"})
     assert answer.status == 413
     assert answer.body == {"error": "too_large", "detail": "request body too large", "max_bytes": 65_536}
+    assert hub.get("/version").status == 200  # the client knows whether that connection lives on
 
 
 def test_a_chunked_body_within_the_cap_is_read(hub: HubProcess) -> None:
@@ -389,7 +390,9 @@ def test_a_chunked_body_within_the_cap_is_read(hub: HubProcess) -> None:
 def test_a_declared_giant_is_refused_unread(hub: HubProcess) -> None:
     head = b"POST /send HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
     for size in (2_000_000, 10**15, 10**30):
-        refused(ask_raw(hub, head % size), 413, "too_large")
+        answer = ask_raw(hub, head % size)
+        refused(answer, 413, "too_large")
+        assert answer.headers["connection"] == "close"
 
 
 def test_a_chunked_body_without_end_is_refused(hub: HubProcess) -> None:
@@ -416,8 +419,9 @@ def test_the_longest_message_fits_as_raw_utf_8(hub: HubProcess) -> None:
     "head", [f"GET /version HTTP/1.1\r\nX: {'x' * 20_000}", f"GET /version?{'x' * 20_000} HTTP/1.1"]
 )
 def test_oversized_headers_are_a_431(hub: HubProcess, head: str) -> None:
-    body = refused(ask_raw(hub, f"{head}\r\nHost: 127.0.0.1\r\n\r\n".encode()), 431, "headers_too_large")
-    assert body["max_bytes"] == caucus.HEADERS_MAX_BYTES
+    answer = ask_raw(hub, f"{head}\r\nHost: 127.0.0.1\r\n\r\n".encode())
+    assert refused(answer, 431, "headers_too_large")["max_bytes"] == caucus.HEADERS_MAX_BYTES
+    assert answer.headers["connection"] == "close"
 
 
 @pytest.mark.parametrize(

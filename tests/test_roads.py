@@ -42,6 +42,7 @@ class Road:
     def __init__(self, inner: InnerHub) -> None:
         self.inner, self.events = inner, list[caucus.Event]()
         self.overheard = b""  # what other connections of the scene were answered
+        self._timers: list[asyncio.TimerHandle] = []
         for hearers in (*inner.hub._hearers[False].values(), *inner.hub._hearers[True].values()):
             hearers.append(self.events.append)
 
@@ -49,11 +50,17 @@ class Road:
         """Begin anew, with nobody there but api and web, who may speak as much as they like."""
         self.inner.do(self._set_scene)
 
+    def _call_at(self, at: float, call: Callable[[], None]) -> None:
+        self._timers.append(self.inner._loop.call_at(at, call))
+
     def _set_scene(self) -> None:
         hub, serials = self.inner.hub, itertools.count(1)
         assert not hub.links.open, "the connections of the scene before are gone"
         hub.room.__init__(hub._emit, FakeClock(), lambda: f"token-{next(serials):02}")  # type: ignore[misc]
-        hub.polls.__init__(hub.room, hub._clock, self.inner._loop.call_at)  # type: ignore[misc]
+        for timer in self._timers:  # of the scene before
+            timer.cancel()
+        self._timers.clear()
+        hub.polls.__init__(hub.room, hub._clock, self._call_at)  # type: ignore[misc]
         hub.room.set_rate(1e6, 1e6)
         for name in ("api", "web"):
             hub.room.register(f"host of {name}", caucus.Registration(name, None, None))
