@@ -1097,7 +1097,8 @@ class Mailbox:
         batch = self.deliverable(held)
         if not batch:
             return
-        self._handed_out = max(self._handed_out, batch[-1].seq)
+        if batch[-1].seq > self._handed_out:
+            self._handed_out = batch[-1].seq
         fresh = [message for message in batch if message.kind != "control"] if self._urgent else batch
         is_late = self._fetched and fresh and fresh[0].seq < self._fetched[-1].seq  # the operator's words overtook it
         self._fetched += fresh
@@ -1119,7 +1120,8 @@ class Mailbox:
 
         One that is repeated does not: what it does not know of may have come since, held by a pause until now.
         """
-        return min(seq, self._handed_out) > self._acknowledged or any(m.seq == seq for m in self._fetched)
+        is_later = self._handed_out > self._acknowledged < seq
+        return is_later or any(m.seq == seq for m in self._fetched)
 
     def acknowledge(self, seq: int) -> None:
         """Free what was fetched up to `seq`. What was never handed out is never freed."""
@@ -4383,7 +4385,8 @@ assert LINGERING_MAX < FILES_RESERVED
 
 _WORDS = {f"{method} {path}".encode("ascii"): (method, path) for method, path in EXPRESS}
 _LINES = {b"%b HTTP/1.1" % words: (*target, "") for words, target in _WORDS.items()}  # without a query
-_REQUEST_LINE = re.compile(rb"(%b)(?:\?([!-~]*))? HTTP/1\.1" % b"|".join(map(re.escape, _WORDS)))
+_GRAPHIC = bytes(range(0x21, 0x7F))
+_LINE_MAX_BYTES = HEADERS_MAX_BYTES // 2  # of a request line, and of all lines that follow
 _COLD_LINE = re.compile(rb"[A-Z]+ /[!-~]* HTTP/1\.1")  # well-formed, and none of ours
 _HEADER = re.compile(rb"([A-Za-z][A-Za-z0-9-]*): ([!-~]+(?: [!-~]+)*)\r\n")
 _BARE_LF = re.compile(rb"(?<!\r)\n")  # ends a line for Tornado, and may end a head that has no CR at all
@@ -4401,7 +4404,7 @@ def _usual_name(name: bytes) -> str:
 
 def head_of(block: bytes) -> Head | None:
     """Read header lines; None unless they are plain: one way to write each, no name twice, nothing about framing."""
-    if len(block) > HEADERS_MAX_BYTES // 2:
+    if len(block) > _LINE_MAX_BYTES:
         return None
     lines = _HEADER.findall(block)
     headers = {_usual_name(name): value.decode("ascii") for name, value in lines}
@@ -4418,10 +4421,11 @@ def head_of(block: bytes) -> Head | None:
 
 def target_of(line: bytes) -> tuple[str, str, str] | None:
     """Read a request line: method, path and query; None unless it is plain, and that of an express route."""
-    if len(line) > HEADERS_MAX_BYTES // 2 or (found := _REQUEST_LINE.fullmatch(line)) is None:
+    words, _, rest = line.partition(b"?")
+    route, query, version = _WORDS.get(words), rest[:-9], rest[-9:]
+    if route is None or version != b" HTTP/1.1" or query.translate(None, _GRAPHIC) or len(line) > _LINE_MAX_BYTES:
         return None
-    words, query = found.groups(b"")
-    return (*_WORDS[words], query.decode("ascii"))
+    return (*route, query.decode("ascii"))
 
 
 class Lane:
@@ -4600,7 +4604,8 @@ class Lane:
 
     def _hand_over(self) -> None:
         line = self._ahead.partition(b"\r\n")[0]
-        self._link.may_return = _COLD_LINE.fullmatch(line) is not None and not _REQUEST_LINE.fullmatch(line)
+        is_hot = line in _LINES or target_of(line) is not None
+        self._link.may_return = not is_hot and _COLD_LINE.fullmatch(line) is not None
         self._leave()
         self._lanes.handed_over += 1
         self._lanes.hand_over(self._socket, self._ahead, self._link)
