@@ -4391,8 +4391,6 @@ _COLD_LINE = re.compile(rb"[A-Z]+ /[!-~]* HTTP/1\.1")  # well-formed, and none o
 _HEADER = re.compile(rb"([A-Za-z][A-Za-z0-9-]*): ([!-~]+(?: [!-~]+)*)\r\n")
 _BARE_LF = re.compile(rb"(?<!\r)\n")  # ends a line for Tornado, and may end a head that has no CR at all
 _ODD_HEADERS = frozenset({"Transfer-Encoding", "Te", "Trailer", "Expect", "Upgrade", "Content-Encoding"})
-
-
 _NOTHING = memoryview(b"")
 
 
