@@ -1034,12 +1034,13 @@ class Mailbox:
     messages wait apart, because they are delivered through a pause that holds all others.
     """
 
-    __slots__ = ("_acknowledged", "_fetched", "_handed_out", "_urgent", "_waiting", "acknowledgements")
+    __slots__ = ("_acknowledged", "_fetched", "_handed_out", "_returned", "_urgent", "_waiting", "acknowledgements")
 
     def __init__(self) -> None:  # lists: an empty deque costs 600 bytes, and most are empty
         self._waiting: list[Message] = []
         self._urgent: list[Message] = []  # from the operator, waiting
         self._fetched: list[Message] = []  # ordered by seq
+        self._returned = frozenset[int]()  # seqs of what waits again: if its reader had it after all, it may say so
         self._handed_out = 0  # the highest seq that a poll got
         self._acknowledged = 0  # the highest seq acknowledged, of those handed out
         self.acknowledgements = 0  # how many changed something
@@ -1068,7 +1069,7 @@ class Mailbox:
 
     def lose(self) -> None:
         """Lose the oldest."""
-        del (self._fetched or self._waiting or self._urgent)[0]
+        self._returned -= {(self._fetched or self._waiting or self._urgent).pop(0).seq}
 
     def put(self, message: Message) -> None:
         """Append `message`, the newest that there is."""
@@ -1100,6 +1101,8 @@ class Mailbox:
         if batch[-1].seq > self._handed_out:
             self._handed_out = batch[-1].seq
         fresh = [message for message in batch if message.kind != "control"] if self._urgent else batch
+        if self._returned:
+            self._returned -= {message.seq for message in batch}
         is_late = self._fetched and fresh and fresh[0].seq < self._fetched[-1].seq  # the operator's words overtook it
         self._fetched += fresh
         if is_late:
@@ -1114,6 +1117,7 @@ class Mailbox:
         self._fetched = [message for message in self._fetched if message.seq not in seqs]
         self._waiting = _in_order([m for m in back if m.origin != "operator"] + self._waiting)
         self._urgent = _in_order([m for m in back if m.origin == "operator"] + self._urgent)
+        self._returned |= {message.seq for message in back}
 
     def acknowledged_by(self, seq: int) -> bool:
         """Whether an acknowledgement of `seq` would change anything.
@@ -1121,10 +1125,15 @@ class Mailbox:
         One that is repeated does not: what it does not know of may have come since, held by a pause until now.
         """
         is_later = self._handed_out > self._acknowledged < seq
-        return is_later or any(m.seq == seq for m in self._fetched)
+        return is_later or any(m.seq == seq for m in self._fetched) or seq in self._returned
 
     def acknowledge(self, seq: int) -> None:
-        """Free what was fetched up to `seq`. What was never handed out is never freed."""
+        """Free what was fetched up to `seq`, returned or not. What was never handed out is never freed."""
+        if self._returned:
+            read = frozenset([one for one in self._returned if one <= seq])
+            self._waiting = [message for message in self._waiting if message.seq not in read]
+            self._urgent = [message for message in self._urgent if message.seq not in read]
+            self._returned -= read
         is_all = not self._fetched or self._fetched[-1].seq <= seq
         self._fetched = [] if is_all else [message for message in self._fetched if message.seq > seq]
         self._acknowledged = max(self._acknowledged, min(seq, self._handed_out))

@@ -118,6 +118,19 @@ def test_a_message_that_a_dead_poller_left_unread_comes_again_at_once(hub: HubPr
     assert hub.receive(b)["messages"] == []
 
 
+def test_who_read_an_answer_before_a_reset_does_not_get_it_again_once_it_says_so(hub: HubProcess) -> None:
+    """The hub takes back what a reset may have lost; an acknowledgement tells that it was not."""
+    a, b = hub.register("a"), hub.register("b")
+    with park(hub, "b", b, lease="mine") as line:
+        hub.say(a, "b", "read")
+        batch = got(line).body
+        reset(line)
+        eventually(lambda: hub.get("/peek", b).body["pending"] == 1, "the message taken back")
+    hub.post("/ack", token=b, seq=batch["messages"][0]["seq"])
+    assert hub.get("/peek", b).body["pending"] == 0
+    assert hub.receive(b, lease="mine")["messages"] == []
+
+
 def test_a_frozen_bridge_swallows_nothing_when_another_takes_its_place_and_it_dies(hub: HubProcess) -> None:
     """Defect 1: a bridge acknowledges with its next poll; what it was answered and never read is not acknowledged."""
     a, b = hub.register("a"), hub.register("b")

@@ -95,6 +95,7 @@ class ModelPeer:
         self.chat: list[int] = []  # seqs that wait, agents' and the hub's
         self.urgent: list[int] = []  # seqs that wait, the operator's
         self.fetched: list[int] = []  # seqs, ascending
+        self.returned: set[int] = set()  # seqs that wait again
         self.handed_out = 0  # the highest seq
         self.acknowledged = 0  # the highest seq, as far as it was handed out
 
@@ -390,6 +391,7 @@ class Story(RuleBasedStateMachine):
         mine.urgent = [seq for seq in mine.urgent if seq not in got]
         mine.fetched = sorted(mine.fetched + [seq for seq in got if seq not in self.command_seqs])
         mine.handed_out = max(mine.handed_out, *got, 0)
+        mine.returned -= set(got)
 
     @operation(6, name=NAMES, ahead=(0, 0, 0, 1, -1, -2, -4, 10**9))
     def acknowledge(self, name: str, ahead: int) -> None:
@@ -398,8 +400,11 @@ class Story(RuleBasedStateMachine):
             mine, seq = self.peers[name], self.seq + ahead
             self.room.acknowledge(peer, seq)
             known = min(seq, mine.handed_out)
-            if known > mine.acknowledged or seq in mine.fetched:  # repeated, it says nothing of what came since
+            had = mine.fetched + [one for one in mine.chat + mine.urgent if one in mine.returned]
+            if known > mine.acknowledged or seq in had:  # repeated, it says nothing of what came since
                 mine.fetched = [one for one in mine.fetched if one > seq]
+                mine.chat = [one for one in mine.chat if one not in had or one > seq]
+                mine.urgent = [one for one in mine.urgent if one not in had or one > seq]
             mine.acknowledged = max(mine.acknowledged, known)
 
     @operation(3, name=NAMES, chosen=(None, None, 0, 1, 2, 3))
@@ -412,6 +417,7 @@ class Story(RuleBasedStateMachine):
             mine.chat = sorted(mine.chat + [seq for seq in back if seq not in self.operator_seqs])
             mine.urgent = sorted(mine.urgent + [seq for seq in back if seq in self.operator_seqs])
             mine.fetched = [seq for seq in mine.fetched if seq not in back]
+            mine.returned |= set(back)
 
     # --- channels ---
 

@@ -150,6 +150,35 @@ def test_a_message_can_be_fetched_again_after_unfetching():
     assert fetched(box) == [1]
 
 
+def test_what_was_taken_back_is_freed_by_a_reader_that_had_it_after_all():
+    box = mailbox(1, 2, 5, operator=(3,))
+    box.fetch(held=False)
+    box.unfetch([1, 3, 5])
+    box.put(message(6))
+    assert box.acknowledged_by(3)
+    box.acknowledge(3)
+    assert (waiting(box), fetched(box)) == ([5, 6], [])
+
+
+def test_a_repeated_acknowledgement_frees_nothing_that_was_taken_back_since():
+    box = mailbox(1, operator=(2,))
+    box.fetch(held=True)
+    box.acknowledge(2)
+    box.fetch(held=False)
+    box.unfetch([1])
+    assert not box.acknowledged_by(2)
+    assert waiting(box) == [1]
+
+
+def test_what_was_taken_back_and_lost_is_forgotten():
+    box = mailbox(1)
+    box.fetch(held=False)
+    box.unfetch([1])
+    box.lose()
+    box.acknowledge(1)
+    assert not box.acknowledged_by(1)
+
+
 def test_an_overflow_loses_what_was_handed_out_then_what_waits_and_the_operators_words_last():
     box = mailbox(2, 3, 5, 6, operator=(1, 4))
     box.fetch(held=True)
