@@ -1128,8 +1128,8 @@ class Mailbox:
         return is_later or any(m.seq == seq for m in self._fetched) or seq in self._returned
 
     def acknowledge(self, seq: int) -> None:
-        """Free what was fetched up to `seq`, returned or not. What was never handed out is never freed."""
-        if self._returned:
+        """Free what was fetched up to `seq`; of what was returned, on the word of one who knows what was handed out."""
+        if self._returned and seq <= self._handed_out:
             read = frozenset([one for one in self._returned if one <= seq])
             self._waiting = [message for message in self._waiting if message.seq not in read]
             self._urgent = [message for message in self._urgent if message.seq not in read]

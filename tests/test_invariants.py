@@ -400,11 +400,12 @@ class Story(RuleBasedStateMachine):
             mine, seq = self.peers[name], self.seq + ahead
             self.room.acknowledge(peer, seq)
             known = min(seq, mine.handed_out)
-            had = mine.fetched + [one for one in mine.chat + mine.urgent if one in mine.returned]
-            if known > mine.acknowledged or seq in had:  # repeated, it says nothing of what came since
+            back = [one for one in mine.chat + mine.urgent if one in mine.returned]
+            if known > mine.acknowledged or seq in mine.fetched + back:  # repeated, it says nothing of what came since
                 mine.fetched = [one for one in mine.fetched if one > seq]
-                mine.chat = [one for one in mine.chat if one not in had or one > seq]
-                mine.urgent = [one for one in mine.urgent if one not in had or one > seq]
+                freed = {one for one in back if one <= seq <= mine.handed_out}  # who says too much may be a stranger
+                mine.chat = [one for one in mine.chat if one not in freed]
+                mine.urgent = [one for one in mine.urgent if one not in freed]
             mine.acknowledged = max(mine.acknowledged, known)
 
     @operation(3, name=NAMES, chosen=(None, None, 0, 1, 2, 3))

@@ -170,6 +170,14 @@ def test_a_repeated_acknowledgement_frees_nothing_that_was_taken_back_since():
     assert waiting(box) == [1]
 
 
+def test_what_was_taken_back_is_not_freed_by_one_who_counts_otherwise():
+    box = mailbox(1)
+    box.fetch(held=False)
+    box.unfetch([1])
+    box.acknowledge(1_000_000_000)
+    assert waiting(box) == [1]
+
+
 def test_what_was_taken_back_and_lost_is_forgotten():
     box = mailbox(1)
     box.fetch(held=False)
