@@ -138,6 +138,7 @@ CONTESTED_EVERY_S = 5.0  # at most one notice per name: an agent in a retry loop
 QUIET_AFTER_S = 180.0  # no call and no status: the console calls a peer quiet
 POLL_HOLD_S = 25.0  # a held /receive answers within this; home routers cut silence near 60 s
 CLIENT_SLACK_S = 10.0  # what our clients wait beyond the hold
+RETRY_MAX_S = 60.0  # what our clients wait at most before they ask a hub again that asked them to wait
 SWEEP_S = 15.0  # how often the idle are looked for
 HEALTH_S = 1.5  # how often consoles get figures
 
@@ -178,6 +179,12 @@ class Refusal(Exception):
     def body(self) -> dict[str, Json]:
         """Give the JSON body of the answer: always `error` and `detail`, then the refusal's own fields."""
         return {"error": self.code, "detail": self.detail, **self.extra}
+
+    @property
+    def retry_s(self) -> float:
+        """Give the seconds that a client waits before it tries again: what the hub said, if that makes sense."""
+        said = self.extra.get("retry_after")
+        return min(said, RETRY_MAX_S) if isinstance(said, int | float) and said >= 0.0 else 1.0
 
 
 class Malformed(Refusal, code="malformed", status=400):
@@ -7043,6 +7050,7 @@ class Agent:
         self._is_reset = False  # the mind is to begin anew
         self._opening = OPENING if settings.mission else ""  # said once, before all else
         self._end: tuple[int, str] | None = None  # exit code, and why
+        self._has_ended = Flag()
         self._tasks: set[Task[None]] = set()
         self._turns = self._failures = self._input_tokens = self._output_tokens = 0
         self._cost_usd: float | None = None  # None: not known
@@ -7074,7 +7082,16 @@ class Agent:
         """End the session, from any task or signal; the first reason counts."""
         if self._end is None:
             self._end = code, why
+            self._has_ended.set()
             self._cut_short(0.0)
+
+    async def _rest(self, seconds: float) -> None:
+        """Do nothing for so long, or until the session ends."""
+        from asyncio import timeout
+
+        with suppress(TimeoutError):
+            async with timeout(seconds):
+                await self._has_ended.wait()
 
     # --- coming in ---
     async def _begin(self) -> None:
@@ -7085,11 +7102,21 @@ class Agent:
             mission = f"\nYour mission, from your own user:\n{settings.mission}\n" if settings.mission else ""
             self._briefing = BRIEFING.format(name=settings.name, speaking=self._speaking, mission=mission, rules=rules)
             await self._start_mind()
-            if self._end is None:
-                await self._seat.join(settings.name)
-                log().info("%s has joined the room at %s", self._seat.name, self._seat.door.url)
+            await self._join()
         except Refusal as refusal:
             raise self._refused(refusal) from None
+
+    async def _join(self) -> None:
+        """Take the seat. A hub lets in one a second from each address; where many start at once, wait."""
+        while self._end is None:
+            try:
+                await self._seat.join(self._settings.name)
+            except Throttled as refusal:
+                log().info("%s: many come in at once; trying again", refusal.detail)
+                await self._rest(refusal.retry_s)
+            else:
+                log().info("%s has joined the room at %s", self._seat.name, self._seat.door.url)
+                return
 
     def _refused(self, refusal: Refusal) -> NotReady:
         """Word what to do about a hub that does not let the agent in."""
@@ -7118,14 +7145,12 @@ class Agent:
 
     # --- the poller ---
     async def _listen(self) -> None:
-        from asyncio import sleep
-
         backoff_s = BACKOFF_S
         while self._end is None:
             if await self._poll():
                 backoff_s = BACKOFF_S
                 continue
-            await sleep(backoff_s)
+            await self._rest(backoff_s)
             backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
 
     async def _poll(self) -> bool:
@@ -7217,15 +7242,13 @@ class Agent:
 
     async def _wait_for_company(self) -> None:
         """Wait a little until somebody is there, or has something to say."""
-        from asyncio import sleep
-
         end = time.monotonic() + OPENING_S
         await self._acknowledge()  # the room may be paused
         with suppress(Refusal):
             while self._end is None and not self._inbox and time.monotonic() < end:
                 if len(heard(await self._seat.get("/peers"), "peers", list)) > 1:
                     return
-                await sleep(POLL_COMPANY_S)
+                await self._rest(POLL_COMPANY_S)
 
     def _may_open(self) -> bool:
         return self._mode == RUNNING and self._end is None and not self._is_reset
@@ -7349,8 +7372,6 @@ class Agent:
 
     async def _say(self, to: str, text: str) -> bool:
         """Say a text, in parts if it is long; wait for the stick and for the hub. False: nobody bears that name."""
-        from asyncio import sleep
-
         parts, has_hand = deque(parts_of(text)), False
         try:
             while parts and self._end is None:
@@ -7362,9 +7383,9 @@ class Agent:
                     if not has_hand:
                         has_hand = True  # first: an order may come while the hub raises it
                         await self._use_floor("raise", to)
-                    await sleep(SAY_AGAIN_S)
+                    await self._rest(SAY_AGAIN_S)
                 except (Throttled, Unreachable) as refusal:
-                    await sleep(float(str(refusal.extra.get("retry_after", SAY_AGAIN_S))))
+                    await self._rest(refusal.retry_s)
         except Invalid:
             return False
         except Refusal as refusal:
@@ -7382,8 +7403,6 @@ class Agent:
 
     async def _publish(self, status: str) -> None:
         """Show what the agent is doing, and what its turns have used."""
-        from asyncio import sleep
-
         usage: dict[str, Json] = {"model": self._mind.model, "turns": self._turns, "cost_usd": self._cost_usd}
         usage |= {"input_tokens": self._input_tokens, "output_tokens": self._output_tokens}
         while self._end is None:
@@ -7391,7 +7410,7 @@ class Agent:
                 await self._seat.post("/status", status=status, usage=usage)
                 return
             except Throttled as refusal:
-                await sleep(float(str(refusal.extra.get("retry_after", 1.0))))
+                await self._rest(refusal.retry_s)
             except Refusal as refusal:
                 log().debug("no status: %s", refusal.detail)
                 return
@@ -7918,7 +7937,7 @@ class Actor:
             except Stopped:
                 self._end_exchange()
             except Throttled as refusal:
-                self._ended.wait(float(str(refusal.extra["retry_after"])))
+                self._ended.wait(refusal.retry_s)
             except Refusal:  # no hub at the moment
                 self._wait(RETRY_S)
         self._client.close()

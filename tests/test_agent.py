@@ -420,6 +420,36 @@ def test_a_taken_name_is_explained(hub: HubProcess, api: str) -> None:
     assert "api is taken" in said
 
 
+def test_one_of_many_that_start_at_once_waits_until_the_hub_lets_it_in(tmp_path: Path) -> None:
+    with running_hub() as hub:
+        names = iter(range(100))
+        eventually(lambda: hub.post("/register", project=f"n{next(names)}").status == 429, "a hub that lets nobody in")
+        assert hub.post("/register", project="web").status == 429
+        with agent(hub.url, "--project", "sh", "--exec", "cat") as sh:
+            assert "trying again" in sh.errors
+            assert hub.get("/ping", peer="sh").body["state"] == "online"
+
+
+def test_a_stop_while_it_waits_to_be_let_in_ends_it_at_once(hub: HubProcess) -> None:
+    class Closed(caucus.HttpDoor):
+        async def register(self, name: str, revision: int | None) -> dict[str, Any]:
+            asyncio.get_running_loop().call_later(0.01, agent.finish, 130, "interrupted")
+            raise caucus.Throttled(50.0)
+
+    client = caucus.Client(hub.url)
+    seat = caucus.Seat(Closed(client, asyncio.to_thread, has_watch=False), "mute")
+    agent: caucus.Agent
+
+    async def run() -> int:
+        nonlocal agent
+        agent = caucus.Agent(seat, Mute(), caucus.AgentSettings("mute", hold_s=5.0), "")
+        async with asyncio.timeout(20.0):
+            return await agent.run()
+
+    assert asyncio.run(run()) == 130
+    client.close()
+
+
 def test_a_missing_program_is_explained(hub: HubProcess) -> None:
     code, said = refused(hub.url, "--project", "cl", "--exec", "no-such-program -x")
     assert code == 2
@@ -736,8 +766,7 @@ async def meddled(hub: HubProcess, api: str, where: str, do: Callable[[], object
             await asyncio.sleep(0.001)
 
     running = asyncio.create_task(agent.run())
-    while not await asyncio.to_thread(hub.is_listening, "mute"):
-        pass
+    await asyncio.to_thread(eventually, lambda: hub.is_listening("mute"), "its poll")
     door.meddle[where] = happen
     await asyncio.to_thread(hub.say, api, "mute", "hello")
     async with asyncio.timeout(20.0):
@@ -774,8 +803,7 @@ def test_displaced_it_ends_with_2(hub: HubProcess, api: str) -> None:
     async def run() -> int:
         agent = caucus.Agent(seat, Mute(), caucus.AgentSettings("mute", hold_s=5.0), "")
         running = asyncio.create_task(agent.run())
-        while not await asyncio.to_thread(hub.is_listening, "mute"):
-            pass
+        await asyncio.to_thread(eventually, lambda: hub.is_listening("mute"), "its poll")
         await asyncio.to_thread(hub.receive, str(client.token), 0.0, lease="another")
         return await running
 

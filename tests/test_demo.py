@@ -172,9 +172,7 @@ def test_stop_silences_them_and_reset_begins_a_fresh_round(demo: Demo):
     assert demo.said_in_two_beats() == []
     assert not any(is_agents(frame) for frame in demo.frames)
     demo.set_mode("reset", "running")
-    first = demo.until_said()
-    assert (first["sender"], first["recipient"]) == ("shop-tests", "all")
-    assert "failed again" in first["content"]
+    demo.until_said("failed again", sender="shop-tests", recipient="all")
 
 
 @pytest.mark.usefixtures("brief")
