@@ -7099,6 +7099,7 @@ class Agent:
         settings = self._settings
         try:
             rules = await self._seat.setup()
+            await self._seat.door.get("/ping", peer=settings.name)  # a wrong agent key is told before a mind is started
             mission = f"\nYour mission, from your own user:\n{settings.mission}\n" if settings.mission else ""
             self._briefing = BRIEFING.format(name=settings.name, speaking=self._speaking, mission=mission, rules=rules)
             await self._start_mind()

@@ -413,6 +413,16 @@ def test_no_hub_is_explained_with_the_command_that_starts_one() -> None:
     assert "--port 9" in said
 
 
+@needs_sdk
+def test_a_wrong_agent_key_is_explained_before_a_model_is_started() -> None:
+    with running_hub("--agent-key", "sesame") as hub:
+        running = AgentProcess(hub.url, "--project", "cl", python=SDK, CAUCUS_CLAUDE_CLI=str(FAKE_CLAUDE))
+        assert running.end() == 2
+        assert "CAUCUS_AGENT_KEY" in running.errors
+        assert running.seen("start") == []
+        running.close()
+
+
 def test_a_taken_name_is_explained(hub: HubProcess, api: str) -> None:
     code, said = refused(hub.url, "--project", "api", "--exec", "cat")
     assert code == 2
