@@ -437,7 +437,7 @@ def test_one_of_many_that_start_at_once_waits_until_the_hub_lets_it_in(tmp_path:
         assert hub.post("/register", project="web").status == 429
         with agent(hub.url, "--project", "sh", "--exec", "cat") as sh:
             assert "trying again" in sh.errors
-            assert hub.get("/ping", peer="sh").body["state"] == "online"
+            assert hub.get("/ping", peer="sh").body["state"] == "live"
 
 
 def test_a_stop_while_it_waits_to_be_let_in_ends_it_at_once(hub: HubProcess) -> None:
