@@ -4254,6 +4254,7 @@ class Exchange:
         self._front, self._link, self._stream, self._connection = front, link, connection.stream, connection
         self._forward: HTTPMessageDelegate | None = None  # who answers instead: the console's WebSocket
         self._body = bytearray()
+        self._on_gone: Callable[[], None] | None = None  # None: it does not wait
         self._is_streaming = False
         self._is_late = self._stream.closed()  # it was read out of a buffer, behind the connection's last request
 
@@ -4331,7 +4332,7 @@ class Exchange:
             self._connection.finish()
 
     def is_alive(self) -> bool:
-        """Whether the kernel has not yet seen the other end hang up; if it has, the connection ends here too."""
+        """Whether the kernel has not yet seen the other end hang up; if it has, one that waits ends here too."""
         try:
             if self._stream.socket.recv(1, socket.MSG_PEEK) != b"":
                 return True
@@ -4339,7 +4340,8 @@ class Exchange:
             return True  # nothing to read: it waits, as it should
         except (OSError, AttributeError):  # reset, or closed already
             pass
-        self._stream.close()  # with a request in its buffer Tornado does not look at the socket, and would never know
+        if self._on_gone is not None:
+            self._stream.close()  # with a request in its buffer Tornado does not look at the socket and would not know
         return False
 
     def on_gone(self, callback: Callable[[], None]) -> None:
@@ -6195,6 +6197,7 @@ class McpEndpoint:
 # ======================================================================================================================
 
 _CHUNK_BYTES = 8192  # what Tornado allocates for each read; its own 64 kB cost 5 % of the time
+_END_TURNS = 10  # of the loop, until Tornado hears that the client has ended its half; else it drops the last answer
 LISTEN_BACKLOG = 1024  # a burst of more than this waits a second for its SYN to be sent again
 CONNECTIONS_MAX = 20_000
 WARM_UP_S = 0.2  # after the start: the first console should not wait for imports
@@ -6225,6 +6228,7 @@ def handed_stream_type() -> Any:
         def __init__(self, connection: socket.socket, head: bytes) -> None:
             self._head = head
             self.is_cut_off = False  # an answer was not taken to its end
+            self._end_turns = _END_TURNS  # at the end of what the client sends
             super().__init__(connection, read_chunk_size=_CHUNK_BYTES)
 
         def close(self, exc_info: Any = False) -> None:
@@ -6233,7 +6237,11 @@ def handed_stream_type() -> Any:
 
         def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
             if not self._head:
-                return super().read_from_fd(buf)
+                size = super().read_from_fd(buf)
+                if size == 0 and self._end_turns:  # it says more than once that it is at its end
+                    self._end_turns -= 1
+                    return None
+                return size
             size = min(len(buf), len(self._head))
             buf[:size], self._head = self._head[:size], self._head[size:]
             return size

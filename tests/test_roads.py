@@ -771,6 +771,28 @@ def test_a_connection_that_ends_at_every_stage(fork: Fork, name: str, how: str) 
         fork.play(peek() + data[:n], settle, ENDS[how], elsewhere(peek()))
 
 
+HALVES: dict[str, Steps] = {
+    "a hot request": (peek(),),
+    "a cold request": (cold(),),
+    "the second request": (peek(), settle, peek()),
+    "the second, cold": (cold(), settle, cold()),
+    "several behind each other": (peek() + cold() + peek(),),
+    "what comes in two parts": (send()[:9], settle, send()[9:]),
+    "what comes in two parts, cold": (cold()[:9], settle, cold()[9:]),
+    "a body that comes later": (send()[:-9], settle, send()[-9:]),
+    "a poll with something to fetch": (send("mine", "api"), settle, poll()),
+}
+
+
+@pytest.mark.parametrize("name", HALVES)
+def test_who_ends_its_half_right_behind_a_request_is_answered(fork: Fork, name: str) -> None:
+    for road in (fork.express, fork.plain):
+        for _ in range(20):  # the end is seen with the request, or in one of the next turns of the loop
+            outcome = road.play((*HALVES[name], half_close))
+            assert len(outcome.statuses) == sum(step.count(b" HTTP/") for step in HALVES[name] if step is not settle)
+            assert outcome.is_closed
+
+
 READERS: dict[str, Steps] = {
     "answered at once": (send("mine", "api"), settle, poll()),
     "answered with a cursor": (send("mine", "api"), settle, poll("?timeout=0&ack_seq=0")),
