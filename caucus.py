@@ -3649,8 +3649,8 @@ class Caller(Protocol):
     def on_gone(self, callback: Callable[[], None]) -> None:
         """Set what to do when the other end hangs up while it waits."""
 
-    def on_lost(self, callback: Callable[[], None]) -> None:
-        """Set what to do when the answer turns out not to have arrived."""
+    def on_lost(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Set what to do when the answer turns out not to have arrived; give what finds that out at once."""
 
 
 class Poll(Struct):
@@ -3669,6 +3669,7 @@ class Listener(Struct):
     cursor: int = 0  # what it will acknowledge then
     patience: int = 0  # how often one without a lease gets again what it did not acknowledge
     acknowledgements: int = 0  # that renewed it so far
+    find_lost: Callable[[], None] = lambda: None  # looks whether the last answer arrived, before the loop tells
     displaced: dict[str, None] = fresh(factory=dict)  # leases that lost their place; the latest refused last
 
 
@@ -3697,6 +3698,8 @@ class Polls:
         """Answer GET /receive at once, or park it and give None. Raises Displaced."""
         listener = self._listener(peer.name)
         is_elsewhere = caller.serial != listener.connection
+        if is_elsewhere:
+            listener.find_lost()  # now: what comes after it must not be handed out first
         is_new = lease != listener.lease or (not lease and is_elsewhere and self._has_patience(listener, peer))
         if ack_seq is not None and not ((is_new or is_elsewhere) and self._is_invented(peer, ack_seq, is_new)):
             self._room.acknowledge(peer, ack_seq)
@@ -3784,15 +3787,14 @@ class Polls:
         room = self._room
         if room.stop is not None:
             room.note_stop(peer)
-            caller.on_lost(lambda: room.note_stop(peer, False))
+            listener.find_lost = caller.on_lost(lambda: room.note_stop(peer, False))
             return batch_reply((room.stop,), room.mode)
         batch = room.fetch(peer)
         if not batch:
             return None
         if listener.has_cursor:
             listener.cursor = batch[-1].seq
-
-        caller.on_lost(functools.partial(self._take_back, listener, peer, batch))
+        listener.find_lost = caller.on_lost(functools.partial(self._take_back, listener, peer, batch))
         if len(batch) > 1:
             return batch_reply(batch, room.mode)
         message, mode, reply = self._last_batch
@@ -4162,6 +4164,9 @@ class Road(Protocol):
     def close(self) -> None:
         """End the connection."""
 
+    def is_broken(self) -> bool:
+        """Whether the other end has reset it; the kernel knows before the loop tells."""
+
 
 class Link:
     """One connection, across its requests: finds out whether the last answer was read."""
@@ -4174,9 +4179,14 @@ class Link:
         self.on_lost: Callable[[], None] | None = None  # what to do when the last answer did not arrive
         self.is_pipelined = False  # the next request was sent before the answer
 
-    def expect(self, on_lost: Callable[[], None], is_pipelined: bool) -> None:
-        """Set what to do when the answer that goes out now does not arrive."""
+    def expect(self, on_lost: Callable[[], None], is_pipelined: bool) -> Callable[[], None]:
+        """Set what to do when the answer that goes out now does not arrive; give what finds that out at once."""
         self.on_lost, self.is_pipelined = on_lost, is_pipelined
+        return self._look
+
+    def _look(self) -> None:
+        if self.on_lost is not None and self.road.is_broken():
+            self.lost()
 
     def lost(self) -> None:
         """Note that the connection broke with the last answer unread."""
@@ -4348,9 +4358,9 @@ class Exchange:
         """Set what to do when the other end hangs up while it waits."""
         self._on_gone = callback
 
-    def on_lost(self, callback: Callable[[], None]) -> None:
-        """Set what to do when the answer turns out not to have arrived."""
-        self._link.expect(callback, is_pipelined=self._front.has_unread(self._stream))
+    def on_lost(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Set what to do when the answer turns out not to have arrived; give what finds that out at once."""
+        return self._link.expect(callback, is_pipelined=self._front.has_unread(self._stream))
 
     # --- private ---
     def _may_upgrade(self) -> bool:
@@ -4509,11 +4519,15 @@ class Lane:
         """Set what to do when the other end hangs up while it waits."""
         self._on_gone = callback
 
-    def on_lost(self, callback: Callable[[], None]) -> None:
-        """Set what to do when the answer turns out not to have arrived."""
-        self._link.expect(callback, is_pipelined=bool(self._ahead))
+    def on_lost(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Set what to do when the answer turns out not to have arrived; give what finds that out at once."""
+        return self._link.expect(callback, is_pipelined=bool(self._ahead))
 
     # --- called by the loop, the links and the hub ---
+    def is_broken(self) -> bool:
+        """Whether the other end has reset it; the kernel knows before the loop tells."""
+        return self._state != "closed" and self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
+
     def close(self) -> None:
         """End the connection; an answer that is not sent yet is lost."""
         if self._state == "closed":
@@ -5840,9 +5854,9 @@ class Waiter:
         """Set what to do when the other end hangs up."""
         self.gone = callback
 
-    def on_lost(self, callback: Callable[[], None]) -> None:
-        """Set what to do when the answer turns out not to have arrived."""
-        self.outer.on_lost(callback)
+    def on_lost(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Set what to do when the answer turns out not to have arrived; give what finds that out at once."""
+        return self.outer.on_lost(callback)
 
 
 class RoomDoor:
@@ -6246,6 +6260,11 @@ def handed_stream_type() -> Any:
             buf[:size], self._head = self._head[:size], self._head[size:]
             return size
 
+        def is_broken(self) -> bool:
+            if self.closed():
+                return self.is_cut_off or isinstance(self.error, ConnectionError)
+            return self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
+
         def has_unread(self) -> bool:
             return bool(self._head) or self._read_buffer_size > 0  # Tornado does not say the latter in public
 
@@ -6285,11 +6304,10 @@ def server_of(router_: Router, application: Callable[[], Application], links_: L
         def on_close(self, server_conn: Any) -> None:
             super().on_close(server_conn)
             stream = server_conn.stream
-            is_unread = stream.is_cut_off or isinstance(stream.error, ConnectionError)
             link = self._links.pop(stream)
             if link.road is stream:  # and not back on its lane
                 self.links.forget(link)
-                if is_unread:
+                if stream.is_broken():
                     link.lost()
 
         def console_exchange(self, connection: HTTP1Connection) -> HTTPMessageDelegate:

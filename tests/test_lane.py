@@ -536,8 +536,8 @@ class Ear:
     def on_gone(self, callback: Callable[[], None]) -> None:
         pass
 
-    def on_lost(self, callback: Callable[[], None]) -> None:
-        pass
+    def on_lost(self, callback: Callable[[], None]) -> Callable[[], None]:
+        return lambda: None
 
 
 class Crowd:

@@ -79,6 +79,15 @@ class Road:
 
         asyncio.run_coroutine_threadsafe(rest(), loop).result(DEADLINE_S)
 
+    @contextlib.contextmanager
+    def busy(self) -> Iterator[None]:
+        """Keep the hub from looking at its connections."""
+        is_busy, is_over = threading.Event(), threading.Event()
+        self.inner._loop.call_soon_threadsafe(lambda: (is_busy.set(), is_over.wait(DEADLINE_S)))
+        is_busy.wait(DEADLINE_S)
+        yield
+        is_over.set()
+
     def read(self, line: Raw) -> tuple[bytes, bool]:
         """Read all that the hub has to say as yet; tell also whether it has closed."""
         written = b""
@@ -192,14 +201,19 @@ def half_close(road: Road, line: Raw) -> None:
 
 
 def reset(road: Road, line: Raw) -> None:
-    """End it as a process does that dies with something unread."""
+    """End it as a process does that dies with something unread, and let the hub see that."""
     road.settle()
+    cut(line)
+    road.settle()
+
+
+def cut(line: Raw) -> None:
+    """Reset a connection."""
     line.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     line._file.close()
     line.socket.close()
     line.socket, end = socket.socketpair()
     end.close()  # so there is nothing to read
-    road.settle()
 
 
 def elsewhere(*data: bytes) -> Step:
@@ -812,6 +826,25 @@ READERS: dict[str, Steps] = {
 @pytest.mark.parametrize("name", READERS)
 def test_what_a_reader_left_unread_is_given_to_the_next(fork: Fork, name: str, how: str, lease: str) -> None:
     fork.play(*READERS[name], settle, ENDS[how], elsewhere(poll(f"?timeout=0{lease}"), peek()))
+
+
+@pytest.mark.parametrize("odd", [{}, {"X": "y  "}], ids=["plain", "odd"])
+def test_what_a_reset_lost_is_handed_out_before_what_is_newer(fork: Fork, odd: dict[str, str]) -> None:
+    for road in (fork.express, fork.plain):
+        road.set_scene()
+        with Raw(road.inner.port) as old, Raw(road.inner.port) as new:
+            assert new.send(peek()).answer()
+            old.send(poll("?timeout=20&lease=a&ack_seq=0", **odd))
+            eventually(lambda: road.inner.is_listening("api"), "api listening")  # noqa: B023
+            road.inner.say("api", "first")
+            assert old.is_answered(DEADLINE_S)
+            with road.busy():  # it hears of both in one turn of its loop
+                cut(old)
+                new.send(poll("?timeout=0&lease=a&ack_seq=0"))
+            answer = new.answer()
+            assert answer is not None
+            assert [message["content"] for message in answer.body["messages"]] == ["first"]
+        road.settle()
 
 
 @pytest.mark.parametrize(("how", "carried_out"), [("half-closed", ["behind"]), ("reset", [])])
