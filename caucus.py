@@ -7670,7 +7670,7 @@ class Command:
         self._signal("SIGKILL")
 
     async def _run(self, prompt: str) -> str:
-        from asyncio import CancelledError, create_subprocess_exec, ensure_future, gather, shield
+        from asyncio import CancelledError, create_subprocess_exec, ensure_future, shield
         from asyncio.subprocess import PIPE
 
         has_groups = os.name != "nt"
@@ -7684,11 +7684,8 @@ class Command:
             self._signal("SIGKILL")
             raise
         self._process, self._is_interrupted = process, False
-        assert process.stdin is not None and process.stdout is not None and process.stderr is not None  # noqa: PT018
-        reply, data = bytearray(), prompt.encode("utf-8", "replace")
-        talking = gather(
-            self._feed(process.stdin, data), self._read(process.stdout, reply), self._log_all(process.stderr)
-        )
+        reply = bytearray()
+        talking = ensure_future(self._talk(process, prompt.encode("utf-8", "replace"), reply))
         try:
             await self._outlast(process, talking)
         finally:
@@ -7699,7 +7696,14 @@ class Command:
             raise RuntimeError(f"{self.model} ended with exit code {process.returncode}")
         return reply.decode("utf-8", "replace")
 
-    async def _outlast(self, process: Process, talking: Future[Any]) -> None:
+    async def _talk(self, process: Process, data: bytes, reply: bytearray) -> None:
+        """Give the command its prompt and take what it prints, until its pipes end. Raises ValueError."""
+        from asyncio import gather
+
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None  # noqa: PT018
+        await gather(self._feed(process.stdin, data), self._read(process.stdout, reply), self._log_all(process.stderr))
+
+    async def _outlast(self, process: Process, talking: Task[None]) -> None:
         """Wait until the command has ended and its pipes with it, or a little longer than itself. Raises ValueError."""
         from asyncio import wait
 

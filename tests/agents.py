@@ -95,11 +95,12 @@ class AgentProcess:
 
 @contextlib.contextmanager
 def agent(url: str, *flags: str, **options: Any) -> Iterator[AgentProcess]:
-    """Run an agent on any mind; wait for its seat."""
+    """Run an agent on any mind; wait for its seat. Whatever happens to it, its log is for people."""
     running = AgentProcess(url, *flags, **options)
     try:
         running.wait_joined()
         yield running
+        assert "Traceback" not in running.errors
     finally:
         running.close()
 
