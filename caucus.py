@@ -8248,10 +8248,9 @@ def add_agent_options(options: argparse.ArgumentParser) -> None:
     add("--project", default=env("CAUCUS_PROJECT"), metavar="NAME", help="its name in the room ($CAUCUS_PROJECT)")
     add("--mission", default=env("CAUCUS_MISSION", ""), metavar="TEXT",
         help="what it is to bring about; it opens the exchange ($CAUCUS_MISSION)")
-    add("--model", default=env("CAUCUS_AGENT_MODEL"), help="default: Claude's own ($CAUCUS_AGENT_MODEL)")
-    add("--type", default=env("CAUCUS_AGENT_TYPE") or None, metavar="TYPE",
-        help="talker (default): the room's tools only; worker: Claude Code's too ($CAUCUS_AGENT_TYPE)")
-    add("--permission-mode", default=env("CAUCUS_PERMISSION_MODE") or None, metavar="MODE",
+    add("--model", help="default: Claude's own ($CAUCUS_AGENT_MODEL)")
+    add("--type", help="talker (default): the room's tools only; worker: Claude Code's too ($CAUCUS_AGENT_TYPE)")
+    add("--permission-mode", metavar="MODE",
         help=f"of a worker: {', '.join(PERMISSION_MODES)} (default auto; $CAUCUS_PERMISSION_MODE)")
     add("--poll-timeout", type=_positive("--poll-timeout"), default=POLL_HOLD_S, metavar="S",
         help="seconds that one poll waits (default 25)")
@@ -8459,23 +8458,33 @@ def run_bridge(options: argparse.Namespace) -> int:
     os._exit(code)  # the reader may still wait for stdin, and an orderly end would wait for the reader
 
 
+def _chosen(flag: str, given: str | None, variable: str) -> tuple[str, str | None]:
+    """Give what a Claude's option is, and before it who says so: its flag, or the variable that stands in for it."""
+    return (variable, os.environ.get(variable) or None) if given is None else (flag, given)
+
+
 def claude_settings(options: argparse.Namespace) -> ClaudeSettings:
     """Refuse what could not speak, and what would act unguarded on a peer's words. Raises Invalid."""
-    kind, mode = options.type or "talker", options.permission_mode
+    _, model = _chosen("--model", options.model, "CAUCUS_AGENT_MODEL")
+    kind_by, kind = _chosen("--type", options.type, "CAUCUS_AGENT_TYPE")
+    mode_by, mode = _chosen("--permission-mode", options.permission_mode, "CAUCUS_PERMISSION_MODE")
+    kind = "talker" if kind is None else kind
     if kind not in AGENT_TYPES:
-        raise Invalid("--type", f"must be {' or '.join(AGENT_TYPES)}, not {kind!r}")
+        raise Invalid(kind_by, f"must be {' or '.join(AGENT_TYPES)}, not {kind!r}")
     if kind == "talker" and mode is not None:
-        raise Invalid("--permission-mode", "a talker has the room's tools only, nothing to permit: add --type worker")
+        raise Invalid(mode_by, "a talker has the room's tools only, nothing to permit: add --type worker")
     if mode == "bypassPermissions":
-        raise Invalid("--permission-mode", "bypassPermissions would let any peer's words act on this machine unguarded")
+        raise Invalid(mode_by, "bypassPermissions would let any peer's words act on this machine unguarded")
     if mode == "plan":
-        raise Invalid("--permission-mode", "plan lets nothing act, the tool that speaks included")
+        raise Invalid(mode_by, "plan lets nothing act, the tool that speaks included")
     if mode is not None and mode not in PERMISSION_MODES:
-        raise Invalid("--permission-mode", f"must be one of {', '.join(PERMISSION_MODES)}, not {mode!r}")
-    if options.session or options.shell:
-        raise Invalid("--session" if options.session else "--shell", "is for --exec; a Claude has a session by itself")
+        raise Invalid(mode_by, f"must be one of {', '.join(PERMISSION_MODES)}, not {mode!r}")
+    if options.shell:
+        raise Invalid("--shell", "is for --exec; a Claude is no command line")
+    if options.session:
+        raise Invalid("--session", "is for --exec; a Claude has a session by itself")
     cli = os.environ.get("CAUCUS_CLAUDE_CLI", "")
-    return ClaudeSettings(options.model or "", kind, mode or "auto", options.max_cost, cli)
+    return ClaudeSettings(model or "", kind, mode or "auto", options.max_cost, cli)
 
 
 def check_command(options: argparse.Namespace) -> None:

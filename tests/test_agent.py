@@ -505,6 +505,20 @@ def test_a_combination_that_makes_no_sense_is_refused_before_anything_starts(
     assert len(said.splitlines()) == 1
 
 
+@pytest.mark.parametrize("variable", ["CAUCUS_AGENT_TYPE", "CAUCUS_PERMISSION_MODE"])
+def test_a_variable_that_makes_no_sense_is_refused_by_its_name(hub: HubProcess, variable: str) -> None:
+    code, said = refused(hub.url, **{variable: "yolo"})
+    assert code == 2
+    assert said.startswith(f"caucus: {variable}: ")
+
+
+def test_what_is_set_for_claudes_does_not_concern_a_command(hub: HubProcess, api: str) -> None:
+    theirs = {"CAUCUS_AGENT_MODEL": "m", "CAUCUS_AGENT_TYPE": "worker", "CAUCUS_PERMISSION_MODE": "auto"}
+    with agent(hub.url, "--project", "sh", "--exec", "echo hi", **theirs):
+        hub.say(api, "sh", "go")
+        assert next_message(hub, api, sender="sh")["content"] == "hi"
+
+
 # --- any other model ---
 def script(folder: Path, text: str) -> str:
     """Write a shell script, and give the command that runs it."""
