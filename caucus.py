@@ -338,8 +338,8 @@ class NoFloor(Refusal, code="no_floor", status=404):
 class Throttled(Refusal, code="rate_limited", status=429, retryable=True):
     """Too fast; `retry_after` seconds from now it will be let through."""
 
-    def __init__(self, retry_after: float) -> None:
-        super().__init__("rate limited", retry_after=math.ceil(retry_after * 100 - 1e-6) / 100)
+    def __init__(self, retry_after: float, detail: str = "rate limited") -> None:
+        super().__init__(detail, retry_after=math.ceil(retry_after * 100 - 1e-6) / 100)
 
 
 class TooManyConnections(Refusal, code="too_many_connections", status=503, retryable=True):
@@ -3054,8 +3054,9 @@ def fitting(batch: Sequence[dict[str, Json]]) -> int:
 class Seat:
     """One agent's place in the room as its tools see it: at most one name, one token, one listener."""
 
-    def __init__(self, door: Door, default_name: str) -> None:
+    def __init__(self, door: Door, default_name: str, is_patient: bool = False) -> None:
         self.door, self.default_name = door, default_name
+        self._is_patient = is_patient  # waits where a model would have to decide whether it joins again
         self.name: str | None = None  # None: not joined
         self._was = ""  # its name, when a session ended that the agent did not end
         self._why = "this session has no seat in the room"
@@ -3203,11 +3204,13 @@ class Seat:
         """Take the seat again; not after a kick, and not twice in a row. Raises SessionExpired."""
         if self._is_rejoining:  # another call is at it
             raise Throttled(1.0)
-        now, name = time.monotonic(), str(self.name)
-        is_taken_away = why in (KICKED, LEFT) or now - self._rejoined_at < REJOIN_EVERY_S
+        now, name, is_unwanted = time.monotonic(), str(self.name), why in (KICKED, LEFT)
+        early_s = self._rejoined_at + REJOIN_EVERY_S - now
+        if early_s > 0.0 and self._is_patient and not is_unwanted:
+            raise Throttled(early_s, f"the seat was lost twice within {REJOIN_EVERY_S:g} s")
         self._rejoined_at, self._is_rejoining = now, True
         try:
-            if is_taken_away:
+            if early_s > 0.0 or is_unwanted:
                 raise SessionExpired("it does not come back by itself")
             answer = await self.door.register(name, self.revision)
         except (SessionExpired, NameInUse, RoomFull, CredentialRequired) as refusal:
@@ -7188,6 +7191,9 @@ class Agent:
             self.finish(EXIT_DISPLACED, "another listener has taken this seat")
         except (SessionExpired, NotJoined) as refusal:
             self.finish(EXIT_EXPIRED, refusal.detail)
+        except Throttled as refusal:
+            log().warning("%s; trying again in %.0f s", refusal.detail, refusal.retry_s)
+            await self._rest(refusal.retry_s)
         except Refusal as refusal:
             log().warning("%s; trying again", refusal.detail)
             return False
@@ -8508,7 +8514,7 @@ def run_agent(options: argparse.Namespace) -> int:
     mission, hold_s = options.mission.strip(), min(options.poll_timeout, POLL_HOLD_S)
     settings = AgentSettings(name, mission, hold_s, options.max_turns, options.max_cost, options.time_limit)
     client = Client(options.hub, agent_key=os.environ.pop("CAUCUS_AGENT_KEY", None))  # not for what a model starts
-    seat = Seat(HttpDoor(client, asyncio.to_thread, has_watch=False), name)
+    seat = Seat(HttpDoor(client, asyncio.to_thread, has_watch=False), name, is_patient=True)
     is_command = options.exec is not None
     if is_command:
         check_command(options)

@@ -829,6 +829,33 @@ def test_a_reset_just_before_a_turn_is_a_clean_context_without_it(hub: HubProces
     assert (turns, starts) == (0, 2)
 
 
+def test_a_hub_that_restarts_twice_in_a_row_is_survived(
+    monkeypatch: pytest.MonkeyPatch, expect_warning: Callable[[str], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(caucus, "REJOIN_EVERY_S", 4.0)
+    expect_warning("the seat was lost twice|no hub answers")  # the latter only if it asks just then
+
+    async def run() -> int:
+        def wait_for_it() -> None:
+            eventually(lambda: hub.is_listening("mute"), "its poll", 30.0)
+
+        with running_hub() as hub:
+            client = caucus.Client(hub.url)
+            seat = caucus.Seat(caucus.HttpDoor(client, asyncio.to_thread, has_watch=False), "mute", is_patient=True)
+            agent = caucus.Agent(seat, Mute(), caucus.AgentSettings("mute", hold_s=5.0), "")
+            running = asyncio.create_task(agent.run())
+            await asyncio.to_thread(wait_for_it)
+        for _ in range(2):
+            with running_hub("--port", str(hub.port)) as hub:
+                await asyncio.to_thread(wait_for_it)
+        agent.finish(99, "the test is over")
+        client.close()
+        return await running
+
+    assert asyncio.run(run()) == 99
+    assert "the seat was lost twice within 4 s; trying again in" in caplog.text
+
+
 def test_displaced_it_ends_with_2(hub: HubProcess, api: str) -> None:
     client = caucus.Client(hub.url)
     seat = caucus.Seat(caucus.HttpDoor(client, asyncio.to_thread, has_watch=False), "mute")

@@ -350,6 +350,24 @@ def test_a_seat_that_is_lost_again_at_once_is_not_taken_again(seat, door):
     assert len(door.bodies("/register")) == 2
 
 
+def test_a_patient_seat_that_is_lost_again_at_once_waits_until_it_may_be_taken_again(door, monkeypatch):
+    seat = Seat(door, "api", is_patient=True)
+    use(seat, "setup")
+    use(seat, "join")
+    lose(door)
+    use(seat, "say", content="hello")
+    lose(door)
+    answer = use(seat, "say", content="hello")
+    assert (answer["error"], answer["detail"]) == ("rate_limited", "the seat was lost twice within 60 s")
+    assert 59.0 < answer["retry_after"] <= 60.0
+    later = time.monotonic() + caucus.REJOIN_EVERY_S
+    monkeypatch.setattr(caucus, "time", SimpleNamespace(monotonic=lambda: later))
+    lose(door)
+    assert "joined again" in use(seat, "say", content="hello")["note"]
+    lose(door, why=caucus.KICKED)
+    assert use(seat, "say", content="hello")["error"] == "session_expired"
+
+
 def test_a_seat_that_is_lost_again_later_is_taken_again(seat, door, monkeypatch):
     lose(door)
     use(seat, "say", content="hello")
