@@ -16,6 +16,7 @@ import caucus
 
 PACE = 0.02
 NAMES = frozenset(caucus.CAST.values())
+OPENINGS = "failed again|looks ready from here"  # of the second scene and the third
 
 
 def is_agents(frame: Any) -> bool:
@@ -172,7 +173,7 @@ def test_stop_silences_them_and_reset_begins_a_fresh_round(demo: Demo):
     assert demo.said_in_two_beats() == []
     assert not any(is_agents(frame) for frame in demo.frames)
     demo.set_mode("reset", "running")
-    demo.until_said("failed again", sender="shop-tests", recipient="all")
+    demo.until_said(OPENINGS, recipient="all")  # one who hears late of the stop may begin, and skip, a scene
 
 
 @pytest.mark.usefixtures("brief")
@@ -184,7 +185,7 @@ def test_a_stop_while_they_wait_for_an_answer_ends_the_waiting(demo: Demo):
     assert demo.said_in_two_beats() == []
     demo.set_mode("reset", "running")
     demo.until_said("Ah, the answer to", sender="shop-api")
-    demo.until_said("failed again", sender="shop-tests")
+    demo.until_said(OPENINGS)
 
 
 def test_the_addressed_peer_answers_the_operator(demo: Demo):
@@ -199,8 +200,9 @@ def test_one_of_them_answers_a_broadcast(demo: Demo):
     demo.console.send(say="Mind the zebra", to="all")
     demo.until_said("Mind the zebra")
     demo.frames.clear()
-    demo.until_asked()
-    assert not any("zebra" in f["message"]["content"] for f in demo.frames if is_agents(f))
+    for _ in range(2):  # health comes every 1.5 s, many times an actor's tick
+        demo.until(lambda frame: frame["type"] == "health")
+    assert not any("zebra" in frame["message"]["content"] for frame in demo.frames if is_agents(frame))
 
 
 def test_who_is_called_by_name_answers_a_broadcast(demo: Demo):
