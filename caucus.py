@@ -4351,8 +4351,10 @@ class Exchange:
                 return True
         except BlockingIOError:
             return True  # nothing to read: it waits, as it should
-        except (OSError, AttributeError):  # reset, or closed already
-            pass
+        except OSError:  # reset, of which the kernel tells once only
+            self._link.lost()
+        except AttributeError:  # closed already
+            return False
         if self._on_gone is not None:
             self._stream.close()  # with a request in its buffer Tornado does not look at the socket and would not know
         return False
@@ -4408,8 +4410,8 @@ AHEAD_MAX_BYTES = 131_072  # what a connection may send while its poll is parked
 LINGER_S = 1.0  # for one that is turned away to read why
 LINGERING_MAX = 64  # at once; beyond it they are closed without a word
 _HEADS_MAX = 8192  # header blocks remembered: the same agent sends the same block again
-_HEAD_MAX_BYTES = 1024  # of a block that is remembered
-_HEADERS_MAX = 32  # in such a block
+_HEAD_MAX_BYTES = 512  # of a block that is remembered
+_HEADERS_MAX = 16  # in such a block
 
 assert HEADERS_MAX_BYTES + BODY_MAX_BYTES < AHEAD_MAX_BYTES  # inverted, a request could be too long to be read
 assert LINGERING_MAX < FILES_RESERVED
@@ -4515,7 +4517,9 @@ class Lane:
             return self._socket.recv(1, socket.MSG_PEEK) != b""
         except BlockingIOError:
             return True
-        except OSError:  # reset, or closed already
+        except OSError:  # closed already; or reset, of which the kernel tells once only
+            if self._state != "closed":
+                self._link.lost()
             return False
 
     def on_gone(self, callback: Callable[[], None]) -> None:
@@ -5766,6 +5770,8 @@ def quicken_unmasking() -> None:
 
 def console_socket(consoles: Consoles) -> type[WebSocketHandler]:
     """Make the Tornado handler that connects a WebSocket to `consoles`."""
+    from asyncio import get_running_loop
+
     from tornado.iostream import StreamClosedError
     from tornado.websocket import WebSocketHandler
 
@@ -5788,6 +5794,12 @@ def console_socket(consoles: Consoles) -> type[WebSocketHandler]:
         def on_close(self) -> None:
             if hasattr(self, "_console"):  # not when the handshake failed
                 consoles.closed(self._console)
+
+        def close(self, code: int | None = None, reason: str | None = None) -> None:
+            line: Any = self.ws_connection
+            super().close(code, reason)
+            if line is not None and not self._unsent:  # who has read why has time to say goodbye, but not Tornado's 5 s
+                get_running_loop().call_later(LINGER_S, line.stream.close)
 
         def push(self, wire: bytes) -> int:
             """Send whole frames, which all consoles share: `write_message` would make them anew for each."""
@@ -6244,6 +6256,7 @@ def handed_stream_type() -> Any:
     class HandedStream(IOStream):
         def __init__(self, connection: socket.socket, head: bytes) -> None:
             self._head = head
+            self.on_closed: Callable[[], None] = lambda: None
             self.is_cut_off = False  # an answer was not taken to its end
             self._end_turns = _END_TURNS  # at the end of what the client sends
             super().__init__(connection, read_chunk_size=_CHUNK_BYTES)
@@ -6251,6 +6264,10 @@ def handed_stream_type() -> Any:
         def close(self, exc_info: Any = False) -> None:
             self.is_cut_off = self.is_cut_off or self.writing()
             super().close(exc_info)
+
+        def close_fd(self) -> None:
+            super().close_fd()
+            self.on_closed()
 
         def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
             if not self._head:
@@ -6293,6 +6310,7 @@ def server_of(router_: Router, application: Callable[[], Application], links_: L
                 address = connection.getpeername()
             stream = handed_stream(connection, head)
             link.road, self._links[stream] = stream, link
+            stream.on_closed = lambda: self.links.forget(link) if link.road is stream else None  # else back on its lane
             self.handle_stream(stream, address)
 
         def start_request(self, server_conn: Any, request_conn: Any) -> Any:
@@ -6308,10 +6326,8 @@ def server_of(router_: Router, application: Callable[[], Application], links_: L
             super().on_close(server_conn)
             stream = server_conn.stream
             link = self._links.pop(stream)
-            if link.road is stream:  # and not back on its lane
-                self.links.forget(link)
-                if stream.is_broken():
-                    link.lost()
+            if stream.closed() and stream.is_broken() and link.road is stream:  # neither a console nor back on its lane
+                link.lost()
 
         def console_exchange(self, connection: HTTP1Connection) -> HTTPMessageDelegate:
             return application().start_request(connection, connection)

@@ -568,6 +568,22 @@ def test_a_hub_with_few_file_descriptors_is_not_locked_by_idle_connections(kind:
     assert log.count("\n") < 100, "it does not fill the disk with complaints either"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs rlimits")
+def test_consoles_are_connections_too(road: tuple[str, ...]) -> None:
+    hub = HubProcess(*road, command=limited(256))
+    try:
+        with contextlib.ExitStack() as stack:
+            for _ in range(256 - caucus.FILES_RESERVED):
+                stack.enter_context(connect(f"ws://127.0.0.1:{hub.port}/ui", proxy=None))
+            status, body = call(hub.port, "GET", "/version")
+            assert (status, body["error"]) == (503, "too_many_connections")
+        eventually(lambda: is_served(hub), "an answer once they are gone")
+    finally:
+        code, log = hub.stop()
+    assert code == 0
+    assert "Traceback" not in log, log[-3000:]
+
+
 def test_thirty_two_unproven_consoles_do_not_keep_the_operator_out() -> None:
     with running_hub("--operator-token", "o") as hub, contextlib.ExitStack() as stack:
         for _ in range(40):

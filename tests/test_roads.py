@@ -847,6 +847,27 @@ def test_what_a_reset_lost_is_handed_out_before_what_is_newer(fork: Fork, odd: d
         road.settle()
 
 
+def test_a_reset_that_is_found_when_a_message_comes_loses_neither_that_nor_the_one_before(fork: Fork) -> None:
+    for road in (fork.express, fork.plain):
+        road.set_scene()
+        with Raw(road.inner.port) as old, Raw(road.inner.port) as speaker, Raw(road.inner.port) as new:
+            assert new.send(peek()).answer()
+            assert speaker.send(peek()).answer()
+            old.send(poll("?timeout=20&lease=a") + poll("?timeout=20&lease=a"))
+            eventually(lambda: road.inner.is_listening("api"), "api listening")  # noqa: B023
+            road.inner.say("api", "first")
+            assert old.is_answered(DEADLINE_S)
+            eventually(lambda: road.inner.is_listening("api"), "api listening again")  # noqa: B023
+            with road.busy():  # it hears of both in one turn of its loop
+                speaker.send(request_of("POST", "/send", {"token": WEB, "to": "api", "content": "second"}))
+                cut(old)
+            assert speaker.answer()
+            answer = new.send(poll("?timeout=0&lease=a")).answer()
+            assert answer is not None
+            assert [message["content"] for message in answer.body["messages"]] == ["first", "second"]
+        road.settle()
+
+
 @pytest.mark.parametrize(("how", "carried_out"), [("half-closed", ["behind"]), ("reset", [])])
 def test_a_request_behind_a_parked_poll_may_be_lost_with_its_connection(
     fork: Fork, how: str, carried_out: list[str]
