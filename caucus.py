@@ -6245,6 +6245,9 @@ class Server(Protocol):
     def adopt(self, connection: socket.socket, head: bytes, link: Link) -> None:
         """Serve a connection from which `head` was read already."""
 
+    def sweep(self) -> None:
+        """End those who do not take their answers."""
+
     async def close_all_connections(self) -> None:
         """End them all."""
 
@@ -6259,6 +6262,7 @@ def handed_stream_type() -> Any:
             self.on_closed: Callable[[], None] = lambda: None
             self.is_cut_off = False  # an answer was not taken to its end
             self._end_turns = _END_TURNS  # at the end of what the client sends
+            self._taken_at = 0.0  # when the kernel last took something of an answer
             super().__init__(connection, read_chunk_size=_CHUNK_BYTES)
 
         def close(self, exc_info: Any = False) -> None:
@@ -6279,6 +6283,15 @@ def handed_stream_type() -> Any:
             size = min(len(buf), len(self._head))
             buf[:size], self._head = self._head[:size], self._head[size:]
             return size
+
+        def write_to_fd(self, data: memoryview) -> int:
+            taken = super().write_to_fd(data)
+            if taken:
+                self._taken_at = time.monotonic()
+            return taken
+
+        def is_stalled(self) -> bool:
+            return self.writing() and time.monotonic() - self._taken_at > BODY_S
 
         def is_broken(self) -> bool:
             if self.closed():
@@ -6302,7 +6315,7 @@ def server_of(router_: Router, application: Callable[[], Application], links_: L
 
         def initialize(self, *args: Any, **options: Any) -> None:
             super().initialize(lambda request: None, **options)
-            self._links: dict[IOStream, Link] = {}
+            self._links: dict[Any, Link] = {}
 
         def adopt(self, connection: socket.socket, head: bytes, link: Link) -> None:
             address: tuple[object, ...] = ("", 0)
@@ -6334,6 +6347,10 @@ def server_of(router_: Router, application: Callable[[], Application], links_: L
 
         def has_unread(self, stream: Any) -> bool:
             return bool(stream.has_unread())
+
+        def sweep(self) -> None:
+            for stream in [stream for stream in self._links if stream.is_stalled()]:
+                stream.close()
 
     return HubServer(
         idle_connection_timeout=IDLE_S,
@@ -6506,6 +6523,7 @@ class Hub:
         self.room.sweep()
         self.mcp.sweep()
         self.lanes.sweep()
+        self._server.sweep()
         self._sweeper = self._loop.call_later(min(SWEEP_S, self.settings.ttl_s / 4), self._sweep)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:

@@ -1026,6 +1026,17 @@ def test_a_sender_that_reads_no_answers_is_dropped(hurried: InnerHub) -> None:
         assert not sender.is_alive()
 
 
+def test_one_that_does_not_take_its_answer_is_dropped(hurried: InnerHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caucus, "IDLE_S", 300.0)
+    hurried.join("api")
+    for _ in range(BATCH):
+        hurried.say("api", "\u65e5" * caucus.CONTENT_MAX)
+    with Raw(hurried.port) as line:
+        line.send(request_of("GET", "/export"))
+        assert line.is_answered(DEADLINE_S)
+        eventually(lambda: not hurried.hub.links.open, "its end")
+
+
 @pytest.mark.parametrize("is_plain", [False, True])
 def test_a_stop_waits_for_nobody(is_plain: bool) -> None:
     with running(is_plain_http=is_plain) as inner, contextlib.ExitStack() as stack:
