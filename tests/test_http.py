@@ -416,7 +416,12 @@ def test_the_longest_message_fits_as_raw_utf_8(hub: HubProcess) -> None:
 
 
 @pytest.mark.parametrize(
-    "head", [f"GET /version HTTP/1.1\r\nX: {'x' * 20_000}", f"GET /version?{'x' * 20_000} HTTP/1.1"]
+    "head",
+    [
+        f"GET /version HTTP/1.1\r\nX: {'x' * 20_000}",
+        f"GET /version?{'x' * 20_000} HTTP/1.1",
+        "GET /version HTTP/1.1\r\n" + "\r\n".join(f"X{n}: y" for n in range(6000)),
+    ],
 )
 def test_oversized_headers_are_a_431(hub: HubProcess, head: str) -> None:
     answer = ask_raw(hub, f"{head}\r\nHost: 127.0.0.1\r\n\r\n".encode())

@@ -278,6 +278,14 @@ def test_such_headers_are_not_plain(block: bytes) -> None:
     assert caucus.head_of(block) is None
 
 
+@pytest.mark.parametrize(
+    "block", [b"a" * 8180, b"a: " * 2720 + b"\x01", b"a: b" * 2000, b"a" * 4000 + b": " + b"a" * 4000 + b"\x01\r\n"]
+)
+def test_a_head_that_is_nearly_plain_takes_no_longer(block: bytes) -> None:
+    for _ in range(1000):  # minutes, if anything in it were tried twice
+        assert caucus.head_of(block) is None
+
+
 def test_plain_headers_are_known_by_their_usual_names() -> None:
     head = caucus.head_of(b"host: x:1\r\ncontent-TYPE: a/b; c=d\r\ncontent-length: 65536\r\n")
     assert head is not None
