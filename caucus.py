@@ -1110,13 +1110,17 @@ class Mailbox:
         fresh = [message for message in batch if message.kind != "control"] if self._urgent else batch
         if self._returned:
             self._returned -= {message.seq for message in batch}
-        is_late = self._fetched and fresh and fresh[0].seq < self._fetched[-1].seq  # the operator's words overtook it
+        is_late = bool(self._fetched and fresh) and fresh[0].seq < self._fetched[-1].seq  # the operator overtook it
         self._fetched += fresh
         if is_late:
             _in_order(self._fetched)
         self._urgent = []
         if not held:
             self._waiting = []
+
+    def drop_commands(self) -> None:
+        """Forget the commands that wait: their peer is away, and later they would hit a turn that was not meant."""
+        self._urgent = [message for message in self._urgent if message.kind != "control"]
 
     def unfetch(self, seqs: Collection[int]) -> None:
         """Make fetched messages wait again, in their old places."""
@@ -1863,7 +1867,10 @@ class Room:
         """Interrupt or reset one native agent, through any pause. Raises UnknownAction, UnknownPeer."""
         if verb not in PEER_COMMANDS:
             raise UnknownAction(f"unknown command {verb!r}", actions=[*PEER_COMMANDS])
-        return self._route(OPERATOR, name, verb, "control", "operator", [self._peer(name)])
+        peer = self._peer(name)
+        if not peer.is_live:  # it would be kept until it comes back, and hit another turn than the one meant
+            raise UnknownPeer(f"{name} is away: there is nothing to {verb}", name=name)
+        return self._route(OPERATOR, name, verb, "control", "operator", [peer])
 
     def kick(self, name: str) -> None:
         """End a peer's identity, reaped or not. Raises UnknownPeer."""
@@ -2208,6 +2215,7 @@ class Room:
 
     def _on_peer_reaped(self, event: PeerReaped) -> None:
         peer = self._peers[event.name]
+        peer.mailbox.drop_commands()
         self.roster.reap(peer, event.at)
         for name in peer.channels:
             _drop(self._channels[name].live, peer.name)
@@ -2503,8 +2511,9 @@ class Client:
 
     def hang_up(self) -> None:
         """End the waiting poll, from another thread; its caller gets Unreachable, and the hub keeps the messages."""
-        if self._polling is not None:
-            self._polling.hang_up()
+        polling = self._polling  # read once: the thread that polls clears it when its answer is here
+        if polling is not None:
+            polling.hang_up()
 
     def close(self) -> None:
         """End the connection that is kept."""
@@ -3432,7 +3441,7 @@ CONTENT_TYPES = {
 
 def asset(name: str) -> bytes:
     """Read a file that ships with caucus: in a checkout and in the .pyz beside this module, in a wheel in a folder."""
-    here = os.path.dirname(os.path.abspath(__file__))
+    here = os.path.dirname(__file__)  # as it is written: a zip knows its files under no other path
     loader = getattr(sys.modules[__name__], "__loader__")  # noqa: B009 (mypy does not know the name)
     for folder in (here, os.path.join(here, "caucus_assets")):
         with suppress(OSError):  # the next place has it
@@ -4484,9 +4493,10 @@ class Lane:
         self._output = _NOTHING  # what the kernel did not take
         self._on_gone: Callable[[], None] | None = None
         self._is_watched = False
-        connection.setblocking(False)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         link.road = self
+        connection.setblocking(False)
+        with suppress(OSError):  # macOS refuses it on what was reset already; the first read finds that out
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         lanes.links.waits(link)
         self._watch(True)
 
@@ -5515,7 +5525,7 @@ class Consoles:
             self._obey(console, name, frame)
         except Refusal as refusal:
             if console.role is None:
-                self._turn_away(console, 1008, "the first frame must show a token, in JSON")
+                self._refuse(console, "the first frame must show a token, in JSON")
                 return
             about: dict[str, Json] = {"reason": refusal.code, "command": name, "detail": refusal.detail}
             self._answer(console, frame_of("error", **{**refusal.extra, **_form_id(frame, name), **about}))
@@ -5554,15 +5564,14 @@ class Consoles:
         role = self._gate.role_of(text_of(frame, "auth"))
         if console not in self._unproven:
             return  # turned away already
-        del self._unproven[console]
         if role is None:
-            console.socket.push(text_frame(frame_of("auth_error")))
-            console.socket.close(1008, "wrong token")
-            return
-        self._admit(console, role)
+            self._refuse(console, "wrong token")
+        else:
+            self._admit(console, role)
 
     def _admit(self, console: Console, role: str) -> None:
         self._flush()  # what happened so far is in what the newcomer is about to see
+        self._unproven.pop(console, None)
         console.role = role
         self._feed_of(console).consoles[console] = None
         self.is_watched = True
@@ -5575,6 +5584,12 @@ class Consoles:
         if not self._is_ticking:
             self._is_ticking = True
             self._timer(HEALTH_S, self._tick)
+
+    def _refuse(self, console: Console, reason: str) -> None:
+        """Answer a first frame that shows no valid token as the original does, and close."""
+        if console in self._unproven:
+            console.socket.push(text_frame(frame_of("auth_error")))
+            self._turn_away(console, 1008, reason)
 
     def _turn_away(self, console: Console, code: int, reason: str) -> None:
         if console in self._unproven:
@@ -5881,7 +5896,7 @@ class RoomDoor:
         self._gate, self._serial, self._file = gate, serial, TokenFile()
         self.url = gate.settings.public_url or gate.local_url
         self.token: str | None = None
-        self.caller: Caller | None = None  # of the latest request
+        self.caller: Caller | None = None  # of the request that is being answered; none, while only a listen is
         self.listener: Caller | None = None  # of the latest that waits
         self.waiter: Waiter | None = None
 
@@ -5925,8 +5940,9 @@ class RoomDoor:
         self._file.remove()
 
     def _caller(self) -> Caller:
-        assert self.caller is not None
-        return self.caller
+        caller = self.caller or self.listener
+        assert caller is not None
+        return caller
 
     def _answer(
         self, method: str, path: str, query: Mapping[str, str | float | None], body: bytes, caller: Caller
@@ -6506,14 +6522,16 @@ class Hub:
         if self._is_emitting:
             return
         self._is_emitting = True
-        while self._events:
-            event = self._events.popleft()
-            for hear in hearers[type(event)]:
-                try:
-                    hear(event)
-                except Exception:  # noqa: BLE001 (our bug in one subscriber must not keep the event from the others)
-                    log().exception("failed to pass on %s", type(event).__name__)
-        self._is_emitting = False
+        try:
+            while self._events:
+                event = self._events.popleft()
+                for hear in hearers[type(event)]:
+                    try:
+                        hear(event)
+                    except Exception:  # noqa: BLE001 (our bug in one subscriber must not keep it from the others)
+                        log().exception("failed to pass on %s", type(event).__name__)
+        finally:  # what is no Exception passes through here too, and must not leave the room mute
+            self._is_emitting = False
 
     def _log_event(self, event: Event) -> None:
         if event.notice is not None and (notice := notice_of(event)) is not None:
@@ -6794,13 +6812,15 @@ class Bridge:
 
     def _read_all(self) -> None:
         """Read what the host says, until it has no more to say, or has too much that it does not listen to."""
-        while line := self._source.readline(LINE_MAX_BYTES):
-            self._read(line)
-            if self._backlog > OUTBOX_MAX_BYTES:
-                print("caucus bridge: the host does not read; giving up", file=sys.stderr)
-                self._ends.put(EXIT_GAVE_UP)
-                return
-        self._ends.put(EXIT_OK)
+        try:
+            while line := self._source.readline(LINE_MAX_BYTES):
+                self._read(line)
+                if self._backlog > OUTBOX_MAX_BYTES:
+                    print("caucus bridge: the host does not read; giving up", file=sys.stderr)
+                    self._ends.put(EXIT_GAVE_UP)
+                    return
+        finally:  # whatever ended this thread, the bridge must not outlive its ears
+            self._ends.put(EXIT_OK)
 
     def _read(self, line: bytes) -> None:
         if not line.endswith(b"\n") and len(line) == LINE_MAX_BYTES:

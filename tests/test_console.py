@@ -190,12 +190,10 @@ def test_a_wrong_token_is_told_so_and_closed(any_guarded: HubProcess, token: str
         *(b"\x00\xff", b'{"auth": "x"}'),
     ],
 )
-def test_a_first_frame_without_a_token_is_closed_with_nothing_sent(
-    any_guarded: HubProcess, opening: str | bytes
-) -> None:
+def test_a_first_frame_without_a_token_is_told_so_and_closed(any_guarded: HubProcess, opening: str | bytes) -> None:
     with stranger(any_guarded) as line:
         line.send(opening)
-        assert frames_until_close(line) == ([], 1008)
+        assert frames_until_close(line) == ([{"type": "auth_error"}], 1008)
 
 
 def test_what_follows_a_wrong_token_is_not_obeyed(any_guarded: HubProcess) -> None:

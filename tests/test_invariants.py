@@ -314,6 +314,8 @@ class Story(RuleBasedStateMachine):
                 self.peers.pop(event.name)
             elif type(event).__name__ == "PeerReaped":
                 assert event.name in idle, "reaped too early"
+                known = self.peers[event.name]
+                known.urgent = [seq for seq in known.urgent if seq not in self.command_seqs]
             elif isinstance(event, MailboxOverflowed):
                 assert self.peers[event.name].overflow() == event.lost_seq
             elif isinstance(event, MessageRouted):
@@ -544,7 +546,9 @@ class Story(RuleBasedStateMachine):
 
     @operation(name=NAMES, verb=("interrupt", "reset"))
     def command(self, name: str, verb: str) -> None:
-        self.attempt(lambda: self.room.command(name, verb), (UnknownPeer, name not in self.peers))
+        known = self.peers.get(name)
+        is_away = known is None or known.reaped_at is not None
+        self.attempt(lambda: self.room.command(name, verb), (UnknownPeer, is_away))
 
     @operation(name=NAMES, is_paused=(True, False, False))
     def pause_peer(self, name: str, is_paused: bool) -> None:

@@ -210,3 +210,19 @@ def test_a_fetched_message_is_not_the_newest_waiting():
     box = mailbox(1)
     box.fetch(held=False)
     assert box.last_waiting() is None
+
+
+def test_fetching_in_order_sorts_nothing(monkeypatch):
+    monkeypatch.setattr("caucus._in_order", lambda messages: pytest.fail("sorted"))
+    box = mailbox(1, 2)
+    box.fetch(held=False)
+    box.put(message(3))
+    box.fetch(held=False)
+    assert fetched(box) == [1, 2, 3]
+
+
+def test_dropping_commands_keeps_the_operators_words():
+    box = mailbox(1, operator=(2,))
+    box.put(message(3, "operator", "control"))
+    box.drop_commands()
+    assert waiting(box) == [1, 2]

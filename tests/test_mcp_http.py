@@ -381,6 +381,22 @@ def test_a_client_that_hangs_up_in_mid_listen_loses_no_message(web: Session, hub
     hub.clear()
 
 
+def test_a_listen_is_answered_though_another_call_comes_in_the_same_turn_of_the_loop(
+    web: Session, hub: HubProcess
+) -> None:
+    """What was shown before is acknowledged in the listen's name, and not in that of the call beside it."""
+    api = hub.register("api")
+    web.join("web")
+    hub.say(api, "web", "the first")
+    assert "the first" in web.call("listen", timeout=5)
+    for about in range(8):  # whether both are read in one turn is up to the kernel
+        hub.say(api, "web", f"number {about}.")
+        with begin(hub, LISTEN, web.headers) as line, begin(hub, rpc("tools/list"), web.headers) as other:
+            assert f"number {about}.".encode() in line.recv(65_536)
+            assert b"tools" in other.recv(65_536)
+    hub.clear()
+
+
 def test_a_cancelled_listen_says_so_and_loses_no_message(web: Session, hub: HubProcess) -> None:
     api = hub.register("api")
     web.join("web")

@@ -327,6 +327,23 @@ def test_pyz_can_be_executed_by_its_name(pyz: Path, empty: Path) -> None:
     assert (told.returncode, VERSION in told.stdout) == (0, True)
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        *("caucus.pyz", "./caucus.pyz", "../a room for é/caucus.pyz", "./../a room for é/./caucus.pyz"),
+        *("{folder}/caucus.pyz", "./link", "{folder}/link"),
+    ],
+)
+def test_the_zip_is_whole_however_its_path_is_written(written: str, pyz: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "a room for é"
+    folder.mkdir()
+    shutil.copy(pyz, folder)
+    (folder / "link").symlink_to("caucus.pyz")
+    command = (sys.executable, written.format(folder=folder), "hub")
+    with running_hub(*command, cwd=folder, log=tmp_path / "log") as hub:
+        assert_serves_version_page_and_protocol(hub)
+
+
 def test_hub_from_the_zip_serves_offline_and_stops_on_sigterm(pyz: Path, empty: Path, tmp_path: Path) -> None:
     offline = (sys.executable, "-S", "-c", OFFLINE, pyz)
     with running_hub(*offline, "hub", cwd=empty, log=tmp_path / "log") as hub:

@@ -236,6 +236,17 @@ def test_silent_peer_is_reaped_and_revived_with_its_unread_messages(room, clock)
     assert contents(room.fetch(room.peer_of(room.tokens["ann"]))) == ["before", "while away"]
 
 
+def test_a_command_does_not_outlive_the_absence_of_its_peer(room, clock):
+    """Kept for it, an interrupt would end a turn of half an hour later."""
+    room.join("ann")
+    room.command("ann", "interrupt")
+    room.operator_say("ann", "when you are back")
+    reap(room, clock)
+    with pytest.raises(UnknownPeer):
+        room.command("ann", "reset")
+    assert contents(room.fetch(room.peer_of("token-1"))) == ["when you are back"]
+
+
 def test_a_call_revives_the_reaped_with_name_channels_and_pause(room, clock):
     room.join("ann", "#x")
     room.pause_peer("ann")
