@@ -134,6 +134,7 @@ REGISTER_BURST, REGISTER_PER_S = 20.0, 1.0  # per source address
 # Times, in seconds.
 PEER_TTL_S = 300.0  # silent this long and without a poll: reaped
 GRACE_S = 1800.0  # a reaped peer can come back with its mailbox for this long
+LOSSES_EVERY_S = 1.0  # at most one notice per full mailbox: one a message would push the conversation out of the log
 CONTESTED_EVERY_S = 5.0  # at most one notice per name: an agent in a retry loop must not flood the console
 QUIET_AFTER_S = 180.0  # no call and no status: the console calls a peer quiet
 POLL_HOLD_S = 25.0  # a held /receive answers within this; home routers cut silence near 60 s
@@ -893,7 +894,15 @@ class MailboxOverflowed(Event):
     sender: str
     lost_seq: int
     lost_sender: str
-    notice = "{name}'s mailbox is full: lost message {lost_seq} from {lost_sender}"
+
+
+class LossTold(Event):
+    """What a full mailbox has lost since it was last told of; at most once in LOSSES_EVERY_S and mailbox."""
+    name: str
+    count: int
+    lost_seq: int  # of the latest
+    lost_sender: str
+    notice = "{name}'s mailbox is full: {count} lost, the latest is message {lost_seq} from {lost_sender}"
 
 
 class Fetched(Event):
@@ -1352,6 +1361,9 @@ class Peer(Struct):
     message_count: int = 0
     character_count: int = 0
     contested_at: float = float("-inf")  # of the last notice
+    losses: int = 0  # messages that its mailbox lost and nobody was told of
+    latest_loss: tuple[int, str] = (0, "")  # its seq and sender
+    losses_told_at: float = float("-inf")  # monotonic seconds
     last_seen: float = 0.0  # reading: monotonic seconds of the last call
     polled_at: float = 0.0  # reading: monotonic seconds when it last had a poll
     stop_heard: str = ""  # reading: the id of the last stop that it was told
@@ -1590,6 +1602,7 @@ class Room:
             ChannelClosed: self._on_channel_closed,
             TopicSet: self._on_topic_set,
             MailboxOverflowed: self._on_mailbox_overflowed,
+            LossTold: self._on_loss_told,
             FloorGranted: self._on_floor_granted,
             FloorPassed: self._on_floor_passed,
             FloorReleased: self._on_floor_released,
@@ -1643,6 +1656,7 @@ class Room:
         """Reap the idle and forget those whose grace is over. Called by the hub's clock."""
         now = self._clock.mono()
         for peer in list(self.roster):
+            self._tell_losses(peer)
             if peer.is_idle(now, self.ttl_s):
                 self._quit_floors(peer, [ALL, *peer.channels], but=None)  # it learns of it, should it come back
                 self._commit(PeerReaped(*self._stamp(), peer.name))
@@ -2077,7 +2091,7 @@ class Room:
             "status": [peer.status, peer.status_at],
             "usage": peer.usage_row,
             "flags": [peer.is_paused, peer.reaped_at, peer.joined_at],
-            "counts": [peer.message_count, peer.character_count],
+            "counts": [peer.message_count, peer.character_count, peer.losses],
             "waiting": [message.seq for message in peer.mailbox.deliverable(held=False)],
             "fetched": [message.seq for message in peer.mailbox.fetched],
         }
@@ -2115,11 +2129,17 @@ class Room:
         for name in overflowed:
             lost = self._peers[name].mailbox.oldest()
             self._commit(MailboxOverflowed(*self._stamp(), name, sender, lost.seq, lost.sender))
+            self._tell_losses(self._peers[name])
         serial, at, ts = self._stamp()
         message = Message(id_of(serial), sender, to, content, kind, ts, self._seq + 1, origin, meta)
         routed = MessageRouted(serial, at, ts, message, tuple(map(_name_of, audience)), overflowed)
         self._commit(routed)
         return routed
+
+    def _tell_losses(self, peer: Peer) -> None:
+        """Tell what a mailbox has lost, unless that was done a moment ago: then the next loss, or the sweep, does."""
+        if peer.losses and self._mono() - peer.losses_told_at >= LOSSES_EVERY_S:
+            self._commit(LossTold(*self._stamp(), peer.name, peer.losses, *peer.latest_loss))
 
     def _end(self, peer: Peer, why: str) -> None:
         """End an identity: sticks pass on first, so that none outlives its holder."""
@@ -2196,7 +2216,14 @@ class Room:
         self._peers[event.name].mailbox.acknowledge(event.seq)
 
     def _on_mailbox_overflowed(self, event: MailboxOverflowed) -> None:
-        self._peers[event.name].mailbox.lose()
+        peer = self._peers[event.name]
+        peer.mailbox.lose()
+        peer.losses += 1
+        peer.latest_loss = (event.lost_seq, event.lost_sender)
+
+    def _on_loss_told(self, event: LossTold) -> None:
+        peer = self._peers[event.name]
+        peer.losses, peer.losses_told_at = 0, event.at
 
     def _on_peer_joined(self, event: PeerJoined) -> None:
         speech, updates = TokenBucket(self.speech_rate, event.at), TokenBucket(self._status_rate, event.at)
@@ -2995,8 +3022,13 @@ def open_private(path: str, how: int = os.O_APPEND) -> BinaryIO:
         raise PermissionError(f"{path} is a link")
     if hasattr(os, "getuid") and os.stat(folder).st_uid not in (os.getuid(), 0):  # elsewhere than POSIX: the user's ACL
         raise PermissionError(f"{folder} belongs to somebody else")
-    flags = os.O_WRONLY | os.O_CREAT | how | getattr(os, "O_NOFOLLOW", 0)
+    from stat import S_ISREG
+
+    flags = os.O_WRONLY | os.O_CREAT | how | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # a pipe waits
     handle = os.open(path, flags | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0), 0o600)
+    if not S_ISREG(os.fstat(handle).st_mode):  # before its rights are changed: it may be /dev/null
+        os.close(handle)
+        raise OSError(errno.EINVAL, "not a regular file", path)
     if hasattr(os, "fchmod"):
         os.fchmod(handle, 0o600)
     return open(handle, "ab")
@@ -3491,6 +3523,7 @@ def protocol() -> OperatingText:
 # ======================================================================================================================
 
 LOG_BACKLOG_MAX = 10_000  # lines waiting for a slow disk; beyond that the oldest are lost, and the log says so
+LOG_RETRY_S = 1.0  # between two tries to write to a file that could not be written
 PRUNE_S = 3600.0
 
 
@@ -3503,14 +3536,21 @@ def _stamp_of(line: bytes) -> float:
 
 
 class DiskLog:
-    """Routed messages as JSON lines in a private file, written by a thread of its own; old lines are dropped hourly."""
+    """Routed messages as JSON lines in a private file, written by a thread of its own; old lines are dropped hourly.
+
+    While the file cannot be written the lines wait, up to LOG_BACKLOG_MAX; the log of the hub tells when that begins,
+    and when it ends how many were lost.
+    """
 
     def __init__(self, path: str, retention_h: float) -> None:
         self._path, self._retention_s = path, retention_h * 3600.0
         self._lines: deque[bytes] = deque(maxlen=LOG_BACKLOG_MAX)
+        self._rest = b""  # of a line that a full disk took in part
+        self._lost = 0  # lines that found no place to wait, since the last that was written
+        self._is_failing = False
         self._has_lines = threading.Event()
         self._is_closed = False
-        self._file = open_private(path)
+        self._file = self._open()
         self._thread = threading.Thread(target=self._write_all, name="disk log", daemon=True)
         self._thread.start()
 
@@ -3530,8 +3570,7 @@ class DiskLog:
             "content": m.content,
             "meta": {"id": m.id, "delivered_to": [*event.to]},
         }
-        if len(self._lines) == LOG_BACKLOG_MAX:
-            log().warning("disk log: the disk is too slow, a line was lost")
+        self._lost += len(self._lines) == LOG_BACKLOG_MAX
         self._lines.append(json.dumps(line, ensure_ascii=False).encode() + b"\n")
         self._has_lines.set()
 
@@ -3541,21 +3580,45 @@ class DiskLog:
         self._has_lines.set()
         self._thread.join(2.0)
 
+    def _open(self) -> BinaryIO:
+        """Open the file. Raises OSError, which names it."""
+        try:
+            return open_private(self._path)
+        except OSError as error:  # it may name no file, or another one
+            raise OSError(error.errno or errno.EACCES, error.strerror or str(error), self._path) from None
+
     def _write_all(self) -> None:
-        next_prune = 0.0
-        while not self._is_closed or self._lines:
-            if self._retention_s and time.monotonic() >= next_prune:
+        next_prune = 0.0 if self._retention_s else math.inf
+        while not self._is_closed:
+            if time.monotonic() >= next_prune and not self._rest:
                 self._prune()
                 next_prune = time.monotonic() + PRUNE_S
-            self._has_lines.wait(max(1.0, next_prune - time.monotonic()))
+            left_s = max(1.0, next_prune - time.monotonic())
+            self._has_lines.wait(LOG_RETRY_S if self._is_failing else min(left_s, PRUNE_S))
             self._has_lines.clear()
-            try:
-                while self._lines:
-                    self._file.write(self._lines.popleft())
-                self._file.flush()
-            except OSError as error:
-                log().error("disk log: cannot write %s: %s", self._path, error)
+            self._write_lines()
+        self._write_lines()  # what came while the last ones were written
+        if self._is_failing:
+            log().error("disk log: %d lines were never written", len(self._lines) + self._lost + bool(self._rest))
         self._file.close()
+
+    def _write_lines(self) -> None:
+        """Write what waits; what the disk does not take waits on."""
+        try:
+            if self._file.closed:  # a prune could not open it again
+                self._file = self._open()
+            while self._rest or self._lines:
+                self._rest = self._rest or self._lines.popleft()
+                self._rest = self._rest[os.write(self._file.fileno(), self._rest) :]
+        except OSError as error:
+            if not self._is_failing:
+                log().warning("disk log: cannot write %s: %s; trying again", self._path, error)
+            self._is_failing = True
+            return
+        lost, self._lost = self._lost, 0
+        if self._is_failing or lost:
+            log().warning("disk log: writing %s again; %d lines were lost", self._path, lost)
+        self._is_failing = False
 
     def _prune(self) -> None:
         """Rewrite the file without lines older than the retention; lines that are not ours go as well."""
@@ -3564,9 +3627,11 @@ class DiskLog:
         try:
             with open(self._path, "rb") as old, open_private(beside, os.O_TRUNC) as new:
                 new.writelines(line for line in old if _stamp_of(line) >= oldest)
-            self._file.close()
-            os.replace(beside, self._path)
-            self._file = open_private(self._path)
+            self._file.close()  # Windows replaces no file that is open
+            try:
+                os.replace(beside, self._path)
+            finally:
+                self._file = self._open()
         except OSError as error:
             log().error("disk log: cannot prune %s: %s", self._path, error)
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -2327,6 +2327,50 @@ def test_the_disk_log_is_private_and_appended_to(tmp_path: Path) -> None:
     assert [line["content"] for line in lines_of(path)] == ["earlier", "one", "two"]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [entry.name for entry in tmp_path.iterdir()] == ["log.jsonl"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits another process's files")
+def test_the_disk_log_goes_on_where_a_full_disk_stopped_it(tmp_path: Path) -> None:
+    import resource
+
+    path = tmp_path / "log.jsonl"
+    with running_hub("--log-file", str(path)) as hub:
+        a = hub.register("a")
+        hub.say(a, "a", "before")
+        eventually(lambda: path.stat().st_size > 0, "a line in the log")
+        full = path.stat().st_size + 50  # in the middle of the next line
+        resource.prlimit(hub.process.pid, resource.RLIMIT_FSIZE, (full, resource.RLIM_INFINITY))
+        for n in range(3):
+            hub.say(a, "a", f"while it is full {n}")
+        eventually(lambda: "cannot write" in hub.log, "a word on the full disk")
+        resource.prlimit(hub.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        eventually(lambda: "again; 0 lines were lost" in hub.log, "a word on its recovery")
+        hub.say(a, "a", "after")
+        assert hub.log.count("disk log") == 2
+    words = [line["content"] for line in lines_of(path)]
+    assert words == ["before", *(f"while it is full {n}" for n in range(3)), "after"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc elsewhere")
+@pytest.mark.parametrize("name", ["/proc/version", "/dev/null"])
+def test_a_log_file_that_is_no_regular_file_is_refused_by_its_name(name: str) -> None:
+    ended = failed_start("--log-file", name)
+    assert ended.returncode == 3
+    assert "cannot write the log file" in ended.stderr
+    assert name in ended.stderr
+
+
+def test_a_failed_prune_does_not_end_the_disk_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expect_warning: Callable[[str], None]
+) -> None:
+    path = tmp_path / "log.jsonl"
+    monkeypatch.setattr(caucus.os, "replace", lambda *paths: (_ for _ in ()).throw(PermissionError("held open")))
+    expect_warning("cannot prune")
+    disk_log = caucus.DiskLog(str(path), 1.0)
+    message = caucus.Message("0" * 12, "a", "b", "still written", "message", 1e9, 1, "agent")
+    disk_log.on_event(caucus.MessageRouted(1, 0.0, 1e9, message, ("b",)))
+    disk_log.close()
+    assert [line["content"] for line in lines_of(path)] == ["still written"]
 
 
 def test_the_disk_log_drops_what_is_too_old_and_what_is_not_its_own(tmp_path: Path) -> None:

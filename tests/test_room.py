@@ -633,7 +633,7 @@ def test_a_sender_whose_words_fit_is_told_of_no_overflow(room, pair):
 
 def test_an_overflow_is_an_event_that_names_what_was_lost(room, full):
     room.say(full[0], "bob", "four")
-    lost = room.events[-2]
+    lost = room.events[-3]
     assert (type(lost).__name__, lost.name, lost.sender, lost.lost_seq, lost.lost_sender) == (
         "MailboxOverflowed",
         "bob",
@@ -645,7 +645,29 @@ def test_an_overflow_is_an_event_that_names_what_was_lost(room, full):
 
 def test_an_overflow_is_a_line_that_the_operator_sees(room, full):
     room.say(full[0], "bob", "four")
-    assert contents(room.log)[-2] == "bob's mailbox is full: lost message 1 from ann"
+    assert contents(room.log)[-2] == "bob's mailbox is full: 1 lost, the latest is message 1 from ann"
+
+
+def test_a_thousand_losses_are_one_line_a_second(room, full, clock):
+    room.set_rate(1e6, 1e6)
+    clock.advance(caucus.LOSSES_EVERY_S / 100)  # which fills the new bucket
+    for n in range(1000):
+        room.say(full[0], "bob", str(n))
+    assert room.kinds().count("MailboxOverflowed") == 1000
+    assert room.kinds().count("LossTold") == 1
+    clock.advance(caucus.LOSSES_EVERY_S)
+    room.say(full[0], "bob", "one more")
+    assert contents(room.log)[-2] == "bob's mailbox is full: 1000 lost, the latest is message 1001 from ann"
+
+
+def test_the_sweep_tells_of_the_last_losses(room, full, clock):
+    room.say(full[0], "bob", "four")
+    room.say(full[0], "bob", "five")
+    clock.advance(caucus.SWEEP_S)
+    room.sweep()
+    room.sweep()
+    assert contents(room.log)[-1] == "bob's mailbox is full: 1 lost, the latest is message 2 from ann"
+    assert room.kinds().count("LossTold") == 2
 
 
 # --- channels ---

@@ -29,7 +29,7 @@ from caucus import (
     FloorGranted,
     Invalid,
     InvalidForm,
-    MailboxOverflowed,
+    LossTold,
     Message,
     ModeChanged,
     PeerJoined,
@@ -667,7 +667,7 @@ NOTICES = {
     PeerJoined(1, 0.0, 2.0, "ann", "hash"): "ann joined",
     PeerLeft(1, 0.0, 2.0, "{x}", "left"): "{x} left",
     TopicSet(1, 0.0, 2.0, "ann", "#x", None): "ann set the topic of #x: none",
-    MailboxOverflowed(1, 0.0, 2.0, "ann", "bob", 3, "cid"): "ann's mailbox is full: lost message 3 from cid",
+    LossTold(1, 0.0, 2.0, "ann", 4, 3, "cid"): "ann's mailbox is full: 4 lost, the latest is message 3 from cid",
     ModeChanged(1, 0.0, 2.0, "paused"): "control: paused",
     RateChanged(1, 0.0, 2.0, 0.5, 3.0): "rate: 0.5 messages per second, bursts of 3",
 }
