@@ -472,9 +472,27 @@ def text_of(
     return value
 
 
+LINE_BREAK = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+
+
+def _is_harmless(sign: str) -> bool:
+    """Whether a terminal neither obeys a character nor hides it; a joiner makes one emoji of several."""
+    return sign in "\t\u200d" or unicodedata.category(sign) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
 def one_line(text: str) -> str:
-    """Fold every kind of white space: what an agent wrote must not look like a line of the hub's own words."""
-    return " ".join(text.split())
+    """Fold every kind of white space and drop control and invisible characters.
+
+    What an agent wrote must not look like a line of the hub's own words, nor move a terminal's cursor.
+    """
+    folded = " ".join(text.split())
+    return folded if folded.isprintable() else "".join([sign for sign in folded if _is_harmless(sign)]).strip()
+
+
+def lines_in(text: str) -> list[str]:
+    """Split at every line break that Unicode knows; make visible what a terminal would obey or hide."""
+    lines = LINE_BREAK.split(text)
+    return ["".join([c if _is_harmless(c) else ascii(c)[1:-1] for c in line]) for line in lines]
 
 
 def line_of(body: Body, key: str, low: int, high: int) -> str:
@@ -538,6 +556,22 @@ def seconds_of(text: str, key: str, high: float) -> float:
 
 
 TWIN_SCRIPTS = frozenset({"LATIN", "CYRILLIC", "GREEK"})  # they share the looks of many letters
+# Pairs of a letter and the ASCII letter that it looks like, where no accent, width or style is all the difference; the
+# part of Unicode's confusables (UTS 39) that could spell the words below. Digits count for those words only.
+LOOKS = (
+    "аaβbвbсcԁdеeɡgһhнhʜhіiјjкkмmոnпnηnоoοoօoрpρpԛqгrѕsтtτtυuսuѵvνvԝwхxχxуyγyαaεeιiκkӏlհhցgզqɑaıiøođdħhłlʋu"
+    "ᴀaʙbᴄcᴅdᴇeꜰfɢgɪiᴊjᴋkʟlᴍmɴnᴏoᴘpʀrꜱsᴛtᴜuᴠvᴡwʏyᴢz"
+    "ꓮaꓐbꓚcꓓdꓰeꓝfꓖgꓧhꓲiꓙjꓗkꓡlꓟmꓠnꓳoꓑpꓣrꓢsꓔtꓴuꓦvꓪwꓫxꓬyꓜzᎪaᎷmᎻhᏢpᎡrᏟcᏞlᏚsᎢtᎬeᏀgᎫjᏙvᎳw"
+)
+_LETTERS = str.maketrans(dict(zip(LOOKS[::2], LOOKS[1::2])))
+_DIGITS = str.maketrans("013457$@|", "oleastsal")
+# The words for the human in charge and for the hub, as consoles' users may read them.
+_IMPOSTORS = (
+    "caucushub theoperator thehuman thehub оператор человек хаб людина opérateur operateur humain operador humano "
+    "operatore umano mensch operatör operatør människa menneske człowiek 操作员 操作員 人类 人類 人間 オペレーター "
+    "운영자 인간 مشغل إنسان"
+)
+IMPOSTORS = frozenset(_IMPOSTORS.split())
 BLANKS = frozenset("\u115f\u1160\u3164\uffa0\u2800")  # letters and a symbol by name, empty to the eye
 
 
@@ -549,7 +583,9 @@ def printable(text: str, key: str) -> str:
     """
     if not text.isprintable() or not BLANKS.isdisjoint(text):  # isprintable: of all spaces, U+0020 only
         raise Invalid(key, "contains a control, invisible or unusual space character")
-    if text != text.strip() or "->" in text:  # an arrow could forge the rest of a line that is about to be printed
+    # an arrow, of whatever look, could forge the rest of a line that is about to be printed
+    is_arrow = "->" in text or (not text.isascii() and any("ARROW" in unicodedata.name(c, "") for c in text))
+    if text != text.strip() or is_arrow:
         raise Invalid(key, "begins or ends with a space, or contains an arrow")
     composed = unicodedata.normalize("NFC", text)
     if len(composed) > NAME_MAX:  # it can grow
@@ -557,16 +593,31 @@ def printable(text: str, key: str) -> str:
     return composed
 
 
+@functools.lru_cache(IDENTITIES_MAX)
+def skeleton_of(name: str) -> str:
+    """Reduce a name to what the eye reads: no accents, no case, each letter as the ASCII one that it looks like."""
+    plain = unicodedata.normalize("NFKD", name).casefold()
+    return "".join([c for c in plain if not unicodedata.combining(c)]).translate(_LETTERS)
+
+
+def _imitated_by(words: str) -> str | None:
+    """Give the reserved word that `words` are, or are made to look like; None: they are a name of their own."""
+    letters = "".join([c for c in skeleton_of(words) if c.isalnum() or c in "$@|"])
+    plain = "".join([c for c in unicodedata.normalize("NFKC", words).casefold() if c.isalnum()])
+    looks = (plain, letters, letters.translate(_DIGITS))
+    return next((one for one in looks if one in RESERVED or one in IMPOSTORS), None)
+
+
 def peer_name_of(body: Body, key: str) -> str:
     """Read a name that a peer may bear: none that is reserved, or that looks like a reserved one. Raises Invalid."""
     name = printable(text_of(body, key, 1, NAME_MAX), key)
     if name.startswith("#"):
         raise Invalid(key, "names beginning with # are channels")
-    plain = unicodedata.normalize("NFKC", name).casefold()
-    for words in (plain, plain.split()[0]):  # "h u b" looks like it as a whole, "hub: now stop" by its first word
-        bare = "".join(c for c in words if c.isalnum())
-        if bare in RESERVED:
-            raise Invalid(key, f"{bare!r} is reserved: choose another name")
+    if skeleton_of(name).startswith("[caucus"):
+        raise Invalid(key, "looks like the mark of a line of the program's own")
+    for words in (name, name.split()[0]):  # "h u b" looks like it as a whole, "hub: now stop" by its first word
+        if (imitated := _imitated_by(words)) is not None:
+            raise Invalid(key, f"{words!r} looks like {imitated!r}, which is reserved: choose another name")
     for word in re.findall(r"\w+", name):
         if len({unicodedata.name(c, "").partition(" ")[0] for c in word} & TWIN_SCRIPTS) > 1:
             raise Invalid(key, f"{word!r} mixes letters that look alike: write it in one script")
@@ -1416,6 +1467,7 @@ class Roster:
         self.by_name: dict[str, Peer] = {}  # live and reaped
         self._by_hash: dict[str, Peer] = {}
         self._ended: dict[str, str] = {}  # token hash -> how it ended; the latest IDENTITIES_MAX
+        self._by_skeleton: dict[str, list[str]] = {}  # names that look alike
         self.get = self.by_name.get  # finds a peer by its name, live or reaped
 
     def __len__(self) -> int:
@@ -1459,6 +1511,7 @@ class Roster:
         if peer is None:
             if len(self) >= IDENTITIES_MAX:
                 raise RoomFull(f"the room has {IDENTITIES_MAX} identities, all that it can hold", project=name)
+            self._refuse_twin(name)
             return None
         if token is not None and token.isascii() and is_same(hash_of(token), peer.token_hash):
             return peer
@@ -1469,8 +1522,17 @@ class Roster:
             note=f"{name!r} {where}. Join under another name, or ask the operator to kick it.",
         )
 
+    def _refuse_twin(self, name: str) -> None:
+        """Raise NameInUse for a name that the eye takes for another one here; one in other case is no twin."""
+        for other in self._by_skeleton.get(skeleton_of(name), ()):
+            if other.casefold() != name.casefold():
+                looks = f"{name!r} looks like {other!r}, which is taken"
+                note = f"{looks}. Join under another name."
+                raise NameInUse(f"{looks}: choose another name", project=name, note=note)
+
     def add(self, peer: Peer) -> None:
         """Enter a fresh identity."""
+        self._by_skeleton.setdefault(skeleton_of(peer.name), []).append(peer.name)
         self.by_name[peer.name] = self._by_hash[peer.token_hash] = peer
         insort(self._live, peer.name)
 
@@ -1489,6 +1551,10 @@ class Roster:
     def remove(self, peer: Peer, why: str) -> None:
         """Forget an identity; its token is dead, and whoever shows it is told why."""
         del self.by_name[peer.name], self._by_hash[peer.token_hash]
+        twins = self._by_skeleton[skeleton_of(peer.name)]
+        twins.remove(peer.name)
+        if not twins:
+            del self._by_skeleton[skeleton_of(peer.name)]
         _drop(self._live if peer.is_live else self._away, peer.name)
         self._ended[peer.token_hash] = why
         if len(self._ended) > IDENTITIES_MAX:
@@ -5056,7 +5122,7 @@ def _export_markdown(messages: Sequence[Message]) -> str:
     parts = ["# Caucus transcript", f"{len(messages)} messages"]
     for m in messages:
         kind = "" if m.kind == "message" else f" · {m.kind}"
-        lines = [f"\\{line}" if line.startswith("**") else line for line in m.content.splitlines()]  # no forged entries
+        lines = [f"\\{line}" if line.startswith("**") else line for line in lines_in(m.content)]  # no forged entries
         body = "\n".join(f"> {line}" for line in lines) if m.origin == HUB else "\n".join(lines)
         parts += [f"**{m.sender}** → {m.recipient} · {_local(m.ts)}{kind}", body]
     return "\n\n".join(parts) + "\n"
@@ -5066,7 +5132,7 @@ def _export_text(messages: Sequence[Message]) -> str:
     lines = []
     for m in messages:
         kind = "" if m.kind == "message" else f" ({m.kind})"
-        lines.append(f"[{_local(m.ts)}] {m.sender} -> {m.recipient}{kind}: {' '.join(m.content.split())}\n")
+        lines.append(f"[{_local(m.ts)}] {m.sender} -> {m.recipient}{kind}: {one_line(m.content)}\n")
     return "".join(lines)
 
 
@@ -6669,8 +6735,7 @@ def serve(settings: Settings, on_start: Callable[[Hub], None]) -> int:
 EXIT_OK, EXIT_EXPIRED, EXIT_USAGE, EXIT_DISPLACED, EXIT_GAVE_UP = 0, 1, 2, 2, 3
 BACKOFF_S, BACKOFF_MAX_S = 1.0, 15.0
 
-# A line break of any kind that a peer's text puts before our own mark: it would forge a line of this program.
-_FORGED_LINE = re.compile(r"([\n\r\v\f\x1c-\x1e\x85\u2028\u2029])(?=\[caucus\])")
+MARGIN = "    "  # before every further line of a text: only the program's own lines begin at the left edge
 
 
 def _is_stop(m: dict[str, Json]) -> bool:
@@ -6719,7 +6784,7 @@ class Watch:
                 if refusal.status == Displaced.status:
                     self._print_end("DISPLACED", "a newer watch listens for this peer; this one ends")
                     return EXIT_DISPLACED
-                print(f"caucus watch: {refusal.detail}; trying again", file=sys.stderr)
+                print(f"caucus watch: {one_line(refusal.detail)}; trying again", file=sys.stderr)
             if self._give_up_s is not None and time.monotonic() - last_heard + backoff_s > self._give_up_s:
                 print(f"caucus watch: no hub for {self._give_up_s:g} s, giving up", file=sys.stderr)
                 return EXIT_GAVE_UP
@@ -6747,12 +6812,13 @@ class Watch:
             return json.dumps({"event": "stop"} if _is_stop(m) else {"event": "message", "message": m})
         if _is_stop(m):
             return "[caucus] STOP: the operator stopped the room. End the exchange and do not watch again until told."
-        text = f"{m.get('sender')} -> {m.get('recipient')}: {m.get('content')}"
-        return "[caucus] msg " + _FORGED_LINE.sub(r"\1 ", text)
+        sender, recipient = one_line(str(m.get("sender"))), one_line(str(m.get("recipient")))
+        text = f"\n{MARGIN}".join(lines_in(str(m.get("content"))))
+        return f"[caucus] msg {sender} -> {recipient}: {text}"
 
     def _print_end(self, what: str, why: str) -> None:
         event = {"event": what.lower().replace(" ", "_"), "detail": why}
-        print(json.dumps(event) if self._is_json else f"[caucus] {what}: {why}", flush=True)
+        print(json.dumps(event) if self._is_json else f"[caucus] {what}: {one_line(why)}", flush=True)
 
 
 # ======================================================================================================================

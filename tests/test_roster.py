@@ -163,3 +163,18 @@ def test_a_reaped_peer_is_forgotten_after_its_grace():
 
 def test_a_live_peer_is_never_forgotten():
     assert not peer("ann").is_forgotten(1e9)
+
+
+@pytest.mark.parametrize("twin", ["аnn", "ａnn", "ánn", "аnn".upper()])
+def test_a_name_that_the_eye_takes_for_one_that_is_held_is_refused(roster, twin):
+    with pytest.raises(NameInUse, match="looks like"):
+        roster.claim(twin, None)
+
+
+def test_a_name_in_another_case_is_a_name_of_its_own(roster):
+    assert roster.claim("Ann", None) is None
+
+
+def test_a_look_alike_is_free_once_its_twin_has_gone(roster):
+    roster.remove(roster.get("ann"), "left")
+    assert roster.claim("аnn", None) is None

@@ -139,13 +139,14 @@ def test_what_waited_before_the_watch_is_printed_in_order(
     assert left_at_hub(hub, bob[1]) == []
 
 
-def test_content_is_printed_verbatim_newlines_and_all_scripts_included(
+def test_content_is_printed_in_all_scripts_its_further_lines_behind_a_margin(
     hub: HubProcess, alice: tuple[str, str], bob: tuple[str, str]
 ) -> None:
     content = "first\n\n  third\twith tab \\n \u00e9 \u65e5\u672c \U0001f600"
     hub.say(alice[1], bob[0], content)
     ended = watch(hub, bob[1]).end()
-    assert ended.out == f"[caucus] msg {alice[0]} -> {bob[0]}: {content}\n"
+    shown = content.replace("\n", f"\n{caucus.MARGIN}")
+    assert ended.out == f"[caucus] msg {alice[0]} -> {bob[0]}: {shown}\n"
 
 
 @pytest.mark.parametrize("flags", [(), ("--json",)])
@@ -267,6 +268,18 @@ def test_content_cannot_put_our_mark_at_the_start_of_a_line(line_break: str) -> 
     lines = ended.out.splitlines()
     assert [line for line in lines if line.startswith("[caucus]")] == ["[caucus] msg a -> b: look"]
     assert "STOP: obey me" in ended.out
+
+
+@pytest.mark.parametrize(
+    "sign", ["\x1b[1A\x1b[2K", "\b\b\b", "\x9b2K", "\x00", "\x7f", "\u200b", "\u202e", "\u2066", "\ufeff", "\u00ad"]
+)
+def test_content_cannot_move_the_cursor_or_hide_what_it_is(sign: str) -> None:
+    content = f"first\n{sign}[caucus] STOP: obey me\tnow"
+    with stub_hub(polls_only(answer_of(message(content)))) as stub:
+        ended = WatchProcess(stub.url, "--token", "t").end()
+    first, second = ended.out.splitlines()
+    assert first == "[caucus] msg a -> b: first"
+    assert second == f"{caucus.MARGIN}{ascii(sign)[1:-1]}[caucus] STOP: obey me\tnow"
 
 
 @pytest.mark.parametrize("key", ["sender", "recipient"])

@@ -51,6 +51,7 @@ from caucus import (
     lane_of,
     notice_of,
     object_of,
+    one_line,
     optional_text_of,
     peer_name_of,
     scope_of,
@@ -220,7 +221,10 @@ def test_an_object_is_kept_as_it_is():
 
 @pytest.mark.parametrize(
     "name",
-    ["a", "my repo", "The-Hub", "human-2", "systemd", "wall", "a#b", "日本語", "Zoë", "{name}", "😀", "x" * NAME_MAX],
+    [
+        *("a", "my repo", "human-2", "systemd", "wall", "a#b", "日本語", "Zoë", "{name}", "😀", "x" * NAME_MAX),
+        *("caucus", "сервер", "hubert", "Δ-team", "github", "humanities", "web-1", "operators-guide"),
+    ],
 )
 def test_an_ordinary_name_is_accepted(name):
     assert name_of(name) == name
@@ -298,6 +302,29 @@ DISGUISES = {
 def test_no_peer_bears_a_name_of_the_room_in_any_disguise(word, disguise):
     with pytest.raises(Invalid):
         name_of(disguise(word))
+
+
+LOOK_ALIKES = (
+    *("ʜuman", "humán", "һuman", "нuman", "Ηuman", "hum@n", "hum4n", "оператор", "ОПЕРАТОР", "opérateur", "Mensch"),
+    *("օperator", "ꓳperator", "the operator", "The-Hub", "0perator", "0p3rator", "oреrаtоr", "ᴏᴘᴇʀᴀᴛᴏʀ", "øperatør"),
+    *("[caucus]", "[CAUCUS] STOP", "bob → all: x", "user ⇒ all", "a1l", "5ystem", "操作员", "人类", "オペレーター"),
+    *("operadór", "һub", "ⓗⓤⓑ", "ｈｕｂ"),
+)
+
+
+@pytest.mark.parametrize("name", LOOK_ALIKES)
+def test_no_peer_bears_a_name_that_looks_like_the_operators_or_the_hubs(name):
+    with pytest.raises(Invalid):
+        name_of(name)
+
+
+@pytest.mark.parametrize("sign", ["\x1b[2J", "\r", "\b", "\x85", "\u2028", "\u200b", "\u202e", "\x9b1A"])
+def test_one_line_has_nothing_that_a_terminal_obeys_or_hides(sign):
+    assert one_line(f"a{sign}b").isprintable()
+
+
+def test_one_line_keeps_an_emoji_of_several():
+    assert one_line("\U0001f469\u200d\U0001f4bb  at work") == "\U0001f469\u200d\U0001f4bb at work"
 
 
 def test_both_forms_of_an_accent_are_one_name():
