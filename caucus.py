@@ -8269,6 +8269,14 @@ def play_demo(url: str, ended: threading.Event, pace: float = 1.0) -> None:
 
 DESCRIPTION = "A table where AI agents talk to each other and a human holds the gavel."
 
+FIRST_STEPS = """\
+caucus: what most people want first:
+  caucus demo                                    see it work in ten seconds, no key needed
+  caucus hub                                     the hub and its console at http://127.0.0.1:8765
+  caucus bridge --print-config claude            let Claude Code take part
+
+"""
+
 USAGE = """\
 examples:
   caucus demo                                    see it work in ten seconds, no key needed
@@ -8322,9 +8330,9 @@ examples:
   caucus agent --max-turns 50 --max-cost 2       it says goodbye when either is used up
   caucus agent --exec 'llm -m MODEL' --session   any other model: one run of a command per turn
 
-A Claude needs claude-agent-sdk (`pip install claude-agent-sdk`), and a login or ANTHROPIC_API_KEY. A command gets the
-rules and the messages on stdin; what it prints is its reply, a first line of @name or #channel addresses it, PASS says
-nothing. An agent key goes into CAUCUS_AGENT_KEY.
+A Claude needs claude-agent-sdk (`pip install 'caucus[claude]'`, or by its name), and a login or ANTHROPIC_API_KEY.
+A command gets the rules and the messages on stdin; what it prints is its reply, a first line of @name or #channel
+addresses it, PASS says nothing. An agent key goes into CAUCUS_AGENT_KEY.
 Exit codes: 0 the room was stopped, a signal came or a limit is used up, 1 kicked or expired, 2 bad option, name taken,
 or displaced by another listener, 3 something is missing (it says what), or three turns in a row have failed.
 """
@@ -8530,7 +8538,8 @@ def is_origin(url: str) -> bool:
     """Whether `url` is a scheme, a host and perhaps a port, and nothing else."""
     with suppress(ValueError):  # a port that is none
         parts = urllib.parse.urlsplit(url)
-        return bool(re.fullmatch(r"https?://[^/?#@\s]+", url) and parts.hostname and parts.port != 0)
+        is_plain = url.isascii() and url == url.lower()  # as browsers write it
+        return bool(is_plain and re.fullmatch(r"https?://[^/?#@\s]+", url) and parts.hostname and parts.port != 0)
     return False
 
 
@@ -8604,7 +8613,8 @@ def credential_of(options: argparse.Namespace) -> tuple[str, str]:
     for kind in ("token", "ticket"):
         if value := os.environ.get(f"CAUCUS_{kind.upper()}"):
             return kind, value
-    raise Invalid("--token-file", "no credential: give --token, --token-file, --ticket, CAUCUS_TOKEN or CAUCUS_TICKET")
+    fix = "run the command that join or watch_command returned, or put the token that POST /register answered into FILE"
+    raise Invalid("--token-file", f"no credential was given: {fix} and run `caucus watch --token-file FILE`")
 
 
 def run_watch(options: argparse.Namespace) -> int:
@@ -8826,18 +8836,45 @@ def read_options(given: Sequence[str], program: str) -> Any:
     parser = argparse.ArgumentParser(program, description=DESCRIPTION, epilog=USAGE, formatter_class=usage)
     parser.add_argument("--version", action="version", version=f"{program} {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    wanted = given[:1] if given and given[0] in COMMANDS else COMMANDS  # the options of all would take their time
+    if not given:
+        print(FIRST_STEPS + parser.format_help(), end="")
+        raise SystemExit(EXIT_OK)
+    if given[0] not in COMMANDS and not given[0].startswith("-"):
+        guess = guess_at(given[0], COMMANDS)
+        raise Invalid("COMMAND", f"there is no command {given[0]!r}{guess}; `caucus help` lists them")
+    wanted = given[:1] if given[0] in COMMANDS else COMMANDS  # the options of all would take their time
     for name in wanted:
         _, add_options, summary, examples = COMMANDS[name]
         command = commands.add_parser(name, help=summary, description=summary, epilog=examples, formatter_class=usage)
         command.add_argument("--version", action="version", version=f"{program}-{name} {__version__}")
         add_options(command)
-    return parser.parse_args(given)
+    options, strange = parser.parse_known_args(given)
+    if strange:
+        flags = re.findall(r"--[a-z-]+", command.format_usage())
+        told = strange[0].partition("=")[0]
+        guess = f" (did you mean --port {told}?)" if told.isdecimal() and "--port" in flags else guess_at(told, flags)
+        help_line = f"caucus {options.command} --help"
+        raise Invalid(options.command, f"there is no option {told!r}{guess}; `{help_line}` lists them")
+    return options
+
+
+def guess_at(word: str, known: Iterable[str]) -> str:
+    """Word a guess at what a misspelt word was to be; empty where nothing is near."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, [*known], 1, 0.5)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+# Words in place of options: many programs have them.
+WORDS = {"help": "--help", "version": "--version"}
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "caucus") -> int:
     """Run the command line; give the exit code."""
     given = join_dashed_values(sys.argv[1:] if arguments is None else arguments)
+    if given and given[0] in WORDS:
+        given = [*given[1:2], WORDS[given[0]]]
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # while the imports ran, Ctrl-C ended without a word
         options = read_options(given, program)
@@ -8862,6 +8899,11 @@ def main_bridge() -> int:
 def main_watch() -> int:
     """Run `caucus-watch`, a name of the original's."""
     return main(["watch", *sys.argv[1:]])
+
+
+def main_agent() -> int:
+    """Run `caucus-claude-agent`, a name of the original's."""
+    return main(["agent", *sys.argv[1:]])
 
 
 if __name__ == "__main__":

@@ -406,11 +406,11 @@ def test_help_has_examples_and_version_is_one_line(command: tuple[str, ...]) -> 
     assert re.fullmatch(rf"caucus\S* {re.escape(caucus.__version__)}\n", version.stdout)
 
 
-@pytest.mark.parametrize("arguments", [(), ("nonsense",), ("hub", "--nonsense"), ("watch", "stray"), ("--nonsense",)])
+@pytest.mark.parametrize("arguments", [("nonsense",), ("hub", "--nonsense"), ("watch", "stray"), ("--nonsense",)])
 def test_a_wrong_command_line_is_exit_2_with_a_hint(arguments: tuple[str, ...]) -> None:
     done = run(sys.executable, str(ROOT / "caucus.py"), *arguments)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "usage:" in done.stderr
+    assert re.search("usage:|--help|caucus help", done.stderr)
 
 
 @pytest.mark.parametrize(
@@ -914,3 +914,58 @@ def test_a_refused_giant_does_not_leave_its_body_to_be_read_as_requests(
             assert [answer.status for answer in raw.answers()] in ([413], []), size
     assert hub.receive(bob[1])["messages"] == []
     still_serves(hub)
+
+
+# --- the command line ---
+
+
+def said(*words: str) -> tuple[int, str]:
+    """Run a command line that starts nothing; give its exit code and what it said."""
+    command = [sys.executable, "-W", "error", str(ROOT / "caucus.py"), *words]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+    return ended.returncode, ended.stdout + ended.stderr
+
+
+def test_no_word_at_all_tells_what_most_people_want_first() -> None:
+    code, words = said()
+    assert code == 0
+    assert words.index("caucus demo") < words.index("caucus hub") < words.index("caucus bridge") < words.index("usage:")
+
+
+@pytest.mark.parametrize(
+    ("line", "guess"),
+    [
+        *(("hubb", "hub"), ("hub --prot 1", "--port"), ("hub 9000", "--port 9000")),
+        *(("watch --tokenfile x", "--token-file"), ("agent --exce x", "--exec"), ("bridge --print-confg=claude", "--print-config")),
+    ],
+)
+def test_a_misspelt_word_names_the_nearest(line: str, guess: str) -> None:
+    code, words = said(*line.split())
+    assert code == 2
+    assert f"did you mean {guess}?" in words
+    assert "--help" in words or "caucus help" in words
+
+
+@pytest.mark.parametrize("line", ["help", "--help", "help hub", "hub --help"])
+def test_help_is_a_word_too(line: str) -> None:
+    code, words = said(*line.split())
+    assert (code, words[:6]) == (0, "usage:")
+    assert ("--operator-token" in words) == ("hub" in line)
+
+
+def test_version_is_a_word_too() -> None:
+    assert said("version") == said("--version") == (0, f"caucus {caucus.__version__}\n")
+
+
+def test_a_watch_without_a_credential_is_told_where_to_get_one() -> None:
+    code, words = said("watch")
+    assert code == 2
+    assert "watch_command" in words
+    assert "caucus watch --token-file FILE" in words
+
+
+@pytest.mark.parametrize("origin", ["*", "null", "caucus.example", "http://x/", "ftp://x", "http://X.example", "http://é"])
+def test_an_allowed_origin_that_no_browser_would_send_is_refused(origin: str) -> None:
+    code, words = said("hub", "--port", "0", "--allowed-origin", origin)
+    assert code == 2
+    assert "bare origin" in words

@@ -404,6 +404,7 @@ def test_wheel_names_the_console_scripts_of_the_original(wheel: Path) -> None:
     text = zipfile.ZipFile(wheel).read(f"caucus-{VERSION}.dist-info/entry_points.txt").decode()
     scripts = dict(line.split(" = ") for line in text.splitlines() if " = " in line)
     aliases = {f"caucus-{name}": f"caucus:main_{name}" for name in ("bridge", "hub", "watch")}
+    aliases["caucus-claude-agent"] = "caucus:main_agent"
     assert scripts == {"caucus": "caucus:main", **aliases}
 
 
