@@ -936,7 +936,8 @@ def test_no_word_at_all_tells_what_most_people_want_first() -> None:
     ("line", "guess"),
     [
         *(("hubb", "hub"), ("hub --prot 1", "--port"), ("hub 9000", "--port 9000")),
-        *(("watch --tokenfile x", "--token-file"), ("agent --exce x", "--exec"), ("bridge --print-confg=claude", "--print-config")),
+        *(("watch --tokenfile x", "--token-file"), ("agent --exce x", "--exec")),
+        ("bridge --print-confg=claude", "--print-config"),
     ],
 )
 def test_a_misspelt_word_names_the_nearest(line: str, guess: str) -> None:
