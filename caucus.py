@@ -120,6 +120,7 @@ FIELDS_MAX = 20
 OPTIONS_MAX = 32
 FORMS_MAX = 256  # pending questions
 MAILBOX_MAX = 1000  # messages a peer may leave unacknowledged
+BATCH_MAX_BYTES = 1 << 20  # of messages in one answer to a poll; the rest comes with the next: a full mailbox has 49 MB
 LOG_MAX = 500  # messages and notices that a console opens with
 NEAREST_MAX = 64  # live, away, and channels each: names that a misspelt one is compared with; 5,000 take 160 ms
 RECEIPTS_MAX = 8  # of the operator's last messages, consoles are told who has them
@@ -957,9 +958,10 @@ class LossTold(Event):
 
 
 class Fetched(Event):
-    """A poll took what was deliverable; `held`: operator traffic only, the rest stays."""
+    """A poll took what was deliverable up to `upto`; `held`: operator traffic only, the rest stays."""
     name: str
     held: bool
+    upto: int  # the highest seq of the batch
 
 
 class Unfetched(Event):
@@ -1094,6 +1096,12 @@ def _in_order(messages: list[Message]) -> list[Message]:
     return messages
 
 
+def portion_of(batch: Sequence[Message]) -> int:
+    """Count how many messages one answer carries: those that fit into BATCH_MAX_BYTES, one at least."""
+    sizes = accumulate(len(message.wire) for message in batch)  # lazily: what comes after the cut is not encoded yet
+    return max(1, sum(1 for _ in takewhile(lambda size: size <= BATCH_MAX_BYTES, sizes)))
+
+
 class Mailbox:
     """What a peer has not acknowledged, oldest first.
 
@@ -1160,9 +1168,12 @@ class Mailbox:
         """Give the newest message that no poll has fetched."""
         return max(self._waiting[-1:] + self._urgent[-1:], key=lambda message: message.seq, default=None)
 
-    def fetch(self, held: bool) -> None:
-        """Mark what is deliverable as fetched. Commands are not kept: handed out again, they would be stale."""
+    def fetch(self, held: bool, upto: float = math.inf) -> None:
+        """Mark what is deliverable up to a seq as fetched. Commands are not kept: handed out again, they were stale."""
         batch = self.deliverable(held)
+        is_part = bool(batch) and batch[-1].seq > upto
+        if is_part:
+            batch = [message for message in batch if message.seq <= upto]
         if not batch:
             return
         if batch[-1].seq > self._handed_out:
@@ -1174,9 +1185,9 @@ class Mailbox:
         self._fetched += fresh
         if is_late:
             _in_order(self._fetched)
-        self._urgent = []
+        self._urgent = [message for message in self._urgent if message.seq > upto] if is_part else []
         if not held:
-            self._waiting = []
+            self._waiting = [message for message in self._waiting if message.seq > upto] if is_part else []
 
     def drop_commands(self) -> None:
         """Forget the commands that wait: their peer is away, and later they would hit a turn that was not meant."""
@@ -1772,15 +1783,20 @@ class Room:
         return self._route(peer.name, to, content, "message", "agent", self._audience(to, but=peer.name))
 
     def fetch(self, peer: Peer) -> list[Message]:
-        """Hand out what is deliverable to `peer` now, in order; it stays in the mailbox until acknowledged."""
+        """Hand out what is deliverable to `peer` now, in order, as much as one answer carries.
+
+        It stays in the mailbox until acknowledged.
+        """
         if self.mode == STOPPED or not self._is_here(peer):
             return []
         held = self.is_held(peer)
         batch = peer.mailbox.deliverable(held)
         if batch:
+            if len(batch) > 1:
+                batch = batch[: portion_of(batch)]
             stamp = self._stamp()
             peer.polled_at = stamp[1]
-            self._commit(Fetched(*stamp, peer.name, held))
+            self._commit(Fetched(*stamp, peer.name, held, batch[-1].seq))
         return batch
 
     def unfetch(self, peer: Peer, seqs: Iterable[int] | None = None) -> None:
@@ -2273,7 +2289,7 @@ class Room:
             speaker.character_count += size
 
     def _on_fetched(self, event: Fetched) -> None:
-        self._peers[event.name].mailbox.fetch(event.held)
+        self._peers[event.name].mailbox.fetch(event.held, event.upto)
 
     def _on_unfetched(self, event: Unfetched) -> None:
         self._peers[event.name].mailbox.unfetch(event.seqs)

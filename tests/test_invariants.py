@@ -55,6 +55,7 @@ from caucus import (
 # Small, so that every cap is reached within a short story.
 CAPS = {
     "MAILBOX_MAX": 6,
+    "BATCH_MAX_BYTES": 500,  # two or three messages
     "IDENTITIES_MAX": 4,
     "CHANNELS_PER_PEER_MAX": 2,
     "HANDS_MAX": 2,
@@ -387,7 +388,8 @@ class Story(RuleBasedStateMachine):
             expected = sorted(mine.urgent if self.is_held(name) else mine.urgent + mine.chat)
         assert self.room.has_deliverable(peer) is (self.mode == "stopped" or bool(expected))
         got = [message.seq for message in self.room.fetch(peer)]
-        assert got == expected, "not what waits, in order"
+        assert got == expected[: len(got)], "not what waits, in order"
+        assert len(got) >= min(2, len(expected)), "less than an answer carries"
         assert not self.is_held(name) or set(got) <= self.operator_seqs, "delivered through a pause"
         mine.chat = [seq for seq in mine.chat if seq not in got]
         mine.urgent = [seq for seq in mine.urgent if seq not in got]

@@ -226,3 +226,18 @@ def test_dropping_commands_keeps_the_operators_words():
     box.put(message(3, "operator", "control"))
     box.drop_commands()
     assert waiting(box) == [1, 2]
+
+
+def test_fetching_up_to_a_seq_leaves_the_rest_waiting_in_order():
+    box = mailbox(1, 3, 5, operator=(2, 4))
+    box.fetch(held=False, upto=3)
+    assert (fetched(box), waiting(box)) == ([1, 2, 3], [4, 5])
+    box.acknowledge(3)
+    box.fetch(held=False)
+    assert fetched(box) == [4, 5]
+
+
+def test_fetching_up_to_a_seq_through_a_pause_leaves_what_it_holds():
+    box = mailbox(1, 3, operator=(2, 4))
+    box.fetch(held=True, upto=2)
+    assert (fetched(box), waiting(box)) == ([2], [1, 3, 4])

@@ -580,6 +580,28 @@ def test_something_is_deliverable_as_long_as_something_waits(room, pair):
     assert not room.has_deliverable(pair[1])
 
 
+def test_one_answer_is_bounded_in_bytes_and_the_next_has_the_rest(room, clock):
+    """A full mailbox of the longest messages has 49 MB: thirty unread polls of one peer would cost the hub 1.5 GB."""
+    ann, bob = room.join("ann"), room.join("bob")
+    room.set_rate(1e6, 1e6)
+    clock.advance(1.0)
+    for _ in range(60):
+        room.say(ann, "bob", "\U0001f600" * caucus.CONTENT_MAX)  # 12 bytes each on the wire
+    batches = [room.fetch(bob) for _ in range(7)]
+    sizes = [sum(len(message.wire) for message in batch) for batch in batches]
+    assert all(0 < size <= caucus.BATCH_MAX_BYTES for size in sizes[:-1])
+    assert [m.seq for batch in batches for m in batch] == [*range(1, 61)]
+    assert room.fetch(bob) == []
+
+
+def test_a_message_longer_than_an_answer_comes_alone(room, monkeypatch):
+    monkeypatch.setattr(caucus, "BATCH_MAX_BYTES", 10)
+    ann, bob = room.join("ann"), room.join("bob")
+    for word in ("one", "two"):
+        room.say(ann, "bob", word)
+    assert [contents(room.fetch(bob)) for _ in range(3)] == [["one"], ["two"], []]
+
+
 # --- overflow ---
 
 
