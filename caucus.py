@@ -119,6 +119,7 @@ HANDS_MAX = 128
 FIELDS_MAX = 20
 OPTIONS_MAX = 32
 FORMS_MAX = 256  # pending questions
+ASKED_MAX_BYTES = 131_072  # of one peer's pending questions, in JSON: 61 of 65 kB kept every console from opening
 MAILBOX_MAX = 1000  # messages a peer may leave unacknowledged
 BATCH_MAX_BYTES = 1 << 20  # of messages in one answer to a poll; the rest comes with the next: a full mailbox has 49 MB
 LOG_MAX = 500  # messages and notices that a console opens with
@@ -1018,9 +1019,9 @@ class FormOpened(Event):
 
 
 class FormSettled(Event):
-    """The operator answered or cancelled; `answers` is JSON text, or None when cancelled."""
+    """The operator answered or cancelled, or the asker is gone; `answers` is JSON text, None unless answered."""
     form_id: str
-    status: str  # answered, cancelled
+    status: str  # answered, cancelled, withdrawn
     answers: str | None
     summary: str  # one line
     reason: str | None  # why it was cancelled, if the operator said so
@@ -1319,11 +1320,16 @@ class Form(Struct):
     to: str  # who gets the answer: all or a #channel
     fields: tuple[Field, ...]
     ts: float  # Unix seconds
-    status: str = "pending"  # answered, cancelled
+    status: str = "pending"  # answered, cancelled, withdrawn
     answers: str | None = None  # JSON text, when answered
     settled_ts: float | None = None
     summary: str = ""  # one line, when settled
     reason: str | None = None  # of a cancel
+
+    @Lazy
+    def size(self) -> int:
+        """Count the bytes of its JSON, while it is pending."""
+        return len(json.dumps(self.to_json()))
 
     def to_json(self) -> dict[str, Json]:
         """Give what GET /forms and consoles show."""
@@ -1912,6 +1918,9 @@ class Room:
         peer.speech.check(self._clock.mono())
         if len(self._forms) >= FORMS_MAX:
             raise TooManyForms(f"{FORMS_MAX} questions are pending already")
+        asked = Form("", question.title, peer.name, question.to, question.fields, 0.0).size
+        if asked + sum([form.size for form in self._forms.values() if form.asker == peer.name]) > ASKED_MAX_BYTES:
+            raise TooManyForms(f"{peer.name}'s pending questions may have {ASKED_MAX_BYTES} bytes together")
         self._spend_speech(peer, joining=question.to)
         opened = FormOpened(*self._stamp(), "", question.title, peer.name, question.to, question.fields)
         self._commit(opened.but(form_id=opened.id))
@@ -2224,8 +2233,11 @@ class Room:
             self._commit(LossTold(*self._stamp(), peer.name, peer.losses, *peer.latest_loss))
 
     def _end(self, peer: Peer, why: str) -> None:
-        """End an identity: sticks pass on first, so that none outlives its holder."""
+        """End an identity: sticks pass on first, so that none outlives its holder, and its questions are withdrawn."""
         self._quit_floors(peer, [ALL, *peer.channels], but=peer.name)
+        for form in [form for form in self._forms.values() if form.asker == peer.name]:
+            told = f"withdrawn: {peer.name} {why}"
+            self._commit(FormSettled(*self._stamp(), form.id, "withdrawn", None, told, None))
         self._commit(PeerLeft(*self._stamp(), peer.name, why, tuple(sorted(peer.channels))))
 
     def _is_here(self, peer: Peer) -> bool:

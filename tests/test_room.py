@@ -602,6 +602,31 @@ def test_a_message_longer_than_an_answer_comes_alone(room, monkeypatch):
     assert [contents(room.fetch(bob)) for _ in range(3)] == [["one"], ["two"], []]
 
 
+def test_a_question_is_withdrawn_with_its_asker(room):
+    ann, bob = room.join("ann"), room.join("bob")
+    for peer in (ann, bob):
+        room.ask(peer, caucus.Question("", ALL, "Go?", (caucus.Field("go", "Go?", "text", (), False, False),)))
+    room.kick("ann")
+    assert [form["asker"] for form in room.forms()] == ["bob"]
+    assert [(one["status"], one["answer_summary"]) for one in room.decisions(5)] == [
+        ("withdrawn", "withdrawn: ann was kicked by the operator")
+    ]
+    assert room.kinds()[-2:] == ["FormSettled", "PeerLeft"]
+
+
+def test_the_pending_questions_of_one_peer_are_bounded_in_bytes(room, clock):
+    ann, bob = room.join("ann"), room.join("bob")
+    options = tuple(f"{n}" * 190 for n in range(10, 40))
+    fields = tuple(caucus.Field(f"{n}", "x", "radio", options, False, False) for n in range(5))
+    long = caucus.Question("", ALL, "Go?", fields)
+    for _ in range(2):
+        room.ask(ann, long)
+    with pytest.raises(caucus.TooManyForms):
+        room.ask(ann, long)
+    assert sum(len(json.dumps(form)) for form in room.forms()) <= caucus.ASKED_MAX_BYTES
+    assert room.ask(bob, long).asker == "bob"
+
+
 # --- overflow ---
 
 
@@ -1358,13 +1383,6 @@ def test_asking_into_a_channel_joins_it(room):
     ann = room.join("ann")
     room.ask(ann, question("#x"))
     assert ann.channels == {"#x"}
-
-
-def test_a_form_outlives_its_asker(room):
-    bob = room.join("bob")
-    form = room.ask(room.join("ann"), question())
-    room.leave(room.tokens["ann"])
-    assert room.answer(form.id, {}).to == (bob.name,)
 
 
 def test_a_form_for_a_channel_that_closed_can_still_be_settled(room):

@@ -117,7 +117,7 @@ export function aim(root, target) {
 // ---- keys -------------------------------------------------------------------------------------------------------
 
 function onKey(event, view) {
-  if (event.isComposing) return; // Enter ends an input method's word
+  if (event.isComposing || event.keyCode === 229) return; // Enter ends an input method's word; Safari tells by the code
   if (view.offers && onOfferKey(event, view)) return event.preventDefault();
   const sends = pref("enterSends") ? !event.shiftKey : event.ctrlKey || event.metaKey;
   if (event.key === "Enter" && sends) {

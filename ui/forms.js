@@ -249,10 +249,10 @@ function otherChoice(field, id) {
 // ---- settled ----------------------------------------------------------------------------------------------------
 
 function settledLine(entry) {
-  const rejected = entry.status === "cancelled";
-  return el("li", { data: { settled: entry.id, status: entry.status } }, icon(rejected ? "close" : "check"),
+  const outcome = { cancelled: "rejected", withdrawn: "withdrawn: its asker is gone" }[entry.status] ?? "answered";
+  return el("li", { data: { settled: entry.id, status: entry.status } }, icon(entry.status === "answered" ? "check" : "close"),
     el("div", {},
-      el("p", { dir: "auto" }, el("span", { class: "settled-title" }, entry.title), ` · ${rejected ? "rejected" : "answered"}`),
+      el("p", { dir: "auto" }, el("span", { class: "settled-title" }, entry.title), ` · ${outcome}`),
       entry.answers.map(([label, text]) => el("p", { class: "facts", dir: "auto" }, label ? `${label}: ${text}` : text)),
       entry.reason && el("p", { class: "facts", dir: "auto" }, `Reason: ${entry.reason}`),
       el("p", { class: "facts" }, entry.asker && ["asked by ", el("bdi", {}, entry.asker), " · "],
