@@ -9,6 +9,7 @@ import socket
 import struct
 import threading
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 from fakes import RecordingRoom
@@ -403,13 +404,14 @@ def test_what_is_sent_ahead_of_an_answer_is_bounded(inner: InnerHub) -> None:
 
 
 def stalled(inner: InnerHub, token: str) -> Raw:
-    """Let a poll get more than the kernel's buffers hold, and read nothing of it."""
+    """Let a poll get more than the kernel's buffers hold, which no bound of ours allows, and read nothing of it."""
     messages = 900
     for _ in range(messages):
         inner.say("api", "\N{SNOWMAN}" * 8192)  # 49 kB each on the wire
     line = Raw(inner.port)
-    line.send(polling(token))
-    eventually(lambda: inner.lanes._late, "a stalled reader")
+    with mock.patch.object(caucus, "BATCH_MAX_BYTES", 1 << 30):
+        line.send(polling(token))
+        eventually(lambda: inner.lanes._late, "a stalled reader")
     return line
 
 
