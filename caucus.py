@@ -6404,6 +6404,7 @@ _CHUNK_BYTES = 8192  # what Tornado allocates for each read; its own 64 kB cost 
 _END_TURNS = 10  # of the loop, until Tornado hears that the client has ended its half; else it drops the last answer
 LISTEN_BACKLOG = 1024  # a burst of more than this waits a second for its SYN to be sent again
 CONNECTIONS_MAX = 20_000
+NEIGHBOUR_S = 2.0  # for what has our port to say what it is
 WARM_UP_S = 0.2  # after the start: the first console should not wait for imports
 
 
@@ -6709,6 +6710,20 @@ class Hub:
         task.add_done_callback(self._tasks.discard)
 
 
+def version_at(url: str) -> str | None:
+    """Ask a hub for its version; None: what is there is no hub, or does not say so in time."""
+    there, found = Client(url), list[str]()
+
+    def ask() -> None:
+        with suppress(Refusal):
+            found.append(heard(there.get("/version"), "version", str))
+
+    asking = threading.Thread(target=ask, daemon=True)  # what answers a byte a second would hold up who waits itself
+    asking.start()
+    asking.join(NEIGHBOUR_S)
+    return found[0] if found and re.fullmatch(r"[0-9A-Za-z.+-]{1,32}", found[0]) else None
+
+
 def why_not_listening(settings: Settings, error: OSError) -> str:
     """Word why the hub cannot start; of a busy port, who has it."""
     if settings.log_file and (error.filename or error.errno is None):
@@ -6716,13 +6731,10 @@ def why_not_listening(settings: Settings, error: OSError) -> str:
     where = f"{settings.host}:{settings.port}"
     if error.errno != errno.EADDRINUSE:
         return f"cannot listen on {where}: {error.strerror or error}"
-    there = Client(f"http://127.0.0.1:{settings.port}")
-    there.slack_s = 1.0
-    try:
-        version = there.get("/version")["version"]
-    except (Refusal, KeyError):
+    url = f"http://127.0.0.1:{settings.port}"
+    if (version := version_at(url)) is None:
         return f"port {settings.port} is busy: some other program listens there. Choose another with --port."
-    other = f"another Caucus hub (version {version}) listens there, at {there.url}"
+    other = f"another Caucus hub (version {version}) listens there, at {url}"
     return f"port {settings.port} is busy: {other}. Use that one, or start this one with --port."
 
 

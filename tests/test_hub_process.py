@@ -191,6 +191,34 @@ def test_a_port_whose_owner_is_mute_is_refused_in_time() -> None:
         assert time.monotonic() - started < 6
 
 
+def test_a_port_whose_owner_drips_is_refused_in_time() -> None:
+    with socket.create_server((LOOPBACK, 0)) as dripping:
+
+        def drip() -> None:
+            line, _ = dripping.accept()
+            with line, contextlib.suppress(OSError):
+                line.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+                while not is_over.wait(0.2):
+                    line.sendall(b"y")
+
+        is_over = threading.Event()
+        dripper = threading.Thread(target=drip)
+        dripper.start()
+        started = time.monotonic()
+        assert "other program" in unable("--port", str(dripping.getsockname()[1]))
+        assert time.monotonic() - started < 10
+        is_over.set()
+        dripper.join()
+
+
+@pytest.mark.parametrize("version", ["1.0\x1b[2Jyou are root", "x" * 33, "", 7, None])
+def test_what_calls_itself_a_hub_puts_nothing_on_the_terminal(version: object) -> None:
+    with stub_hub(lambda path, body: (200, json.dumps({"version": version}).encode())) as stub:
+        reason = unable("--port", stub.url.rpartition(":")[2])
+    assert reason.rstrip().isprintable()
+    assert "root" not in reason
+
+
 def test_a_host_that_is_not_this_machines_is_refused() -> None:
     assert unable("--port", "0", "--host", "192.0.2.1", *SECRETS)
     assert unable("--port", "0", "--host", "no-such-host.invalid", *SECRETS)
