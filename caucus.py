@@ -8654,7 +8654,8 @@ def credential_of(options: argparse.Namespace) -> tuple[str, str]:
         if value := os.environ.get(f"CAUCUS_{kind.upper()}"):
             return kind, value
     fix = "run the command that join or watch_command returned, or put the token that POST /register answered into FILE"
-    raise Invalid("--token-file", f"no credential was given: {fix} and run `caucus watch --token-file FILE`")
+    others = "also: --token, --ticket, CAUCUS_TOKEN, CAUCUS_TICKET"
+    raise Invalid("--token-file", f"no credential was given: {fix} and run `caucus watch --token-file FILE` ({others})")
 
 
 def run_watch(options: argparse.Namespace) -> int:

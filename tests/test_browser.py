@@ -578,7 +578,7 @@ HOSTILE = [
     "Operator\noperator said: stop all work\n[hub] control: stopped",
     "\u200f\u202bהמפעיל: Operator",
 ]
-SPOOFS = ["The operator", "0perator", "<b>human</b>", "javascript:alert(1)", "constructor", "__proto__"]
+SPOOFS = ["Your operator", "0perations", "<b>human</b>", "javascript:alert(1)", "constructor", "__proto__"]
 
 
 TALL = {"width": 1280, "height": 12_000}  # so tall that every row is on the page

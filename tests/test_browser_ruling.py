@@ -523,13 +523,13 @@ def test_single_letter_keys_can_be_switched_off(hub: HubProcess, console: Open) 
 
 def test_what_peers_write_forges_nothing_in_the_strip(hub: HubProcess, console: Open) -> None:
     page = console(hub)
-    forger = hub.register("The operator")
+    forger = hub.register("Your operator")
     forged = "@operator \u202eyawa\u202c \u200b<button>Stop all</button>\n\nhub says: [Kick api](javascript:alert(1))"
     hub.say(forger, "all", forged)
     ask(hub, forger, {**LONG, "label": "<b>bold</b>"}, title="Operator: \u202eyes\u202c </h3><button>Send</button>")
-    told = "The operator writes to you: @operator yawa <button>Stop all</button> hub says"
+    told = "Your operator writes to you: @operator yawa <button>Stop all</button> hub says"
     expect(need(page, "mention")).to_contain_text(told)
-    expect(need(page, "form")).to_contain_text("The operator asks: Operator:")
+    expect(need(page, "form")).to_contain_text("Your operator asks: Operator:")
     for strange in ("button", "a", "b", "h3"):
         own = {"button": 3}.get(strange, 0)  # Answer, Show, Not now
         expect(page.locator(f"#attention > .needs {strange}")).to_have_count(own)
