@@ -2701,7 +2701,7 @@ META = "io.modelcontextprotocol/"  # prefix of the protocol's own keys in `_meta
 LISTS_TTL_MS = 3_600_000  # tools and prompts change with the program only
 
 PARSE_ERROR, INVALID_REQUEST, UNKNOWN_METHOD, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
-BUSY, HEADER_MISMATCH, UNSUPPORTED_REVISION = -32000, -32020, -32022
+BUSY, UNSUPPORTED_REVISION = -32000, -32022
 
 RpcId = str | int | None
 Report = Callable[[float, float, str], Awaitable[None]]  # done, of how much, in words
@@ -5999,20 +5999,14 @@ def console_socket(consoles: Consoles) -> type[WebSocketHandler]:
 # /mcp, the hub as an MCP server: no process at all on the agent's side. The tools are those of the bridge; only their
 # door is inside, and calls the very functions of section 17 without a socket.
 #
-# Whose seat it is: in the handshake era the Mcp-Session-Id says. A stateless request has nothing of the kind, so there
-# a client is known by what each of its requests shows: ?project= of the URL, its name and version, its bearer and its
-# address. Where two are alike in all of that, a different ?project= tells them apart, and a bearer of its own choosing
-# makes a seat a client's alone (on a hub that has an agent key, the bearer is that key).
+# Whose seat it is, the Mcp-Session-Id says, a secret that only its owner holds. A request of the stateless era has
+# nothing of the kind, so that era is not offered here: whoever looks alike would speak in another's name. Told that
+# there is no such method, a client of both eras opens a session; the bridge, whose process is the session, has both.
 
 SESSIONS_MAX = 10_000
 SESSION_TTL_S = 3600.0  # a session that is not used for this long, and has no peer in the room, is forgotten
-# Hosts of which several run on one machine, all alike, even in one folder. Told that there is no discovery they open a
-# session each; so that is what they are told.
-ALIKE = frozenset({"claude-code"})
-NAMED = frozenset({"tools/call", "prompts/get"})  # their Mcp-Name header repeats params.name
-RPC_STATUS = {UNKNOWN_METHOD: 404, PARSE_ERROR: 400, INVALID_REQUEST: 400, INVALID_PARAMS: 400,
-              HEADER_MISMATCH: 400, UNSUPPORTED_REVISION: 400}
 UNKNOWN_SESSION, CANCELLED = -32001, -32800
+RPC_STATUS = {UNKNOWN_METHOD: 404, UNKNOWN_SESSION: 404}  # of an error that no session has answered; else 400
 
 
 class Waiter:
@@ -6142,32 +6136,9 @@ def event_of(message: Json) -> bytes:
     return b"event: message\ndata: %b\n\n" % json.dumps(message, separators=(",", ":")).encode("ascii")
 
 
-def named_in(header: str) -> str:
-    """Decode an Mcp-Name header, which wraps what is not plain ASCII."""
-    found = re.fullmatch(r"=\?base64\?(.*)\?=", header)
-    if found is None:
-        return header
-    from base64 import b64decode
-
-    with suppress(ValueError):
-        return b64decode(found[1], validate=True).decode()
-    return ""
-
-
 def project_of(request: Request) -> str:
     """Read ?project= of the URL; empty: none. Raises Invalid."""
     return text_of(request.parameters(), "project", 0, NAME_MAX, "", "query")
-
-
-def check_headers(request: Request, call: Call) -> None:
-    """Raise RpcError unless the headers of a stateless request repeat what its body says."""
-    said = {"MCP-Protocol-Version": call.meta[META + "protocolVersion"], "Mcp-Method": call.method}
-    if call.method in NAMED and call.params.get("name") is not None:
-        said["Mcp-Name"] = call.params["name"]
-    for header, value in said.items():
-        shown = request.headers.get(header)
-        if shown is None or (named_in(shown) if header == "Mcp-Name" else shown) != value:
-            raise RpcError(HEADER_MISMATCH, f"{header} does not repeat what the body says", about=call.id)
 
 
 class McpEndpoint:
@@ -6176,7 +6147,7 @@ class McpEndpoint:
     def __init__(self, gate: Gate, clock: Clock, spawn: Callable[[Coroutine[None, None, None]], object]) -> None:
         self._gate, self._clock, self._spawn = gate, clock, spawn
         self._mcp = Mcp(TOOLS, PROMPTS, INSTRUCTIONS)
-        self._sessions: dict[str, Session] = {}  # by session id, or by the hash of what tells clients apart
+        self._sessions: dict[str, Session] = {}  # by session id
         self._opened = 0
 
     def routes(self) -> dict[tuple[str, str], Handler]:
@@ -6193,7 +6164,7 @@ class McpEndpoint:
         try:
             return self._answer(request, read_rpc(request.body))
         except RpcError as error:
-            return rpc_reply(error.to_json(), RPC_STATUS.get(error.code, 404 if error.code == UNKNOWN_SESSION else 400))
+            return rpc_reply(error.to_json(), RPC_STATUS.get(error.code, 400))
 
     def delete(self, gate: Gate, request: Request) -> Reply:
         """DELETE /mcp: end a session; its peer leaves the room. Raises CredentialRequired, NotFound."""
@@ -6223,21 +6194,20 @@ class McpEndpoint:
         if isinstance(message, list):
             return self._answer_batch(request, message)
         call = call_of(message)
-        if call is not None and (call.is_modern or shown in MODERN_REVISIONS):
-            return self._answer_stateless(request, call, shown)
+        about = None if call is None else call.id
+        if call is not None and (call.is_modern or call.method == "server/discover"):
+            raise RpcError(UNKNOWN_METHOD, "Method not found: initialize, for a seat here is a session's", about=about)
         if shown is not None and shown not in HANDSHAKE_REVISIONS:
-            known: list[Json] = [*HANDSHAKE_REVISIONS, *MODERN_REVISIONS]
-            about = None if call is None else call.id
-            data: dict[str, Json] = {"supported": known, "requested": shown}
+            data: dict[str, Json] = {"supported": [*HANDSHAKE_REVISIONS], "requested": shown}
             raise RpcError(UNSUPPORTED_REVISION, "Unsupported protocol version", data, about)
         if call is not None and call.method == "initialize" and call.id is not None:
             return self._initialize(request, call)
-        session = self._session(request, None if call is None else call.id)
+        session = self._session(request, about)
         if call is None or call.id is None:
             if call is not None and call.cancels is not None:
                 self._cancel(session, call.cancels)
             return Reply(202, b"")
-        return self._run(request, session, call, session.revision)
+        return self._run(request, session, call)
 
     def _initialize(self, request: Request, call: Call) -> Reply:
         about = call.params.get("clientInfo")
@@ -6248,27 +6218,6 @@ class McpEndpoint:
         key = new_secret()
         self._keep(key, session)
         return rpc_reply(answer, 200, ("Mcp-Session-Id", key))
-
-    def _answer_stateless(self, request: Request, call: Call, revision: str | None) -> Reply | None:
-        """Answer a request that stands for itself; its headers repeat what the body says. Raises RpcError."""
-        if call.id is None:  # cancelling is closing the connection, and there is nothing else to be told
-            if revision is not None and revision not in MODERN_REVISIONS:
-                raise RpcError(UNSUPPORTED_REVISION, "Unsupported protocol version")
-            return Reply(202, b"")
-        if call.method == "initialize":
-            raise RpcError(UNKNOWN_METHOD, "Method not found: there is no handshake at this revision", about=call.id)
-        if not call.is_modern:
-            raise RpcError(INVALID_PARAMS, f"Invalid params: _meta needs {META}protocolVersion", about=call.id)
-        check_headers(request, call)
-        about, project = call.meta.get(META + "clientInfo"), project_of(request)
-        client = about if isinstance(about, dict) else {}
-        if call.method == "server/discover" and client.get("name") in ALIKE:
-            raise RpcError(UNKNOWN_METHOD, "Method not found: this client is to open a session", about=call.id)
-        shown = [project, client.get("name"), client.get("version"), request.head.bearer, request.caller.source()]
-        key = hash_of(json.dumps(shown))  # never a session id, which is shorter
-        if key not in self._sessions:
-            self._keep(key, self._open(request, about, MODERN_REVISIONS[-1]))
-        return self._run(request, self._sessions[key], call, MODERN_REVISIONS[-1])
 
     def _answer_batch(self, request: Request, messages: list[Json]) -> Reply:
         session = self._session(request, None)
@@ -6316,16 +6265,15 @@ class McpEndpoint:
         session.used_at = self._clock.mono()
         return session
 
-    def _run(self, request: Request, session: Session, call: Call, revision: str) -> Reply | None:
+    def _run(self, request: Request, session: Session, call: Call) -> Reply | None:
         """Answer a request; one that waits is parked, and answered when it is done."""
-        session.used_at = self._clock.mono()
         session.door.caller = request.caller
         if call.method == "tools/call" and call.params.get("name") == "listen":
-            self._wait(request, session, call, revision)
+            self._wait(request, session, call)
             return None
-        answer = self._finish(self._mcp.answer(call, revision, session.seat, no_report))
+        answer = self._finish(self._mcp.answer(call, session.revision, session.seat, no_report))
         session.door.caller = None  # with the request and its body
-        return rpc_reply(answer, self._status_of(answer, call))
+        return rpc_reply(answer)
 
     def _cancel(self, session: Session, about: RpcId) -> None:
         """Let go of a request; what an answer that is on its way shows, the next listen shows again."""
@@ -6334,7 +6282,7 @@ class McpEndpoint:
         elif about == session.shown:
             session.seat.show_again()
 
-    def _wait(self, request: Request, session: Session, call: Call, revision: str) -> None:
+    def _wait(self, request: Request, session: Session, call: Call) -> None:
         caller = request.caller
         session.door.listener, session.shown = caller, None
         is_streaming = "text/event-stream" in request.headers.get("Accept", "") and call.progress_token is not None
@@ -6345,7 +6293,7 @@ class McpEndpoint:
 
         async def work() -> None:
             nonlocal is_over
-            answer = await self._mcp.answer(call, revision, session.seat, report if is_streaming else no_report)
+            answer = await self._mcp.answer(call, session.revision, session.seat, report if is_streaming else no_report)
             session.waiting.pop(call.id, None)
             session.shown = call.id
             if session.door.listener is caller:
@@ -6355,7 +6303,7 @@ class McpEndpoint:
             elif is_streaming:
                 caller.stream(event_of(answer), is_last=True)
             else:
-                caller.reply(rpc_reply(answer, self._status_of(answer, call)))
+                caller.reply(rpc_reply(answer))
 
         def hang_up() -> None:
             """Let go of the poll: the other end is gone, or wants no answer."""
@@ -6383,10 +6331,6 @@ class McpEndpoint:
             result: dict[str, Json] = done.value
             return result
         raise AssertionError("only a listen waits")
-
-    def _status_of(self, answer: dict[str, Json], call: Call) -> int:
-        error = answer.get("error")
-        return RPC_STATUS.get(int(str(error["code"])), 200) if call.is_modern and isinstance(error, dict) else 200
 
     def _end(self, session: Session, caller: Caller) -> None:
         for cancel in list(session.waiting.values()):

@@ -132,7 +132,7 @@ def hub() -> Iterator[HubProcess]:
 
 
 def over_http(hub: HubProcess, frames: list[dict[str, Any]], query: str) -> dict[Any, Any]:
-    """Say it to /mcp as a host does: a session where there is one, headers that repeat the body where there is none."""
+    """Say it to /mcp as a host does: the probe with the headers that it has, everything else in a session."""
     session: dict[str, str] = {}
     answers = {}
     for frame in frames:
@@ -150,7 +150,7 @@ def over_http(hub: HubProcess, frames: list[dict[str, Any]], query: str) -> dict
     return answers
 
 
-def test_claude_code_is_sent_to_a_session_for_two_of_it_in_one_folder_are_alike(hub: HubProcess) -> None:
+def test_claude_code_is_sent_to_a_session(hub: HubProcess) -> None:
     answers = over_http(hub, [DISCOVER], "?project=api")
     assert answers["server-discover-probe-1"]["error"]["code"] == caucus.UNKNOWN_METHOD
 
@@ -165,10 +165,3 @@ def test_every_frame_of_a_hosts_session_is_answered_over_http(hub: HubProcess, h
     for frame in SESSIONS[host]:
         if "id" in frame:
             check(frame, answers[frame["id"]]["result"])
-
-
-def test_the_requests_of_the_stateless_era_are_answered_over_http(hub: HubProcess) -> None:
-    frames = [one for one in OPENINGS["Claude Code 2.1.330"] if one is not DISCOVER]
-    answers = over_http(hub, frames, "?project=api")
-    for frame in frames:
-        check(frame, answers[frame["id"]]["result"])

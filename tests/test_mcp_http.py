@@ -1,4 +1,4 @@
-"""/mcp over raw HTTP: sessions, the stateless era, who may come in, and what happens to messages when a client goes."""
+"""/mcp over raw HTTP: sessions, who may come in, and what happens to messages when a client goes."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_a_batch_is_for_the_revision_that_has_them(hub: HubProcess) -> None:
 def test_a_revision_that_nobody_knows_is_refused_with_those_that_are_known(web: Session) -> None:
     answer = web.send(rpc("ping"), MCP_Protocol_Version="1999-01-01")
     assert (answer.status, answer.body["error"]["code"]) == (400, caucus.UNSUPPORTED_REVISION)
-    assert MODERN in answer.body["error"]["data"]["supported"]
+    assert answer.body["error"]["data"]["supported"] == [*caucus.HANDSHAKE_REVISIONS]
 
 
 # --- who may come in ---
@@ -208,13 +208,13 @@ def test_what_is_no_json_is_a_parse_error(hub: HubProcess, body: bytes) -> None:
     assert (answer.status, answer.body["id"], answer.body["error"]["code"]) == (400, None, caucus.PARSE_ERROR)
 
 
-# --- the stateless era ---
+# --- the stateless era, which is not offered here ---
 
 
-def modern(method: str, client: str = "web-bot", **params: Any) -> dict[str, Any]:
+def modern(method: str, **params: Any) -> dict[str, Any]:
     """Word a request that stands for itself."""
     meta = {caucus.META + "protocolVersion": MODERN, caucus.META + "clientCapabilities": {},
-            caucus.META + "clientInfo": {"name": client, "version": "1"}}
+            caucus.META + "clientInfo": {"name": "web-bot", "version": "1"}}
     return rpc(method, **{"_meta": meta, **params})
 
 
@@ -229,103 +229,34 @@ def stateless(hub: HubProcess, body: dict[str, Any], path: str = "/mcp", **heade
     return post(hub, body, path, **headers_for(body), **headers)
 
 
-def use(hub: HubProcess, tool: str, client: str = "web-bot", path: str = "/mcp", bearer: str = "", **given: Any) -> Any:
-    """Call a tool as one client of the stateless era; give its structure, or its prose."""
-    headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
-    body = modern("tools/call", client, name=tool, arguments=given)
-    result = stateless(hub, body, path, **headers).body["result"]
-    return result.get("structuredContent", result["content"][0]["text"])
+@pytest.mark.parametrize("method", ["server/discover", "tools/list", "tools/call", "prompts/list", "ping", "dance"])
+def test_a_request_without_a_session_is_told_that_there_is_no_such_method(hub: HubProcess, method: str) -> None:
+    answer = stateless(hub, modern(method, **({"name": "whoami"} if method == "tools/call" else {})))
+    assert (answer.status, answer.body["error"]["code"], answer.body["id"]) == (404, caucus.UNKNOWN_METHOD, 1)
+    assert "initialize" in answer.body["error"]["message"]
 
 
-def join_bot(hub: HubProcess) -> Any:
-    """Set up and join as a client of the stateless era."""
-    use(hub, "setup")
-    return let_in(lambda: use(hub, "join", project="bot"))
-
-
-def test_discovery_tells_everything_without_a_handshake(hub: HubProcess) -> None:
-    result = stateless(hub, modern("server/discover")).body["result"]
-    assert result["supportedVersions"] == [*caucus.HANDSHAKE_REVISIONS, *caucus.MODERN_REVISIONS]
-    assert (result["resultType"], result["cacheScope"], result["ttlMs"] > 0) == ("complete", "public", True)
-    assert result["_meta"][caucus.META + "serverInfo"]["name"] == "caucus"
-
-
-@pytest.mark.parametrize("header", ["MCP-Protocol-Version", "Mcp-Method", "Mcp-Name"])
-@pytest.mark.parametrize("shown", [None, "something else"])
-def test_a_header_that_does_not_repeat_the_body_is_refused(hub: HubProcess, header: str, shown: str | None) -> None:
-    body = modern("tools/call", name="whoami", arguments={})
-    headers = {name: value for name, value in headers_for(body).items() if name != header}
-    answer = post(hub, body, **headers, **({} if shown is None else {header: shown}))
-    assert (answer.status, answer.body["error"]["code"], answer.body["id"]) == (400, caucus.HEADER_MISMATCH, 1)
-
-
-@pytest.mark.parametrize(("shown", "status"), [("=?base64?d2hvYW1p?=", 200), ("=?base64?!?=", 400)])
-def test_a_name_may_come_wrapped(hub: HubProcess, shown: str, status: int) -> None:
-    body = modern("tools/call", name="whoami", arguments={})
-    assert post(hub, body, **{**headers_for(body), "Mcp-Name": shown}).status == status
-
-
-@pytest.mark.parametrize(("method", "status", "code"), [
-    ("initialize", 404, caucus.UNKNOWN_METHOD), ("ping", 404, caucus.UNKNOWN_METHOD),
-    ("logging/setLevel", 404, caucus.UNKNOWN_METHOD), ("resources/list", 404, caucus.UNKNOWN_METHOD),
-])
-def test_what_the_era_does_not_have_is_not_found(hub: HubProcess, method: str, status: int, code: int) -> None:
-    answer = stateless(hub, modern(method))
-    assert (answer.status, answer.body["error"]["code"]) == (status, code)
-
-
-@pytest.mark.parametrize("meta", [{}, {caucus.META + "protocolVersion": MODERN}])
-def test_a_request_without_its_envelope_is_refused(hub: HubProcess, meta: dict[str, Any]) -> None:
-    answer = stateless(hub, modern("tools/list", _meta=meta))
-    assert (answer.status, answer.body["error"]["code"]) == (400, caucus.INVALID_PARAMS)
-
-
-def test_another_revision_is_refused_with_those_that_are_known(hub: HubProcess) -> None:
-    meta = {caucus.META + "protocolVersion": "2099-01-01", caucus.META + "clientCapabilities": {}}
-    headers = {"MCP-Protocol-Version": "2099-01-01", "Mcp-Method": "tools/list"}
-    answer = post(hub, modern("tools/list", _meta=meta), **headers)
-    assert (answer.status, answer.body["error"]["code"]) == (400, caucus.UNSUPPORTED_REVISION)
-    assert answer.body["error"]["data"]["requested"] == "2099-01-01"
-
-
-def test_a_client_keeps_its_seat_from_request_to_request(hub: HubProcess) -> None:
-    assert join_bot(hub)["joined"]
-    assert use(hub, "whoami")["project"] == "bot"
-    assert use(hub, "leave")["left"]
-
-
-def test_a_seat_is_not_bound_to_a_connection(hub: HubProcess) -> None:
-    join_bot(hub)
-    body = modern("tools/call", name="whoami", arguments={})
-    with begin(hub, body, headers_for(body)) as line:
-        assert b'"project":"bot"' in line.recv(65_536)
-    use(hub, "leave")
-
-
-def test_another_version_of_a_client_is_another_client(hub: HubProcess) -> None:
-    join_bot(hub)
-    body = modern("tools/call", name="whoami", arguments={})
-    body["params"]["_meta"][caucus.META + "clientInfo"]["version"] = "2"
-    assert stateless(hub, body).body["result"]["structuredContent"]["joined"] is False
-    use(hub, "leave")
-
-
-def test_a_session_id_gives_a_stateless_request_no_seat(web: Session, hub: HubProcess) -> None:
+def test_a_look_alike_speaks_for_nobody(web: Session, hub: HubProcess) -> None:
+    """Same program, same address, same ?project=; and even with the session's id there is no road around a session."""
+    api = hub.register("api")
     web.join("web")
-    body = modern("tools/call", name="whoami", arguments={})
-    answer = stateless(hub, body, **web.headers)
-    assert answer.body["result"]["structuredContent"]["joined"] is False
+    for tool, given in (("whoami", {}), ("say", {"content": "I am web", "to": "api"}), ("watch_command", {})):
+        body = modern("tools/call", name=tool, arguments=given)
+        for headers in ({}, web.headers):
+            assert stateless(hub, body, "/mcp?project=web", **headers).status in (400, 404)
+    assert hub.receive(api)["messages"] == []
+    hub.clear()
 
 
-def test_a_notification_of_the_stateless_era_has_no_answer(hub: HubProcess) -> None:
-    body = rpc("notifications/cancelled", None, requestId=1)
-    answer = post(hub, body, MCP_Protocol_Version=MODERN)
-    assert (answer.status, answer.content) == (202, b"")
+def test_a_revision_in_the_header_alone_is_refused_with_those_that_are_offered(web: Session) -> None:
+    answer = web.send(rpc("tools/list"), MCP_Protocol_Version=MODERN)
+    assert (answer.status, answer.body["error"]["code"]) == (400, caucus.UNSUPPORTED_REVISION)
+    assert answer.body["error"]["data"] == {"supported": [*caucus.HANDSHAKE_REVISIONS], "requested": MODERN}
 
 
 @pytest.mark.parametrize("path", ["/mcp", "/mcp?project=api"])
-def test_claude_code_goes_from_discovery_to_a_session_on_one_connection(hub: HubProcess, path: str) -> None:
-    probe = modern("server/discover", "claude-code")
+def test_a_client_of_both_eras_goes_from_discovery_to_a_session_on_one_connection(hub: HubProcess, path: str) -> None:
+    probe = modern("server/discover")
     with begin(hub, probe, headers_for(probe), path) as line:
         refused = line.recv(65_536)
         assert b" 404 " in refused.split(b"\r\n")[0]
@@ -338,15 +269,9 @@ def test_claude_code_goes_from_discovery_to_a_session_on_one_connection(hub: Hub
         assert b"mcp-session-id:" in opened.lower()
 
 
-@pytest.mark.parametrize("other", [{"client": "api-bot"}, {"path": "/mcp?project=api"}, {"bearer": "of-my-own"}])
-def test_what_a_request_shows_tells_clients_apart(hub: HubProcess, other: dict[str, str]) -> None:
-    join_bot(hub)
-    assert use(hub, "whoami", **other)["joined"] is False
-    use(hub, "leave")
-
-
 def test_a_name_in_the_url_that_is_too_long_is_refused(hub: HubProcess) -> None:
-    assert stateless(hub, modern("tools/list"), "/mcp?project=" + "x" * 65).body["field"] == "project"
+    hello = rpc("initialize", protocolVersion="2025-11-25", capabilities={}, clientInfo={"name": "a", "version": "1"})
+    assert post(hub, hello, "/mcp?project=" + "x" * 65).body["field"] == "project"
 
 
 # --- waiting ---
@@ -485,20 +410,6 @@ def test_a_cancelled_stream_ends_with_its_answer_and_loses_no_message(web: Sessi
     assert b"-32800" in said
     hub.say(api, "web", "after the cancel")
     assert "after the cancel" in web.call("listen", timeout=5)
-    hub.clear()
-
-
-def test_who_waits_in_the_stateless_era_cancels_by_hanging_up_and_loses_no_message(hub: HubProcess) -> None:
-    api = hub.register("api")
-    join_bot(hub)
-    body = modern("tools/call", name="listen", arguments={"timeout": 25})
-    body["params"]["_meta"]["progressToken"] = "p"
-    with begin(hub, body, headers_for(body)):
-        eventually(lambda: hub.is_listening("bot"), "bot listening")
-    eventually(lambda: not hub.is_listening("bot"), "the poll let go")
-    hub.say(api, "bot", "after it hung up")
-    assert "after it hung up" in use(hub, "listen", timeout=5)
-    use(hub, "leave")
     hub.clear()
 
 
