@@ -126,7 +126,7 @@ LOG_MAX = 500  # messages and notices that a console opens with
 NEAREST_MAX = 64  # live, away, and channels each: names that a misspelt one is compared with; 5,000 take 160 ms
 RECEIPTS_MAX = 8  # of the operator's last messages, consoles are told who has them
 DECISIONS_MAX = 500
-SOURCES_MAX = 4096  # addresses whose registration rate is remembered
+SOURCES_MAX = 4096  # addresses whose rate, of registrations and of knocks, is remembered
 
 # Rates: a burst, refilled at so many per second.
 SPEECH_BURST, SPEECH_PER_S = 10.0, 2.0  # an agent that answers faster is looping
@@ -1082,9 +1082,32 @@ class TokenBucket:
         self.check(now)
         self._level -= 1.0
 
+    def give_back(self) -> None:
+        """Put back one unit that should not have been taken."""
+        self._level = min(self._rate.burst, self._level + 1.0)
+
     def is_full(self, now: float) -> bool:
         """Whether forgetting this bucket would change nothing."""
         return self._level + (now - self._stamp) * self._rate.per_s >= self._rate.burst
+
+
+class Buckets:
+    """A bucket for each source; when there are many, those that are full again are forgotten."""
+
+    def __init__(self, rate: Rate) -> None:
+        self._rate = rate
+        self._of: dict[str, TokenBucket] = {}
+
+    def spend(self, source: str, now: float) -> None:
+        """Take one unit of a source's. Raises Throttled, and then takes nothing."""
+        if source not in self._of and len(self._of) >= SOURCES_MAX:
+            self._of = {key: bucket for key, bucket in self._of.items() if not bucket.is_full(now)}
+        self._of.setdefault(source, TokenBucket(self._rate, now)).spend(now)
+
+    def give_back(self, source: str) -> None:
+        """Put back one unit of a source's."""
+        if (bucket := self._of.get(source)) is not None:
+            bucket.give_back()
 
 
 # ======================================================================================================================
@@ -1663,8 +1686,7 @@ class Room:
         self._forms: dict[str, Form] = {}  # pending
         self._settled: deque[Form] = deque(maxlen=DECISIONS_MAX)
         self._status_rate = Rate(STATUS_BURST, STATUS_PER_S)
-        self._register_rate = Rate(REGISTER_BURST, REGISTER_PER_S)
-        self._sources: dict[str, TokenBucket] = {}
+        self._registrations = Buckets(Rate(REGISTER_BURST, REGISTER_PER_S))
         self._meter = Meter()
         self._appliers: dict[type[Event], Callable[..., None]] = {
             MessageRouted: self._on_message_routed,
@@ -1701,7 +1723,7 @@ class Room:
     def register(self, source: str, request: Registration) -> tuple[Peer, str]:
         """Give a fresh identity, or confirm the caller's own; also its token. Raises Throttled, NameInUse, RoomFull."""
         now = self._clock.mono()
-        self._bucket_of(source, now).spend(now)
+        self._registrations.spend(source, now)
         held = self.roster.get(request.name)
         if held is not None and held.is_forgotten(now):
             self._end(held, AWAY)
@@ -2242,12 +2264,6 @@ class Room:
 
     def _is_here(self, peer: Peer) -> bool:
         return self.roster.get(peer.name) is peer  # not when it left, even if another bears its name now
-
-    def _bucket_of(self, source: str, now: float) -> TokenBucket:
-        """Find the registration bucket of an address; forget the full ones when there are many."""
-        if source not in self._sources and len(self._sources) >= SOURCES_MAX:
-            self._sources = {key: bucket for key, bucket in self._sources.items() if not bucket.is_full(now)}
-        return self._sources.setdefault(source, TokenBucket(self._register_rate, now))
 
     def _peer(self, name: str) -> Peer:
         peer = self.roster.get(name)
@@ -4043,6 +4059,8 @@ class Polls:
 
 OPERATOR_ROLE, OBSERVER_ROLE = "operator", "observer"
 TICKET_TTL_S = 120.0
+SUBPROTOCOL, TOKEN_SUBPROTOCOL = "caucus", "caucus.token."
+KNOCK_BURST, KNOCK_PER_S = 200.0, 20.0  # handshakes at /ui that show no valid token, per source address
 WILDCARD_HOSTS = frozenset({"", "0.0.0.0", "::"})
 DRAIN_MAX_BYTES = 1 << 20  # of a refused body, read so that its sender sees the refusal and not a reset
 IDLE_S = 300.0  # a connection that sends no request for this long is closed; headers may not trickle longer either
@@ -4098,6 +4116,13 @@ def same_secret(shown: str, secret: str) -> bool:
     return bool(secret) and is_same(shown, secret)
 
 
+def base64url(text: str) -> str:
+    """Decode base64 in the alphabet of URLs, with or without its padding. Raises ValueError."""
+    from base64 import b64decode
+
+    return b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()
+
+
 class Head(Struct):
     """The headers of a request. Agents send the same again and again: what they say of themselves is found out once."""
     headers: Mapping[str, str]
@@ -4109,6 +4134,20 @@ class Head(Struct):
         """Give the credential of the Authorization header; empty when there is none."""
         scheme, _, value = self.headers.get("Authorization", "").partition(" ")
         return value.strip() if scheme.lower() == "bearer" else ""
+
+    @Lazy
+    def knock(self) -> str | None:
+        """Give the token that a console shows with its handshake; empty: it has none; None: its first frame shows it.
+
+        A program sends Authorization. A page cannot, and offers two subprotocols: our own, and the token in base64url.
+        """
+        offered = [one.strip() for one in self.headers.get("Sec-WebSocket-Protocol", "").split(",")]
+        if SUBPROTOCOL not in offered:
+            return self.bearer or None
+        shown = next((one for one in offered if one.startswith(TOKEN_SUBPROTOCOL)), "")
+        with suppress(ValueError):
+            return base64url(shown.removeprefix(TOKEN_SUBPROTOCOL))
+        return ""
 
     @Lazy
     def is_json(self) -> bool:
@@ -4159,6 +4198,7 @@ class Gate:
         self.port = settings.port  # the real one, once the hub listens
         self._clock = clock
         self._tickets: dict[str, tuple[str, float]] = {}  # ticket -> token, monotonic end of life
+        self.knocks = Buckets(Rate(KNOCK_BURST, KNOCK_PER_S))
 
     @property
     def local_url(self) -> str:
@@ -4207,6 +4247,11 @@ class Gate:
         if not self.settings.operator_token or same_secret(shown, self.settings.operator_token):
             return OPERATOR_ROLE
         return OBSERVER_ROLE if same_secret(shown, self.settings.observer_token) else None
+
+    def check_knock(self, request: Request) -> None:
+        """Let a handshake at /ui pass: one that shows a valid token always, of others so many. Raises Throttled."""
+        if self.role_of(request.head.knock or "") is None:
+            self.knocks.spend(request.caller.source(), self._clock.mono())
 
     def require_operator(self, request: Request) -> None:
         """Raise CredentialRequired unless the operator is calling."""
@@ -4295,11 +4340,12 @@ class Router:
         for method, path in routes:
             self._methods.setdefault(path, []).append(method)
 
-    def is_own_host(self, request: Request) -> bool:
-        """Whether the request names this hub."""
+    def may_upgrade(self, request: Request) -> bool:
+        """Whether a handshake passes the checks of every route but the origin's, and is not one too many."""
         try:
             self._gate.check_host(request)
-        except HostRefused:
+            self._gate.check_knock(request)
+        except (HostRefused, Throttled):
             return False
         return True
 
@@ -4537,9 +4583,9 @@ class Exchange:
 
     # --- private ---
     def _may_upgrade(self) -> bool:
-        """Whether this is a WebSocket handshake that passes the checks of every route but the origin's."""
+        """Whether this is a WebSocket handshake that goes on to the console."""
         is_handshake = self._start.method == "GET" and self._headers.get("Upgrade", "").lower() == "websocket"
-        return is_handshake and self._front.router.is_own_host(self._request())
+        return is_handshake and self._front.router.may_upgrade(self._request())
 
     def _request(self) -> Request:
         path, _, query = self._start.path.partition("?")
@@ -5186,8 +5232,11 @@ def get_export(gate: Gate, request: Request) -> Reply:
 
 
 def get_ui(gate: Gate, request: Request) -> Reply:
-    """GET /ui without a WebSocket handshake. Raises UpgradeRequired."""
-    raise UpgradeRequired("the console's door is a WebSocket")
+    """GET /ui without a WebSocket handshake, or with one too many. Raises UpgradeRequired, Throttled."""
+    if request.headers.get("Upgrade", "").lower() == "websocket":
+        gate.check_knock(request)
+    is_guarded = bool(gate.settings.operator_token)
+    raise UpgradeRequired("the console's door is a WebSocket", auth=is_guarded)
 
 
 ROUTES: dict[tuple[str, str], Handler] = {
@@ -5226,7 +5275,7 @@ ROUTES: dict[tuple[str, str], Handler] = {
 
 PROBES_MAX = 8  # consoles ask once whether a token is needed
 AUTH_S = 30.0  # a console that has not shown its token by then is closed
-UNPROVEN_MAX = 32  # consoles without a token yet; one more closes the oldest, so nobody locks the operator out
+UNPROVEN_MAX = 32  # consoles that show their token in the first frame and have not yet; one more closes another
 BACKLOG_MAX_BYTES = 8 << 20  # what one console may leave unread before it is closed and told to come again
 SNAPSHOT_MAX_BYTES = BACKLOG_MAX_BYTES // 2  # of the log that a console opens with
 FLUSH_S = 0.016  # what happens within this, a frame of a screen, is one write to each console; at once after a lull
@@ -5431,6 +5480,7 @@ def _form_id(frame: Body, name: str | None) -> dict[str, Json]:
 class Console(Struct):
     """One browser."""
     socket: Socket
+    source: str  # its address
     wants_changes: bool  # it keeps the roster by itself; else it gets all of it each time, as the original's does
     role: str | None = None  # None until it has shown its token
     probes: int = 0
@@ -5649,19 +5699,32 @@ class Consoles:
     def __len__(self) -> int:
         return len(self._whole.consoles) + len(self._changes.consoles)
 
-    def open(self, socket: Socket, origin: str | None, host: str, wants_changes: bool = False) -> Console:
-        """Welcome a browser, or ask for its token; one of a foreign origin is closed with 1008."""
-        console = Console(socket, wants_changes)
-        if not self._gate.is_own_origin(origin, host):
+    def open(self, socket: Socket, head: Head, source: str, wants_changes: bool = False) -> Console:
+        """Welcome a browser, or ask for its token; one of a foreign origin is closed with 1008.
+
+        One that shows its token with the handshake holds no place before it is known, so no stranger can take that
+        place. Others have a few, and of those that crowd them the oldest goes.
+        """
+        console = Console(socket, source, wants_changes)
+        if not self._gate.is_own_origin(head.headers.get("Origin"), head.headers.get("Host", "")):
             socket.close(1008, "origin not allowed")
-        elif not self._gate.settings.operator_token:
-            self._admit(console, OPERATOR_ROLE)
-        else:
+        elif (role := self._gate.role_of(head.knock or "")) is not None:
+            self._admit(console, role)
+        elif head.knock is None:
             self._unproven[console] = None
             if len(self._unproven) > UNPROVEN_MAX:
-                self._turn_away(next(iter(self._unproven)), 1013, "too many consoles without a token")
+                self._turn_away(self._crowding(), 1013, "too many consoles without a token")
             self._timer(AUTH_S, lambda: self._turn_away(console, 1008, "no token was shown in time"))
+        else:
+            socket.push(text_frame(frame_of("auth_error" if head.knock else "auth_required")))
+            socket.close(1008, "wrong token" if head.knock else "a token is required")
         return console
+
+    def _crowding(self) -> Console:
+        """Give the oldest unproven console of the address that has most of them."""
+        sources = [console.source for console in self._unproven]
+        crowded = max(sources, key=sources.count)
+        return next(console for console in self._unproven if console.source == crowded)
 
     def closed(self, console: Console) -> None:
         """Forget a browser that went away."""
@@ -5726,6 +5789,7 @@ class Consoles:
         if role is None:
             self._refuse(console, "wrong token")
         else:
+            self._gate.knocks.give_back(console.source)  # it was no stranger
             self._admit(console, role)
 
     def _admit(self, console: Console, role: str) -> None:
@@ -5959,8 +6023,12 @@ def console_socket(consoles: Consoles) -> type[WebSocketHandler]:
 
         def open(self, *args: str, **kwargs: str) -> None:
             self.set_nodelay(True)  # else the second of two frames waits 40 ms for the first one's acknowledgement
-            headers, wants_changes = self.request.headers, self.get_query_argument("changes", "") == "1"
-            self._console = consoles.open(self, headers.get("Origin"), headers.get("Host", ""), wants_changes)
+            wants_changes = self.get_query_argument("changes", "") == "1"
+            source = str(self.request.remote_ip)
+            self._console = consoles.open(self, Head(self.request.headers), source, wants_changes)
+
+        def select_subprotocol(self, subprotocols: list[str]) -> str | None:
+            return SUBPROTOCOL if SUBPROTOCOL in subprotocols else None
 
         def on_message(self, message: str | bytes) -> None:
             consoles.on_frame(self._console, message)

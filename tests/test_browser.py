@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import http.client
 import re
+import threading
 
 import pytest
 from browsers import (
@@ -25,7 +28,7 @@ from browsers import (
     peer,
     row,
 )
-from hubs import HubProcess, running_hub
+from hubs import HubProcess, eventually, running_hub
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
 expect = playwright.expect
@@ -721,4 +724,34 @@ def test_a_console_with_a_token_comes_back_by_itself(console: Open) -> None:
         expect(page.locator("#token-dialog")).to_be_hidden()
         second.say(second.register("api"), "all", "welcome back")
         expect(row(page, "welcome back")).to_be_visible()
+        page.close()
+
+
+def test_a_throng_at_the_door_keeps_neither_the_prompt_nor_the_operator_out(console: Open) -> None:
+    """So many strangers knock that the hub turns more of them away: the page still asks, and the token opens."""
+    turned_away = f"{LINE_LOST}|status of 426"
+    with running_hub(*GUARDED) as hub, contextlib.ExitStack() as stack:
+        stop = threading.Event()
+        statuses = collections.Counter[int]()
+
+        def knock() -> None:
+            while not stop.is_set():
+                headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
+                           "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="}
+                line = http.client.HTTPConnection("127.0.0.1", hub.port, timeout=10)
+                with contextlib.closing(line), contextlib.suppress(OSError, http.client.HTTPException):
+                    line.request("GET", "/ui", headers=headers)
+                    statuses[line.getresponse().status] += 1
+
+        throng = [threading.Thread(target=knock) for _ in range(4)]
+        stack.callback(lambda: [one.join() for one in throng])
+        stack.callback(stop.set)
+        for one in throng:
+            one.start()
+        eventually(lambda: statuses[429] > 0, "the hub turning strangers away")
+        page = console(hub, expected=turned_away)
+        expect(page.locator("#token-dialog")).to_be_visible()
+        enter(page, OPERATOR)
+        expect(page.locator("#token-dialog")).to_be_hidden()
+        expect(page.locator("#connection")).to_have_text("Connected")
         page.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import collections
 import contextlib
 import gc
 import json
@@ -223,6 +225,68 @@ def test_a_console_that_was_let_in_makes_no_room_for_silent_ones(any_guarded: Hu
             stack.enter_context(stranger(any_guarded))
         assert barrier(console) == []
 
+def subprotocols(token: str) -> list[str]:
+    """Offer what a page offers."""
+    shown = base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
+    return ["caucus", f"caucus.token.{shown}"] if token else ["caucus"]
+
+
+@pytest.mark.parametrize(("token", "frames"), [
+    (OPERATOR, {"type": "auth_ok", "role": "operator", "auth": True}),
+    (OBSERVER, {"type": "auth_ok", "role": "observer", "auth": True}),
+    ("wrong ü", {"type": "auth_error"}),
+    ("", {"type": "auth_required"}),
+])
+@pytest.mark.parametrize("is_page", [True, False])
+def test_a_token_in_the_handshake_opens_the_door_or_closes_it_at_once(
+    any_guarded: HubProcess, token: str, frames: dict[str, Any], is_page: bool
+) -> None:
+    if not (is_page or (token.isascii() and token)):
+        pytest.skip("a header has no such token")
+    shown: dict[str, Any] = {"subprotocols": subprotocols(token)} if is_page else {
+        "additional_headers": {"Authorization": f"Bearer {token}"}}
+    with connect(f"ws://127.0.0.1:{any_guarded.port}/ui", proxy=None, max_size=None, **shown) as line:
+        assert line.subprotocol == ("caucus" if is_page else None)
+        assert json.loads(line.recv(timeout=5)) == frames
+        if frames["type"] != "auth_ok":
+            assert frames_until_close(line) == ([], 1008)
+
+
+@pytest.mark.parametrize("shown", ["caucus.token.!!", "caucus.token.", "caucus.token.gA", "token"])
+def test_a_subprotocol_that_is_no_token_is_none(shown: str) -> None:
+    head = caucus.Head({"Sec-WebSocket-Protocol": f"caucus, {shown}"})
+    assert head.knock == ""
+
+
+def test_no_crowd_of_strangers_keeps_out_who_shows_a_token_with_the_handshake(guarded: HubProcess) -> None:
+    """Far more handshakes than the hub lets strangers have; after the first of them each is refused cheaply."""
+    address = ("127.0.0.1", guarded.port)
+    lines = ["GET /ui HTTP/1.1", f"Host: 127.0.0.1:{guarded.port}", "Upgrade: websocket", "Connection: Upgrade",
+             "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==", "", ""]
+    knock = "\r\n".join(lines).encode()
+    statuses = collections.Counter[bytes]()
+    with contextlib.ExitStack() as stack:
+        for _ in range(int(caucus.KNOCK_BURST) * 2):
+            line = stack.enter_context(socket.create_connection(address, timeout=10))
+            line.sendall(knock)
+            statuses[line.recv(4096).split(b" ")[1]] += 1
+        assert statuses[b"101"] >= caucus.UNPROVEN_MAX
+        assert statuses[b"429"] > 0
+        with connect(f"ws://127.0.0.1:{guarded.port}/ui", proxy=None, max_size=None,
+                     subprotocols=subprotocols(OPERATOR)) as operator:
+            assert json.loads(operator.recv(timeout=5))["role"] == "operator"
+    asked = guarded.get("/ui")
+    assert (asked.status, asked.body["auth"]) == (426, True)
+
+
+def test_of_those_who_crowd_the_door_the_oldest_makes_room(room: RecordingRoom, clock: FakeClock) -> None:
+    consoles, _ = consoles_of(room, clock, OPERATOR)
+    patient, crowd = FakeSocket(), [FakeSocket() for _ in range(caucus.UNPROVEN_MAX)]
+    consoles.open(patient, NO_HEAD, "10.0.0.7")
+    for one in crowd:
+        consoles.open(one, NO_HEAD, "10.0.0.8")
+    assert (patient.closed, [one.closed for one in crowd].index(1013)) == (None, 0)
+
 
 def test_a_stranger_that_probes_without_end_is_turned_away(any_guarded: HubProcess) -> None:
     """Each probe has an answer that it may leave unread: without an end, one socket fills the hub's memory."""
@@ -269,6 +333,9 @@ def test_a_rebound_host_gets_no_socket(any_open: HubProcess) -> None:
 
 def test_ui_without_an_upgrade_is_told_to_upgrade(any_open: HubProcess) -> None:
     assert any_open.get("/ui").status == 426
+
+
+NO_HEAD = caucus.Head({})
 
 
 class FakeSocket:
@@ -345,8 +412,8 @@ def consoles_of(room: RecordingRoom, clock: FakeClock, token: str = "") -> tuple
 def test_a_console_that_shows_no_token_in_time_is_closed(room: RecordingRoom, clock: FakeClock) -> None:
     consoles, timers = consoles_of(room, clock, OPERATOR)
     late, quick = FakeSocket(), FakeSocket()
-    consoles.open(late, None, "")
-    consoles.on_frame(consoles.open(quick, None, ""), json.dumps({"auth": OPERATOR}))
+    consoles.open(late, NO_HEAD, "")
+    consoles.on_frame(consoles.open(quick, NO_HEAD, ""), json.dumps({"auth": OPERATOR}))
     for seconds, then in timers.set[:2]:
         assert seconds == caucus.AUTH_S
         then()
@@ -360,8 +427,8 @@ def test_figures_are_sent_while_somebody_looks_and_no_timer_runs_else(
 ) -> None:
     consoles, timers = consoles_of(room, clock)
     browser = FakeSocket()
-    console = consoles.open(browser, None, "", wants_changes)
-    second = consoles.open(FakeSocket(), None, "", wants_changes)
+    console = consoles.open(browser, NO_HEAD, "", wants_changes)
+    second = consoles.open(FakeSocket(), NO_HEAD, "", wants_changes)
     timers.ring()
     assert [seconds for seconds, _ in timers.set] == [caucus.HEALTH_S]  # one for both
     timers.set.pop()[1]()
@@ -386,7 +453,7 @@ def test_what_happens_within_a_turn_of_the_loop_is_one_write_after_it(room: Reco
     consoles, timers = consoles_of(room, clock)
     sockets = [FakeSocket() for _ in range(5)]
     for n, one in enumerate(sockets):
-        consoles.open(one, None, "", wants_changes=n % 2 == 0)
+        consoles.open(one, NO_HEAD, "", wants_changes=n % 2 == 0)
     timers.ring()
     for one in sockets:
         one.take()
@@ -408,7 +475,7 @@ def test_a_console_that_was_idle_is_told_at_once_and_a_busy_one_in_steps(
     now = 1000.0
     monkeypatch.setattr(caucus.time, "monotonic", lambda: now)
     consoles, timers = consoles_of(room, clock)
-    consoles.open(FakeSocket(), None, "", wants_changes=True)
+    consoles.open(FakeSocket(), NO_HEAD, "", wants_changes=True)
     timers.ring()
     now += 1.0
     api = room.join("api")
@@ -421,8 +488,8 @@ def test_a_console_that_was_idle_is_told_at_once_and_a_busy_one_in_steps(
 def test_a_burst_of_arrivals_is_one_roster_not_hundreds(room: RecordingRoom, clock: FakeClock) -> None:
     consoles, timers = consoles_of(room, clock)
     whole, changes = FakeSocket(), FakeSocket()
-    consoles.open(whole, None, "")
-    consoles.open(changes, None, "", wants_changes=True)
+    consoles.open(whole, NO_HEAD, "")
+    consoles.open(changes, NO_HEAD, "", wants_changes=True)
     timers.ring()
     whole.take(), changes.take()
     crowd(room, 500, "#x")
@@ -455,7 +522,7 @@ def test_whole_rosters_take_their_share_of_the_hubs_time_and_no_more(
     monkeypatch.setattr(caucus.time, "monotonic", later)
     consoles, timers = consoles_of(room, clock)
     browser = FakeSocket()
-    consoles.open(browser, None, "")
+    consoles.open(browser, NO_HEAD, "")
     timers.ring()
     room.join("api")
     timers.ring(0.0)
@@ -473,7 +540,7 @@ def test_whole_rosters_take_their_share_of_the_hubs_time_and_no_more(
 def test_an_answer_comes_after_all_that_happened_before_it(room: RecordingRoom, clock: FakeClock) -> None:
     consoles, timers = consoles_of(room, clock)
     browser = FakeSocket()
-    console = consoles.open(browser, None, "", wants_changes=True)
+    console = consoles.open(browser, NO_HEAD, "", wants_changes=True)
     timers.ring()
     browser.take()
     for name in ("api", "web"):
@@ -487,7 +554,7 @@ def test_a_console_that_is_behind_is_closed_and_the_others_are_not(room: Recordi
     consoles, timers = consoles_of(room, clock)
     slow, quick = FakeSocket(), FakeSocket()
     for one in (slow, quick):
-        consoles.open(one, None, "", wants_changes=True)
+        consoles.open(one, NO_HEAD, "", wants_changes=True)
     timers.ring()
     slow.unsent = caucus.BACKLOG_MAX_BYTES + 1
     room.join("api")
@@ -501,7 +568,7 @@ def test_a_console_that_is_behind_is_closed_and_the_others_are_not(room: Recordi
 def opened(consoles: caucus.Consoles, timers: Timers) -> tuple[FakeSocket, list[Any]]:
     """Open a console that wants changes; give it and the frames of its opening."""
     browser = FakeSocket()
-    consoles.open(browser, None, "", wants_changes=True)
+    consoles.open(browser, NO_HEAD, "", wants_changes=True)
     timers.ring()
     return browser, browser.take()
 
@@ -515,7 +582,7 @@ def test_a_console_that_wants_changes_opens_page_by_page(room: RecordingRoom, cl
         room.join_channel(peers[n], f"#channel-{n:02}")
     room.operator_say("all", "who is here?")
     browser = FakeSocket()
-    consoles.open(browser, None, "", wants_changes=True)
+    consoles.open(browser, NO_HEAD, "", wants_changes=True)
     welcome, first = browser.take()
     assert (welcome["type"], first["type"], first["more"]) == ("auth_ok", "snapshot", True)
     assert set(first) == SNAPSHOT_KEYS | {"more"}
@@ -543,7 +610,7 @@ def test_what_is_said_while_a_console_opens_follows_the_log(room: RecordingRoom,
     for n in range(350):
         room.say(api, "all", str(n))
     browser = FakeSocket()
-    consoles.open(browser, None, "", wants_changes=True)
+    consoles.open(browser, NO_HEAD, "", wants_changes=True)
     for n in range(350, 360):
         room.say(api, "all", str(n))
         timers.step()
@@ -601,7 +668,7 @@ def test_who_leaves_while_consoles_open_is_gone_from_all(room: RecordingRoom, cl
     crowd(room, 450, "#x")
     early, _ = opened(consoles, timers)
     late = FakeSocket()
-    consoles.open(late, None, "", wants_changes=True)
+    consoles.open(late, NO_HEAD, "", wants_changes=True)
     room.kick("peer-0001")  # in the page that it has
     room.kick("peer-0449")  # in one that is still to come
     timers.ring()
@@ -630,7 +697,7 @@ def test_what_a_page_counts_was_told_before_it(
     consoles, timers = consoles_of(room, clock)
     api = room.join("api", "#a", "#b")
     browser = FakeSocket()
-    consoles.open(browser, None, "", wants_changes=True)
+    consoles.open(browser, NO_HEAD, "", wants_changes=True)
     room.say(api, "#b", "once")
     timers.ring()
     frames = [frame for frame in browser.take() if frame["type"] == "message" or "channels" in frame]
@@ -684,7 +751,7 @@ def test_a_status_that_is_repeated_by_a_listener_is_fresh_again(room: RecordingR
 def test_a_hub_forgets_what_it_told_when_the_last_console_goes(room: RecordingRoom, clock: FakeClock) -> None:
     consoles, timers = consoles_of(room, clock)
     crowd(room, 300)
-    console = consoles.open(FakeSocket(), None, "", wants_changes=True)
+    console = consoles.open(FakeSocket(), NO_HEAD, "", wants_changes=True)
     consoles.closed(console)  # in the middle of its opening
     timers.ring()
     room.join("api")

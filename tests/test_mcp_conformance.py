@@ -97,7 +97,8 @@ NOT_OFFERED = {
         "tasks-mrtr-composition": "sep-2663-mrtr-synchronous-before-task-creation",
         "tasks-mrtr-input": "sep-2663-tasks-get-status-input-required tasks-mrtr-tasks-update-resumes "
         "tasks-mrtr-partial-fulfillment",
-        "tasks-request-headers": "tasks-headers-reject-mismatched-method tasks-headers-tolerate-mcp-method-on-tools-call "
+        "tasks-request-headers": "tasks-headers-reject-mismatched-method "
+        "tasks-headers-tolerate-mcp-method-on-tools-call "
         "sep-2663-routing-headers-accepted-on-tasks-get sep-2663-server-rejects-mismatched-mcp-name-on-tasks-get",
         "tasks-request-state-removal": "tasks-request-state-removal-setup",
         "tasks-required-task-error": "sep-2663-server-returns-missing-capability-when-required",

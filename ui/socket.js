@@ -3,7 +3,8 @@
 //   connecting > open(role) > closed (until retryAt) > connecting ...
 //              > needs-token > connecting
 //
-// The token travels in the first frame and in the Authorization header, never in a URL.
+// The token travels in the handshake (as a subprotocol) and in the Authorization header, never in a URL. Shown there, it
+// needs none of the few places for those who have not shown theirs yet: no stranger can keep the operator out.
 
 const BACKOFF_MIN_MS = 500;
 const BACKOFF_MAX_MS = 15_000;
@@ -26,6 +27,7 @@ export function openLine({ onFrame, onStatus, url = lineUrl() }) {
   let lostAt = Date.now(); // since when there is no open line
   let heardAt = 0;
   let offered = null; // {token, remember}: typed, not yet accepted
+  let isGuarded = null; // whether the hub asks for tokens; null: it has not said so yet
   let state = "connecting";
 
   function report(next, more = {}) {
@@ -37,16 +39,11 @@ export function openLine({ onFrame, onStatus, url = lineUrl() }) {
     clearTimeout(timer);
     timer = null;
     report("connecting", { failures });
-    const line = new WebSocket(url);
+    const token = offered?.token ?? storedToken();
+    const line = new WebSocket(url, token ? ["caucus", `caucus.token.${base64url(token)}`] : ["caucus"]);
     socket = line;
-    line.onopen = () => line.send(JSON.stringify(firstFrame()));
     line.onmessage = (event) => line === socket && hear(event.data);
     line.onclose = (event) => line === socket && lose(event.code);
-  }
-
-  function firstFrame() {
-    const token = offered?.token ?? storedToken();
-    return token ? { auth: token } : { auth_probe: true };
   }
 
   function hear(data) {
@@ -64,6 +61,7 @@ export function openLine({ onFrame, onStatus, url = lineUrl() }) {
   const HANDSHAKE = {
     auth_ok: (frame) => {
       failures = 0;
+      isGuarded = frame.auth;
       if (frame.auth && offered) storeToken(offered);
       offered = null;
       lostAt = Date.now();
@@ -79,13 +77,22 @@ export function openLine({ onFrame, onStatus, url = lineUrl() }) {
 
   function lose(code) {
     socket = null;
-    if (state === "needs-token") return; // the hub's patience ended; the next token opens a new line
+    if (state === "needs-token") return; // the next token opens a new line
     if (state === "open") lostAt = Date.now();
+    else if (isGuarded !== false && !storedToken() && !offered) askWhetherGuarded();
     const ceiling = Math.min(BACKOFF_MAX_MS, BACKOFF_MIN_MS * 2 ** failures);
     const wait = ceiling * (0.5 + Math.random() / 2); // jitter: many consoles must not come back as one
     failures += 1;
     timer = setTimeout(connect, wait);
     report("closed", { retryAt: Date.now() + wait, reason: CLOSE_REASONS[code] ?? "" });
+  }
+
+  /** The hub turned a handshake away, as it does when strangers throng at its door: ask for the token all the same. */
+  async function askWhetherGuarded() {
+    const answer = await fetch("/ui").then((response) => response.json()).catch(() => ({}));
+    if (answer.auth !== true || state !== "closed") return;
+    clearTimeout(timer);
+    report("needs-token", { refused: false });
   }
 
   function drop() {
@@ -107,11 +114,10 @@ export function openLine({ onFrame, onStatus, url = lineUrl() }) {
       socket.send(JSON.stringify(frame));
       return true;
     },
-    /** Offer a token: on the open socket when the hub still waits for it, else on a new one. */
+    /** Offer a token, on a new socket. */
     authenticate(token, remember) {
       offered = { token, remember };
-      if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ auth: token }));
-      else connect();
+      connect();
     },
     /** Try at once instead of waiting for the back-off. */
     retryNow() {
@@ -133,6 +139,12 @@ export async function fetchExport(format) {
   if (!response.ok) throw new Error(`the hub answered ${response.status}`);
   const named = /filename="([^"]+)"/.exec(response.headers.get("Content-Disposition") ?? "");
   return { blob: await response.blob(), name: named?.[1] ?? `caucus-chat.${format}` };
+}
+
+/** A text as base64 in the alphabet of URLs: what a subprotocol's name may be made of. */
+function base64url(text) {
+  const bytes = String.fromCharCode(...new TextEncoder().encode(text));
+  return btoa(bytes).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 }
 
 function lineUrl() {
