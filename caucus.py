@@ -4059,6 +4059,9 @@ class Polls:
 
 OPERATOR_ROLE, OBSERVER_ROLE = "operator", "observer"
 TICKET_TTL_S = 120.0
+_SHARED_MIN_BYTES = 1 << 16
+UNSENT_MAX_BYTES = 64 << 20  # that all connections together may leave unread
+TAKEN_MIN_BYTES_PER_S = 16_384  # of what a connection has yet to take; who is slower is closed after BODY_S
 SUBPROTOCOL, TOKEN_SUBPROTOCOL = "caucus", "caucus.token."
 KNOCK_BURST, KNOCK_PER_S = 200.0, 20.0  # handshakes at /ui that show no valid token, per source address
 WILDCARD_HOSTS = frozenset({"", "0.0.0.0", "::"})
@@ -4198,6 +4201,7 @@ class Gate:
         self.port = settings.port  # the real one, once the hub listens
         self._clock = clock
         self._tickets: dict[str, tuple[str, float]] = {}  # ticket -> token, monotonic end of life
+        self._exports: tuple[Message | None, dict[object, bytes]] = (None, {})  # the log's newest, and its wordings
         self.knocks = Buckets(Rate(KNOCK_BURST, KNOCK_PER_S))
 
     @property
@@ -4274,6 +4278,16 @@ class Gate:
         has_role = self.settings.operator_token and self.role_of(request.head.bearer) is not None
         if not has_role:
             self.require_agent_key(request)
+
+    def exported(self, write: Callable[[Sequence[Message]], str]) -> bytes:
+        """Give the log as `write` words it: the same bytes for all who ask before something is said."""
+        newest = self.room.log[-1] if self.room.log else None
+        if self._exports[0] is not newest:
+            self._exports = (newest, {})
+        made = self._exports[1]
+        if write not in made:
+            made[write] = write(list(self.room.log)).encode()
+        return made[write]
 
     def new_ticket(self, token: str) -> str:
         """Mint a ticket that becomes `token` once, within two minutes; it ends the token's earlier one."""
@@ -4412,10 +4426,20 @@ class Link:
             on_lost()
 
 
-class Links:
-    """All connections of the hub: numbers them, and makes room when there are too many."""
+class Debt(Struct):
+    """What one connection has yet to take of its answers."""
+    since: float  # monotonic seconds
+    size: int = 0  # bytes
+    taken: int = 0  # bytes, since then
 
-    def __init__(self, links_max: int, clock: Clock) -> None:
+
+class Links:
+    """All connections of the hub: numbers them, makes room when there are too many, bounds what they leave unread."""
+
+    def __init__(self, links_max: int, clock: Clock, call_soon: Callable[[Callable[[], None]], object]) -> None:
+        self.unsent = 0  # bytes of answers and of consoles' frames that no kernel has taken yet, of all together
+        self._debts: dict[Link, Debt] = {}
+        self._call_soon, self._is_trimming = call_soon, False
         self.open: set[Link] = set()
         self.idle: dict[Link, float] = {}  # those that owe a request, since when; longest first
         self._links_max, self._clock = links_max, clock
@@ -4445,10 +4469,42 @@ class Links:
             link.on_lost = None
         self.idle.pop(link, None)
 
+    def owes(self, link: Link, size: int) -> None:
+        """Note how many bytes a connection has yet to take. When all owe too much together, the greatest debtors go."""
+        debt = self._debts.get(link)
+        if debt is None:
+            if not size:
+                return
+            debt = self._debts[link] = Debt(self._clock.mono())
+        self.unsent += size - debt.size
+        debt.taken += max(0, debt.size - size)
+        debt.size = size
+        if not size:
+            del self._debts[link]
+        if self.unsent > UNSENT_MAX_BYTES and not self._is_trimming:
+            self._is_trimming = True  # in the next turn: who owes now may be in the middle of a broadcast
+            self._call_soon(self._trim)
+
+    def slow(self) -> list[Link]:
+        """Give the connections that take their answers too slowly to be fed on."""
+        now = self._clock.mono()
+        ages = [(link, debt, now - debt.since) for link, debt in self._debts.items()]
+        return [link for link, debt, age in ages if age > BODY_S and debt.taken < age * TAKEN_MIN_BYTES_PER_S]
+
     def forget(self, link: Link) -> None:
         """Note that a connection is gone."""
         self.open.discard(link)
         self.idle.pop(link, None)
+        if (debt := self._debts.pop(link, None)) is not None:
+            self.unsent -= debt.size
+
+    def _trim(self) -> None:
+        self._is_trimming = False
+        while self.unsent > UNSENT_MAX_BYTES:
+            greatest = max(self._debts, key=lambda link: self._debts[link].size)
+            log().info("closed a connection that left %d bytes unread", self._debts[greatest].size)
+            self.forget(greatest)
+            greatest.road.close()
 
 
 class Front(Protocol):
@@ -4594,7 +4650,11 @@ class Exchange:
     def _send(self, reply: Reply) -> None:
         body = b"" if self._start.method == "HEAD" else reply.body
         self._front.links.waits(self._link)  # for the next request; one that does not even read this answer is idle too
-        self._begin(reply.status, headers_of(reply), body).add_done_callback(self._written)
+        if len(body) > _SHARED_MIN_BYTES and self._link.on_lost is None:  # apart, Tornado makes no copy
+            self._begin(reply.status, headers_of(reply))
+            self._connection.write(body).add_done_callback(self._written)
+        else:
+            self._begin(reply.status, headers_of(reply), body).add_done_callback(self._written)
         self._connection.finish()
 
     def _begin(self, status: int, headers: dict[str, str], body: bytes | None = None) -> Future[None]:
@@ -4793,6 +4853,7 @@ class Lane:
         self._lanes.forget(self)
         self._send(output)
         if self._state == "reading":
+            self._lanes.links.owes(self._link, 0)
             self._watch(True)
             self._serve()
 
@@ -4886,7 +4947,7 @@ class Lane:
         self._state, self._output = "sending", memoryview(data)[sent:]
         self._watch(False)
         self._lanes.loop.add_writer(self._socket, self._writable)
-        self._lanes.waits(self)  # anew with each part that is taken: a slow reader is not a stalled one
+        self._lanes.links.owes(self._link, len(self._output))
 
     def _watch(self, is_watched: bool) -> None:
         if is_watched != self._is_watched:
@@ -4905,7 +4966,7 @@ class Lanes:
         self.hand_over: Callable[[socket.socket, bytes, Link], None]  # set by the hub
         self.answered = self.handed_over = 0  # requests
         self._clock = clock
-        self._late: dict[Lane, float] = {}  # whose body is not complete, or who do not read, since when; longest first
+        self._late: dict[Lane, float] = {}  # whose body is not complete, since when; longest first
         self.heads: dict[bytes, Head] = {}  # by the bytes that they were read from
         self._watcher = select.poll() if hasattr(select, "poll") else None  # Windows has none
 
@@ -4932,7 +4993,7 @@ class Lanes:
         Lane(self, link, connection)
 
     def waits(self, lane: Lane) -> None:
-        """Note that a lane waits for the rest of a body, or for its answer to be read."""
+        """Note that a lane waits for the rest of a body."""
         self._late.pop(lane, None)
         self._late[lane] = self._clock.mono()
 
@@ -4948,11 +5009,11 @@ class Lanes:
         self._late.pop(lane, None)
 
     def sweep(self) -> None:
-        """Close those who are late, and those who have been idle for too long."""
+        """Close those who are late or slow, and those who have been idle for too long."""
         now = self._clock.mono()
         late = [*takewhile(lambda lane: now - self._late[lane] > BODY_S, self._late)]
         idle = [*takewhile(lambda link: now - self.links.idle[link] > IDLE_S, self.links.idle)]
-        for road in [*late, *(link.road for link in idle)]:
+        for road in [*late, *(link.road for link in [*idle, *self.links.slow()])]:
             road.close()
 
     def close(self) -> None:
@@ -5184,8 +5245,9 @@ def post_control(gate: Gate, request: Request) -> Reply:
 
 
 def _export_json(messages: Sequence[Message]) -> str:
-    head: dict[str, Json] = {"version": __version__, "count": len(messages)}
-    return json.dumps({**head, "messages": [json.loads(m.wire) for m in messages]}, indent=2, ensure_ascii=False)
+    encode = json.JSONEncoder(ensure_ascii=False).encode  # without an indent, which is made in Python: ten times slower
+    lines = ",\n".join([encode(json.loads(m.wire)) for m in messages])
+    return f'{{"version": {quote(__version__)}, "count": {len(messages)}, "messages": [\n{lines}\n]}}\n'
 
 
 def _local(ts: float) -> str:
@@ -5228,7 +5290,8 @@ def get_export(gate: Gate, request: Request) -> Reply:
     wanted = request.parameters().get("format", "json").strip().lower()
     ending, content_type, write = EXPORTS.get(wanted, EXPORTS["json"])
     disposition = ("Content-Disposition", f'attachment; filename="caucus-chat.{ending}"')
-    return Reply(200, write(list(gate.room.log)).encode(), (("Content-Type", content_type), disposition))
+    body = gate.exported(write)
+    return Reply(200, body, (("Content-Type", content_type), disposition))
 
 
 def get_ui(gate: Gate, request: Request) -> Reply:
@@ -5686,8 +5749,8 @@ class Consoles:
     dialect get one write of the same bytes.
     """
 
-    def __init__(self, gate: Gate, timer: Timer) -> None:
-        self._gate, self._room, self._timer = gate, gate.room, timer
+    def __init__(self, gate: Gate, timer: Timer, unsent: Callable[[], int]) -> None:
+        self._gate, self._room, self._timer, self._unsent = gate, gate.room, timer, unsent
         self._trees = Trees()
         self._whole, self._changes = WholeFeed(gate.room, self._trees), ChangesFeed(gate.room, self._trees)
         self._feeds: tuple[Feed, ...] = (self._whole, self._changes)
@@ -5904,7 +5967,8 @@ class Consoles:
 
     # --- what all see ---
     def _health(self) -> dict[str, Json]:
-        return {**self._room.health(), "mem_rss_mb": memory_mb(), "console_count": len(self)}
+        own: dict[str, Json] = {"console_count": len(self), "mem_rss_mb": memory_mb(), "unsent_bytes": self._unsent()}
+        return {**self._room.health(), **own}
 
     def _tick(self) -> None:
         """Send the figures while anybody looks; nobody looking, no timer runs."""
@@ -6433,9 +6497,6 @@ class Server(Protocol):
     def adopt(self, connection: socket.socket, head: bytes, link: Link) -> None:
         """Serve a connection from which `head` was read already."""
 
-    def sweep(self) -> None:
-        """End those who do not take their answers."""
-
     async def close_all_connections(self) -> None:
         """End them all."""
 
@@ -6448,9 +6509,10 @@ def handed_stream_type() -> Any:
         def __init__(self, connection: socket.socket, head: bytes) -> None:
             self._head = head
             self.on_closed: Callable[[], None] = lambda: None
+            self.on_owed: Callable[[int], None] = lambda size: None
+            self._unsent = 0  # bytes
             self.is_cut_off = False  # an answer was not taken to its end
             self._end_turns = _END_TURNS  # at the end of what the client sends
-            self._taken_at = 0.0  # when the kernel last took something of an answer
             super().__init__(connection, read_chunk_size=_CHUNK_BYTES)
 
         def close(self, exc_info: Any = False) -> None:
@@ -6472,14 +6534,19 @@ def handed_stream_type() -> Any:
             buf[:size], self._head = self._head[:size], self._head[size:]
             return size
 
+        def write(self, data: bytes | memoryview) -> Future[None]:
+            self._unsent += len(data)
+            written = super().write(data)
+            if not self.closed():
+                self.on_owed(self._unsent)
+            return written
+
         def write_to_fd(self, data: memoryview) -> int:
             taken = super().write_to_fd(data)
+            self._unsent -= taken
             if taken:
-                self._taken_at = time.monotonic()
+                self.on_owed(self._unsent)
             return taken
-
-        def is_stalled(self) -> bool:
-            return self.writing() and time.monotonic() - self._taken_at > BODY_S
 
         def is_broken(self) -> bool:
             if self.closed():
@@ -6511,6 +6578,7 @@ def server_of(router_: Router, application: Callable[[], Application], links_: L
                 address = connection.getpeername()
             stream = handed_stream(connection, head)
             link.road, self._links[stream] = stream, link
+            stream.on_owed = functools.partial(self.links.owes, link)
             stream.on_closed = lambda: self.links.forget(link) if link.road is stream else None  # else back on its lane
             self.handle_stream(stream, address)
 
@@ -6535,10 +6603,6 @@ def server_of(router_: Router, application: Callable[[], Application], links_: L
 
         def has_unread(self, stream: Any) -> bool:
             return bool(stream.has_unread())
-
-        def sweep(self) -> None:
-            for stream in [stream for stream in self._links if stream.is_stalled()]:
-                stream.close()
 
     return HubServer(
         idle_connection_timeout=IDLE_S,
@@ -6582,7 +6646,8 @@ class Hub:
         self.room = Room(self._emit, clock, new_secret, settings.ttl_s, settings.quiet_after_s)
         self.polls = Polls(self.room, clock, loop.call_at)
         self.gate = Gate(settings, self.room, self.polls, clock)
-        self.consoles = Consoles(self.gate, loop.call_later)
+        self.links = Links(file_limit() - FILES_RESERVED, clock, loop.call_soon)
+        self.consoles = Consoles(self.gate, loop.call_later, lambda: self.links.unsent)
         self.mcp = McpEndpoint(self.gate, clock, self._spawn)
         self._disk_log = DiskLog(settings.log_file, settings.log_retention_h) if settings.log_file else None
         self._tasks: set[object] = set()
@@ -6600,7 +6665,6 @@ class Hub:
         sockets = bind_sockets(self.settings.port, self.settings.host, backlog=LISTEN_BACKLOG)
         self.gate.port = sockets[0].getsockname()[1]
         router = Router(self.gate, {**ROUTES, **self.mcp.routes()})
-        self.links = Links(file_limit() - FILES_RESERVED, self._clock)
         self.lanes = Lanes(router, self.links, self._clock, self._loop)
         has_lane = not self.settings.is_plain_http and can_watch(self._loop, sockets[0])
         self._server = server_of(router, lambda: self.application, self.links, self.lanes if has_lane else None)
@@ -6713,7 +6777,6 @@ class Hub:
         self.room.sweep()
         self.mcp.sweep()
         self.lanes.sweep()
-        self._server.sweep()
         self._sweeper = self._loop.call_later(min(SWEEP_S, self.settings.ttl_s / 4), self._sweep)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:

@@ -8,6 +8,7 @@ import json
 import socket
 import struct
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -411,7 +412,7 @@ def stalled(inner: InnerHub, token: str) -> Raw:
     line = Raw(inner.port)
     with mock.patch.object(caucus, "BATCH_MAX_BYTES", 1 << 30):
         line.send(polling(token))
-        eventually(lambda: inner.lanes._late, "a stalled reader")
+        eventually(lambda: inner.hub.links._debts, "a stalled reader")
     return line
 
 
@@ -421,10 +422,11 @@ def test_a_reader_that_stalls_is_dropped_and_its_messages_are_kept(
     token = inner.join("api")
     with stalled(inner, token) as line:
         inner.do(inner.lanes.sweep)
-        assert inner.lanes._late, "it has its time"
+        assert inner.hub.links._debts, "it has its time"
         monkeypatch.setattr(caucus, "BODY_S", -1.0)
+        monkeypatch.setattr(caucus, "TAKEN_MIN_BYTES_PER_S", 1e12)
         inner.do(inner.lanes.sweep)
-        assert not inner.lanes._late
+        assert not inner.hub.links._debts
         assert inner.do(lambda: inner.hub.room.roster.get("api").mailbox.waiting) == 900
         assert line.is_answered(DEADLINE_S)
 
@@ -435,7 +437,56 @@ def test_a_slow_reader_gets_it_all(inner: InnerHub) -> None:
         line.send(request_of("GET", "/peek", bearer=token))
         assert len(got(line).body["messages"]) == 900
         assert got(line).status == 200
-        assert not inner.lanes._late
+        assert not inner.hub.links._debts
+
+
+def test_who_takes_an_answer_too_slowly_is_not_fed_for_ever(inner: InnerHub) -> None:
+    """A reader is measured by what it takes: a byte now and then keeps nobody's answer in memory."""
+    links, now = inner.hub.links, time.monotonic()
+    crawling, walking, fresh = (caucus.Link(n) for n in (1, 2, 3))
+    minute = 2 * caucus.BODY_S
+    links._debts |= {
+        crawling: caucus.Debt(now - minute, 1 << 20, int(minute * 3000)),
+        walking: caucus.Debt(now - minute, 1 << 20, int(minute * 2 * caucus.TAKEN_MIN_BYTES_PER_S)),
+        fresh: caucus.Debt(now, 1 << 20, 0),
+    }
+    try:
+        assert links.slow() == [crawling]
+    finally:
+        links._debts.clear()
+
+
+@pytest.mark.parametrize("path", ["/export", "/peek"])
+def test_what_all_leave_unread_has_a_ceiling_and_the_greatest_debtors_go(
+    inner: InnerHub, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """Over Tornado and over the lane: readers that read nothing are closed, and everybody else is served."""
+    monkeypatch.setattr(caucus, "UNSENT_MAX_BYTES", 8 << 20)
+    token = inner.join("api")
+    for _ in range(500):
+        inner.say("api", "\N{SNOWMAN}" * 8192)
+    with contextlib.ExitStack() as stack:
+        lines = [stack.enter_context(Raw(inner.port)) for _ in range(12)]
+        for line in lines:
+            line.send(request_of("GET", path, bearer=token))
+            assert line.socket.recv(1)  # it is being answered; the rest stays where it is
+        eventually(lambda: inner.hub.links.unsent <= 8 << 20, "the debtors closed")
+        assert len(inner.hub.links.open) < 13
+        with Raw(inner.port) as other:
+            other.send(request_of("GET", "/version"))
+            assert got(other).status == 200
+    eventually(lambda: inner.hub.links.unsent == 0, "nothing owed by those who are gone")
+
+
+def test_an_export_is_worded_once_for_all_who_ask(inner: InnerHub) -> None:
+    inner.join("api")
+    inner.say("api", "one")
+    write = caucus.EXPORTS["text"][2]
+    exported = lambda: inner.do(lambda: inner.hub.gate.exported(write))  # noqa: E731
+    first = exported()
+    assert exported() is first
+    inner.say("api", "two")
+    assert exported() != first
 
 
 @pytest.mark.parametrize(("data", "limit"), [

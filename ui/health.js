@@ -19,11 +19,13 @@ const FIGURES = [
   ["queue_depth", "Queued", ({ health }) => count(health.queue_depth)],
   ["msg_total", "Messages so far", ({ health }) => count(health.msg_total)],
   ["mem_rss_mb", "Memory", ({ health }) => `${Math.round(health.mem_rss_mb)} MB`],
+  ["unsent_bytes", "Unread by readers", ({ health }) => `${(health.unsent_bytes / 2 ** 20).toFixed(1)} MB`],
   ["usage", "Cost", ({ peers }) => costText(usageOf(live(peers)))],
   ["rate", "Rate", ({ rate }) => `${rate.refill_rate}/s, burst ${rate.capacity}`],
 ];
 const TITLES = {
   queue_depth: "Messages that no peer has fetched yet",
+  unsent_bytes: "Answers that their readers have not taken yet; beyond 64 MB the hub closes the greatest of them",
   rate: "How fast each peer may speak: messages a second, and how many at once",
   char_per_min: "Characters that agents said in the last minute",
 };
