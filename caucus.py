@@ -119,6 +119,7 @@ HANDS_MAX = 128
 FIELDS_MAX = 20
 OPTIONS_MAX = 32
 FORMS_MAX = 256  # pending questions
+FORMS_MAX_BYTES = 2 << 20  # of all pending questions, in JSON: with the log's 4 MB they fit what a console may owe
 ASKED_MAX_BYTES = 131_072  # of one peer's pending questions, in JSON: 61 of 65 kB kept every console from opening
 MAILBOX_MAX = 1000  # messages a peer may leave unacknowledged
 BATCH_MAX_BYTES = 1 << 20  # of messages in one answer to a poll; the rest comes with the next: a full mailbox has 49 MB
@@ -1098,6 +1099,9 @@ class Buckets:
         self._rate = rate
         self._of: dict[str, TokenBucket] = {}
 
+    def __len__(self) -> int:
+        return len(self._of)
+
     def spend(self, source: str, now: float) -> None:
         """Take one unit of a source's. Raises Throttled, and then takes nothing."""
         if source not in self._of and len(self._of) >= SOURCES_MAX:
@@ -1941,6 +1945,8 @@ class Room:
         if len(self._forms) >= FORMS_MAX:
             raise TooManyForms(f"{FORMS_MAX} questions are pending already")
         asked = Form("", question.title, peer.name, question.to, question.fields, 0.0).size
+        if asked + sum([form.size for form in self._forms.values()]) > FORMS_MAX_BYTES:
+            raise TooManyForms(f"all pending questions together may have {FORMS_MAX_BYTES} bytes")
         if asked + sum([form.size for form in self._forms.values() if form.asker == peer.name]) > ASKED_MAX_BYTES:
             raise TooManyForms(f"{peer.name}'s pending questions may have {ASKED_MAX_BYTES} bytes together")
         self._spend_speech(peer, joining=question.to)

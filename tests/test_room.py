@@ -148,7 +148,7 @@ def test_the_registration_rates_of_idle_sources_are_forgotten(room, clock, monke
     for n in range(9):
         room.register(f"source {n}", again(f"peer {n}", None))
         clock.advance(60)
-    assert len(room._sources) <= 3
+    assert len(room._registrations) <= 3
 
 
 def test_an_identity_that_left_is_gone_at_once(room):
@@ -625,6 +625,21 @@ def test_the_pending_questions_of_one_peer_are_bounded_in_bytes(room, clock):
         room.ask(ann, long)
     assert sum(len(json.dumps(form)) for form in room.forms()) <= caucus.ASKED_MAX_BYTES
     assert room.ask(bob, long).asker == "bob"
+
+
+def test_all_pending_questions_together_are_bounded_in_bytes(room, clock):
+    """Many askers within their own bounds must not keep consoles from opening either."""
+    options = tuple(f"{n}" * 190 for n in range(10, 40))
+    fields = tuple(caucus.Field(f"{n}", "x", "radio", options, False, False) for n in range(10))
+    long = caucus.Question("", ALL, "Go?", fields)
+    many = caucus.FORMS_MAX_BYTES // len(json.dumps(room.ask(room.join("peer"), long).to_json()))
+    for n in range(many - 1):
+        room.ask(room.join(f"peer-{n}"), long)
+    with pytest.raises(caucus.TooManyForms, match="together"):
+        room.ask(room.join("one too many"), long)
+    assert sum(len(json.dumps(form)) for form in room.forms()) <= caucus.FORMS_MAX_BYTES
+    room.kick("peer-0")
+    assert room.ask(room.join("late"), long).asker == "late"
 
 
 # --- overflow ---
