@@ -4531,6 +4531,15 @@ def headers_of(reply: Reply) -> dict[str, str]:
     return dict(STANDING_HEADERS) | dict(reply.headers) | length
 
 
+def origin_form(start_line: RequestStartLine, headers: HTTPHeaders) -> RequestStartLine:
+    """Read an absolute target, as a proxy's client sends it: its authority counts for Host (RFC 9112, 3.2.2)."""
+    found = re.match(r"https?://([^/?#]*)", start_line.path, re.IGNORECASE)
+    if found is None:
+        return start_line
+    headers["Host"], rest = found[1], start_line.path[found.end() :]
+    return start_line._replace(path=rest if rest.startswith("/") else f"/{rest}")
+
+
 class Exchange:
     """One request and its answer. Tornado calls it as an HTTPMessageDelegate, the long poll as a Caller."""
 
@@ -4550,6 +4559,7 @@ class Exchange:
     # --- called by Tornado ---
     def headers_received(self, start_line: RequestStartLine, headers: HTTPHeaders) -> Awaitable[None] | None:
         """Read the head; refuse an oversized request before its body is read."""
+        start_line = origin_form(start_line, headers)
         self._start, self._headers = start_line, headers
         size = len(start_line.path) + sum(len(name) + len(value) + 4 for name, value in headers.get_all())
         declared = headers.get("Content-Length", "0")

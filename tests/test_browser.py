@@ -209,7 +209,7 @@ def test_stop_all_and_reset_ask_first(hub: HubProcess, console: Open) -> None:
     page.locator("#stop").click()
     page.keyboard.press("Escape")
     expect(page.locator("#confirm")).to_be_hidden()
-    page.keyboard.press("s")
+    page.keyboard.press("Shift+S")
     page.keyboard.press("Enter")  # in haste: the focus is on the harmless answer
     expect(page.locator("#confirm")).to_be_hidden()
     assert mode(hub, api) == "running"
@@ -231,14 +231,14 @@ def test_the_keyboard_has_the_brakes_too(hub: HubProcess, console: Open) -> None
     api = hub.register("api")
     page = console(hub)
     expect(page.locator("#pause")).to_be_enabled()
-    page.keyboard.press("p")
+    page.keyboard.press("Shift+P")
     expect(page.locator("#mode")).to_have_text("Paused")
     assert mode(hub, api) == "paused"
     page.keyboard.press("m")
     page.keyboard.type("p")  # a letter while writing is a letter
     expect(page.locator("#composer textarea")).to_have_value("p")
     page.keyboard.press("Escape")
-    page.keyboard.press("p")
+    page.keyboard.press("Shift+P")
     expect(page.locator("#mode")).to_have_text("Running")
     page.keyboard.press("?")
     expect(page.locator("#help")).to_be_visible()

@@ -60,7 +60,7 @@ def test_the_whole_page_bars_nobody(lively: HubProcess, console: Open, theme: st
     page.locator("#composer textarea").press_sequentially("/")
     assert violations(page) == []
     page.locator("#composer textarea").fill("")
-    for key, dialog in {"?": "#help", ",": "#settings", "s": "#confirm"}.items():
+    for key, dialog in {"?": "#help", ",": "#settings", "Shift+S": "#confirm"}.items():
         page.locator("#flow-title").click()
         page.keyboard.press(key)
         expect(page.locator(dialog)).to_be_visible()

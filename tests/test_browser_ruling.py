@@ -499,13 +499,13 @@ def test_the_map_names_every_key_and_each_does_what_it_says(hub: HubProcess, con
         expect(page.locator(place)).to_be_focused()
         assert key in shown
         page.locator("#peers-title").focus()
-    for key, dialog in {",": "#settings", "s": "#confirm", "?": "#help"}.items():
+    for key, dialog in {",": "#settings", "Shift+S": "#confirm", "?": "#help"}.items():
         page.keyboard.press(key)
         expect(page.locator(dialog)).to_be_visible()
         page.keyboard.press("Escape")
         expect(page.locator(dialog)).to_be_hidden()
-        assert key in shown
-    assert {"p", "r", "t", "w", "/"} <= set(shown)
+        assert key.removeprefix("Shift+") in shown
+    assert {"P", "R", "t", "w", "/"} <= set(shown)
 
 
 def test_single_letter_keys_can_be_switched_off(hub: HubProcess, console: Open) -> None:
@@ -515,7 +515,7 @@ def test_single_letter_keys_can_be_switched_off(hub: HubProcess, console: Open) 
     page.locator("#settings-close").click()
     page.locator("#peers-title").focus()
     page.keyboard.press("?")
-    page.keyboard.press("p")
+    page.keyboard.press("Shift+P")
     expect(page.locator("#help")).to_be_hidden()
     expect(page.locator("#mode")).to_have_text("Running")
     assert page.locator("#orders .order").count() == 0 or page.locator("#orders").is_hidden()
@@ -572,3 +572,20 @@ def test_nothing_shifts_while_the_room_lives(hub: HubProcess, console: Open) -> 
         expect(page.locator("#mode")).to_contain_text("Stopped")
     assert parts.evaluate_all(boxes) == before
     assert sum(value for value, _ in page.evaluate("shifts")) < 0.05, page.evaluate("shifts")
+
+
+def test_after_a_form_is_sent_the_focus_goes_on_and_what_is_typed_rules_nothing(hub: HubProcess, console: Open) -> None:
+    api = hub.register("api")
+    for title in ("First?", "Second?"):
+        ask(hub, api, CHOICE, title=title)
+    page = console(hub)
+    expect(page.locator(".form")).to_have_count(2)
+    for left in (1, 0):
+        form = page.locator(".form").first
+        form.locator("input[type=radio]").first.check()
+        form.locator(".submit-form").click()
+        expect(page.locator(".form")).to_have_count(left)
+        expect(page.locator("body")).not_to_be_focused()
+        page.keyboard.type("p s r")
+        expect(page.locator("#mode")).to_have_text("Running")
+    expect(page.locator("#forms-title")).to_be_focused()

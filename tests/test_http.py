@@ -2456,3 +2456,15 @@ def test_clients_of_many_addresses_and_connections_are_served_alike(hub: HubProc
     with httpx.Client(base_url=hub.url, trust_env=False) as client:
         assert client.post("/send", json={"token": a, "to": "a", "content": "c"}).status_code == 200
     assert contents(hub.receive(a)) == ["c"]
+
+
+@pytest.mark.parametrize(("target", "status"), [
+    ("http://127.0.0.1:{port}/version", 200), ("HTTP://localhost/ping?peer=nobody", 200), ("http://localhost", 200),
+    ("http://localhost?a=b", 200), ("http://evil.example/version", 421), ("http:///version", 421),
+])
+def test_an_absolute_target_is_served_and_names_the_host(hub: HubProcess, target: str, status: int) -> None:
+    with Raw(hub.port) as line:
+        line.send(f"GET {target.format(port=hub.port)} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        answer = line.answer()
+        assert answer is not None
+        assert answer.status == status

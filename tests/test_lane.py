@@ -180,7 +180,7 @@ LENGTH = b"Content-Length: %d\r\n" % len(BODY)
 ODD = {
     "a cold route": (b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n", 200),
     "HTTP/1.0": (b"GET /peek HTTP/1.0\r\nHost: localhost\r\n\r\n", 401),
-    "an absolute URI": (b"GET http://localhost/peek HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
+    "an absolute URI": (b"GET http://localhost/peek HTTP/1.1\r\nHost: localhost\r\n\r\n", 401),
     "two spaces in the line": (b"GET  /peek HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
     "an empty line first": (b"\r\n" + GET + b"\r\n", 401),
     "bare line feeds": (GET.replace(b"\r", b"") + b"\n", 401),

@@ -282,9 +282,9 @@ const KEYS = [
   ["g", "Go to the peers", () => goTo("health", byId("peers-title"))],
   ["c", "Go to the channels", () => goTo("channels", byId("channels-title"))],
   ["w", "What became of your orders", () => document.querySelector(".orders-more:not([hidden])")?.click()],
-  ["p", "Pause, or resume", () => brakes.press("p")],
-  ["s", "Stop all (asks first)", () => brakes.press("s")],
-  ["r", "Reset a stopped room (asks first)", () => brakes.press("r")],
+  ["Shift P", "Pause, or resume", () => brakes.press("Shift P")],
+  ["Shift S", "Stop all (asks first)", () => brakes.press("Shift S")],
+  ["Shift R", "Reset a stopped room (asks first)", () => brakes.press("Shift R")],
   ["t", "Change the theme", nextTheme],
   [",", "Settings", () => byId("settings").showModal()],
   ["?", "Show this map", () => byId("help").showModal()],
@@ -305,7 +305,8 @@ function onKey(event) {
     if (event.key === "Escape") typing.blur();
     return;
   }
-  const binding = pref("keys") ? KEYS.find(([key]) => key === event.key) : undefined;
+  const pressed = event.shiftKey && /^[a-z]$/i.test(event.key) ? `Shift ${event.key.toUpperCase()}` : event.key;
+  const binding = pref("keys") ? KEYS.find(([key]) => key === pressed) : undefined;
   if (!binding) return;
   event.preventDefault();
   binding[2]();

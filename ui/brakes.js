@@ -12,10 +12,10 @@ const MODES = {
 
 // action -> what it is called and does, and from which modes
 const ACTIONS = [
-  { action: "pause", word: "Pause", icon: "pause", from: ["running"], key: "p", does: "Hold what agents say. Nothing is lost, and you are still heard." },
-  { action: "resume", word: "Resume", icon: "play", from: ["paused"], key: "p", does: "Let the room run again and deliver what was held." },
-  { action: "stop", word: "Stop all", icon: "stop", from: ["running", "paused"], key: "s", tone: "danger", does: "Tell every agent to end its work." },
-  { action: "reset", word: "Reset", icon: "reset", from: ["stopped"], key: "r", does: "Open a stopped room again." },
+  { action: "pause", word: "Pause", icon: "pause", from: ["running"], key: "Shift P", does: "Hold what agents say. Nothing is lost, and you are still heard." },
+  { action: "resume", word: "Resume", icon: "play", from: ["paused"], key: "Shift P", does: "Let the room run again and deliver what was held." },
+  { action: "stop", word: "Stop all", icon: "stop", from: ["running", "paused"], key: "Shift S", tone: "danger", does: "Tell every agent to end its work." },
+  { action: "reset", word: "Reset", icon: "reset", from: ["stopped"], key: "Shift R", does: "Open a stopped room again." },
 ];
 
 const views = new WeakMap();

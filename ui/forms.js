@@ -8,6 +8,8 @@ import { clockOf, pref } from "./prefs.js";
 
 const REASON_MAX = 280; // as the hub takes it
 
+let sent = null; // id of the form that this page has answered last, until it is settled
+
 const views = new WeakMap();
 const parts = new WeakMap(); // form card -> its wizard, and the nodes that change
 
@@ -18,6 +20,7 @@ export function render(root, model, send, now, seat) {
     (form) => card(form, hueOf(model, form.asker), operator, seat),
     (node, form) => refresh(node, form, model, now));
   keyed(view.settled, model.settled, (entry) => `${entry.id} ${pref("utc")}`, settledLine);
+  goOn(root, model);
   view.settledBox.hidden = model.settled.length === 0;
   view.empty.hidden = model.forms.length > 0;
   setText(view.counter, model.forms.length ? `${model.forms.length} waiting` : "");
@@ -30,6 +33,13 @@ export function reveal(root, id) {
   node?.scrollIntoView({ block: "nearest" });
   if (node && parts.get(node).wizard) parts.get(node).wizard.focus();
   return Boolean(node);
+}
+
+/** When the form that was just sent is gone, and the focus with it, go to the next one, or to the title: never to the page. */
+function goOn(root, model) {
+  if (sent === null || model.forms.some((form) => form.id === sent)) return;
+  sent = null;
+  if (document.activeElement === document.body && !reveal(root)) document.getElementById("forms-title").focus();
 }
 
 function open(root) {
@@ -116,15 +126,20 @@ function wizard(form, seat) {
     if (focuses) current.focus();
   }
 
+  function settle(deed) {
+    sent = form.id;
+    seat.act(deed);
+  }
+
   function go() {
     if (at.waits) return;
-    if (at.step === "reject") return seat.act({ cancel_form: form.id, ...(reject.value() && { reason: reject.value() }) });
+    if (at.step === "reject") return settle({ cancel_form: form.id, ...(reject.value() && { reason: reject.value() }) });
     const isField = at.step < fields.length;
     if (isField && !fields[at.step].isGood()) return fields[at.step].focus();
     if (at.step < steps.length - 1) return show(at.step + 1);
     const bad = fields.findIndex((field) => !field.isGood());
     if (bad >= 0) return show(bad);
-    if (at.isLineOpen) seat.act({ answer: { id: form.id, answers: givenOf(form.fields, fields.map((field) => field.value())) } });
+    if (at.isLineOpen) settle({ answer: { id: form.id, answers: givenOf(form.fields, fields.map((field) => field.value())) } });
   }
 
   return {
