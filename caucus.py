@@ -4453,16 +4453,20 @@ class Links:
 
     def admit(self) -> Link:
         """Enter a fresh connection; if need be at the cost of the one idle for longest. Raises TooManyConnections."""
-        if len(self.open) >= self._links_max:  # nobody is locked out by those who only occupy a line
-            oldest = next(iter(self.idle), None)
-            if oldest is None:
-                raise TooManyConnections
-            self.forget(oldest)
-            oldest.road.close()
+        if len(self.open) >= self._links_max and not self.make_room():
+            raise TooManyConnections
         self._count += 1
         link = Link(self._count)
         self.open.add(link)
         return link
+
+    def make_room(self) -> bool:
+        """Close the connection that is idle for longest, if any: nobody is locked out by who only occupies a line."""
+        oldest = next(iter(self.idle), None)
+        if oldest is not None:
+            self.forget(oldest)
+            oldest.road.close()
+        return oldest is not None
 
     def waits(self, link: Link) -> None:
         """Note that a connection owes a request."""
@@ -6496,6 +6500,9 @@ _CHUNK_BYTES = 8192  # what Tornado allocates for each read; its own 64 kB cost 
 _END_TURNS = 10  # of the loop, until Tornado hears that the client has ended its half; else it drops the last answer
 LISTEN_BACKLOG = 1024  # a burst of more than this waits a second for its SYN to be sent again
 CONNECTIONS_MAX = 20_000
+ACCEPTS_PER_TURN = 128  # connections
+ACCEPT_PAUSE_S = 0.25  # when the system has no file left for a connection; it waits in the kernel meanwhile
+COMPLAIN_S = 60.0  # between two lines of the log that say so
 NEIGHBOUR_S = 2.0  # for what has our port to say what it is
 WARM_UP_S = 0.2  # after the start: the first console should not wait for imports
 
@@ -6657,6 +6664,9 @@ class Hub:
         self.settings, self._loop = settings, loop
         self._events: deque[Event] = deque()
         self._is_emitting = False
+        self._take: Callable[[socket.socket, Link], None]  # serves a fresh connection
+        self._listening: list[socket.socket] = []
+        self._complain_at = 0.0  # monotonic seconds; until then the log is spared
         self._lingering: set[socket.socket] = set()  # connections that were turned away, and may still read why
         self._clock = clock = SystemClock()
         self.room = Room(self._emit, clock, new_secret, settings.ttl_s, settings.quiet_after_s)
@@ -6676,7 +6686,7 @@ class Hub:
 
     def start(self) -> None:
         """Bind the port and serve. Raises OSError."""
-        from tornado.netutil import add_accept_handler, bind_sockets
+        from tornado.netutil import bind_sockets
 
         sockets = bind_sockets(self.settings.port, self.settings.host, backlog=LISTEN_BACKLOG)
         self.gate.port = sockets[0].getsockname()[1]
@@ -6685,8 +6695,10 @@ class Hub:
         has_lane = not self.settings.is_plain_http and can_watch(self._loop, sockets[0])
         self._server = server_of(router, lambda: self.application, self.links, self.lanes if has_lane else None)
         self.lanes.hand_over = self._server.adopt
-        accept = self._accept_on_lane if has_lane else self._accept
-        self._listening = [(listener, add_accept_handler(listener, accept)) for listener in sockets]
+        self._take = self.lanes.take if has_lane else lambda connection, link: self._server.adopt(connection, b"", link)
+        self._listening = sockets
+        for listener in sockets:
+            self._listen(listener)
         self._sweep()
         self._loop.call_later(WARM_UP_S, lambda: self.application)
 
@@ -6694,9 +6706,10 @@ class Hub:
         """Answer parked polls, send consoles away, close everything. Takes no time."""
         from asyncio import sleep
 
-        for listener, stop_accepting in self._listening:
-            stop_accepting()
+        for listener in self._listening:
+            self._stop_listening(listener)
             listener.close()
+        self._listening = []
         self._sweeper.cancel()
         self.polls.close()
         await sleep(0)  # a listen of /mcp hands on what its poll was answered
@@ -6721,17 +6734,43 @@ class Hub:
             websocket_ping_interval=30.0,
         )
 
-    def _accept(self, connection: socket.socket, address: object) -> None:
-        try:
-            self._server.adopt(connection, b"", self.links.admit())
-        except TooManyConnections as refusal:
-            self._turn_away(connection, refusal)
+    def _listen(self, listener: socket.socket) -> None:
+        from tornado.ioloop import IOLoop
 
-    def _accept_on_lane(self, connection: socket.socket, address: object) -> None:
-        try:
-            self.lanes.take(connection, self.links.admit())
-        except TooManyConnections as refusal:
-            self._turn_away(connection, refusal)
+        if listener in self._listening:  # not if the hub ended while it paused
+            IOLoop.current().add_handler(listener, lambda *_: self._accept(listener), IOLoop.READ)
+
+    def _stop_listening(self, listener: socket.socket) -> None:
+        from tornado.ioloop import IOLoop
+
+        IOLoop.current().remove_handler(listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        """Serve those who wait to be accepted; where the system has no file left for them, make room and pause."""
+        for _ in range(ACCEPTS_PER_TURN):
+            try:
+                connection, _ = listener.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except ConnectionAbortedError:  # it went away while it waited
+                continue
+            except OSError as error:
+                self._pause_listening(listener, error)
+                return
+            try:
+                self._take(connection, self.links.admit())
+            except TooManyConnections as refusal:
+                self._turn_away(connection, refusal)
+
+    def _pause_listening(self, listener: socket.socket, error: OSError) -> None:
+        """Make room and wait a moment: the system has no file left, and newcomers can wait in the kernel."""
+        now = self._clock.mono()
+        if now >= self._complain_at:
+            self._complain_at = now + COMPLAIN_S
+            log().warning("cannot accept a connection (%s): newcomers wait until others have gone", error)
+        self.links.make_room()
+        self._stop_listening(listener)
+        self._loop.call_later(ACCEPT_PAUSE_S, self._listen, listener)
 
     def _turn_away(self, connection: socket.socket, refusal: Refusal) -> None:
         """Say why, and close a little later: at once, a request that is on its way would be answered by a reset."""

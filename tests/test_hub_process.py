@@ -596,6 +596,21 @@ def test_a_hub_with_few_file_descriptors_is_not_locked_by_idle_connections(kind:
     assert log.count("\n") < 100, "it does not fill the disk with complaints either"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="how few files a hub can start with is the system's")
+def test_a_hub_that_has_no_file_left_says_so_once_and_goes_on(road: tuple[str, ...]) -> None:
+    """Fewer files than it keeps in reserve: accepting fails, and those who wait are served when others have gone."""
+    hub = HubProcess(*road, command=limited(18))
+    try:
+        with many(hub.port, 200):
+            eventually(lambda: "cannot accept a connection" in hub.log, "the hub saying that it is full")
+        eventually(lambda: is_served(hub), "an answer once they are gone")
+    finally:
+        code, log = hub.stop()
+    assert code == 0
+    assert "Traceback" not in log, log[-3000:]
+    assert log.count("cannot accept") == 1
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs rlimits")
 def test_consoles_are_connections_too(road: tuple[str, ...]) -> None:
     hub = HubProcess(*road, command=limited(256))
