@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from fakes import FakeClock, RecordingRoom, question
 from hubs import ROOT
-from test_console import FakeSocket, consoles_of
+from test_console import NO_HEAD, FakeSocket, consoles_of
 
 import caucus
 
@@ -128,7 +128,7 @@ class Audience:
         """Let one more console in."""
         self.sockets.append(FakeSocket())
         self.scripts.append([])
-        self.consoles.open(self.sockets[-1], None, "", wants_changes)
+        self.consoles.open(self.sockets[-1], NO_HEAD, "", wants_changes)
 
     def turn(self) -> None:
         """Let the loop turn once."""
