@@ -1944,10 +1944,10 @@ class Room:
         peer.speech.check(self._clock.mono())
         if len(self._forms) >= FORMS_MAX:
             raise TooManyForms(f"{FORMS_MAX} questions are pending already")
-        asked = Form("", question.title, peer.name, question.to, question.fields, 0.0).size
-        if asked + sum([form.size for form in self._forms.values()]) > FORMS_MAX_BYTES:
+        pending = [*self._forms.values(), Form("", question.title, peer.name, question.to, question.fields, 0.0)]
+        if sum([form.size for form in pending]) > FORMS_MAX_BYTES:
             raise TooManyForms(f"all pending questions together may have {FORMS_MAX_BYTES} bytes")
-        if asked + sum([form.size for form in self._forms.values() if form.asker == peer.name]) > ASKED_MAX_BYTES:
+        if sum([form.size for form in pending if form.asker == peer.name]) > ASKED_MAX_BYTES:
             raise TooManyForms(f"{peer.name}'s pending questions may have {ASKED_MAX_BYTES} bytes together")
         self._spend_speech(peer, joining=question.to)
         opened = FormOpened(*self._stamp(), "", question.title, peer.name, question.to, question.fields)
@@ -4065,7 +4065,7 @@ class Polls:
 
 OPERATOR_ROLE, OBSERVER_ROLE = "operator", "observer"
 TICKET_TTL_S = 120.0
-_SHARED_MIN_BYTES = 1 << 16
+_SHARED_MIN_BYTES = 1 << 16  # of a body that is written apart from its head, so that many readers can share its bytes
 UNSENT_MAX_BYTES = 64 << 20  # that all connections together may leave unread
 TAKEN_MIN_BYTES_PER_S = 16_384  # of what a connection has yet to take; who is slower is closed after BODY_S
 SUBPROTOCOL, TOKEN_SUBPROTOCOL = "caucus", "caucus.token."
@@ -4073,7 +4073,7 @@ KNOCK_BURST, KNOCK_PER_S = 200.0, 20.0  # handshakes at /ui that show no valid t
 WILDCARD_HOSTS = frozenset({"", "0.0.0.0", "::"})
 DRAIN_MAX_BYTES = 1 << 20  # of a refused body, read so that its sender sees the refusal and not a reset
 IDLE_S = 300.0  # a connection that sends no request for this long is closed; headers may not trickle longer either
-BODY_S = 30.0  # for a body to arrive, and for an answer, or any part of it, to be taken
+BODY_S = 30.0  # for a body to arrive; and for an answer to be taken, by who takes it slowly
 FILES_RESERVED = 160  # of the limit of open files: what Tornado accepts in one turn (128), the disk log, the rest
 
 
@@ -4443,12 +4443,12 @@ class Links:
     """All connections of the hub: numbers them, makes room when there are too many, bounds what they leave unread."""
 
     def __init__(self, links_max: int, clock: Clock, call_soon: Callable[[Callable[[], None]], object]) -> None:
-        self.unsent = 0  # bytes of answers and of consoles' frames that no kernel has taken yet, of all together
-        self._debts: dict[Link, Debt] = {}
-        self._call_soon, self._is_trimming = call_soon, False
         self.open: set[Link] = set()
         self.idle: dict[Link, float] = {}  # those that owe a request, since when; longest first
-        self._links_max, self._clock = links_max, clock
+        self.unsent = 0  # bytes of answers and of consoles' frames that no kernel has taken yet, of all together
+        self._debts: dict[Link, Debt] = {}  # their shares
+        self._is_trimming = False
+        self._links_max, self._clock, self._call_soon = links_max, clock, call_soon
         self._count = 0  # ever
 
     def admit(self) -> Link:
