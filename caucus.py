@@ -125,6 +125,7 @@ MAILBOX_MAX = 1000  # messages a peer may leave unacknowledged
 BATCH_MAX_BYTES = 1 << 20  # of messages in one answer to a poll; the rest comes with the next: a full mailbox has 49 MB
 LOG_MAX = 500  # messages and notices that a console opens with
 NEAREST_MAX = 64  # live, away, and channels each: names that a misspelt one is compared with; 5,000 take 160 ms
+FREE_NAMES = 3  # offered to whom a name is refused
 RECEIPTS_MAX = 8  # of the operator's last messages, consoles are told who has them
 DECISIONS_MAX = 500
 SOURCES_MAX = 4096  # addresses whose rate, of registrations and of knocks, is remembered
@@ -137,6 +138,7 @@ REGISTER_BURST, REGISTER_PER_S = 20.0, 1.0  # per source address
 # Times, in seconds.
 PEER_TTL_S = 300.0  # silent this long and without a poll: reaped
 GRACE_S = 1800.0  # a reaped peer can come back with its mailbox for this long
+YIELD_AFTER_S = 120.0  # a seat over /mcp that is silent this long, without a poll, yields its name to a newcomer
 LOSSES_EVERY_S = 1.0  # at most one notice per full mailbox: one a message would push the conversation out of the log
 CONTESTED_EVERY_S = 5.0  # at most one notice per name: an agent in a retry loop must not flood the console
 QUIET_AFTER_S = 180.0  # no call and no status: the console calls a peer quiet
@@ -1463,6 +1465,7 @@ class Peer(Struct):
     polled_at: float = 0.0  # reading: monotonic seconds when it last had a poll
     stop_heard: str = ""  # reading: the id of the last stop that it was told
     is_listening: bool = False  # reading: a poll is parked, which is as good as a call
+    is_fleeting: bool = False  # reading: it comes over /mcp, where clients go without a word
 
     @property
     def is_live(self) -> bool:
@@ -1482,9 +1485,18 @@ class Peer(Struct):
         """Whether a reaped peer's grace is over."""
         return self.reaped_at is not None and now - self.reaped_at > GRACE_S
 
+    def is_yielding(self, now: float) -> bool:
+        """Whether a newcomer may have the name: its client can have gone without a word, and is silent."""
+        return self.is_fleeting and not self.is_listening and now - self.last_seen > YIELD_AFTER_S
+
+    def is_known_by(self, token: str | None) -> bool:
+        """Whether a token is this peer's."""
+        return token is not None and token.isascii() and is_same(hash_of(token), self.token_hash)
+
 
 # How an identity ends. One that was kicked, or left, is not to come back by itself.
 LEFT, KICKED, AWAY = "left", "was kicked by the operator", "was away too long"
+SILENT = "was silent, and a newcomer has its name"
 
 
 def _drop(names: list[str], name: str) -> None:
@@ -1557,22 +1569,34 @@ class Roster:
                 raise RoomFull(f"the room has {IDENTITIES_MAX} identities, all that it can hold", project=name)
             self._refuse_twin(name)
             return None
-        if token is not None and token.isascii() and is_same(hash_of(token), peer.token_hash):
+        if peer.is_known_by(token):
             return peer
         where = "is in the room" if peer.is_live else "is away and may come back"
         raise NameInUse(
             f"{name} {where}: choose another name, show its token, or ask the operator to kick it",
             project=name,
+            free=self._free_beside(name),
             note=f"{name!r} {where}. Join under another name, or ask the operator to kick it.",
         )
 
     def _refuse_twin(self, name: str) -> None:
-        """Raise NameInUse for a name that the eye takes for another one here; one in other case is no twin."""
-        for other in self._by_skeleton.get(skeleton_of(name), ()):
-            if other.casefold() != name.casefold():
-                looks = f"{name!r} looks like {other!r}, which is taken"
-                note = f"{looks}. Join under another name."
-                raise NameInUse(f"{looks}: choose another name", project=name, note=note)
+        """Raise NameInUse for a name that the eye takes for another one here."""
+        if (other := self._twin_of(name)) is not None:
+            looks = f"{name!r} looks like {other!r}, which is taken"
+            note, free = f"{looks}. Join under another name.", self._free_beside(name)
+            raise NameInUse(f"{looks}: choose another name", project=name, free=free, note=note)
+
+    def _twin_of(self, name: str) -> str | None:
+        """Find the name that the eye takes for this one; one in other case is no twin."""
+        twins = self._by_skeleton.get(skeleton_of(name), ())
+        return next((other for other in twins if other.casefold() != name.casefold()), None)
+
+    def _free_beside(self, name: str) -> list[Json]:
+        """List names that tell a newcomer apart from `name`, and that nobody has."""
+        stem = re.sub(r"-\d{1,6}$", "", name)[: NAME_MAX - 7]
+        numbered = (f"{stem}-{n}" for n in range(2, NEAREST_MAX + 2))
+        free = (one for one in numbered if one not in self.by_name and self._twin_of(one) is None)
+        return [*islice(free, FREE_NAMES)]
 
     def add(self, peer: Peer) -> None:
         """Enter a fresh identity."""
@@ -1727,10 +1751,14 @@ class Room:
     def register(self, source: str, request: Registration) -> tuple[Peer, str]:
         """Give a fresh identity, or confirm the caller's own; also its token. Raises Throttled, NameInUse, RoomFull."""
         now = self._clock.mono()
-        self._registrations.spend(source, now)
         held = self.roster.get(request.name)
+        is_own = held is not None and held.is_known_by(request.token)
+        who = f"seat {request.name}" if is_own else source  # no crowd of newcomers keeps it out
+        self._registrations.spend(who, now)
         if held is not None and held.is_forgotten(now):
             self._end(held, AWAY)
+        elif held is not None and not is_own and held.is_yielding(now):
+            self._end(held, SILENT)
         try:
             peer = self.roster.claim(request.name, request.token)
         except NameInUse:
@@ -1776,6 +1804,10 @@ class Room:
         """Record that a poll of `peer` was parked or ended; both are signs of life."""
         peer.is_listening = is_listening
         peer.last_seen = peer.polled_at = self._clock.mono()
+
+    def note_fleeting(self, peer: Peer) -> None:
+        """Record that the client of `peer` may go without a word."""
+        peer.is_fleeting = True
 
     def note_stop(self, peer: Peer, is_told: bool = True) -> None:
         """Record that `peer` was told that the room is stopped, or that the answer which told it was lost."""
@@ -3054,7 +3086,7 @@ HINTS = {
     "not_joined": "Call join() first.",
     "already_joined": "Keep that seat; a subagent speaks through the one that joined. For another name, leave() first.",
     "session_expired": "Call join() once. If it happens again, tell your user and stay out.",
-    "name_in_use": "Join under another name, such as join(project='NAME-2'), or ask the operator to kick the old one.",
+    "name_in_use": "Join under another name, such as one of `free`, or ask the operator to kick the old one.",
     "room_full": "Tell your user: the operator must kick somebody first.",
     "rate_limited": "Wait retry_after seconds, then send once, shorter or merged.",
     "stopped": "The operator stopped the room. End the exchange; say nothing more until your user tells you to go on.",
@@ -3211,8 +3243,12 @@ def fitting(batch: Sequence[dict[str, Json]]) -> int:
 class Seat:
     """One agent's place in the room as its tools see it: at most one name, one token, one listener."""
 
-    def __init__(self, door: Door, default_name: str, is_patient: bool = False) -> None:
+    def __init__(
+        self, door: Door, default_name: str, is_patient: bool = False, branch: Callable[[], str] = str, past: str = ""
+    ) -> None:
         self.door, self.default_name = door, default_name
+        self._branch = branch  # gives what tells two checkouts of one name apart, or nothing
+        self.past = past  # what became of the session before this one, if there was one
         self._is_patient = is_patient  # waits where a model would have to decide whether it joins again
         self.name: str | None = None  # None: not joined
         self._was = ""  # its name, when a session ended that the agent did not end
@@ -3228,7 +3264,7 @@ class Seat:
     async def setup(self) -> str:
         """Fetch the rules of the room and arm the other tools."""
         answer = await self.door.get("/protocol")
-        text, self.revision = heard(answer, "text", str), heard(answer, "version", int)
+        text, self.revision, self.past = heard(answer, "text", str), heard(answer, "version", int), ""
         here = f"Hub {self.door.url}, protocol revision {self.revision}. Your name unless you choose another: "
         return f"{text}\n\n---\n{here}{self.default_name}. Next: join()."
 
@@ -3236,8 +3272,8 @@ class Seat:
         """Take a seat, or confirm the one there is. Raises AlreadyJoined, NameInUse, Throttled."""
         if self.name is not None and name and name != self.name:
             raise AlreadyJoined(f"this session is {self.name} already", project=self.name)
-        token = self.door.token
-        answer = await self.door.register(self.name or name or self._was or self.default_name, self.revision)
+        token, wanted = self.door.token, self.name or name or self._was
+        answer = await (self._register(wanted) if wanted else self._register_apart())
         if self.door.token != token:
             self.show_again()
         self.name, is_stale = heard(answer, "project", str), answer.get("protocol_stale") is True
@@ -3246,7 +3282,29 @@ class Seat:
         told |= {"protocol_version": revision, "protocol_stale": is_stale}
         if is_stale:
             self.revision, told["protocol"] = revision, heard(answer, "protocol_text", str)
+        if not wanted and self.name != self.default_name:
+            told["note"] = f"{self.default_name} is taken: you are {self.name}"
         return {**told, "channels": answer.get("channels"), "watch": await self.watch_command()}
+
+    async def _register(self, name: str) -> dict[str, Json]:
+        """Ask for a name; a no tells free ones, first that of the branch. Raises NameInUse, Throttled, RoomFull."""
+        try:
+            return await self.door.register(name, self.revision)
+        except NameInUse as refusal:
+            offered, branch = refusal.extra.get("free"), self._branch()
+            apart = [f"{name}@{branch}"] if branch and len(name) + len(branch) < NAME_MAX else []
+            refusal.extra["free"] = [*apart, *(offered if isinstance(offered, list) else ())]
+            raise
+
+    async def _register_apart(self) -> dict[str, Json]:
+        """Ask for the default name; where another has it, for the first free one that tells the two apart."""
+        try:
+            return await self._register(self.default_name)
+        except NameInUse as refusal:
+            for name in heard(refusal.extra, "free", list):
+                with suppress(NameInUse, Invalid):  # two of one branch, or a branch that is no name
+                    return await self.door.register(str(name), self.revision)
+            raise
 
     async def leave(self) -> dict[str, Json]:
         """Give the seat up, whether the hub still knows it or not."""
@@ -3264,10 +3322,16 @@ class Seat:
         return {"left": True, "project": name, **note}
 
     async def whoami(self) -> dict[str, Json]:
-        """Tell what this session is; asks nobody."""
+        """Tell what this session is, and whether the hub says so too."""
+        note = self.past
+        if self.name is not None:
+            try:
+                await self.get("/peek")
+            except Refusal as refusal:
+                note = refusal.detail
         about: dict[str, Json] = {"joined": self.name is not None, "project": self.name, "hub": self.door.url}
         about |= {"default_project": self.default_name, "setup_done": self.revision is not None}
-        return about | {"protocol_version": self.revision}
+        return about | {"protocol_version": self.revision} | ({"note": note} if note else {})
 
     async def get(self, path: str, **query: str | float | None) -> dict[str, Json]:
         """Ask the hub, as the peer that has joined. Raises Refusal."""
@@ -3336,6 +3400,12 @@ class Seat:
         """Have the hub hand out again what was not acknowledged: the last answer reached nobody."""
         self._lease, self._shown = new_secret(8), 0
 
+    def lose(self, why: str) -> None:
+        """Be without the seat from here on, for a reason that the next call is told."""
+        self._was, self.name, self.door.token = str(self.name), None, None
+        self.door.forget()
+        self._why = f"{self._was}'s session is over: {why}"
+
     def hush(self) -> None:
         """End a listen that goes on between two polls."""
         self._listens += 1
@@ -3344,6 +3414,17 @@ class Seat:
         """Give what happened to the seat since the last answer, once."""
         news, self._news = self._news, {}
         return news
+
+    async def look_after(self) -> None:
+        """Find out, between calls, that the hub has forgotten the seat, and take it again. Raises Refusal."""
+        if self.name is None or time.monotonic() < self._rejoined_at + REJOIN_EVERY_S:
+            return
+        if (await self.door.get("/ping", peer=self.name)).get("state") == "absent":
+            try:
+                await self.door.get("/peek")
+            except UnknownToken as refusal:
+                if "why" not in refusal.extra:  # it was not taken away: the hub is another one
+                    await self._rejoin("the hub has restarted")
 
     async def _as_peer(self, call: Callable[[], Awaitable[dict[str, Json]]]) -> dict[str, Json]:
         """Make a call that needs the seat, and win the seat back if the hub has lost it. Raises NotJoined."""
@@ -3371,9 +3452,7 @@ class Seat:
                 raise SessionExpired("it does not come back by itself")
             answer = await self.door.register(name, self.revision)
         except (SessionExpired, NameInUse, RoomFull, CredentialRequired) as refusal:
-            self._was, self.name, self.door.token = name, None, None
-            self.door.forget()
-            self._why = f"{name}'s session is over ({why}): {refusal.detail}"
+            self.lose(f"{why}: {refusal.detail}")
             raise SessionExpired(self._why, joined_as=name) from None
         except Refusal:  # too many at once, or no hub at the moment: the next call tries again
             self._rejoined_at = -math.inf
@@ -3384,7 +3463,8 @@ class Seat:
         note = f"The session of {name} was lost ({why}) and you have joined again: channels and sticks are gone."
         note += " The rules have changed: call join() to read them." if answer.get("protocol_stale") else ""
         watch = await self.watch_command()
-        self._news = {"note": f"{note} Start the watch again.", "watch": watch} if watch else {"note": note}
+        again = "Start the watch again, unless it goes on."
+        self._news = {"note": f"{note} {again}", "watch": watch} if watch else {"note": note}
 
 
 def hub_hint(url: str) -> str:
@@ -3404,7 +3484,7 @@ async def use(tool: str, seat: Seat, run: Callable[[], Awaitable[Json]]) -> Json
     """Run a tool for a seat; word a refusal as an answer, and add what happened to the seat."""
     try:
         if seat.revision is None and tool not in ALWAYS:
-            raise SetupRequired(f"{tool} is not armed yet")
+            raise SetupRequired(f"{seat.past}: setup, then join" if seat.past else f"{tool} is not armed yet")
         await seat.confirm()
         answer = await run()
     except Refusal as refusal:
@@ -3442,6 +3522,10 @@ def _text(high: int, about: str = "", default: str | None = None) -> Schema:
 
 
 async def _with_me(seat: Seat, path: str) -> dict[str, Json]:
+    """Read what is open to everybody, and tell who asks, as the hub knows it."""
+    if seat.name is not None:
+        with suppress(SessionExpired):
+            await seat.get("/peek")
     return {**await seat.door.get(path), "you": seat.name}
 
 
@@ -6156,6 +6240,8 @@ def console_socket(consoles: Consoles) -> type[WebSocketHandler]:
 # there is no such method, a client of both eras opens a session; the bridge, whose process is the session, has both.
 
 SESSIONS_MAX = 10_000
+PAST = "the hub has restarted since this session began, or it was silent for too long"
+SEAT_SECRET_MIN = 16  # characters of the header Caucus-Seat
 SESSION_TTL_S = 3600.0  # a session that is not used for this long, and has no peer in the room, is forgotten
 UNKNOWN_SESSION, CANCELLED = -32001, -32800
 RPC_STATUS = {UNKNOWN_METHOD: 404, UNKNOWN_SESSION: 404}  # of an error that no session has answered; else 400
@@ -6197,8 +6283,9 @@ class Waiter:
 class RoomDoor:
     """The hub from inside: each call is the request that would come over HTTP, and has the same answer."""
 
-    def __init__(self, gate: Gate, serial: int) -> None:
+    def __init__(self, gate: Gate, serial: int, inherit: Callable[[str], str]) -> None:
         self._gate, self._serial, self._file = gate, serial, TokenFile()
+        self.inherit = inherit  # gives the token of a seat of that name, if the same agent has it already; else nothing
         self.url = gate.settings.public_url or gate.local_url
         self.token: str | None = None
         self.caller: Caller | None = None  # of the request that is being answered; none, while only a listen is
@@ -6217,8 +6304,14 @@ class RoomDoor:
 
     async def register(self, name: str, revision: int | None) -> dict[str, Json]:
         """Take a seat. Raises Refusal."""
-        answer = await self.post("/register", project=name, token=self.token, protocol_version=revision)
+        try:
+            answer = await self.post("/register", project=name, token=self.token, protocol_version=revision)
+        except NameInUse:
+            if not (inherited := self.inherit(name)):
+                raise
+            answer = await self.post("/register", project=name, token=inherited, protocol_version=revision)
         self.token = str(answer["token"])
+        self._gate.room.note_fleeting(self._gate.room.peer_of(self.token))
         return answer
 
     async def receive(self, hold_s: float, lease: str) -> dict[str, Json]:
@@ -6273,6 +6366,7 @@ class Session(Struct):
     door: RoomDoor
     seat: Seat
     revision: str
+    secret: str  # which its agent shows in each of its sessions; empty: none
     used_at: float  # monotonic seconds
     waiting: dict[RpcId, Callable[[], object]] = fresh(factory=dict)  # how to cancel each waiting request
     shown: RpcId = None  # the latest listen that was answered
@@ -6293,6 +6387,14 @@ def project_of(request: Request) -> str:
     return text_of(request.parameters(), "project", 0, NAME_MAX, "", "query")
 
 
+def seat_secret_of(request: Request) -> str:
+    """Read the header Caucus-Seat, by which an agent that begins anew proves to be the same. Raises Invalid."""
+    secret = request.headers.get("Caucus-Seat", "")
+    if secret and not SEAT_SECRET_MIN <= len(secret) <= TOKEN_MAX:
+        raise Invalid("Caucus-Seat", f"must be a secret of {SEAT_SECRET_MIN} to {TOKEN_MAX} characters", "header")
+    return secret
+
+
 class McpEndpoint:
     """The route /mcp with all its sessions."""
 
@@ -6300,6 +6402,7 @@ class McpEndpoint:
         self._gate, self._clock, self._spawn = gate, clock, spawn
         self._mcp = Mcp(TOOLS, PROMPTS, INSTRUCTIONS)
         self._sessions: dict[str, Session] = {}  # by session id
+        self._ended: dict[str, None] = {}  # ids of sessions that their clients have ended; the latest SESSIONS_MAX
         self._opened = 0
 
     def routes(self) -> dict[tuple[str, str], Handler]:
@@ -6321,9 +6424,13 @@ class McpEndpoint:
     def delete(self, gate: Gate, request: Request) -> Reply:
         """DELETE /mcp: end a session; its peer leaves the room. Raises CredentialRequired, NotFound."""
         gate.require_agent_key(request)
-        session = self._sessions.pop(request.headers.get("Mcp-Session-Id", ""), None)
+        key = request.headers.get("Mcp-Session-Id", "")
+        session = self._sessions.pop(key, None)
         if session is None:
             raise NotFound("there is no such MCP session")
+        self._ended[key] = None
+        if len(self._ended) > SESSIONS_MAX:
+            del self._ended[next(iter(self._ended))]
         self._end(session, request.caller)
         return Reply(204, b"")
 
@@ -6388,14 +6495,26 @@ class McpEndpoint:
                 answers.append(error.to_json())
         return rpc_reply(answers) if answers else Reply(202, b"")
 
-    def _open(self, request: Request, about: Json, revision: str) -> Session:
-        """Make a session with an empty seat."""
+    def _open(self, request: Request, about: Json, revision: str, past: str = "") -> Session:
+        """Make a session with an empty seat. Raises Invalid."""
         self._opened += 1
         name = about.get("name") if isinstance(about, dict) else None
         cleaned = re.sub(r"[^\w.-]+", "-", str(name or "mcp-client")).strip("-.")[:NAME_MAX]
-        door = RoomDoor(self._gate, -self._opened)
-        seat = Seat(door, project_of(request) or cleaned or "mcp-client")
-        return Session(door, seat, revision, self._clock.mono())
+        secret = seat_secret_of(request)
+        door = RoomDoor(self._gate, -self._opened, lambda wanted: self._inherit(wanted, secret))
+        seat = Seat(door, project_of(request) or cleaned or "mcp-client", past=past)
+        return Session(door, seat, revision, secret, self._clock.mono())
+
+    def _inherit(self, name: str, secret: str) -> str:
+        """Take a seat from the session that has it and shows the same secret; give its token. Nothing: none does."""
+        for session in self._sessions.values() if secret else ():
+            if session.seat.name == name and same_secret(session.secret, secret):
+                token = str(session.door.token)
+                for cancel in list(session.waiting.values()):
+                    cancel()
+                session.seat.lose("the same agent has begun another one, which has its seat")
+                return token
+        return ""
 
     def _keep(self, key: str, session: Session) -> None:
         """Remember a session; of too many, one that has no seat goes. Raises RoomFull."""
@@ -6407,13 +6526,20 @@ class McpEndpoint:
         self._sessions[key] = session
 
     def _session(self, request: Request, about: RpcId) -> Session:
-        """Find the session that a request belongs to. Raises RpcError."""
+        """Find the session that a request belongs to; an id of the hub before this one is taken up. Raises RpcError.
+
+        Many clients never initialize twice: they would stay dead after a restart. An id that was ended stays ended.
+        """
         key = request.headers.get("Mcp-Session-Id")
         if key is None:
             raise RpcError(INVALID_REQUEST, "Mcp-Session-Id is required: initialize first", about=about)
         session = self._sessions.get(key)
         if session is None:
-            raise RpcError(UNKNOWN_SESSION, "Session not found: initialize again", about=about)
+            if key in self._ended or not re.fullmatch(r"[0-9a-f]{32}", key):
+                raise RpcError(UNKNOWN_SESSION, "Session not found: initialize again", about=about)
+            revision = request.headers.get("MCP-Protocol-Version", BATCH_REVISION)  # without: that one, by the standard
+            session = self._open(request, None, revision, PAST)
+            self._keep(key, session)
         session.used_at = self._clock.mono()
         return session
 
@@ -6904,6 +7030,8 @@ def serve(settings: Settings, on_start: Callable[[Hub], None]) -> int:
 
 EXIT_OK, EXIT_EXPIRED, EXIT_USAGE, EXIT_DISPLACED, EXIT_GAVE_UP = 0, 1, 2, 2, 3
 BACKOFF_S, BACKOFF_MAX_S = 1.0, 15.0
+LOOK_AFTER_S = 5.0  # how often a bridge looks whether the hub still knows its seat
+FILE_LOOK_S = 0.2  # how often a watch then looks whether its file has a new token
 
 MARGIN = "    "  # before every further line of a text: only the program's own lines begin at the left edge
 
@@ -6917,9 +7045,16 @@ class Watch:
     """Poll, print, acknowledge, exit; with `is_following`, go on until the session ends."""
 
     def __init__(
-        self, client: Client, hold_s: float, is_following: bool, is_json: bool, give_up_s: float | None
+        self,
+        client: Client,
+        hold_s: float,
+        is_following: bool,
+        is_json: bool,
+        give_up_s: float | None,
+        read_token: Callable[[], str] = str,
     ) -> None:
         self._client, self._hold_s = client, hold_s
+        self._read_token = read_token  # gives what is in the token's file at the moment, or nothing
         self._is_following, self._is_json, self._give_up_s = is_following, is_json, give_up_s
         self._lease = new_secret(8)  # one per process: a newer watch takes the place of this one
 
@@ -6937,11 +7072,11 @@ class Watch:
     def run(self, token: str) -> int:
         """Watch until there is a reason to exit; give the exit code."""
         self._client.token = token
-        last_heard, backoff_s = time.monotonic(), BACKOFF_S
+        last_heard, backoff_s, has_listened = time.monotonic(), BACKOFF_S, False
         while True:
             try:
                 answer = self._client.receive(self._hold_s, self._lease)
-                last_heard, backoff_s = time.monotonic(), BACKOFF_S
+                last_heard, backoff_s, has_listened = time.monotonic(), BACKOFF_S, True
                 if self._show(answer) and not self._is_following:
                     return EXIT_OK
                 if answer.get("mode") == STOPPED:
@@ -6949,6 +7084,9 @@ class Watch:
                 continue
             except Refusal as refusal:
                 if refusal.status == UnknownToken.status:
+                    if has_listened and "why" not in refusal.extra and self._has_new_token():
+                        has_listened = False
+                        continue
                     self._print_end("SESSION EXPIRED", "the hub no longer knows this token: join again")
                     return EXIT_EXPIRED
                 if refusal.status == Displaced.status:
@@ -6960,6 +7098,17 @@ class Watch:
                 return EXIT_GAVE_UP
             time.sleep(backoff_s)
             backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
+
+    def _has_new_token(self) -> bool:
+        """Wait for who keeps the token's file to join again: the hub has restarted. False: nobody does."""
+        end = time.monotonic() + 2 * LOOK_AFTER_S
+        while (token := self._read_token()) and time.monotonic() < end:
+            if token != self._client.token:
+                self._client.token = token
+                print("caucus watch: the hub has restarted, and the seat was taken again", file=sys.stderr)
+                return True
+            time.sleep(FILE_LOOK_S)
+        return False
 
     def _show(self, answer: dict[str, Json]) -> bool:
         """Print a batch in one write and acknowledge it; tell whether there was anything."""
@@ -7080,9 +7229,11 @@ class Job(Struct):
 class Bridge:
     """One host on one pair of pipes, and one seat."""
 
-    def __init__(self, client: Client, default_name: str, source: BinaryIO, sink: int) -> None:
+    def __init__(
+        self, client: Client, default_name: str, source: BinaryIO, sink: int, branch: Callable[[], str] = str
+    ) -> None:
         self._client, self._source, self._sink = client, source, sink
-        self._seat = Seat(HttpDoor(client), default_name)
+        self._seat = Seat(HttpDoor(client), default_name, branch=branch)
         self._mcp = Mcp(TOOLS, PROMPTS, INSTRUCTIONS)
         self._revision = HANDSHAKE_REVISIONS[-1]
         self._lock = threading.Lock()  # held while a tool's own code runs, never while it waits for the hub
@@ -7095,11 +7246,13 @@ class Bridge:
         self._has_output = threading.Condition()
         self._writer = threading.Thread(target=self._write_all, name="bridge writer", daemon=True)
         self._reader = threading.Thread(target=self._read_all, name="bridge reader", daemon=True)
+        self._is_ending = threading.Event()
+        self._keeper = threading.Thread(target=self._keep_seat, name="bridge keeper", daemon=True)
 
     def run(self) -> int:
         """Serve until the host closes stdin or a signal comes, then leave the room; give the exit code."""
-        self._writer.start()
-        self._reader.start()
+        for thread in (self._writer, self._reader, self._keeper):
+            thread.start()
         try:
             while True:
                 with suppress(Empty):  # look up now and then: a signal just before a wait would not end it
@@ -7110,6 +7263,16 @@ class Bridge:
     def stop(self, *_: object) -> None:
         """End it, as a signal handler; a second signal does not disturb the leaving."""
         self._ends.put(EXIT_OK)
+
+    def _keep_seat(self) -> None:
+        """Win the seat back when the hub has restarted; a model may not call a tool for hours."""
+        pause_s = LOOK_AFTER_S
+        while not self._is_ending.wait(pause_s):
+            try:
+                self._drive(self._seat.look_after())
+                pause_s = LOOK_AFTER_S
+            except Refusal:  # no hub at the moment, or one that many ask at once
+                pause_s = BACKOFF_S
 
     def _read_all(self) -> None:
         """Read what the host says, until it has no more to say, or has too much that it does not listen to."""
@@ -7264,6 +7427,7 @@ class Bridge:
 
     def _end(self) -> None:
         """Finish what takes no time, leave the room, and let the host read the last answers."""
+        self._is_ending.set()
         for job in list(self._jobs.values()):
             if job.is_listen:
                 self._cancel(job)
@@ -7271,6 +7435,7 @@ class Bridge:
         if self._last is not None:
             self._last.join(JOINING_S if is_joining else LAST_WORDS_S)
         self._client.slack_s = LAST_WORDS_S
+        self._keeper.join(LAST_WORDS_S)
         self._drive(self._seat.leave())
         self._client.close()
         self._queue(b"")  # ends the writer
@@ -7513,7 +7678,9 @@ class Agent:
         text = f"{refusal.detail}; {advice[refusal.code]}" if refusal.code in advice else refusal.detail
         if isinstance(refusal, NameInUse):
             name = self._settings.name
-            text = f"the name {name} is taken: choose another with --project, or have the operator kick it"
+            free = refusal.extra.get("free")
+            such = f" such as {free[0]}" if isinstance(free, list) and free else ""
+            text = f"the name {name} is taken: choose another with --project{such}, or have the operator kick it"
         return NotReady(text, EXIT_USAGE if is_ours else EXIT_GAVE_UP)
 
     async def _start_mind(self) -> None:
@@ -8641,18 +8808,39 @@ def add_bridge_options(options: argparse.ArgumentParser) -> None:
     add("--print-config", choices=[*CONFIGS], metavar="HOST", help=f"one of {', '.join(CONFIGS)}")
 
 
-def folder_name() -> str:
-    """Name the repository that this process runs in, or its folder."""
-    try:
-        here = folder = os.fsencode(os.getcwd()).decode("utf-8", "replace")
-    except OSError:  # it was deleted
-        return "agent"
+PATH_MAX = 4096  # characters of what is read of a small file
+
+
+def checkout() -> tuple[str, bool]:
+    """Give the folder of the repository that this process runs in, and that it is one; else its own. Raises OSError."""
+    here = folder = os.fsencode(os.getcwd()).decode("utf-8", "replace")
     while not os.path.exists(os.path.join(folder, ".git")):
         parent = os.path.dirname(folder)
         if parent == folder:
-            return os.path.basename(here) or "agent"
+            return here, False
         folder = parent
-    return os.path.basename(folder) or "agent"
+    return folder, True
+
+
+def folder_name() -> str:
+    """Name the repository that this process runs in, or its folder."""
+    with suppress(OSError):  # it was deleted
+        return os.path.basename(checkout()[0]) or "agent"
+    return "agent"
+
+
+def branch_name() -> str:
+    """Name the branch that is checked out here, `/` as `-`; nothing where there is none."""
+    with suppress(OSError, UnicodeDecodeError):
+        folder, is_repository = checkout()
+        place = os.path.join(folder, ".git") if is_repository else ""
+        if os.path.isfile(place):  # a worktree's, which says where its own folder is
+            with open(place, encoding="utf-8") as file:
+                place = os.path.join(folder, file.read(PATH_MAX).removeprefix("gitdir:").strip())
+        with open(os.path.join(place, "HEAD"), encoding="utf-8") as file:
+            head, _, branch = file.read(PATH_MAX).strip().partition("refs/heads/")
+        return branch.replace("/", "-") if head == "ref: " else ""
+    return ""
 
 
 def _as_json(key: str, entry: dict[str, Json]) -> str:
@@ -8765,14 +8953,19 @@ def run_hub(options: argparse.Namespace) -> int:
     return serve(settings, announce)
 
 
+def token_in(path: str) -> str:
+    """Read a token's file. Raises OSError, UnicodeDecodeError."""
+    with open(path, encoding="utf-8") as file:
+        return file.read(PATH_MAX).strip()
+
+
 def credential_of(options: argparse.Namespace) -> tuple[str, str]:
     """Find ("token" or "ticket", its value), by the precedence that the help states. Raises Invalid."""
     if options.token:
         return "token", options.token
     if options.token_file:
         try:
-            with open(options.token_file, encoding="utf-8") as file:
-                token = file.read().strip()
+            token = token_in(options.token_file)
         except (OSError, UnicodeDecodeError) as error:
             raise Invalid("--token-file", str(error)) from None
         if not token:
@@ -8797,7 +8990,13 @@ def run_watch(options: argparse.Namespace) -> int:
     if not isinstance(sys.stdout, io.TextIOWrapper):
         raise Invalid("stdout", "is closed: nobody could read what arrives")
     sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # a pipe on Windows has another encoding
-    watch = Watch(client, options.timeout, options.follow, options.json, options.give_up)
+
+    def read_token() -> str:
+        with suppress(OSError, UnicodeDecodeError):  # it goes with the seat
+            return token_in(options.token_file) if kind == "token" and options.token_file and not options.token else ""
+        return ""
+
+    watch = Watch(client, options.timeout, options.follow, options.json, options.give_up, read_token)
     try:
         return watch.run_with_ticket(value) if kind == "ticket" else watch.run(value)
     except OSError as error:  # nobody reads, or a disk is full: what was not printed is not acknowledged
@@ -8821,7 +9020,7 @@ def run_bridge(options: argparse.Namespace) -> int:
     os.dup2(sys.stderr.fileno(), 1)  # from here on whatever prints, prints to stderr: stdout carries frames only
     sys.stdout = sys.stderr
     project = options.project or os.environ.get("CAUCUS_PROJECT") or folder_name()
-    bridge = Bridge(client, project, sys.stdin.buffer, sink)
+    bridge = Bridge(client, project, sys.stdin.buffer, sink, branch_name)
     for name in ("SIGTERM", "SIGINT", "SIGHUP"):
         if hasattr(signal, name):  # Windows knows no SIGHUP
             signal.signal(getattr(signal, name), bridge.stop)

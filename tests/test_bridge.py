@@ -418,6 +418,71 @@ def test_after_a_hub_restart_the_next_call_joins_again_says_so_and_its_watch_wor
             assert names(new) == ["web"]
 
 
+def test_after_a_hub_restart_a_bridge_that_is_not_called_joins_again_and_its_watch_goes_on(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as end:
+        with running_hub() as old:
+            bridge = end.enter_context(bridge_at(old.url, tmp_path))
+            watch = bridge.join("api")["watch"]
+            ended: list[tuple[int, str]] = []
+            watching = threading.Thread(target=lambda: ended.append(shell(watch)))
+            watching.start()
+            eventually(lambda: old.is_listening("api"), "the watch listening")
+        with running_hub("--port", str(old.port)) as new:
+            eventually(lambda: names(new) == ["api"], "the bridge coming back by itself")
+            eventually(lambda: new.is_listening("api"), "its watch coming back")
+            new.say(new.register("web"), "api", "hello")
+            watching.join(DEADLINE_S)
+            assert ended == [(0, "[caucus] msg web -> api: hello\n")]
+            told = bridge.call("list_peers")
+            assert (told["you"], "you have joined again" in told["note"]) == ("api", True)
+
+
+def test_a_bridge_that_lost_its_seat_says_so_wherever_it_tells_who_it_is(
+    hub: HubProcess, bridge: BridgeProcess, name: str
+) -> None:
+    bridge.join(name)
+    with hub.console() as console:
+        console.send(kick=name)
+        eventually(lambda: name not in names(hub), "the kick")
+    assert bridge.call("list_peers")["you"] is None
+    assert bridge.call("whoami")["joined"] is False
+
+
+def test_two_checkouts_of_one_name_are_told_apart_by_their_branches(hub: HubProcess, tmp_path: Path) -> None:
+    with contextlib.ExitStack() as end:
+        told = []
+        for place, branch in (("a", "main"), ("b", "feature/pay"), ("c", "feature/pay")):
+            folder = tmp_path / place / "till"
+            (folder / ".git").mkdir(parents=True)
+            (folder / ".git" / "HEAD").write_text(f"ref: refs/heads/{branch}\n")
+            bridge = end.enter_context(bridge_at(hub.url, folder))
+            told.append(bridge.join(""))
+        assert [one["project"] for one in told] == ["till", "till@feature-pay", "till-2"]
+        notes = [None, "till is taken: you are till@feature-pay", "till is taken: you are till-2"]
+        assert [one.get("note") for one in told] == notes
+        assert bridge.call("leave")["left"]
+        assert bridge.call("join", project="till")["free"] == ["till@feature-pay", "till-2", "till-3", "till-4"]
+
+
+@pytest.mark.parametrize(
+    ("head", "branch"),
+    [("ref: refs/heads/fix\n", "fix"), ("0a1b2c3d\n", ""), (None, ""), (b"\xff\xfe", "")],
+    ids=["branch", "detached", "none", "garbage"],
+)
+def test_the_branch_of_a_worktree_is_read_where_its_own_folder_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: Any, branch: str
+) -> None:
+    own = tmp_path / "main" / ".git" / "worktrees" / "fix"
+    own.mkdir(parents=True)
+    if head is not None:
+        (own / "HEAD").write_bytes(head if isinstance(head, bytes) else head.encode())
+    inside = tmp_path / "fix" / "src"
+    inside.mkdir(parents=True)
+    (tmp_path / "fix" / ".git").write_text("gitdir: ../main/.git/worktrees/fix\n")
+    monkeypatch.chdir(inside)
+    assert (caucus.folder_name(), caucus.branch_name()) == ("fix", branch)
+
+
 def test_while_the_hub_is_away_calls_say_so_and_the_seat_is_kept(tmp_path: Path) -> None:
     with contextlib.ExitStack() as end:
         with running_hub() as old:

@@ -115,6 +115,56 @@ def test_a_session_that_was_never_given_is_not_found(hub: HubProcess, key: str) 
     assert hub.request("DELETE", "/mcp", headers={"Mcp-Session-Id": key}).status == 404
 
 
+def test_a_session_of_the_hub_before_this_one_is_taken_up_and_its_tools_say_what_to_do() -> None:
+    with running_hub() as old:
+        session = Session(old, path="/mcp?project=shop", **{"MCP-Protocol-Version": "2025-06-18"})
+        session.join("web")
+    with running_hub("--port", str(old.port)) as session.hub:
+        refused = session.call("say", content="hello")
+        assert (refused["error"], "the hub has restarted" in refused["detail"]) == ("setup_required", True)
+        assert "setup, then join" in refused["detail"]
+        about = session.call("whoami")
+        assert (about["joined"], about["project"], "the hub has restarted" in about["note"]) == (False, None, True)
+        assert session.call("list_peers")["error"] == "setup_required"
+        assert session.join("")["project"] == "shop"
+        assert "note" not in session.call("whoami")
+        assert session.call("list_peers") == {"peers": ["shop"], "you": "shop"}
+        assert session.end().status == 204
+
+
+@pytest.mark.parametrize("method", ["ping", "tools/list"])
+def test_a_session_that_its_client_has_ended_stays_ended(hub: HubProcess, method: str) -> None:
+    session = Session(hub)
+    session.end()
+    assert [session.send(rpc(method)).status for _ in range(2)] == [404, 404]
+
+
+def test_an_agent_that_begins_anew_has_its_seat_by_its_secret_and_the_old_session_is_told(hub: HubProcess) -> None:
+    mine, wrong = {"Caucus-Seat": "s" * 16}, {"Caucus-Seat": "t" * 16}
+    old = Session(hub, **mine)
+    assert old.join("mine")["joined"]
+    sender = Session(hub)
+    sender.join("sender")
+    sender.call("say", to="mine", content="kept for you")
+    for other in (Session(hub), Session(hub, **wrong)):
+        assert other.join("mine")["error"] == "name_in_use"
+        other.end()
+    new = Session(hub, **mine)
+    assert new.join("mine")["project"] == "mine"
+    assert "kept for you" in new.call("listen", timeout=0)
+    told = old.call("say", content="still me?")
+    assert (told["error"], "the same agent has begun another one" in told["detail"]) == ("not_joined", True)
+    for one in (new, sender, old):
+        one.end()
+    assert not {"mine", "sender"} & {*hub.get("/peers").body["peers"]}
+
+
+@pytest.mark.parametrize("secret", ["short", "x" * 257])
+def test_a_seats_secret_of_a_wrong_length_is_refused_with_its_name(hub: HubProcess, secret: str) -> None:
+    answer = post(hub, rpc("initialize", protocolVersion="2025-06-18"), Caucus_Seat=secret)
+    assert (answer.status, answer.body["field"]) == (422, "Caucus-Seat")
+
+
 def test_a_handshake_that_fails_gives_no_session(hub: HubProcess) -> None:
     answer = post(hub, rpc("initialize", protocolVersion=7))
     assert (answer.status, answer.body["error"]["code"]) == (400, caucus.INVALID_PARAMS)
@@ -510,9 +560,7 @@ def test_a_session_that_nobody_uses_is_forgotten(clock: FakeClock) -> None:
     key = opened(one)
     clock.advance(caucus.SESSION_TTL_S + 1)
     one.sweep()
-    reply = one.post(one._gate, request(rpc("ping"), Mcp_Session_Id=key))
-    assert reply is not None
-    assert reply.status == 404
+    assert key not in one._sessions
 
 
 def test_a_session_lasts_while_its_peer_is_in_the_room(clock: FakeClock) -> None:
@@ -528,12 +576,46 @@ def test_a_session_lasts_while_its_peer_is_in_the_room(clock: FakeClock) -> None
     one.close()
 
 
+def joined(one: caucus.McpEndpoint, name: str) -> tuple[str, Any]:
+    """Open a session and take a seat; give its id, and what join answered."""
+    key = opened(one)
+    one.post(one._gate, request(rpc("tools/call", name="setup"), Mcp_Session_Id=key))
+    call = rpc("tools/call", name="join", arguments={"project": name})
+    reply = one.post(one._gate, request(call, Mcp_Session_Id=key))
+    assert reply is not None
+    return key, json.loads(reply.body)["result"]["structuredContent"]
+
+
+def test_a_seat_that_is_silent_for_two_minutes_yields_its_name_to_a_newcomer_and_not_sooner(clock: FakeClock) -> None:
+    one = endpoint(clock)
+    old, _ = joined(one, "web")
+    clock.advance(caucus.YIELD_AFTER_S)
+    assert joined(one, "web")[1]["error"] == "name_in_use"
+    clock.advance(0.1)
+    assert joined(one, "web")[1]["project"] == "web"
+    reply = one.post(one._gate, request(rpc("tools/call", name="peek"), Mcp_Session_Id=old))
+    assert reply is not None
+    told = json.loads(reply.body)["result"]["structuredContent"]
+    assert (told["error"], caucus.SILENT in told["detail"]) == ("session_expired", True)
+    one.close()
+
+
+def test_a_seat_that_listens_yields_its_name_to_nobody(clock: FakeClock) -> None:
+    one = endpoint(clock)
+    joined(one, "web")
+    peer = one._gate.room.roster.get("web")
+    assert peer is not None
+    one._gate.room.note_listening(peer, is_listening=True)
+    clock.advance(caucus.YIELD_AFTER_S + 1)
+    assert joined(one, "web")[1]["error"] == "name_in_use"
+    one.close()
+
+
 def test_when_there_are_too_many_one_without_a_seat_goes(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caucus, "SESSIONS_MAX", 2)
     one = endpoint(clock)
     keys = [opened(one) for _ in range(3)]
-    replies = [one.post(one._gate, request(rpc("ping"), Mcp_Session_Id=key)) for key in keys]
-    assert [reply.status for reply in replies if reply is not None] == [404, 200, 200]
+    assert [*one._sessions] == keys[1:]
 
 
 def test_when_all_have_a_seat_the_next_is_refused_and_nobody_goes(

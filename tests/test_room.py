@@ -137,6 +137,26 @@ def test_registrations_are_throttled_by_source(room):
         room.register("here", again("one more", None))
 
 
+def test_a_crowd_of_newcomers_does_not_keep_out_who_shows_its_token(room):
+    room.join("ann")
+    for n in range(int(REGISTER_BURST)):
+        room.register("here", again(f"peer {n}", None))
+    with pytest.raises(Throttled):
+        room.register("here", again("one more", None))
+    assert room.register("here", again("ann", room.tokens["ann"]))[0].name == "ann"
+    with pytest.raises(Throttled):
+        room.register("here", again("ann", "not its token"))
+
+
+def test_a_seat_has_a_rate_of_its_own(room):
+    room.join("ann")
+    for _ in range(int(REGISTER_BURST)):
+        room.register("here", again("ann", room.tokens["ann"]))
+    with pytest.raises(Throttled):
+        room.register("here", again("ann", room.tokens["ann"]))
+    assert room.register("here", again("bob", None))[0].name == "bob"
+
+
 def test_one_sources_throttle_does_not_bind_another(room):
     for n in range(int(REGISTER_BURST)):
         room.register("here", again(f"peer {n}", None))
@@ -1820,8 +1840,8 @@ def test_a_throttled_status_changes_nothing(room):
 @pytest.mark.parametrize("token", ["token-1", None])
 def test_a_throttled_registration_changes_nothing(room, token):
     room.join("ann")
-    for _ in range(int(REGISTER_BURST)):
-        room.register("here", again("ann", "token-1"))
+    for n in range(int(REGISTER_BURST)):
+        room.register("here", again("ann", "token-1") if token else again(f"peer {n}", None))
     assert_refused_without_a_trace(room, Throttled, lambda: room.register("here", again("ann", token)))
 
 

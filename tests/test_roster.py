@@ -7,7 +7,19 @@ import random
 import pytest
 
 import caucus
-from caucus import GRACE_S, NameInUse, Peer, Rate, RoomFull, Roster, TokenBucket, UnknownToken, hash_of
+from caucus import (
+    GRACE_S,
+    NAME_MAX,
+    NEAREST_MAX,
+    NameInUse,
+    Peer,
+    Rate,
+    RoomFull,
+    Roster,
+    TokenBucket,
+    UnknownToken,
+    hash_of,
+)
 
 RATE = Rate(1.0, 1.0)
 
@@ -74,6 +86,33 @@ def test_the_refusal_of_a_taken_name_has_the_fields_that_clients_know(roster):
     with pytest.raises(NameInUse) as caught:
         roster.claim("ann", None)
     assert caught.value.body().keys() >= {"error", "project", "note"}
+
+
+def free_beside(roster, name):
+    with pytest.raises(NameInUse) as caught:
+        roster.claim(name, None)
+    return caught.value.extra["free"]
+
+
+def test_the_refusal_of_a_taken_name_offers_free_ones(roster):
+    assert free_beside(roster, "ann") == ["ann-2", "ann-3", "ann-4"]
+
+
+def test_what_is_offered_counts_on_and_leaves_out_what_is_taken_or_looks_so(roster):
+    for name in ("ann-2", "ánn-4"):
+        roster.add(peer(name))
+    assert free_beside(roster, "ann-2") == ["ann-3", "ann-5", "ann-6"]
+
+
+def test_what_is_offered_is_a_name_however_long_the_taken_one(roster):
+    roster.add(peer("x" * NAME_MAX))
+    assert all(len(name) <= NAME_MAX for name in free_beside(roster, "x" * NAME_MAX))
+
+
+def test_where_a_crowd_has_all_numbers_none_is_offered(roster):
+    for n in range(2, NEAREST_MAX + 2):
+        roster.add(peer(f"ann-{n}"))
+    assert free_beside(roster, "ann") == []
 
 
 def test_a_reaped_name_is_still_taken(roster):

@@ -171,6 +171,17 @@ def test_whoami_is_available_before_setup_and_asks_nobody(fresh, door):
     assert (use(fresh, "whoami")["setup_done"], door.asked) == (False, [])
 
 
+def test_whoami_tells_that_the_hub_does_not_answer(seat, door):
+    door.answers["/peek"] = caucus.Unreachable("no hub")
+    about = use(seat, "whoami")
+    assert (about["joined"], about["note"]) == (True, "no hub")
+
+
+def test_who_asks_is_told_as_the_hub_knows_it(seat, door):
+    door.once["/peek"] = [UnknownToken(caucus.KICKED)]
+    assert use(seat, "list_peers")["you"] is None
+
+
 # --- refusals ---
 def test_the_hints_are_exactly_those_of_what_a_tool_can_answer():
     assert set(HINTS) == (set(REFUSALS) - NEVER_A_TOOLS) | TOOL_REFUSALS | {"refused"}
@@ -233,6 +244,28 @@ def test_join_takes_the_default_name(armed, door):
 
 def test_join_takes_the_name_that_is_given(armed):
     assert use(armed, "join", project="web")["project"] == "web"
+
+
+def test_a_default_name_that_is_taken_gives_way_to_that_of_the_branch_and_join_says_so(door):
+    seat = Seat(door, "api", branch=lambda: "fix-7")
+    use(seat, "setup")
+    door.once["/register"] = [NameInUse("taken", free=["api-2"])]
+    told = use(seat, "join")
+    assert (told["project"], told["note"]) == ("api@fix-7", "api is taken: you are api@fix-7")
+
+
+def test_without_a_branch_a_default_name_that_is_taken_gives_way_to_the_first_free_one(armed, door):
+    door.once["/register"] = [NameInUse("taken", free=["api-2", "api-3"]), NameInUse("taken meanwhile")]
+    assert use(armed, "join")["project"] == "api-3"
+
+
+def test_a_name_that_was_asked_for_gives_way_to_none_and_free_ones_are_told(door):
+    seat = Seat(door, "api", branch=lambda: "fix-7")
+    use(seat, "setup")
+    door.once["/register"] = [NameInUse("taken", free=["web-2"])]
+    refused = use(seat, "join", project="web")
+    assert (refused["error"], refused["free"]) == ("name_in_use", ["web@fix-7", "web-2"])
+    assert [body["name"] for body in door.bodies("/register")] == ["web"]
 
 
 def test_join_returns_the_watch_command(armed):

@@ -216,6 +216,20 @@ def test_an_unknown_token_is_an_expired_session_with_exit_1(hub: HubProcess) -> 
     assert ended.out.count("\n") == 1
 
 
+def test_a_watch_goes_on_with_the_token_that_its_file_has_after_a_restart(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    with running_hub() as old:
+        file.write_text(old.register("bob"))
+        watcher = WatchProcess(old.url, "--token-file", str(file))
+        eventually(lambda: old.is_listening("bob"), "the watch listening")
+    with running_hub("--port", str(old.port)) as new:
+        file.write_text(new.register("bob"))
+        new.say(new.register("ann"), "bob", "still there?")
+        ended = watcher.end()
+    assert (ended.code, ended.out) == (0, "[caucus] msg ann -> bob: still there?\n")
+    assert "the hub has restarted" in ended.err
+
+
 @pytest.mark.parametrize("flags", [(), ("--follow",)])
 def test_a_kick_ends_a_waiting_watch_at_once_with_exit_1(
     hub: HubProcess, bob: tuple[str, str], flags: tuple[str, ...]
