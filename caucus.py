@@ -84,6 +84,7 @@ if TYPE_CHECKING:  # the hub imports these when it starts; watch and bridge must
     from asyncio.subprocess import Process
     from collections.abc import AsyncIterator
     from logging import Logger
+    from subprocess import Popen
 
     from tornado.http1connection import HTTP1Connection
     from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, RequestStartLine
@@ -941,7 +942,7 @@ class MessageRouted(Event):
     def missed(self) -> tuple[str, ...]:
         """List the names that nobody bears."""
         scope = self.message.recipient
-        return () if self.to or scope == ALL or is_channel(scope) else (scope,)
+        return () if self.to or scope in (ALL, OPERATOR) or is_channel(scope) else (scope,)
 
 
 class MailboxOverflowed(Event):
@@ -3499,7 +3500,8 @@ async def use(tool: str, seat: Seat, run: Callable[[], Awaitable[Json]]) -> Json
 
 # --- the table ---
 CHANNEL: Schema = {"type": "string", "description": "such as #build", "minLength": 2, "maxLength": NAME_MAX}
-SCOPE: Schema = {"type": "string", "description": "peer, #channel or all", "default": ALL, "maxLength": NAME_MAX}
+WHOM = "peer, #channel, human (the operator) or all"
+SCOPE: Schema = {"type": "string", "description": WHOM, "default": ALL, "maxLength": NAME_MAX}
 LANE: Schema = {**SCOPE, "description": "all or a #channel"}
 FIELDS: Schema = {"type": "array", "minItems": 1, "maxItems": FIELDS_MAX}
 FIELD: Schema = {
@@ -5176,7 +5178,8 @@ def post_send(gate: Gate, request: Request) -> Reply:
         head = f'"message_id":"{sent.message.id}","delivered_to":[{",".join(map(quote, sent.to))}]'
         return Reply(200, f'{{{head},"missed":[],"warning":null,"hint":null}}'.encode("ascii"), ())
     missed = sent.missed
-    is_unheard = not sent.to and not missed
+    is_to_operator = call.to == OPERATOR  # who has no mailbox, and sees everything
+    is_unheard = not sent.to and not missed and not is_to_operator
     nearest = room.nearest(call.to) if missed else None
     hints = []
     if is_unheard:
@@ -5186,11 +5189,11 @@ def post_send(gate: Gate, request: Request) -> Reply:
         hints.append(f"nobody is called {call.to!r}; {meant}")
     if away:
         hints.append(f"away, and will find it on return: {', '.join(map(str, away))}")
-    if room.mode == PAUSED:
+    if room.mode == PAUSED and not is_to_operator:
         hints.append("the room is paused: this is kept, and delivered when the operator resumes")
     answer: dict[str, Json] = {
         "message_id": sent.message.id,
-        "delivered_to": [*sent.to],
+        "delivered_to": [OPERATOR] if is_to_operator else [*sent.to],
         "missed": [*missed],
         "warning": "no_recipients" if is_unheard else None,
         "hint": "; ".join(hints) or None,
@@ -7450,6 +7453,7 @@ class Bridge:
 # the mind through the poller, in mid-turn: an interrupt ends the turn, a reset clears its context, a stop ends it all.
 
 COMPOSING = "composing"  # the status of a peer whose mind is at it
+AGENT_GIVE_UP_S = 900.0  # without a hub
 TURN_LIMIT_S = 900.0  # a turn that takes longer is ended: whoever waits for it must hear of it
 START_LIMIT_S = 45.0
 INTERRUPT_S = 5.0  # for a mind to end its turn by itself; then it is ended from outside
@@ -7543,6 +7547,7 @@ class AgentSettings(Record):
     max_turns: int = 0  # 0: no limit
     max_cost_usd: float = 0.0  # 0: no limit
     turn_limit_s: float = TURN_LIMIT_S
+    give_up_s: float = AGENT_GIVE_UP_S  # 0: never
 
 
 def one_liner(text: object) -> str:
@@ -7556,7 +7561,7 @@ def scope_to_answer(batch: Sequence[dict[str, Json]], name: str) -> str:
     said = [m for m in batch if m.get("origin") != "hub"]
     if not said or said[-1].get("recipient") != name:
         return str(said[-1].get("recipient")) if said else ALL
-    return ALL if said[-1].get("origin") == "operator" else str(said[-1].get("sender"))  # the operator has no address
+    return str(said[-1].get("sender"))  # the operator's is an address too, though no mailbox
 
 
 def addressed(reply: str) -> tuple[str, str]:
@@ -7697,11 +7702,13 @@ class Agent:
 
     # --- the poller ---
     async def _listen(self) -> None:
-        backoff_s = BACKOFF_S
+        backoff_s, heard_at, limit_s = BACKOFF_S, time.monotonic(), self._settings.give_up_s
         while self._end is None:
             if await self._poll():
-                backoff_s = BACKOFF_S
+                backoff_s, heard_at = BACKOFF_S, time.monotonic()
                 continue
+            if 0 < limit_s < time.monotonic() - heard_at + backoff_s:
+                self.finish(EXIT_GAVE_UP, f"no hub for {limit_s:g} s")
             await self._rest(backoff_s)
             backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
 
@@ -8004,8 +8011,9 @@ def claude_sdk() -> Any:
 class Claude:
     """A Claude in one live session; the room's tools run in this process."""
 
-    def __init__(self, seat: Seat, settings: ClaudeSettings) -> None:
+    def __init__(self, seat: Seat, settings: ClaudeSettings, offspring: Offspring) -> None:
         self._sdk, self._seat, self._settings = claude_sdk(), seat, settings
+        self._offspring = offspring
         self.is_live = True
         self.model = settings.model
         self._mcp = Mcp(AGENT_TOOLS, (), "")
@@ -8020,11 +8028,12 @@ class Claude:
         self._briefing = briefing
         self._session = self._sdk.ClaudeSDKClient(self._options(briefing))
         try:
-            await self._session.connect()
+            await self._connect()
         except self._sdk.CLINotFoundError:
             raise NotReady(f"there is no `claude` on this machine: {NEW_CLI}") from None
         about = await self._session.get_server_info() or {}
         self._pid = heard(about, "pid", int) if "pid" in about else 0
+        self._offspring.guard(self._pid)
         version = str(about.get("claude_code_version", "0"))  # old ones do not tell
         if tuple(map(int, re.findall(r"\d+", version)[:3])) < CLI_MIN:
             raise NotReady(f"claude is too old, it needs {'.'.join(map(str, CLI_MIN))}: {NEW_CLI}")
@@ -8032,6 +8041,25 @@ class Claude:
         has_key = account.get("apiKeySource") or account.get("apiProvider") != "firstParty"
         if account.get("tokenSource") == "none" and not has_key:
             raise NotReady(LOGIN)
+
+    async def _connect(self) -> None:
+        """Wait for the CLI's first words; one that ends without any is waited for by the SDK. Raises NotReady."""
+        from asyncio import ensure_future, wait
+
+        connecting = ensure_future(self._session.connect())
+        try:
+            while not (await wait({connecting}, timeout=LOOK_S))[0]:
+                process = getattr(getattr(self._session, "_transport", None), "_process", None)  # it shows no other way
+                if process is not None and process.returncode is not None:
+                    await wait({connecting}, timeout=PIPES_S)  # the SDK may have better words
+                    break
+            is_settled = connecting.done()
+        finally:
+            connecting.cancel()
+            await wait({connecting})  # the SDK ends what it has begun
+        if not is_settled:
+            raise NotReady("the `claude` that was started ended without a word: is it the right program?")
+        connecting.result()
 
     async def think(self, prompt: str) -> Outcome:
         """Take one turn. Raises NotReady, and what the SDK raises."""
@@ -8074,12 +8102,15 @@ class Claude:
         if session is not None:
             await session.disconnect()
         self._pid = 0
+        self._offspring.guard(0)
+        self._offspring.end()
 
     def kill(self) -> None:
         """End the CLI here and now."""
         if self._pid:
             with suppress(OSError):  # it has ended
                 os.kill(self._pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+        self._offspring.end()
 
     async def _prompts(self, number: str, prompt: str) -> AsyncIterator[dict[str, Json]]:
         message: dict[str, Json] = {"role": "user", "content": prompt}
@@ -8130,6 +8161,96 @@ class Claude:
         )
 
 
+# What a shell does that outlives its agent: it kills the process, or the group (-N), that it was told last.
+GUARD = 'while read -r told; do target=$told; done; [ -z "$target" ] || kill -9 "$target"'
+_SUBREAPER = 36  # prctl's PR_SET_CHILD_SUBREAPER, of Linux: whoever loses its parent becomes a child of ours
+KILL_ROUNDS_MAX = 20  # of looking for processes that were born while others were killed
+
+
+class Running(Record):
+    """One process of this machine."""
+    pid: int
+    parent: int
+    is_zombie: bool  # it has ended, and its parent has not asked how
+
+
+def processes() -> list[Running]:
+    """List what runs on this machine, elsewhere than on Linux without zombies. Empty where that cannot be told."""
+    if os.path.exists("/proc/self/stat"):
+        found = []
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            with suppress(OSError, ValueError), open(f"/proc/{name}/stat", "rb") as file:  # it may end meanwhile
+                state, parent = file.read().rpartition(b")")[2].split()[:2]  # a name may have brackets of its own
+                found.append(Running(int(name), int(parent), state == b"Z"))
+        return found
+    if os.name == "nt":
+        return []
+    from subprocess import run
+
+    lines = run(["ps", "-axo", "pid=,ppid="], capture_output=True, text=True, check=False).stdout.splitlines()
+    return [Running(int(pid), int(parent), False) for pid, parent in map(str.split, lines)]
+
+
+class Offspring:
+    """All processes that an agent has started: none is to outlive it, whatever ends it.
+
+    On Linux that holds for those too that have left their group and lost their parent; on macOS for those that still
+    have theirs; on Windows taskkill ends a tree, and a killed agent's programs go on.
+    """
+
+    def __init__(self) -> None:
+        self._guard: Popen[bytes] | None = None
+        self._target = 0  # the process that was started last
+        if sys.platform == "linux":
+            import ctypes
+
+            with suppress(OSError, AttributeError):  # a libc without it
+                ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
+
+    def guard(self, target: int) -> None:
+        """See to it that a process, or the group -N, ends with this one, even when this one is killed; 0: none."""
+        from subprocess import DEVNULL, PIPE, Popen
+
+        self._target = abs(target)
+        if os.name == "nt" or (self._guard is None and not target):
+            return
+        if self._guard is None:
+            command = ["/bin/sh", "-c", GUARD]
+            self._guard = Popen(command, stdin=PIPE, stdout=DEVNULL, stderr=DEVNULL, start_new_session=True)
+        assert self._guard.stdin is not None
+        with suppress(OSError):  # somebody killed it
+            self._guard.stdin.write(b"%d\n" % target if target else b"\n")
+            self._guard.stdin.flush()
+
+    def end(self) -> None:
+        """Kill all that are left, and theirs; the guard stays."""
+        spared = {self._guard.pid} if self._guard is not None else set()
+        for _ in range(KILL_ROUNDS_MAX):
+            running = processes()
+            ours = self._descendants(running)
+            doomed = [one.pid for one in running if one.pid in ours - spared and not one.is_zombie]
+            for pid in doomed:
+                with suppress(OSError):
+                    os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+            for one in running:  # of those that became ours when they lost their parent, nobody else asks
+                if one.is_zombie and one.parent == os.getpid() and one.pid not in spared | {self._target}:
+                    with suppress(OSError):
+                        os.waitpid(one.pid, os.WNOHANG)
+            if not doomed:
+                return
+
+    def _descendants(self, running: Sequence[Running]) -> set[int]:
+        children: dict[int, list[int]] = {}
+        for one in running:
+            children.setdefault(one.parent, []).append(one.pid)
+        found, waiting = set(), [os.getpid()]
+        while waiting:
+            born = children.get(waiting.pop(), [])
+            found.update(born)
+            waiting += born
+        return found
+
+
 def split_command(words: str) -> list[str]:
     """Split a command line into words, as this system's shell would. Raises Invalid."""
     from shlex import split
@@ -8151,7 +8272,8 @@ def shell_command(words: str) -> list[str]:
 class Command:
     """Any other model: a command that is run once per turn, the prompt on its stdin, its reply on its stdout."""
 
-    def __init__(self, words: str, is_shell: bool, keeps_context: bool) -> None:
+    def __init__(self, words: str, is_shell: bool, keeps_context: bool, offspring: Offspring) -> None:
+        self._offspring = offspring
         self.is_live, self._keeps_context = False, keeps_context
         self._argv = shell_command(words) if is_shell else split_command(words)
         self.model = os.path.basename(self._argv[0])[:NAME_MAX]
@@ -8196,6 +8318,7 @@ class Command:
     def kill(self) -> None:
         """The same, here and now."""
         self._signal("SIGKILL")
+        self._offspring.end()
 
     async def _run(self, prompt: str) -> str:
         from asyncio import CancelledError, create_subprocess_exec, ensure_future, shield
@@ -8212,12 +8335,14 @@ class Command:
             self._signal("SIGKILL")
             raise
         self._process, self._is_interrupted = process, False
+        self._offspring.guard(-process.pid)
         reply = bytearray()
         talking = ensure_future(self._talk(process, prompt.encode("utf-8", "replace"), reply))
         try:
             await self._outlast(process, talking)
         finally:
-            self._signal("SIGKILL")  # also what it has left behind
+            self.kill()  # also what it has left behind
+            self._offspring.guard(0)
             talking.cancel()
             self._process = None
         if process.returncode != 0 and not self._is_interrupted:
@@ -8671,7 +8796,8 @@ A Claude needs claude-agent-sdk (`pip install 'caucus[claude]'`, or by its name)
 A command gets the rules and the messages on stdin; what it prints is its reply, a first line of @name or #channel
 addresses it, PASS says nothing. An agent key goes into CAUCUS_AGENT_KEY.
 Exit codes: 0 the room was stopped, a signal came or a limit is used up, 1 kicked or expired, 2 bad option, name taken,
-or displaced by another listener, 3 something is missing (it says what), or three turns in a row have failed.
+or displaced by another listener, 3 something is missing (it says what), three turns in a row have failed, or no hub
+answered for longer than --give-up.
 """
 
 DEMO_USAGE = """\
@@ -8794,6 +8920,8 @@ def add_agent_options(options: argparse.ArgumentParser) -> None:
     add("--max-cost", type=_positive("--max-cost"), default=0.0, metavar="USD", help="leave when this much is spent")
     add("--time-limit", type=_positive("--time-limit"), default=TURN_LIMIT_S, metavar="S",
         help="seconds that one turn may take (default 900)")
+    add("--give-up", type=_positive("--give-up", is_zero_fine=True), default=AGENT_GIVE_UP_S, metavar="S",
+        help="exit with 3 when no hub answers for S seconds; 0: never (default 900)")
     add("--exec", metavar="CMD", help="run this command for each turn instead of a Claude")
     add("--session", action="store_true", help="with --exec: the last turns are part of the prompt")
     add("--shell", action="store_true", help="with --exec: CMD is a line for the shell")
@@ -9077,7 +9205,8 @@ def run_agent(options: argparse.Namespace) -> int:
     log().setLevel(options.log_level)  # what the SDK has to say is not what a user asks for
     name = peer_name_of({"project": options.project or folder_name()}, "project")
     mission, hold_s = options.mission.strip(), min(options.poll_timeout, POLL_HOLD_S)
-    settings = AgentSettings(name, mission, hold_s, options.max_turns, options.max_cost, options.time_limit)
+    settings = AgentSettings(name, mission, hold_s, options.max_turns, options.max_cost, options.time_limit,
+                             options.give_up)
     client = Client(options.hub, agent_key=os.environ.pop("CAUCUS_AGENT_KEY", None))  # not for what a model starts
     seat = Seat(HttpDoor(client, asyncio.to_thread, has_watch=False), name, is_patient=True)
     is_command = options.exec is not None
@@ -9086,7 +9215,10 @@ def run_agent(options: argparse.Namespace) -> int:
         shell_command(options.exec) if options.shell else split_command(options.exec)
 
     async def take_part() -> int:
-        mind: Mind = Command(options.exec, options.shell, options.session) if is_command else Claude(seat, about)
+        all_started, (command, is_shell, keeps) = Offspring(), (options.exec, options.shell, options.session)
+        mind: Mind = (
+            Command(command, is_shell, keeps, all_started) if is_command else Claude(seat, about, all_started)
+        )
         agent = Agent(seat, mind, settings, WITH_WORDS if is_command else WITH_TOOLS)
         loop = asyncio.get_running_loop()
 

@@ -672,6 +672,59 @@ def test_the_whole_group_of_processes_is_ended(hub: HubProcess, api: str, tmp_pa
         eventually(lambda: not is_running(pid), "the end of the grandchild", 20.0)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere who leaves both group and parent is not found")
+@pytest.mark.parametrize("how", ["turn", "interrupt", "stop", "two signals"])
+def test_a_grandchild_that_left_its_group_and_lost_its_parent_is_ended(
+    hub: HubProcess, api: str, tmp_path: Path, how: str
+) -> None:
+    child = tmp_path / "child"
+    escape = "import os, time; os.fork() and os._exit(0); os.setsid(); "
+    escape += f"open('{child}.new', 'w').write(str(os.getpid())); os.rename('{child}.new', '{child}'); time.sleep(300)"
+    mind = script(tmp_path, f'{sys.executable} -c "{escape}"\n{"echo done" if how == "turn" else "sleep 300"}')
+    with agent(hub.url, "--project", "sh", "--exec", mind) as sh:
+        hub.say(api, "sh", "go")
+        eventually(child.exists, "the grandchild")
+        pid = int(child.read_text())
+        if how == "interrupt":
+            command(hub, "interrupt", "sh")
+        if how == "stop":
+            hub.post("/control", action="stop")
+        if how == "two signals":
+            sh.signal()
+            sh.signal()
+        eventually(lambda: not is_running(pid), "the end of the grandchild", 20.0)
+
+
+def test_a_killed_agents_command_is_ended(hub: HubProcess, api: str, tmp_path: Path) -> None:
+    child = tmp_path / "child"
+    mind = script(tmp_path, f"echo $$ > {child}.new; mv {child}.new {child}; sleep 300")
+    with agent(hub.url, "--project", "sh", "--exec", mind) as sh:
+        hub.say(api, "sh", "go")
+        eventually(child.exists, "the command")
+        pid = int(child.read_text())
+        sh.signal(signal.SIGKILL)
+        eventually(lambda: not is_running(pid), "the end of the command")
+
+
+def test_what_the_operator_tells_it_alone_it_answers_to_the_operator_alone(
+    hub: HubProcess, api: str, tmp_path: Path
+) -> None:
+    mind = script(tmp_path, "echo at your service")
+    with agent(hub.url, "--project", "sh", "--exec", mind), hub.console() as console:
+        console.send(to="sh", say="a private word")
+        said = console.message(sender="sh")
+        assert (said["recipient"], said["content"]) == ("human", "at your service")
+        assert hub.receive(api, 0.0)["messages"] == []
+
+
+def test_a_hub_that_stays_away_is_given_up(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as end:
+        with running_hub() as old:
+            sh = end.enter_context(agent(old.url, "--project", "sh", "--exec", "cat", "--give-up", "1"))
+        assert sh.end() == 3
+        assert "no hub for 1 s" in sh.errors
+
+
 def test_a_long_reply_is_cut_into_messages(hub: HubProcess, api: str, tmp_path: Path) -> None:
     mind = script(tmp_path, "cat > /dev/null\nseq 1 4000")
     with agent(hub.url, "--project", "sh", "--exec", mind):
@@ -898,7 +951,7 @@ def test_only_a_first_line_of_its_own_is_an_address(reply: str, to: str, text: s
         ([{"sender": "api", "recipient": "me", "origin": "agent"}], "api"),
         ([{"sender": "api", "recipient": "#ops", "origin": "agent"}], "#ops"),
         ([{"sender": "api", "recipient": "all", "origin": "agent"}], "all"),
-        ([{"sender": "human", "recipient": "me", "origin": "operator"}], "all"),
+        ([{"sender": "human", "recipient": "me", "origin": "operator"}], "human"),
         ([{"sender": "human", "recipient": "#ops", "origin": "operator"}], "#ops"),
         ([{"sender": "api", "recipient": "me"}, {"sender": "hub", "recipient": "all", "origin": "hub"}], "api"),
     ],

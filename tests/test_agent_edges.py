@@ -104,6 +104,14 @@ def test_a_second_signal_ends_it_at_once_and_claude_with_it(hub: HubProcess, api
         eventually(lambda: not is_running(pid), "the end of claude")
 
 
+def test_a_killed_agents_claude_does_not_finish_its_turn(hub: HubProcess, api: str) -> None:
+    with claude(hub.url, "--project", "cl", FAKE_CLAUDE_STAYS="1") as cl:
+        hub.say(api, "cl", "!deaf")
+        pid = cl.wait_for("turn")["pid"]
+        cl.signal(signal.SIGKILL)
+        eventually(lambda: not is_running(pid), "the end of claude")
+
+
 def test_the_turn_that_an_interrupt_ended_counts_as_well(hub: HubProcess, api: str) -> None:
     with claude(hub.url, "--project", "cl", "--max-turns", "1") as cl:
         hub.say(api, "cl", "!hang")
@@ -111,6 +119,18 @@ def test_the_turn_that_an_interrupt_ended_counts_as_well(hub: HubProcess, api: s
         command(hub, "interrupt")
         assert cl.end() == 0
         assert "turns, 1, is reached" in cl.errors
+
+
+@pytest.mark.parametrize("code", [0, 7])
+def test_a_program_that_ends_at_once_is_explained_at_once(hub: HubProcess, tmp_path: Path, code: int) -> None:
+    program = tmp_path / "claude"
+    program.write_text(f"#!/bin/sh\nexit {code}\n")
+    program.chmod(0o755)
+    with (
+        pytest.raises(AssertionError, match=r"ended with 3"),
+        agent(hub.url, "--project", "cl", python=SDK, CAUCUS_CLAUDE_CLI=str(program)),
+    ):
+        pass  # or "the agent in the room" would be waited for until START_LIMIT_S
 
 
 def test_a_claude_that_hangs_when_it_starts_is_explained(hub: HubProcess, tmp_path: Path) -> None:

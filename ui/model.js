@@ -206,6 +206,9 @@ export function audienceOf(message) {
   return String(message.recipient).startsWith("#") ? "channel" : "direct";
 }
 
+/** Whether a peer speaks to the operator alone: `human` has no mailbox, but this console. */
+export const isToOperator = (message) => message.recipient === "human" && message.origin === "agent";
+
 // ---- peers and health -------------------------------------------------------------------------------------------
 
 function takePeers(model, peers, now) {

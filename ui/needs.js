@@ -4,7 +4,7 @@
 //   needsOf(model, now)               [{id, kind, text, since, help: {word, frame | go}}], the most urgent first
 //   owe(debt, model, looks, now)      count what arrived since the operator last looked
 
-import { ageText, logEnd, passedSince } from "./model.js";
+import { ageText, isToOperator, logEnd, passedSince } from "./model.js";
 import { listed, stopReach } from "./deeds.js";
 
 const DEAF_S = 60; // an agent between two polls is busy; longer, and nobody comes to fetch its mail
@@ -100,8 +100,8 @@ const MENTION = /(?:^|[^\p{L}\p{N}_@.])@(?:operator|human)(?![\p{L}\p{N}_])/iu;
 const MENTIONS_MAX = 5; // the newest; older ones are in the flow
 const MENTION_SEEN = 500; // newest entries that are looked at
 
-/** `human` is no address on the wire: a peer that wants the operator's eye writes @operator in its text. */
-export const isForOperator = (message) => message.origin === "agent" && MENTION.test(message.content);
+/** A peer that wants the operator's eye speaks to `human`, or writes @operator in its text. */
+export const isForOperator = (message) => message.origin === "agent" && (isToOperator(message) || MENTION.test(message.content));
 
 const mentionMemo = new WeakMap(); // model -> {upTo, found}: a message is tested once
 

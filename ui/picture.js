@@ -8,7 +8,7 @@
 // Down is time, but not evenly: each message has its line, and a silence grows slower the longer it lasts, so that an hour
 // of work fits the eye and a burst can still be told apart.
 
-import { audienceOf, entryAt, logEnd } from "./model.js";
+import { audienceOf, entryAt, isToOperator, logEnd } from "./model.js";
 
 const STEP_PX = 9; // between two messages of the same second
 const SILENCE_PX = 7; // for each doubling of the silence between two
@@ -28,7 +28,7 @@ export function extend(picture, model) {
     picture.ts.push(last < 0 ? message.ts : Math.max(message.ts, picture.ts[last])); // time in the picture never runs up
     if (message.origin === "agent") picture.speakers.set(message.sender, index);
     if (audienceOf(message) === "channel") picture.scopes.set(message.recipient, index);
-    if (message.origin !== "hub" && audienceOf(message) === "direct") picture.speakers.set(message.recipient, index);
+    if (message.origin !== "hub" && audienceOf(message) === "direct" && !isToOperator(message)) picture.speakers.set(message.recipient, index);
   }
   return moved;
 }
@@ -65,7 +65,7 @@ export function strokesOf(message) {
   const audience = audienceOf(message);
   const from = message.origin === "operator" ? "operator" : message.origin === "hub" ? null : `=${message.sender}`;
   if (audience === "notice" || message.kind === "marker") return [null, null];
-  return [from, audience === "direct" ? `=${message.recipient}` : message.recipient];
+  return [from, isToOperator(message) ? "operator" : audience === "direct" ? `=${message.recipient}` : message.recipient];
 }
 
 /** The place of a moment, ms; between two messages it lies between them. */
