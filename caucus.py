@@ -3948,6 +3948,7 @@ class Listener(Struct):
     cursor: int = 0  # what it will acknowledge then
     patience: int = 0  # how often one without a lease gets again what it did not acknowledge
     acknowledgements: int = 0  # that renewed it so far
+    has_told: bool = False  # one without a lease has polled with an ack_seq
     find_lost: Callable[[], None] = lambda: None  # looks whether the last answer arrived, before the loop tells
     displaced: dict[str, None] = fresh(factory=dict)  # leases that lost their place; the latest refused last
 
@@ -3979,19 +3980,22 @@ class Polls:
         is_elsewhere = caller.serial != listener.connection
         if is_elsewhere:
             listener.find_lost()  # now: what comes after it must not be handed out first
-        is_new = lease != listener.lease or (not lease and is_elsewhere and self._has_patience(listener, peer))
+        is_telling = ack_seq is not None  # up to where it has everything
+        has_patience = not lease and is_elsewhere and self._has_patience(listener, peer, is_telling)
+        is_new, known = lease != listener.lease or has_patience, listener.cursor
         if ack_seq is not None and not ((is_new or is_elsewhere) and self._is_invented(peer, ack_seq, is_new)):
             self._room.acknowledge(peer, ack_seq)
+            known = ack_seq
         if lease in listener.displaced:
             listener.displaced[lease] = listener.displaced.pop(lease)
             raise Displaced
         if is_new or is_elsewhere or listener.poll is not None:
             self._take_place(listener, lease, caller.serial)
         if is_new:  # a watch that goes on where a bridge stopped does not repeat what the bridge has heard
-            unread = [message.seq for message in peer.mailbox.fetched if message.seq > listener.cursor]
+            unread = [message.seq for message in peer.mailbox.fetched if message.seq > known]
             listener.patience -= bool(unread)
             self._room.unfetch(peer, unread)
-        listener.has_cursor = ack_seq is not None
+        listener.has_cursor = is_telling
         if self._room.has_deliverable(peer):
             if not caller.is_alive():
                 return batch_reply((), self._room.mode)  # it hung up at once: nothing is handed out
@@ -4014,10 +4018,11 @@ class Polls:
             if listener.poll is not None:
                 self._unpark(listener).caller.reply(batch_reply((), self._room.mode))
 
-    def _has_patience(self, listener: Listener, peer: Peer) -> bool:
+    def _has_patience(self, listener: Listener, peer: Peer, is_telling: bool) -> bool:
         """Whether what was handed out is handed out again, to one that comes from elsewhere and shows no lease."""
-        if listener.acknowledgements != peer.mailbox.acknowledgements:
+        if listener.acknowledgements != peer.mailbox.acknowledgements or (is_telling and not listener.has_told):
             listener.acknowledgements, listener.patience = peer.mailbox.acknowledgements, REPLAYS_MAX
+            listener.has_told = listener.has_told or is_telling
         return listener.patience > 0
 
     def _is_invented(self, peer: Peer, seq: int, is_new: bool) -> bool:

@@ -159,6 +159,48 @@ def test_a_message_that_was_read_does_not_come_again(hub: HubProcess) -> None:
             assert contents(hub.receive(b, 20)) == ["marker"]
 
 
+@pytest.mark.parametrize("how", ["close", "half close", "reset"])
+@pytest.mark.parametrize("header", ["X-Plain: yes", "Connection: close"])  # parked with us, or with Tornado
+@pytest.mark.parametrize("lease", ["", "theirs"])
+def test_who_says_what_it_has_gets_the_rest_again_however_the_one_before_it_died(
+    hub: HubProcess, how: str, header: str, lease: str
+) -> None:
+    """A reader that died after it had read and before it acted: its heir's `ack_seq` says that nothing was handled."""
+    a, b = hub.register("a"), hub.register("b")
+    with park(hub, "b", b, header, lease=lease, ack_seq=0) as line:
+        hub.say(a, "b", "read, and lost")
+        seq = got(line).body["messages"][0]["seq"]
+        hang_up(line, how)
+    heir = lease and "heir"
+    assert contents(hub.receive(b, ack_seq=0, lease=heir)) == ["read, and lost"]
+    if lease:  # the same process asks again: it has it
+        assert hub.receive(b, ack_seq=0, lease=heir)["messages"] == []
+    assert hub.receive(b, ack_seq=seq, lease=heir)["messages"] == []
+    hub.say(a, "b", "next")
+    assert contents(hub.receive(b, ack_seq=seq, lease=heir)) == ["next"]
+
+
+@pytest.mark.parametrize("how", ["half close", "close"])
+def test_a_reader_that_ends_its_half_before_the_answer_gets_it_with_its_next_poll(hub: HubProcess, how: str) -> None:
+    a, b = hub.register("a"), hub.register("b")
+    hub.say(a, "b", "on its way")
+    with Raw(hub.port) as line:
+        line.send(receive_request(b, ack_seq=0))
+        hang_up(line, how)
+        line.close()
+    assert contents(hub.receive(b, 5, ack_seq=0)) == ["on its way"]
+
+
+def test_who_never_says_more_than_that_it_has_nothing_gets_the_same_three_times(hub: HubProcess) -> None:
+    a, b = hub.register("a"), hub.register("b")
+    hub.say(a, "b", "again")
+    heard = []
+    for _ in range(caucus.REPLAYS_MAX + 2):
+        with Raw(hub.port) as line:
+            heard.append(contents(got(line.send(receive_request(b, timeout=0, ack_seq=0))).body))
+    assert heard == [["again"]] * (caucus.REPLAYS_MAX + 1) + [[]]
+
+
 def test_a_killed_watcher_swallows_nothing(hub: HubProcess) -> None:
     """Defect 1, with a process."""
     a, b = hub.register("a"), hub.register("b")
