@@ -129,6 +129,7 @@ NEAREST_MAX = 64  # live, away, and channels each: names that a misspelt one is 
 FREE_NAMES = 3  # offered to whom a name is refused
 RECEIPTS_MAX = 8  # of the operator's last messages, consoles are told who has them
 DECISIONS_MAX = 500
+LEDGER_MAX_BYTES = 1 << 20  # of all decisions that are kept, in JSON
 SOURCES_MAX = 4096  # addresses whose rate, of registrations and of knocks, is remembered
 
 # Rates: a burst, refilled at so many per second.
@@ -1343,50 +1344,45 @@ def _answer_to(one: Field, value: Json) -> Json:
 
 
 class Form(Struct):
-    """A question to the operator; settled once."""
+    """A pending question to the operator."""
     id: str
     title: str
     asker: str
     to: str  # who gets the answer: all or a #channel
     fields: tuple[Field, ...]
     ts: float  # Unix seconds
-    status: str = "pending"  # answered, cancelled, withdrawn
-    answers: str | None = None  # JSON text, when answered
-    settled_ts: float | None = None
-    summary: str = ""  # one line, when settled
-    reason: str | None = None  # of a cancel
 
     @Lazy
-    def size(self) -> int:
-        """Count the bytes of its JSON, while it is pending."""
-        return len(json.dumps(self.to_json()))
+    def wire(self) -> bytes:
+        """Give what GET /forms and consoles show, as JSON."""
+        return json.dumps(self.to_json()).encode("ascii")
 
     def to_json(self) -> dict[str, Json]:
-        """Give what GET /forms and consoles show."""
+        """Give the same as an object."""
         return {
             "id": self.id,
             "title": self.title,
             "asker": self.asker,
             "to": self.to,
             "fields": [one.to_json() for one in self.fields],
-            "status": self.status,
-            "answers": None if self.answers is None else json.loads(self.answers),
+            "status": "pending",
+            "answers": None,
             "ts": self.ts,
             "seq": 0,
         }
 
-    def decision(self) -> dict[str, Json]:
-        """Give one line of the decisions ledger."""
+    def decision(self, settled: FormSettled) -> dict[str, Json]:
+        """Give the line that the decisions ledger keeps of it."""
         return {
-            "ts": self.settled_ts,
+            "ts": settled.ts,
             "asker": self.asker,
             "title": self.title,
-            "status": self.status,
-            "answer_summary": self.summary,
+            "status": settled.status,
+            "answer_summary": settled.summary,
             "id": self.id,
             "to": self.to,
             "asked_ts": self.ts,
-            "reason": self.reason,
+            "reason": settled.reason,
         }
 
     def validate(self, answers: Json) -> Answers:
@@ -1713,7 +1709,8 @@ class Room:
         self._listed: dict[str, Json] | None = None  # what `channels` gave, until it changes
         self._floors: dict[str, Floor] = {}
         self._forms: dict[str, Form] = {}  # pending
-        self._settled: deque[Form] = deque(maxlen=DECISIONS_MAX)
+        self._forms_wire: bytes | None = None  # what `forms_wire` gave, until they change
+        self._ledger, self._ledger_bytes = deque[tuple[dict[str, Json], int]](), 0  # of decisions, each with its bytes
         self._status_rate = Rate(STATUS_BURST, STATUS_PER_S)
         self._registrations = Buckets(Rate(REGISTER_BURST, REGISTER_PER_S))
         self._meter = Meter()
@@ -1978,9 +1975,9 @@ class Room:
         if len(self._forms) >= FORMS_MAX:
             raise TooManyForms(f"{FORMS_MAX} questions are pending already")
         pending = [*self._forms.values(), Form("", question.title, peer.name, question.to, question.fields, 0.0)]
-        if sum([form.size for form in pending]) > FORMS_MAX_BYTES:
+        if sum([len(form.wire) for form in pending]) > FORMS_MAX_BYTES:
             raise TooManyForms(f"all pending questions together may have {FORMS_MAX_BYTES} bytes")
-        if sum([form.size for form in pending if form.asker == peer.name]) > ASKED_MAX_BYTES:
+        if sum([len(form.wire) for form in pending if form.asker == peer.name]) > ASKED_MAX_BYTES:
             raise TooManyForms(f"{peer.name}'s pending questions may have {ASKED_MAX_BYTES} bytes together")
         self._spend_speech(peer, joining=question.to)
         opened = FormOpened(*self._stamp(), "", question.title, peer.name, question.to, question.fields)
@@ -1995,6 +1992,15 @@ class Room:
     def cancel(self, form_id: str, reason: str | None = None) -> MessageRouted:
         """Settle a form without an answer, and perhaps say why. Raises UnknownForm."""
         return self._settle(self._pending(form_id), "cancelled", None, reason)
+
+    def cancel_all(self, asker: str, reason: str | None = None) -> int:
+        """Settle all pending questions of one asker without an answer; count them. Raises UnknownForm."""
+        asked = [form for form in self._forms.values() if form.asker == asker]
+        if not asked:
+            raise UnknownForm(f"{asker!r} has no pending question", name=asker)
+        for form in asked:
+            self._settle(form, "cancelled", None, reason)
+        return len(asked)
 
     def _pending(self, form_id: str) -> Form:
         form = self._forms.get(form_id)
@@ -2183,10 +2189,16 @@ class Room:
         """List the pending questions, oldest first."""
         return [form.to_json() for form in self._forms.values()]
 
+    def forms_wire(self) -> bytes:
+        """Give the same as JSON: the same bytes to all who ask before they change."""
+        if self._forms_wire is None:
+            self._forms_wire = b"[%b]" % b",".join([form.wire for form in self._forms.values()])
+        return self._forms_wire
+
     def decisions(self, limit: int, viewer: Peer | None = None) -> list[Json]:
         """List the last settled questions, oldest first; a peer sees those of all and of its own channels."""
-        visible = [f for f in self._settled if viewer is None or f.to == ALL or f.to in viewer.channels]
-        return [form.decision() for form in visible[-limit:]]
+        visible = [one for one, _ in self._ledger if viewer is None or one["to"] == ALL or one["to"] in viewer.channels]
+        return [*visible[-limit:]]
 
     def peek(self, peer: Peer) -> dict[str, Json]:
         """Tell what waits for `peer`, held or not, and drain nothing."""
@@ -2456,12 +2468,15 @@ class Room:
 
     def _on_form_opened(self, event: FormOpened) -> None:
         self._forms[event.form_id] = Form(event.form_id, event.title, event.asker, event.to, event.fields, event.ts)
+        self._forms_wire = None
 
     def _on_form_settled(self, event: FormSettled) -> None:
-        form = self._forms.pop(event.form_id)
-        form.status, form.answers, form.summary, form.settled_ts = event.status, event.answers, event.summary, event.ts
-        form.reason = event.reason
-        self._settled.append(form)
+        decision = self._forms.pop(event.form_id).decision(event)
+        self._forms_wire = None
+        self._ledger.append((decision, len(json.dumps(decision))))
+        self._ledger_bytes += self._ledger[-1][1]
+        while len(self._ledger) > DECISIONS_MAX or self._ledger_bytes > LEDGER_MAX_BYTES:
+            self._ledger_bytes -= self._ledger.popleft()[1]
 
     def _on_mode_changed(self, event: ModeChanged) -> None:
         self.mode = event.mode
@@ -5260,7 +5275,7 @@ def get_channels(gate: Gate, request: Request) -> Reply:
 def get_forms(gate: Gate, request: Request) -> Reply:
     """GET /forms. Raises CredentialRequired."""
     gate.require_reader(request)
-    return json_reply({"forms": gate.room.forms()})
+    return Reply(200, b'{"forms":%b}' % gate.room.forms_wire(), ())
 
 
 def get_floor(gate: Gate, request: Request) -> Reply:
@@ -5458,6 +5473,8 @@ WHOLE_SHARE = 0.1  # of the hub's time, for what consoles are told of peers and 
 PAGE_ROWS = 200  # peers that are read in one turn of the loop: 2 ms
 PAGE_CHANNELS = 16  # each may have thousands of members
 PAGE_MESSAGES, PAGE_MAX_BYTES, PAGE_S = 100, 1 << 17, 0.002  # of the log, in one turn: whichever is reached first
+FRAMES_PER_TURN = 64  # that one console's socket gives in one turn of the loop
+FRAGMENTS_MAX = 4096  # of one message
 FRAME_MAX_BYTES = 1 << 18
 OPERATOR_CONTENT_MAX = 32_768
 RATE_MAX = 1e9
@@ -5638,6 +5655,9 @@ OPERATOR_COMMANDS: dict[str, Callable[[Room, Body], object]] = {
     "cancel_form": lambda room, frame: room.cancel(
         _named(frame, "cancel_form"), optional_text_of(frame, "reason", REASON_MAX)
     ),
+    "cancel_forms": lambda room, frame: room.cancel_all(
+        _named(frame, "cancel_forms"), optional_text_of(frame, "reason", REASON_MAX)
+    ),
     "command": lambda room, frame: room.command(_named(frame, "to"), text_of(frame, "command")),
 }
 
@@ -5660,6 +5680,62 @@ class Console(Struct):
     role: str | None = None  # None until it has shown its token
     probes: int = 0
     held: list[bytes] | None = None  # what happened while the log was on its way
+    opening: int = 0  # bytes of its snapshot, which it may leave unread besides
+
+
+class LogPage(Struct):
+    """A part of the log as consoles get it: the messages, and beside them their syntax trees, as far as they fit."""
+    wires: list[bytes] = fresh(factory=list)
+    trees: list[bytes] = fresh(factory=list)
+    left: int = SNAPSHOT_MAX_BYTES
+
+    def add(self, message: Message, tree: bytes) -> int:
+        """Add a message; give its bytes."""
+        size = len(message.wire) + len(tree)
+        self.left -= size
+        self.wires.append(message.wire)
+        if tree and self.left > 0:
+            self.trees.append(b'"%b":%b' % (message.id.encode("ascii"), tree))
+        return size
+
+    def to_json(self) -> bytes:
+        """Give two members of an object."""
+        return b'"log":[%b],"trees":{%b}' % (b",".join(self.wires), b",".join(self.trees))
+
+
+Encoding = Generator[None, None, bytes]  # JSON that is made bit by bit, so that nobody waits long meanwhile
+
+
+def encoded_rows(room: Room) -> Encoding:
+    """Encode the whole roster."""
+    names, parts = room.roster.all_names(), []
+    for at in range(0, len(names), PAGE_ROWS):
+        if at:
+            yield
+        rows = [row for _, row in room.peers_seen(names[at : at + PAGE_ROWS])]
+        parts.append(json.dumps(rows, separators=(",", ":")).encode("ascii")[1:-1])
+    return b"[%b]" % b",".join(filter(None, parts))
+
+
+def encoded_channels(room: Room) -> Encoding:
+    """Encode all channels."""
+    names, parts = room.channel_names(), []
+    for at in range(0, len(names), PAGE_CHANNELS):
+        if at:
+            yield
+        rows = room.channel_rows(names[at : at + PAGE_CHANNELS])
+        parts.append(json.dumps(rows, separators=(",", ":")).encode("ascii")[1:-1])
+    return b"{%b}" % b",".join(filter(None, parts))
+
+
+def encoded_receipts(room: Room) -> Encoding:
+    """Encode who has the operator's latest words."""
+    parts = list[bytes]()
+    for spoken in [*room.spoken]:
+        if parts and len(spoken.to) > PAGE_ROWS:
+            yield
+        parts.append(json.dumps(room.receipt(spoken), separators=(",", ":")).encode("ascii"))
+    return b"[%b]" % b",".join(parts)
 
 
 class Feed:
@@ -5669,8 +5745,9 @@ class Feed:
         self.consoles: dict[Console, None] = {}  # in order of arrival
         self.frames: list[bytes | Message] = []  # a message is read as Markdown when it is sent: nobody waits for that
         self.is_delayed = False  # a timer runs until news may be told
+        self.is_telling = False  # they are being encoded
+        self.due_at = 0.0  # monotonic seconds; until then news of peers and channels wait
         self._room, self._trees = room, trees
-        self._due_at = 0.0  # monotonic seconds; until then news of peers and channels wait
 
     @property
     def has_news(self) -> bool:
@@ -5681,8 +5758,8 @@ class Feed:
         """Note what of the roster and of the channels an event changes."""
         raise NotImplementedError
 
-    def tell(self) -> None:
-        """Encode the news."""
+    def tell(self) -> Iterator[None]:
+        """Encode the news, a bit at each step."""
         raise NotImplementedError
 
     def survey(self) -> Iterator[None]:
@@ -5695,13 +5772,8 @@ class Feed:
         if not self.consoles:
             self.frames = []
 
-    def take(self, now: float, is_forced: bool) -> bytes:
-        """Give all that waits as frames of RFC 6455; news that take long only when their share of the time is due."""
-        if self.has_news and (is_forced or now >= self._due_at):
-            start = time.monotonic()
-            self.tell()
-            done = time.monotonic()
-            self._due_at = done + (done - start) / WHOLE_SHARE
+    def take(self) -> bytes:
+        """Give all that waits as frames of RFC 6455."""
         frames, self.frames = self.frames, []
         return b"".join([text_frame(one if isinstance(one, bytes) else self._message(one)) for one in frames])
 
@@ -5710,7 +5782,7 @@ class Feed:
 
     def delay_s(self, now: float) -> float:
         """Give the seconds until news may be told."""
-        return max(0.0, self._due_at - now)
+        return max(0.0, self.due_at - now)
 
 
 class WholeFeed(Feed):
@@ -5719,6 +5791,7 @@ class WholeFeed(Feed):
     def __init__(self, room: Room, trees: Trees) -> None:
         super().__init__(room, trees)
         self._is_roster_old = self._are_channels_old = False
+        self.figures: dict[str, Json] = {}  # which the next survey tells
 
     @property
     def has_news(self) -> bool:
@@ -5733,15 +5806,21 @@ class WholeFeed(Feed):
         self._is_roster_old |= type(event) in OF_PEERS
         self._are_channels_old |= type(event) in OF_CHANNELS
 
-    def tell(self) -> None:
-        if self._is_roster_old:
-            self.frames.append(frame_of("peers", peers=self._room.peer_rows()))
-        if self._are_channels_old:
-            self.frames.append(frame_of("channels", channels=self._room.channel_rows()))
-        self._is_roster_old = self._are_channels_old = False
+    def tell(self) -> Iterator[None]:
+        is_roster_old, self._is_roster_old = self._is_roster_old, False
+        are_channels_old, self._are_channels_old = self._are_channels_old, False
+        if is_roster_old:
+            rows = yield from encoded_rows(self._room)
+            self.frames.append(b'{"type":"peers","peers":%b}' % rows)
+        if are_channels_old:
+            channels = yield from encoded_channels(self._room)
+            self.frames.append(b'{"type":"channels","channels":%b}' % channels)
 
     def survey(self) -> Iterator[None]:
-        yield from ()  # all of it is in the frame of the figures
+        rows = yield from encoded_rows(self._room)
+        receipts = yield from encoded_receipts(self._room)
+        figures = json.dumps(self.figures, separators=(",", ":")).encode("ascii")
+        self.frames.append(b'{"type":"health","health":%b,"peers":%b,"receipts":%b}' % (figures, rows, receipts))
 
 
 AGES = frozenset({"status_age", "last_seen_age", "uptime", "deaf_age"})  # a console counts them on by itself
@@ -5797,17 +5876,23 @@ class ChangesFeed(Feed):
             for known in (self._looks, self._peers, self._channels, self._moved, self._receipts):
                 known.clear()
 
-    def tell(self) -> None:
-        names, self._peers = self._peers, {}
-        if names:
+    def tell(self) -> Iterator[None]:
+        peers, self._peers = [*self._peers], {}
+        channels, self._channels = [*self._channels], {}
+        for at in range(0, len(peers), PAGE_ROWS):
+            if at:
+                yield
+            names = peers[at : at + PAGE_ROWS]
             gone: list[Json] = [name for name in names if self._room.roster.get(name) is None]
             for name in gone:
                 self._looks.pop(str(name), None)
             self.frames.append(frame_of("peers", changed=[*self._rows(names)], gone=gone))
-        channels, self._channels = self._channels, {}
-        if channels:
-            rows = self._room.channel_rows(channels)
-            self.frames.append(frame_of("channels", changed=rows, gone=[c for c in channels if c not in rows]))
+        for at in range(0, len(channels), PAGE_CHANNELS):
+            if at or peers[PAGE_ROWS:]:
+                yield
+            listed = channels[at : at + PAGE_CHANNELS]
+            rows = self._room.channel_rows(listed)
+            self.frames.append(frame_of("channels", changed=rows, gone=[c for c in listed if c not in rows]))
 
     def survey(self) -> Iterator[None]:
         names = self._room.roster.all_names()
@@ -5978,7 +6063,7 @@ class Consoles:
         if console.wants_changes:
             self._go_on(self._opening(console))
         else:
-            self._write(console, text_frame(self._snapshot()))
+            self._go_on(self._snapshot(console))
         if not self._is_ticking:
             self._is_ticking = True
             self._timer(HEALTH_S, self._tick)
@@ -5998,11 +6083,10 @@ class Consoles:
     def _head(self, **parts: Json) -> bytes:
         """Encode a snapshot without its log, and without the brace that closes it."""
         room = self._room
-        return frame_of(
+        head = frame_of(
             "snapshot",
             mode=room.mode,
             floors=room.floors(),
-            forms=room.forms(),
             decisions=room.decisions(DECISIONS_MAX),
             health=self._health(),
             rate=room.rate(),
@@ -6010,12 +6094,26 @@ class Consoles:
             agents=[],
             version=__version__,
             **parts,
-        )[:-1]
+        )
+        return b'%b,"forms":%b' % (head[:-1], room.forms_wire())
 
-    def _snapshot(self) -> bytes:
-        room, log = self._room, self._log()
-        head = self._head(peers=room.peer_rows(), channels=room.channel_rows(), receipts=room.receipts())
-        return b"%b,%b}" % (head, self._log_page(log, len(log), SNAPSHOT_MAX_BYTES, math.inf))
+    def _snapshot(self, console: Console) -> Iterator[None]:
+        """Show the whole room in one frame, which takes several turns of the loop to make when it is large."""
+        room, log, console.held = self._room, self._log(), []
+        rows = yield from encoded_rows(room)
+        channels = yield from encoded_channels(room)
+        receipts = yield from encoded_receipts(room)
+        shown = LogPage()
+        while log:
+            self._read(log, shown, PAGE_MESSAGES, PAGE_MAX_BYTES, PAGE_S)
+            if log:
+                yield
+        if console in self._whole.consoles:
+            parts = (self._head(), rows, channels, receipts, shown.to_json())
+            wire = text_frame(b'%b,"peers":%b,"channels":%b,"receipts":%b,%b}' % parts)
+            held, console.held, console.opening = console.held, None, len(wire)
+            self._write(console, wire)
+            self._write(console, b"".join(held))
 
     def _log(self) -> deque[Message]:
         """Give the newest of the log that is not too much: long messages must not keep a console from opening."""
@@ -6027,17 +6125,16 @@ class Consoles:
             log.appendleft(message)
         return log
 
-    def _log_page(self, log: deque[Message], count: int, size: int, seconds: float) -> bytes:
-        """Encode the beginning of `log`, at least one message, and take it off."""
-        wires, trees, end = list[bytes](), list[bytes](), time.monotonic() + seconds
-        while log and (not wires or (len(wires) < count and size > 0 and time.monotonic() < end)):
+    def _read(self, log: deque[Message], shown: LogPage, count: int, size: int, seconds: float) -> LogPage:
+        """Take the beginning of `log` off, at least one message, and add it to what is shown of it."""
+        end = time.monotonic() + seconds
+        for _ in range(count):
             message = log.popleft()
             tree = self._trees.of(message)
-            wires.append(message.wire)
-            size -= len(message.wire) + len(tree)
-            if tree and size > 0:
-                trees.append(b'"%b":%b' % (message.id.encode("ascii"), tree))
-        return b'"log":[%b],"trees":{%b}' % (b",".join(wires), b",".join(trees))
+            size -= shown.add(message, tree)
+            if not log or size <= 0 or time.monotonic() >= end:
+                break
+        return shown
 
     def _opening(self, console: Console) -> Iterator[None]:
         """Show a newcomer the room, a page a turn of the loop. What happens meanwhile waits until it has the log."""
@@ -6045,11 +6142,12 @@ class Consoles:
         names, channels, receipts = room.roster.all_names(), room.channel_names(), [*room.spoken]
         rows, listed = feed.page_of_peers(names[:PAGE_ROWS]), room.channel_rows(channels[:PAGE_CHANNELS])
         head, console.held = self._head(peers=rows, channels=listed, receipts=[], more=True), []
-        self._write(console, text_frame(b"%b,%b}" % (head, self._log_page(log, PAGE_MESSAGES, PAGE_MAX_BYTES, PAGE_S))))
+        first = self._read(log, LogPage(), PAGE_MESSAGES, PAGE_MAX_BYTES, PAGE_S) if log else LogPage()
+        self._write(console, text_frame(b"%b,%b}" % (head, first.to_json())))
         yield
         while log and console in feed.consoles:
-            more = self._log_page(log, PAGE_MESSAGES, PAGE_MAX_BYTES, PAGE_S)
-            self._write(console, text_frame(b'{"type":"page",%b}' % more))
+            more = self._read(log, LogPage(), PAGE_MESSAGES, PAGE_MAX_BYTES, PAGE_S)
+            self._write(console, text_frame(b'{"type":"page",%b}' % more.to_json()))
             yield
         held, console.held = console.held, None
         self._write(console, b"".join(held))
@@ -6087,22 +6185,38 @@ class Consoles:
         self._is_ticking = bool(self)
         if not self:
             return
-        room, figures = self._room, self._health()
-        if self._whole.consoles:
-            rows, receipts = room.peer_rows(), room.receipts()
-            self._whole.frames.append(frame_of("health", health=figures, peers=rows, receipts=receipts))
+        figures = self._health()
+        self._whole.figures = figures
         if self._changes.consoles:
             self._changes.frames.append(frame_of("health", health=figures))
-            self._go_on(self._surveying())
+        for feed in self._feeds:
+            if feed.consoles:
+                self._go_on(self._surveying(feed))
         self._plan()
         self._timer(HEALTH_S, self._tick)
 
-    def _surveying(self) -> Iterator[None]:
-        for _ in self._changes.survey():
-            if not self._changes.consoles:
+    def _surveying(self, feed: Feed) -> Iterator[None]:
+        for _ in feed.survey():
+            if not feed.consoles:
                 return
             self._plan()
             yield
+        self._plan()
+
+    def _telling(self, feed: Feed) -> Iterator[None]:
+        """Have a feed tell its news, and then rest, so that this takes no more than its share of the time."""
+        feed.is_telling, spent_s, work, steps = True, 0.0, feed.tell(), 0
+        while True:
+            start = time.monotonic()
+            is_over = next(work, work) is work or not feed.consoles
+            spent_s += time.monotonic() - start
+            if is_over:
+                break
+            steps += 1
+            yield
+        feed.is_telling, feed.due_at = False, time.monotonic() + spent_s / WHOLE_SHARE
+        if steps:  # else a flush has asked for it, and goes on now
+            self._plan()
 
     def _plan(self) -> None:
         """See to it that a flush comes: in the next turn of the loop, if none was of late."""
@@ -6118,10 +6232,12 @@ class Consoles:
         """Send every console what happened since the last flush; forced, also the news that should come later."""
         self._flushed_at = now = time.monotonic()
         for feed in self._feeds:
-            if feed.consoles and (wire := feed.take(now, is_forced)):
+            if feed.consoles and feed.has_news and not feed.is_telling and (is_forced or now >= feed.due_at):
+                self._go_on(self._telling(feed))
+            if feed.consoles and (wire := feed.take()):
                 for console in [*feed.consoles]:
                     self._push(console, wire)
-            if feed.consoles and feed.has_news and not feed.is_delayed:
+            if feed.consoles and feed.has_news and not feed.is_delayed and not feed.is_telling:
                 feed.is_delayed = True
                 self._timer(feed.delay_s(now), functools.partial(self._flush_late, feed))
 
@@ -6143,7 +6259,7 @@ class Consoles:
     def _write(self, console: Console, wire: bytes) -> None:
         """Send frames to a browser; one that does not read is closed with 1013 and may come again."""
         feed = self._feed_of(console)
-        if console in feed.consoles and console.socket.push(wire) > BACKLOG_MAX_BYTES:
+        if console in feed.consoles and console.socket.push(wire) > BACKLOG_MAX_BYTES + console.opening:
             feed.drop(console)
             console.socket.close(1013, "fell behind")
 
@@ -6182,6 +6298,28 @@ def quicken_unmasking() -> None:
         setattr(websocket, "_websocket_mask", unmask)  # noqa: B010 (a name that the types do not know)
 
 
+def paced_protocol() -> type:
+    """Make Tornado's protocol read some frames in one turn of the loop, not all that are there."""
+    from asyncio import sleep
+
+    from tornado.websocket import WebSocketProtocol13
+
+    class Paced(WebSocketProtocol13):
+        _frames = _fragments = 0
+
+        async def _receive_frame(self) -> None:
+            self._frames += 1
+            if self._frames % FRAMES_PER_TURN == 0:
+                await sleep(0)
+            await super()._receive_frame()
+            self._fragments = 0 if self._fragmented_message_buffer is None else self._fragments + 1
+            if self._fragments > FRAGMENTS_MAX:
+                self.close(1009, "too many fragments")
+                self._abort()
+
+    return Paced
+
+
 def console_socket(consoles: Consoles) -> type[WebSocketHandler]:
     """Make the Tornado handler that connects a WebSocket to `consoles`."""
     from asyncio import get_running_loop
@@ -6190,9 +6328,16 @@ def console_socket(consoles: Consoles) -> type[WebSocketHandler]:
     from tornado.websocket import WebSocketHandler
 
     quicken_unmasking()
+    paced = paced_protocol()
 
     class ConsoleSocket(WebSocketHandler):
         _unsent = 0
+
+        def get_websocket_protocol(self) -> Any:
+            protocol: Any = super().get_websocket_protocol()
+            if protocol is not None:
+                protocol.__class__ = paced  # what makes it is Tornado's own, and knows no other class
+            return protocol
 
         def check_origin(self, origin: str) -> bool:
             return True  # a foreign one is closed with 1008 after the handshake, which is what consoles understand
