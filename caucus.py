@@ -75,7 +75,18 @@ from json.encoder import encode_basestring_ascii as quote
 from operator import attrgetter
 from queue import Empty, SimpleQueue
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Generic, Protocol, Self, TypeVar, dataclass_transform
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    BinaryIO,
+    ClassVar,
+    Generic,
+    NoReturn,
+    Protocol,
+    Self,
+    TypeVar,
+    dataclass_transform,
+)
 
 if TYPE_CHECKING:  # the hub imports these when it starts; watch and bridge must not pay for them
     import argparse
@@ -4176,6 +4187,8 @@ UNSENT_MAX_BYTES = 64 << 20  # that all connections together may leave unread
 TAKEN_MIN_BYTES_PER_S = 16_384  # of what a connection has yet to take; who is slower is closed after BODY_S
 SUBPROTOCOL, TOKEN_SUBPROTOCOL = "caucus", "caucus.token."
 KNOCK_BURST, KNOCK_PER_S = 200.0, 20.0  # handshakes at /ui that show no valid token, per source address
+GUESS_BURST, GUESS_PER_S = 100.0, 10.0  # wrong credentials, per source address
+COMPLAIN_S = 60.0  # between two lines of the log about one kind of trouble
 WILDCARD_HOSTS = frozenset({"", "0.0.0.0", "::"})
 DRAIN_MAX_BYTES = 1 << 20  # of a refused body, read so that its sender sees the refusal and not a reset
 IDLE_S = 300.0  # a connection that sends no request for this long is closed; headers may not trickle longer either
@@ -4315,6 +4328,8 @@ class Gate:
         self._tickets: dict[str, tuple[str, float]] = {}  # ticket -> token, monotonic end of life
         self._exports: tuple[Message | None, dict[object, bytes]] = (None, {})  # the log's newest, and its wordings
         self.knocks = Buckets(Rate(KNOCK_BURST, KNOCK_PER_S))
+        self._guesses = Buckets(Rate(GUESS_BURST, GUESS_PER_S))
+        self.wrong_credentials, self._complain_at = 0, -math.inf
 
     @property
     def local_url(self) -> str:
@@ -4372,18 +4387,39 @@ class Gate:
     def require_operator(self, request: Request) -> None:
         """Raise CredentialRequired unless the operator is calling."""
         if self.role_of(request.head.bearer) != OPERATOR_ROLE:
-            raise CredentialRequired("operator token required")
+            self._refuse(request, "operator token required")
 
     def require_console(self, request: Request) -> None:
         """Raise CredentialRequired unless the operator or an observer is calling."""
         if self.role_of(request.head.bearer) is None:
-            raise CredentialRequired("operator/observer token required")
+            self._refuse(request, "operator/observer token required")
 
     def require_agent_key(self, request: Request) -> None:
         """Raise CredentialRequired unless the hub has no agent key or the caller shows it."""
         key = self.settings.agent_key
         if key and not same_secret(request.head.bearer, key):
-            raise CredentialRequired("agent key required: send it as Authorization: Bearer KEY (CAUCUS_AGENT_KEY)")
+            self._refuse(request, "agent key required: send it as Authorization: Bearer KEY (CAUCUS_AGENT_KEY)")
+
+    def _refuse(self, request: Request, what: str) -> NoReturn:
+        """Refuse a call; who guesses is refused in other words, and told of in the log. A right one is never slowed.
+
+        Raises CredentialRequired, Throttled.
+        """
+        if request.head.bearer:
+            self.note_wrong(request.caller.source())
+        raise CredentialRequired(what)
+
+    def note_wrong(self, source: str) -> None:
+        """Count a wrong credential. Raises Throttled for one too many of an address, and tells the log now and then."""
+        self.wrong_credentials += 1
+        now = self._clock.mono()
+        try:
+            self._guesses.spend(source, now)
+        except Throttled as refusal:
+            if now >= self._complain_at:
+                self._complain_at = now + COMPLAIN_S
+                log().warning("%s guesses credentials; %d were wrong so far", source, self.wrong_credentials)
+            raise Throttled(refusal.retry_s, "too many wrong credentials") from None
 
     def require_reader(self, request: Request) -> None:
         """Raise CredentialRequired unless reads are open, or the caller shows the agent key or a console token."""
@@ -4806,7 +4842,7 @@ EXPRESS = (
     *(("GET", "/receive"), ("GET", "/peek")),
 )
 _READ_BYTES = 65_536  # at a time
-AHEAD_MAX_BYTES = 131_072  # what a connection may send while its poll is parked; the rest waits in the kernel
+AHEAD_MAX_BYTES = 131_072  # what a connection may send while its poll is parked; with more it is closed
 LINGER_S = 1.0  # for one that is turned away to read why
 LINGERING_MAX = 64  # at once; beyond it they are closed without a word
 _HEADS_MAX = 8192  # header blocks remembered: the same agent sends the same block again
@@ -4970,8 +5006,8 @@ class Lane:
         self._ahead += data
         if self._state == "reading":
             self._serve()
-        elif len(self._ahead) > AHEAD_MAX_BYTES:
-            self._watch(False)
+        elif len(self._ahead) > AHEAD_MAX_BYTES:  # unread, it would hide that the other end hangs up
+            self.close()
 
     def _writable(self) -> None:
         self._output, output = _NOTHING, self._output
@@ -5479,9 +5515,11 @@ FRAME_MAX_BYTES = 1 << 18
 OPERATOR_CONTENT_MAX = 32_768
 RATE_MAX = 1e9
 TREE_MAX_BYTES = 1 << 16  # 8,192 characters can make half a megabyte of table; such a text is shown as it is
-TREES_SHARE, TREES_BURST_S = 0.2, 0.25  # of the hub's time: 8,192 hostile characters take 70 ms to read, usual ones 0.2
+TREES_SHARE, TREES_BURST_S = 0.2, 0.25  # of the hub's time: usual messages take 0.2 ms to read
+MARKS_MAX = 1000  # of one text, bullets twice; each takes up to 10 us to read, and 8,192 characters can be 4,000
 # A text with neither, and without "://", is plain. One pattern for all takes 6 us of 200 characters, these 3.
 MARKS = re.compile(r"[*_`~\[\]<>#|\\]")
+BULLETS = re.compile(r"(?:[-+*]|\d[.)])\s|\n\s*\n")  # and paragraphs
 MARKED_LINE = re.compile(r"^[^\S\n]*(?:(?:[-+]|\d{1,9}[.)])\s|---|===)", re.MULTILINE)
 
 
@@ -5532,7 +5570,7 @@ class Trees:
     def _make(self, message: Message) -> bytes:
         text = message.content
         is_marked = MARKS.search(text) or "://" in text or MARKED_LINE.search(text)
-        if message.origin == "hub" or len(text) > CONTENT_MAX or not is_marked:
+        if message.origin == "hub" or len(text) > CONTENT_MAX or not is_marked or self._is_laborious(text):
             return b""
         start = time.perf_counter()
         self._spare_s = min(TREES_BURST_S, self._spare_s + (start - self._stamp) * TREES_SHARE)
@@ -5542,6 +5580,11 @@ class Trees:
         tree = json.dumps(_slim(self._reader()(text)), separators=(",", ":")).encode("ascii")
         self._spare_s -= time.perf_counter() - start
         return tree if len(tree) <= TREE_MAX_BYTES else b""
+
+    def _is_laborious(self, text: str) -> bool:
+        """Whether reading a text would hold the loop for more than some 10 ms."""
+        is_long = len(text) > MARKS_MAX
+        return is_long and len(MARKS.findall(text)) + 2 * len(BULLETS.findall(text)) > MARKS_MAX
 
     def _reader(self) -> Callable[[str], Any]:
         if self._read is None:
@@ -5976,6 +6019,8 @@ class Consoles:
                 self._turn_away(self._crowding(), 1013, "too many consoles without a token")
             self._timer(AUTH_S, lambda: self._turn_away(console, 1008, "no token was shown in time"))
         else:
+            if head.knock:
+                self._note_wrong(source)
             socket.push(text_frame(frame_of("auth_error" if head.knock else "auth_required")))
             socket.close(1008, "wrong token" if head.knock else "a token is required")
         return console
@@ -6047,6 +6092,7 @@ class Consoles:
         if console not in self._unproven:
             return  # turned away already
         if role is None:
+            self._note_wrong(console.source)
             self._refuse(console, "wrong token")
         else:
             self._gate.knocks.give_back(console.source)  # it was no stranger
@@ -6067,6 +6113,10 @@ class Consoles:
         if not self._is_ticking:
             self._is_ticking = True
             self._timer(HEALTH_S, self._tick)
+
+    def _note_wrong(self, source: str) -> None:
+        with suppress(Throttled):  # it is closed in any case
+            self._gate.note_wrong(source)
 
     def _refuse(self, console: Console, reason: str) -> None:
         """Answer a first frame that shows no valid token as the original does, and close."""
@@ -6178,7 +6228,7 @@ class Consoles:
     # --- what all see ---
     def _health(self) -> dict[str, Json]:
         own: dict[str, Json] = {"console_count": len(self), "mem_rss_mb": memory_mb(), "unsent_bytes": self._unsent()}
-        return {**self._room.health(), **own}
+        return {**self._room.health(), **own, "wrong_credentials": self._gate.wrong_credentials}
 
     def _tick(self) -> None:
         """Send the figures while anybody looks; nobody looking, no timer runs."""
@@ -6781,7 +6831,6 @@ LISTEN_BACKLOG = 1024  # a burst of more than this waits a second for its SYN to
 CONNECTIONS_MAX = 20_000
 ACCEPTS_PER_TURN = 128  # connections
 ACCEPT_PAUSE_S = 0.25  # when the system has no file left for a connection; it waits in the kernel meanwhile
-COMPLAIN_S = 60.0  # between two lines of the log that say so
 NEIGHBOUR_S = 2.0  # for what has our port to say what it is
 WARM_UP_S = 0.2  # after the start: the first console should not wait for imports
 

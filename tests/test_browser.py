@@ -495,6 +495,29 @@ def test_a_form_is_rejected_with_a_reason(hub: HubProcess, console: Open) -> Non
     assert "not before Monday" in message["content"]
 
 
+def test_all_forms_of_one_asker_are_rejected_at_once_after_a_question(hub: HubProcess, console: Open) -> None:
+    api, web = hub.register("api"), hub.register("web")
+    for token in (api, web, api):
+        ask(hub, token, LONG)
+    page = console(hub)
+    expect(page.locator(".form")).to_have_count(3)
+    reject = page.get_by_role("button", name="Reject all 2 of api")
+    expect(reject).to_have_count(1)
+    reject.click()
+    expect(page.locator("#confirm")).to_contain_text("2 questions are settled without an answer")
+    page.get_by_role("button", name="Reject them").click()
+    expect(page.locator(".form")).to_have_count(1)
+    expect(page.locator(".form .asker")).to_contain_text("web")
+    expect(page.locator("#forms [data-status=cancelled]")).to_have_count(2)
+
+
+def test_a_word_to_the_operator_alone_is_told_in_needs_you(hub: HubProcess, console: Open) -> None:
+    api = hub.register("api")
+    page = console(hub)
+    assert hub.say(api, "human", "a word in private")["delivered_to"] == ["human"]
+    expect(page.locator("#attention")).to_contain_text("api writes to you: a word in private")
+
+
 def test_a_form_that_another_console_settled_goes_away(hub: HubProcess, console: Open) -> None:
     api = hub.register("api")
     form_id = ask(hub, api, CHOICE)

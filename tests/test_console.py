@@ -7,6 +7,7 @@ import base64
 import collections
 import contextlib
 import gc
+import itertools
 import json
 import os
 import socket
@@ -37,7 +38,7 @@ PEER_KEYS = {
 }
 HEALTH_KEYS = {
     *("uptime", "peer_count", "msg_per_min", "queue_depth", "mem_rss_mb"),
-    *("char_per_min", "msg_total", "console_count", "unsent_bytes"),  # ours
+    *("char_per_min", "msg_total", "console_count", "unsent_bytes", "wrong_credentials"),  # ours
 }
 SNAPSHOT_KEYS = {
     *("type", "mode", "peers", "channels", "floors", "forms", "log", "health", "rate", "quiet_after", "agents"),
@@ -56,6 +57,7 @@ COMMANDS: dict[str, dict[str, Any]] = {  # each that the contract lists, and one
     "floor": {"floor": {"action": "clear", "scope": "all"}},
     "answer": {"answer": {"id": "f", "answers": {}}},
     "cancel_form": {"cancel_form": "f"},
+    "cancel_forms": {"cancel_forms": "api"},
     "command": {"command": "interrupt", "to": "api"},
 }
 
@@ -502,6 +504,39 @@ def test_a_burst_of_arrivals_is_one_roster_not_hundreds(room: RecordingRoom, clo
     assert max(len(frame["changed"]) for frame in told) == caucus.PAGE_ROWS
     assert sorted(peer["name"] for frame in told[:3] for peer in frame["changed"]) == room.names()
     assert told[3]["changed"]["#x"]["members"] == room.names()
+
+
+def test_a_large_room_is_shown_to_a_console_of_the_other_kind_in_many_turns_of_the_loop(
+    room: RecordingRoom, clock: FakeClock
+) -> None:
+    """10,000 rows in one turn took 118 ms. What is said meanwhile follows the snapshot."""
+    peers = crowd(room, 3 * caucus.PAGE_ROWS, "#x")
+    consoles, timers = consoles_of(room, clock)
+    browser = FakeSocket()
+    consoles.open(browser, NO_HEAD, "")
+    assert [frame["type"] for frame in browser.take()] == ["auth_ok"]
+    room.say(peers[0], "all", "meanwhile")
+    assert (browser.wire, 0.0 in [seconds for seconds, _ in timers.set]) == (b"", True)
+    timers.ring(0.0)
+    snapshot, *rest = browser.take()
+    assert [peer["name"] for peer in snapshot["peers"]] == room.names()
+    assert snapshot["channels"]["#x"]["members"] == room.names()
+    timers.ring()
+    said = [frame for frame in [*rest, *browser.take()] if frame["type"] == "message"]
+    assert [frame["message"]["content"] for frame in said][-1] == "meanwhile"
+
+
+def test_a_console_that_goes_while_it_is_shown_a_large_room_leaves_nothing(
+    room: RecordingRoom, clock: FakeClock
+) -> None:
+    crowd(room, 3 * caucus.PAGE_ROWS)
+    consoles, timers = consoles_of(room, clock)
+    browser = FakeSocket()
+    console = consoles.open(browser, NO_HEAD, "")
+    browser.take()
+    consoles.closed(console)
+    timers.ring()
+    assert (browser.wire, len(consoles), consoles.is_watched) == (b"", 0, False)
 
 
 def two(socket: FakeSocket) -> tuple[list[Any], list[Any]]:
@@ -1162,6 +1197,18 @@ def test_hostile_markdown_costs_the_hub_its_share_of_time_and_no_more(monkeypatc
     assert sum(made) <= 4
 
 
+@pytest.mark.parametrize("mark", ["*_", "[a](", "a|b\n-|-\n", "* a\n * b\n", "- - - ", "\n\na", "1. a\n"])
+def test_a_text_with_more_marks_than_can_be_read_in_a_moment_is_shown_as_it_is(mark: str) -> None:
+    [tree] = trees_of(mark * (8192 // len(mark)))
+    assert tree is None
+
+
+def test_a_long_text_with_usual_marks_is_read() -> None:
+    paragraph = "A *word*, `code` and [a link](https://example.org), then plain text that goes on for a while.\n\n"
+    [tree] = trees_of(paragraph * (8192 // len(paragraph)))
+    assert tree is not None
+
+
 def test_a_tree_is_made_once_and_only_while_a_console_is_open(hub: HubProcess) -> None:
     api = hub.register("api")
     hub.say(api, "all", "*before* anybody looked")
@@ -1578,6 +1625,68 @@ def test_a_text_frame_that_is_not_utf8_closes_its_console_only(any_open: HubProc
             while line.recv(65536):
                 pass
         assert barrier(other) == []
+
+
+def test_a_message_in_too_many_fragments_closes_its_console_only(any_open: HubProcess) -> None:
+    with any_open.console() as other:
+        with raw_line(any_open) as line:
+            with contextlib.suppress(ConnectionError):  # closed while it is sent
+                line.sendall(b"\x01\x80" + bytes(4) + (b"\x00\x80" + bytes(4)) * 200_000)
+            line.settimeout(10)
+            with contextlib.suppress(ConnectionError):
+                while line.recv(65536):
+                    pass
+        assert barrier(other) == []
+
+
+def test_a_message_in_some_fragments_is_read(any_open: HubProcess) -> None:
+    with any_open.console() as other, raw_line(any_open) as line:
+        text = b'{"say": "in pieces"}'
+        parts = [bytes([n == 0, 0x81]) + bytes(4) + text[n : n + 1] for n in range(len(text))]
+        line.sendall(b"".join(parts) + b"\x80\x80" + bytes(4))
+        assert other.message(sender="human")["content"] == "in pieces"
+
+
+def test_two_sockets_that_send_many_frames_at_once_are_read_in_turns(room: RecordingRoom) -> None:
+    """Tornado would read all that one has sent, and only then look at anything else."""
+    from tornado.websocket import WebSocketProtocol13
+
+    read: list[str] = []
+
+    class Fast(caucus.paced_protocol()):  # type: ignore[misc]
+        def __init__(self, name: str) -> None:
+            self.name = name
+            self._fragmented_message_buffer = None
+
+    async def receive(self: Fast) -> None:
+        read.append(self.name)
+
+    async def read_all(line: Fast) -> None:
+        for _ in range(2 * caucus.FRAMES_PER_TURN):
+            await line._receive_frame()
+
+    async def both() -> None:
+        await asyncio.gather(read_all(Fast("a")), read_all(Fast("b")))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WebSocketProtocol13, "_receive_frame", receive)
+        asyncio.run(both())
+    assert max(len(list(group)) for _, group in itertools.groupby(read)) <= caucus.FRAMES_PER_TURN
+
+
+def test_all_questions_of_one_asker_are_rejected_by_one_command(any_open: HubProcess) -> None:
+    api = any_open.register("asker")
+    for n in range(2):
+        field = {"key": "go", "label": "Go?", "type": "text"}
+        assert any_open.post("/ask", token=api, to="all", title=f"Go {n}?", fields=[field]).status == 200
+    with any_open.console() as console:
+        console.send(cancel_forms="asker", reason="too many")
+        settled = [console.next("form_resolved") for _ in range(2)]
+        assert [(one["status"], one["reason"]) for one in settled] == [("cancelled", "too many")] * 2
+        console.send(cancel_forms="asker")
+        error = console.next("error")
+        assert (error["reason"], error["command"], error["name"]) == ("unknown_form", "cancel_forms", "asker")
+    assert any_open.get("/forms").body["forms"] == []
 
 
 @pytest.mark.parametrize("first", range(len(COMMANDS) - 1))

@@ -28,6 +28,7 @@ SHOWN: dict[str, tuple[str, str]] = {
     "health.char_per_min": ('[data-figure="char_per_min"]', r"\d"),
     "health.msg_total": ('[data-figure="msg_total"]', r"\d"),
     "health.queue_depth": ('[data-figure="queue_depth"]', r"\d"),
+    "health.wrong_credentials": ('[data-figure="wrong_credentials"]', r"\d+"),
     "health.unsent_bytes": ('[data-figure="unsent_bytes"]', r"\d+\.\d MB"),
     "health.mem_rss_mb": ('[data-figure="mem_rss_mb"]', r"\d+ MB"),
     "health.console_count": ("#health-facts", "2 consoles"),

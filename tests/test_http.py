@@ -784,6 +784,20 @@ def test_no_other_scheme_is_a_bearer(hub: HubProcess, form: str) -> None:
     refused(ask_raw(hub, head.encode("latin-1")), 401, "unknown_token")
 
 
+def test_who_guesses_credentials_is_slowed_and_told_of_once_and_the_operator_is_not() -> None:
+    with running_hub("--operator-token", "right") as hub:
+        wrong = [hub.get("/export", f"guess {n}").status for n in range(2 * int(caucus.GUESS_BURST))]
+        assert set(wrong) == {401, 429}
+        assert wrong[: int(caucus.GUESS_BURST)] == [401] * int(caucus.GUESS_BURST)
+        refused = hub.post("/control", action="pause")
+        assert refused.status == 401, "who shows nothing guesses nothing"
+        assert hub.get("/export", "right").status == 200
+        with hub.console("right") as console:
+            figure = console.next("health")["health"]["wrong_credentials"]
+            assert figure == len(wrong)
+        assert hub.log.count("127.0.0.1 guesses credentials") == 1
+
+
 @pytest.mark.parametrize("value", ["é".encode("latin-1"), "é→".encode(), b"\xff\xfe", b"x" * 9000])
 def test_a_credential_that_cannot_be_ours_is_a_401(guarded: HubProcess, value: bytes) -> None:
     headers = {"Authorization": b"Bearer " + value}

@@ -662,6 +662,32 @@ def test_all_pending_questions_together_are_bounded_in_bytes(room, clock):
     assert room.ask(room.join("late"), long).asker == "late"
 
 
+def test_all_questions_of_one_asker_are_rejected_at_once_and_those_of_others_stay(room):
+    ann, bob, cid = (room.join(name) for name in ("ann", "bob", "cid"))
+    for peer in (ann, bob, ann):
+        room.ask(peer, caucus.Question("", ALL, "Go?", (caucus.Field("go", "Go?", "text", (), False, False),)))
+    room.fetch(cid)
+    assert room.cancel_all("ann", "not today") == 2
+    assert [form["asker"] for form in room.forms()] == ["bob"]
+    assert [message.content for message in room.fetch(cid)] == ["Go?: cancelled by the operator: not today"] * 2
+    with pytest.raises(caucus.UnknownForm):
+        room.cancel_all("ann")
+
+
+def test_the_ledger_is_bounded_in_bytes_and_the_oldest_go(room, clock):
+    """Long labels, answered, must not keep a console from opening."""
+    ann = room.join("ann")
+    fields = tuple(caucus.Field(f"{n}", f"{n}" + "\N{SNOWMAN}" * 190, "text", (), False, False) for n in range(20))
+    for n in range(60):
+        clock.advance(1)
+        form = room.ask(ann, caucus.Question("", ALL, f"Go {n}?", fields))
+        room.answer(form.id, {"0": "yes"})
+    kept = room.decisions(caucus.DECISIONS_MAX)
+    assert sum(len(json.dumps(one)) for one in kept) <= caucus.LEDGER_MAX_BYTES
+    assert [one["title"] for one in kept] == [f"Go {n}?" for n in range(60 - len(kept), 60)]
+    assert len(kept) < 60
+
+
 # --- overflow ---
 
 

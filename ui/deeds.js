@@ -60,6 +60,9 @@ const KINDS = {
   cancel_form: ({ cancel_form: id }) => ({
     word: "Reject the form", form: id, isDone: (model) => statusOf(model, id) === "cancelled", effect: () => "the hub tells who waits",
   }),
+  cancel_forms: ({ cancel_forms: name }) => ({
+    word: `Reject all forms of ${name}`, subject: name, isDone: (model) => model.forms.every((form) => form.asker !== name), effect: () => "the hub tells who waits",
+  }),
   command: ({ command, to }) => ({
     word: `${command === "reset" ? "Reset" : "Interrupt"} ${to}`, subject: to,
     isHeard: (message) => message.kind === "control" && message.recipient === to && message.content === command,

@@ -55,10 +55,12 @@ function open(root) {
 
 function card(form, hue, operator, seat) {
   const part = { age: el("span", { class: "facts" }), wizard: operator ? wizard(form, seat) : null };
+  part.all = operator && button("", null, { class: "reject-all quiet", hidden: true, title: `Settle all that ${form.asker} asks without an answer`,
+    onclick: () => seat.act({ cancel_forms: form.asker }) });
   const whole = form.to === "all" ? "the whole room" : form.to;
   const node = el("li", { class: "card form", data: { form: form.id } },
     el("h3", { class: "form-title", dir: "auto" }, form.title),
-    el("p", { class: "asker" }, "asked by ", nameTag(form.asker, hue), " for ", el("bdi", {}, whole), " · ", part.age),
+    el("p", { class: "asker" }, "asked by ", nameTag(form.asker, hue), " for ", el("bdi", {}, whole), " · ", part.age, " ", part.all),
     part.wizard ? part.wizard.node : [form.fields.map(readOnly), el("p", { class: "facts" }, "Waits for the operator's answer.")]);
   parts.set(node, part);
   return node;
@@ -68,6 +70,10 @@ function refresh(node, form, model, now) {
   const part = parts.get(node);
   setText(part.age, `${ageText(now / 1000 - form.ts)} ago`);
   if (!part.wizard) return;
+  const asked = model.forms.filter((one) => one.asker === form.asker);
+  part.all.hidden = asked.length < 2 || asked[0].id !== form.id; // once for each asker, at its first
+  part.all.disabled = !isOpen(model);
+  setText(part.all, `Reject all ${asked.length} of ${form.asker}`);
   part.wizard.wait(model.waiting.has(form.id), isOpen(model));
   const refusal = model.refusals.get(form.id) ?? null;
   if (part.shownRefusal === refusal) return;

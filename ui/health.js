@@ -20,12 +20,14 @@ const FIGURES = [
   ["msg_total", "Messages so far", ({ health }) => count(health.msg_total)],
   ["mem_rss_mb", "Memory", ({ health }) => `${Math.round(health.mem_rss_mb)} MB`],
   ["unsent_bytes", "Unread by readers", ({ health }) => `${(health.unsent_bytes / 2 ** 20).toFixed(1)} MB`],
+  ["wrong_credentials", "Wrong tokens", ({ health }) => count(health.wrong_credentials)],
   ["usage", "Cost", ({ peers }) => costText(usageOf(live(peers)))],
   ["rate", "Rate", ({ rate }) => `${rate.refill_rate}/s, burst ${rate.capacity}`],
 ];
 const TITLES = {
   queue_depth: "Messages that no peer has fetched yet",
   unsent_bytes: "Answers that their readers have not taken yet; beyond 64 MB the hub closes the greatest of them",
+  wrong_credentials: "Calls and consoles that showed a token or key which is not the right one",
   rate: "How fast each peer may speak: messages a second, and how many at once",
   char_per_min: "Characters that agents said in the last minute",
 };

@@ -35,6 +35,11 @@ const ASK = {
     text: "Every member is taken out and its talking stick is put away. What was said stays in the flow; any agent may open the channel again by speaking in it.",
     verb: "Close the channel",
   }),
+  cancel_forms: ({ cancel_forms: name }, model) => ({
+    title: `Reject all that ${name} asks?`,
+    text: `${model.forms.filter((form) => form.asker === name).length} questions are settled without an answer, and those who wait for one are told so.`,
+    verb: "Reject them",
+  }),
   command: ({ command, to: name }) => (command === "reset" ? {
     title: `Reset ${name}?`,
     text: `${name} is told to drop what it is doing and to put the exchange so far out of mind. A native agent loses its memory of this `
