@@ -2201,9 +2201,9 @@ class Room:
         return [form.to_json() for form in self._forms.values()]
 
     def forms_wire(self) -> bytes:
-        """Give the same as JSON: the same bytes to all who ask before they change."""
+        """Give the same as JSON, `forms` of an object: the same bytes to all who ask before they change."""
         if self._forms_wire is None:
-            self._forms_wire = b"[%b]" % b",".join([form.wire for form in self._forms.values()])
+            self._forms_wire = b'{"forms":[%b]}' % b",".join([form.wire for form in self._forms.values()])
         return self._forms_wire
 
     def decisions(self, limit: int, viewer: Peer | None = None) -> list[Json]:
@@ -3871,6 +3871,8 @@ class DiskLog:
 SLOT_S = 0.25  # polls time out in steps of this, so that a thousand of them share one timer
 REPLAYS_MAX = 3  # a listener that is killed is not killed so often; one that never acknowledges must not loop
 DISPLACED_MAX = 1024  # leases remembered per peer; one that keeps asking is never forgotten
+TURN_MAX_BYTES = 2 << 20  # of batches in one turn of the loop: beyond it, whoever has much to get waits for its turn
+LIGHT_MAX = 16  # messages, which are little
 WAKES_PER_TURN = 50  # of parked polls; one takes 40 us with its send, so others wait 2 ms for a broadcast
 STANDING_HEADERS = (("Content-Type", "application/json"), ("X-Content-Type-Options", "nosniff"))
 
@@ -3994,6 +3996,7 @@ class Polls:
             PeerReaped: self._on_peer_reaped,
             PeerLeft: self._on_peer_left,
         }
+        self._spent = 0  # bytes of batches that were encoded in this turn of the loop
         self._to_wake: deque[str] = deque()  # names, when more are concerned than one turn of the loop wakes
         self._last_batch: tuple[Message | None, str, Reply] = (None, "", Reply(200, b""))
 
@@ -4025,6 +4028,10 @@ class Polls:
         if self._room.has_deliverable(peer):
             if not caller.is_alive():
                 return batch_reply((), self._room.mode)  # it hung up at once: nothing is handed out
+            if self._spent > TURN_MAX_BYTES and peer.mailbox.waiting > LIGHT_MAX:  # its turn comes, before the slot
+                self._park(listener, Poll(peer, caller, math.ceil((self._clock.mono() + max(hold_s, 1.0)) / SLOT_S)))
+                self._wake_later((peer.name,))
+                return None
             if (reply := self._reply_now(listener, peer, caller)) is not None:
                 return reply
         if hold_s <= 0:
@@ -4106,7 +4113,9 @@ class Polls:
             listener.cursor = batch[-1].seq
         listener.find_lost = caller.on_lost(functools.partial(self._take_back, listener, peer, batch))
         if len(batch) > 1:
-            return batch_reply(batch, room.mode)
+            reply = batch_reply(batch, room.mode)
+            self._spend(len(reply.body))
+            return reply
         message, mode, reply = self._last_batch
         if message is not batch[0] or mode != room.mode:  # a broadcast is one answer, shared by all who were parked
             reply = batch_reply(batch, room.mode)
@@ -4120,18 +4129,34 @@ class Polls:
 
     def _wake_all(self, names: tuple[str, ...]) -> None:
         """Wake the first of `names` now and the others in later turns of the loop, so that nobody else waits long."""
-        for name in names[:WAKES_PER_TURN]:
+        for at, name in enumerate(names):
+            if at == WAKES_PER_TURN or self._spent > TURN_MAX_BYTES:
+                self._wake_later(names[at:])
+                return
             self._wake(name)
-        if len(names) > WAKES_PER_TURN:
-            if not self._to_wake:
-                self._call_at(self._clock.mono(), self._wake_more)
-            self._to_wake.extend(names[WAKES_PER_TURN:])
+
+    def _wake_later(self, names: tuple[str, ...]) -> None:
+        if not self._to_wake:
+            self._call_at(self._clock.mono(), self._wake_more)
+        self._to_wake.extend(names)
 
     def _wake_more(self) -> None:
+        self._spent = 0
         for _ in range(min(len(self._to_wake), WAKES_PER_TURN)):
+            if self._spent > TURN_MAX_BYTES:
+                break
             self._wake(self._to_wake.popleft())
         if self._to_wake:
             self._call_at(self._clock.mono(), self._wake_more)
+
+    def _spend(self, size: int) -> None:
+        """Note how much was encoded in this turn of the loop."""
+        if not self._spent:
+            self._call_at(self._clock.mono(), self._begin_turn)
+        self._spent += size
+
+    def _begin_turn(self) -> None:
+        self._spent = 0
 
     def _wake(self, name: str) -> None:
         """Answer the poll of `name`, if one is parked that would now get something. May come late, or for nothing."""
@@ -4437,6 +4462,10 @@ class Gate:
             made[write] = write(list(self.room.log)).encode()
         return made[write]
 
+    def forget_exports(self) -> None:
+        """Give back the memory of what nobody has asked for again. Called by the hub's clock."""
+        self._exports = (None, {})
+
     def new_ticket(self, token: str) -> str:
         """Mint a ticket that becomes `token` once, within two minutes; it ends the token's earlier one."""
         now = self._clock.mono()
@@ -4659,10 +4688,45 @@ class Links:
             greatest.road.close()
 
 
+class Turns:
+    """Lets so much heavy work begin in one turn of the loop; the rest waits for later ones, in its order."""
+
+    def __init__(self, per_turn: int, loop: AbstractEventLoop) -> None:
+        self._per_turn, self._loop = per_turn, loop
+        self._left = per_turn
+        self._waiting: deque[Future[None]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def take(self) -> Awaitable[None] | None:
+        """Begin at once, None, or when what this gives is done."""
+        if self._left:
+            if self._left == self._per_turn:
+                self._loop.call_soon(self._begin_turn)
+            self._left -= 1
+            return None
+        self._waiting.append(self._loop.create_future())
+        return self._waiting[-1]
+
+    def _begin_turn(self) -> None:
+        self._left = self._per_turn
+        while self._waiting and self._left:
+            self._left -= 1
+            if not (due := self._waiting.popleft()).done():  # else it was cancelled
+                due.set_result(None)
+        if self._left < self._per_turn:
+            self._loop.call_soon(self._begin_turn)
+
+
 class Front(Protocol):
     """Where the requests of Tornado's connections arrive."""
     router: Router
     links: Links
+    handshakes: Turns  # of consoles
+
+    def has_place(self) -> bool:
+        """Whether one more console may open."""
 
     def console_exchange(self, connection: HTTP1Connection) -> HTTPMessageDelegate:
         """Give the WebSocket's side of a request."""
@@ -4695,7 +4759,8 @@ class Exchange:
     )
 
     def __init__(self, front: Front, link: Link, connection: HTTP1Connection) -> None:
-        self._front, self._link, self._stream, self._connection = front, link, connection.stream, connection
+        self._front, self._link, self._connection = front, link, connection
+        self._stream: Any = connection.stream  # one of ours, `handed_stream_type`
         self._forward: HTTPMessageDelegate | None = None  # who answers instead: the console's WebSocket
         self._body = bytearray()
         self._on_gone: Callable[[], None] | None = None  # None: it does not wait
@@ -4714,9 +4779,12 @@ class Exchange:
         elif re.fullmatch(r"[0-9]+", declared) and int(declared[:20]) > DRAIN_MAX_BYTES:
             self._send(last_reply(TooLarge()))
         elif start_line.path.partition("?")[0] == "/ui" and self._may_upgrade():
+            if not self._front.has_place():
+                self._send(last_reply(TooManyConnections()))
+                return None
             self._front.links.heard(self._link)
-            self._forward = self._front.console_exchange(self._connection)
-            return self._forward.headers_received(start_line, headers)
+            due = self._front.handshakes.take()
+            return self._upgrade() if due is None else self._upgrade_when(due)
         return None
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
@@ -4724,6 +4792,7 @@ class Exchange:
         if self._forward is not None:
             return self._forward.data_received(chunk)
         self._body += chunk
+        self._stream.keep(len(self._body))
         if len(self._body) > DRAIN_MAX_BYTES:
             self._send(last_reply(TooLarge()))
         return None
@@ -4736,6 +4805,7 @@ class Exchange:
             self._forward.finish()
             return
         self._front.links.heard(self._link)
+        self._stream.keep(0)
         is_too_large = len(self._body) > BODY_MAX_BYTES
         reply = refusal_reply(TooLarge()) if is_too_large else self._front.router.answer(self._request())
         if reply is not None:
@@ -4805,6 +4875,17 @@ class Exchange:
         is_handshake = self._start.method == "GET" and self._headers.get("Upgrade", "").lower() == "websocket"
         return is_handshake and self._front.router.may_upgrade(self._request())
 
+    def _upgrade(self) -> Awaitable[None] | None:
+        self._forward = self._front.console_exchange(self._connection)
+        return self._forward.headers_received(self._start, self._headers)
+
+    async def _upgrade_when(self, due: Awaitable[None]) -> None:
+        await due
+        if self._stream.closed():
+            self._is_late = True
+        elif (ready := self._upgrade()) is not None:
+            await ready
+
     def _request(self) -> Request:
         path, _, query = self._start.path.partition("?")
         return Request(self._start.method, path, query, Head(self._headers), bytes(self._body), self)
@@ -4842,6 +4923,7 @@ EXPRESS = (
     *(("GET", "/receive"), ("GET", "/peek")),
 )
 _READ_BYTES = 65_536  # at a time
+USUAL_BYTES = 8192  # of an unfinished request, or of a console's message: what is beyond is part of what is in flight
 AHEAD_MAX_BYTES = 131_072  # what a connection may send while its poll is parked; with more it is closed
 LINGER_S = 1.0  # for one that is turned away to read why
 LINGERING_MAX = 64  # at once; beyond it they are closed without a word
@@ -4979,7 +5061,8 @@ class Lane:
         self._leave()
         self._lanes.links.forget(self._link)
         self._socket.close()
-        if self._output:
+        output, self._output, self._ahead = self._output, _NOTHING, b""  # whoever asks later if it arrived, keeps us
+        if output:
             self._link.lost()
         on_gone, self._on_gone = self._on_gone, None
         if on_gone is not None:
@@ -5062,10 +5145,14 @@ class Lane:
         if len(ahead) < size:
             self._needed = size
             lanes.waits(self)
+            if size > USUAL_BYTES:
+                lanes.links.owes(self._link, size)
             return None
         method, path, query = target
         request = Request(method, path, query, head, ahead[end + 4 : size], self)
         self._ahead = ahead[size:]
+        if self._needed > USUAL_BYTES:
+            lanes.links.owes(self._link, 0)
         self._seen = self._needed = 0
         lanes.heard(self, self._link)
         return request
@@ -5311,7 +5398,7 @@ def get_channels(gate: Gate, request: Request) -> Reply:
 def get_forms(gate: Gate, request: Request) -> Reply:
     """GET /forms. Raises CredentialRequired."""
     gate.require_reader(request)
-    return Reply(200, b'{"forms":%b}' % gate.room.forms_wire(), ())
+    return Reply(200, gate.room.forms_wire(), ())
 
 
 def get_floor(gate: Gate, request: Request) -> Reply:
@@ -5509,7 +5596,7 @@ WHOLE_SHARE = 0.1  # of the hub's time, for what consoles are told of peers and 
 PAGE_ROWS = 200  # peers that are read in one turn of the loop: 2 ms
 PAGE_CHANNELS = 16  # each may have thousands of members
 PAGE_MESSAGES, PAGE_MAX_BYTES, PAGE_S = 100, 1 << 17, 0.002  # of the log, in one turn: whichever is reached first
-FRAMES_PER_TURN = 64  # that one console's socket gives in one turn of the loop
+FRAMES_PER_TURN = 32  # of all consoles, that are read in one turn of the loop
 FRAGMENTS_MAX = 4096  # of one message
 FRAME_MAX_BYTES = 1 << 18
 OPERATOR_CONTENT_MAX = 32_768
@@ -5723,6 +5810,7 @@ class Console(Struct):
     role: str | None = None  # None until it has shown its token
     probes: int = 0
     held: list[bytes] | None = None  # what happened while the log was on its way
+    is_gone: bool = False
     opening: int = 0  # bytes of its snapshot, which it may leave unread besides
 
 
@@ -5995,6 +6083,8 @@ class Consoles:
         self._whole, self._changes = WholeFeed(gate.room, self._trees), ChangesFeed(gate.room, self._trees)
         self._feeds: tuple[Feed, ...] = (self._whole, self._changes)
         self._unproven: dict[Console, None] = {}
+        self._openings: deque[Iterator[None]] = deque()
+        self.open_count = 0  # of sockets, whether they are consoles yet or not
         self.is_watched = False  # by anybody; else no event is of interest here
         self._is_ticking = self._is_planned = False
         self._flushed_at = 0.0  # monotonic seconds
@@ -6009,6 +6099,7 @@ class Consoles:
         place. Others have a few, and of those that crowd them the oldest goes.
         """
         console = Console(socket, source, wants_changes)
+        self.open_count += 1
         if not self._gate.is_own_origin(head.headers.get("Origin"), head.headers.get("Host", "")):
             socket.close(1008, "origin not allowed")
         elif (role := self._gate.role_of(head.knock or "")) is not None:
@@ -6033,6 +6124,8 @@ class Consoles:
 
     def closed(self, console: Console) -> None:
         """Forget a browser that went away."""
+        console.is_gone = True
+        self.open_count -= 1
         self._feed_of(console).drop(console)
         self._unproven.pop(console, None)
         self.is_watched = len(self) > 0
@@ -6099,24 +6192,36 @@ class Consoles:
             self._admit(console, role)
 
     def _admit(self, console: Console, role: str) -> None:
-        self._flush()  # what happened so far is in what the newcomer is about to see
         self._unproven.pop(console, None)
         console.role = role
-        self._feed_of(console).consoles[console] = None
-        self.is_watched = True
         is_guarded = bool(self._gate.settings.operator_token)
-        self._write(console, text_frame(frame_of("auth_ok", role=role, auth=is_guarded)))
-        if console.wants_changes:
-            self._go_on(self._opening(console))
-        else:
-            self._go_on(self._snapshot(console))
-        if not self._is_ticking:
-            self._is_ticking = True
-            self._timer(HEALTH_S, self._tick)
+        console.socket.push(text_frame(frame_of("auth_ok", role=role, auth=is_guarded)))
+        self._openings.append(self._opening(console) if console.wants_changes else self._snapshot(console))
+        if len(self._openings) == 1:
+            self._open_next()
 
     def _note_wrong(self, source: str) -> None:
         with suppress(Throttled):  # it is closed in any case
             self._gate.note_wrong(source)
+
+    def _is_let_in(self, console: Console) -> bool:
+        """Let a newcomer, unless it is gone, get what happens from here on; until it has seen the rest that is held."""
+        if console.is_gone:
+            return False
+        self._flush()  # what happened so far is in what it is about to see
+        self._feed_of(console).consoles[console], console.held, self.is_watched = None, [], True
+        if not self._is_ticking:
+            self._is_ticking = True
+            self._timer(HEALTH_S, self._tick)
+        return True
+
+    def _open_next(self) -> None:
+        """Do a bit of what one newcomer is shown, and the rest in later turns: a crowd that opens holds nobody up."""
+        work = self._openings.popleft()
+        if next(work, work) is not work:
+            self._openings.append(work)
+        if self._openings:
+            self._timer(0.0, self._open_next)
 
     def _refuse(self, console: Console, reason: str) -> None:
         """Answer a first frame that shows no valid token as the original does, and close."""
@@ -6145,11 +6250,13 @@ class Consoles:
             version=__version__,
             **parts,
         )
-        return b'%b,"forms":%b' % (head[:-1], room.forms_wire())
+        return b"%b,%b" % (head[:-1], room.forms_wire()[1:-1])
 
     def _snapshot(self, console: Console) -> Iterator[None]:
         """Show the whole room in one frame, which takes several turns of the loop to make when it is large."""
-        room, log, console.held = self._room, self._log(), []
+        if not self._is_let_in(console):
+            return
+        room, log = self._room, self._log()
         rows = yield from encoded_rows(room)
         channels = yield from encoded_channels(room)
         receipts = yield from encoded_receipts(room)
@@ -6161,7 +6268,7 @@ class Consoles:
         if console in self._whole.consoles:
             parts = (self._head(), rows, channels, receipts, shown.to_json())
             wire = text_frame(b'%b,"peers":%b,"channels":%b,"receipts":%b,%b}' % parts)
-            held, console.held, console.opening = console.held, None, len(wire)
+            held, console.held, console.opening = console.held or [], None, len(wire)
             self._write(console, wire)
             self._write(console, b"".join(held))
 
@@ -6188,10 +6295,12 @@ class Consoles:
 
     def _opening(self, console: Console) -> Iterator[None]:
         """Show a newcomer the room, a page a turn of the loop. What happens meanwhile waits until it has the log."""
+        if not self._is_let_in(console):
+            return
         room, feed, log = self._room, self._changes, self._log()
         names, channels, receipts = room.roster.all_names(), room.channel_names(), [*room.spoken]
         rows, listed = feed.page_of_peers(names[:PAGE_ROWS]), room.channel_rows(channels[:PAGE_CHANNELS])
-        head, console.held = self._head(peers=rows, channels=listed, receipts=[], more=True), []
+        head = self._head(peers=rows, channels=listed, receipts=[], more=True)
         first = self._read(log, LogPage(), PAGE_MESSAGES, PAGE_MAX_BYTES, PAGE_S) if log else LogPage()
         self._write(console, text_frame(b"%b,%b}" % (head, first.to_json())))
         yield
@@ -6199,7 +6308,7 @@ class Consoles:
             more = self._read(log, LogPage(), PAGE_MESSAGES, PAGE_MAX_BYTES, PAGE_S)
             self._write(console, text_frame(b'{"type":"page",%b}' % more.to_json()))
             yield
-        held, console.held = console.held, None
+        held, console.held = console.held or [], None
         self._write(console, b"".join(held))
         pages = self._pages(names[PAGE_ROWS:], channels[PAGE_CHANNELS:], receipts)
         while console in feed.consoles:
@@ -6350,18 +6459,21 @@ def quicken_unmasking() -> None:
 
 def paced_protocol() -> type:
     """Make Tornado's protocol read some frames in one turn of the loop, not all that are there."""
-    from asyncio import sleep
+    from asyncio import get_running_loop
 
     from tornado.websocket import WebSocketProtocol13
 
+    turns = Turns(FRAMES_PER_TURN, get_running_loop())
+
     class Paced(WebSocketProtocol13):
-        _frames = _fragments = 0
+        _fragments = 0
 
         async def _receive_frame(self) -> None:
-            self._frames += 1
-            if self._frames % FRAMES_PER_TURN == 0:
-                await sleep(0)
+            if (due := turns.take()) is not None:
+                await due
             await super()._receive_frame()
+            stream: Any = self.stream
+            stream.keep(len(self._fragmented_message_buffer or b""))
             self._fragments = 0 if self._fragmented_message_buffer is None else self._fragments + 1
             if self._fragments > FRAGMENTS_MAX:
                 self.close(1009, "too many fragments")
@@ -6381,8 +6493,6 @@ def console_socket(consoles: Consoles) -> type[WebSocketHandler]:
     paced = paced_protocol()
 
     class ConsoleSocket(WebSocketHandler):
-        _unsent = 0
-
         def get_websocket_protocol(self) -> Any:
             protocol: Any = super().get_websocket_protocol()
             if protocol is not None:
@@ -6410,8 +6520,10 @@ def console_socket(consoles: Consoles) -> type[WebSocketHandler]:
 
         def close(self, code: int | None = None, reason: str | None = None) -> None:
             line: Any = self.ws_connection
+            if line is not None:
+                line.stream.push_rest()
             super().close(code, reason)
-            if line is not None and not self._unsent:  # who has read why has time to say goodbye, but not Tornado's 5 s
+            if line is not None and not line.stream.unsent:  # it may say goodbye, but not for Tornado's 5 s
                 get_running_loop().call_later(LINGER_S, line.stream.close)
 
         def push(self, wire: bytes) -> int:
@@ -6420,14 +6532,9 @@ def console_socket(consoles: Consoles) -> type[WebSocketHandler]:
             if line is None or line.is_closing():
                 return 0
             with suppress(StreamClosedError):  # it went away; on_close comes
-                sent = line.stream.write(wire)
-                if not sent.done():
-                    self._unsent += len(wire)
-                    sent.add_done_callback(functools.partial(self._took, len(wire)))
-            return self._unsent
-
-        def _took(self, size: int, sent: Future[None]) -> None:
-            self._unsent -= size
+                line.stream.push(wire)
+            unsent: int = line.stream.unsent
+            return unsent
 
     return ConsoleSocket
 
@@ -6829,7 +6936,10 @@ _CHUNK_BYTES = 8192  # what Tornado allocates for each read; its own 64 kB cost 
 _END_TURNS = 10  # of the loop, until Tornado hears that the client has ended its half; else it drops the last answer
 LISTEN_BACKLOG = 1024  # a burst of more than this waits a second for its SYN to be sent again
 CONNECTIONS_MAX = 20_000
-ACCEPTS_PER_TURN = 128  # connections
+SEND_BUFFER_BYTES = 128 << 10  # of the system's, for each connection; Linux takes twice as much
+ACCEPTS_PER_TURN = 16  # connections: of a flood each may take Tornado a millisecond
+CONSOLES_MAX = 256
+HANDSHAKES_PER_TURN, HANDSHAKES_MAX = 4, 512  # of consoles, each of which takes Tornado a millisecond; and that wait
 ACCEPT_PAUSE_S = 0.25  # when the system has no file left for a connection; it waits in the kernel meanwhile
 NEIGHBOUR_S = 2.0  # for what has our port to say what it is
 WARM_UP_S = 0.2  # after the start: the first console should not wait for imports
@@ -6852,19 +6962,78 @@ class Server(Protocol):
         """End them all."""
 
 
-def handed_stream_type() -> Any:
-    """Make the class of streams whose first bytes were read before they were made."""
+def owing_stream_type() -> Any:
+    """Make the class of streams that tell how much of what is in flight is theirs."""
     from tornado.iostream import IOStream
 
-    class HandedStream(IOStream):
-        def __init__(self, connection: socket.socket, head: bytes) -> None:
-            self._head = head
-            self.on_closed: Callable[[], None] = lambda: None
+    class OwingStream(IOStream):
+        def __init__(self, connection: socket.socket) -> None:
             self.on_owed: Callable[[int], None] = lambda size: None
-            self._unsent = 0  # bytes
+            self.unsent = self._kept = 0  # bytes: of what is to be sent, and of what is read of something unfinished
+            self._is_pushing, self._rest = False, list[bytes]()  # frames that are to follow the one that is under way
+            super().__init__(connection, read_chunk_size=_CHUNK_BYTES)
+
+        def write(self, data: bytes | memoryview) -> Future[None]:
+            self.unsent += len(data)
+            written = super().write(data)
+            self._tell()
+            return written
+
+        def write_to_fd(self, data: memoryview) -> int:
+            taken = super().write_to_fd(data)
+            self.unsent -= taken
+            if taken:
+                self._tell()
+            return taken
+
+        def keep(self, size: int) -> None:
+            """Note how much is kept of what is not read to its end, beyond what is usual."""
+            size = size if size > USUAL_BYTES else 0
+            if size != self._kept:
+                self._kept = size
+                self._tell()
+
+        def push(self, wire: bytes) -> None:
+            """Write after all that was pushed before; Tornado's own books of many small writes are larger."""
+            if self._is_pushing:
+                self._rest.append(wire)
+                self.unsent += len(wire)
+                self._tell()
+                return
+            written = self.write(wire)
+            if not written.done():
+                self._is_pushing = True
+                written.add_done_callback(self._pushed)
+
+        def push_rest(self) -> None:
+            """Hand all that was pushed over to Tornado."""
+            rest, self._rest, self._is_pushing = b"".join(self._rest), [], False
+            self.unsent -= len(rest)
+            if rest and not self.closed():
+                self.push(rest)
+
+        def _pushed(self, written: Future[None]) -> None:
+            if not written.cancelled() and written.exception() is None:
+                self.push_rest()
+
+        def _tell(self) -> None:
+            if not self.closed():
+                self.on_owed(self.unsent + self._kept)
+
+    return OwingStream
+
+
+def handed_stream_type() -> Any:
+    """Make the class of streams whose first bytes were read before they were made."""
+    base: Any = owing_stream_type()
+
+    class HandedStream(base):  # type: ignore[misc]  # known only once Tornado is imported
+        def __init__(self, connection: socket.socket, head: bytes) -> None:
+            self._head = memoryview(head)
+            self.on_closed: Callable[[], None] = lambda: None
             self.is_cut_off = False  # an answer was not taken to its end
             self._end_turns = _END_TURNS  # at the end of what the client sends
-            super().__init__(connection, read_chunk_size=_CHUNK_BYTES)
+            super().__init__(connection)
 
         def close(self, exc_info: Any = False) -> None:
             self.is_cut_off = self.is_cut_off or self.writing()
@@ -6876,33 +7045,20 @@ def handed_stream_type() -> Any:
 
         def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
             if not self._head:
-                size = super().read_from_fd(buf)
+                size: int | None = super().read_from_fd(buf)
                 if size == 0 and self._end_turns:  # it says more than once that it is at its end
                     self._end_turns -= 1
                     return None
                 return size
             size = min(len(buf), len(self._head))
             buf[:size], self._head = self._head[:size], self._head[size:]
+            self.keep(len(self._head))
             return size
-
-        def write(self, data: bytes | memoryview) -> Future[None]:
-            self._unsent += len(data)
-            written = super().write(data)
-            if not self.closed():
-                self.on_owed(self._unsent)
-            return written
-
-        def write_to_fd(self, data: memoryview) -> int:
-            taken = super().write_to_fd(data)
-            self._unsent -= taken
-            if taken:
-                self.on_owed(self._unsent)
-            return taken
 
         def is_broken(self) -> bool:
             if self.closed():
                 return self.is_cut_off or isinstance(self.error, ConnectionError)
-            return self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
+            return bool(self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
         def has_unread(self) -> bool:
             return bool(self._head) or self._read_buffer_size > 0  # Tornado does not say the latter in public
@@ -6910,14 +7066,18 @@ def handed_stream_type() -> Any:
     return HandedStream
 
 
-def server_of(router_: Router, application: Callable[[], Application], links_: Links, lanes: Lanes | None) -> Server:
+def server_of(
+    router_: Router, consoles: Consoles, application: Callable[[], Application], links_: Links, lanes: Lanes | None
+) -> Server:
     """Make Tornado's server: an Exchange for each request. What it need not keep goes back to the lanes, if any."""
+    from asyncio import get_running_loop
+
     from tornado.httpserver import HTTPServer
 
     handed_stream = handed_stream_type()
 
     class HubServer(HTTPServer):
-        router, links = router_, links_
+        router, links, handshakes = router_, links_, Turns(HANDSHAKES_PER_TURN, get_running_loop())
 
         def initialize(self, *args: Any, **options: Any) -> None:
             super().initialize(lambda request: None, **options)
@@ -6931,6 +7091,7 @@ def server_of(router_: Router, application: Callable[[], Application], links_: L
             link.road, self._links[stream] = stream, link
             stream.on_owed = functools.partial(self.links.owes, link)
             stream.on_closed = lambda: self.links.forget(link) if link.road is stream else None  # else back on its lane
+            stream.keep(len(head))
             self.handle_stream(stream, address)
 
         def start_request(self, server_conn: Any, request_conn: Any) -> Any:
@@ -6948,6 +7109,9 @@ def server_of(router_: Router, application: Callable[[], Application], links_: L
             link = self._links.pop(stream)
             if stream.closed() and stream.is_broken() and link.road is stream:  # neither a console nor back on its lane
                 link.lost()
+
+        def has_place(self) -> bool:
+            return consoles.open_count < CONSOLES_MAX and len(self.handshakes) < HANDSHAKES_MAX
 
         def console_exchange(self, connection: HTTP1Connection) -> HTTPMessageDelegate:
             return application().start_request(connection, connection)
@@ -7021,11 +7185,14 @@ class Hub:
         router = Router(self.gate, {**ROUTES, **self.mcp.routes()})
         self.lanes = Lanes(router, self.links, self._clock, self._loop)
         has_lane = not self.settings.is_plain_http and can_watch(self._loop, sockets[0])
-        self._server = server_of(router, lambda: self.application, self.links, self.lanes if has_lane else None)
+        lanes = self.lanes if has_lane else None
+        self._server = server_of(router, self.consoles, lambda: self.application, self.links, lanes)
         self.lanes.hand_over = self._server.adopt
         self._take = self.lanes.take if has_lane else lambda connection, link: self._server.adopt(connection, b"", link)
         self._listening = sockets
         for listener in sockets:
+            with suppress(OSError):  # its connections have it too; without, one answer fills megabytes of the system's
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
             self._listen(listener)
         self._sweep()
         self._loop.call_later(WARM_UP_S, lambda: self.application)
@@ -7160,6 +7327,7 @@ class Hub:
         self.room.sweep()
         self.mcp.sweep()
         self.lanes.sweep()
+        self.gate.forget_exports()
         self._sweeper = self._loop.call_later(min(SWEEP_S, self.settings.ttl_s / 4), self._sweep)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:

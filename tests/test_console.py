@@ -7,12 +7,12 @@ import base64
 import collections
 import contextlib
 import gc
-import itertools
 import json
 import os
 import socket
 import subprocess
 import sys
+import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -1653,25 +1653,24 @@ def test_two_sockets_that_send_many_frames_at_once_are_read_in_turns(room: Recor
 
     read: list[str] = []
 
-    class Fast(caucus.paced_protocol()):  # type: ignore[misc]
-        def __init__(self, name: str) -> None:
-            self.name = name
-            self._fragmented_message_buffer = None
-
-    async def receive(self: Fast) -> None:
+    async def receive(self: Any) -> None:
         read.append(self.name)
+        self._fragmented_message_buffer = None
 
-    async def read_all(line: Fast) -> None:
+    async def read_all(line: Any, name: str) -> None:
+        line.name, line.stream = name, types.SimpleNamespace(keep=lambda size: None)
         for _ in range(2 * caucus.FRAMES_PER_TURN):
             await line._receive_frame()
 
     async def both() -> None:
-        await asyncio.gather(read_all(Fast("a")), read_all(Fast("b")))
+        kind = caucus.paced_protocol()
+        await asyncio.gather(*[read_all(kind.__new__(kind), name) for name in "ab"])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(WebSocketProtocol13, "_receive_frame", receive)
         asyncio.run(both())
-    assert max(len(list(group)) for _, group in itertools.groupby(read)) <= caucus.FRAMES_PER_TURN
+    assert "b" in read[: caucus.FRAMES_PER_TURN + 2]
+    assert sorted(read) == ["a"] * 2 * caucus.FRAMES_PER_TURN + ["b"] * 2 * caucus.FRAMES_PER_TURN
 
 
 def test_all_questions_of_one_asker_are_rejected_by_one_command(any_open: HubProcess) -> None:
@@ -1859,37 +1858,35 @@ def test_a_log_of_the_longest_messages_still_opens_a_console(hub: HubProcess) ->
         assert barrier(fresh) == []
 
 
-class Line:
-    """What Tornado has of a WebSocket: a stream that takes what a test lets it take."""
+def test_a_socket_pushes_in_order_one_write_at_a_time_counts_what_is_unsent_and_survives_a_broken_line() -> None:
+    from tornado.iostream import StreamClosedError
 
-    def __init__(self, is_closed: bool = False) -> None:
-        self.stream = self
-        self.is_closed = is_closed
-        self.futures: list[asyncio.Future[None]] = []
-
-    def is_closing(self) -> bool:
-        """Whether nothing may be written any more."""
-        return False
-
-    def write(self, wire: bytes) -> asyncio.Future[None]:
-        """Take bytes, later."""
-        from tornado.iostream import StreamClosedError
-
-        if self.is_closed:
-            raise StreamClosedError
-        self.futures.append(asyncio.get_running_loop().create_future())
-        return self.futures[-1]
-
-
-def test_a_socket_counts_what_the_system_has_not_taken_and_survives_a_broken_line() -> None:
     async def scenario() -> None:
-        handler: Any = object.__new__(caucus.console_socket(None))  # type: ignore[arg-type]
-        handler.ws_connection = line = Line()
-        assert [handler.push(b"1234"), handler.push(b"56")] == [4, 6]
-        line.futures[0].set_result(None)
+        ours, theirs = socket.socketpair()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        stream = caucus.handed_stream_type()(ours, b"")
+        owed: list[int] = []
+        stream.on_owed = owed.append
+        frames = [bytes([n]) * 30_000 for n in range(8)]
+        for frame in frames:
+            stream.push(frame)
+        assert 0 < stream.unsent < 240_000
+        assert owed[-1] == stream.unsent
+        assert len(stream._write_futures) == 1, "Tornado's books of many writes are larger than the writes"
+        read = bytearray()
+        while len(read) < 240_000:
+            read += await asyncio.to_thread(theirs.recv, 1 << 16)
+        assert read == b"".join(frames)
         await asyncio.sleep(0)
-        assert handler.push(b"") == 2
-        line.is_closed = True
+        assert stream.unsent == 0
+        theirs.close()
+        with contextlib.suppress(StreamClosedError):
+            for _ in range(9):
+                stream.push(b"x" * 30_000)
+                await asyncio.sleep(0)
+        stream.close()
+        handler: Any = object.__new__(caucus.console_socket(None))  # type: ignore[arg-type]
+        handler.ws_connection = types.SimpleNamespace(stream=stream, is_closing=lambda: False)
         handler.push(b"7")  # it broke while it was written to
         handler.ws_connection = None
         assert handler.push(b"8") == 0  # and Tornado knows it
