@@ -4606,7 +4606,8 @@ class Link:
 class Debt(Struct):
     """What one connection has yet to take of its answers."""
     since: float  # monotonic seconds
-    size: int = 0  # bytes
+    size: int = 0  # bytes that are kept for it
+    left: int = 0  # bytes of them that it has yet to take
     taken: int = 0  # bytes, since then
 
 
@@ -4650,16 +4651,20 @@ class Links:
             link.on_lost = None
         self.idle.pop(link, None)
 
-    def owes(self, link: Link, size: int) -> None:
-        """Note how many bytes a connection has yet to take. When all owe too much together, the greatest debtors go."""
+    def owes(self, link: Link, size: int, left: int | None = None) -> None:
+        """Note how many bytes are kept for a connection, and how many of them it has yet to take, if not all.
+
+        When too much is kept for all together, those go for whom most is.
+        """
+        left = size if left is None else left
         debt = self._debts.get(link)
         if debt is None:
             if not size:
                 return
             debt = self._debts[link] = Debt(self._clock.mono())
         self.unsent += size - debt.size
-        debt.taken += max(0, debt.size - size)
-        debt.size = size
+        debt.taken += max(0, debt.left - left)
+        debt.size, debt.left = size, left
         if not size:
             del self._debts[link]
         if self.unsent > UNSENT_MAX_BYTES and not self._is_trimming:
@@ -5196,7 +5201,8 @@ class Lane:
         self._state, self._output = "sending", memoryview(data)[sent:]
         self._watch(False)
         self._lanes.loop.add_writer(self._socket, self._writable)
-        self._lanes.links.owes(self._link, len(self._output))
+        whole: Any = self._output.obj
+        self._lanes.links.owes(self._link, len(whole), len(self._output))
 
     def _watch(self, is_watched: bool) -> None:
         if is_watched != self._is_watched:
@@ -6193,7 +6199,7 @@ class Consoles:
 
     def _admit(self, console: Console, role: str) -> None:
         self._unproven.pop(console, None)
-        console.role = role
+        console.role, console.held = role, []
         is_guarded = bool(self._gate.settings.operator_token)
         console.socket.push(text_frame(frame_of("auth_ok", role=role, auth=is_guarded)))
         self._openings.append(self._opening(console) if console.wants_changes else self._snapshot(console))
@@ -6209,7 +6215,7 @@ class Consoles:
         if console.is_gone:
             return False
         self._flush()  # what happened so far is in what it is about to see
-        self._feed_of(console).consoles[console], console.held, self.is_watched = None, [], True
+        self._feed_of(console).consoles[console], self.is_watched = None, True
         if not self._is_ticking:
             self._is_ticking = True
             self._timer(HEALTH_S, self._tick)

@@ -139,13 +139,17 @@ class Foe:
 
     def fill(self, count: int, text: str = LONG) -> None:
         """Have the operator say something long so often, and wait until the hub has read it all."""
-        console = self.operator()
-        for _ in range(count):
-            self.command(console, say=text, to="all")
-        with closing(self.connect()) as line:
-            while int(self.ask(line, self.request("GET", "/export"))["count"]) < min(count, 500):
-                time.sleep(0.05)
-        console.close()
+        self.operator().close()
+        with closing(self.console("?changes=1")) as console:
+            for n in range(count):
+                self.command(console, say=text, to="all")
+                if n % 20 == 19 or n == count - 1:
+                    self.command(console, heartbeat="nobody")  # which is answered after all that
+                    seen = b""
+                    while b"heartbeat_result" not in seen:
+                        chunk = console.recv(1 << 20)
+                        assert chunk, "the hub closed a console that reads"
+                        seen = seen[-20:] + chunk
 
     def open(self, request: bytes, buffer: int = SMALL_BUFFER) -> None:
         """Send a request and read nothing; keep the connection. One that was closed on us is forgotten."""

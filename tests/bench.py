@@ -28,9 +28,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Literal
+
+from attacks import ATTACKS, attacked
 
 EXAMPLES = """\
 examples:
@@ -39,6 +41,8 @@ examples:
   python3 tests/bench.py --only messages --rounds 9
   python3 tests/bench.py --pyz --markdown        the table of docs/performance.md
   python3 tests/bench.py --pyz --json > out.json the hub from caucus.pyz; all samples as JSON
+  python3 tests/bench.py --attack --pyz          what attacks do to the hub's memory and to a bystander; four minutes
+  python3 tests/bench.py --attack --hub OLD/caucus.py --only slow-polls   the same of another version
   python3 tests/bench.py --calibrate             a second relay in the hub's place: how far 1.00 wanders here
 
 Run it with a Python that has tornado. Exit codes: 0 all goals met, 1 a goal missed or not measured, 2 bad option.
@@ -57,6 +61,8 @@ POLLS = 1000  # parked at once
 CONTENT = "x" * 200
 POLL_S = 25  # what a client asks for; the hub holds no longer
 ANSWER_TIMEOUT_S = 40.0  # longer than a poll: silence beyond it is a failure
+ATTACK_SCALE, ATTACK_S = 1.0, 8.0
+ATTACK_MAX_MB, ATTACK_MAX_MS = 150.0, 50.0  # the goals: resident memory, and the bystander's p99
 PEERS_PER_SOURCE = 20  # the hub's burst of registrations from one address
 
 CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
@@ -393,6 +399,11 @@ class Server:
         self._output.seek(0)
         said = self._output.read().decode(errors="replace").strip().splitlines()
         raise BenchError(f"{self.program.name} does not start: {said[-1] if said else 'and says nothing'}")
+
+    @property
+    def pid(self) -> int:
+        """Give the process's number."""
+        return self._process.pid
 
     def cpu_s(self) -> float:
         """Read user and system time of the process, to the nanosecond where /proc/PID/stat has ticks of 10 ms."""
@@ -1227,7 +1238,10 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=formatter)
     parser.add_argument("--quick", action="store_true", help="less of everything")
     parser.add_argument("--rounds", type=int, metavar="N", help=f"default {FULL.rounds}, with --quick {QUICK.rounds}")
-    parser.add_argument("--only", action="append", choices=MEASURES, metavar="NAME", help=", ".join(MEASURES))
+    parser.add_argument("--only", action="append", choices=[*MEASURES, *ATTACKS], metavar="NAME",
+                        help=f"{', '.join(MEASURES)}; with --attack: {', '.join(ATTACKS)}")
+    parser.add_argument("--attack", action="store_true", help="the attacks of tests/attacks.py in their long form")
+    parser.add_argument("--hub", metavar="FILE", help="with --attack: attack this caucus.py or caucus.pyz")
     parser.add_argument("--pyz", action="store_true", help="load the hub in caucus.pyz, not the one in caucus.py")
     parser.add_argument("--plain-http", action="store_true", help="load a hub that has no express lane")
     parser.add_argument("--calibrate", action="store_true", help="hold the asyncio relay against itself")
@@ -1235,9 +1249,48 @@ def options() -> argparse.Namespace:
     form.add_argument("--json", action="store_true", help="print JSON, not the table")
     form.add_argument("--markdown", action="store_true", help="print the table as docs/performance.md shows it")
     chosen = parser.parse_args()
+    if chosen.hub and not chosen.attack:
+        parser.error("--hub goes with --attack")
+    if strange := set(chosen.only or ()) - set(ATTACKS if chosen.attack else MEASURES):
+        parser.error(f"--only: {min(strange)} is {'no attack' if chosen.attack else 'an attack: add --attack'}")
     if chosen.rounds is not None and chosen.rounds < 1:
         parser.error("--rounds must be at least 1")
     return chosen
+
+
+def attack_all(chosen: argparse.Namespace) -> int:
+    """Attack a hub in every way, one after the other, each time a fresh one; return 1 if a goal is missed."""
+    program = hub_of_checkout()
+    if chosen.pyz or chosen.hub:
+        path = Path(chosen.hub or ROOT / "caucus.pyz").resolve()
+        program = replace(program, command=(sys.executable, str(path), *program.command[3:]), python_path="")
+    if chosen.plain_http:
+        program = replace(program, command=(*program.command, "--plain-http"))
+    rows: list[dict[str, Any]] = []
+    for name in chosen.only or ATTACKS:
+        if sys.stderr.isatty():
+            print(f"\r\x1b[K{name}", end="", file=sys.stderr, flush=True)
+        with Server(program) as server:
+            server.settle()
+            try:
+                felt = asdict(attacked(name, server.port, server.pid, ATTACK_SCALE, ATTACK_S))
+            except AssertionError as error:
+                felt = {"failure": str(error)}
+        is_met = "failure" not in felt and felt["peak_mb"] <= ATTACK_MAX_MB and felt["p99_ms"] <= ATTACK_MAX_MS
+        rows.append({"attack": name, **felt, "verdict": "ok" if is_met else "MISSED"})
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    if chosen.json:
+        print(json.dumps(rows, indent=1))
+    else:
+        print("| attack | memory before, MB | highest, MB | bystander p50, ms | p99, ms | worst, ms | |")
+        print("|---|---:|---:|---:|---:|---:|---|")
+        for row in rows:
+            keys = ("calm_mb", "peak_mb", "p50_ms", "p99_ms", "worst_ms")
+            has_failed = "failure" in row
+            figures = f"{row['failure']} | | | |" if has_failed else " | ".join(figure(row[key]) for key in keys)
+            print(f"| {row['attack']} | {figures} | {row['verdict']} |")
+    return int(any(row["verdict"] == "MISSED" for row in rows))
 
 
 def allow_many_sockets() -> None:
@@ -1253,6 +1306,8 @@ def main() -> int:
     """Measure and print; return 1 if a goal is missed."""
     chosen = options()
     allow_many_sockets()
+    if chosen.attack:
+        return attack_all(chosen)
     plan = QUICK if chosen.quick else FULL
     if chosen.rounds:
         plan = replace(plan, rounds=chosen.rounds)

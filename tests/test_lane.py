@@ -447,9 +447,9 @@ def test_who_takes_an_answer_too_slowly_is_not_fed_for_ever(inner: InnerHub) -> 
     crawling, walking, fresh = (caucus.Link(n) for n in (1, 2, 3))
     minute = 2 * caucus.BODY_S
     links._debts |= {
-        crawling: caucus.Debt(now - minute, 1 << 20, int(minute * 3000)),
-        walking: caucus.Debt(now - minute, 1 << 20, int(minute * 2 * caucus.TAKEN_MIN_BYTES_PER_S)),
-        fresh: caucus.Debt(now, 1 << 20, 0),
+        crawling: caucus.Debt(now - minute, 1 << 20, taken=int(minute * 3000)),
+        walking: caucus.Debt(now - minute, 1 << 20, taken=int(minute * 2 * caucus.TAKEN_MIN_BYTES_PER_S)),
+        fresh: caucus.Debt(now, 1 << 20),
     }
     try:
         assert links.slow() == [crawling]
