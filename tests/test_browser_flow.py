@@ -319,6 +319,21 @@ def test_a_permalink_leads_to_its_message_and_holds_no_token(hub: HubProcess, co
     expect(page.locator(".toast").last).to_contain_text("not among those that this hub still keeps")
 
 
+def test_a_permalink_leads_a_fresh_page_to_every_part_of_a_long_log(hub: HubProcess, console: Open) -> None:
+    """The log comes page by page: a link was read with the first one, and failed for what the others bring."""
+    with hub.console() as operator:
+        operator.send(set_rate={"refill_rate": 1e6, "capacity": 1e6})
+        operator.next("rate")
+    api = hub.register("api")
+    ids = [hub.say(api, "all", f"message {n} " + "word " * (n % 90))["message_id"] for n in range(400)]
+    page = console(hub)
+    for n in (0, 99, 100, 199, 301, 399):
+        page.goto("about:blank")
+        page.goto(f"{hub.url}/#m-{ids[n]}")
+        expect(page.locator(f'#flow [data-id="{ids[n]}"]')).to_be_in_viewport()
+    expect(page.locator(".toast")).to_have_count(0)
+
+
 def test_a_permalink_opens_what_hides_its_message(hub: HubProcess, console: Open) -> None:
     unthrottle(hub)
     api = hub.register("api")

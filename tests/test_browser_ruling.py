@@ -140,6 +140,36 @@ def test_a_stop_tells_whom_it_has_reached_and_who_lacks_it(hub: HubProcess, cons
     expect(page.locator("#orders-all .order").first).to_contain_text("Kick web")
 
 
+@pytest.mark.parametrize("size", [(1280, 800), (1000, 700), (800, 600), (390, 844), (320, 568)], ids=str)
+def test_the_list_of_all_needs_covers_no_brake_and_nothing_leaves_the_page(
+    hub: HubProcess, console: Open, size: tuple[int, int]
+) -> None:
+    api = hub.register("api")
+    for n in range(5):
+        ask(hub, api, LONG, title=f"Question {n}?")
+    page = console(hub)
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    page.locator(".needs-more").click()
+    expect(page.locator("#needs-all")).to_be_visible()
+    list_top = page.locator("#needs-all").evaluate("(one) => one.getBoundingClientRect().top")
+    for brake in ("#pause", "#stop"):
+        assert page.locator(brake).evaluate("(one) => one.getBoundingClientRect().bottom") <= list_top
+    assert page.locator("#needs-all").evaluate("(one) => one.getBoundingClientRect().bottom") <= size[1]
+    assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+
+
+def test_a_cost_of_astronomers_spills_over_nothing(hub: HubProcess, console: Open) -> None:
+    api = hub.register("api")
+    usage = {"turns": 2**53, "input_tokens": 2**53, "output_tokens": 2**53, "cost_usd": 2.0**53}
+    assert hub.post("/status", token=api, status="busy", usage=usage).status == 200
+    page = console(hub)
+    expect(page.locator('[data-figure="usage"]')).to_contain_text("$9,007,199,254,740,992")
+    spilt = "(all) => all.filter((one) => one.scrollWidth > one.clientWidth + 1).map((one) => one.dataset.figure)"
+    assert page.locator(".figure").evaluate_all(spilt) == []
+    height = page.locator('[data-figure="rate"]').evaluate("(one) => one.clientHeight")
+    assert height < 3 * page.locator('[data-figure="rate"] button').evaluate("(one) => one.clientHeight")
+
+
 def test_many_needs_fit_the_strip_and_open_as_a_list(hub: HubProcess, console: Open) -> None:
     page = console(hub)
     api = hub.register("api")

@@ -32,11 +32,18 @@ export function render(root, model, send, now, seat) {
   showDebt(view, seat.debt, known);
 }
 
+/** The list never covers Pause and Stop: the hand that reads it may have to reach for them. */
+function placeBelowBrakes(list) {
+  const below = Math.max(...[...document.querySelectorAll("#brakes button, #attention")].map((one) => one.getBoundingClientRect().bottom)) + 4;
+  list.style.setProperty("top", `${below}px`);
+  list.style.setProperty("max-height", `min(36rem, calc(100dvh - ${below}px - 0.5rem))`);
+}
+
 function open(root, seat) {
   const view = { strip: el("ul", { class: "needs" }), rest: el("ul", { class: "needs" }), count: el("span", { class: "needs-count" }), moreText: el("span"),
     quiet: el("p", { class: "needs-none", hidden: true }, icon("check"), "Nothing needs you.") };
   view.more = el("button", { type: "button", class: "needs-more", popovertarget: "needs-all", hidden: true }, view.moreText, icon("down"));
-  view.all = el("div", { id: "needs-all", class: "drop", popover: "auto", role: "region", "aria-label": "Everything that needs you", ontoggle: () => seat.go() },
+  view.all = el("div", { id: "needs-all", class: "drop", popover: "auto", role: "region", "aria-label": "Everything that needs you", ontoggle: (event) => { placeBelowBrakes(event.target); seat.go(); } },
     el("h2", {}, "Needs you"), view.rest);
   view.debt = el("p", { class: "debt", hidden: true }, icon("book"), el("span", { class: "debt-text" }),
     el("meter", { class: "debt-meter", min: "0", max: String(DEBT_SHOWN_MIN), low: "5", high: "15", optimum: "0", "aria-label": "Reading debt, in minutes" }),

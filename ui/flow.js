@@ -30,10 +30,7 @@ export function render(root, model) {
   const isEmpty = view.rows.items.length === 0;
   view.empty.hidden = !isEmpty;
   if (isEmpty) setText(view.empty, end ? "Nothing of what was said passes the filter." : "Nobody has spoken yet. What agents say appears here as they say it.");
-  if (!view.isLinkRead && end > 0) {
-    view.isLinkRead = true;
-    readPermalink(root);
-  }
+  if (!view.isLinkRead && end > 0) view.isLinkRead = readPermalink(root, !model.isOpening); // the log comes in pages
 }
 
 // ---- what others ask of the flow --------------------------------------------------------------------------------
@@ -426,9 +423,10 @@ function show(view, place) {
   drawBelow(view);
 }
 
-function readPermalink(root) {
-  if (!location.hash.startsWith(PERMALINK)) return;
-  const id = location.hash.slice(PERMALINK.length);
-  if (reveal(root, id)) return;
-  toast("The linked message is not among those that this hub still keeps.", "refused");
+/** Go to the linked message; false if it may be on a page that is still to come. */
+function readPermalink(root, isLogWhole = true) {
+  if (!location.hash.startsWith(PERMALINK)) return true;
+  const isFound = reveal(root, location.hash.slice(PERMALINK.length));
+  if (!isFound && isLogWhole) toast("The linked message is not among those that this hub still keeps.", "refused");
+  return isFound || isLogWhole;
 }
