@@ -4575,6 +4575,9 @@ class Road(Protocol):
     def is_broken(self) -> bool:
         """Whether the other end has reset it; the kernel knows before the loop tells."""
 
+    def is_sending(self) -> bool:
+        """Whether the system has yet to take a part of the answer."""
+
 
 class Link:
     """One connection, across its requests: finds out whether the last answer was read."""
@@ -4593,8 +4596,14 @@ class Link:
         return self._look
 
     def _look(self) -> None:
-        if self.on_lost is not None and self.road.is_broken():
+        """Find out whether the last answer arrived; one that is on its way is given up, for its peer asks elsewhere."""
+        if self.on_lost is None:
+            return
+        if self.road.is_broken():
             self.lost()
+        elif self.road.is_sending():
+            self.lost()
+            self.road.close()
 
     def lost(self) -> None:
         """Note that the connection broke with the last answer unread."""
@@ -5055,6 +5064,10 @@ class Lane:
         return self._link.expect(callback, is_pipelined=bool(self._ahead))
 
     # --- called by the loop, the links and the hub ---
+    def is_sending(self) -> bool:
+        """Whether the system has yet to take a part of the answer."""
+        return self._state == "sending"
+
     def is_broken(self) -> bool:
         """Whether the other end has reset it; the kernel knows before the loop tells."""
         return self._state != "closed" and self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
@@ -6223,11 +6236,13 @@ class Consoles:
 
     def _open_next(self) -> None:
         """Do a bit of what one newcomer is shown, and the rest in later turns: a crowd that opens holds nobody up."""
-        work = self._openings.popleft()
-        if next(work, work) is not work:
-            self._openings.append(work)
-        if self._openings:
-            self._timer(0.0, self._open_next)
+        work, is_over = self._openings.popleft(), True
+        try:
+            is_over = next(work, work) is work
+        finally:  # a bug in one opening must not keep others from theirs
+            self._openings += [] if is_over else [work]
+            if self._openings:
+                self._timer(0.0, self._open_next)
 
     def _refuse(self, console: Console, reason: str) -> None:
         """Answer a first frame that shows no valid token as the original does, and close."""
@@ -7065,6 +7080,9 @@ def handed_stream_type() -> Any:
             if self.closed():
                 return self.is_cut_off or isinstance(self.error, ConnectionError)
             return bool(self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
+        def is_sending(self) -> bool:
+            return bool(self.writing())
 
         def has_unread(self) -> bool:
             return bool(self._head) or self._read_buffer_size > 0  # Tornado does not say the latter in public

@@ -160,7 +160,7 @@ def test_the_list_of_all_needs_covers_no_brake_and_nothing_leaves_the_page(
 
 def test_a_cost_of_astronomers_spills_over_nothing(hub: HubProcess, console: Open) -> None:
     api = hub.register("api")
-    usage = {"turns": 2**53, "input_tokens": 2**53, "output_tokens": 2**53, "cost_usd": 2.0**53}
+    usage = {"model": "m", "turns": 2**53, "input_tokens": 2**53, "output_tokens": 2**53, "cost_usd": 2.0**53}
     assert hub.post("/status", token=api, status="busy", usage=usage).status == 200
     page = console(hub)
     expect(page.locator('[data-figure="usage"]')).to_contain_text("$9,007,199,254,740,992")

@@ -5,6 +5,7 @@ The number in a docstring is the defect's.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import socket
@@ -199,6 +200,37 @@ def test_who_never_says_more_than_that_it_has_nothing_gets_the_same_three_times(
         with Raw(hub.port) as line:
             heard.append(contents(got(line.send(receive_request(b, timeout=0, ack_seq=0))).body))
     assert heard == [["again"]] * (caucus.REPLAYS_MAX + 1) + [[]]
+
+
+@pytest.mark.parametrize("lease", ["", "theirs"])
+def test_a_peer_has_one_answer_in_flight_and_who_polls_elsewhere_gets_what_was_not_taken(
+    hub: HubProcess, lease: str
+) -> None:
+    """Thirty unread polls of one peer cost 2.45 GB."""
+    a, b = hub.register("a"), hub.register("b")
+    sent = [f"{n} " + "\N{SNOWMAN}" * 8000 for n in range(40)]
+    with hub.console() as console:
+        console.send(set_rate={"refill_rate": 1e6, "capacity": 1e6})
+        console.send(heartbeat="a")
+        console.next("heartbeat_result")
+    for text in sent:
+        hub.say(a, "b", text)
+    stuck = []
+    for n in range(5):
+        line = Raw(hub.port)
+        line.send(receive_request(b, timeout=0, lease=lease and f"{lease} {n}"))
+        assert line.is_answered(DEADLINE_S)
+        stuck.append(line)
+    heard: list[str] = []
+    while len(heard) < len(sent):
+        batch = hub.receive(b, 5, lease=lease and "mine")
+        heard += contents(batch)
+        hub.post("/ack", token=b, seq=batch["messages"][-1]["seq"])
+    assert heard == sent
+    for line in stuck:
+        with line, contextlib.suppress(ConnectionError):
+            while line.socket.recv(1 << 20):
+                pass
 
 
 def test_a_killed_watcher_swallows_nothing(hub: HubProcess) -> None:
