@@ -4430,21 +4430,21 @@ class Gate:
 
         Raises CredentialRequired, Throttled.
         """
-        if request.head.bearer:
-            self.note_wrong(request.caller.source())
+        if request.head.bearer and self.is_guessing(request.caller.source()):
+            raise Throttled(1.0 / GUESS_PER_S, "too many wrong credentials")
         raise CredentialRequired(what)
 
-    def note_wrong(self, source: str) -> None:
-        """Count a wrong credential. Raises Throttled for one too many of an address, and tells the log now and then."""
+    def is_guessing(self, source: str) -> bool:
+        """Count a wrong credential; whether it is one too many of an address, of which the log is told now and then."""
         self.wrong_credentials += 1
         now = self._clock.mono()
-        try:
+        with suppress(Throttled):
             self._guesses.spend(source, now)
-        except Throttled as refusal:
-            if now >= self._complain_at:
-                self._complain_at = now + COMPLAIN_S
-                log().warning("%s guesses credentials; %d were wrong so far", source, self.wrong_credentials)
-            raise Throttled(refusal.retry_s, "too many wrong credentials") from None
+            return False
+        if now >= self._complain_at:
+            self._complain_at = now + COMPLAIN_S
+            log().warning("%s guesses credentials; %d were wrong so far", source, self.wrong_credentials)
+        return True
 
     def require_reader(self, request: Request) -> None:
         """Raise CredentialRequired unless reads are open, or the caller shows the agent key or a console token."""
@@ -6130,7 +6130,7 @@ class Consoles:
             self._timer(AUTH_S, lambda: self._turn_away(console, 1008, "no token was shown in time"))
         else:
             if head.knock:
-                self._note_wrong(source)
+                self._gate.is_guessing(source)
             socket.push(text_frame(frame_of("auth_error" if head.knock else "auth_required")))
             socket.close(1008, "wrong token" if head.knock else "a token is required")
         return console
@@ -6204,7 +6204,7 @@ class Consoles:
         if console not in self._unproven:
             return  # turned away already
         if role is None:
-            self._note_wrong(console.source)
+            self._gate.is_guessing(console.source)
             self._refuse(console, "wrong token")
         else:
             self._gate.knocks.give_back(console.source)  # it was no stranger
@@ -6218,10 +6218,6 @@ class Consoles:
         self._openings.append(self._opening(console) if console.wants_changes else self._snapshot(console))
         if len(self._openings) == 1:
             self._open_next()
-
-    def _note_wrong(self, source: str) -> None:
-        with suppress(Throttled):  # it is closed in any case
-            self._gate.note_wrong(source)
 
     def _is_let_in(self, console: Console) -> bool:
         """Let a newcomer, unless it is gone, get what happens from here on; until it has seen the rest that is held."""
