@@ -4343,15 +4343,71 @@ class Request(Struct):
             raise Invalid("query", "too many parameters", "query") from None
 
 
+# How a format words the log: what comes before so many messages, each message, between two, and at the end.
+Wording = tuple[Callable[[int], str], Callable[[Message], str], str, str]
+EXPORT_S = 0.002  # in one turn of the loop
+
+
+class Exports:
+    """The log as files: worded in several turns of the loop, once for all who ask before something more is said."""
+
+    def __init__(self, room: Room, call_soon: Callable[[Callable[[], None]], object]) -> None:
+        self._room, self._call_soon = room, call_soon
+        self._newest: Message | None = None  # of the log that `_made` words
+        self._made: dict[Wording, bytes] = {}
+        self._waiting: dict[tuple[str, Wording], list[Callable[[bytes], None]]] = {}
+
+    def ask(self, wording: Wording, then: Callable[[bytes], None]) -> bytes | None:
+        """Give the file if it is there; None: `then` gets it in a later turn."""
+        log = self._room.log
+        newest = log[-1] if log else None
+        if newest is not self._newest:
+            self._newest, self._made = newest, {}
+        if wording not in self._made:
+            key = (newest.id if newest is not None else "", wording)
+            if key not in self._waiting:
+                self._waiting[key] = []
+                self._go_on(key, newest, self._word(wording, [*log]))
+            if key in self._waiting:
+                self._waiting[key].append(then)
+        return self._made.get(wording)
+
+    def forget(self) -> None:
+        """Give back the memory of what nobody has asked for again. Called by the hub's clock."""
+        self._newest, self._made = None, {}
+
+    def _go_on(self, key: tuple[str, Wording], newest: Message | None, work: Iterator[bytes | None]) -> None:
+        if (file := next(work)) is None:
+            self._call_soon(lambda: self._go_on(key, newest, work))
+            return
+        if newest is self._newest:
+            self._made[key[1]] = file
+        for then in self._waiting.pop(key):
+            then(file)
+
+    def _word(self, wording: Wording, messages: Sequence[Message]) -> Iterator[bytes | None]:
+        before, write, between, after = wording
+        parts, end = [before(len(messages)).encode()], time.monotonic() + EXPORT_S
+        for number, message in enumerate(messages):
+            parts.append(f"{between if number else ''}{write(message)}".encode())
+            if time.monotonic() > end:
+                yield None
+                end = time.monotonic() + EXPORT_S
+        yield b"".join([*parts, after.encode()])
+
+
 class Gate:
     """Who may come in, and what every route works with: the room, the polls, the credentials, the tickets."""
 
-    def __init__(self, settings: Settings, room: Room, polls: Polls, clock: Clock) -> None:
+    def __init__(
+        self, settings: Settings, room: Room, polls: Polls, clock: Clock,
+        call_soon: Callable[[Callable[[], None]], object] = lambda call: call(),
+    ) -> None:
         self.settings, self.room, self.polls = settings, room, polls
         self.port = settings.port  # the real one, once the hub listens
         self._clock = clock
         self._tickets: dict[str, tuple[str, float]] = {}  # ticket -> token, monotonic end of life
-        self._exports: tuple[Message | None, dict[object, bytes]] = (None, {})  # the log's newest, and its wordings
+        self.exports = Exports(room, call_soon)
         self.knocks = Buckets(Rate(KNOCK_BURST, KNOCK_PER_S))
         self._guesses = Buckets(Rate(GUESS_BURST, GUESS_PER_S))
         self.wrong_credentials, self._complain_at = 0, -math.inf
@@ -4451,20 +4507,6 @@ class Gate:
         has_role = self.settings.operator_token and self.role_of(request.head.bearer) is not None
         if not has_role:
             self.require_agent_key(request)
-
-    def exported(self, write: Callable[[Sequence[Message]], str]) -> bytes:
-        """Give the log as `write` words it: the same bytes for all who ask before something is said."""
-        newest = self.room.log[-1] if self.room.log else None
-        if self._exports[0] is not newest:
-            self._exports = (newest, {})
-        made = self._exports[1]
-        if write not in made:
-            made[write] = write(list(self.room.log)).encode()
-        return made[write]
-
-    def forget_exports(self) -> None:
-        """Give back the memory of what nobody has asked for again. Called by the hub's clock."""
-        self._exports = (None, {})
 
     def new_ticket(self, token: str) -> str:
         """Mint a ticket that becomes `token` once, within two minutes; it ends the token's earlier one."""
@@ -5513,38 +5555,34 @@ def post_control(gate: Gate, request: Request) -> Reply:
     return json_reply({"mode": gate.room.set_mode(action)})
 
 
-def _export_json(messages: Sequence[Message]) -> str:
-    encode = json.JSONEncoder(ensure_ascii=False).encode  # without an indent, which is made in Python: ten times slower
-    lines = ",\n".join([encode(json.loads(m.wire)) for m in messages])
-    return f'{{"version": {quote(__version__)}, "count": {len(messages)}, "messages": [\n{lines}\n]}}\n'
-
-
 def _local(ts: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ts))
 
 
-def _export_markdown(messages: Sequence[Message]) -> str:
-    parts = ["# Caucus transcript", f"{len(messages)} messages"]
-    for m in messages:
-        kind = "" if m.kind == "message" else f" · {m.kind}"
-        lines = [f"\\{line}" if line.startswith("**") else line for line in lines_in(m.content)]  # no forged entries
-        body = "\n".join(f"> {line}" for line in lines) if m.origin == HUB else "\n".join(lines)
-        parts += [f"**{m.sender}** → {m.recipient} · {_local(m.ts)}{kind}", body]
-    return "\n\n".join(parts) + "\n"
+def _in_markdown(m: Message) -> str:
+    kind = "" if m.kind == "message" else f" · {m.kind}"
+    lines = [f"\\{line}" if line.startswith("**") else line for line in lines_in(m.content)]  # no forged entries
+    body = "\n".join(f"> {line}" for line in lines) if m.origin == HUB else "\n".join(lines)
+    return f"\n\n**{m.sender}** → {m.recipient} · {_local(m.ts)}{kind}\n\n{body}"
 
 
-def _export_text(messages: Sequence[Message]) -> str:
-    lines = []
-    for m in messages:
-        kind = "" if m.kind == "message" else f" ({m.kind})"
-        lines.append(f"[{_local(m.ts)}] {m.sender} -> {m.recipient}{kind}: {one_line(m.content)}\n")
-    return "".join(lines)
+def _in_text(m: Message) -> str:
+    kind = "" if m.kind == "message" else f" ({m.kind})"
+    return f"[{_local(m.ts)}] {m.sender} -> {m.recipient}{kind}: {one_line(m.content)}\n"
 
 
-_MARKDOWN = ("md", "text/markdown; charset=utf-8", _export_markdown)
-_TEXT = ("txt", "text/plain; charset=utf-8", _export_text)
-EXPORTS: dict[str, tuple[str, str, Callable[[Sequence[Message]], str]]] = {
-    "json": ("json", "application/json", _export_json),
+_encode_readable = json.JSONEncoder(ensure_ascii=False).encode  # an indent is made in Python: ten times slower
+
+JSON_WORDING: Wording = (
+    lambda count: f'{{"version": {quote(__version__)}, "count": {count}, "messages": [\n',
+    lambda m: _encode_readable(json.loads(m.wire)), ",\n", "\n]}\n",
+)
+MARKDOWN_WORDING: Wording = (lambda count: f"# Caucus transcript\n\n{count} messages", _in_markdown, "", "\n")
+TEXT_WORDING: Wording = (lambda count: "", _in_text, "", "")
+_MARKDOWN = ("md", "text/markdown; charset=utf-8", MARKDOWN_WORDING)
+_TEXT = ("txt", "text/plain; charset=utf-8", TEXT_WORDING)
+EXPORTS: dict[str, tuple[str, str, Wording]] = {
+    "json": ("json", "application/json", JSON_WORDING),
     "markdown": _MARKDOWN,
     "md": _MARKDOWN,
     "text": _TEXT,
@@ -5553,14 +5591,22 @@ EXPORTS: dict[str, tuple[str, str, Callable[[Sequence[Message]], str]]] = {
 }
 
 
-def get_export(gate: Gate, request: Request) -> Reply:
+def get_export(gate: Gate, request: Request) -> Reply | None:
     """GET /export?format=json|markdown|text. Raises CredentialRequired."""
     gate.require_console(request)
     wanted = request.parameters().get("format", "json").strip().lower()
-    ending, content_type, write = EXPORTS.get(wanted, EXPORTS["json"])
+    ending, content_type, wording = EXPORTS.get(wanted, EXPORTS["json"])
     disposition = ("Content-Disposition", f'attachment; filename="caucus-chat.{ending}"')
-    body = gate.exported(write)
-    return Reply(200, body, (("Content-Type", content_type), disposition))
+    headers, caller, is_there = (("Content-Type", content_type), disposition), request.caller, True
+
+    def gone() -> None:
+        nonlocal is_there
+        is_there = False
+
+    caller.on_gone(gone)
+    later = lambda file: caller.reply(Reply(200, file, headers)) if is_there else None  # noqa: E731
+    file = gate.exports.ask(wording, later)
+    return None if file is None else Reply(200, file, headers)
 
 
 def get_ui(gate: Gate, request: Request) -> Reply:
@@ -7183,7 +7229,7 @@ class Hub:
         self._clock = clock = SystemClock()
         self.room = Room(self._emit, clock, new_secret, settings.ttl_s, settings.quiet_after_s)
         self.polls = Polls(self.room, clock, loop.call_at)
-        self.gate = Gate(settings, self.room, self.polls, clock)
+        self.gate = Gate(settings, self.room, self.polls, clock, loop.call_soon)
         self.links = Links(file_limit() - FILES_RESERVED, clock, loop.call_soon)
         self.consoles = Consoles(self.gate, loop.call_later, lambda: self.links.unsent)
         self.mcp = McpEndpoint(self.gate, clock, self._spawn)
@@ -7347,7 +7393,7 @@ class Hub:
         self.room.sweep()
         self.mcp.sweep()
         self.lanes.sweep()
-        self.gate.forget_exports()
+        self.gate.exports.forget()
         self._sweeper = self._loop.call_later(min(SWEEP_S, self.settings.ttl_s / 4), self._sweep)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
@@ -9453,12 +9499,22 @@ def open_browser(url: str) -> None:
     threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
 
-def run_hub(options: argparse.Namespace) -> int:
-    """Run `caucus hub`."""
+def begin_log(level: str) -> None:
+    """Log to stderr; whatever a record says of what others sent, it stays on its line."""
     import logging
 
+    def on_one_line(record: logging.LogRecord) -> bool:
+        record.msg, record.args = one_line(record.getMessage()), None
+        return True
+
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger().handlers[0].addFilter(on_one_line)
+
+
+def run_hub(options: argparse.Namespace) -> int:
+    """Run `caucus hub`."""
     settings = settings_of(options)
-    logging.basicConfig(level=options.log_level, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    begin_log(options.log_level)
 
     def announce(hub: Hub) -> None:
         print(f"caucus {__version__}: hub and console at {hub.url} (Ctrl-C ends it)", flush=True)
@@ -9586,9 +9642,8 @@ def check_command(options: argparse.Namespace) -> None:
 def run_agent(options: argparse.Namespace) -> int:
     """Run `caucus agent`."""
     import asyncio
-    import logging
 
-    logging.basicConfig(level="WARNING", format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    begin_log("WARNING")
     log().setLevel(options.log_level)  # what the SDK has to say is not what a user asks for
     name = peer_name_of({"project": options.project or folder_name()}, "project")
     mission, hold_s = options.mission.strip(), min(options.poll_timeout, POLL_HOLD_S)
@@ -9728,9 +9783,10 @@ def read_options(given: Sequence[str], program: str) -> Any:
     if not given:
         print(FIRST_STEPS + parser.format_help(), end="")
         raise SystemExit(EXIT_OK)
-    if given[0] not in COMMANDS and not given[0].startswith("-"):
-        guess = guess_at(given[0], COMMANDS)
-        raise Invalid("COMMAND", f"there is no command {given[0]!r}{guess}; `caucus help` lists them")
+    if given[0] not in COMMANDS and given[0] not in ("-h", "--help", "--version"):
+        guess = guess_at(given[0], [*COMMANDS, "--help", "--version"])
+        order = "; a command comes first, then its options" if given[0].startswith("-") else ""
+        raise Invalid("COMMAND", f"there is no command {given[0]!r}{guess}{order}; `caucus help` lists them")
     wanted = given[:1] if given[0] in COMMANDS else COMMANDS  # the options of all would take their time
     for name in wanted:
         _, add_options, summary, examples = COMMANDS[name]

@@ -784,6 +784,29 @@ def test_no_other_scheme_is_a_bearer(hub: HubProcess, form: str) -> None:
     refused(ask_raw(hub, head.encode("latin-1")), 401, "unknown_token")
 
 
+@pytest.mark.parametrize("name", ["json", "markdown", "text"])
+def test_a_long_log_is_exported_in_turns_of_the_loop_and_once_for_all_who_ask(
+    name: str, room: RecordingRoom, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caucus, "EXPORT_S", -1.0)  # each message takes a turn
+    ann, turns, got = room.join("ann"), list[Callable[[], None]](), list[bytes]()
+    for n in range(50):
+        clock.advance(1)
+        room.say(ann, "all", f"{n} " + "\N{SNOWMAN}*\n" * 2000)
+    exports, wording = caucus.Exports(room, turns.append), caucus.EXPORTS[name][2]
+    assert [exports.ask(wording, got.append) for _ in range(3)] == [None] * 3
+    assert len(turns) == 1, "one job for all"
+    steps = 0
+    while turns:
+        turns.pop()()
+        steps += 1
+    assert steps >= 50
+    assert (len(got), len({id(file) for file in got})) == (3, 1)
+    assert exports.ask(wording, pytest.fail) is got[0]
+    for n in range(50):
+        assert f"{n} \N{SNOWMAN}*" in got[0].decode()
+
+
 def test_who_guesses_credentials_is_slowed_and_told_of_once_and_the_operator_is_not() -> None:
     with running_hub("--operator-token", "right") as hub:
         wrong = [hub.get("/export", f"guess {n}").status for n in range(2 * int(caucus.GUESS_BURST))]

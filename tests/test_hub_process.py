@@ -980,7 +980,7 @@ def test_no_word_at_all_tells_what_most_people_want_first() -> None:
     [
         *(("hubb", "hub"), ("hub --prot 1", "--port"), ("hub 9000", "--port 9000")),
         *(("watch --tokenfile x", "--token-file"), ("agent --exce x", "--exec")),
-        ("bridge --print-confg=claude", "--print-config"),
+        *(("bridge --print-confg=claude", "--print-config"), ("--versoin", "--version"), ("--hlep", "--help")),
     ],
 )
 def test_a_misspelt_word_names_the_nearest(line: str, guess: str) -> None:
@@ -988,6 +988,18 @@ def test_a_misspelt_word_names_the_nearest(line: str, guess: str) -> None:
     assert code == 2
     assert f"did you mean {guess}?" in words
     assert "--help" in words or "caucus help" in words
+
+
+def test_an_option_before_the_command_is_told_where_it_goes() -> None:
+    code, words = said("--port", "9000")
+    assert (code, words.count("\n")) == (2, 1)
+    assert "a command comes first, then its options" in words
+
+
+def test_a_line_of_the_log_stays_on_its_line_whatever_it_tells() -> None:
+    script = "import caucus; caucus.begin_log('INFO'); caucus.log().info('%s', 'a\\n[caucus] forged\\x1b[2J')"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert (ended.stderr.count("\n"), "\x1b" in ended.stderr) == (1, False)
 
 
 @pytest.mark.parametrize("line", ["help", "--help", "help hub", "hub --help"])

@@ -482,8 +482,8 @@ def test_what_all_leave_unread_has_a_ceiling_and_the_greatest_debtors_go(
 def test_an_export_is_worded_once_for_all_who_ask(inner: InnerHub) -> None:
     inner.join("api")
     inner.say("api", "one")
-    write = caucus.EXPORTS["text"][2]
-    exported = lambda: inner.do(lambda: inner.hub.gate.exported(write))  # noqa: E731
+    wording = caucus.EXPORTS["text"][2]
+    exported = lambda: inner.do(lambda: inner.hub.gate.exports.ask(wording, lambda file: None))  # noqa: E731
     first = exported()
     assert exported() is first
     inner.say("api", "two")

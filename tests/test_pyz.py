@@ -344,6 +344,33 @@ def test_the_zip_is_whole_however_its_path_is_written(written: str, pyz: Path, t
         assert_serves_version_page_and_protocol(hub)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("./caucus.pyz",),
+        (sys.executable, "-I", "-OO", "-W", "error", "./caucus.pyz"),
+        (sys.executable, "-S", "-W", "error", "-m", "caucus"),
+    ],
+    ids=["executed", "isolated and optimised", "as a module"],
+)
+def test_the_zip_serves_however_it_is_started(words: tuple[str, ...], pyz: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "a room for é"
+    folder.mkdir()
+    shutil.copy(pyz, folder)
+    env = {"PATH": str(Path(sys.executable).parent)} | ({"PYTHONPATH": "caucus.pyz"} if "-m" in words else {})
+    with running_hub(*words, "hub", cwd=folder, log=tmp_path / "log", env=env) as hub:
+        assert_serves_version_page_and_protocol(hub)
+
+
+def test_newer_pythons_serve_from_the_zip(pyz: Path, empty: Path, tmp_path: Path) -> None:
+    pythons = [path for path in python_found("python3.12", "python3.13", "python3.14") if path != sys.executable]
+    if not pythons:
+        pytest.skip("no other Python from 3.12 on here")
+    for python in pythons:
+        with running_hub(python, "-S", "-W", "error", pyz, "hub", cwd=empty, log=tmp_path / "log") as hub:
+            assert_serves_version_page_and_protocol(hub)
+
+
 def test_hub_from_the_zip_serves_offline_and_stops_on_sigterm(pyz: Path, empty: Path, tmp_path: Path) -> None:
     offline = (sys.executable, "-S", "-c", OFFLINE, pyz)
     with running_hub(*offline, "hub", cwd=empty, log=tmp_path / "log") as hub:
