@@ -4582,6 +4582,11 @@ class Router:
             return False
         return True
 
+    def is_proven(self, request: Request) -> bool:
+        """Whether a handshake shows a token that not everybody has: no crowd of others keeps it out."""
+        is_guarded = bool(self._gate.settings.operator_token)
+        return is_guarded and self._gate.role_of(request.head.knock or "") is not None
+
     def answer(self, request: Request) -> Reply | None:
         """Answer a request, or None while it is parked. Never raises."""
         try:
@@ -4835,7 +4840,7 @@ class Exchange:
         elif re.fullmatch(r"[0-9]+", declared) and int(declared[:20]) > DRAIN_MAX_BYTES:
             self._send(last_reply(TooLarge()))
         elif start_line.path.partition("?")[0] == "/ui" and self._may_upgrade():
-            if not self._front.has_place():
+            if not (self._front.has_place() or self._front.router.is_proven(self._request())):
                 self._send(last_reply(TooManyConnections()))
                 return None
             self._front.links.heard(self._link)
@@ -5663,6 +5668,7 @@ PAGE_CHANNELS = 16  # each may have thousands of members
 PAGE_MESSAGES, PAGE_MAX_BYTES, PAGE_S = 100, 1 << 17, 0.002  # of the log, in one turn: whichever is reached first
 FRAMES_PER_TURN = 32  # of all consoles, that are read in one turn of the loop
 FRAGMENTS_MAX = 4096  # of one message
+LAST_FRAMES_MAX = 8  # that are read of a console once its line is broken: what was sent right before counts
 FRAME_MAX_BYTES = 1 << 18
 OPERATOR_CONTENT_MAX = 32_768
 RATE_MAX = 1e9
@@ -6524,16 +6530,20 @@ def paced_protocol() -> type:
     """Make Tornado's protocol read some frames in one turn of the loop, not all that are there."""
     from asyncio import get_running_loop
 
+    from tornado.iostream import StreamClosedError
     from tornado.websocket import WebSocketProtocol13
 
     turns = Turns(FRAMES_PER_TURN, get_running_loop())
 
     class Paced(WebSocketProtocol13):
-        _fragments = 0
+        _fragments = _late = 0
 
         async def _receive_frame(self) -> None:
             if (due := turns.take()) is not None:
                 await due
+            self._late += self.stream.closed()  # to Tornado the buffer of one that is gone is as good as any other
+            if self._late > LAST_FRAMES_MAX:
+                raise StreamClosedError
             await super()._receive_frame()
             stream: Any = self.stream
             stream.keep(len(self._fragmented_message_buffer or b""))
@@ -7001,8 +7011,8 @@ LISTEN_BACKLOG = 1024  # a burst of more than this waits a second for its SYN to
 CONNECTIONS_MAX = 20_000
 SEND_BUFFER_BYTES = 128 << 10  # of the system's, for each connection; Linux takes twice as much
 ACCEPTS_PER_TURN = 16  # connections: of a flood each may take Tornado a millisecond
-CONSOLES_MAX = 256
-HANDSHAKES_PER_TURN, HANDSHAKES_MAX = 4, 512  # of consoles, each of which takes Tornado a millisecond; and that wait
+CONSOLES_MAX = 200
+HANDSHAKES_PER_TURN = 4  # of consoles: each takes Tornado a millisecond
 ACCEPT_PAUSE_S = 0.25  # when the system has no file left for a connection; it waits in the kernel meanwhile
 NEIGHBOUR_S = 2.0  # for what has our port to say what it is
 WARM_UP_S = 0.2  # after the start: the first console should not wait for imports
@@ -7177,7 +7187,7 @@ def server_of(
                 link.lost()
 
         def has_place(self) -> bool:
-            return consoles.open_count < CONSOLES_MAX and len(self.handshakes) < HANDSHAKES_MAX
+            return consoles.open_count + len(self.handshakes) < CONSOLES_MAX
 
         def console_exchange(self, connection: HTTP1Connection) -> HTTPMessageDelegate:
             return application().start_request(connection, connection)

@@ -1674,7 +1674,7 @@ def test_two_sockets_that_send_many_frames_at_once_are_read_in_turns(room: Recor
         self._fragmented_message_buffer = None
 
     async def read_all(line: Any, name: str) -> None:
-        line.name, line.stream = name, types.SimpleNamespace(keep=lambda size: None)
+        line.name, line.stream = name, types.SimpleNamespace(keep=lambda size: None, closed=lambda: False)
         for _ in range(2 * caucus.FRAMES_PER_TURN):
             await line._receive_frame()
 
