@@ -4345,7 +4345,7 @@ class Request(Struct):
 
 # How a format words the log: what comes before so many messages, each message, between two, and at the end.
 Wording = tuple[Callable[[int], str], Callable[[Message], str], str, str]
-EXPORT_S = 0.002  # in one turn of the loop
+EXPORT_S, EXPORTS_PER_TURN = 0.002, 8  # of wording, and files handed out, in one turn of the loop
 
 
 class Exports:
@@ -4382,8 +4382,13 @@ class Exports:
             return
         if newest is self._newest:
             self._made[key[1]] = file
-        for then in self._waiting.pop(key):
+        self._hand_out(file, self._waiting.pop(key))
+
+    def _hand_out(self, file: bytes, waiting: list[Callable[[bytes], None]]) -> None:
+        for then in waiting[:EXPORTS_PER_TURN]:
             then(file)
+        if waiting[EXPORTS_PER_TURN:]:
+            self._call_soon(lambda: self._hand_out(file, waiting[EXPORTS_PER_TURN:]))
 
     def _word(self, wording: Wording, messages: Sequence[Message]) -> Iterator[bytes | None]:
         before, write, between, after = wording
