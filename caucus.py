@@ -6628,6 +6628,7 @@ def console_socket(consoles: Consoles) -> type[WebSocketHandler]:
 # there is no such method, a client of both eras opens a session; the bridge, whose process is the session, has both.
 
 SESSIONS_MAX = 10_000
+BATCH_CALLS_MAX = 16  # of a batch, which is answered in one turn: 64 kB of calls could ask for 16 MB
 PAST = "the hub has restarted since this session began, or it was silent for too long"
 SEAT_SECRET_MIN = 16  # characters of the header Caucus-Seat
 SESSION_TTL_S = 3600.0  # a session that is not used for this long, and has no peer in the room, is forgotten
@@ -6870,6 +6871,8 @@ class McpEndpoint:
         session = self._session(request, None)
         if session.revision != BATCH_REVISION or not messages:
             raise RpcError(INVALID_REQUEST, "Invalid request: one message at a time")
+        if len(messages) > BATCH_CALLS_MAX:
+            raise RpcError(INVALID_REQUEST, f"Invalid request: a batch has at most {BATCH_CALLS_MAX} messages")
         answers: list[Json] = []
         for message in messages:
             try:
@@ -7523,11 +7526,11 @@ class Watch:
     def run(self, token: str) -> int:
         """Watch until there is a reason to exit; give the exit code."""
         self._client.token = token
-        last_heard, backoff_s, has_listened = time.monotonic(), BACKOFF_S, False
+        lost_at, backoff_s, has_listened = math.inf, BACKOFF_S, False  # monotonic seconds, when the hub was found gone
         while True:
             try:
                 answer = self._client.receive(self._hold_s, self._lease)
-                last_heard, backoff_s, has_listened = time.monotonic(), BACKOFF_S, True
+                lost_at, backoff_s, has_listened = math.inf, BACKOFF_S, True
                 if self._show(answer) and not self._is_following:
                     return EXIT_OK
                 if answer.get("mode") == STOPPED:
@@ -7544,7 +7547,8 @@ class Watch:
                     self._print_end("DISPLACED", "a newer watch listens for this peer; this one ends")
                     return EXIT_DISPLACED
                 print(f"caucus watch: {one_line(refusal.detail)}; trying again", file=sys.stderr)
-            if self._give_up_s is not None and time.monotonic() - last_heard + backoff_s > self._give_up_s:
+            lost_at = min(lost_at, time.monotonic())  # not when it last answered: a poll may have waited since
+            if self._give_up_s is not None and time.monotonic() - lost_at + backoff_s > self._give_up_s:
                 print(f"caucus watch: no hub for {self._give_up_s:g} s, giving up", file=sys.stderr)
                 return EXIT_GAVE_UP
             time.sleep(backoff_s)
@@ -8150,12 +8154,13 @@ class Agent:
 
     # --- the poller ---
     async def _listen(self) -> None:
-        backoff_s, heard_at, limit_s = BACKOFF_S, time.monotonic(), self._settings.give_up_s
+        backoff_s, lost_at, limit_s = BACKOFF_S, math.inf, self._settings.give_up_s
         while self._end is None:
             if await self._poll():
-                backoff_s, heard_at = BACKOFF_S, time.monotonic()
+                backoff_s, lost_at = BACKOFF_S, math.inf
                 continue
-            if 0 < limit_s < time.monotonic() - heard_at + backoff_s:
+            lost_at = min(lost_at, time.monotonic())
+            if 0 < limit_s < time.monotonic() - lost_at + backoff_s:
                 self.finish(EXIT_GAVE_UP, f"no hub for {limit_s:g} s")
             await self._rest(backoff_s)
             backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)

@@ -132,6 +132,15 @@ def test_a_session_of_the_hub_before_this_one_is_taken_up_and_its_tools_say_what
         assert session.end().status == 204
 
 
+def test_a_batch_of_more_calls_than_are_answered_in_a_moment_is_refused(hub: HubProcess) -> None:
+    session = Session(hub, "2025-03-26")
+    most = [rpc("tools/list", about=n) for n in range(caucus.BATCH_CALLS_MAX)]
+    assert len(session.send(most).body) == caucus.BATCH_CALLS_MAX
+    refused = session.send([*most, rpc("ping", about=99)])
+    assert (refused.status, refused.body["error"]["code"]) == (400, caucus.INVALID_REQUEST)
+    session.end()
+
+
 @pytest.mark.parametrize("method", ["ping", "tools/list"])
 def test_a_session_that_its_client_has_ended_stays_ended(hub: HubProcess, method: str) -> None:
     session = Session(hub)

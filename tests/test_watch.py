@@ -737,6 +737,27 @@ def test_give_up_counts_from_the_last_answer(monkeypatch: pytest.MonkeyPatch) ->
     assert 6 < now[0] <= 6 + 6, "3 s twice did not add up; 6 s in a row did"
 
 
+def test_a_poll_that_waited_longer_than_give_up_is_no_reason_to_give_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub ends after 20 quiet seconds of a poll: the time without it begins there."""
+    now, sleeps = [0.0], list[float]()
+    monkeypatch.setattr("caucus.time.monotonic", lambda: now[0])
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+        sleeps.append(seconds)
+
+    monkeypatch.setattr("caucus.time.sleep", sleep)
+
+    class Ending(Silence):
+        def receive(self, *_: object) -> dict[str, object]:
+            if not sleeps:
+                now[0] += 20.0
+            raise caucus.Unreachable("no hub")
+
+    assert caucus.Watch(Ending(), 25.0, False, False, 6.0).run("t") == 3  # type: ignore[arg-type]
+    assert sum(sleeps) > 2.0
+
+
 def test_give_up_is_off_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
 
