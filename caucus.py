@@ -2164,6 +2164,11 @@ class Room:
         """List the channels that are listed, by name."""
         return [*self.channels()]
 
+    def count_channels(self, names: Sequence[str], most: int, members: int) -> int:
+        """Count how many of `names`, one at least and `most` at most, have no more than so many members together."""
+        sizes = accumulate(len(one.live) if (one := self._channels.get(name)) else 0 for name in names[:most])
+        return max(1, sum(size <= members for size in sizes))
+
     def channel_rows(self, names: Iterable[str] | None = None) -> dict[str, Json]:
         """Give what a console shows of each listed channel, or of those of `names` that are listed: its traffic too."""
         given = sorted(self._channels if names is None else names)
@@ -5926,11 +5931,12 @@ def encoded_rows(room: Room) -> Encoding:
 
 def encoded_channels(room: Room) -> Encoding:
     """Encode all channels."""
-    names, parts = room.channel_names(), []
-    for at in range(0, len(names), PAGE_CHANNELS):
-        if at:
+    names, parts = room.channel_names(), list[bytes]()
+    while names:
+        if parts:
             yield
-        rows = room.channel_rows(names[at : at + PAGE_CHANNELS])
+        count = room.count_channels(names, PAGE_CHANNELS, PAGE_ROWS)
+        rows, names = room.channel_rows(names[:count]), names[count:]
         parts.append(json.dumps(rows, separators=(",", ":")).encode("ascii")[1:-1])
     return b"{%b}" % b",".join(filter(None, parts))
 
@@ -6342,8 +6348,8 @@ class Consoles:
         if console in self._whole.consoles:
             parts = (self._head(), rows, channels, receipts, shown.to_json())
             wire = text_frame(b'%b,"peers":%b,"channels":%b,"receipts":%b,%b}' % parts)
-            held, console.held, console.opening = console.held or [], None, len(wire)
-            self._write(console, wire)
+            held, console.held = console.held or [], None
+            self._show(console, wire)
             self._write(console, b"".join(held))
 
     def _log(self) -> deque[Message]:
@@ -6373,31 +6379,34 @@ class Consoles:
             return
         room, feed, log = self._room, self._changes, self._log()
         names, channels, receipts = room.roster.all_names(), room.channel_names(), [*room.spoken]
-        rows, listed = feed.page_of_peers(names[:PAGE_ROWS]), room.channel_rows(channels[:PAGE_CHANNELS])
+        count = room.count_channels(channels, PAGE_CHANNELS, PAGE_ROWS)
+        rows, listed = feed.page_of_peers(names[:PAGE_ROWS]), room.channel_rows(channels[:count])
+        pages = self._pages(names[PAGE_ROWS:], channels[count:], receipts)
         head = self._head(peers=rows, channels=listed, receipts=[], more=True)
         first = self._read(log, LogPage(), PAGE_MESSAGES, PAGE_MAX_BYTES, PAGE_S) if log else LogPage()
-        self._write(console, text_frame(b"%b,%b}" % (head, first.to_json())))
+        self._show(console, text_frame(b"%b,%b}" % (head, first.to_json())))
         yield
         while log and console in feed.consoles:
             more = self._read(log, LogPage(), PAGE_MESSAGES, PAGE_MAX_BYTES, PAGE_S)
-            self._write(console, text_frame(b'{"type":"page",%b}' % more.to_json()))
+            self._show(console, text_frame(b'{"type":"page",%b}' % more.to_json()))
             yield
         held, console.held = console.held or [], None
         self._write(console, b"".join(held))
-        pages = self._pages(names[PAGE_ROWS:], channels[PAGE_CHANNELS:], receipts)
         while console in feed.consoles:
             self._flush()  # a page is newer than what was told until now, and must come after it
             if (page := next(pages, None)) is None:
                 return
-            self._write(console, text_frame(page))
+            self._show(console, text_frame(page))
             yield
 
     def _pages(self, names: list[str], channels: list[str], receipts: list[MessageRouted]) -> Iterator[bytes]:
         """Encode what a snapshot had no room for: each page when it is asked for."""
         for at in range(0, len(names), PAGE_ROWS):
             yield frame_of("page", peers=self._changes.page_of_peers(names[at : at + PAGE_ROWS]))
-        for at in range(0, len(channels), PAGE_CHANNELS):
-            yield frame_of("page", channels=self._room.channel_rows(channels[at : at + PAGE_CHANNELS]))
+        while channels:
+            count = self._room.count_channels(channels, PAGE_CHANNELS, PAGE_ROWS)
+            yield frame_of("page", channels=self._room.channel_rows(channels[:count]))
+            channels = channels[count:]
         for spoken in receipts:
             yield self._changes.receipt_frame(spoken)
         yield frame_of("page", last=True)
@@ -6488,6 +6497,11 @@ class Consoles:
             console.held.append(wire)
         else:
             self._write(console, wire)
+
+    def _show(self, console: Console, wire: bytes) -> None:
+        """Send a part of what a newcomer is shown: however much that is, it may be unread without being too much."""
+        console.opening += len(wire)
+        self._write(console, wire)
 
     def _write(self, console: Console, wire: bytes) -> None:
         """Send frames to a browser; one that does not read is closed with 1013 and may come again."""
@@ -6630,6 +6644,7 @@ def console_socket(consoles: Consoles) -> type[WebSocketHandler]:
 SESSIONS_MAX = 10_000
 BATCH_CALLS_MAX = 16  # of a batch, which is answered in one turn: 64 kB of calls could ask for 16 MB
 PAST = "the hub has restarted since this session began, or it was silent for too long"
+SESSION_ID = re.compile(r"[0-9a-f]{32}")  # as `new_secret` makes it
 SEAT_SECRET_MIN = 16  # characters of the header Caucus-Seat
 SESSION_TTL_S = 3600.0  # a session that is not used for this long, and has no peer in the room, is forgotten
 UNKNOWN_SESSION, CANCELLED = -32001, -32800
@@ -6815,11 +6830,12 @@ class McpEndpoint:
         gate.require_agent_key(request)
         key = request.headers.get("Mcp-Session-Id", "")
         session = self._sessions.pop(key, None)
-        if session is None:
-            raise NotFound("there is no such MCP session")
-        self._ended[key] = None
+        if SESSION_ID.fullmatch(key):  # one of the hub before this one, too
+            self._ended[key] = None
         if len(self._ended) > SESSIONS_MAX:
             del self._ended[next(iter(self._ended))]
+        if session is None:
+            raise NotFound("there is no such MCP session")
         self._end(session, request.caller)
         return Reply(204, b"")
 
@@ -6892,14 +6908,15 @@ class McpEndpoint:
         name = about.get("name") if isinstance(about, dict) else None
         cleaned = re.sub(r"[^\w.-]+", "-", str(name or "mcp-client")).strip("-.")[:NAME_MAX]
         secret = seat_secret_of(request)
-        door = RoomDoor(self._gate, -self._opened, lambda wanted: self._inherit(wanted, secret))
+        door = RoomDoor(self._gate, -self._opened, lambda wanted: self._inherit(wanted, secret, door))
         seat = Seat(door, project_of(request) or cleaned or "mcp-client", past=past)
         return Session(door, seat, revision, secret, self._clock.mono())
 
-    def _inherit(self, name: str, secret: str) -> str:
-        """Take a seat from the session that has it and shows the same secret; give its token. Nothing: none does."""
+    def _inherit(self, name: str, secret: str, heir: RoomDoor) -> str:
+        """Take a seat from another session that has it and the same secret; give its token. Nothing: there is none."""
         for session in self._sessions.values() if secret else ():
-            if session.seat.name == name and same_secret(session.secret, secret):
+            is_other = session.door is not heir and session.seat.name == name
+            if is_other and same_secret(session.secret, secret):
                 token = str(session.door.token)
                 for cancel in list(session.waiting.values()):
                     cancel()
@@ -6926,7 +6943,7 @@ class McpEndpoint:
             raise RpcError(INVALID_REQUEST, "Mcp-Session-Id is required: initialize first", about=about)
         session = self._sessions.get(key)
         if session is None:
-            if key in self._ended or not re.fullmatch(r"[0-9a-f]{32}", key):
+            if key in self._ended or not SESSION_ID.fullmatch(key):
                 raise RpcError(UNKNOWN_SESSION, "Session not found: initialize again", about=about)
             revision = request.headers.get("MCP-Protocol-Version", BATCH_REVISION)  # without: that one, by the standard
             session = self._open(request, None, revision, PAST)
@@ -7526,11 +7543,11 @@ class Watch:
     def run(self, token: str) -> int:
         """Watch until there is a reason to exit; give the exit code."""
         self._client.token = token
-        lost_at, backoff_s, has_listened = math.inf, BACKOFF_S, False  # monotonic seconds, when the hub was found gone
+        lost_at, backoff_s, has_begun = math.inf, BACKOFF_S, False  # monotonic seconds, when the hub was found gone
         while True:
             try:
                 answer = self._client.receive(self._hold_s, self._lease)
-                lost_at, backoff_s, has_listened = math.inf, BACKOFF_S, True
+                lost_at, backoff_s, has_begun = math.inf, BACKOFF_S, True
                 if self._show(answer) and not self._is_following:
                     return EXIT_OK
                 if answer.get("mode") == STOPPED:
@@ -7538,8 +7555,7 @@ class Watch:
                 continue
             except Refusal as refusal:
                 if refusal.status == UnknownToken.status:
-                    if has_listened and "why" not in refusal.extra and self._has_new_token():
-                        has_listened = False
+                    if has_begun and "why" not in refusal.extra and self._has_new_token():  # this hub has not ended it
                         continue
                     self._print_end("SESSION EXPIRED", "the hub no longer knows this token: join again")
                     return EXIT_EXPIRED
@@ -7547,6 +7563,7 @@ class Watch:
                     self._print_end("DISPLACED", "a newer watch listens for this peer; this one ends")
                     return EXIT_DISPLACED
                 print(f"caucus watch: {one_line(refusal.detail)}; trying again", file=sys.stderr)
+            has_begun = True  # its first poll may have waited for long
             lost_at = min(lost_at, time.monotonic())  # not when it last answered: a poll may have waited since
             if self._give_up_s is not None and time.monotonic() - lost_at + backoff_s > self._give_up_s:
                 print(f"caucus watch: no hub for {self._give_up_s:g} s, giving up", file=sys.stderr)
@@ -9404,9 +9421,13 @@ def checkout() -> tuple[str, bool]:
 
 
 def folder_name() -> str:
-    """Name the repository that this process runs in, or its folder."""
+    """Name the repository that this process runs in, or its folder; where that is no name for a peer, make it one."""
     with suppress(OSError):  # it was deleted
-        return os.path.basename(checkout()[0]) or "agent"
+        name = os.path.basename(checkout()[0])
+        plain = re.sub(r"[^\w.-]+", "-", name).strip("-.")[: NAME_MAX - len("-agent")]
+        for one in (name, plain, f"{plain}-agent"):
+            with suppress(Invalid):
+                return peer_name_of({"name": one}, "name")
     return "agent"
 
 

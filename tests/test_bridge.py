@@ -426,7 +426,7 @@ def test_after_a_hub_restart_a_bridge_that_is_not_called_joins_again_and_its_wat
             ended: list[tuple[int, str]] = []
             watching = threading.Thread(target=lambda: ended.append(shell(watch)))
             watching.start()
-            eventually(lambda: old.is_listening("api"), "the watch listening")
+            eventually(lambda: old.is_listening("api"), "the watch listening, whose first poll no hub will answer")
         with running_hub("--port", str(old.port)) as new:
             eventually(lambda: names(new) == ["api"], "the bridge coming back by itself")
             eventually(lambda: new.is_listening("api"), "its watch coming back")
@@ -462,6 +462,23 @@ def test_two_checkouts_of_one_name_are_told_apart_by_their_branches(hub: HubProc
         assert [one.get("note") for one in told] == notes
         assert bridge.call("leave")["left"]
         assert bridge.call("join", project="till")["free"] == ["till@feature-pay", "till-2", "till-3", "till-4"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        *(("shop", "shop"), ("human", "human-agent"), ("a -> b", "a---b"), ("x" * 80, "x" * 58), ("é ü", "é ü")),
+        ("[caucus]", None),
+    ],
+)
+def test_a_folder_that_is_no_name_for_a_peer_gives_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, name: str | None
+) -> None:
+    (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / folder)
+    given = caucus.folder_name()
+    assert caucus.peer_name_of({"name": given}, "name") == given
+    assert name in (given, None)
 
 
 @pytest.mark.parametrize(

@@ -526,6 +526,23 @@ def test_a_large_room_is_shown_to_a_console_of_the_other_kind_in_many_turns_of_t
     assert [frame["message"]["content"] for frame in said][-1] == "meanwhile"
 
 
+def test_channels_full_of_long_names_do_not_keep_a_console_from_opening(room: RecordingRoom, clock: FakeClock) -> None:
+    """12 MB of members in one frame were more than a console may leave unread."""
+    channels = [f"#{n}" for n in range(4)]
+    for n in range(caucus.PAGE_ROWS):
+        room.join(f"{n} " + "\U0001f40d" * 60, *channels)
+    consoles, timers = consoles_of(room, clock)
+    browser = FakeSocket()
+    browser.push = lambda wire: FakeSocket.push(browser, wire) or len(browser.wire)  # type: ignore[method-assign]
+    consoles.open(browser, NO_HEAD, "", wants_changes=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(caucus, "BACKLOG_MAX_BYTES", 100_000)
+        timers.ring(0.0)
+    assert browser.closed is None
+    told = [frame["channels"] for frame in browser.take("snapshot", "page") if "channels" in frame]
+    assert [list(one) for one in told] == [[name] for name in channels]
+
+
 def test_who_speaks_before_it_was_shown_anything_is_answered_after_the_snapshot(
     room: RecordingRoom, clock: FakeClock
 ) -> None:
@@ -609,7 +626,7 @@ def test_a_console_that_is_behind_is_closed_and_the_others_are_not(room: Recordi
     for one in (slow, quick):
         consoles.open(one, NO_HEAD, "", wants_changes=True)
     timers.ring()
-    slow.unsent = caucus.BACKLOG_MAX_BYTES + 1
+    slow.unsent = 2 * caucus.BACKLOG_MAX_BYTES
     room.join("api")
     timers.ring()
     assert (slow.closed, quick.closed, len(consoles)) == (1013, None, 1)

@@ -168,6 +168,39 @@ def test_an_agent_that_begins_anew_has_its_seat_by_its_secret_and_the_old_sessio
     assert not {"mine", "sender"} & {*hub.get("/peers").body["peers"]}
 
 
+def test_an_agent_whose_name_was_yielded_is_refused_and_stays_itself(clock: FakeClock) -> None:
+    """It took its own session for another one's, and came back as None."""
+    one = endpoint(clock)
+    ids = []
+    for secret in ("s" * 16, ""):
+        shown = {"Caucus_Seat": secret} if secret else {}
+        reply = one.post(one._gate, request(rpc("initialize", protocolVersion="2025-06-18"), **shown))
+        assert reply is not None
+        ids.append(dict(reply.headers)["Mcp-Session-Id"])
+
+    def call(key: str, tool: str, **arguments: Any) -> Any:
+        reply = one.post(one._gate, request(rpc("tools/call", name=tool, arguments=arguments), Mcp_Session_Id=key))
+        assert reply is not None
+        return json.loads(reply.body)["result"].get("structuredContent")
+
+    for key in ids:
+        call(key, "setup")
+    assert call(ids[0], "join", project="api")["joined"]
+    clock.advance(caucus.YIELD_AFTER_S + 1)
+    assert call(ids[1], "join", project="api")["joined"]
+    told = call(ids[0], "say", content="still me?")
+    assert (told["error"], told["detail"].startswith("api's session is over")) == ("session_expired", True)
+    assert call(ids[0], "join", project="")["error"] == "name_in_use"
+    assert one._gate.room.names() == ["api"]
+    one.close()
+
+
+def test_a_session_of_the_hub_before_this_one_that_is_ended_stays_ended(hub: HubProcess) -> None:
+    headers = {"Mcp-Session-Id": "a" * 32}
+    assert hub.request("DELETE", "/mcp", headers=headers).status == 404
+    assert post(hub, rpc("ping"), Mcp_Session_Id="a" * 32).status == 404
+
+
 @pytest.mark.parametrize("secret", ["short", "x" * 257])
 def test_a_seats_secret_of_a_wrong_length_is_refused_with_its_name(hub: HubProcess, secret: str) -> None:
     answer = post(hub, rpc("initialize", protocolVersion="2025-06-18"), Caucus_Seat=secret)
