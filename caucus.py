@@ -6299,7 +6299,8 @@ class Consoles:
         try:
             is_over = next(work, work) is work
         finally:  # a bug in one opening must not keep others from theirs
-            self._openings += [] if is_over else [work]
+            if not is_over:
+                self._openings.appendleft(work)  # one after the other: each has megabytes in hand
             if self._openings:
                 self._timer(0.0, self._open_next)
 
@@ -7093,7 +7094,7 @@ def owing_stream_type() -> Any:
 
         def push(self, wire: bytes) -> None:
             """Write after all that was pushed before; Tornado's own books of many small writes are larger."""
-            if self._is_pushing:
+            if self._is_pushing and not self.closed():
                 self._rest.append(wire)
                 self.unsent += len(wire)
                 self._tell()
@@ -7139,6 +7140,7 @@ def handed_stream_type() -> Any:
 
         def close_fd(self) -> None:
             super().close_fd()
+            self._rest, self._head = list[bytes](), memoryview(b"")  # megabytes, which would wait for the collector
             self.on_closed()
 
         def read_from_fd(self, buf: bytearray | memoryview) -> int | None:

@@ -248,6 +248,18 @@ def deaf_consoles(foe: Foe) -> Iterator[None]:
         time.sleep(0.005)
 
 
+def hoarding_consoles(foe: Foe) -> Iterator[None]:
+    """Three hundred consoles open onto long questions and a full log of long messages, and read nothing."""
+    ask_all(foe)
+    foe.fill(500)
+    yield
+    for n in range(foe.many(300)):
+        with suppress(OSError):
+            foe.lines.append(foe.console("?changes=1" if n % 2 else "", SMALL_BUFFER))
+    while foe.has_time:
+        time.sleep(0.05)
+
+
 # --- floods ---
 
 
@@ -348,7 +360,7 @@ ATTACKS: dict[str, Callable[[Foe], Iterator[None]]] = {
     one.__name__.replace("_", "-"): one
     for one in (
         *(unread_polls, slow_polls, slow_exports, dripping_exports, readers_of_forms, hang_ups, deaf_consoles),
-        *(knocks, fragments, small_frames, guesses, laborious_texts, open_consoles, big_room),
+        *(hoarding_consoles, knocks, fragments, small_frames, guesses, laborious_texts, open_consoles, big_room),
     )
 }
 
