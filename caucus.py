@@ -626,6 +626,11 @@ def _imitated_by(words: str) -> str | None:
     return next((one for one in looks if one in RESERVED or one in IMPOSTORS), None)
 
 
+def plain_name(text: str) -> str:
+    """Reduce a text to what names are usually made of; it may still be none that a peer may bear, or empty."""
+    return re.sub(r"[^\w.-]+", "-", text).strip("-.")
+
+
 def peer_name_of(body: Body, key: str) -> str:
     """Read a name that a peer may bear: none that is reserved, or that looks like a reserved one. Raises Invalid."""
     name = printable(text_of(body, key, 1, NAME_MAX), key)
@@ -2119,10 +2124,6 @@ class Room:
         seen |= {"listening": peer.is_listening, "status": peer.status, "status_age": age}
         return {**seen, "usage": peer.usage_row}
 
-    def peer_rows(self) -> list[Json]:
-        """List everything that a console shows of each peer: the live, then the reaped, by name."""
-        return [row for _, row in self.peers_seen(self.roster.all_names())]
-
     def peers_seen(self, names: Iterable[str]) -> list[tuple[Peer, dict[str, Json]]]:
         """Give those of `names` that are here, each with what a console shows of it."""
         now, get = self._clock.mono(), self.roster.get
@@ -2164,10 +2165,14 @@ class Room:
         """List the channels that are listed, by name."""
         return [*self.channels()]
 
-    def count_channels(self, names: Sequence[str], most: int, members: int) -> int:
-        """Count how many of `names`, one at least and `most` at most, have no more than so many members together."""
-        sizes = accumulate(len(one.live) if (one := self._channels.get(name)) else 0 for name in names[:most])
-        return max(1, sum(size <= members for size in sizes))
+    def channel_pages(self, most: int, members: int) -> Iterator[list[str]]:
+        """Cut the listed channels into pages of `most`, or of fewer that have no more than so many members together."""
+        names = self.channel_names()
+        while names:
+            sizes = accumulate(len(one.live) if (one := self._channels.get(name)) else 0 for name in names[:most])
+            count = max(1, sum(size <= members for size in sizes))
+            yield names[:count]
+            names = names[count:]
 
     def channel_rows(self, names: Iterable[str] | None = None) -> dict[str, Json]:
         """Give what a console shows of each listed channel, or of those of `names` that are listed: its traffic too."""
@@ -4034,15 +4039,14 @@ class Polls:
             if not caller.is_alive():
                 return batch_reply((), self._room.mode)  # it hung up at once: nothing is handed out
             if self._spent > TURN_MAX_BYTES and peer.mailbox.waiting > LIGHT_MAX:  # its turn comes, before the slot
-                self._park(listener, Poll(peer, caller, math.ceil((self._clock.mono() + max(hold_s, 1.0)) / SLOT_S)))
+                self._park(listener, peer, caller, max(hold_s, 1.0))
                 self._wake_later((peer.name,))
                 return None
             if (reply := self._reply_now(listener, peer, caller)) is not None:
                 return reply
         if hold_s <= 0:
             return batch_reply((), self._room.mode)
-        slot = math.ceil((self._clock.mono() + hold_s) / SLOT_S)
-        self._park(listener, Poll(peer, caller, slot))
+        self._park(listener, peer, caller, hold_s)
         return None
 
     def on_event(self, event: Event) -> None:
@@ -4173,8 +4177,8 @@ class Polls:
         elif (reply := self._reply_now(listener, poll.peer, poll.caller)) is not None:
             self._unpark(listener).caller.reply(reply)
 
-    def _park(self, listener: Listener, poll: Poll) -> None:
-        listener.poll = poll
+    def _park(self, listener: Listener, peer: Peer, caller: Caller, hold_s: float) -> None:
+        poll = listener.poll = Poll(peer, caller, math.ceil((self._clock.mono() + hold_s) / SLOT_S))
         self._room.note_listening(poll.peer, True)
         if poll.slot not in self._slots:
             self._slots[poll.slot] = set()
@@ -4223,7 +4227,7 @@ WILDCARD_HOSTS = frozenset({"", "0.0.0.0", "::"})
 DRAIN_MAX_BYTES = 1 << 20  # of a refused body, read so that its sender sees the refusal and not a reset
 IDLE_S = 300.0  # a connection that sends no request for this long is closed; headers may not trickle longer either
 BODY_S = 30.0  # for a body to arrive; and for an answer to be taken, by who takes it slowly
-FILES_RESERVED = 160  # of the limit of open files: what Tornado accepts in one turn (128), the disk log, the rest
+FILES_RESERVED = 160  # of the limit of open files: newcomers that are told why not, the disk log, the rest
 
 
 class Settings(Record):
@@ -5925,19 +5929,17 @@ def encoded_rows(room: Room) -> Encoding:
         if at:
             yield
         rows = [row for _, row in room.peers_seen(names[at : at + PAGE_ROWS])]
-        parts.append(json.dumps(rows, separators=(",", ":")).encode("ascii")[1:-1])
+        parts.append(_encode_json(rows).encode("ascii")[1:-1])
     return b"[%b]" % b",".join(filter(None, parts))
 
 
 def encoded_channels(room: Room) -> Encoding:
     """Encode all channels."""
-    names, parts = room.channel_names(), list[bytes]()
-    while names:
+    parts = list[bytes]()
+    for names in room.channel_pages(PAGE_CHANNELS, PAGE_ROWS):
         if parts:
             yield
-        count = room.count_channels(names, PAGE_CHANNELS, PAGE_ROWS)
-        rows, names = room.channel_rows(names[:count]), names[count:]
-        parts.append(json.dumps(rows, separators=(",", ":")).encode("ascii")[1:-1])
+        parts.append(_encode_json(room.channel_rows(names)).encode("ascii")[1:-1])
     return b"{%b}" % b",".join(filter(None, parts))
 
 
@@ -5947,7 +5949,7 @@ def encoded_receipts(room: Room) -> Encoding:
     for spoken in [*room.spoken]:
         if parts and len(spoken.to) > PAGE_ROWS:
             yield
-        parts.append(json.dumps(room.receipt(spoken), separators=(",", ":")).encode("ascii"))
+        parts.append(_encode_json(room.receipt(spoken)).encode("ascii"))
     return b"[%b]" % b",".join(parts)
 
 
@@ -6032,7 +6034,7 @@ class WholeFeed(Feed):
     def survey(self) -> Iterator[None]:
         rows = yield from encoded_rows(self._room)
         receipts = yield from encoded_receipts(self._room)
-        figures = json.dumps(self.figures, separators=(",", ":")).encode("ascii")
+        figures = _encode_json(self.figures).encode("ascii")
         self.frames.append(b'{"type":"health","health":%b,"peers":%b,"receipts":%b}' % (figures, rows, receipts))
 
 
@@ -6379,10 +6381,10 @@ class Consoles:
         if not self._is_let_in(console):
             return
         room, feed, log = self._room, self._changes, self._log()
-        names, channels, receipts = room.roster.all_names(), room.channel_names(), [*room.spoken]
-        count = room.count_channels(channels, PAGE_CHANNELS, PAGE_ROWS)
-        rows, listed = feed.page_of_peers(names[:PAGE_ROWS]), room.channel_rows(channels[:count])
-        pages = self._pages(names[PAGE_ROWS:], channels[count:], receipts)
+        names, receipts = room.roster.all_names(), [*room.spoken]
+        channels = room.channel_pages(PAGE_CHANNELS, PAGE_ROWS)
+        rows, listed = feed.page_of_peers(names[:PAGE_ROWS]), room.channel_rows(next(channels, []))
+        pages = self._pages(names[PAGE_ROWS:], channels, receipts)
         head = self._head(peers=rows, channels=listed, receipts=[], more=True)
         first = self._read(log, LogPage(), PAGE_MESSAGES, PAGE_MAX_BYTES, PAGE_S) if log else LogPage()
         self._show(console, text_frame(b"%b,%b}" % (head, first.to_json())))
@@ -6400,14 +6402,14 @@ class Consoles:
             self._show(console, text_frame(page))
             yield
 
-    def _pages(self, names: list[str], channels: list[str], receipts: list[MessageRouted]) -> Iterator[bytes]:
+    def _pages(
+        self, names: list[str], channels: Iterator[list[str]], receipts: list[MessageRouted]
+    ) -> Iterator[bytes]:
         """Encode what a snapshot had no room for: each page when it is asked for."""
         for at in range(0, len(names), PAGE_ROWS):
             yield frame_of("page", peers=self._changes.page_of_peers(names[at : at + PAGE_ROWS]))
-        while channels:
-            count = self._room.count_channels(channels, PAGE_CHANNELS, PAGE_ROWS)
-            yield frame_of("page", channels=self._room.channel_rows(channels[:count]))
-            channels = channels[count:]
+        for listed in channels:
+            yield frame_of("page", channels=self._room.channel_rows(listed))
         for spoken in receipts:
             yield self._changes.receipt_frame(spoken)
         yield frame_of("page", last=True)
@@ -6907,7 +6909,7 @@ class McpEndpoint:
         """Make a session with an empty seat. Raises Invalid."""
         self._opened += 1
         name = about.get("name") if isinstance(about, dict) else None
-        cleaned = re.sub(r"[^\w.-]+", "-", str(name or "mcp-client")).strip("-.")[:NAME_MAX]
+        cleaned = plain_name(str(name or "mcp-client"))[:NAME_MAX]
         secret = seat_secret_of(request)
         door = RoomDoor(self._gate, -self._opened, lambda wanted: self._inherit(wanted, secret, door))
         seat = Seat(door, project_of(request) or cleaned or "mcp-client", past=past)
@@ -9426,7 +9428,7 @@ def folder_name() -> str:
     """Name the repository that this process runs in, or its folder; where that is no name for a peer, make it one."""
     with suppress(OSError):  # it was deleted
         name = os.path.basename(checkout()[0])
-        plain = re.sub(r"[^\w.-]+", "-", name).strip("-.")[: NAME_MAX - len("-agent")]
+        plain = plain_name(name)[: NAME_MAX - len("-agent")]
         for one in (name, plain, f"{plain}-agent"):
             with suppress(Invalid):
                 return peer_name_of({"name": one}, "name")

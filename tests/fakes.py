@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from caucus import Event, Field, Peer, Question, Registration, Room
 
@@ -50,6 +50,10 @@ class RecordingRoom(Room):
         for channel in channels:
             self.join_channel(peer, channel)
         return peer
+
+    def peer_rows(self) -> list[Any]:
+        """List everything that a console shows of each peer: the live, then the reaped, by name."""
+        return [row for _, row in self.peers_seen(self.roster.all_names())]
 
     def kinds(self, since: int = 0) -> list[str]:
         """Name the events after the first `since`."""

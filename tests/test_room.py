@@ -1602,7 +1602,7 @@ def test_when_a_peer_is_called_quiet_is_the_rooms_own(clock):
     room = caucus.Room(lambda event: None, clock, lambda: "token", quiet_after_s=5.0)
     room.register("here", again("ann", None))
     clock.advance(6.0)
-    assert room.peer_rows()[0]["quiet"] is True
+    assert room.peers_seen(["ann"])[0][1]["quiet"] is True
 
 
 def test_a_paused_peer_is_not_called_quiet(room, clock):
