@@ -1719,7 +1719,7 @@ class Room:
         self._emit, self._clock, self._new_token = emit, clock, new_token
         self._mono, self._wall = clock.mono, clock.wall
         self._opened_at = clock.mono()
-        self._serial = int(clock.wall()) << 16  # so ids differ from those of the hub's previous run
+        self._serial = int(clock.wall() * (1 << 16))  # so ids differ from those of a previous run, a moment ago
         self._seq = 0
         self._channels: dict[str, Channel] = {}
         self._listed: dict[str, Json] | None = None  # what `channels` gave, until it changes

@@ -1598,6 +1598,17 @@ def test_a_peer_that_neither_calls_nor_reports_is_quiet(room, clock):
     assert room.peer_rows()[0]["quiet"] is True
 
 
+def test_a_room_that_begins_within_the_second_of_the_one_before_gives_other_ids(clock, monkeypatch):
+    """A console that stayed took the new room's messages for old ones, and did not show them."""
+    ids = []
+    for wall in (1000.25, 1000.5):
+        monkeypatch.setattr(clock, "wall", lambda wall=wall: wall)
+        room = caucus.Room(lambda event: None, clock, lambda: "token")
+        peer, _ = room.register("here", again("ann", None))
+        ids.append({room.say(peer, ALL, f"{n}").message.id for n in range(5)})
+    assert not ids[0] & ids[1]
+
+
 def test_when_a_peer_is_called_quiet_is_the_rooms_own(clock):
     room = caucus.Room(lambda event: None, clock, lambda: "token", quiet_after_s=5.0)
     room.register("here", again("ann", None))
