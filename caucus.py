@@ -132,6 +132,7 @@ OPTIONS_MAX = 32
 FORMS_MAX = 256  # pending questions
 FORMS_MAX_BYTES = 2 << 20  # of all pending questions, in JSON: with the log's 4 MB they fit what a console may owe
 ASKED_MAX_BYTES = 131_072  # of one peer's pending questions, in JSON: 61 of 65 kB kept every console from opening
+HANDED_MAX = 50  # polls that one message is handed to at once; one takes 40 us with its send, so others wait 2 ms
 MAILBOX_MAX = 1000  # messages a peer may leave unacknowledged
 BATCH_MAX_BYTES = 1 << 20  # of messages in one answer to a poll; the rest comes with the next: a full mailbox has 49 MB
 LOG_MAX = 500  # messages and notices that a console opens with
@@ -953,6 +954,7 @@ class MessageRouted(Event):
     message: Message
     to: tuple[str, ...]  # the peers whose mailboxes have it
     overflowed: tuple[str, ...] = ()  # whose mailboxes lost their oldest for it
+    handed: tuple[str, ...] = ()  # whose polls waited for it: they have fetched it
 
     @property
     def missed(self) -> tuple[str, ...]:
@@ -979,7 +981,10 @@ class LossTold(Event):
 
 
 class Fetched(Event):
-    """A poll took what was deliverable up to `upto`; `held`: operator traffic only, the rest stays."""
+    """A poll took what was deliverable up to `upto`; `held`: operator traffic only, the rest stays.
+
+    What a poll waited for is handed to it as it is routed, without an event of its own.
+    """
     name: str
     held: bool
     upto: int  # the highest seq of the batch
@@ -1138,11 +1143,6 @@ class Buckets:
 # ======================================================================================================================
 
 
-def _in_order(messages: list[Message]) -> list[Message]:
-    messages.sort(key=lambda message: message.seq)  # nearly sorted already, so nearly linear
-    return messages
-
-
 def portion_of(batch: Sequence[Message]) -> int:
     """Count how many messages one answer carries: those that fit into BATCH_MAX_BYTES, one at least."""
     sizes = accumulate(len(message.wire) for message in batch)  # lazily: what comes after the cut is not encoded yet
@@ -1152,33 +1152,32 @@ def portion_of(batch: Sequence[Message]) -> int:
 class Mailbox:
     """What a peer has not acknowledged, oldest first.
 
-    A message waits until a poll fetches it, and stays here, fetched, until the peer acknowledges it. The operator's
-    messages wait apart, because they are delivered through a pause that holds all others.
+    A message waits until a poll fetches it, and stays here, marked as out, until the peer acknowledges it. The
+    operator's messages are delivered through a pause that holds all others.
     """
 
-    __slots__ = ("_acknowledged", "_fetched", "_handed_out", "_returned", "_urgent", "_waiting", "acknowledgements")
+    __slots__ = ("_acknowledged", "_again", "_handed_out", "_mail", "_out", "acknowledgements")
 
-    def __init__(self) -> None:  # lists: an empty deque costs 600 bytes, and most are empty
-        self._waiting: list[Message] = []
-        self._urgent: list[Message] = []  # from the operator, waiting
-        self._fetched: list[Message] = []  # ordered by seq
-        self._returned = frozenset[int]()  # seqs of what waits again: if its reader had it after all, it may say so
+    def __init__(self) -> None:
+        self._mail: dict[int, Message] = {}  # by seq, and so in its order: each is newer than all before
+        self._out: set[int] = set()  # seqs of what a poll has fetched
+        self._again = frozenset[int]()  # seqs of what waits again: if its reader had it after all, it may say so
         self._handed_out = 0  # the highest seq that a poll got
         self._acknowledged = 0  # the highest seq acknowledged, of those handed out
         self.acknowledgements = 0  # how many changed something
 
     def __len__(self) -> int:
-        return len(self._waiting) + len(self._urgent) + len(self._fetched)
+        return len(self._mail)
 
     @property
     def waiting(self) -> int:
         """Count what no poll has fetched."""
-        return len(self._waiting) + len(self._urgent)
+        return len(self._mail) - len(self._out)
 
     @property
     def fetched(self) -> tuple[Message, ...]:
         """List what was handed out and not acknowledged."""
-        return tuple(self._fetched)
+        return tuple([message for seq, message in self._mail.items() if seq in self._out]) if self._out else ()
 
     @property
     def handed_out(self) -> int:
@@ -1187,86 +1186,82 @@ class Mailbox:
 
     def oldest(self) -> Message:
         """Give what an overflow would lose: what was handed out once, then what waits, the operator's words last."""
-        return (self._fetched or self._waiting or self._urgent)[0]
+        out = (seq for seq in self._mail if seq in self._out) if self._out else iter(())
+        waiting = (seq for seq, message in self._mail.items() if message.origin != "operator")
+        return self._mail[next(out, 0) or next(waiting, 0) or next(iter(self._mail))]
 
     def lose(self) -> None:
         """Lose the oldest."""
-        self._returned -= {(self._fetched or self._waiting or self._urgent).pop(0).seq}
+        self._drop([self.oldest().seq])
 
-    def put(self, message: Message) -> None:
-        """Append `message`, the newest that there is."""
-        (self._urgent if message.origin == "operator" else self._waiting).append(message)
+    def put(self, message: Message, is_out: bool = False) -> None:
+        """Append `message`, the newest that there is; `is_out`: a poll takes it at once."""
+        self._mail[message.seq] = message
+        if is_out:
+            self._out.add(message.seq)
+            self._handed_out = message.seq
 
     def deliverable(self, held: bool) -> list[Message]:
         """List in order what a poll may fetch now; `held`: operator traffic only."""
-        if held or not self._waiting:
-            return [*self._urgent]
-        return _in_order([*self._waiting, *self._urgent]) if self._urgent else [*self._waiting]
+        out = self._out
+        if held:
+            return [m for seq, m in self._mail.items() if m.origin == "operator" and seq not in out]
+        return [m for seq, m in self._mail.items() if seq not in out] if out else [*self._mail.values()]
 
     def is_unheard(self, seq: int) -> bool:
         """Whether these words of the operator wait for a poll."""
-        return any(message.seq == seq for message in self._urgent)
+        return seq in self._mail and seq not in self._out
 
     def has_deliverable(self, held: bool) -> bool:
         """Whether a poll would get anything now."""
-        return bool(self._urgent) or bool(self._waiting and not held)
+        return len(self._mail) > len(self._out) and not (held and not self.deliverable(held))
 
     def last_waiting(self) -> Message | None:
         """Give the newest message that no poll has fetched."""
-        return max(self._waiting[-1:] + self._urgent[-1:], key=lambda message: message.seq, default=None)
+        return next((message for seq, message in reversed(self._mail.items()) if seq not in self._out), None)
 
     def fetch(self, held: bool, upto: float = math.inf) -> None:
         """Mark what is deliverable up to a seq as fetched. Commands are not kept: handed out again, they were stale."""
-        batch = self.deliverable(held)
-        is_part = bool(batch) and batch[-1].seq > upto
-        if is_part:
-            batch = [message for message in batch if message.seq <= upto]
+        batch = [message for message in self.deliverable(held) if message.seq <= upto]
         if not batch:
             return
-        if batch[-1].seq > self._handed_out:
-            self._handed_out = batch[-1].seq
-        fresh = [message for message in batch if message.kind != "control"] if self._urgent else batch
-        if self._returned:
-            self._returned -= {message.seq for message in batch}
-        is_late = bool(self._fetched and fresh) and fresh[0].seq < self._fetched[-1].seq  # the operator overtook it
-        self._fetched += fresh
-        if is_late:
-            _in_order(self._fetched)
-        self._urgent = [message for message in self._urgent if message.seq > upto] if is_part else []
-        if not held:
-            self._waiting = [message for message in self._waiting if message.seq > upto] if is_part else []
+        self._handed_out = max(self._handed_out, batch[-1].seq)
+        self._out.update([message.seq for message in batch])
+        if self._again:
+            self._again -= self._out
+        self._drop([message.seq for message in batch if message.kind == "control"])
 
     def drop_commands(self) -> None:
         """Forget the commands that wait: their peer is away, and later they would hit a turn that was not meant."""
-        self._urgent = [message for message in self._urgent if message.kind != "control"]
+        self._drop([seq for seq, message in self._mail.items() if message.kind == "control"])
 
     def unfetch(self, seqs: Collection[int]) -> None:
         """Make fetched messages wait again, in their old places."""
-        back = [message for message in self._fetched if message.seq in seqs]
-        self._fetched = [message for message in self._fetched if message.seq not in seqs]
-        self._waiting = _in_order([m for m in back if m.origin != "operator"] + self._waiting)
-        self._urgent = _in_order([m for m in back if m.origin == "operator"] + self._urgent)
-        self._returned |= {message.seq for message in back}
+        back = self._out.intersection(seqs)
+        self._out -= back
+        self._again |= back
 
     def acknowledged_by(self, seq: int) -> bool:
         """Whether an acknowledgement of `seq` would change anything.
 
         One that is repeated does not: what it does not know of may have come since, held by a pause until now.
         """
-        is_later = self._handed_out > self._acknowledged < seq
-        return is_later or any(m.seq == seq for m in self._fetched) or seq in self._returned
+        return self._handed_out > self._acknowledged < seq or seq in self._out or seq in self._again
 
     def acknowledge(self, seq: int) -> None:
         """Free what was fetched up to `seq`; of what was returned, on the word of one who knows what was handed out."""
-        if self._returned and seq <= self._handed_out:
-            read = frozenset([one for one in self._returned if one <= seq])
-            self._waiting = [message for message in self._waiting if message.seq not in read]
-            self._urgent = [message for message in self._urgent if message.seq not in read]
-            self._returned -= read
-        is_all = not self._fetched or self._fetched[-1].seq <= seq
-        self._fetched = [] if is_all else [message for message in self._fetched if message.seq > seq]
+        self._drop([one for one in self._out if one <= seq])
+        if self._again and seq <= self._handed_out:
+            self._drop([one for one in self._again if one <= seq])
         self._acknowledged = max(self._acknowledged, min(seq, self._handed_out))
         self.acknowledgements += 1
+
+    def _drop(self, seqs: list[int]) -> None:
+        for seq in seqs:
+            del self._mail[seq]
+        self._out.difference_update(seqs)
+        if self._again:
+            self._again -= {*seqs}
 
 
 # ======================================================================================================================
@@ -2316,9 +2311,15 @@ class Room:
             self._tell_losses(self._peers[name])
         serial, at, ts = self._stamp()
         message = Message(id_of(serial), sender, to, content, kind, ts, self._seq + 1, origin, meta)
-        routed = MessageRouted(serial, at, ts, message, tuple(map(_name_of, audience)), overflowed)
+        handed = [peer.name for peer in audience[:HANDED_MAX] if self._is_waiting(peer, message)]
+        routed = MessageRouted(serial, at, ts, message, tuple(map(_name_of, audience)), overflowed, tuple(handed))
         self._commit(routed)
         return routed
+
+    def _is_waiting(self, peer: Peer, message: Message) -> bool:
+        """Whether a poll of `peer` waits for this very message. Commands are not handed out unasked: see `fetch`."""
+        is_free = peer.is_listening and not peer.mailbox.waiting and self.mode != STOPPED and message.kind != "control"
+        return is_free and (message.origin == "operator" or not self.is_held(peer))
 
     def _tell_losses(self, peer: Peer) -> None:
         """Tell what a mailbox has lost, unless that was done a moment ago: then the next loss, or the sweep, does."""
@@ -2373,7 +2374,7 @@ class Room:
         self._seq = message.seq
         self.log.append(message)
         for name in event.to:
-            self._peers[name].mailbox.put(message)
+            self._peers[name].mailbox.put(message, name in event.handed)
         size = len(message.content)
         self._meter.add(event.at, size)
         if (channel := self._channels.get(message.recipient)) is not None:
@@ -3882,7 +3883,7 @@ REPLAYS_MAX = 3  # a listener that is killed is not killed so often; one that ne
 DISPLACED_MAX = 1024  # leases remembered per peer; one that keeps asking is never forgotten
 TURN_MAX_BYTES = 2 << 20  # of batches in one turn of the loop: beyond it, whoever has much to get waits for its turn
 LIGHT_MAX = 16  # messages, which are little
-WAKES_PER_TURN = 50  # of parked polls; one takes 40 us with its send, so others wait 2 ms for a broadcast
+WAKES_PER_TURN = HANDED_MAX  # of parked polls
 STANDING_HEADERS = (("Content-Type", "application/json"), ("X-Content-Type-Options", "nosniff"))
 
 
@@ -3917,7 +3918,7 @@ class Reply(Record):
     def head(self) -> bytes:
         """Encode what comes before the body."""
         if self.status == 304:  # its length would be that of the page (RFC 9110, 8.6)
-            return b"%b\r\n" % _answer_head(self.status, self.headers)
+            return b"%b\r\n" % _answer_head(304, self.headers)
         return b"%bContent-Length: %d\r\n\r\n" % (_answer_head(self.status, self.headers), len(self.body))
 
 
@@ -4079,7 +4080,19 @@ class Polls:
         return bool(fetched) and seq > fetched[-1].seq and (is_new or seq > peer.mailbox.handed_out)
 
     def _on_message_routed(self, event: MessageRouted) -> None:
-        self._wake_all(event.to)
+        for name in event.handed:
+            self._hand(name, event.message)
+        if len(event.handed) < len(event.to):  # those who have it do not wait any more
+            self._wake_all(event.to)
+
+    def _hand(self, name: str, message: Message) -> None:
+        """Answer the poll that was handed a message, unless the other end has hung up."""
+        listener = self._listeners[name]
+        poll = self._unpark(listener)
+        if not poll.caller.is_alive():
+            self._room.unfetch(poll.peer, [message.seq])
+            return
+        poll.caller.reply(self._batch(listener, poll.peer, poll.caller, [message]))
 
     def _on_mode_changed(self, event: ModeChanged) -> None:
         self._wake_all(tuple(self._listeners))
@@ -4122,19 +4135,22 @@ class Polls:
             listener.find_lost = caller.on_lost(lambda: room.note_stop(peer, False))
             return batch_reply((room.stop,), room.mode)
         batch = room.fetch(peer)
-        if not batch:
-            return None
+        return self._batch(listener, peer, caller, batch) if batch else None
+
+    def _batch(self, listener: Listener, peer: Peer, caller: Caller, batch: list[Message]) -> Reply:
+        """Word what was handed out, and see to it that it is handed out again if it does not arrive."""
         if listener.has_cursor:
             listener.cursor = batch[-1].seq
         listener.find_lost = caller.on_lost(functools.partial(self._take_back, listener, peer, batch))
+        mode = self._room.mode
         if len(batch) > 1:
-            reply = batch_reply(batch, room.mode)
+            reply = batch_reply(batch, mode)
             self._spend(len(reply.body))
             return reply
-        message, mode, reply = self._last_batch
-        if message is not batch[0] or mode != room.mode:  # a broadcast is one answer, shared by all who were parked
-            reply = batch_reply(batch, room.mode)
-            self._last_batch = (batch[0], room.mode, reply)
+        last, last_mode, reply = self._last_batch
+        if last is not batch[0] or last_mode != mode:  # a broadcast is one answer, shared by all who were parked
+            reply = batch_reply(batch, mode)
+            self._last_batch = (batch[0], mode, reply)
         return reply
 
     def _take_back(self, listener: Listener, peer: Peer, batch: list[Message]) -> None:
@@ -5023,8 +5039,8 @@ class Lane(Link):
     """
 
     __slots__ = (
-        *("_ahead", "_interest", "_is_ended", "_is_streaming", "_lanes", "_needed", "_on_gone", "_output", "_seen"),
-        *("_socket", "_state"),
+        *("_ahead", "_interest", "_is_ended", "_is_streaming", "_lanes", "_needed", "_on_gone", "_output", "_rest"),
+        *("_seen", "_socket", "_state"),
     )
 
     def __init__(self, lanes: Lanes, serial: int, connection: socket.socket) -> None:
@@ -5035,6 +5051,7 @@ class Lane(Link):
         self._seen = 0  # bytes of it in which no head ends: they are not searched again
         self._needed = 0  # bytes of it that make a request, once its head was read; until then 0
         self._output: bytes | memoryview = b""  # what the kernel has yet to take
+        self._rest = b""  # what comes after it, apart from it: many readers share the bytes of a large body
         self._on_gone: Callable[[], None] | None = None
         self._is_streaming = False  # the answer comes bit by bit
         self._is_ended = False  # the other end has closed its half, and gets its answer
@@ -5107,7 +5124,7 @@ class Lane(Link):
             return
         self._leave()
         self._socket.close()
-        output, self._output, self._ahead = self._output, b"", b""  # whoever asks later if it arrived, keeps us
+        output, self._output, self._rest, self._ahead = self._output, b"", b"", b""  # whoever asks later keeps us
         if output:
             self.lost()
         on_gone, self._on_gone = self._on_gone, None
@@ -5134,6 +5151,10 @@ class Lane(Link):
             self._output = b""
             self.close()
             self.lost()
+            return
+        if sent == len(output) and self._rest:
+            self._output, self._rest = self._rest, b""
+            self.send()
             return
         if sent == len(output):
             self._sent()
@@ -5188,17 +5209,12 @@ class Lane(Link):
         self._on_gone = None
         if len(reply.body) <= SHARED_MIN_BYTES:
             self._put(reply.raw)
-            return
-        self._put(reply.head)
-        self.send()  # at once, and the body apart: many readers share its bytes
-        if self._state != "sending":
-            self._put(reply.body)
-        elif self._output:
-            self._output = bytes(self._output) + reply.body
+        else:
+            self._put(reply.head, reply.body)
 
-    def _put(self, data: bytes) -> None:
-        self._state, self._output = "sending", data
-        self.send()
+    def _put(self, data: bytes, rest: bytes = b"") -> None:
+        self._state, self._output, self._rest = "sending", data, rest
+        self._lanes.turn.answer(self)
 
     def _sent(self) -> None:
         """Go on after an answer that the kernel has taken. What else was sent is read later: others come first."""

@@ -256,7 +256,7 @@ def test_a_token_in_the_handshake_opens_the_door_or_closes_it_at_once(
 
 @pytest.mark.parametrize("shown", ["caucus.token.!!", "caucus.token.", "caucus.token.gA", "token"])
 def test_a_subprotocol_that_is_no_token_is_none(shown: str) -> None:
-    head = caucus.Head({"Sec-WebSocket-Protocol": f"caucus, {shown}"})
+    head = caucus.Head({"Sec-Websocket-Protocol": f"caucus, {shown}"})
     assert head.knock == ""
 
 
