@@ -132,7 +132,6 @@ OPTIONS_MAX = 32
 FORMS_MAX = 256  # pending questions
 FORMS_MAX_BYTES = 2 << 20  # of all pending questions, in JSON: with the log's 4 MB they fit what a console may owe
 ASKED_MAX_BYTES = 131_072  # of one peer's pending questions, in JSON: 61 of 65 kB kept every console from opening
-HANDED_MAX = 50  # polls that one message is handed to at once; one takes 40 us with its send, so others wait 2 ms
 MAILBOX_MAX = 1000  # messages a peer may leave unacknowledged
 BATCH_MAX_BYTES = 1 << 20  # of messages in one answer to a poll; the rest comes with the next: a full mailbox has 49 MB
 LOG_MAX = 500  # messages and notices that a console opens with
@@ -2311,7 +2310,7 @@ class Room:
             self._tell_losses(self._peers[name])
         serial, at, ts = self._stamp()
         message = Message(id_of(serial), sender, to, content, kind, ts, self._seq + 1, origin, meta)
-        handed = [peer.name for peer in audience[:HANDED_MAX] if self._is_waiting(peer, message)]
+        handed = [peer.name for peer in audience if self._is_waiting(peer, message)]
         routed = MessageRouted(serial, at, ts, message, tuple(map(_name_of, audience)), overflowed, tuple(handed))
         self._commit(routed)
         return routed
@@ -3883,7 +3882,7 @@ REPLAYS_MAX = 3  # a listener that is killed is not killed so often; one that ne
 DISPLACED_MAX = 1024  # leases remembered per peer; one that keeps asking is never forgotten
 TURN_MAX_BYTES = 2 << 20  # of batches in one turn of the loop: beyond it, whoever has much to get waits for its turn
 LIGHT_MAX = 16  # messages, which are little
-WAKES_PER_TURN = HANDED_MAX  # of parked polls
+WAKES_PER_TURN = 50  # of parked polls; one takes 40 us with its send, so others wait 2 ms for a broadcast
 STANDING_HEADERS = (("Content-Type", "application/json"), ("X-Content-Type-Options", "nosniff"))
 
 
@@ -3982,6 +3981,7 @@ class Poll(Struct):
     peer: Peer
     caller: Caller
     slot: int  # when it times out, in steps of SLOT_S
+    due: list[Message] = fresh(factory=list)  # what it was handed, and gets in one of the next turns of the loop
 
 
 class Listener(Struct):
@@ -4081,18 +4081,9 @@ class Polls:
 
     def _on_message_routed(self, event: MessageRouted) -> None:
         for name in event.handed:
-            self._hand(name, event.message)
-        if len(event.handed) < len(event.to):  # those who have it do not wait any more
-            self._wake_all(event.to)
-
-    def _hand(self, name: str, message: Message) -> None:
-        """Answer the poll that was handed a message, unless the other end has hung up."""
-        listener = self._listeners[name]
-        poll = self._unpark(listener)
-        if not poll.caller.is_alive():
-            self._room.unfetch(poll.peer, [message.seq])
-            return
-        poll.caller.reply(self._batch(listener, poll.peer, poll.caller, [message]))
+            if (poll := self._listeners[name].poll) is not None:  # else there is none by now: it waits again
+                poll.due.append(event.message)
+        self._wake_all(event.to)
 
     def _on_mode_changed(self, event: ModeChanged) -> None:
         self._wake_all(tuple(self._listeners))
@@ -4196,8 +4187,21 @@ class Polls:
             return
         if not poll.caller.is_alive():
             self._hung_up(poll)
-        elif (reply := self._reply_now(listener, poll.peer, poll.caller)) is not None:
+            return
+        if poll.due and not (self._room.stop or self._room.is_held(poll.peer)):
+            due, poll.due = poll.due, []
+            self._unpark(listener)
+            poll.caller.reply(self._batch(listener, poll.peer, poll.caller, due))
+            return
+        self._take_again(poll)
+        if (reply := self._reply_now(listener, poll.peer, poll.caller)) is not None:
             self._unpark(listener).caller.reply(reply)
+
+    def _take_again(self, poll: Poll) -> None:
+        """Make deliverable again what a poll was handed and does not get."""
+        if poll.due:
+            due, poll.due = poll.due, []
+            self._room.unfetch(poll.peer, [message.seq for message in due])
 
     def _park(self, listener: Listener, peer: Peer, caller: Caller, hold_s: float) -> None:
         poll = listener.poll = Poll(peer, caller, math.ceil((self._clock.mono() + hold_s) / SLOT_S))
@@ -4219,6 +4223,7 @@ class Polls:
         assert poll is not None
         self._slots[poll.slot].discard(poll)
         self._room.note_listening(poll.peer, False)
+        self._take_again(poll)
         return poll
 
     def _time_out(self, slot: int) -> None:
@@ -7147,6 +7152,8 @@ def handed_stream_type() -> Any:
             super().close(exc_info)
 
         def close_fd(self) -> None:
+            with suppress(OSError):  # closed with something unread, it would be a reset, which may overtake the answer
+                self.socket.recv(_READ_BYTES)
             super().close_fd()
             self._rest, self._head = list[bytes](), memoryview(b"")  # megabytes, which would wait for the collector
             self.on_closed()
