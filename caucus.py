@@ -2372,8 +2372,9 @@ class Room:
         message = event.message
         self._seq = message.seq
         self.log.append(message)
+        handed = {*event.handed}
         for name in event.to:
-            self._peers[name].mailbox.put(message, name in event.handed)
+            self._peers[name].mailbox.put(message, name in handed)
         size = len(message.content)
         self._meter.add(event.at, size)
         if (channel := self._channels.get(message.recipient)) is not None:
@@ -5140,8 +5141,25 @@ class Lane(Link):
         """Go on: what the lane waits for has come, or there is room for what it sends."""
         if self._interest == WRITE:
             self.send()
-        elif self._state in ("reading", "waiting"):  # else what is here already comes first
-            self._read()
+            return
+        if self._state not in ("reading", "waiting"):
+            return  # what is here already comes first
+        try:
+            data = self._socket.recv(_READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:  # reset: it left bytes unread. At once: its next poll may be here already, elsewhere
+            self.close()
+            self.lost()
+            return
+        if not data:
+            self._end()
+            return
+        self._ahead += data
+        if self._state == "reading":
+            self._serve()
+        elif len(self._ahead) > AHEAD_MAX_BYTES:  # unread, it would hide that the other end hangs up
+            self.close()
 
     def send(self) -> None:
         """Send the answer, or what is left of it; what the kernel does not take waits until it does."""
@@ -5170,24 +5188,6 @@ class Lane(Link):
         self._lanes.links.owes(self, len(whole), len(output))
 
     # --- private ---
-    def _read(self) -> None:
-        try:
-            data = self._socket.recv(_READ_BYTES)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:  # reset: it left bytes unread. At once: its next poll may be here already, elsewhere
-            self.close()
-            self.lost()
-            return
-        if not data:
-            self._end()
-            return
-        self._ahead += data
-        if self._state == "reading":
-            self._serve()
-        elif len(self._ahead) > AHEAD_MAX_BYTES:  # unread, it would hide that the other end hangs up
-            self.close()
-
     def _end(self) -> None:
         """Take leave of an end that sends nothing more; who asked for something that is being made gets it first."""
         if self._state == "waiting" and self._on_gone is None:
