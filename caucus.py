@@ -182,18 +182,21 @@ Body = Mapping[str, Json]
 
 
 class Refusal(Exception):
-    """A no that is the caller's business: a stable `code`, the HTTP `status`, and whether trying again can help."""
-    code: ClassVar[str] = "refused"
-    status: int = 400
-    retryable: ClassVar[bool] = False
+    """A no that is the caller's business; it changes nothing. Its kinds are the rest of this section."""
+    code: ClassVar[str] = "refused"  # stable: programs go by it
+    status: int = 400  # of HTTP
+    retryable: ClassVar[bool] = False  # whether trying the same again can help
+    hint: ClassVar[str | None] = None  # tells a model the way out; None: no tool is ever answered so
+    says: ClassVar[str] = "refused"  # where nothing else is said
+    own: ClassVar[Body] = {}  # fields of every answer of this kind
 
     def __init_subclass__(cls, code: str, status: int, retryable: bool = False) -> None:
         cls.code, cls.status, cls.retryable = code, status, retryable
 
-    def __init__(self, detail: str, **extra: Json) -> None:
-        super().__init__(detail)
-        self.detail = detail
-        self.extra = extra  # further fields of the answer's body
+    def __init__(self, detail: str | None = None, **extra: Json) -> None:
+        self.detail = self.says if detail is None else detail
+        super().__init__(self.detail)
+        self.extra = {**self.own, **extra}  # further fields of the answer's body
 
     def body(self) -> dict[str, Json]:
         """Give the JSON body of the answer: always `error` and `detail`, then the refusal's own fields."""
@@ -206,12 +209,60 @@ class Refusal(Exception):
         return min(said, RETRY_MAX_S) if isinstance(said, int | float) and said >= 0.0 else 1.0
 
 
-class Malformed(Refusal, code="malformed", status=400):
-    """The body cannot be read at all: not UTF-8, nested too deep, a number of thousands of digits."""
+def a_no(
+    code: str, status: int, meaning: str, hint: str | None = None, retryable: bool = False, says: str = "", **own: Json
+) -> type[Refusal]:
+    """Make one kind of refusal; `meaning` documents it, `says` is its detail if it needs no other than its code."""
+
+    class _Kind(Refusal, code=code, status=status, retryable=retryable):
+        pass
+
+    _Kind.__doc__, _Kind.hint, _Kind.says, _Kind.own = meaning, hint, says or code, own
+    _Kind.__name__ = _Kind.__qualname__ = code.title().replace("_", "")
+    return _Kind
+
+
+# What a tool can answer as well; in the order of the manual.
+NameInUse = a_no("name_in_use", 409, "The name belongs to a peer whose token was not shown.",
+                 "Join under another name, such as one of `free`, or ask the operator to kick the old one.")
+RoomFull = a_no("room_full", 409, "No identity is left.", "Tell your user: the operator must kick somebody first.")
+
+
+class Throttled(Refusal, code="rate_limited", status=429, retryable=True):
+    """Too fast; `retry_after` seconds from now it will be let through."""
+    hint = "Wait retry_after seconds, then send once, shorter or merged."
+
+    def __init__(self, retry_after: float, detail: str = "rate limited") -> None:
+        super().__init__(detail, retry_after=math.ceil(retry_after * 100 - 1e-6) / 100)
+
+
+Stopped = a_no("stopped", 409, "The operator stopped the room; only the operator speaks.",
+               "The operator stopped the room. End the exchange; say nothing more until your user tells you to go on.",
+               says="room stopped")
+FloorHeld = a_no("floor_held", 423, "Another peer holds the talking stick of that scope.",
+                 "raise_hand() to be next, listen until the stick is passed or put away, or use another scope.",
+                 retryable=True)
+NotHolder = a_no("not_holder", 403, "Only the holder passes or drops the stick.",
+                 "Only the holder can do that. floor_status() tells who it is.")
+NoFloor = a_no("no_floor", 404, "Nobody holds the stick of that scope.",
+               "Nobody holds that stick; take_floor() gives it to you.")
+TooManyHands = a_no("too_many_hands", 409, "As many hands are raised as may be.",
+                    "Wait until some have spoken, or use another scope.")
+NotAMember = a_no("not_a_member", 403, "The peer is not in that channel.", "join_channel() first.")
+# These two are not 409: clients read that as a stopped room.
+TooManyChannels = a_no("too_many_channels", 422, "The peer is in as many channels as it may be.",
+                       "leave_channel() one that you no longer need.")
+TooManyForms = a_no("too_many_forms", 422, "As many questions are pending as may be.",
+                    "Wait until the operator has answered some; list_forms() shows them.")
+Displaced = a_no("already_listening", 409, "Another listener took this peer's place at the mailbox.",
+                 "Another listener, such as your watch, took over. One at a time; listen() takes it back.")
+UnknownSection = a_no("unknown_section", 404, "The protocol has no section of that name.",
+                      "Choose one of `sections`.")
 
 
 class Invalid(Refusal, code="invalid", status=422):
     """A field is missing, of the wrong type or out of bounds; `field` names it."""
+    hint = "Correct that argument and call again."
 
     def __init__(self, field_name: str, message: str, where: str = "body") -> None:
         super().__init__(f"{field_name}: {message}", field=field_name)
@@ -223,12 +274,20 @@ class Invalid(Refusal, code="invalid", status=422):
         return {"error": self.code, "field": self.extra["field"], "detail": [fault]}
 
 
-class InvalidForm(Refusal, code="invalid_form", status=422):
-    """A question, or an answer to one, that breaks the form's own rules; `field` names the culprit."""
+InvalidForm = a_no("invalid_form", 422, "A question or its answer breaks the rules of a form; `field` says where.",
+                   "Correct that field and ask again.")
+TooLarge = a_no("too_large", 413, "The body is over the cap.", "Shorten it, or send it in parts.",
+                says="request body too large", max_bytes=BODY_MAX_BYTES)
+TooManyConnections = a_no("too_many_connections", 503, "Every connection that the hub may have has a waiting request.",
+                          "Wait a minute and call again; if it stays so, tell your user.", retryable=True,
+                          says="the hub has as many connections as it may, and none of them is idle")
+CredentialRequired = a_no("credential_required", 401, "An agent key, operator token or observer token was not shown.",
+                          "Tell your user: this hub wants CAUCUS_AGENT_KEY in the environment of this MCP server.")
+Unreachable = a_no("hub_unreachable", 503, "For clients: no hub answered, or what answered is not a hub.",
+                   "Tell your user that no hub answers there.",  # of one on this machine, how to start it
+                   retryable=True)
 
-
-class UnknownAction(Refusal, code="unknown_action", status=400):
-    """The action or command does not exist."""
+# What no tool answers: they are about requests that no tool makes, or about what only an operator names.
 
 
 class UnknownToken(Refusal, code="unknown_token", status=401):
@@ -238,139 +297,21 @@ class UnknownToken(Refusal, code="unknown_token", status=401):
         super().__init__("unknown token: register again", **({} if why is None else {"why": why}))
 
 
-class CredentialRequired(Refusal, code="credential_required", status=401):
-    """The route wants an agent key, an operator token or an observer token that was not shown."""
-
-
-class OriginRefused(Refusal, code="origin_refused", status=403):
-    """A web page of another origin is calling."""
-
-
-class HostRefused(Refusal, code="host_refused", status=421):
-    """The Host header is not this hub's: a page that rebinds DNS, or a proxy that should be allowed."""
-
-
-class Forbidden(Refusal, code="forbidden", status=403):
-    """An observer tried to rule."""
-
-
-class NotAMember(Refusal, code="not_a_member", status=403):
-    """The peer is not in that channel."""
-
-
-class NotFound(Refusal, code="not_found", status=404):
-    """There is no such path."""
-
-
-class UnknownSection(Refusal, code="unknown_section", status=404):
-    """The protocol has no section of that name."""
-
-
-class UnknownTicket(Refusal, code="unknown_ticket", status=404):
-    """The ticket was never issued, is used, or is too old."""
-
-
-class UnknownPeer(Refusal, code="unknown_peer", status=404):
-    """The operator named a peer that is not in the room."""
-
-
-class UnknownChannel(Refusal, code="unknown_channel", status=404):
-    """The operator named a channel that does not exist."""
-
-
-class UnknownForm(Refusal, code="unknown_form", status=404):
-    """No pending question has that id: settled by someone else, or never asked."""
-
-
-class MethodNotAllowed(Refusal, code="method_not_allowed", status=405):
-    """The path exists, the method does not."""
-
-
-class NameInUse(Refusal, code="name_in_use", status=409):
-    """The name belongs to a peer whose token was not shown."""
-
-
-class RoomFull(Refusal, code="room_full", status=409):
-    """No identity is left."""
-
-
-class Stopped(Refusal, code="stopped", status=409):
-    """The operator stopped the room; only the operator speaks."""
-
-    def __init__(self) -> None:
-        super().__init__("room stopped")
-
-
-class Displaced(Refusal, code="already_listening", status=409):
-    """Another listener took this peer's place at the mailbox."""
-
-    def __init__(self) -> None:
-        super().__init__("already_listening")
-
-
-class TooLarge(Refusal, code="too_large", status=413):
-    """The body is over the cap."""
-
-    def __init__(self) -> None:
-        super().__init__("request body too large", max_bytes=BODY_MAX_BYTES)
-
-
-class HeadersTooLarge(Refusal, code="headers_too_large", status=431):
-    """The request line and headers are over the cap."""
-
-    def __init__(self) -> None:
-        super().__init__("request headers too large", max_bytes=HEADERS_MAX_BYTES)
-
-
-class NotAcceptable(Refusal, code="not_acceptable", status=406):
-    """The client takes no JSON, and MCP over HTTP has nothing else."""
-
-
-class UpgradeRequired(Refusal, code="upgrade_required", status=426):
-    """The path speaks WebSocket only."""
-
-
-class TooManyChannels(Refusal, code="too_many_channels", status=422):
-    """The peer is in as many channels as it may be. Not 409: clients read that as a stopped room."""
-
-
-class TooManyForms(Refusal, code="too_many_forms", status=422):
-    """As many questions are pending as may be. Not 409: clients read that as a stopped room."""
-
-
-class TooManyHands(Refusal, code="too_many_hands", status=409):
-    """As many hands are raised as may be."""
-
-
-class FloorHeld(Refusal, code="floor_held", status=423, retryable=True):
-    """Another peer holds the talking stick of that scope."""
-
-
-class NotHolder(Refusal, code="not_holder", status=403):
-    """Only the holder passes or drops the stick."""
-
-
-class NoFloor(Refusal, code="no_floor", status=404):
-    """Nobody holds the stick of that scope."""
-
-
-class Throttled(Refusal, code="rate_limited", status=429, retryable=True):
-    """Too fast; `retry_after` seconds from now it will be let through."""
-
-    def __init__(self, retry_after: float, detail: str = "rate limited") -> None:
-        super().__init__(detail, retry_after=math.ceil(retry_after * 100 - 1e-6) / 100)
-
-
-class TooManyConnections(Refusal, code="too_many_connections", status=503, retryable=True):
-    """The hub has as many connections as it may, and each of them has a request that waits."""
-
-    def __init__(self) -> None:
-        super().__init__("the hub has as many connections as it may, and none of them is idle")
-
-
-class Unreachable(Refusal, code="hub_unreachable", status=503, retryable=True):
-    """Section 10 only: no hub answered, or what answered is not a hub."""
-
+Malformed = a_no("malformed", 400, "The body is not UTF-8, is nested too deep, or has a number of thousands of digits.")
+UnknownAction = a_no("unknown_action", 400, "The action or command does not exist.")
+OriginRefused = a_no("origin_refused", 403, "A web page of another origin is calling.")
+HostRefused = a_no("host_refused", 421, "The Host is not this hub's: a page rebinds DNS, or a proxy should be allowed.")
+Forbidden = a_no("forbidden", 403, "An observer tried to rule.")
+NotFound = a_no("not_found", 404, "There is no such path.")
+UnknownTicket = a_no("unknown_ticket", 404, "The ticket was never issued, is used, or is too old.")
+UnknownPeer = a_no("unknown_peer", 404, "The operator named a peer that is not in the room.")
+UnknownChannel = a_no("unknown_channel", 404, "The operator named a channel that does not exist.")
+UnknownForm = a_no("unknown_form", 404, "No pending question has that id: settled by someone else, or never asked.")
+MethodNotAllowed = a_no("method_not_allowed", 405, "The path exists, the method does not.")
+HeadersTooLarge = a_no("headers_too_large", 431, "The request line and headers are over the cap.",
+                       says="request headers too large", max_bytes=HEADERS_MAX_BYTES)
+NotAcceptable = a_no("not_acceptable", 406, "The client takes no JSON, and MCP over HTTP has nothing else.")
+UpgradeRequired = a_no("upgrade_required", 426, "The path speaks WebSocket only.")
 
 REFUSALS: dict[str, type[Refusal]] = {kind.code: kind for kind in Refusal.__subclasses__()}
 
@@ -3101,49 +3042,18 @@ PROGRESS_S = 5.0  # how often a waiting listen reports, where somebody wants to 
 SHOWN_MAX_BYTES = 60_000  # of text that one listen shows; hosts cut at 25,000 tokens, and what is cut is lost
 
 
-class SetupRequired(Refusal, code="setup_required", status=409):
-    """The model has not read the room's rules yet."""
-
-
-class NotJoined(Refusal, code="not_joined", status=409):
-    """The tool needs a seat in the room."""
-
-
-class AlreadyJoined(Refusal, code="already_joined", status=409):
-    """The session has a seat already, under another name."""
-
-
-class SessionExpired(Refusal, code="session_expired", status=401):
-    """The hub no longer knows this seat: it restarted, or the seat was reaped or taken away."""
-
+SetupRequired = a_no("setup_required", 409, "The model has not read the room's rules yet.",
+                     "Call setup() first, then join().")
+NotJoined = a_no("not_joined", 409, "The tool needs a seat in the room.", "Call join() first.")
+AlreadyJoined = a_no("already_joined", 409, "The session has a seat already, under another name.",
+                     "Keep that seat; a subagent speaks through the one that joined. For another name, leave() first.")
+SessionExpired = a_no("session_expired", 401, "The hub knows this seat no more: it restarted, or the seat was lost.",
+                      "Call join() once. If it happens again, tell your user and stay out.")
 
 # What to do about each refusal that a tool can answer. A closed set; a test holds it against the refusals that exist.
-HINTS = {
-    "setup_required": "Call setup() first, then join().",
-    "not_joined": "Call join() first.",
-    "already_joined": "Keep that seat; a subagent speaks through the one that joined. For another name, leave() first.",
-    "session_expired": "Call join() once. If it happens again, tell your user and stay out.",
-    "name_in_use": "Join under another name, such as one of `free`, or ask the operator to kick the old one.",
-    "room_full": "Tell your user: the operator must kick somebody first.",
-    "rate_limited": "Wait retry_after seconds, then send once, shorter or merged.",
-    "stopped": "The operator stopped the room. End the exchange; say nothing more until your user tells you to go on.",
-    "floor_held": "raise_hand() to be next, listen until the stick is passed or put away, or use another scope.",
-    "not_holder": "Only the holder can do that. floor_status() tells who it is.",
-    "no_floor": "Nobody holds that stick; take_floor() gives it to you.",
-    "too_many_hands": "Wait until some have spoken, or use another scope.",
-    "not_a_member": "join_channel() first.",
-    "too_many_channels": "leave_channel() one that you no longer need.",
-    "too_many_forms": "Wait until the operator has answered some; list_forms() shows them.",
-    "already_listening": "Another listener, such as your watch, took over. One at a time; listen() takes it back.",
-    "unknown_section": "Choose one of `sections`.",
-    "invalid": "Correct that argument and call again.",
-    "invalid_form": "Correct that field and ask again.",
-    "too_large": "Shorten it, or send it in parts.",
-    "too_many_connections": "Wait a minute and call again; if it stays so, tell your user.",
-    "credential_required": "Tell your user: this hub wants CAUCUS_AGENT_KEY in the environment of this MCP server.",
-    "hub_unreachable": "Tell your user that no hub answers there.",  # of one on this machine, how to start it
-    "refused": "Tell your user: the hub refused this in words that this program does not know.",
-}
+OF_TOOLS: list[type[Refusal]] = [SetupRequired, NotJoined, AlreadyJoined, SessionExpired]
+HINTS: dict[str, str] = {kind.code: kind.hint for kind in [*OF_TOOLS, *REFUSALS.values()] if kind.hint is not None}
+HINTS[Refusal.code] = "Tell your user: the hub refused this in words that this program does not know."
 
 
 class Door(Protocol):
