@@ -622,33 +622,31 @@ def token_of(body: Body) -> str:
     return text_of(body, "token", 0, TOKEN_MAX)
 
 
-class Registration(Record):
-    """POST /register: the name that the caller wants, and what it already holds."""
-    name: str
-    protocol_version: int | None  # of the text that the caller has read
-    token: str | None
-
-    @classmethod
-    def parse(cls, body: Body) -> Self:
-        """Read the request. Raises Invalid."""
-        version, token = body.get("protocol_version"), body.get("token")
-        return cls(
-            peer_name_of(body, "project"),
-            None if version is None else integer_of(version, "protocol_version", -(2**53), 2**53),
-            None if token is None else token_of(body),
-        )
+def registration_of(body: Body) -> tuple[str, int | None, str | None]:
+    """Read POST /register: the wanted name, the revision that the caller has read, and its token. Raises Invalid."""
+    version, token = body.get("protocol_version"), body.get("token")
+    return (
+        peer_name_of(body, "project"),
+        None if version is None else integer_of(version, "protocol_version", -(2**53), 2**53),
+        None if token is None else token_of(body),
+    )
 
 
-class Speech(Record):
-    """POST /send."""
-    token: str
-    to: str
-    content: str
+def speech_of(body: Body) -> tuple[str, str, str]:
+    """Read POST /send: token, scope and content. Raises Invalid."""
+    return token_of(body), scope_of(body), text_of(body, "content", 1)
 
-    @classmethod
-    def parse(cls, body: Body) -> Self:
-        """Read the request. Raises Invalid."""
-        return cls(token_of(body), scope_of(body), text_of(body, "content", 1))
+
+FLOOR_VERBS = ("take", "raise", "lower", "pass", "drop")  # of an agent
+
+
+def floor_call_of(body: Body) -> tuple[str, str, str, str | None]:
+    """Read POST /floor: token, verb, scope and reason. Raises Invalid, UnknownAction."""
+    token, verb, scope = token_of(body), text_of(body, "action"), lane_of(body, "scope", ALL)
+    reason = optional_text_of(body, "reason", REASON_MAX)
+    if verb not in FLOOR_VERBS:
+        raise UnknownAction(f"unknown action {verb[:NAME_MAX]!r}", actions=[*FLOOR_VERBS])
+    return token, verb, scope, reason
 
 
 class Usage(Record):
@@ -687,25 +685,6 @@ class Usage(Record):
     def to_json(self) -> dict[str, Json]:
         """Give all five keys."""
         return dict(zip(self.FIELDS, self.values()))
-
-
-class FloorCall(Record):
-    """POST /floor."""
-    token: str
-    action: str  # one of VERBS
-    scope: str
-    reason: str | None
-
-    VERBS: ClassVar[tuple[str, ...]] = ("take", "raise", "lower", "pass", "drop")
-
-    @classmethod
-    def parse(cls, body: Body) -> Self:
-        """Read the request. Raises Invalid, UnknownAction."""
-        token, action, scope = token_of(body), text_of(body, "action"), lane_of(body, "scope", ALL)
-        reason = optional_text_of(body, "reason", REASON_MAX)
-        if action not in cls.VERBS:
-            raise UnknownAction(f"unknown action {action[:NAME_MAX]!r}", actions=[*cls.VERBS])
-        return cls(token, action, scope, reason)
 
 
 class Field(Record):
@@ -1703,27 +1682,27 @@ class Room:
         }
 
     # --- identity ---
-    def register(self, source: str, request: Registration) -> tuple[Peer, str]:
+    def register(self, source: str, name: str, shown: str | None = None) -> tuple[Peer, str]:
         """Give a fresh identity, or confirm the caller's own; also its token. Raises Throttled, NameInUse, RoomFull."""
         now = self._clock.mono()
-        held = self.roster.get(request.name)
-        is_own = held is not None and held.is_known_by(request.token)
-        who = f"seat {request.name}" if is_own else source  # no crowd of newcomers keeps it out
+        held = self.roster.get(name)
+        is_own = held is not None and held.is_known_by(shown)
+        who = f"seat {name}" if is_own else source  # no crowd of newcomers keeps it out
         self._registrations.spend(who, now)
         if held is not None and held.is_forgotten(now):
             self._end(held, AWAY)
         elif held is not None and not is_own and held.is_yielding(now):
             self._end(held, SILENT)
         try:
-            peer = self.roster.claim(request.name, request.token)
+            peer = self.roster.claim(name, shown)
         except NameInUse:
             if held is not None and now - held.contested_at >= CONTESTED_EVERY_S:
-                self._commit(NameContested(*self._stamp(), request.name))
+                self._commit(NameContested(*self._stamp(), name))
             raise
-        if peer is not None and request.token is not None:
-            return self.peer_of(request.token), request.token
+        if peer is not None and shown is not None:
+            return self.peer_of(shown), shown
         token = self._new_token()
-        self._commit(PeerJoined(*self._stamp(), request.name, hash_of(token)))
+        self._commit(PeerJoined(*self._stamp(), name, hash_of(token)))
         return self.roster.holder_of(token), token
 
     def peer_of(self, token: str) -> Peer:
@@ -5287,11 +5266,11 @@ def get_protocol(gate: Gate, request: Request) -> Reply:
 
 def post_register(gate: Gate, request: Request) -> Reply:
     """POST /register. Raises Invalid, CredentialRequired, Throttled, NameInUse, RoomFull."""
-    call = Registration.parse(request.json())
+    name, revision, shown = registration_of(request.json())
     gate.require_agent_key(request)
-    peer, token = gate.room.register(request.caller.source(), call)
+    peer, token = gate.room.register(request.caller.source(), name, shown)
     text = protocol()
-    is_stale = call.protocol_version is None or call.protocol_version < text.revision
+    is_stale = revision is None or revision < text.revision
     answer: dict[str, Json] = {"token": token, "project": peer.name, "protocol_version": text.revision}
     answer |= {"protocol_stale": is_stale, "protocol_text": text.core if is_stale else None}
     return json_reply({**answer, "channels": gate.room.channels(), "note": None})
@@ -5304,22 +5283,22 @@ def post_leave(gate: Gate, request: Request) -> Reply:
 
 def post_send(gate: Gate, request: Request) -> Reply:
     """POST /send. Raises Invalid, UnknownToken, Stopped, FloorHeld, Throttled, TooManyChannels."""
-    call = Speech.parse(request.json())
-    room, sent = gate.room, gate.room.say(gate.room.peer_of(call.token), call.to, call.content)
+    token, to, content = speech_of(request.json())
+    room, sent = gate.room, gate.room.say(gate.room.peer_of(token), to, content)
     away: list[Json] = [name for name in sent.to if (peer := room.roster.get(name)) and peer.reaped_at is not None]
     if sent.to and room.mode == RUNNING and not away and not sent.overflowed:  # the usual, an encoder cheaper
         head = f'"message_id":"{sent.message.id}","delivered_to":[{",".join(map(quote, sent.to))}]'
         return Reply(200, f'{{{head},"missed":[],"warning":null,"hint":null}}'.encode("ascii"), ())
     missed = sent.missed
-    is_to_operator = call.to == OPERATOR  # who has no mailbox, and sees everything
+    is_to_operator = to == OPERATOR  # who has no mailbox, and sees everything
     is_unheard = not sent.to and not missed and not is_to_operator
-    nearest = room.nearest(call.to) if missed else None
+    nearest = room.nearest(to) if missed else None
     hints = []
     if is_unheard:
-        hints.append(f"nobody else is in {call.to} yet; nothing said now reaches those who come later")
+        hints.append(f"nobody else is in {to} yet; nothing said now reaches those who come later")
     if missed:
         meant = f"did you mean {nearest!r}?" if nearest else "list_peers, or GET /peers, tells who is here"
-        hints.append(f"nobody is called {call.to!r}; {meant}")
+        hints.append(f"nobody is called {to!r}; {meant}")
     if away:
         hints.append(f"away, and will find it on return: {', '.join(map(str, away))}")
     if room.mode == PAUSED and not is_to_operator:
@@ -5440,12 +5419,12 @@ def post_topic(gate: Gate, request: Request) -> Reply:
 
 def post_floor(gate: Gate, request: Request) -> Reply:
     """POST /floor: a no of the stick itself is an answer with `ok` false, status 200. Raises Invalid, Throttled, ..."""
-    call = FloorCall.parse(request.json())
-    peer = gate.room.peer_of(call.token)
+    token, verb, scope, reason = floor_call_of(request.json())
+    peer = gate.room.peer_of(token)
     try:
-        return json_reply(gate.room.use_floor(peer, call.action, call.scope, call.reason))
+        return json_reply(gate.room.use_floor(peer, verb, scope, reason))
     except (Stopped, NotAMember, NotHolder, NoFloor) as refusal:
-        return json_reply({"ok": False, "scope": call.scope, **refusal.body()})
+        return json_reply({"ok": False, "scope": scope, **refusal.body()})
 
 
 def post_ask(gate: Gate, request: Request) -> Reply:
@@ -8800,7 +8779,7 @@ CALLS = {  # verb -> path, and the fields that its scope and text go into
     "status": ("/status", "", "status"),
     "join": ("/channels/join", "channel", ""),
     "topic": ("/channels/topic", "channel", "topic"),
-    **dict.fromkeys(FloorCall.VERBS, ("/floor", "scope", "reason")),
+    **dict.fromkeys(FLOOR_VERBS, ("/floor", "scope", "reason")),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from caucus import Event, Field, Peer, Question, Registration, Room
+from caucus import Event, Field, Peer, Question, Room
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -46,7 +46,7 @@ class RecordingRoom(Room):
 
     def join(self, name: str, *channels: str) -> Peer:
         """Register a fresh peer, from an address of its own, and make it a member of `channels`."""
-        peer, self.tokens[name] = self.register(f"host of {name}", Registration(name, None, None))
+        peer, self.tokens[name] = self.register(f"host of {name}", name)
         for channel in channels:
             self.join_channel(peer, channel)
         return peer

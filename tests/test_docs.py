@@ -277,7 +277,7 @@ class StillClock:
 def a_room() -> caucus.Room:
     """Give a room with one peer."""
     room = caucus.Room(lambda event: None, StillClock(), lambda: "token")
-    room.register("here", caucus.Registration("api", None, None))
+    room.register("here", "api")
     return room
 
 

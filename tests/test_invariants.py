@@ -37,7 +37,6 @@ from caucus import (
     NotHolder,
     Peer,
     Refusal,
-    Registration,
     Room,
     RoomFull,
     Stopped,
@@ -260,7 +259,7 @@ class Story(RuleBasedStateMachine):
         is_taken = known is not None and not is_over and token is None
         is_full = known is None and len(self.peers) >= CAPS["IDENTITIES_MAX"]
         answer = self.attempt(
-            lambda: self.room.register(f"host of {name}", Registration(name, None, token)),
+            lambda: self.room.register(f"host of {name}", name, token),
             (NameInUse, is_taken),
             (RoomFull, is_full),
         )
