@@ -784,73 +784,67 @@ class Event(Record):
         return id_of(self.serial)
 
 
-class PeerJoined(Event):
-    """A fresh identity."""
+class PeerEvent(Event):
+    """What befalls one peer."""
     name: str
+
+
+class PeerJoined(PeerEvent):
+    """A fresh identity."""
     token_hash: str
     notice = "{name} joined"
 
 
-class NameContested(Event):
+class NameContested(PeerEvent):
     """Somebody without the token asked for a living name."""
-    name: str
     notice = "{name} is taken: somebody else asked for this name and was refused"
 
 
-class PeerLeft(Event):
+class PeerLeft(PeerEvent):
     """An identity ended, and its mailbox with it."""
-    name: str
     why: str  # left, was kicked, was away too long
     channels: tuple[str, ...] = ()  # of which it was a member
     notice = "{name} {why}"
 
 
-class PeerReaped(Event):
+class PeerReaped(PeerEvent):
     """A silent peer is off the roster; its mailbox goes on filling."""
-    name: str
     notice = "{name} timed out"
 
 
-class PeerRevived(Event):
+class PeerRevived(PeerEvent):
     """A reaped peer called again."""
-    name: str
     notice = "{name} is back"
 
 
-class PeerPaused(Event):
+class PeerPaused(PeerEvent):
     """The operator holds one mailbox."""
-    name: str
     notice = "{name} paused by the operator"
 
 
-class PeerResumed(Event):
+class PeerResumed(PeerEvent):
     """The operator releases one mailbox."""
-    name: str
     notice = "{name} resumed by the operator"
 
 
-class StatusSet(Event):
+class StatusSet(PeerEvent):
     """A peer's own line of text; None clears it."""
-    name: str
     status: str | None
 
 
-class UsageSet(Event):
+class UsageSet(PeerEvent):
     """What a peer's model has cost so far."""
-    name: str
     usage: Usage
 
 
-class ChannelJoined(Event):
+class ChannelJoined(PeerEvent):
     """A peer is a member now."""
-    name: str
     channel: str
     notice = "{name} joined {channel}"
 
 
-class ChannelLeft(Event):
+class ChannelLeft(PeerEvent):
     """A peer is a member no more."""
-    name: str
     channel: str
     notice = "{name} left {channel}"
 
@@ -861,9 +855,8 @@ class ChannelClosed(Event):
     notice = "{channel} closed by the operator"
 
 
-class TopicSet(Event):
+class TopicSet(PeerEvent):
     """A channel's topic; None clears it."""
-    name: str
     channel: str
     topic: str | None
     notice = "{name} set the topic of {channel}: {topic}"
@@ -882,39 +875,34 @@ class MessageRouted(Event):
         return () if self.to or scope in (ALL, OPERATOR) or is_channel(scope) else (scope,)
 
 
-class MailboxOverflowed(Event):
+class MailboxOverflowed(PeerEvent):
     """A full mailbox lost its oldest message, to make room for one from `sender`."""
-    name: str
     sender: str
     lost_seq: int
     lost_sender: str
 
 
-class LossTold(Event):
+class LossTold(PeerEvent):
     """What a full mailbox has lost since it was last told of; at most once in LOSSES_EVERY_S and mailbox."""
-    name: str
     count: int
     lost_seq: int  # of the latest
     lost_sender: str
     notice = "{name}'s mailbox is full: {count} lost, the latest is message {lost_seq} from {lost_sender}"
 
 
-class Fetched(Event):
+class Fetched(PeerEvent):
     """A poll took what was deliverable up to `upto`; `held`: operator traffic only, the rest stays."""
-    name: str
     held: bool
     upto: int  # the highest seq of the batch
 
 
-class Unfetched(Event):
+class Unfetched(PeerEvent):
     """What was handed out did not arrive, or a new listener came: it will be handed out again."""
-    name: str
     seqs: tuple[int, ...]
 
 
-class Acknowledged(Event):
+class Acknowledged(PeerEvent):
     """The peer has everything that it fetched up to `seq`."""
-    name: str
     seq: int
 
 
@@ -979,6 +967,9 @@ class RateChanged(Event):
     per_s: float
     burst: float
     notice = "rate: {per_s:g} messages per second, bursts of {burst:g}"
+
+
+EVENTS = frozenset({*Event.__subclasses__(), *PeerEvent.__subclasses__()} - {PeerEvent})
 
 
 def notice_of(event: Event) -> Message | None:
@@ -1566,7 +1557,8 @@ class Roster:
 # 9. Room: who may say what to whom, and when
 # ======================================================================================================================
 # Every public method that changes something checks all of it, commits events and returns; a refusal commits nothing.
-# `_commit` applies one event and then emits it; the `_on_*` methods below are the only code that changes the room.
+# `_commit` applies one event and then emits it. The `_on_*` methods below, each named after its event, are all the code
+# that changes the room.
 
 RUNNING, PAUSED, STOPPED = "running", "paused", "stopped"
 MODE_AFTER = {"pause": PAUSED, "resume": RUNNING, "stop": STOPPED, "reset": RUNNING}
@@ -1650,35 +1642,9 @@ class Room:
         self._status_rate = Rate(STATUS_BURST, STATUS_PER_S)
         self._registrations = Buckets(Rate(REGISTER_BURST, REGISTER_PER_S))
         self._meter = Meter()
+        names = {kind: re.sub("([A-Z])", r"_\1", kind.__name__).lower() for kind in EVENTS}
         self._appliers: dict[type[Event], Callable[..., None]] = {
-            MessageRouted: self._on_message_routed,
-            Fetched: self._on_fetched,
-            Acknowledged: self._on_acknowledged,
-            Unfetched: self._on_unfetched,
-            PeerJoined: self._on_peer_joined,
-            NameContested: self._on_name_contested,
-            PeerLeft: self._on_peer_left,
-            PeerReaped: self._on_peer_reaped,
-            PeerRevived: self._on_peer_revived,
-            PeerPaused: self._on_peer_held,
-            PeerResumed: self._on_peer_held,
-            StatusSet: self._on_status_set,
-            UsageSet: self._on_usage_set,
-            ChannelJoined: self._on_channel_joined,
-            ChannelLeft: self._on_channel_left,
-            ChannelClosed: self._on_channel_closed,
-            TopicSet: self._on_topic_set,
-            MailboxOverflowed: self._on_mailbox_overflowed,
-            LossTold: self._on_loss_told,
-            FloorGranted: self._on_floor_granted,
-            FloorPassed: self._on_floor_passed,
-            FloorReleased: self._on_floor_released,
-            HandRaised: self._on_hand_raised,
-            HandLowered: self._on_hand_lowered,
-            FormOpened: self._on_form_opened,
-            FormSettled: self._on_form_settled,
-            ModeChanged: self._on_mode_changed,
-            RateChanged: self._on_rate_changed,
+            kind: getattr(self, f"_on{name}") for kind, name in names.items()
         }
 
     # --- identity ---
@@ -2359,8 +2325,11 @@ class Room:
             insort(self._channels[name].live, peer.name)
             self._listed = None
 
-    def _on_peer_held(self, event: PeerPaused | PeerResumed) -> None:
-        self._peers[event.name].is_paused = isinstance(event, PeerPaused)
+    def _on_peer_paused(self, event: PeerPaused) -> None:
+        self._peers[event.name].is_paused = True
+
+    def _on_peer_resumed(self, event: PeerResumed) -> None:
+        self._peers[event.name].is_paused = False
 
     def _on_status_set(self, event: StatusSet) -> None:
         peer = self._peers[event.name]
@@ -7280,7 +7249,7 @@ class Hub:
         self._lingering.discard(connection)
 
     def _who_hears(self, is_watched: bool) -> dict[type[Event], list[Callable[[Any], None]]]:
-        return {kind: [*self._hearers_of(kind, is_watched)] for kind in Event.__subclasses__()}
+        return {kind: [*self._hearers_of(kind, is_watched)] for kind in EVENTS}
 
     def _hearers_of(self, kind: type[Event], is_watched: bool) -> Iterator[Callable[[Any], None]]:
         """Name who hears of an event. Agents first, consoles after: who waits should not wait for who watches."""

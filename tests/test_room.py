@@ -34,8 +34,10 @@ from caucus import (
     NotAMember,
     NotHolder,
     Peer,
+    PeerEvent,
     PeerLeft,
     Refusal,
+    Room,
     RoomFull,
     Stopped,
     Throttled,
@@ -1923,7 +1925,12 @@ def test_a_refusal_costs_no_speech(room, monkeypatch, kind, act):
 
 def test_every_kind_of_event_can_be_applied(room):
     declared = {one for one in vars(caucus).values() if isinstance(one, type) and issubclass(one, Event)}
-    assert set(room._appliers) == declared - {Event}
+    assert set(room._appliers) == declared - {Event, PeerEvent}
+
+
+def test_no_code_applies_an_event_that_does_not_exist(room):
+    methods = {name for name in dir(Room) if name.startswith("_on_")}
+    assert methods == {applier.__name__ for applier in room._appliers.values()}
 
 
 def test_serials_count_events(room, monkeypatch):
