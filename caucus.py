@@ -409,6 +409,11 @@ class Record(_Fields):
         """Give a copy with some fields changed."""
         return type(self)(**{**dict(zip(self.FIELDS, self.values())), **changes})
 
+    def to_json(self) -> dict[str, Json]:
+        """Give all fields by their names."""
+        named = zip(self.FIELDS, self.values())
+        return {name: [*value] if isinstance(value, tuple) else value for name, value in named}
+
 
 def _is_poisoned(text: str) -> bool:
     """Whether a lone surrogate keeps `text`, and every batch that would carry it, from being encoded."""
@@ -682,10 +687,6 @@ class Usage(Record):
             raise Invalid(key, f"a number of 0 to {cls.MAX}, or null, is required")
         return abs(float(value))  # -0.0 would be shown with its sign
 
-    def to_json(self) -> dict[str, Json]:
-        """Give all five keys."""
-        return dict(zip(self.FIELDS, self.values()))
-
 
 class Field(Record):
     """One line of a form."""
@@ -714,10 +715,6 @@ class Field(Record):
             raise InvalidForm(f"{key}: {kind} {'takes no' if options else 'needs'} options", field=key)
         required, other = boolean_of(body, "required"), boolean_of(body, "allow_other")
         return cls(key, line_of(body, "label", 1, LABEL_MAX), kind, options, required, other)
-
-    def to_json(self) -> dict[str, Json]:
-        """Give all six keys, whatever the asker left out."""
-        return {**dict(zip(self.FIELDS, self.values())), "options": [*self.options]}
 
 
 class Question(Record):
@@ -1285,18 +1282,9 @@ class Form(Struct):
         return json.dumps(self.to_json()).encode("ascii")
 
     def to_json(self) -> dict[str, Json]:
-        """Give the same as an object."""
-        return {
-            "id": self.id,
-            "title": self.title,
-            "asker": self.asker,
-            "to": self.to,
-            "fields": [one.to_json() for one in self.fields],
-            "status": "pending",
-            "answers": None,
-            "ts": self.ts,
-            "seq": 0,
-        }
+        """Give the same as an object, with the keys that its answer has."""
+        own, fields = dict(zip(self.FIELDS, self.values())), [one.to_json() for one in self.fields]
+        return {**own, "fields": fields, "status": "pending", "answers": None, "seq": 0}
 
     def decision(self, settled: FormSettled) -> dict[str, Json]:
         """Give the line that the decisions ledger keeps of it."""
@@ -1628,7 +1616,7 @@ class Room:
         self.ttl_s, self.quiet_after_s = ttl_s, quiet_after_s
         self.speech_rate = Rate(SPEECH_BURST, SPEECH_PER_S)
         self.stop: Message | None = None  # what a poll gets while the room is stopped
-        self._emit, self._clock, self._new_token = emit, clock, new_token
+        self._emit, self._new_token = emit, new_token
         self._mono, self._wall = clock.mono, clock.wall
         self._opened_at = clock.mono()
         self._serial = int(clock.wall() * (1 << 16))  # so ids differ from those of a previous run, a moment ago
@@ -1650,7 +1638,7 @@ class Room:
     # --- identity ---
     def register(self, source: str, name: str, shown: str | None = None) -> tuple[Peer, str]:
         """Give a fresh identity, or confirm the caller's own; also its token. Raises Throttled, NameInUse, RoomFull."""
-        now = self._clock.mono()
+        now = self._mono()
         held = self.roster.get(name)
         is_own = held is not None and held.is_known_by(shown)
         who = f"seat {name}" if is_own else source  # no crowd of newcomers keeps it out
@@ -1684,14 +1672,14 @@ class Room:
     def leave(self, token: str) -> str:
         """End the caller's identity, reaped or not; give its name. Raises UnknownToken."""
         peer = self.roster.holder_of(token)
-        if peer.is_forgotten(self._clock.mono()):
+        if peer.is_forgotten(self._mono()):
             raise UnknownToken(AWAY)
         self._end(peer, LEFT)
         return peer.name
 
     def sweep(self) -> None:
         """Reap the idle and forget those whose grace is over. Called by the hub's clock."""
-        now = self._clock.mono()
+        now = self._mono()
         for peer in list(self.roster):
             self._tell_losses(peer)
             if peer.is_idle(now, self.ttl_s):
@@ -1703,7 +1691,7 @@ class Room:
     def note_listening(self, peer: Peer, is_listening: bool) -> None:
         """Record that a poll of `peer` was parked or ended; both are signs of life."""
         peer.is_listening = is_listening
-        peer.last_seen = peer.polled_at = self._clock.mono()
+        peer.last_seen = peer.polled_at = self._mono()
 
     def note_fleeting(self, peer: Peer) -> None:
         """Record that the client of `peer` may go without a word."""
@@ -1715,14 +1703,14 @@ class Room:
 
     def set_status(self, peer: Peer, status: str | None, usage: Usage | None = None) -> None:
         """Publish the peer's own line of text, None clears it, and its usage if one is given. Raises Throttled."""
-        peer.updates.spend(self._clock.mono())
+        peer.updates.spend(self._mono())
         if status is not None or peer.status is not None:  # the same words again are news: they are fresh
             self._commit(StatusSet(*self._stamp(), peer.name, status))
         self._publish(peer, usage)
 
     def set_usage(self, peer: Peer, usage: Usage) -> None:
         """Publish what the peer's model has cost; its line of text stays as it is. Raises Throttled."""
-        peer.updates.spend(self._clock.mono())
+        peer.updates.spend(self._mono())
         self._publish(peer, usage)
 
     # --- speech ---
@@ -1809,17 +1797,15 @@ class Room:
 
         Raises Throttled, Stopped, NotAMember, NoFloor, NotHolder, TooManyHands.
         """
-        peer.speech.check(self._clock.mono())
-        if self.mode == STOPPED:
-            self.note_stop(peer)
-            raise Stopped
+        peer.speech.check(self._mono())
+        self._refuse_if_stopped(peer)
         if scope != ALL and scope not in peer.channels and verb in ("take", "raise"):
             raise NotAMember(f"join {scope} first", scope=scope)
         floor = self._floors.get(scope)
         outcome = floor_outcome(floor, scope, peer.name, verb)
         if outcome == "queue" and floor is not None and len(floor.hands) >= HANDS_MAX and peer.name not in floor.hands:
             raise TooManyHands(f"{HANDS_MAX} hands are raised already", scope=scope)
-        peer.speech.spend(self._clock.mono())
+        peer.speech.spend(self._mono())
         self._change_floor(outcome, peer, scope, reason)
         return self._floor_answer(verb, peer, scope)
 
@@ -1870,10 +1856,8 @@ class Room:
     # --- forms ---
     def ask(self, peer: Peer, question: Question) -> Form:
         """Open a form; asking into a channel joins it. Raises Stopped, Throttled, TooManyForms, TooManyChannels."""
-        if self.mode == STOPPED:
-            self.note_stop(peer)
-            raise Stopped
-        peer.speech.check(self._clock.mono())
+        self._refuse_if_stopped(peer)
+        peer.speech.check(self._mono())
         if len(self._forms) >= FORMS_MAX:
             raise TooManyForms(f"{FORMS_MAX} questions are pending already")
         pending = [*self._forms.values(), Form("", question.title, peer.name, question.to, question.fields, 0.0)]
@@ -1995,28 +1979,22 @@ class Room:
 
     def presence(self, name: str) -> dict[str, Json]:
         """Tell whether a peer is live, reaped or absent. Touches nothing."""
-        peer, now = self.roster.get(name), self._clock.mono()
+        peer, now = self.roster.get(name), self._mono()
         if peer is None or peer.is_forgotten(now):
             return {"peer": name, "state": "absent", "present": False}
-        seen: dict[str, Json] = {
-            "peer": name,
-            "state": "live" if peer.is_live else "reaped",
-            "present": peer.is_live,
-            "last_seen_age": self._silence(peer, now),
-        }
+        row = self._peer_row(peer, now)
+        seen = {"peer": name, "state": row["state"], "present": peer.is_live, "last_seen_age": row["last_seen_age"]}
         if peer.reaped_at is not None:
             seen["reaped_age"] = round(now - peer.reaped_at, 1)
-        age = None if peer.status is None else round(now - peer.status_at, 1)
-        seen |= {"listening": peer.is_listening, "status": peer.status, "status_age": age}
-        return {**seen, "usage": peer.usage_row}
+        return seen | {key: row[key] for key in ("listening", "status", "status_age", "usage")}
 
     def peers_seen(self, names: Iterable[str]) -> list[tuple[Peer, dict[str, Json]]]:
         """Give those of `names` that are here, each with what a console shows of it."""
-        now, get = self._clock.mono(), self.roster.get
+        now, get = self._mono(), self.roster.get
         return [(peer, self._peer_row(peer, now)) for name in names if (peer := get(name)) is not None]
 
     def _peer_row(self, peer: Peer, now: float) -> dict[str, Json]:
-        silence = self._silence(peer, now)
+        silence = 0.0 if peer.is_listening else round(now - peer.last_seen, 1)  # a parked poll is a sign of life
         status_age = None if peer.status is None else round(now - peer.status_at, 1)
         limit = self.quiet_after_s
         is_quiet = silence > limit and (status_age is None or status_age > limit)
@@ -2120,7 +2098,7 @@ class Room:
 
     def health(self) -> dict[str, Json]:
         """Give the figures of the room; memory is the hub's to add."""
-        now = self._clock.mono()
+        now = self._mono()
         messages, characters = self._meter.per_minute(now)
         return {
             "uptime": round(now - self._opened_at, 1),
@@ -2168,13 +2146,18 @@ class Room:
         }
 
     # --- rules shared by the methods above ---
+    def _refuse_if_stopped(self, peer: Peer) -> None:
+        if self.mode == STOPPED:
+            self.note_stop(peer)
+            raise Stopped
+
     def _publish(self, peer: Peer, usage: Usage | None) -> None:
         if usage is not None and usage != peer.usage:  # the same figures again are no news: they have no age
             self._commit(UsageSet(*self._stamp(), peer.name, usage))
 
     def _spend_speech(self, peer: Peer, joining: str = "") -> None:
         """Spend one unit of speech, and join a channel that is spoken in. Raises Throttled, TooManyChannels."""
-        now, is_new = self._clock.mono(), is_channel(joining) and joining not in peer.channels
+        now, is_new = self._mono(), is_channel(joining) and joining not in peer.channels
         if is_new and len(peer.channels) >= CHANNELS_PER_PEER_MAX:
             peer.speech.check(now)
             raise TooManyChannels(f"{peer.name} is in {CHANNELS_PER_PEER_MAX} channels: leave one first")
@@ -2234,10 +2217,6 @@ class Room:
         if channel is None:
             raise UnknownChannel(f"there is no channel {name!r}", channel=name)
         return channel
-
-    def _silence(self, peer: Peer, now: float) -> float:
-        """Give the seconds since the last sign of life; a parked poll is one."""
-        return 0.0 if peer.is_listening else round(now - peer.last_seen, 1)
 
     # --- events ---
     def _stamp(self) -> tuple[int, float, float]:

@@ -1795,7 +1795,7 @@ def tire(room: RecordingRoom, peer: Peer) -> None:
     """Let a peer say all that its rate allows."""
     with suppress(Throttled):
         for _ in range(int(SPEECH_BURST)):
-            peer.speech.spend(room._clock.mono())
+            peer.speech.spend(room._mono())
 
 
 THROTTLED = {
