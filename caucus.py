@@ -425,13 +425,11 @@ def text_of(
 ) -> str:
     """Read a string of `low` to `high` code points. Raises Invalid."""
     value = body.get(key, default)
-    if isinstance(value, str) and low <= len(value) <= high and value.isascii():
-        return value
     if not isinstance(value, str):
         raise Invalid(key, "a string is required", where)
     if not low <= len(value) <= high:
         raise Invalid(key, f"must have {low} to {high} characters, has {len(value)}", where)
-    if _is_poisoned(value):
+    if not value.isascii() and _is_poisoned(value):
         raise Invalid(key, "contains a lone surrogate, which is not text", where)
     return value
 
@@ -1430,7 +1428,7 @@ class Roster:
     """
 
     def __init__(self) -> None:
-        self._live: list[str] = []
+        self.live: list[str] = []  # names; to be read only, as `by_name`
         self._away: list[str] = []
         self.by_name: dict[str, Peer] = {}  # live and reaped
         self._by_hash: dict[str, Peer] = {}
@@ -1444,26 +1442,13 @@ class Roster:
     def __iter__(self) -> Iterator[Peer]:
         return iter(self.by_name.values())
 
-    def live(self) -> list[Peer]:
-        """List the live peers by name."""
-        return [self.by_name[name] for name in self._live]
-
-    def names(self) -> list[str]:
-        """List the names of the live peers, in order."""
-        return [*self._live]
-
     def all_names(self) -> list[str]:
         """List all names: the live peers', in order, then the reaped ones', in order."""
-        return [*self._live, *self._away]
+        return [*self.live, *self._away]
 
     def names_near(self, name: str) -> list[str]:
         """List names around a place in the alphabet, live and reaped."""
-        return [*_around(self._live, name), *_around(self._away, name)]
-
-    @property
-    def live_count(self) -> int:
-        """Count the live peers."""
-        return len(self._live)
+        return [*_around(self.live, name), *_around(self._away, name)]
 
     def holder_of(self, token: str) -> Peer:
         """Find whose token it is. Raises UnknownToken."""
@@ -1514,19 +1499,19 @@ class Roster:
         """Enter a fresh identity."""
         self._by_skeleton.setdefault(skeleton_of(peer.name), []).append(peer.name)
         self.by_name[peer.name] = self._by_hash[peer.token_hash] = peer
-        insort(self._live, peer.name)
+        insort(self.live, peer.name)
 
     def reap(self, peer: Peer, at: float) -> None:
         """Take a live peer off the list of the live."""
         peer.reaped_at = at
-        _drop(self._live, peer.name)
+        _drop(self.live, peer.name)
         insort(self._away, peer.name)
 
     def revive(self, peer: Peer) -> None:
         """Put a reaped peer back on it."""
         peer.reaped_at = None
         _drop(self._away, peer.name)
-        insort(self._live, peer.name)
+        insort(self.live, peer.name)
 
     def remove(self, peer: Peer, why: str) -> None:
         """Forget an identity; its token is dead, and whoever shows it is told why."""
@@ -1535,7 +1520,7 @@ class Roster:
         twins.remove(peer.name)
         if not twins:
             del self._by_skeleton[skeleton_of(peer.name)]
-        _drop(self._live if peer.is_live else self._away, peer.name)
+        _drop(self.live if peer.is_live else self._away, peer.name)
         self._ended[peer.token_hash] = why
         if len(self._ended) > IDENTITIES_MAX:
             del self._ended[next(iter(self._ended))]
@@ -1966,7 +1951,7 @@ class Room:
     # --- what can be seen; these change nothing ---
     def names(self) -> list[Json]:
         """List the live peers."""
-        return [*self.roster.names()]
+        return [*self.roster.live]
 
     def nearest(self, name: str) -> str | None:
         """Find the peer or channel whose name is most like `name`, if any is; of very many, among its neighbours."""
@@ -2025,35 +2010,26 @@ class Room:
             self._listed = {name: {"topic": one.topic, "members": [*one.live]} for name, one in ordered if one.live}
         return self._listed
 
-    def channel_names(self) -> list[str]:
-        """List the channels that are listed, by name."""
-        return [*self.channels()]
-
     def channel_pages(self, most: int, members: int) -> Iterator[list[str]]:
         """Cut the listed channels into pages of `most`, or of fewer that have no more than so many members together."""
-        names = self.channel_names()
+        names = [*self.channels()]
         while names:
             sizes = accumulate(len(one.live) if (one := self._channels.get(name)) else 0 for name in names[:most])
             count = max(1, sum(size <= members for size in sizes))
             yield names[:count]
             names = names[count:]
 
-    def channel_rows(self, names: Iterable[str] | None = None) -> dict[str, Json]:
-        """Give what a console shows of each listed channel, or of those of `names` that are listed: its traffic too."""
-        given = sorted(self._channels if names is None else names)
-        wanted = [one for name in given if (one := self._channels.get(name)) and one.live]
+    def channel_rows(self, names: Iterable[str]) -> dict[str, Json]:
+        """Give what a console shows of those of `names` that are listed: their traffic too."""
+        wanted = [one for name in sorted(names) if (one := self._channels.get(name)) and one.live]
         return {one.name: self._channel_row(one) for one in wanted}
 
     def _channel_row(self, one: Channel) -> dict[str, Json]:
         traffic: dict[str, Json] = {"msg_count": one.message_count, "char_count": one.character_count}
         return {"topic": one.topic, "members": [*one.live], **traffic, "last_ts": one.last_ts}
 
-    def receipts(self) -> list[Json]:
-        """Tell who has fetched the operator's last messages, and who not yet; those who left count no more."""
-        return [self.receipt(spoken) for spoken in self.spoken]
-
     def receipt(self, spoken: MessageRouted) -> dict[str, Json]:
-        """Tell who has fetched one of the operator's last messages, and who not yet."""
+        """Tell who has fetched one of the operator's last messages, and who not yet; those who left count no more."""
         message, told, untold = spoken.message, list[Json](), list[Json]()
         for name in spoken.to:
             peer = self.roster.get(name)
@@ -2102,7 +2078,7 @@ class Room:
         messages, characters = self._meter.per_minute(now)
         return {
             "uptime": round(now - self._opened_at, 1),
-            "peer_count": self.roster.live_count,
+            "peer_count": len(self.roster.live),
             "msg_per_min": messages,
             "char_per_min": characters,
             "msg_total": self._seq,
@@ -2123,7 +2099,7 @@ class Room:
             "log": [message.wire.decode() for message in self.log],
             "peers": {peer.name: self._peer_state(peer) for peer in self.roster},
             "channels": {name: self._channel_state(one) for name, one in self._channels.items()},
-            "receipts": self.receipts(),
+            "receipts": [self.receipt(spoken) for spoken in self.spoken],
             "floors": self.floors(),
             "forms": self.forms(),
             "decisions": self.decisions(DECISIONS_MAX),

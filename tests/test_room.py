@@ -1103,7 +1103,7 @@ EXITS = {
     "leaves": lambda room, clock, peer: room.leave(room.tokens[peer.name]),
     "is kicked": lambda room, clock, peer: room.kick(peer.name),
     "is reaped": lambda room, clock, peer: reap(
-        room, clock, *(other for other in room.roster.live() if other is not peer)
+        room, clock, *(other for other in room.roster if other.is_live and other is not peer)
     ),
     "leaves the channel": lambda room, clock, peer: room.leave_channel(peer, "#x"),
 }
