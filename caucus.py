@@ -336,16 +336,9 @@ class Lazy(Generic[Value]):
         return value
 
 
-class Fresh:
-    """The default of a field that has a value of its own in each instance."""
-
-    def __init__(self, factory: Callable[[], object]) -> None:
-        self.factory = factory
-
-
-def fresh(*, factory: Callable[[], Value]) -> Value:
-    """Give a field what `factory` makes, unless another value is given."""
-    default: Any = Fresh(factory)
+def fresh(*, factory: type[Value]) -> Value:
+    """Give a field an instance of `factory` of its own, unless another value is given: a default that is a type."""
+    default: Any = factory
     return default  # type: ignore[no-any-return]  # what type checkers are told of a field specifier
 
 
@@ -354,8 +347,8 @@ def _initializer_of(fields: Sequence[str], defaults: Mapping[str, object]) -> Ca
     given = ", ".join([f"{name}=defaults[{name!r}]" if name in defaults else name for name in fields])
     lines = [f"def __init__(self, {given}):", "pass"]
     for name in fields:
-        is_fresh = isinstance(defaults.get(name), Fresh)
-        value = f"{name}.factory() if {name} is defaults[{name!r}] else {name}" if is_fresh else name
+        is_fresh = isinstance(defaults.get(name), type)
+        value = f"{name}() if {name} is defaults[{name!r}] else {name}" if is_fresh else name
         lines.append(f"self.{name} = {value}")
     namespace: dict[str, Any] = {"defaults": defaults}
     exec("\n    ".join(lines), namespace)
@@ -508,13 +501,10 @@ def object_of(body: Body, key: str) -> Body:
 @functools.lru_cache(256)  # an agent asks for the same time again and again
 def seconds_of(text: str, key: str, high: float) -> float:
     """Read a duration from a query string, at most `high` seconds; a negative one is 0. Raises Invalid."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise Invalid(key, "a number of seconds is required", "query") from None
-    if math.isnan(value):
-        raise Invalid(key, "a number of seconds is required", "query")
-    return min(max(value, 0.0), high)
+    with suppress(ValueError):
+        if not math.isnan(value := float(text)):
+            return min(max(value, 0.0), high)
+    raise Invalid(key, "a number of seconds is required", "query")
 
 
 TWIN_SCRIPTS = frozenset({"LATIN", "CYRILLIC", "GREEK"})  # they share the looks of many letters
@@ -2098,16 +2088,12 @@ class Room:
             "rate": self.rate(),
             "log": [message.wire.decode() for message in self.log],
             "peers": {peer.name: self._peer_state(peer) for peer in self.roster},
-            "channels": {name: self._channel_state(one) for name, one in self._channels.items()},
+            "channels": {name: [[*one.members], self._channel_row(one)] for name, one in self._channels.items()},
             "receipts": [self.receipt(spoken) for spoken in self.spoken],
             "floors": self.floors(),
             "forms": self.forms(),
             "decisions": self.decisions(DECISIONS_MAX),
         }
-
-    def _channel_state(self, channel: Channel) -> list[Json]:
-        traffic = [channel.message_count, channel.character_count, channel.last_ts]
-        return [channel.topic, [*channel.members], *traffic]
 
     def _peer_state(self, peer: Peer) -> dict[str, Json]:
         return {
