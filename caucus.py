@@ -2036,12 +2036,8 @@ class Room:
         """Give one pending question. Raises UnknownForm."""
         return self._pending(form_id).to_json()
 
-    def forms(self) -> list[Json]:
-        """List the pending questions, oldest first."""
-        return [form.to_json() for form in self._forms.values()]
-
     def forms_wire(self) -> bytes:
-        """Give the same as JSON, `forms` of an object: the same bytes to all who ask before they change."""
+        """Give the pending questions, oldest first, as JSON: the same bytes to all who ask before they change."""
         if self._forms_wire is None:
             self._forms_wire = b'{"forms":[%b]}' % b",".join([form.wire for form in self._forms.values()])
         return self._forms_wire
@@ -2078,34 +2074,6 @@ class Room:
     def rate(self) -> dict[str, Json]:
         """Give how fast agents may speak."""
         return {"refill_rate": self.speech_rate.per_s, "capacity": self.speech_rate.burst}
-
-    def state(self) -> dict[str, Json]:
-        """Give all that a replay must reproduce, readings of the clock excepted."""
-        return {
-            "mode": self.mode,
-            "seq": self._seq,
-            "serial": self._serial,
-            "rate": self.rate(),
-            "log": [message.wire.decode() for message in self.log],
-            "peers": {peer.name: self._peer_state(peer) for peer in self.roster},
-            "channels": {name: [[*one.members], self._channel_row(one)] for name, one in self._channels.items()},
-            "receipts": [self.receipt(spoken) for spoken in self.spoken],
-            "floors": self.floors(),
-            "forms": self.forms(),
-            "decisions": self.decisions(DECISIONS_MAX),
-        }
-
-    def _peer_state(self, peer: Peer) -> dict[str, Json]:
-        return {
-            "token_hash": peer.token_hash,
-            "channels": [*sorted(peer.channels)],
-            "status": [peer.status, peer.status_at],
-            "usage": peer.usage_row,
-            "flags": [peer.is_paused, peer.reaped_at, peer.joined_at],
-            "counts": [peer.message_count, peer.character_count, peer.losses],
-            "waiting": [message.seq for message in peer.mailbox.deliverable(held=False)],
-            "fetched": [message.seq for message in peer.mailbox.fetched],
-        }
 
     # --- rules shared by the methods above ---
     def _refuse_if_stopped(self, peer: Peer) -> None:

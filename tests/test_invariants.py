@@ -14,7 +14,7 @@ from unittest import mock
 
 import hypothesis.strategies as st
 import pytest
-from fakes import FakeClock, question
+from fakes import FakeClock, question, state_of
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -123,7 +123,7 @@ class Story(RuleBasedStateMachine):
         self.seen = 0  # events that the model has taken in
         self.room = Room(self.events.append, self.clock, self.new_token)
         self.echo = Room(lambda event: None, FakeClock(), lambda: "unused")  # its clock stands still
-        self.serial: int = self.room.state()["serial"]  # type: ignore[assignment]
+        self.serial: int = state_of(self.room)["serial"]  # type: ignore[assignment]
         self.peers: dict[str, ModelPeer] = {}
         self.floors: dict[str, list[str]] = {}  # the holder first, then the hands
         self.topics: dict[str, str | None] = {}
@@ -149,7 +149,7 @@ class Story(RuleBasedStateMachine):
 
         None: refused; then nothing changed. `expected`: refusals, each with whether the model knows a reason for it.
         """
-        before, count = self.room.state(), len(self.events)
+        before, count = state_of(self.room), len(self.events)
         reasons = [kind for kind, holds in expected if holds]
         refusal, result = None, None
         try:
@@ -161,10 +161,10 @@ class Story(RuleBasedStateMachine):
             return True if result is None else result
         told = [type(event) for event in self.events[count:]]
         if isinstance(refusal, NameInUse) and told == [NameContested]:
-            before |= {key: self.room.state()[key] for key in ("serial", "log")}
+            before |= {key: state_of(self.room)[key] for key in ("serial", "log")}
         else:
             assert told == []
-        assert self.room.state() == before, "a refusal changed the room"
+        assert state_of(self.room) == before, "a refusal changed the room"
         assert isinstance(refusal, Throttled) or type(refusal) in reasons, f"no reason for {refusal!r}"
         return None
 
@@ -580,7 +580,7 @@ class Story(RuleBasedStateMachine):
     @invariant()
     def the_promises_hold(self) -> None:
         self.listen()
-        state: Any = self.room.state()
+        state: Any = state_of(self.room)
         self.check_mailboxes(state)
         self.check_floors(state)
         assert state["mode"] == self.mode == self.mode_told
@@ -625,7 +625,7 @@ class Story(RuleBasedStateMachine):
             self.echo.apply(event)
         del self.events[:]
         self.seen = 0
-        assert self.echo.state() == state
+        assert state_of(self.echo) == state
 
 
 TestAnyStory = Story.TestCase

@@ -8,7 +8,7 @@ import json
 from contextlib import suppress
 
 import pytest
-from fakes import FakeClock, RecordingRoom, contents, question, replayed
+from fakes import FakeClock, RecordingRoom, contents, forms_of, question, replayed, state_of
 
 import caucus
 from caucus import (
@@ -81,9 +81,9 @@ def test_a_token_that_nobody_issued_does_not_make_a_fresh_peer_its_holder(room):
 
 def test_registering_again_with_the_token_changes_nothing(room):
     peer = room.join("ann")
-    before = room.state()
+    before = state_of(room)
     assert room.register("here", "ann", "token-1") == (peer, "token-1")
-    assert room.state() == before
+    assert state_of(room) == before
 
 
 @pytest.mark.parametrize("token", [None, "", "token-2", "tökén"])
@@ -315,10 +315,10 @@ def test_the_refusal_of_a_token_that_died_with_the_grace_changes_nothing(room, c
     room.join("ann")
     reap(room, clock)
     clock.advance(GRACE_S + 0.1)
-    before = room.state()
+    before = state_of(room)
     with pytest.raises(UnknownToken):
         room.peer_of("token-1")
-    assert room.state() == before
+    assert state_of(room) == before
 
 
 def test_a_sweep_forgets_whoever_was_away_too_long(room, clock):
@@ -567,9 +567,9 @@ def test_unfetching_nothing_is_no_event(room, pair):
 def test_unfetching_for_a_peer_that_is_gone_changes_nothing(room, pair):
     room.fetch(pair[1])
     room.kick("bob")
-    before = room.state()
+    before = state_of(room)
     room.unfetch(pair[1])
-    assert room.state() == before
+    assert state_of(room) == before
 
 
 def test_acknowledging_for_a_peer_that_is_gone_does_not_touch_its_successor(room, pair):
@@ -1700,8 +1700,8 @@ def test_the_same_usage_again_is_no_event(room):
 def test_a_replay_knows_what_the_models_cost(room):
     room.set_usage(room.join("ann"), USAGE)
     echo = replayed(room.events)
-    assert echo.state() == room.state()
-    assert room.state()["peers"]["ann"]["usage"] == USAGE.to_json()
+    assert state_of(echo) == state_of(room)
+    assert state_of(room)["peers"]["ann"]["usage"] == USAGE.to_json()
 
 
 def test_who_takes_a_seat_anew_has_cost_nothing_yet(room):
@@ -1843,10 +1843,10 @@ REFUSED = {
 
 
 def assert_refused_without_a_trace(room, kind, act):
-    before, count = room.state(), len(room.events)
+    before, count = state_of(room), len(room.events)
     with pytest.raises(kind):
         act()
-    assert (room.state(), room.events[count:]) == (before, [])
+    assert (state_of(room), room.events[count:]) == (before, [])
 
 
 @pytest.mark.parametrize(("kind", "act"), REFUSED.values(), ids=REFUSED.keys())
@@ -1888,10 +1888,10 @@ def test_a_call_refused_by_a_stop_changes_nothing(room, monkeypatch, act):
 
 def test_a_contested_name_changes_nothing_but_its_notice(room):
     room.join("ann")
-    before, count = room.state(), len(room.events)
+    before, count = state_of(room), len(room.events)
     with pytest.raises(NameInUse):
         room.register("elsewhere", "ann")
-    after = room.state()
+    after = state_of(room)
     assert [type(event) for event in room.events[count:]] == [NameContested]
     assert {key for key in after if after[key] != before[key]} == {"log", "serial"}
 
@@ -1952,13 +1952,13 @@ def test_a_replayed_room_equals_the_live_one(room, clock, monkeypatch):
     room.set_mode("stop")
     room.set_mode("reset")
     room.kick("cid")
-    assert replayed(room.events).state() == room.state()
+    assert state_of(replayed(room.events)) == state_of(room)
 
 
 def test_what_is_shown_of_a_replayed_room_is_what_the_live_one_shows(room, monkeypatch):
     busy(room, monkeypatch)
     copy = replayed(room.events)
-    assert (copy.channels(), copy.floors(), copy.forms()) == (room.channels(), room.floors(), room.forms())
+    assert (copy.channels(), copy.floors(), forms_of(copy)) == (room.channels(), room.floors(), room.forms())
 
 
 def test_an_event_is_applied_before_it_is_told(clock):
