@@ -318,7 +318,8 @@ REFUSALS: dict[str, type[Refusal]] = {kind.code: kind for kind in Refusal.__subc
 # ======================================================================================================================
 # 3. Wire types and events
 # ======================================================================================================================
-# What crosses the wire is checked here, once, and nowhere else. `parse` takes a decoded JSON object and raises Invalid.
+# What crosses the wire is checked here, once, and nowhere else. What reads it, `parse` or `..._of`, takes decoded JSON and
+# raises Invalid.
 
 
 Value = TypeVar("Value")
