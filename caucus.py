@@ -318,8 +318,7 @@ REFUSALS: dict[str, type[Refusal]] = {kind.code: kind for kind in Refusal.__subc
 # ======================================================================================================================
 # 3. Wire types and events
 # ======================================================================================================================
-# What crosses the wire is checked here, once, and nowhere else. What reads it, `parse` or `..._of`, takes decoded JSON and
-# raises Invalid.
+# What crosses the wire is checked here, once, and nowhere else. What is called `parse` or `..._of` raises Invalid.
 
 
 Value = TypeVar("Value")
