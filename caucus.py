@@ -99,7 +99,6 @@ if TYPE_CHECKING:  # the hub imports these when it starts; watch and bridge must
 
     from tornado.http1connection import HTTP1Connection
     from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, RequestStartLine
-    from tornado.iostream import IOStream
     from tornado.web import Application
     from tornado.websocket import WebSocketHandler
 
@@ -133,6 +132,7 @@ OPTIONS_MAX = 32
 FORMS_MAX = 256  # pending questions
 FORMS_MAX_BYTES = 2 << 20  # of all pending questions, in JSON: with the log's 4 MB they fit what a console may owe
 ASKED_MAX_BYTES = 131_072  # of one peer's pending questions, in JSON: 61 of 65 kB kept every console from opening
+HANDED_MAX = 50  # polls that one message is handed to at once; one takes 40 us with its send, so others wait 2 ms
 MAILBOX_MAX = 1000  # messages a peer may leave unacknowledged
 BATCH_MAX_BYTES = 1 << 20  # of messages in one answer to a poll; the rest comes with the next: a full mailbox has 49 MB
 LOG_MAX = 500  # messages and notices that a console opens with
@@ -852,6 +852,7 @@ class MessageRouted(Event):
     message: Message
     to: tuple[str, ...]  # the peers whose mailboxes have it
     overflowed: tuple[str, ...] = ()  # whose mailboxes lost their oldest for it
+    handed: tuple[str, ...] = ()  # whose polls waited for it: they have fetched it
 
     @property
     def missed(self) -> tuple[str, ...]:
@@ -876,7 +877,10 @@ class LossTold(PeerEvent):
 
 
 class Fetched(PeerEvent):
-    """A poll took what was deliverable up to `upto`; `held`: operator traffic only, the rest stays."""
+    """A poll took what was deliverable up to `upto`; `held`: operator traffic only, the rest stays.
+
+    What a poll waited for is handed to it as it is routed, without an event of its own.
+    """
     held: bool
     upto: int  # the highest seq of the batch
 
@@ -1035,11 +1039,6 @@ class Buckets:
 # ======================================================================================================================
 
 
-def _in_order(messages: list[Message]) -> list[Message]:
-    messages.sort(key=lambda message: message.seq)  # nearly sorted already, so nearly linear
-    return messages
-
-
 def portion_of(batch: Sequence[Message]) -> int:
     """Count how many messages one answer carries: those that fit into BATCH_MAX_BYTES, one at least."""
     sizes = accumulate(len(message.wire) for message in batch)  # lazily: what comes after the cut is not encoded yet
@@ -1049,33 +1048,32 @@ def portion_of(batch: Sequence[Message]) -> int:
 class Mailbox:
     """What a peer has not acknowledged, oldest first.
 
-    A message waits until a poll fetches it, and stays here, fetched, until the peer acknowledges it. The operator's
-    messages wait apart, because they are delivered through a pause that holds all others.
+    A message waits until a poll fetches it, and stays here, marked as out, until the peer acknowledges it. The
+    operator's messages are delivered through a pause that holds all others.
     """
 
-    __slots__ = ("_acknowledged", "_fetched", "_handed_out", "_returned", "_urgent", "_waiting", "acknowledgements")
+    __slots__ = ("_acknowledged", "_again", "_handed_out", "_mail", "_out", "acknowledgements")
 
-    def __init__(self) -> None:  # lists: an empty deque costs 600 bytes, and most are empty
-        self._waiting: list[Message] = []
-        self._urgent: list[Message] = []  # from the operator, waiting
-        self._fetched: list[Message] = []  # ordered by seq
-        self._returned = frozenset[int]()  # seqs of what waits again: if its reader had it after all, it may say so
+    def __init__(self) -> None:
+        self._mail: dict[int, Message] = {}  # by seq, and so in its order: each is newer than all before
+        self._out: set[int] = set()  # seqs of what a poll has fetched
+        self._again = frozenset[int]()  # seqs of what waits again: if its reader had it after all, it may say so
         self._handed_out = 0  # the highest seq that a poll got
         self._acknowledged = 0  # the highest seq acknowledged, of those handed out
         self.acknowledgements = 0  # how many changed something
 
     def __len__(self) -> int:
-        return len(self._waiting) + len(self._urgent) + len(self._fetched)
+        return len(self._mail)
 
     @property
     def waiting(self) -> int:
         """Count what no poll has fetched."""
-        return len(self._waiting) + len(self._urgent)
+        return len(self._mail) - len(self._out)
 
     @property
     def fetched(self) -> tuple[Message, ...]:
         """List what was handed out and not acknowledged."""
-        return tuple(self._fetched)
+        return tuple([message for seq, message in self._mail.items() if seq in self._out]) if self._out else ()
 
     @property
     def handed_out(self) -> int:
@@ -1084,86 +1082,82 @@ class Mailbox:
 
     def oldest(self) -> Message:
         """Give what an overflow would lose: what was handed out once, then what waits, the operator's words last."""
-        return (self._fetched or self._waiting or self._urgent)[0]
+        out = (seq for seq in self._mail if seq in self._out) if self._out else iter(())
+        waiting = (seq for seq, message in self._mail.items() if message.origin != "operator")
+        return self._mail[next(out, 0) or next(waiting, 0) or next(iter(self._mail))]
 
     def lose(self) -> None:
         """Lose the oldest."""
-        self._returned -= {(self._fetched or self._waiting or self._urgent).pop(0).seq}
+        self._drop([self.oldest().seq])
 
-    def put(self, message: Message) -> None:
-        """Append `message`, the newest that there is."""
-        (self._urgent if message.origin == "operator" else self._waiting).append(message)
+    def put(self, message: Message, is_out: bool = False) -> None:
+        """Append `message`, the newest that there is; `is_out`: a poll takes it at once."""
+        self._mail[message.seq] = message
+        if is_out:
+            self._out.add(message.seq)
+            self._handed_out = message.seq
 
     def deliverable(self, held: bool) -> list[Message]:
         """List in order what a poll may fetch now; `held`: operator traffic only."""
-        if held or not self._waiting:
-            return [*self._urgent]
-        return _in_order([*self._waiting, *self._urgent]) if self._urgent else [*self._waiting]
+        out = self._out
+        if held:
+            return [m for seq, m in self._mail.items() if m.origin == "operator" and seq not in out]
+        return [m for seq, m in self._mail.items() if seq not in out] if out else [*self._mail.values()]
 
     def is_unheard(self, seq: int) -> bool:
         """Whether these words of the operator wait for a poll."""
-        return any(message.seq == seq for message in self._urgent)
+        return seq in self._mail and seq not in self._out
 
     def has_deliverable(self, held: bool) -> bool:
         """Whether a poll would get anything now."""
-        return bool(self._urgent) or bool(self._waiting and not held)
+        return len(self._mail) > len(self._out) and not (held and not self.deliverable(held))
 
     def last_waiting(self) -> Message | None:
         """Give the newest message that no poll has fetched."""
-        return max(self._waiting[-1:] + self._urgent[-1:], key=lambda message: message.seq, default=None)
+        return next((message for seq, message in reversed(self._mail.items()) if seq not in self._out), None)
 
     def fetch(self, held: bool, upto: float = math.inf) -> None:
         """Mark what is deliverable up to a seq as fetched. Commands are not kept: handed out again, they were stale."""
-        batch = self.deliverable(held)
-        is_part = bool(batch) and batch[-1].seq > upto
-        if is_part:
-            batch = [message for message in batch if message.seq <= upto]
+        batch = [message for message in self.deliverable(held) if message.seq <= upto]
         if not batch:
             return
-        if batch[-1].seq > self._handed_out:
-            self._handed_out = batch[-1].seq
-        fresh = [message for message in batch if message.kind != "control"] if self._urgent else batch
-        if self._returned:
-            self._returned -= {message.seq for message in batch}
-        is_late = bool(self._fetched and fresh) and fresh[0].seq < self._fetched[-1].seq  # the operator overtook it
-        self._fetched += fresh
-        if is_late:
-            _in_order(self._fetched)
-        self._urgent = [message for message in self._urgent if message.seq > upto] if is_part else []
-        if not held:
-            self._waiting = [message for message in self._waiting if message.seq > upto] if is_part else []
+        self._handed_out = max(self._handed_out, batch[-1].seq)
+        self._out.update([message.seq for message in batch])
+        if self._again:
+            self._again -= self._out
+        self._drop([message.seq for message in batch if message.kind == "control"])
 
     def drop_commands(self) -> None:
         """Forget the commands that wait: their peer is away, and later they would hit a turn that was not meant."""
-        self._urgent = [message for message in self._urgent if message.kind != "control"]
+        self._drop([seq for seq, message in self._mail.items() if message.kind == "control"])
 
     def unfetch(self, seqs: Collection[int]) -> None:
         """Make fetched messages wait again, in their old places."""
-        back = [message for message in self._fetched if message.seq in seqs]
-        self._fetched = [message for message in self._fetched if message.seq not in seqs]
-        self._waiting = _in_order([m for m in back if m.origin != "operator"] + self._waiting)
-        self._urgent = _in_order([m for m in back if m.origin == "operator"] + self._urgent)
-        self._returned |= {message.seq for message in back}
+        back = self._out.intersection(seqs)
+        self._out -= back
+        self._again |= back
 
     def acknowledged_by(self, seq: int) -> bool:
         """Whether an acknowledgement of `seq` would change anything.
 
         One that is repeated does not: what it does not know of may have come since, held by a pause until now.
         """
-        is_later = self._handed_out > self._acknowledged < seq
-        return is_later or any(m.seq == seq for m in self._fetched) or seq in self._returned
+        return self._handed_out > self._acknowledged < seq or seq in self._out or seq in self._again
 
     def acknowledge(self, seq: int) -> None:
         """Free what was fetched up to `seq`; of what was returned, on the word of one who knows what was handed out."""
-        if self._returned and seq <= self._handed_out:
-            read = frozenset([one for one in self._returned if one <= seq])
-            self._waiting = [message for message in self._waiting if message.seq not in read]
-            self._urgent = [message for message in self._urgent if message.seq not in read]
-            self._returned -= read
-        is_all = not self._fetched or self._fetched[-1].seq <= seq
-        self._fetched = [] if is_all else [message for message in self._fetched if message.seq > seq]
+        self._drop([one for one in self._out if one <= seq])
+        if self._again and seq <= self._handed_out:
+            self._drop([one for one in self._again if one <= seq])
         self._acknowledged = max(self._acknowledged, min(seq, self._handed_out))
         self.acknowledgements += 1
+
+    def _drop(self, seqs: list[int]) -> None:
+        for seq in seqs:
+            del self._mail[seq]
+        self._out.difference_update(seqs)
+        if self._again:
+            self._again -= {*seqs}
 
 
 # ======================================================================================================================
@@ -2116,9 +2110,15 @@ class Room:
             self._tell_losses(self._peers[name])
         serial, at, ts = self._stamp()
         message = Message(id_of(serial), sender, to, content, kind, ts, self._seq + 1, origin, meta)
-        routed = MessageRouted(serial, at, ts, message, tuple(map(_name_of, audience)), overflowed)
+        handed = [peer.name for peer in audience[:HANDED_MAX] if self._is_waiting(peer, message)]
+        routed = MessageRouted(serial, at, ts, message, tuple(map(_name_of, audience)), overflowed, tuple(handed))
         self._commit(routed)
         return routed
+
+    def _is_waiting(self, peer: Peer, message: Message) -> bool:
+        """Whether a poll of `peer` waits for this very message. Commands are not handed out unasked: see `fetch`."""
+        is_free = peer.is_listening and not peer.mailbox.waiting and self.mode != STOPPED and message.kind != "control"
+        return is_free and (message.origin == "operator" or not self.is_held(peer))
 
     def _tell_losses(self, peer: Peer) -> None:
         """Tell what a mailbox has lost, unless that was done a moment ago: then the next loss, or the sweep, does."""
@@ -2169,7 +2169,7 @@ class Room:
         self._seq = message.seq
         self.log.append(message)
         for name in event.to:
-            self._peers[name].mailbox.put(message)
+            self._peers[name].mailbox.put(message, name in event.handed)
         size = len(message.content)
         self._meter.add(event.at, size)
         if (channel := self._channels.get(message.recipient)) is not None:
@@ -3650,7 +3650,7 @@ REPLAYS_MAX = 3  # a listener that is killed is not killed so often; one that ne
 DISPLACED_MAX = 1024  # leases remembered per peer; one that keeps asking is never forgotten
 TURN_MAX_BYTES = 2 << 20  # of batches in one turn of the loop: beyond it, whoever has much to get waits for its turn
 LIGHT_MAX = 16  # messages, which are little
-WAKES_PER_TURN = 50  # of parked polls; one takes 40 us with its send, so others wait 2 ms for a broadcast
+WAKES_PER_TURN = HANDED_MAX  # of parked polls
 STANDING_HEADERS = (("Content-Type", "application/json"), ("X-Content-Type-Options", "nosniff"))
 
 
@@ -3679,7 +3679,14 @@ class Reply(Record):
     @Lazy
     def raw(self) -> bytes:
         """Encode the whole answer, once: a broadcast is one answer for all who were parked."""
-        return b"%bContent-Length: %d\r\n\r\n%b" % (_answer_head(self.status, self.headers), len(self.body), self.body)
+        return self.head + self.body
+
+    @property
+    def head(self) -> bytes:
+        """Encode what comes before the body."""
+        if self.status == 304:  # its length would be that of the page (RFC 9110, 8.6)
+            return b"%b\r\n" % _answer_head(304, self.headers)
+        return b"%bContent-Length: %d\r\n\r\n" % (_answer_head(self.status, self.headers), len(self.body))
 
 
 _encode_json = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make an encoder for each answer
@@ -3840,7 +3847,19 @@ class Polls:
         return bool(fetched) and seq > fetched[-1].seq and (is_new or seq > peer.mailbox.handed_out)
 
     def _on_message_routed(self, event: MessageRouted) -> None:
-        self._wake_all(event.to)
+        for name in event.handed:
+            self._hand(name, event.message)
+        if len(event.handed) < len(event.to):  # those who have it do not wait any more
+            self._wake_all(event.to)
+
+    def _hand(self, name: str, message: Message) -> None:
+        """Answer the poll that was handed a message, unless the other end has hung up."""
+        listener = self._listeners[name]
+        poll = self._unpark(listener)
+        if not poll.caller.is_alive():
+            self._room.unfetch(poll.peer, [message.seq])
+            return
+        poll.caller.reply(self._batch(listener, poll.peer, poll.caller, [message]))
 
     def _on_mode_changed(self, event: ModeChanged) -> None:
         self._wake_all(tuple(self._listeners))
@@ -3883,19 +3902,22 @@ class Polls:
             listener.find_lost = caller.on_lost(lambda: room.note_stop(peer, False))
             return batch_reply((room.stop,), room.mode)
         batch = room.fetch(peer)
-        if not batch:
-            return None
+        return self._batch(listener, peer, caller, batch) if batch else None
+
+    def _batch(self, listener: Listener, peer: Peer, caller: Caller, batch: list[Message]) -> Reply:
+        """Word what was handed out, and see to it that it is handed out again if it does not arrive."""
         if listener.has_cursor:
             listener.cursor = batch[-1].seq
         listener.find_lost = caller.on_lost(functools.partial(self._take_back, listener, peer, batch))
+        mode = self._room.mode
         if len(batch) > 1:
-            reply = batch_reply(batch, room.mode)
+            reply = batch_reply(batch, mode)
             self._spend(len(reply.body))
             return reply
-        message, mode, reply = self._last_batch
-        if message is not batch[0] or mode != room.mode:  # a broadcast is one answer, shared by all who were parked
-            reply = batch_reply(batch, room.mode)
-            self._last_batch = (batch[0], room.mode, reply)
+        last, last_mode, reply = self._last_batch
+        if last is not batch[0] or last_mode != mode:  # a broadcast is one answer, shared by all who were parked
+            reply = batch_reply(batch, mode)
+            self._last_batch = (batch[0], mode, reply)
         return reply
 
     def _take_back(self, listener: Listener, peer: Peer, batch: list[Message]) -> None:
@@ -3983,7 +4005,7 @@ class Polls:
 
 OPERATOR_ROLE, OBSERVER_ROLE = "operator", "observer"
 TICKET_TTL_S = 120.0
-_SHARED_MIN_BYTES = 1 << 16  # of a body that is written apart from its head, so that many readers can share its bytes
+SHARED_MIN_BYTES = 1 << 16  # of a body that is written apart from its head, so that many readers can share its bytes
 UNSENT_MAX_BYTES = 64 << 20  # that all connections together may leave unread
 TAKEN_MIN_BYTES_PER_S = 16_384  # of what a connection has yet to take; who is slower is closed after BODY_S
 SUBPROTOCOL, TOKEN_SUBPROTOCOL = "caucus", "caucus.token."
@@ -3992,6 +4014,9 @@ GUESS_BURST, GUESS_PER_S = 100.0, 10.0  # wrong credentials, per source address
 COMPLAIN_S = 60.0  # between two lines of the log about one kind of trouble
 WILDCARD_HOSTS = frozenset({"", "0.0.0.0", "::"})
 DRAIN_MAX_BYTES = 1 << 20  # of a refused body, read so that its sender sees the refusal and not a reset
+TURN_SOCKETS, TURN_S = 64, 0.002  # that are read in one turn of the loop, and for how long: nobody waits for very many
+READY_SOCKETS = 8  # of them that the kernel is asked for at a time: it begins with others the next time
+READ, WRITE = 1, 4  # as epoll names them
 IDLE_S = 300.0  # a connection that sends no request for this long is closed; headers may not trickle longer either
 BODY_S = 30.0  # for a body to arrive; and for an answer to be taken, by who takes it slowly
 FILES_RESERVED = 160  # of the limit of open files: newcomers that are told why not, the disk log, the rest
@@ -4055,7 +4080,6 @@ def base64url(text: str) -> str:
 class Head(Struct):
     """The headers of a request. Agents send the same again and again: what they say of themselves is found out once."""
     headers: Mapping[str, str]
-    length: int | None = None  # of the body that is still to come, where the express lane has to know
     is_admitted: bool = False  # it names this hub, and no foreign page
 
     @Lazy
@@ -4070,7 +4094,7 @@ class Head(Struct):
 
         A program sends Authorization. A page cannot, and offers two subprotocols: our own, and the token in base64url.
         """
-        offered = [one.strip() for one in self.headers.get("Sec-WebSocket-Protocol", "").split(",")]
+        offered = [one.strip() for one in self.headers.get("Sec-Websocket-Protocol", "").split(",")]
         if SUBPROTOCOL not in offered:
             return self.bearer or None
         shown = next((one for one in offered if one.startswith(TOKEN_SUBPROTOCOL)), "")
@@ -4085,14 +4109,40 @@ class Head(Struct):
         return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
-class Request(Struct):
-    """One HTTP request, as the routes see it."""
+class Target(Struct):
+    """What a request line asks for. Agents ask for the same again and again: it is read once."""
     method: str
     path: str
-    query: str  # undecoded
+    query: str = ""  # undecoded
+
+    @Lazy
+    def parameters(self) -> dict[str, str]:
+        """Decode the query string; the last of several wins. Raises Invalid."""
+        if "%" not in self.query and "+" not in self.query and self.query.count("&") < 32:  # splitting decodes it
+            return dict([pair.partition("=")[::2] for pair in self.query.split("&") if pair])
+        try:
+            return dict(urllib.parse.parse_qsl(self.query, keep_blank_values=True, max_num_fields=32))
+        except ValueError:
+            raise Invalid("query", "too many parameters", "query") from None
+
+
+class Request(Struct):
+    """One HTTP request, as the routes see it."""
+    target: Target
     head: Head
     body: bytes
     caller: Caller
+    cursor: int | None = None  # the ack_seq of a poll, if its line was remembered without it
+
+    @property
+    def method(self) -> str:
+        """Give the method."""
+        return self.target.method
+
+    @property
+    def path(self) -> str:
+        """Give the path, undecoded."""
+        return self.target.path
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -4111,12 +4161,7 @@ class Request(Struct):
 
     def parameters(self) -> dict[str, str]:
         """Decode the query string; the last of several wins. Raises Invalid."""
-        if "%" not in self.query and "+" not in self.query and self.query.count("&") < 32:  # splitting decodes it
-            return dict([pair.partition("=")[::2] for pair in self.query.split("&") if pair])
-        try:
-            return dict(urllib.parse.parse_qsl(self.query, keep_blank_values=True, max_num_fields=32))
-        except ValueError:
-            raise Invalid("query", "too many parameters", "query") from None
+        return self.target.parameters
 
 
 # How a format words the log: what comes before so many messages, each message, between two, and at the end.
@@ -4324,7 +4369,7 @@ PAGE_HEADERS = (
 
 def _page_reply(name: str, request: Request) -> Reply:
     found = page(name)
-    headers = (*PAGE_HEADERS, ("ETag", found.etag), ("Content-Type", found.content_type))
+    headers = (*PAGE_HEADERS, ("Etag", found.etag), ("Content-Type", found.content_type))
     if found.etag in request.headers.get("If-None-Match", ""):
         return Reply(304, b"", headers)
     if "gzip" in request.headers.get("Accept-Encoding", ""):
@@ -4373,7 +4418,7 @@ class Router:
         try:
             if not request.head.is_admitted:
                 self._gate.admit(request)
-            handler = self._routes.get((request.method, request.path), self._no_route)
+            handler = self._routes.get((request.target.method, request.target.path), self._no_route)
             return handler(self._gate, request)
         except Refusal as refusal:
             log().debug("refused %s %s: %s", request.method, request.path, refusal.code)
@@ -4389,55 +4434,64 @@ class Router:
             refusal = MethodNotAllowed("Method Not Allowed", allow=[*methods])
             return refusal_reply(refusal).but(headers=(("Allow", ", ".join(methods)),))
         if request.path.endswith("/") and request.path.rstrip("/") in self._methods:
-            target = request.path.rstrip("/") + (f"?{request.query}" if request.query else "")
+            query = request.target.query
+            target = request.path.rstrip("/") + (f"?{query}" if query else "")
             return Reply(307, b"", (("Location", target),))
         raise NotFound("Not Found")
 
 
-class Road(Protocol):
-    """Whatever reads a connection: a lane, or a stream of Tornado's."""
+class Link:
+    """One connection, however it is read: numbers it, and finds out whether the last answer arrived.
+
+        a Lane   reads and answers plain requests right on the loop
+          |  with the first request that is not plain, or that wants a WebSocket; what was read goes along
+          v
+        a Stray  is read by Tornado from then on, to its end; with --plain-http every connection is one
+    """
+    __slots__ = ("heir", "if_lost", "is_pipelined", "serial")
+
+    def __init__(self, serial: int) -> None:
+        self.serial = serial  # of the connection, in this process
+        self.if_lost: Callable[[], None] | None = None  # what to do when the last answer did not arrive
+        self.is_pipelined = False  # the next request was sent before the answer
+        self.heir: Link | None = None  # who has the connection now
 
     def close(self) -> None:
         """End the connection."""
+        raise NotImplementedError
 
     def is_broken(self) -> bool:
         """Whether the other end has reset it; the kernel knows before the loop tells."""
+        raise NotImplementedError
 
     def is_sending(self) -> bool:
         """Whether the system has yet to take a part of the answer."""
-
-
-class Link:
-    """One connection, across its requests: finds out whether the last answer was read."""
-    __slots__ = ("is_pipelined", "may_return", "on_lost", "road", "serial")
-    road: Road  # who reads it now
-
-    def __init__(self, serial: int) -> None:
-        self.serial = serial
-        self.may_return = False  # to the express lane, once Tornado has answered
-        self.on_lost: Callable[[], None] | None = None  # what to do when the last answer did not arrive
-        self.is_pipelined = False  # the next request was sent before the answer
+        raise NotImplementedError
 
     def expect(self, on_lost: Callable[[], None], is_pipelined: bool) -> Callable[[], None]:
         """Set what to do when the answer that goes out now does not arrive; give what finds that out at once."""
-        self.on_lost, self.is_pipelined = on_lost, is_pipelined
-        return self._look
+        self.if_lost, self.is_pipelined = on_lost, is_pipelined
+        return self.look
 
-    def _look(self) -> None:
+    def look(self) -> None:
         """Find out whether the last answer arrived; one that is on its way is given up, for its peer asks elsewhere."""
-        if self.on_lost is None:
-            return
-        if self.road.is_broken():
+        if self.heir is not None:
+            self.heir.look()
+        elif self.if_lost is not None and self.is_broken():
             self.lost()
-        elif self.road.is_sending():
+        elif self.if_lost is not None and self.is_sending():
             self.lost()
-            self.road.close()
+            self.close()
 
     def lost(self) -> None:
         """Note that the connection broke with the last answer unread."""
-        on_lost, self.on_lost = self.on_lost, None
-        if on_lost is not None:
-            on_lost()
+        if_lost, self.if_lost = self.if_lost, None
+        if if_lost is not None:
+            if_lost()
+
+    def bequeath(self, heir: Link) -> None:
+        """Leave the connection to another reader."""
+        heir.if_lost, heir.is_pipelined, self.heir, self.if_lost = self.if_lost, self.is_pipelined, heir, None
 
 
 class Debt(Struct):
@@ -4460,21 +4514,24 @@ class Links:
         self._links_max, self._clock, self._call_soon = links_max, clock, call_soon
         self._count = 0  # ever
 
-    def admit(self) -> Link:
-        """Enter a fresh connection; if need be at the cost of the one idle for longest. Raises TooManyConnections."""
+    def admit(self) -> int:
+        """Number a fresh connection; if need be at the cost of the one idle for longest. Raises TooManyConnections."""
         if len(self.open) >= self._links_max and not self.make_room():
             raise TooManyConnections
         self._count += 1
-        link = Link(self._count)
+        return self._count
+
+    def enter(self, link: Link) -> None:
+        """Note who reads a connection from now on; it owes a request."""
         self.open.add(link)
-        return link
+        self.waits(link)
 
     def make_room(self) -> bool:
         """Close the connection that is idle for longest, if any: nobody is locked out by who only occupies a line."""
         oldest = next(iter(self.idle), None)
         if oldest is not None:
             self.forget(oldest)
-            oldest.road.close()
+            oldest.close()
         return oldest is not None
 
     def waits(self, link: Link) -> None:
@@ -4485,7 +4542,7 @@ class Links:
     def heard(self, link: Link) -> None:
         """Note that a whole request came. Its sender is not idle, and has read the last answer if it waited for it."""
         if not link.is_pipelined:
-            link.on_lost = None
+            link.if_lost = None
         self.idle.pop(link, None)
 
     def owes(self, link: Link, size: int, left: int | None = None) -> None:
@@ -4527,7 +4584,97 @@ class Links:
             greatest = max(self._debts, key=lambda link: self._debts[link].size)
             log().info("closed a connection that left %d bytes unread", self._debts[greatest].size)
             self.forget(greatest)
-            greatest.road.close()
+            greatest.close()
+
+
+class Ready(Protocol):
+    """Whoever registers a socket with the turn."""
+
+    def on_ready(self) -> None:
+        """Go on: the socket can be read, or written."""
+
+
+class Sender(Protocol):
+    """Whoever has an answer to send."""
+
+    def send(self) -> None:
+        """Send it, or as much of it as the kernel takes."""
+
+
+class Turn:
+    """One turn of the hub's loop. It is the selector that the loop asks once a turn what is ready: so it begins here.
+
+    Lanes that are ready are served in one callback of the loop, within bounds, so that nobody waits for very many; what
+    they are answered goes out at the end of it. What others have made goes out in the next turn, before all else.
+    """
+
+    def __init__(self) -> None:
+        from asyncio import SelectorEventLoop
+        from selectors import DefaultSelector
+
+        self._selector = selector = DefaultSelector()  # of what is no lane
+        self.get_map, self.get_key, self.close = selector.get_map, selector.get_key, selector.close
+        self.register, self.modify, self.unregister = selector.register, selector.modify, selector.unregister
+        self._lanes: dict[int, Ready] = {}  # by the number of their socket
+        self._ready: list[int] = []  # such numbers
+        self._answers: list[Sender] = []
+        self._has_end = False  # somebody is going to call `end`
+        self_: Any = self  # a selector by what it does, not by its class, which takes watch and bridge a millisecond
+        self.loop = SelectorEventLoop(self_)
+        self._epoll: Any = None
+        if hasattr(select, "epoll"):  # Linux; elsewhere the loop itself tells the lanes
+            self._epoll = select.epoll()
+            self._epoll.register(selector.fileno(), READ)
+
+    def watch(self, lane: Ready, connection: socket.socket, interest: int) -> None:
+        """Have a lane told when its socket can be read, or written; 0: neither."""
+        handle = connection.fileno()
+        if self._epoll is None:
+            self.loop.remove_reader(handle)
+            self.loop.remove_writer(handle)
+            if interest:
+                (self.loop.add_reader if interest == READ else self.loop.add_writer)(handle, lane.on_ready)
+        elif interest:
+            (self._epoll.modify if handle in self._lanes else self._epoll.register)(handle, interest)
+            self._lanes[handle] = lane
+        else:
+            self._epoll.unregister(handle)
+            del self._lanes[handle]
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        """Give what the loop is to see to, lanes apart. Called by the loop."""
+        if self._epoll is None:
+            return self._selector.select(timeout)
+        self._ready = [handle for handle, _ in self._epoll.poll(timeout, READY_SOCKETS)]
+        is_only_lanes = self._selector.fileno() not in self._ready
+        if len(self._ready) + is_only_lanes > 1:
+            self.loop.call_soon(self._serve)
+        return [] if is_only_lanes else self._selector.select(0)
+
+    def answer(self, sender: Sender) -> None:
+        """See to it that an answer goes out at the end of the turn."""
+        self._answers.append(sender)
+        if not self._has_end:
+            self._has_end = True
+            self.loop.call_soon(self._end)
+
+    def _serve(self) -> None:
+        self._has_end, end = True, time.monotonic() + TURN_S
+        try:
+            for _ in range(TURN_SOCKETS // READY_SOCKETS):
+                for handle in self._ready:
+                    if (lane := self._lanes.get(handle)) is not None:
+                        lane.on_ready()
+                if len(self._ready) < READY_SOCKETS or time.monotonic() > end:
+                    return
+                self._ready = [handle for handle, _ in self._epoll.poll(0, READY_SOCKETS)]
+        finally:  # a bug in one must not keep back what others are answered
+            self._end()
+
+    def _end(self) -> None:
+        answers, self._answers, self._has_end = self._answers, [], False
+        for sender in answers:
+            sender.send()
 
 
 class Turns:
@@ -4561,234 +4708,38 @@ class Turns:
             self._loop.call_soon(self._begin_turn)
 
 
-class Front(Protocol):
-    """Where the requests of Tornado's connections arrive."""
-    router: Router
-    links: Links
-    handshakes: Turns  # of consoles
-
-    def has_place(self) -> bool:
-        """Whether one more console may open."""
-
-    def console_exchange(self, connection: HTTP1Connection) -> HTTPMessageDelegate:
-        """Give the WebSocket's side of a request."""
-
-    def has_unread(self, stream: IOStream) -> bool:
-        """Whether more than the last request was read from the connection."""
-
-
-def headers_of(reply: Reply) -> dict[str, str]:
-    """Complete an answer's headers."""
-    length = {} if reply.status == 304 else {"Content-Length": str(len(reply.body))}
-    return dict(STANDING_HEADERS) | dict(reply.headers) | length
-
-
-def origin_form(start_line: RequestStartLine, headers: HTTPHeaders) -> RequestStartLine:
-    """Read an absolute target, as a proxy's client sends it: its authority counts for Host (RFC 9112, 3.2.2)."""
-    found = re.match(r"https?://([^/?#]*)", start_line.path, re.IGNORECASE)
-    if found is None:
-        return start_line
-    headers["Host"], rest = found[1], start_line.path[found.end() :]
-    return start_line._replace(path=rest if rest.startswith("/") else f"/{rest}")
-
-
-class Exchange:
-    """One request and its answer. Tornado calls it as an HTTPMessageDelegate, the long poll as a Caller."""
-
-    __slots__ = (
-        *("_front", "_link", "_stream", "_connection", "_on_gone"),
-        *("_start", "_headers", "_body", "_forward", "_is_streaming", "_is_late"),
-    )
-
-    def __init__(self, front: Front, link: Link, connection: HTTP1Connection) -> None:
-        self._front, self._link, self._connection = front, link, connection
-        self._stream: Any = connection.stream  # one of ours, `handed_stream_type`
-        self._forward: HTTPMessageDelegate | None = None  # who answers instead: the console's WebSocket
-        self._body = bytearray()
-        self._on_gone: Callable[[], None] | None = None  # None: it does not wait
-        self._is_streaming = False
-        self._is_late = self._stream.closed()  # it was read out of a buffer, behind the connection's last request
-
-    # --- called by Tornado ---
-    def headers_received(self, start_line: RequestStartLine, headers: HTTPHeaders) -> Awaitable[None] | None:
-        """Read the head; refuse an oversized request before its body is read."""
-        start_line = origin_form(start_line, headers)
-        self._start, self._headers = start_line, headers
-        size = len(start_line.path) + sum(len(name) + len(value) + 4 for name, value in headers.get_all())
-        declared = headers.get("Content-Length", "0")
-        if size > HEADERS_MAX_BYTES:
-            self._send(last_reply(HeadersTooLarge()))
-        elif re.fullmatch(r"[0-9]+", declared) and int(declared[:20]) > DRAIN_MAX_BYTES:
-            self._send(last_reply(TooLarge()))
-        elif start_line.path.partition("?")[0] == "/ui" and self._may_upgrade():
-            if not (self._front.has_place() or self._front.router.is_proven(self._request())):
-                self._send(last_reply(TooManyConnections()))
-                return None
-            self._front.links.heard(self._link)
-            due = self._front.handshakes.take()
-            return self._upgrade() if due is None else self._upgrade_when(due)
-        return None
-
-    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
-        """Collect the body; of a refused one a little more is read, so that its sender sees the refusal."""
-        if self._forward is not None:
-            return self._forward.data_received(chunk)
-        self._body += chunk
-        self._stream.keep(len(self._body))
-        if len(self._body) > DRAIN_MAX_BYTES:
-            self._send(last_reply(TooLarge()))
-        return None
-
-    def finish(self) -> None:
-        """Answer, or park."""
-        if self._is_late:  # nobody can be told of it, so it is not carried out (RFC 9112, 9.6)
-            return
-        if self._forward is not None:
-            self._forward.finish()
-            return
-        self._front.links.heard(self._link)
-        self._stream.keep(0)
-        is_too_large = len(self._body) > BODY_MAX_BYTES
-        reply = refusal_reply(TooLarge()) if is_too_large else self._front.router.answer(self._request())
-        if reply is not None:
-            self._send(reply)
-        else:
-            self._connection.set_close_callback(self._on_gone)
-
-    def on_connection_close(self) -> None:
-        """Note that the connection closed before the request was complete."""
-        if self._forward is not None:
-            self._forward.on_connection_close()
-
-    # --- called by the long poll ---
-    @property
-    def serial(self) -> int:
-        """Number this connection."""
-        return self._link.serial
-
-    def source(self) -> str:
-        """Give the address of the other end."""
-        with suppress(OSError, AttributeError):  # gone already: it shares a bucket with all that are
-            return str(self._stream.socket.getpeername()[0])
-        return ""
-
-    def reply(self, reply: Reply) -> None:
-        """Answer the request that was parked."""
-        self._connection.set_close_callback(None)
-        self._send(reply)
-
-    def stream(self, chunk: bytes, is_last: bool) -> None:
-        """Answer it bit by bit, as an event stream; the first bit brings the headers."""
-        if not self._is_streaming:
-            self._is_streaming = True
-            self._begin(200, {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
-        written = self._connection.write(chunk)
-        if is_last:
-            self._connection.set_close_callback(None)
-            written.add_done_callback(self._written)
-            self._connection.finish()
-
-    def is_alive(self) -> bool:
-        """Whether the kernel has not yet seen the other end hang up; if it has, one that waits ends here too."""
-        try:
-            if self._stream.socket.recv(1, socket.MSG_PEEK) != b"":
-                return True
-        except BlockingIOError:
-            return True  # nothing to read: it waits, as it should
-        except OSError:  # reset, of which the kernel tells once only
-            self._link.lost()
-        except AttributeError:  # closed already
-            return False
-        if self._on_gone is not None:
-            self._stream.close()  # with a request in its buffer Tornado does not look at the socket and would not know
-        return False
-
-    def on_gone(self, callback: Callable[[], None]) -> None:
-        """Set what to do when the other end hangs up while it waits."""
-        self._on_gone = callback
-
-    def on_lost(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Set what to do when the answer turns out not to have arrived; give what finds that out at once."""
-        return self._link.expect(callback, is_pipelined=self._front.has_unread(self._stream))
-
-    # --- private ---
-    def _may_upgrade(self) -> bool:
-        """Whether this is a WebSocket handshake that goes on to the console."""
-        is_handshake = self._start.method == "GET" and self._headers.get("Upgrade", "").lower() == "websocket"
-        return is_handshake and self._front.router.may_upgrade(self._request())
-
-    def _upgrade(self) -> Awaitable[None] | None:
-        self._forward = self._front.console_exchange(self._connection)
-        return self._forward.headers_received(self._start, self._headers)
-
-    async def _upgrade_when(self, due: Awaitable[None]) -> None:
-        await due
-        if self._stream.closed():
-            self._is_late = True
-        elif (ready := self._upgrade()) is not None:
-            await ready
-
-    def _request(self) -> Request:
-        path, _, query = self._start.path.partition("?")
-        return Request(self._start.method, path, query, Head(self._headers), bytes(self._body), self)
-
-    def _send(self, reply: Reply) -> None:
-        body = b"" if self._start.method == "HEAD" else reply.body
-        self._front.links.waits(self._link)  # for the next request; one that does not even read this answer is idle too
-        if len(body) > _SHARED_MIN_BYTES and self._link.on_lost is None:  # apart, Tornado makes no copy
-            self._begin(reply.status, headers_of(reply))
-            self._connection.write(body).add_done_callback(self._written)
-        else:
-            self._begin(reply.status, headers_of(reply), body).add_done_callback(self._written)
-        self._connection.finish()
-
-    def _begin(self, status: int, headers: dict[str, str], body: bytes | None = None) -> Future[None]:
-        from tornado.httputil import HTTPHeaders, ResponseStartLine
-
-        start = ResponseStartLine("HTTP/1.1", status, phrase_of(status))
-        return self._connection.write_headers(start, HTTPHeaders(headers), body)
-
-    def _written(self, future: Future[None]) -> None:
-        if future.cancelled() or future.exception() is not None:
-            self._link.lost()
-
-
 # ======================================================================================================================
 # 16b. HTTP: the express lane
 # ======================================================================================================================
-# The hot routes without Tornado, at a tenth of the cost: a request that is written in the plainest way is read,
-# answered and parked right on the loop. Everything else, however slightly unusual, goes to Tornado with its bytes
-# intact, on the same connection. Nothing is decided here: the router, the routes and the refusals are the same.
+# HTTP without Tornado, at a tenth of the cost: a request that is written in the plainest way is read, answered and
+# parked right on the loop, whatever its route. Everything else, however slightly unusual, goes to Tornado with its
+# bytes intact, and so does all that follows on that connection. Nothing is decided here: the router, the routes and
+# the refusals are the same.
 
-EXPRESS = (
-    *(("POST", "/send"), ("POST", "/ack"), ("POST", "/status"), ("POST", "/register")),
-    *(("GET", "/receive"), ("GET", "/peek")),
-)
 _READ_BYTES = 65_536  # at a time
 USUAL_BYTES = 8192  # of an unfinished request, or of a console's message: what is beyond is part of what is in flight
 AHEAD_MAX_BYTES = 131_072  # what a connection may send while its poll is parked; with more it is closed
 LINGER_S = 1.0  # for one that is turned away to read why
 LINGERING_MAX = 64  # at once; beyond it they are closed without a word
-_HEADS_MAX = 8192  # header blocks remembered: the same agent sends the same block again
-_HEAD_MAX_BYTES = 512  # of a block that is remembered
-_HEADERS_MAX = 16  # in such a block
+_KNOWN_MAX = 8192  # header blocks, and request lines, remembered: the same agent sends the same again
+_KNOWN_MAX_BYTES = 512  # of one that is remembered
+_HEADERS_MAX = 16  # in a block that is remembered
 
 assert HEADERS_MAX_BYTES + BODY_MAX_BYTES < AHEAD_MAX_BYTES  # inverted, a request could be too long to be read
 assert LINGERING_MAX < FILES_RESERVED
 
-_WORDS = {f"{method} {path}".encode("ascii"): (method, path) for method, path in EXPRESS}
-_LINES = {b"%b HTTP/1.1" % words: (*target, "") for words, target in _WORDS.items()}  # without a query
-_GRAPHIC = bytes(range(0x21, 0x7F))
 _LINE_MAX_BYTES = HEADERS_MAX_BYTES // 2  # of a request line, and of all lines that follow
-_COLD_LINE = re.compile(rb"[A-Z]+ /[!-~]* HTTP/1\.1")  # well-formed, and none of ours
+_LINE = re.compile(rb"(GET|POST|DELETE) (/[!-~]*) HTTP/1\.1")
 _HEADER = re.compile(rb"([A-Za-z][A-Za-z0-9-]*+): ([!-~]++(?: [!-~]++)*+)\r\n")
 _HEADERS = re.compile(rb"(?:%b)*+" % _HEADER.pattern)  # nothing is tried twice: whoever sends it, it takes no time
 _BARE_LF = re.compile(rb"(?<!\r)\n")  # ends a line for Tornado, and may end a head that has no CR at all
-_ODD_HEADERS = frozenset({"Transfer-Encoding", "Te", "Trailer", "Expect", "Upgrade", "Content-Encoding"})
-_NOTHING = memoryview(b"")
+_ODD_HEADERS = frozenset(
+    {"Transfer-Encoding", "Te", "Trailer", "Expect", "Upgrade", "Content-Encoding", "Content-Length"}
+)
+_EVENT_STREAM = _answer_head(200, (("Content-Type", "text/event-stream"), ("Cache-Control", "no-cache")))
 
 
-@functools.lru_cache(_HEADERS_MAX)
+@functools.lru_cache(256)
 def _usual_name(name: bytes) -> str:
     """Write the name of a header as the routes ask for it; one string for all who send it."""
     return "-".join([word.capitalize() for word in name.decode("ascii").split("-")])
@@ -4801,57 +4752,84 @@ def head_of(block: bytes) -> Head | None:
     lines = _HEADER.findall(block)
     headers = {_usual_name(name): value.decode("ascii") for name, value in lines}
     is_lasting = headers.get("Connection", "keep-alive").lower() == "keep-alive"
-    length = headers.get("Content-Length")
-    is_framed = length is None or (re.fullmatch(r"0|[1-9][0-9]{0,5}", length) and int(length) <= BODY_MAX_BYTES)
-    if not (is_lasting and is_framed) or len(headers) != len(lines) or "Host" not in headers:
+    if not is_lasting or len(headers) != len(lines) or "Host" not in headers:
         return None
-    if not headers.keys().isdisjoint(_ODD_HEADERS):
+    return Head(headers) if headers.keys().isdisjoint(_ODD_HEADERS) else None
+
+
+def target_of(line: bytes) -> Target | None:
+    """Read a request line; None unless it is plain."""
+    found = _LINE.fullmatch(line)
+    if found is None or len(line) > _LINE_MAX_BYTES:
         return None
-    return Head(headers, None if length is None else int(length))
+    path, _, query = found[2].decode("ascii").partition("?")
+    return Target(found[1].decode("ascii"), path, query)
 
 
-def target_of(line: bytes) -> tuple[str, str, str] | None:
-    """Read a request line: method, path and query; None unless it is plain, and that of an express route."""
-    words, _, rest = line.partition(b"?")
-    route, query, version = _WORDS.get(words), rest[:-9], rest[-9:]
-    if route is None or version != b" HTTP/1.1" or query.translate(None, _GRAPHIC) or len(line) > _LINE_MAX_BYTES:
-        return None
-    return (*route, query.decode("ascii"))
+def without_cursor(line: bytes) -> tuple[bytes, int | None]:
+    """Take the number of `ack_seq` out of a poll's line: each poll has another. None: it does not say it plainly."""
+    start = line.rfind(b"ack_seq=") + 8  # the last of several counts
+    if start < 8 or not line.startswith(b"GET /receive?") or b"%" in line:
+        return line, None
+    end = line.find(b"&", start)
+    if end < 0:
+        end = len(line) - 9  # before the version
+    number = line[start:end]
+    return (line[:start] + line[end:], int(number)) if number.isdigit() and len(number) < 19 else (line, None)
 
 
-class Lane:
-    """One connection: reads requests, answers them, waits while its poll is parked. It is the Caller of each.
+def without_length(block: bytes) -> tuple[bytes, int]:
+    """Take the length of the body out of header lines: each message has another. -1: they do not say it plainly."""
+    start = block.find(b"\r\nContent-Length: ")
+    if start < 0:
+        start = block.find(b"\r\ncontent-length: ")
+    end = block.find(b"\r\n", start + 18)
+    number = block[start + 18 : end]
+    if start < 0 or len(number) > 6 or not number.isdigit():
+        return block, -1
+    return block[:start] + block[end:], int(number)
+
+
+Known = TypeVar("Known", Head, Target)
+
+
+class Lane(Link):
+    """One connection: reads requests, answers them, waits while one is parked. It is the Caller of each.
 
         reading   waits for a request, or for the rest of one
-        parked    a poll waits; what comes meanwhile is kept
-        sending   the kernel takes no more of the answer; nothing is read
+        waiting   for the answer to its request; what comes meanwhile is kept
+        sending   the answer goes out at the end of this turn, and what the kernel does not take, later
         queued    more requests are here; it goes on in the next turn of the loop
         closed    ended, or in Tornado's hands
+
+        reading > waiting > sending > reading, or queued > reading; an event stream goes from sending back to waiting
     """
 
     __slots__ = (
-        *("_ahead", "_is_watched", "_lanes", "_link", "_needed", "_on_gone", "_output", "_seen", "_socket", "_state"),
-        "serial",
+        *("_ahead", "_interest", "_is_ended", "_is_streaming", "_lanes", "_needed", "_on_gone", "_output", "_rest"),
+        *("_seen", "_socket", "_state"),
     )
 
-    def __init__(self, lanes: Lanes, link: Link, connection: socket.socket) -> None:
-        self._lanes, self._link, self._socket = lanes, link, connection
-        self.serial = link.serial  # of the connection, in this process
+    def __init__(self, lanes: Lanes, serial: int, connection: socket.socket) -> None:
+        super().__init__(serial)
+        self._lanes, self._socket = lanes, connection
         self._state = "reading"
         self._ahead = b""  # read from the socket, not yet taken as a request; little enough to be copied at each read
         self._seen = 0  # bytes of it in which no head ends: they are not searched again
         self._needed = 0  # bytes of it that make a request, once its head was read; until then 0
-        self._output = _NOTHING  # what the kernel did not take
+        self._output: bytes | memoryview = b""  # what the kernel has yet to take
+        self._rest = b""  # what comes after it, apart from it: many readers share the bytes of a large body
         self._on_gone: Callable[[], None] | None = None
-        self._is_watched = False
-        link.road = self
+        self._is_streaming = False  # the answer comes bit by bit
+        self._is_ended = False  # the other end has closed its half, and gets its answer
+        self._interest = 0  # what the loop tells of: READ or WRITE
         connection.setblocking(False)
         with suppress(OSError):  # macOS refuses it on what was reset already; the first read finds that out
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        lanes.links.waits(link)
-        self._watch(True)
+        lanes.links.enter(self)
+        self._watch(READ)
 
-    # --- called by the long poll ---
+    # --- called by the routes and the long poll ---
     def source(self) -> str:
         """Give the address of the other end."""
         with suppress(OSError):  # gone already: it shares a bucket with all that are
@@ -4859,16 +4837,18 @@ class Lane:
         return ""
 
     def reply(self, reply: Reply) -> None:
-        """Answer the request that was parked. What else was sent meanwhile is read later: this may be a broadcast."""
-        self._on_gone = None
-        self._send(reply.raw)
-        if self._ahead and self._state == "reading":
-            self._watch(True)
-            self._queue()
+        """Answer the request that waits, if its sender does."""
+        if self._state == "waiting":
+            self._answer(reply)
 
     def stream(self, chunk: bytes, is_last: bool) -> None:
-        """Refuse: only /mcp answers bit by bit, and that is not an express route."""
-        raise AssertionError("no event stream goes over the express lane")
+        """Answer it bit by bit, as an event stream; the first bit brings the headers."""
+        if self._state == "closed":
+            return
+        head = b"" if self._is_streaming else _EVENT_STREAM + b"Transfer-Encoding: chunked\r\n\r\n"
+        end = b"0\r\n\r\n" if is_last else b""
+        self._is_streaming = not is_last
+        self._put(b"%b%b%x\r\n%b\r\n%b" % (bytes(self._output), head, len(chunk), chunk, end))
 
     def is_alive(self) -> bool:
         """Whether the kernel has not yet seen the other end hang up."""
@@ -4880,7 +4860,7 @@ class Lane:
             return True
         except OSError:  # closed already; or reset, of which the kernel tells once only
             if self._state != "closed":
-                self._link.lost()
+                self.lost()
             return False
 
     def on_gone(self, callback: Callable[[], None]) -> None:
@@ -4889,9 +4869,14 @@ class Lane:
 
     def on_lost(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Set what to do when the answer turns out not to have arrived; give what finds that out at once."""
-        return self._link.expect(callback, is_pipelined=bool(self._ahead))
+        return self.expect(callback, is_pipelined=bool(self._ahead))
 
-    # --- called by the loop, the links and the hub ---
+    # --- called by the loop, the turn, the links and the hub ---
+    def look(self) -> None:
+        """Find out whether the last answer arrived; one that is about to go out goes first."""
+        self.send()
+        super().look()
+
     def is_sending(self) -> bool:
         """Whether the system has yet to take a part of the answer."""
         return self._state == "sending"
@@ -4905,32 +4890,59 @@ class Lane:
         if self._state == "closed":
             return
         self._leave()
-        self._lanes.links.forget(self._link)
         self._socket.close()
-        output, self._output, self._ahead = self._output, _NOTHING, b""  # whoever asks later if it arrived, keeps us
+        output, self._output, self._rest, self._ahead = self._output, b"", b"", b""  # whoever asks later keeps us
         if output:
-            self._link.lost()
+            self.lost()
         on_gone, self._on_gone = self._on_gone, None
         if on_gone is not None:
             on_gone()
 
-    def _readable(self) -> None:
-        if self._state == "queued":
-            return  # what is here already comes first
+    def on_ready(self) -> None:
+        """Go on: what the lane waits for has come, or there is room for what it sends."""
+        if self._interest == WRITE:
+            self.send()
+        elif self._state in ("reading", "waiting"):  # else what is here already comes first
+            self._read()
+
+    def send(self) -> None:
+        """Send the answer, or what is left of it; what the kernel does not take waits until it does."""
+        if self._state != "sending":
+            return
+        output = self._output
+        try:
+            sent = self._socket.send(output)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            self._output = b""
+            self.close()
+            self.lost()
+            return
+        if sent == len(output) and self._rest:
+            self._output, self._rest = self._rest, b""
+            self.send()
+            return
+        if sent == len(output):
+            self._sent()
+            return
+        self._output = output = memoryview(output)[sent:]
+        self._watch(WRITE)
+        whole: Any = output.obj
+        self._lanes.links.owes(self, len(whole), len(output))
+
+    # --- private ---
+    def _read(self) -> None:
         try:
             data = self._socket.recv(_READ_BYTES)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:  # reset: it left bytes unread. At once: its next poll may be here already, elsewhere
             self.close()
-            self._link.lost()
+            self.lost()
             return
         if not data:
-            # The answer that follows a goodbye is refused with a reset, of which `recv` says nothing any more.
-            is_reset = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
-            self.close()
-            if is_reset:
-                self._link.lost()
+            self._end()
             return
         self._ahead += data
         if self._state == "reading":
@@ -4938,39 +4950,61 @@ class Lane:
         elif len(self._ahead) > AHEAD_MAX_BYTES:  # unread, it would hide that the other end hangs up
             self.close()
 
-    def _writable(self) -> None:
-        self._output, output = _NOTHING, self._output
-        self._lanes.loop.remove_writer(self._socket)
-        self._lanes.forget(self)
-        self._send(output)
-        if self._state == "reading":
-            self._lanes.links.owes(self._link, 0)
-            self._watch(True)
-            self._serve()
+    def _end(self) -> None:
+        """Take leave of an end that sends nothing more; who asked for something that is being made gets it first."""
+        if self._state == "waiting" and self._on_gone is None:
+            self._is_ended = True
+            self._watch(0)
+            return
+        # The answer that follows a goodbye is refused with a reset, of which `recv` says nothing any more.
+        is_reset = self.is_broken()
+        self.close()
+        if is_reset:
+            self.lost()
+
+    def _serve(self) -> None:
+        """Answer the next request, or have it wait; others have their turn before the one behind it."""
+        request = self._next_request()
+        if request is None:
+            return
+        self._state = "waiting"
+        reply = self._lanes.router.answer(request)
+        if reply is not None:
+            self._answer(reply)
+
+    def _answer(self, reply: Reply) -> None:
+        self._on_gone = None
+        if len(reply.body) <= SHARED_MIN_BYTES:
+            self._put(reply.raw)
+        else:
+            self._put(reply.head, reply.body)
+
+    def _put(self, data: bytes, rest: bytes = b"") -> None:
+        self._state, self._output, self._rest = "sending", data, rest
+        self._lanes.turn.answer(self)
+
+    def _sent(self) -> None:
+        """Go on after an answer that the kernel has taken. What else was sent is read later: others come first."""
+        self._output = b""
+        if self._interest == WRITE:
+            self._lanes.links.owes(self, 0)
+            self._watch(READ)
+        if self._is_streaming:
+            self._state = "waiting"
+        elif self._is_ended:
+            self.close()
+        elif self._ahead:
+            self._state = "queued"
+            self._lanes.turn.loop.call_soon(self._go_on)
+        else:
+            self._state = "reading"
+            self._lanes.links.waits(self)
 
     def _go_on(self) -> None:
         if self._state == "queued":
             self._state = "reading"
+            self._lanes.links.waits(self)
             self._serve()
-
-    # --- private ---
-    def _serve(self) -> None:
-        """Answer the next request, or park it; others have their turn before the one behind it."""
-        request = self._next_request()
-        if request is None:
-            return
-        reply = self._lanes.router.answer(request)
-        if reply is None:
-            self._state = "parked"
-            return
-        self._send(reply.raw)
-        if self._ahead and self._state == "reading":
-            self._queue()
-
-    def _queue(self) -> None:
-        """Go on with what else was sent, in the next turn of the loop."""
-        self._state = "queued"
-        self._lanes.loop.call_soon(self._go_on)
 
     def _next_request(self) -> Request | None:
         """Take the next request; None: it is not complete, or it is not plain, and Tornado's from here on."""
@@ -4981,27 +5015,31 @@ class Lane:
         if end < 0:
             self._await_head()
             return None
-        line, _, block = ahead[: end + 2].partition(b"\r\n")
-        target = _LINES.get(line) or target_of(line)
-        head = lanes.heads.get(block) or lanes.head_of(block)
-        if target is None or head is None or (target[0] == "POST") is (head.length is None):
+        line_end = ahead.find(b"\r\n")
+        line, block = ahead[:line_end], ahead[line_end : end + 2]
+        length, cursor = 0, None
+        if line.startswith(b"POST "):
+            block, length = without_length(block)
+        else:
+            line, cursor = without_cursor(line)
+        target = lanes.targets.get(line) or lanes.know(lanes.targets, line, target_of(line))
+        head = lanes.heads.get(block) or lanes.know(lanes.heads, block, head_of(block[2:]))
+        if target is None or head is None or not 0 <= length <= BODY_MAX_BYTES:
             self._hand_over()
             return None
-        size = end + 4 + (head.length or 0)
+        size = end + 4 + length
         if len(ahead) < size:
             self._needed = size
             lanes.waits(self)
             if size > USUAL_BYTES:
-                lanes.links.owes(self._link, size)
+                lanes.links.owes(self, size)
             return None
-        method, path, query = target
-        request = Request(method, path, query, head, ahead[end + 4 : size], self)
         self._ahead = ahead[size:]
         if self._needed > USUAL_BYTES:
-            lanes.links.owes(self._link, 0)
+            lanes.links.owes(self, 0)
         self._seen = self._needed = 0
-        lanes.heard(self, self._link)
-        return request
+        lanes.heard(self)
+        return Request(target, head, ahead[end + 4 : size], self, cursor)
 
     def _await_head(self) -> None:
         """Wait for the rest of a head, unless it is too long or not plain already."""
@@ -5011,59 +5049,32 @@ class Lane:
             self._hand_over()
 
     def _hand_over(self) -> None:
-        line = self._ahead.partition(b"\r\n")[0]
-        is_hot = line in _LINES or target_of(line) is not None
-        self._link.may_return = not is_hot and _COLD_LINE.fullmatch(line) is not None
         self._leave()
         self._lanes.handed_over += 1
-        self._lanes.hand_over(self._socket, self._ahead, self._link)
+        self._lanes.hand_over(self._socket, self._ahead, self)
 
     def _leave(self) -> None:
-        self._watch(False)
-        self._lanes.loop.remove_writer(self._socket)
+        self._watch(0)
         self._lanes.forget(self)
         self._state = "closed"
 
-    def _send(self, data: bytes | memoryview) -> None:
-        """Send an answer, or what is left of one; what the kernel does not take waits until it does."""
-        try:
-            sent = self._socket.send(data)
-        except (BlockingIOError, InterruptedError):
-            sent = 0
-        except OSError:  # in the next turn: whoever sends this may be in the middle of a broadcast
-            self._output = _NOTHING
-            self._lanes.loop.call_soon(self._link.lost)
-            self.close()
-            return
-        if sent == len(data):
-            self._state = "reading"
-            self._lanes.links.waits(self._link)
-            return
-        self._state, self._output = "sending", memoryview(data)[sent:]
-        self._watch(False)
-        self._lanes.loop.add_writer(self._socket, self._writable)
-        whole: Any = self._output.obj
-        self._lanes.links.owes(self._link, len(whole), len(self._output))
-
-    def _watch(self, is_watched: bool) -> None:
-        if is_watched != self._is_watched:
-            self._is_watched = is_watched
-            if is_watched:
-                self._lanes.loop.add_reader(self._socket, self._readable)
-            else:
-                self._lanes.loop.remove_reader(self._socket)
+    def _watch(self, interest: int) -> None:
+        if interest != self._interest:
+            self._interest = interest
+            self._lanes.turn.watch(self, self._socket, interest)
 
 
 class Lanes:
-    """What all lanes share: the routes, the heads that were read before, who is late, and the way to Tornado."""
+    """What all lanes share: the routes, what was read before, who is ready, who is late, and the way to Tornado."""
 
-    def __init__(self, router: Router, links: Links, clock: Clock, loop: AbstractEventLoop) -> None:
-        self.router, self.links, self.loop = router, links, loop
+    def __init__(self, router: Router, links: Links, turn: Turn, clock: Clock) -> None:
+        self.router, self.links, self.turn = router, links, turn
         self.hand_over: Callable[[socket.socket, bytes, Link], None]  # set by the hub
         self.answered = self.handed_over = 0  # requests
         self._clock = clock
         self._late: dict[Lane, float] = {}  # whose body is not complete, since when; longest first
-        self.heads: dict[bytes, Head] = {}  # by the bytes that they were read from
+        self.heads: dict[bytes, Head] = {}  # by the bytes that they were read from, the body's length apart
+        self.targets: dict[bytes, Target] = {}  # by request line, a poll's cursor apart
         self._watcher = select.poll() if hasattr(select, "poll") else None  # Windows has none
 
     def is_readable(self, connection: socket.socket) -> bool:
@@ -5075,48 +5086,49 @@ class Lanes:
         self._watcher.unregister(handle)
         return is_readable
 
-    def head_of(self, block: bytes) -> Head | None:
-        """Read header lines, and remember them; None unless they are plain."""
-        head = head_of(block)
-        if head is not None and len(block) <= _HEAD_MAX_BYTES and len(head.headers) <= _HEADERS_MAX:
-            if len(self.heads) >= _HEADS_MAX:
-                self.heads.clear()
-            self.heads[block] = head
-        return head
+    def know(self, known: dict[bytes, Known], text: bytes, meaning: Known | None) -> Known | None:
+        """Remember what a text was read as, unless that is None or much."""
+        is_short = not isinstance(meaning, Head) or len(meaning.headers) <= _HEADERS_MAX
+        if meaning is not None and len(text) <= _KNOWN_MAX_BYTES and is_short:
+            if len(known) >= _KNOWN_MAX:
+                known.clear()
+            known[text] = meaning
+        return meaning
 
-    def take(self, connection: socket.socket, link: Link) -> None:
-        """Serve a connection that owes a request."""
-        Lane(self, link, connection)
+    def take(self, connection: socket.socket, serial: int) -> None:
+        """Serve a fresh connection."""
+        Lane(self, serial, connection)
 
     def waits(self, lane: Lane) -> None:
         """Note that a lane waits for the rest of a body."""
         self._late.pop(lane, None)
         self._late[lane] = self._clock.mono()
 
-    def heard(self, lane: Lane, link: Link) -> None:
+    def heard(self, lane: Lane) -> None:
         """Note that a lane has sent a whole request."""
         self.answered += 1
-        self.links.heard(link)
+        self.links.heard(lane)
         if self._late:
             self._late.pop(lane, None)
 
     def forget(self, lane: Lane) -> None:
-        """Note that a lane has nothing to wait for."""
+        """Note that a lane is gone."""
         self._late.pop(lane, None)
+        self.links.forget(lane)
 
     def sweep(self) -> None:
         """Close those who are late or slow, and those who have been idle for too long."""
         now = self._clock.mono()
         late = [*takewhile(lambda lane: now - self._late[lane] > BODY_S, self._late)]
         idle = [*takewhile(lambda link: now - self.links.idle[link] > IDLE_S, self.links.idle)]
-        for road in [*late, *(link.road for link in [*idle, *self.links.slow()])]:
-            road.close()
+        for link in [*late, *idle, *self.links.slow()]:
+            link.close()
 
     def close(self) -> None:
         """Close them all: the hub is going down."""
         for link in [*self.links.open]:
-            if isinstance(link.road, Lane):
-                link.road.close()
+            if isinstance(link, Lane):
+                link.close()
 
 
 # ======================================================================================================================
@@ -5202,7 +5214,9 @@ def get_receive(gate: Gate, request: Request) -> Reply | None:
     given = request.parameters()
     hold_s = seconds_of(given["timeout"], "timeout", POLL_HOLD_S) if "timeout" in given else POLL_HOLD_S
     ack = given.get("ack_seq")
-    ack_seq = None if ack is None else integer_of(ack, "ack_seq", -(2**63), 2**63, "query")
+    ack_seq = request.cursor
+    if ack_seq is None and ack is not None:
+        ack_seq = integer_of(ack, "ack_seq", -(2**63), 2**63, "query")
     lease = given.get("lease", "")
     if len(lease) > LEASE_MAX:
         raise Invalid("lease", "lease id too long", "query")
@@ -6523,7 +6537,7 @@ class RoomDoor:
         credential = self._gate.settings.agent_key if is_open else str(self.token)
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {credential}"}
         given = query_of(query).removeprefix("?")
-        return ROUTES[method, path](self._gate, Request(method, path, given, Head(headers), body, caller))
+        return ROUTES[method, path](self._gate, Request(Target(method, path, given), Head(headers), body, caller))
 
 
 def decoded(reply: Reply | None) -> dict[str, Json]:
@@ -6624,7 +6638,7 @@ class McpEndpoint:
             session.door.forget()
 
     def _answer(self, request: Request, message: Json) -> Reply | None:
-        shown = request.headers.get("MCP-Protocol-Version")
+        shown = request.headers.get("Mcp-Protocol-Version")
         if isinstance(message, list):
             return self._answer_batch(request, message)
         call = call_of(message)
@@ -6715,7 +6729,7 @@ class McpEndpoint:
         if session is None:
             if key in self._ended or not SESSION_ID.fullmatch(key):
                 raise RpcError(UNKNOWN_SESSION, "Session not found: initialize again", about=about)
-            revision = request.headers.get("MCP-Protocol-Version", BATCH_REVISION)  # without: that one, by the standard
+            revision = request.headers.get("Mcp-Protocol-Version", BATCH_REVISION)  # without: that one, by the standard
             session = self._open(request, None, revision, PAST)
             self._keep(key, session)
         session.used_at = self._clock.mono()
@@ -6810,6 +6824,8 @@ CONSOLES_MAX = 200
 HANDSHAKES_PER_TURN = 4  # of consoles: each takes Tornado a millisecond
 ACCEPT_PAUSE_S = 0.25  # when the system has no file left for a connection; it waits in the kernel meanwhile
 NEIGHBOUR_S = 2.0  # for what has our port to say what it is
+LOOK_UP_S = 0.2  # on Windows
+WINDOWS_SOCKETS_MAX = 512  # that its select takes
 WARM_UP_S = 0.2  # after the start: the first console should not wait for imports
 
 
@@ -6818,16 +6834,6 @@ class SystemClock:
 
     mono = staticmethod(time.monotonic)
     wall = staticmethod(time.time)
-
-
-class Server(Protocol):
-    """Tornado's side of the hub."""
-
-    def adopt(self, connection: socket.socket, head: bytes, link: Link) -> None:
-        """Serve a connection from which `head` was read already."""
-
-    async def close_all_connections(self) -> None:
-        """End them all."""
 
 
 def owing_stream_type() -> Any:
@@ -6929,67 +6935,278 @@ def handed_stream_type() -> Any:
                 return self.is_cut_off or isinstance(self.error, ConnectionError)
             return bool(self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
-        def is_sending(self) -> bool:
-            return bool(self.writing())
-
         def has_unread(self) -> bool:
             return bool(self._head) or self._read_buffer_size > 0  # Tornado does not say the latter in public
 
     return HandedStream
 
 
-def server_of(
-    router_: Router, consoles: Consoles, application: Callable[[], Application], links_: Links, lanes: Lanes | None
-) -> Server:
-    """Make Tornado's server: an Exchange for each request. What it need not keep goes back to the lanes, if any."""
-    from asyncio import get_running_loop
+# --- Tornado's road ---
 
+
+class Front(Struct):
+    """Where the requests of Tornado's connections arrive."""
+    router: Router
+    links: Links
+    turn: Turn
+    handshakes: Turns  # of consoles
+    has_place: Callable[[], bool]  # whether one more console may open
+    console_exchange: Callable[[HTTP1Connection], HTTPMessageDelegate]  # gives the WebSocket's side of a request
+
+
+class Stray(Link):
+    """A connection that Tornado reads."""
+    __slots__ = ("exchange", "stream")
+
+    def __init__(self, serial: int, stream: Any) -> None:
+        super().__init__(serial)
+        self.stream = stream  # one of ours, `handed_stream_type`
+        self.exchange: Exchange | None = None  # whose answer goes out at the end of this turn
+
+    def close(self) -> None:
+        """End the connection."""
+        self.stream.close()
+
+    def is_broken(self) -> bool:
+        """Whether the other end has reset it; the kernel knows before the loop tells."""
+        return bool(self.stream.is_broken())
+
+    def is_sending(self) -> bool:
+        """Whether the system has yet to take a part of the answer."""
+        return bool(self.stream.writing())
+
+    def look(self) -> None:
+        """Find out whether the last answer arrived; one that is about to go out goes first."""
+        if self.exchange is not None:
+            self.exchange.send()
+        super().look()
+
+
+def headers_of(reply: Reply) -> dict[str, str]:
+    """Complete an answer's headers."""
+    length = {} if reply.status == 304 else {"Content-Length": str(len(reply.body))}
+    return dict(STANDING_HEADERS) | dict(reply.headers) | length
+
+
+def origin_form(start_line: RequestStartLine, headers: HTTPHeaders) -> RequestStartLine:
+    """Read an absolute target, as a proxy's client sends it: its authority counts for Host (RFC 9112, 3.2.2)."""
+    found = re.match(r"https?://([^/?#]*)", start_line.path, re.IGNORECASE)
+    if found is None:
+        return start_line
+    headers["Host"], rest = found[1], start_line.path[found.end() :]
+    return start_line._replace(path=rest if rest.startswith("/") else f"/{rest}")
+
+
+class Exchange:
+    """One request and its answer. Tornado calls it as an HTTPMessageDelegate, the long poll as a Caller."""
+
+    __slots__ = (
+        *("_front", "_link", "_stream", "_connection", "_on_gone", "_reply"),
+        *("_start", "_headers", "_body", "_forward", "_is_streaming", "_is_late"),
+    )
+
+    def __init__(self, front: Front, link: Stray, connection: HTTP1Connection) -> None:
+        self._front, self._link, self._connection = front, link, connection
+        self._stream = link.stream
+        self._reply: Reply | None = None  # goes out at the end of this turn
+        self._forward: HTTPMessageDelegate | None = None  # who answers instead: the console's WebSocket
+        self._body = bytearray()
+        self._on_gone: Callable[[], None] | None = None  # None: it does not wait
+        self._is_streaming = False
+        self._is_late = self._stream.closed()  # it was read out of a buffer, behind the connection's last request
+
+    # --- called by Tornado ---
+    def headers_received(self, start_line: RequestStartLine, headers: HTTPHeaders) -> Awaitable[None] | None:
+        """Read the head; refuse an oversized request before its body is read."""
+        start_line = origin_form(start_line, headers)
+        self._start, self._headers = start_line, headers
+        size = len(start_line.path) + sum(len(name) + len(value) + 4 for name, value in headers.get_all())
+        declared = headers.get("Content-Length", "0")
+        if size > HEADERS_MAX_BYTES:
+            self._send(last_reply(HeadersTooLarge()))
+        elif re.fullmatch(r"[0-9]+", declared) and int(declared[:20]) > DRAIN_MAX_BYTES:
+            self._send(last_reply(TooLarge()))
+        elif start_line.path.partition("?")[0] == "/ui" and self._may_upgrade():
+            if not (self._front.has_place() or self._front.router.is_proven(self._request())):
+                self._send(last_reply(TooManyConnections()))
+                return None
+            self._front.links.heard(self._link)
+            due = self._front.handshakes.take()
+            return self._upgrade() if due is None else self._upgrade_when(due)
+        return None
+
+    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
+        """Collect the body; of a refused one a little more is read, so that its sender sees the refusal."""
+        if self._forward is not None:
+            return self._forward.data_received(chunk)
+        self._body += chunk
+        self._stream.keep(len(self._body))
+        if len(self._body) > DRAIN_MAX_BYTES:
+            self._send(last_reply(TooLarge()))
+        return None
+
+    def finish(self) -> None:
+        """Answer, or park."""
+        if self._is_late:  # nobody can be told of it, so it is not carried out (RFC 9112, 9.6)
+            return
+        if self._forward is not None:
+            self._forward.finish()
+            return
+        self._front.links.heard(self._link)
+        self._stream.keep(0)
+        is_too_large = len(self._body) > BODY_MAX_BYTES
+        reply = refusal_reply(TooLarge()) if is_too_large else self._front.router.answer(self._request())
+        if reply is not None:
+            self.reply(reply)
+        else:
+            self._connection.set_close_callback(self._on_gone)
+
+    def on_connection_close(self) -> None:
+        """Note that the connection closed before the request was complete."""
+        if self._forward is not None:
+            self._forward.on_connection_close()
+
+    # --- called by the long poll ---
+    @property
+    def serial(self) -> int:
+        """Number this connection."""
+        return self._link.serial
+
+    def source(self) -> str:
+        """Give the address of the other end."""
+        with suppress(OSError, AttributeError):  # gone already: it shares a bucket with all that are
+            return str(self._stream.socket.getpeername()[0])
+        return ""
+
+    def reply(self, reply: Reply) -> None:
+        """Answer the request that waits, at the end of this turn."""
+        self._on_gone, self._reply, self._link.exchange = None, reply, self
+        self._front.turn.answer(self)
+
+    def send(self) -> None:
+        """Send the answer."""
+        reply, self._reply, self._link.exchange = self._reply, None, None
+        if reply is not None:
+            self._connection.set_close_callback(None)
+            self._send(reply)
+
+    def stream(self, chunk: bytes, is_last: bool) -> None:
+        """Answer it bit by bit, as an event stream; the first bit brings the headers."""
+        if not self._is_streaming:
+            self._is_streaming = True
+            self._begin(200, {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
+        written = self._connection.write(chunk)
+        if is_last:
+            self._connection.set_close_callback(None)
+            written.add_done_callback(self._written)
+            self._connection.finish()
+
+    def is_alive(self) -> bool:
+        """Whether the kernel has not yet seen the other end hang up; if it has, one that waits ends here too."""
+        try:
+            if self._stream.socket.recv(1, socket.MSG_PEEK) != b"":
+                return True
+        except BlockingIOError:
+            return True  # nothing to read: it waits, as it should
+        except OSError:  # reset, of which the kernel tells once only
+            self._link.lost()
+        except AttributeError:  # closed already
+            return False
+        if self._on_gone is not None:
+            self._stream.close()  # with a request in its buffer Tornado does not look at the socket and would not know
+        return False
+
+    def on_gone(self, callback: Callable[[], None]) -> None:
+        """Set what to do when the other end hangs up while it waits."""
+        self._on_gone = callback
+
+    def on_lost(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Set what to do when the answer turns out not to have arrived; give what finds that out at once."""
+        return self._link.expect(callback, is_pipelined=self._stream.has_unread())
+
+    # --- private ---
+    def _may_upgrade(self) -> bool:
+        """Whether this is a WebSocket handshake that goes on to the console."""
+        is_handshake = self._start.method == "GET" and self._headers.get("Upgrade", "").lower() == "websocket"
+        return is_handshake and self._front.router.may_upgrade(self._request())
+
+    def _upgrade(self) -> Awaitable[None] | None:
+        self._forward = self._front.console_exchange(self._connection)
+        return self._forward.headers_received(self._start, self._headers)
+
+    async def _upgrade_when(self, due: Awaitable[None]) -> None:
+        await due
+        if self._stream.closed():
+            self._is_late = True
+        elif (ready := self._upgrade()) is not None:
+            await ready
+
+    def _request(self) -> Request:
+        path, _, query = self._start.path.partition("?")
+        return Request(Target(self._start.method, path, query), Head(self._headers), bytes(self._body), self)
+
+    def _send(self, reply: Reply) -> None:
+        body = b"" if self._start.method == "HEAD" else reply.body
+        self._front.links.waits(self._link)  # for the next request; one that does not even read this answer is idle too
+        if len(body) > SHARED_MIN_BYTES and self._link.if_lost is None:  # apart, Tornado makes no copy
+            self._begin(reply.status, headers_of(reply))
+            self._connection.write(body).add_done_callback(self._written)
+        else:
+            self._begin(reply.status, headers_of(reply), body).add_done_callback(self._written)
+        self._connection.finish()
+
+    def _begin(self, status: int, headers: dict[str, str], body: bytes | None = None) -> Future[None]:
+        from tornado.httputil import HTTPHeaders, ResponseStartLine
+
+        start = ResponseStartLine("HTTP/1.1", status, phrase_of(status))
+        return self._connection.write_headers(start, HTTPHeaders(headers), body)
+
+    def _written(self, future: Future[None]) -> None:
+        if future.cancelled() or future.exception() is not None:
+            self._link.lost()
+
+
+def server_of(front: Front) -> Any:
+    """Make Tornado's server: an Exchange for each request."""
     from tornado.httpserver import HTTPServer
 
     handed_stream = handed_stream_type()
 
     class HubServer(HTTPServer):
-        router, links, handshakes = router_, links_, Turns(HANDSHAKES_PER_TURN, get_running_loop())
-
         def initialize(self, *args: Any, **options: Any) -> None:
             super().initialize(lambda request: None, **options)
-            self._links: dict[Any, Link] = {}
+            self._links: dict[Any, Stray] = {}
 
-        def adopt(self, connection: socket.socket, head: bytes, link: Link) -> None:
+        def adopt(self, connection: socket.socket, serial: int) -> None:
+            self._serve(connection, b"", Stray(serial, handed_stream(connection, b"")))
+
+        def take_over(self, connection: socket.socket, head: bytes, link: Link) -> None:
+            heir = Stray(link.serial, handed_stream(connection, head))
+            link.bequeath(heir)
+            self._serve(connection, head, heir)
+
+        def _serve(self, connection: socket.socket, head: bytes, link: Stray) -> None:
             address: tuple[object, ...] = ("", 0)
             with suppress(OSError):  # it hung up; serving it finds that out
                 address = connection.getpeername()
-            stream = handed_stream(connection, head)
-            link.road, self._links[stream] = stream, link
-            stream.on_owed = functools.partial(self.links.owes, link)
-            stream.on_closed = lambda: self.links.forget(link) if link.road is stream else None  # else back on its lane
+            stream = link.stream
+            self._links[stream] = link
+            front.links.enter(link)
+            stream.on_owed = functools.partial(front.links.owes, link)
+            stream.on_closed = lambda: front.links.forget(link)
             stream.keep(len(head))
             self.handle_stream(stream, address)
 
         def start_request(self, server_conn: Any, request_conn: Any) -> Any:
-            stream = request_conn.stream
-            link = self._links[stream]
-            self.links.waits(link)
-            if lanes is not None and link.may_return and not stream.closed() and not stream.has_unread():
-                lanes.take(stream.socket.dup(), link)
-                stream.close()  # reading from it ends Tornado's loop; the connection lives on in the copy
-            return Exchange(self, link, request_conn)
+            link = self._links[request_conn.stream]
+            front.links.waits(link)
+            return Exchange(front, link, request_conn)
 
         def on_close(self, server_conn: Any) -> None:
             super().on_close(server_conn)
-            stream = server_conn.stream
-            link = self._links.pop(stream)
-            if stream.closed() and stream.is_broken() and link.road is stream:  # neither a console nor back on its lane
+            link = self._links.pop(server_conn.stream)
+            if link.stream.closed() and link.is_broken():  # else it is a console
                 link.lost()
-
-        def has_place(self) -> bool:
-            return consoles.open_count + len(self.handshakes) < CONSOLES_MAX
-
-        def console_exchange(self, connection: HTTP1Connection) -> HTTPMessageDelegate:
-            return application().start_request(connection, connection)
-
-        def has_unread(self, stream: Any) -> bool:
-            return bool(stream.has_unread())
 
     return HubServer(
         idle_connection_timeout=IDLE_S,
@@ -7002,33 +7219,25 @@ def server_of(
 
 def file_limit() -> int:
     """Allow as many open files, so connections, as the system lets this process have; give the number."""
-    with suppress(ImportError, ValueError, OSError):  # Windows has no such limit
+    with suppress(ImportError, ValueError, OSError):  # Windows has no such limit, and another
         import resource
 
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         wanted = CONNECTIONS_MAX + FILES_RESERVED if hard == resource.RLIM_INFINITY else hard
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         return max(min(wanted, CONNECTIONS_MAX + FILES_RESERVED), FILES_RESERVED + 16)
-    return CONNECTIONS_MAX + FILES_RESERVED
-
-
-def can_watch(loop: AbstractEventLoop, listener: socket.socket) -> bool:
-    """Whether the loop tells when a socket can be read; that of Windows does not, and Tornado has a thread for it."""
-    try:
-        loop.remove_reader(listener)
-    except NotImplementedError:
-        return False
-    return True
+    return WINDOWS_SOCKETS_MAX
 
 
 class Hub:
     """One room behind one port: wires the room's events to polls, consoles and the disk log; the tick; the stop."""
 
-    def __init__(self, settings: Settings, loop: AbstractEventLoop) -> None:
-        self.settings, self._loop = settings, loop
+    def __init__(self, settings: Settings, turn: Turn) -> None:
+        self.settings, self.turn, self._loop = settings, turn, turn.loop
+        loop = turn.loop
         self._events: deque[Event] = deque()
         self._is_emitting = False
-        self._take: Callable[[socket.socket, Link], None]  # serves a fresh connection
+        self._take: Callable[[socket.socket, int], None]  # serves a fresh connection
         self._listening: list[socket.socket] = []
         self._complain_at = 0.0  # monotonic seconds; until then the log is spared
         self._lingering: set[socket.socket] = set()  # connections that were turned away, and may still read why
@@ -7055,12 +7264,13 @@ class Hub:
         sockets = bind_sockets(self.settings.port, self.settings.host, backlog=LISTEN_BACKLOG)
         self.gate.port = sockets[0].getsockname()[1]
         router = Router(self.gate, {**ROUTES, **self.mcp.routes()})
-        self.lanes = Lanes(router, self.links, self._clock, self._loop)
-        has_lane = not self.settings.is_plain_http and can_watch(self._loop, sockets[0])
-        lanes = self.lanes if has_lane else None
-        self._server = server_of(router, self.consoles, lambda: self.application, self.links, lanes)
-        self.lanes.hand_over = self._server.adopt
-        self._take = self.lanes.take if has_lane else lambda connection, link: self._server.adopt(connection, b"", link)
+        handshakes = Turns(HANDSHAKES_PER_TURN, self._loop)
+        has_place = lambda: self.consoles.open_count + len(handshakes) < CONSOLES_MAX  # noqa: E731
+        to_console = lambda connection: self.application.start_request(connection, connection)  # noqa: E731
+        self._server = server_of(Front(router, self.links, self.turn, handshakes, has_place, to_console))
+        self.lanes = Lanes(router, self.links, self.turn, self._clock)
+        self.lanes.hand_over = self._server.take_over
+        self._take = self._server.adopt if self.settings.is_plain_http else self.lanes.take
         self._listening = sockets
         for listener in sockets:
             with suppress(OSError):  # its connections have it too; without, one answer fills megabytes of the system's
@@ -7236,20 +7446,28 @@ def why_not_listening(settings: Settings, error: OSError) -> str:
     return f"port {settings.port} is busy: {other}. Use that one, or start this one with --port."
 
 
+def look_up(loop: AbstractEventLoop) -> None:
+    """Have a loop that no signal wakes look up now and then, so that Ctrl-C ends it at once."""
+    loop.call_later(LOOK_UP_S, look_up, loop)
+
+
 def serve(settings: Settings, on_start: Callable[[Hub], None]) -> int:
     """Run a hub until SIGINT or SIGTERM; give the exit code."""
     import asyncio
     import gc
 
+    turn = Turn()
+
     async def run() -> int:
-        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        loop, ended = turn.loop, asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
             try:
                 loop.add_signal_handler(number, ended.set)
-            except NotImplementedError:  # Windows
+            except NotImplementedError:  # Windows, whose select goes on waiting when a signal comes
                 signal.signal(number, lambda *_: loop.call_soon_threadsafe(ended.set))
+                look_up(loop)
         try:
-            hub = Hub(settings, loop)
+            hub = Hub(settings, turn)
             hub.start()
         except OSError as error:
             print(f"caucus: {why_not_listening(settings, error)}", file=sys.stderr)
@@ -7262,7 +7480,8 @@ def serve(settings: Settings, on_start: Callable[[Hub], None]) -> int:
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         return 0
 
-    return asyncio.run(run())
+    with asyncio.Runner(loop_factory=lambda: turn.loop) as runner:
+        return runner.run(run())
 
 
 # ======================================================================================================================

@@ -9,6 +9,7 @@ with the lowest and the highest round beside it. Trust a difference only when it
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import multiprocessing
@@ -29,6 +30,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
+from itertools import cycle
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -58,8 +60,10 @@ AUDIENCES = (10, 100, 1000)  # parked receivers of one broadcast, the most last
 CONSOLES = 5
 CROWD = 5000  # peers in a full room; the hub takes 10,000 names
 POLLS = 1000  # parked at once
-CONTENT = "x" * 200
-POLL_S = 25  # what a client asks for; the hub holds no longer
+LENGTHS = (40, 4000)  # characters of a message; every order of magnitude as often as the next
+SAYINGS = 61  # requests that one speaker words ahead of time, each of another length
+PROSE = 'The build is green again: see "main".\n- `Room.say` routes it\n- who waits has it at once, and all in order. '
+POLL_S = 25.0  # what a client asks for; the hub holds no longer
 ANSWER_TIMEOUT_S = 40.0  # longer than a poll: silence beyond it is a failure
 ATTACK_SCALE, ATTACK_S = 1.0, 8.0
 ATTACK_MAX_MB, ATTACK_MAX_MS = 150.0, 50.0  # the goals: resident memory, and the bystander's p99
@@ -154,9 +158,20 @@ class Line:
 
 def post(path: str, body: dict[str, Any]) -> bytes:
     """Word a POST as our own clients do."""
-    data = json.dumps(body)
-    head = f"POST {path} HTTP/1.1\r\nHost: {HOST}\r\nAccept: */*\r\nContent-Type: application/json\r\n"
-    return f"{head}Content-Length: {len(data)}\r\n\r\n{data}".encode()
+    data = json.dumps(body, ensure_ascii=False).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data
+
+
+def contents(seed: int, count: int = SAYINGS) -> list[str]:
+    """Draw what one agent says: so many messages whose lengths spread over LENGTHS, the same in every run."""
+    chance = random.Random(seed)
+    low, high = (math.log(length) for length in LENGTHS)
+    lengths = [round(math.exp(low + (high - low) * (at + chance.random()) / count)) for at in range(count)]
+    chance.shuffle(lengths)
+    starts = [chance.randrange(len(PROSE)) for _ in lengths]
+    text = PROSE * (LENGTHS[1] // len(PROSE) + 2)
+    return [text[start : start + length] for start, length in zip(starts, lengths, strict=True)]
 
 
 def source_of(number: int) -> str:
@@ -168,21 +183,22 @@ def source_of(number: int) -> str:
 class Agent:
     """A registered peer on a connection of its own."""
 
-    __slots__ = ("_poll_from", "_poll_to", "_seq", "line", "name", "token")
+    __slots__ = ("_number", "_poll_from", "_poll_to", "_seq", "line", "name", "token")
 
     def __init__(self, port: int, name: str, number: int) -> None:
         self.name = name
+        self._number = number
         self.line = Line(port, source_of(number))
         answer = self.line.ask(post("/register", {"project": name, "protocol_version": 999}))
         self.token = str(json.loads(answer)["token"])
         self._seq = b"0"  # the latest received: the next poll acknowledges it
-        self._poll_from = f"GET /receive?timeout={POLL_S}&ack_seq=".encode()
-        head = f"Host: {HOST}\r\nAccept: */*\r\nAuthorization: Bearer {self.token}\r\n\r\n"
-        self._poll_to = f"&lease=lease-of-{name} HTTP/1.1\r\n{head}".encode()
+        lease = hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()
+        self._poll_from = f"GET /receive?timeout={POLL_S}&lease={lease}&ack_seq=".encode()
+        self._poll_to = f" HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Bearer {self.token}\r\n\r\n".encode()
 
-    def saying(self, to: str) -> bytes:
-        """Word the request that sends CONTENT to `to`."""
-        return post("/send", {"token": self.token, "to": to, "content": CONTENT})
+    def sayings(self, to: str) -> Iterator[bytes]:
+        """Word the requests that send something to `to`, over and over."""
+        return cycle([post("/send", {"token": self.token, "to": to, "content": one}) for one in contents(self._number)])
 
     def poll(self) -> None:
         """Ask for messages, acknowledging the last; `receive` takes the answer."""
@@ -206,12 +222,12 @@ class Agent:
 class Pair:
     """An agent that speaks, one that listens, and the message between them."""
 
-    __slots__ = ("_request", "due", "listener", "speaker")
+    __slots__ = ("_requests", "due", "listener", "speaker")
 
     def __init__(self, port: int, number: int) -> None:
         self.speaker = Agent(port, f"speaker-{number}", 2 * number)
         self.listener = Agent(port, f"listener-{number}", 2 * number + 1)
-        self._request = self.speaker.saying(self.listener.name)
+        self._requests = self.speaker.sayings(self.listener.name)
         self.due = 0  # answers: the poll's and the send's
 
     def begin(self) -> None:
@@ -222,7 +238,7 @@ class Pair:
 
     def speak(self) -> None:
         """Send, and leave the answer unread."""
-        self.speaker.line.sock.sendall(self._request)
+        self.speaker.line.sock.sendall(next(self._requests))
 
 
 @contextmanager
@@ -262,15 +278,15 @@ def exchange(pairs: list[Pair], messages: int) -> None:
                     active -= 1
 
 
-def broadcast(server: Server, sender: Agent, receivers: list[Agent]) -> tuple[float, float]:
-    """Park `receivers` and send to all.
+def broadcast(server: Server, sender: Agent, request: bytes, receivers: list[Agent]) -> tuple[float, float]:
+    """Park `receivers` and send `request`, which is to all.
 
     Returns the seconds until the last of them has the message, and the server's CPU seconds.
     """
     for receiver in receivers:
         receiver.poll()
     server.settle()
-    waiting, request, before_s = len(receivers), sender.saying("all"), server.cpu_s()
+    waiting, before_s = len(receivers), server.cpu_s()
     with watching((receiver.line, receiver.line) for receiver in receivers) as ready:
         started = time.perf_counter()
         sender.line.sock.sendall(request)
@@ -287,12 +303,12 @@ def broadcast(server: Server, sender: Agent, receivers: list[Agent]) -> tuple[fl
     return took_s, server.cpu_s() - before_s
 
 
-def bystander_s(server: Server, sender: Agent, receivers: list[Agent], bystander: Pair) -> float:
+def bystander_s(server: Server, sender: Agent, request: bytes, receivers: list[Agent], bystander: Pair) -> float:
     """Return the seconds that somebody else waits for an answer who asks while a broadcast goes out."""
     for receiver in receivers:
         receiver.poll()
     server.settle()
-    sender.line.sock.sendall(sender.saying("all"))
+    sender.line.sock.sendall(request)
     started = time.perf_counter()
     bystander.speak()
     bystander.speaker.line.wait()
@@ -718,14 +734,15 @@ def measure_broadcast(program: Program, plan: Plan) -> dict[str, float]:
     metrics: dict[str, float] = {}
     with Server(program) as server:
         sender, receivers = Agent(server.port, "sender", 0), list[Agent]()
+        requests = sender.sayings("all")
         for size in AUDIENCES:
             receivers += [Agent(server.port, f"receiver-{n}", n) for n in range(len(receivers) + 1, size + 1)]
-            broadcast(server, sender, receivers)  # not counted: warms up
-            samples = [broadcast(server, sender, receivers) for _ in range(plan.broadcasts)]
+            broadcast(server, sender, next(requests), receivers)  # not counted: warms up
+            samples = [broadcast(server, sender, next(requests), receivers) for _ in range(plan.broadcasts)]
             for key, values_s in zip(("broadcast", "broadcast_cpu"), zip(*samples, strict=True), strict=True):
                 metrics[f"{key}_{size}_ms"] = statistics.median(values_s) * 1000
         other = Pair(server.port, AUDIENCES[-1])
-        waits_s = [bystander_s(server, sender, receivers, other) for _ in range(plan.broadcasts)]
+        waits_s = [bystander_s(server, sender, next(requests), receivers, other) for _ in range(plan.broadcasts)]
         metrics["bystander_ms"] = statistics.median(waits_s) * 1000
     return metrics
 
@@ -755,7 +772,7 @@ class Soak:
     """
 
     def __init__(self, server: Server, talkers: int = 20) -> None:
-        self._server, self._chance = server, random.Random(6)
+        self._server, self._chance, self._contents = server, random.Random(6), contents(6)
         self._talkers = [Talker(server.port, number) for number in range(talkers)]
         self._sent, self._visits = 0, 0
         self.delivered, self.twice = 0, 0
@@ -800,7 +817,7 @@ class Soak:
         heard = [self._chance.choice(others)] if dice < 0.7 else others
         to = heard[0].agent.name if dice < 0.7 else "#soak" if dice < 0.9 else "all"
         self._sent += 1
-        content = f"soak-{self._sent}-" + CONTENT[: self._chance.randrange(400)]
+        content = f"soak-{self._sent}-" + self._chance.choice(self._contents)
         for one in heard:
             one.pending.add(content)
         talker.is_speaking = True
@@ -875,7 +892,8 @@ def measure_parked(program: Program, plan: Plan) -> dict[str, float]:
     """Memory of each of POLLS parked polls, with its connection and its peer, and CPU while nothing happens."""
     with Server(program) as server:
         sender = Agent(server.port, "sender", 0)
-        broadcast(server, sender, [Agent(server.port, f"early-{n}", n) for n in range(1, PEERS_PER_SOURCE)])
+        early = [Agent(server.port, f"early-{n}", n) for n in range(1, PEERS_PER_SOURCE)]
+        broadcast(server, sender, next(sender.sayings("all")), early)
         before_bytes, polls_from = server.rss_bytes(), time.perf_counter()
         agents = []
         for number in range(POLLS):  # park each before the next comes: an idle connection is not what is measured
@@ -894,7 +912,7 @@ def measure_parked(program: Program, plan: Plan) -> dict[str, float]:
 
 def broadcast_reaches_all(sender: Agent, agents: list[Agent]) -> None:
     """Make sure that the polls were parked all the time. Raises BenchError."""
-    sender.line.ask(sender.saying("all"))
+    sender.line.ask(next(sender.sayings("all")))
     for agent in agents:
         while not agent.receive():
             pass

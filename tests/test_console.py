@@ -256,7 +256,7 @@ def test_a_token_in_the_handshake_opens_the_door_or_closes_it_at_once(
 
 @pytest.mark.parametrize("shown", ["caucus.token.!!", "caucus.token.", "caucus.token.gA", "token"])
 def test_a_subprotocol_that_is_no_token_is_none(shown: str) -> None:
-    head = caucus.Head({"Sec-WebSocket-Protocol": f"caucus, {shown}"})
+    head = caucus.Head({"Sec-Websocket-Protocol": f"caucus, {shown}"})
     assert head.knock == ""
 
 
@@ -1961,8 +1961,9 @@ def test_every_event_of_the_room_reaches_the_console_in_order(hub: HubProcess) -
         settled, pending = ask(hub, api), ask(hub, web)
         for frame in ({"pause_peer": "web"}, {"action": "pause"}, {"cancel_form": settled}, {"say": "to all"}):
             watching.send(**frame)
+        ruled = barrier(watching)  # the operator's frames and an agent's call go different roads
         hub.post("/leave", token=api)
-        known = told(watching.snapshot, barrier(watching))
+        known = told(watching.snapshot, [*ruled, *barrier(watching)])
     with hub.console() as fresh:
         now = fresh.snapshot
     for part in ("mode", "channels", "floors", "forms", "rate", "log"):

@@ -225,6 +225,7 @@ class Story(RuleBasedStateMachine):
     def check_routed(self, event: MessageRouted) -> None:
         message, to = event.message, set(event.to)
         assert len(to) == len(event.to), "twice in one mailbox"
+        assert to.issuperset(event.handed)
         self.seq += 1
         assert message.seq == self.seq, "seq repeats, skips or goes back"
         assert self.mode_told != "stopped" or message.origin == "operator", "spoken in a stopped room"
@@ -240,7 +241,15 @@ class Story(RuleBasedStateMachine):
             self.command_seqs.add(message.seq)
         for name in to:
             peer = self.peers[name]
-            (peer.urgent if message.origin == "operator" else peer.chat).append(message.seq)
+            is_free = message.origin == "operator" or (self.mode_told == "running" and not peer.is_paused)
+            is_waited_for = peer.is_listening and not peer.chat + peer.urgent and message.kind != "control"
+            is_handed = is_free and is_waited_for and self.mode_told != "stopped"
+            assert (name in event.handed) == is_handed, "handed to one who does not wait for it, or not to one who does"
+            if is_handed:
+                peer.fetched.append(message.seq)
+                peer.handed_out = message.seq
+            else:
+                (peer.urgent if message.origin == "operator" else peer.chat).append(message.seq)
             assert peer.held() <= CAPS["MAILBOX_MAX"], "a mailbox over its cap"
 
     # --- identity ---

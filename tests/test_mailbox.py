@@ -212,13 +212,10 @@ def test_a_fetched_message_is_not_the_newest_waiting():
     assert box.last_waiting() is None
 
 
-def test_fetching_in_order_sorts_nothing(monkeypatch):
-    monkeypatch.setattr("caucus._in_order", lambda messages: pytest.fail("sorted"))
-    box = mailbox(1, 2)
-    box.fetch(held=False)
-    box.put(message(3))
-    box.fetch(held=False)
-    assert fetched(box) == [1, 2, 3]
+def test_what_a_poll_waited_for_is_out_at_once():
+    box = mailbox(1)
+    box.put(message(2), is_out=True)
+    assert (fetched(box), waiting(box), box.handed_out) == ([2], [1], 2)
 
 
 def test_dropping_commands_keeps_the_operators_words():
