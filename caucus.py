@@ -181,18 +181,21 @@ Body = Mapping[str, Json]
 
 
 class Refusal(Exception):
-    """A no that is the caller's business: a stable `code`, the HTTP `status`, and whether trying again can help."""
-    code: ClassVar[str] = "refused"
-    status: int = 400
-    retryable: ClassVar[bool] = False
+    """A no that is the caller's business; it changes nothing. Its kinds are the rest of this section."""
+    code: ClassVar[str] = "refused"  # stable: programs go by it
+    status: int = 400  # of HTTP
+    retryable: ClassVar[bool] = False  # whether trying the same again can help
+    hint: ClassVar[str | None] = None  # tells a model the way out; None: no tool is ever answered so
+    says: ClassVar[str] = "refused"  # where nothing else is said
+    own: ClassVar[Body] = {}  # fields of every answer of this kind
 
     def __init_subclass__(cls, code: str, status: int, retryable: bool = False) -> None:
         cls.code, cls.status, cls.retryable = code, status, retryable
 
-    def __init__(self, detail: str, **extra: Json) -> None:
-        super().__init__(detail)
-        self.detail = detail
-        self.extra = extra  # further fields of the answer's body
+    def __init__(self, detail: str | None = None, **extra: Json) -> None:
+        self.detail = self.says if detail is None else detail
+        super().__init__(self.detail)
+        self.extra = {**self.own, **extra}  # further fields of the answer's body
 
     def body(self) -> dict[str, Json]:
         """Give the JSON body of the answer: always `error` and `detail`, then the refusal's own fields."""
@@ -205,12 +208,60 @@ class Refusal(Exception):
         return min(said, RETRY_MAX_S) if isinstance(said, int | float) and said >= 0.0 else 1.0
 
 
-class Malformed(Refusal, code="malformed", status=400):
-    """The body cannot be read at all: not UTF-8, nested too deep, a number of thousands of digits."""
+def a_no(
+    code: str, status: int, meaning: str, hint: str | None = None, retryable: bool = False, says: str = "", **own: Json
+) -> type[Refusal]:
+    """Make one kind of refusal; `meaning` documents it, `says` is its detail if it needs no other than its code."""
+
+    class _Kind(Refusal, code=code, status=status, retryable=retryable):
+        pass
+
+    _Kind.__doc__, _Kind.hint, _Kind.says, _Kind.own = meaning, hint, says or code, own
+    _Kind.__name__ = _Kind.__qualname__ = code.title().replace("_", "")
+    return _Kind
+
+
+# What a tool can answer as well; in the order of the manual.
+NameInUse = a_no("name_in_use", 409, "The name belongs to a peer whose token was not shown.",
+                 "Join under another name, such as one of `free`, or ask the operator to kick the old one.")
+RoomFull = a_no("room_full", 409, "No identity is left.", "Tell your user: the operator must kick somebody first.")
+
+
+class Throttled(Refusal, code="rate_limited", status=429, retryable=True):
+    """Too fast; `retry_after` seconds from now it will be let through."""
+    hint = "Wait retry_after seconds, then send once, shorter or merged."
+
+    def __init__(self, retry_after: float, detail: str = "rate limited") -> None:
+        super().__init__(detail, retry_after=math.ceil(retry_after * 100 - 1e-6) / 100)
+
+
+Stopped = a_no("stopped", 409, "The operator stopped the room; only the operator speaks.",
+               "The operator stopped the room. End the exchange; say nothing more until your user tells you to go on.",
+               says="room stopped")
+FloorHeld = a_no("floor_held", 423, "Another peer holds the talking stick of that scope.",
+                 "raise_hand() to be next, listen until the stick is passed or put away, or use another scope.",
+                 retryable=True)
+NotHolder = a_no("not_holder", 403, "Only the holder passes or drops the stick.",
+                 "Only the holder can do that. floor_status() tells who it is.")
+NoFloor = a_no("no_floor", 404, "Nobody holds the stick of that scope.",
+               "Nobody holds that stick; take_floor() gives it to you.")
+TooManyHands = a_no("too_many_hands", 409, "As many hands are raised as may be.",
+                    "Wait until some have spoken, or use another scope.")
+NotAMember = a_no("not_a_member", 403, "The peer is not in that channel.", "join_channel() first.")
+# These two are not 409: clients read that as a stopped room.
+TooManyChannels = a_no("too_many_channels", 422, "The peer is in as many channels as it may be.",
+                       "leave_channel() one that you no longer need.")
+TooManyForms = a_no("too_many_forms", 422, "As many questions are pending as may be.",
+                    "Wait until the operator has answered some; list_forms() shows them.")
+Displaced = a_no("already_listening", 409, "Another listener took this peer's place at the mailbox.",
+                 "Another listener, such as your watch, took over. One at a time; listen() takes it back.")
+UnknownSection = a_no("unknown_section", 404, "The protocol has no section of that name.",
+                      "Choose one of `sections`.")
 
 
 class Invalid(Refusal, code="invalid", status=422):
     """A field is missing, of the wrong type or out of bounds; `field` names it."""
+    hint = "Correct that argument and call again."
 
     def __init__(self, field_name: str, message: str, where: str = "body") -> None:
         super().__init__(f"{field_name}: {message}", field=field_name)
@@ -222,12 +273,20 @@ class Invalid(Refusal, code="invalid", status=422):
         return {"error": self.code, "field": self.extra["field"], "detail": [fault]}
 
 
-class InvalidForm(Refusal, code="invalid_form", status=422):
-    """A question, or an answer to one, that breaks the form's own rules; `field` names the culprit."""
+InvalidForm = a_no("invalid_form", 422, "A question or its answer breaks the rules of a form; `field` says where.",
+                   "Correct that field and ask again.")
+TooLarge = a_no("too_large", 413, "The body is over the cap.", "Shorten it, or send it in parts.",
+                says="request body too large", max_bytes=BODY_MAX_BYTES)
+TooManyConnections = a_no("too_many_connections", 503, "Every connection that the hub may have has a waiting request.",
+                          "Wait a minute and call again; if it stays so, tell your user.", retryable=True,
+                          says="the hub has as many connections as it may, and none of them is idle")
+CredentialRequired = a_no("credential_required", 401, "An agent key, operator token or observer token was not shown.",
+                          "Tell your user: this hub wants CAUCUS_AGENT_KEY in the environment of this MCP server.")
+Unreachable = a_no("hub_unreachable", 503, "For clients: no hub answered, or what answered is not a hub.",
+                   "Tell your user that no hub answers there.",  # of one on this machine, how to start it
+                   retryable=True)
 
-
-class UnknownAction(Refusal, code="unknown_action", status=400):
-    """The action or command does not exist."""
+# What no tool answers: they are about requests that no tool makes, or about what only an operator names.
 
 
 class UnknownToken(Refusal, code="unknown_token", status=401):
@@ -237,146 +296,28 @@ class UnknownToken(Refusal, code="unknown_token", status=401):
         super().__init__("unknown token: register again", **({} if why is None else {"why": why}))
 
 
-class CredentialRequired(Refusal, code="credential_required", status=401):
-    """The route wants an agent key, an operator token or an observer token that was not shown."""
-
-
-class OriginRefused(Refusal, code="origin_refused", status=403):
-    """A web page of another origin is calling."""
-
-
-class HostRefused(Refusal, code="host_refused", status=421):
-    """The Host header is not this hub's: a page that rebinds DNS, or a proxy that should be allowed."""
-
-
-class Forbidden(Refusal, code="forbidden", status=403):
-    """An observer tried to rule."""
-
-
-class NotAMember(Refusal, code="not_a_member", status=403):
-    """The peer is not in that channel."""
-
-
-class NotFound(Refusal, code="not_found", status=404):
-    """There is no such path."""
-
-
-class UnknownSection(Refusal, code="unknown_section", status=404):
-    """The protocol has no section of that name."""
-
-
-class UnknownTicket(Refusal, code="unknown_ticket", status=404):
-    """The ticket was never issued, is used, or is too old."""
-
-
-class UnknownPeer(Refusal, code="unknown_peer", status=404):
-    """The operator named a peer that is not in the room."""
-
-
-class UnknownChannel(Refusal, code="unknown_channel", status=404):
-    """The operator named a channel that does not exist."""
-
-
-class UnknownForm(Refusal, code="unknown_form", status=404):
-    """No pending question has that id: settled by someone else, or never asked."""
-
-
-class MethodNotAllowed(Refusal, code="method_not_allowed", status=405):
-    """The path exists, the method does not."""
-
-
-class NameInUse(Refusal, code="name_in_use", status=409):
-    """The name belongs to a peer whose token was not shown."""
-
-
-class RoomFull(Refusal, code="room_full", status=409):
-    """No identity is left."""
-
-
-class Stopped(Refusal, code="stopped", status=409):
-    """The operator stopped the room; only the operator speaks."""
-
-    def __init__(self) -> None:
-        super().__init__("room stopped")
-
-
-class Displaced(Refusal, code="already_listening", status=409):
-    """Another listener took this peer's place at the mailbox."""
-
-    def __init__(self) -> None:
-        super().__init__("already_listening")
-
-
-class TooLarge(Refusal, code="too_large", status=413):
-    """The body is over the cap."""
-
-    def __init__(self) -> None:
-        super().__init__("request body too large", max_bytes=BODY_MAX_BYTES)
-
-
-class HeadersTooLarge(Refusal, code="headers_too_large", status=431):
-    """The request line and headers are over the cap."""
-
-    def __init__(self) -> None:
-        super().__init__("request headers too large", max_bytes=HEADERS_MAX_BYTES)
-
-
-class NotAcceptable(Refusal, code="not_acceptable", status=406):
-    """The client takes no JSON, and MCP over HTTP has nothing else."""
-
-
-class UpgradeRequired(Refusal, code="upgrade_required", status=426):
-    """The path speaks WebSocket only."""
-
-
-class TooManyChannels(Refusal, code="too_many_channels", status=422):
-    """The peer is in as many channels as it may be. Not 409: clients read that as a stopped room."""
-
-
-class TooManyForms(Refusal, code="too_many_forms", status=422):
-    """As many questions are pending as may be. Not 409: clients read that as a stopped room."""
-
-
-class TooManyHands(Refusal, code="too_many_hands", status=409):
-    """As many hands are raised as may be."""
-
-
-class FloorHeld(Refusal, code="floor_held", status=423, retryable=True):
-    """Another peer holds the talking stick of that scope."""
-
-
-class NotHolder(Refusal, code="not_holder", status=403):
-    """Only the holder passes or drops the stick."""
-
-
-class NoFloor(Refusal, code="no_floor", status=404):
-    """Nobody holds the stick of that scope."""
-
-
-class Throttled(Refusal, code="rate_limited", status=429, retryable=True):
-    """Too fast; `retry_after` seconds from now it will be let through."""
-
-    def __init__(self, retry_after: float, detail: str = "rate limited") -> None:
-        super().__init__(detail, retry_after=math.ceil(retry_after * 100 - 1e-6) / 100)
-
-
-class TooManyConnections(Refusal, code="too_many_connections", status=503, retryable=True):
-    """The hub has as many connections as it may, and each of them has a request that waits."""
-
-    def __init__(self) -> None:
-        super().__init__("the hub has as many connections as it may, and none of them is idle")
-
-
-class Unreachable(Refusal, code="hub_unreachable", status=503, retryable=True):
-    """Section 10 only: no hub answered, or what answered is not a hub."""
-
+Malformed = a_no("malformed", 400, "The body is not UTF-8, is nested too deep, or has a number of thousands of digits.")
+UnknownAction = a_no("unknown_action", 400, "The action or command does not exist.")
+OriginRefused = a_no("origin_refused", 403, "A web page of another origin is calling.")
+HostRefused = a_no("host_refused", 421, "The Host is not this hub's: a page rebinds DNS, or a proxy should be allowed.")
+Forbidden = a_no("forbidden", 403, "An observer tried to rule.")
+NotFound = a_no("not_found", 404, "There is no such path.")
+UnknownTicket = a_no("unknown_ticket", 404, "The ticket was never issued, is used, or is too old.")
+UnknownPeer = a_no("unknown_peer", 404, "The operator named a peer that is not in the room.")
+UnknownChannel = a_no("unknown_channel", 404, "The operator named a channel that does not exist.")
+UnknownForm = a_no("unknown_form", 404, "No pending question has that id: settled by someone else, or never asked.")
+MethodNotAllowed = a_no("method_not_allowed", 405, "The path exists, the method does not.")
+HeadersTooLarge = a_no("headers_too_large", 431, "The request line and headers are over the cap.",
+                       says="request headers too large", max_bytes=HEADERS_MAX_BYTES)
+NotAcceptable = a_no("not_acceptable", 406, "The client takes no JSON, and MCP over HTTP has nothing else.")
+UpgradeRequired = a_no("upgrade_required", 426, "The path speaks WebSocket only.")
 
 REFUSALS: dict[str, type[Refusal]] = {kind.code: kind for kind in Refusal.__subclasses__()}
 
 # ======================================================================================================================
 # 3. Wire types and events
 # ======================================================================================================================
-# What crosses the wire is checked here, once, and nowhere else. `parse` takes a decoded JSON object and raises Invalid.
+# What crosses the wire is checked here, once, and nowhere else. What is called `parse` or `..._of` raises Invalid.
 
 
 Value = TypeVar("Value")
@@ -394,16 +335,9 @@ class Lazy(Generic[Value]):
         return value
 
 
-class Fresh:
-    """The default of a field that has a value of its own in each instance."""
-
-    def __init__(self, factory: Callable[[], object]) -> None:
-        self.factory = factory
-
-
-def fresh(*, factory: Callable[[], Value]) -> Value:
-    """Give a field what `factory` makes, unless another value is given."""
-    default: Any = Fresh(factory)
+def fresh(*, factory: type[Value]) -> Value:
+    """Give a field an instance of `factory` of its own, unless another value is given: a default that is a type."""
+    default: Any = factory
     return default  # type: ignore[no-any-return]  # what type checkers are told of a field specifier
 
 
@@ -412,8 +346,8 @@ def _initializer_of(fields: Sequence[str], defaults: Mapping[str, object]) -> Ca
     given = ", ".join([f"{name}=defaults[{name!r}]" if name in defaults else name for name in fields])
     lines = [f"def __init__(self, {given}):", "pass"]
     for name in fields:
-        is_fresh = isinstance(defaults.get(name), Fresh)
-        value = f"{name}.factory() if {name} is defaults[{name!r}] else {name}" if is_fresh else name
+        is_fresh = isinstance(defaults.get(name), type)
+        value = f"{name}() if {name} is defaults[{name!r}] else {name}" if is_fresh else name
         lines.append(f"self.{name} = {value}")
     namespace: dict[str, Any] = {"defaults": defaults}
     exec("\n    ".join(lines), namespace)
@@ -467,6 +401,11 @@ class Record(_Fields):
         """Give a copy with some fields changed."""
         return type(self)(**{**dict(zip(self.FIELDS, self.values())), **changes})
 
+    def to_json(self) -> dict[str, Json]:
+        """Give all fields by their names."""
+        named = zip(self.FIELDS, self.values())
+        return {name: [*value] if isinstance(value, tuple) else value for name, value in named}
+
 
 def _is_poisoned(text: str) -> bool:
     """Whether a lone surrogate keeps `text`, and every batch that would carry it, from being encoded."""
@@ -478,13 +417,11 @@ def text_of(
 ) -> str:
     """Read a string of `low` to `high` code points. Raises Invalid."""
     value = body.get(key, default)
-    if isinstance(value, str) and low <= len(value) <= high and value.isascii():
-        return value
     if not isinstance(value, str):
         raise Invalid(key, "a string is required", where)
     if not low <= len(value) <= high:
         raise Invalid(key, f"must have {low} to {high} characters, has {len(value)}", where)
-    if _is_poisoned(value):
+    if not value.isascii() and _is_poisoned(value):
         raise Invalid(key, "contains a lone surrogate, which is not text", where)
     return value
 
@@ -563,13 +500,10 @@ def object_of(body: Body, key: str) -> Body:
 @functools.lru_cache(256)  # an agent asks for the same time again and again
 def seconds_of(text: str, key: str, high: float) -> float:
     """Read a duration from a query string, at most `high` seconds; a negative one is 0. Raises Invalid."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise Invalid(key, "a number of seconds is required", "query") from None
-    if math.isnan(value):
-        raise Invalid(key, "a number of seconds is required", "query")
-    return min(max(value, 0.0), high)
+    with suppress(ValueError):
+        if not math.isnan(value := float(text)):
+            return min(max(value, 0.0), high)
+    raise Invalid(key, "a number of seconds is required", "query")
 
 
 TWIN_SCRIPTS = frozenset({"LATIN", "CYRILLIC", "GREEK"})  # they share the looks of many letters
@@ -680,33 +614,31 @@ def token_of(body: Body) -> str:
     return text_of(body, "token", 0, TOKEN_MAX)
 
 
-class Registration(Record):
-    """POST /register: the name that the caller wants, and what it already holds."""
-    name: str
-    protocol_version: int | None  # of the text that the caller has read
-    token: str | None
-
-    @classmethod
-    def parse(cls, body: Body) -> Self:
-        """Read the request. Raises Invalid."""
-        version, token = body.get("protocol_version"), body.get("token")
-        return cls(
-            peer_name_of(body, "project"),
-            None if version is None else integer_of(version, "protocol_version", -(2**53), 2**53),
-            None if token is None else token_of(body),
-        )
+def registration_of(body: Body) -> tuple[str, int | None, str | None]:
+    """Read POST /register: the wanted name, the revision that the caller has read, and its token. Raises Invalid."""
+    version, token = body.get("protocol_version"), body.get("token")
+    return (
+        peer_name_of(body, "project"),
+        None if version is None else integer_of(version, "protocol_version", -(2**53), 2**53),
+        None if token is None else token_of(body),
+    )
 
 
-class Speech(Record):
-    """POST /send."""
-    token: str
-    to: str
-    content: str
+def speech_of(body: Body) -> tuple[str, str, str]:
+    """Read POST /send: token, scope and content. Raises Invalid."""
+    return token_of(body), scope_of(body), text_of(body, "content", 1)
 
-    @classmethod
-    def parse(cls, body: Body) -> Self:
-        """Read the request. Raises Invalid."""
-        return cls(token_of(body), scope_of(body), text_of(body, "content", 1))
+
+FLOOR_VERBS = ("take", "raise", "lower", "pass", "drop")  # of an agent
+
+
+def floor_call_of(body: Body) -> tuple[str, str, str, str | None]:
+    """Read POST /floor: token, verb, scope and reason. Raises Invalid, UnknownAction."""
+    token, verb, scope = token_of(body), text_of(body, "action"), lane_of(body, "scope", ALL)
+    reason = optional_text_of(body, "reason", REASON_MAX)
+    if verb not in FLOOR_VERBS:
+        raise UnknownAction(f"unknown action {verb[:NAME_MAX]!r}", actions=[*FLOOR_VERBS])
+    return token, verb, scope, reason
 
 
 class Usage(Record):
@@ -742,29 +674,6 @@ class Usage(Record):
             raise Invalid(key, f"a number of 0 to {cls.MAX}, or null, is required")
         return abs(float(value))  # -0.0 would be shown with its sign
 
-    def to_json(self) -> dict[str, Json]:
-        """Give all five keys."""
-        return dict(zip(self.FIELDS, self.values()))
-
-
-class FloorCall(Record):
-    """POST /floor."""
-    token: str
-    action: str  # one of VERBS
-    scope: str
-    reason: str | None
-
-    VERBS: ClassVar[tuple[str, ...]] = ("take", "raise", "lower", "pass", "drop")
-
-    @classmethod
-    def parse(cls, body: Body) -> Self:
-        """Read the request. Raises Invalid, UnknownAction."""
-        token, action, scope = token_of(body), text_of(body, "action"), lane_of(body, "scope", ALL)
-        reason = optional_text_of(body, "reason", REASON_MAX)
-        if action not in cls.VERBS:
-            raise UnknownAction(f"unknown action {action[:NAME_MAX]!r}", actions=[*cls.VERBS])
-        return cls(token, action, scope, reason)
-
 
 class Field(Record):
     """One line of a form."""
@@ -793,10 +702,6 @@ class Field(Record):
             raise InvalidForm(f"{key}: {kind} {'takes no' if options else 'needs'} options", field=key)
         required, other = boolean_of(body, "required"), boolean_of(body, "allow_other")
         return cls(key, line_of(body, "label", 1, LABEL_MAX), kind, options, required, other)
-
-    def to_json(self) -> dict[str, Json]:
-        """Give all six keys, whatever the asker left out."""
-        return {**dict(zip(self.FIELDS, self.values())), "options": [*self.options]}
 
 
 class Question(Record):
@@ -863,73 +768,67 @@ class Event(Record):
         return id_of(self.serial)
 
 
-class PeerJoined(Event):
-    """A fresh identity."""
+class PeerEvent(Event):
+    """What befalls one peer."""
     name: str
+
+
+class PeerJoined(PeerEvent):
+    """A fresh identity."""
     token_hash: str
     notice = "{name} joined"
 
 
-class NameContested(Event):
+class NameContested(PeerEvent):
     """Somebody without the token asked for a living name."""
-    name: str
     notice = "{name} is taken: somebody else asked for this name and was refused"
 
 
-class PeerLeft(Event):
+class PeerLeft(PeerEvent):
     """An identity ended, and its mailbox with it."""
-    name: str
     why: str  # left, was kicked, was away too long
     channels: tuple[str, ...] = ()  # of which it was a member
     notice = "{name} {why}"
 
 
-class PeerReaped(Event):
+class PeerReaped(PeerEvent):
     """A silent peer is off the roster; its mailbox goes on filling."""
-    name: str
     notice = "{name} timed out"
 
 
-class PeerRevived(Event):
+class PeerRevived(PeerEvent):
     """A reaped peer called again."""
-    name: str
     notice = "{name} is back"
 
 
-class PeerPaused(Event):
+class PeerPaused(PeerEvent):
     """The operator holds one mailbox."""
-    name: str
     notice = "{name} paused by the operator"
 
 
-class PeerResumed(Event):
+class PeerResumed(PeerEvent):
     """The operator releases one mailbox."""
-    name: str
     notice = "{name} resumed by the operator"
 
 
-class StatusSet(Event):
+class StatusSet(PeerEvent):
     """A peer's own line of text; None clears it."""
-    name: str
     status: str | None
 
 
-class UsageSet(Event):
+class UsageSet(PeerEvent):
     """What a peer's model has cost so far."""
-    name: str
     usage: Usage
 
 
-class ChannelJoined(Event):
+class ChannelJoined(PeerEvent):
     """A peer is a member now."""
-    name: str
     channel: str
     notice = "{name} joined {channel}"
 
 
-class ChannelLeft(Event):
+class ChannelLeft(PeerEvent):
     """A peer is a member no more."""
-    name: str
     channel: str
     notice = "{name} left {channel}"
 
@@ -940,9 +839,8 @@ class ChannelClosed(Event):
     notice = "{channel} closed by the operator"
 
 
-class TopicSet(Event):
+class TopicSet(PeerEvent):
     """A channel's topic; None clears it."""
-    name: str
     channel: str
     topic: str | None
     notice = "{name} set the topic of {channel}: {topic}"
@@ -962,42 +860,37 @@ class MessageRouted(Event):
         return () if self.to or scope in (ALL, OPERATOR) or is_channel(scope) else (scope,)
 
 
-class MailboxOverflowed(Event):
+class MailboxOverflowed(PeerEvent):
     """A full mailbox lost its oldest message, to make room for one from `sender`."""
-    name: str
     sender: str
     lost_seq: int
     lost_sender: str
 
 
-class LossTold(Event):
+class LossTold(PeerEvent):
     """What a full mailbox has lost since it was last told of; at most once in LOSSES_EVERY_S and mailbox."""
-    name: str
     count: int
     lost_seq: int  # of the latest
     lost_sender: str
     notice = "{name}'s mailbox is full: {count} lost, the latest is message {lost_seq} from {lost_sender}"
 
 
-class Fetched(Event):
+class Fetched(PeerEvent):
     """A poll took what was deliverable up to `upto`; `held`: operator traffic only, the rest stays.
 
     What a poll waited for is handed to it as it is routed, without an event of its own.
     """
-    name: str
     held: bool
     upto: int  # the highest seq of the batch
 
 
-class Unfetched(Event):
+class Unfetched(PeerEvent):
     """What was handed out did not arrive, or a new listener came: it will be handed out again."""
-    name: str
     seqs: tuple[int, ...]
 
 
-class Acknowledged(Event):
+class Acknowledged(PeerEvent):
     """The peer has everything that it fetched up to `seq`."""
-    name: str
     seq: int
 
 
@@ -1062,6 +955,9 @@ class RateChanged(Event):
     per_s: float
     burst: float
     notice = "rate: {per_s:g} messages per second, bursts of {burst:g}"
+
+
+EVENTS = frozenset({*Event.__subclasses__(), *PeerEvent.__subclasses__()} - {PeerEvent})
 
 
 def notice_of(event: Event) -> Message | None:
@@ -1367,18 +1263,9 @@ class Form(Struct):
         return json.dumps(self.to_json()).encode("ascii")
 
     def to_json(self) -> dict[str, Json]:
-        """Give the same as an object."""
-        return {
-            "id": self.id,
-            "title": self.title,
-            "asker": self.asker,
-            "to": self.to,
-            "fields": [one.to_json() for one in self.fields],
-            "status": "pending",
-            "answers": None,
-            "ts": self.ts,
-            "seq": 0,
-        }
+        """Give the same as an object, with the keys that its answer has."""
+        own, fields = dict(zip(self.FIELDS, self.values())), [one.to_json() for one in self.fields]
+        return {**own, "fields": fields, "status": "pending", "answers": None, "seq": 0}
 
     def decision(self, settled: FormSettled) -> dict[str, Json]:
         """Give the line that the decisions ledger keeps of it."""
@@ -1524,7 +1411,7 @@ class Roster:
     """
 
     def __init__(self) -> None:
-        self._live: list[str] = []
+        self.live: list[str] = []  # names; to be read only, as `by_name`
         self._away: list[str] = []
         self.by_name: dict[str, Peer] = {}  # live and reaped
         self._by_hash: dict[str, Peer] = {}
@@ -1538,26 +1425,13 @@ class Roster:
     def __iter__(self) -> Iterator[Peer]:
         return iter(self.by_name.values())
 
-    def live(self) -> list[Peer]:
-        """List the live peers by name."""
-        return [self.by_name[name] for name in self._live]
-
-    def names(self) -> list[str]:
-        """List the names of the live peers, in order."""
-        return [*self._live]
-
     def all_names(self) -> list[str]:
         """List all names: the live peers', in order, then the reaped ones', in order."""
-        return [*self._live, *self._away]
+        return [*self.live, *self._away]
 
     def names_near(self, name: str) -> list[str]:
         """List names around a place in the alphabet, live and reaped."""
-        return [*_around(self._live, name), *_around(self._away, name)]
-
-    @property
-    def live_count(self) -> int:
-        """Count the live peers."""
-        return len(self._live)
+        return [*_around(self.live, name), *_around(self._away, name)]
 
     def holder_of(self, token: str) -> Peer:
         """Find whose token it is. Raises UnknownToken."""
@@ -1608,19 +1482,19 @@ class Roster:
         """Enter a fresh identity."""
         self._by_skeleton.setdefault(skeleton_of(peer.name), []).append(peer.name)
         self.by_name[peer.name] = self._by_hash[peer.token_hash] = peer
-        insort(self._live, peer.name)
+        insort(self.live, peer.name)
 
     def reap(self, peer: Peer, at: float) -> None:
         """Take a live peer off the list of the live."""
         peer.reaped_at = at
-        _drop(self._live, peer.name)
+        _drop(self.live, peer.name)
         insort(self._away, peer.name)
 
     def revive(self, peer: Peer) -> None:
         """Put a reaped peer back on it."""
         peer.reaped_at = None
         _drop(self._away, peer.name)
-        insort(self._live, peer.name)
+        insort(self.live, peer.name)
 
     def remove(self, peer: Peer, why: str) -> None:
         """Forget an identity; its token is dead, and whoever shows it is told why."""
@@ -1629,7 +1503,7 @@ class Roster:
         twins.remove(peer.name)
         if not twins:
             del self._by_skeleton[skeleton_of(peer.name)]
-        _drop(self._live if peer.is_live else self._away, peer.name)
+        _drop(self.live if peer.is_live else self._away, peer.name)
         self._ended[peer.token_hash] = why
         if len(self._ended) > IDENTITIES_MAX:
             del self._ended[next(iter(self._ended))]
@@ -1639,7 +1513,8 @@ class Roster:
 # 9. Room: who may say what to whom, and when
 # ======================================================================================================================
 # Every public method that changes something checks all of it, commits events and returns; a refusal commits nothing.
-# `_commit` applies one event and then emits it; the `_on_*` methods below are the only code that changes the room.
+# `_commit` applies one event and then emits it. The `_on_*` methods below, each named after its event, are all the code
+# that changes the room.
 
 RUNNING, PAUSED, STOPPED = "running", "paused", "stopped"
 MODE_AFTER = {"pause": PAUSED, "resume": RUNNING, "stop": STOPPED, "reset": RUNNING}
@@ -1709,7 +1584,7 @@ class Room:
         self.ttl_s, self.quiet_after_s = ttl_s, quiet_after_s
         self.speech_rate = Rate(SPEECH_BURST, SPEECH_PER_S)
         self.stop: Message | None = None  # what a poll gets while the room is stopped
-        self._emit, self._clock, self._new_token = emit, clock, new_token
+        self._emit, self._new_token = emit, new_token
         self._mono, self._wall = clock.mono, clock.wall
         self._opened_at = clock.mono()
         self._serial = int(clock.wall() * (1 << 16))  # so ids differ from those of a previous run, a moment ago
@@ -1723,59 +1598,33 @@ class Room:
         self._status_rate = Rate(STATUS_BURST, STATUS_PER_S)
         self._registrations = Buckets(Rate(REGISTER_BURST, REGISTER_PER_S))
         self._meter = Meter()
+        names = {kind: re.sub("([A-Z])", r"_\1", kind.__name__).lower() for kind in EVENTS}
         self._appliers: dict[type[Event], Callable[..., None]] = {
-            MessageRouted: self._on_message_routed,
-            Fetched: self._on_fetched,
-            Acknowledged: self._on_acknowledged,
-            Unfetched: self._on_unfetched,
-            PeerJoined: self._on_peer_joined,
-            NameContested: self._on_name_contested,
-            PeerLeft: self._on_peer_left,
-            PeerReaped: self._on_peer_reaped,
-            PeerRevived: self._on_peer_revived,
-            PeerPaused: self._on_peer_held,
-            PeerResumed: self._on_peer_held,
-            StatusSet: self._on_status_set,
-            UsageSet: self._on_usage_set,
-            ChannelJoined: self._on_channel_joined,
-            ChannelLeft: self._on_channel_left,
-            ChannelClosed: self._on_channel_closed,
-            TopicSet: self._on_topic_set,
-            MailboxOverflowed: self._on_mailbox_overflowed,
-            LossTold: self._on_loss_told,
-            FloorGranted: self._on_floor_granted,
-            FloorPassed: self._on_floor_passed,
-            FloorReleased: self._on_floor_released,
-            HandRaised: self._on_hand_raised,
-            HandLowered: self._on_hand_lowered,
-            FormOpened: self._on_form_opened,
-            FormSettled: self._on_form_settled,
-            ModeChanged: self._on_mode_changed,
-            RateChanged: self._on_rate_changed,
+            kind: getattr(self, f"_on{name}") for kind, name in names.items()
         }
 
     # --- identity ---
-    def register(self, source: str, request: Registration) -> tuple[Peer, str]:
+    def register(self, source: str, name: str, shown: str | None = None) -> tuple[Peer, str]:
         """Give a fresh identity, or confirm the caller's own; also its token. Raises Throttled, NameInUse, RoomFull."""
-        now = self._clock.mono()
-        held = self.roster.get(request.name)
-        is_own = held is not None and held.is_known_by(request.token)
-        who = f"seat {request.name}" if is_own else source  # no crowd of newcomers keeps it out
+        now = self._mono()
+        held = self.roster.get(name)
+        is_own = held is not None and held.is_known_by(shown)
+        who = f"seat {name}" if is_own else source  # no crowd of newcomers keeps it out
         self._registrations.spend(who, now)
         if held is not None and held.is_forgotten(now):
             self._end(held, AWAY)
         elif held is not None and not is_own and held.is_yielding(now):
             self._end(held, SILENT)
         try:
-            peer = self.roster.claim(request.name, request.token)
+            peer = self.roster.claim(name, shown)
         except NameInUse:
             if held is not None and now - held.contested_at >= CONTESTED_EVERY_S:
-                self._commit(NameContested(*self._stamp(), request.name))
+                self._commit(NameContested(*self._stamp(), name))
             raise
-        if peer is not None and request.token is not None:
-            return self.peer_of(request.token), request.token
+        if peer is not None and shown is not None:
+            return self.peer_of(shown), shown
         token = self._new_token()
-        self._commit(PeerJoined(*self._stamp(), request.name, hash_of(token)))
+        self._commit(PeerJoined(*self._stamp(), name, hash_of(token)))
         return self.roster.holder_of(token), token
 
     def peer_of(self, token: str) -> Peer:
@@ -1791,14 +1640,14 @@ class Room:
     def leave(self, token: str) -> str:
         """End the caller's identity, reaped or not; give its name. Raises UnknownToken."""
         peer = self.roster.holder_of(token)
-        if peer.is_forgotten(self._clock.mono()):
+        if peer.is_forgotten(self._mono()):
             raise UnknownToken(AWAY)
         self._end(peer, LEFT)
         return peer.name
 
     def sweep(self) -> None:
         """Reap the idle and forget those whose grace is over. Called by the hub's clock."""
-        now = self._clock.mono()
+        now = self._mono()
         for peer in list(self.roster):
             self._tell_losses(peer)
             if peer.is_idle(now, self.ttl_s):
@@ -1810,7 +1659,7 @@ class Room:
     def note_listening(self, peer: Peer, is_listening: bool) -> None:
         """Record that a poll of `peer` was parked or ended; both are signs of life."""
         peer.is_listening = is_listening
-        peer.last_seen = peer.polled_at = self._clock.mono()
+        peer.last_seen = peer.polled_at = self._mono()
 
     def note_fleeting(self, peer: Peer) -> None:
         """Record that the client of `peer` may go without a word."""
@@ -1822,14 +1671,14 @@ class Room:
 
     def set_status(self, peer: Peer, status: str | None, usage: Usage | None = None) -> None:
         """Publish the peer's own line of text, None clears it, and its usage if one is given. Raises Throttled."""
-        peer.updates.spend(self._clock.mono())
+        peer.updates.spend(self._mono())
         if status is not None or peer.status is not None:  # the same words again are news: they are fresh
             self._commit(StatusSet(*self._stamp(), peer.name, status))
         self._publish(peer, usage)
 
     def set_usage(self, peer: Peer, usage: Usage) -> None:
         """Publish what the peer's model has cost; its line of text stays as it is. Raises Throttled."""
-        peer.updates.spend(self._clock.mono())
+        peer.updates.spend(self._mono())
         self._publish(peer, usage)
 
     # --- speech ---
@@ -1916,17 +1765,15 @@ class Room:
 
         Raises Throttled, Stopped, NotAMember, NoFloor, NotHolder, TooManyHands.
         """
-        peer.speech.check(self._clock.mono())
-        if self.mode == STOPPED:
-            self.note_stop(peer)
-            raise Stopped
+        peer.speech.check(self._mono())
+        self._refuse_if_stopped(peer)
         if scope != ALL and scope not in peer.channels and verb in ("take", "raise"):
             raise NotAMember(f"join {scope} first", scope=scope)
         floor = self._floors.get(scope)
         outcome = floor_outcome(floor, scope, peer.name, verb)
         if outcome == "queue" and floor is not None and len(floor.hands) >= HANDS_MAX and peer.name not in floor.hands:
             raise TooManyHands(f"{HANDS_MAX} hands are raised already", scope=scope)
-        peer.speech.spend(self._clock.mono())
+        peer.speech.spend(self._mono())
         self._change_floor(outcome, peer, scope, reason)
         return self._floor_answer(verb, peer, scope)
 
@@ -1977,10 +1824,8 @@ class Room:
     # --- forms ---
     def ask(self, peer: Peer, question: Question) -> Form:
         """Open a form; asking into a channel joins it. Raises Stopped, Throttled, TooManyForms, TooManyChannels."""
-        if self.mode == STOPPED:
-            self.note_stop(peer)
-            raise Stopped
-        peer.speech.check(self._clock.mono())
+        self._refuse_if_stopped(peer)
+        peer.speech.check(self._mono())
         if len(self._forms) >= FORMS_MAX:
             raise TooManyForms(f"{FORMS_MAX} questions are pending already")
         pending = [*self._forms.values(), Form("", question.title, peer.name, question.to, question.fields, 0.0)]
@@ -2089,7 +1934,7 @@ class Room:
     # --- what can be seen; these change nothing ---
     def names(self) -> list[Json]:
         """List the live peers."""
-        return [*self.roster.names()]
+        return [*self.roster.live]
 
     def nearest(self, name: str) -> str | None:
         """Find the peer or channel whose name is most like `name`, if any is; of very many, among its neighbours."""
@@ -2102,28 +1947,22 @@ class Room:
 
     def presence(self, name: str) -> dict[str, Json]:
         """Tell whether a peer is live, reaped or absent. Touches nothing."""
-        peer, now = self.roster.get(name), self._clock.mono()
+        peer, now = self.roster.get(name), self._mono()
         if peer is None or peer.is_forgotten(now):
             return {"peer": name, "state": "absent", "present": False}
-        seen: dict[str, Json] = {
-            "peer": name,
-            "state": "live" if peer.is_live else "reaped",
-            "present": peer.is_live,
-            "last_seen_age": self._silence(peer, now),
-        }
+        row = self._peer_row(peer, now)
+        seen = {"peer": name, "state": row["state"], "present": peer.is_live, "last_seen_age": row["last_seen_age"]}
         if peer.reaped_at is not None:
             seen["reaped_age"] = round(now - peer.reaped_at, 1)
-        age = None if peer.status is None else round(now - peer.status_at, 1)
-        seen |= {"listening": peer.is_listening, "status": peer.status, "status_age": age}
-        return {**seen, "usage": peer.usage_row}
+        return seen | {key: row[key] for key in ("listening", "status", "status_age", "usage")}
 
     def peers_seen(self, names: Iterable[str]) -> list[tuple[Peer, dict[str, Json]]]:
         """Give those of `names` that are here, each with what a console shows of it."""
-        now, get = self._clock.mono(), self.roster.get
+        now, get = self._mono(), self.roster.get
         return [(peer, self._peer_row(peer, now)) for name in names if (peer := get(name)) is not None]
 
     def _peer_row(self, peer: Peer, now: float) -> dict[str, Json]:
-        silence = self._silence(peer, now)
+        silence = 0.0 if peer.is_listening else round(now - peer.last_seen, 1)  # a parked poll is a sign of life
         status_age = None if peer.status is None else round(now - peer.status_at, 1)
         limit = self.quiet_after_s
         is_quiet = silence > limit and (status_age is None or status_age > limit)
@@ -2154,35 +1993,26 @@ class Room:
             self._listed = {name: {"topic": one.topic, "members": [*one.live]} for name, one in ordered if one.live}
         return self._listed
 
-    def channel_names(self) -> list[str]:
-        """List the channels that are listed, by name."""
-        return [*self.channels()]
-
     def channel_pages(self, most: int, members: int) -> Iterator[list[str]]:
         """Cut the listed channels into pages of `most`, or of fewer that have no more than so many members together."""
-        names = self.channel_names()
+        names = [*self.channels()]
         while names:
             sizes = accumulate(len(one.live) if (one := self._channels.get(name)) else 0 for name in names[:most])
             count = max(1, sum(size <= members for size in sizes))
             yield names[:count]
             names = names[count:]
 
-    def channel_rows(self, names: Iterable[str] | None = None) -> dict[str, Json]:
-        """Give what a console shows of each listed channel, or of those of `names` that are listed: its traffic too."""
-        given = sorted(self._channels if names is None else names)
-        wanted = [one for name in given if (one := self._channels.get(name)) and one.live]
+    def channel_rows(self, names: Iterable[str]) -> dict[str, Json]:
+        """Give what a console shows of those of `names` that are listed: their traffic too."""
+        wanted = [one for name in sorted(names) if (one := self._channels.get(name)) and one.live]
         return {one.name: self._channel_row(one) for one in wanted}
 
     def _channel_row(self, one: Channel) -> dict[str, Json]:
         traffic: dict[str, Json] = {"msg_count": one.message_count, "char_count": one.character_count}
         return {"topic": one.topic, "members": [*one.live], **traffic, "last_ts": one.last_ts}
 
-    def receipts(self) -> list[Json]:
-        """Tell who has fetched the operator's last messages, and who not yet; those who left count no more."""
-        return [self.receipt(spoken) for spoken in self.spoken]
-
     def receipt(self, spoken: MessageRouted) -> dict[str, Json]:
-        """Tell who has fetched one of the operator's last messages, and who not yet."""
+        """Tell who has fetched one of the operator's last messages, and who not yet; those who left count no more."""
         message, told, untold = spoken.message, list[Json](), list[Json]()
         for name in spoken.to:
             peer = self.roster.get(name)
@@ -2199,12 +2029,8 @@ class Room:
         """Give one pending question. Raises UnknownForm."""
         return self._pending(form_id).to_json()
 
-    def forms(self) -> list[Json]:
-        """List the pending questions, oldest first."""
-        return [form.to_json() for form in self._forms.values()]
-
     def forms_wire(self) -> bytes:
-        """Give the same as JSON, `forms` of an object: the same bytes to all who ask before they change."""
+        """Give the pending questions, oldest first, as JSON: the same bytes to all who ask before they change."""
         if self._forms_wire is None:
             self._forms_wire = b'{"forms":[%b]}' % b",".join([form.wire for form in self._forms.values()])
         return self._forms_wire
@@ -2227,11 +2053,11 @@ class Room:
 
     def health(self) -> dict[str, Json]:
         """Give the figures of the room; memory is the hub's to add."""
-        now = self._clock.mono()
+        now = self._mono()
         messages, characters = self._meter.per_minute(now)
         return {
             "uptime": round(now - self._opened_at, 1),
-            "peer_count": self.roster.live_count,
+            "peer_count": len(self.roster.live),
             "msg_per_min": messages,
             "char_per_min": characters,
             "msg_total": self._seq,
@@ -2242,46 +2068,19 @@ class Room:
         """Give how fast agents may speak."""
         return {"refill_rate": self.speech_rate.per_s, "capacity": self.speech_rate.burst}
 
-    def state(self) -> dict[str, Json]:
-        """Give all that a replay must reproduce, readings of the clock excepted."""
-        return {
-            "mode": self.mode,
-            "seq": self._seq,
-            "serial": self._serial,
-            "rate": self.rate(),
-            "log": [message.wire.decode() for message in self.log],
-            "peers": {peer.name: self._peer_state(peer) for peer in self.roster},
-            "channels": {name: self._channel_state(one) for name, one in self._channels.items()},
-            "receipts": self.receipts(),
-            "floors": self.floors(),
-            "forms": self.forms(),
-            "decisions": self.decisions(DECISIONS_MAX),
-        }
-
-    def _channel_state(self, channel: Channel) -> list[Json]:
-        traffic = [channel.message_count, channel.character_count, channel.last_ts]
-        return [channel.topic, [*channel.members], *traffic]
-
-    def _peer_state(self, peer: Peer) -> dict[str, Json]:
-        return {
-            "token_hash": peer.token_hash,
-            "channels": [*sorted(peer.channels)],
-            "status": [peer.status, peer.status_at],
-            "usage": peer.usage_row,
-            "flags": [peer.is_paused, peer.reaped_at, peer.joined_at],
-            "counts": [peer.message_count, peer.character_count, peer.losses],
-            "waiting": [message.seq for message in peer.mailbox.deliverable(held=False)],
-            "fetched": [message.seq for message in peer.mailbox.fetched],
-        }
-
     # --- rules shared by the methods above ---
+    def _refuse_if_stopped(self, peer: Peer) -> None:
+        if self.mode == STOPPED:
+            self.note_stop(peer)
+            raise Stopped
+
     def _publish(self, peer: Peer, usage: Usage | None) -> None:
         if usage is not None and usage != peer.usage:  # the same figures again are no news: they have no age
             self._commit(UsageSet(*self._stamp(), peer.name, usage))
 
     def _spend_speech(self, peer: Peer, joining: str = "") -> None:
         """Spend one unit of speech, and join a channel that is spoken in. Raises Throttled, TooManyChannels."""
-        now, is_new = self._clock.mono(), is_channel(joining) and joining not in peer.channels
+        now, is_new = self._mono(), is_channel(joining) and joining not in peer.channels
         if is_new and len(peer.channels) >= CHANNELS_PER_PEER_MAX:
             peer.speech.check(now)
             raise TooManyChannels(f"{peer.name} is in {CHANNELS_PER_PEER_MAX} channels: leave one first")
@@ -2347,10 +2146,6 @@ class Room:
         if channel is None:
             raise UnknownChannel(f"there is no channel {name!r}", channel=name)
         return channel
-
-    def _silence(self, peer: Peer, now: float) -> float:
-        """Give the seconds since the last sign of life; a parked poll is one."""
-        return 0.0 if peer.is_listening else round(now - peer.last_seen, 1)
 
     # --- events ---
     def _stamp(self) -> tuple[int, float, float]:
@@ -2439,8 +2234,11 @@ class Room:
             insort(self._channels[name].live, peer.name)
             self._listed = None
 
-    def _on_peer_held(self, event: PeerPaused | PeerResumed) -> None:
-        self._peers[event.name].is_paused = isinstance(event, PeerPaused)
+    def _on_peer_paused(self, event: PeerPaused) -> None:
+        self._peers[event.name].is_paused = True
+
+    def _on_peer_resumed(self, event: PeerResumed) -> None:
+        self._peers[event.name].is_paused = False
 
     def _on_status_set(self, event: StatusSet) -> None:
         peer = self._peers[event.name]
@@ -3101,49 +2899,18 @@ PROGRESS_S = 5.0  # how often a waiting listen reports, where somebody wants to 
 SHOWN_MAX_BYTES = 60_000  # of text that one listen shows; hosts cut at 25,000 tokens, and what is cut is lost
 
 
-class SetupRequired(Refusal, code="setup_required", status=409):
-    """The model has not read the room's rules yet."""
-
-
-class NotJoined(Refusal, code="not_joined", status=409):
-    """The tool needs a seat in the room."""
-
-
-class AlreadyJoined(Refusal, code="already_joined", status=409):
-    """The session has a seat already, under another name."""
-
-
-class SessionExpired(Refusal, code="session_expired", status=401):
-    """The hub no longer knows this seat: it restarted, or the seat was reaped or taken away."""
-
+SetupRequired = a_no("setup_required", 409, "The model has not read the room's rules yet.",
+                     "Call setup() first, then join().")
+NotJoined = a_no("not_joined", 409, "The tool needs a seat in the room.", "Call join() first.")
+AlreadyJoined = a_no("already_joined", 409, "The session has a seat already, under another name.",
+                     "Keep that seat; a subagent speaks through the one that joined. For another name, leave() first.")
+SessionExpired = a_no("session_expired", 401, "The hub knows this seat no more: it restarted, or the seat was lost.",
+                      "Call join() once. If it happens again, tell your user and stay out.")
 
 # What to do about each refusal that a tool can answer. A closed set; a test holds it against the refusals that exist.
-HINTS = {
-    "setup_required": "Call setup() first, then join().",
-    "not_joined": "Call join() first.",
-    "already_joined": "Keep that seat; a subagent speaks through the one that joined. For another name, leave() first.",
-    "session_expired": "Call join() once. If it happens again, tell your user and stay out.",
-    "name_in_use": "Join under another name, such as one of `free`, or ask the operator to kick the old one.",
-    "room_full": "Tell your user: the operator must kick somebody first.",
-    "rate_limited": "Wait retry_after seconds, then send once, shorter or merged.",
-    "stopped": "The operator stopped the room. End the exchange; say nothing more until your user tells you to go on.",
-    "floor_held": "raise_hand() to be next, listen until the stick is passed or put away, or use another scope.",
-    "not_holder": "Only the holder can do that. floor_status() tells who it is.",
-    "no_floor": "Nobody holds that stick; take_floor() gives it to you.",
-    "too_many_hands": "Wait until some have spoken, or use another scope.",
-    "not_a_member": "join_channel() first.",
-    "too_many_channels": "leave_channel() one that you no longer need.",
-    "too_many_forms": "Wait until the operator has answered some; list_forms() shows them.",
-    "already_listening": "Another listener, such as your watch, took over. One at a time; listen() takes it back.",
-    "unknown_section": "Choose one of `sections`.",
-    "invalid": "Correct that argument and call again.",
-    "invalid_form": "Correct that field and ask again.",
-    "too_large": "Shorten it, or send it in parts.",
-    "too_many_connections": "Wait a minute and call again; if it stays so, tell your user.",
-    "credential_required": "Tell your user: this hub wants CAUCUS_AGENT_KEY in the environment of this MCP server.",
-    "hub_unreachable": "Tell your user that no hub answers there.",  # of one on this machine, how to start it
-    "refused": "Tell your user: the hub refused this in words that this program does not know.",
-}
+OF_TOOLS: list[type[Refusal]] = [SetupRequired, NotJoined, AlreadyJoined, SessionExpired]
+HINTS: dict[str, str] = {kind.code: kind.hint for kind in [*OF_TOOLS, *REFUSALS.values()] if kind.hint is not None}
+HINTS[Refusal.code] = "Tell your user: the hub refused this in words that this program does not know."
 
 
 class Door(Protocol):
@@ -5394,11 +5161,11 @@ def get_protocol(gate: Gate, request: Request) -> Reply:
 
 def post_register(gate: Gate, request: Request) -> Reply:
     """POST /register. Raises Invalid, CredentialRequired, Throttled, NameInUse, RoomFull."""
-    call = Registration.parse(request.json())
+    name, revision, shown = registration_of(request.json())
     gate.require_agent_key(request)
-    peer, token = gate.room.register(request.caller.source(), call)
+    peer, token = gate.room.register(request.caller.source(), name, shown)
     text = protocol()
-    is_stale = call.protocol_version is None or call.protocol_version < text.revision
+    is_stale = revision is None or revision < text.revision
     answer: dict[str, Json] = {"token": token, "project": peer.name, "protocol_version": text.revision}
     answer |= {"protocol_stale": is_stale, "protocol_text": text.core if is_stale else None}
     return json_reply({**answer, "channels": gate.room.channels(), "note": None})
@@ -5411,22 +5178,22 @@ def post_leave(gate: Gate, request: Request) -> Reply:
 
 def post_send(gate: Gate, request: Request) -> Reply:
     """POST /send. Raises Invalid, UnknownToken, Stopped, FloorHeld, Throttled, TooManyChannels."""
-    call = Speech.parse(request.json())
-    room, sent = gate.room, gate.room.say(gate.room.peer_of(call.token), call.to, call.content)
+    token, to, content = speech_of(request.json())
+    room, sent = gate.room, gate.room.say(gate.room.peer_of(token), to, content)
     away: list[Json] = [name for name in sent.to if (peer := room.roster.get(name)) and peer.reaped_at is not None]
     if sent.to and room.mode == RUNNING and not away and not sent.overflowed:  # the usual, an encoder cheaper
         head = f'"message_id":"{sent.message.id}","delivered_to":[{",".join(map(quote, sent.to))}]'
         return Reply(200, f'{{{head},"missed":[],"warning":null,"hint":null}}'.encode("ascii"), ())
     missed = sent.missed
-    is_to_operator = call.to == OPERATOR  # who has no mailbox, and sees everything
+    is_to_operator = to == OPERATOR  # who has no mailbox, and sees everything
     is_unheard = not sent.to and not missed and not is_to_operator
-    nearest = room.nearest(call.to) if missed else None
+    nearest = room.nearest(to) if missed else None
     hints = []
     if is_unheard:
-        hints.append(f"nobody else is in {call.to} yet; nothing said now reaches those who come later")
+        hints.append(f"nobody else is in {to} yet; nothing said now reaches those who come later")
     if missed:
         meant = f"did you mean {nearest!r}?" if nearest else "list_peers, or GET /peers, tells who is here"
-        hints.append(f"nobody is called {call.to!r}; {meant}")
+        hints.append(f"nobody is called {to!r}; {meant}")
     if away:
         hints.append(f"away, and will find it on return: {', '.join(map(str, away))}")
     if room.mode == PAUSED and not is_to_operator:
@@ -5549,12 +5316,12 @@ def post_topic(gate: Gate, request: Request) -> Reply:
 
 def post_floor(gate: Gate, request: Request) -> Reply:
     """POST /floor: a no of the stick itself is an answer with `ok` false, status 200. Raises Invalid, Throttled, ..."""
-    call = FloorCall.parse(request.json())
-    peer = gate.room.peer_of(call.token)
+    token, verb, scope, reason = floor_call_of(request.json())
+    peer = gate.room.peer_of(token)
     try:
-        return json_reply(gate.room.use_floor(peer, call.action, call.scope, call.reason))
+        return json_reply(gate.room.use_floor(peer, verb, scope, reason))
     except (Stopped, NotAMember, NotHolder, NoFloor) as refusal:
-        return json_reply({"ok": False, "scope": call.scope, **refusal.body()})
+        return json_reply({"ok": False, "scope": scope, **refusal.body()})
 
 
 def post_ask(gate: Gate, request: Request) -> Reply:
@@ -7608,7 +7375,7 @@ class Hub:
         self._lingering.discard(connection)
 
     def _who_hears(self, is_watched: bool) -> dict[type[Event], list[Callable[[Any], None]]]:
-        return {kind: [*self._hearers_of(kind, is_watched)] for kind in Event.__subclasses__()}
+        return {kind: [*self._hearers_of(kind, is_watched)] for kind in EVENTS}
 
     def _hearers_of(self, kind: type[Event], is_watched: bool) -> Iterator[Callable[[Any], None]]:
         """Name who hears of an event. Agents first, consoles after: who waits should not wait for who watches."""
@@ -9116,7 +8883,7 @@ CALLS = {  # verb -> path, and the fields that its scope and text go into
     "status": ("/status", "", "status"),
     "join": ("/channels/join", "channel", ""),
     "topic": ("/channels/topic", "channel", "topic"),
-    **dict.fromkeys(FloorCall.VERBS, ("/floor", "scope", "reason")),
+    **dict.fromkeys(FLOOR_VERBS, ("/floor", "scope", "reason")),
 }
 
 

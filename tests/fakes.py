@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 from typing import TYPE_CHECKING, Any
 
-from caucus import Event, Field, Peer, Question, Registration, Room
+from caucus import DECISIONS_MAX, Event, Field, Peer, Question, Room
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -46,7 +47,7 @@ class RecordingRoom(Room):
 
     def join(self, name: str, *channels: str) -> Peer:
         """Register a fresh peer, from an address of its own, and make it a member of `channels`."""
-        peer, self.tokens[name] = self.register(f"host of {name}", Registration(name, None, None))
+        peer, self.tokens[name] = self.register(f"host of {name}", name)
         for channel in channels:
             self.join_channel(peer, channel)
         return peer
@@ -55,9 +56,49 @@ class RecordingRoom(Room):
         """List everything that a console shows of each peer: the live, then the reaped, by name."""
         return [row for _, row in self.peers_seen(self.roster.all_names())]
 
+    def forms(self) -> list[Any]:
+        """List the pending questions, oldest first."""
+        return forms_of(self)
+
     def kinds(self, since: int = 0) -> list[str]:
         """Name the events after the first `since`."""
         return [type(event).__name__ for event in self.events[since:]]
+
+
+def forms_of(room: Room) -> list[Any]:
+    """List the pending questions, oldest first."""
+    forms: list[Any] = json.loads(room.forms_wire())["forms"]
+    return forms
+
+
+def state_of(room: Room) -> dict[str, Any]:
+    """Give all that a replay must reproduce, readings of the clock excepted."""
+    return {
+        "mode": room.mode,
+        "seq": room._seq,
+        "serial": room._serial,
+        "rate": room.rate(),
+        "log": [message.wire.decode() for message in room.log],
+        "peers": {peer.name: _peer_state(peer) for peer in room.roster},
+        "channels": {name: [[*one.members], room._channel_row(one)] for name, one in room._channels.items()},
+        "receipts": [room.receipt(spoken) for spoken in room.spoken],
+        "floors": room.floors(),
+        "forms": forms_of(room),
+        "decisions": room.decisions(DECISIONS_MAX),
+    }
+
+
+def _peer_state(peer: Peer) -> dict[str, Any]:
+    return {
+        "token_hash": peer.token_hash,
+        "channels": sorted(peer.channels),
+        "status": [peer.status, peer.status_at],
+        "usage": peer.usage_row,
+        "flags": [peer.is_paused, peer.reaped_at, peer.joined_at],
+        "counts": [peer.message_count, peer.character_count, peer.losses],
+        "waiting": [message.seq for message in peer.mailbox.deliverable(held=False)],
+        "fetched": [message.seq for message in peer.mailbox.fetched],
+    }
 
 
 def replayed(events: Iterable[Event]) -> Room:

@@ -666,10 +666,11 @@ def test_a_console_that_wants_changes_opens_page_by_page(room: RecordingRoom, cl
     rows = first["peers"] + [row for page in pages for row in page.get("peers", [])]
     assert [row["name"] for row in rows] == room.names()
     listed = first["channels"] | {name: row for page in pages for name, row in page.get("channels", {}).items()}
-    assert listed == room.channel_rows()
+    assert listed == room.channel_rows(room.channels())
     log = first["log"] + [message for page in pages for message in page.get("log", [])]
     assert [message["id"] for message in log] == [message.id for message in room.log]
-    assert [page["changed"] for page in pages if page["type"] == "receipts"] == [room.receipts()]
+    receipts = [room.receipt(spoken) for spoken in room.spoken]
+    assert [page["changed"] for page in pages if page["type"] == "receipts"] == [receipts]
 
 
 def test_what_is_said_while_a_console_opens_follows_the_log(room: RecordingRoom, clock: FakeClock) -> None:

@@ -23,7 +23,7 @@ TEXT = {name: (ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS}
 README, API, DESIGN = TEXT["README.md"], TEXT["docs/api.md"], TEXT["docs/design.md"]
 OPERATING, PROTOCOL = TEXT["docs/operating.md"], TEXT["docs/protocol.md"]
 SOURCE = (ROOT / "caucus.py").read_text(encoding="utf-8")
-EVENTS = {kind.__name__: kind for kind in caucus.Event.__subclasses__()}
+EVENTS = {kind.__name__: kind for kind in caucus.EVENTS}
 REFUSALS = dict(caucus.REFUSALS)  # here, because some test may declare one of its own
 
 ROUTES = {**caucus.ROUTES, **caucus.McpEndpoint(None, None, None).routes()}  # type: ignore[arg-type]
@@ -277,7 +277,7 @@ class StillClock:
 def a_room() -> caucus.Room:
     """Give a room with one peer."""
     room = caucus.Room(lambda event: None, StillClock(), lambda: "token")
-    room.register("here", caucus.Registration("api", None, None))
+    room.register("here", "api")
     return room
 
 

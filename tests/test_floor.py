@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from caucus import FLOOR, Floor, FloorCall, NoFloor, NotHolder, floor_outcome
+from caucus import FLOOR, FLOOR_VERBS, Floor, NoFloor, NotHolder, floor_outcome
 
-VERBS = (*FloorCall.VERBS, "quit", "clear")
+VERBS = (*FLOOR_VERBS, "quit", "clear")
 
 # The manual's words, written down a second time: (the floor is, verb) -> outcome, or the refusal.
 MANUAL = {

@@ -14,7 +14,7 @@ from unittest import mock
 
 import hypothesis.strategies as st
 import pytest
-from fakes import FakeClock, question
+from fakes import FakeClock, question, state_of
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -37,7 +37,6 @@ from caucus import (
     NotHolder,
     Peer,
     Refusal,
-    Registration,
     Room,
     RoomFull,
     Stopped,
@@ -124,7 +123,7 @@ class Story(RuleBasedStateMachine):
         self.seen = 0  # events that the model has taken in
         self.room = Room(self.events.append, self.clock, self.new_token)
         self.echo = Room(lambda event: None, FakeClock(), lambda: "unused")  # its clock stands still
-        self.serial: int = self.room.state()["serial"]  # type: ignore[assignment]
+        self.serial: int = state_of(self.room)["serial"]  # type: ignore[assignment]
         self.peers: dict[str, ModelPeer] = {}
         self.floors: dict[str, list[str]] = {}  # the holder first, then the hands
         self.topics: dict[str, str | None] = {}
@@ -150,7 +149,7 @@ class Story(RuleBasedStateMachine):
 
         None: refused; then nothing changed. `expected`: refusals, each with whether the model knows a reason for it.
         """
-        before, count = self.room.state(), len(self.events)
+        before, count = state_of(self.room), len(self.events)
         reasons = [kind for kind, holds in expected if holds]
         refusal, result = None, None
         try:
@@ -162,10 +161,10 @@ class Story(RuleBasedStateMachine):
             return True if result is None else result
         told = [type(event) for event in self.events[count:]]
         if isinstance(refusal, NameInUse) and told == [NameContested]:
-            before |= {key: self.room.state()[key] for key in ("serial", "log")}
+            before |= {key: state_of(self.room)[key] for key in ("serial", "log")}
         else:
             assert told == []
-        assert self.room.state() == before, "a refusal changed the room"
+        assert state_of(self.room) == before, "a refusal changed the room"
         assert isinstance(refusal, Throttled) or type(refusal) in reasons, f"no reason for {refusal!r}"
         return None
 
@@ -269,7 +268,7 @@ class Story(RuleBasedStateMachine):
         is_taken = known is not None and not is_over and token is None
         is_full = known is None and len(self.peers) >= CAPS["IDENTITIES_MAX"]
         answer = self.attempt(
-            lambda: self.room.register(f"host of {name}", Registration(name, None, token)),
+            lambda: self.room.register(f"host of {name}", name, token),
             (NameInUse, is_taken),
             (RoomFull, is_full),
         )
@@ -590,7 +589,7 @@ class Story(RuleBasedStateMachine):
     @invariant()
     def the_promises_hold(self) -> None:
         self.listen()
-        state: Any = self.room.state()
+        state: Any = state_of(self.room)
         self.check_mailboxes(state)
         self.check_floors(state)
         assert state["mode"] == self.mode == self.mode_told
@@ -635,7 +634,7 @@ class Story(RuleBasedStateMachine):
             self.echo.apply(event)
         del self.events[:]
         self.seen = 0
-        assert self.echo.state() == state
+        assert state_of(self.echo) == state
 
 
 TestAnyStory = Story.TestCase

@@ -62,8 +62,7 @@ class InnerHub:
 
     def join(self, name: str) -> str:
         """Take a seat without HTTP; give its token."""
-        registration = caucus.Registration(name, None, None)
-        return str(self.do(lambda: self.hub.room.register(f"host of {name}", registration)[1]))
+        return str(self.do(lambda: self.hub.room.register(f"host of {name}", name)[1]))
 
     def is_listening(self, name: str) -> bool:
         """Whether a poll of that peer is parked."""

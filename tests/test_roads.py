@@ -64,7 +64,7 @@ class Road:
         hub.polls.__init__(hub.room, hub._clock, self._call_at)  # type: ignore[misc]
         hub.room.set_rate(1e6, 1e6)
         for name in ("api", "web"):
-            hub.room.register(f"host of {name}", caucus.Registration(name, None, None))
+            hub.room.register(f"host of {name}", name)
         hub.lanes.answered = hub.lanes.handed_over = 0
         self.events.clear()
 

@@ -8,7 +8,7 @@ import json
 from contextlib import suppress
 
 import pytest
-from fakes import FakeClock, RecordingRoom, contents, question, replayed
+from fakes import FakeClock, RecordingRoom, contents, forms_of, question, replayed, state_of
 
 import caucus
 from caucus import (
@@ -34,9 +34,10 @@ from caucus import (
     NotAMember,
     NotHolder,
     Peer,
+    PeerEvent,
     PeerLeft,
     Refusal,
-    Registration,
+    Room,
     RoomFull,
     Stopped,
     Throttled,
@@ -60,10 +61,6 @@ def reap(room: RecordingRoom, clock: FakeClock, *stay: Peer) -> None:
     room.sweep()
 
 
-def again(name: str, token: str | None) -> Registration:
-    return Registration(name, None, token)
-
-
 # --- identity: fresh, reaffirmed, contested ---
 
 
@@ -73,40 +70,40 @@ def test_a_fresh_peer_is_on_the_roster(room):
 
 
 def test_a_fresh_peer_gets_the_token_that_names_it(room):
-    peer, token = room.register("here", again("ann", None))
+    peer, token = room.register("here", "ann")
     assert room.peer_of(token) is peer
 
 
 def test_a_token_that_nobody_issued_does_not_make_a_fresh_peer_its_holder(room):
-    _, token = room.register("here", again("ann", "token-of-another-hub"))
+    _, token = room.register("here", "ann", "token-of-another-hub")
     assert token == "token-1"
 
 
 def test_registering_again_with_the_token_changes_nothing(room):
     peer = room.join("ann")
-    before = room.state()
-    assert room.register("here", again("ann", "token-1")) == (peer, "token-1")
-    assert room.state() == before
+    before = state_of(room)
+    assert room.register("here", "ann", "token-1") == (peer, "token-1")
+    assert state_of(room) == before
 
 
 @pytest.mark.parametrize("token", [None, "", "token-2", "tökén"])
 def test_a_living_name_is_refused_without_its_token(room, token):
     room.join("ann")
     with pytest.raises(NameInUse):
-        room.register("elsewhere", again("ann", token))
+        room.register("elsewhere", "ann", token)
 
 
 def test_another_peers_token_does_not_open_a_name(room):
     room.join("ann")
     room.join("bob")
     with pytest.raises(NameInUse):
-        room.register("here", again("ann", room.tokens["bob"]))
+        room.register("here", "ann", room.tokens["bob"])
 
 
 def test_a_contested_name_is_an_event(room):
     room.join("ann")
     with pytest.raises(NameInUse):
-        room.register("elsewhere", again("ann", None))
+        room.register("elsewhere", "ann")
     assert (room.kinds()[-1], room.events[-1].name) == ("NameContested", "ann")
 
 
@@ -115,10 +112,10 @@ def test_a_name_contested_in_a_loop_is_noticed_at_most_once_every_five_seconds(r
     room.join("ann")
     for _ in range(3):
         with pytest.raises(NameInUse):
-            room.register("elsewhere", again("ann", None))
+            room.register("elsewhere", "ann")
     clock.advance(pause_s)
     with pytest.raises(NameInUse):
-        room.register("elsewhere", again("ann", None))
+        room.register("elsewhere", "ann")
     assert room.kinds().count("NameContested") == notices
 
 
@@ -126,47 +123,47 @@ def test_each_contested_name_has_a_notice_of_its_own(room):
     for name in ("ann", "bob"):
         room.join(name)
         with pytest.raises(NameInUse):
-            room.register("elsewhere", again(name, None))
+            room.register("elsewhere", name)
     assert room.kinds().count("NameContested") == 2
 
 
 def test_registrations_are_throttled_by_source(room):
     for n in range(int(REGISTER_BURST)):
-        room.register("here", again(f"peer {n}", None))
+        room.register("here", f"peer {n}")
     with pytest.raises(Throttled):
-        room.register("here", again("one more", None))
+        room.register("here", "one more")
 
 
 def test_a_crowd_of_newcomers_does_not_keep_out_who_shows_its_token(room):
     room.join("ann")
     for n in range(int(REGISTER_BURST)):
-        room.register("here", again(f"peer {n}", None))
+        room.register("here", f"peer {n}")
     with pytest.raises(Throttled):
-        room.register("here", again("one more", None))
-    assert room.register("here", again("ann", room.tokens["ann"]))[0].name == "ann"
+        room.register("here", "one more")
+    assert room.register("here", "ann", room.tokens["ann"])[0].name == "ann"
     with pytest.raises(Throttled):
-        room.register("here", again("ann", "not its token"))
+        room.register("here", "ann", "not its token")
 
 
 def test_a_seat_has_a_rate_of_its_own(room):
     room.join("ann")
     for _ in range(int(REGISTER_BURST)):
-        room.register("here", again("ann", room.tokens["ann"]))
+        room.register("here", "ann", room.tokens["ann"])
     with pytest.raises(Throttled):
-        room.register("here", again("ann", room.tokens["ann"]))
-    assert room.register("here", again("bob", None))[0].name == "bob"
+        room.register("here", "ann", room.tokens["ann"])
+    assert room.register("here", "bob")[0].name == "bob"
 
 
 def test_one_sources_throttle_does_not_bind_another(room):
     for n in range(int(REGISTER_BURST)):
-        room.register("here", again(f"peer {n}", None))
-    assert room.register("there", again("one more", None))[0].name == "one more"
+        room.register("here", f"peer {n}")
+    assert room.register("there", "one more")[0].name == "one more"
 
 
 def test_the_registration_rates_of_idle_sources_are_forgotten(room, clock, monkeypatch):
     monkeypatch.setattr(caucus, "SOURCES_MAX", 3)
     for n in range(9):
-        room.register(f"source {n}", again(f"peer {n}", None))
+        room.register(f"source {n}", f"peer {n}")
         clock.advance(60)
     assert len(room._registrations) <= 3
 
@@ -234,7 +231,7 @@ def test_the_end_of_a_parked_poll_counts_as_a_call(room, clock):
 
 def test_the_time_of_silence_is_the_rooms_own(clock):
     short = caucus.Room(lambda event: None, clock, lambda: "token", ttl_s=5.0)
-    short.register("here", again("ann", None))
+    short.register("here", "ann")
     clock.advance(5.1)
     short.sweep()
     assert short.names() == []
@@ -278,7 +275,7 @@ def test_a_call_revives_the_reaped_with_name_channels_and_pause(room, clock):
 def test_registering_with_the_token_revives_the_reaped(room, clock):
     room.join("ann")
     reap(room, clock)
-    room.register("here", again("ann", "token-1"))
+    room.register("here", "ann", "token-1")
     assert room.names() == ["ann"]
 
 
@@ -287,7 +284,7 @@ def test_a_reaped_name_is_refused_to_others_until_its_grace_is_over(room, clock)
     reap(room, clock)
     clock.advance(GRACE_S)
     with pytest.raises(NameInUse):
-        room.register("elsewhere", again("ann", None))
+        room.register("elsewhere", "ann")
 
 
 def test_a_reaped_name_is_free_after_its_grace_even_before_a_sweep(room, clock):
@@ -318,10 +315,10 @@ def test_the_refusal_of_a_token_that_died_with_the_grace_changes_nothing(room, c
     room.join("ann")
     reap(room, clock)
     clock.advance(GRACE_S + 0.1)
-    before = room.state()
+    before = state_of(room)
     with pytest.raises(UnknownToken):
         room.peer_of("token-1")
-    assert room.state() == before
+    assert state_of(room) == before
 
 
 def test_a_sweep_forgets_whoever_was_away_too_long(room, clock):
@@ -570,9 +567,9 @@ def test_unfetching_nothing_is_no_event(room, pair):
 def test_unfetching_for_a_peer_that_is_gone_changes_nothing(room, pair):
     room.fetch(pair[1])
     room.kick("bob")
-    before = room.state()
+    before = state_of(room)
     room.unfetch(pair[1])
-    assert room.state() == before
+    assert state_of(room) == before
 
 
 def test_acknowledging_for_a_peer_that_is_gone_does_not_touch_its_successor(room, pair):
@@ -1106,7 +1103,7 @@ EXITS = {
     "leaves": lambda room, clock, peer: room.leave(room.tokens[peer.name]),
     "is kicked": lambda room, clock, peer: room.kick(peer.name),
     "is reaped": lambda room, clock, peer: reap(
-        room, clock, *(other for other in room.roster.live() if other is not peer)
+        room, clock, *(other for other in room.roster if other.is_live and other is not peer)
     ),
     "leaves the channel": lambda room, clock, peer: room.leave_channel(peer, "#x"),
 }
@@ -1604,14 +1601,14 @@ def test_a_room_that_begins_within_the_second_of_the_one_before_gives_other_ids(
     for wall in (1000.25, 1000.5):
         monkeypatch.setattr(clock, "wall", lambda wall=wall: wall)
         room = caucus.Room(lambda event: None, clock, lambda: "token")
-        peer, _ = room.register("here", again("ann", None))
+        peer, _ = room.register("here", "ann")
         ids.append({room.say(peer, ALL, f"{n}").message.id for n in range(5)})
     assert not ids[0] & ids[1]
 
 
 def test_when_a_peer_is_called_quiet_is_the_rooms_own(clock):
     room = caucus.Room(lambda event: None, clock, lambda: "token", quiet_after_s=5.0)
-    room.register("here", again("ann", None))
+    room.register("here", "ann")
     clock.advance(6.0)
     assert room.peers_seen(["ann"])[0][1]["quiet"] is True
 
@@ -1703,8 +1700,8 @@ def test_the_same_usage_again_is_no_event(room):
 def test_a_replay_knows_what_the_models_cost(room):
     room.set_usage(room.join("ann"), USAGE)
     echo = replayed(room.events)
-    assert echo.state() == room.state()
-    assert room.state()["peers"]["ann"]["usage"] == USAGE.to_json()
+    assert state_of(echo) == state_of(room)
+    assert state_of(room)["peers"]["ann"]["usage"] == USAGE.to_json()
 
 
 def test_who_takes_a_seat_anew_has_cost_nothing_yet(room):
@@ -1798,7 +1795,7 @@ def tire(room: RecordingRoom, peer: Peer) -> None:
     """Let a peer say all that its rate allows."""
     with suppress(Throttled):
         for _ in range(int(SPEECH_BURST)):
-            peer.speech.spend(room._clock.mono())
+            peer.speech.spend(room._mono())
 
 
 THROTTLED = {
@@ -1813,7 +1810,7 @@ THROTTLED = {
 REFUSED = {
     "a strange token": (UnknownToken, lambda room, peers: room.peer_of("strange")),
     "leaving with a strange token": (UnknownToken, lambda room, peers: room.leave("strange")),
-    "a fifth identity": (RoomFull, lambda room, peers: room.register("here", again("eve", None))),
+    "a fifth identity": (RoomFull, lambda room, peers: room.register("here", "eve")),
     "a held floor": (FloorHeld, lambda room, peers: room.say(peers["bob"], "#x", "hi")),
     "a held floor of others": (FloorHeld, lambda room, peers: room.say(peers["dan"], "#x", "hi")),
     "joining too many": (TooManyChannels, lambda room, peers: room.join_channel(peers["dan"], "#new")),
@@ -1846,10 +1843,10 @@ REFUSED = {
 
 
 def assert_refused_without_a_trace(room, kind, act):
-    before, count = room.state(), len(room.events)
+    before, count = state_of(room), len(room.events)
     with pytest.raises(kind):
         act()
-    assert (room.state(), room.events[count:]) == (before, [])
+    assert (state_of(room), room.events[count:]) == (before, [])
 
 
 @pytest.mark.parametrize(("kind", "act"), REFUSED.values(), ids=REFUSED.keys())
@@ -1878,8 +1875,8 @@ def test_a_throttled_status_changes_nothing(room):
 def test_a_throttled_registration_changes_nothing(room, token):
     room.join("ann")
     for n in range(int(REGISTER_BURST)):
-        room.register("here", again("ann", "token-1") if token else again(f"peer {n}", None))
-    assert_refused_without_a_trace(room, Throttled, lambda: room.register("here", again("ann", token)))
+        room.register("here", *(("ann", "token-1") if token else (f"peer {n}",)))
+    assert_refused_without_a_trace(room, Throttled, lambda: room.register("here", "ann", token))
 
 
 @pytest.mark.parametrize("act", [THROTTLED["say"], THROTTLED["ask"], THROTTLED["floor"]], ids=["say", "ask", "floor"])
@@ -1891,10 +1888,10 @@ def test_a_call_refused_by_a_stop_changes_nothing(room, monkeypatch, act):
 
 def test_a_contested_name_changes_nothing_but_its_notice(room):
     room.join("ann")
-    before, count = room.state(), len(room.events)
+    before, count = state_of(room), len(room.events)
     with pytest.raises(NameInUse):
-        room.register("elsewhere", again("ann", None))
-    after = room.state()
+        room.register("elsewhere", "ann")
+    after = state_of(room)
     assert [type(event) for event in room.events[count:]] == [NameContested]
     assert {key for key in after if after[key] != before[key]} == {"log", "serial"}
 
@@ -1928,7 +1925,12 @@ def test_a_refusal_costs_no_speech(room, monkeypatch, kind, act):
 
 def test_every_kind_of_event_can_be_applied(room):
     declared = {one for one in vars(caucus).values() if isinstance(one, type) and issubclass(one, Event)}
-    assert set(room._appliers) == declared - {Event}
+    assert set(room._appliers) == declared - {Event, PeerEvent}
+
+
+def test_no_code_applies_an_event_that_does_not_exist(room):
+    methods = {name for name in dir(Room) if name.startswith("_on_")}
+    assert methods == {applier.__name__ for applier in room._appliers.values()}
 
 
 def test_serials_count_events(room, monkeypatch):
@@ -1950,19 +1952,19 @@ def test_a_replayed_room_equals_the_live_one(room, clock, monkeypatch):
     room.set_mode("stop")
     room.set_mode("reset")
     room.kick("cid")
-    assert replayed(room.events).state() == room.state()
+    assert state_of(replayed(room.events)) == state_of(room)
 
 
 def test_what_is_shown_of_a_replayed_room_is_what_the_live_one_shows(room, monkeypatch):
     busy(room, monkeypatch)
     copy = replayed(room.events)
-    assert (copy.channels(), copy.floors(), copy.forms()) == (room.channels(), room.floors(), room.forms())
+    assert (copy.channels(), copy.floors(), forms_of(copy)) == (room.channels(), room.floors(), room.forms())
 
 
 def test_an_event_is_applied_before_it_is_told(clock):
     seen: list[int] = []
     room = caucus.Room(lambda event: seen.append(len(room.roster)), clock, lambda: "token")
-    room.register("here", again("ann", None))
+    room.register("here", "ann")
     assert seen == [1]
 
 
