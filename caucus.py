@@ -4011,7 +4011,7 @@ class Polls:
 
 OPERATOR_ROLE, OBSERVER_ROLE = "operator", "observer"
 TICKET_TTL_S = 120.0
-SHARED_MIN_BYTES = 1 << 16  # of a body that is written apart from its head, so that many readers can share its bytes
+_SHARED_MIN_BYTES = 1 << 16  # of a body that is written apart from its head, so that many readers can share its bytes
 UNSENT_MAX_BYTES = 64 << 20  # that all connections together may leave unread
 TAKEN_MIN_BYTES_PER_S = 16_384  # of what a connection has yet to take; who is slower is closed after BODY_S
 SUBPROTOCOL, TOKEN_SUBPROTOCOL = "caucus", "caucus.token."
@@ -4021,8 +4021,8 @@ COMPLAIN_S = 60.0  # between two lines of the log about one kind of trouble
 WILDCARD_HOSTS = frozenset({"", "0.0.0.0", "::"})
 DRAIN_MAX_BYTES = 1 << 20  # of a refused body, read so that its sender sees the refusal and not a reset
 TURN_SOCKETS, TURN_S = 64, 0.002  # that are read in one turn of the loop, and for how long: nobody waits for very many
-READY_SOCKETS = 8  # of them that the kernel is asked for at a time: it begins with others the next time
-READ, WRITE = 1, 4  # as epoll names them
+_READY_SOCKETS = 8  # of them that the kernel is asked for at a time: it begins with others the next time
+_READ, _WRITE = 1, 4  # as epoll names them
 IDLE_S = 300.0  # a connection that sends no request for this long is closed; headers may not trickle longer either
 BODY_S = 30.0  # for a body to arrive; and for an answer to be taken, by who takes it slowly
 FILES_RESERVED = 160  # of the limit of open files: newcomers that are told why not, the disk log, the rest
@@ -4630,7 +4630,7 @@ class Turn:
         self._epoll: Any = None
         if hasattr(select, "epoll"):  # Linux; elsewhere the loop itself tells the lanes
             self._epoll = select.epoll()
-            self._epoll.register(selector.fileno(), READ)
+            self._epoll.register(selector.fileno(), _READ)
 
     def watch(self, lane: Ready, connection: socket.socket, interest: int) -> None:
         """Have a lane told when its socket can be read, or written; 0: neither."""
@@ -4639,7 +4639,7 @@ class Turn:
             self.loop.remove_reader(handle)
             self.loop.remove_writer(handle)
             if interest:
-                (self.loop.add_reader if interest == READ else self.loop.add_writer)(handle, lane.on_ready)
+                (self.loop.add_reader if interest == _READ else self.loop.add_writer)(handle, lane.on_ready)
         elif interest:
             (self._epoll.modify if handle in self._lanes else self._epoll.register)(handle, interest)
             self._lanes[handle] = lane
@@ -4651,7 +4651,7 @@ class Turn:
         """Give what the loop is to see to, lanes apart. Called by the loop."""
         if self._epoll is None:
             return self._selector.select(timeout)
-        self._ready = [handle for handle, _ in self._epoll.poll(timeout, READY_SOCKETS)]
+        self._ready = [handle for handle, _ in self._epoll.poll(timeout, _READY_SOCKETS)]
         is_only_lanes = self._selector.fileno() not in self._ready
         if len(self._ready) + is_only_lanes > 1:
             self.loop.call_soon(self._serve)
@@ -4667,13 +4667,13 @@ class Turn:
     def _serve(self) -> None:
         self._has_end, end = True, time.monotonic() + TURN_S
         try:
-            for _ in range(TURN_SOCKETS // READY_SOCKETS):
+            for _ in range(TURN_SOCKETS // _READY_SOCKETS):
                 for handle in self._ready:
                     if (lane := self._lanes.get(handle)) is not None:
                         lane.on_ready()
-                if len(self._ready) < READY_SOCKETS or time.monotonic() > end:
+                if len(self._ready) < _READY_SOCKETS or time.monotonic() > end:
                     return
-                self._ready = [handle for handle, _ in self._epoll.poll(0, READY_SOCKETS)]
+                self._ready = [handle for handle, _ in self._epoll.poll(0, _READY_SOCKETS)]
         finally:  # a bug in one must not keep back what others are answered
             self._end()
 
@@ -4828,12 +4828,12 @@ class Lane(Link):
         self._on_gone: Callable[[], None] | None = None
         self._is_streaming = False  # the answer comes bit by bit
         self._is_ended = False  # the other end has closed its half, and gets its answer
-        self._interest = 0  # what the loop tells of: READ or WRITE
+        self._interest = 0  # what the loop tells of: _READ or _WRITE
         connection.setblocking(False)
         with suppress(OSError):  # macOS refuses it on what was reset already; the first read finds that out
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         lanes.links.enter(self)
-        self._watch(READ)
+        self._watch(_READ)
 
     # --- called by the routes and the long poll ---
     def source(self) -> str:
@@ -4906,7 +4906,7 @@ class Lane(Link):
 
     def on_ready(self) -> None:
         """Go on: what the lane waits for has come, or there is room for what it sends."""
-        if self._interest == WRITE:
+        if self._interest == _WRITE:
             self.send()
             return
         if self._state not in ("reading", "waiting"):
@@ -4950,7 +4950,7 @@ class Lane(Link):
             self._sent()
             return
         self._output = output = memoryview(output)[sent:]
-        self._watch(WRITE)
+        self._watch(_WRITE)
         whole: Any = output.obj
         self._lanes.links.owes(self, len(whole), len(output))
 
@@ -4979,7 +4979,7 @@ class Lane(Link):
 
     def _answer(self, reply: Reply) -> None:
         self._on_gone = None
-        if len(reply.body) <= SHARED_MIN_BYTES:
+        if len(reply.body) <= _SHARED_MIN_BYTES:
             self._put(reply.raw)
         else:
             self._put(reply.head, reply.body)
@@ -4991,9 +4991,9 @@ class Lane(Link):
     def _sent(self) -> None:
         """Go on after an answer that the kernel has taken. What else was sent is read later: others come first."""
         self._output = b""
-        if self._interest == WRITE:
+        if self._interest == _WRITE:
             self._lanes.links.owes(self, 0)
-            self._watch(READ)
+            self._watch(_READ)
         if self._is_streaming:
             self._state = "waiting"
         elif self._is_ended:
@@ -6829,7 +6829,7 @@ CONSOLES_MAX = 200
 HANDSHAKES_PER_TURN = 4  # of consoles: each takes Tornado a millisecond
 ACCEPT_PAUSE_S = 0.25  # when the system has no file left for a connection; it waits in the kernel meanwhile
 NEIGHBOUR_S = 2.0  # for what has our port to say what it is
-LOOK_UP_S = 0.2  # on Windows
+_LOOK_UP_S = 0.2  # on Windows
 WINDOWS_SOCKETS_MAX = 512  # that its select takes
 WARM_UP_S = 0.2  # after the start: the first console should not wait for imports
 
@@ -7155,7 +7155,7 @@ class Exchange:
     def _send(self, reply: Reply) -> None:
         body = b"" if self._start.method == "HEAD" else reply.body
         self._front.links.waits(self._link)  # for the next request; one that does not even read this answer is idle too
-        if len(body) > SHARED_MIN_BYTES and self._link.if_lost is None:  # apart, Tornado makes no copy
+        if len(body) > _SHARED_MIN_BYTES and self._link.if_lost is None:  # apart, Tornado makes no copy
             self._begin(reply.status, headers_of(reply))
             self._connection.write(body).add_done_callback(self._written)
         else:
@@ -7455,7 +7455,7 @@ def why_not_listening(settings: Settings, error: OSError) -> str:
 
 def look_up(loop: AbstractEventLoop) -> None:
     """Have a loop that no signal wakes look up now and then, so that Ctrl-C ends it at once."""
-    loop.call_later(LOOK_UP_S, look_up, loop)
+    loop.call_later(_LOOK_UP_S, look_up, loop)
 
 
 def serve(settings: Settings, on_start: Callable[[Hub], None]) -> int:
