@@ -72,7 +72,6 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Generato
 from contextlib import suppress
 from itertools import accumulate, islice, takewhile
 from json.encoder import encode_basestring_ascii as quote
-from operator import attrgetter
 from queue import Empty, SimpleQueue
 from types import SimpleNamespace
 from typing import (
@@ -1331,9 +1330,6 @@ def is_same(shown: str, secret: str) -> bool:
     return compare_digest(shown.encode("utf-8", "replace"), secret.encode("utf-8", "replace"))
 
 
-_name_of = attrgetter("name")
-
-
 class Peer(Struct):
     """One identity. The readings at the end are observations of the clock and of connections, not replayed state."""
     name: str
@@ -2102,22 +2098,26 @@ class Room:
         self, sender: str, to: str, content: str, kind: str, origin: str, audience: list[Peer], meta: str | None = None
     ) -> MessageRouted:
         """Put one message into the mailboxes of `audience`; a full one loses its oldest, and that is an event."""
-        overflowed = tuple([peer.name for peer in audience if len(peer.mailbox) >= MAILBOX_MAX])
+        names, overflowed, handed = list[str](), list[str](), list[str]()
+        # A poll that waits is handed it at once, but for commands: those are not kept, so `fetch` looks again.
+        may_pass = origin == "operator" or self.mode == RUNNING
+        may_hand = may_pass and self.mode != STOPPED and kind != "control"
+        for peer in audience:
+            mailbox = peer.mailbox
+            names.append(peer.name)
+            if len(mailbox) >= MAILBOX_MAX:
+                overflowed.append(peer.name)
+            if may_hand and peer.is_listening and not mailbox.waiting and (not peer.is_paused or origin == "operator"):
+                handed.append(peer.name)
         for name in overflowed:
             lost = self._peers[name].mailbox.oldest()
             self._commit(MailboxOverflowed(*self._stamp(), name, sender, lost.seq, lost.sender))
             self._tell_losses(self._peers[name])
         serial, at, ts = self._stamp()
         message = Message(id_of(serial), sender, to, content, kind, ts, self._seq + 1, origin, meta)
-        handed = [peer.name for peer in audience if self._is_waiting(peer, message)]
-        routed = MessageRouted(serial, at, ts, message, tuple(map(_name_of, audience)), overflowed, tuple(handed))
+        routed = MessageRouted(serial, at, ts, message, tuple(names), tuple(overflowed), tuple(handed))
         self._commit(routed)
         return routed
-
-    def _is_waiting(self, peer: Peer, message: Message) -> bool:
-        """Whether a poll of `peer` waits for this very message. Commands are not handed out unasked: see `fetch`."""
-        is_free = peer.is_listening and not peer.mailbox.waiting and self.mode != STOPPED and message.kind != "control"
-        return is_free and (message.origin == "operator" or not self.is_held(peer))
 
     def _tell_losses(self, peer: Peer) -> None:
         """Tell what a mailbox has lost, unless that was done a moment ago: then the next loss, or the sweep, does."""
@@ -4084,8 +4084,11 @@ def base64url(text: str) -> str:
 
 
 class Head(Struct):
-    """The headers of a request. Agents send the same again and again: what they say of themselves is found out once."""
+    """What comes before the body. Agents send the same again and again: what it says is found out once."""
     headers: Mapping[str, str]
+    method: str = "GET"
+    path: str = "/"  # undecoded
+    query: str = ""  # undecoded
     is_admitted: bool = False  # it names this hub, and no foreign page
 
     @Lazy
@@ -4114,13 +4117,6 @@ class Head(Struct):
         kind = self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
-
-class Target(Struct):
-    """What a request line asks for. Agents ask for the same again and again: it is read once."""
-    method: str
-    path: str
-    query: str = ""  # undecoded
-
     @Lazy
     def parameters(self) -> dict[str, str]:
         """Decode the query string; the last of several wins. Raises Invalid."""
@@ -4134,21 +4130,20 @@ class Target(Struct):
 
 class Request(Struct):
     """One HTTP request, as the routes see it."""
-    target: Target
     head: Head
     body: bytes
     caller: Caller
-    cursor: int | None = None  # the ack_seq of a poll, if its line was remembered without it
+    cursor: int | None = None  # the ack_seq of a poll whose head is remembered without it
 
     @property
     def method(self) -> str:
         """Give the method."""
-        return self.target.method
+        return self.head.method
 
     @property
     def path(self) -> str:
         """Give the path, undecoded."""
-        return self.target.path
+        return self.head.path
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -4167,7 +4162,7 @@ class Request(Struct):
 
     def parameters(self) -> dict[str, str]:
         """Decode the query string; the last of several wins. Raises Invalid."""
-        return self.target.parameters
+        return self.head.parameters
 
 
 # How a format words the log: what comes before so many messages, each message, between two, and at the end.
@@ -4424,7 +4419,7 @@ class Router:
         try:
             if not request.head.is_admitted:
                 self._gate.admit(request)
-            handler = self._routes.get((request.target.method, request.target.path), self._no_route)
+            handler = self._routes.get((request.head.method, request.head.path), self._no_route)
             return handler(self._gate, request)
         except Refusal as refusal:
             log().debug("refused %s %s: %s", request.method, request.path, refusal.code)
@@ -4440,7 +4435,7 @@ class Router:
             refusal = MethodNotAllowed("Method Not Allowed", allow=[*methods])
             return refusal_reply(refusal).but(headers=(("Allow", ", ".join(methods)),))
         if request.path.endswith("/") and request.path.rstrip("/") in self._methods:
-            query = request.target.query
+            query = request.head.query
             target = request.path.rstrip("/") + (f"?{query}" if query else "")
             return Reply(307, b"", (("Location", target),))
         raise NotFound("Not Found")
@@ -4662,7 +4657,7 @@ class Turn:
         self._answers.append(sender)
         if not self._has_end:
             self._has_end = True
-            self.loop.call_soon(self._end)
+            self.loop.call_soon(self.end)
 
     def _serve(self) -> None:
         self._has_end, end = True, time.monotonic() + TURN_S
@@ -4675,9 +4670,10 @@ class Turn:
                     return
                 self._ready = [handle for handle, _ in self._epoll.poll(0, _READY_SOCKETS)]
         finally:  # a bug in one must not keep back what others are answered
-            self._end()
+            self.end()
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Send what there is. What comes of it, a message that did not arrive and is handed out anew, goes out next."""
         answers, self._answers, self._has_end = self._answers, [], False
         for sender in answers:
             sender.send()
@@ -4727,9 +4723,9 @@ USUAL_BYTES = 8192  # of an unfinished request, or of a console's message: what 
 AHEAD_MAX_BYTES = 131_072  # what a connection may send while its poll is parked; with more it is closed
 LINGER_S = 1.0  # for one that is turned away to read why
 LINGERING_MAX = 64  # at once; beyond it they are closed without a word
-_KNOWN_MAX = 8192  # header blocks, and request lines, remembered: the same agent sends the same again
-_KNOWN_MAX_BYTES = 512  # of one that is remembered
-_HEADERS_MAX = 16  # in a block that is remembered
+_HEADS_MAX = 8192  # heads remembered: the same agent sends the same again
+_HEAD_MAX_BYTES = 640  # of a head that is remembered
+_HEADERS_MAX = 16  # in such a head
 
 assert HEADERS_MAX_BYTES + BODY_MAX_BYTES < AHEAD_MAX_BYTES  # inverted, a request could be too long to be read
 assert LINGERING_MAX < FILES_RESERVED
@@ -4751,52 +4747,49 @@ def _usual_name(name: bytes) -> str:
     return "-".join([word.capitalize() for word in name.decode("ascii").split("-")])
 
 
-def head_of(block: bytes) -> Head | None:
-    """Read header lines; None unless they are plain: one way to write each, no name twice, nothing about framing."""
-    if len(block) > _LINE_MAX_BYTES or not _HEADERS.fullmatch(block):
+def head_of(text: bytes) -> Head | None:
+    """Read a request line and header lines; None unless they are plain.
+
+    That is: one way to write each, no name twice, nothing about framing.
+    """
+    line, _, block = text.partition(b"\r\n")
+    target = _LINE.fullmatch(line)
+    if target is None or max(len(line), len(block)) > _LINE_MAX_BYTES or not _HEADERS.fullmatch(block):
         return None
     lines = _HEADER.findall(block)
     headers = {_usual_name(name): value.decode("ascii") for name, value in lines}
     is_lasting = headers.get("Connection", "keep-alive").lower() == "keep-alive"
     if not is_lasting or len(headers) != len(lines) or "Host" not in headers:
         return None
-    return Head(headers) if headers.keys().isdisjoint(_ODD_HEADERS) else None
+    path, _, query = target[2].decode("ascii").partition("?")
+    is_odd = not headers.keys().isdisjoint(_ODD_HEADERS)
+    return None if is_odd else Head(headers, target[1].decode("ascii"), path, query)
 
 
-def target_of(line: bytes) -> Target | None:
-    """Read a request line; None unless it is plain."""
-    found = _LINE.fullmatch(line)
-    if found is None or len(line) > _LINE_MAX_BYTES:
-        return None
-    path, _, query = found[2].decode("ascii").partition("?")
-    return Target(found[1].decode("ascii"), path, query)
+def without_number(head: bytes) -> tuple[bytes, int | None]:
+    """Take out of a head what is another number in each request: a POST's Content-Length, the `ack_seq` of a poll.
 
-
-def without_cursor(line: bytes) -> tuple[bytes, int | None]:
-    """Take the number of `ack_seq` out of a poll's line: each poll has another. None: it does not say it plainly."""
-    start = line.rfind(b"ack_seq=") + 8  # the last of several counts
-    if start < 8 or not line.startswith(b"GET /receive?") or b"%" in line:
-        return line, None
-    end = line.find(b"&", start)
-    if end < 0:
-        end = len(line) - 9  # before the version
-    number = line[start:end]
-    return (line[:start] + line[end:], int(number)) if number.isdigit() and len(number) < 19 else (line, None)
-
-
-def without_length(block: bytes) -> tuple[bytes, int]:
-    """Take the length of the body out of header lines: each message has another. -1: they do not say it plainly."""
-    start = block.find(b"\r\nContent-Length: ")
-    if start < 0:
-        start = block.find(b"\r\ncontent-length: ")
-    end = block.find(b"\r\n", start + 18)
-    number = block[start + 18 : end]
-    if start < 0 or len(number) > 6 or not number.isdigit():
-        return block, -1
-    return block[:start] + block[end:], int(number)
-
-
-Known = TypeVar("Known", Head, Target)
+    None: it says none, or not plainly.
+    """
+    if head.startswith(b"POST "):
+        before = head.find(b"\r\nContent-Length: ")
+        if before < 0:
+            before = head.find(b"\r\ncontent-length: ")
+        start, after = before + 18, head.find(b"\r", before + 18)
+    elif head.startswith(b"GET /receive?"):
+        end = head.find(b"\r")
+        before = start = head.rfind(b"ack_seq=", 0, end) + 8  # the last of several counts
+        after = head.find(b"&", start, end)
+        if after < 0:
+            after = end - 9  # where the version begins
+        if head.find(b"%", 0, end) >= 0:  # it might name another
+            return head, None
+    else:
+        return head, None
+    number = head[start:after]
+    if before < 8 or len(number) > 18 or not number.isdigit():
+        return head, None
+    return head[:before] + head[after:], int(number)
 
 
 class Lane(Link):
@@ -4854,7 +4847,9 @@ class Lane(Link):
         head = b"" if self._is_streaming else _EVENT_STREAM + b"Transfer-Encoding: chunked\r\n\r\n"
         end = b"0\r\n\r\n" if is_last else b""
         self._is_streaming = not is_last
-        self._put(b"%b%b%x\r\n%b\r\n%b" % (bytes(self._output), head, len(chunk), chunk, end))
+        self._state = "sending"
+        self._output = b"%b%b%x\r\n%b\r\n%b" % (bytes(self._output), head, len(chunk), chunk, end)
+        self._lanes.turn.answer(self)
 
     def is_alive(self) -> bool:
         """Whether the kernel has not yet seen the other end hang up."""
@@ -4978,14 +4973,11 @@ class Lane(Link):
             self._answer(reply)
 
     def _answer(self, reply: Reply) -> None:
-        self._on_gone = None
+        self._on_gone, self._state = None, "sending"
         if len(reply.body) <= _SHARED_MIN_BYTES:
-            self._put(reply.raw)
+            self._output = reply.raw
         else:
-            self._put(reply.head, reply.body)
-
-    def _put(self, data: bytes, rest: bytes = b"") -> None:
-        self._state, self._output, self._rest = "sending", data, rest
+            self._output, self._rest = reply.head, reply.body
         self._lanes.turn.answer(self)
 
     def _sent(self) -> None:
@@ -5020,31 +5012,25 @@ class Lane(Link):
         if end < 0:
             self._await_head()
             return None
-        line_end = ahead.find(b"\r\n")
-        line, block = ahead[:line_end], ahead[line_end : end + 2]
-        length, cursor = 0, None
-        if line.startswith(b"POST "):
-            block, length = without_length(block)
-        else:
-            line, cursor = without_cursor(line)
-        target = lanes.targets.get(line) or lanes.know(lanes.targets, line, target_of(line))
-        head = lanes.heads.get(block) or lanes.know(lanes.heads, block, head_of(block[2:]))
-        if target is None or head is None or not 0 <= length <= BODY_MAX_BYTES:
+        text, number = without_number(ahead[: end + 2])
+        head = lanes.heads.get(text) or lanes.read(text)
+        has_body = head is not None and head.method == "POST"
+        if head is None or (has_body and (number is None or number > BODY_MAX_BYTES)):
             self._hand_over()
             return None
+        length, cursor = (number or 0, None) if has_body else (0, number)
         size = end + 4 + length
         if len(ahead) < size:
             self._needed = size
-            lanes.waits(self)
-            if size > USUAL_BYTES:
-                lanes.links.owes(self, size)
+            lanes.waits(self, size)
             return None
         self._ahead = ahead[size:]
-        if self._needed > USUAL_BYTES:
-            lanes.links.owes(self, 0)
+        if self._needed:
+            lanes.has_all(self)
         self._seen = self._needed = 0
-        lanes.heard(self)
-        return Request(target, head, ahead[end + 4 : size], self, cursor)
+        lanes.answered += 1
+        lanes.links.heard(self)
+        return Request(head, ahead[end + 4 : size], self, cursor)
 
     def _await_head(self) -> None:
         """Wait for the rest of a head, unless it is too long or not plain already."""
@@ -5078,8 +5064,7 @@ class Lanes:
         self.answered = self.handed_over = 0  # requests
         self._clock = clock
         self._late: dict[Lane, float] = {}  # whose body is not complete, since when; longest first
-        self.heads: dict[bytes, Head] = {}  # by the bytes that they were read from, the body's length apart
-        self.targets: dict[bytes, Target] = {}  # by request line, a poll's cursor apart
+        self.heads: dict[bytes, Head] = {}  # by the bytes that they were read from, their number apart
         self._watcher = select.poll() if hasattr(select, "poll") else None  # Windows has none
 
     def is_readable(self, connection: socket.socket) -> bool:
@@ -5091,30 +5076,30 @@ class Lanes:
         self._watcher.unregister(handle)
         return is_readable
 
-    def know(self, known: dict[bytes, Known], text: bytes, meaning: Known | None) -> Known | None:
-        """Remember what a text was read as, unless that is None or much."""
-        is_short = not isinstance(meaning, Head) or len(meaning.headers) <= _HEADERS_MAX
-        if meaning is not None and len(text) <= _KNOWN_MAX_BYTES and is_short:
-            if len(known) >= _KNOWN_MAX:
-                known.clear()
-            known[text] = meaning
-        return meaning
+    def read(self, text: bytes) -> Head | None:
+        """Read a head, and remember it; None unless it is plain."""
+        head = head_of(text)
+        if head is not None and len(text) <= _HEAD_MAX_BYTES and len(head.headers) <= _HEADERS_MAX:
+            if len(self.heads) >= _HEADS_MAX:
+                self.heads.clear()
+            self.heads[text] = head
+        return head
 
     def take(self, connection: socket.socket, serial: int) -> None:
         """Serve a fresh connection."""
         Lane(self, serial, connection)
 
-    def waits(self, lane: Lane) -> None:
-        """Note that a lane waits for the rest of a body."""
+    def waits(self, lane: Lane, size: int) -> None:
+        """Note that a lane waits for the rest of a body, and what is kept of it meanwhile."""
         self._late.pop(lane, None)
         self._late[lane] = self._clock.mono()
+        if size > USUAL_BYTES:
+            self.links.owes(lane, size)
 
-    def heard(self, lane: Lane) -> None:
-        """Note that a lane has sent a whole request."""
-        self.answered += 1
-        self.links.heard(lane)
-        if self._late:
-            self._late.pop(lane, None)
+    def has_all(self, lane: Lane) -> None:
+        """Note that the rest has come."""
+        self._late.pop(lane, None)
+        self.links.owes(lane, 0)
 
     def forget(self, lane: Lane) -> None:
         """Note that a lane is gone."""
@@ -6542,7 +6527,7 @@ class RoomDoor:
         credential = self._gate.settings.agent_key if is_open else str(self.token)
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {credential}"}
         given = query_of(query).removeprefix("?")
-        return ROUTES[method, path](self._gate, Request(Target(method, path, given), Head(headers), body, caller))
+        return ROUTES[method, path](self._gate, Request(Head(headers, method, path, given), body, caller))
 
 
 def decoded(reply: Reply | None) -> dict[str, Json]:
@@ -7150,7 +7135,7 @@ class Exchange:
 
     def _request(self) -> Request:
         path, _, query = self._start.path.partition("?")
-        return Request(Target(self._start.method, path, query), Head(self._headers), bytes(self._body), self)
+        return Request(Head(self._headers, self._start.method, path, query), bytes(self._body), self)
 
     def _send(self, reply: Reply) -> None:
         body = b"" if self._start.method == "HEAD" else reply.body
@@ -7299,6 +7284,7 @@ class Hub:
         await sleep(0)  # a listen of /mcp hands on what its poll was answered
         self.consoles.close()
         self.mcp.close()
+        self.turn.end()
         self.lanes.close()
         await self._server.close_all_connections()
         for connection in [*self._lingering]:

@@ -272,13 +272,24 @@ def test_without_a_lane_tornado_answers_everything() -> None:
         assert inner.counts() == (0, 0)
 
 
+LINE = b"GET /peek HTTP/1.1\r\n"
+
+
 @pytest.mark.parametrize("block", [
     b"", b"Host: x", b"Host: x\r\nA: b", b"Host: x\n", b"Host: x\r\n\r\n", b"Host:x\r\n", b"A: b\r\n", b"Host: x \r\n",
     b"Host: x\r\nHOST: x\r\n", b"Host: x\r\nContent-Length: 5\r\n", b"Host: x\r\nCONTENT-LENGTH: 5\r\n",
     b"Host: x\r\nTE: trailers\r\n", b"Host: x\r\nConnection: keep-alive, x\r\n", b"Host: x\r\n_: y\r\n",
 ])
 def test_such_headers_are_not_plain(block: bytes) -> None:
-    assert caucus.head_of(block) is None
+    assert caucus.head_of(LINE + block) is None
+
+
+@pytest.mark.parametrize("line", [
+    b"", b"GET /peek HTTP/1.0", b"GET peek HTTP/1.1", b"GET  /peek HTTP/1.1", b"get /peek HTTP/1.1",
+    b"PUT /peek HTTP/1.1", b"HEAD /peek HTTP/1.1", b"GET /pe\tek HTTP/1.1", b"GET /\xe9 HTTP/1.1", b"GET /" + b"x" * 8192 + b" HTTP/1.1",
+])
+def test_such_lines_are_not_plain(line: bytes) -> None:
+    assert caucus.head_of(line + b"\r\nHost: x\r\n") is None
 
 
 @pytest.mark.parametrize(
@@ -286,51 +297,53 @@ def test_such_headers_are_not_plain(block: bytes) -> None:
 )
 def test_a_head_that_is_nearly_plain_takes_no_longer(block: bytes) -> None:
     for _ in range(1000):  # minutes, if anything in it were tried twice
-        assert caucus.head_of(block) is None
+        assert caucus.head_of(LINE + block) is None
 
 
 def test_plain_headers_are_known_by_their_usual_names() -> None:
-    head = caucus.head_of(b"host: x:1\r\ncontent-TYPE: a/b; c=d\r\n")
+    head = caucus.head_of(b"POST /a%20b?c=d&e HTTP/1.1\r\nhost: x:1\r\ncontent-TYPE: a/b; c=d\r\n")
     assert head is not None
     assert head.headers == {"Host": "x:1", "Content-Type": "a/b; c=d"}
+    assert (head.method, head.path, head.query) == ("POST", "/a%20b", "c=d&e")
     assert (head.bearer, head.is_json) == ("", False)
 
 
-@pytest.mark.parametrize(("block", "rest", "length"), [
-    (b"\r\nA: b\r\nContent-Length: 12\r\nC: d\r\n", b"\r\nA: b\r\nC: d\r\n", 12),
-    (b"\r\ncontent-length: 0\r\n", b"\r\n", 0),
-    (b"\r\nA: b\r\n", b"\r\nA: b\r\n", -1),
-    (b"\r\nContent-Length: +2\r\n", b"\r\nContent-Length: +2\r\n", -1),
-    (b"\r\nContent-Length: 1234567\r\n", b"\r\nContent-Length: 1234567\r\n", -1),
-    (b"\r\nX-Content-Length: 2\r\n", b"\r\nX-Content-Length: 2\r\n", -1),
-])
-def test_the_length_is_taken_out_of_the_headers_that_are_remembered(block: bytes, rest: bytes, length: int) -> None:
-    assert caucus.without_length(block) == (rest, length)
+POSTED = b"POST /send HTTP/1.1\r\nA: b"
+POLLED = b"GET /receive?%b HTTP/1.1\r\nA: b\r\n"
 
 
-@pytest.mark.parametrize(("line", "rest", "cursor"), [
-    (b"GET /receive?timeout=2&lease=a&ack_seq=12 HTTP/1.1", b"GET /receive?timeout=2&lease=a&ack_seq= HTTP/1.1", 12),
-    (b"GET /receive?ack_seq=12&lease=a HTTP/1.1", b"GET /receive?ack_seq=&lease=a HTTP/1.1", 12),
-    (b"GET /receive?ack_seq=1&ack_seq=2 HTTP/1.1", b"GET /receive?ack_seq=1&ack_seq= HTTP/1.1", 2),
-    (b"GET /receive?ack_seq=-1 HTTP/1.1", b"GET /receive?ack_seq=-1 HTTP/1.1", None),
-    (b"GET /receive?ack_seq= HTTP/1.1", b"GET /receive?ack_seq= HTTP/1.1", None),
-    (b"GET /receive?ack_seq=1&ack%5Fseq=2 HTTP/1.1", b"GET /receive?ack_seq=1&ack%5Fseq=2 HTTP/1.1", None),
-    (b"GET /peek?ack_seq=1 HTTP/1.1", b"GET /peek?ack_seq=1 HTTP/1.1", None),
-    (b"GET /receive HTTP/1.1", b"GET /receive HTTP/1.1", None),
+@pytest.mark.parametrize(("head", "rest", "number"), [
+    (POSTED + b"\r\nContent-Length: 12\r\nC: d\r\n", POSTED + b"\r\nC: d\r\n", 12),
+    (POSTED + b"\r\ncontent-length: 0\r\n", POSTED + b"\r\n", 0),
+    (POLLED % b"timeout=2&lease=a&ack_seq=12", POLLED % b"timeout=2&lease=a&ack_seq=", 12),
+    (POLLED % b"ack_seq=12&lease=a", POLLED % b"ack_seq=&lease=a", 12),
+    (POLLED % b"ack_seq=1&ack_seq=2", POLLED % b"ack_seq=1&ack_seq=", 2),
 ])
-def test_the_cursor_is_taken_out_of_the_line_that_is_remembered(line: bytes, rest: bytes, cursor: int | None) -> None:
-    assert caucus.without_cursor(line) == (rest, cursor)
+def test_a_head_is_remembered_without_the_number_that_is_another_each_time(
+    head: bytes, rest: bytes, number: int
+) -> None:
+    assert caucus.without_number(head) == (rest, number)
+
+
+@pytest.mark.parametrize("head", [
+    POSTED + b"\r\n", POSTED + b"\r\nContent-Length: +2\r\n", POSTED + b"\r\nContent-Length: " + b"1" * 19 + b"\r\n",
+    POSTED + b"\r\nX-Content-Length: 2\r\n", POSTED + b"\r\nCONTENT-LENGTH: 2\r\n",
+    POLLED % b"ack_seq=-1", POLLED % b"ack_seq=", POLLED % b"ack_seq=1&ack%5Fseq=2", POLLED % b"timeout=2",
+    POLLED % b"timeout=2" + b"X: ack_seq=1 \r\n", POLLED % b"ack_seq=1.0", POLLED % (b"ack_seq=" + b"1" * 19),
+    b"GET /peek?ack_seq=1 HTTP/1.1\r\nContent-Length: 2\r\n",
+])
+def test_a_number_that_is_not_plain_stays(head: bytes) -> None:
+    assert caucus.without_number(head) == (head, None)
 
 
 def test_heads_that_are_remembered_are_few_and_short(inner: InnerHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(caucus, "_KNOWN_MAX", 4)
+    monkeypatch.setattr(caucus, "_HEADS_MAX", 4)
     with Raw(inner.port) as line:
         for n in range(20):
             got(line.send(request_of("GET", f"/peek?{n}", X=str(n))))
         got(line.send(request_of("GET", "/peek?" + "y" * 2000, X="y" * 2000)))
-    for known in (inner.lanes.heads, inner.lanes.targets):
-        assert 0 < len(known) <= 4
-        assert max(map(len, known)) < 1024
+    assert 0 < len(inner.lanes.heads) <= 4
+    assert max(map(len, inner.lanes.heads)) < 1024
 
 
 # --- bytes as they come ---

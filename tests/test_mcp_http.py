@@ -587,7 +587,7 @@ def endpoint(clock: FakeClock) -> caucus.McpEndpoint:
 def request(body: Any, **headers: str) -> caucus.Request:
     """Word a request."""
     named = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
-    return caucus.Request(caucus.Target("POST", "/mcp"), caucus.Head(named), json.dumps(body).encode(), Line())  # type: ignore[arg-type]
+    return caucus.Request(caucus.Head(named, "POST", "/mcp"), json.dumps(body).encode(), Line())  # type: ignore[arg-type]
 
 
 def opened(one: caucus.McpEndpoint) -> str:
