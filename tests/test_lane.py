@@ -286,7 +286,8 @@ def test_such_headers_are_not_plain(block: bytes) -> None:
 
 @pytest.mark.parametrize("line", [
     b"", b"GET /peek HTTP/1.0", b"GET peek HTTP/1.1", b"GET  /peek HTTP/1.1", b"get /peek HTTP/1.1",
-    b"PUT /peek HTTP/1.1", b"HEAD /peek HTTP/1.1", b"GET /pe\tek HTTP/1.1", b"GET /\xe9 HTTP/1.1", b"GET /" + b"x" * 8192 + b" HTTP/1.1",
+    b"PUT /peek HTTP/1.1", b"HEAD /peek HTTP/1.1", b"GET /pe\tek HTTP/1.1", b"GET /\xe9 HTTP/1.1",
+    b"GET /" + b"x" * 8192 + b" HTTP/1.1",
 ])
 def test_such_lines_are_not_plain(line: bytes) -> None:
     assert caucus.head_of(line + b"\r\nHost: x\r\n") is None
