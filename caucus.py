@@ -14,9 +14,9 @@
 Map       I    The room, no I/O      1 Constants  2 Refusals  3 Wire types and events  4 Token bucket
                                      5 Mailbox  6 Floor  7 Forms  8 Roster  9 Room
           II   Speaking to a hub     10 Client  11 MCP core  12 Tools
-          III  The hub               13 Assets  14 Disk log  15 Long poll  16 HTTP: common ground
-                                     16b HTTP: the express lane  17 HTTP: the agents' API  18 Console
-                                     19 MCP over HTTP  20 Hub
+          III  The hub               13 Assets  14 Disk log  15 Long poll  15b The turn, and its connections
+                                     16 HTTP: common ground  16b HTTP: the express lane
+                                     17 HTTP: the agents' API  18 Console  19 MCP over HTTP  20 Hub
           IV   The seats             21 Watch  22 Bridge  23 Agent
           V                          24 Demo  25 Command line
 
@@ -4006,25 +4006,301 @@ class Polls:
 
 
 # ======================================================================================================================
+# 15b. The turn, and its connections
+# ======================================================================================================================
+# What one turn of the loop is, who reads a connection at each moment, and what all connections may leave unread.
+
+UNSENT_MAX_BYTES = 64 << 20  # that all connections together may leave unread
+TAKEN_MIN_BYTES_PER_S = 16_384  # of what a connection has yet to take; who is slower is closed after BODY_S
+BODY_S = 30.0  # for a body to arrive; and for an answer to be taken, by who takes it slowly
+TURN_SOCKETS, TURN_S = 64, 0.002  # that are read in one turn of the loop, and for how long: nobody waits for very many
+_READY_SOCKETS = 8  # of them that the kernel is asked for at a time: it begins with others the next time
+_READ, _WRITE = 1, 4  # as epoll names them
+
+
+class Link:
+    """One connection, however it is read: numbers it, and finds out whether the last answer arrived.
+
+        a Lane   reads and answers plain requests right on the loop
+          |  with the first request that is not plain, or that wants a WebSocket; what was read goes along
+          v
+        a Stray  is read by Tornado from then on, to its end; with --plain-http every connection is one
+    """
+    __slots__ = ("heir", "if_lost", "is_pipelined", "serial")
+
+    def __init__(self, serial: int) -> None:
+        self.serial = serial  # of the connection, in this process
+        self.if_lost: Callable[[], None] | None = None  # what to do when the last answer did not arrive
+        self.is_pipelined = False  # the next request was sent before the answer
+        self.heir: Link | None = None  # who has the connection now
+
+    def close(self) -> None:
+        """End the connection."""
+        raise NotImplementedError
+
+    def is_broken(self) -> bool:
+        """Whether the other end has reset it; the kernel knows before the loop tells."""
+        raise NotImplementedError
+
+    def is_sending(self) -> bool:
+        """Whether the system has yet to take a part of the answer."""
+        raise NotImplementedError
+
+    def expect(self, on_lost: Callable[[], None], is_pipelined: bool) -> Callable[[], None]:
+        """Set what to do when the answer that goes out now does not arrive; give what finds that out at once."""
+        self.if_lost, self.is_pipelined = on_lost, is_pipelined
+        return self.look
+
+    def look(self) -> None:
+        """Find out whether the last answer arrived; one that is on its way is given up, for its peer asks elsewhere."""
+        if self.heir is not None:
+            self.heir.look()
+        elif self.if_lost is not None and self.is_broken():
+            self.lost()
+        elif self.if_lost is not None and self.is_sending():
+            self.lost()
+            self.close()
+
+    def lost(self) -> None:
+        """Note that the connection broke with the last answer unread."""
+        if_lost, self.if_lost = self.if_lost, None
+        if if_lost is not None:
+            if_lost()
+
+    def bequeath(self, heir: Link) -> None:
+        """Leave the connection to another reader."""
+        heir.if_lost, heir.is_pipelined, self.heir, self.if_lost = self.if_lost, self.is_pipelined, heir, None
+
+
+class Debt(Struct):
+    """What one connection has yet to take of its answers."""
+    since: float  # monotonic seconds
+    size: int = 0  # bytes that are kept for it
+    left: int = 0  # bytes of them that it has yet to take
+    taken: int = 0  # bytes, since then
+
+
+class Links:
+    """All connections of the hub: numbers them, makes room when there are too many, bounds what they leave unread."""
+
+    def __init__(self, links_max: int, clock: Clock, call_soon: Callable[[Callable[[], None]], object]) -> None:
+        self.open: set[Link] = set()
+        self.idle: dict[Link, float] = {}  # those that owe a request, since when; longest first
+        self.unsent = 0  # bytes of answers and of consoles' frames that no kernel has taken yet, of all together
+        self._debts: dict[Link, Debt] = {}  # their shares
+        self._is_trimming = False
+        self._links_max, self._clock, self._call_soon = links_max, clock, call_soon
+        self._count = 0  # ever
+
+    def admit(self) -> int:
+        """Number a fresh connection; if need be at the cost of the one idle for longest. Raises TooManyConnections."""
+        if len(self.open) >= self._links_max and not self.make_room():
+            raise TooManyConnections
+        self._count += 1
+        return self._count
+
+    def enter(self, link: Link) -> None:
+        """Note who reads a connection from now on; it owes a request."""
+        self.open.add(link)
+        self.waits(link)
+
+    def make_room(self) -> bool:
+        """Close the connection that is idle for longest, if any: nobody is locked out by who only occupies a line."""
+        oldest = next(iter(self.idle), None)
+        if oldest is not None:
+            self.forget(oldest)
+            oldest.close()
+        return oldest is not None
+
+    def waits(self, link: Link) -> None:
+        """Note that a connection owes a request."""
+        if link in self.open:
+            self.idle.setdefault(link, self._clock.mono())
+
+    def heard(self, link: Link) -> None:
+        """Note that a whole request came. Its sender is not idle, and has read the last answer if it waited for it."""
+        if not link.is_pipelined:
+            link.if_lost = None
+        self.idle.pop(link, None)
+
+    def owes(self, link: Link, size: int, left: int | None = None) -> None:
+        """Note how many bytes are kept for a connection, and how many of them it has yet to take, if not all.
+
+        When too much is kept for all together, those go for whom most is.
+        """
+        left = size if left is None else left
+        debt = self._debts.get(link)
+        if debt is None:
+            if not size:
+                return
+            debt = self._debts[link] = Debt(self._clock.mono())
+        self.unsent += size - debt.size
+        debt.taken += max(0, debt.left - left)
+        debt.size, debt.left = size, left
+        if not size:
+            del self._debts[link]
+        if self.unsent > UNSENT_MAX_BYTES and not self._is_trimming:
+            self._is_trimming = True  # in the next turn: who owes now may be in the middle of a broadcast
+            self._call_soon(self._trim)
+
+    def slow(self) -> list[Link]:
+        """Give the connections that take their answers too slowly to be fed on."""
+        now = self._clock.mono()
+        ages = [(link, debt, now - debt.since) for link, debt in self._debts.items()]
+        return [link for link, debt, age in ages if age > BODY_S and debt.taken < age * TAKEN_MIN_BYTES_PER_S]
+
+    def forget(self, link: Link) -> None:
+        """Note that a connection is gone."""
+        self.open.discard(link)
+        self.idle.pop(link, None)
+        if (debt := self._debts.pop(link, None)) is not None:
+            self.unsent -= debt.size
+
+    def _trim(self) -> None:
+        self._is_trimming = False
+        while self.unsent > UNSENT_MAX_BYTES:
+            greatest = max(self._debts, key=lambda link: self._debts[link].size)
+            log().info("closed a connection that left %d bytes unread", self._debts[greatest].size)
+            self.forget(greatest)
+            greatest.close()
+
+
+class Ready(Protocol):
+    """Whoever registers a socket with the turn."""
+
+    def on_ready(self) -> None:
+        """Go on: the socket can be read, or written."""
+
+
+class Sender(Protocol):
+    """Whoever has an answer to send."""
+
+    def send(self) -> None:
+        """Send it, or as much of it as the kernel takes."""
+
+
+class Turn:
+    """One turn of the hub's loop. It is the selector that the loop asks once a turn what is ready: so it begins here.
+
+    Lanes that are ready are served in one callback of the loop, within bounds, so that nobody waits for very many; what
+    they are answered goes out at the end of it. What others have made goes out in the next turn, before all else.
+    """
+
+    def __init__(self) -> None:
+        from asyncio import SelectorEventLoop
+        from selectors import DefaultSelector
+
+        self._selector = selector = DefaultSelector()  # of what is no lane
+        self.get_map, self.get_key, self.close = selector.get_map, selector.get_key, selector.close
+        self.register, self.modify, self.unregister = selector.register, selector.modify, selector.unregister
+        self._lanes: dict[int, Ready] = {}  # by the number of their socket
+        self._ready: list[int] = []  # such numbers
+        self._answers: list[Sender] = []
+        self._has_end = False  # somebody is going to call `end`
+        self_: Any = self  # a selector by what it does, not by its class, which takes watch and bridge a millisecond
+        self.loop = SelectorEventLoop(self_)
+        self._epoll: Any = None
+        if hasattr(select, "epoll"):  # Linux; elsewhere the loop itself tells the lanes
+            self._epoll = select.epoll()
+            self._epoll.register(selector.fileno(), _READ)
+
+    def watch(self, lane: Ready, connection: socket.socket, interest: int) -> None:
+        """Have a lane told when its socket can be read, or written; 0: neither."""
+        handle = connection.fileno()
+        if self._epoll is None:
+            self.loop.remove_reader(handle)
+            self.loop.remove_writer(handle)
+            if interest:
+                (self.loop.add_reader if interest == _READ else self.loop.add_writer)(handle, lane.on_ready)
+        elif interest:
+            (self._epoll.modify if handle in self._lanes else self._epoll.register)(handle, interest)
+            self._lanes[handle] = lane
+        else:
+            self._epoll.unregister(handle)
+            del self._lanes[handle]
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        """Give what the loop is to see to, lanes apart. Called by the loop."""
+        if self._epoll is None:
+            return self._selector.select(timeout)
+        self._ready = [handle for handle, _ in self._epoll.poll(timeout, _READY_SOCKETS)]
+        is_only_lanes = self._selector.fileno() not in self._ready
+        if len(self._ready) + is_only_lanes > 1:
+            self.loop.call_soon(self._serve)
+        return [] if is_only_lanes else self._selector.select(0)
+
+    def answer(self, sender: Sender) -> None:
+        """See to it that an answer goes out at the end of the turn."""
+        self._answers.append(sender)
+        if not self._has_end:
+            self._has_end = True
+            self.loop.call_soon(self.end)
+
+    def _serve(self) -> None:
+        self._has_end, end = True, time.monotonic() + TURN_S
+        try:
+            for _ in range(TURN_SOCKETS // _READY_SOCKETS):
+                for handle in self._ready:
+                    if (lane := self._lanes.get(handle)) is not None:
+                        lane.on_ready()
+                if len(self._ready) < _READY_SOCKETS or time.monotonic() > end:
+                    return
+                self._ready = [handle for handle, _ in self._epoll.poll(0, _READY_SOCKETS)]
+        finally:  # a bug in one must not keep back what others are answered
+            self.end()
+
+    def end(self) -> None:
+        """Send what there is. What comes of it, a message that did not arrive and is handed out anew, goes out next."""
+        answers, self._answers, self._has_end = self._answers, [], False
+        for sender in answers:
+            sender.send()
+
+
+class Turns:
+    """Lets so much heavy work begin in one turn of the loop; the rest waits for later ones, in its order."""
+
+    def __init__(self, per_turn: int, loop: AbstractEventLoop) -> None:
+        self._per_turn, self._loop = per_turn, loop
+        self._left = per_turn
+        self._waiting: deque[Future[None]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def take(self) -> Awaitable[None] | None:
+        """Begin at once, None, or when what this gives is done."""
+        if self._left:
+            if self._left == self._per_turn:
+                self._loop.call_soon(self._begin_turn)
+            self._left -= 1
+            return None
+        self._waiting.append(self._loop.create_future())
+        return self._waiting[-1]
+
+    def _begin_turn(self) -> None:
+        self._left = self._per_turn
+        while self._waiting and self._left:
+            self._left -= 1
+            if not (due := self._waiting.popleft()).done():  # else it was cancelled
+                due.set_result(None)
+        if self._left < self._per_turn:
+            self._loop.call_soon(self._begin_turn)
+
+
+# ======================================================================================================================
 # 16. HTTP: common ground
 # ======================================================================================================================
 
 OPERATOR_ROLE, OBSERVER_ROLE = "operator", "observer"
 TICKET_TTL_S = 120.0
 _SHARED_MIN_BYTES = 1 << 16  # of a body that is written apart from its head, so that many readers can share its bytes
-UNSENT_MAX_BYTES = 64 << 20  # that all connections together may leave unread
-TAKEN_MIN_BYTES_PER_S = 16_384  # of what a connection has yet to take; who is slower is closed after BODY_S
 SUBPROTOCOL, TOKEN_SUBPROTOCOL = "caucus", "caucus.token."
 KNOCK_BURST, KNOCK_PER_S = 200.0, 20.0  # handshakes at /ui that show no valid token, per source address
 GUESS_BURST, GUESS_PER_S = 100.0, 10.0  # wrong credentials, per source address
 COMPLAIN_S = 60.0  # between two lines of the log about one kind of trouble
 WILDCARD_HOSTS = frozenset({"", "0.0.0.0", "::"})
 DRAIN_MAX_BYTES = 1 << 20  # of a refused body, read so that its sender sees the refusal and not a reset
-TURN_SOCKETS, TURN_S = 64, 0.002  # that are read in one turn of the loop, and for how long: nobody waits for very many
-_READY_SOCKETS = 8  # of them that the kernel is asked for at a time: it begins with others the next time
-_READ, _WRITE = 1, 4  # as epoll names them
 IDLE_S = 300.0  # a connection that sends no request for this long is closed; headers may not trickle longer either
-BODY_S = 30.0  # for a body to arrive; and for an answer to be taken, by who takes it slowly
 FILES_RESERVED = 160  # of the limit of open files: newcomers that are told why not, the disk log, the rest
 
 
@@ -4439,275 +4715,6 @@ class Router:
             target = request.path.rstrip("/") + (f"?{query}" if query else "")
             return Reply(307, b"", (("Location", target),))
         raise NotFound("Not Found")
-
-
-class Link:
-    """One connection, however it is read: numbers it, and finds out whether the last answer arrived.
-
-        a Lane   reads and answers plain requests right on the loop
-          |  with the first request that is not plain, or that wants a WebSocket; what was read goes along
-          v
-        a Stray  is read by Tornado from then on, to its end; with --plain-http every connection is one
-    """
-    __slots__ = ("heir", "if_lost", "is_pipelined", "serial")
-
-    def __init__(self, serial: int) -> None:
-        self.serial = serial  # of the connection, in this process
-        self.if_lost: Callable[[], None] | None = None  # what to do when the last answer did not arrive
-        self.is_pipelined = False  # the next request was sent before the answer
-        self.heir: Link | None = None  # who has the connection now
-
-    def close(self) -> None:
-        """End the connection."""
-        raise NotImplementedError
-
-    def is_broken(self) -> bool:
-        """Whether the other end has reset it; the kernel knows before the loop tells."""
-        raise NotImplementedError
-
-    def is_sending(self) -> bool:
-        """Whether the system has yet to take a part of the answer."""
-        raise NotImplementedError
-
-    def expect(self, on_lost: Callable[[], None], is_pipelined: bool) -> Callable[[], None]:
-        """Set what to do when the answer that goes out now does not arrive; give what finds that out at once."""
-        self.if_lost, self.is_pipelined = on_lost, is_pipelined
-        return self.look
-
-    def look(self) -> None:
-        """Find out whether the last answer arrived; one that is on its way is given up, for its peer asks elsewhere."""
-        if self.heir is not None:
-            self.heir.look()
-        elif self.if_lost is not None and self.is_broken():
-            self.lost()
-        elif self.if_lost is not None and self.is_sending():
-            self.lost()
-            self.close()
-
-    def lost(self) -> None:
-        """Note that the connection broke with the last answer unread."""
-        if_lost, self.if_lost = self.if_lost, None
-        if if_lost is not None:
-            if_lost()
-
-    def bequeath(self, heir: Link) -> None:
-        """Leave the connection to another reader."""
-        heir.if_lost, heir.is_pipelined, self.heir, self.if_lost = self.if_lost, self.is_pipelined, heir, None
-
-
-class Debt(Struct):
-    """What one connection has yet to take of its answers."""
-    since: float  # monotonic seconds
-    size: int = 0  # bytes that are kept for it
-    left: int = 0  # bytes of them that it has yet to take
-    taken: int = 0  # bytes, since then
-
-
-class Links:
-    """All connections of the hub: numbers them, makes room when there are too many, bounds what they leave unread."""
-
-    def __init__(self, links_max: int, clock: Clock, call_soon: Callable[[Callable[[], None]], object]) -> None:
-        self.open: set[Link] = set()
-        self.idle: dict[Link, float] = {}  # those that owe a request, since when; longest first
-        self.unsent = 0  # bytes of answers and of consoles' frames that no kernel has taken yet, of all together
-        self._debts: dict[Link, Debt] = {}  # their shares
-        self._is_trimming = False
-        self._links_max, self._clock, self._call_soon = links_max, clock, call_soon
-        self._count = 0  # ever
-
-    def admit(self) -> int:
-        """Number a fresh connection; if need be at the cost of the one idle for longest. Raises TooManyConnections."""
-        if len(self.open) >= self._links_max and not self.make_room():
-            raise TooManyConnections
-        self._count += 1
-        return self._count
-
-    def enter(self, link: Link) -> None:
-        """Note who reads a connection from now on; it owes a request."""
-        self.open.add(link)
-        self.waits(link)
-
-    def make_room(self) -> bool:
-        """Close the connection that is idle for longest, if any: nobody is locked out by who only occupies a line."""
-        oldest = next(iter(self.idle), None)
-        if oldest is not None:
-            self.forget(oldest)
-            oldest.close()
-        return oldest is not None
-
-    def waits(self, link: Link) -> None:
-        """Note that a connection owes a request."""
-        if link in self.open:
-            self.idle.setdefault(link, self._clock.mono())
-
-    def heard(self, link: Link) -> None:
-        """Note that a whole request came. Its sender is not idle, and has read the last answer if it waited for it."""
-        if not link.is_pipelined:
-            link.if_lost = None
-        self.idle.pop(link, None)
-
-    def owes(self, link: Link, size: int, left: int | None = None) -> None:
-        """Note how many bytes are kept for a connection, and how many of them it has yet to take, if not all.
-
-        When too much is kept for all together, those go for whom most is.
-        """
-        left = size if left is None else left
-        debt = self._debts.get(link)
-        if debt is None:
-            if not size:
-                return
-            debt = self._debts[link] = Debt(self._clock.mono())
-        self.unsent += size - debt.size
-        debt.taken += max(0, debt.left - left)
-        debt.size, debt.left = size, left
-        if not size:
-            del self._debts[link]
-        if self.unsent > UNSENT_MAX_BYTES and not self._is_trimming:
-            self._is_trimming = True  # in the next turn: who owes now may be in the middle of a broadcast
-            self._call_soon(self._trim)
-
-    def slow(self) -> list[Link]:
-        """Give the connections that take their answers too slowly to be fed on."""
-        now = self._clock.mono()
-        ages = [(link, debt, now - debt.since) for link, debt in self._debts.items()]
-        return [link for link, debt, age in ages if age > BODY_S and debt.taken < age * TAKEN_MIN_BYTES_PER_S]
-
-    def forget(self, link: Link) -> None:
-        """Note that a connection is gone."""
-        self.open.discard(link)
-        self.idle.pop(link, None)
-        if (debt := self._debts.pop(link, None)) is not None:
-            self.unsent -= debt.size
-
-    def _trim(self) -> None:
-        self._is_trimming = False
-        while self.unsent > UNSENT_MAX_BYTES:
-            greatest = max(self._debts, key=lambda link: self._debts[link].size)
-            log().info("closed a connection that left %d bytes unread", self._debts[greatest].size)
-            self.forget(greatest)
-            greatest.close()
-
-
-class Ready(Protocol):
-    """Whoever registers a socket with the turn."""
-
-    def on_ready(self) -> None:
-        """Go on: the socket can be read, or written."""
-
-
-class Sender(Protocol):
-    """Whoever has an answer to send."""
-
-    def send(self) -> None:
-        """Send it, or as much of it as the kernel takes."""
-
-
-class Turn:
-    """One turn of the hub's loop. It is the selector that the loop asks once a turn what is ready: so it begins here.
-
-    Lanes that are ready are served in one callback of the loop, within bounds, so that nobody waits for very many; what
-    they are answered goes out at the end of it. What others have made goes out in the next turn, before all else.
-    """
-
-    def __init__(self) -> None:
-        from asyncio import SelectorEventLoop
-        from selectors import DefaultSelector
-
-        self._selector = selector = DefaultSelector()  # of what is no lane
-        self.get_map, self.get_key, self.close = selector.get_map, selector.get_key, selector.close
-        self.register, self.modify, self.unregister = selector.register, selector.modify, selector.unregister
-        self._lanes: dict[int, Ready] = {}  # by the number of their socket
-        self._ready: list[int] = []  # such numbers
-        self._answers: list[Sender] = []
-        self._has_end = False  # somebody is going to call `end`
-        self_: Any = self  # a selector by what it does, not by its class, which takes watch and bridge a millisecond
-        self.loop = SelectorEventLoop(self_)
-        self._epoll: Any = None
-        if hasattr(select, "epoll"):  # Linux; elsewhere the loop itself tells the lanes
-            self._epoll = select.epoll()
-            self._epoll.register(selector.fileno(), _READ)
-
-    def watch(self, lane: Ready, connection: socket.socket, interest: int) -> None:
-        """Have a lane told when its socket can be read, or written; 0: neither."""
-        handle = connection.fileno()
-        if self._epoll is None:
-            self.loop.remove_reader(handle)
-            self.loop.remove_writer(handle)
-            if interest:
-                (self.loop.add_reader if interest == _READ else self.loop.add_writer)(handle, lane.on_ready)
-        elif interest:
-            (self._epoll.modify if handle in self._lanes else self._epoll.register)(handle, interest)
-            self._lanes[handle] = lane
-        else:
-            self._epoll.unregister(handle)
-            del self._lanes[handle]
-
-    def select(self, timeout: float | None = None) -> list[Any]:
-        """Give what the loop is to see to, lanes apart. Called by the loop."""
-        if self._epoll is None:
-            return self._selector.select(timeout)
-        self._ready = [handle for handle, _ in self._epoll.poll(timeout, _READY_SOCKETS)]
-        is_only_lanes = self._selector.fileno() not in self._ready
-        if len(self._ready) + is_only_lanes > 1:
-            self.loop.call_soon(self._serve)
-        return [] if is_only_lanes else self._selector.select(0)
-
-    def answer(self, sender: Sender) -> None:
-        """See to it that an answer goes out at the end of the turn."""
-        self._answers.append(sender)
-        if not self._has_end:
-            self._has_end = True
-            self.loop.call_soon(self.end)
-
-    def _serve(self) -> None:
-        self._has_end, end = True, time.monotonic() + TURN_S
-        try:
-            for _ in range(TURN_SOCKETS // _READY_SOCKETS):
-                for handle in self._ready:
-                    if (lane := self._lanes.get(handle)) is not None:
-                        lane.on_ready()
-                if len(self._ready) < _READY_SOCKETS or time.monotonic() > end:
-                    return
-                self._ready = [handle for handle, _ in self._epoll.poll(0, _READY_SOCKETS)]
-        finally:  # a bug in one must not keep back what others are answered
-            self.end()
-
-    def end(self) -> None:
-        """Send what there is. What comes of it, a message that did not arrive and is handed out anew, goes out next."""
-        answers, self._answers, self._has_end = self._answers, [], False
-        for sender in answers:
-            sender.send()
-
-
-class Turns:
-    """Lets so much heavy work begin in one turn of the loop; the rest waits for later ones, in its order."""
-
-    def __init__(self, per_turn: int, loop: AbstractEventLoop) -> None:
-        self._per_turn, self._loop = per_turn, loop
-        self._left = per_turn
-        self._waiting: deque[Future[None]] = deque()
-
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-    def take(self) -> Awaitable[None] | None:
-        """Begin at once, None, or when what this gives is done."""
-        if self._left:
-            if self._left == self._per_turn:
-                self._loop.call_soon(self._begin_turn)
-            self._left -= 1
-            return None
-        self._waiting.append(self._loop.create_future())
-        return self._waiting[-1]
-
-    def _begin_turn(self) -> None:
-        self._left = self._per_turn
-        while self._waiting and self._left:
-            self._left -= 1
-            if not (due := self._waiting.popleft()).done():  # else it was cancelled
-                due.set_result(None)
-        if self._left < self._per_turn:
-            self._loop.call_soon(self._begin_turn)
 
 
 # ======================================================================================================================
