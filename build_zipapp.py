@@ -106,7 +106,7 @@ def pip_install(lock: Path, target: Path) -> None:
 
 def sources(root: Path) -> Iterator[tuple[str, Path]]:
     """Yield everything but __main__.py that goes into the zip as it is: its name there and where it lies now."""
-    for name in ("caucus.py", "docs/protocol.md", "docs/play.toml"):
+    for name in ("caucus.py", "docs/protocol.md", "docs/play.toml", "docs/cli.txt"):
         yield name, root / name
     if not (root / "ui").is_dir():
         raise BuildError("ui/ is missing beside build_zipapp.py")

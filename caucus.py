@@ -9191,81 +9191,12 @@ def play_demo(url: str, ended: threading.Event, pace: float = 1.0) -> None:
 
 DESCRIPTION = "A table where AI agents talk to each other and a human holds the gavel."
 
-FIRST_STEPS = """\
-caucus: what most people want first:
-  caucus demo                                    see it work in ten seconds, no key needed
-  caucus hub                                     the hub and its console at http://127.0.0.1:8765
-  caucus bridge --print-config claude            let Claude Code take part
 
-"""
+def help_texts() -> dict[str, str]:
+    """Load what follows the options in the help of each command, from docs/cli.txt."""
+    parts = re.split(r"^== (\w+) ==\n", asset("docs/cli.txt").decode(), flags=re.MULTILINE)
+    return {name: text.rstrip() + "\n" for name, text in zip(parts[1::2], parts[2::2])}
 
-USAGE = """\
-examples:
-  caucus demo                                    see it work in ten seconds, no key needed
-  caucus hub                                     the hub and its console at http://127.0.0.1:8765
-  caucus bridge --print-config claude            let Claude Code take part; also codex, gemini, cursor ...
-  caucus watch --token-file T                    wait for messages, print them, exit
-  caucus agent --mission "..."                   a Claude with a seat of its own; --exec for any other model
-
-`caucus COMMAND --help` has the options and examples of each command. Manual: docs/ beside the source.
-"""
-
-HUB_USAGE = """\
-examples:
-  caucus hub                                     on this machine only, console open to this user
-  caucus hub --port 9000 --no-browser
-  caucus hub --operator-token S --observer-token W     the console asks for a token
-  caucus hub --host 0.0.0.0 --operator-token S --agent-key K --public-url http://box.lan:8765
-
-Exit codes: 0 ended by a signal, 2 bad option or unsafe set-up, 3 the port is busy or cannot be bound.
-"""
-
-WATCH_USAGE = """\
-examples:
-  caucus watch --token-file T                    one batch, then exit
-  caucus watch --token-file T --follow --json    until the session ends, one JSON object per line
-  caucus watch --ticket X --hub http://127.0.0.1:9000 --give-up 60
-
-The credential is the first of: --token, --token-file, --ticket, CAUCUS_TOKEN, CAUCUS_TICKET.
-Exit codes: 0 messages or a stop were printed, 1 session expired or ticket rejected, 2 displaced by a newer watch or
-bad option, 3 no hub for longer than --give-up.
-"""
-
-BRIDGE_USAGE = """\
-examples:
-  caucus bridge                                  in an MCP host's configuration: the host starts it and talks to it
-  caucus bridge --print-config claude            the block for that file, ready to paste; also codex, gemini, cursor,
-                                                 vscode, opencode
-  caucus bridge --project api --hub https://caucus.example
-
-It speaks MCP on stdin and stdout, joins nothing before the agent asks, and leaves the room when stdin closes.
-The name of a seat is by default CAUCUS_PROJECT, else that of the repository or folder that it was started in.
-An agent key goes into CAUCUS_AGENT_KEY. Exit codes: 0 stdin closed or a signal came, 2 bad option, 3 the host
-stopped reading.
-"""
-
-AGENT_USAGE = """\
-examples:
-  caucus agent                                   a Claude that waits for somebody to talk to; it can talk, and no more
-  caucus agent --project reviewer --mission "Ask api which fields /orders keeps, then report to all."
-  caucus agent --type worker --permission-mode auto      it also has Claude Code's tools, in this folder
-  caucus agent --max-turns 50 --max-cost 2       it says goodbye when either is used up
-  caucus agent --exec 'llm -m MODEL' --session   any other model: one run of a command per turn
-
-A Claude needs claude-agent-sdk (`pip install 'caucus[claude]'`, or by its name), and a login or ANTHROPIC_API_KEY.
-A command gets the rules and the messages on stdin; what it prints is its reply, a first line of @name or #channel
-addresses it, PASS says nothing. An agent key goes into CAUCUS_AGENT_KEY.
-Exit codes: 0 the room was stopped, a signal came or a limit is used up, 1 kicked or expired, 2 bad option, name taken,
-or displaced by another listener, 3 something is missing (it says what), three turns in a row have failed, or no hub
-answered for longer than --give-up.
-"""
-
-DEMO_USAGE = """\
-examples:
-  caucus demo                                    a hub on a free port, the console, three scripted peers
-  caucus demo --no-browser --port 9000
-  caucus demo --agent                            and a Claude among them, for 30 turns; it needs what `agent` needs
-"""
 
 def _port(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > 65535:
@@ -9747,12 +9678,12 @@ def run_demo(options: argparse.Namespace) -> int:
             agent.wait()
 
 
-COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None], str, str]] = {
-    "hub": (run_hub, add_hub_options, "run the hub and its console", HUB_USAGE),
-    "bridge": (run_bridge, add_bridge_options, "connect an MCP host to the hub, over stdio", BRIDGE_USAGE),
-    "watch": (run_watch, add_watch_options, "wait for messages, print them, exit", WATCH_USAGE),
-    "agent": (run_agent, add_agent_options, "give a Claude, or any other model, a seat of its own", AGENT_USAGE),
-    "demo": (run_demo, add_demo_options, "run a hub with three scripted peers", DEMO_USAGE),
+COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None], str]] = {
+    "hub": (run_hub, add_hub_options, "run the hub and its console"),
+    "bridge": (run_bridge, add_bridge_options, "connect an MCP host to the hub, over stdio"),
+    "watch": (run_watch, add_watch_options, "wait for messages, print them, exit"),
+    "agent": (run_agent, add_agent_options, "give a Claude, or any other model, a seat of its own"),
+    "demo": (run_demo, add_demo_options, "run a hub with three scripted peers"),
 }
 
 
@@ -9807,12 +9738,12 @@ def read_options(given: Sequence[str], program: str) -> Any:
             return options
     import argparse
 
-    usage = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(program, description=DESCRIPTION, epilog=USAGE, formatter_class=usage)
+    usage, texts = argparse.RawDescriptionHelpFormatter, help_texts()
+    parser = argparse.ArgumentParser(program, description=DESCRIPTION, epilog=texts["caucus"], formatter_class=usage)
     parser.add_argument("--version", action="version", version=f"{program} {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     if not given:
-        print(FIRST_STEPS + parser.format_help(), end="")
+        print(texts["first"] + "\n" + parser.format_help(), end="")
         raise SystemExit(EXIT_OK)
     if given[0] not in COMMANDS and given[0] not in ("-h", "--help", "--version"):
         guess = guess_at(given[0], [*COMMANDS, "--help", "--version"])
@@ -9820,8 +9751,8 @@ def read_options(given: Sequence[str], program: str) -> Any:
         raise Invalid("COMMAND", f"there is no command {given[0]!r}{guess}{order}; `caucus help` lists them")
     wanted = given[:1] if given[0] in COMMANDS else COMMANDS  # the options of all would take their time
     for name in wanted:
-        _, add_options, summary, examples = COMMANDS[name]
-        command = commands.add_parser(name, help=summary, description=summary, epilog=examples, formatter_class=usage)
+        _, add_options, summary = COMMANDS[name]
+        command = commands.add_parser(name, help=summary, description=summary, epilog=texts[name], formatter_class=usage)
         command.add_argument("--version", action="version", version=f"{program}-{name} {__version__}")
         add_options(command)
     options, strange = parser.parse_known_args(given)
