@@ -9752,7 +9752,8 @@ def read_options(given: Sequence[str], program: str) -> Any:
     wanted = given[:1] if given[0] in COMMANDS else COMMANDS  # the options of all would take their time
     for name in wanted:
         _, add_options, summary = COMMANDS[name]
-        command = commands.add_parser(name, help=summary, description=summary, epilog=texts[name], formatter_class=usage)
+        command = commands.add_parser(name, help=summary, description=summary, epilog=texts[name])
+        command.formatter_class = usage
         command.add_argument("--version", action="version", version=f"{program}-{name} {__version__}")
         add_options(command)
     options, strange = parser.parse_known_args(given)
