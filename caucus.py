@@ -5394,15 +5394,8 @@ def get_export(gate: Gate, request: Request) -> Reply | None:
     wanted = request.parameters().get("format", "json").strip().lower()
     ending, content_type, wording = EXPORTS.get(wanted, EXPORTS["json"])
     disposition = ("Content-Disposition", f'attachment; filename="caucus-chat.{ending}"')
-    headers, caller, is_there = (("Content-Type", content_type), disposition), request.caller, True
-
-    def gone() -> None:
-        nonlocal is_there
-        is_there = False
-
-    caller.on_gone(gone)
-    later = lambda file: caller.reply(Reply(200, file, headers)) if is_there else None  # noqa: E731
-    file = gate.exports.ask(wording, later)
+    headers, caller = (("Content-Type", content_type), disposition), request.caller
+    file = gate.exports.ask(wording, lambda file: caller.reply(Reply(200, file, headers)))
     return None if file is None else Reply(200, file, headers)
 
 
@@ -7085,7 +7078,7 @@ class Exchange:
     def send(self) -> None:
         """Send the answer."""
         reply, self._reply, self._link.exchange = self._reply, None, None
-        if reply is not None:
+        if reply is not None and not self._stream.closed():
             self._connection.set_close_callback(None)
             self._send(reply)
 
