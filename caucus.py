@@ -4191,7 +4191,7 @@ class Turn:
         from selectors import DefaultSelector
 
         self._selector = selector = DefaultSelector()  # of what is no lane
-        self.get_map, self.get_key, self.close = selector.get_map, selector.get_key, selector.close
+        self.get_map, self.get_key = selector.get_map, selector.get_key
         self.register, self.modify, self.unregister = selector.register, selector.modify, selector.unregister
         self._lanes: dict[int, Ready] = {}  # by the number of their socket
         self._ready: list[int] = []  # such numbers
@@ -4228,6 +4228,12 @@ class Turn:
         if len(self._ready) + is_only_lanes > 1:
             self.loop.call_soon(self._serve)
         return [] if is_only_lanes else self._selector.select(0)
+
+    def close(self) -> None:
+        """Give its files back. Called by the loop."""
+        self._selector.close()
+        if self._epoll is not None:
+            self._epoll.close()
 
     def answer(self, sender: Sender) -> None:
         """See to it that an answer goes out at the end of the turn."""

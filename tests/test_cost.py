@@ -12,7 +12,7 @@ import sys
 import bench
 import pytest
 
-INSTRUCTIONS_MAX = 305_000  # per direct message; measured 276,000 with CPython 3.11, and 10 % slack
+INSTRUCTIONS_MAX = 340_000  # per direct message; measured 311,000 with CPython 3.11, and 9 % slack
 MESSAGES = 300  # counted; more do not change the figure by 1 %
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import re
+import select
 import socket
 import struct
 import threading
@@ -176,6 +177,33 @@ def test_no_route_asks_for_a_header_by_a_name_that_a_lane_does_not_know() -> Non
     asked = re.findall(r"headers\.get\(\"([^\"]+)\"", Path(caucus.__file__).read_text(encoding="utf-8"))
     assert {"Authorization", "Mcp-Session-Id"} <= {*asked}
     assert [name for name in asked if name != caucus._usual_name(name.encode())] == []
+
+
+def test_where_the_system_has_no_epoll_the_loop_tells_the_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(select, "epoll", raising=False)
+    with running() as inner, Raw(inner.port) as line:
+        token = inner.join("api")
+        with park(inner, "api", token) as parked:
+            assert got(line.send(sending(token, "api"))).body["delivered_to"] == ["api"]
+            assert contents(got(parked)) == ["hello"]
+        for n in range(900):
+            inner.say("api", f"{n} " + "x" * 2000)
+        with Raw(inner.port).send(polling(token, "?timeout=0")) as slow:  # more than the system takes at once
+            assert len(contents(got(slow))) > 400
+        assert inner.counts()[1] == 0
+
+
+def test_of_many_that_are_ready_each_has_its_turn(inner: InnerHub) -> None:
+    token = inner.join("api")
+    lines = [Raw(inner.port) for _ in range(3 * caucus.TURN_SOCKETS)]
+    is_over = threading.Event()
+    inner._loop.call_soon_threadsafe(is_over.wait, DEADLINE_S)  # it hears of all of them in one turn
+    for line in lines:
+        line.send(request_of("GET", "/peek", bearer=token) * 3)
+    is_over.set()
+    assert [got(line).status for line in lines for _ in range(3)] == [200] * 3 * len(lines)
+    for line in lines:
+        line.close()
 
 
 @pytest.mark.parametrize(("data", "status"), [
