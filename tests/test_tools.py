@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shlex
 import stat
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -750,3 +752,10 @@ def test_a_command_is_this_python_and_this_program():
                                              ("http://192.0.2.2:8765", True)])
 def test_the_watch_of_a_far_hub_without_tls_is_allowed_to_go_there(url, is_far):
     assert caucus.watch_line(url).startswith("CAUCUS_ALLOW_REMOTE_HUB=1 ") is is_far
+
+
+def test_what_a_tool_asks_by_name_is_a_route() -> None:
+    source = Path(caucus.__file__).read_text(encoding="utf-8")
+    asked = re.findall(r'"((?:GET|POST) /[a-z/-]+)"(?:, is_reading=True)?\),\n', source)
+    assert len(asked) >= 7
+    assert {tuple(one.split(" ")) for one in asked} <= caucus.ROUTES.keys()
