@@ -6435,50 +6435,82 @@ UNKNOWN_SESSION, CANCELLED = -32001, -32800
 RPC_STATUS = {UNKNOWN_METHOD: 404, UNKNOWN_SESSION: 404}  # of an error that no session has answered; else 400
 
 
-class Waiter:
-    """The caller of a poll that comes from inside: a listen, which has an HTTP request behind it."""
+def rpc_reply(answer: Json, status: int = 200, *headers: tuple[str, str]) -> Reply:
+    """Encode a JSON-RPC answer."""
+    return Reply(status, _encode_json(answer).encode("ascii"), headers)
 
-    def __init__(self, serial: int, outer: Caller, answered: Future[Reply]) -> None:
-        self.serial, self.outer, self._answered = serial, outer, answered
-        self.gone: Callable[[], None] = lambda: None  # what to do when the request behind it goes
 
+def event_of(message: Json) -> bytes:
+    """Encode a message as one server-sent event."""
+    return b"event: message\ndata: %b\n\n" % json.dumps(message, separators=(",", ":")).encode("ascii")
+
+
+class Listen:
+    """A listen, for which an HTTP request waits. It is the Caller of its polls, which come one after the other."""
+
+    def __init__(self, serial: int, outer: Caller, is_streaming: bool) -> None:
+        self.serial, self._outer, self._is_streaming = serial, outer, is_streaming
+        self.is_over = False  # nobody wants its answer any more
+        self._gone: Callable[[], None] = lambda: None  # what to do with the poll when the request behind it goes
+        self._answered: Future[Reply] | None = None  # of the present poll
+
+    def poll(self) -> Future[Reply]:
+        """Give what the next poll will be answered."""
+        from asyncio import get_running_loop
+
+        self._answered = get_running_loop().create_future()
+        return self._answered
+
+    def end(self, mode: str) -> None:
+        """Let go of the poll: the other end is gone, or wants no answer."""
+        self.is_over = True
+        self._gone()
+        self.reply(batch_reply((), mode))
+
+    def answer(self, answer: Json) -> None:
+        """Answer the request."""
+        if self._is_streaming:
+            self.stream(event_of(answer), is_last=True)
+        else:
+            self._outer.reply(rpc_reply(answer))
+
+    # --- called by the long poll ---
     def source(self) -> str:
         """Give the address of the other end."""
-        return self.outer.source()
+        return self._outer.source()
 
     def reply(self, reply: Reply) -> None:
-        """Hand the answer to the listen."""
-        if not self._answered.done():
+        """Hand on what the poll is answered."""
+        if self._answered is not None and not self._answered.done():
             self._answered.set_result(reply)
 
     def stream(self, chunk: bytes, is_last: bool) -> None:
-        """Send a part of an answer."""
-        self.outer.stream(chunk, is_last)
+        """Send a part of the answer to the request."""
+        self._outer.stream(chunk, is_last)
 
     def is_alive(self) -> bool:
         """Whether the other end is still there."""
-        return self.outer.is_alive()
+        return self._outer.is_alive()
 
     def on_gone(self, callback: Callable[[], None]) -> None:
         """Set what to do when the other end hangs up."""
-        self.gone = callback
+        self._gone = callback
 
     def on_lost(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Set what to do when the answer turns out not to have arrived; give what finds that out at once."""
-        return self.outer.on_lost(callback)
+        return self._outer.on_lost(callback)
 
 
 class RoomDoor:
     """The hub from inside: each call is the request that would come over HTTP, and has the same answer."""
 
     def __init__(self, gate: Gate, serial: int, inherit: Callable[[str], str]) -> None:
-        self._gate, self._serial, self._file = gate, serial, TokenFile()
+        self._gate, self.serial, self._file = gate, serial, TokenFile()
         self.inherit = inherit  # gives the token of a seat of that name, if the same agent has it already; else nothing
         self.url = gate.settings.public_url or gate.local_url
         self.token: str | None = None
         self.caller: Caller | None = None  # of the request that is being answered; none, while only a listen is
-        self.listener: Caller | None = None  # of the latest that waits
-        self.waiter: Waiter | None = None
+        self.listener: Listen | None = None  # the latest that waits
 
     async def get(self, path: str, **query: str | float | None) -> dict[str, Json]:
         """GET a route. Raises Refusal."""
@@ -6504,11 +6536,9 @@ class RoomDoor:
 
     async def receive(self, hold_s: float, lease: str) -> dict[str, Json]:
         """Wait for messages. Raises Refusal."""
-        from asyncio import get_running_loop
-
-        answered: Future[Reply] = get_running_loop().create_future()
-        self.waiter = Waiter(self._serial, self.listener or self._caller(), answered)
-        reply = self._answer("GET", "/receive", {"timeout": hold_s, "lease": lease}, b"", self.waiter)
+        assert self.listener is not None
+        answered = self.listener.poll()
+        reply = self._answer("GET", "/receive", {"timeout": hold_s, "lease": lease}, b"", self.listener)
         return decoded(reply if reply is not None else await answered)
 
     async def watch_command(self) -> str:
@@ -6558,16 +6588,6 @@ class Session(Struct):
     used_at: float  # monotonic seconds
     waiting: dict[RpcId, Callable[[], object]] = fresh(factory=dict)  # how to cancel each waiting request
     shown: RpcId = None  # the latest listen that was answered
-
-
-def rpc_reply(answer: Json, status: int = 200, *headers: tuple[str, str]) -> Reply:
-    """Encode a JSON-RPC answer."""
-    return Reply(status, json.dumps(answer, separators=(",", ":")).encode("ascii"), headers)
-
-
-def event_of(message: Json) -> bytes:
-    """Encode a message as one server-sent event."""
-    return b"event: message\ndata: %b\n\n" % json.dumps(message, separators=(",", ":")).encode("ascii")
 
 
 def project_of(request: Request) -> str:
@@ -6753,43 +6773,33 @@ class McpEndpoint:
             session.seat.show_again()
 
     def _wait(self, request: Request, session: Session, call: Call) -> None:
-        caller = request.caller
-        session.door.listener, session.shown = caller, None
         is_streaming = "text/event-stream" in request.headers.get("Accept", "") and call.progress_token is not None
-        is_over = False
+        listen = Listen(session.door.serial, request.caller, is_streaming)
+        session.door.listener, session.shown = listen, None
 
         async def report(done: float, total: float, words: str) -> None:
-            caller.stream(event_of(progress_of(call.progress_token, done, total, words)), is_last=False)
+            listen.stream(event_of(progress_of(call.progress_token, done, total, words)), is_last=False)
 
         async def work() -> None:
-            nonlocal is_over
             answer = await self._mcp.answer(call, session.revision, session.seat, report if is_streaming else no_report)
             session.waiting.pop(call.id, None)
             session.shown = call.id
-            if session.door.listener is caller:
-                session.door.listener = session.door.waiter = session.door.caller = None
-            if is_over or not caller.is_alive():
+            if session.door.listener is listen:
+                session.door.listener = session.door.caller = None
+            if listen.is_over or not listen.is_alive():
                 session.seat.show_again()
-            elif is_streaming:
-                caller.stream(event_of(answer), is_last=True)
             else:
-                caller.reply(rpc_reply(answer))
+                listen.answer(answer)
 
         def hang_up() -> None:
-            """Let go of the poll: the other end is gone, or wants no answer."""
-            nonlocal is_over
-            is_over = True
             session.seat.hush()
-            if (waiter := session.door.waiter) is not None and waiter.outer is caller:
-                waiter.gone()
-                waiter.reply(batch_reply((), self._gate.room.mode))
+            listen.end(self._gate.room.mode)
 
         def cancel() -> None:
             hang_up()
-            answer = RpcError(CANCELLED, "Request cancelled", about=call.id).to_json()
-            caller.stream(event_of(answer), is_last=True) if is_streaming else caller.reply(rpc_reply(answer))
+            listen.answer(RpcError(CANCELLED, "Request cancelled", about=call.id).to_json())
 
-        caller.on_gone(hang_up)
+        request.caller.on_gone(hang_up)
         session.waiting[call.id] = cancel
         self._spawn(work())
 
