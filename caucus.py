@@ -5740,7 +5740,6 @@ class Feed:
     def __init__(self, room: Room, trees: Trees) -> None:
         self.consoles: dict[Console, None] = {}  # in order of arrival
         self.frames: list[bytes | Message] = []  # a message is read as Markdown when it is sent: nobody waits for that
-        self.is_delayed = False  # a timer runs until news may be told
         self.is_telling = False  # they are being encoded
         self.due_at = 0.0  # monotonic seconds; until then news of peers and channels wait
         self._room, self._trees = room, trees
@@ -5775,10 +5774,6 @@ class Feed:
 
     def _message(self, message: Message) -> bytes:
         return message_frame(message, self._trees.of(message))
-
-    def delay_s(self, now: float) -> float:
-        """Give the seconds until news may be told."""
-        return max(0.0, self.due_at - now)
 
 
 class WholeFeed(Feed):
@@ -5951,8 +5946,8 @@ class Consoles:
         self._openings: deque[Iterator[None]] = deque()
         self.open_count = 0  # of sockets, whether they are consoles yet or not
         self.is_watched = False  # by anybody; else no event is of interest here
-        self._is_ticking = self._is_planned = False
-        self._flushed_at = 0.0  # monotonic seconds
+        self._is_ticking = False
+        self._flushed_at, self._flushes_at = 0.0, math.inf  # monotonic seconds of the last flush, and of the next
 
     def __len__(self) -> int:
         return len(self._whole.consoles) + len(self._changes.consoles)
@@ -6244,14 +6239,15 @@ class Consoles:
         if steps:  # else a flush has asked for it, and goes on now
             self._plan()
 
-    def _plan(self) -> None:
-        """See to it that a flush comes: in the next turn of the loop, if none was of late."""
-        if not self._is_planned:
-            self._is_planned = True
-            self._timer(max(0.0, self._flushed_at + FLUSH_S - time.monotonic()), self._flush_as_planned)
+    def _plan(self, at: float = 0.0) -> None:
+        """See to it that a flush comes at a time, or soon: in the next turn of the loop, if none was of late."""
+        at = max(at, self._flushed_at + FLUSH_S)
+        if at < self._flushes_at:
+            self._flushes_at = at
+            self._timer(max(0.0, at - time.monotonic()), self._flush_as_planned)
 
     def _flush_as_planned(self) -> None:
-        self._is_planned = False
+        self._flushes_at = math.inf
         self._flush()
 
     def _flush(self, is_forced: bool = False) -> None:
@@ -6263,13 +6259,8 @@ class Consoles:
             if feed.consoles and (wire := feed.take()):
                 for console in [*feed.consoles]:
                     self._push(console, wire)
-            if feed.consoles and feed.has_news and not feed.is_delayed and not feed.is_telling:
-                feed.is_delayed = True
-                self._timer(feed.delay_s(now), functools.partial(self._flush_late, feed))
-
-    def _flush_late(self, feed: Feed) -> None:
-        feed.is_delayed = False
-        self._plan()
+            if feed.consoles and feed.has_news and not feed.is_telling:
+                self._plan(feed.due_at)
 
     def _answer(self, console: Console, frame: bytes) -> None:
         """Answer one browser, after all that happened before."""
