@@ -3792,6 +3792,13 @@ class Polls:
     def __len__(self) -> int:
         return sum(map(len, self._slots.values()))
 
+    # Who asks                 | its place                              | what is out, and not acknowledged
+    # as before, or pipelined  | keeps it                               | stays out: it has that
+    # same lease, elsewhere    | keeps it; the poll before gets nothing | stays out, unless its answer was lost
+    # another lease            | takes it; the one before is displaced  | waits again, beyond what either says it has
+    # no lease, elsewhere      | takes it                               | waits again, three times until it acknowledges
+    # a displaced lease        | none: it is refused                    | stays out
+
     def receive(self, peer: Peer, caller: Caller, lease: str, hold_s: float, ack_seq: int | None) -> Reply | None:
         """Answer GET /receive at once, or park it and give None. Raises Displaced."""
         listener = self._listener(peer.name)
@@ -5669,7 +5676,11 @@ def _form_id(frame: Body, name: str | None) -> dict[str, Json]:
 
 
 class Console(Struct):
-    """One browser."""
+    """One browser.
+
+        unproven > admitted > opening: page by page, what happens meanwhile is held > live: frames and surveys > gone
+        proven by its handshake, it is admitted at once; without a token in time it is turned away
+    """
     socket: Socket
     source: str  # its address
     wants_changes: bool  # it keeps the roster by itself; else it gets all of it each time, as the original's does
@@ -7001,7 +7012,12 @@ def origin_form(start_line: RequestStartLine, headers: HTTPHeaders) -> RequestSt
 
 
 class Exchange:
-    """One request and its answer. Tornado calls it as an HTTPMessageDelegate, the long poll as a Caller."""
+    """One request and its answer. Tornado calls it as an HTTPMessageDelegate, the long poll as a Caller.
+
+        head > body > finished > answered at the end of a turn, or waiting > answered
+        head > refused: too large; the body is read a little, so that its sender sees why
+        head > forwarded: a handshake, and all that follows is the console's
+    """
 
     __slots__ = (
         *("_front", "_link", "_stream", "_connection", "_on_gone", "_reply"),
