@@ -1043,6 +1043,9 @@ def portion_of(batch: Sequence[Message]) -> int:
     return max(1, sum(1 for _ in takewhile(lambda size: size <= BATCH_MAX_BYTES, sizes)))
 
 
+NO_SEQS: Any = frozenset()  # shared, for an empty set of one's own takes 216 bytes, and most mailboxes have none
+
+
 class Mailbox:
     """What a peer has not acknowledged, oldest first.
 
@@ -1054,7 +1057,7 @@ class Mailbox:
 
     def __init__(self) -> None:
         self._mail: dict[int, Message] = {}  # by seq, and so in its order: each is newer than all before
-        self._out: set[int] = set()  # seqs of what a poll has fetched
+        self._out: set[int] = NO_SEQS  # of what a poll has fetched
         self._again = frozenset[int]()  # seqs of what waits again: if its reader had it after all, it may say so
         self._handed_out = 0  # the highest seq that a poll got
         self._acknowledged = 0  # the highest seq acknowledged, of those handed out
@@ -1092,7 +1095,7 @@ class Mailbox:
         """Append `message`, the newest that there is; `is_out`: a poll takes it at once."""
         self._mail[message.seq] = message
         if is_out:
-            self._out.add(message.seq)
+            self._mark([message.seq])
             self._handed_out = message.seq
 
     def deliverable(self, held: bool) -> list[Message]:
@@ -1120,7 +1123,7 @@ class Mailbox:
         if not batch:
             return
         self._handed_out = max(self._handed_out, batch[-1].seq)
-        self._out.update([message.seq for message in batch])
+        self._mark([message.seq for message in batch])
         if self._again:
             self._again -= self._out
         self._drop([message.seq for message in batch if message.kind == "control"])
@@ -1132,8 +1135,10 @@ class Mailbox:
     def unfetch(self, seqs: Collection[int]) -> None:
         """Make fetched messages wait again, in their old places."""
         back = self._out.intersection(seqs)
-        self._out -= back
-        self._again |= back
+        if back:
+            self._out.difference_update(back)
+            self._out = self._out or NO_SEQS
+            self._again |= back
 
     def acknowledged_by(self, seq: int) -> bool:
         """Whether an acknowledgement of `seq` would change anything.
@@ -1150,10 +1155,18 @@ class Mailbox:
         self._acknowledged = max(self._acknowledged, min(seq, self._handed_out))
         self.acknowledgements += 1
 
+    def _mark(self, seqs: list[int]) -> None:
+        if self._out:
+            self._out.update(seqs)
+        else:
+            self._out = {*seqs}
+
     def _drop(self, seqs: list[int]) -> None:
         for seq in seqs:
             del self._mail[seq]
-        self._out.difference_update(seqs)
+        if self._out:
+            self._out.difference_update(seqs)
+            self._out = self._out or NO_SEQS
         if self._again:
             self._again -= {*seqs}
 
@@ -3753,7 +3766,7 @@ class Poll(Struct):
     peer: Peer
     caller: Caller
     slot: int  # when it times out, in steps of SLOT_S
-    due: list[Message] = fresh(factory=list)  # what it was handed, and gets in one of the next turns of the loop
+    due: tuple[Message, ...] = ()  # what it was handed, and gets in one of the next turns of the loop
 
 
 class Listener(Struct):
@@ -3861,7 +3874,7 @@ class Polls:
     def _on_message_routed(self, event: MessageRouted) -> None:
         for name in event.handed:
             if (poll := self._listeners[name].poll) is not None:  # else there is none by now: it waits again
-                poll.due.append(event.message)
+                poll.due += (event.message,)
         self._wake_all(event.to)
 
     def _on_mode_changed(self, event: ModeChanged) -> None:
@@ -3968,9 +3981,9 @@ class Polls:
             self._hung_up(poll)
             return
         if poll.due and not (self._room.stop or self._room.is_held(poll.peer)):
-            due, poll.due = poll.due, []
+            due, poll.due = poll.due, ()
             self._unpark(listener)
-            poll.caller.reply(self._batch(listener, poll.peer, poll.caller, due))
+            poll.caller.reply(self._batch(listener, poll.peer, poll.caller, [*due]))
             return
         self._take_again(poll)
         if (reply := self._reply_now(listener, poll.peer, poll.caller)) is not None:
@@ -3979,7 +3992,7 @@ class Polls:
     def _take_again(self, poll: Poll) -> None:
         """Make deliverable again what a poll was handed and does not get."""
         if poll.due:
-            due, poll.due = poll.due, []
+            due, poll.due = poll.due, ()
             self._room.unfetch(poll.peer, [message.seq for message in due])
 
     def _park(self, listener: Listener, peer: Peer, caller: Caller, hold_s: float) -> None:
@@ -4205,7 +4218,7 @@ class Turn:
         self.get_map, self.get_key = selector.get_map, selector.get_key
         self.register, self.modify, self.unregister = selector.register, selector.modify, selector.unregister
         self._lanes: dict[int, Ready] = {}  # by the number of their socket
-        self._ready: list[int] = []  # such numbers
+        self._ready: list[tuple[int, int]] = []  # such numbers, and what is ready
         self._answers: list[Sender] = []
         self._has_end = False  # somebody is going to call `end`
         self_: Any = self  # a selector by what it does, not by its class, which takes watch and bridge a millisecond
@@ -4213,7 +4226,8 @@ class Turn:
         self._epoll: Any = None
         if hasattr(select, "epoll"):  # Linux; elsewhere the loop itself tells the lanes
             self._epoll = select.epoll()
-            self._epoll.register(selector.fileno(), _READ)
+            self._others = selector.fileno()
+            self._epoll.register(self._others, _READ)
 
     def watch(self, lane: Ready, connection: socket.socket, interest: int) -> None:
         """Have a lane told when its socket can be read, or written; 0: neither."""
@@ -4234,11 +4248,11 @@ class Turn:
         """Give what the loop is to see to, lanes apart. Called by the loop."""
         if self._epoll is None:
             return self._selector.select(timeout)
-        self._ready = [handle for handle, _ in self._epoll.poll(timeout, _READY_SOCKETS)]
-        is_only_lanes = self._selector.fileno() not in self._ready
-        if len(self._ready) + is_only_lanes > 1:
+        self._ready = ready = self._epoll.poll(timeout, _READY_SOCKETS)
+        has_others = self._others in [handle for handle, _ in ready]
+        if len(ready) > has_others:
             self.loop.call_soon(self._serve)
-        return [] if is_only_lanes else self._selector.select(0)
+        return self._selector.select(0) if has_others else []
 
     def close(self) -> None:
         """Give its files back. Called by the loop."""
@@ -4257,12 +4271,12 @@ class Turn:
         self._has_end, end = True, time.monotonic() + TURN_S
         try:
             for _ in range(TURN_SOCKETS // _READY_SOCKETS):
-                for handle in self._ready:
+                for handle, _ in self._ready:
                     if (lane := self._lanes.get(handle)) is not None:
                         lane.on_ready()
                 if len(self._ready) < _READY_SOCKETS or time.monotonic() > end:
                     return
-                self._ready = [handle for handle, _ in self._epoll.poll(0, _READY_SOCKETS)]
+                self._ready = self._epoll.poll(0, _READY_SOCKETS)
         finally:  # a bug in one must not keep back what others are answered
             self.end()
 
@@ -4414,7 +4428,8 @@ class Head(Struct):
     def parameters(self) -> dict[str, str]:
         """Decode the query string; the last of several wins. Raises Invalid."""
         if "%" not in self.query and "+" not in self.query and self.query.count("&") < 32:  # splitting decodes it
-            return dict([pair.partition("=")[::2] for pair in self.query.split("&") if pair])
+            pairs = [pair.partition("=") for pair in self.query.split("&") if pair]
+            return {sys.intern(key): value for key, _, value in pairs}  # an agent's head is kept, and so are these
         try:
             return dict(urllib.parse.parse_qsl(self.query, keep_blank_values=True, max_num_fields=32))
         except ValueError:
@@ -4785,9 +4800,9 @@ def head_of(text: bytes) -> Head | None:
     is_lasting = headers.get("Connection", "keep-alive").lower() == "keep-alive"
     if not is_lasting or len(headers) != len(lines) or "Host" not in headers:
         return None
-    path, _, query = target[2].decode("ascii").partition("?")
+    method, (path, _, query) = target[1].decode("ascii"), target[2].decode("ascii").partition("?")
     is_odd = not headers.keys().isdisjoint(_ODD_HEADERS)
-    return None if is_odd else Head(headers, target[1].decode("ascii"), path, query)
+    return None if is_odd else Head(headers, sys.intern(method), sys.intern(path), query)
 
 
 def without_number(head: bytes) -> tuple[bytes, int | None]:
