@@ -1696,9 +1696,7 @@ class Room:
 
         Raises Stopped, FloorHeld, Throttled, TooManyChannels.
         """
-        if self.mode == STOPPED:
-            self.note_stop(peer)
-            raise Stopped
+        self._refuse_if_stopped(peer)
         floor = self._floors.get(to)
         if floor is not None and floor.holder != peer.name:
             raise FloorHeld(
@@ -5242,10 +5240,9 @@ def get_receive(gate: Gate, request: Request) -> Reply | None:
     """GET /receive?timeout=&ack_seq=&lease=. Raises Invalid, UnknownToken, Displaced."""
     given = request.parameters()
     hold_s = seconds_of(given["timeout"], "timeout", POLL_HOLD_S) if "timeout" in given else POLL_HOLD_S
-    ack = given.get("ack_seq")
     ack_seq = request.cursor
-    if ack_seq is None and ack is not None:
-        ack_seq = integer_of(ack, "ack_seq", -(2**63), 2**63, "query")
+    if ack_seq is None and "ack_seq" in given:
+        ack_seq = integer_of(given["ack_seq"], "ack_seq", -(2**63), 2**63, "query")
     lease = given.get("lease", "")
     if len(lease) > LEASE_MAX:
         raise Invalid("lease", "lease id too long", "query")
