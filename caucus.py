@@ -4187,20 +4187,6 @@ class Links:
             greatest.close()
 
 
-class Ready(Protocol):
-    """Whoever registers a socket with the turn."""
-
-    def on_ready(self) -> None:
-        """Go on: the socket can be read, or written."""
-
-
-class Sender(Protocol):
-    """Whoever has an answer to send."""
-
-    def send(self) -> None:
-        """Send it, or as much of it as the kernel takes."""
-
-
 class Turn:
     """One turn of the hub's loop. It is the selector that the loop asks once a turn what is ready: so it begins here.
 
@@ -4215,9 +4201,9 @@ class Turn:
         self._selector = selector = DefaultSelector()  # of what is no lane
         self.get_map, self.get_key = selector.get_map, selector.get_key
         self.register, self.modify, self.unregister = selector.register, selector.modify, selector.unregister
-        self._lanes: dict[int, Ready] = {}  # by the number of their socket
+        self._lanes: dict[int, Callable[[], None]] = {}  # what to call, by the number of their socket
         self._ready: list[tuple[int, int]] = []  # such numbers, and what is ready
-        self._answers: list[Sender] = []
+        self._answers: list[Callable[[], None]] = []  # what sends each
         self._has_end = False  # somebody is going to call `end`
         self_: Any = self  # a selector by what it does, not by its class, which takes watch and bridge a millisecond
         self.loop = SelectorEventLoop(self_)
@@ -4227,17 +4213,17 @@ class Turn:
             self._others = selector.fileno()
             self._epoll.register(self._others, _READ)
 
-    def watch(self, lane: Ready, connection: socket.socket, interest: int) -> None:
+    def watch(self, connection: socket.socket, interest: int, on_ready: Callable[[], None]) -> None:
         """Have a lane told when its socket can be read, or written; 0: neither."""
         handle = connection.fileno()
         if self._epoll is None:
             self.loop.remove_reader(handle)
             self.loop.remove_writer(handle)
             if interest:
-                (self.loop.add_reader if interest == _READ else self.loop.add_writer)(handle, lane.on_ready)
+                (self.loop.add_reader if interest == _READ else self.loop.add_writer)(handle, on_ready)
         elif interest:
             (self._epoll.modify if handle in self._lanes else self._epoll.register)(handle, interest)
-            self._lanes[handle] = lane
+            self._lanes[handle] = on_ready
         else:
             self._epoll.unregister(handle)
             del self._lanes[handle]
@@ -4258,9 +4244,9 @@ class Turn:
         if self._epoll is not None:
             self._epoll.close()
 
-    def answer(self, sender: Sender) -> None:
+    def answer(self, send: Callable[[], None]) -> None:
         """See to it that an answer goes out at the end of the turn."""
-        self._answers.append(sender)
+        self._answers.append(send)
         if not self._has_end:
             self._has_end = True
             self.loop.call_soon(self.end)
@@ -4270,8 +4256,8 @@ class Turn:
         try:
             for _ in range(TURN_SOCKETS // _READY_SOCKETS):
                 for handle, _ in self._ready:
-                    if (lane := self._lanes.get(handle)) is not None:
-                        lane.on_ready()
+                    if (on_ready := self._lanes.get(handle)) is not None:
+                        on_ready()
                 if len(self._ready) < _READY_SOCKETS or time.monotonic() > end:
                     return
                 self._ready = self._epoll.poll(0, _READY_SOCKETS)
@@ -4281,8 +4267,8 @@ class Turn:
     def end(self) -> None:
         """Send what there is. What comes of it, a message that did not arrive and is handed out anew, goes out next."""
         answers, self._answers, self._has_end = self._answers, [], False
-        for sender in answers:
-            sender.send()
+        for send in answers:
+            send()
 
 
 class Turns:
@@ -4886,7 +4872,7 @@ class Lane(Link):
         self._is_streaming = not is_last
         self._state = "sending"
         self._output = b"%b%b%x\r\n%b\r\n%b" % (bytes(self._output), head, len(chunk), chunk, end)
-        self._lanes.turn.answer(self)
+        self._lanes.turn.answer(self.send)
 
     def is_alive(self) -> bool:
         """Whether the kernel has not yet seen the other end hang up."""
@@ -5015,7 +5001,7 @@ class Lane(Link):
             self._output = reply.raw
         else:
             self._output, self._rest = reply.head, reply.body
-        self._lanes.turn.answer(self)
+        self._lanes.turn.answer(self.send)
 
     def _sent(self) -> None:
         """Go on after an answer that the kernel has taken. What else was sent is read later: others come first."""
@@ -5089,7 +5075,7 @@ class Lane(Link):
     def _watch(self, interest: int) -> None:
         if interest != self._interest:
             self._interest = interest
-            self._lanes.turn.watch(self, self._socket, interest)
+            self._lanes.turn.watch(self._socket, interest, self.on_ready)
 
 
 class Lanes:
@@ -7112,12 +7098,14 @@ class Exchange:
     def reply(self, reply: Reply) -> None:
         """Answer the request that waits, at the end of this turn."""
         self._on_gone, self._reply, self._link.exchange = None, reply, self
-        self._front.turn.answer(self)
+        self._front.turn.answer(self.send)
 
     def send(self) -> None:
         """Send the answer."""
         reply, self._reply, self._link.exchange = self._reply, None, None
-        if reply is not None and not self._stream.closed():
+        if self._stream.closed():
+            self._link.lost()
+        elif reply is not None:
             self._connection.set_close_callback(None)
             self._send(reply)
 

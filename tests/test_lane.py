@@ -432,6 +432,22 @@ def test_an_answer_that_is_lost_with_its_connection_is_given_again(inner: InnerH
         assert contents(got(next_line.send(polling(token)))) == ["once more"]
 
 
+@pytest.mark.parametrize("is_plain_http", [False, True])
+def test_an_answer_whose_connection_closes_before_its_turn_ends_is_given_again(is_plain_http: bool) -> None:
+    with running(is_plain_http=is_plain_http) as inner:
+        token = inner.join("api")
+
+        def say_and_close() -> None:
+            inner.hub.room.operator_say("api", "first")
+            for link in [*inner.hub.links.open]:
+                link.close()
+
+        with park(inner, "api", token, query="?timeout=20&lease=a"):
+            inner.do(say_and_close)
+            with Raw(inner.port) as line:
+                assert contents(got(line.send(polling(token, "?timeout=20&lease=a")))) == ["first"]
+
+
 def test_an_answer_that_comes_after_the_goodbye_is_given_again(
     inner: InnerHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
