@@ -84,6 +84,7 @@ from typing import (
     Protocol,
     Self,
     TypeVar,
+    cast,
     dataclass_transform,
 )
 
@@ -279,6 +280,9 @@ TooLarge = a_no("too_large", 413, "The body is over the cap.", "Shorten it, or s
 TooManyConnections = a_no("too_many_connections", 503, "Every connection that the hub may have has a waiting request.",
                           "Wait a minute and call again; if it stays so, tell your user.", retryable=True,
                           says="the hub has as many connections as it may, and none of them is idle")
+JournalUnavailable = a_no("journal_unavailable", 503, "The hub's disk keeps nothing now, so nothing is confirmed.",
+                          "Wait retry_after seconds and call again; if it stays so, tell your user.", retryable=True,
+                          says="the hub cannot write its journal: nothing was changed", retry_after=2.0)
 CredentialRequired = a_no("credential_required", 401, "An agent key, operator token or observer token was not shown.",
                           "Tell your user: this hub wants CAUCUS_AGENT_KEY in the environment of this MCP server.")
 Unreachable = a_no("hub_unreachable", 503, "For clients: no hub answered, or what answered is not a hub.",
@@ -379,6 +383,44 @@ class _Fields:
     def values(self) -> tuple[Any, ...]:
         """Give the values of all fields, in their order."""
         return tuple([getattr(self, name) for name in self.FIELDS])
+
+    @classmethod
+    def restored(cls, plain: Sequence[Any]) -> Self:
+        """Make one of its values, as JSON has kept them; fields that are newer than what was kept have defaults."""
+        kind: Any = cls
+        return cls(*[value if make is None else make(value) for make, value in zip(_makers_of(kind), plain)])
+
+
+@functools.cache
+def _makers_of(kind: type[_Fields]) -> list[Callable[[Any], Any] | None]:
+    notes: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        notes |= getattr(base, "__annotations__", {})
+    return [_maker_of(notes[name]) for name in kind.FIELDS]
+
+
+def _maker_of(note: str) -> Callable[[Any], Any] | None:
+    """Give what makes a value of an annotated type out of what JSON kept of it; None: JSON keeps it as it is."""
+    note = note.removesuffix(" | None")
+    if (items := re.fullmatch(r"tuple\[(\w+), \.\.\.\]", note)) is not None:
+        make = _maker_of(items[1])
+        return tuple if make is None else lambda plain: tuple([make(one) for one in plain])
+    if note.startswith("tuple["):
+        return tuple
+    kind = globals().get(note)
+    if not (isinstance(kind, type) and issubclass(kind, _Fields)):
+        return None
+    return lambda plain: None if plain is None else kind.restored(plain)
+
+
+def _plain(value: Any) -> Any:
+    """Give what JSON can keep of a value that it does not know. Raises TypeError."""
+    if isinstance(value, _Fields):
+        return value.values()
+    raise TypeError(f"{type(value).__name__} cannot be kept")
+
+
+encode_plain = json.JSONEncoder(separators=(",", ":"), default=_plain).encode  # a tuple, and a Record, as a list
 
 
 @dataclass_transform(field_specifiers=(fresh,))
@@ -753,6 +795,9 @@ def id_of(serial: int) -> str:
     return f"{serial & 0xFFFF_FFFF_FFFF:012x}"
 
 
+Row = tuple[int, float, float, str, str]
+
+
 class Event(Record):
     """One change of the room. Carries its own time; never a raw token."""
     serial: int  # +1 per event; also the id of the message or notice that it makes
@@ -765,6 +810,16 @@ class Event(Record):
     def id(self) -> str:
         """Name the message or notice that this event makes."""
         return id_of(self.serial)
+
+    def to_row(self) -> Row:
+        """Give what a journal keeps: serial, both times, kind, and the other fields as JSON text."""
+        return self.serial, self.at, self.ts, type(self).__name__, encode_plain(self.values()[3:])
+
+    @staticmethod
+    def from_row(row: Row) -> Event:
+        """Make an event of what a journal has kept. Raises KeyError for a kind that is not known here, ValueError."""
+        *stamp, kind, body = row
+        return EVENT_KINDS[kind].restored([*stamp, *json.loads(body)])
 
 
 class PeerEvent(Event):
@@ -956,7 +1011,13 @@ class RateChanged(Event):
     notice = "rate: {per_s:g} messages per second, bursts of {burst:g}"
 
 
+class RoomReopened(Event):
+    """The hub ended, however that came, and another one has taken up its room."""
+    notice = "the hub restarted; nothing was lost"
+
+
 EVENTS = frozenset({*Event.__subclasses__(), *PeerEvent.__subclasses__()} - {PeerEvent})
+EVENT_KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in EVENTS}
 
 
 def notice_of(event: Event) -> Message | None:
@@ -1066,6 +1127,9 @@ class Mailbox:
     def __len__(self) -> int:
         return len(self._mail)
 
+    def __iter__(self) -> Iterator[Message]:
+        return iter(self._mail.values())
+
     @property
     def waiting(self) -> int:
         """Count what no poll has fetched."""
@@ -1139,6 +1203,26 @@ class Mailbox:
             self._out.difference_update(back)
             self._out = self._out or NO_SEQS
             self._again |= back
+
+    def reopen(self) -> None:
+        """Make all that was handed out wait again, and forget commands: who was to obey them has long gone on."""
+        self.drop_commands()
+        self.unfetch([*self._out])
+
+    def to_plain(self) -> list[Any]:
+        """Give all of it as JSON can keep it; each message as its id."""
+        ids = [message.id for message in self]
+        marks = sorted(self._out), sorted(self._again)
+        return [ids, *marks, self._handed_out, self._acknowledged, self.acknowledgements]
+
+    @classmethod
+    def from_plain(cls, plain: Sequence[Any], messages: Mapping[str, Message]) -> Mailbox:
+        """Make one of that, and of the messages by their ids. Raises KeyError."""
+        mailbox = cls()
+        ids, out, again, mailbox._handed_out, mailbox._acknowledged, mailbox.acknowledgements = plain
+        mailbox._mail = {messages[one].seq: messages[one] for one in ids}
+        mailbox._out, mailbox._again = {*out} or NO_SEQS, frozenset(again)
+        return mailbox
 
     def acknowledged_by(self, seq: int) -> bool:
         """Whether an acknowledgement of `seq` would change anything.
@@ -1424,7 +1508,7 @@ class Roster:
         self._away: list[str] = []
         self.by_name: dict[str, Peer] = {}  # live and reaped
         self._by_hash: dict[str, Peer] = {}
-        self._ended: dict[str, str] = {}  # token hash -> how it ended; the latest IDENTITIES_MAX
+        self.ended: dict[str, str] = {}  # token hash -> how it ended; the latest IDENTITIES_MAX
         self._by_skeleton: dict[str, list[str]] = {}  # names that look alike
         self.get = self.by_name.get  # finds a peer by its name, live or reaped
 
@@ -1447,7 +1531,7 @@ class Roster:
         token_hash = hash_of(token) if token.isascii() else ""
         peer = self._by_hash.get(token_hash)
         if peer is None:
-            raise UnknownToken(self._ended.get(token_hash))
+            raise UnknownToken(self.ended.get(token_hash))
         return peer
 
     def claim(self, name: str, token: str | None) -> Peer | None:
@@ -1513,9 +1597,9 @@ class Roster:
         if not twins:
             del self._by_skeleton[skeleton_of(peer.name)]
         _drop(self.live if peer.is_live else self._away, peer.name)
-        self._ended[peer.token_hash] = why
-        if len(self._ended) > IDENTITIES_MAX:
-            del self._ended[next(iter(self._ended))]
+        self.ended[peer.token_hash] = why
+        if len(self.ended) > IDENTITIES_MAX:
+            del self.ended[next(iter(self.ended))]
 
 
 # ======================================================================================================================
@@ -1574,6 +1658,13 @@ class Meter:
         return sum([step[1] for step in recent]), sum([step[2] for step in recent])
 
 
+# What is kept of a peer, its mailbox and its channels apart.
+PEER_STATE = (
+    *("name", "token_hash", "joined_at", "status", "status_at", "usage", "is_paused", "reaped_at", "message_count"),
+    *("character_count", "contested_at", "losses", "latest_loss", "losses_told_at"),
+)
+
+
 class Room:
     """The shared state and its rules. Time, chance and output come from outside; tokens go out once and stay hashed."""
 
@@ -1591,6 +1682,7 @@ class Room:
         self.roster = Roster()
         self._peers = self.roster.by_name
         self.ttl_s, self.quiet_after_s = ttl_s, quiet_after_s
+        self.is_kept = True  # reading: what changes is kept; if not, nothing of agents is let in or handed out
         self.speech_rate = Rate(SPEECH_BURST, SPEECH_PER_S)
         self.stop: Message | None = None  # what a poll gets while the room is stopped
         self._emit, self._new_token = emit, new_token
@@ -1615,6 +1707,8 @@ class Room:
     # --- identity ---
     def register(self, source: str, name: str, shown: str | None = None) -> tuple[Peer, str]:
         """Give a fresh identity, or confirm the caller's own; also its token. Raises Throttled, NameInUse, RoomFull."""
+        if not self.is_kept:
+            raise JournalUnavailable
         now = self._mono()
         held = self.roster.get(name)
         is_own = held is not None and held.is_known_by(shown)
@@ -1638,6 +1732,8 @@ class Room:
 
     def peer_of(self, token: str) -> Peer:
         """Find the caller by its token; any call is a sign of life and revives the reaped. Raises UnknownToken."""
+        if not self.is_kept:
+            raise JournalUnavailable
         peer, now = self.roster.holder_of(token), self._mono()
         if peer.reaped_at is not None:
             if peer.is_forgotten(now):  # the next sweep ends it
@@ -1648,6 +1744,8 @@ class Room:
 
     def leave(self, token: str) -> str:
         """End the caller's identity, reaped or not; give its name. Raises UnknownToken."""
+        if not self.is_kept:
+            raise JournalUnavailable
         peer = self.roster.holder_of(token)
         if peer.is_forgotten(self._mono()):
             raise UnknownToken(AWAY)
@@ -1664,6 +1762,11 @@ class Room:
                 self._commit(PeerReaped(*self._stamp(), peer.name))
             elif peer.is_forgotten(now):
                 self._end(peer, AWAY)
+
+    def reopen(self) -> None:
+        """Take the room up after a restart: nobody was silent meanwhile, and what was handed out may not have come."""
+        self._serial = max(self._serial, int(self._wall() * (1 << 16)))  # what was not kept may have used some ids
+        self._commit(RoomReopened(*self._stamp()))
 
     def note_listening(self, peer: Peer, is_listening: bool) -> None:
         """Record that a poll of `peer` was parked or ended; both are signs of life."""
@@ -1714,7 +1817,7 @@ class Room:
 
         It stays in the mailbox until acknowledged.
         """
-        if self.mode == STOPPED or not self._is_here(peer):
+        if self.mode == STOPPED or not self.is_kept or not self._is_here(peer):
             return []
         held = self.is_held(peer)
         batch = peer.mailbox.deliverable(held)
@@ -2301,8 +2404,10 @@ class Room:
         self._forms_wire = None
 
     def _on_form_settled(self, event: FormSettled) -> None:
-        decision = self._forms.pop(event.form_id).decision(event)
+        self._remember(self._forms.pop(event.form_id).decision(event))
         self._forms_wire = None
+
+    def _remember(self, decision: dict[str, Json]) -> None:
         self._ledger.append((decision, len(json.dumps(decision))))
         self._ledger_bytes += self._ledger[-1][1]
         while len(self._ledger) > DECISIONS_MAX or self._ledger_bytes > LEDGER_MAX_BYTES:
@@ -2314,6 +2419,11 @@ class Room:
         if event.mode == STOPPED:
             self._floors.clear()
             self.stop = Message(event.id, HUB, ALL, "stop", "control", event.ts, 0, HUB)
+
+    def _on_room_reopened(self, event: RoomReopened) -> None:
+        for peer in self.roster:
+            peer.mailbox.reopen()
+            peer.last_seen = peer.polled_at = event.at
 
     def _on_rate_changed(self, event: RateChanged) -> None:
         self.speech_rate.per_s, self.speech_rate.burst = event.per_s, event.burst
@@ -2332,6 +2442,78 @@ class Room:
     def _end_topic_if_deserted(self, channel: Channel) -> None:
         if not channel.live:
             channel.topic = None
+
+    # --- all of it, as JSON can keep it ---
+    def rows(self) -> Iterator[list[Any]]:
+        """Give the whole state, readings apart, in rows: what each is of, and then what it says."""
+        rate = self.speech_rate
+        yield ["room", self._serial, self._seq, self.mode, self.stop, rate.burst, rate.per_s]
+        kept = {m.id: m for m in self.log} | {m.id: m for peer in self.roster for m in peer.mailbox}
+        yield from (["message", *message.values()] for message in kept.values())
+        yield ["log", *[message.id for message in self.log]]
+        yield from (["spoken", *event.to_row()] for event in self.spoken)
+        yield from (["ended", token_hash, why] for token_hash, why in self.roster.ended.items())
+        for peer in self.roster:
+            yield ["peer", *[getattr(peer, name) for name in PEER_STATE], peer.mailbox.to_plain()]
+        for one in self._channels.values():
+            counts = one.message_count, one.character_count, one.last_ts
+            yield ["channel", one.name, [*one.members], one.topic, *counts]
+        yield from (["floor", *floor.values()[:-1], [*floor.hands]] for floor in self._floors.values())
+        yield from (["form", *form.values()] for form in self._forms.values())
+        yield from (["decision", decision] for decision, _ in self._ledger)
+
+    def restore(self, rows: Iterable[Sequence[Any]]) -> None:
+        """Fill an empty room with the rows of another. Raises ValueError, TypeError, KeyError, IndexError."""
+        messages: dict[str, Message] = {}
+        for kind, *plain in rows:
+            match kind:
+                case "room":
+                    self._serial, self._seq, self.mode, stop, *rate = plain
+                    self.stop = None if stop is None else Message.restored(stop)
+                    self.speech_rate.burst, self.speech_rate.per_s = rate
+                case "message":
+                    messages[plain[0]] = Message.restored(plain)
+                case "log":
+                    self.log.extend([messages[one] for one in plain])
+                case "spoken":
+                    self.spoken.append(cast(MessageRouted, Event.from_row((*plain,))))
+                case "ended":
+                    self.roster.ended[plain[0]] = plain[1]
+                case "peer":
+                    self._restore_peer(plain, messages)
+                case "channel":
+                    self._restore_channel(plain)
+                case "floor":
+                    *own, hands = plain
+                    self._floors[own[0]] = Floor.restored([*own, dict.fromkeys(hands)])
+                case "form":
+                    self._forms[plain[0]] = Form.restored(plain)
+                case "decision":
+                    self._remember(plain[0])
+                case _:
+                    raise ValueError(f"there are no rows of {kind!r}")
+
+    def _restore_peer(self, plain: Sequence[Any], messages: Mapping[str, Message]) -> None:
+        *own, mailbox = plain
+        state = dict(zip(PEER_STATE, own))
+        at = state["joined_at"]
+        speech, updates = TokenBucket(self.speech_rate, at), TokenBucket(self._status_rate, at)
+        peer = Peer(state["name"], state["token_hash"], at, speech, updates, Mailbox.from_plain(mailbox, messages))
+        self.roster.add(peer)
+        if (reaped_at := state.pop("reaped_at")) is not None:
+            self.roster.reap(peer, reaped_at)
+        state["latest_loss"] = tuple(state["latest_loss"])
+        state["usage"] = None if state["usage"] is None else Usage.restored(state["usage"])
+        for name, value in state.items():
+            setattr(peer, name, value)
+        peer.last_seen = peer.polled_at = at
+
+    def _restore_channel(self, plain: Sequence[Any]) -> None:
+        name, members, *own = plain
+        live = [member for member in sorted(members) if self._peers[member].is_live]
+        self._channels[name] = Channel(name, dict.fromkeys(members), live, *own)
+        for member in members:
+            self._peers[member].channels.add(name)
 
 
 # ======================================================================================================================
