@@ -69,8 +69,8 @@ import urllib.parse
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from itertools import accumulate, islice, takewhile
+from contextlib import closing, suppress
+from itertools import accumulate, islice, pairwise, takewhile
 from json.encoder import encode_basestring_ascii as quote
 from queue import Empty, SimpleQueue
 from types import SimpleNamespace
@@ -91,6 +91,7 @@ from typing import (
 if TYPE_CHECKING:  # the hub imports these when it starts; watch and bridge must not pay for them
     import argparse
     import random
+    import sqlite3
     from asyncio import AbstractEventLoop, Future, StreamReader, StreamWriter, Task, Timeout
     from asyncio.subprocess import Process
     from collections.abc import AsyncIterator
@@ -1013,6 +1014,7 @@ class RateChanged(Event):
 
 class RoomReopened(Event):
     """The hub ended, however that came, and another one has taken up its room."""
+    after: int  # the serial of the event before: ids are skipped, for those of what was not kept
     notice = "the hub restarted; nothing was lost"
 
 
@@ -1765,8 +1767,8 @@ class Room:
 
     def reopen(self) -> None:
         """Take the room up after a restart: nobody was silent meanwhile, and what was handed out may not have come."""
-        self._serial = max(self._serial, int(self._wall() * (1 << 16)))  # what was not kept may have used some ids
-        self._commit(RoomReopened(*self._stamp()))
+        after, self._serial = self._serial, max(self._serial, int(self._wall() * (1 << 16)))
+        self._commit(RoomReopened(*self._stamp(), after))
 
     def note_listening(self, peer: Peer, is_listening: bool) -> None:
         """Record that a poll of `peer` was parked or ended; both are signs of life."""
@@ -3839,6 +3841,675 @@ class DiskLog:
 
 
 # ======================================================================================================================
+# 14b. Journal
+# ======================================================================================================================
+# The room in an SQLite file, for those who ask for it: every event is a row, and now and then the whole state is rows
+# beside them, so that a start reads that and the events since. What a reply confirms is in the file before it leaves.
+#
+# event      serial is 1 more than that of the row before; only a RoomReopened jumps, and tells where it jumped from
+# snapshot   the state as of an event, in parts; it counts once its line in `snapshots` is there
+# crc        of the whole row, so that no flipped byte goes unnoticed
+
+JOURNAL_SCHEMA = 1
+JOURNAL_ID = 0x43617563  # "Cauc", SQLite's application_id
+SNAPSHOT_EVERY = 20_000  # events: what a start has to replay, at 11 us each
+PART_BYTES = 262_144  # of a snapshot, written at a time: a millisecond
+CHECKPOINT_EVERY = 2_000  # events, after which a thread copies the log of SQLite into the file
+WAL_MAX_BYTES = 64 << 20  # of that log, after which the loop itself copies what is left of it
+DROPPED_AT_A_TIME = 500  # old events, in one transaction: the hub's own have to wait for it
+BUSY_S = 0.05  # that the loop waits for who else writes to the file
+COMPACT_BUSY_S = 10.0  # that a compaction waits
+JOURNAL_RETRY_S = 1.0  # between two tries to write
+TOLD_MAX = 100  # places that could not be read, of which `recover` tells
+PAGE_BYTES = 4096  # of SQLite's, where nobody says otherwise
+COMPACT_AFTER_S = 3600.0  # where old events are dropped, at least so often
+TABLES = """
+CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+CREATE TABLE event(serial INTEGER PRIMARY KEY, at REAL, ts REAL, kind TEXT, body TEXT, crc INTEGER);
+CREATE TABLE snapshot(serial INTEGER, part INTEGER, body TEXT, crc INTEGER, PRIMARY KEY(serial, part));
+CREATE TABLE snapshots(serial INTEGER PRIMARY KEY, parts INTEGER, at REAL, crc INTEGER);
+"""
+MIGRATIONS: dict[int, str] = {}  # schema -> what makes the next one of it
+KEEPS_NOTHING = (ValueError, TypeError, KeyError, IndexError, AttributeError)  # what rows that make no sense end in
+
+
+class Damaged(Exception):
+    """A journal that is not whole, or is none; its words say what is wrong."""
+
+
+def crc_of(*values: object) -> int:
+    """Sum up a row."""
+    from zlib import crc32
+
+    return crc32(repr(values).encode())
+
+
+class Lock:
+    """A file that one process holds at a time; the system takes it back however that process ends."""
+
+    def __init__(self, path: str) -> None:
+        """Take it. Raises BlockingIOError, which names the process that has it, and OSError."""
+        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        try:
+            if sys.platform == "win32":
+                import msvcrt
+
+                os.lseek(self._handle, 1 << 20, os.SEEK_SET)  # what is locked cannot be read: not the number then
+                msvcrt.locking(self._handle, msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.lseek(self._handle, 0, os.SEEK_SET)
+            holder = os.read(self._handle, 20).decode("ascii", "replace").strip()
+            os.close(self._handle)
+            raise BlockingIOError(errno.EAGAIN, f"process {holder or '(unknown)'}", path) from None
+        os.ftruncate(self._handle, 0)
+        os.lseek(self._handle, 0, os.SEEK_SET)
+        os.write(self._handle, str(os.getpid()).encode())
+
+    def release(self) -> None:
+        """Let others have it."""
+        os.close(self._handle)
+
+
+def holder_of(path: str) -> str | None:
+    """Name the process that holds a lock; None: nobody does."""
+    if os.path.exists(path):
+        try:
+            Lock(path).release()
+        except BlockingIOError as error:
+            return error.strerror
+    return None
+
+
+def state_folder() -> str:
+    """Give the place where this user's programs keep what outlives them."""
+    home = os.path.expanduser("~")
+    if os.name == "nt":
+        return os.path.join(os.environ.get("LOCALAPPDATA") or os.path.join(home, "AppData", "Local"), "caucus")
+    if sys.platform == "darwin":
+        return os.path.join(home, "Library", "Application Support", "caucus")
+    return os.path.join(os.environ.get("XDG_STATE_HOME") or os.path.join(home, ".local", "state"), "caucus")
+
+
+def connect(path: str, mode: str = "rw", busy_s: float = BUSY_S) -> sqlite3.Connection:
+    """Open a journal's file, which is there; `mode` is rw or ro. Raises sqlite3.Error."""
+    import sqlite3
+
+    place = urllib.parse.quote(os.path.abspath(path).replace(os.sep, "/"))
+    uri = f"file:{place if place.startswith('/') else f'/{place}'}?mode={mode}"
+    base = sqlite3.connect(uri, uri=True, timeout=busy_s, isolation_level=None, check_same_thread=False)
+    base.execute("PRAGMA cell_size_check = ON")
+    return base
+
+
+def check_kind(base: sqlite3.Connection, path: str) -> int:
+    """Give the schema of a journal; 0: it is empty. Raises Invalid for another program's file, or a newer one."""
+    questions = "PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master"
+    kind, schema, tables = [int(base.execute(one).fetchone()[0]) for one in questions]
+    if kind != JOURNAL_ID and (tables or kind or schema):
+        raise Invalid("--journal", f"{path} is another program's database")
+    if schema > JOURNAL_SCHEMA:
+        newer = f"schema {schema}; this one, {__version__}, knows {JOURNAL_SCHEMA}"
+        raise Invalid("--journal", f"{path} was written by a newer Caucus ({newer}): update, or choose another file")
+    return schema
+
+
+def committed_frames(path: str) -> int:
+    """Count the frames of SQLite's log that were committed, by their headers alone. Raises Damaged, OSError.
+
+    SQLite itself ends silently at the first frame that is damaged, as if the rest had never been.
+    """
+    import struct
+
+    try:
+        log_file = open(f"{path}-wal", "rb")  # noqa: SIM115 (closed below)
+    except FileNotFoundError:
+        return 0
+    with log_file as file:
+        head = file.read(32)
+        if len(head) < 32:
+            return 0
+        magic, _, page_bytes, _, *salts = struct.unpack(">6I", head[:24])
+        first = second = 0
+        words = struct.unpack(f"{'>' if magic & 1 else '<'}6I", head[:24])
+        for one, two in zip(words[::2], words[1::2]):
+            first = (first + one + second) & 0xFFFF_FFFF
+            second = (second + two + first) & 0xFFFF_FFFF
+        if (first, second) != struct.unpack(">2I", head[24:]):
+            raise Damaged("the head of the file beside it that ends in -wal, which has the last changes")
+        committed = frame = 0
+        while len(header := file.read(24)) == 24:
+            frame += 1
+            _, size, *shown = struct.unpack(">4I", header[:16])
+            if shown == salts and size:
+                committed = frame
+            file.seek(page_bytes, os.SEEK_CUR)
+    return committed
+
+
+def kept_events(base: sqlite3.Connection, after: int) -> Iterator[Event]:
+    """Read the events after a serial, and see that none was changed. Raises Damaged, sqlite3.Error."""
+    for *plain, crc in base.execute("SELECT * FROM event WHERE serial > ? ORDER BY serial", (after,)):
+        if crc != crc_of(*plain):
+            raise Damaged(f"event {plain[0]} is not what was written")
+        yield Event.from_row(cast(Row, (*plain,)))
+
+
+def event_before(event: Event) -> int:
+    """Give the serial of the event that came before."""
+    return event.after if isinstance(event, RoomReopened) else event.serial - 1
+
+
+def snapshot_rows(base: sqlite3.Connection, serial: int, parts: int) -> Iterator[list[Any]]:
+    """Read the state as of an event. Raises Damaged, sqlite3.Error, ValueError."""
+    found = base.execute("SELECT part, body, crc FROM snapshot WHERE serial = ? ORDER BY part", (serial,))
+    count = 0
+    for count, (part, body, crc) in enumerate(found, 1):
+        if crc != crc_of(serial, part, body) or part != count:
+            raise Damaged(f"part {count} of the snapshot at event {serial} is not what was written")
+        yield from json.loads(body)
+    if count != parts:
+        raise Damaged(f"the snapshot at event {serial} has {count} of {parts} parts")
+
+
+def latest_snapshot(base: sqlite3.Connection) -> tuple[int, int, float]:
+    """Give the newest snapshot: as of which event, in how many parts, and when. Raises Damaged, sqlite3.Error."""
+    found = base.execute("SELECT * FROM snapshots ORDER BY serial DESC LIMIT 1").fetchone()
+    if found is None:
+        return 0, 0, 0.0
+    serial, parts, at, crc = found
+    if crc != crc_of(serial, parts, at):
+        raise Damaged(f"the line of the snapshot at event {serial} is not what was written")
+    return serial, parts, at
+
+
+def fill(room: Room, base: sqlite3.Connection) -> int:
+    """Make an empty room the one that a journal keeps; count the events since the snapshot. Raises Damaged."""
+    from sqlite3 import Error
+
+    try:
+        base.execute("BEGIN")  # one view of the file, whoever writes to it
+        serial, parts, _ = latest_snapshot(base)
+        if parts:
+            room.restore(snapshot_rows(base, serial, parts))
+        count, last = 0, serial
+        for event in kept_events(base, serial):
+            if last and event_before(event) != last:
+                raise Damaged(f"what came between the events {last} and {event.serial} is missing")
+            room.apply(event)
+            count, last = count + 1, event.serial
+        if serial == 0 and count and base.execute("SELECT value FROM meta WHERE key = 'dropped'").fetchone():
+            raise Damaged("its snapshot is missing, and the first events were dropped")
+        return count
+    except (Error, *KEEPS_NOTHING) as error:
+        raise Damaged(f"{type(error).__name__}: {error}") from None
+    finally:
+        if base.in_transaction:
+            base.execute("ROLLBACK")
+
+
+class Journal:
+    """Keeps a room's events: hears them one by one, writes those of a turn together, and fills the next hub's room.
+
+    Only the hub that has the lock writes events. A compaction, a process apart, writes snapshots.
+    """
+
+    def __init__(self, path: str, is_full_sync: bool = False, keep_days: float = 0.0) -> None:
+        """Open the file, or make it. Raises Invalid."""
+        self.path, self._is_full_sync, self._keep_days = os.path.abspath(path), is_full_sync, keep_days
+        self.ask: Callable[[], None] = lambda: None  # has `commit` called at the end of this turn
+        self.on_change: Callable[[], None] = lambda: None  # told when writing fails, and when it works again
+        self.call_later: Callable[[float, Callable[[], None]], object] = lambda delay, call: None
+        self.cause = ""  # why nothing can be written; empty: it can
+        self.written = 0  # events, by this process
+        self._events: list[Event] = []  # that are not in the file yet
+        self._is_asked = False
+        self._since_snapshot = self._since_checkpoint = 0  # events
+        self._compacted_at = -math.inf  # monotonic seconds
+        self._keeper: threading.Thread | None = None  # copies SQLite's log, or waits for a compaction
+        try:
+            self._lock, self._base = self._open()
+        except BlockingIOError as error:
+            raise Invalid("--journal", f"{self.path} is another hub's, {error.strerror}: one room a file") from None
+        except Damaged as error:
+            raise Invalid("--journal", self._advice(error)) from None
+        except OSError as error:
+            raise Invalid("--journal", f"cannot open {self.path}: {error.strerror or error}") from None
+
+    def _advice(self, what: object) -> str:
+        return f"{self.path} is damaged: {what}. `caucus journal recover {self.path} NEW` saves what can be read"
+
+    def _open(self) -> tuple[Lock, sqlite3.Connection]:
+        """Take the file. Raises OSError, Damaged."""
+        from sqlite3 import Error
+
+        folder = os.path.dirname(self.path)
+        if not os.path.isdir(folder):
+            os.makedirs(folder, 0o700)
+        open_private(self.path).close()
+        lock = Lock(f"{self.path}.lock")
+        try:
+            with open(self.path, "rb") as file:
+                head = file.read(16)
+            if head and head != b"SQLite format 3\0":
+                raise Damaged("it does not begin as a journal does")
+            frames = committed_frames(self.path)
+            base = connect(self.path)
+            schema = check_kind(base, self.path)
+            base.execute("PRAGMA journal_mode = WAL")
+            base.execute("PRAGMA wal_autocheckpoint = 0")  # it may take long: a thread does it
+            base.execute(f"PRAGMA synchronous = {'FULL' if self._is_full_sync else 'NORMAL'}")
+            if frames > base.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]:
+                raise Damaged("the last changes, in the file beside it that ends in -wal, cannot be read")
+            self._migrate(base, schema)
+            self._file_id = self._identity()
+            return lock, base
+        except (Error, Damaged, Invalid, OSError) as error:
+            lock.release()
+            if isinstance(error, Error):
+                raise Damaged(str(error)) from None
+            raise
+
+    def _migrate(self, base: sqlite3.Connection, schema: int) -> None:
+        """Bring an older file to this schema, in one transaction; a copy of the old one stays beside it."""
+        if schema == JOURNAL_SCHEMA:
+            return
+        steps = [MIGRATIONS[one] for one in range(schema, JOURNAL_SCHEMA)] if schema else [TABLES]
+        if schema:
+            backup(base, f"{self.path}.schema-{schema}")
+            log().info("journal: %s is of schema %d, and becomes %d; a copy stays beside it", self.path, schema,
+                       JOURNAL_SCHEMA)
+        marks = f"PRAGMA application_id = {JOURNAL_ID}; PRAGMA user_version = {JOURNAL_SCHEMA};"
+        names = f"INSERT OR IGNORE INTO meta VALUES('room', '{new_secret(8)}');"
+        base.executescript(f"BEGIN IMMEDIATE; {' '.join(steps)} {names} {marks} COMMIT;")
+
+    def _identity(self) -> tuple[int, int]:
+        about = os.stat(self.path)
+        return about.st_dev, about.st_ino
+
+    # --- the room ---
+    def clock(self) -> Clock:
+        """Give a clock that goes on where that of the room stopped: time down is nobody's silence. Raises Invalid."""
+        from sqlite3 import Error
+
+        try:
+            found = self._base.execute("SELECT at FROM event ORDER BY serial DESC LIMIT 1").fetchone()
+            last = float(found[0] if found else latest_snapshot(self._base)[2])
+        except (Error, TypeError, ValueError, Damaged) as error:
+            raise Invalid("--journal", self._advice(error)) from None
+        return ResumedClock(last - time.monotonic())
+
+    def load(self, room: Room) -> bool:
+        """Fill an empty room; whether there was anything. Raises Invalid."""
+        try:
+            self._since_snapshot = fill(room, self._base)
+        except Damaged as error:
+            raise Invalid("--journal", self._advice(error)) from None
+        return self._since_snapshot > 0 or latest_snapshot(self._base)[1] > 0
+
+    def adopt(self, events: Sequence[Event], room: Room) -> None:
+        """Keep another journal's events, and the room that was made of them. Raises sqlite3.Error."""
+        base = self._base
+        base.execute("BEGIN")
+        self._insert(events)
+        base.execute("INSERT OR REPLACE INTO meta VALUES('dropped', '0')")
+        write_snapshot(base, room, events[-1].at if events else 0.0)
+        base.execute("COMMIT")
+
+    def hear(self, event: Event) -> None:
+        """Note an event; it is in the file when `commit` returns."""
+        self._events.append(event)
+        if not self._is_asked and type(event) is not Acknowledged:  # which may come late: at worst it comes again
+            self._is_asked = True
+            self.ask()
+
+    def commit(self) -> bool:
+        """Write what is not written; whether what confirms it may go out. While nothing can be written, rulings may."""
+        self._is_asked = False
+        if not self._events or self.cause:
+            return True
+        from sqlite3 import Error
+
+        try:
+            self._write()
+        except Error as error:
+            self._fail(str(error))
+            return False
+        return True
+
+    def _write(self) -> None:
+        """Write the events in one transaction. Raises sqlite3.Error, and then nothing is written."""
+        base, count = self._base, len(self._events)
+        try:
+            base.execute("BEGIN IMMEDIATE")
+            self._insert(self._events)
+            base.execute("COMMIT")
+        finally:
+            if base.in_transaction:
+                base.execute("ROLLBACK")
+        self._events.clear()
+        self.written += count
+        self._since_snapshot += count
+        self._since_checkpoint += count
+        if self._since_checkpoint >= CHECKPOINT_EVERY:
+            if os.path.getsize(f"{self.path}-wal") > WAL_MAX_BYTES:  # no pause let it begin anew
+                base.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            self._keep_house()
+
+    def _insert(self, events: Iterable[Event]) -> None:
+        rows = [(*row, crc_of(*row)) for row in [event.to_row() for event in events]]
+        self._base.executemany("INSERT INTO event VALUES(?, ?, ?, ?, ?, ?)", rows)
+
+    # --- when the disk fails ---
+    def _fail(self, cause: str) -> None:
+        log().error("journal: cannot write %s: %s; agents are refused until it works again", self.path, cause)
+        self.cause = cause
+        self.on_change()
+        self.call_later(JOURNAL_RETRY_S, self._try_again)
+
+    def _try_again(self) -> None:
+        from sqlite3 import Error
+
+        try:
+            if self._identity() != self._file_id:
+                raise OSError(errno.ENOENT, "the file was replaced")
+            self._base.close()
+            self._base = connect(self.path)
+            self._base.execute("PRAGMA wal_autocheckpoint = 0")
+            self._base.execute(f"PRAGMA synchronous = {'FULL' if self._is_full_sync else 'NORMAL'}")
+            self._write()
+        except (Error, OSError) as error:
+            self.cause = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+            self.call_later(JOURNAL_RETRY_S, self._try_again)
+            return
+        log().warning("journal: writing %s again; it is whole", self.path)
+        self.cause = ""
+        self.on_change()
+
+    # --- house-keeping, in a thread ---
+    def sweep(self) -> None:
+        """Look after the file. Called by the hub's clock."""
+        self.commit()
+        try:
+            is_there = self._identity() == self._file_id
+        except OSError:
+            is_there = False
+        if not is_there and not self.cause:
+            self._fail("the file is gone, or was replaced")
+        if self._keep_days and time.monotonic() - self._compacted_at > COMPACT_AFTER_S:
+            self._keep_house()
+
+    def _keep_house(self) -> None:
+        self._since_checkpoint, now = 0, time.monotonic()
+        if self._keeper is not None and self._keeper.is_alive():
+            return
+        is_due = self._keep_days and now - self._compacted_at > COMPACT_AFTER_S
+        if self._since_snapshot >= SNAPSHOT_EVERY or is_due:
+            self._since_snapshot, self._compacted_at = 0, now
+            work = self._compact
+        else:
+            work = self._checkpoint
+        self._keeper = threading.Thread(target=work, name="journal", daemon=True)
+        self._keeper.start()
+
+    def _checkpoint(self) -> None:
+        from sqlite3 import Error
+
+        with suppress(Error):  # the next one comes, and if the disk fails `commit` tells
+            base = connect(self.path)
+            base.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            base.close()
+
+    def _compact(self) -> None:
+        from subprocess import DEVNULL, PIPE, run
+
+        self._checkpoint()
+        words = program_words("journal", "compact", self.path, "--keep", str(self._keep_days))
+        done = run(words, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE, check=False)
+        if done.returncode:
+            told = done.stderr.decode("utf-8", "replace").strip().splitlines() or [f"exit code {done.returncode}"]
+            log().warning("journal: no snapshot was made: %s", told[-1])
+
+    def to_json(self) -> dict[str, Json]:
+        """Give what consoles show of it."""
+        size = 0
+        with suppress(OSError):
+            size = os.path.getsize(self.path) + os.path.getsize(f"{self.path}-wal")
+        return {"path": self.path, "bytes": size, "written": self.written, "unwritten": len(self._events),
+                "cause": self.cause or None}
+
+    @property
+    def room_id(self) -> str:
+        """Name the room, whichever hub has it."""
+        return str(self._base.execute("SELECT value FROM meta WHERE key = 'room'").fetchone()[0])
+
+    def close(self) -> None:
+        """Write what is left, and let go of the file."""
+        from sqlite3 import Error
+
+        self.commit()
+        if self._events:
+            log().error("journal: %d events were never written", len(self._events))
+        with suppress(Error):
+            self._base.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with suppress(Error):
+            self._base.close()
+        self._lock.release()
+
+
+class ResumedClock:
+    """A clock that goes on from a moment."""
+
+    def __init__(self, offset_s: float) -> None:
+        self._offset_s = offset_s
+
+    def mono(self) -> float:
+        """Give monotonic seconds."""
+        return time.monotonic() + self._offset_s
+
+    wall = staticmethod(time.time)
+
+
+def nobodys_room() -> Room:
+    """Make a room that nobody is in, to be filled."""
+    return Room(lambda event: None, ResumedClock(0.0), new_secret)
+
+
+def backup(base: sqlite3.Connection, path: str) -> None:
+    """Copy a journal whole, while others write to it. Raises OSError where `path` is taken, sqlite3.Error."""
+    import sqlite3
+
+    open_private(path, os.O_EXCL).close()
+    copy = sqlite3.connect(path)
+    with closing(copy):
+        base.backup(copy, pages=256, sleep=0.01)
+        copy.execute("PRAGMA journal_mode = DELETE")  # one file
+
+
+def snapshot_parts(room: Room) -> Iterator[str]:
+    """Give a room's state in parts that are written one at a time."""
+    rows, size = list[str](), 0
+    for row in room.rows():
+        rows.append(encode_plain(row))
+        size += len(rows[-1])
+        if size > PART_BYTES:
+            yield f"[{','.join(rows)}]"
+            rows, size = [], 0
+    yield f"[{','.join(rows)}]"
+
+
+def write_snapshot(base: sqlite3.Connection, room: Room, at: float) -> int:
+    """Write a room's state beside its events, a bit at a time; give the serial of its last event."""
+    (_, serial, *_), count = next(room.rows()), 0
+    base.execute("DELETE FROM snapshot WHERE serial NOT IN (SELECT serial FROM snapshots) OR serial = ?", (serial,))
+    for count, body in enumerate(snapshot_parts(room), 1):
+        base.execute("INSERT INTO snapshot VALUES(?, ?, ?, ?)", (serial, count, body, crc_of(serial, count, body)))
+    base.execute("INSERT OR REPLACE INTO snapshots VALUES(?, ?, ?, ?)", (serial, count, at, crc_of(serial, count, at)))
+    return int(serial)
+
+
+def compact(path: str, keep_days: float = 0.0) -> dict[str, Json]:
+    """Write a snapshot, whether a hub has the file or not; drop events that are older, if so many days are given.
+
+    Give what was done. Raises Damaged, OSError, sqlite3.Error.
+    """
+    lock = Lock(f"{path}.compacting")
+    try:
+        base = connect(path, busy_s=COMPACT_BUSY_S)
+        check_kind(base, path)
+        room = nobodys_room()
+        replayed = fill(room, base)
+        (_, serial, *_) = next(room.rows())
+        found = base.execute("SELECT at FROM event WHERE serial = ?", (serial,)).fetchone()
+        before = latest_snapshot(base)
+        if found is not None and before[0] != serial:
+            write_snapshot(base, room, found[0])
+            base.execute("DELETE FROM snapshots WHERE serial < ?", (serial,))
+            while base.execute("DELETE FROM snapshot WHERE rowid IN (SELECT rowid FROM snapshot WHERE serial < ? "
+                               "LIMIT 4)", (serial,)).rowcount:
+                pass
+        dropped = drop_events(base, serial, time.time() - keep_days * 86_400.0) if keep_days else 0
+        base.close()
+        return {"serial": serial, "replayed": replayed, "dropped": dropped}
+    finally:
+        lock.release()
+
+
+def info_of(base: sqlite3.Connection, path: str) -> dict[str, Json]:
+    """Read a journal whole: what it is, and the room in it. Raises Damaged, sqlite3.Error, Invalid."""
+    schema, room = check_kind(base, path), nobodys_room()
+    for (found,) in base.execute("PRAGMA quick_check"):
+        if found != "ok":
+            raise Damaged(found)
+    replayed, events, gaps, before = fill(room, base), 0, 0, 0
+    first = last = None
+    for event in kept_events(base, 0):
+        events += 1
+        gaps += bool(before) and event_before(event) != before
+        first, last, before = first or event.ts, event.ts, event.serial
+    process = holder_of(f"{path}.lock")
+    return {
+        "path": path, "bytes": os.path.getsize(path), "schema": schema, "process": process,
+        "events": events, "gaps": gaps, "replayed": replayed, "first": first, "last": last,
+        "mode": room.mode, "peers": len(room.roster), "channels": len(room.channels()),
+        "waiting": sum([len(peer.mailbox) for peer in room.roster]),
+        "forms": len(json.loads(room.forms_wire())["forms"]), "decisions": len(room.decisions(DECISIONS_MAX)),
+    }
+
+
+def readable_rows(base: sqlite3.Connection, table: str, told: list[str]) -> Iterator[tuple[Any, ...]]:
+    """Read what can be read of a table, in the order of its rows; note each place where something cannot."""
+    from sqlite3 import DatabaseError
+
+    last, step = -1, 0
+    while step < 63:
+        try:
+            after = last + (1 << step) - 1
+            for row in base.execute(f"SELECT rowid, * FROM {table} WHERE rowid > ? ORDER BY rowid", (after,)):
+                last, step = row[0], 0
+                yield row[1:]
+            return
+        except DatabaseError as error:
+            if not step:
+                told.append(f"{table} after row {last}: {error}")
+            step += 1  # twice as far
+
+
+def mend_head(path: str) -> None:
+    """Give a journal whose first page is damaged the first page of a fresh one: the tables are in the same places."""
+    import sqlite3
+
+    with suppress(sqlite3.DatabaseError), closing(connect(path)) as base:
+        if base.execute("PRAGMA application_id").fetchone()[0] == JOURNAL_ID:
+            for table in ("event", "snapshot", "snapshots"):
+                base.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone()
+            return
+    with closing(sqlite3.connect(f"{path}.fresh", isolation_level=None)) as fresh:
+        fresh.execute("PRAGMA journal_mode = WAL")
+        fresh.executescript(f"{TABLES} PRAGMA application_id = {JOURNAL_ID}; PRAGMA user_version = {JOURNAL_SCHEMA};")
+    with open(f"{path}.fresh", "rb") as file:
+        page = file.read(PAGE_BYTES)
+    pages = os.path.getsize(path) // PAGE_BYTES
+    with open(path, "r+b") as file:
+        file.write(page[:28] + pages.to_bytes(4, "big") + bytes(8) + page[40:])
+
+
+def recovered_room(base: sqlite3.Connection, events: Sequence[Event], told: list[str]) -> tuple[Room, int]:
+    """Make the room of the newest snapshot that is whole and of the events since; count those that make no sense."""
+    from sqlite3 import Error
+
+    lines = [row for row in readable_rows(base, "snapshots", told) if row[3] == crc_of(*row[:3])]
+    room, unusable = nobodys_room(), 0
+    for serial, parts, _, _ in reversed(lines):
+        try:
+            room.restore(snapshot_rows(base, serial, parts))
+            break
+        except (Error, Damaged, *KEEPS_NOTHING) as error:
+            told.append(f"the snapshot at event {serial}: {error}")
+            room = nobodys_room()
+    (_, serial, *_) = next(room.rows()) if len(room.roster) or room.log else ("", 0)
+    for event in events:
+        if event.serial > serial:
+            try:
+                room.apply(event)
+            except KEEPS_NOTHING:
+                unusable += 1
+    return room, unusable
+
+
+def recover(path: str, new: str) -> dict[str, Json]:
+    """Make a new journal of what can be read of a damaged one, which stays as it is; tell what could not.
+
+    Events are applied as far as they make sense without those that are lost. Raises OSError, sqlite3.Error.
+    """
+    from shutil import copyfile, rmtree
+    from tempfile import mkdtemp
+
+    told, events, folder = list[str](), list[Event](), mkdtemp("", "recover-", os.path.dirname(os.path.abspath(new)))
+    try:
+        copy = os.path.join(folder, "copy")
+        for ending in ("", "-wal"):
+            if os.path.exists(path + ending):
+                copyfile(path + ending, copy + ending)
+        mend_head(copy)
+        with closing(connect(copy)) as base:
+            for *plain, crc in readable_rows(base, "event", told):
+                try:
+                    if crc != crc_of(*plain):
+                        raise ValueError("not what was written")
+                    events.append(Event.from_row(cast(Row, (*plain,))))
+                except KEEPS_NOTHING as error:
+                    told.append(f"event {plain[0]}: {error}")
+            told += [f"what came before event {event.serial}" for before, event in pairwise(events)
+                     if event_before(event) != before.serial]
+            room, unusable = recovered_room(base, events, told)
+        saved = Journal(new)
+        saved.adopt(events, room)
+        saved.close()
+    finally:
+        rmtree(folder, ignore_errors=True)
+    about: list[Json] = [*told[:TOLD_MAX]]
+    return {"events": len(events), "unreadable": len(told), "unusable": unusable, "what": about}
+
+
+def drop_events(base: sqlite3.Connection, upto: int, oldest: float) -> int:
+    """Drop the events up to a serial that are older than a time, a few at a time; count them."""
+    (first,) = base.execute("SELECT min(serial) FROM event WHERE ts >= ? OR serial > ?", (oldest, upto)).fetchone()
+    (past,) = base.execute("SELECT min(serial) FROM event").fetchone()
+    if past is None or past >= (limit := upto if first is None else min(first, upto)):
+        return 0
+    base.execute("INSERT OR REPLACE INTO meta VALUES('dropped', ?)", (str(limit),))
+    dropped = 0
+    while count := base.execute("DELETE FROM event WHERE serial IN (SELECT serial FROM event WHERE serial < ? "
+                                f"ORDER BY serial LIMIT {DROPPED_AT_A_TIME})", (limit,)).rowcount:
+        dropped += count
+    return dropped
+
+
+# ======================================================================================================================
 # 15. Long poll
 # ======================================================================================================================
 
@@ -3872,6 +4543,7 @@ class Reply(Record):
     status: int
     body: bytes
     headers: tuple[tuple[str, str], ...] = ()
+    is_ruling: bool = False  # it tells what the operator rules, and goes out whatever the journal does
 
     @Lazy
     def raw(self) -> bytes:
@@ -3907,6 +4579,11 @@ def last_reply(refusal: Refusal) -> Reply:
     """Encode a no after which the connection ends, and say so: its sender would send the next request into the void."""
     reply = refusal_reply(refusal)
     return reply.but(headers=(*reply.headers, ("Connection", "close")))
+
+
+def withdrawn() -> Reply:
+    """Word the answer to whom something was about to be confirmed."""
+    return refusal_reply(JournalUnavailable())
 
 
 def batch_reply(messages: Sequence[Message], mode: str) -> Reply:
@@ -4096,7 +4773,7 @@ class Polls:
         if room.stop is not None:
             room.note_stop(peer)
             listener.find_lost = caller.on_lost(lambda: room.note_stop(peer, False))
-            return batch_reply((room.stop,), room.mode)
+            return batch_reply((room.stop,), room.mode).but(is_ruling=True)
         batch = room.fetch(peer)
         return self._batch(listener, peer, caller, batch) if batch else None
 
@@ -4369,6 +5046,16 @@ class Links:
             greatest.close()
 
 
+class Answerer(Protocol):
+    """What has an answer that goes out at the end of a turn."""
+
+    def send(self) -> None:
+        """Send it."""
+
+    def withdraw(self) -> None:
+        """Send instead that nothing was confirmed: what the turn has changed could not be kept."""
+
+
 class Turn:
     """One turn of the hub's loop. It is the selector that the loop asks once a turn what is ready: so it begins here.
 
@@ -4385,7 +5072,9 @@ class Turn:
         self.register, self.modify, self.unregister = selector.register, selector.modify, selector.unregister
         self._lanes: dict[int, Callable[[], None]] = {}  # what to call, by the number of their socket
         self._ready: list[tuple[int, int]] = []  # such numbers, and what is ready
-        self._answers: list[Callable[[], None]] = []  # what sends each
+        self._answers: list[Answerer] = []
+        self._rulings: list[Answerer] = []  # the operator's, which go out whatever the journal does
+        self.commit: Callable[[], bool] = lambda: True  # keeps what the turn has changed; whether answers may go out
         self._has_end = False  # somebody is going to call `end`
         self_: Any = self  # a selector by what it does, not by its class, which takes watch and bridge a millisecond
         self.loop = SelectorEventLoop(self_)
@@ -4426,12 +5115,24 @@ class Turn:
         if self._epoll is not None:
             self._epoll.close()
 
-    def answer(self, send: Callable[[], None]) -> None:
-        """See to it that an answer goes out at the end of the turn."""
-        self._answers.append(send)
+    def answer(self, answerer: Answerer, is_ruling: bool = False) -> None:
+        """See to it that an answer goes out at the end of the turn, when what it confirms is kept."""
+        (self._rulings if is_ruling else self._answers).append(answerer)
+        if not self._has_end:
+            self.ask()
+
+    def ask(self) -> None:
+        """See to it that the turn has an end."""
         if not self._has_end:
             self._has_end = True
             self.loop.call_soon(self.end)
+
+    def settle(self, answerer: Answerer) -> None:
+        """Send one answer now."""
+        if self.commit():
+            answerer.send()
+        else:
+            answerer.withdraw()
 
     def _serve(self) -> None:
         self._has_end, end = True, time.monotonic() + TURN_S
@@ -4448,9 +5149,15 @@ class Turn:
 
     def end(self) -> None:
         """Send what there is. What comes of it, a message that did not arrive and is handed out anew, goes out next."""
-        answers, self._answers, self._has_end = self._answers, [], False
-        for send in answers:
-            send()
+        answers, rulings, is_kept = self._answers, self._rulings, self.commit()
+        self._answers, self._rulings, self._has_end = [], [], False
+        for answerer in answers:
+            if is_kept:
+                answerer.send()
+            else:
+                answerer.withdraw()
+        for answerer in rulings:
+            answerer.send()
 
 
 class Turns:
@@ -4515,6 +5222,9 @@ class Settings(Record):
     public_url: str = ""  # an origin
     log_file: str = ""
     log_retention_h: float = 24.0
+    journal: str = ""  # the file that keeps the room; empty: it ends with the hub
+    is_journal_synced: bool = False  # to the disk itself, so that it outlives a power cut too
+    journal_keep_days: float = 0.0  # what is older and settled is dropped; 0: nothing is
     is_plain_http: bool = False  # no express lane: Tornado reads every request
 
 
@@ -5054,7 +5764,7 @@ class Lane(Link):
         self._is_streaming = not is_last
         self._state = "sending"
         self._output = b"%b%b%x\r\n%b\r\n%b" % (bytes(self._output), head, len(chunk), chunk, end)
-        self._lanes.turn.answer(self.send)
+        self._lanes.turn.answer(self)
 
     def is_alive(self) -> bool:
         """Whether the kernel has not yet seen the other end hang up."""
@@ -5080,7 +5790,7 @@ class Lane(Link):
     # --- called by the loop, the turn, the links and the hub ---
     def look(self) -> None:
         """Find out whether the last answer arrived; one that is about to go out goes first."""
-        self.send()
+        self._lanes.turn.settle(self)
         super().look()
 
     def is_sending(self) -> bool:
@@ -5154,6 +5864,17 @@ class Lane(Link):
         whole: Any = output.obj
         self._lanes.links.owes(self, len(whole), len(output))
 
+    def withdraw(self) -> None:
+        """Send instead that nothing was confirmed, and have what was handed out handed out again."""
+        if self._state != "sending":
+            return
+        self.lost()
+        if self._interest == _WRITE or bytes(self._output[:5]) != b"HTTP/":  # a part of it is gone already
+            self.close()
+        else:
+            self._output, self._rest, self._is_streaming = withdrawn().raw, b"", False
+            self.send()
+
     # --- private ---
     def _end(self) -> None:
         """Take leave of an end that sends nothing more; who asked for something that is being made gets it first."""
@@ -5183,7 +5904,7 @@ class Lane(Link):
             self._output = reply.raw
         else:
             self._output, self._rest = reply.head, reply.body
-        self._lanes.turn.answer(self.send)
+        self._lanes.turn.answer(self, reply.is_ruling)
 
     def _sent(self) -> None:
         """Go on after an answer that the kernel has taken. What else was sent is read later: others come first."""
@@ -5414,8 +6135,11 @@ def get_receive(gate: Gate, request: Request) -> Reply | None:
     lease = given.get("lease", "")
     if len(lease) > LEASE_MAX:
         raise Invalid("lease", "lease id too long", "query")
-    peer = gate.room.peer_of(request.head.bearer)
-    return gate.polls.receive(peer, request.caller, lease, hold_s, ack_seq)
+    room = gate.room
+    if room.stop is not None and not room.is_kept:  # a stop reaches whoever asks, whatever the disk does
+        room.note_stop(room.roster.holder_of(request.head.bearer))
+        return batch_reply((room.stop,), room.mode).but(is_ruling=True)
+    return gate.polls.receive(room.peer_of(request.head.bearer), request.caller, lease, hold_s, ack_seq)
 
 
 def post_ack(gate: Gate, request: Request) -> Reply:
@@ -5546,7 +6270,7 @@ def post_control(gate: Gate, request: Request) -> Reply:
     """POST /control. Raises Invalid, CredentialRequired, UnknownAction."""
     action = text_of(request.json(), "action")
     gate.require_operator(request)
-    return json_reply({"mode": gate.room.set_mode(action)})
+    return json_reply({"mode": gate.room.set_mode(action)}).but(is_ruling=True)
 
 
 def _local(ts: float) -> str:
@@ -5845,6 +6569,10 @@ OPERATOR_COMMANDS: dict[str, Callable[[Room, Body], object]] = {
 }
 
 
+# What he can do while nothing can be written: it holds in memory, and is written later.
+RULINGS = frozenset({"action", "kick", "pause_peer", "resume_peer"})
+
+
 def _form_id(frame: Body, name: str | None) -> dict[str, Json]:
     """Name the form that a refused command was about, so that the page can show the refusal on it."""
     if name == "answer" and isinstance(body := frame["answer"], dict):
@@ -6128,8 +6856,12 @@ class Consoles:
     dialect get one write of the same bytes.
     """
 
-    def __init__(self, gate: Gate, timer: Timer, unsent: Callable[[], int]) -> None:
+    def __init__(
+        self, gate: Gate, timer: Timer, unsent: Callable[[], int], journal: Journal | None = None
+    ) -> None:
         self._gate, self._room, self._timer, self._unsent = gate, gate.room, timer, unsent
+        self._journal = journal
+        self._commit: Callable[[], bool] = (lambda: True) if journal is None else journal.commit
         self._trees = Trees()
         self._whole, self._changes = WholeFeed(gate.room, self._trees), ChangesFeed(gate.room, self._trees)
         self._feeds: tuple[Feed, ...] = (self._whole, self._changes)
@@ -6215,6 +6947,16 @@ class Consoles:
                 feed.mark(event)
         if frames or kind in OF_PEERS or kind in OF_CHANNELS:
             self._plan()
+
+    def on_journal_changed(self) -> None:
+        """Tell that nothing is kept any more, or that it is again."""
+        for feed in self._feeds:
+            if feed.consoles:
+                feed.frames.append(frame_of("journal", journal=self._journal_row()))
+        self._plan()
+
+    def _journal_row(self) -> Json:
+        return None if self._journal is None else self._journal.to_json()
 
     def close(self) -> None:
         """Send every browser away: the hub is going down."""
@@ -6390,7 +7132,8 @@ class Consoles:
     # --- what all see ---
     def _health(self) -> dict[str, Json]:
         own: dict[str, Json] = {"console_count": len(self), "mem_rss_mb": memory_mb(), "unsent_bytes": self._unsent()}
-        return {**self._room.health(), **own, "wrong_credentials": self._gate.wrong_credentials}
+        own |= {"wrong_credentials": self._gate.wrong_credentials, "journal": self._journal_row()}
+        return {**self._room.health(), **own}
 
     def _tick(self) -> None:
         """Send the figures while anybody looks; nobody looking, no timer runs."""
@@ -6443,6 +7186,7 @@ class Consoles:
 
     def _flush(self, is_forced: bool = False) -> None:
         """Send every console what happened since the last flush; forced, also the news that should come later."""
+        self._commit()  # what is seen is kept
         self._flushed_at = now = time.monotonic()
         for feed in self._feeds:
             if feed.consoles and feed.has_news and not feed.is_telling and (is_forced or now >= feed.due_at):
@@ -6488,7 +7232,11 @@ class Consoles:
             presence = self._room.presence(text_of(frame, "heartbeat", 1, NAME_MAX))
             self._answer(console, frame_of("heartbeat_result", result=presence))
         else:
+            if not self._room.is_kept and name not in RULINGS:
+                raise JournalUnavailable
             OPERATOR_COMMANDS[name](self._room, frame)
+            if not self._commit() and name not in RULINGS:
+                raise JournalUnavailable("the hub cannot write its journal: this may be lost")
 
 
 def unmask(mask: bytes, data: bytes) -> bytes:
@@ -7172,7 +7920,7 @@ class Stray(Link):
     def look(self) -> None:
         """Find out whether the last answer arrived; one that is about to go out goes first."""
         if self.exchange is not None:
-            self.exchange.send()
+            self.exchange.settle()
         super().look()
 
 
@@ -7280,7 +8028,7 @@ class Exchange:
     def reply(self, reply: Reply) -> None:
         """Answer the request that waits, at the end of this turn."""
         self._on_gone, self._reply, self._link.exchange = None, reply, self
-        self._front.turn.answer(self.send)
+        self._front.turn.answer(self, reply.is_ruling)
 
     def send(self) -> None:
         """Send the answer."""
@@ -7291,8 +8039,23 @@ class Exchange:
             self._connection.set_close_callback(None)
             self._send(reply)
 
+    def settle(self) -> None:
+        """Send it now."""
+        self._front.turn.settle(self)
+
+    def withdraw(self) -> None:
+        """Send instead that nothing was confirmed, and have what was handed out handed out again."""
+        if self._reply is not None:
+            self._link.lost()
+            self._reply = withdrawn()
+        self.send()
+
     def stream(self, chunk: bytes, is_last: bool) -> None:
         """Answer it bit by bit, as an event stream; the first bit brings the headers."""
+        if not self._front.turn.commit():
+            self._link.lost()
+            self._stream.close()
+            return
         if not self._is_streaming:
             self._is_streaming = True
             self._begin(200, {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
@@ -7443,15 +8206,35 @@ class Hub:
         self._complain_at = 0.0  # monotonic seconds; until then the log is spared
         self._lingering: set[socket.socket] = set()  # connections that were turned away, and may still read why
         self._clock = clock = SystemClock()
-        self.room = Room(self._emit, clock, new_secret, settings.ttl_s, settings.quiet_after_s)
+        self.journal = self._journal()
+        room_clock: Clock = clock if self.journal is None else self.journal.clock()
+        self.room = Room(self._emit, room_clock, new_secret, settings.ttl_s, settings.quiet_after_s)
         self.polls = Polls(self.room, clock, loop.call_at)
         self.gate = Gate(settings, self.room, self.polls, clock, loop.call_soon)
         self.links = Links(file_limit() - FILES_RESERVED, clock, loop.call_soon)
-        self.consoles = Consoles(self.gate, loop.call_later, lambda: self.links.unsent)
+        self.consoles = Consoles(self.gate, loop.call_later, lambda: self.links.unsent, self.journal)
         self.mcp = McpEndpoint(self.gate, clock, self._spawn)
         self._disk_log = DiskLog(settings.log_file, settings.log_retention_h) if settings.log_file else None
         self._tasks: set[object] = set()
         self._hearers = (self._who_hears(is_watched=False), self._who_hears(is_watched=True))
+        if self.journal is not None and self.journal.load(self.room):
+            self.room.reopen()
+
+    def _journal(self) -> Journal | None:
+        """Open the file that keeps the room, if there is to be one. Raises Invalid."""
+        settings, loop = self.settings, self._loop
+        if not settings.journal:
+            return None
+        journal = Journal(settings.journal, settings.is_journal_synced, settings.journal_keep_days)
+        journal.ask, journal.call_later, journal.on_change = self.turn.ask, loop.call_later, self._on_journal_changed
+        self.turn.commit = journal.commit
+        return journal
+
+    def _on_journal_changed(self) -> None:
+        """Let agents in, or turn them away, as the disk allows."""
+        assert self.journal is not None
+        self.room.is_kept = not self.journal.cause
+        self.consoles.on_journal_changed()
 
     @property
     def url(self) -> str:
@@ -7498,6 +8281,8 @@ class Hub:
         await self._server.close_all_connections()
         for connection in [*self._lingering]:
             self._let_go(connection)
+        if self.journal is not None:
+            self.journal.close()
         if self._disk_log is not None:
             self._disk_log.close()
 
@@ -7574,6 +8359,8 @@ class Hub:
 
     def _hearers_of(self, kind: type[Event], is_watched: bool) -> Iterator[Callable[[Any], None]]:
         """Name who hears of an event. Agents first, consoles after: who waits should not wait for who watches."""
+        if self.journal is not None:
+            yield self.journal.hear
         if kind in self.polls.handlers:
             yield self.polls.handlers[kind]
         if is_watched and kind is not Acknowledged:  # of which consoles learn from the figures
@@ -7611,6 +8398,8 @@ class Hub:
         self.room.sweep()
         self.mcp.sweep()
         self.lanes.sweep()
+        if self.journal is not None:
+            self.journal.sweep()
         self.gate.exports.forget()
         self._sweeper = self._loop.call_later(min(SWEEP_S, self.settings.ttl_s / 4), self._sweep)
 
@@ -9445,6 +10234,10 @@ def add_hub_options(options: argparse.ArgumentParser) -> None:
     add("--quiet-after", type=_positive("--quiet-after ($CAUCUS_QUIET_AFTER_SECONDS)"), metavar="S", default=quiet,
         help="... called quiet ($CAUCUS_QUIET_AFTER_SECONDS)")
     add("--log-file", metavar="F", help="append every message to F as JSON lines ($CAUCUS_LOG_FILE)")
+    add("--journal", nargs="?", const="yes", metavar="F", help="the room outlives the hub, in F ($CAUCUS_JOURNAL)")
+    add("--journal-sync", choices=("normal", "full"), default="normal", help="full: through a power cut, too")
+    add("--journal-keep", type=_positive("--journal-keep", is_zero_fine=True), default=0.0, metavar="DAYS",
+        help="drop what is older and settled (default 0: nothing)")
     hours_of = _positive("--log-retention-hours ($CAUCUS_LOG_RETENTION_HOURS)", is_zero_fine=True)
     add("--log-retention-hours", type=hours_of, metavar="H", default=hours,
         help="0 keeps all ($CAUCUS_LOG_RETENTION_HOURS)")
@@ -9626,6 +10419,17 @@ def is_origin(url: str) -> bool:
     return False
 
 
+def journal_of(given: str, port: int) -> str:
+    """Give the path of a hub's journal; yes: the usual place for its port. Empty: none. Raises Invalid."""
+    if given.lower() in ("", "0", "no", "off", "false"):
+        return ""
+    if given.lower() not in ("1", "yes", "on", "true"):
+        return given
+    if not port:
+        raise Invalid("--journal", "with --port 0 the file has no name of its own: give it one")
+    return os.path.join(state_folder(), f"hub-{port}.journal")
+
+
 def settings_of(options: argparse.Namespace) -> Settings:
     """Check the options of the hub and of its environment. Raises Invalid."""
     env = os.environ.get
@@ -9642,6 +10446,9 @@ def settings_of(options: argparse.Namespace) -> Settings:
         public_url=(options.public_url or env("CAUCUS_PUBLIC_URL", "")).rstrip("/"),
         log_file=options.log_file or env("CAUCUS_LOG_FILE", ""),
         log_retention_h=options.log_retention_hours,
+        journal=journal_of(options.journal or env("CAUCUS_JOURNAL", ""), options.port),
+        is_journal_synced=options.journal_sync == "full",
+        journal_keep_days=options.journal_keep,
         is_plain_http=options.plain_http,
     )
     for flag, origins in (("--public-url", [settings.public_url]), ("--allowed-origin", settings.allowed_origins)):
@@ -9682,6 +10489,8 @@ def run_hub(options: argparse.Namespace) -> int:
 
     def announce(hub: Hub) -> None:
         print(f"caucus {__version__}: hub and console at {hub.url} (Ctrl-C ends it)", flush=True)
+        if hub.journal is not None:
+            print(f"caucus: the room is kept in {hub.journal.path}", flush=True)
         if not options.no_browser:
             open_browser(hub.url)
 
@@ -9880,12 +10689,98 @@ def run_demo(options: argparse.Namespace) -> int:
             agent.wait()
 
 
+def add_journal_options(options: argparse.ArgumentParser) -> None:
+    """Declare the options of `caucus journal`."""
+    add = options.add_argument
+    add("action", choices=[*JOURNAL_ACTIONS], metavar="ACTION", help=f"one of {', '.join(JOURNAL_ACTIONS)}")
+    add("file", metavar="FILE", help="the journal")
+    add("new", metavar="NEW", nargs="?", help="of recover and backup: a file that is not there yet")
+    add("--keep", type=_positive("--keep", is_zero_fine=True), default=0.0, metavar="DAYS",
+        help="of compact: drop what is older and settled (default 0: nothing)")
+    add("--json", action="store_true", help="tell it as one JSON object")
+
+
+def journal_info(path: str) -> tuple[dict[str, Json], str]:
+    """Read a journal whole, and tell what is in it. Raises Damaged, sqlite3.Error."""
+    with closing(connect(path, "ro", COMPACT_BUSY_S)) as base:
+        about = info_of(base, path)
+    moments = [_local(ts) if isinstance(ts, float) else "never" for ts in (about["first"], about["last"])]
+    owner = f"{about['process']} has it" if about["process"] else "no hub has it"
+    gaps = f", with {about['gaps']} gaps" if about["gaps"] else ""
+    lines = [
+        f"{path}: {about['bytes']} bytes, schema {about['schema']}; {owner}",
+        f"{about['events']} events{gaps}, from {moments[0]} to {moments[1]}; {about['replayed']} since the snapshot",
+        f"the room is {about['mode']}, with {about['peers']} peers and {about['channels']} channels",
+        f"{about['waiting']} messages wait, {about['forms']} questions are open, {about['decisions']} are decided",
+    ]
+    return about, "\n".join(lines)
+
+
+def journal_compact(path: str, keep_days: float) -> tuple[dict[str, Json], str]:
+    """Write a snapshot and drop what is old. Raises Damaged, OSError, sqlite3.Error."""
+    before, done = os.path.getsize(path), compact(path, keep_days)
+    done |= {"bytes_before": before, "bytes": os.path.getsize(path)}
+    return done, f"{path}: a start reads the snapshot at event {done['serial']}; {done['dropped']} old events dropped"
+
+
+def journal_backup(path: str, new: str) -> tuple[dict[str, Json], str]:
+    """Copy a journal whole, and open the copy. Raises Damaged, OSError, sqlite3.Error."""
+    with closing(connect(path, "ro", COMPACT_BUSY_S)) as base:
+        check_kind(base, path)
+        backup(base, new)
+    about, words = journal_info(new)
+    return about, f"copied; the copy is whole.\n{words}"
+
+
+def journal_recover(path: str, new: str) -> tuple[dict[str, Json], str]:
+    """Save what can be read of a damaged journal. Raises Damaged, OSError, sqlite3.Error."""
+    told = recover(path, new)
+    lost = f"{told['unreadable']} places could not be read" if told["unreadable"] else "nothing was lost"
+    words = f"{told['events']} events saved, {lost}; {told['unusable']} saved ones make no sense without the others."
+    return told, f"{words}\n{journal_info(new)[1]}"
+
+
+JOURNAL_ACTIONS: dict[str, Callable[[argparse.Namespace], tuple[dict[str, Json], str]]] = {
+    "info": lambda options: journal_info(options.file),
+    "compact": lambda options: journal_compact(options.file, options.keep),
+    "backup": lambda options: journal_backup(options.file, options.new),
+    "recover": lambda options: journal_recover(options.file, options.new),
+}
+
+
+def run_journal(options: argparse.Namespace) -> int:
+    """Run `caucus journal`."""
+    import sqlite3
+
+    path, wants_new = options.file, options.action in ("recover", "backup")
+    if wants_new != (options.new is not None):
+        raise Invalid("NEW", f"{options.action} {'needs a new file' if wants_new else 'takes one file only'}")
+    if not os.path.isfile(path):
+        raise Invalid("FILE", f"there is no file {path}")
+    if wants_new and os.path.lexists(options.new):
+        raise Invalid("NEW", f"{options.new} is there already")
+    try:
+        about, words = JOURNAL_ACTIONS[options.action](options)
+    except BlockingIOError as error:
+        raise Invalid("FILE", f"{error.strerror} is at work on {path}") from None
+    except (Damaged, sqlite3.Error) as error:
+        if wants_new and os.path.isfile(options.new):
+            os.unlink(options.new)
+        advice = f"`caucus journal recover {path} NEW` saves what can be read"
+        raise Invalid("FILE", f"{path} is damaged: {error}. {advice}") from None
+    except OSError as error:
+        raise Invalid("FILE", f"{error.filename or path}: {error.strerror or error}") from None
+    print(json.dumps(about) if options.json else words)
+    return EXIT_EXPIRED if about.get("unreadable") or about.get("unusable") else EXIT_OK
+
+
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None], str]] = {
     "hub": (run_hub, add_hub_options, "run the hub and its console"),
     "bridge": (run_bridge, add_bridge_options, "connect an MCP host to the hub, over stdio"),
     "watch": (run_watch, add_watch_options, "wait for messages, print them, exit"),
     "agent": (run_agent, add_agent_options, "give a Claude, or any other model, a seat of its own"),
     "demo": (run_demo, add_demo_options, "run a hub with three scripted peers"),
+    "journal": (run_journal, add_journal_options, "look into, copy, mend the file that keeps a room"),
 }
 
 
