@@ -62,6 +62,7 @@ import os
 import re
 import select
 import socket
+import struct
 import threading
 import time
 import unicodedata
@@ -779,6 +780,13 @@ class Message(Record):
     origin: str  # agent, operator, hub: set by the hub, the only word on who spoke
     meta: str | None = None  # JSON text; on answers only
 
+    @classmethod
+    def restored(cls, plain: Any) -> Self:
+        """Make one of what JSON has kept: of its values, or of the object that is on the wire."""
+        if isinstance(plain, dict):
+            return cls(**{**plain, **({"meta": json.dumps(plain["meta"])} if "meta" in plain else {})})
+        return super().restored(plain)
+
     @Lazy
     def wire(self) -> bytes:
         """Give its JSON, encoded once and shared by all."""
@@ -799,6 +807,19 @@ def id_of(serial: int) -> str:
 Row = tuple[int, float, float, str, str]
 
 
+def _text_of(value: Any) -> str:
+    """Encode one field of an event; generic code takes three times the time, and a message is encoded already."""
+    if isinstance(value, str):
+        return quote(value)
+    if type(value) is int:  # a bool is one, too
+        return str(value)
+    if isinstance(value, Message):
+        return value.wire.decode("ascii")
+    if isinstance(value, tuple):
+        return f"[{','.join(map(_text_of, value))}]"
+    return encode_plain(value)
+
+
 class Event(Record):
     """One change of the room. Carries its own time; never a raw token."""
     serial: int  # +1 per event; also the id of the message or notice that it makes
@@ -814,7 +835,8 @@ class Event(Record):
 
     def to_row(self) -> Row:
         """Give what a journal keeps: serial, both times, kind, and the other fields as JSON text."""
-        return self.serial, self.at, self.ts, type(self).__name__, encode_plain(self.values()[3:])
+        own = [_text_of(value) for value in self.values()[3:]]
+        return self.serial, self.at, self.ts, type(self).__name__, f"[{','.join(own)}]"
 
     @staticmethod
     def from_row(row: Row) -> Event:
@@ -3870,18 +3892,24 @@ CREATE TABLE snapshot(serial INTEGER, part INTEGER, body TEXT, crc INTEGER, PRIM
 CREATE TABLE snapshots(serial INTEGER PRIMARY KEY, parts INTEGER, at REAL, crc INTEGER);
 """
 MIGRATIONS: dict[int, str] = {}  # schema -> what makes the next one of it
-KEEPS_NOTHING = (ValueError, TypeError, KeyError, IndexError, AttributeError)  # what rows that make no sense end in
+NONSENSE = (ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError, struct.error)  # what rows that make no sense end in
 
 
 class Damaged(Exception):
     """A journal that is not whole, or is none; its words say what is wrong."""
 
 
-def crc_of(*values: object) -> int:
+def crc_of(text: str, *numbers: float) -> int:
     """Sum up a row."""
     from zlib import crc32
 
-    return crc32(repr(values).encode())
+    return crc32(text.encode(), crc32(struct.pack(f"{len(numbers)}d", *numbers)))
+
+
+def crc_of_row(row: Row) -> int:
+    """Sum up an event's row."""
+    serial, at, ts, kind, body = row
+    return crc_of(f"{kind} {body}", serial, at, ts)
 
 
 class Lock:
@@ -3962,7 +3990,6 @@ def committed_frames(path: str) -> int:
 
     SQLite itself ends silently at the first frame that is damaged, as if the rest had never been.
     """
-    import struct
 
     try:
         log_file = open(f"{path}-wal", "rb")  # noqa: SIM115 (closed below)
@@ -3993,9 +4020,10 @@ def committed_frames(path: str) -> int:
 def kept_events(base: sqlite3.Connection, after: int) -> Iterator[Event]:
     """Read the events after a serial, and see that none was changed. Raises Damaged, sqlite3.Error."""
     for *plain, crc in base.execute("SELECT * FROM event WHERE serial > ? ORDER BY serial", (after,)):
-        if crc != crc_of(*plain):
-            raise Damaged(f"event {plain[0]} is not what was written")
-        yield Event.from_row(cast(Row, (*plain,)))
+        row = cast(Row, (*plain,))
+        if crc != crc_of_row(row):
+            raise Damaged(f"event {row[0]} is not what was written")
+        yield Event.from_row(row)
 
 
 def event_before(event: Event) -> int:
@@ -4008,7 +4036,7 @@ def snapshot_rows(base: sqlite3.Connection, serial: int, parts: int) -> Iterator
     found = base.execute("SELECT part, body, crc FROM snapshot WHERE serial = ? ORDER BY part", (serial,))
     count = 0
     for count, (part, body, crc) in enumerate(found, 1):
-        if crc != crc_of(serial, part, body) or part != count:
+        if crc != crc_of(body, serial, part) or part != count:
             raise Damaged(f"part {count} of the snapshot at event {serial} is not what was written")
         yield from json.loads(body)
     if count != parts:
@@ -4021,7 +4049,7 @@ def latest_snapshot(base: sqlite3.Connection) -> tuple[int, int, float]:
     if found is None:
         return 0, 0, 0.0
     serial, parts, at, crc = found
-    if crc != crc_of(serial, parts, at):
+    if crc != crc_of("", serial, parts, at):
         raise Damaged(f"the line of the snapshot at event {serial} is not what was written")
     return serial, parts, at
 
@@ -4044,7 +4072,7 @@ def fill(room: Room, base: sqlite3.Connection) -> int:
         if serial == 0 and count and base.execute("SELECT value FROM meta WHERE key = 'dropped'").fetchone():
             raise Damaged("its snapshot is missing, and the first events were dropped")
         return count
-    except (Error, *KEEPS_NOTHING) as error:
+    except (Error, *NONSENSE) as error:
         raise Damaged(f"{type(error).__name__}: {error}") from None
     finally:
         if base.in_transaction:
@@ -4200,7 +4228,7 @@ class Journal:
             self._keep_house()
 
     def _insert(self, events: Iterable[Event]) -> None:
-        rows = [(*row, crc_of(*row)) for row in [event.to_row() for event in events]]
+        rows = [(*row, crc_of_row(row)) for row in [event.to_row() for event in events]]
         self._base.executemany("INSERT INTO event VALUES(?, ?, ?, ?, ?, ?)", rows)
 
     # --- when the disk fails ---
@@ -4346,8 +4374,8 @@ def write_snapshot(base: sqlite3.Connection, room: Room, at: float) -> int:
     (_, serial, *_), count = next(room.rows()), 0
     base.execute("DELETE FROM snapshot WHERE serial NOT IN (SELECT serial FROM snapshots) OR serial = ?", (serial,))
     for count, body in enumerate(snapshot_parts(room), 1):
-        base.execute("INSERT INTO snapshot VALUES(?, ?, ?, ?)", (serial, count, body, crc_of(serial, count, body)))
-    base.execute("INSERT OR REPLACE INTO snapshots VALUES(?, ?, ?, ?)", (serial, count, at, crc_of(serial, count, at)))
+        base.execute("INSERT INTO snapshot VALUES(?, ?, ?, ?)", (serial, count, body, crc_of(body, serial, count)))
+    base.execute("INSERT OR REPLACE INTO snapshots VALUES(?, ?, ?, ?)", (serial, count, at, crc_of("", serial, count, at)))
     return int(serial)
 
 
@@ -4441,13 +4469,13 @@ def recovered_room(base: sqlite3.Connection, events: Sequence[Event], told: list
     """Make the room of the newest snapshot that is whole and of the events since; count those that make no sense."""
     from sqlite3 import Error
 
-    lines = [row for row in readable_rows(base, "snapshots", told) if row[3] == crc_of(*row[:3])]
+    lines = [row for row in readable_rows(base, "snapshots", told) if row[3] == crc_of("", *row[:3])]
     room, unusable = nobodys_room(), 0
     for serial, parts, _, _ in reversed(lines):
         try:
             room.restore(snapshot_rows(base, serial, parts))
             break
-        except (Error, Damaged, *KEEPS_NOTHING) as error:
+        except (Error, Damaged, *NONSENSE) as error:
             told.append(f"the snapshot at event {serial}: {error}")
             room = nobodys_room()
     (_, serial, *_) = next(room.rows()) if len(room.roster) or room.log else ("", 0)
@@ -4455,7 +4483,7 @@ def recovered_room(base: sqlite3.Connection, events: Sequence[Event], told: list
         if event.serial > serial:
             try:
                 room.apply(event)
-            except KEEPS_NOTHING:
+            except NONSENSE:
                 unusable += 1
     return room, unusable
 
@@ -4477,12 +4505,13 @@ def recover(path: str, new: str) -> dict[str, Json]:
         mend_head(copy)
         with closing(connect(copy)) as base:
             for *plain, crc in readable_rows(base, "event", told):
+                row = cast(Row, (*plain,))
                 try:
-                    if crc != crc_of(*plain):
+                    if crc != crc_of_row(row):
                         raise ValueError("not what was written")
-                    events.append(Event.from_row(cast(Row, (*plain,))))
-                except KEEPS_NOTHING as error:
-                    told.append(f"event {plain[0]}: {error}")
+                    events.append(Event.from_row(row))
+                except NONSENSE as error:
+                    told.append(f"event {row[0]}: {error}")
             told += [f"what came before event {event.serial}" for before, event in pairwise(events)
                      if event_before(event) != before.serial]
             room, unusable = recovered_room(base, events, told)

@@ -335,6 +335,14 @@ def round_trip_s(there: Pair, back: Pair) -> float:
 # --- Servers and other programs ---------------------------------------------------------------------------------------
 
 
+JOURNALS = tempfile.TemporaryDirectory(prefix="caucus-bench-")
+
+
+def journal_file() -> str:
+    """Name a journal that is not there yet."""
+    return f"{JOURNALS.name}/{random.getrandbits(64):x}"
+
+
 @dataclass(frozen=True)
 class Program:
     """Something that can be started: a column of the table."""
@@ -346,7 +354,7 @@ class Program:
 
     def start(self, port: int, output: IO[bytes] | int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
         """Start it without the variables that would change how Caucus behaves."""
-        command = [word.replace("{port}", str(port)) for word in self.command]
+        command = [word.replace("{port}", str(port)).replace("{journal}", journal_file()) for word in self.command]
         clean = {name: value for name, value in os.environ.items() if not name.startswith("CAUCUS_")}
         clean.pop("PYTHONDONTWRITEBYTECODE", None)  # else each start compiles again what has no .pyc, and is that slow
         clean["PYTHONHASHSEED"] = "0"  # one order of sets and dicts of strings, so one count of instructions
@@ -655,6 +663,12 @@ def instructions_per_message(program: Program, messages: int) -> float:
 def measure_instructions(program: Program, plan: Plan) -> dict[str, float]:
     """User instructions of one direct message, which hardly vary from run to run."""
     return {"message_instructions": instructions_per_message(program, plan.counted)}
+
+
+def measure_journal(program: Program, plan: Plan) -> dict[str, float]:
+    """Measure what a journal takes: messages, ping-pong and a broadcast to the most, with it and without."""
+    measured = {**measure_messages(program, plan), **measure_pingpong(program, plan)}
+    return {f"kept_{name}": value for name, value in {**measured, **measure_broadcast(program, plan)}.items()}
 
 
 def measure_consoles(program: Program, plan: Plan) -> dict[str, float]:
@@ -1015,6 +1029,21 @@ MEASURES = {
         ),
         is_for_hubs=True,
     ),
+    "journal": Measure(
+        measure_journal,
+        (
+            Row("CPU per 1,000 direct messages with a journal, ms", "kept_message_cpu_ms", "journal", "hub", Goal(1.35)),
+            Row("ping-pong with a journal, µs", "kept_pingpong_us", "journal", "hub", Goal(1.25)),
+            Row(
+                f"CPU of a broadcast to {AUDIENCES[-1]:,} with a journal, ms",
+                f"kept_broadcast_cpu_{AUDIENCES[-1]}_ms",
+                "journal",
+                "hub",
+                Goal(1.1),
+            ),
+        ),
+        is_for_hubs=True,
+    ),
     "growth": Measure(
         measure_growth,
         (
@@ -1087,6 +1116,7 @@ def programs(*, use_pyz: bool = False, calibrate: bool = False, is_plain: bool =
     hub = known.get("hub.pyz") if use_pyz else hub_of_checkout()
     if hub is not None:
         known["hub"] = replace(hub, name="hub", command=(*hub.command, *(("--plain-http",) if is_plain else ())))
+        known["journal"] = replace(known["hub"], name="journal", command=(*hub.command, "--journal", "{journal}"))
     return known
 
 
