@@ -1729,8 +1729,11 @@ class Room:
         }
 
     # --- identity ---
-    def register(self, source: str, name: str, shown: str | None = None) -> tuple[Peer, str]:
-        """Give a fresh identity, or confirm the caller's own; also its token. Raises Throttled, NameInUse, RoomFull."""
+    def register(self, source: str, name: str, shown: str | None = None, drawn: str = "") -> tuple[Peer, str]:
+        """Give a fresh identity, or confirm the caller's own; also its token: `drawn`, if one is drawn already.
+
+        Raises Throttled, NameInUse, RoomFull.
+        """
         if not self.is_kept:
             raise JournalUnavailable
         now = self._mono()
@@ -1750,7 +1753,7 @@ class Room:
             raise
         if peer is not None and shown is not None:
             return self.peer_of(shown), shown
-        token = self._new_token()
+        token = drawn or self._new_token()
         self._commit(PeerJoined(*self._stamp(), name, hash_of(token)))
         return self.roster.holder_of(token), token
 
@@ -3112,6 +3115,8 @@ async def no_report(done: float, total: float, words: str) -> None:
 # of a Seat; a refusal becomes an answer with a hint, so that a model always learns the way out.
 
 REJOIN_EVERY_S = 60.0  # a seat that is lost again sooner was taken away on purpose
+BACKOFF_S, BACKOFF_MAX_S = 1.0, 15.0  # between two tries to reach a hub, about
+CUT_OFF_S = 0.2  # a listen that was cut off after less has perhaps never had a hub
 PROGRESS_S = 5.0  # how often a waiting listen reports, where somebody wants to know
 SHOWN_MAX_BYTES = 60_000  # of text that one listen shows; hosts cut at 25,000 tokens, and what is cut is lost
 
@@ -3149,6 +3154,9 @@ class Door(Protocol):
 
     async def watch_command(self) -> str:
         """Word the command that waits for messages; no secret is in it. Empty: this agent needs none."""
+
+    async def rest(self, seconds: float) -> None:
+        """Wait, as the hub cannot be reached."""
 
     def forget(self) -> None:
         """Remove what that command needs: the seat is given up."""
@@ -3282,6 +3290,10 @@ class Seat:
         self._rejoined_at, self._is_rejoining = -math.inf, False
         self._news: dict[str, Json] = {}  # what the next answer tells besides
 
+    def resume(self, name: str, revision: int) -> None:
+        """Go on in the seat that this session had at the hub before this one."""
+        self.name, self.revision, self.past = name, revision, ""
+
     async def setup(self) -> str:
         """Fetch the rules of the room and arm the other tools."""
         answer = await self.door.get("/protocol")
@@ -3389,6 +3401,12 @@ class Seat:
             except Displaced:
                 self.show_again()  # so that the next listen takes the place
                 raise
+            except Unreachable:
+                now = time.monotonic()
+                if number != self._listens or now > end - BACKOFF_S or now < end - wait_s + CUT_OFF_S:
+                    raise
+                await self.door.rest(BACKOFF_S)  # the hub has gone while this waited: it may be back in a moment
+                continue
             is_early = time.monotonic() < end - left + hold - 1.0  # another listen came, or the hub goes down
             if answer.get("messages") or left <= hold or number != self._listens or is_early:
                 break
@@ -3892,7 +3910,8 @@ CREATE TABLE snapshot(serial INTEGER, part INTEGER, body TEXT, crc INTEGER, PRIM
 CREATE TABLE snapshots(serial INTEGER PRIMARY KEY, parts INTEGER, at REAL, crc INTEGER);
 """
 MIGRATIONS: dict[int, str] = {}  # schema -> what makes the next one of it
-NONSENSE = (ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError, struct.error)  # what rows that make no sense end in
+# What rows that make no sense end in.
+NONSENSE = (ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError, struct.error)
 
 
 class Damaged(Exception):
@@ -4375,7 +4394,8 @@ def write_snapshot(base: sqlite3.Connection, room: Room, at: float) -> int:
     base.execute("DELETE FROM snapshot WHERE serial NOT IN (SELECT serial FROM snapshots) OR serial = ?", (serial,))
     for count, body in enumerate(snapshot_parts(room), 1):
         base.execute("INSERT INTO snapshot VALUES(?, ?, ?, ?)", (serial, count, body, crc_of(body, serial, count)))
-    base.execute("INSERT OR REPLACE INTO snapshots VALUES(?, ?, ?, ?)", (serial, count, at, crc_of("", serial, count, at)))
+    line = (serial, count, at, crc_of("", serial, count, at))
+    base.execute("INSERT OR REPLACE INTO snapshots VALUES(?, ?, ?, ?)", line)
     return int(serial)
 
 
@@ -5347,6 +5367,7 @@ class Request(Struct):
     body: bytes
     caller: Caller
     cursor: int | None = None  # the ack_seq of a poll whose head is remembered without it
+    drawn: str = ""  # the token that a fresh identity is to have; empty: the room draws one
 
     @property
     def method(self) -> str:
@@ -6103,7 +6124,7 @@ def post_register(gate: Gate, request: Request) -> Reply:
     """POST /register. Raises Invalid, CredentialRequired, Throttled, NameInUse, RoomFull."""
     name, revision, shown = registration_of(request.json())
     gate.require_agent_key(request)
-    peer, token = gate.room.register(request.caller.source(), name, shown)
+    peer, token = gate.room.register(request.caller.source(), name, shown, request.drawn)
     text = protocol()
     is_stale = revision is None or revision < text.revision
     answer: dict[str, Json] = {"token": token, "project": peer.name, "protocol_version": text.revision}
@@ -7463,8 +7484,9 @@ class Listen:
 class RoomDoor:
     """The hub from inside: each call is the request that would come over HTTP, and has the same answer."""
 
-    def __init__(self, gate: Gate, serial: int, inherit: Callable[[str], str]) -> None:
+    def __init__(self, gate: Gate, serial: int, inherit: Callable[[str], str], key: str, secret: str) -> None:
         self._gate, self.serial, self._file = gate, serial, TokenFile()
+        self._key, self._secret = key, secret  # the session's id, and what its agent shows in each of its sessions
         self.inherit = inherit  # gives the token of a seat of that name, if the same agent has it already; else nothing
         self.url = gate.settings.public_url or gate.local_url
         self.token: str | None = None
@@ -7483,15 +7505,25 @@ class RoomDoor:
 
     async def register(self, name: str, revision: int | None) -> dict[str, Json]:
         """Take a seat. Raises Refusal."""
-        try:
-            answer = await self.post("/register", project=name, token=self.token, protocol_version=revision)
-        except NameInUse:
-            if not (inherited := self.inherit(name)):
-                raise
-            answer = await self.post("/register", project=name, token=inherited, protocol_version=revision)
+        shown = self.token or self.inherit(name) or self._token_of(name)
+        answer = await self.post("/register", project=name, token=shown, protocol_version=revision)
         self.token = str(answer["token"])
         self._gate.room.note_fleeting(self._gate.room.peer_of(self.token))
         return answer
+
+    def find_again(self, name: str) -> str | None:
+        """Find the seat that this session had at the hub before this one, if that room was kept; give its name."""
+        token = self._token_of(name)
+        with suppress(UnknownToken):
+            peer = self._gate.room.roster.holder_of(token)
+            self._gate.room.note_fleeting(peer)
+            self.token = token
+            return peer.name
+        return None
+
+    def _token_of(self, name: str) -> str:
+        """Derive the token of its seat from what only its client knows: so it outlives the hub, and no file has it."""
+        return hash_of(f"{self._secret} {name}" if self._secret else self._key)[:32]
 
     async def receive(self, hold_s: float, lease: str) -> dict[str, Json]:
         """Wait for messages. Raises Refusal."""
@@ -7499,6 +7531,9 @@ class RoomDoor:
         answered = self.listener.poll()
         reply = self._answer("GET", "/receive", {"timeout": hold_s, "lease": lease}, b"", self.listener)
         return decoded(reply if reply is not None else await answered)
+
+    async def rest(self, seconds: float) -> None:
+        """Wait: never, for this hub is here."""
 
     async def watch_command(self) -> str:
         """Word the command of a watch: on this machine with a private file, from elsewhere with a ticket."""
@@ -7526,7 +7561,8 @@ class RoomDoor:
         credential = self._gate.settings.agent_key if is_open else str(self.token)
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {credential}"}
         given = query_of(query).removeprefix("?")
-        return ROUTES[method, path](self._gate, Request(Head(headers, method, path, given), body, caller))
+        drawn = self._token_of(str(json.loads(body)["project"])) if path == "/register" else ""
+        return ROUTES[method, path](self._gate, Request(Head(headers, method, path, given), body, caller, None, drawn))
 
 
 def decoded(reply: Reply | None) -> dict[str, Json]:
@@ -7637,12 +7673,11 @@ class McpEndpoint:
         return self._run(request, session, call)
 
     def _initialize(self, request: Request, call: Call) -> Reply:
-        about = call.params.get("clientInfo")
-        session = self._open(request, about, agreed_revision(call.params.get("protocolVersion")))
+        about, key = call.params.get("clientInfo"), new_secret()
+        session = self._open(request, about, agreed_revision(call.params.get("protocolVersion")), key)
         answer = self._finish(self._mcp.answer(call, session.revision, session.seat, no_report))
         if "error" in answer:
             return rpc_reply(answer, 400)
-        key = new_secret()
         self._keep(key, session)
         return rpc_reply(answer, 200, ("Mcp-Session-Id", key))
 
@@ -7665,13 +7700,14 @@ class McpEndpoint:
                 answers.append(error.to_json())
         return rpc_reply(answers) if answers else Reply(202, b"")
 
-    def _open(self, request: Request, about: Json, revision: str, past: str = "") -> Session:
+    def _open(self, request: Request, about: Json, revision: str, key: str, past: str = "") -> Session:
         """Make a session with an empty seat. Raises Invalid."""
         self._opened += 1
         name = about.get("name") if isinstance(about, dict) else None
         cleaned = plain_name(str(name or "mcp-client"))[:NAME_MAX]
         secret = seat_secret_of(request)
-        door = RoomDoor(self._gate, -self._opened, lambda wanted: self._inherit(wanted, secret, door))
+        inherit: Callable[[str], str] = lambda wanted: self._inherit(wanted, secret, door)  # noqa: E731
+        door = RoomDoor(self._gate, -self._opened, inherit, key, secret)
         seat = Seat(door, project_of(request) or cleaned or "mcp-client", past=past)
         return Session(door, seat, revision, secret, self._clock.mono())
 
@@ -7709,8 +7745,10 @@ class McpEndpoint:
             if key in self._ended or not SESSION_ID.fullmatch(key):
                 raise RpcError(UNKNOWN_SESSION, "Session not found: initialize again", about=about)
             revision = request.headers.get("Mcp-Protocol-Version", BATCH_REVISION)  # without: that one, by the standard
-            session = self._open(request, None, revision, PAST)
+            session = self._open(request, None, revision, key, PAST)
             self._keep(key, session)
+            if (name := session.door.find_again(project_of(request))) is not None:
+                session.seat.resume(name, protocol().revision)
         session.used_at = self._clock.mono()
         return session
 
@@ -8510,7 +8548,6 @@ def serve(settings: Settings, on_start: Callable[[Hub], None]) -> int:
 # Waits in a background shell at no token cost, prints what arrived, and by exiting wakes the agent that started it.
 
 EXIT_OK, EXIT_EXPIRED, EXIT_USAGE, EXIT_DISPLACED, EXIT_GAVE_UP = 0, 1, 2, 2, 3
-BACKOFF_S, BACKOFF_MAX_S = 1.0, 15.0
 LOOK_AFTER_S = 5.0  # how often a bridge looks whether the hub still knows its seat
 FILE_LOOK_S = 0.2  # how often a watch then looks whether its file has a new token
 
@@ -8520,6 +8557,27 @@ MARGIN = "    "  # before every further line of a text: only the program's own l
 def _is_stop(m: dict[str, Json]) -> bool:
     """Whether a message is the room's stop: by its kind and origin, never by its text alone."""
     return m.get("kind") == "control" and m.get("content") == "stop" and m.get("origin", HUB) == HUB
+
+
+class Backoff:
+    """When to ask a hub again that does not answer: later each time, and no two clients at the same moment."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s  # after which it is given up
+        self.reset()
+
+    def reset(self) -> None:
+        """Note that it answers."""
+        self._lost_at, self._pause_s = math.inf, BACKOFF_S
+
+    def next_s(self) -> float | None:
+        """Give how long to wait; None: it was gone for too long. It counts from now, for a poll may have waited."""
+        self._lost_at = min(self._lost_at, time.monotonic())
+        pause_s, chance = self._pause_s, int.from_bytes(os.urandom(2)) / 65_536
+        if time.monotonic() - self._lost_at + pause_s > self._limit_s:
+            return None
+        self._pause_s = min(pause_s * 2, BACKOFF_MAX_S)
+        return pause_s * (0.5 + chance) + chance  # 0.5 to 2.5 s the first time: a crowd comes back over two seconds
 
 
 class Watch:
@@ -8553,11 +8611,12 @@ class Watch:
     def run(self, token: str) -> int:
         """Watch until there is a reason to exit; give the exit code."""
         self._client.token = token
-        lost_at, backoff_s, has_begun = math.inf, BACKOFF_S, False  # monotonic seconds, when the hub was found gone
+        backoff, has_begun = Backoff(math.inf if self._give_up_s is None else self._give_up_s), False
         while True:
             try:
                 answer = self._client.receive(self._hold_s, self._lease)
-                lost_at, backoff_s, has_begun = math.inf, BACKOFF_S, True
+                backoff.reset()
+                has_begun = True
                 if self._show(answer) and not self._is_following:
                     return EXIT_OK
                 if answer.get("mode") == STOPPED:
@@ -8574,12 +8633,10 @@ class Watch:
                     return EXIT_DISPLACED
                 print(f"caucus watch: {one_line(refusal.detail)}; trying again", file=sys.stderr)
             has_begun = True  # its first poll may have waited for long
-            lost_at = min(lost_at, time.monotonic())  # not when it last answered: a poll may have waited since
-            if self._give_up_s is not None and time.monotonic() - lost_at + backoff_s > self._give_up_s:
+            if (pause_s := backoff.next_s()) is None:
                 print(f"caucus watch: no hub for {self._give_up_s:g} s, giving up", file=sys.stderr)
                 return EXIT_GAVE_UP
-            time.sleep(backoff_s)
-            backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
+            time.sleep(pause_s)
 
     def _has_new_token(self) -> bool:
         """Wait for who keeps the token's file to join again: the hub has restarted. False: nobody does."""
@@ -8680,6 +8737,15 @@ class HttpDoor:
     async def receive(self, hold_s: float, lease: str) -> dict[str, Json]:
         """Wait for messages. Raises Refusal."""
         return await self._wait(lambda: self._client.receive(hold_s, lease))
+
+    async def rest(self, seconds: float) -> None:
+        """Wait, as the hub cannot be reached."""
+
+        def rest() -> dict[str, Json]:
+            time.sleep(seconds)
+            return {}
+
+        await self._wait(rest)
 
     async def watch_command(self) -> str:
         """Word the command of a watch, with the token in a private file; where that fails, with a ticket."""
@@ -9181,16 +9247,15 @@ class Agent:
 
     # --- the poller ---
     async def _listen(self) -> None:
-        backoff_s, lost_at, limit_s = BACKOFF_S, math.inf, self._settings.give_up_s
+        limit_s = self._settings.give_up_s
+        backoff = Backoff(limit_s or math.inf)
         while self._end is None:
             if await self._poll():
-                backoff_s, lost_at = BACKOFF_S, math.inf
-                continue
-            lost_at = min(lost_at, time.monotonic())
-            if 0 < limit_s < time.monotonic() - lost_at + backoff_s:
+                backoff.reset()
+            elif (pause_s := backoff.next_s()) is None:
                 self.finish(EXIT_GAVE_UP, f"no hub for {limit_s:g} s")
-            await self._rest(backoff_s)
-            backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
+            else:
+                await self._rest(pause_s)
 
     async def _poll(self) -> bool:
         """Ask the hub once; tell whether it answered. One at a time: so messages stay in order."""
