@@ -6999,14 +6999,10 @@ class Consoles:
             self._plan()
 
     def on_journal_changed(self) -> None:
-        """Tell that nothing is kept any more, or that it is again."""
-        for feed in self._feeds:
-            if feed.consoles:
-                feed.frames.append(frame_of("journal", journal=self._journal_row()))
-        self._plan()
-
-    def _journal_row(self) -> Json:
-        return None if self._journal is None else self._journal.to_json()
+        """Tell that nothing is kept any more, or that it is again; the original's learn it with their figures."""
+        if self._changes.consoles:
+            self._changes.frames.append(frame_of("health", health=self._health()))
+            self._plan()
 
     def close(self) -> None:
         """Send every browser away: the hub is going down."""
@@ -7182,7 +7178,8 @@ class Consoles:
     # --- what all see ---
     def _health(self) -> dict[str, Json]:
         own: dict[str, Json] = {"console_count": len(self), "mem_rss_mb": memory_mb(), "unsent_bytes": self._unsent()}
-        own |= {"wrong_credentials": self._gate.wrong_credentials, "journal": self._journal_row()}
+        own["wrong_credentials"] = self._gate.wrong_credentials
+        own["journal"] = None if self._journal is None else self._journal.to_json()
         return {**self._room.health(), **own}
 
     def _tick(self) -> None:

@@ -38,7 +38,7 @@ PEER_KEYS = {
 }
 HEALTH_KEYS = {
     *("uptime", "peer_count", "msg_per_min", "queue_depth", "mem_rss_mb"),
-    *("char_per_min", "msg_total", "console_count", "unsent_bytes", "wrong_credentials"),  # ours
+    *("char_per_min", "msg_total", "console_count", "unsent_bytes", "wrong_credentials", "journal"),  # ours
 }
 SNAPSHOT_KEYS = {
     *("type", "mode", "peers", "channels", "floors", "forms", "log", "health", "rate", "quiet_after", "agents"),

@@ -29,6 +29,7 @@ SHOWN: dict[str, tuple[str, str]] = {
     "health.msg_total": ('[data-figure="msg_total"]', r"\d"),
     "health.queue_depth": ('[data-figure="queue_depth"]', r"\d"),
     "health.wrong_credentials": ('[data-figure="wrong_credentials"]', r"\d+"),
+    "health.journal": ('[data-figure="journal"]', "none"),
     "health.unsent_bytes": ('[data-figure="unsent_bytes"]', r"\d+\.\d MB"),
     "health.mem_rss_mb": ('[data-figure="mem_rss_mb"]', r"\d+ MB"),
     "health.console_count": ("#health-facts", "2 consoles"),

@@ -126,6 +126,14 @@ function drawLink(now) {
   const cut = `No line to the hub since ${clockOf(since, "2-digit")} (${ageText((now - since) / 1000)}).`;
   setText(byId("banner-text"), byId("banner").hidden ? "" : `${cut}${stale} ${reason ?? ""} ${next}`);
   byId("retry").disabled = state === "connecting";
+  drawUnkept(state);
+}
+
+/** Say that the hub's disk keeps nothing any more: agents are refused, the operator's brakes hold in memory. */
+function drawUnkept(state) {
+  const cause = state === "open" ? model.health?.journal?.cause : null;
+  byId("unkept").hidden = !cause;
+  setText(byId("unkept"), cause ? `The hub cannot write its journal: ${cause}. Agents are refused; Pause, Stop and Kick still work.` : "");
 }
 
 // ---- what needs the operator ------------------------------------------------------------------------------------

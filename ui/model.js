@@ -113,7 +113,7 @@ function takeSnapshot(model, frame, now) {
   const log = frame.log ?? [];
   const hubStart = now / 1000 - (frame.health?.uptime ?? 0);
   if (model.log.length && !log.some((message) => model._indexes.has(message.id))) {
-    if (hubStart > model._hubStart + RESTART_SLACK_S) marker(model, "The hub started anew. What is above was said before.", now);
+    if (hubStart > model._hubStart + RESTART_SLACK_S) marker(model, "The hub started anew: this is a new room. What is above was said before.", now);
     else if (log.length) marker(model, "Messages are missing here: more were said while this page was away than the hub keeps.", now);
   }
   model._hubStart = hubStart;
