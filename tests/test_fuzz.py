@@ -18,6 +18,7 @@ from websockets.sync.client import ClientConnection, connect
 from wires import Raw, RawAnswer, call, fresh_address, newcomer, request_of
 
 CHANNEL = "#fuzz"
+EXAMPLES = 2 * settings.default.max_examples  # 200 in a usual run, 4,000 with HYPOTHESIS_PROFILE=explore
 _serials = itertools.count(1)
 
 # --- what is sent ---
@@ -314,7 +315,7 @@ def test_no_request_makes_the_hub_fail(target: Target) -> None:
     rounds = itertools.count(1)
     statuses: set[int] = set()
 
-    @settings(max_examples=700)
+    @settings(max_examples=EXAMPLES)
     @given(st.lists(requests(), min_size=1, max_size=5))
     def fire(shots: list[tuple[bytes, bytes]]) -> None:
         raw = Raw(target.hub.port)
@@ -363,7 +364,7 @@ def test_no_bytes_make_the_hub_fail(target: Target) -> None:
         ]
     )
 
-    @settings(max_examples=400)
+    @settings(max_examples=EXAMPLES)
     @given(
         st.lists(lines | st.binary(max_size=30), max_size=12), st.sampled_from([b"\r\n", b"\r\n", b"\n"]), st.booleans()
     )
@@ -439,7 +440,7 @@ def test_no_frame_makes_the_hub_fail_or_close_the_console(stage: Target) -> None
     with contextlib.ExitStack() as stack:
         seats = [stack.enter_context(stage.hub.console())]
 
-        @settings(max_examples=500)
+        @settings(max_examples=EXAMPLES)
         @given(st.lists(frames(), min_size=1, max_size=6))
         def fire(shots: list[str | bytes]) -> None:
             form = ask_form(stage)
