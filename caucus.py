@@ -4489,10 +4489,11 @@ def recovered_room(base: sqlite3.Connection, events: Sequence[Event], told: list
     """Make the room of the newest snapshot that is whole and of the events since; count those that make no sense."""
     from sqlite3 import Error
 
-    lines = [row for row in readable_rows(base, "snapshots", told) if row[3] == crc_of("", *row[:3])]
     room, unusable = nobodys_room(), 0
-    for serial, parts, _, _ in reversed(lines):
+    for serial, parts, at, crc in reversed([*readable_rows(base, "snapshots", told)]):
         try:
+            if crc != crc_of("", serial, parts, at):
+                raise Damaged("its line is not what was written")
             room.restore(snapshot_rows(base, serial, parts))
             break
         except (Error, Damaged, *NONSENSE) as error:

@@ -1,0 +1,590 @@
+"""The room outlives its hub: kill -9 and restarts of real processes, damaged files, a full disk, and what mends them.
+
+CAUCUS_TORTURE=N runs the torture of kills and the one of flipped bytes N times as long (about 300 are hours).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import FakeClock, RecordingRoom, question, state_of
+from hubs import ROADS, ROOT, HubProcess, eventually
+
+import caucus
+from caucus import Client, Invalid, Journal, Refusal, Room, Unreachable
+
+SCALE = int(os.environ.get("CAUCUS_TORTURE", "1"))
+PROGRAM = (sys.executable, "-W", "error", str(ROOT / "caucus.py"))
+
+
+class KeptHub:
+    """A hub with a journal, on one port through all its lives."""
+
+    def __init__(self, path: Path, *flags: str) -> None:
+        self.path, self._flags = path, flags
+        self.hub = HubProcess("--journal", str(path), *flags)
+        self.port = self.hub.port
+
+    def kill(self) -> None:
+        """End it as a power failure of the process would."""
+        self.hub.process.send_signal(signal.SIGKILL)
+        self.hub.process.wait()
+        with suppress(ValueError):
+            self.hub.stop()
+
+    def restart(self) -> HubProcess:
+        """Start another one on the same file and port."""
+        self.hub = HubProcess("--journal", str(self.path), *self._flags, "--port", str(self.port))
+        return self.hub
+
+    def kill_and_restart(self) -> HubProcess:
+        """Do both."""
+        self.kill()
+        return self.restart()
+
+
+@contextmanager
+def kept_hub(path: Path, *flags: str) -> Iterator[KeptHub]:
+    """Run a hub with a journal; the last of its lives must end in order."""
+    kept = KeptHub(path, *flags)
+    try:
+        yield kept
+    finally:
+        code, log = kept.hub.stop()
+    assert code == 0, log
+    assert "Traceback" not in log, log
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Name a journal that is not there yet."""
+    return tmp_path / "state" / "room.journal"
+
+
+def journal(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run `caucus journal`."""
+    argv = [*PROGRAM, "journal", *map(str, words)]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+
+
+# --- a restart is the same room ---
+
+
+@pytest.mark.parametrize("road", ROADS)
+def test_a_killed_hub_comes_back_as_the_same_room(place: Path, road: str) -> None:
+    with kept_hub(place, *ROADS[road]) as kept:
+        hub = kept.hub
+        ann, bob, eve = (hub.register(name) for name in ("ann", "bob", "eve"))
+        hub.post("/channels/join", token=ann, channel="#x")
+        hub.post("/channels/topic", token=ann, channel="#x", topic="plans")
+        hub.post("/status", token=ann, status="on the parser")
+        for n in range(3):
+            hub.say(ann, "bob", f"word {n}")
+        hub.post("/floor", token=ann, action="take", scope="all", reason="merging")
+        hub.post("/floor", token=bob, action="raise", scope="all")
+        *_, second, third = hub.receive(bob, lease="one")["messages"]
+        hub.get("/receive", bob, timeout=0, lease="one", ack_seq=second["seq"])
+        form = hub.post("/ask", token=eve, to="all", title="Deploy?",
+                        fields=[{"key": "why", "label": "Why", "type": "text"}]).body["form_id"]
+        with hub.console() as console:
+            console.send(pause_peer="eve")
+            console.send(set_rate={"refill_rate": 50, "capacity": 70})
+            console.send(heartbeat="eve")
+            console.next("heartbeat_result")
+        hub.post("/leave", token=hub.register("gone"))
+        with hub.console() as console:
+            before = console.snapshot
+        hub = kept.kill_and_restart()
+        with hub.console() as console:
+            after = console.snapshot
+        for key in ("mode", "channels", "floors", "forms", "decisions", "rate"):
+            assert after[key] == before[key], key
+        kept_of_peer = ("name", "state", "paused", "status", "msg_count", "char_count")
+        assert [[row[key] for key in kept_of_peer] for row in after["peers"]] == [
+            [row[key] for key in kept_of_peer] for row in before["peers"]
+        ]
+        assert after["log"][:-1] == before["log"]
+        assert after["log"][-1]["content"] == "the hub restarted; nothing was lost"
+        assert [m["content"] for m in hub.receive(bob, lease="one")["messages"]] == [third["content"]]
+        assert hub.say(ann, "bob", "later")["delivered_to"] == ["bob"]
+        assert hub.receive(bob, lease="one")["messages"][-1]["seq"] > third["seq"]
+        assert hub.get("/forms").body["forms"][0]["id"] == form
+
+
+def test_a_stop_stays_a_stop(place: Path) -> None:
+    with kept_hub(place) as kept:
+        ann = kept.hub.register("ann")
+        assert kept.hub.post("/control", action="stop").body == {"mode": "stopped"}
+        hub = kept.kill_and_restart()
+        answer = hub.receive(ann)
+        assert (answer["mode"], answer["messages"][0]["content"]) == ("stopped", "stop")
+        assert hub.post("/send", token=ann, to="all", content="hello?").body["error"] == "stopped"
+
+
+def test_how_a_token_ended_outlives_the_hub(place: Path) -> None:
+    with kept_hub(place) as kept:
+        ann = kept.hub.register("ann")
+        with kept.hub.console() as console:
+            console.send(kick="ann")
+            console.message(content="ann was kicked by the operator")
+        answer = kept.kill_and_restart().get("/receive", ann, timeout=0)
+        assert (answer.status, answer.body["why"]) == (401, "was kicked by the operator")
+
+
+def test_an_answer_of_the_operator_is_there_after_a_kill(place: Path) -> None:
+    with kept_hub(place) as kept:
+        ann = kept.hub.register("ann")
+        fields = [{"key": "why", "label": "Why", "type": "text"}]
+        form = kept.hub.post("/ask", token=ann, to="all", title="Deploy?", fields=fields).body["form_id"]
+        with kept.hub.console() as console:
+            console.send(answer={"id": form, "answers": {"why": "because"}})
+            console.next("form_resolved")
+        hub = kept.kill_and_restart()
+        assert hub.get("/decisions", ann).body["decisions"][0]["answer_summary"] == "Why: because"
+        assert hub.receive(ann)["messages"][-1]["kind"] == "answer"
+
+
+def test_time_down_is_nobodys_silence(place: Path) -> None:
+    with kept_hub(place, "--client-ttl", "1.5") as kept:
+        ann = kept.hub.register("ann")
+        kept.kill()
+        time.sleep(2.0)  # longer than the room waits for a silent peer: that is what is tested
+        hub = kept.restart()
+        assert hub.get("/ping", peer="ann").body["state"] == "live"
+        eventually(lambda: hub.get("/ping", peer="ann").body["state"] == "reaped", "a sweep")
+        assert hub.get("/peek", ann).status == 200
+
+
+def test_an_orderly_end_leaves_one_file_and_the_next_hub_goes_on(place: Path) -> None:
+    with kept_hub(place) as kept:
+        ann = kept.hub.register("ann")
+        assert kept.hub.stop()[0] == 0
+        assert {one.name for one in place.parent.iterdir()} <= {place.name, f"{place.name}.lock"}
+        assert (place.stat().st_mode & 0o777, place.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+        assert kept.restart().get("/peek", ann).status == 200
+
+
+def test_a_session_over_mcp_goes_on_with_its_seat(place: Path) -> None:
+    with kept_hub(place) as kept:
+        headers = {"Accept": "application/json, text/event-stream"}
+
+        def rpc(method: str, session: dict[str, str], **params: Any) -> Any:
+            body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+            return kept.hub.http.post("/mcp", json=body, headers={**headers, **session})
+
+        begun = rpc("initialize", {}, protocolVersion="2025-06-18", capabilities={}, clientInfo={"name": "x"})
+        session = {"Mcp-Session-Id": begun.headers["Mcp-Session-Id"], "Mcp-Protocol-Version": "2025-06-18"}
+        for tool, given in (("setup", {}), ("join", {"project": "api"})):
+            assert rpc("tools/call", session, name=tool, arguments=given).json()["result"]["isError"] is False
+        web = kept.hub.register("web")
+        kept.hub.say(web, "api", "still there?")
+        kept.kill_and_restart()
+        told = rpc("tools/call", session, name="whoami", arguments={}).json()["result"]["content"][0]["text"]
+        assert json.loads(told)["project"] == "api"
+        heard = rpc("tools/call", session, name="listen", arguments={"timeout": 0}).json()
+        assert "still there?" in heard["result"]["content"][0]["text"]
+        rpc("tools/call", session, name="say", arguments={"to": "web", "content": "yes"})
+        assert kept.hub.receive(web)["messages"][0]["content"] == "yes"
+
+
+# --- one hub a file, and files that are none ---
+
+
+def test_a_second_hub_on_a_file_is_refused_and_told_whose_it_is(place: Path) -> None:
+    with kept_hub(place) as kept:
+        argv = [*PROGRAM, "hub", "--port", "0", "--no-browser", "--journal", str(place)]
+        second = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+        assert (second.returncode, second.stdout) == (2, "")
+        assert f"process {kept.hub.process.pid}" in second.stderr
+
+
+def test_the_usual_place_is_named_after_the_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caucus.os, "environ", {**os.environ, "XDG_STATE_HOME": str(tmp_path)})
+    monkeypatch.setattr(caucus.sys, "platform", "linux")
+    assert caucus.journal_of("yes", 9000) == str(tmp_path / "caucus" / "hub-9000.journal")
+    assert [caucus.journal_of(word, 9000) for word in ("", "no", "0", "off")] == [""] * 4
+    assert caucus.journal_of("here.db", 0) == "here.db"
+    with pytest.raises(Invalid, match="port 0"):
+        caucus.journal_of("1", 0)
+
+
+def other_database(path: Path) -> None:
+    with sqlite3.connect(path) as base:
+        base.execute("CREATE TABLE mine(x)")
+    base.close()
+
+
+def newer_journal(path: Path) -> None:
+    a_journal(path, 3)
+    base = sqlite3.connect(path)
+    base.execute(f"PRAGMA user_version = {caucus.JOURNAL_SCHEMA + 1}")
+    base.close()
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda path: path.write_text("# Notes\n" * 99), "damaged"),
+        (other_database, "another program's"),
+        (newer_journal, "newer Caucus"),
+    ],
+    ids=["text", "another database", "a newer journal"],
+)
+def test_a_file_that_is_no_journal_of_ours_is_refused_and_left_alone(
+    place: Path, make: Callable[[Path], None], told: str
+) -> None:
+    place.parent.mkdir(mode=0o700)
+    make(place)
+    before = place.read_bytes()
+    argv = [*PROGRAM, "hub", "--port", "0", "--no-browser", "--journal", str(place)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert place.read_bytes() == before
+
+
+def test_an_older_file_is_brought_up_and_a_copy_of_it_stays(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = a_journal(place, 5)
+    monkeypatch.setattr(caucus, "JOURNAL_SCHEMA", caucus.JOURNAL_SCHEMA + 1)
+    monkeypatch.setitem(caucus.MIGRATIONS, caucus.JOURNAL_SCHEMA - 1, "CREATE TABLE novelty(x);")
+    assert loaded(place) == state
+    base = sqlite3.connect(place)
+    assert base.execute("PRAGMA user_version").fetchone() == (caucus.JOURNAL_SCHEMA,)
+    assert base.execute("SELECT count(*) FROM novelty").fetchone() == (0,)
+    base.close()
+    copy = sqlite3.connect(f"{place}.schema-{caucus.JOURNAL_SCHEMA - 1}")
+    assert copy.execute("PRAGMA user_version").fetchone() == (caucus.JOURNAL_SCHEMA - 1,)
+    copy.close()
+
+
+# --- in one process: what is kept is what was ---
+
+
+def a_journal(path: Path, rounds: int, snapshot_at: int = -1, is_closed: bool = True) -> Any:
+    """Keep a lively room; give its state. Not closed, its last changes are in SQLite's log, as after a kill."""
+    kept, clock = Journal(str(path)), FakeClock()
+    room = RecordingRoom(clock)
+    room.listeners.append(kept.hear)
+    for turn in range(rounds):
+        live(room, clock, turn)
+        assert kept.commit()
+        if turn == snapshot_at:
+            caucus.compact(str(path))
+    state = state_of(room)
+    if is_closed:
+        kept.close()
+    else:
+        for ending in ("", "-wal"):
+            shutil.copyfile(f"{path}{ending}", f"{path}.killed{ending}")
+        kept.close()
+        for ending in ("", "-wal"):
+            os.replace(f"{path}.killed{ending}", f"{path}{ending}")
+    return state
+
+
+def live(room: RecordingRoom, clock: FakeClock, turn: int) -> None:
+    """Have a little of everything happen."""
+    clock.advance(7.0)
+    ann = room.join(f"ann{turn}", "#x", f"#{turn % 3}")
+    bob = room.join(f"bob{turn}", "#x")
+    room.say(ann, bob.name, f"to you {turn} ✓")
+    room.say(bob, "#x", "to the channel")
+    room.operator_say("all", "carry on")
+    room.acknowledge(bob, room.fetch(bob)[-1].seq)
+    room.fetch(ann)
+    if turn % 3 == 0:
+        room.use_floor(ann, "take", "all", None) if not room.floors() else room.use_floor(ann, "raise", "all", None)
+        form = room.ask(ann, question(title=f"Question {turn}?"))
+        if turn % 2:
+            room.answer(form.id, {"why": "because"})
+    if turn % 4 == 1:
+        room.kick(f"bob{turn - 1}")
+    if turn % 5 == 2:
+        room.pause_peer(ann.name)
+
+
+def loaded(path: Path) -> Any:
+    """Give the state of the room that a file keeps, as it was. Raises Invalid."""
+    kept = Journal(str(path))
+    try:
+        room = Room(lambda event: None, FakeClock(), lambda: "unused")
+        kept.load(room)
+        return state_of(room)
+    finally:
+        kept._base.close()
+        kept._lock.release()
+
+
+@pytest.mark.parametrize("snapshot_at", [-1, 0, 4, 9])
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_a_loaded_room_is_the_room_that_was_kept(place: Path, snapshot_at: int, is_closed: bool) -> None:
+    state = a_journal(place, 10, snapshot_at, is_closed)
+    assert loaded(place) == state
+
+
+def test_old_events_can_be_dropped_and_what_waits_stays(place: Path) -> None:
+    state = a_journal(place, 10)
+    done = caucus.compact(str(place), keep_days=1.0)  # the fake clock's events are years old
+    assert done["dropped"] > 0
+    assert loaded(place) == state
+    base = sqlite3.connect(place)
+    assert base.execute("SELECT count(*) FROM event").fetchone() == (1,)
+    base.close()
+
+
+def test_a_room_goes_on_after_a_load_and_is_kept_again(place: Path) -> None:
+    a_journal(place, 3)
+    for _ in range(3):
+        kept = Journal(str(place))
+        room = Room(kept.hear, kept.clock(), caucus.new_secret)
+        assert kept.load(room)
+        room.reopen()
+        peer, _ = room.register("here", f"peer{room._serial}")
+        room.say(peer, peer.name, "again")
+        kept.commit()
+        state = state_of(room)
+        kept.close()
+        assert loaded(place) == state
+
+
+def test_a_flipped_or_missing_byte_is_refused_or_harmless(tmp_path: Path) -> None:
+    chance = random.Random(4)
+    whole = tmp_path / "whole"
+    state = a_journal(whole, 12, 6, is_closed=False)
+    refused = 0
+    copy = tmp_path / "copy"
+    for _ in range(250 * SCALE):
+        for ending in ("", "-wal"):
+            shutil.copyfile(f"{whole}{ending}", f"{copy}{ending}")
+        victim = f"{copy}{chance.choice(('', '-wal'))}"
+        data = bytearray(Path(victim).read_bytes())
+        if chance.random() < 0.2 and not victim.endswith("-wal"):
+            del data[chance.randrange(len(data)) :]
+        else:
+            for _ in range(chance.choice((1, 1, 8))):
+                data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        Path(victim).write_bytes(data)
+        try:
+            assert loaded(copy) == state, "a silent loss"
+        except Invalid as refusal:
+            refused += "\n" not in refusal.detail
+        for ending in ("-shm", "-wal", ".lock", ""):
+            with suppress(FileNotFoundError):
+                os.unlink(f"{copy}{ending}")
+    assert refused > 20
+
+
+# --- the commands ---
+
+
+def test_info_tells_of_a_room_that_runs(place: Path) -> None:
+    with kept_hub(place) as kept:
+        ann, _ = kept.hub.register("ann"), kept.hub.register("bob")
+        kept.hub.say(ann, "bob", "hi")
+        about = json.loads(journal("info", place, "--json").stdout)
+        assert (about["peers"], about["waiting"], about["mode"], about["gaps"]) == (2, 1, "running", 0)
+        assert about["process"] == f"process {kept.hub.process.pid}"
+        assert "2 peers" in journal("info", place).stdout
+
+
+def test_a_backup_of_a_room_that_runs_is_a_journal(place: Path, tmp_path: Path) -> None:
+    with kept_hub(place) as kept:
+        ann = kept.hub.register("ann")
+        copy = tmp_path / "copy"
+        assert journal("backup", place, copy).returncode == 0
+        assert journal("backup", place, copy).returncode == 2  # it is there already
+        with kept_hub(copy) as other:
+            assert other.hub.get("/peek", ann).status == 200
+
+
+def test_a_snapshot_is_made_while_the_hub_runs(place: Path) -> None:
+    with kept_hub(place) as kept:
+        ann = kept.hub.register("ann")
+        assert json.loads(journal("compact", place, "--json").stdout)["replayed"] >= 1
+        kept.hub.post("/status", token=ann, status="later")
+        hub = kept.kill_and_restart()
+        assert hub.get("/ping", peer="ann").body["status"] == "later"
+
+
+@pytest.mark.parametrize("spot", ["head", "events", "snapshot line"])
+def test_recover_saves_what_can_be_read(tmp_path: Path, spot: str) -> None:
+    broken, saved = tmp_path / "broken", tmp_path / "saved"
+    state = a_journal(broken, 12, 6)
+    data = bytearray(broken.read_bytes())
+    if spot == "head":
+        data[18:300] = bytes(282)
+    elif spot == "events":
+        at = data.rindex(b'"to the channel"')
+        data[at + 1] ^= 1
+    else:
+        base = sqlite3.connect(broken)
+        base.execute("UPDATE snapshots SET parts = 7")
+        base.commit()
+        base.close()
+        data = bytearray(broken.read_bytes())
+    broken.write_bytes(data)
+    with pytest.raises(Invalid, match=re.escape("recover")):
+        loaded(broken)
+    before = broken.read_bytes()
+    done = journal("recover", broken, saved)
+    assert done.returncode == (1 if spot != "head" else 0), done.stderr + done.stdout
+    assert broken.read_bytes() == before
+    again = loaded(saved)
+    assert {*again["peers"]} == {*state["peers"]}
+    assert [one[0] for one in again["channels"].values()] == [one[0] for one in state["channels"].values()]
+    if spot != "events":
+        assert again == state
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("info", "/nowhere"), "no file"),
+        (("backup", "FILE"), "needs a new file"),
+        (("info", "FILE", "NEW"), "one file only"),
+        (("info", __file__), "damaged"),
+    ],
+)
+def test_a_wrong_command_says_so_in_a_line(tmp_path: Path, words: tuple[str, ...], told: str) -> None:
+    file = tmp_path / "room"
+    a_journal(file, 1)
+    done = journal(*[str(file) if word == "FILE" else word for word in words])
+    assert (done.returncode, done.stdout) == (2, "")
+    assert told in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+# --- a disk that fails ---
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs prlimit")
+@pytest.mark.parametrize("road", ROADS)
+def test_while_the_disk_is_full_nothing_is_confirmed_and_the_brakes_work(place: Path, road: str) -> None:
+    import resource
+
+    kept = KeptHub(place, *ROADS[road])
+    hub, pid = kept.hub, kept.hub.process.pid
+    ann, bob = hub.register("ann"), hub.register("bob")
+    with hub.console() as console:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+        answers = [hub.post("/send", token=ann, to="bob", content="x" * 4000) for _ in range(3)]
+        assert [(one.status, one.body["error"]) for one in answers] == [(503, "journal_unavailable")] * 3
+        assert answers[-1].body["retry_after"] > 0
+        assert hub.get("/receive", bob, timeout=0).status == 503
+        console.next("health", where=lambda frame: (frame["health"]["journal"] or {}).get("cause"))
+        console.send(say="hello", to="all")
+        assert console.next("error")["reason"] == "journal_unavailable"
+        console.send(kick="bob")
+        console.message(content="bob was kicked by the operator")
+        assert hub.post("/control", action="stop").body == {"mode": "stopped"}
+        assert hub.receive(ann)["messages"][0]["content"] == "stop"
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        console.next("health", where=lambda frame: not frame["health"]["journal"]["cause"])
+    assert hub.post("/control", action="resume").body == {"mode": "running"}
+    hub.say(ann, "all", "it works again")
+    hub = kept.kill_and_restart()
+    assert hub.get("/ping", peer="bob").body["state"] == "absent"
+    with hub.console() as console:
+        said = [message["content"] for message in console.snapshot["log"]]
+    assert "it works again" in said
+    assert hub.stop()[0] == 0
+    assert json.loads(journal("info", place, "--json").stdout)["gaps"] == 0
+
+
+# --- the torture ---
+
+
+class Talker:
+    """A pair of peers: one says numbers to the other, which polls and acknowledges, whatever becomes of the hub."""
+
+    def __init__(self, url: str, number: int) -> None:
+        self._sender, self._reader = Client(url), Client(url)
+        for client, name in ((self._sender, f"s{number}"), (self._reader, f"r{number}")):
+            client.register(name)
+        self._name = f"r{number}"
+        self.confirmed: list[str] = []  # words, in the order in which the hub confirmed them
+        self.heard: list[str] = []
+        self.faults: list[str] = []
+        self.is_over = threading.Event()
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._talk, self._read)]
+        for thread in self._threads:
+            thread.start()
+
+    def _talk(self) -> None:
+        number = 0
+        while not self.is_over.is_set():
+            number += 1
+            try:
+                self._sender.post("/send", to=self._name, content=str(number))
+                self.confirmed.append(str(number))
+            except Refusal as refusal:  # not confirmed: it may have been said or not, and is never said again
+                if not isinstance(refusal, Unreachable) and not refusal.retryable:
+                    self.faults.append(f"{refusal.code}: {refusal}")
+                    return
+                time.sleep(0.02)
+
+    def _read(self) -> None:
+        lease, seen = caucus.new_secret(8), None
+        while True:
+            try:
+                batch: Any = self._reader.receive(0.2, lease, seen)["messages"]
+            except Refusal as refusal:
+                if not isinstance(refusal, Unreachable) and not refusal.retryable:
+                    self.faults.append(f"{refusal.code}: {refusal}")
+                    return
+                time.sleep(0.02)
+                continue
+            if not batch and self.is_over.is_set():
+                return
+            for message in batch:
+                self.heard.append(message["content"])
+                seen = message["seq"]
+
+    def finish(self) -> None:
+        """Hear the rest, and check: everything that was confirmed arrived, in order; what comes twice had come."""
+        self.is_over.set()
+        for thread in self._threads:
+            thread.join(30)
+            assert not thread.is_alive()
+        self._sender.close()
+        self._reader.close()
+        assert not self.faults
+        order = list(dict.fromkeys(self.heard))
+        assert [int(one) for one in order] == sorted(int(one) for one in order), "out of order"
+        lost = [one for one in self.confirmed if one not in set(order)]
+        assert not lost, f"lost: {lost[:5]} of {len(self.confirmed)}"
+
+
+@pytest.mark.parametrize("road", ROADS)
+def test_kills_at_any_instant_lose_nothing_that_was_confirmed(place: Path, road: str) -> None:
+    chance = random.Random(road)
+    with kept_hub(place, *ROADS[road]) as kept:
+        with kept.hub.console() as console:
+            console.send(set_rate={"refill_rate": 1000, "capacity": 1000})
+            console.send(heartbeat="x")
+            console.next("heartbeat_result")
+        talkers = [Talker(kept.hub.url, number) for number in range(3)]
+        for _ in range(6 * SCALE):
+            was = sum(len(one.confirmed) for one in talkers)
+            eventually(lambda was=was: sum(len(one.confirmed) for one in talkers) > was + 5, "talk", 30)
+            time.sleep(chance.random() * 0.2)  # any instant
+            kept.kill_and_restart()
+        for talker in talkers:
+            talker.finish()
+        assert sum(len(one.confirmed) for one in talkers) > 30 * SCALE
