@@ -3892,12 +3892,12 @@ class DiskLog:
 
 JOURNAL_SCHEMA = 1
 JOURNAL_ID = 0x43617563  # "Cauc", SQLite's application_id
-SNAPSHOT_EVERY = 20_000  # events: what a start has to replay, at 11 us each
+SNAPSHOT_EVERY = 10_000  # events: what a start has to replay, at 25 us each
 PART_BYTES = 262_144  # of a snapshot, written at a time: a millisecond
-CHECKPOINT_EVERY = 2_000  # events, after which a thread copies the log of SQLite into the file
-WAL_MAX_BYTES = 64 << 20  # of that log, after which the loop itself copies what is left of it
+CHECKPOINT_EVERY = 500  # events, after which a thread copies the log of SQLite into the file
+WAL_MAX_FRAMES = 65_536  # of that log, 256 MB: if no pause has let it begin anew, the loop sees to it, in 20 ms
 DROPPED_AT_A_TIME = 500  # old events, in one transaction: the hub's own have to wait for it
-BUSY_S = 0.05  # that the loop waits for who else writes to the file
+BUSY_S = 0.25  # that the loop waits for who else writes to the file
 COMPACT_BUSY_S = 10.0  # that a compaction waits
 JOURNAL_RETRY_S = 1.0  # between two tries to write
 TOLD_MAX = 100  # places that could not be read, of which `recover` tells
@@ -3989,6 +3989,8 @@ def connect(path: str, mode: str = "rw", busy_s: float = BUSY_S) -> sqlite3.Conn
     uri = f"file:{place if place.startswith('/') else f'/{place}'}?mode={mode}"
     base = sqlite3.connect(uri, uri=True, timeout=busy_s, isolation_level=None, check_same_thread=False)
     base.execute("PRAGMA cell_size_check = ON")
+    base.execute("PRAGMA wal_autocheckpoint = 0")  # it may take long: a thread of the hub does it
+    base.execute("PRAGMA synchronous = NORMAL")  # a commit is in the hands of the system; kill -9 cannot undo it
     return base
 
 
@@ -4116,6 +4118,7 @@ class Journal:
         self._is_asked = False
         self._since_snapshot = self._since_checkpoint = 0  # events
         self._compacted_at = -math.inf  # monotonic seconds
+        self._frames = 0  # in SQLite's log, when a thread has just copied them
         self._keeper: threading.Thread | None = None  # copies SQLite's log, or waits for a compaction
         try:
             self._lock, self._base = self._open()
@@ -4147,12 +4150,12 @@ class Journal:
             base = connect(self.path)
             schema = check_kind(base, self.path)
             base.execute("PRAGMA journal_mode = WAL")
-            base.execute("PRAGMA wal_autocheckpoint = 0")  # it may take long: a thread does it
-            base.execute(f"PRAGMA synchronous = {'FULL' if self._is_full_sync else 'NORMAL'}")
             if frames > base.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]:
                 raise Damaged("the last changes, in the file beside it that ends in -wal, cannot be read")
             self._migrate(base, schema)
             self._file_id = self._identity()
+            if self._is_full_sync:
+                base.execute("PRAGMA synchronous = FULL")
             return lock, base
         except (Error, Damaged, Invalid, OSError) as error:
             lock.release()
@@ -4241,9 +4244,10 @@ class Journal:
         self.written += count
         self._since_snapshot += count
         self._since_checkpoint += count
+        if self._frames > WAL_MAX_FRAMES:
+            self._frames = 0
+            base.execute("PRAGMA wal_checkpoint(PASSIVE)")
         if self._since_checkpoint >= CHECKPOINT_EVERY:
-            if os.path.getsize(f"{self.path}-wal") > WAL_MAX_BYTES:  # no pause let it begin anew
-                base.execute("PRAGMA wal_checkpoint(PASSIVE)")
             self._keep_house()
 
     def _insert(self, events: Iterable[Event]) -> None:
@@ -4265,8 +4269,8 @@ class Journal:
                 raise OSError(errno.ENOENT, "the file was replaced")
             self._base.close()
             self._base = connect(self.path)
-            self._base.execute("PRAGMA wal_autocheckpoint = 0")
-            self._base.execute(f"PRAGMA synchronous = {'FULL' if self._is_full_sync else 'NORMAL'}")
+            if self._is_full_sync:
+                self._base.execute("PRAGMA synchronous = FULL")
             self._write()
         except (Error, OSError) as error:
             self.cause = error.strerror or str(error) if isinstance(error, OSError) else str(error)
@@ -4305,10 +4309,9 @@ class Journal:
     def _checkpoint(self) -> None:
         from sqlite3 import Error
 
-        with suppress(Error):  # the next one comes, and if the disk fails `commit` tells
-            base = connect(self.path)
-            base.execute("PRAGMA wal_checkpoint(PASSIVE)")
-            base.close()
+        with suppress(Error), closing(connect(self.path)) as base:  # if the disk fails `commit` tells
+            _, frames, copied = base.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            self._frames = frames if copied == frames else 0  # else somebody reads: more is left than a moment's
 
     def _compact(self) -> None:
         from subprocess import DEVNULL, PIPE, run
