@@ -4115,7 +4115,7 @@ class Journal:
         self.cause = ""  # why nothing can be written; empty: it can
         self.written = 0  # events, by this process
         self._events: list[Event] = []  # that are not in the file yet
-        self._is_asked = False
+        self._is_due = False  # one of them must be there before what confirms it leaves
         self._since_snapshot = self._since_checkpoint = 0  # events
         self._compacted_at = -math.inf  # monotonic seconds
         self._frames = 0  # in SQLite's log, when a thread has just copied them
@@ -4212,14 +4212,13 @@ class Journal:
     def hear(self, event: Event) -> None:
         """Note an event; it is in the file when `commit` returns."""
         self._events.append(event)
-        if not self._is_asked and type(event) is not Acknowledged:  # which may come late: at worst it comes again
-            self._is_asked = True
+        if not self._is_due and type(event) is not Acknowledged:  # which may come late: at worst it comes again
+            self._is_due = True
             self.ask()
 
     def commit(self) -> bool:
         """Write what is not written; whether what confirms it may go out. While nothing can be written, rulings may."""
-        self._is_asked = False
-        if not self._events or self.cause:
+        if not self._is_due or self.cause:
             return True
         from sqlite3 import Error
 
@@ -4241,6 +4240,7 @@ class Journal:
             if base.in_transaction:
                 base.execute("ROLLBACK")
         self._events.clear()
+        self._is_due = False
         self.written += count
         self._since_snapshot += count
         self._since_checkpoint += count
@@ -4283,6 +4283,7 @@ class Journal:
     # --- house-keeping, in a thread ---
     def sweep(self) -> None:
         """Look after the file. Called by the hub's clock."""
+        self._is_due = bool(self._events)
         self.commit()
         try:
             is_there = self._identity() == self._file_id
@@ -4340,6 +4341,7 @@ class Journal:
         """Write what is left, and let go of the file."""
         from sqlite3 import Error
 
+        self._is_due = bool(self._events)
         self.commit()
         if self._events:
             log().error("journal: %d events were never written", len(self._events))
