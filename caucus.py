@@ -3,18 +3,20 @@
 
     MCP host --stdio--> bridge --+                          +--WebSocket-- console (the operator)
     shell loop -------- watch ---+--HTTP--> hub ( room ) ---+
-    Claude ------------ agent ---+                          +--file------> disk log
+    Claude ------------ agent ---+                          +--files-----> journal, disk log
 
     python caucus.pyz demo       the hub, the console and three scripted peers
     python caucus.pyz hub        the hub and the console
     python caucus.pyz bridge     in an MCP host's configuration: the room as tools
     python caucus.pyz watch      wait for messages at no token cost, print them, exit
     python caucus.pyz agent      a Claude, or any other model, with a seat and a loop of its own
+    python caucus.pyz journal    look into, copy, mend the file that keeps a room
 
 Map       I    The room, no I/O      1 Constants  2 Refusals  3 Wire types and events  4 Token bucket
                                      5 Mailbox  6 Floor  7 Forms  8 Roster  9 Room
           II   Speaking to a hub     10 Client  11 MCP core  12 Tools
-          III  The hub               13 Assets  14 Disk log  15 Long poll  15b The turn, and its connections
+          III  The hub               13 Assets  14 Disk log  14b Journal  15 Long poll
+                                     15b The turn, and its connections
                                      16 HTTP: common ground  16b HTTP: the express lane
                                      17 HTTP: the agents' API  18 Console  19 MCP over HTTP  20 Hub
           IV   The seats             21 Watch  22 Bridge  23 Agent
@@ -33,6 +35,7 @@ Words     hub        the process; room: the state that it guards
           mind       what thinks for a native agent: a Claude, or a command
           refusal    a no that changes nothing and carries a stable code
           event      one change of the room; applying all events to an empty room gives the room again
+          journal    the file that keeps the events, so that the room outlives the hub
 
 Always    1. seq never repeats and never goes back
           2. a message leaves a mailbox by acknowledgement, with its peer, or by overflow, which sender and operator see
@@ -41,6 +44,7 @@ Always    1. seq never repeats and never goes back
           5. paused: nothing but operator traffic is delivered, and nothing is lost
           6. messages of a channel reach its members only
           7. every change is one event; applying the events to an empty room gives the same room
+          8. with a journal: what a reply has confirmed is in the file before the reply leaves
 """
 
 from __future__ import annotations
@@ -1729,8 +1733,8 @@ class Room:
         }
 
     # --- identity ---
-    def register(self, source: str, name: str, shown: str | None = None, drawn: str = "") -> tuple[Peer, str]:
-        """Give a fresh identity, or confirm the caller's own; also its token: `drawn`, if one is drawn already.
+    def register(self, source: str, name: str, shown: str | None = None, token: str = "") -> tuple[Peer, str]:
+        """Give a fresh identity, or confirm the caller's own; also its token, which is drawn unless one is given.
 
         Raises Throttled, NameInUse, RoomFull.
         """
@@ -1753,7 +1757,7 @@ class Room:
             raise
         if peer is not None and shown is not None:
             return self.peer_of(shown), shown
-        token = drawn or self._new_token()
+        token = token or self._new_token()
         self._commit(PeerJoined(*self._stamp(), name, hash_of(token)))
         return self.roster.holder_of(token), token
 
@@ -3890,19 +3894,19 @@ class DiskLog:
 # snapshot   the state as of an event, in parts; it counts once its line in `snapshots` is there
 # crc        of the whole row, so that no flipped byte goes unnoticed
 
-JOURNAL_SCHEMA = 1
-JOURNAL_ID = 0x43617563  # "Cauc", SQLite's application_id
+_SCHEMA = 1
+_JOURNAL_ID = 0x43617563  # "Cauc", SQLite's application_id
 SNAPSHOT_EVERY = 10_000  # events: what a start has to replay, at 25 us each
-PART_BYTES = 262_144  # of a snapshot, written at a time: a millisecond
-CHECKPOINT_EVERY = 500  # events, after which a thread copies the log of SQLite into the file
-WAL_MAX_FRAMES = 65_536  # of that log, 256 MB: if no pause has let it begin anew, the loop sees to it, in 20 ms
-DROPPED_AT_A_TIME = 500  # old events, in one transaction: the hub's own have to wait for it
-BUSY_S = 0.25  # that the loop waits for who else writes to the file
-COMPACT_BUSY_S = 10.0  # that a compaction waits
+_PART_BYTES = 262_144  # of a snapshot, written at a time: a millisecond
+_CHECKPOINT_EVERY = 500  # events, after which a thread copies the log of SQLite into the file
+_WAL_MAX_FRAMES = 65_536  # of that log, 256 MB: if no pause has let it begin anew, the loop sees to it, in 20 ms
+_DROPPED_AT_A_TIME = 500  # old events, in one transaction: the hub's own have to wait for it
+_BUSY_S = 0.25  # that the loop waits for who else writes to the file
+_COMPACT_BUSY_S = 10.0  # that a compaction waits
 JOURNAL_RETRY_S = 1.0  # between two tries to write
-TOLD_MAX = 100  # places that could not be read, of which `recover` tells
-PAGE_BYTES = 4096  # of SQLite's, where nobody says otherwise
-COMPACT_AFTER_S = 3600.0  # where old events are dropped, at least so often
+_TOLD_MAX = 100  # places that could not be read, of which `recover` tells
+_PAGE_BYTES = 4096  # of SQLite's, where nobody says otherwise
+_COMPACT_AFTER_S = 3600.0  # where old events are dropped, at least so often
 TABLES = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE event(serial INTEGER PRIMARY KEY, at REAL, ts REAL, kind TEXT, body TEXT, crc INTEGER);
@@ -3981,7 +3985,7 @@ def state_folder() -> str:
     return os.path.join(os.environ.get("XDG_STATE_HOME") or os.path.join(home, ".local", "state"), "caucus")
 
 
-def connect(path: str, mode: str = "rw", busy_s: float = BUSY_S) -> sqlite3.Connection:
+def connect(path: str, mode: str = "rw", busy_s: float = _BUSY_S) -> sqlite3.Connection:
     """Open a journal's file, which is there; `mode` is rw or ro. Raises sqlite3.Error."""
     import sqlite3
 
@@ -3998,10 +4002,10 @@ def check_kind(base: sqlite3.Connection, path: str) -> int:
     """Give the schema of a journal; 0: it is empty. Raises Invalid for another program's file, or a newer one."""
     questions = "PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master"
     kind, schema, tables = [int(base.execute(one).fetchone()[0]) for one in questions]
-    if kind != JOURNAL_ID and (tables or kind or schema):
+    if kind != _JOURNAL_ID and (tables or kind or schema):
         raise Invalid("--journal", f"{path} is another program's database")
-    if schema > JOURNAL_SCHEMA:
-        newer = f"schema {schema}; this one, {__version__}, knows {JOURNAL_SCHEMA}"
+    if schema > _SCHEMA:
+        newer = f"schema {schema}; this one, {__version__}, knows {_SCHEMA}"
         raise Invalid("--journal", f"{path} was written by a newer Caucus ({newer}): update, or choose another file")
     return schema
 
@@ -4165,14 +4169,14 @@ class Journal:
 
     def _migrate(self, base: sqlite3.Connection, schema: int) -> None:
         """Bring an older file to this schema, in one transaction; a copy of the old one stays beside it."""
-        if schema == JOURNAL_SCHEMA:
+        if schema == _SCHEMA:
             return
-        steps = [MIGRATIONS[one] for one in range(schema, JOURNAL_SCHEMA)] if schema else [TABLES]
+        steps = [MIGRATIONS[one] for one in range(schema, _SCHEMA)] if schema else [TABLES]
         if schema:
             backup(base, f"{self.path}.schema-{schema}")
             log().info("journal: %s is of schema %d, and becomes %d; a copy stays beside it", self.path, schema,
-                       JOURNAL_SCHEMA)
-        marks = f"PRAGMA application_id = {JOURNAL_ID}; PRAGMA user_version = {JOURNAL_SCHEMA};"
+                       _SCHEMA)
+        marks = f"PRAGMA application_id = {_JOURNAL_ID}; PRAGMA user_version = {_SCHEMA};"
         names = f"INSERT OR IGNORE INTO meta VALUES('room', '{new_secret(8)}');"
         base.executescript(f"BEGIN IMMEDIATE; {' '.join(steps)} {names} {marks} COMMIT;")
 
@@ -4244,10 +4248,10 @@ class Journal:
         self.written += count
         self._since_snapshot += count
         self._since_checkpoint += count
-        if self._frames > WAL_MAX_FRAMES:
+        if self._frames > _WAL_MAX_FRAMES:
             self._frames = 0
             base.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        if self._since_checkpoint >= CHECKPOINT_EVERY:
+        if self._since_checkpoint >= _CHECKPOINT_EVERY:
             self._keep_house()
 
     def _insert(self, events: Iterable[Event]) -> None:
@@ -4291,14 +4295,14 @@ class Journal:
             is_there = False
         if not is_there and not self.cause:
             self._fail("the file is gone, or was replaced")
-        if self._keep_days and time.monotonic() - self._compacted_at > COMPACT_AFTER_S:
+        if self._keep_days and time.monotonic() - self._compacted_at > _COMPACT_AFTER_S:
             self._keep_house()
 
     def _keep_house(self) -> None:
         self._since_checkpoint, now = 0, time.monotonic()
         if self._keeper is not None and self._keeper.is_alive():
             return
-        is_due = self._keep_days and now - self._compacted_at > COMPACT_AFTER_S
+        is_due = self._keep_days and now - self._compacted_at > _COMPACT_AFTER_S
         if self._since_snapshot >= SNAPSHOT_EVERY or is_due:
             self._since_snapshot, self._compacted_at = 0, now
             work = self._compact
@@ -4387,7 +4391,7 @@ def snapshot_parts(room: Room) -> Iterator[str]:
     for row in room.rows():
         rows.append(encode_plain(row))
         size += len(rows[-1])
-        if size > PART_BYTES:
+        if size > _PART_BYTES:
             yield f"[{','.join(rows)}]"
             rows, size = [], 0
     yield f"[{','.join(rows)}]"
@@ -4411,7 +4415,7 @@ def compact(path: str, keep_days: float = 0.0) -> dict[str, Json]:
     """
     lock = Lock(f"{path}.compacting")
     try:
-        base = connect(path, busy_s=COMPACT_BUSY_S)
+        base = connect(path, busy_s=_COMPACT_BUSY_S)
         check_kind(base, path)
         room = nobodys_room()
         replayed = fill(room, base)
@@ -4476,16 +4480,16 @@ def mend_head(path: str) -> None:
     import sqlite3
 
     with suppress(sqlite3.DatabaseError), closing(connect(path)) as base:
-        if base.execute("PRAGMA application_id").fetchone()[0] == JOURNAL_ID:
+        if base.execute("PRAGMA application_id").fetchone()[0] == _JOURNAL_ID:
             for table in ("event", "snapshot", "snapshots"):
                 base.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone()
             return
     with closing(sqlite3.connect(f"{path}.fresh", isolation_level=None)) as fresh:
         fresh.execute("PRAGMA journal_mode = WAL")
-        fresh.executescript(f"{TABLES} PRAGMA application_id = {JOURNAL_ID}; PRAGMA user_version = {JOURNAL_SCHEMA};")
+        fresh.executescript(f"{TABLES} PRAGMA application_id = {_JOURNAL_ID}; PRAGMA user_version = {_SCHEMA};")
     with open(f"{path}.fresh", "rb") as file:
-        page = file.read(PAGE_BYTES)
-    pages = os.path.getsize(path) // PAGE_BYTES
+        page = file.read(_PAGE_BYTES)
+    pages = os.path.getsize(path) // _PAGE_BYTES
     with open(path, "r+b") as file:
         file.write(page[:28] + pages.to_bytes(4, "big") + bytes(8) + page[40:])
 
@@ -4546,7 +4550,7 @@ def recover(path: str, new: str) -> dict[str, Json]:
         saved.close()
     finally:
         rmtree(folder, ignore_errors=True)
-    about: list[Json] = [*told[:TOLD_MAX]]
+    about: list[Json] = [*told[:_TOLD_MAX]]
     return {"events": len(events), "unreadable": len(told), "unusable": unusable, "what": about}
 
 
@@ -4559,7 +4563,7 @@ def drop_events(base: sqlite3.Connection, upto: int, oldest: float) -> int:
     base.execute("INSERT OR REPLACE INTO meta VALUES('dropped', ?)", (str(limit),))
     dropped = 0
     while count := base.execute("DELETE FROM event WHERE serial IN (SELECT serial FROM event WHERE serial < ? "
-                                f"ORDER BY serial LIMIT {DROPPED_AT_A_TIME})", (limit,)).rowcount:
+                                f"ORDER BY serial LIMIT {_DROPPED_AT_A_TIME})", (limit,)).rowcount:
         dropped += count
     return dropped
 
@@ -5373,7 +5377,7 @@ class Request(Struct):
     body: bytes
     caller: Caller
     cursor: int | None = None  # the ack_seq of a poll whose head is remembered without it
-    drawn: str = ""  # the token that a fresh identity is to have; empty: the room draws one
+    seat_token: str = ""  # the token that a fresh identity is to have; empty: the room draws one
 
     @property
     def method(self) -> str:
@@ -6130,7 +6134,7 @@ def post_register(gate: Gate, request: Request) -> Reply:
     """POST /register. Raises Invalid, CredentialRequired, Throttled, NameInUse, RoomFull."""
     name, revision, shown = registration_of(request.json())
     gate.require_agent_key(request)
-    peer, token = gate.room.register(request.caller.source(), name, shown, request.drawn)
+    peer, token = gate.room.register(request.caller.source(), name, shown, request.seat_token)
     text = protocol()
     is_stale = revision is None or revision < text.revision
     answer: dict[str, Json] = {"token": token, "project": peer.name, "protocol_version": text.revision}
@@ -7564,8 +7568,8 @@ class RoomDoor:
         credential = self._gate.settings.agent_key if is_open else str(self.token)
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {credential}"}
         given = query_of(query).removeprefix("?")
-        drawn = self._token_of(str(json.loads(body)["project"])) if path == "/register" else ""
-        return ROUTES[method, path](self._gate, Request(Head(headers, method, path, given), body, caller, None, drawn))
+        own = self._token_of(str(json.loads(body)["project"])) if path == "/register" else ""
+        return ROUTES[method, path](self._gate, Request(Head(headers, method, path, given), body, caller, None, own))
 
 
 def decoded(reply: Reply | None) -> dict[str, Json]:
@@ -10799,7 +10803,7 @@ def add_journal_options(options: argparse.ArgumentParser) -> None:
 
 def journal_info(path: str) -> tuple[dict[str, Json], str]:
     """Read a journal whole, and tell what is in it. Raises Damaged, sqlite3.Error."""
-    with closing(connect(path, "ro", COMPACT_BUSY_S)) as base:
+    with closing(connect(path, "ro", _COMPACT_BUSY_S)) as base:
         about = info_of(base, path)
     moments = [_local(ts) if isinstance(ts, float) else "never" for ts in (about["first"], about["last"])]
     owner = f"{about['process']} has it" if about["process"] else "no hub has it"
@@ -10822,7 +10826,7 @@ def journal_compact(path: str, keep_days: float) -> tuple[dict[str, Json], str]:
 
 def journal_backup(path: str, new: str) -> tuple[dict[str, Json], str]:
     """Copy a journal whole, and open the copy. Raises Damaged, OSError, sqlite3.Error."""
-    with closing(connect(path, "ro", COMPACT_BUSY_S)) as base:
+    with closing(connect(path, "ro", _COMPACT_BUSY_S)) as base:
         check_kind(base, path)
         backup(base, new)
     about, words = journal_info(new)

@@ -327,7 +327,7 @@ ENVIRONMENT = re.compile(r"CAUCUS_[A-Z_]*[A-Z]")
 
 
 PARTS = {"hub": "## Options of the hub"}
-PARTS |= {name: f"## {name.capitalize()}" for name in ("bridge", "watch", "agent", "demo")}
+PARTS |= {name: f"## {name.capitalize()}" for name in ("bridge", "watch", "agent", "journal", "demo")}
 
 
 @pytest.mark.parametrize(("command", "heading"), PARTS.items())
@@ -513,9 +513,9 @@ def test_the_design_has_the_map_of_the_sections() -> None:
     assert {number for number, title in told.items() if not banners[number].startswith(title)} == set()
 
 
-def test_the_design_states_the_seven_invariants_in_the_words_of_the_head() -> None:
+def test_the_design_states_the_eight_invariants_in_the_words_of_the_head() -> None:
     head = dict(re.findall(r"(\d)\. (.+)", (caucus.__doc__ or "").partition("Always")[2]))
-    table = rows(part(DESIGN, "## The seven invariants, and who checks them"))
+    table = rows(part(DESIGN, "## The eight invariants, and who checks them"))
     assert {row[0]: row[1].replace("`", "") for row in table} == head
 
 

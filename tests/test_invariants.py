@@ -1,4 +1,4 @@
-"""Whatever happens, in any order: the seven promises of caucus.py's head hold, checked against a little model.
+"""Whatever happens, in any order: the promises of caucus.py's head hold, checked against a little model.
 
 The model knows the rules in its own words: plain names, sets and lists, no events applied and no code of the room
 used. It learns from what the public methods answered, and from the messages that the room says it routed, whose

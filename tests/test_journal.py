@@ -232,7 +232,7 @@ def other_database(path: Path) -> None:
 def newer_journal(path: Path) -> None:
     a_journal(path, 3)
     base = sqlite3.connect(path)
-    base.execute(f"PRAGMA user_version = {caucus.JOURNAL_SCHEMA + 1}")
+    base.execute(f"PRAGMA user_version = {caucus._SCHEMA + 1}")
     base.close()
 
 
@@ -261,15 +261,15 @@ def test_a_file_that_is_no_journal_of_ours_is_refused_and_left_alone(
 
 def test_an_older_file_is_brought_up_and_a_copy_of_it_stays(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = a_journal(place, 5)
-    monkeypatch.setattr(caucus, "JOURNAL_SCHEMA", caucus.JOURNAL_SCHEMA + 1)
-    monkeypatch.setitem(caucus.MIGRATIONS, caucus.JOURNAL_SCHEMA - 1, "CREATE TABLE novelty(x);")
+    monkeypatch.setattr(caucus, "_SCHEMA", caucus._SCHEMA + 1)
+    monkeypatch.setitem(caucus.MIGRATIONS, caucus._SCHEMA - 1, "CREATE TABLE novelty(x);")
     assert loaded(place) == state
     base = sqlite3.connect(place)
-    assert base.execute("PRAGMA user_version").fetchone() == (caucus.JOURNAL_SCHEMA,)
+    assert base.execute("PRAGMA user_version").fetchone() == (caucus._SCHEMA,)
     assert base.execute("SELECT count(*) FROM novelty").fetchone() == (0,)
     base.close()
-    copy = sqlite3.connect(f"{place}.schema-{caucus.JOURNAL_SCHEMA - 1}")
-    assert copy.execute("PRAGMA user_version").fetchone() == (caucus.JOURNAL_SCHEMA - 1,)
+    copy = sqlite3.connect(f"{place}.schema-{caucus._SCHEMA - 1}")
+    assert copy.execute("PRAGMA user_version").fetchone() == (caucus._SCHEMA - 1,)
     copy.close()
 
 

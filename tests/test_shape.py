@@ -18,7 +18,7 @@ TREE = ast.parse(SOURCE)
 HEAD = ast.get_docstring(TREE) or ""
 
 LAST_OF_THE_CORE = 9
-LINES_MAX = 9_850
+LINES_MAX = 11_050
 FUNCTION_LINES_MAX = 60
 BROAD_MAX = 2  # handlers of every Exception
 RULE = "# " + "=" * 118
@@ -190,8 +190,8 @@ def test_the_glossary_explains(word):
     assert re.search(rf"(^Words     |^          |; ){word}\b", chapter("Words"), re.MULTILINE)
 
 
-def test_the_head_states_the_seven_invariants():
-    assert re.findall(r"(\d)\. ", chapter("Always")) == ["1", "2", "3", "4", "5", "6", "7"]
+def test_the_head_states_the_eight_invariants():
+    assert re.findall(r"(\d)\. ", chapter("Always")) == ["1", "2", "3", "4", "5", "6", "7", "8"]
 
 
 def test_the_head_fits_a_page():
