@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -158,6 +159,32 @@ class HubProcess:
                 self._log.seek(0)
                 log = self._log.read().decode()
         return self.process.returncode, log
+
+
+class KeptHub:
+    """A hub with a journal, on one port through all its lives."""
+
+    def __init__(self, path: Path, *flags: str) -> None:
+        self.path, self._flags = path, flags
+        self.hub = HubProcess("--journal", str(path), *flags)
+        self.port = self.hub.port
+
+    def kill(self) -> None:
+        """End it as a power failure of the process would."""
+        self.hub.process.send_signal(signal.SIGKILL)
+        self.hub.process.wait()
+        with contextlib.suppress(ValueError):
+            self.hub.stop()
+
+    def restart(self) -> HubProcess:
+        """Start another one on the same file and port."""
+        self.hub = HubProcess("--journal", str(self.path), *self._flags, "--port", str(self.port))
+        return self.hub
+
+    def kill_and_restart(self) -> HubProcess:
+        """Do both."""
+        self.kill()
+        return self.restart()
 
 
 class Console:

@@ -6,7 +6,9 @@ import collections
 import contextlib
 import http.client
 import re
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 from browsers import (
@@ -28,7 +30,7 @@ from browsers import (
     peer,
     row,
 )
-from hubs import HubProcess, eventually, running_hub
+from hubs import HubProcess, KeptHub, eventually, running_hub
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
 expect = playwright.expect
@@ -778,3 +780,38 @@ def test_a_throng_at_the_door_keeps_neither_the_prompt_nor_the_operator_out(cons
         expect(page.locator("#token-dialog")).to_be_hidden()
         expect(page.locator("#connection")).to_have_text("Connected")
         page.close()
+
+
+def test_a_console_lives_through_a_kill_and_says_that_nothing_was_lost(console: Open, tmp_path: Path) -> None:
+    kept = KeptHub(tmp_path / "room.journal")
+    try:
+        ann, _ = kept.hub.register("ann"), kept.hub.register("bob")
+        page = console(kept.hub, expected=LINE_LOST)
+        kept.hub.say(ann, "bob", "before the kill")
+        expect(page.locator("#flow")).to_contain_text("before the kill")
+        expect(page.locator('[data-figure="journal"]')).to_contain_text(re.compile(r"\d\.\d MB"))
+        kept.kill_and_restart()
+        expect(page.locator("#flow")).to_contain_text("the hub restarted; nothing was lost", timeout=15_000)
+        kept.hub.say(ann, "bob", "after it")
+        expect(page.locator("#flow")).to_contain_text("after it")
+        expect(page.get_by_text("before the kill", exact=True)).to_have_count(1)
+    finally:
+        kept.hub.stop()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs prlimit")
+def test_a_disk_that_fails_is_a_red_banner_with_its_cause(console: Open, tmp_path: Path) -> None:
+    import resource
+
+    kept = KeptHub(tmp_path / "room.journal")
+    try:
+        ann, _ = kept.hub.register("ann"), kept.hub.register("bob")
+        page = console(kept.hub)
+        expect(page.locator("#unkept")).to_be_hidden()
+        resource.prlimit(kept.hub.process.pid, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+        assert kept.hub.post("/send", token=ann, to="bob", content="x" * 4000).status == 503
+        expect(page.locator("#unkept")).to_contain_text(re.compile("cannot write its journal: .+ Agents are refused"))
+        resource.prlimit(kept.hub.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        expect(page.locator("#unkept")).to_be_hidden()
+    finally:
+        kept.hub.stop()

@@ -10,7 +10,6 @@ import os
 import random
 import re
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -23,39 +22,13 @@ from typing import Any
 
 import pytest
 from fakes import FakeClock, RecordingRoom, question, state_of
-from hubs import ROADS, ROOT, HubProcess, eventually
+from hubs import ROADS, ROOT, KeptHub, eventually
 
 import caucus
 from caucus import Client, Invalid, Journal, Refusal, Room, Unreachable
 
 SCALE = int(os.environ.get("CAUCUS_TORTURE", "1"))
 PROGRAM = (sys.executable, "-W", "error", str(ROOT / "caucus.py"))
-
-
-class KeptHub:
-    """A hub with a journal, on one port through all its lives."""
-
-    def __init__(self, path: Path, *flags: str) -> None:
-        self.path, self._flags = path, flags
-        self.hub = HubProcess("--journal", str(path), *flags)
-        self.port = self.hub.port
-
-    def kill(self) -> None:
-        """End it as a power failure of the process would."""
-        self.hub.process.send_signal(signal.SIGKILL)
-        self.hub.process.wait()
-        with suppress(ValueError):
-            self.hub.stop()
-
-    def restart(self) -> HubProcess:
-        """Start another one on the same file and port."""
-        self.hub = HubProcess("--journal", str(self.path), *self._flags, "--port", str(self.port))
-        return self.hub
-
-    def kill_and_restart(self) -> HubProcess:
-        """Do both."""
-        self.kill()
-        return self.restart()
 
 
 @contextmanager
