@@ -3120,7 +3120,6 @@ async def no_report(done: float, total: float, words: str) -> None:
 
 REJOIN_EVERY_S = 60.0  # a seat that is lost again sooner was taken away on purpose
 BACKOFF_S, BACKOFF_MAX_S = 1.0, 15.0  # between two tries to reach a hub, about
-CUT_OFF_S = 0.2  # a listen that was cut off after less has perhaps never had a hub
 PROGRESS_S = 5.0  # how often a waiting listen reports, where somebody wants to know
 SHOWN_MAX_BYTES = 60_000  # of text that one listen shows; hosts cut at 25,000 tokens, and what is cut is lost
 
@@ -3406,10 +3405,9 @@ class Seat:
                 self.show_again()  # so that the next listen takes the place
                 raise
             except Unreachable:
-                now = time.monotonic()
-                if number != self._listens or now > end - BACKOFF_S or now < end - wait_s + CUT_OFF_S:
+                if number != self._listens or time.monotonic() > end - BACKOFF_S:
                     raise
-                await self.door.rest(BACKOFF_S)  # the hub has gone while this waited: it may be back in a moment
+                await self.door.rest(BACKOFF_S)  # it knew the hub: that may be back in a moment
                 continue
             is_early = time.monotonic() < end - left + hold - 1.0  # another listen came, or the hub goes down
             if answer.get("messages") or left <= hold or number != self._listens or is_early:

@@ -5,6 +5,7 @@ CAUCUS_TORTURE=N runs the torture of kills and the one of flipped bytes N times 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -21,8 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from agents import agent
 from fakes import FakeClock, RecordingRoom, question, state_of
 from hubs import ROADS, ROOT, KeptHub, eventually
+from test_bridge import bridge_at
+from wires import WatchProcess
 
 import caucus
 from caucus import Client, Invalid, Journal, Refusal, Room, Unreachable
@@ -173,6 +177,41 @@ def test_a_session_over_mcp_goes_on_with_its_seat(place: Path) -> None:
         assert "still there?" in heard["result"]["content"][0]["text"]
         rpc("tools/call", session, name="say", arguments={"to": "web", "content": "yes"})
         assert kept.hub.receive(web)["messages"][0]["content"] == "yes"
+
+
+# --- our own programs live through it ---
+
+
+def test_a_watch_a_bridge_and_an_agent_live_through_a_kill(place: Path, tmp_path: Path) -> None:
+    command = f"{sys.executable} -c \"print('heard')\""
+    with contextlib.ExitStack() as end:
+        kept = end.enter_context(kept_hub(place))
+        web = kept.hub.register("web")
+        watch = WatchProcess(kept.hub.url, "--token", kept.hub.register("api"), "--follow", "--json")
+        end.callback(watch.end)
+        end.callback(watch.process.terminate)
+        bridge = end.enter_context(bridge_at(kept.hub.url, tmp_path))
+        bridge.join("desk")
+        running = end.enter_context(agent(kept.hub.url, "--project", "bot", "--exec", command))
+        listening = bridge.tool("listen", timeout=20)
+        bridge.send(listening)
+        for name in ("api", "desk", "bot"):
+            eventually(lambda name=name: kept.hub.is_listening(name), f"{name} listening")
+        kept.hub.say(web, "api", "before")
+        kept.kill()
+        time.sleep(0.5)  # long enough that each has found it gone
+        hub = kept.restart()
+        for name in ("api", "desk", "bot"):
+            eventually(lambda name=name: hub.is_listening(name), f"{name} back")
+            hub.say(web, name, f"after, {name}")
+        told = json.dumps(bridge.answer(listening)["result"])
+        assert "after, desk" in told
+        assert "joined again" not in told
+        assert [m["content"] for m in hub.receive(web, timeout=8)["messages"]] == ["heard"]
+        assert watch.process.stdout is not None
+        lines = [json.loads(watch.process.stdout.readline()) for _ in range(2)]
+        assert [line["message"]["content"] for line in lines] == ["before", "after, api"]
+        assert "joined again" not in running.errors
 
 
 # --- one hub a file, and files that are none ---
