@@ -209,8 +209,8 @@ def test_a_watch_a_bridge_and_an_agent_live_through_a_kill(place: Path, tmp_path
         assert "joined again" not in told
         assert [m["content"] for m in hub.receive(web, timeout=8)["messages"]] == ["heard"]
         assert watch.process.stdout is not None
-        lines = [json.loads(watch.process.stdout.readline()) for _ in range(2)]
-        assert [line["message"]["content"] for line in lines] == ["before", "after, api"]
+        said = iter(lambda: json.loads(watch.process.stdout.readline())["message"]["content"], "after, api")
+        assert {*said} == {"before"}  # twice, if its acknowledgement was not kept yet: better that than never
         assert "joined again" not in running.errors
 
 
