@@ -3983,8 +3983,11 @@ def state_folder() -> str:
     return os.path.join(os.environ.get("XDG_STATE_HOME") or os.path.join(home, ".local", "state"), "caucus")
 
 
-def connect(path: str, mode: str = "rw", busy_s: float = _BUSY_S) -> sqlite3.Connection:
-    """Open a journal's file, which is there; `mode` is rw or ro. Raises sqlite3.Error."""
+def connect(path: str, mode: str = "rw", busy_s: float = _BUSY_S, sync: str = "NORMAL") -> sqlite3.Connection:
+    """Open a journal's file, which is there; `mode` is rw or ro. Raises sqlite3.Error.
+
+    `sync`: NORMAL has a commit in the hands of the system, where kill -9 cannot undo it; FULL has it on the disk.
+    """
     import sqlite3
 
     place = urllib.parse.quote(os.path.abspath(path).replace(os.sep, "/"))
@@ -3992,7 +3995,7 @@ def connect(path: str, mode: str = "rw", busy_s: float = _BUSY_S) -> sqlite3.Con
     base = sqlite3.connect(uri, uri=True, timeout=busy_s, isolation_level=None, check_same_thread=False)
     base.execute("PRAGMA cell_size_check = ON")
     base.execute("PRAGMA wal_autocheckpoint = 0")  # it may take long: a thread of the hub does it
-    base.execute("PRAGMA synchronous = NORMAL")  # a commit is in the hands of the system; kill -9 cannot undo it
+    base.execute(f"PRAGMA synchronous = {sync}")
     return base
 
 
@@ -4110,7 +4113,7 @@ class Journal:
 
     def __init__(self, path: str, is_full_sync: bool = False, keep_days: float = 0.0) -> None:
         """Open the file, or make it. Raises Invalid."""
-        self.path, self._is_full_sync, self._keep_days = os.path.abspath(path), is_full_sync, keep_days
+        self.path, self._sync, self._keep_days = os.path.abspath(path), "FULL" if is_full_sync else "NORMAL", keep_days
         self.ask: Callable[[], None] = lambda: None  # has `commit` called at the end of this turn
         self.on_change: Callable[[], None] = lambda: None  # told when writing fails, and when it works again
         self.call_later: Callable[[float, Callable[[], None]], object] = lambda delay, call: None
@@ -4149,15 +4152,13 @@ class Journal:
             if head and head != b"SQLite format 3\0":
                 raise Damaged("it does not begin as a journal does")
             frames = committed_frames(self.path)
-            base = connect(self.path)
+            base = connect(self.path, sync=self._sync)
             schema = check_kind(base, self.path)
             base.execute("PRAGMA journal_mode = WAL")
             if frames > base.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]:
                 raise Damaged("the last changes, in the file beside it that ends in -wal, cannot be read")
             self._migrate(base, schema)
             self._file_id = self._identity()
-            if self._is_full_sync:
-                base.execute("PRAGMA synchronous = FULL")
             return lock, base
         except (Error, Damaged, Invalid, OSError) as error:
             lock.release()
@@ -4175,8 +4176,7 @@ class Journal:
             log().info("journal: %s is of schema %d, and becomes %d; a copy stays beside it", self.path, schema,
                        _SCHEMA)
         marks = f"PRAGMA application_id = {_JOURNAL_ID}; PRAGMA user_version = {_SCHEMA};"
-        names = f"INSERT OR IGNORE INTO meta VALUES('room', '{new_secret(8)}');"
-        base.executescript(f"BEGIN IMMEDIATE; {' '.join(steps)} {names} {marks} COMMIT;")
+        base.executescript(f"BEGIN IMMEDIATE; {' '.join(steps)} {marks} COMMIT;")
 
     def _identity(self) -> tuple[int, int]:
         about = os.stat(self.path)
@@ -4270,9 +4270,7 @@ class Journal:
             if self._identity() != self._file_id:
                 raise OSError(errno.ENOENT, "the file was replaced")
             self._base.close()
-            self._base = connect(self.path)
-            if self._is_full_sync:
-                self._base.execute("PRAGMA synchronous = FULL")
+            self._base = connect(self.path, sync=self._sync)
             self._write()
         except (Error, OSError) as error:
             self.cause = error.strerror or str(error) if isinstance(error, OSError) else str(error)
@@ -4333,11 +4331,6 @@ class Journal:
             size = os.path.getsize(self.path) + os.path.getsize(f"{self.path}-wal")
         return {"path": self.path, "bytes": size, "written": self.written, "unwritten": len(self._events),
                 "cause": self.cause or None}
-
-    @property
-    def room_id(self) -> str:
-        """Name the room, whichever hub has it."""
-        return str(self._base.execute("SELECT value FROM meta WHERE key = 'room'").fetchone()[0])
 
     def close(self) -> None:
         """Write what is left, and let go of the file."""
