@@ -4132,7 +4132,8 @@ class Journal:
         except Damaged as error:
             raise Invalid("--journal", self._advice(error)) from None
         except OSError as error:
-            raise Invalid("--journal", f"cannot open {self.path}: {error.strerror or error}") from None
+            why = f"cannot open {self.path}: {error.strerror}" if error.strerror else str(error)
+            raise Invalid("--journal", why) from None
 
     def _advice(self, what: object) -> str:
         return f"{self.path} is damaged: {what}. `caucus journal recover {self.path} NEW` saves what can be read"
