@@ -4634,7 +4634,7 @@ def last_reply(refusal: Refusal) -> Reply:
 
 def withdrawn() -> Reply:
     """Word the answer to whom something was about to be confirmed."""
-    return refusal_reply(JournalUnavailable())
+    return refusal_reply(JournalUnavailable("the hub cannot write its journal: this is not confirmed, and may be lost"))
 
 
 def batch_reply(messages: Sequence[Message], mode: str) -> Reply:
