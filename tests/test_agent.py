@@ -971,7 +971,7 @@ def test_a_text_is_cut_between_lines_and_at_last_anywhere() -> None:
 
 # --- all together ---
 @needs_sdk
-def test_three_agents_hold_a_conversation_of_100_messages_under_an_operator(tmp_path: Path) -> None:
+def test_three_agents_hold_a_long_conversation_under_an_operator(tmp_path: Path) -> None:
     """Two commands and a Claude pass a counter round; the operator pauses, answers a question and stops."""
     relay = tmp_path / "relay.py"
     relay.write_text(
@@ -993,7 +993,7 @@ def test_three_agents_hold_a_conversation_of_100_messages_under_an_operator(tmp_
         console.next("rate")
         api = hub.register("api")
         hub.say(api, "one", "count 1")
-        said = [console.message(origin="agent")["content"] for _ in range(40)]
+        said = [console.message(origin="agent")["content"] for _ in range(15)]
         hub.post("/control", action="pause")
         form = hub.post("/ask", token=api, to="all", title="Go on?", fields=[
             {"key": "go", "label": "Go on?", "type": "radio", "options": ["yes", "no"]}]).body["form_id"]
@@ -1001,7 +1001,7 @@ def test_three_agents_hold_a_conversation_of_100_messages_under_an_operator(tmp_
         console.send(answer={"id": form, "answers": {"go": "yes"}})
         console.next("form_resolved")
         hub.post("/control", action="resume")
-        while len(said) < 101:
+        while len(said) < 40 * int(os.environ.get("CAUCUS_TORTURE", "1")):
             said.append(console.message(origin="agent")["content"])
         counts = [int(text.split()[1]) for text in said if text.startswith("count")]
         assert counts == sorted(set(counts)), "a message was lost, or came twice"
