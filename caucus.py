@@ -4328,8 +4328,9 @@ class Journal:
     def to_json(self) -> dict[str, Json]:
         """Give what consoles show of it."""
         size = 0
-        with suppress(OSError):
-            size = os.path.getsize(self.path) + os.path.getsize(f"{self.path}-wal")
+        for path in (self.path, f"{self.path}-wal"):
+            with suppress(OSError):
+                size += os.path.getsize(path)
         return {"path": self.path, "bytes": size, "written": self.written, "unwritten": len(self._events),
                 "cause": self.cause or None}
 
