@@ -7783,9 +7783,14 @@ class McpEndpoint:
             session.shown = call.id
             if session.door.listener is listen:
                 session.door.listener = session.door.caller = None
-            if listen.is_over or not listen.is_alive():
+            room = self._gate.room
+            is_unkept = not room.is_kept and room.stop is None  # what it was handed may be lost yet
+            if is_unkept:
+                answer = RpcError(BUSY, JournalUnavailable.says, about=call.id).to_json()
+            is_heard = not listen.is_over and listen.is_alive()
+            if is_unkept or not is_heard:
                 session.seat.show_again()
-            else:
+            if is_heard:
                 listen.answer(answer)
 
         def hang_up() -> None:

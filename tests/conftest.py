@@ -24,6 +24,19 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 WATCHED_LOGGERS = ("caucus", "tornado", "asyncio")
 
 
+# Files that take more than a minute by themselves: begun first, so that no worker is left alone with one.
+LONG = (
+    *("originals", "agent", "browser", "browser_ruling", "browser_flow", "attacks", "console", "watch", "journal"),
+    "cost",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long files first."""
+    place = {f"test_{name}": at for at, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))
+
+
 class _Warnings(logging.Handler):
     """Keeps each record of level WARNING or worse."""
 

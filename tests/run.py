@@ -98,7 +98,8 @@ def run_tests(python: Path) -> None:
 
     Raises CalledProcessError when something fails twice.
     """
-    workers = ("-n", str(min(4, 1 + (os.cpu_count() or 1))), "--dist", "loadfile")  # they wait for much of the time
+    count = str(min(4, 1 + (os.cpu_count() or 1)))  # for much of the time they wait
+    workers = ("-n", count, "--dist", "loadfile", "--no-loadscope-reorder")  # tests/conftest.py has the order
     try:
         run(python, "-m", "pytest", *workers, *sys.argv[1:])
     except subprocess.CalledProcessError as error:
