@@ -3896,8 +3896,9 @@ _SCHEMA = 1
 _JOURNAL_ID = 0x43617563  # "Cauc", SQLite's application_id
 SNAPSHOT_EVERY = 10_000  # events: what a start has to replay, at 25 us each
 _PART_BYTES = 262_144  # of a snapshot, written at a time: a millisecond
-_CHECKPOINT_EVERY = 500  # events, after which a thread copies the log of SQLite into the file
-_LATE_MAX = 50  # acknowledgements that wait for a commit; of very many, one would hold up its turn
+_CHECKPOINT_EVERY = 2_000  # events, after which a thread copies the log of SQLite into the file
+_LATE = Acknowledged, Fetched  # lost with the hub, a message comes twice
+_LATE_MAX = 50  # of those that wait for a commit; of very many, one would hold up its turn
 _WAL_MAX_FRAMES = 65_536  # of that log, 256 MB: if no pause has let it begin anew, the loop sees to it, in 20 ms
 _DROPPED_AT_A_TIME = 500  # old events, in one transaction: the hub's own have to wait for it
 _BUSY_S = 0.25  # that the loop waits for who else writes to the file
@@ -4216,7 +4217,7 @@ class Journal:
     def hear(self, event: Event) -> None:
         """Note an event; it is in the file when `commit` returns."""
         self._events.append(event)
-        is_late = type(event) is Acknowledged and len(self._events) < _LATE_MAX  # lost, a message comes twice
+        is_late = type(event) in _LATE and len(self._events) < _LATE_MAX
         if not self._is_due and not is_late:
             self._is_due = True
             self.ask()
