@@ -6,6 +6,7 @@ CAUCUS_TORTURE=N runs the torture of kills and the one of flipped bytes N times 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -25,7 +26,8 @@ import pytest
 from agents import agent
 from fakes import FakeClock, RecordingRoom, question, state_of
 from hubs import ROADS, ROOT, KeptHub, eventually
-from test_bridge import bridge_at
+from originals_support import VERSIONS, Connector, Refused, require_originals
+from test_bridge import BridgeProcess, bridge_at
 from wires import WatchProcess
 
 import caucus
@@ -600,3 +602,111 @@ def test_kills_at_any_instant_lose_nothing_that_was_confirmed(place: Path, road:
         for talker in talkers:
             talker.finish()
         assert sum(len(one.confirmed) for one in talkers) > 30 * SCALE
+
+
+class Heard(threading.Thread):
+    """Numbers that a client of some kind has heard, from a thread that asks it again and again."""
+
+    def __init__(self, ask: Callable[[], str]) -> None:
+        super().__init__(daemon=True)
+        self._ask, self.is_over = ask, threading.Event()
+        self.numbers: list[int] = []
+        self.start()
+
+    def run(self) -> None:
+        """Read `<<12>>` out of whatever is told."""
+        while not self.is_over.is_set():
+            self.numbers += [int(one) for one in re.findall(r"<<(\d+)>>", self._ask())]
+
+
+def by_bridge(bridge: BridgeProcess) -> Callable[[], str]:
+    """Listen through a bridge."""
+    return lambda: json.dumps(bridge.call("listen", timeout=1))
+
+
+def by_watch(watch: WatchProcess) -> Callable[[], str]:
+    """Read what a following watch prints."""
+    assert watch.process.stdout is not None
+    return lambda: watch.process.stdout.readline().decode()
+
+
+def by_connector(connector: Connector, token: str) -> Callable[[], str]:
+    """Poll with the original's library, which tells its caller of each failure, and acknowledge as its bots do."""
+
+    def ask() -> str:
+        try:
+            batch = connector.call("receive", token, 1)["messages"]
+            for message in batch:
+                connector.call("ack", token, message["seq"])
+        except Refused:
+            time.sleep(0.05)
+            return ""
+        return json.dumps(batch)
+
+    return ask
+
+
+def by_client(client: Client) -> Callable[[], str]:
+    """Poll with our own."""
+    lease, seen = caucus.new_secret(8), list[int]()
+
+    def ask() -> str:
+        try:
+            batch: Any = client.receive(0.5, lease, seen[-1] if seen else None)["messages"]
+        except Refusal:
+            time.sleep(0.05)
+            return ""
+        seen.extend(message["seq"] for message in batch)
+        return json.dumps(batch)
+
+    return ask
+
+
+def test_every_kind_of_client_hears_what_was_confirmed_through_kills(place: Path, tmp_path: Path) -> None:
+    require_originals()
+    echo = "import re, sys; print(*re.findall('<<[0-9]+>>', sys.stdin.read()))"
+    with contextlib.ExitStack() as end:
+        kept = end.enter_context(kept_hub(place))
+        with kept.hub.console() as console:
+            console.send(set_rate={"refill_rate": 1000, "capacity": 1000})
+        bridge = end.enter_context(bridge_at(kept.hub.url, tmp_path))
+        bridge.join("desk")
+        watch = WatchProcess(kept.hub.url, "--token", kept.hub.register("api"), "--follow", "--json")
+        end.callback(watch.end)
+        end.callback(watch.process.terminate)
+        end.enter_context(agent(kept.hub.url, "--project", "bot", "--exec", f'{sys.executable} -c "{echo}"'))
+        eventually(lambda: "bot" in kept.hub.get("/peers").body["peers"], "the agent")
+        ear, talker = Client(kept.hub.url), Client(kept.hub.url)
+        ear.register("ear")
+        talker.register("talker")
+        reader = Client(kept.hub.url, talker.token)
+        for client in (ear, talker, reader):
+            end.callback(client.close)
+        heard = {"api": Heard(by_watch(watch)), "desk": Heard(by_bridge(bridge)), "ear": Heard(by_client(ear))}
+        for version in VERSIONS:
+            connector = end.enter_context(contextlib.closing(Connector(version, kept.hub.url, tmp_path)))
+            token = connector.call("register", f"old-{version}", None)["token"]
+            heard[f"old-{version}"] = Heard(by_connector(connector, token))
+        heard["bot"] = Heard(by_client(reader))  # what it hears it says back
+        confirmed: dict[str, list[int]] = {name: [] for name in heard}
+        killer = threading.Thread(target=lambda: [kept.kill_and_restart() for _ in range(4 * SCALE)])
+        killer.start()
+        for number in itertools.count():
+            for name, said in confirmed.items():
+                try:
+                    talker.post("/send", to=name, content=f"<<{number}>>")
+                    said.append(number)
+                except Unreachable:
+                    time.sleep(0.02)
+            if not killer.is_alive():
+                break
+        for name, said in confirmed.items():
+            numbers = heard[name].numbers
+            eventually(lambda said=said, numbers=numbers: {*said} <= {*numbers}, f"all that {name} is to hear", 40)
+            order = list(dict.fromkeys(numbers))
+            assert order == sorted(order), name
+        watch.process.terminate()
+        for one in heard.values():
+            one.is_over.set()
+        for one in heard.values():
+            one.join(10)
