@@ -45,6 +45,11 @@ if sys.version_info < (3, 11):
     sys.stderr.write("caucus needs Python 3.11 or newer; this is Python %d.%d.\\n" % sys.version_info[:2])
     sys.exit(2)
 
+if sys.argv[1:2] == ["brake"] and len(sys.argv) > 2 and sys.argv[2][:1] != "-":  # a hook, before each tool of an agent
+    from caucus_brake import main_brake
+
+    sys.exit(main_brake(sys.argv[2:]))
+
 import signal
 
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports: an end without a traceback
@@ -132,7 +137,15 @@ def visible_files(folder: Path) -> list[Path]:
     ]
 
 
-def compiled(name: str, source: Path) -> bytes:
+def brake_of(source: bytes) -> bytes:
+    """Return section 10b of caucus.py as a module of its own. Raises BuildError."""
+    found = re.search(rb"^# 10b\. Brake\n.*?(?=^# =+\n# \d)", source, re.DOTALL | re.MULTILINE)
+    if found is None:
+        raise BuildError("caucus.py has no section 10b")
+    return b"from __future__ import annotations\n\nimport os\nimport sys\n\n" + found[0]
+
+
+def compiled(name: str, source: bytes) -> bytes:
     """Return the .pyc of `source` for the place `name` in the zip.
 
     UNCHECKED_HASH: zipimport takes it without unpacking the source to compare. Another Python version than the
@@ -140,10 +153,11 @@ def compiled(name: str, source: Path) -> bytes:
     tells nothing about the machine that built it.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        pyc = Path(scratch, "module.pyc")
+        module, pyc = Path(scratch, "module.py"), Path(scratch, "module.pyc")
+        module.write_bytes(source)
         try:
             py_compile.compile(
-                str(source),
+                str(module),
                 cfile=str(pyc),
                 dfile=f"caucus.pyz/{name}",
                 doraise=True,
@@ -163,9 +177,9 @@ def contents(root: Path) -> dict[str, bytes]:
             files[name] = path.read_bytes()
         except FileNotFoundError as error:
             raise BuildError(f"{name} is missing beside build_zipapp.py") from error
-        if path.suffix == ".py":
-            files[f"{name}c"] = compiled(name, path)
-    return files
+    files["caucus_brake.py"] = brake_of(files["caucus.py"])
+    modules = [name for name in files if name.endswith(".py") and name != "__main__.py"]
+    return files | {f"{name}c": compiled(name, files[name]) for name in modules}
 
 
 def write_zipapp(files: dict[str, bytes], output: Path) -> None:
@@ -182,7 +196,7 @@ def write_zipapp(files: dict[str, bytes], output: Path) -> None:
                 entry = zipfile.ZipInfo(name, date)
                 entry.create_system = 3  # Unix, on whatever system this runs
                 entry.external_attr = 0o100644 << 16
-                is_read_always = name == "caucus.pyc"  # to inflate it would take each start 2 ms
+                is_read_always = name in ("caucus.pyc", "caucus_brake.pyc")  # to inflate it would take each start 2 ms
                 entry.compress_type = zipfile.ZIP_STORED if is_read_always else zipfile.ZIP_DEFLATED
                 archive.writestr(entry, files[name], compresslevel=9)
     part.chmod(0o755)

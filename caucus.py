@@ -165,6 +165,11 @@ CLIENT_SLACK_S = 10.0  # what our clients wait beyond the hold
 RETRY_MAX_S = 60.0  # what our clients wait at most before they ask a hub again that asked them to wait
 SWEEP_S = 15.0  # how often the idle are looked for
 HEALTH_S = 1.5  # how often consoles get figures
+WAKE_PROOF_S = 180.0  # a call within this after a wake proves that it works; none: it did not wake
+WAKE_GAP_S = 3.0  # between two polls of one waiter
+WAKE_AGAIN_S = 600.0  # an agent that was woken and reads nothing is not woken again sooner: each time is a turn
+INTERRUPT_S = 60.0  # an interrupt holds back the next tool within this: later ones belong to another matter
+DENIED_EVERY_S = 10.0  # at most one notice per agent whose tools are held back: a stubborn one calls twice a second
 
 assert POLL_HOLD_S + CLIENT_SLACK_S < PEER_TTL_S  # inverted, a peer would be reaped between two polls
 assert SWEEP_S < PEER_TTL_S < GRACE_S  # inverted, the reaped would be forgotten before they can return
@@ -882,6 +887,19 @@ class PeerRevived(PeerEvent):
     notice = "{name} is back"
 
 
+class ToolDenied(PeerEvent):
+    """The host's hook held a tool back: told at most once in DENIED_EVERY_S, but each that an interrupt meets."""
+    tool: str
+    why: str  # stopped, paused, interrupted
+    notice = "{name} is {why}: its tool {tool} was held back"
+
+
+class ToolsUnasked(PeerEvent):
+    """The host ran tools while its hook could not ask the hub."""
+    count: int
+    notice = "{name} ran {count} tools while its hook could not ask the hub"
+
+
 class PeerPaused(PeerEvent):
     """The operator holds one mailbox."""
     notice = "{name} paused by the operator"
@@ -1455,6 +1473,27 @@ def is_same(shown: str, secret: str) -> bool:
     return compare_digest(shown.encode("utf-8", "replace"), secret.encode("utf-8", "replace"))
 
 
+class Wake(Struct):
+    """How an agent's host is told that mail waits. A reading: who waits beside it, and what came of the last time."""
+    host: str
+    is_waiting: bool = False  # a waiter is parked
+    has_waited: bool = False  # one ever was: not only asked at the end of a turn
+    left_at: float = float("-inf")  # monotonic seconds, when the last one was answered, or went
+    seq: int = 0  # the highest seq that it was told of
+    told_at: float = float("-inf")  # monotonic seconds
+    told_ts: float | None = None  # Unix seconds
+    is_open: bool = False  # no call has followed yet
+    latency_s: float | None = None  # of the latest that a call has followed
+    proven_ts: float | None = None  # Unix seconds
+
+    def to_json(self, now: float) -> dict[str, Json]:
+        """Give what consoles and peers see of it."""
+        is_there = self.is_waiting or now - self.left_at < WAKE_GAP_S
+        kind = "waits" if is_there else "nobody waits" if self.has_waited else "turn end"
+        return {"host": self.host, "kind": kind, "latency": self.latency_s, "proven_ts": self.proven_ts,
+                "open_ts": self.told_ts if self.is_open else None}
+
+
 class Peer(Struct):
     """One identity. The readings at the end are observations of the clock and of connections, not replayed state."""
     name: str
@@ -1475,16 +1514,26 @@ class Peer(Struct):
     losses: int = 0  # messages that its mailbox lost and nobody was told of
     latest_loss: tuple[int, str] = (0, "")  # its seq and sender
     losses_told_at: float = float("-inf")  # monotonic seconds
+    interrupted_at: float = float("-inf")  # monotonic seconds; until a tool was held back for it
     last_seen: float = 0.0  # reading: monotonic seconds of the last call
     polled_at: float = 0.0  # reading: monotonic seconds when it last had a poll
     stop_heard: str = ""  # reading: the id of the last stop that it was told
     is_listening: bool = False  # reading: a poll is parked, which is as good as a call
     is_fleeting: bool = False  # reading: it comes over /mcp, where clients go without a word
+    wake: Wake | None = None  # reading: None until a waiter of its host has asked
+    denied: int | None = None  # reading: how many tools its host's hook held back; None until a hook has asked
+    denied_at: float = float("-inf")  # reading: monotonic seconds
+    denied_tool: tuple[str, float] | None = None  # reading: the latest, and when in Unix seconds
 
     @property
     def is_live(self) -> bool:
         """Whether the peer is on the roster, not reaped."""
         return self.reaped_at is None
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether somebody waits for its mail: a poll of its own, or who wakes it."""
+        return self.is_listening or (self.wake is not None and self.wake.is_waiting)
 
     @property
     def usage_row(self) -> dict[str, Json] | None:
@@ -1493,7 +1542,7 @@ class Peer(Struct):
 
     def is_idle(self, now: float, ttl_s: float) -> bool:
         """Whether a live peer has been silent for too long."""
-        return self.is_live and not self.is_listening and now - self.last_seen > ttl_s
+        return self.is_live and not self.is_waited_for and now - self.last_seen > ttl_s
 
     def is_forgotten(self, now: float) -> bool:
         """Whether a reaped peer's grace is over."""
@@ -1640,6 +1689,14 @@ class Roster:
 RUNNING, PAUSED, STOPPED = "running", "paused", "stopped"
 MODE_AFTER = {"pause": PAUSED, "resume": RUNNING, "stop": STOPPED, "reset": RUNNING}
 PEER_COMMANDS = ("interrupt", "reset")  # what the operator can tell one native agent
+INTERRUPTED = "interrupted"
+KICKED_WORDS = "The operator has sent you out of the room. End your turn, and tell your user."
+# Why a host's hook holds an agent's tools back, and what the agent reads then.
+BRAKES = {
+    STOPPED: "The operator has stopped the room. End your turn, and use no tool until your user says otherwise.",
+    PAUSED: "The operator has paused you. End your turn; you will be woken when you may go on.",
+    INTERRUPTED: "The operator interrupts you: leave what you were doing. End your turn, or call listen to learn why.",
+}
 
 
 class Clock(Protocol):
@@ -1689,7 +1746,7 @@ class Meter:
 # What is kept of a peer, its mailbox and its channels apart.
 PEER_STATE = (
     *("name", "token_hash", "joined_at", "status", "status_at", "usage", "is_paused", "reaped_at", "message_count"),
-    *("character_count", "contested_at", "losses", "latest_loss", "losses_told_at"),
+    *("character_count", "contested_at", "losses", "latest_loss", "losses_told_at", "interrupted_at"),
 )
 
 
@@ -1803,6 +1860,61 @@ class Room:
         """Record that a poll of `peer` was parked or ended; both are signs of life."""
         peer.is_listening = is_listening
         peer.last_seen = peer.polled_at = self._mono()
+
+    # --- its host: brakes and wakes ---
+    def brake_on(self, peer: Peer) -> str | None:
+        """Tell why no tool of `peer` may run now, as its host's hook asks; None: it may."""
+        peer.last_seen = now = self._mono()
+        peer.denied = peer.denied or 0
+        self.note_awake(peer)
+        if self.mode == STOPPED:
+            return STOPPED
+        if peer.is_paused:
+            return PAUSED
+        return INTERRUPTED if now - peer.interrupted_at < INTERRUPT_S else None
+
+    def deny(self, peer: Peer, tool: str, why: str) -> None:
+        """Record that a tool was held back."""
+        stamp = self._stamp()
+        is_news = stamp[1] - peer.denied_at >= DENIED_EVERY_S or why == INTERRUPTED
+        peer.denied, peer.denied_tool = (peer.denied or 0) + 1, (tool, stamp[2])
+        if why == STOPPED:
+            self.note_stop(peer)
+        if is_news and self.is_kept:
+            peer.denied_at = stamp[1]
+            self._commit(ToolDenied(*stamp, peer.name, tool, why))
+
+    def note_unasked(self, peer: Peer, count: int) -> None:
+        """Record that tools ran unasked, while no hub answered."""
+        if self.is_kept:
+            self._commit(ToolsUnasked(*self._stamp(), peer.name, count))
+
+    def wake_for(self, peer: Peer, host: str) -> Wake:
+        """Give what is known of a peer's waiter; the first one that asks begins it."""
+        if peer.wake is None or peer.wake.host != host:
+            peer.wake = Wake(host)
+        peer.last_seen = self._mono()
+        return peer.wake
+
+    def pointer(self, peer: Peer) -> dict[str, Json] | None:
+        """Tell that mail waits, once for each and again much later; never what it says. None: there is no news."""
+        wake, now = peer.wake, self._mono()
+        if wake is None or not self._is_here(peer) or self.mode == STOPPED:
+            return None
+        batch = [m for m in peer.mailbox.deliverable(self.is_held(peer)) if m.kind != "control"]
+        if not batch or (batch[-1].seq <= wake.seq and now - wake.told_at < WAKE_AGAIN_S):
+            return None
+        wake.seq, wake.told_at, wake.told_ts, wake.is_open = batch[-1].seq, now, round(self._wall(), 1), True
+        return {"waiting": len(batch), "operator": sum(m.origin == "operator" for m in batch), "name": peer.name}
+
+    def note_awake(self, peer: Peer) -> None:
+        """Take a call of `peer` as proof that the wake before it worked."""
+        wake = peer.wake
+        if wake is not None and wake.is_open:
+            took_s = self._mono() - wake.told_at
+            wake.is_open = False
+            if took_s < WAKE_PROOF_S:
+                wake.latency_s, wake.proven_ts = round(took_s, 2), round(self._wall(), 1)
 
     def note_fleeting(self, peer: Peer) -> None:
         """Record that the client of `peer` may go without a word."""
@@ -2073,6 +2185,10 @@ class Room:
             self._commit(RateChanged(*self._stamp(), per_s, burst))
 
     # --- what can be seen; these change nothing ---
+    def now(self) -> float:
+        """Give the room's monotonic seconds."""
+        return self._mono()
+
     def names(self) -> list[Json]:
         """List the live peers."""
         return [*self.roster.live]
@@ -2095,7 +2211,7 @@ class Room:
         seen = {"peer": name, "state": row["state"], "present": peer.is_live, "last_seen_age": row["last_seen_age"]}
         if peer.reaped_at is not None:
             seen["reaped_age"] = round(now - peer.reaped_at, 1)
-        return seen | {key: row[key] for key in ("listening", "status", "status_age", "usage")}
+        return seen | {key: row[key] for key in ("listening", "status", "status_age", "usage", "wake")}
 
     def peers_seen(self, names: Iterable[str]) -> list[tuple[Peer, dict[str, Json]]]:
         """Give those of `names` that are here, each with what a console shows of it."""
@@ -2103,7 +2219,7 @@ class Room:
         return [(peer, self._peer_row(peer, now)) for name in names if (peer := get(name)) is not None]
 
     def _peer_row(self, peer: Peer, now: float) -> dict[str, Json]:
-        silence = 0.0 if peer.is_listening else round(now - peer.last_seen, 1)  # a parked poll is a sign of life
+        silence = 0.0 if peer.is_waited_for else round(now - peer.last_seen, 1)  # a parked poll is a sign of life
         status_age = None if peer.status is None else round(now - peer.status_at, 1)
         limit = self.quiet_after_s
         is_quiet = silence > limit and (status_age is None or status_age > limit)
@@ -2123,9 +2239,15 @@ class Room:
             "char_count": peer.character_count,
             "waiting": peer.mailbox.waiting,
             "unacknowledged": len(peer.mailbox) - peer.mailbox.waiting,
-            "deaf_age": 0.0 if peer.is_listening else round(now - peer.polled_at, 1),
+            "deaf_age": 0.0 if peer.is_waited_for else round(now - peer.polled_at, 1),
             "stop_told": None if self.stop is None else peer.stop_heard == self.stop.id,
+            "wake": None if peer.wake is None else peer.wake.to_json(now),
+            "brake": None if peer.denied is None else self._brake_row(peer),
         }
+
+    def _brake_row(self, peer: Peer) -> dict[str, Json]:
+        tool, ts = peer.denied_tool or (None, None)
+        return {"denied": peer.denied, "tool": tool, "ts": None if ts is None else round(ts, 1)}
 
     def channels(self) -> dict[str, Json]:
         """Give each listed channel's topic and live members. Made once until it changes: every newcomer gets it."""
@@ -2323,6 +2445,9 @@ class Room:
             channel.last_ts = message.ts
         if message.origin == "operator":
             self.spoken.append(event)
+            if message.kind == "control" and message.content == "interrupt":
+                for name in event.to:
+                    self._peers[name].interrupted_at = event.at
         speaker = self.roster.get(message.sender) if message.origin == "agent" else None
         if speaker is not None:
             speaker.message_count += 1
@@ -2378,6 +2503,13 @@ class Room:
         for name in peer.channels:
             insort(self._channels[name].live, peer.name)
             self._listed = None
+
+    def _on_tool_denied(self, event: ToolDenied) -> None:
+        if event.why == INTERRUPTED:
+            self._peers[event.name].interrupted_at = -math.inf
+
+    def _on_tools_unasked(self, event: ToolsUnasked) -> None:
+        """Change nothing: it is told."""
 
     def _on_peer_paused(self, event: PeerPaused) -> None:
         self._peers[event.name].is_paused = True
@@ -2743,6 +2875,10 @@ class Client:
         query = query_of({"timeout": hold_s, "lease": lease, "ack_seq": ack_seq})
         return self._call("GET", f"/receive{query}", b"", self.token, hold_s)
 
+    def wait_for_mail(self, hold_s: float, host: str) -> dict[str, Json]:
+        """Wait up to `hold_s` seconds until there is mail, and take none. Raises UnknownToken."""
+        return self._call("GET", f"/wake{query_of({'timeout': hold_s, 'host': host})}", b"", self.token, hold_s)
+
     def hang_up(self) -> None:
         """End the waiting poll, from another thread; its caller gets Unreachable, and the hub keeps the messages."""
         polling = self._polling  # read once: the thread that polls clears it when its answer is here
@@ -2798,6 +2934,153 @@ class Client:
                     return kept
                 kept.close()
         return Connection(self._parts, self.slack_s)
+
+
+# ======================================================================================================================
+# 10b. Brake
+# ======================================================================================================================
+# What a host's hook runs before each tool of its agent: it asks the hub whether the operator lets it run. A session
+# that never joined has no file here, and its hook is done at once. build_zipapp.py packs this section as a module of
+# its own, so that a hook loads nothing else: it uses no name from elsewhere, and imports late what few tools need.
+
+SESSION_VARIABLES = {"claude": "CLAUDE_CODE_SESSION_ID", "gemini": "GEMINI_SESSION_ID"}
+_BRAKE_S = 2.0  # that a hub may take to answer; a tool does not wait longer
+_OWN_TOOLS = ("mcp__caucus__", "mcp_caucus_", "caucus_", "ToolSearch")  # they pass: by them an agent learns why
+_STDIN_MAX = 1 << 26  # characters of what a host says of one tool call
+
+
+def state_folder() -> str:
+    """Give the place where this user's programs keep what outlives them."""
+    home = os.path.expanduser("~")
+    if os.name == "nt":
+        return os.path.join(os.environ.get("LOCALAPPDATA") or os.path.join(home, "AppData", "Local"), "caucus")
+    if sys.platform == "darwin":
+        return os.path.join(home, "Library", "Application Support", "caucus")
+    return os.path.join(os.environ.get("XDG_STATE_HOME") or os.path.join(home, ".local", "state"), "caucus")
+
+
+def session_place(host: str, session: object) -> str:
+    """Name the file of a host's session; nothing for what cannot be the id of one."""
+    plain = str(session).replace("-", "").replace("_", "")
+    is_id = plain.isascii() and plain.isalnum() and len(plain) <= 128
+    return os.path.join(state_folder(), "sessions", f"{host}-{session}") if is_id else ""
+
+
+def session_in(path: str) -> dict[str, str]:
+    """Read what a bridge has noted of its seat: url, token, name, pid. Empty: there is no seat."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = dict(line.split("=", 1) for line in file.read(8192).splitlines())
+    except (OSError, ValueError):
+        return {}
+    if "alias" in found:  # of a host that has given its session another id since
+        return session_in(found["alias"]) if found["alias"] != path else {}
+    return {**found, "place": path}
+
+
+def ask_brake(session: dict[str, str], **more: str) -> str:
+    """POST /brake with a seat's token; give the body of the answer. Raises OSError, ValueError where no hub answers."""
+    import _socket
+
+    scheme, _, rest = session["url"].partition("://")
+    netloc, _, prefix = rest.partition("/")
+    host, _, port = netloc.rpartition(":") if netloc[netloc.rfind("]") + 1 :].count(":") else (netloc, "", "80")
+    if scheme != "http":
+        raise ValueError("a hub behind TLS")
+    fields = {"token": session["token"], **more}
+    body = ("{" + ",".join(f'"{key}":"{value}"' for key, value in fields.items()) + "}").encode("ascii", "replace")
+    head = f"POST /{prefix and prefix.rstrip('/') + '/'}brake HTTP/1.1\r\nHost: {netloc}\r\nConnection: close\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    family, kind, *_, address = _socket.getaddrinfo(host.strip("[]"), int(port), 0, _socket.SOCK_STREAM)[0]
+    line = _socket.socket(family, kind)
+    try:
+        line.settimeout(_BRAKE_S)
+        line.connect(address)
+        line.send(head.encode("ascii") + body)
+        data = b""
+        while len(data) < 65_536 and (more_data := line.recv(65_536)):
+            data += more_data
+    finally:
+        line.close()
+    status, _, answer = data.partition(b"\r\n\r\n")
+    if status[9:12] not in (b"200", b"401"):
+        raise ValueError("no hub")
+    return answer.decode("utf-8", "replace") if status[9:12] == b"200" else ""
+
+
+def held_back(host: str, reason: str) -> str:
+    """Word for a host that a tool may not run, in JSON."""
+    import json
+
+    if host == "gemini":
+        return json.dumps({"decision": "deny", "reason": reason})
+    denied = {"hookEventName": "PreToolUse", "permissionDecision": "deny", "permissionDecisionReason": reason}
+    ends = {"continue": False, "stopReason": reason} if host == "claude" else {}  # the turn ends, where a host can
+    return json.dumps({"hookSpecificOutput": denied, **ends})
+
+
+def hook_session(host: str) -> tuple[dict[str, str], str]:
+    """Find the seat of the session that a hook runs in, and give what its host says on stdin, if it had to be read."""
+    session_id, said = os.environ.get(SESSION_VARIABLES.get(host, ""), ""), ""
+    folder = os.path.join(state_folder(), "sessions")
+    if not session_id and os.path.isdir(folder) and os.listdir(folder):
+        import json
+
+        said = sys.stdin.read(_STDIN_MAX)
+        session_id = str(dict(json.loads(said)).get("session_id", ""))
+    place = session_place(host, session_id) if session_id else ""
+    return (session_in(place) if place else {}), said
+
+
+def is_let_through(session: dict[str, str]) -> bool:
+    """Ask the hub whether a tool may run. Tools that ran unasked are a byte each, in a file, and told of then.
+
+    Raises OSError, ValueError where it cannot be asked.
+    """
+    unasked = session["place"] + ".unasked"
+    count = os.path.getsize(unasked) if os.path.exists(unasked) else 0
+    answer = ask_brake(session, **({"unasked": str(count)} if count else {}))
+    if count:
+        os.unlink(unasked)
+    return not answer or answer.startswith('{"pass":true')
+
+
+def told_why(session: dict[str, str], said: str) -> tuple[str, str]:
+    """Tell the hub which tool is held back, and learn why. Empty: it is one of our own, or may run after all."""
+    import json
+
+    tool = str(dict(json.loads(said)).get("tool_name", "tool"))
+    if tool.startswith(_OWN_TOOLS):
+        return "", ""
+    told = json.loads(ask_brake(session, tool="".join([c for c in tool if c.isalnum() or c in "_-."])[:64]) or "{}")
+    if told.get("why") == "kicked":  # it is told once; then this session is nobody's
+        os.unlink(session["place"])
+    return ("", "") if told.get("pass", True) else (str(told["why"]), f"[caucus] {told['reason']}")
+
+
+def brake(host: str, is_closed: bool = False) -> int:
+    """Run `caucus brake`: print what holds a tool back, if anything does; `is_closed`: a hub that is away does, too."""
+    session: dict[str, str] = {}
+    try:
+        session, said = hook_session(host)
+        if not session or is_let_through(session):
+            return 0
+        why, reason = told_why(session, said or sys.stdin.read(_STDIN_MAX))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        if not session:
+            return 0
+        why, reason = "away" if is_closed else "", "[caucus] No hub answers, and no tool may run unasked."
+        if not is_closed:
+            with open(session["place"] + ".unasked", "ab") as file:
+                file.write(b".")
+    if why:
+        print(held_back(host, reason))
+    return 0
+
+
+def main_brake(words: list[str]) -> int:
+    """Run a hook by its words: the host, and perhaps --fail-closed."""
+    return brake(words[0] if words else "claude", "--fail-closed" in words)
 
 
 # ======================================================================================================================
@@ -3161,8 +3444,8 @@ class Door(Protocol):
     async def rest(self, seconds: float) -> None:
         """Wait, as the hub cannot be reached."""
 
-    def forget(self) -> None:
-        """Remove what that command needs: the seat is given up."""
+    def forget(self, why: str = "") -> None:
+        """Remove what that command needs: the seat is given up, or lost in this way."""
 
 
 def program_words(*words: str) -> list[str]:
@@ -3237,6 +3520,42 @@ class TokenFile:
             with suppress(OSError):  # somebody tidied up
                 os.unlink(self._path)
             self._path = ""
+
+
+class SessionFile:
+    """The private file by which the hooks of a host find the seat of its session; see section 10b."""
+
+    def __init__(self) -> None:
+        self._place, self._text = "", ""
+
+    def belongs_to(self, host: str, session: object) -> None:
+        """Note whose seat it is, as soon as that is known; a session that is another one now takes it along."""
+        place, text = session_place(host, session), self._text
+        if place and place != self._place:
+            self.remove()
+            self._place = place
+            self._put(text)
+
+    def write(self, url: str, token: str, name: str) -> None:
+        """Note the seat; after a rejoin it is the new one."""
+        parent = os.getppid() if hasattr(os, "getppid") else 0
+        self._put(f"url={url}\ntoken={token}\nname={name}\npid={os.getpid()}\nhost={parent}\n")
+
+    def _put(self, text: str) -> None:
+        self._text = text
+        if self._place and text:
+            with suppress(OSError):  # then nothing wakes or brakes this session, and the hub shows that
+                os.makedirs(os.path.dirname(self._place), 0o700, exist_ok=True)
+                with open_private(f"{self._place}.new", os.O_TRUNC) as file:
+                    file.write(text.encode())
+                os.replace(f"{self._place}.new", self._place)
+
+    def remove(self) -> None:
+        """Delete it: the seat is given up."""
+        self._text = ""
+        for ending in ("", ".unasked"):
+            with suppress(OSError):
+                os.unlink(self._place + ending)
 
 
 VOICES = {  # origin, which only the hub sets -> how far to trust what follows
@@ -3444,7 +3763,7 @@ class Seat:
     def lose(self, why: str) -> None:
         """Be without the seat from here on, for a reason that the next call is told."""
         self._was, self.name, self.door.token = str(self.name), None, None
-        self.door.forget()
+        self.door.forget(why)
         self._why = f"{self._was}'s session is over: {why}"
 
     def hush(self) -> None:
@@ -3973,16 +4292,6 @@ def holder_of(path: str) -> str | None:
         except BlockingIOError as error:
             return error.strerror
     return None
-
-
-def state_folder() -> str:
-    """Give the place where this user's programs keep what outlives them."""
-    home = os.path.expanduser("~")
-    if os.name == "nt":
-        return os.path.join(os.environ.get("LOCALAPPDATA") or os.path.join(home, "AppData", "Local"), "caucus")
-    if sys.platform == "darwin":
-        return os.path.join(home, "Library", "Application Support", "caucus")
-    return os.path.join(os.environ.get("XDG_STATE_HOME") or os.path.join(home, ".local", "state"), "caucus")
 
 
 def connect(path: str, mode: str = "rw", busy_s: float = _BUSY_S, sync: str = "NORMAL") -> sqlite3.Connection:
@@ -4695,6 +5004,87 @@ class Listener(Struct):
     displaced: dict[str, None] = fresh(factory=dict)  # leases that lost their place; the latest refused last
 
 
+class Wakes:
+    """Who waits for a peer's mail without taking it, so as to wake its host: one a peer, the latest."""
+
+    def __init__(self, room: Room, clock: Clock, call_at: Callable[[float, Callable[[], None]], object]) -> None:
+        self._room, self._clock, self._call_at = room, clock, call_at
+        self._waiting: dict[str, tuple[Peer, Caller]] = {}  # by name
+        self.handlers: dict[type[Event], Callable[..., None]] = {
+            MessageRouted: self._on_message_routed,
+            ModeChanged: lambda event: self._look(tuple(self._waiting)),
+            PeerResumed: lambda event: self._look((event.name,)),
+            Unfetched: lambda event: self._look((event.name,)),
+            PeerLeft: self._on_peer_left,
+        }
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def wait(self, peer: Peer, caller: Caller, host: str, hold_s: float) -> Reply | None:
+        """Answer GET /wake at once, or park it and give None."""
+        wake = self._room.wake_for(peer, host)
+        if (reply := self._news_of(peer, caller)) is not None:
+            return reply
+        if hold_s <= 0:
+            return json_reply({"waiting": 0})
+        if peer.name in self._waiting:
+            self._end(peer.name, json_reply({"waiting": 0, "superseded": True}))
+        self._waiting[peer.name] = peer, caller
+        wake.is_waiting = wake.has_waited = True
+        caller.on_gone(lambda: self._forget(peer.name, caller))
+        self._call_at(self._clock.mono() + hold_s, lambda: self._time_out(peer.name, caller))
+        return None
+
+    def close(self) -> None:
+        """Let all go: the hub is going down."""
+        for name in [*self._waiting]:
+            self._end(name, json_reply({"waiting": 0}))
+
+    def _news_of(self, peer: Peer, caller: Caller) -> Reply | None:
+        before = 0 if peer.wake is None else peer.wake.seq
+        told = self._room.pointer(peer)
+        if told is None:
+            return None
+        caller.on_lost(lambda: self._untell(peer, before))
+        return json_reply(told)
+
+    def _untell(self, peer: Peer, seq: int) -> None:
+        """Have the next waiter told again what this one never read."""
+        if peer.wake is not None:
+            peer.wake.seq, peer.wake.is_open = seq, False
+
+    def _on_message_routed(self, event: MessageRouted) -> None:
+        if self._waiting:
+            self._look(event.to)
+
+    def _look(self, names: tuple[str, ...]) -> None:
+        for name in names:
+            if name in self._waiting:
+                peer, caller = self._waiting[name]
+                if (reply := self._news_of(peer, caller)) is not None:
+                    self._end(name, reply)
+
+    def _on_peer_left(self, event: PeerLeft) -> None:
+        if event.name in self._waiting:
+            self._end(event.name, refusal_reply(UnknownToken(event.why)))
+
+    def _end(self, name: str, reply: Reply) -> None:
+        caller = self._waiting[name][1]
+        self._forget(name, caller)
+        caller.reply(reply)
+
+    def _forget(self, name: str, caller: Caller) -> None:
+        if name in self._waiting and self._waiting[name][1] is caller:
+            peer, _ = self._waiting.pop(name)
+            if peer.wake is not None:
+                peer.wake.is_waiting, peer.wake.left_at = False, self._room.now()
+
+    def _time_out(self, name: str, caller: Caller) -> None:
+        if name in self._waiting and self._waiting[name][1] is caller:
+            self._end(name, json_reply({"waiting": 0}))
+
+
 class Polls:
     """All parked polls. A parked poll is an entry in two tables: no task, no future, no timer of its own."""
 
@@ -4710,6 +5100,7 @@ class Polls:
             PeerReaped: self._on_peer_reaped,
             PeerLeft: self._on_peer_left,
         }
+        self.wakes = Wakes(room, clock, call_at)
         self._spent = 0  # bytes of batches that were encoded in this turn of the loop
         self._to_wake: deque[str] = deque()  # names, when more are concerned than one turn of the loop wakes
         self._last_batch: tuple[Message | None, str, Reply] = (None, "", Reply(200, b""))
@@ -4727,6 +5118,8 @@ class Polls:
     def receive(self, peer: Peer, caller: Caller, lease: str, hold_s: float, ack_seq: int | None) -> Reply | None:
         """Answer GET /receive at once, or park it and give None. Raises Displaced."""
         listener = self._listener(peer.name)
+        if peer.wake is not None:
+            self._room.note_awake(peer)
         is_elsewhere = caller.serial != listener.connection
         if is_elsewhere:
             listener.find_lost()  # now: what comes after it must not be handed out first
@@ -4767,6 +5160,7 @@ class Polls:
 
     def close(self) -> None:
         """Answer every parked poll with an empty batch: the hub is going down."""
+        self.wakes.close()
         for listener in self._listeners.values():
             if listener.poll is not None:
                 self._unpark(listener).caller.reply(batch_reply((), self._room.mode))
@@ -6206,6 +6600,35 @@ def post_ack(gate: Gate, request: Request) -> Reply:
     return json_reply({"acked": True, "seq": seq, "mode": gate.room.mode})
 
 
+def get_wake(gate: Gate, request: Request) -> Reply | None:
+    """GET /wake?timeout=&host=: wait until there is mail, and take none. Raises Invalid, UnknownToken."""
+    given = request.parameters()
+    hold_s = seconds_of(given.get("timeout", "0"), "timeout", POLL_HOLD_S)
+    host = plain_name(text_of({"host": given.get("host", "other")}, "host", 1, NAME_MAX, where="query"))
+    return gate.polls.wakes.wait(gate.room.peer_of(request.head.bearer), request.caller, host, hold_s)
+
+
+def post_brake(gate: Gate, request: Request) -> Reply:
+    """POST /brake: whether an agent's tool may run, as its host's hook asks. Raises Invalid, UnknownToken."""
+    body, room = request.json(), gate.room
+    token, tool = token_of(body), one_line(text_of(body, "tool", 0, NAME_MAX, ""))
+    unasked = integer_of(body.get("unasked", 0), "unasked", 0, 2**31)
+    try:
+        peer = room.roster.holder_of(token)
+    except UnknownToken as refusal:
+        if refusal.extra.get("why") != KICKED:
+            raise
+        return json_reply({"pass": False, "why": "kicked", "reason": KICKED_WORDS})
+    if unasked:
+        room.note_unasked(peer, unasked)
+    why = room.brake_on(peer)
+    if why is None:
+        return Reply(200, b'{"pass":true}', ())
+    if tool:
+        room.deny(peer, tool, why)
+    return json_reply({"pass": False, "why": why, "reason": BRAKES[why]}).but(is_ruling=True)
+
+
 def get_peek(gate: Gate, request: Request) -> Reply:
     """GET /peek. Raises UnknownToken."""
     return json_reply(gate.room.peek(gate.room.peer_of(request.head.bearer)))
@@ -6394,6 +6817,8 @@ ROUTES: dict[tuple[str, str], Handler] = {
     ("GET", "/receive"): get_receive,
     ("POST", "/ack"): post_ack,
     ("GET", "/peek"): get_peek,
+    ("GET", "/wake"): get_wake,
+    ("POST", "/brake"): post_brake,
     ("GET", "/peers"): get_peers,
     ("GET", "/ping"): get_ping,
     ("GET", "/channels"): get_channels,
@@ -6794,7 +7219,7 @@ AGES = frozenset({"status_age", "last_seen_age", "uptime", "deaf_age"})  # a con
 
 def look_of(peer: Peer, row: dict[str, Json]) -> tuple[object, ...]:
     """Give what tells two sights of a peer apart: its row, with moments in place of ages."""
-    heard = None if peer.is_listening else (peer.last_seen, peer.polled_at)  # a poll is as good as a call
+    heard = None if peer.is_waited_for else (peer.last_seen, peer.polled_at)  # a poll is as good as a call
     shown = [value for key, value in row.items() if key not in AGES]
     return (peer.joined_at, peer.status_at, heard, *shown)
 
@@ -7548,7 +7973,7 @@ class RoomDoor:
         except OSError:  # no private place for a file
             return watch_line(self.url, "--ticket", self._gate.new_ticket(str(self.token)))
 
-    def forget(self) -> None:
+    def forget(self, why: str = "") -> None:
         """Remove the token's file."""
         self._file.remove()
 
@@ -8438,6 +8863,8 @@ class Hub:
             yield self.journal.hear
         if kind in self.polls.handlers:
             yield self.polls.handlers[kind]
+        if kind in self.polls.wakes.handlers:
+            yield self.polls.wakes.handlers[kind]
         if is_watched and kind is not Acknowledged:  # of which consoles learn from the figures
             yield self.consoles.on_event
         if kind.notice is not None:
@@ -8556,6 +8983,7 @@ def serve(settings: Settings, on_start: Callable[[Hub], None]) -> int:
 # Waits in a background shell at no token cost, prints what arrived, and by exiting wakes the agent that started it.
 
 EXIT_OK, EXIT_EXPIRED, EXIT_USAGE, EXIT_DISPLACED, EXIT_GAVE_UP = 0, 1, 2, 2, 3
+EXIT_WAKE = 2  # of a hook that runs beside a Claude: what it printed on stderr begins a turn
 LOOK_AFTER_S = 5.0  # how often a bridge looks whether the hub still knows its seat
 FILE_LOOK_S = 0.2  # how often a watch then looks whether its file has a new token
 
@@ -8687,6 +9115,77 @@ class Watch:
         print(json.dumps(event) if self._is_json else f"[caucus] {what}: {one_line(why)}", flush=True)
 
 
+# --- who wakes a host ---
+SEAT_WORDS_MAX = 400  # characters of what a session is told of its seat
+
+
+def pointer_words(told: Mapping[str, Json]) -> str:
+    """Word that mail waits: how much, and from whom only if it is the operator. Never what a peer has written."""
+    count, operators = int(str(told["waiting"])), int(str(told.get("operator", 0)))
+    mail = "1 message waits" if count == 1 else f"{count} messages wait"
+    who = "" if not operators else ", from the operator" if operators == count else f", {operators} from the operator"
+    return f"[caucus] {mail} for {told['name']}{who}: call listen."
+
+
+def is_alive(pid: str) -> bool:
+    """Whether a process is there, as far as can be told without harm."""
+    if os.name == "nt" or not pid.isdecimal():
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+class Waiter:
+    """Waits beside an agent until it has mail, takes none, and ends with a pointer to it. One per session."""
+
+    def __init__(self, session: Mapping[str, str], host: str) -> None:
+        self._session, self._host = session, host
+        self._client = Client(session["url"], session["token"])
+
+    def run(self, hold_s: float) -> str:
+        """Give the pointer; nothing, where the session is over, or another one waits. `hold_s` 0: do not wait."""
+        if hold_s <= 0:
+            return self._ask(0.0) or ""
+        try:
+            lock = Lock(f"{self._session['place']}.waiter")
+        except OSError:
+            return ""
+        try:
+            backoff = Backoff(math.inf)
+            while self._goes_on():
+                try:
+                    if (words := self._ask(hold_s)) is not None:
+                        return words
+                    backoff.reset()
+                except Refusal as refusal:  # no hub at the moment, or one that does not know this token yet
+                    if refusal.extra.get("why") in (LEFT, KICKED):
+                        return ""
+                    time.sleep(backoff.next_s() or BACKOFF_S)
+            return ""
+        finally:
+            lock.release()
+            with suppress(OSError):
+                os.unlink(f"{self._session['place']}.waiter")
+
+    def _ask(self, hold_s: float) -> str | None:
+        """Ask once; None: there is nothing yet. Raises Refusal."""
+        told = self._client.wait_for_mail(hold_s, self._host)
+        if told.get("superseded"):
+            return ""
+        return pointer_words(told) if told.get("waiting") else None
+
+    def _goes_on(self) -> bool:
+        """Whether the bridge of the session is still there; take over its token, which is another after a rejoin."""
+        session = session_in(self._session["place"])
+        self._client.token = session.get("token")
+        return bool(session) and is_alive(session["pid"])
+
+
 # ======================================================================================================================
 # 22. Bridge
 # ======================================================================================================================
@@ -8719,7 +9218,7 @@ class HttpDoor:
 
     def __init__(self, client: Client, wait: Wait = Work, has_watch: bool = True) -> None:
         self._client, self._wait, self._has_watch, self._file = client, wait, has_watch, TokenFile()
-        self.url = client.url
+        self.url, self.session = client.url, SessionFile()
 
     @property
     def token(self) -> str | None:
@@ -8740,7 +9239,9 @@ class HttpDoor:
 
     async def register(self, name: str, revision: int | None) -> dict[str, Json]:
         """Take a seat. Raises Refusal."""
-        return await self._wait(lambda: self._client.register(name, revision))
+        answer = await self._wait(lambda: self._client.register(name, revision))
+        self.session.write(self.url, str(self.token), heard(answer, "project", str))
+        return answer
 
     async def receive(self, hold_s: float, lease: str) -> dict[str, Json]:
         """Wait for messages. Raises Refusal."""
@@ -8764,9 +9265,11 @@ class HttpDoor:
         except OSError:
             return watch_line(self.url, "--ticket", heard(await self.post("/watch-ticket"), "ticket", str))
 
-    def forget(self) -> None:
-        """Remove the token's file."""
+    def forget(self, why: str = "") -> None:
+        """Remove the files with the token; for who was kicked, the host's hook still has to learn of it."""
         self._file.remove()
+        if not why.startswith(KICKED):
+            self.session.remove()
 
 
 class Job(Struct):
@@ -8789,7 +9292,9 @@ class Bridge:
         self, client: Client, default_name: str, source: BinaryIO, sink: int, branch: Callable[[], str] = str
     ) -> None:
         self._client, self._source, self._sink = client, source, sink
-        self._seat = Seat(HttpDoor(client), default_name, branch=branch)
+        self._door = HttpDoor(client)
+        self._seat = Seat(self._door, default_name, branch=branch)
+        self._host = ""  # what the host calls itself
         self._mcp = Mcp(TOOLS, PROMPTS, INSTRUCTIONS)
         self._revision = HANDSHAKE_REVISIONS[-1]
         self._lock = threading.Lock()  # held while a tool's own code runs, never while it waits for the hub
@@ -8866,11 +9371,24 @@ class Bridge:
             return
         if call.method == "initialize":
             self._revision = agreed_revision(call.params.get("protocolVersion"))
+        self._note_session(call)
         job = Job(call, self._revision)
         if call.method == "tools/call":
             self._start(job)
         else:
             self._send(self._drive(self._mcp.answer(call, job.revision, self._seat, no_report)))
+
+    def _note_session(self, call: Call) -> None:
+        """Learn which host this is, and which of its sessions: by that its hooks find the seat."""
+        about = call.params.get("clientInfo", call.meta.get(META + "clientInfo"))
+        self._host = str(about.get("name")).lower() if isinstance(about, dict) else self._host
+        for host, variable in SESSION_VARIABLES.items():
+            if session := os.environ.get(variable):
+                self._door.session.belongs_to(host, session)
+        if thread := call.meta.get("threadId"):
+            self._door.session.belongs_to("codex", thread)
+        elif "opencode" in self._host:  # one process for all its sessions: the plugin knows which one is at the table
+            self._door.session.belongs_to("opencode", os.getppid())
 
     def _start(self, job: Job) -> None:
         """Give a call its thread. They are done one after the other; only for a listen nobody waits."""
@@ -10876,6 +11394,79 @@ def run_journal(options: argparse.Namespace) -> int:
     return EXIT_EXPIRED if about.get("unreadable") or about.get("unusable") else EXIT_OK
 
 
+HOSTS = ("claude", "codex", "gemini", "opencode", "other")
+
+
+def add_wake_options(options: argparse.ArgumentParser) -> None:
+    """Declare the options of `caucus wake`."""
+    options.add_argument("host", choices=HOSTS, metavar="HOST", help=f"one of {', '.join(HOSTS)}")
+    options.add_argument("--now", action="store_true", help="do not wait: tell of what waits already")
+    options.add_argument("--context", action="store_true", help="tell a session which seat it has")
+    options.add_argument("--session", metavar="ID", help="the host's session; default: what its hook says")
+
+
+def add_brake_options(options: argparse.ArgumentParser) -> None:
+    """Declare the options of `caucus brake`."""
+    options.add_argument("host", choices=HOSTS, metavar="HOST", help=f"one of {', '.join(HOSTS)}")
+    options.add_argument("--fail-closed", action="store_true", help="without a hub no tool runs (default: it runs)")
+
+
+def run_brake(options: argparse.Namespace) -> int:
+    """Run `caucus brake`."""
+    return brake(options.host, options.fail_closed)
+
+
+# How a host takes a pointer: at the end of a turn, as what it goes on with.
+TURN_END: dict[str, Callable[[str], str]] = {
+    "codex": lambda words: json.dumps({"decision": "block", "reason": words}),
+    "gemini": lambda words: json.dumps({"decision": "deny", "reason": words}),
+    "claude": lambda words: json.dumps({"decision": "block", "reason": words}),
+}
+
+
+def run_wake(options: argparse.Namespace) -> int:
+    """Run `caucus wake`."""
+    host = options.host
+    try:
+        session = session_in(session_place(host, options.session)) if options.session else hook_session(host)[0]
+    except (ValueError, TypeError):  # what stands on stdin is no hook's
+        session = {}
+    if options.context:
+        return tell_seat(host, session)
+    if not session:
+        return EXIT_OK
+    try:
+        words = Waiter(session, host).run(0.0 if options.now else POLL_HOLD_S)
+    except Refusal:  # no hub at the moment
+        words = ""
+    if not words:
+        return EXIT_OK
+    if options.now:
+        print(TURN_END[host](words) if host in TURN_END else words)
+        return EXIT_OK
+    print(words, file=sys.stderr if host == "claude" else sys.stdout, flush=True)
+    return EXIT_WAKE if host == "claude" else EXIT_OK
+
+
+def tell_seat(host: str, session: Mapping[str, str]) -> int:
+    """Tell a session that begins, or that was compacted, which seat it has and what waits."""
+    if not session:
+        return EXIT_OK
+    client = Client(session["url"], session["token"])
+    try:
+        waiting = client.get("/peek").get("pending")
+        mine = [name for name, one in heard(client.get("/channels"), "channels", dict).items()
+                if session["name"] in one.get("members", ())]
+    except Refusal:
+        return EXIT_OK
+    where = f" Your channels: {', '.join(mine)}." if mine else ""
+    words = f"[caucus] You have the seat {json.dumps(session['name'])} in the room at {session['url']}.{where} "
+    words += f"{waiting} messages wait: call listen." if waiting else "No mail waits; you are woken when some comes."
+    about: dict[str, Json] = {"hookEventName": "SessionStart", "additionalContext": words[:SEAT_WORDS_MAX]}
+    print(json.dumps({"hookSpecificOutput": about}))
+    return EXIT_OK
+
+
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None], str]] = {
     "hub": (run_hub, add_hub_options, "run the hub and its console"),
     "bridge": (run_bridge, add_bridge_options, "connect an MCP host to the hub, over stdio"),
@@ -10883,6 +11474,8 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argpars
     "agent": (run_agent, add_agent_options, "give a Claude, or any other model, a seat of its own"),
     "demo": (run_demo, add_demo_options, "run a hub with three scripted peers"),
     "journal": (run_journal, add_journal_options, "look into, copy, mend the file that keeps a room"),
+    "wake": (run_wake, add_wake_options, "what a host's hooks run: wait for mail, and wake the agent"),
+    "brake": (run_brake, add_brake_options, "what a host's hooks run: ask whether a tool may run"),
 }
 
 
@@ -10902,10 +11495,14 @@ class PlainOptions:
 
     def __init__(self, command: str) -> None:
         self._values: dict[str, Any] = {"command": command}
+        self._word, self._choices = "", ()  # what stands first, without a flag
         self._readers: dict[str, Callable[[str], Any] | None] = {}  # flag -> how its value is read; None: a switch
 
     def add_argument(self, flag: str, **how: Any) -> None:
-        """Declare an option, as one declares it to argparse."""
+        """Declare an option, or the one word that stands alone, as one declares it to argparse."""
+        if not flag.startswith("-"):
+            self._word, self._choices = flag, how["choices"]
+            return
         is_switch = how.get("action") == "store_true"
         self._values[self._name_of(flag)] = how.get("default", False if is_switch else None)
         if "choices" not in how:
@@ -10914,6 +11511,10 @@ class PlainOptions:
     def read(self, words: Sequence[str]) -> SimpleNamespace | None:
         """Read `--flag value` and `--switch`; None: this is for argparse. Raises Invalid."""
         left = deque(words)
+        if self._word:
+            if not left or left[0] not in self._choices:
+                return None
+            self._values[self._word] = left.popleft()
         while left:
             flag = left.popleft()
             if flag not in self._readers:
@@ -10930,7 +11531,7 @@ class PlainOptions:
 
 def read_options(given: Sequence[str], program: str) -> Any:
     """Read a command line; one that is wrong, and --help, end the program. Raises Invalid."""
-    if given and given[0] in ("watch", "bridge"):  # these are started again and again
+    if given and given[0] in ("watch", "bridge", "wake", "brake"):  # these are started again and again
         plain: Any = PlainOptions(given[0])
         COMMANDS[given[0]][1](plain)
         if (options := plain.read(given[1:])) is not None:
