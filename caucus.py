@@ -3019,17 +3019,23 @@ def held_back(host: str, reason: str) -> str:
     return json.dumps({"hookSpecificOutput": denied, **ends})
 
 
-def hook_session(host: str) -> tuple[dict[str, str], str]:
-    """Find the seat of the session that a hook runs in, and give what its host says on stdin, if it had to be read."""
-    session_id, said = os.environ.get(SESSION_VARIABLES.get(host, ""), ""), ""
+def hook_session(host: str) -> tuple[str, str]:
+    """Give the id of the session that a hook runs in, and what its host says on stdin, if that had to be read."""
+    if session_id := os.environ.get(SESSION_VARIABLES.get(host, ""), ""):
+        return session_id, ""
     folder = os.path.join(state_folder(), "sessions")
-    if not session_id and os.path.isdir(folder) and os.listdir(folder):
-        import json
+    if not os.path.isdir(folder) or not os.listdir(folder):  # nobody has joined
+        return "", ""
+    import json
 
-        said = sys.stdin.read(_STDIN_MAX)
-        session_id = str(dict(json.loads(said)).get("session_id", ""))
+    said = sys.stdin.read(_STDIN_MAX)
+    return str(dict(json.loads(said)).get("session_id", "")), said
+
+
+def seat_of(host: str, session_id: str) -> dict[str, str]:
+    """Read which seat a session has; empty: none."""
     place = session_place(host, session_id) if session_id else ""
-    return (session_in(place) if place else {}), said
+    return session_in(place) if place else {}
 
 
 def is_let_through(session: dict[str, str]) -> bool:
@@ -3062,7 +3068,8 @@ def brake(host: str, is_closed: bool = False) -> int:
     """Run `caucus brake`: print what holds a tool back, if anything does; `is_closed`: a hub that is away does, too."""
     session: dict[str, str] = {}
     try:
-        session, said = hook_session(host)
+        session_id, said = hook_session(host)
+        session = seat_of(host, session_id)
         if not session or is_let_through(session):
             return 0
         why, reason = told_why(session, said or sys.stdin.read(_STDIN_MAX))
@@ -3553,7 +3560,7 @@ class SessionFile:
     def remove(self) -> None:
         """Delete it: the seat is given up."""
         self._text = ""
-        for ending in ("", ".unasked"):
+        for ending in ("", ".unasked", ".waiter"):
             with suppress(OSError):
                 os.unlink(self._place + ending)
 
@@ -9140,6 +9147,46 @@ def is_alive(pid: str) -> bool:
     return True
 
 
+def ancestors(most: int = 3) -> Iterator[str]:
+    """Give the process that started this one, who started that, and so on."""
+    from subprocess import run
+
+    pid = str(os.getppid())
+    for _ in range(most):
+        yield pid
+        if os.name == "nt":  # it tells its own parent only
+            return
+        found = run(["ps", "-o", "ppid=", "-p", pid], capture_output=True, text=True, check=False)
+        pid = found.stdout.strip() or "0"
+
+
+def moved_seat(host: str, session_id: str) -> dict[str, str]:
+    """Find the seat of a session that has got another id, as after /clear: its bridge has the same host process.
+
+    From here on the new id leads to it. What ended sessions have left behind is removed.
+    """
+    folder, here = os.path.join(state_folder(), "sessions"), session_place(host, session_id)
+    if not here or not os.path.isdir(folder):
+        return {}
+    seats = [seat for name in os.listdir(folder) if name.startswith(f"{host}-") and "." not in name
+             and (seat := session_in(os.path.join(folder, name)) or tidied(os.path.join(folder, name)))]
+    hosts = {seat.get("host", ""): seat for seat in seats if is_alive(seat["pid"]) or tidied(seat["place"])}
+    for pid in ancestors() if hosts else ():
+        if pid in hosts:
+            with suppress(OSError), open_private(here, os.O_TRUNC) as file:
+                file.write(f"alias={hosts[pid]['place']}\n".encode())
+            return hosts[pid]
+    return {}
+
+
+def tidied(place: str) -> dict[str, str]:
+    """Remove what is left of a session that is over; there is no seat in it."""
+    for ending in ("", ".unasked", ".waiter"):
+        with suppress(OSError):
+            os.unlink(place + ending)
+    return {}
+
+
 class Waiter:
     """Waits beside an agent until it has mail, takes none, and ends with a pointer to it. One per session."""
 
@@ -9294,7 +9341,7 @@ class Bridge:
         self._client, self._source, self._sink = client, source, sink
         self._door = HttpDoor(client)
         self._seat = Seat(self._door, default_name, branch=branch)
-        self._host = ""  # what the host calls itself
+        self._host, self._thread = "", ""  # what the host calls itself, and a Codex the conversation
         self._mcp = Mcp(TOOLS, PROMPTS, INSTRUCTIONS)
         self._revision = HANDSHAKE_REVISIONS[-1]
         self._lock = threading.Lock()  # held while a tool's own code runs, never while it waits for the hub
@@ -9334,6 +9381,24 @@ class Bridge:
                 pause_s = LOOK_AFTER_S
             except Refusal:  # no hub at the moment, or one that many ask at once
                 pause_s = BACKOFF_S
+
+    def _wake_codex(self) -> None:
+        """Put a pointer into the queue of a Codex when mail comes: it has no hook that could wait beside it.
+
+        It enters as its user's words, so it is never a peer's.
+        """
+        from shutil import which
+        from subprocess import DEVNULL, run
+
+        program = which("codex")
+        if program is None:
+            print("caucus bridge: no codex in PATH, so nothing wakes this session", file=sys.stderr)
+            return
+        while not self._is_ending.wait(BACKOFF_S):
+            session = seat_of("codex", self._thread)
+            if session and (words := Waiter(session, "codex").run(POLL_HOLD_S)):
+                queue = [program, "queue", "--thread", self._thread, "--message", words]
+                run(queue, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL, check=False)
 
     def _read_all(self) -> None:
         """Read what the host says, until it has no more to say, or has too much that it does not listen to."""
@@ -9385,8 +9450,11 @@ class Bridge:
         for host, variable in SESSION_VARIABLES.items():
             if session := os.environ.get(variable):
                 self._door.session.belongs_to(host, session)
-        if thread := call.meta.get("threadId"):
+        if isinstance(thread := call.meta.get("threadId"), str):
             self._door.session.belongs_to("codex", thread)
+            if not self._thread:
+                threading.Thread(target=self._wake_codex, name="bridge waker", daemon=True).start()
+            self._thread = thread
         elif "opencode" in self._host:  # one process for all its sessions: the plugin knows which one is at the table
             self._door.session.belongs_to("opencode", os.getppid())
 
@@ -11428,11 +11496,12 @@ def run_wake(options: argparse.Namespace) -> int:
     """Run `caucus wake`."""
     host = options.host
     try:
-        session = session_in(session_place(host, options.session)) if options.session else hook_session(host)[0]
+        session_id = options.session or hook_session(host)[0]
     except (ValueError, TypeError):  # what stands on stdin is no hook's
-        session = {}
+        return EXIT_OK
+    session = seat_of(host, session_id)
     if options.context:
-        return tell_seat(host, session)
+        return tell_seat(session or moved_seat(host, session_id))
     if not session:
         return EXIT_OK
     try:
@@ -11448,7 +11517,7 @@ def run_wake(options: argparse.Namespace) -> int:
     return EXIT_WAKE if host == "claude" else EXIT_OK
 
 
-def tell_seat(host: str, session: Mapping[str, str]) -> int:
+def tell_seat(session: Mapping[str, str]) -> int:
     """Tell a session that begins, or that was compacted, which seat it has and what waits."""
     if not session:
         return EXIT_OK
