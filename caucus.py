@@ -2943,7 +2943,8 @@ class Client:
 # that never joined has no file here, and its hook is done at once. build_zipapp.py packs this section as a module of
 # its own, so that a hook loads nothing else: it uses no name from elsewhere, and imports late what few tools need.
 
-SESSION_VARIABLES = {"claude": "CLAUDE_CODE_SESSION_ID", "gemini": "GEMINI_SESSION_ID"}
+SESSION_VARIABLES = {"claude": "CLAUDE_CODE_SESSION_ID"}  # hosts that tell their hooks and their bridge the same
+BY_PROCESS = ("gemini", "opencode")  # hosts that do not: hooks and bridge have the same process above them
 _BRAKE_S = 2.0  # that a hub may take to answer; a tool does not wait longer
 _OWN_TOOLS = ("mcp__caucus__", "mcp_caucus_", "caucus_", "ToolSearch")  # they pass: by them an agent learns why
 _STDIN_MAX = 1 << 26  # characters of what a host says of one tool call
@@ -3019,6 +3020,21 @@ def held_back(host: str, reason: str) -> str:
     return json.dumps({"hookSpecificOutput": denied, **ends})
 
 
+def ancestors(most: int = 4) -> Iterator[str]:
+    """Give the process that started this one, who started that, and so on."""
+    pid = str(os.getppid())
+    for _ in range(most):
+        yield pid
+        try:
+            with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:  # Linux
+                pid = file.read().rpartition(")")[2].split()[1]
+        except OSError:
+            if os.name == "nt":  # it tells its own parent only
+                return
+            with os.popen(f"ps -o ppid= -p {pid}") as found:
+                pid = found.read().strip() or "0"
+
+
 def hook_session(host: str) -> tuple[str, str]:
     """Give the id of the session that a hook runs in, and what its host says on stdin, if that had to be read."""
     if session_id := os.environ.get(SESSION_VARIABLES.get(host, ""), ""):
@@ -3026,6 +3042,9 @@ def hook_session(host: str) -> tuple[str, str]:
     folder = os.path.join(state_folder(), "sessions")
     if not os.path.isdir(folder) or not os.listdir(folder):  # nobody has joined
         return "", ""
+    if host in BY_PROCESS:
+        ids = [f"p{pid}" for pid in ancestors()]
+        return next((one for one in ids if os.path.exists(session_place(host, one))), ""), ""
     import json
 
     said = sys.stdin.read(_STDIN_MAX)
@@ -9147,19 +9166,6 @@ def is_alive(pid: str) -> bool:
     return True
 
 
-def ancestors(most: int = 3) -> Iterator[str]:
-    """Give the process that started this one, who started that, and so on."""
-    from subprocess import run
-
-    pid = str(os.getppid())
-    for _ in range(most):
-        yield pid
-        if os.name == "nt":  # it tells its own parent only
-            return
-        found = run(["ps", "-o", "ppid=", "-p", pid], capture_output=True, text=True, check=False)
-        pid = found.stdout.strip() or "0"
-
-
 def moved_seat(host: str, session_id: str) -> dict[str, str]:
     """Find the seat of a session that has got another id, as after /clear: its bridge has the same host process.
 
@@ -9455,8 +9461,9 @@ class Bridge:
             if not self._thread:
                 threading.Thread(target=self._wake_codex, name="bridge waker", daemon=True).start()
             self._thread = thread
-        elif "opencode" in self._host:  # one process for all its sessions: the plugin knows which one is at the table
-            self._door.session.belongs_to("opencode", os.getppid())
+        for host in BY_PROCESS:
+            if host in self._host:
+                self._door.session.belongs_to(host, f"p{os.getppid()}")
 
     def _start(self, job: Job) -> None:
         """Give a call its thread. They are done one after the other; only for a listen nobody waits."""
