@@ -318,6 +318,7 @@ Forbidden = a_no("forbidden", 403, "An observer tried to rule.")
 NotFound = a_no("not_found", 404, "There is no such path.")
 UnknownTicket = a_no("unknown_ticket", 404, "The ticket was never issued, is used, or is too old.")
 UnknownPeer = a_no("unknown_peer", 404, "The operator named a peer that is not in the room.")
+NobodyWaits = a_no("nobody_waits", 409, "The operator rang for a peer beside which no waiter stands.")
 UnknownChannel = a_no("unknown_channel", 404, "The operator named a channel that does not exist.")
 UnknownForm = a_no("unknown_form", 404, "No pending question has that id: settled by someone else, or never asked.")
 MethodNotAllowed = a_no("method_not_allowed", 405, "The path exists, the method does not.")
@@ -885,6 +886,11 @@ class PeerReaped(PeerEvent):
 class PeerRevived(PeerEvent):
     """A reaped peer called again."""
     notice = "{name} is back"
+
+
+class PeerRung(PeerEvent):
+    """The operator has the waiter of a peer wake it, mail or not: to see whether that works."""
+    notice = "{name} rung by the operator"
 
 
 class ToolDenied(PeerEvent):
@@ -1483,6 +1489,7 @@ class Wake(Struct):
     told_at: float = float("-inf")  # monotonic seconds
     told_ts: float | None = None  # Unix seconds
     is_open: bool = False  # no call has followed yet
+    is_rung: bool = False  # the operator wants it woken
     latency_s: float | None = None  # of the latest that a call has followed
     proven_ts: float | None = None  # Unix seconds
 
@@ -1899,13 +1906,17 @@ class Room:
     def pointer(self, peer: Peer) -> dict[str, Json] | None:
         """Tell that mail waits, once for each and again much later; never what it says. None: there is no news."""
         wake, now = peer.wake, self._mono()
-        if wake is None or not self._is_here(peer) or self.mode == STOPPED:
+        if wake is None or not self._is_here(peer):
             return None
+        is_rung, wake.is_rung = wake.is_rung, False
         batch = [m for m in peer.mailbox.deliverable(self.is_held(peer)) if m.kind != "control"]
-        if not batch or (batch[-1].seq <= wake.seq and now - wake.told_at < WAKE_AGAIN_S):
+        newest = batch[-1].seq if batch else 0
+        is_news = newest > wake.seq or (bool(batch) and now - wake.told_at >= WAKE_AGAIN_S)
+        if not is_rung and (not is_news or self.mode == STOPPED):
             return None
-        wake.seq, wake.told_at, wake.told_ts, wake.is_open = batch[-1].seq, now, round(self._wall(), 1), True
-        return {"waiting": len(batch), "operator": sum(m.origin == "operator" for m in batch), "name": peer.name}
+        wake.seq, wake.told_at, wake.told_ts, wake.is_open = max(newest, wake.seq), now, round(self._wall(), 1), True
+        count = sum(m.origin == "operator" for m in batch)
+        return {"waiting": len(batch), "operator": count, "ring": is_rung, "name": peer.name}
 
     def note_awake(self, peer: Peer) -> None:
         """Take a call of `peer` as proof that the wake before it worked."""
@@ -2154,6 +2165,13 @@ class Room:
     def kick(self, name: str) -> None:
         """End a peer's identity, reaped or not. Raises UnknownPeer."""
         self._end(self._peer(name), KICKED)
+
+    def ring(self, name: str) -> None:
+        """Have a peer's waiter wake it. Raises UnknownPeer, NobodyWaits."""
+        wake = self._peer(name).wake
+        if wake is None or not wake.is_waiting:
+            raise NobodyWaits(f"nobody waits beside {name}, so nothing can wake it", name=name)
+        self._commit(PeerRung(*self._stamp(), name))
 
     def pause_peer(self, name: str) -> None:
         """Hold one mailbox. Raises UnknownPeer."""
@@ -2503,6 +2521,10 @@ class Room:
         for name in peer.channels:
             insort(self._channels[name].live, peer.name)
             self._listed = None
+
+    def _on_peer_rung(self, event: PeerRung) -> None:
+        if (wake := self._peers[event.name].wake) is not None:
+            wake.is_rung = True
 
     def _on_tool_denied(self, event: ToolDenied) -> None:
         if event.why == INTERRUPTED:
@@ -5040,6 +5062,7 @@ class Wakes:
             MessageRouted: self._on_message_routed,
             ModeChanged: lambda event: self._look(tuple(self._waiting)),
             PeerResumed: lambda event: self._look((event.name,)),
+            PeerRung: lambda event: self._look((event.name,)),
             Unfetched: lambda event: self._look((event.name,)),
             PeerLeft: self._on_peer_left,
         }
@@ -7059,6 +7082,7 @@ OPERATOR_COMMANDS: dict[str, Callable[[Room, Body], object]] = {
     "set_rate": lambda room, frame: _set_rate(room, object_of(frame, "set_rate")),
     "say": lambda room, frame: room.operator_say(scope_of(frame, "to", ALL), _speech_of(frame)),
     "kick": lambda room, frame: room.kick(_named(frame, "kick")),
+    "ring": lambda room, frame: room.ring(_named(frame, "ring")),
     "pause_peer": lambda room, frame: room.pause_peer(_named(frame, "pause_peer")),
     "resume_peer": lambda room, frame: room.resume_peer(_named(frame, "resume_peer")),
     "close_channel": lambda room, frame: room.close_channel(_named(frame, "close_channel")),
@@ -9148,6 +9172,8 @@ SEAT_WORDS_MAX = 400  # characters of what a session is told of its seat
 def pointer_words(told: Mapping[str, Json]) -> str:
     """Word that mail waits: how much, and from whom only if it is the operator. Never what a peer has written."""
     count, operators = int(str(told["waiting"])), int(str(told.get("operator", 0)))
+    if told.get("ring"):
+        return f"[caucus] The operator rings for {told['name']}: call listen."
     mail = "1 message waits" if count == 1 else f"{count} messages wait"
     who = "" if not operators else ", from the operator" if operators == count else f", {operators} from the operator"
     return f"[caucus] {mail} for {told['name']}{who}: call listen."
@@ -9230,7 +9256,7 @@ class Waiter:
         told = self._client.wait_for_mail(hold_s, self._host)
         if told.get("superseded"):
             return ""
-        return pointer_words(told) if told.get("waiting") else None
+        return pointer_words(told) if told.get("waiting") or told.get("ring") else None
 
     def _goes_on(self) -> bool:
         """Whether the bridge of the session is still there; take over its token, which is another after a rejoin."""

@@ -1,7 +1,7 @@
 // Brakes: the room's mode, and the operator's four actions on it. An action shows as asked until the room shows it done.
 
 import { button, el, keyed, setIcon, setText } from "./dom.js";
-import { stopReach, waiting } from "./deeds.js";
+import { heldBack, stopReach, waiting } from "./deeds.js";
 import { isOpen, isOperator } from "./model.js";
 
 const MODES = {
@@ -32,7 +32,7 @@ export function render(root, model, send, now, seat) {
     setText(view.word, word);
   }
   const reach = stopReach(model);
-  setText(view.reach, reach ? `${reach.told.length} of ${reach.told.length + reach.untold.length} reached` : "");
+  setText(view.reach, reach ? `${reach.told.length} of ${reach.told.length + reach.untold.length} reached${heldBack(model)}` : "");
   const asked = waiting(seat.deeds, "action");
   keyed(view.buttons, isOperator(model) ? ACTIONS : [], (item) => item.action,
     (item) => button(item.word, item.icon, {

@@ -18,7 +18,7 @@ export const emptyDeeds = () => ({ list: [], count: 0 });
 const ACTIONS = {
   pause: { word: "Pause", mode: "paused", effect: () => "the room is paused; what agents say waits" },
   resume: { word: "Resume", mode: "running", effect: () => "the room runs; what was held is delivered" },
-  stop: { word: "Stop all", mode: "stopped", effect: () => "the room is stopped", reach: stopReach },
+  stop: { word: "Stop all", mode: "stopped", effect: (model) => `the room is stopped${heldBack(model)}`, reach: stopReach },
   reset: { word: "Reset", mode: "running", effect: () => "the room runs again" },
 };
 
@@ -40,6 +40,11 @@ const KINDS = {
   kick: ({ kick: name }) => ({
     word: `Kick ${name}`, subject: name, isDone: (model) => !model.peers.some((peer) => peer.name === name),
     effect: () => "its seat is gone",
+  }),
+  ring: ({ ring: name }) => ({
+    word: `Ring ${name}`, subject: name,
+    isDone: (model, deed) => isRung(rowOf(model, name)?.wake, deed),
+    effect: (model, deed) => ringText(rowOf(model, name)?.wake, deed), reach: (model, deed) => ringReach(rowOf(model, name)?.wake, name, deed),
   }),
   pause_peer: ({ pause_peer: name }) => ({
     word: `Pause ${name}`, subject: name, isDone: (model) => rowOf(model, name)?.paused === true, effect: () => "its mailbox is held",
@@ -71,6 +76,11 @@ const KINDS = {
   heartbeat: ({ heartbeat: name }) => ({ word: `Ping ${name}`, subject: name, isAnswer: (frame) => frame.type === "heartbeat_result" && frame.result?.peer === name,
     effect: () => "the hub answered" }),
 };
+
+const isRung = (wake, deed) => hasWoken(wake, deed) || (wake?.open_ts ?? 0) * 1000 >= deed.at - CLOCKS_S * 1000;
+const hasWoken = (wake, deed) => wake?.open_ts === null && wake.proven_ts !== null && wake.proven_ts * 1000 >= deed.at - CLOCKS_S * 1000;
+const ringText = (wake, deed) => (hasWoken(wake, deed) ? `it woke in ${wake.latency} s` : "its waiter has it; no call has followed yet");
+const ringReach = (wake, name, deed) => (hasWoken(wake, deed) ? { told: [name], untold: [] } : { told: [], untold: [name] });
 
 const rowOf = (model, name) => model.peers.find((peer) => peer.name === name);
 const statusOf = (model, id) => model.settled.find((entry) => entry.id === id)?.status ?? null;
@@ -120,7 +130,7 @@ function candidates(frame, deed) {
 
 function isEffective(deed, deeds, model, frame) {
   if (deed.isAnswer) return deed.isAnswer(frame);
-  if (!deed.isHeard) return !model.isOpening && deed.isDone(model); // of half a roster nobody is missing yet
+  if (!deed.isHeard) return !model.isOpening && deed.isDone(model, deed); // of half a roster nobody is missing yet
   const claimed = new Set(deeds.list.map((one) => one.messageId)); // said twice, it is heard twice
   const isIt = (message) => message.origin === "operator" && !claimed.has(message.id) && deed.isHeard(message);
   const message = candidates(frame, deed).find(isIt);
@@ -145,7 +155,15 @@ export function stopReach(model, deed = null, deeds = null) {
   if (deed && deeds && deeds.list.find((one) => one.word === deed.word) !== deed) return null;
   const rows = model.peers.filter((peer) => typeof peer.stop_told === "boolean");
   if (rows.length === 0) return null;
-  return { told: rows.filter((peer) => peer.stop_told).map((peer) => peer.name), untold: rows.filter((peer) => !peer.stop_told).map((peer) => peer.name) };
+  const obeys = (peer) => peer.stop_told || Boolean(peer.brake); // its host's hook asks the hub before each tool
+  return { told: rows.filter(obeys).map((peer) => peer.name), untold: rows.filter((peer) => !obeys(peer)).map((peer) => peer.name) };
+}
+
+/** What hooks have held back in this stop: "; 2 tools held back", or nothing. */
+export function heldBack(model) {
+  const since = (model.modeAt ?? 0) / 1000 - CLOCKS_S;
+  const held = model.peers.filter((peer) => peer.brake?.ts && peer.brake.ts >= since).map((peer) => peer.name);
+  return held.length ? `; tools of ${listed(held)} held back` : "";
 }
 
 /** Who has fetched a message of the operator, where the hub tells. */

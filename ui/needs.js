@@ -8,6 +8,8 @@ import { ageText, isToOperator, logEnd, passedSince } from "./model.js";
 import { listed, stopReach } from "./deeds.js";
 
 const DEAF_S = 60; // an agent between two polls is busy; longer, and nobody comes to fetch its mail
+const UNWOKEN_S = 180; // the hub takes no later call for proof
+const NOBODY_S = 10; // longer than a waiter takes to ask again
 const HEAP = 20; // messages in one mailbox: even a listening peer does not keep up
 const STICK_S = 300; // a turn at the talking stick is a minute or two
 const STOP_GRACE_S = 5; // a parked poll is answered at once; whoever lacks the stop then is not listening
@@ -146,10 +148,13 @@ function stuckNeed(peer, passed, now) {
   const waiting = peer.waiting ?? 0;
   const unheard = (peer.deaf_age ?? peer.last_seen_age ?? 0) + passed;
   const mail = `${waiting} ${waiting === 1 ? "message waits" : "messages wait"} in its mailbox`;
-  const help = { word: `Ping ${peer.name}`, frame: { heartbeat: peer.name } };
+  const help = peer.wake?.kind === "waits" ? { word: `Ring ${peer.name}`, frame: { ring: peer.name } } : { word: `Ping ${peer.name}`, frame: { heartbeat: peer.name } };
+  const unwoken = peer.wake?.open_ts ? now / 1000 - peer.wake.open_ts : 0;
   const need = (text) => ({ id: `deaf:${peer.name}`, kind: "deaf", who: peer.name, text, since: now - unheard * 1000, help });
   if (waiting === 0) return null;
   if (peer.state === "reaped") return need(`is away for ${ageText(unheard)}: ${mail}. Its own user can wake it.`);
+  if (unwoken >= UNWOKEN_S) return need(`was woken ${ageText(unwoken)} ago and has not called since: ${mail}.`);
+  if (peer.wake?.kind === "nobody waits" && unheard >= NOBODY_S) return need(`cannot be woken, for nobody waits beside it: ${mail}. Its next turn starts a waiter again.`);
   if (!peer.listening && unheard >= DEAF_S) return need(`does not listen for ${ageText(unheard)}: ${mail}. It works, or it forgot to listen again.`);
   return waiting >= HEAP ? need(`does not keep up: ${mail}.`) : null;
 }

@@ -92,14 +92,16 @@ function controls(name, part, view) {
   part.hold = make("Pause", "pause", "hold", () => (part.hold.dataset.does === "resume" ? { resume_peer: name } : { pause_peer: name }));
   part.write = button(`Write to ${name}`, "reply", { class: "write", onclick: () => view.seat.go("write", name) }, true);
   part.ping = make("Ping", "pulse", "ping", () => ({ heartbeat: name }));
+  part.ring = make("Ring", "bell", "ring", () => ({ ring: name }));
   part.interrupt = make("Interrupt", "bolt", "interrupt", () => ({ command: "interrupt", to: name }));
   part.reset = make("Reset", "reset", "reset-peer", () => ({ command: "reset", to: name }));
   part.kick = make("Kick", "kick", "kick", () => ({ kick: name }), "danger");
   part.interrupt.title = `Interrupt ${name}: tell it to drop what it is doing and wait, through any pause`;
   part.reset.title = `Reset ${name}: tell it to drop all and forget the exchange so far (asks first)`;
+  part.ring.title = `Ring for ${name}: wake it now, to see that it can be woken`;
   part.ping.title = `Ping ${name}: ask the hub how it is`;
   part.kick.title = `Kick ${name}: end its seat (asks first)`;
-  part.all = [part.hold, part.ping, part.interrupt, part.reset, part.kick];
+  part.all = [part.hold, part.ping, part.ring, part.interrupt, part.reset, part.kick];
   return el("div", { class: "card-buttons", role: "group", "aria-label": `Controls of ${name}` }, part.write, part.all);
 }
 
@@ -111,11 +113,12 @@ function refresh(node, peer, passed, view) {
   setText(part.state.lastElementChild, stateWord(peer.state));
   part.state.dataset.state = peer.state;
   part.state.title = peer.state === "reaped" ? "Silent for too long. Its mailbox is kept; it may come back." : "";
-  if (part.ears.dataset.on !== String(peer.listening)) {
-    part.ears.dataset.on = String(peer.listening);
-    setIcon(part.ears, peer.listening ? "ear" : "deaf");
+  const hears = Boolean(peer.listening || (peer.wake?.kind === "waits"));
+  if (part.ears.dataset.on !== String(hears)) {
+    part.ears.dataset.on = String(hears);
+    setIcon(part.ears, hears ? "ear" : "deaf");
   }
-  setText(part.ears.lastElementChild, earsOf(peer, passed));
+  setText(part.ears.lastElementChild, earsOf(peer, passed, view.now));
   part.held.hidden = !peer.paused;
   part.quiet.hidden = !peer.quiet;
   part.quiet.title = `Neither a call nor a new status for ${ageText(view.quietAfter)} or more`;
@@ -125,17 +128,38 @@ function refresh(node, peer, passed, view) {
   setText(part.status, peer.status ? `${peer.status} · ${ageText(peer.status_age + passed)} ago` : "");
   part.status.classList.toggle("stale", Boolean(peer.status_stale));
   setText(part.heard, `heard ${ageText(peer.listening ? 0 : peer.last_seen_age + passed)} ago`);
-  setText(part.facts, factsOf(peer, passed));
+  setText(part.facts, factsOf(peer, passed) + brakeOf(peer.brake, view.now));
   refreshUsage(part.usage, peer.usage);
   if (view.operator) refreshControls(part, peer, view);
 }
 
 const DEAF_SHOWN_S = 10; // shorter is the pause between two polls
 
-function earsOf(peer, passed) {
+const UNWOKEN_S = 180; // a wake that no call has followed for so long has failed
+
+function earsOf(peer, passed, now) {
   if (peer.listening) return "listening";
+  if (peer.wake) return wakeOf(peer.wake, now / 1000);
   const deaf = (peer.deaf_age ?? 0) + passed;
   return deaf < DEAF_SHOWN_S ? "not listening" : `not listening for ${ageText(deaf)}`;
+}
+
+const WAITERS = { "nobody waits": "nobody waits for its mail", "turn end": "gets mail when its turn ends" };
+
+/** How its host is told of mail: what is proven, and since when; never more. */
+function wakeOf(wake, now) {
+  const open = wake.open_ts === null ? null : Math.max(0, now - wake.open_ts);
+  if (open !== null) return open < UNWOKEN_S ? `woken ${ageText(open)} ago, no call yet` : `did not wake (${ageText(open)})`;
+  if (wake.kind !== "waits") return WAITERS[wake.kind] ?? wake.kind;
+  if (wake.latency === null) return "can be woken, not proven yet";
+  return `wakes in ${wake.latency < 10 ? wake.latency.toFixed(1) : Math.round(wake.latency)} s (proven ${ageText(Math.max(0, now - wake.proven_ts))} ago)`;
+}
+
+/** What its host's hook holds back, as the hub has seen it. */
+function brakeOf(brake, now) {
+  if (!brake) return "";
+  if (!brake.denied) return " · brakes fitted";
+  return ` · ${amount(brake.denied)} ${brake.denied === 1 ? "tool" : "tools"} held back, ${brake.tool} ${ageText(Math.max(0, now / 1000 - brake.ts))} ago`;
 }
 
 const amount = (value) => Number(value ?? 0).toLocaleString("en");
@@ -171,6 +195,7 @@ function refreshControls(part, peer, view) {
   }
   const deed = view.seat.deeds.list.find((one) => one.subject === peer.name) ?? null;
   const isAsked = deed?.state === "asked";
+  part.ring.hidden = !peer.wake;
   for (const control of part.all) control.disabled = !view.open || isAsked;
   const isFresh = deed && (isAsked || deed.untold.length > 0 || view.now - deed.settledAt < DEED_MS);
   part.deed.dataset.state = isFresh ? (isLate(deed, view.now) ? "late" : deed.state) : "";
