@@ -11,10 +11,11 @@
     python caucus.pyz watch      wait for messages at no token cost, print them, exit
     python caucus.pyz agent      a Claude, or any other model, with a seat and a loop of its own
     python caucus.pyz journal    look into, copy, mend the file that keeps a room
+    python caucus.pyz wake       what hooks of hosts run: wake an agent; `brake`: hold its tools back
 
 Map       I    The room, no I/O      1 Constants  2 Refusals  3 Wire types and events  4 Token bucket
                                      5 Mailbox  6 Floor  7 Forms  8 Roster  9 Room
-          II   Speaking to a hub     10 Client  11 MCP core  12 Tools
+          II   Speaking to a hub     10 Client  10b Brake  11 MCP core  12 Tools
           III  The hub               13 Assets  14 Disk log  14b Journal  15 Long poll
                                      15b The turn, and its connections
                                      16 HTTP: common ground  16b HTTP: the express lane
@@ -32,6 +33,8 @@ Words     hub        the process; room: the state that it guards
           floor      the right to speak in a scope: one holder, raised hands behind it
           mode       of the room: running, paused, stopped
           seat       a peer's place in the room as its tools see it; door: how a seat reaches the hub
+          waiter     waits beside an agent until it has mail, and wakes its host; it takes none
+          brake      what a host's hook asks before each tool: may it run, or does the operator hold it back
           mind       what thinks for a native agent: a Claude, or a command
           refusal    a no that changes nothing and carries a stable code
           event      one change of the room; applying all events to an empty room gives the room again
@@ -168,7 +171,7 @@ HEALTH_S = 1.5  # how often consoles get figures
 WAKE_PROOF_S = 180.0  # a call within this after a wake proves that it works; none: it did not wake
 WAKE_GAP_S = 3.0  # between two polls of one waiter
 WAKE_AGAIN_S = 600.0  # an agent that was woken and reads nothing is not woken again sooner: each time is a turn
-INTERRUPT_S = 60.0  # an interrupt holds back the next tool within this: later ones belong to another matter
+INTERRUPTED_S = 60.0  # an interrupt holds back the next tool within this: later ones belong to another matter
 DENIED_EVERY_S = 10.0  # at most one notice per agent whose tools are held back: a stubborn one calls twice a second
 
 assert POLL_HOLD_S + CLIENT_SLACK_S < PEER_TTL_S  # inverted, a peer would be reaped between two polls
@@ -1878,7 +1881,7 @@ class Room:
             return STOPPED
         if peer.is_paused:
             return PAUSED
-        return INTERRUPTED if now - peer.interrupted_at < INTERRUPT_S else None
+        return INTERRUPTED if now - peer.interrupted_at < INTERRUPTED_S else None
 
     def deny(self, peer: Peer, tool: str, why: str) -> None:
         """Record that a tool was held back."""
@@ -9229,7 +9232,8 @@ class Waiter:
     def run(self, hold_s: float) -> str:
         """Give the pointer; nothing, where the session is over, or another one waits. `hold_s` 0: do not wait."""
         if hold_s <= 0:
-            return self._ask(0.0) or ""
+            with closing(self._client):
+                return self._ask(0.0) or ""
         try:
             lock = Lock(f"{self._session['place']}.waiter")
         except OSError:
@@ -9247,6 +9251,7 @@ class Waiter:
                     time.sleep(backoff.next_s() or BACKOFF_S)
             return ""
         finally:
+            self._client.close()
             lock.release()
             with suppress(OSError):
                 os.unlink(f"{self._session['place']}.waiter")

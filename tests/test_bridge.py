@@ -116,9 +116,9 @@ class BridgeProcess:
         self.send(asked)
         return self.answer(asked)["result"]
 
-    def initialize(self, revision: str) -> Any:
+    def initialize(self, revision: str, client: str = "tests") -> Any:
         """Make the handshake's first half."""
-        host = {"name": "tests", "version": "1"}
+        host = {"name": client, "version": "1"}
         return self.ask("initialize", protocolVersion=revision, capabilities={}, clientInfo=host)
 
     def call(self, name: str, **arguments: Any) -> Any:

@@ -47,6 +47,8 @@ SHOWN: dict[str, tuple[str, str]] = {
     "peers.usage": (f"{API} .usage", r"12 turns · 48k tokens · \$0\.31"),
     "peers.waiting": (f"{API} .mail", "waiting"),
     "peers.unacknowledged": ('.peer[data-peer="web"] .mail', "not confirmed"),
+    "peers.wake": (f"{API} .ears", "not listening"),  # in its words, once a waiter has asked: test_browser_awake
+    "peers.brake": (f"{API} > .facts", r"here \d+ s · brakes fitted"),
     "channels.topic": (f"{X} .topic", "plans"),
     "channels.members": (f"{X} .names", "api"),
     "channels.msg_count": (f"{X} .traffic", "said"),
@@ -118,6 +120,7 @@ def busy(hub: HubProcess, console: Any) -> None:
     console.send(set_rate={"refill_rate": 50, "capacity": 70})
     api, web = hub.register("api"), hub.register("web")
     hub.post("/status", token=api, status="on the parser", usage=USAGE)
+    hub.post("/brake", token=api)
     hub.say(api, "#x", "I am done *soon*")
     hub.say(api, "web", "for you")
     hub.receive(web)

@@ -253,7 +253,7 @@ def test_build_names_the_source_that_is_missing(name: str, pyz: Path, tmp_path: 
 def test_build_names_the_line_of_a_syntax_error(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("def (:\n")
     with pytest.raises(build_zipapp.BuildError, match="line 1"):
-        build_zipapp.compiled("broken.py", tmp_path / "broken.py")
+        build_zipapp.compiled("broken.py", (tmp_path / "broken.py").read_bytes())
 
 
 # ---------------------------------------------------------------- the zip

@@ -30,6 +30,7 @@ from caucus import (
     InvalidForm,
     NameContested,
     NameInUse,
+    NobodyWaits,
     NoFloor,
     NotAMember,
     NotHolder,
@@ -1541,6 +1542,7 @@ def test_presence_of_the_live_has_ages_in_tenths_of_a_second(room, clock):
         "status": "busy",
         "status_age": 2.3,
         "usage": None,
+        "wake": None,
     }
 
 
@@ -1836,6 +1838,8 @@ REFUSED = {
     "words to nobody": (UnknownPeer, lambda room, peers: room.operator_say("zoe", "hi")),
     "words to no channel": (UnknownChannel, lambda room, peers: room.operator_say("#new", "hi")),
     "kicking nobody": (UnknownPeer, lambda room, peers: room.kick("zoe")),
+    "ringing for nobody": (UnknownPeer, lambda room, peers: room.ring("zoe")),
+    "ringing where nobody waits": (NobodyWaits, lambda room, peers: room.ring("ann")),
     "pausing nobody": (UnknownPeer, lambda room, peers: room.pause_peer("zoe")),
     "resuming nobody": (UnknownPeer, lambda room, peers: room.resume_peer("zoe")),
     "closing no channel": (UnknownChannel, lambda room, peers: room.close_channel("#new")),
