@@ -84,7 +84,7 @@ def hub_command(port: int, *flags: str) -> list[str]:
     """The command that serves a hub on `port`."""
     if ON_ORIGINAL:
         return [str(program("5.1.0", "caucus-hub")), "--port", str(port), "--no-browser", *flags]
-    return [sys.executable, str(ROOT / "caucus.py"), "hub", "--port", str(port), "--no-browser", *flags]
+    return [sys.executable, str(ROOT / "tests" / "start.py"), "hub", "--port", str(port), "--no-browser", *flags]
 
 
 def free_port() -> int:
