@@ -23,6 +23,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 WATCHED_LOGGERS = ("caucus", "tornado", "asyncio")
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each of a thousand starts compiles what it starts
+
 
 # Files that take more than a minute by themselves: begun first, so that no worker is left alone with one.
 LONG = (
