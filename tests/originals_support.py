@@ -47,7 +47,7 @@ def until(probe: Callable[[], T | None], what: str, within: float = DEADLINE_S) 
     while time.monotonic() < end:
         if found := probe():
             return found
-        time.sleep(0.01)
+        time.sleep(0.03)  # between two looks: most ask the hub over a new connection
     pytest.fail(f"waited {within:g} s in vain for {what}")
 
 

@@ -126,7 +126,7 @@ def run_tests(python: Path) -> None:
 
     Raises CalledProcessError when something fails twice.
     """
-    count = str(min(4, 1 + (os.cpu_count() or 1)))  # for much of the time they wait
+    count = str(min(4, 2 + (os.cpu_count() or 1)))  # for most of the time they wait
     workers = ("-n", count, "--dist", "loadfile", "--no-loadscope-reorder")  # tests/conftest.py has the order
     try:
         run(python, "-m", "pytest", *workers, *sys.argv[1:])
