@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hubs import ROOT, eventually
+from hubs import ROOT, START, eventually
 
 SDK = ROOT / ".cache/agent-sdk" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")  # made by tests/run.py
 FAKE_CLAUDE = ROOT / "tests/fake_claude.py"
@@ -37,7 +37,7 @@ class AgentProcess:
         self._errors = open(Path(self.folder.name) / "stderr", "w+")  # noqa: SIM115  # until `close`
         env = {**CLEAN, "FAKE_CLAUDE_LOG": str(self.notes), "HOME": self.folder.name, **variables}
         self.process = subprocess.Popen(
-            [str(python), str(ROOT / "caucus.py"), "agent", "--hub", url, *flags],
+            [str(python), START, "agent", "--hub", url, *flags],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._errors, env=env, cwd=self.folder.name,
         )
 

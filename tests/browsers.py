@@ -13,6 +13,8 @@ from hubs import HubProcess, running_hub
 
 OPERATOR, OBSERVER = "op-secret", "watch-secret"
 GUARDED = ("--operator-token", OPERATOR, "--observer-token", OBSERVER)
+# The first is the same engine without windows and menus, which cost more than half of what opening a page takes.
+BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
@@ -34,9 +36,9 @@ Open = Callable[..., Page]  # (hub, expected=pattern of console lines, **context
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Give one browser for all tests. A machine without is loud about it, and in CI it is a failure."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
-        how = "no chromium for the browser tests: apt-get install --no-install-recommends chromium"
+        how = f"no chromium for the browser tests: apt-get install --no-install-recommends {BROWSERS[0]}"
         if os.environ.get("CI"):
             pytest.fail(how)
         pytest.skip(how)

@@ -23,11 +23,13 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 WATCHED_LOGGERS = ("caucus", "tornado", "asyncio")
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each of a thousand starts compiles what it starts
 
-# Files that take more than a minute by themselves: begun first, so that no worker is left alone with one.
+
+# Files that take longest by themselves: begun first, so that no worker is left alone with one.
 LONG = (
-    *("originals", "agent", "browser", "browser_ruling", "browser_flow", "attacks", "console", "watch", "journal"),
-    "cost",
+    *("originals", "agent", "attacks", "browser_ruling", "browser_flow", "browser", "demo", "console", "hub_process"),
+    *("http", "roads", "journal", "watch", "cost"),
 )
 
 

@@ -19,6 +19,7 @@ import httpx
 from websockets.sync.client import ClientConnection, connect
 
 ROOT = Path(__file__).resolve().parent.parent
+START = str(ROOT / "tests/start.py")  # caucus.py, started fast
 DEADLINE_S = 10.0
 # Flags of `caucus hub`: with an express lane, and without one. The same must come of every request on both roads.
 ROADS: dict[str, tuple[str, ...]] = {"express": (), "plain": ("--plain-http",)}
@@ -51,7 +52,7 @@ class HubProcess:
     """One hub of our own, on a free port."""
 
     def __init__(self, *flags: str, env: dict[str, str] | None = None, command: tuple[str, ...] = ()) -> None:
-        argv = command or (sys.executable, "-W", "error", str(ROOT / "caucus.py"), "hub")
+        argv = command or (sys.executable, "-W", "error", START, "hub")
         clean = {key: value for key, value in os.environ.items() if not key.startswith("CAUCUS_")}
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # not a pipe: nobody reads it meanwhile, and a pipe fills up
         self.process = subprocess.Popen(

@@ -47,7 +47,7 @@ def until(probe: Callable[[], T | None], what: str, within: float = DEADLINE_S) 
     while time.monotonic() < end:
         if found := probe():
             return found
-        time.sleep(0.01)
+        time.sleep(0.03)  # between two looks: most ask the hub over a new connection
     pytest.fail(f"waited {within:g} s in vain for {what}")
 
 
@@ -84,7 +84,7 @@ def hub_command(port: int, *flags: str) -> list[str]:
     """The command that serves a hub on `port`."""
     if ON_ORIGINAL:
         return [str(program("5.1.0", "caucus-hub")), "--port", str(port), "--no-browser", *flags]
-    return [sys.executable, str(ROOT / "caucus.py"), "hub", "--port", str(port), "--no-browser", *flags]
+    return [sys.executable, str(ROOT / "tests" / "start.py"), "hub", "--port", str(port), "--no-browser", *flags]
 
 
 def free_port() -> int:
@@ -105,9 +105,9 @@ class Hub:
     """A live hub in a process of its own, and plain HTTP to it."""
 
     def __init__(self, log: Path, *flags: str, port: int | None = None) -> None:
-        self.port = port or free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.port = port or (free_port() if ON_ORIGINAL else 0)  # 0: ours finds one and says which
         self.log = log
+        self._log_begins = log.stat().st_size if log.exists() else 0
         with log.open("ab") as sink:
             self.process = subprocess.Popen(
                 hub_command(self.port, *flags), cwd=ROOT, stdout=sink, stderr=sink, env=environment()
@@ -121,9 +121,18 @@ class Hub:
     def _answers(self) -> bool:
         if self.process.poll() is not None:
             pytest.fail(f"the hub ended with {self.process.returncode}:\n{self.log.read_text()[-2000:]}")
+        if not self.port:
+            said = re.search(rb"http://127\.0\.0\.1:(\d+)", self.log.read_bytes()[self._log_begins :])
+            self.port = int(said[1]) if said else 0
+            return bool(said)
         with suppress(OSError):
             return self.call("GET", "/version").status == 200
         return False
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
         return self

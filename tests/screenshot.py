@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 
 from browsers import FLAGS
-from hubs import ROOT, HubProcess
+from hubs import ROOT, START, HubProcess
 from playwright.sync_api import sync_playwright
 
 WIDE, PHONE = {"width": 1360, "height": 850}, {"width": 390, "height": 844}
@@ -29,7 +29,7 @@ def conversation(arguments: list[str]) -> Iterator[str]:
     if arguments:
         yield arguments[0]
         return
-    demo = HubProcess(command=(sys.executable, str(ROOT / "caucus.py"), "demo"))
+    demo = HubProcess(command=(sys.executable, START, "demo"))
     try:
         yield demo.url
     finally:

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hubs import ROOT, HubProcess, KeptHub, eventually, running_hub
+from hubs import START, HubProcess, KeptHub, eventually, running_hub
 from test_bridge import BridgeProcess, bridge_at
 
 import caucus
 
 SESSION = "0b7f-11"
-PROGRAM = (sys.executable, "-W", "error", str(ROOT / "caucus.py"))
+PROGRAM = (sys.executable, "-W", "error", START)
 
 
 class Hooks:
@@ -92,8 +92,8 @@ def waiting(end: contextlib.ExitStack, hub: HubProcess, hooks: Hooks) -> subproc
 
 def test_before_the_agent_has_joined_there_is_nothing_to_wait_for(hub: HubProcess, tmp_path: Path) -> None:
     hooks = Hooks(hub.url, tmp_path)
-    for words in (("wake", "claude"), ("wake", "claude", "--now"), ("wake", "claude", "--context"), ("brake", "claude")):
-        assert hooks.run(*words) == (0, "", "")
+    for words in ("wake claude", "wake claude --now", "wake claude --context", "brake claude"):
+        assert hooks.run(*words.split()) == (0, "", "")
     assert hooks.sessions() == []
 
 
@@ -153,7 +153,8 @@ def test_the_operator_rings_and_is_named_in_a_pointer(
         assert waiter.communicate(timeout=10)[1] == "[caucus] The operator rings for api: call listen.\n"
         waiter = waiting(end, hub, hooks)
         console.send(say="look here", to="api")
-        assert waiter.communicate(timeout=10)[1] == "[caucus] 1 message waits for api, from the operator: call listen.\n"
+        words = "[caucus] 1 message waits for api, from the operator: call listen.\n"
+        assert waiter.communicate(timeout=10)[1] == words
 
 
 def test_at_the_end_of_a_turn_a_host_is_told_in_its_own_way(
@@ -207,7 +208,7 @@ def test_hooks_of_a_gemini_find_the_seat_by_the_process_above_them(
 
 def test_a_waiter_lives_through_a_restart_of_the_hub(tmp_path: Path, end: contextlib.ExitStack) -> None:
     kept = KeptHub(tmp_path / "room.journal")
-    end.callback(lambda: kept.hub.stop())
+    end.callback(lambda: kept.hub.stop())  # noqa: PLW0108 (it is another hub by then)
     hooks = Hooks(kept.hub.url, tmp_path)
     hooks.bridge(end, tmp_path)
     web = kept.hub.register("web")
@@ -267,7 +268,7 @@ def test_without_a_hub_tools_run_and_the_console_says_so_afterwards(
     tmp_path: Path, end: contextlib.ExitStack
 ) -> None:
     kept = KeptHub(tmp_path / "room.journal")
-    end.callback(lambda: kept.hub.stop())
+    end.callback(lambda: kept.hub.stop())  # noqa: PLW0108 (it is another hub by then)
     hooks = Hooks(kept.hub.url, tmp_path)
     hooks.bridge(end, tmp_path)
     kept.kill()

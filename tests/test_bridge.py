@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hubs import DEADLINE_S, ROOT, HubProcess, eventually, running_hub
+from hubs import DEADLINE_S, ROOT, START, HubProcess, eventually, running_hub
 from wires import LOOPBACK, Ended, newcomer, read_request, stub_hub
 
 import caucus
 
-BRIDGE = (sys.executable, "-W", "error", str(ROOT / "caucus.py"), "bridge")
+BRIDGE = (sys.executable, "-W", "error", START, "bridge")
 _serials = itertools.count(1)
 NOT_WINDOWS = pytest.mark.skipif(sys.platform == "win32", reason="signals and file modes of POSIX")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hubs import ROOT, Console, HubProcess, eventually, running_hub
+from hubs import START, Console, HubProcess, eventually, running_hub
 
 import caucus
 
@@ -291,7 +291,7 @@ def test_a_taken_name_gets_a_suffix(hub: HubProcess):
 
 
 def test_the_command_shows_three_peers_that_talk():
-    demo = HubProcess(command=(sys.executable, "-W", "error", str(ROOT / "caucus.py"), "demo"))
+    demo = HubProcess(command=(sys.executable, "-W", "error", START, "demo"))
     with demo.console() as console:
         first = console.next("message", where=is_agents)["message"]
         assert first["recipient"] == "all"

@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 import pytest
 from fakes import FakeClock, RecordingRoom
-from hubs import DEADLINE_S, ROOT, Answer, HubProcess, eventually, running_hub
+from hubs import DEADLINE_S, ROOT, START, Answer, HubProcess, eventually, running_hub
 from polls import contents, got, park, reap, receive_request, refused, retune
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
@@ -2439,7 +2439,7 @@ def test_a_retention_of_0_keeps_all(tmp_path: Path) -> None:
 
 def failed_start(*flags: str) -> subprocess.CompletedProcess[str]:
     """Start a hub that cannot start."""
-    command = [sys.executable, "-W", "error", str(ROOT / "caucus.py"), "hub", "--port", "0", "--no-browser", *flags]
+    command = [sys.executable, "-W", "error", START, "hub", "--port", "0", "--no-browser", *flags]
     return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
 
 

@@ -19,14 +19,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hubs import DEADLINE_S, ROOT, HubProcess, eventually, running_hub
+from hubs import DEADLINE_S, ROOT, START, HubProcess, eventually, running_hub
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from wires import LOOPBACK, Raw, RawAnswer, Script, call, newcomer, request_of, stub_hub
 
 import caucus
 
-HUB = (sys.executable, str(ROOT / "caucus.py"), "hub", "--no-browser")
+SCRIPT = str(ROOT / "caucus.py")
+HUB = (sys.executable, START, "hub", "--no-browser")
 SECRETS = ("--operator-token", "o", "--agent-key", "k")
 CLEAN = {key: value for key, value in os.environ.items() if not key.startswith("CAUCUS_")}
 FILES_NEEDED = 4096  # open at once, in the tests with the most connections
@@ -396,7 +397,12 @@ def test_ctrl_c_at_any_time_of_the_start_shows_no_traceback() -> None:
     faults = []
     for n in range(9):
         with tempfile.TemporaryFile() as log:
-            process = subprocess.Popen([*HUB, "--port", "0"], stdout=subprocess.DEVNULL, stderr=log, env=CLEAN)
+            process = subprocess.Popen(
+                [sys.executable, SCRIPT, "hub", "--no-browser", "--port", "0"],
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                env=CLEAN,
+            )
             eventually(functools.partial(has_begun, process.pid), "the interpreter at our code")
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(n * 0.04)  # a moment that differs from run to run, on purpose
@@ -424,7 +430,7 @@ PROGRAMS = [(), ("hub",), ("watch",), ("demo",)]
 
 @pytest.mark.parametrize("command", PROGRAMS)
 def test_help_has_examples_and_version_is_one_line(command: tuple[str, ...]) -> None:
-    caucus_py = (sys.executable, "-W", "error", str(ROOT / "caucus.py"), *command)
+    caucus_py = (sys.executable, "-W", "error", SCRIPT, *command)
     helped = run(*caucus_py, "--help", env={"COLUMNS": "120"})
     assert (helped.returncode, helped.stderr) == (0, "")
     assert "examples:" in helped.stdout
@@ -436,7 +442,7 @@ def test_help_has_examples_and_version_is_one_line(command: tuple[str, ...]) -> 
 
 @pytest.mark.parametrize("arguments", [("nonsense",), ("hub", "--nonsense"), ("watch", "stray"), ("--nonsense",)])
 def test_a_wrong_command_line_is_exit_2_with_a_hint(arguments: tuple[str, ...]) -> None:
-    done = run(sys.executable, str(ROOT / "caucus.py"), *arguments)
+    done = run(sys.executable, SCRIPT, *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert re.search("usage:|--help|caucus help", done.stderr)
 
@@ -964,7 +970,7 @@ def test_a_refused_giant_does_not_leave_its_body_to_be_read_as_requests(
 
 def said(*words: str) -> tuple[int, str]:
     """Run a command line that starts nothing; give its exit code and what it said."""
-    command = [sys.executable, "-W", "error", str(ROOT / "caucus.py"), *words]
+    command = [sys.executable, "-W", "error", START, *words]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
     return ended.returncode, ended.stdout + ended.stderr
 

@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 from agents import agent
 from fakes import FakeClock, RecordingRoom, question, state_of
-from hubs import ROADS, ROOT, KeptHub, eventually
+from hubs import ROADS, START, KeptHub, eventually
 from originals_support import VERSIONS, Connector, Refused, require_originals
 from test_bridge import BridgeProcess, bridge_at
 from wires import WatchProcess
@@ -34,7 +34,7 @@ import caucus
 from caucus import Client, Invalid, Journal, Refusal, Room, Unreachable
 
 SCALE = int(os.environ.get("CAUCUS_TORTURE", "1"))
-PROGRAM = (sys.executable, "-W", "error", str(ROOT / "caucus.py"))
+PROGRAM = (sys.executable, "-W", "error", START)
 
 
 @contextmanager

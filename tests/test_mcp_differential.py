@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
-from hubs import DEADLINE_S, ROOT
+from hubs import DEADLINE_S, ROOT, START
 from mcp_official import sdk
 
 import caucus
@@ -312,7 +312,7 @@ def kind_of(message: Any) -> str:
 def to_bridge() -> End:
     """Start a bridge of ours."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("CAUCUS_")}
-    command = [sys.executable, "-W", "error", str(ROOT / "caucus.py"), "bridge", "--hub", NOBODY]
+    command = [sys.executable, "-W", "error", START, "bridge", "--hub", NOBODY]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=clean)
     assert process.stdin is not None
     assert process.stdout is not None

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hubs import ROOT, HubProcess, running_hub
+from hubs import START, HubProcess, running_hub
 
 import caucus
 
@@ -88,7 +88,7 @@ OPENINGS: dict[str, list[dict[str, Any]]] = {
 def over_stdio(frames: list[dict[str, Any]]) -> dict[Any, Any]:
     """Say all of it to a bridge and close; give its answers by id."""
     said = "".join(json.dumps(frame) + "\n" for frame in frames)
-    command = [sys.executable, "-W", "error", str(ROOT / "caucus.py"), "bridge", "--hub", NO_HUB]
+    command = [sys.executable, "-W", "error", START, "bridge", "--hub", NO_HUB]
     clean = {key: value for key, value in os.environ.items() if not key.startswith("CAUCUS_")}
     done = subprocess.run(command, input=said, capture_output=True, text=True, timeout=20, check=True, env=clean)
     assert done.stderr == ""

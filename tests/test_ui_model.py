@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -17,12 +18,13 @@ from test_console import NO_HEAD, FakeSocket, consoles_of
 
 import caucus
 
+NODE_FOLDER = ROOT / ".cache/conformance" / ("Scripts" if os.name == "nt" else "bin")  # made by tests/run.py
 NODE_MAJOR_MIN = 20  # older ones lack parts of node:test
 
 
 def node() -> str:
     """Find a Node that can run the tests, or skip."""
-    found = shutil.which("node")
+    found = shutil.which("node", path=str(NODE_FOLDER)) or shutil.which("node")
     if found is None:
         pytest.skip("no node on this machine; the browser tests exercise the model")
     version = subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hubs import DEADLINE_S, ROOT, HubProcess
+from hubs import DEADLINE_S, ROOT, START, HubProcess
 
 LOOPBACK = "127.0.0.1"
 
@@ -173,7 +173,7 @@ class WatchProcess:
         clean = {key: value for key, value in os.environ.items() if not key.startswith("CAUCUS_")}
         hub = ("--hub", url) if url else ()
         self.process = subprocess.Popen(
-            [sys.executable, "-W", "error", *python, str(ROOT / "caucus.py"), "watch", *hub, *flags],
+            [sys.executable, "-W", "error", *python, START, "watch", *hub, *flags],
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=subprocess.PIPE,
