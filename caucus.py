@@ -680,9 +680,10 @@ def registration_of(body: Body) -> tuple[str, int | None, str | None]:
     )
 
 
-def speech_of(body: Body) -> tuple[str, str, str]:
-    """Read POST /send: token, scope and content. Raises Invalid."""
-    return token_of(body), scope_of(body), text_of(body, "content", 1)
+def speech_of(body: Body) -> tuple[str, str, str, str | None]:
+    """Read POST /send: token, scope, content, and which subagent speaks, if the host told. Raises Invalid."""
+    child = optional_text_of(body, "child", NAME_MAX) if "child" in body else None
+    return token_of(body), scope_of(body), text_of(body, "content", 1), child
 
 
 FLOOR_VERBS = ("take", "raise", "lower", "pass", "drop")  # of an agent
@@ -1496,11 +1497,25 @@ class Wake(Struct):
     latency_s: float | None = None  # of the latest that a call has followed
     proven_ts: float | None = None  # Unix seconds
 
+    def kind(self, now: float) -> str:
+        """Tell who waits: somebody, nobody any more, or ever only a hook at the end of a turn."""
+        is_there = self.is_waiting or now - self.left_at < WAKE_GAP_S
+        return "waits" if is_there else "nobody waits" if self.has_waited else "turn end"
+
+    def words(self, now: float, ts: float) -> str:
+        """Word it, for who has written to the peer."""
+        if self.is_open:
+            age = f"{now - self.told_at:.0f} s"
+            return f"woken {age} ago, no call yet" if now - self.told_at < WAKE_PROOF_S else f"did not wake ({age})"
+        if (kind := self.kind(now)) != "waits":
+            return "nobody waits for its mail" if kind == "nobody waits" else "gets mail when its turn ends"
+        if self.latency_s is None or self.proven_ts is None:
+            return "can be woken, not proven yet"
+        return f"wakes in {self.latency_s:.1f} s (proven {ts - self.proven_ts:.0f} s ago)"
+
     def to_json(self, now: float) -> dict[str, Json]:
         """Give what consoles and peers see of it."""
-        is_there = self.is_waiting or now - self.left_at < WAKE_GAP_S
-        kind = "waits" if is_there else "nobody waits" if self.has_waited else "turn end"
-        return {"host": self.host, "kind": kind, "latency": self.latency_s, "proven_ts": self.proven_ts,
+        return {"host": self.host, "kind": self.kind(now), "latency": self.latency_s, "proven_ts": self.proven_ts,
                 "open_ts": self.told_ts if self.is_open else None}
 
 
@@ -1921,6 +1936,10 @@ class Room:
         count = sum(m.origin == "operator" for m in batch)
         return {"waiting": len(batch), "operator": count, "ring": is_rung, "name": peer.name}
 
+    def reach_of(self, peer: Peer) -> str:
+        """Word how a peer's host is told of mail: what is proven, and no more."""
+        return "" if peer.wake is None else peer.wake.words(self._mono(), self._wall())
+
     def note_awake(self, peer: Peer) -> None:
         """Take a call of `peer` as proof that the wake before it worked."""
         wake = peer.wake
@@ -1951,8 +1970,8 @@ class Room:
         self._publish(peer, usage)
 
     # --- speech ---
-    def say(self, peer: Peer, to: str, content: str) -> MessageRouted:
-        """Route a peer's words to a scope; speaking in a channel joins it.
+    def say(self, peer: Peer, to: str, content: str, child: str | None = None) -> MessageRouted:
+        """Route a peer's words to a scope, or those of its subagent `child`; speaking in a channel joins it.
 
         Raises Stopped, FloorHeld, Throttled, TooManyChannels.
         """
@@ -1967,7 +1986,8 @@ class Room:
                 hint="Raise your hand to be next, listen until the stick is passed or put away, or use another scope.",
             )
         self._spend_speech(peer, joining=to)
-        return self._route(peer.name, to, content, "message", "agent", self._audience(to, but=peer.name))
+        meta = None if child is None else json.dumps({"child": child})
+        return self._route(peer.name, to, content, "message", "agent", self._audience(to, but=peer.name), meta)
 
     def fetch(self, peer: Peer) -> list[Message]:
         """Hand out what is deliverable to `peer` now, in order, as much as one answer carries.
@@ -2969,10 +2989,12 @@ class Client:
 # its own, so that a hook loads nothing else: it uses no name from elsewhere, and imports late what few tools need.
 
 SESSION_VARIABLES = {"claude": "CLAUDE_CODE_SESSION_ID"}  # hosts that tell their hooks and their bridge the same
+SESSION_FILES = ("", ".unasked", ".waiter", ".children")  # what their names end in
 BY_PROCESS = ("gemini", "opencode")  # hosts that do not: hooks and bridge have the same process above them
 _BRAKE_S = 2.0  # that a hub may take to answer; a tool does not wait longer
 _OWN_TOOLS = ("mcp__caucus__", "mcp_caucus_", "caucus_", "ToolSearch")  # they pass: by them an agent learns why
 _STDIN_MAX = 1 << 26  # characters of what a host says of one tool call
+_CHILDREN_MAX = 1 << 16  # bytes of notes on which subagent makes which call
 
 
 def state_folder() -> str:
@@ -3082,6 +3104,18 @@ def seat_of(host: str, session_id: str) -> dict[str, str]:
     return session_in(place) if place else {}
 
 
+def note_child(session: dict[str, str], said: str) -> None:
+    """Note for the bridge which subagent is about to call it: the call that follows repeats the id of this one."""
+    import json
+
+    call = dict(json.loads(said))
+    words = [str(call.get(key, "")) for key in ("tool_use_id", "agent_type", "agent_id")]
+    path = session["place"] + ".children"
+    how = "a" if os.path.exists(path) and os.path.getsize(path) < _CHILDREN_MAX else "w"
+    with open(path, how, encoding="utf-8") as file:
+        file.write(" ".join("".join(c for c in one if c.isalnum() or c in "_-")[:64] for one in words) + "\n")
+
+
 def is_let_through(session: dict[str, str]) -> bool:
     """Ask the hub whether a tool may run. Tools that ran unasked are a byte each, in a file, and told of then.
 
@@ -3114,9 +3148,14 @@ def brake(host: str, is_closed: bool = False) -> int:
     try:
         session_id, said = hook_session(host)
         session = seat_of(host, session_id)
-        if not session or is_let_through(session):
+        if not session:
             return 0
-        why, reason = told_why(session, said or sys.stdin.read(_STDIN_MAX))
+        said = said or sys.stdin.read(_STDIN_MAX)
+        if '"agent_id"' in said and '"mcp__caucus__' in said:
+            note_child(session, said)
+        if is_let_through(session):
+            return 0
+        why, reason = told_why(session, said)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         if not session:
             return 0
@@ -3463,11 +3502,13 @@ SetupRequired = a_no("setup_required", 409, "The model has not read the room's r
 NotJoined = a_no("not_joined", 409, "The tool needs a seat in the room.", "Call join() first.")
 AlreadyJoined = a_no("already_joined", 409, "The session has a seat already, under another name.",
                      "Keep that seat; a subagent speaks through the one that joined. For another name, leave() first.")
+SeatOfParent = a_no("seat_of_parent", 403, "A subagent tried to join or to leave for the session that started it.",
+                    "Use the session's seat: say, listen and the others work as they are. Do not join or leave.")
 SessionExpired = a_no("session_expired", 401, "The hub knows this seat no more: it restarted, or the seat was lost.",
                       "Call join() once. If it happens again, tell your user and stay out.")
 
 # What to do about each refusal that a tool can answer. A closed set; a test holds it against the refusals that exist.
-OF_TOOLS: list[type[Refusal]] = [SetupRequired, NotJoined, AlreadyJoined, SessionExpired]
+OF_TOOLS: list[type[Refusal]] = [SetupRequired, NotJoined, AlreadyJoined, SeatOfParent, SessionExpired]
 HINTS: dict[str, str] = {kind.code: kind.hint for kind in [*OF_TOOLS, *REFUSALS.values()] if kind.hint is not None}
 HINTS[Refusal.code] = "Tell your user: the hub refused this in words that this program does not know."
 
@@ -3604,9 +3645,19 @@ class SessionFile:
     def remove(self) -> None:
         """Delete it: the seat is given up."""
         self._text = ""
-        for ending in ("", ".unasked", ".waiter"):
+        for ending in SESSION_FILES:
             with suppress(OSError):
                 os.unlink(self._place + ending)
+
+    def child_of(self, call_id: object) -> str:
+        """Name the subagent that makes a call, by the id that its hook has noted; nothing: the session's own agent."""
+        with suppress(OSError, UnicodeDecodeError), open(f"{self._place}.children", encoding="utf-8") as file:
+            for line in file:
+                noted, _, child = line.strip().partition(" ")
+                if noted == call_id:
+                    kind, _, name = child.partition(" ")
+                    return f"{kind or 'agent'} {name[:4]}".strip()
+        return ""
 
 
 VOICES = {  # origin, which only the hub sets -> how far to trust what follows
@@ -3876,6 +3927,28 @@ class Seat:
         watch = await self.watch_command()
         again = "Start the watch again, unless it goes on."
         self._news = {"note": f"{note} {again}", "watch": watch} if watch else {"note": note}
+
+
+class Child:
+    """A subagent at its parent's seat: it speaks under a mark of its own, and can neither join nor leave for it."""
+
+    def __init__(self, seat: Seat, name: str) -> None:
+        self._seat, self._name = seat, name
+
+    def __getattr__(self, what: str) -> Any:
+        return getattr(self._seat, what)
+
+    async def join(self, name: str) -> NoReturn:
+        """Refuse. Raises SeatOfParent."""
+        raise SeatOfParent(f"{self._name} is a subagent: it speaks through the seat of the session", child=self._name)
+
+    async def leave(self) -> NoReturn:
+        """Refuse. Raises SeatOfParent."""
+        raise SeatOfParent(f"{self._name} is a subagent: the seat is its session's", child=self._name)
+
+    async def post(self, path: str, **body: Json) -> dict[str, Json]:
+        """Act as the peer, and say who it is that speaks. Raises Refusal."""
+        return await self._seat.post(path, **({**body, "child": self._name} if path == "/send" else body))
 
 
 def hub_hint(url: str) -> str:
@@ -6591,12 +6664,14 @@ def post_leave(gate: Gate, request: Request) -> Reply:
 
 def post_send(gate: Gate, request: Request) -> Reply:
     """POST /send. Raises Invalid, UnknownToken, Stopped, FloorHeld, Throttled, TooManyChannels."""
-    token, to, content = speech_of(request.json())
-    room, sent = gate.room, gate.room.say(gate.room.peer_of(token), to, content)
-    away: list[Json] = [name for name in sent.to if (peer := room.roster.get(name)) and peer.reaped_at is not None]
-    if sent.to and room.mode == RUNNING and not away and not sent.overflowed:  # the usual, an encoder cheaper
+    token, to, content, child = speech_of(request.json())
+    room, sent = gate.room, gate.room.say(gate.room.peer_of(token), to, content, child)
+    odd = [one for name in sent.to if (one := room.roster.get(name)) and (one.reaped_at is not None or one.wake)]
+    if sent.to and room.mode == RUNNING and not odd and not sent.overflowed:  # the usual, an encoder cheaper
         head = f'"message_id":"{sent.message.id}","delivered_to":[{",".join(map(quote, sent.to))}]'
         return Reply(200, f'{{{head},"missed":[],"warning":null,"hint":null}}'.encode("ascii"), ())
+    away: list[Json] = [peer.name for peer in odd if peer.reaped_at is not None]
+    reach: dict[str, Json] = {peer.name: room.reach_of(peer) for peer in odd if peer.wake and not peer.is_listening}
     missed = sent.missed
     is_to_operator = to == OPERATOR  # who has no mailbox, and sees everything
     is_unheard = not sent.to and not missed and not is_to_operator
@@ -6620,6 +6695,8 @@ def post_send(gate: Gate, request: Request) -> Reply:
     }
     if away:
         answer["away"] = away
+    if reach:
+        answer["reach"] = reach
     if nearest:
         answer["nearest"] = nearest
     if sent.overflowed:
@@ -9216,7 +9293,7 @@ def moved_seat(host: str, session_id: str) -> dict[str, str]:
 
 def tidied(place: str) -> dict[str, str]:
     """Remove what is left of a session that is over; there is no seat in it."""
-    for ending in ("", ".unasked", ".waiter"):
+    for ending in SESSION_FILES:
         with suppress(OSError):
             os.unlink(place + ending)
     return {}
@@ -9533,7 +9610,9 @@ class Bridge:
 
     def _answer(self, call: Call, job: Job) -> Json:
         report = no_report if call.progress_token is None else self._reporter(call.progress_token, job)
-        return self._drive(self._mcp.answer(call, job.revision, self._seat, report))
+        child = self._door.session.child_of(call_id) if (call_id := call.meta.get("claudecode/toolUseId")) else ""
+        seat = Child(self._seat, child) if child else self._seat
+        return self._drive(self._mcp.answer(call, job.revision, seat, report))
 
     def _answer_batch(self, job: Job) -> Json:
         answers: list[Json] = []

@@ -92,7 +92,9 @@ function originBadge(model, message) {
 function sender(model, message) {
   if (message.origin === "operator") return el("span", { class: "name operator" }, "operator");
   if (message.origin === "hub") return el("span", { class: "name hub" }, "hub");
-  return nameTag(message.sender, hueOf(model, message.sender));
+  const tag = nameTag(message.sender, hueOf(model, message.sender));
+  const child = message.meta?.child; // by the host's hook, not by what the text claims
+  return child ? el("span", {}, tag, el("span", { class: "child", title: `A subagent of ${message.sender}` }, ` (child ${child})`)) : tag;
 }
 
 const ROUTES = { broadcast: "all", channel: "hash", direct: "direct" };
