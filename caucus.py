@@ -9370,12 +9370,11 @@ class TomlPart(Record):
 
     def _check(self, full: str, rest: str) -> None:
         """See that two texts differ in our entry only. Raises ValueError."""
-        texts = [parse_toml(full), parse_toml(rest)]
-        for one in texts:
-            if isinstance(servers := one.pop("mcp_servers", {}), dict):
+        one, other = parse_toml(full), parse_toml(rest)
+        for config in (one, other):
+            if isinstance(servers := config.setdefault("mcp_servers", {}), dict):
                 servers.pop("caucus", None)
-                texts.append(servers)
-        if texts[0] != texts[1] or texts[2:3] != texts[3:4]:
+        if one != other:
             raise ValueError("it cannot be edited safely: move [mcp_servers.caucus] to its end by hand")
 
 
