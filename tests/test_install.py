@@ -267,7 +267,7 @@ def test_a_configuration_keeps_its_bytes_and_its_sense_and_comes_back_whole(worl
 STYLES_LOST = {  # by taking out in place, where only the sense must stay
     *("an empty file", "blanks only", "a mark only", "a comment only", "no final newline", "a plugin of that name"),
     *("instructions, no final newline", "codex, no final newline", "an empty object with a blank", "an empty object"),
-    *("no servers yet", "an empty event", "opencode", "opencode, with comments", "opencode's user", "copilot"),
+    *("no servers yet", "a closing brace beside the last", "an empty event", "opencode", "opencode, with comments", "opencode's user", "copilot"),
     *("the user's big file",),
 }
 
@@ -330,6 +330,11 @@ def installed(world: World, words: str, name: str) -> Any:
     """Install, and read a file."""
     world.install(words)
     return read(name, world.place(name).read_bytes())
+
+
+def move(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """Let the program be elsewhere."""
+    monkeypatch.setattr(caucus, "program_words", lambda *words: [sys.executable, place, *words])
 
 
 BRIDGE = [sys.executable, PROGRAM, "bridge"]
@@ -405,13 +410,13 @@ def test_the_plugin_of_opencode_has_the_two_commands(world: World) -> None:
 
 
 def test_a_path_with_a_blank_is_quoted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(caucus, "__file__", "/a place/caucus.py")
+    move(monkeypatch, "/a place/caucus.py")
     config = installed(world, "codex", ".codex/hooks.json")
     assert config["hooks"]["Stop"][0]["hooks"][0]["command"].endswith("'/a place/caucus.py' wake codex --now")
 
 
 def test_a_path_that_cannot_be_written_down_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(caucus, "__file__", "/a\nplace/caucus.py")
+    move(monkeypatch, "/a\nplace/caucus.py")
     with pytest.raises(caucus.Invalid, match="move it"):
         world.install("claude")
 
@@ -507,7 +512,7 @@ def test_the_backup_has_what_was_there_first_whatever_is_installed_later(
     world.write(".mcp.json", '{"a": 1}')
     there = world.tree()
     world.install("claude")
-    monkeypatch.setattr(caucus, "__file__", "/moved/caucus.py")
+    move(monkeypatch, "/moved/caucus.py")
     assert set(world.install("claude").values()) == {"wrote"}
     assert world.place(".mcp.json.caucus-backup").read_text() == '{"a": 1}'
     world.uninstall("claude")
@@ -530,10 +535,10 @@ def test_after_the_program_has_moved_its_entries_are_brought_up_to_date(
     world.write(".claude/settings.json", json.dumps(HOOKS, indent=2))
     for host in ("claude", "codex", "gemini", "opencode", "copilot"):
         world.install(host)
-    monkeypatch.setattr(caucus, "__file__", "/moved/caucus.py")
+    move(monkeypatch, "/moved/caucus.py")
     for host in ("claude", "codex", "gemini", "opencode", "copilot"):
         assert set(world.install(host).values()) == {"wrote"}
-    for name, data in world.tree().items():
+    for data in world.tree().values():
         assert data is None or PROGRAM.encode() not in bytes(data)  # type: ignore[arg-type]
     commands = re.findall(r'"command": "(.*?)"', world.place(".claude/settings.json").read_text())
     assert len(commands) == 7  # two of theirs, five of ours
@@ -548,7 +553,7 @@ def test_edits_between_two_installs_are_not_lost_by_the_uninstall(
     path = world.write(".mcp.json", '{\n  "a": 1\n}\n')
     world.install("claude")
     path.write_text(path.read_text().replace('"a": 1', '"a": 2'))
-    monkeypatch.setattr(caucus, "__file__", "/moved/caucus.py")
+    move(monkeypatch, "/moved/caucus.py")
     world.install("claude")
     deed = world.uninstall("claude")[".mcp.json"]
     assert path.read_text() == '{\n  "a": 2\n}\n'
@@ -810,7 +815,8 @@ def test_a_dry_run_is_a_diff(world: World) -> None:
 
 def test_print_gives_each_file_in_full_and_says_on_stderr_where_it_goes(world: World) -> None:
     told = world.run("install", "vscode", "--print")
-    assert json.loads(told.stdout) == {"servers": {"caucus": {"type": "stdio", "command": BRIDGE[0], "args": BRIDGE[1:]}}}
+    entry = {"type": "stdio", "command": BRIDGE[0], "args": BRIDGE[1:]}
+    assert json.loads(told.stdout) == {"servers": {"caucus": entry}}
     assert str(world.place(".vscode/mcp.json")) in told.stderr
 
 
@@ -852,7 +858,9 @@ def test_what_cannot_be_is_refused_in_one_line(world: World, words: tuple[str, .
     assert world.tree() == {}
 
 
-def test_on_a_terminal_it_asks(world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_on_a_terminal_it_asks(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in ("cursor", "gemini"):
         world.place(f"~/.{name}").mkdir()
     monkeypatch.setenv("PATH", "/nowhere")
