@@ -9022,42 +9022,53 @@ class Spot(Struct):
     parts: list[Spot] = fresh(factory=list)
 
 
-class JsonReader:
-    """Reads JSON, which may have comments and trailing commas, with the place of each value."""
+class JsonText:
+    """A text of JSON, which may have comments and trailing commas; it is edited in place, in its own style.
+
+    What it does not understand, or cannot put somewhere, is a ValueError.
+    """
 
     def __init__(self, text: str) -> None:
-        self._text, self._at, self._token = text, 0, re.compile(_JSON_TOKEN, re.DOTALL)
+        self._pattern = re.compile(_JSON_TOKEN, re.DOTALL)
+        self._set(text)
+        self._newline = "\r\n" if "\r\n" in text else "\n"
+        line = self._line_before(self.root.parts[0].start) if self.root and self.root.parts else None
+        self._unit = "  " if line is None or self.root is None else line.removeprefix(self._indent(self.root.opens))
 
-    def read(self) -> Spot | None:
-        """Read all of it; None: there is no value. Raises ValueError."""
-        if not self._peek()[0]:
-            return None
+    def _set(self, text: str) -> None:
+        self.text, self._at = text, 0
+        self.root: Spot | None = None  # no value at all
+        if not self._token()[0]:
+            return
         try:
-            root = self._value("", self._peek()[1])
+            self.root = self._read("", self._token()[1])
         except RecursionError:
             raise ValueError("it is nested too deeply") from None
-        token, at = self._peek()
-        return self._fail(at) if token else root
-
-    def _peek(self) -> tuple[str, int]:
-        found = self._token.match(self._text, self._at)
-        return (found[1], found.start(1)) if found is not None and found[1] else ("", len(self._text))
-
-    def _next(self) -> tuple[str, int]:
-        token, at = self._peek()
-        self._at = at + len(token)
-        return token, at
+        if self._token()[0]:
+            self._fail(self._token()[1])
+        if not isinstance(self.root.value, dict):
+            raise ValueError("it is not an object")
 
     def _fail(self, at: int) -> NoReturn:
-        raise ValueError(f"line {self._text.count(chr(10), 0, at) + 1} is not JSON")
+        line = self.text.count("\n", 0, at) + 1
+        raise ValueError(f"line {line} is not JSON")
 
-    def _value(self, key: str, start: int) -> Spot:
-        token, opens = self._next()
-        spot = Spot(key, start, opens)
+    def _token(self) -> tuple[str, int]:
+        """Give the next token, empty at the end, and where it begins."""
+        found = self._pattern.match(self.text, self._at)
+        return (found[1], found.start(1)) if found is not None and found[1] else ("", len(self.text))
+
+    def _pass(self, wanted: str) -> int:
+        """Pass a token, if it is next, and give where it is; else -1."""
+        token, at = self._token()
+        self._at = at + len(token) if token == wanted else self._at
+        return at if token == wanted else -1
+
+    def _read(self, key: str, start: int) -> Spot:
+        token, opens = self._token()
+        self._at, spot = opens + len(token), Spot(key, start, opens)
         if token in ("{", "["):
-            self._parts(spot, "}" if token == "{" else "]")
-            values = [part.value for part in spot.parts]
-            spot.value = values if token == "[" else {part.key: part.value for part in spot.parts}
+            self._read_parts(spot, "}" if token == "{" else "]")
         else:
             try:
                 spot.value = json.loads(token)
@@ -9066,37 +9077,20 @@ class JsonReader:
         spot.end = self._at
         return spot
 
-    def _parts(self, spot: Spot, close: str) -> None:
-        """Read what is in an object or array, and its end."""
-        while self._peek()[0] != close:
-            key, start = "", self._peek()[1]
-            if spot.parts and spot.parts[-1].comma < 0:
+    def _read_parts(self, spot: Spot, close: str) -> None:
+        while self._pass(close) < 0:
+            start = self._token()[1]
+            name = self._read("", start).value if close == "}" else ""
+            is_second = spot.parts and spot.parts[-1].comma < 0
+            if is_second or not isinstance(name, str) or (close == "}" and self._pass(":") < 0):
                 self._fail(start)
-            if close == "}":
-                name = self._value("", start).value
-                key = name if isinstance(name, str) and self._next()[0] == ":" else self._fail(start)
-            part = self._value(key, start)
-            if self._peek()[0] == ",":
-                part.comma = self._next()[1]
-            spot.parts.append(part)
-        self._next()
-
-
-class JsonText:
-    """A text of JSON, edited in place and in its own style."""
-
-    def __init__(self, text: str) -> None:
-        self.text, self.root = text, JsonReader(text).read()
-        self._newline = "\r\n" if "\r\n" in text else "\n"
-        self._unit = "  "
-        if self.root is not None:
-            if not isinstance(self.root.value, dict):
-                raise ValueError("it is not an object")
-            if self.root.parts and (line := self._line_before(self.root.parts[0].start)) is not None:
-                self._unit = line.removeprefix(self._indent(self.root.opens))
+            spot.parts.append(self._read(name, self._token()[1] if close == "]" else start))
+            spot.parts[-1].comma = self._pass(",")
+        values = [part.value for part in spot.parts]
+        spot.value = values if close == "]" else dict(zip([part.key for part in spot.parts], values))
 
     def find(self, path: KeyPath) -> Spot | None:
-        """Give what is at `path`, the last of equal keys; None: there is nothing. Raises ValueError."""
+        """Give what is at `path`, the last of equal keys; None: there is nothing."""
         spot = self.root
         for depth, key in enumerate(path):
             if spot is None:
@@ -9108,32 +9102,29 @@ class JsonText:
         return spot
 
     def value(self, path: KeyPath) -> Json:
-        """Give the value at `path`, or None. Raises ValueError."""
+        """Give the value at `path`, or None."""
         spot = self.find(path)
         return None if spot is None else spot.value
 
     def put(self, path: KeyPath, value: Json) -> None:
-        """Make `value` what is at `path`, with the objects around it that are not there yet. Raises ValueError."""
-        spot = self.find(path)
-        if spot is not None:
+        """Make `value` what is at `path`, with the objects around it that are not there yet."""
+        if (spot := self.find(path)) is not None:
             if json.dumps(spot.value) != json.dumps(value):
                 words = self._worded(value, "\n" in self.text[spot.opens : spot.end], self._indent(spot.start))
                 self._set(self.text[: spot.opens] + words + self.text[spot.end :])
             return
-        depth = max(depth for depth in range(len(path)) if not depth or self.find(path[:depth]) is not None)
-        for key in reversed(path[depth + 1 :]):
-            value = {str(key): value}
-        around = self.find(path[:depth])
-        if around is None:
+        key, around = path[-1], self.find(path[:-1])
+        if len(path) > 1 and around is None:
+            self.put(path[:-1], {str(key): value})
+        elif around is None:
             gap = self._newline if self.text and not self.text.endswith("\n") else ""
-            self._set(self.text + gap + self._worded({str(path[0]): value}, True, "") + self._newline)
+            self._set(self.text + gap + self._worded({str(key): value}, True, "") + self._newline)
         else:
-            self._insert(around, f"{json.dumps(path[depth], ensure_ascii=False)}: ", value)
+            self._insert(around, f"{json.dumps(key, ensure_ascii=False)}: ", value)
 
     def add(self, path: KeyPath, value: Json) -> None:
-        """Put `value` at the end of the array at `path`, which may not be there yet. Raises ValueError."""
-        spot = self.find(path)
-        if spot is None:
+        """Put `value` at the end of the array at `path`, which may not be there yet."""
+        if (spot := self.find(path)) is None:
             self.put(path, [value])
         elif isinstance(spot.value, list):
             self._insert(spot, "", value)
@@ -9141,19 +9132,19 @@ class JsonText:
             raise ValueError(f"{'.'.join(map(str, path))} in it is not an array")
 
     def cut(self, path: KeyPath) -> None:
-        """Take out what is at `path`, with its comma and, where it had lines of its own, with these."""
-        around, part = self.find(path[:-1]), self.find(path)
+        """Take out what is at `path`, with its comma and, where it has lines of its own, with these."""
+        around, part, text = self.find(path[:-1]), self.find(path), self.text
         if around is None or part is None:
             return
-        text, number = self.text, around.parts.index(part)
-        start, end, is_last = part.start, max(part.comma + 1, part.end), number == len(around.parts) - 1
+        number, start, end = around.parts.index(part), part.start, max(part.comma + 1, part.end)
         before, rest = text[:start].rstrip(" \t"), re.compile(r"[ \t]*(?=\r?\n)").match(text, end)
+        is_last = number == len(around.parts) - 1
         if before.endswith("\n") and rest is not None:  # else a comment before it would swallow what follows
             start, end = len(before.removesuffix("\n").removesuffix("\r")), rest.end()
         elif is_last:
             start = len(before)
         else:
-            end += len(text[end:]) - len(text[end:].lstrip(" \t"))
+            end = around.parts[number + 1].start if text[end : around.parts[number + 1].start].isspace() else end
         head = text[:start]
         if is_last and number and part.comma < 0:
             comma = around.parts[number - 1].comma
@@ -9170,39 +9161,31 @@ class JsonText:
 
     def prune(self, path: KeyPath, was: JsonText) -> None:
         """Cut what is empty at `path` and around it, as far as it was not there."""
-        while path and (spot := self.find(path)) is not None and not spot.parts and was.find(path) is None:
+        while path and self.value(path) in ({}, []) and was.find(path) is None:
             self.cut(path)
             path = path[:-1]
 
-    def _set(self, text: str) -> None:
-        self.text, self.root = text, JsonReader(text).read()
-
     def _insert(self, around: Spot, name: str, value: Json) -> None:
         """Put a part at the end of an object or array, in the style of its other parts."""
-        text, close, last = self.text, around.end - 1, around.parts[-1] if around.parts else None
-        end = len(text[:close].rstrip())
-        head, indent = text[:end], self._indent(around.opens) + self._unit
-        if last is not None and last.comma < 0:
-            head = text[: last.end] + "," + text[last.end : end]
-        if last is not None and (line := self._line_before(around.parts[0].start)) is not None:
-            indent = line
-        whole = text if self.root is None else text[self.root.opens : self.root.end]
-        has_lines = "\n" in text[around.opens : close] or (last is None and ("\n" in whole or around is self.root))
-        is_dense = re.search("[:,] ", whole) is None
-        gap = self._newline + indent if has_lines else "" if last is None or is_dense else " "
-        item = (name if has_lines or not is_dense else name.rstrip()) + self._worded(value, has_lines, indent)
-        item += "," if last is not None and last.comma >= 0 else ""
-        tail = text[end:close]
+        text, close, root = self.text, around.end - 1, self.root or around
+        last = around.parts[-1] if around.parts else None
+        end, indent = len(text[:close].rstrip()), self._indent(around.opens) + self._unit
+        head, tail, comma = text[:end], text[end:close], ""
+        if last is not None:
+            comma = "," if last.comma >= 0 else ""
+            head = head if comma else text[: last.end] + "," + text[last.end : end]
+            line = self._line_before(around.parts[0].start)
+            indent = indent if line is None else line
+        is_new = last is None and ("\n" in text[root.opens : root.end] or around is root)
+        has_lines = is_new or "\n" in text[around.opens : close]
+        gap = self._newline + indent if has_lines else "" if last is None else " "
         if has_lines and last is None and "\n" not in tail:
             tail = self._newline + self._indent(around.opens)
-        self._set(head + gap + item + tail + text[close:])
+        self._set(head + gap + name + self._worded(value, has_lines, indent) + comma + tail + text[close:])
 
     def _worded(self, value: Json, has_lines: bool, indent: str) -> str:
-        if has_lines:
-            words = json.dumps(value, indent=self._unit, ensure_ascii=False)
-            return words.replace("\n", self._newline + indent)
-        is_dense = self.root is not None and re.search("[:,] ", self.text) is None
-        return json.dumps(value, separators=(",", ":") if is_dense else None, ensure_ascii=False)
+        words = json.dumps(value, indent=self._unit if has_lines else None, ensure_ascii=False)
+        return words.replace("\n", self._newline + indent)
 
     def _line_before(self, at: int) -> str | None:
         """Give the blanks before `at` on its line; None: something else is there too, or it is the first line."""
@@ -9211,7 +9194,7 @@ class JsonText:
 
     def _indent(self, at: int) -> str:
         """Give the blanks that the line of `at` begins with."""
-        line = self.text[self.text.rfind("\n", 0, at) + 1 :]
+        line = self.text[self.text.rfind("\n", 0, at) + 1 : at]
         return line[: len(line) - len(line.lstrip(" \t"))]
 
 
@@ -9232,23 +9215,26 @@ def hook_line(*words: str) -> str:
     return join(hook_words(*words))
 
 
-def bridge_words(entry: Json) -> list[str] | None:
-    """Give the command of an entry that starts our bridge, wherever the program lies; None: it is something else."""
-    command, args = (entry.get("command"), entry.get("args")) if isinstance(entry, dict) else (None, None)
-    parts = [command] if isinstance(command, str) else command if isinstance(command, list) else []
-    words = [str(one) for one in [*parts, *(args if isinstance(args, list) else [])]]
-    return words if "bridge" in words[1:] else None
+def bridge_words(entry: Json) -> list[str]:
+    """Give the command of an entry that starts our bridge, wherever the program lies; empty: it is something else."""
+    given = [entry.get("command"), entry.get("args")] if isinstance(entry, dict) else []
+    words = [str(word) for one in given for word in (one if isinstance(one, list) else [one])]
+    return words if "bridge" in words[1:] else []
 
 
 def words_kept(entry: Json) -> list[str]:
     """Give of such a command the name of the seat. Raises ValueError for an entry that starts something else."""
-    if entry is None:
-        return []
     words = bridge_words(entry)
-    if words is None:
+    if entry is not None and not words:
         raise ValueError("an MCP server named caucus is in it that starts no bridge: remove or rename that entry")
     at = words.index("--project") if "--project" in words else len(words)
     return words[at : at + 2]
+
+
+def hooks_in(group: Json) -> list[Json]:
+    """List the hooks of a group, which may be anything."""
+    hooks = group.get("hooks") if isinstance(group, dict) else None
+    return hooks if isinstance(hooks, list) else []
 
 
 class JsonPart(Record):
@@ -9261,14 +9247,14 @@ class JsonPart(Record):
 
     def put(self, text: str) -> str:
         """Put it into a text. Raises ValueError."""
-        doc = JsonText(text)
+        doc, entry_place = JsonText(text), (self.key, "caucus")
         if self.key:
-            place = (self.key, "caucus")
-            old = doc.value(place)
+            old = doc.value(entry_place)
             entry = entry_of(self.host, [*self.words, *words_kept(old)])
-            for name, value in entry.items() if old is not None else ():
-                doc.put((*place, name), value)
-            doc.put(place, entry if old is None else doc.value(place))
+            if old is None:
+                doc.put(entry_place, entry)
+            for name, value in entry.items():  # what else is in an older one stays
+                doc.put((*entry_place, name), value)
         present = [[path[1], doc.value(path[:3])] for path in self._ours(doc)]
         wanted = [[event, group] for event, group in self.hooks.items() for _ in hooks_in(group)]
         if sorted(map(json.dumps, present)) != sorted(map(json.dumps, wanted)):
@@ -9282,7 +9268,7 @@ class JsonPart(Record):
     def drop(self, text: str, was: str) -> str:
         """Take it out of a text that before the install `was` so. Raises ValueError."""
         doc, old = JsonText(text), JsonText(was)
-        if self.key and bridge_words(doc.value((self.key, "caucus"))) is not None:
+        if self.key and bridge_words(doc.value((self.key, "caucus"))):
             doc.restore((self.key, "caucus"), old)
         self._drop_hooks(doc, old)
         for path, value in self.settings.items():
@@ -9297,8 +9283,8 @@ class JsonPart(Record):
             doc.prune(path[:2], was)
 
     def _ours(self, doc: JsonText) -> Iterator[KeyPath]:
-        """Find our commands, whatever the place of the program was when they were written."""
-        ours = re.compile(rf" -I -S .+ (?:gate|wake) {self.host}(?: --[a-z]+)*$")
+        """Find our commands, wherever the program was when they were written."""
+        ours = re.compile(rf" -I -S .+ (?:brake|wake) {self.host}(?: --[a-z-]+)*$")
         events = doc.value(("hooks",)) if self.hooks else None
         for event, groups in events.items() if isinstance(events, dict) else ():
             for number, group in enumerate(groups if isinstance(groups, list) else ()):
@@ -9307,82 +9293,69 @@ class JsonPart(Record):
                         yield "hooks", event, number, "hooks", at
 
 
-def hooks_in(group: Json) -> list[Json]:
-    """List the hooks of a group, which may be anything."""
-    hooks = group.get("hooks") if isinstance(group, dict) else None
-    return hooks if isinstance(hooks, list) else []
-
-
 _TOML_BEGIN, _TOML_END, _TOML_TABLE = "# >>> caucus", "# <<< caucus", "[mcp_servers.caucus"
 
 
 class TomlPart(Record):
-    """Our part of Codex's config.toml: a table between two marks. Codex itself may move or drop a mark."""
+    """Our part of Codex's config.toml: a table between two marks. Codex itself moves and drops them as it writes."""
     host: str
     words: tuple[str, ...]
 
     def put(self, text: str) -> str:
         """Put it at the end of a text, or leave it where it is. Raises ValueError."""
         newline = "\r\n" if "\r\n" in text else "\n"
-        old = self._entry(text)
         rest, kept = self._split(text)
-        if self._entry(rest) is not None:
+        old = self._servers(text).get("caucus")
+        if "caucus" in self._servers(rest):
             raise ValueError(f"{_TOML_TABLE}] is in it already, and not by this command: remove it, then install again")
         entry = entry_of(self.host, [*self.words, *words_kept(old)])
         if isinstance(old, dict) and old | entry == old:
             return text
         lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in entry.items()]
-        lines = [_TOML_BEGIN, f"{_TOML_TABLE}]", *lines, *kept.split(newline), _TOML_END]
+        block = [_TOML_BEGIN, f"{_TOML_TABLE}]", *lines, *kept, _TOML_END]
         gap = (newline if rest.endswith("\n") else newline * 2) if rest else ""
-        new = rest + gap + newline.join(line for line in lines if line) + newline
-        self._check(new, rest)
-        return new
+        return self._checked(rest + gap + newline.join(block) + newline, rest)[0]
 
     def drop(self, text: str, was: str) -> str:
         """Take it out of a text. Raises ValueError."""
-        rest = self._split(text)[0]
-        self._check(text, rest)
-        return rest
+        return self._checked(text, self._split(text)[0])[1]
 
-    def _split(self, text: str) -> tuple[str, str]:
+    def _split(self, text: str) -> tuple[str, list[str]]:
         """Give a text without our block, and those lines of our tables that are not ours, of approvals for example."""
-        rest, kept, inside, names = "", "", "", entry_of(self.host, ["x"])
+        rest, kept, inside, names = "", [], "", entry_of(self.host, ["x"])
         if not re.search(f"^(?:{_TOML_BEGIN}|{_TOML_END})", text, re.MULTILINE):
-            return text, ""
+            return text, []
         for line in re.findall(r"[^\n]*\n|[^\n]+", text):
             bare = line.strip()
-            if bare in (_TOML_BEGIN, _TOML_END):
-                inside = ""
-                if bare == _TOML_BEGIN and rest.endswith(("\n\n", "\n\r\n")):
-                    rest = rest.removesuffix("\n").removesuffix("\r")
-                continue
-            if bare.startswith("["):
+            if bare.startswith("[") or bare in (_TOML_BEGIN, _TOML_END):
                 inside = bare if bare.startswith((f"{_TOML_TABLE}]", f"{_TOML_TABLE}.")) else ""
+            if bare == _TOML_BEGIN and rest.endswith(("\n\n", "\n\r\n")):
+                rest = rest.removesuffix("\n").removesuffix("\r")  # the empty line that came with it
             if not inside:
-                rest += line
-            elif inside != f"{_TOML_TABLE}]" or (bare != inside and bare.partition("=")[0].strip() not in names):
-                kept += line
+                rest += "" if bare in (_TOML_BEGIN, _TOML_END) else line
+            elif bare and bare != f"{_TOML_TABLE}]" and (
+                inside != f"{_TOML_TABLE}]" or bare.partition("=")[0].strip() not in names
+            ):
+                kept.append(line.rstrip("\r\n"))
         return rest, kept
 
-    def _entry(self, text: str) -> Json:
-        servers = parse_toml(text).get("mcp_servers")
-        return servers.get("caucus") if isinstance(servers, dict) else None
+    def _servers(self, text: str) -> dict[str, Any]:
+        import tomllib
 
-    def _check(self, full: str, rest: str) -> None:
-        """See that two texts differ in our entry only. Raises ValueError."""
-        one, other = parse_toml(full), parse_toml(rest)
+        servers = tomllib.loads(text).get("mcp_servers")
+        return servers if isinstance(servers, dict) else {}
+
+    def _checked(self, full: str, rest: str) -> tuple[str, str]:
+        """Give both texts, if they differ in our entry only. Raises ValueError."""
+        import tomllib
+
+        one, other = tomllib.loads(full), tomllib.loads(rest)
         for config in (one, other):
             if isinstance(servers := config.setdefault("mcp_servers", {}), dict):
                 servers.pop("caucus", None)
         if one != other:
-            raise ValueError("it cannot be edited safely: move [mcp_servers.caucus] to its end by hand")
-
-
-def parse_toml(text: str) -> dict[str, Any]:
-    """Read a text of TOML. Raises ValueError."""
-    import tomllib
-
-    return tomllib.loads(text)
+            raise ValueError(f"it cannot be edited safely: move {_TOML_TABLE}] to its end by hand")
+        return full, rest
 
 
 _NOTE_BEGIN, _NOTE_END = "<!-- caucus: begin -->", "<!-- caucus: end -->"
@@ -9402,14 +9375,13 @@ class NotePart(Record):
     def put(self, text: str) -> str:
         """Put it at the end of a text, or in the place of an older one. Raises ValueError."""
         newline = "\r\n" if "\r\n" in text else "\n"
-        note = _NOTE.replace("\n", newline)
-        if (begins := text.find(_NOTE_BEGIN)) >= 0:
-            ends = text.find(_NOTE_END, begins)
-            if ends < 0:
-                raise ValueError(f"{_NOTE_BEGIN} is in it without its end: remove that line")
-            return text[:begins] + note + text[ends + len(_NOTE_END) :]
-        gap = (newline if text.endswith("\n") else newline * 2) if text else ""
-        return text + gap + note + newline
+        note, begins = _NOTE.replace("\n", newline), text.find(_NOTE_BEGIN)
+        ends = text.find(_NOTE_END, begins)
+        if begins < 0:
+            return text + ((newline if text.endswith("\n") else newline * 2) if text else "") + note + newline
+        if ends < 0:
+            raise ValueError(f"{_NOTE_BEGIN} is in it without its end: remove that line")
+        return text[:begins] + note + text[ends + len(_NOTE_END) :]
 
     def drop(self, text: str, was: str) -> str:
         """Take it out of a text."""
@@ -9447,7 +9419,7 @@ class Host(Record):
 
 
 _BY_HAND = "Nothing wakes an agent here: tell it to call listen. A Stop reaches it at its next call."
-HOSTS = {
+MCP_HOSTS = {
     "claude": Host("Claude Code", "claude", "~/.claude/", (".mcp.json", "~/.claude.json"),
                    (".claude/settings.json", "~/.claude/settings.json"), ("CLAUDE.md", "~/.claude/CLAUDE.md"),
                    "Start claude anew; trust the folder and approve the server caucus, once, where it asks."),
@@ -9465,59 +9437,59 @@ HOSTS = {
                    ("AGENTS.md", ""), f"Switch the server caucus on in Cursor's settings, under MCP. {_BY_HAND}"),
     "vscode": Host("VS Code", "code", "~/.vscode/", (".vscode/mcp.json", ""), ("", ""), ("AGENTS.md", ""),
                    f"Start the server caucus with `MCP: List Servers`. {_BY_HAND}", "servers",
-                   "its place depends on the profile: in VS Code run `MCP: Open User Configuration`, and paste what "
+                   "it depends on the profile. In VS Code run `MCP: Open User Configuration`, and paste what "
                    "`caucus bridge --print-config vscode` prints"),
     "copilot": Host("Copilot CLI", "copilot", "~/.copilot/", ("", "~/.copilot/mcp-config.json"), ("", ""), ("", ""),
                     f"Start copilot anew; /mcp lists the server caucus. {_BY_HAND}", "mcpServers",
-                    "its servers are listed for the user, in ~/.copilot/mcp-config.json: use --scope user"),
+                    "its servers are the user's, in ~/.copilot/mcp-config.json. Use --scope user"),
 }
 SCOPES = ("project", "user")
-_MOVED = (  # what a path begins with -> the variable that says where that is
+_MOVED = (  # what a path begins with, and the variable that says where that is
     ("~/.claude.json", "~", "CLAUDE_CONFIG_DIR"), ("~/.claude/", "~/.claude", "CLAUDE_CONFIG_DIR"),
     ("~/.codex/", "~/.codex", "CODEX_HOME"), ("~/.config/", "~/.config", "XDG_CONFIG_HOME"),
 )
-_HOOK_S, _WAKE_S = 10, 86_400  # a gate answers at once; a waiter that ends leaves its session deaf until the next turn
+_BRAKE: dict[str, Json] = {"words": ["brake"], "timeout": 10}  # seconds; it answers at once
+_WAITER: dict[str, Json] = {"words": ["wake"], "asyncRewake": True, "timeout": 86_400}  # at its end a session is deaf
+_CONTEXT: dict[str, Json] = {"words": ["wake", "--context"]}
+_AT_THE_END: dict[str, Json] = {"words": ["wake", "--now"]}
+# host -> event -> which tools it is about, if it is about tools, and what runs then
+HOOKS: dict[str, dict[str, tuple[str, list[dict[str, Json]]]]] = {
+    "claude": {"PreToolUse": ("*", [_BRAKE]), "PostToolUse": ("mcp__caucus__.*", [_WAITER]),
+               "SessionStart": ("", [_CONTEXT, _WAITER]), "Stop": ("", [_WAITER])},
+    "codex": {"PreToolUse": ("*", [{"words": ["brake"]}]), "SessionStart": ("", [_CONTEXT]),
+              "Stop": ("", [_AT_THE_END])},
+    "gemini": {"BeforeTool": ("*", [{**_BRAKE, "timeout": 10_000}]), "SessionStart": ("", [_CONTEXT]),  # milliseconds
+               "AfterAgent": ("", [_AT_THE_END])},
+}
+SETTINGS: dict[str, dict[KeyPath, Json]] = {  # else the end of a background command does not begin a turn
+    "gemini": {("tools", "shell", "backgroundCompletionBehavior"): "inject", ("experimental", "modelSteering"): True},
+}
+
+
+def hooks_of(host: str) -> dict[str, Json]:
+    """Word the hooks of a host, a group for each event."""
+    groups: dict[str, Json] = {}
+    for event, (matcher, hooks) in HOOKS.get(host, {}).items():
+        worded: list[Json] = []
+        for hook in hooks:
+            verb, *flags = cast(list[str], hook["words"])
+            more = {name: value for name, value in hook.items() if name != "words"}
+            worded.append({"type": "command", "command": hook_line(verb, host, *flags), **more})
+        groups[event] = {**({"matcher": matcher} if matcher else {}), "hooks": worded}
+    return groups
 
 
 def entry_of(host: str, words: list[str]) -> dict[str, Json]:
     """Word an MCP entry that runs a command."""
-    command, *args = words
-    if host == "opencode":
-        return {"type": "local", "command": [*words], "enabled": True}
-    kinds: dict[str, dict[str, Json]] = {"vscode": {"type": "stdio"}, "copilot": {"type": "local"}}
-    more: dict[str, dict[str, Json]] = {
-        "codex": {"tool_timeout_sec": 60, "default_tools_approval_mode": "approve"},
-        "gemini": {"trust": True},
-        "copilot": {"tools": ["*"]},
+    run: dict[str, Json] = {"command": words[0], "args": [*words[1:]]}
+    entries: dict[str, dict[str, Json]] = {
+        "codex": {**run, "tool_timeout_sec": 60, "default_tools_approval_mode": "approve"},
+        "gemini": {**run, "trust": True},
+        "opencode": {"type": "local", "command": [*words], "enabled": True},
+        "vscode": {"type": "stdio", **run},
+        "copilot": {"type": "local", **run, "tools": ["*"]},
     }
-    return {**kinds.get(host, {}), "command": command, "args": [*args], **more.get(host, {})}
-
-
-def hooks_of(host: str) -> dict[str, Json]:
-    """Word the hooks of a host: what asks whether a tool may run, and what tells an agent that messages wait."""
-
-    def hook(*words: str, **more: Json) -> Json:
-        return {"type": "command", "command": hook_line(*words), **more}
-
-    def group(*hooks: Json, matcher: str = "") -> Json:
-        return {**({"matcher": matcher} if matcher else {}), "hooks": [*hooks]}
-
-    context, now = hook("wake", host, "--context"), hook("wake", host, "--now")
-    waiter = hook("wake", host, asyncRewake=True, timeout=_WAKE_S)
-    if host == "claude":
-        return {
-            "PreToolUse": group(hook("gate", host, timeout=_HOOK_S), matcher="*"),
-            "PostToolUse": group(waiter, matcher="mcp__caucus__.*"),
-            "SessionStart": group(context, waiter),
-            "Stop": group(waiter),
-        }
-    if host == "codex":
-        return {"PreToolUse": group(hook("gate", host), matcher="*"), "SessionStart": group(context),
-                "Stop": group(now)}
-    if host == "gemini":
-        gate = hook("gate", host, timeout=_HOOK_S * 1000)  # this host counts milliseconds
-        return {"BeforeTool": group(gate, matcher="*"), "AfterAgent": group(now), "SessionStart": group(context)}
-    return {}
+    return entries.get(host, run)
 
 
 def place_of(path: str) -> str:
@@ -9532,41 +9504,38 @@ def installed_hosts() -> list[str]:
     """List the hosts that are on this machine, by their programs and folders."""
     from shutil import which
 
-    return [name for name, host in HOSTS.items() if which(host.program) or os.path.isdir(place_of(host.folder))]
+    return [name for name, host in MCP_HOSTS.items() if which(host.program) or os.path.isdir(place_of(host.folder))]
 
 
 def install_scope(name: str, given: str | None) -> str:
-    """Give the scope that an install has: the project's, where the host has one. Raises Invalid."""
-    host = HOSTS[name]
+    """Give the scope of an install: the project's, where the host has one. Raises Invalid."""
+    host = MCP_HOSTS[name]
     scope = given or ("project" if host.servers[0] else "user")
     if not host.servers[SCOPES.index(scope)]:
-        raise Invalid("--scope", f"{host.title} has no place for {scope}: {host.unknown}")
+        raise Invalid("--scope", f"no file for the {scope} is known of {host.title}: {host.unknown}")
     return scope
 
 
 def our_parts(name: str, scope: str, url: str = DEFAULT_URL) -> dict[str, Part]:
     """Give our parts of a host's files, by path; the last is that of what its agents read, where it has one."""
-    host, at = HOSTS[name], SCOPES.index(scope)
+    host, at, parts = MCP_HOSTS[name], SCOPES.index(scope), dict[str, Part]()
     words = program_words("bridge", *([] if url == DEFAULT_URL else ["--hub", url]))
     if not "".join(words).isprintable():
         raise Invalid("FILE", "the path of this program cannot be written down: move it to another folder")
-    servers, hooks = place_of(host.servers[at]), place_of(host.hooks[at]) if host.hooks[at] else ""
-    parts: dict[str, Part] = {}
+    servers, hooks = (place_of(path) if path else "" for path in (host.servers[at], host.hooks[at]))
+    if name == "opencode":
+        servers += "c" if os.path.exists(f"{servers}c") and not os.path.exists(servers) else ""
+        plugin = asset("docs/hosts/opencode.js").decode()
+        for verb in ("brake", "wake"):
+            plugin = plugin.replace(f"{{{{{verb}}}}}", json.dumps(hook_words(verb, name)))
+        parts[hooks] = WholePart(plugin)
     if name == "codex":
         parts[servers] = TomlPart(name, tuple(words))
-    elif name == "opencode":
-        servers = f"{servers}c" if os.path.exists(f"{servers}c") and not os.path.exists(servers) else servers
-        text = asset("docs/hosts/opencode.js").decode()
-        for verb in ("gate", "wake"):
-            text = text.replace(f"{{{{{verb}}}}}", json.dumps(hook_words(verb, name)))
-        parts[hooks] = WholePart(text)
-    inject: dict[KeyPath, Json] = {
-        ("tools", "shell", "backgroundCompletionBehavior"): "inject", ("experimental", "modelSteering"): True,
-    }
-    for path in dict.fromkeys((servers, hooks)):
+    for path in (servers, hooks):
         if path and path not in parts:
-            key, groups = host.key if path == servers else "", hooks_of(name) if path == hooks else {}
-            parts[path] = JsonPart(name, key, tuple(words), groups, inject if name == "gemini" else {})
+            groups = hooks_of(name) if path == hooks else {}
+            key = host.key if path == servers else ""
+            parts[path] = JsonPart(name, key, tuple(words), groups, SETTINGS.get(name, {}))
     if host.notes[at]:
         parts[place_of(host.notes[at])] = NotePart()
     return parts
@@ -9579,7 +9548,7 @@ class Installed(Record):
     existed: bool
     sha256: str  # of what was written; empty: the user had changed it since, so there are no bytes to go back to
     backup: str  # the file with what was there before; empty: there was nothing
-    folders: tuple[str, ...]  # that were made for it, outermost first
+    folders: tuple[str, ...]  # that were made for it, innermost first
 
 
 class Deed(Struct):
@@ -9613,25 +9582,32 @@ def record_of(path: str) -> Installed | None:
     return None
 
 
+def missing_folders(path: str) -> list[str]:
+    """List the folders around a file that are not there, innermost first."""
+    folders = [os.path.dirname(path)]
+    while not os.path.lexists(folders[-1]):
+        folders.append(os.path.dirname(folders[-1]))
+    return folders[:-1]
+
+
 def read_file(path: str) -> bytes | None:
     """Read a file that is to be edited; None: it is not there. Raises Invalid where it could not be written either."""
-    folder = os.path.dirname(path)
-    while not os.path.lexists(folder):
-        folder = os.path.dirname(folder)
-    is_there = os.path.lexists(path)
-    try:
-        if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
-            raise Invalid("FILE", f"{path} cannot be written: {folder} is no folder of yours; make it one")
-        if is_there and not os.path.isfile(path):
-            raise Invalid("FILE", f"{path} is not a file: move it away")
-        if is_there and not (os.access(path, os.W_OK) and os.stat(path).st_mode & 0o200):
-            raise Invalid("FILE", f"{path} is read-only: make it writable, or edit it where it comes from")
-        if is_there:
+    folder = os.path.dirname([path, *missing_folders(path)][-1])
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        why = f"{folder} is no folder that you can write to"
+    elif not os.path.lexists(path):
+        return None
+    elif not os.path.isfile(path):
+        why = "it is not a file"
+    elif not (os.access(path, os.W_OK) and os.stat(path).st_mode & 0o200):
+        why = "it is read-only"
+    else:
+        try:
             with open(path, "rb") as file:
                 return file.read()
-    except OSError as error:
-        raise Invalid("FILE", f"{path} cannot be read: {error.strerror}; make it readable") from None
-    return None
+        except OSError as error:
+            why = str(error.strerror)
+    raise Invalid("FILE", f"{path} cannot be edited, so nothing was written: {why}. Mend that and run this again")
 
 
 def edited(path: str, data: bytes | None, edit: Callable[[str], str]) -> bytes:
@@ -9642,7 +9618,7 @@ def edited(path: str, data: bytes | None, edit: Callable[[str], str]) -> bytes:
         return (text[: len(text) - len(bare)] + edit(bare)).encode()
     except ValueError as error:
         why = "it is not UTF-8" if isinstance(error, UnicodeError) else str(error)
-        raise Invalid("FILE", f"nothing was written, for {path}: {why}. Mend that and run this again") from None
+    raise Invalid("FILE", f"{path} cannot be edited, so nothing was written: {why}. Mend that and run this again")
 
 
 def write_whole(path: str, data: bytes, mode: int, like: str = "") -> None:
@@ -9657,13 +9633,12 @@ def write_whole(path: str, data: bytes, mode: int, like: str = "") -> None:
         if like:
             about = os.stat(like)
             os.chmod(part, about.st_mode & 0o7777)
-            with suppress(OSError, AttributeError):  # it stays this user's
+            with suppress(OSError, AttributeError):  # then it is this user's
                 os.chown(part, about.st_uid, about.st_gid)
         os.replace(part, path)
-    except OSError:
-        with suppress(OSError):  # it was never there
+    finally:
+        with suppress(FileNotFoundError):  # it has its name by now
             os.unlink(part)
-        raise
 
 
 def plan_install(host: str, path: str, part: Part) -> Deed:
@@ -9671,34 +9646,32 @@ def plan_install(host: str, path: str, part: Part) -> Deed:
     before = read_file(path)
     after = edited(path, before, part.put)
     old = record_of(path) if before is not None else None
-    hosts = tuple(dict.fromkeys([*(old.hosts if old else ()), host]))
-    if after == before:
-        return Deed(path, "unchanged", before, after, old, old and old.but(hosts=hosts))
     if old is not None:
-        is_same = before is not None and digest(before) == old.sha256
-        return Deed(path, "wrote", before, after, old, old.but(hosts=hosts, sha256=digest(after) if is_same else ""))
-    names = (f"{path}.caucus-backup{number or ''}" for number in range(10_000))
-    backup = "" if before is None else next(name for name in names if not os.path.lexists(name))
-    folders, folder = [], os.path.dirname(path)
-    while not os.path.lexists(folder):
-        folders.append(folder)
-        folder = os.path.dirname(folder)
-    record = Installed(path, hosts, before is not None, digest(after), backup, tuple(reversed(folders)))
-    return Deed(path, "wrote", before, after, None, record)
+        is_ours = after == before or digest(before or b"") == old.sha256
+        record = old.but(hosts=tuple(dict.fromkeys([*old.hosts, host])))
+        record = record if after == before else record.but(sha256=digest(after) if is_ours else "")
+    elif after != before:
+        names = (f"{path}.caucus-backup{number or ''}" for number in range(10_000))
+        backup = "" if before is None else next(name for name in names if not os.path.lexists(name))
+        folders = tuple(missing_folders(path))
+        record = Installed(path, (host,), before is not None, digest(after), backup, folders)
+    else:
+        record = None
+    return Deed(path, "unchanged" if after == before else "wrote", before, after, old, record)
 
 
 def plan_uninstall(host: str, path: str, part: Part) -> Deed:
     """Tell what an uninstall makes of a file: its old bytes, or else what others have written there. Raises Invalid."""
     before, old = read_file(path), record_of(path)
     if old is not None and (others := tuple(one for one in old.hosts if one != host)):
-        return Deed(path, "kept", before, before, old, old.but(hosts=others), [f"{' and '.join(others)} has it too"])
+        return Deed(path, "kept", before, before, old, old.but(hosts=others), [f"for {', '.join(others)}"])
     if before is None:
         return Deed(path, "unchanged", None, None, old, None)
     was = read_file(old.backup) if old is not None and old.backup else None
     if old is not None and digest(before) == old.sha256 and old.existed == (was is not None):
         return Deed(path, "restored" if old.existed else "removed", before, was, old, None)
-    then = (was or b"").decode().removeprefix("\ufeff")
-    after: bytes | None = edited(path, before, lambda text: part.drop(text, then))
+    text = (was or b"").decode().removeprefix("\ufeff")
+    after: bytes | None = edited(path, before, lambda now: part.drop(now, text))
     changes = changed_lines(was or b"", after or b"") if old is not None else []
     action = "removed" if after != before else "kept" if changes else "unchanged"
     if not (old is not None and old.existed) and (after or b"").strip() in (b"", b"{}"):
@@ -9720,24 +9693,22 @@ def carry_out(deed: Deed, mode: int) -> None:
 
     `mode` is that of a new file.
     """
-    path, record, old = deed.path, deed.record, deed.old
+    path, record, old, was_there = deed.path, deed.record, deed.old, deed.before is not None
     if record is not None and record != old:
         if old is None and deed.before is not None:
             write_whole(record.backup, deed.before, mode, path)
         os.makedirs(os.path.dirname(record_place(path)), 0o700, exist_ok=True)
         write_whole(record_place(path), json.dumps(record.to_json()).encode(), 0o600)
-    if deed.after is None and deed.before is not None:
+    if deed.after is None and was_there:
         os.unlink(path)
     elif deed.after is not None and deed.after != deed.before:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        write_whole(path, deed.after, mode, path if deed.before is not None else "")
+        write_whole(path, deed.after, mode, path if was_there else "")
     if record is None and old is not None:
-        for name in (record_place(path), *([old.backup] if deed.before is not None and old.backup else [])):
-            with suppress(OSError):  # somebody tidied up
-                os.unlink(name)
-        for folder in reversed(old.folders):
-            with suppress(OSError):  # others have put something there
-                os.rmdir(folder)
+        done = [(os.unlink, record_place(path)), *[(os.rmdir, folder) for folder in old.folders]]
+        for remove, name in [(os.unlink, old.backup), *done] if old.backup and was_there else done:
+            with suppress(OSError):  # somebody tidied up, or has put something there
+                remove(name)
 
 
 # ======================================================================================================================
@@ -11620,8 +11591,8 @@ def run_journal(options: argparse.Namespace) -> int:
 
 def add_install_options(options: argparse.ArgumentParser, is_undo: bool = False) -> None:
     """Declare the options of `caucus install` and `caucus uninstall`."""
-    add, hub = options.add_argument, os.environ.get("CAUCUS_HUB_URL") or DEFAULT_URL
-    add("host", metavar="HOST", nargs=None if is_undo else "?", choices=[*HOSTS], help=f"one of {', '.join(HOSTS)}")
+    add, hub, hosts = options.add_argument, os.environ.get("CAUCUS_HUB_URL") or DEFAULT_URL, [*MCP_HOSTS]
+    add("host", metavar="HOST", nargs=None if is_undo else "?", choices=hosts, help=f"one of {', '.join(hosts)}")
     add("--scope", choices=SCOPES, help="this folder, or all that you do (default: project, where the host has one)")
     add("--dry-run", action="store_true", help="show the changes as a diff, and write nothing")
     add("--json", action="store_true", help="tell it as one JSON object")
@@ -11634,48 +11605,46 @@ def add_install_options(options: argparse.ArgumentParser, is_undo: bool = False)
 def chosen_hosts(wants_json: bool) -> list[str]:
     """List the hosts that are here, and on a terminal ask for which of them to install. Raises Invalid."""
     found = installed_hosts()
-    if wants_json:
-        print(json.dumps({"hosts": found}))
+    lines = [f"{name:9} {MCP_HOSTS[name].title}" for name in found] or [f"none of {', '.join(MCP_HOSTS)} is here"]
+    print(json.dumps({"hosts": found}) if wants_json else "\n".join(lines))
+    if wants_json or not found or sys.stdin is None or not (sys.stdin.isatty() and sys.stdout.isatty()):
         return []
-    print("\n".join([f"{name:9} {HOSTS[name].title}" for name in found]) or f"none of {', '.join(HOSTS)} is here")
-    if not (found and sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()):
-        print("caucus: `caucus install HOST` sets one of them up", file=sys.stderr)
-        return []
-    names = re.findall(r"[^\s,]+", input("Which of them? (names, all; nothing: none) "))
-    if strange := [name for name in names if name not in HOSTS and name != "all"]:
-        raise Invalid("HOST", f"there is no host {strange[0]!r}{guess_at(strange[0], HOSTS)}")
+    names = re.findall(r"[^\s,]+", input("Set up which of them? (names, or all; nothing: none) "))
+    if strange := [name for name in names if name not in MCP_HOSTS and name != "all"]:
+        raise Invalid("HOST", f"there is no host {strange[0]!r}{guess_at(strange[0], MCP_HOSTS)}")
     return found if "all" in names else names
 
 
-def show_deeds(deeds: Sequence[Deed], host: str, scope: str, options: argparse.Namespace, then: str) -> None:
-    """Tell what has become of each file, or with --dry-run what would."""
-    files: list[Json] = []
-    for deed in deeds:
-        was, now = ((data or b"").decode("utf-8", "replace").splitlines(True) for data in (deed.before, deed.after))
-        files.append({"path": deed.path, "action": deed.action, "changes": [*deed.changes]})
-        if options.dry_run:
-            from difflib import unified_diff
+def diff_of(deed: Deed) -> str:
+    """Word what becomes of a file as a unified diff."""
+    from difflib import unified_diff
 
-            old, new = ("/dev/null" if data is None else deed.path for data in (deed.before, deed.after))
-            diff = "".join(f"{line.rstrip()}\n" for line in unified_diff(was, now, old, new))
-            files[-1] = {"path": deed.path, "action": deed.action, "diff": diff}
-            print("" if options.json else diff or f"unchanged  {deed.path}\n", end="")
-        elif not options.json:
-            print(f"{deed.action:10} {deed.path}", *(f"    {line}" for line in deed.changes), sep="\n")
-    if options.json:
-        print(json.dumps({"host": host, "scope": scope, "is_done": not options.dry_run, "files": files, "then": then}))
-    elif not options.dry_run:
-        print(then)
+    was, now = ((data or b"").decode("utf-8", "replace").splitlines() for data in (deed.before, deed.after))
+    old, new = ("/dev/null" if data is None else deed.path for data in (deed.before, deed.after))
+    return "".join(f"{line}\n" for line in unified_diff(was, now, old, new, lineterm=""))
 
 
-def carry_out_all(deeds: Sequence[Deed], scope: str) -> None:
-    """Do what was planned. Raises Invalid where a disk says no."""
+def do_deeds(deeds: Sequence[Deed], host: str, scope: str, options: argparse.Namespace, then: str) -> None:
+    """Do what was planned, or with --dry-run show it; tell what has become of each file. Raises Invalid."""
     try:
-        for deed in deeds:
+        for deed in () if options.dry_run else deeds:
             carry_out(deed, 0o600 if scope == "user" else 0o666)
     except OSError as error:
         fix = "`caucus uninstall` takes back what was done"
         raise Invalid("FILE", f"{error.filename}: {error.strerror}; {fix}") from None
+    if options.json:
+        files = [{"path": one.path, "action": one.action, "changes": [*one.changes],
+                  **({"diff": diff_of(one)} if options.dry_run else {})}
+                 for one in deeds]
+        about = {"host": host, "scope": scope, "is_done": not options.dry_run, "files": files, "then": then}
+        print(json.dumps(about))
+        return
+    for deed in deeds:
+        if options.dry_run and deed.after != deed.before:
+            print(diff_of(deed), end="")
+        else:
+            print(f"{deed.action:10} {deed.path}", *(f"    {line}" for line in deed.changes), sep="\n")
+    print("" if options.dry_run else f"{then}\n", end="")
 
 
 def run_install(options: argparse.Namespace) -> int:
@@ -11683,31 +11652,25 @@ def run_install(options: argparse.Namespace) -> int:
     if options.print and (options.dry_run or options.json):
         raise Invalid("--print", "stands alone: --dry-run and --json say something else")
     url = checked_url(options.hub)
-    for host in [options.host] if options.host else chosen_hosts(options.json):
-        scope = install_scope(host, options.scope)
-        parts = our_parts(host, scope, url)
-        if options.instructions and not HOSTS[host].notes[SCOPES.index(scope)]:
-            raise Invalid("--instructions", f"no file is known that {HOSTS[host].title} reads first for {scope}")
-        wanted = [one for one in parts.items() if options.instructions or not isinstance(one[1], NotePart)]
-        deeds = [plan_install(host, path, part) for path, part in wanted]
-        if options.print:
-            for deed in deeds:
-                print((deed.after or b"").decode(), end="", flush=True)
-                print(f"caucus: this goes into {deed.path}", file=sys.stderr)
-            continue
-        if not options.dry_run:
-            carry_out_all(deeds, scope)
-        show_deeds(deeds, host, scope, options, HOSTS[host].then)
+    for name in [options.host] if options.host else chosen_hosts(options.json):
+        host, scope, wants_notes = MCP_HOSTS[name], install_scope(name, options.scope), options.instructions
+        if wants_notes and not host.notes[SCOPES.index(scope)]:
+            raise Invalid("--instructions", f"no file for the {scope} is known that {host.title} reads first")
+        parts = our_parts(name, scope, url).items()
+        deeds = [plan_install(name, *one) for one in parts if wants_notes or not isinstance(one[1], NotePart)]
+        if not options.print:
+            do_deeds(deeds, name, scope, options, host.then)
+        for deed in deeds if options.print else ():
+            print((deed.after or b"").decode(), end="", flush=True)
+            print(f"caucus: this goes into {deed.path}", file=sys.stderr)
     return EXIT_OK
 
 
 def run_uninstall(options: argparse.Namespace) -> int:
     """Run `caucus uninstall`."""
-    scope = install_scope(options.host, options.scope)
-    deeds = [plan_uninstall(options.host, path, part) for path, part in our_parts(options.host, scope).items()]
-    if not options.dry_run:
-        carry_out_all(deeds, scope)
-    show_deeds(deeds, options.host, scope, options, f"Start {HOSTS[options.host].title} anew.")
+    name, scope = options.host, install_scope(options.host, options.scope)
+    deeds = [plan_uninstall(name, path, part) for path, part in our_parts(name, scope).items()]
+    do_deeds(deeds, name, scope, options, f"Start {MCP_HOSTS[name].title} anew.")
     return EXIT_OK
 
 

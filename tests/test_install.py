@@ -20,7 +20,7 @@ import caucus
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = str(ROOT / "caucus.py")
-HOSTS = [*caucus.HOSTS]
+HOSTS = [*caucus.MCP_HOSTS]
 SETTINGS = {  # what install sets besides entries and hooks
     ("tools", "shell", "backgroundCompletionBehavior"): "inject", ("experimental", "modelSteering"): True,
 }
@@ -84,6 +84,17 @@ COMMENTED = """\
   "other": [1, 2, 3,], // a last comma
 }
 """
+TONE = """\
+{
+\t"hooks": {
+\t\t// a tone
+\t\t"Stop": [
+\t\t\t{"hooks": [{"type": "command", "command": "tone"}]}, // mine
+\t\t],
+\t},
+\t"permissions": {"allow": ["Bash(git:*)"],},
+}
+"""
 ZED = '{\n    "$schema": "https://example/schema.json",\n    "theme": "nord",\n    "mcp": {}\n}\n'
 CODEX = """\
 # my settings
@@ -139,17 +150,16 @@ CASES: dict[str, tuple[str, str, str | bytes]] = {  # host, the file, what is in
     "hooks of others, one line": ("claude", ".claude/settings.json", json.dumps(HOOKS)),
     "hooks with comments": (
         "claude", ".claude/settings.json",
-        '{\n\t"hooks": {\n\t\t// a tone\n\t\t"Stop": [\n\t\t\t{"hooks": [{"type": "command", "command": "tone"}]}, // mine'
-        '\n\t\t],\n\t},\n\t"permissions": {"allow": ["Bash(git:*)"],},\n}\n',
+        TONE,
     ),
-    "permissions only": ("claude", ".claude/settings.json", '{\n  "permissions": {\n    "deny": ["Read(.env)"]\n  }\n}\n'),
+    "permissions only": ("claude", ".claude/settings.json", '{\n  "permissions": {\n    "deny": ["Read"]\n  }\n}\n'),
     "empty hooks": ("claude", ".claude/settings.json", '{"hooks": {}, "model": "opus"}'),
     "an empty event": ("claude", ".claude/settings.json", '{\n  "hooks": {\n    "Stop": []\n  }\n}\n'),
     "the user's big file": ("claude --scope user", "~/.claude.json", CLAUDE_JSON),
     "the user's settings": ("claude --scope user", "~/.claude/settings.json", json.dumps(HOOKS, indent=2)),
     "comments and last commas": ("gemini", ".gemini/settings.json", COMMENTED),
     "comments, carriage returns": ("gemini", ".gemini/settings.json", COMMENTED.replace("\n", "\r\n")),
-    "settings nearby": ("gemini", ".gemini/settings.json", '{"tools": {"shell": {"pager": "cat"}}, "experimental": {}}'),
+    "settings nearby": ("gemini", ".gemini/settings.json", '{"tools": {"shell": {"pager": ""}}, "experimental": {}}'),
     "settings that we want": (
         "gemini", ".gemini/settings.json", '{\n  "experimental": {\n    "modelSteering": true\n  },\n  "ui": {}\n}\n'
     ),
@@ -204,7 +214,8 @@ class World:
         scope = caucus.install_scope(host, "user" if "--scope user" in flags else None)
         has_notes = "--instructions" in flags
         parts = caucus.our_parts(host, scope).items()
-        deeds = [caucus.plan_install(host, *one) for one in parts if has_notes or not isinstance(one[1], caucus.NotePart)]
+        chosen = [one for one in parts if has_notes or not isinstance(one[1], caucus.NotePart)]
+        deeds = [caucus.plan_install(host, *one) for one in chosen]
         for deed in deeds:
             caucus.carry_out(deed, 0o600)
         return {os.path.basename(deed.path): deed.action for deed in deeds}
@@ -264,12 +275,7 @@ def test_a_configuration_keeps_its_bytes_and_its_sense_and_comes_back_whole(worl
     assert tree(world.folder / "state/caucus/installed") == {}
 
 
-STYLES_LOST = {  # by taking out in place, where only the sense must stay
-    *("an empty file", "blanks only", "a mark only", "a comment only", "no final newline", "a plugin of that name"),
-    *("instructions, no final newline", "codex, no final newline", "an empty object with a blank", "an empty object"),
-    *("no servers yet", "a closing brace beside the last", "an empty event", "opencode", "opencode, with comments", "opencode's user", "copilot"),
-    *("the user's big file",),
-}
+STYLES_LOST: set[str] = set()
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -376,7 +382,7 @@ def hook(*words: str, **more: Any) -> dict[str, Any]:
 def test_the_hooks_of_claude(world: World) -> None:
     waiter = hook("wake", "claude", asyncRewake=True, timeout=86400)
     assert installed(world, "claude", ".claude/settings.json") == {"hooks": {
-        "PreToolUse": [{"matcher": "*", "hooks": [hook("gate", "claude", timeout=10)]}],
+        "PreToolUse": [{"matcher": "*", "hooks": [hook("brake", "claude", timeout=10)]}],
         "PostToolUse": [{"matcher": "mcp__caucus__.*", "hooks": [waiter]}],
         "SessionStart": [{"hooks": [hook("wake", "claude", "--context"), waiter]}],
         "Stop": [{"hooks": [waiter]}],
@@ -385,7 +391,7 @@ def test_the_hooks_of_claude(world: World) -> None:
 
 def test_the_hooks_of_codex(world: World) -> None:
     assert installed(world, "codex", ".codex/hooks.json") == {"hooks": {
-        "PreToolUse": [{"matcher": "*", "hooks": [hook("gate", "codex")]}],
+        "PreToolUse": [{"matcher": "*", "hooks": [hook("brake", "codex")]}],
         "SessionStart": [{"hooks": [hook("wake", "codex", "--context")]}],
         "Stop": [{"hooks": [hook("wake", "codex", "--now")]}],
     }}
@@ -394,7 +400,7 @@ def test_the_hooks_of_codex(world: World) -> None:
 def test_the_hooks_and_settings_of_gemini(world: World) -> None:
     config = installed(world, "gemini", ".gemini/settings.json")
     assert config["hooks"] == {
-        "BeforeTool": [{"matcher": "*", "hooks": [hook("gate", "gemini", timeout=10_000)]}],
+        "BeforeTool": [{"matcher": "*", "hooks": [hook("brake", "gemini", timeout=10_000)]}],
         "AfterAgent": [{"hooks": [hook("wake", "gemini", "--now")]}],
         "SessionStart": [{"hooks": [hook("wake", "gemini", "--context")]}],
     }
@@ -405,7 +411,7 @@ def test_the_hooks_and_settings_of_gemini(world: World) -> None:
 def test_the_plugin_of_opencode_has_the_two_commands(world: World) -> None:
     text = installed(world, "opencode", ".opencode/plugin/caucus.js")
     assert "{{" not in text
-    for verb in ("gate", "wake"):
+    for verb in ("brake", "wake"):
         assert json.dumps([sys.executable, "-I", "-S", PROGRAM, verb, "opencode"]) in text
 
 
@@ -422,7 +428,8 @@ def test_a_path_that_cannot_be_written_down_is_refused(world: World, monkeypatch
 
 
 def test_another_hub_and_the_name_of_the_seat_are_in_the_command(world: World) -> None:
-    entry = {"command": "old", "args": ["caucus.pyz", "bridge", "--hub", "http://old", "--project", "api"], "env": {"A": "1"}}
+    args = ["caucus.pyz", "bridge", "--hub", "http://old", "--project", "api"]
+    entry = {"command": "old", "args": args, "env": {"A": "1"}}
     world.write(".mcp.json", json.dumps({"mcpServers": {"caucus": entry}}))
     world.run("install", "claude", "--hub", "http://127.0.0.1:9000")
     written = read(".mcp.json", world.place(".mcp.json").read_bytes())["mcpServers"]["caucus"]
