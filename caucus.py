@@ -9160,10 +9160,16 @@ class JsonText:
             self.prune(path[:-1], was)
 
     def prune(self, path: KeyPath, was: JsonText) -> None:
-        """Cut what is empty at `path` and around it, as far as it was not there."""
-        while path and self.value(path) in ({}, []) and was.find(path) is None:
-            self.cut(path)
-            path = path[:-1]
+        """Cut what is empty at `path` and around it, as far as it was not there; what was empty looks as it did."""
+        while (spot := self.find(path)) is not None and spot.value in ({}, []):
+            old = was.find(path)
+            if old is None and path:
+                self.cut(path)
+                path = path[:-1]
+                continue
+            if old is not None and old.value == spot.value:
+                self._set(self.text[: spot.opens] + was.text[old.opens : old.end] + self.text[spot.end :])
+            return
 
     def _insert(self, around: Spot, name: str, value: Json) -> None:
         """Put a part at the end of an object or array, in the style of its other parts."""

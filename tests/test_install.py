@@ -275,7 +275,10 @@ def test_a_configuration_keeps_its_bytes_and_its_sense_and_comes_back_whole(worl
     assert tree(world.folder / "state/caucus/installed") == {}
 
 
-STYLES_LOST: set[str] = set()
+STYLES_LOST = {  # by taking out in place, where only the sense must stay
+    *("an empty file", "blanks only", "a mark only", "a comment only", "a closing brace beside the last"),
+    *("codex, no final newline", "instructions, no final newline"),
+}
 
 
 @pytest.mark.parametrize("case", CASES)
