@@ -3175,7 +3175,11 @@ def program_words(*words: str) -> list[str]:
 
 def command_line(*words: str) -> str:
     """Word such a command, ready to run in a shell."""
-    argv = program_words(*words)
+    return shell_line(program_words(*words))
+
+
+def shell_line(argv: list[str]) -> str:
+    """Word any command for a shell."""
     if os.name == "nt":
         from subprocess import list2cmdline
 
@@ -9210,17 +9214,6 @@ def hook_words(*words: str) -> list[str]:
     return [python, "-I", "-S", *rest]
 
 
-def hook_line(*words: str) -> str:
-    """Word such a command for a shell."""
-    if os.name == "nt":
-        from subprocess import list2cmdline
-
-        return list2cmdline(hook_words(*words))
-    from shlex import join
-
-    return join(hook_words(*words))
-
-
 def bridge_words(entry: Json) -> list[str]:
     """Give the command of an entry that starts our bridge, wherever the program lies; empty: it is something else."""
     given = [entry.get("command"), entry.get("args")] if isinstance(entry, dict) else []
@@ -9480,7 +9473,7 @@ def hooks_of(host: str) -> dict[str, Json]:
         for hook in hooks:
             verb, *flags = cast(list[str], hook["words"])
             more = {name: value for name, value in hook.items() if name != "words"}
-            worded.append({"type": "command", "command": hook_line(verb, host, *flags), **more})
+            worded.append({"type": "command", "command": shell_line(hook_words(verb, host, *flags)), **more})
         groups[event] = {**({"matcher": matcher} if matcher else {}), "hooks": worded}
     return groups
 
@@ -9687,19 +9680,22 @@ def plan_uninstall(host: str, path: str, part: Part) -> Deed:
 
 def changed_lines(was: bytes, now: bytes) -> list[str]:
     """List the first lines in which two texts differ, each begun with + or -."""
-    from difflib import unified_diff
+    from collections import Counter  # difflib would take minutes for a long file
 
-    diff = unified_diff(was.decode().splitlines(), now.decode().splitlines(), n=0, lineterm="")
-    lines = [line[:100] for line in islice(diff, 2, None) if not line.startswith("@@")]
-    return [*lines[:10], f"... and {len(lines) - 10} more"] if len(lines) > 10 else lines
+    old, new = (Counter(text.decode().splitlines()) for text in (was, now))
+    lines = [f"{sign}{line}" for sign, more in (("-", old - new), ("+", new - old)) for line in more.elements()]
+    shown = [re.sub(r'"[^"\s]{20,}"', '"..."', line)[:100] for line in lines[:10]]  # what is long may be a secret
+    return [*shown, f"... and {len(lines) - 10} more"] if len(lines) > 10 else shown
 
 
 def carry_out(deed: Deed, mode: int) -> None:
-    """Do it: what is remembered first, so that an end in between leaves nothing that cannot be undone. Raises OSError.
+    """Do it: what is remembered first, so that an end in between leaves nothing that cannot be undone. Raises OSError, Invalid.
 
     `mode` is that of a new file.
     """
     path, record, old, was_there = deed.path, deed.record, deed.old, deed.before is not None
+    if read_file(path) != deed.before:
+        raise Invalid("FILE", f"{path} was written by somebody else just now: run this again")
     if record is not None and record != old:
         if old is None and deed.before is not None:
             write_whole(record.backup, deed.before, mode, path)
@@ -11676,6 +11672,7 @@ def run_uninstall(options: argparse.Namespace) -> int:
     """Run `caucus uninstall`."""
     name, scope = options.host, install_scope(options.host, options.scope)
     deeds = [plan_uninstall(name, path, part) for path, part in our_parts(name, scope).items()]
+    deeds = [deed for deed in deeds if deed.before is not None or deed.old is not None or deed.action != "unchanged"]
     do_deeds(deeds, name, scope, options, f"Start {MCP_HOSTS[name].title} anew.")
     return EXIT_OK
 

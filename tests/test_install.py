@@ -771,6 +771,47 @@ def test_a_file_that_was_broken_since_ends_the_uninstall_before_anything_is_writ
     assert world.tree() == there
 
 
+def test_a_disk_that_is_full_leaves_the_file_as_it_was_and_what_was_begun_can_be_undone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = world.write(".claude/settings.json", "{}")
+    there, replace = world.tree(), os.replace
+
+    def full(source: str, target: str) -> None:
+        if target == str(path):
+            raise OSError(28, "No space left on device", target)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    assert caucus.main(["install", "claude"]) == 2
+    assert path.read_bytes() == b"{}"
+    monkeypatch.undo()
+    monkeypatch.chdir(world.project)
+    monkeypatch.setenv("HOME", str(world.home))
+    monkeypatch.setenv("XDG_STATE_HOME", str(world.folder / "state"))
+    world.uninstall("claude")
+    assert world.tree() == there
+
+
+def test_a_file_that_somebody_else_writes_meanwhile_is_not_overwritten(world: World) -> None:
+    path = world.write(".mcp.json", "{}")
+    deed = caucus.plan_install("claude", str(path), caucus.our_parts("claude", "project")[str(path)])
+    path.write_text('{"a": 1}')
+    with pytest.raises(caucus.Invalid, match="run this again"):
+        caucus.carry_out(deed, 0o600)
+    assert path.read_text() == '{"a": 1}'
+
+
+def test_what_others_changed_is_shown_without_what_may_be_a_secret() -> None:
+    lines = caucus.changed_lines(b'{"a": 1}
+', b'{"a": 2}
+"token": "abcdefghijklmnopqrstuvwxyz"
+')
+    assert lines == ['-{"a": 1}', '+{"a": 2}', '+"token": "..."']
+    assert caucus.changed_lines(b"", b"x
+" * 30)[-1] == "... and 20 more"
+
+
 @pytest.mark.parametrize(("host", "scope"), [("vscode", "user"), ("copilot", "project")])
 def test_a_scope_that_a_host_does_not_have_is_refused_with_the_way_out(host: str, scope: str) -> None:
     with pytest.raises(caucus.Invalid, match=r"Open User Configuration|--scope user"):
