@@ -9689,7 +9689,7 @@ def changed_lines(was: bytes, now: bytes) -> list[str]:
 
 
 def carry_out(deed: Deed, mode: int) -> None:
-    """Do it: what is remembered first, so that an end in between leaves nothing that cannot be undone. Raises OSError, Invalid.
+    """Do it: what is remembered first, so that an end in between can be undone. Raises OSError, Invalid.
 
     `mode` is that of a new file.
     """
@@ -11215,6 +11215,92 @@ def print_config(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def add_install_options(options: argparse.ArgumentParser, is_undo: bool = False) -> None:
+    """Declare the options of `caucus install` and `caucus uninstall`."""
+    add, hub, hosts = options.add_argument, os.environ.get("CAUCUS_HUB_URL") or DEFAULT_URL, [*MCP_HOSTS]
+    add("host", metavar="HOST", nargs=None if is_undo else "?", choices=hosts, help=f"one of {', '.join(hosts)}")
+    add("--scope", choices=SCOPES, help="this folder, or all that you do (default: project, where the host has one)")
+    add("--dry-run", action="store_true", help="show the changes as a diff, and write nothing")
+    add("--json", action="store_true", help="tell it as one JSON object")
+    if not is_undo:
+        add("--hub", default=hub, metavar="URL", help="default %(default)s ($CAUCUS_HUB_URL)")
+        add("--print", action="store_true", help="print what would be in each file, and write nothing")
+        add("--instructions", action="store_true", help="also tell the agent, in the file that it reads first")
+
+
+def chosen_hosts(wants_json: bool) -> list[str]:
+    """List the hosts that are here, and on a terminal ask for which of them to install. Raises Invalid."""
+    found = installed_hosts()
+    lines = [f"{name:9} {MCP_HOSTS[name].title}" for name in found] or [f"none of {', '.join(MCP_HOSTS)} is here"]
+    print(json.dumps({"hosts": found}) if wants_json else "\n".join(lines))
+    if wants_json or not found or sys.stdin is None or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return []
+    names = re.findall(r"[^\s,]+", input("Set up which of them? (names, or all; nothing: none) "))
+    if strange := [name for name in names if name not in MCP_HOSTS and name != "all"]:
+        raise Invalid("HOST", f"there is no host {strange[0]!r}{guess_at(strange[0], MCP_HOSTS)}")
+    return found if "all" in names else names
+
+
+def diff_of(deed: Deed) -> str:
+    """Word what becomes of a file as a unified diff."""
+    from difflib import unified_diff
+
+    was, now = ((data or b"").decode("utf-8", "replace").splitlines() for data in (deed.before, deed.after))
+    old, new = ("/dev/null" if data is None else deed.path for data in (deed.before, deed.after))
+    return "".join(f"{line}\n" for line in unified_diff(was, now, old, new, lineterm=""))
+
+
+def do_deeds(deeds: Sequence[Deed], host: str, scope: str, options: argparse.Namespace, then: str) -> None:
+    """Do what was planned, or with --dry-run show it; tell what has become of each file. Raises Invalid."""
+    try:
+        for deed in () if options.dry_run else deeds:
+            carry_out(deed, 0o600 if scope == "user" else 0o666)
+    except OSError as error:
+        fix = "`caucus uninstall` takes back what was done"
+        raise Invalid("FILE", f"{error.filename}: {error.strerror}; {fix}") from None
+    if options.json:
+        files = [{"path": one.path, "action": one.action, "changes": [*one.changes],
+                  **({"diff": diff_of(one)} if options.dry_run else {})}
+                 for one in deeds]
+        about = {"host": host, "scope": scope, "is_done": not options.dry_run, "files": files, "then": then}
+        print(json.dumps(about))
+        return
+    for deed in deeds:
+        if options.dry_run and deed.after != deed.before:
+            print(diff_of(deed), end="")
+        else:
+            print(f"{deed.action:10} {deed.path}", *(f"    {line}" for line in deed.changes), sep="\n")
+    print("" if options.dry_run else f"{then}\n", end="")
+
+
+def run_install(options: argparse.Namespace) -> int:
+    """Run `caucus install`."""
+    if options.print and (options.dry_run or options.json):
+        raise Invalid("--print", "stands alone: --dry-run and --json say something else")
+    url = checked_url(options.hub)
+    for name in [options.host] if options.host else chosen_hosts(options.json):
+        host, scope, wants_notes = MCP_HOSTS[name], install_scope(name, options.scope), options.instructions
+        if wants_notes and not host.notes[SCOPES.index(scope)]:
+            raise Invalid("--instructions", f"no file for the {scope} is known that {host.title} reads first")
+        parts = our_parts(name, scope, url).items()
+        deeds = [plan_install(name, *one) for one in parts if wants_notes or not isinstance(one[1], NotePart)]
+        if not options.print:
+            do_deeds(deeds, name, scope, options, host.then)
+        for deed in deeds if options.print else ():
+            print((deed.after or b"").decode(), end="", flush=True)
+            print(f"caucus: this goes into {deed.path}", file=sys.stderr)
+    return EXIT_OK
+
+
+def run_uninstall(options: argparse.Namespace) -> int:
+    """Run `caucus uninstall`."""
+    name, scope = options.host, install_scope(options.host, options.scope)
+    deeds = [plan_uninstall(name, path, part) for path, part in our_parts(name, scope).items()]
+    deeds = [deed for deed in deeds if deed.before is not None or deed.old is not None or deed.action != "unchanged"]
+    do_deeds(deeds, name, scope, options, f"Start {MCP_HOSTS[name].title} anew.")
+    return EXIT_OK
+
+
 def check_exposure(settings: Settings) -> None:
     """Refuse to be reachable beyond this machine without the two secrets. Raises Invalid."""
     public = urllib.parse.urlsplit(settings.public_url)
@@ -11591,101 +11677,15 @@ def run_journal(options: argparse.Namespace) -> int:
     return EXIT_EXPIRED if about.get("unreadable") or about.get("unusable") else EXIT_OK
 
 
-def add_install_options(options: argparse.ArgumentParser, is_undo: bool = False) -> None:
-    """Declare the options of `caucus install` and `caucus uninstall`."""
-    add, hub, hosts = options.add_argument, os.environ.get("CAUCUS_HUB_URL") or DEFAULT_URL, [*MCP_HOSTS]
-    add("host", metavar="HOST", nargs=None if is_undo else "?", choices=hosts, help=f"one of {', '.join(hosts)}")
-    add("--scope", choices=SCOPES, help="this folder, or all that you do (default: project, where the host has one)")
-    add("--dry-run", action="store_true", help="show the changes as a diff, and write nothing")
-    add("--json", action="store_true", help="tell it as one JSON object")
-    if not is_undo:
-        add("--hub", default=hub, metavar="URL", help="default %(default)s ($CAUCUS_HUB_URL)")
-        add("--print", action="store_true", help="print what would be in each file, and write nothing")
-        add("--instructions", action="store_true", help="also tell the agent, in the file that it reads first")
-
-
-def chosen_hosts(wants_json: bool) -> list[str]:
-    """List the hosts that are here, and on a terminal ask for which of them to install. Raises Invalid."""
-    found = installed_hosts()
-    lines = [f"{name:9} {MCP_HOSTS[name].title}" for name in found] or [f"none of {', '.join(MCP_HOSTS)} is here"]
-    print(json.dumps({"hosts": found}) if wants_json else "\n".join(lines))
-    if wants_json or not found or sys.stdin is None or not (sys.stdin.isatty() and sys.stdout.isatty()):
-        return []
-    names = re.findall(r"[^\s,]+", input("Set up which of them? (names, or all; nothing: none) "))
-    if strange := [name for name in names if name not in MCP_HOSTS and name != "all"]:
-        raise Invalid("HOST", f"there is no host {strange[0]!r}{guess_at(strange[0], MCP_HOSTS)}")
-    return found if "all" in names else names
-
-
-def diff_of(deed: Deed) -> str:
-    """Word what becomes of a file as a unified diff."""
-    from difflib import unified_diff
-
-    was, now = ((data or b"").decode("utf-8", "replace").splitlines() for data in (deed.before, deed.after))
-    old, new = ("/dev/null" if data is None else deed.path for data in (deed.before, deed.after))
-    return "".join(f"{line}\n" for line in unified_diff(was, now, old, new, lineterm=""))
-
-
-def do_deeds(deeds: Sequence[Deed], host: str, scope: str, options: argparse.Namespace, then: str) -> None:
-    """Do what was planned, or with --dry-run show it; tell what has become of each file. Raises Invalid."""
-    try:
-        for deed in () if options.dry_run else deeds:
-            carry_out(deed, 0o600 if scope == "user" else 0o666)
-    except OSError as error:
-        fix = "`caucus uninstall` takes back what was done"
-        raise Invalid("FILE", f"{error.filename}: {error.strerror}; {fix}") from None
-    if options.json:
-        files = [{"path": one.path, "action": one.action, "changes": [*one.changes],
-                  **({"diff": diff_of(one)} if options.dry_run else {})}
-                 for one in deeds]
-        about = {"host": host, "scope": scope, "is_done": not options.dry_run, "files": files, "then": then}
-        print(json.dumps(about))
-        return
-    for deed in deeds:
-        if options.dry_run and deed.after != deed.before:
-            print(diff_of(deed), end="")
-        else:
-            print(f"{deed.action:10} {deed.path}", *(f"    {line}" for line in deed.changes), sep="\n")
-    print("" if options.dry_run else f"{then}\n", end="")
-
-
-def run_install(options: argparse.Namespace) -> int:
-    """Run `caucus install`."""
-    if options.print and (options.dry_run or options.json):
-        raise Invalid("--print", "stands alone: --dry-run and --json say something else")
-    url = checked_url(options.hub)
-    for name in [options.host] if options.host else chosen_hosts(options.json):
-        host, scope, wants_notes = MCP_HOSTS[name], install_scope(name, options.scope), options.instructions
-        if wants_notes and not host.notes[SCOPES.index(scope)]:
-            raise Invalid("--instructions", f"no file for the {scope} is known that {host.title} reads first")
-        parts = our_parts(name, scope, url).items()
-        deeds = [plan_install(name, *one) for one in parts if wants_notes or not isinstance(one[1], NotePart)]
-        if not options.print:
-            do_deeds(deeds, name, scope, options, host.then)
-        for deed in deeds if options.print else ():
-            print((deed.after or b"").decode(), end="", flush=True)
-            print(f"caucus: this goes into {deed.path}", file=sys.stderr)
-    return EXIT_OK
-
-
-def run_uninstall(options: argparse.Namespace) -> int:
-    """Run `caucus uninstall`."""
-    name, scope = options.host, install_scope(options.host, options.scope)
-    deeds = [plan_uninstall(name, path, part) for path, part in our_parts(name, scope).items()]
-    deeds = [deed for deed in deeds if deed.before is not None or deed.old is not None or deed.action != "unchanged"]
-    do_deeds(deeds, name, scope, options, f"Start {MCP_HOSTS[name].title} anew.")
-    return EXIT_OK
-
-
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None], str]] = {
     "hub": (run_hub, add_hub_options, "run the hub and its console"),
     "bridge": (run_bridge, add_bridge_options, "connect an MCP host to the hub, over stdio"),
+    "install": (run_install, add_install_options, "set up an MCP host: its entry, hooks and plugin"),
+    "uninstall": (run_uninstall, lambda options: add_install_options(options, True), "take that out again"),
     "watch": (run_watch, add_watch_options, "wait for messages, print them, exit"),
     "agent": (run_agent, add_agent_options, "give a Claude, or any other model, a seat of its own"),
     "demo": (run_demo, add_demo_options, "run a hub with three scripted peers"),
     "journal": (run_journal, add_journal_options, "look into, copy, mend the file that keeps a room"),
-    "install": (run_install, add_install_options, "set up an MCP host: its entry, hooks and plugin"),
-    "uninstall": (run_uninstall, lambda options: add_install_options(options, True), "take that out again"),
 }
 
 

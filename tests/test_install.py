@@ -803,13 +803,9 @@ def test_a_file_that_somebody_else_writes_meanwhile_is_not_overwritten(world: Wo
 
 
 def test_what_others_changed_is_shown_without_what_may_be_a_secret() -> None:
-    lines = caucus.changed_lines(b'{"a": 1}
-', b'{"a": 2}
-"token": "abcdefghijklmnopqrstuvwxyz"
-')
+    lines = caucus.changed_lines(b'{"a": 1}\n', b'{"a": 2}\n"token": "abcdefghijklmnopqrstuvwxyz"\n')
     assert lines == ['-{"a": 1}', '+{"a": 2}', '+"token": "..."']
-    assert caucus.changed_lines(b"", b"x
-" * 30)[-1] == "... and 20 more"
+    assert caucus.changed_lines(b"", b"".join(b"%d\n" % n for n in range(30)))[-1] == "... and 20 more"
 
 
 @pytest.mark.parametrize(("host", "scope"), [("vscode", "user"), ("copilot", "project")])
