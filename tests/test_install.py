@@ -312,17 +312,20 @@ CONFIGURATIONS = some.builds(
     OBJECTS, some.none() | OBJECTS,
     some.none() | some.dictionaries(some.sampled_from(["Stop", "PreToolUse", "Other"]), GROUPS, max_size=3),
 )
-STYLES = some.sampled_from([None, 0, 1, 2, 4, "\t"]), some.booleans(), some.booleans(), some.booleans()
+STYLES = some.sampled_from([None, 0, 1, 2, 4, "\t"]), some.sets(some.sampled_from(["dense", "crlf", "notes", "commas"]))
 
 
 @given(CONFIGURATIONS, *STYLES)
 def test_any_object_in_any_style_gets_our_part_and_loses_it_again(
-    config: dict[str, Any], indent: int | str | None, is_dense: bool, has_carriage_returns: bool, has_comments: bool
+    config: dict[str, Any], indent: int | str | None, style: set[str]
 ) -> None:
-    text = json.dumps(config, indent=indent, separators=(",", ":") if is_dense else None)
-    if has_comments and indent is not None:
+    text = json.dumps(config, indent=indent, separators=(",", ":") if "dense" in style else None)
+    if "commas" in style and indent is not None:
+        text = re.sub(r"(?<=[^\s{\[,])(?=\n\s*[}\]])", ",", text)
+    if "notes" in style and indent is not None:
         text = re.sub(r"(?m)([{\[,])$", r"\1 // a comment, with } and ]", text)
-    text = text.replace("\n", "\r\n") if has_carriage_returns else text
+        text = re.sub(r"(?m)^(\s*[}\]])", r"/* , */ // {\n\1", text)
+    text = text.replace("\n", "\r\n") if "crlf" in style else text
     part = caucus.JsonPart("gemini", "mcpServers", ("py", "x", "bridge"), caucus.hooks_of("gemini"), SETTINGS)
     with_ours = part.put(text)
     assert contains(plain(with_ours), plain(text))
@@ -333,6 +336,12 @@ def test_any_object_in_any_style_gets_our_part_and_loses_it_again(
 
 
 # --- what is written ---
+
+
+def test_every_file_that_is_written_is_in_the_manual() -> None:
+    table = (ROOT / "docs/operating.md").read_text(encoding="utf-8").partition("## Install")[2].partition("## Watch")[0]
+    named = {path for host in caucus.MCP_HOSTS.values() for path in (*host.servers, *host.hooks, *host.notes) if path}
+    assert {path for path in named if f"`{path}`" not in table} == set()
 
 
 def installed(world: World, words: str, name: str) -> Any:
