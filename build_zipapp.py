@@ -1,6 +1,6 @@
 """Build caucus.pyz: all of Caucus in one file, for any machine that has Python 3.11 or newer.
 
-    caucus.py, ui/, two of docs/ ------+
+    caucus.py, ui/, some of docs/ -----+
                                        +--> byte code beside each module --> caucus.pyz
     vendor.lock --pip--> .cache/ ------+
 
@@ -111,7 +111,7 @@ def pip_install(lock: Path, target: Path) -> None:
 
 def sources(root: Path) -> Iterator[tuple[str, Path]]:
     """Yield everything but __main__.py that goes into the zip as it is: its name there and where it lies now."""
-    for name in ("caucus.py", "docs/protocol.md", "docs/play.toml", "docs/cli.txt"):
+    for name in ("caucus.py", "docs/protocol.md", "docs/play.toml", "docs/cli.txt", "docs/hosts/opencode.js"):
         yield name, root / name
     if not (root / "ui").is_dir():
         raise BuildError("ui/ is missing beside build_zipapp.py")

@@ -327,7 +327,8 @@ ENVIRONMENT = re.compile(r"CAUCUS_[A-Z_]*[A-Z]")
 
 
 PARTS = {"hub": "## Options of the hub"}
-PARTS |= {name: f"## {name.capitalize()}" for name in ("bridge", "watch", "agent", "journal", "demo")}
+COMMANDS = ("bridge", "install", "uninstall", "watch", "agent", "journal", "demo")
+PARTS |= {name: f"## {name.capitalize()}" for name in COMMANDS}
 
 
 @pytest.mark.parametrize(("command", "heading"), PARTS.items())

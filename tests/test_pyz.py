@@ -22,7 +22,8 @@ import pytest
 import build_zipapp
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = ("build_zipapp.py", "vendor.lock", "caucus.py", "ui", "docs/protocol.md", "docs/play.toml", "docs/cli.txt")
+DOCS = ("docs/protocol.md", "docs/play.toml", "docs/cli.txt", "docs/hosts/opencode.js")
+SOURCES = ("build_zipapp.py", "vendor.lock", "caucus.py", "ui", *DOCS)
 UI = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "ui").rglob("*")) if path.is_file()]
 VERSION = re.findall(r'^__version__\b.*"(.+)"', (ROOT / "caucus.py").read_text(), re.MULTILINE)[0]
 DEADLINE_S = 20.0  # for what takes a tenth of a second on an idle machine
@@ -241,7 +242,7 @@ def test_build_refuses_a_package_with_another_hash(bare_copy: Path, tmp_path: Pa
     assert_fails_in_one_line(built, "another hash", bare_copy)
 
 
-@pytest.mark.parametrize("name", ["caucus.py", "ui", "docs/protocol.md", "docs/play.toml", "docs/cli.txt"])
+@pytest.mark.parametrize("name", ["caucus.py", "ui", *DOCS])
 def test_build_names_the_source_that_is_missing(name: str, pyz: Path, tmp_path: Path) -> None:
     copy = copy_of_checkout(tmp_path / "copy")
     (copy / name).rename(tmp_path / "away")
@@ -262,7 +263,7 @@ def test_build_names_the_line_of_a_syntax_error(tmp_path: Path) -> None:
 def test_zip_holds_the_program_its_page_and_its_protocol(pyz: Path) -> None:
     with zipfile.ZipFile(pyz) as archive:
         names = archive.namelist()
-        for name in ("caucus.py", "docs/protocol.md", "docs/play.toml", "docs/cli.txt", *UI):
+        for name in ("caucus.py", *DOCS, *UI):
             assert archive.read(name) == (ROOT / name).read_bytes()
     assert {"__main__.py", "caucus.pyc", "tornado/web.py", "tornado/web.pyc"} <= set(names)
     assert {"mistune/__init__.py", "mistune/plugins/table.pyc"} <= set(names)
@@ -421,8 +422,7 @@ def test_older_pythons_get_one_clear_line(pyz: Path, empty: Path) -> None:
 
 def test_wheel_holds_the_module_and_the_assets_only(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    docs = {f"caucus_assets/docs/{name}" for name in ("protocol.md", "play.toml", "cli.txt")}
-    expected = {"caucus.py"} | docs | {f"caucus_assets/{name}" for name in UI}
+    expected = {"caucus.py"} | {f"caucus_assets/{name}" for name in (*DOCS, *UI)}
     assert {name for name in names if ".dist-info/" not in name} == expected
     assert f"caucus-{VERSION}.dist-info/licenses/LICENSE" in names
 
