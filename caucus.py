@@ -5263,6 +5263,12 @@ IDLE_S = 300.0  # a connection that sends no request for this long is closed; he
 FILES_RESERVED = 160  # of the limit of open files: newcomers that are told why not, the disk log, the rest
 
 
+def url_at(host: str, port: int) -> str:
+    """Give the address, on this machine, of a hub that is bound to `host`."""
+    host = "127.0.0.1" if host in WILDCARD_HOSTS else host
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
 class Settings(Record):
     """How one hub is set up; see `caucus hub --help`."""
     host: str = "127.0.0.1"
@@ -5482,8 +5488,7 @@ class Gate:
     @property
     def local_url(self) -> str:
         """Give the address of the hub on this machine."""
-        host = "127.0.0.1" if self.settings.host in WILDCARD_HOSTS else self.settings.host
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        return url_at(self.settings.host, self.port)
 
     @property
     def is_far(self) -> bool:
@@ -7838,7 +7843,7 @@ ACCEPTS_PER_TURN = 16  # connections: of a flood each may take Tornado a millise
 CONSOLES_MAX = 200
 HANDSHAKES_PER_TURN = 4  # of consoles: each takes Tornado a millisecond
 ACCEPT_PAUSE_S = 0.25  # when the system has no file left for a connection; it waits in the kernel meanwhile
-NEIGHBOUR_S = 2.0  # for what has our port to say what it is
+NEIGHBOUR_S = 0.8  # for what has our port to say what it is
 _LOOK_UP_S = 0.2  # on Windows
 WINDOWS_SOCKETS_MAX = 512  # that its select takes
 WARM_UP_S = 0.2  # after the start: the first console should not wait for imports
@@ -8505,11 +8510,11 @@ def why_not_listening(settings: Settings, error: OSError) -> str:
     where = f"{settings.host}:{settings.port}"
     if error.errno != errno.EADDRINUSE:
         return f"cannot listen on {where}: {error.strerror or error}"
-    url = f"http://127.0.0.1:{settings.port}"
+    url = url_at(settings.host if is_loopback(settings.host) else "", settings.port)  # Client goes no further
     if (version := version_at(url)) is None:
-        return f"port {settings.port} is busy: some other program listens there. Choose another with --port."
-    other = f"another Caucus hub (version {version}) listens there, at {url}"
-    return f"port {settings.port} is busy: {other}. Use that one, or start this one with --port."
+        return f"port {settings.port} is busy: something else listens there. Choose another with --port."
+    other = f"another Caucus, {version}, runs there already"
+    return f"port {settings.port} is busy: {other}: open {url}, or choose another with --port."
 
 
 def look_up(loop: AbstractEventLoop) -> None:
