@@ -3451,6 +3451,10 @@ class Seat:
         """End a listen that goes on between two polls."""
         self._listens += 1
 
+    def tell(self, note: str) -> None:
+        """Have the next answer tell what happened besides."""
+        self._news["note"] = note
+
     def take_news(self) -> dict[str, Json]:
         """Give what happened to the seat since the last answer, once."""
         news, self._news = self._news, {}
@@ -3508,14 +3512,20 @@ class Seat:
         self._news = {"note": f"{note} {again}", "watch": watch} if watch else {"note": note}
 
 
+def hub_words(url: str) -> list[str]:
+    """Give the command that starts the hub of `url`; nothing where that is no business of this machine's."""
+    parts = urllib.parse.urlsplit(url)
+    host, port = str(parts.hostname), parts.port or 80
+    if parts.scheme != "http" or not is_loopback(host):
+        return []
+    words = ["hub"] if port == DEFAULT_PORT else ["hub", "--port", str(port)]
+    return words if host in ("localhost", "127.0.0.1") else [*words, "--host", host]
+
+
 def hub_hint(url: str) -> str:
     """Word what to do about a hub that does not answer; of one on this machine, the command that starts it."""
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme != "http" or not is_loopback(str(parts.hostname)):
-        return HINTS[Unreachable.code]
-    words = [] if parts.port == DEFAULT_PORT else ["--port", str(parts.port or 80)]
-    words += ["--host", "::1"] if parts.hostname == "::1" else []
-    return f"Tell your user to start the hub: {command_line('hub', *words)}"
+    words = hub_words(url)
+    return f"Tell your user to start the hub: {command_line(*words)}" if words else HINTS[Unreachable.code]
 
 
 ALWAYS = frozenset({"setup", "whoami"})  # available before setup
@@ -8494,7 +8504,7 @@ def version_at(url: str) -> str | None:
     there, found = Client(url), list[str]()
 
     def ask() -> None:
-        with suppress(Refusal):
+        with suppress(Refusal), closing(there):
             found.append(heard(there.get("/version"), "version", str))
 
     asking = threading.Thread(target=ask, daemon=True)  # what answers a byte a second would hold up who waits itself
@@ -8704,6 +8714,8 @@ JOBS_MAX = 2000  # calls that wait for the hub or for each other; a thread each
 OUTBOX_MAX_BYTES = 16 << 20  # what a host may leave unread before the bridge gives it up
 LAST_WORDS_S = 1.0  # for each of: calls in flight, leaving the room, what the host has yet to read
 JOINING_S = 5.0  # for a join in flight: who ends before its answer leaves a peer behind that nobody can end
+_START_S, _LOOK_S = 5.0, 0.05  # for a hub that was started, until it answers; between two looks
+_HUB_LOG_MAX_BYTES = 1_000_000  # of a hub that was started; what is longer begins anew at the next start
 
 
 class Work:
@@ -8774,6 +8786,82 @@ class HttpDoor:
         self._file.remove()
 
 
+def start_detached(words: Sequence[str], log_file: str) -> Popen[bytes]:
+    """Start a command of this program that outlives this process, and prints into a private file. Raises OSError."""
+    from subprocess import DEVNULL, STDOUT, Popen
+
+    is_long = os.path.isfile(log_file) and os.path.getsize(log_file) > _HUB_LOG_MAX_BYTES
+    argv, folder = program_words(*words), os.path.dirname(log_file)
+    with open_private(log_file, os.O_TRUNC if is_long else os.O_APPEND) as out:
+        if sys.platform == "win32":
+            from subprocess import CREATE_NEW_PROCESS_GROUP, DETACHED_PROCESS
+
+            apart = CREATE_NEW_PROCESS_GROUP | DETACHED_PROCESS
+            return Popen(argv, stdin=DEVNULL, stdout=out, stderr=STDOUT, cwd=folder, creationflags=apart)
+        return Popen(argv, stdin=DEVNULL, stdout=out, stderr=STDOUT, cwd=folder, start_new_session=True)
+
+
+class HubStarter:
+    """Starts the hub of this machine where none answers: once, however many bridges are at it at the same time."""
+
+    def __init__(self, url: str) -> None:
+        parts = urllib.parse.urlsplit(url)
+        self._url, self._address = url, (str(parts.hostname), parts.port or 80)
+        self._words = [] if parts.path else hub_words(url)  # behind a path is a proxy
+        self._log = os.path.join(state_folder(), f"hub-{self._address[1]}.log")
+        self._turn = threading.Lock()  # calls come from several threads
+        self._is_over = not self._words
+        self._process: Popen[bytes] | None = None  # kept: nobody waits for it
+        self._lock: Lock | None = None  # while this bridge is the one that starts it
+
+    def ensure(self) -> str:
+        """See to it that a hub answers, or say why none does; give what the agent should know of it, if anything."""
+        with self._turn:
+            if self._is_over or not self._is_free():
+                return ""
+            self._is_over = True
+            try:
+                os.makedirs(os.path.dirname(self._log), 0o700, exist_ok=True)
+                return self._start()
+            except OSError as error:
+                return f"no hub runs at {self._url}, and none could be started, with the log {self._log}: {error}"
+            finally:
+                if self._lock is not None:
+                    self._lock.release()
+
+    def _is_free(self) -> bool:
+        try:
+            socket.create_connection(self._address, NEIGHBOUR_S).close()
+        except OSError:
+            return True
+        return False
+
+    def _start(self) -> str:
+        """Wait until it answers, whoever starts it. Raises OSError."""
+        end, code = time.monotonic() + _START_S, None
+        while (version := version_at(self._url)) is None and code is None and time.monotonic() < end:
+            if self._process is None:
+                self._begin()
+            else:
+                code = self._process.poll()
+            time.sleep(_LOOK_S)
+        if version is not None or version_at(self._url):
+            whose = f", process {self._process.pid}," if self._process is not None and code is None else ""
+            return f"no hub ran: one{whose} was started. Its console is at {self._url}, its log is {self._log}"
+        became = f"did not answer within {_START_S:g} s" if code is None else f"ended with exit code {code}"
+        return f"no hub ran, and one that was started {became}: {self._log} says why"
+
+    def _begin(self) -> None:
+        """Start it, unless another bridge is at it, or was faster. Raises OSError."""
+        with suppress(BlockingIOError):
+            self._lock = Lock(f"{self._log}.lock")
+            if self._is_free():
+                self._process = start_detached([*self._words, "--no-browser", "--log-level", "warning"], self._log)
+            else:
+                self._lock.release()
+                self._lock = None
+
+
 class Job(Struct):
     """A request that a thread is at."""
     call: Call
@@ -8791,9 +8879,15 @@ class Bridge:
     """One host on one pair of pipes, and one seat."""
 
     def __init__(
-        self, client: Client, default_name: str, source: BinaryIO, sink: int, branch: Callable[[], str] = str
+        self,
+        client: Client,
+        default_name: str,
+        source: BinaryIO,
+        sink: int,
+        branch: Callable[[], str] = str,
+        ensure_hub: Callable[[], str] = str,  # gives what to tell the agent of it, or nothing
     ) -> None:
-        self._client, self._source, self._sink = client, source, sink
+        self._client, self._source, self._sink, self._ensure_hub = client, source, sink, ensure_hub
         self._seat = Seat(HttpDoor(client), default_name, branch=branch)
         self._mcp = Mcp(TOOLS, PROMPTS, INSTRUCTIONS)
         self._revision = HANDSHAKE_REVISIONS[-1]
@@ -8904,6 +8998,9 @@ class Bridge:
                 self._send(error.to_json())
 
     def _do(self, job: Job) -> None:
+        if note := self._ensure_hub():
+            with self._lock:
+                self._seat.tell(note)
         answer = self._answer_batch(job) if job.call.id is None else self._answer(job.call, job)
         with self._lock:
             job.is_done, is_wanted = True, not job.is_cancelled
@@ -10671,7 +10768,8 @@ def run_bridge(options: argparse.Namespace) -> int:
     os.dup2(sys.stderr.fileno(), 1)  # from here on whatever prints, prints to stderr: stdout carries frames only
     sys.stdout = sys.stderr
     project = options.project or os.environ.get("CAUCUS_PROJECT") or folder_name()
-    bridge = Bridge(client, project, sys.stdin.buffer, sink, branch_name)
+    ensure_hub = HubStarter(client.url).ensure if os.environ.get("CAUCUS_AUTOSTART") == "1" else str
+    bridge = Bridge(client, project, sys.stdin.buffer, sink, branch_name, ensure_hub)
     for name in ("SIGTERM", "SIGINT", "SIGHUP"):
         if hasattr(signal, name):  # Windows knows no SIGHUP
             signal.signal(getattr(signal, name), bridge.stop)
