@@ -11,6 +11,7 @@
     python caucus.pyz watch      wait for messages at no token cost, print them, exit
     python caucus.pyz agent      a Claude, or any other model, with a seat and a loop of its own
     python caucus.pyz journal    look into, copy, mend the file that keeps a room
+    python caucus.pyz service    have the system keep a hub running, from login on
 
 Map       I    The room, no I/O      1 Constants  2 Refusals  3 Wire types and events  4 Token bucket
                                      5 Mailbox  6 Floor  7 Forms  8 Roster  9 Room
@@ -20,7 +21,7 @@ Map       I    The room, no I/O      1 Constants  2 Refusals  3 Wire types and e
                                      16 HTTP: common ground  16b HTTP: the express lane
                                      17 HTTP: the agents' API  18 Console  19 MCP over HTTP  20 Hub
           IV   The seats             21 Watch  22 Bridge  23 Agent
-          V                          24 Demo  25 Command line
+          V                          24 Demo  24b Service  25 Command line
 
 Words     hub        the process; room: the state that it guards
           peer       an agent at the table, known by its name and a token
@@ -8513,6 +8514,11 @@ def version_at(url: str) -> str | None:
     return found[0] if found and re.fullmatch(r"[0-9A-Za-z.+-]{1,32}", found[0]) else None
 
 
+def near_url(settings: Settings) -> str:
+    """Give the address under which to ask for a hub from this machine: Client goes no further."""
+    return url_at(settings.host if is_loopback(settings.host) else "", settings.port)
+
+
 def why_not_listening(settings: Settings, error: OSError) -> str:
     """Word why the hub cannot start; of a busy port, who has it."""
     if settings.log_file and (error.filename or error.errno is None):
@@ -8520,7 +8526,7 @@ def why_not_listening(settings: Settings, error: OSError) -> str:
     where = f"{settings.host}:{settings.port}"
     if error.errno != errno.EADDRINUSE:
         return f"cannot listen on {where}: {error.strerror or error}"
-    url = url_at(settings.host if is_loopback(settings.host) else "", settings.port)  # Client goes no further
+    url = near_url(settings)
     if (version := version_at(url)) is None:
         return f"port {settings.port} is busy: something else listens there. Choose another with --port."
     other = f"another Caucus, {version}, runs there already"
@@ -10381,6 +10387,284 @@ def play_demo(url: str, ended: threading.Event, pace: float = 1.0) -> None:
 
 
 # ======================================================================================================================
+# 24b. Service
+# ======================================================================================================================
+# A hub that the system keeps running for this user, from login on: one file says what to run, and commands of the
+# system's start and stop it. No secret is in that file: they are in one that the user writes.
+
+_SERVICE_S, _COMMAND_S = 5.0, 30.0  # until a service has started or ended; for one command of the system's
+_LABEL = "org.caucus.hub"
+_RUNS = "267009"  # Windows' last result of a task that is under way; all else that it says is in the user's language
+_WITH_SECRETS = '[ ! -r "$0" ] || { set -a; . "$0"; set +a; }; exec "$@"'
+
+UNIT = """[Unit]
+Description={about}
+
+[Service]
+ExecStart={command}
+EnvironmentFile=-{secrets}
+Restart=on-failure
+RestartSec=10
+
+[Install]
+WantedBy=default.target
+"""
+
+TASK = """<?xml version="1.0" encoding="UTF-16"?>
+<Task version="1.2" xmlns="http://schemas.microsoft.com/windows/2004/02/mit/task">
+  <RegistrationInfo><Description>{about}</Description></RegistrationInfo>
+  <Triggers><LogonTrigger><UserId>{user}</UserId></LogonTrigger></Triggers>
+  <Principals><Principal><UserId>{user}</UserId><LogonType>InteractiveToken</LogonType></Principal></Principals>
+  <Settings>
+    <DisallowStartIfOnBatteries>false</DisallowStartIfOnBatteries>
+    <StopIfGoingOnBatteries>false</StopIfGoingOnBatteries>
+    <ExecutionTimeLimit>PT0S</ExecutionTimeLimit>
+    <RestartOnFailure><Interval>PT1M</Interval><Count>255</Count></RestartOnFailure>
+  </Settings>
+  <Actions><Exec><Command>{program}</Command><Arguments>{arguments}</Arguments></Exec></Actions>
+</Task>
+"""
+
+
+class Keeper(Record):
+    """What keeps a program running on one system, from a user's login on."""
+    path: str  # of the file that says what to run
+    text_of: Callable[[list[str], str], str]  # that file, for a command and what it is
+    encoding: str
+    secrets: str  # the file that the user writes them into; empty: they are in the user's environment
+    probe: Sequence[str]  # a command that fails where nobody is there to keep anything
+    remedy: str
+    start: Sequence[Sequence[str]]
+    stop: Sequence[Sequence[str]]
+    after: Sequence[Sequence[str]]  # once the file is gone
+    ask: Sequence[str]
+    since: Callable[[str], str]  # of what that says: since when it runs; empty: it does not
+
+
+def config_folder() -> str:
+    """Give the place where this user's programs look for how they are set up."""
+    return os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
+
+
+def unit_of(argv: list[str], about: str, secrets: str) -> str:
+    """Write a unit of systemd, in whose commands `%`, `$`, quotes and backslashes have a meaning. Raises Invalid."""
+    if re.search(r"[\"'\\]", argv[0]):
+        raise Invalid("install", f"systemd starts no program whose path has quotes or backslashes: {argv[0]}")
+    program, *words = [word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%") for word in argv]
+    command = " ".join(f'"{word}"' for word in (program, *(word.replace("$", "$$") for word in words)))
+    return UNIT.format(about=about, command=command, secrets=secrets.replace("%", "%%"))
+
+
+def systemd() -> Keeper:
+    """Keep by a unit of the user's own systemd."""
+    of_user, name = ("systemctl", "--user"), "caucus.service"
+    secrets = os.path.join(config_folder(), "caucus", "hub.env")
+    reload = (*of_user, "daemon-reload")
+
+    def since(said: str) -> str:
+        found = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+        return found.get("ActiveEnterTimestamp", "") if found.get("ActiveState") == "active" else ""
+
+    remedy = "log in as the user itself, or `loginctl enable-linger` and log in again, or run `caucus hub` by hand"
+    return Keeper(
+        os.path.join(config_folder(), "systemd", "user", name), lambda argv, about: unit_of(argv, about, secrets),
+        "utf-8", secrets, (*of_user, "show-environment"), remedy, (reload, (*of_user, "enable", "--now", name)),
+        ((*of_user, "disable", "--now", name),), (reload,),
+        (*of_user, "show", name, "--property=ActiveState,ActiveEnterTimestamp"), since,
+    )  # fmt: skip
+
+
+def launchd() -> Keeper:
+    """Keep by an agent of macOS's launchd."""
+    import plistlib
+
+    home, domain = os.path.expanduser("~"), f"gui/{getattr(os, 'getuid', int)()}"
+    path, log_file = f"{home}/Library/LaunchAgents/{_LABEL}.plist", f"{home}/Library/Logs/caucus.log"
+    secrets = os.path.join(config_folder(), "caucus", "hub.env")
+
+    def agent_of(argv: list[str], about: str) -> str:
+        words = ["/bin/sh", "-c", _WITH_SECRETS, secrets, *argv]
+        entry = {"Label": _LABEL, "ServiceDescription": about, "ProgramArguments": words, "RunAtLoad": True}
+        entry |= {"KeepAlive": {"SuccessfulExit": False}, "StandardOutPath": log_file, "StandardErrorPath": log_file}
+        return plistlib.dumps(entry).decode()
+
+    def since(said: str) -> str:
+        found = re.search(r"^\s*pid = (\d+)", said, re.MULTILINE)
+        return told(("ps", "-o", "lstart=", "-p", found[1])) if found else ""
+
+    return Keeper(
+        path, agent_of, "utf-8", secrets, ("launchctl", "print", domain), "log in at the screen, or run `caucus hub`",
+        (("launchctl", "bootstrap", domain, path),), (("launchctl", "bootout", f"{domain}/{_LABEL}"),), (),
+        ("launchctl", "print", f"{domain}/{_LABEL}"), since,
+    )  # fmt: skip
+
+
+def task_scheduler() -> Keeper:
+    """Keep by a task of Windows, which is described in XML: else it would end after three days, and on a battery."""
+    name, path = ("/TN", "Caucus hub"), os.path.join(state_folder(), "hub-task.xml")
+
+    def task_of(argv: list[str], about: str) -> str:
+        from html import escape
+        from subprocess import list2cmdline
+
+        silent = re.sub(r"python\.exe$", "pythonw.exe", argv[0])  # has no window
+        user = "\\".join(os.environ.get(one, "") for one in ("USERDOMAIN", "USERNAME"))
+        given = {"about": about, "user": user, "program": silent if os.path.isfile(silent) else argv[0]}
+        given = {key: escape(value) for key, value in (given | {"arguments": list2cmdline(argv[1:])}).items()}
+        return TASK.format(**given)
+
+    def since(said: str) -> str:
+        row = said.strip('"').split('","')
+        return row[5] if len(row) > 6 and row[6] == _RUNS else ""
+
+    return Keeper(
+        path, task_of, "utf-16", "", ("schtasks", "/?"), "run `caucus hub` by hand",
+        (("schtasks", "/Create", *name, "/XML", path, "/F"), ("schtasks", "/Run", *name)),
+        (("schtasks", "/End", *name), ("schtasks", "/Delete", *name, "/F")), (),
+        ("schtasks", "/Query", *name, "/V", "/FO", "CSV", "/NH"), since,
+    )  # fmt: skip
+
+
+KEEPERS = {"linux": systemd, "darwin": launchd, "win32": task_scheduler}
+
+
+def told(argv: Sequence[str]) -> str:
+    """Run a command of the system; give what it says. Raises OSError, in one line, where it fails."""
+    from subprocess import DEVNULL, PIPE, STDOUT, SubprocessError, run
+
+    try:
+        done = run(argv, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, timeout=_COMMAND_S, check=False)
+    except SubprocessError as error:  # it took too long
+        raise OSError(str(error)) from None
+    said = done.stdout.decode("utf-8", "replace").strip()
+    if done.returncode != 0:
+        raise OSError(f"`{' '.join(argv)}` says: {one_line(said) or f'exit code {done.returncode}'}")
+    return said
+
+
+def secrets_in(path: str) -> dict[str, str]:
+    """Read the variables of the file that a service takes its secrets from. Raises Invalid: others can read it."""
+    with suppress(FileNotFoundError, NotADirectoryError), open(path, encoding="utf-8") as file:
+        if os.name == "posix" and os.fstat(file.fileno()).st_mode & 0o077:
+            raise Invalid(path, f"others can read it: chmod 600 {path}")
+        pairs = [line.strip().split("=", 1) for line in file if re.match(r"\s*\w+=", line)]
+        return {name: value.strip("\"'") for name, value in pairs}
+    return {}
+
+
+class Service:
+    """The hub of this user that the system keeps."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+
+    def install(self, argv: list[str], url: str, is_dry: bool) -> str:
+        """Write the file and start the service; give what is to be told. Raises Invalid, and leaves all as it was."""
+        keeper, text = self._keeper, self._keeper.text_of(argv, f"Caucus hub at {url}")
+        if is_dry:
+            commands = [f"$ {' '.join(command)}" for command in keeper.start]
+            return "\n".join([f"# {keeper.path}", text.rstrip(), *commands])
+        self._check()
+        old, was_running = self._text(), bool(self.since())
+        if old == text and was_running:
+            return "nothing to do: this service is installed, and runs"
+        if not was_running and (version := version_at(url)):
+            raise Invalid("--port", f"a hub, {version}, that is no service runs at {url}: end it, or choose another")
+        if old is not None:
+            self._stop()
+        try:
+            self._put(text)
+            self._do(keeper.start)
+        except OSError as error:
+            self._undo(old)
+            raise Invalid("install", f"{error}; all is as it was") from None
+        self._await(lambda: version_at(url) is not None or not self.since())
+        return f"installed: {keeper.path}"
+
+    def uninstall(self, is_dry: bool) -> str:
+        """Stop the service and remove its file; give what is to be told. Raises Invalid."""
+        keeper = self._keeper
+        if is_dry:
+            commands = [f"$ {' '.join(command)}" for command in (*keeper.stop, *keeper.after)]
+            return "\n".join([*commands, f"# then {keeper.path} would be removed"])
+        if self._text() is None:
+            return f"nothing to do: there is no {keeper.path}"
+        self._check()
+        self._undo(None)
+        if self.since():
+            raise Invalid("uninstall", f"{keeper.path} is removed, but the hub still runs")
+        return f"uninstalled: {keeper.path} is removed"
+
+    def status(self) -> dict[str, Json]:
+        """Tell whether it is installed and runs, and which hub answers on its port."""
+        text, since = self._text(), self.since()
+        found = re.search(r"Caucus hub at (http://[\w.:\[\]]+)", text or "")
+        url = found[1] if found else DEFAULT_URL
+        about: dict[str, Json] = {"installed": text is not None, "file": self._keeper.path, "running": bool(since)}
+        return {**about, "since": since or None, "url": url, "version": version_at(url)}
+
+    def since(self) -> str:
+        """Tell since when it runs; empty: it does not, or nobody knows."""
+        with suppress(OSError):
+            return self._keeper.since(told(self._keeper.ask))
+        return ""
+
+    def _check(self) -> None:
+        try:
+            told(self._keeper.probe)
+        except OSError as error:
+            raise Invalid("service", f"nobody is here to keep one: {error}. {self._keeper.remedy}") from None
+
+    def _text(self) -> str | None:
+        with suppress(OSError, UnicodeError), open(self._keeper.path, encoding=self._keeper.encoding) as file:
+            return file.read()
+        return None
+
+    def _put(self, text: str | None) -> None:
+        if text is None:
+            with suppress(FileNotFoundError):
+                os.unlink(self._keeper.path)
+            return
+        os.makedirs(os.path.dirname(self._keeper.path), exist_ok=True)
+        with open_private(self._keeper.path, os.O_TRUNC) as file:
+            file.write(text.encode(self._keeper.encoding))
+
+    def _do(self, commands: Sequence[Sequence[str]]) -> None:
+        for command in commands:
+            told(command)
+
+    def _stop(self) -> None:
+        for command in self._keeper.stop:
+            with suppress(OSError):  # it did not run, or was not known
+                told(command)
+        self._await(lambda: not self.since())
+
+    def _undo(self, old: str | None) -> None:
+        """Go back to the service that there was before, or to none."""
+        self._stop()
+        with suppress(OSError):
+            self._put(old)
+            self._do(self._keeper.after if old is None else self._keeper.start)
+
+    def _await(self, is_so: Callable[[], bool]) -> None:
+        end = time.monotonic() + _SERVICE_S
+        while not is_so() and time.monotonic() < end:
+            time.sleep(_LOOK_S)
+
+
+def words_of_service(about: Mapping[str, Json]) -> str:
+    """Word what a service's status is."""
+    version, url, is_running = about["version"], about["url"], about["running"]
+    there = f"Caucus {version} answers at {url}" if version else f"no hub answers at {url}"
+    alone = "" if is_running or not version else ", started by somebody else"
+    return "\n".join([
+        f"installed: {about['file']}" if about["installed"] else f"not installed: there is no {about['file']}",
+        f"running since {about['since']}" if is_running else "not running",
+        there + alone,
+    ])  # fmt: skip
+
+
+# ======================================================================================================================
 # 25. Command line
 # ======================================================================================================================
 
@@ -10979,6 +11263,62 @@ def run_journal(options: argparse.Namespace) -> int:
     return EXIT_EXPIRED if about.get("unreadable") or about.get("unusable") else EXIT_OK
 
 
+def add_service_options(options: argparse.ArgumentParser) -> None:
+    """Declare the options of `caucus service`."""
+    add = options.add_argument
+    add("action", choices=["install", "uninstall", "status"], metavar="ACTION", help="install, uninstall or status")
+    add("hub", nargs="*", metavar="-- OPTION", help="of install: for the hub, such as -- --port 9000")
+    add("--dry-run", action="store_true", help="print the file and the commands, and do nothing")
+    add("--json", action="store_true", help="tell the status as one JSON object")
+
+
+def service_settings(words: Sequence[str], secrets: str) -> Settings:
+    """Check the hub's options as its service will see them: not with this shell's variables. Raises Invalid."""
+    shell = dict(os.environ)
+    if secrets:
+        kept = secrets_in(secrets)
+        for name in [name for name in shell if name.startswith("CAUCUS_")]:
+            del os.environ[name]
+        os.environ.update(kept)
+    options = read_options(["hub", *words], "caucus")
+    for key in ("operator_token", "observer_token", "agent_key"):
+        variable, flag = f"CAUCUS_{key.upper()}", f"--{key.replace('_', '-')}"
+        if getattr(options, key) or (shell.get(variable) and not os.environ.get(variable)):
+            fix = f"write {variable}=... into {secrets}, with mode 0600" if secrets else f"`setx {variable} ...`"
+            raise Invalid(flag, f"no secret goes into a service's file, and it does not see this shell's: {fix}")
+    settings = settings_of(options)
+    if not settings.port:
+        raise Invalid("--port", "0 is any free one: nobody would find the service there")
+    for flag, path in (("--journal", settings.journal), ("--log-file", settings.log_file)):
+        if path and not os.path.isabs(path):
+            raise Invalid(flag, f"a service starts in another folder: give the whole path, {os.path.abspath(path)}")
+    return settings
+
+
+def run_service(options: argparse.Namespace) -> int:
+    """Run `caucus service`."""
+    if sys.platform not in KEEPERS:
+        raise Invalid("service", "this system has no keeper of services that caucus knows: run `caucus hub` by hand")
+    keeper = KEEPERS[sys.platform]()
+    service, words = Service(keeper), ["--journal", "--no-browser", *options.hub]
+    if options.hub and options.action != "install":
+        raise Invalid("OPTION", f"{options.action} takes no options of the hub")
+    if options.action == "install":
+        url, argv = near_url(service_settings(words, keeper.secrets)), program_words("hub", *words)
+        if not "".join(argv).isprintable():
+            raise Invalid("install", "the path of this program cannot be written down: move it to another folder")
+        said = service.install(argv, url, options.dry_run)
+    elif options.action == "uninstall":
+        said = service.uninstall(options.dry_run)
+    if options.action != "status":
+        print(said, file=sys.stderr if options.json else sys.stdout)
+    if options.dry_run or options.action == "uninstall":
+        return EXIT_OK
+    about = service.status()
+    print(json.dumps(about) if options.json else words_of_service(about))
+    return EXIT_OK if about["running"] else EXIT_EXPIRED
+
+
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None], str]] = {
     "hub": (run_hub, add_hub_options, "run the hub and its console"),
     "bridge": (run_bridge, add_bridge_options, "connect an MCP host to the hub, over stdio"),
@@ -10986,6 +11326,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argpars
     "agent": (run_agent, add_agent_options, "give a Claude, or any other model, a seat of its own"),
     "demo": (run_demo, add_demo_options, "run a hub with three scripted peers"),
     "journal": (run_journal, add_journal_options, "look into, copy, mend the file that keeps a room"),
+    "service": (run_service, add_service_options, "have the system keep a hub running, from login on"),
 }
 
 
@@ -11040,6 +11381,9 @@ def read_options(given: Sequence[str], program: str) -> Any:
             return options
     import argparse
 
+    if given and given[0] == "service" and "--" in given:  # switches first: argparse ends the arguments at one between
+        at = [*given].index("--")
+        given = ["service", *sorted(given[1:at], key=lambda word: not word.startswith("-")), *given[at:]]
     usage, texts = argparse.RawDescriptionHelpFormatter, help_texts()
     parser = argparse.ArgumentParser(program, description=DESCRIPTION, epilog=texts["caucus"], formatter_class=usage)
     parser.add_argument("--version", action="version", version=f"{program} {__version__}")
