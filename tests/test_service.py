@@ -5,16 +5,23 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import plistlib
+import shutil
 import signal
 import socket
+import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
+import keeper
 import pytest
-from hubs import DEADLINE_S, eventually, running_hub
-from test_bridge import BridgeProcess, bridge_at
+from hubs import DEADLINE_S, ROOT, eventually, running_hub
+from test_bridge import BridgeProcess, bridge_at, environment
 from wires import LOOPBACK, call, stub_hub
 
 import caucus
@@ -203,3 +210,391 @@ def test_where_another_program_listens_no_hub_is_started(home: Home, tmp_path: P
     with stub_hub(lambda path, body: (200, b"<html>")) as stub, bridge_at(stub.url, tmp_path, env=home.env) as bridge:
         assert bridge.call("setup")["error"] == "hub_unreachable"
     assert not home.state.exists()
+
+
+# --- a hub that the system keeps ---
+
+SYSTEMS = {"linux": "systemctl", "darwin": "launchctl", "win32": "schtasks"}
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="the stand-ins for the system's commands are scripts")
+AS = "import sys, caucus; caucus.KEEPERS = {sys.platform: caucus.KEEPERS[%r]}; sys.exit(caucus.main())"
+ODD = "o d % %h it's $HOME ${x}"
+
+
+class User:
+    """A user of one system, whose keeper of services is the stand-in."""
+
+    def __init__(self, system: str, folder: Path, source: Path = ROOT) -> None:
+        self.system, self.home, self.port, self.source = system, folder / ODD, free_port(), source
+        self.config = self.home / ".config"
+        self.secrets = self.config / "caucus" / "hub.env"
+        (folder / "keeper").mkdir()
+        (folder / "bin").mkdir()
+        self.told_file = folder / "keeper" / "told"
+        self.tool = folder / "bin" / SYSTEMS[system]
+        body = (ROOT / "tests" / "keeper.py").read_text(encoding="utf-8")
+        self.tool.write_text(f"#!{sys.executable}\n{body}", encoding="utf-8")
+        self.tool.chmod(0o755)
+        places = {"HOME": self.home, "XDG_CONFIG_HOME": self.config, "XDG_STATE_HOME": self.home / "state"}
+        self.env = {name: str(place) for name, place in places.items()}
+        self.env |= {"KEEPER": str(folder / "keeper"), "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+        self.env |= {"PYTHONPATH": str(source), "USERDOMAIN": "BOX", "USERNAME": "R&D", "LOCALAPPDATA": str(self.home)}
+
+    @property
+    def url(self) -> str:
+        """Give the address of the hub that is kept."""
+        return f"http://{LOOPBACK}:{self.port}"
+
+    @property
+    def file(self) -> Path:
+        """Give the file that says what to run."""
+        return {
+            "linux": self.config / "systemd" / "user" / "caucus.service",
+            "darwin": self.home / "Library" / "LaunchAgents" / "org.caucus.hub.plist",
+            "win32": self.home / "state" / "caucus" / "hub-task.xml",
+        }[self.system]
+
+    def service(self, *words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        """Run `caucus service`."""
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", AS % self.system, "service", *words],
+            env=environment({**self.env, **(env or {})}), capture_output=True, text=True, check=False, timeout=60,
+            stdin=subprocess.DEVNULL, cwd=self.told_file.parent,
+        )  # fmt: skip
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    def install(self, *flags: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        """Install, on the port of this user."""
+        return self.service("install", "--", "--port", str(self.port), *flags, env=env)
+
+    def refused(self, *words: str, env: dict[str, str] | None = None) -> str:
+        """Run it, which must be refused in one line and have written nothing; give the reason."""
+        done = self.service(*words, env=env)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.count("\n") == 1
+        assert not self.file.exists()
+        return done.stderr
+
+    def told(self) -> list[list[str]]:
+        """Give what the system was told to do since the last time, questions left out."""
+        lines = self.told_file.read_text(encoding="utf-8").splitlines() if self.told_file.exists() else []
+        self.told_file.unlink(missing_ok=True)
+        asks = {"show", "show-environment", "print", "/Query", "/?"}
+        return [words for line in lines if not asks & set(words := json.loads(line)[1:])]
+
+    def version(self) -> str | None:
+        """Ask the hub for its version."""
+        return caucus.version_at(self.url)
+
+    def tidy(self) -> None:
+        """End the hub that the stand-in may have started."""
+        if (pid := self.told_file.parent / "pid").exists():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid.read_text(encoding="ascii")), signal.SIGTERM)
+            eventually(lambda: self.version() is None, "the end of the hub")
+
+
+@pytest.fixture(params=SYSTEMS)
+def user(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[User]:
+    """Give a user of each system."""
+    user = User(str(request.param), tmp_path)
+    try:
+        yield user
+    finally:
+        user.tidy()
+
+
+@pytest.fixture
+def linux(tmp_path: Path) -> Iterator[User]:
+    """Give a user of Linux, with the program in a folder with an odd name."""
+    (tmp_path / f'{ODD} "q" \\n').symlink_to(ROOT)
+    user = User("linux", tmp_path, tmp_path / f'{ODD} "q" \\n')
+    try:
+        yield user
+    finally:
+        user.tidy()
+
+
+@POSIX
+def test_a_service_is_installed_runs_and_is_uninstalled(user: User) -> None:
+    done = user.install()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == f"installed: {user.file}"
+    assert f"Caucus {caucus.__version__} answers at {user.url}" in done.stdout
+    assert user.file.stat().st_mode & 0o077 == 0
+    status = user.service("status", "--json")
+    assert status.returncode == 0
+    about = json.loads(status.stdout)
+    assert about.pop("since")
+    version = caucus.__version__
+    file = str(user.file)
+    assert about == {"installed": True, "file": file, "running": True, "url": user.url, "version": version}
+    done = user.service("uninstall")
+    assert (done.returncode, done.stdout) == (0, f"uninstalled: {user.file} is removed\n")
+    assert not user.file.exists()
+    eventually(lambda: user.version() is None, "the end of the hub")
+    status = user.service("status")
+    assert status.returncode == 1
+    assert status.stdout.splitlines()[0] == f"not installed: there is no {user.file}"
+    assert status.stdout.splitlines()[1] == "not running"
+
+
+COMMANDS = {
+    "linux": (["--user", "daemon-reload"], ["--user", "enable", "--now", "caucus.service"]),
+    "darwin": (["bootstrap", "gui/{uid}", "{file}"],),
+    "win32": (["/Create", "/TN", "Caucus hub", "/XML", "{file}", "/F"], ["/Run", "/TN", "Caucus hub"]),
+}
+ENDS = {
+    "linux": (["--user", "disable", "--now", "caucus.service"], ["--user", "daemon-reload"]),
+    "darwin": (["bootout", "gui/{uid}/org.caucus.hub"],),
+    "win32": (["/End", "/TN", "Caucus hub"], ["/Delete", "/TN", "Caucus hub", "/F"]),
+}
+
+
+def commands_of(user: User, table: dict[str, tuple[list[str], ...]]) -> list[list[str]]:
+    """Fill in a row."""
+    uid = os.getuid() if sys.platform != "win32" else 0
+    return [[word.format(uid=uid, file=user.file) for word in words] for words in table[user.system]]
+
+
+@POSIX
+def test_the_system_is_told_in_its_own_words(user: User) -> None:
+    user.install()
+    assert user.told() == commands_of(user, COMMANDS)
+    user.service("uninstall")
+    assert user.told() == commands_of(user, ENDS)
+
+
+@POSIX
+def test_what_is_installed_is_left_alone_and_what_is_changed_is_restarted(user: User) -> None:
+    user.install()
+    user.told()
+    again = user.install()
+    assert again.returncode == 0
+    assert again.stdout.startswith("nothing to do: this service is installed, and runs\n")
+    assert user.told() == []
+    before, user.port = user.url, free_port()
+    assert user.install("--client-ttl", "400").returncode == 0
+    assert user.version() == caucus.__version__
+    assert caucus.version_at(before) is None
+    assert user.service("uninstall").returncode == 0
+    user.told()
+    done = user.service("uninstall")
+    assert (done.returncode, done.stdout) == (0, f"nothing to do: there is no {user.file}\n")
+    assert user.told() == []
+
+
+@POSIX
+def test_a_dry_run_prints_the_file_and_the_commands_and_does_nothing(user: User) -> None:
+    done = user.service("install", "--dry-run", "--", "--port", str(user.port))
+    assert done.returncode == 0
+    first, *_ = done.stdout.splitlines()
+    assert first == f"# {user.file}"
+    assert user.url in done.stdout
+    for words in commands_of(user, COMMANDS):
+        assert f"$ {user.tool.name} {' '.join(words)}\n" in done.stdout
+    ending = user.service("uninstall", "--dry-run")
+    assert f"$ {user.tool.name} {' '.join(commands_of(user, ENDS)[0])}\n" in ending.stdout
+    assert not user.home.exists()
+    assert not user.told_file.exists()
+
+
+@POSIX
+def test_where_nobody_keeps_services_the_way_out_is_named_and_nothing_written(user: User) -> None:
+    probe = {"linux": "show-environment", "darwin": f"gui/{os.getuid()}", "win32": "/?"}[user.system]
+    reason = user.refused("install", env={"KEEPER_FAILS": probe})
+    assert "for a reason" in reason
+    assert "caucus hub" in reason
+    assert "loginctl enable-linger" in reason or user.system != "linux"
+    user.tool.unlink()
+    empty = user.tool.parent
+    reason = user.refused("install", env={"PATH": str(empty)})
+    assert user.tool.name in reason
+    status = user.service("status", "--json", env={"PATH": str(empty)})
+    assert status.returncode == 1
+    assert not user.home.exists()
+
+
+@POSIX
+def test_what_cannot_be_started_leaves_nothing_behind(user: User) -> None:
+    last = commands_of(user, COMMANDS)[-1][1 if user.system == "linux" else 0]
+    reason = user.refused("install", "--", "--port", str(user.port), env={"KEEPER_FAILS": last})
+    assert "for a reason; all is as it was" in reason
+    assert user.version() is None
+
+
+@POSIX
+def test_a_change_that_fails_leaves_the_service_as_it_was(linux: User) -> None:
+    linux.install()
+    text = linux.file.read_text(encoding="utf-8")
+    linux.file.chmod(0o600)
+    folder = linux.told_file.parent
+    script = linux.tool.read_text(encoding="utf-8")
+    once = f"import os, sys\nif 'enable' in sys.argv and not os.path.exists({str(folder / 'once')!r}):\n"
+    once += f"    open({str(folder / 'once')!r}, 'w').close()\n    sys.exit('no, not this time')\n"
+    head, _, body = script.partition("from __future__ import annotations\n")
+    linux.tool.write_text(f"{head}from __future__ import annotations\n{once}{body}", encoding="utf-8")
+    done = linux.install("--client-ttl", "400")
+    assert done.returncode == 2
+    assert "not this time; all is as it was" in done.stderr
+    assert linux.file.read_text(encoding="utf-8") == text
+    eventually(linux.version, "the hub as it was")
+
+
+@POSIX
+def test_a_hub_that_was_started_by_hand_is_not_in_the_services_way(user: User) -> None:
+    with running_hub() as hub:
+        user.port = hub.port
+        assert f"that is no service runs at {hub.url}" in user.refused("install", "--", "--port", str(hub.port))
+
+
+# --- what is written ---
+
+
+def arguments_of(linux: User) -> list[str]:
+    """Read the command of the unit as systemd does."""
+    return keeper.words_of_unit(linux.file.read_text(encoding="utf-8"))
+
+
+@POSIX
+def test_a_unit_survives_odd_paths_and_says_what_to_run(linux: User) -> None:
+    assert linux.install("--client-ttl", "400").returncode == 0
+    argv = arguments_of(linux)
+    assert argv[:2] == [sys.executable, str(linux.source / "caucus.py")]
+    assert argv[2:] == ["hub", "--journal", "--no-browser", "--port", str(linux.port), "--client-ttl", "400"]
+    text = linux.file.read_text(encoding="utf-8")
+    assert f"EnvironmentFile=-{str(linux.secrets).replace('%', '%%')}\n" in text
+    assert "\nRestart=on-failure\n" in text
+    assert "\nWantedBy=default.target\n" in text
+    assert "%" not in text.replace("%%", "")
+
+
+@POSIX
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd here")
+def test_systemd_itself_takes_the_unit(linux: User, tmp_path: Path) -> None:
+    linux.install()
+    (tmp_path / "run").mkdir()
+    verify = ["systemd-analyze", "--user", "verify", str(linux.file)]
+    env = {**environment(), "XDG_RUNTIME_DIR": str(tmp_path / "run")}
+    done = subprocess.run(verify, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_python_that_systemd_cannot_start_is_refused() -> None:
+    for path in ('/a"b/python3', "/it's/python3", "/a\\b/python3"):
+        with pytest.raises(caucus.Invalid, match="quotes or backslashes"):
+            caucus.unit_of([path, "caucus.py"], "a hub", "/secrets")
+
+
+@POSIX
+def test_an_agent_of_launchd_says_what_to_run(tmp_path: Path) -> None:
+    user = User("darwin", tmp_path)
+    done = user.service("install", "--dry-run", "--", "--port", "9000")
+    entry = plistlib.loads(done.stdout.partition("\n")[2].partition("\n$ ")[0].encode())
+    assert entry["Label"] == "org.caucus.hub"
+    assert entry["RunAtLoad"] is True
+    assert entry["KeepAlive"] == {"SuccessfulExit": False}
+    program = [sys.executable, str(ROOT / "caucus.py"), "hub", "--journal", "--no-browser", "--port", "9000"]
+    assert entry["ProgramArguments"] == ["/bin/sh", "-c", caucus._WITH_SECRETS, str(user.secrets), *program]
+
+
+@POSIX
+def test_a_task_of_windows_begins_at_logon_and_has_no_end(tmp_path: Path) -> None:
+    done = User("win32", tmp_path).service("install", "--dry-run")
+    text = done.stdout.partition("\n")[2].partition("\n$ ")[0]
+    tree = ElementTree.fromstring(text.partition("\n")[2])
+    found = {part.tag.removeprefix(keeper.OF_TASKS): part.text for part in tree.iter()}
+    assert found["UserId"] == "BOX\\R&D"
+    assert found["ExecutionTimeLimit"] == "PT0S"
+    assert found["DisallowStartIfOnBatteries"] == "false"
+    assert found["Command"] == sys.executable
+    assert (found["Arguments"] or "").endswith("caucus.py hub --journal --no-browser")
+
+
+# --- secrets and options ---
+
+
+@POSIX
+@pytest.mark.parametrize("flag", ["--operator-token", "--observer-token", "--agent-key", "--agent-k"])
+def test_a_secret_is_refused_and_its_place_named(user: User, flag: str) -> None:
+    reason = user.refused("install", "--", "--operator-token", "o", flag, "hush")
+    assert "hush" not in reason
+    assert str(user.secrets) in reason or "setx" in reason
+    assert not user.home.exists()
+
+
+@POSIX
+def test_a_secret_of_the_shell_is_not_lost_in_silence(linux: User) -> None:
+    reason = linux.refused("install", env={"CAUCUS_OPERATOR_TOKEN": "hush"})
+    assert f"write CAUCUS_OPERATOR_TOKEN=... into {linux.secrets}, with mode 0600" in reason
+
+
+@POSIX
+def test_the_users_file_of_secrets_is_what_the_hub_is_checked_and_started_with(tmp_path: Path) -> None:
+    mac = User("darwin", tmp_path)
+    mac.secrets.parent.mkdir(parents=True)
+    mac.secrets.write_text("# mine\nCAUCUS_OPERATOR_TOKEN=o\nCAUCUS_AGENT_KEY='k e y'\n", encoding="utf-8")
+    assert "others can read it" in mac.refused("install")
+    mac.secrets.chmod(0o600)
+    try:
+        done = mac.install("--public-url", "https://caucus.example", env={"CAUCUS_AGENT_KEY": "other"})
+        assert done.returncode == 0, done.stderr
+        assert call(mac.port, "GET", "/peers")[0] == 401
+        assert call(mac.port, "GET", "/peers", bearer="k e y")[0] == 200
+    finally:
+        mac.tidy()
+
+
+@POSIX
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (("--port", "99999"), "is not a port"),
+        (("--bogus",), "there is no option '--bogus'"),
+        (("9000",), "there is no option '9000' (did you mean --port 9000?)"),
+        (("--host", "0.0.0.0"), "beyond this machine"),
+        (("--log-file", "room.jsonl"), "give the whole path"),
+        (("--journal", "room.journal"), "give the whole path"),
+        (("--port", "0", "--journal", "/room"), "0 is any free one"),
+    ],
+)
+def test_the_hubs_options_are_checked_before_anything_is_written(
+    linux: User, flags: tuple[str, ...], reason: str
+) -> None:
+    assert reason in linux.refused("install", "--", *flags)
+    assert not linux.home.exists()
+
+
+@POSIX
+@pytest.mark.parametrize("words", [("status", "--", "--port", "9000"), ("dance",), ()])
+def test_words_that_mean_nothing_are_refused(linux: User, words: tuple[str, ...]) -> None:
+    assert linux.service(*words).returncode == 2
+
+
+# --- a port that is busy ---
+
+
+@pytest.mark.parametrize("unit", [b"X: y\r\n", b"X" * 4096], ids=["headers-without-end", "a-line-without-end"])
+def test_a_listener_that_never_ends_does_not_hold_the_hub_up(unit: bytes) -> None:
+    with socket.create_server((LOOPBACK, 0)) as listener:
+        port = listener.getsockname()[1]
+
+        def pour() -> None:
+            line, _ = listener.accept()
+            with line, contextlib.suppress(OSError):
+                line.sendall(b"HTTP/1.1 200 OK\r\n")
+                while True:
+                    line.sendall(unit * 16)
+
+        pouring = threading.Thread(target=pour)
+        pouring.start()
+        began = time.monotonic()
+        assert caucus.version_at(f"http://{LOOPBACK}:{port}") is None
+        assert time.monotonic() - began < 2  # on a machine that does other things as well
+        hub = subprocess.run(
+            [sys.executable, str(ROOT / "caucus.py"), "hub", "--port", str(port)],
+            env=environment(), capture_output=True, text=True, timeout=DEADLINE_S, check=False,
+        )  # fmt: skip
+        assert hub.returncode == 3
+        assert "something else listens there" in hub.stderr
+    pouring.join(DEADLINE_S)
