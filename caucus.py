@@ -2626,6 +2626,7 @@ class Connection:
 
     def exchange(self, request: bytes, timeout_s: float) -> tuple[int, bytes]:
         """Send a request and read the answer: its status and its body. Raises OSError, ValueError."""
+        self._head_left = HEADERS_MAX_BYTES
         self._socket.settimeout(timeout_s)
         self._socket.sendall(request)
         version, status, headers = self._head()
@@ -2652,12 +2653,19 @@ class Connection:
         self._socket.close()
 
     def _head(self) -> tuple[bytes, int, dict[bytes, bytes]]:
-        version, status, *_ = self._line().split(maxsplit=2)
+        version, status, *_ = self._head_line().split(maxsplit=2)
         headers: dict[bytes, bytes] = {}
-        while line := self._line().strip():
+        while line := self._head_line().strip():
             name, _, value = line.partition(b":")
             headers[name.lower()] = value.strip()
         return version, int(status), headers
+
+    def _head_line(self) -> bytes:
+        line = self._line()
+        self._head_left -= len(line)
+        if self._head_left < 0:
+            raise ValueError("a head without an end")
+        return line
 
     def _line(self) -> bytes:
         line = self._file.readline(HEADERS_MAX_BYTES)
@@ -2674,10 +2682,12 @@ class Connection:
         return data
 
     def _chunks(self) -> Iterator[bytes]:
+        left = ANSWER_MAX_BYTES
         while size := int(self._line().partition(b";")[0], 16):
-            yield self._exactly(size)
+            left -= size
+            yield self._exactly(size if left >= 0 else left)
             self._line()
-        while self._line().strip():  # trailers
+        while self._head_line().strip():  # trailers
             pass
 
 
@@ -8503,14 +8513,17 @@ class Hub:
 def version_at(url: str) -> str | None:
     """Ask a hub for its version; None: what is there is no hub, or does not say so in time."""
     there, found = Client(url), list[str]()
+    there.slack_s = NEIGHBOUR_S
 
     def ask() -> None:
         with suppress(Refusal), closing(there):
-            found.append(heard(there.get("/version"), "version", str))
+            answer = there._call("GET", "/version", b"", None, NEIGHBOUR_S)  # as a poll, for that can be hung up
+            found.append(heard(answer, "version", str))
 
     asking = threading.Thread(target=ask, daemon=True)  # what answers a byte a second would hold up who waits itself
     asking.start()
     asking.join(NEIGHBOUR_S)
+    there.hang_up()  # what pours without end would fill this process
     return found[0] if found and re.fullmatch(r"[0-9A-Za-z.+-]{1,32}", found[0]) else None
 
 

@@ -574,27 +574,33 @@ def test_words_that_mean_nothing_are_refused(linux: User, words: tuple[str, ...]
 # --- a port that is busy ---
 
 
-@pytest.mark.parametrize("unit", [b"X: y\r\n", b"X" * 4096], ids=["headers-without-end", "a-line-without-end"])
-def test_a_listener_that_never_ends_does_not_hold_the_hub_up(unit: bytes) -> None:
+ENDLESS = {"headers": b"X: y\r\n", "a-line": b"X" * 4096, "chunks": b"Transfer-Encoding: chunked\r\n\r\n1\r\ny\r\n"}
+ENDLESS["interim-answers"] = b"\r\nHTTP/1.1 100 Continue\r\n"
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_a_listener_that_never_ends_does_not_hold_the_hub_up(kind: str) -> None:
     with socket.create_server((LOOPBACK, 0)) as listener:
         port = listener.getsockname()[1]
 
         def pour() -> None:
             line, _ = listener.accept()
             with line, contextlib.suppress(OSError):
-                line.sendall(b"HTTP/1.1 200 OK\r\n")
+                line.sendall(b"HTTP/1.1 200 OK\r\n" if kind != "interim-answers" else b"HTTP/1.1 100 Continue\r\n")
+                line.sendall(ENDLESS[kind])
                 while True:
-                    line.sendall(unit * 16)
+                    line.sendall((ENDLESS[kind] if kind != "chunks" else b"10000\r\n%b\r\n" % bytes(1 << 16)) * 16)
 
         pouring = threading.Thread(target=pour)
         pouring.start()
         began = time.monotonic()
         assert caucus.version_at(f"http://{LOOPBACK}:{port}") is None
         assert time.monotonic() - began < 2  # on a machine that does other things as well
+        pouring.join(DEADLINE_S)
+        assert not pouring.is_alive()  # who asked has hung up
         hub = subprocess.run(
             [sys.executable, str(ROOT / "caucus.py"), "hub", "--port", str(port)],
             env=environment(), capture_output=True, text=True, timeout=DEADLINE_S, check=False,
         )  # fmt: skip
         assert hub.returncode == 3
         assert "something else listens there" in hub.stderr
-    pouring.join(DEADLINE_S)
