@@ -10427,14 +10427,16 @@ TASK = """<?xml version="1.0" encoding="UTF-16"?>
 <Task version="1.2" xmlns="http://schemas.microsoft.com/windows/2004/02/mit/task">
   <RegistrationInfo><Description>{about}</Description></RegistrationInfo>
   <Triggers><LogonTrigger><UserId>{user}</UserId></LogonTrigger></Triggers>
-  <Principals><Principal><UserId>{user}</UserId><LogonType>InteractiveToken</LogonType></Principal></Principals>
+  <Principals>
+    <Principal id="Author"><UserId>{user}</UserId><LogonType>InteractiveToken</LogonType></Principal>
+  </Principals>
   <Settings>
     <DisallowStartIfOnBatteries>false</DisallowStartIfOnBatteries>
     <StopIfGoingOnBatteries>false</StopIfGoingOnBatteries>
     <ExecutionTimeLimit>PT0S</ExecutionTimeLimit>
     <RestartOnFailure><Interval>PT1M</Interval><Count>255</Count></RestartOnFailure>
   </Settings>
-  <Actions><Exec><Command>{program}</Command><Arguments>{arguments}</Arguments></Exec></Actions>
+  <Actions Context="Author"><Exec><Command>{program}</Command><Arguments>{arguments}</Arguments></Exec></Actions>
 </Task>
 """
 
@@ -10547,6 +10549,8 @@ def told(argv: Sequence[str]) -> str:
 
     try:
         done = run(argv, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, timeout=_COMMAND_S, check=False)
+    except FileNotFoundError:
+        raise OSError(f"there is no {argv[0]}") from None
     except SubprocessError as error:  # it took too long
         raise OSError(str(error)) from None
     said = done.stdout.decode("utf-8", "replace").strip()
@@ -10556,13 +10560,23 @@ def told(argv: Sequence[str]) -> str:
 
 
 def secrets_in(path: str) -> dict[str, str]:
-    """Read the variables of the file that a service takes its secrets from. Raises Invalid: others can read it."""
-    with suppress(FileNotFoundError, NotADirectoryError), open(path, encoding="utf-8") as file:
-        if os.name == "posix" and os.fstat(file.fileno()).st_mode & 0o077:
-            raise Invalid(path, f"others can read it: chmod 600 {path}")
-        pairs = [line.strip().split("=", 1) for line in file if re.match(r"\s*\w+=", line)]
-        return {name: value.strip("\"'") for name, value in pairs}
-    return {}
+    """Read the variables of the file that a service takes its secrets from, if there is one. Raises Invalid."""
+    if not os.path.exists(path):
+        return {}
+    try:
+        with open(path, encoding="utf-8") as file:
+            if os.fstat(file.fileno()).st_mode & 0o077:
+                raise Invalid(path, "others can read it: chmod 600")
+            pairs = [line.strip().split("=", 1) for line in file if re.match(r"\s*\w+=", line)]
+    except (OSError, UnicodeDecodeError) as error:
+        raise Invalid(path, f"cannot be read: {error}") from None
+    return {name: value.strip("\"'") for name, value in pairs}
+
+
+def url_in(text: str | None) -> str:
+    """Find the address of the hub in a file that says what to run; without a file, the usual one."""
+    found = re.search(r"Caucus hub at (http://[\w.:\[\]]+)", text or "")
+    return found[1] if found else DEFAULT_URL
 
 
 class Service:
@@ -10575,13 +10589,12 @@ class Service:
         """Write the file and start the service; give what is to be told. Raises Invalid, and leaves all as it was."""
         keeper, text = self._keeper, self._keeper.text_of(argv, f"Caucus hub at {url}")
         if is_dry:
-            commands = [f"$ {' '.join(command)}" for command in keeper.start]
-            return "\n".join([f"# {keeper.path}", text.rstrip(), *commands])
+            return "\n".join([f"# {keeper.path}", text.rstrip(), *(f"$ {' '.join(one)}" for one in keeper.start)])
         self._check()
         old, was_running = self._text(), bool(self.since())
         if old == text and was_running:
             return "nothing to do: this service is installed, and runs"
-        if not was_running and (version := version_at(url)):
+        if not (was_running and url_in(old) == url) and (version := version_at(url)):
             raise Invalid("--port", f"a hub, {version}, that is no service runs at {url}: end it, or choose another")
         if old is not None:
             self._stop()
@@ -10591,15 +10604,15 @@ class Service:
         except OSError as error:
             self._undo(old)
             raise Invalid("install", f"{error}; all is as it was") from None
-        self._await(lambda: version_at(url) is not None or not self.since())
-        return f"installed: {keeper.path}"
+        self._await(lambda: version_at(url) is not None)
+        return ""
 
     def uninstall(self, is_dry: bool) -> str:
         """Stop the service and remove its file; give what is to be told. Raises Invalid."""
         keeper = self._keeper
         if is_dry:
-            commands = [f"$ {' '.join(command)}" for command in (*keeper.stop, *keeper.after)]
-            return "\n".join([*commands, f"# then {keeper.path} would be removed"])
+            commands = [f"$ {' '.join(one)}" for one in (*keeper.stop, *keeper.after)]
+            return "\n".join([*commands, f"# and {keeper.path} would be removed"])
         if self._text() is None:
             return f"nothing to do: there is no {keeper.path}"
         self._check()
@@ -10611,8 +10624,7 @@ class Service:
     def status(self) -> dict[str, Json]:
         """Tell whether it is installed and runs, and which hub answers on its port."""
         text, since = self._text(), self.since()
-        found = re.search(r"Caucus hub at (http://[\w.:\[\]]+)", text or "")
-        url = found[1] if found else DEFAULT_URL
+        url = url_in(text)
         about: dict[str, Json] = {"installed": text is not None, "file": self._keeper.path, "running": bool(since)}
         return {**about, "since": since or None, "url": url, "version": version_at(url)}
 
@@ -10667,13 +10679,11 @@ class Service:
 
 def words_of_service(about: Mapping[str, Json]) -> str:
     """Word what a service's status is."""
-    version, url, is_running = about["version"], about["url"], about["running"]
-    there = f"Caucus {version} answers at {url}" if version else f"no hub answers at {url}"
-    alone = "" if is_running or not version else ", started by somebody else"
+    is_running, file, hub = about["running"], about["file"], about["version"] and f"Caucus {about['version']}"
     return "\n".join([
-        f"installed: {about['file']}" if about["installed"] else f"not installed: there is no {about['file']}",
+        f"installed: {file}" if about["installed"] else f"not installed: there is no {file}",
         f"running since {about['since']}" if is_running else "not running",
-        there + alone,
+        f"{hub or 'no hub'} answers at {about['url']}{', no service' if hub and not is_running else ''}",
     ])  # fmt: skip
 
 
@@ -11323,7 +11333,7 @@ def run_service(options: argparse.Namespace) -> int:
         said = service.install(argv, url, options.dry_run)
     elif options.action == "uninstall":
         said = service.uninstall(options.dry_run)
-    if options.action != "status":
+    if options.action != "status" and said:
         print(said, file=sys.stderr if options.json else sys.stdout)
     if options.dry_run or options.action == "uninstall":
         return EXIT_OK

@@ -327,7 +327,7 @@ ENVIRONMENT = re.compile(r"CAUCUS_[A-Z_]*[A-Z]")
 
 
 PARTS = {"hub": "## Options of the hub"}
-PARTS |= {name: f"## {name.capitalize()}" for name in ("bridge", "watch", "agent", "journal", "demo")}
+PARTS |= {name: f"## {name.capitalize()}" for name in ("bridge", "watch", "agent", "journal", "demo", "service")}
 
 
 @pytest.mark.parametrize(("command", "heading"), PARTS.items())

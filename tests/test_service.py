@@ -315,30 +315,6 @@ def linux(tmp_path: Path) -> Iterator[User]:
         user.tidy()
 
 
-@POSIX
-def test_a_service_is_installed_runs_and_is_uninstalled(user: User) -> None:
-    done = user.install()
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[0] == f"installed: {user.file}"
-    assert f"Caucus {caucus.__version__} answers at {user.url}" in done.stdout
-    assert user.file.stat().st_mode & 0o077 == 0
-    status = user.service("status", "--json")
-    assert status.returncode == 0
-    about = json.loads(status.stdout)
-    assert about.pop("since")
-    version = caucus.__version__
-    file = str(user.file)
-    assert about == {"installed": True, "file": file, "running": True, "url": user.url, "version": version}
-    done = user.service("uninstall")
-    assert (done.returncode, done.stdout) == (0, f"uninstalled: {user.file} is removed\n")
-    assert not user.file.exists()
-    eventually(lambda: user.version() is None, "the end of the hub")
-    status = user.service("status")
-    assert status.returncode == 1
-    assert status.stdout.splitlines()[0] == f"not installed: there is no {user.file}"
-    assert status.stdout.splitlines()[1] == "not running"
-
-
 COMMANDS = {
     "linux": (["--user", "daemon-reload"], ["--user", "enable", "--now", "caucus.service"]),
     "darwin": (["bootstrap", "gui/{uid}", "{file}"],),
@@ -358,11 +334,29 @@ def commands_of(user: User, table: dict[str, tuple[list[str], ...]]) -> list[lis
 
 
 @POSIX
-def test_the_system_is_told_in_its_own_words(user: User) -> None:
-    user.install()
+def test_a_service_is_installed_runs_and_is_uninstalled(user: User) -> None:
+    done = user.install()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == f"installed: {user.file}"
+    assert f"Caucus {caucus.__version__} answers at {user.url}" in done.stdout
+    assert user.file.stat().st_mode & 0o077 == 0
+    status = user.service("status", "--json")
+    assert status.returncode == 0
+    about = json.loads(status.stdout)
+    assert about.pop("since")
+    version = caucus.__version__
+    file = str(user.file)
+    assert about == {"installed": True, "file": file, "running": True, "url": user.url, "version": version}
     assert user.told() == commands_of(user, COMMANDS)
-    user.service("uninstall")
+    done = user.service("uninstall")
+    assert (done.returncode, done.stdout) == (0, f"uninstalled: {user.file} is removed\n")
     assert user.told() == commands_of(user, ENDS)
+    assert not user.file.exists()
+    eventually(lambda: user.version() is None, "the end of the hub")
+    status = user.service("status")
+    assert status.returncode == 1
+    assert status.stdout.splitlines()[0] == f"not installed: there is no {user.file}"
+    assert status.stdout.splitlines()[1] == "not running"
 
 
 @POSIX
