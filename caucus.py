@@ -10505,7 +10505,7 @@ def launchd() -> Keeper:
 
     def since(said: str) -> str:
         found = re.search(r"^\s*pid = (\d+)", said, re.MULTILINE)
-        return told(("ps", "-o", "lstart=", "-p", found[1])) if found else ""
+        return system_says(("ps", "-o", "lstart=", "-p", found[1])) if found else ""
 
     return Keeper(
         path, agent_of, "utf-8", secrets, ("launchctl", "print", domain), "log in at the screen, or run `caucus hub`",
@@ -10543,7 +10543,7 @@ def task_scheduler() -> Keeper:
 KEEPERS = {"linux": systemd, "darwin": launchd, "win32": task_scheduler}
 
 
-def told(argv: Sequence[str]) -> str:
+def system_says(argv: Sequence[str]) -> str:
     """Run a command of the system; give what it says. Raises OSError, in one line, where it fails."""
     from subprocess import DEVNULL, PIPE, STDOUT, SubprocessError, run
 
@@ -10631,12 +10631,12 @@ class Service:
     def since(self) -> str:
         """Tell since when it runs; empty: it does not, or nobody knows."""
         with suppress(OSError):
-            return self._keeper.since(told(self._keeper.ask))
+            return self._keeper.since(system_says(self._keeper.ask))
         return ""
 
     def _check(self) -> None:
         try:
-            told(self._keeper.probe)
+            system_says(self._keeper.probe)
         except OSError as error:
             raise Invalid("service", f"nobody is here to keep one: {error}. {self._keeper.remedy}") from None
 
@@ -10656,12 +10656,12 @@ class Service:
 
     def _do(self, commands: Sequence[Sequence[str]]) -> None:
         for command in commands:
-            told(command)
+            system_says(command)
 
     def _stop(self) -> None:
         for command in self._keeper.stop:
             with suppress(OSError):  # it did not run, or was not known
-                told(command)
+                system_says(command)
         self._await(lambda: not self.since())
 
     def _undo(self, old: str | None) -> None:
@@ -11335,7 +11335,7 @@ def run_service(options: argparse.Namespace) -> int:
         said = service.uninstall(options.dry_run)
     if options.action != "status" and said:
         print(said, file=sys.stderr if options.json else sys.stdout)
-    if options.dry_run or options.action == "uninstall":
+    if options.action == "uninstall" or (options.dry_run and options.action == "install"):
         return EXIT_OK
     about = service.status()
     print(json.dumps(about) if options.json else words_of_service(about))
@@ -11430,6 +11430,7 @@ def read_options(given: Sequence[str], program: str) -> Any:
         flags = re.findall(r"--[a-z-]+", command.format_usage())
         told = strange[0].partition("=")[0]
         guess = f" (did you mean --port {told}?)" if told.isdecimal() and "--port" in flags else guess_at(told, flags)
+        guess = "; what is for the hub comes after --" if options.command == "service" else guess
         help_line = f"caucus {options.command} --help"
         raise Invalid(options.command, f"there is no option {told!r}{guess}; `{help_line}` lists them")
     return options

@@ -27,7 +27,7 @@ WATCHED_LOGGERS = ("caucus", "tornado", "asyncio")
 # Files that take more than a minute by themselves: begun first, so that no worker is left alone with one.
 LONG = (
     *("originals", "agent", "browser", "browser_ruling", "browser_flow", "attacks", "console", "watch", "journal"),
-    "cost",
+    *("service", "cost"),
 )
 
 

@@ -560,6 +560,12 @@ def test_the_hubs_options_are_checked_before_anything_is_written(
 
 
 @POSIX
+def test_options_of_the_hub_have_their_place(linux: User) -> None:
+    assert "what is for the hub comes after --" in linux.refused("install", "--port", "9000")
+    assert linux.service("status", "--dry-run").stdout == linux.service("status").stdout
+
+
+@POSIX
 @pytest.mark.parametrize("words", [("status", "--", "--port", "9000"), ("dance",), ()])
 def test_words_that_mean_nothing_are_refused(linux: User, words: tuple[str, ...]) -> None:
     assert linux.service(*words).returncode == 2
