@@ -36,6 +36,11 @@ def free_port() -> int:
         return port
 
 
+def state_in(home: Path, xdg: Path) -> Path:
+    """Give the place of what outlives programs, of a user whose folder is `home`."""
+    return home / "Library" / "Application Support" / "caucus" if sys.platform == "darwin" else xdg / "caucus"
+
+
 class Home:
     """A user's place for what outlives programs, and the hubs that bridges start there: each has a journal."""
 
@@ -44,9 +49,7 @@ class Home:
         self.url = f"http://{LOOPBACK}:{self.port}"
         self.env = {"CAUCUS_AUTOSTART": "1", "CAUCUS_JOURNAL": "1"}  # its lock tells the hub's process
         self.env |= dict.fromkeys(("HOME", "XDG_STATE_HOME", "LOCALAPPDATA"), str(folder))
-        self.state = folder / "caucus"
-        if sys.platform == "darwin":
-            self.state = folder / "Library" / "Application Support" / "caucus"
+        self.state = state_in(folder, folder)
         self.log = self.state / f"hub-{self.port}.log"
 
     def hub(self) -> int | None:
@@ -177,6 +180,35 @@ def test_a_hub_that_cannot_be_started_is_told_with_its_log(home: Home, tmp_path:
         assert "--observer-token" in home.log.read_text(encoding="utf-8")
 
 
+def test_a_hub_that_starts_and_does_not_answer_is_told(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "XDG_STATE_HOME", "LOCALAPPDATA"):
+        monkeypatch.setenv(name, home.env[name])
+    monkeypatch.setattr(caucus, "_START_S", 0.3)
+    mute = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    with subprocess.Popen(mute, stdin=subprocess.PIPE) as hub:
+        monkeypatch.setattr(caucus, "start_detached", lambda words, log_file: hub)
+        starter = caucus.HubStarter(home.url)
+        note = f"no hub ran, and one that was started did not answer within 0.3 s: {home.log} says why"
+        assert starter.ensure() == note
+        assert starter.ensure() == ""  # once
+        caucus.Lock(f"{home.log}.lock").release()  # others may try
+
+
+def test_who_starts_a_hub_is_waited_for(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "XDG_STATE_HOME", "LOCALAPPDATA"):
+        monkeypatch.setenv(name, home.env[name])
+    home.state.mkdir(parents=True)
+    monkeypatch.setattr(caucus, "start_detached", lambda *_: pytest.fail("it would start another"))
+    lock = caucus.Lock(f"{home.log}.lock")
+    told: list[str] = []
+    waiting = threading.Thread(target=lambda: told.append(caucus.HubStarter(home.url).ensure()))
+    waiting.start()
+    with running_hub("--port", str(home.port)):
+        waiting.join(DEADLINE_S)
+    lock.release()
+    assert told == [f"no hub ran: one was started. Its console is at {home.url}, its log is {home.log}"]
+
+
 def test_a_place_that_cannot_be_written_is_told(home: Home, tmp_path: Path) -> None:
     home.state.parent.mkdir(parents=True)
     home.state.write_text("a file where the folder should be", encoding="utf-8")
@@ -250,7 +282,7 @@ class User:
         return {
             "linux": self.config / "systemd" / "user" / "caucus.service",
             "darwin": self.home / "Library" / "LaunchAgents" / "org.caucus.hub.plist",
-            "win32": self.home / "state" / "caucus" / "hub-task.xml",
+            "win32": state_in(self.home, self.home / "state") / "hub-task.xml",
         }[self.system]
 
     def service(self, *words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
