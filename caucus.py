@@ -13,6 +13,7 @@
     python caucus.pyz agent      a Claude, or any other model, with a seat and a loop of its own
     python caucus.pyz journal    look into, copy, mend the file that keeps a room
     python caucus.pyz wake       what hooks of hosts run: wake an agent; `brake`: hold its tools back
+    python caucus.pyz service    have the system keep a hub running, from login on
 
 Map       I    The room, no I/O      1 Constants  2 Refusals  3 Wire types and events  4 Token bucket
                                      5 Mailbox  6 Floor  7 Forms  8 Roster  9 Room
@@ -22,7 +23,7 @@ Map       I    The room, no I/O      1 Constants  2 Refusals  3 Wire types and e
                                      16 HTTP: common ground  16b HTTP: the express lane
                                      17 HTTP: the agents' API  18 Console  19 MCP over HTTP  20 Hub
           IV   The seats             21 Watch  22 Bridge  22b Hosts  23 Agent
-          V                          24 Demo  25 Command line
+          V                          24 Demo  24b Service  25 Command line
 
 Words     hub        the process; room: the state that it guards
           peer       an agent at the table, known by its name and a token
@@ -2803,6 +2804,7 @@ class Connection:
 
     def exchange(self, request: bytes, timeout_s: float) -> tuple[int, bytes]:
         """Send a request and read the answer: its status and its body. Raises OSError, ValueError."""
+        self._head_left = HEADERS_MAX_BYTES
         self._socket.settimeout(timeout_s)
         self._socket.sendall(request)
         version, status, headers = self._head()
@@ -2829,12 +2831,19 @@ class Connection:
         self._socket.close()
 
     def _head(self) -> tuple[bytes, int, dict[bytes, bytes]]:
-        version, status, *_ = self._line().split(maxsplit=2)
+        version, status, *_ = self._head_line().split(maxsplit=2)
         headers: dict[bytes, bytes] = {}
-        while line := self._line().strip():
+        while line := self._head_line().strip():
             name, _, value = line.partition(b":")
             headers[name.lower()] = value.strip()
         return version, int(status), headers
+
+    def _head_line(self) -> bytes:
+        line = self._line()
+        self._head_left -= len(line)
+        if self._head_left < 0:
+            raise ValueError("a head without an end")
+        return line
 
     def _line(self) -> bytes:
         line = self._file.readline(HEADERS_MAX_BYTES)
@@ -2851,10 +2860,12 @@ class Connection:
         return data
 
     def _chunks(self) -> Iterator[bytes]:
+        left = ANSWER_MAX_BYTES
         while size := int(self._line().partition(b";")[0], 16):
-            yield self._exactly(size)
+            left -= size
+            yield self._exactly(size if left >= 0 else left)
             self._line()
-        while self._line().strip():  # trailers
+        while self._head_line().strip():  # trailers
             pass
 
 
@@ -3877,6 +3888,10 @@ class Seat:
         """End a listen that goes on between two polls."""
         self._listens += 1
 
+    def tell(self, note: str) -> None:
+        """Have the next answer tell what happened besides."""
+        self._news["note"] = note
+
     def take_news(self) -> dict[str, Json]:
         """Give what happened to the seat since the last answer, once."""
         news, self._news = self._news, {}
@@ -3956,14 +3971,20 @@ class Child:
         return await self._seat.post(path, **({**body, "child": self._name} if path == "/send" else body))
 
 
+def hub_words(url: str) -> list[str]:
+    """Give the command that starts the hub of `url`; nothing where that is no business of this machine's."""
+    parts = urllib.parse.urlsplit(url)
+    host, port = str(parts.hostname), parts.port or 80
+    if parts.scheme != "http" or not is_loopback(host):
+        return []
+    words = ["hub"] if port == DEFAULT_PORT else ["hub", "--port", str(port)]
+    return words if host in ("localhost", "127.0.0.1") else [*words, "--host", host]
+
+
 def hub_hint(url: str) -> str:
     """Word what to do about a hub that does not answer; of one on this machine, the command that starts it."""
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme != "http" or not is_loopback(str(parts.hostname)):
-        return HINTS[Unreachable.code]
-    words = [] if parts.port == DEFAULT_PORT else ["--port", str(parts.port or 80)]
-    words += ["--host", "::1"] if parts.hostname == "::1" else []
-    return f"Tell your user to start the hub: {command_line('hub', *words)}"
+    words = hub_words(url)
+    return f"Tell your user to start the hub: {command_line(*words)}" if words else HINTS[Unreachable.code]
 
 
 ALWAYS = frozenset({"setup", "whoami"})  # available before setup
@@ -5787,6 +5808,12 @@ IDLE_S = 300.0  # a connection that sends no request for this long is closed; he
 FILES_RESERVED = 160  # of the limit of open files: newcomers that are told why not, the disk log, the rest
 
 
+def url_at(host: str, port: int) -> str:
+    """Give the address, on this machine, of a hub that is bound to `host`."""
+    host = "127.0.0.1" if host in WILDCARD_HOSTS else host
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
 class Settings(Record):
     """How one hub is set up; see `caucus hub --help`."""
     host: str = "127.0.0.1"
@@ -6006,8 +6033,7 @@ class Gate:
     @property
     def local_url(self) -> str:
         """Give the address of the hub on this machine."""
-        host = "127.0.0.1" if self.settings.host in WILDCARD_HOSTS else self.settings.host
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        return url_at(self.settings.host, self.port)
 
     @property
     def is_far(self) -> bool:
@@ -8398,7 +8424,7 @@ ACCEPTS_PER_TURN = 16  # connections: of a flood each may take Tornado a millise
 CONSOLES_MAX = 200
 HANDSHAKES_PER_TURN = 4  # of consoles: each takes Tornado a millisecond
 ACCEPT_PAUSE_S = 0.25  # when the system has no file left for a connection; it waits in the kernel meanwhile
-NEIGHBOUR_S = 2.0  # for what has our port to say what it is
+NEIGHBOUR_S = 0.8  # for what has our port to say what it is
 _LOOK_UP_S = 0.2  # on Windows
 WINDOWS_SOCKETS_MAX = 512  # that its select takes
 WARM_UP_S = 0.2  # after the start: the first console should not wait for imports
@@ -9049,15 +9075,23 @@ class Hub:
 def version_at(url: str) -> str | None:
     """Ask a hub for its version; None: what is there is no hub, or does not say so in time."""
     there, found = Client(url), list[str]()
+    there.slack_s = NEIGHBOUR_S
 
     def ask() -> None:
-        with suppress(Refusal):
-            found.append(heard(there.get("/version"), "version", str))
+        with suppress(Refusal), closing(there):
+            answer = there._call("GET", "/version", b"", None, NEIGHBOUR_S)  # as a poll, for that can be hung up
+            found.append(heard(answer, "version", str))
 
     asking = threading.Thread(target=ask, daemon=True)  # what answers a byte a second would hold up who waits itself
     asking.start()
     asking.join(NEIGHBOUR_S)
+    there.hang_up()  # what pours without end would fill this process
     return found[0] if found and re.fullmatch(r"[0-9A-Za-z.+-]{1,32}", found[0]) else None
+
+
+def near_url(settings: Settings) -> str:
+    """Give the address under which to ask for a hub from this machine: Client goes no further."""
+    return url_at(settings.host if is_loopback(settings.host) else "", settings.port)
 
 
 def why_not_listening(settings: Settings, error: OSError) -> str:
@@ -9067,11 +9101,11 @@ def why_not_listening(settings: Settings, error: OSError) -> str:
     where = f"{settings.host}:{settings.port}"
     if error.errno != errno.EADDRINUSE:
         return f"cannot listen on {where}: {error.strerror or error}"
-    url = f"http://127.0.0.1:{settings.port}"
+    url = near_url(settings)
     if (version := version_at(url)) is None:
-        return f"port {settings.port} is busy: some other program listens there. Choose another with --port."
-    other = f"another Caucus hub (version {version}) listens there, at {url}"
-    return f"port {settings.port} is busy: {other}. Use that one, or start this one with --port."
+        return f"port {settings.port} is busy: something else listens there. Choose another with --port."
+    other = f"another Caucus, {version}, runs there already"
+    return f"port {settings.port} is busy: {other}: open {url}, or choose another with --port."
 
 
 def look_up(loop: AbstractEventLoop) -> None:
@@ -9364,6 +9398,8 @@ JOBS_MAX = 2000  # calls that wait for the hub or for each other; a thread each
 OUTBOX_MAX_BYTES = 16 << 20  # what a host may leave unread before the bridge gives it up
 LAST_WORDS_S = 1.0  # for each of: calls in flight, leaving the room, what the host has yet to read
 JOINING_S = 5.0  # for a join in flight: who ends before its answer leaves a peer behind that nobody can end
+_START_S, _LOOK_S = 5.0, 0.05  # for a hub that was started, until it answers; between two looks
+_HUB_LOG_MAX_BYTES = 1_000_000  # of a hub that was started; what is longer begins anew at the next start
 
 
 class Work:
@@ -9438,6 +9474,82 @@ class HttpDoor:
             self.session.remove()
 
 
+def start_detached(words: Sequence[str], log_file: str) -> Popen[bytes]:
+    """Start a command of this program that outlives this process, and prints into a private file. Raises OSError."""
+    from subprocess import DEVNULL, STDOUT, Popen
+
+    is_long = os.path.isfile(log_file) and os.path.getsize(log_file) > _HUB_LOG_MAX_BYTES
+    argv, folder = program_words(*words), os.path.dirname(log_file)
+    with open_private(log_file, os.O_TRUNC if is_long else os.O_APPEND) as out:
+        if sys.platform == "win32":
+            from subprocess import CREATE_NEW_PROCESS_GROUP, DETACHED_PROCESS
+
+            apart = CREATE_NEW_PROCESS_GROUP | DETACHED_PROCESS
+            return Popen(argv, stdin=DEVNULL, stdout=out, stderr=STDOUT, cwd=folder, creationflags=apart)
+        return Popen(argv, stdin=DEVNULL, stdout=out, stderr=STDOUT, cwd=folder, start_new_session=True)
+
+
+class HubStarter:
+    """Starts the hub of this machine where none answers: once, however many bridges are at it at the same time."""
+
+    def __init__(self, url: str) -> None:
+        parts = urllib.parse.urlsplit(url)
+        self._url, self._address = url, (str(parts.hostname), parts.port or 80)
+        self._words = [] if parts.path else hub_words(url)  # behind a path is a proxy
+        self._log = os.path.join(state_folder(), f"hub-{self._address[1]}.log")
+        self._turn = threading.Lock()  # calls come from several threads
+        self._is_over = not self._words
+        self._process: Popen[bytes] | None = None  # kept: nobody waits for it
+        self._lock: Lock | None = None  # while this bridge is the one that starts it
+
+    def ensure(self) -> str:
+        """See to it that a hub answers, or say why none does; give what the agent should know of it, if anything."""
+        with self._turn:
+            if self._is_over or not self._is_free():
+                return ""
+            self._is_over = True
+            try:
+                os.makedirs(os.path.dirname(self._log), 0o700, exist_ok=True)
+                return self._start()
+            except OSError as error:
+                return f"no hub runs at {self._url}, and none could be started, with the log {self._log}: {error}"
+            finally:
+                if self._lock is not None:
+                    self._lock.release()
+
+    def _is_free(self) -> bool:
+        try:
+            socket.create_connection(self._address, NEIGHBOUR_S).close()
+        except OSError:
+            return True
+        return False
+
+    def _start(self) -> str:
+        """Wait until it answers, whoever starts it. Raises OSError."""
+        end, code = time.monotonic() + _START_S, None
+        while (version := version_at(self._url)) is None and code is None and time.monotonic() < end:
+            if self._process is None:
+                self._begin()
+            else:
+                code = self._process.poll()
+            time.sleep(_LOOK_S)
+        if version is not None or version_at(self._url):
+            whose = f", process {self._process.pid}," if self._process is not None and code is None else ""
+            return f"no hub ran: one{whose} was started. Its console is at {self._url}, its log is {self._log}"
+        became = f"did not answer within {_START_S:g} s" if code is None else f"ended with exit code {code}"
+        return f"no hub ran, and one that was started {became}: {self._log} says why"
+
+    def _begin(self) -> None:
+        """Start it, unless another bridge is at it, or was faster. Raises OSError."""
+        with suppress(BlockingIOError):
+            self._lock = Lock(f"{self._log}.lock")
+            if self._is_free():
+                self._process = start_detached([*self._words, "--no-browser", "--log-level", "warning"], self._log)
+            else:
+                self._lock.release()
+                self._lock = None
+
+
 class Job(Struct):
     """A request that a thread is at."""
     call: Call
@@ -9455,9 +9567,15 @@ class Bridge:
     """One host on one pair of pipes, and one seat."""
 
     def __init__(
-        self, client: Client, default_name: str, source: BinaryIO, sink: int, branch: Callable[[], str] = str
+        self,
+        client: Client,
+        default_name: str,
+        source: BinaryIO,
+        sink: int,
+        branch: Callable[[], str] = str,
+        ensure_hub: Callable[[], str] = str,  # gives what to tell the agent of it, or nothing
     ) -> None:
-        self._client, self._source, self._sink = client, source, sink
+        self._client, self._source, self._sink, self._ensure_hub = client, source, sink, ensure_hub
         self._door = HttpDoor(client)
         self._seat = Seat(self._door, default_name, branch=branch)
         self._host, self._thread = "", ""  # what the host calls itself, and a Codex the conversation
@@ -9605,6 +9723,9 @@ class Bridge:
                 self._send(error.to_json())
 
     def _do(self, job: Job) -> None:
+        if note := self._ensure_hub():
+            with self._lock:
+                self._seat.tell(note)
         answer = self._answer_batch(job) if job.call.id is None else self._answer(job.call, job)
         with self._lock:
             job.is_done, is_wanted = True, not job.is_cancelled
@@ -11697,6 +11818,294 @@ def play_demo(url: str, ended: threading.Event, pace: float = 1.0) -> None:
 
 
 # ======================================================================================================================
+# 24b. Service
+# ======================================================================================================================
+# A hub that the system keeps running for this user, from login on: one file says what to run, and commands of the
+# system's start and stop it. No secret is in that file: they are in one that the user writes.
+
+_SERVICE_S, _COMMAND_S = 5.0, 30.0  # until a service has started or ended; for one command of the system's
+_LABEL = "org.caucus.hub"
+_RUNS = "267009"  # Windows' last result of a task that is under way; all else that it says is in the user's language
+_WITH_SECRETS = '[ ! -r "$0" ] || { set -a; . "$0"; set +a; }; exec "$@"'
+
+UNIT = """[Unit]
+Description={about}
+
+[Service]
+ExecStart={command}
+EnvironmentFile=-{secrets}
+Restart=on-failure
+RestartSec=10
+
+[Install]
+WantedBy=default.target
+"""
+
+TASK = """<?xml version="1.0" encoding="UTF-16"?>
+<Task version="1.2" xmlns="http://schemas.microsoft.com/windows/2004/02/mit/task">
+  <RegistrationInfo><Description>{about}</Description></RegistrationInfo>
+  <Triggers><LogonTrigger><UserId>{user}</UserId></LogonTrigger></Triggers>
+  <Principals>
+    <Principal id="Author"><UserId>{user}</UserId><LogonType>InteractiveToken</LogonType></Principal>
+  </Principals>
+  <Settings>
+    <DisallowStartIfOnBatteries>false</DisallowStartIfOnBatteries>
+    <StopIfGoingOnBatteries>false</StopIfGoingOnBatteries>
+    <ExecutionTimeLimit>PT0S</ExecutionTimeLimit>
+    <RestartOnFailure><Interval>PT1M</Interval><Count>255</Count></RestartOnFailure>
+  </Settings>
+  <Actions Context="Author"><Exec><Command>{program}</Command><Arguments>{arguments}</Arguments></Exec></Actions>
+</Task>
+"""
+
+
+class Keeper(Record):
+    """What keeps a program running on one system, from a user's login on."""
+    path: str  # of the file that says what to run
+    text_of: Callable[[list[str], str], str]  # that file, for a command and what it is
+    encoding: str
+    secrets: str  # the file that the user writes them into; empty: they are in the user's environment
+    probe: Sequence[str]  # a command that fails where nobody is there to keep anything
+    remedy: str
+    start: Sequence[Sequence[str]]
+    stop: Sequence[Sequence[str]]
+    after: Sequence[Sequence[str]]  # once the file is gone
+    ask: Sequence[str]
+    since: Callable[[str], str]  # of what that says: since when it runs; empty: it does not
+
+
+def config_folder() -> str:
+    """Give the place where this user's programs look for how they are set up."""
+    return os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
+
+
+def unit_of(argv: list[str], about: str, secrets: str) -> str:
+    """Write a unit of systemd, in whose commands `%`, `$`, quotes and backslashes have a meaning. Raises Invalid."""
+    if re.search(r"[\"'\\]", argv[0]):
+        raise Invalid("install", f"systemd starts no program whose path has quotes or backslashes: {argv[0]}")
+    program, *words = [word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%") for word in argv]
+    command = " ".join(f'"{word}"' for word in (program, *(word.replace("$", "$$") for word in words)))
+    return UNIT.format(about=about, command=command, secrets=secrets.replace("%", "%%"))
+
+
+def systemd() -> Keeper:
+    """Keep by a unit of the user's own systemd."""
+    of_user, name = ("systemctl", "--user"), "caucus.service"
+    secrets = os.path.join(config_folder(), "caucus", "hub.env")
+    reload = (*of_user, "daemon-reload")
+
+    def since(said: str) -> str:
+        found = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+        return found.get("ActiveEnterTimestamp", "") if found.get("ActiveState") == "active" else ""
+
+    remedy = "log in as the user itself, or `loginctl enable-linger` and log in again, or run `caucus hub` by hand"
+    return Keeper(
+        os.path.join(config_folder(), "systemd", "user", name), lambda argv, about: unit_of(argv, about, secrets),
+        "utf-8", secrets, (*of_user, "show-environment"), remedy, (reload, (*of_user, "enable", "--now", name)),
+        ((*of_user, "disable", "--now", name),), (reload,),
+        (*of_user, "show", name, "--property=ActiveState,ActiveEnterTimestamp"), since,
+    )  # fmt: skip
+
+
+def launchd() -> Keeper:
+    """Keep by an agent of macOS's launchd."""
+    import plistlib
+
+    home, domain = os.path.expanduser("~"), f"gui/{getattr(os, 'getuid', int)()}"
+    path, log_file = f"{home}/Library/LaunchAgents/{_LABEL}.plist", f"{home}/Library/Logs/caucus.log"
+    secrets = os.path.join(config_folder(), "caucus", "hub.env")
+
+    def agent_of(argv: list[str], about: str) -> str:
+        words = ["/bin/sh", "-c", _WITH_SECRETS, secrets, *argv]
+        entry = {"Label": _LABEL, "ServiceDescription": about, "ProgramArguments": words, "RunAtLoad": True}
+        entry |= {"KeepAlive": {"SuccessfulExit": False}, "StandardOutPath": log_file, "StandardErrorPath": log_file}
+        return plistlib.dumps(entry).decode()
+
+    def since(said: str) -> str:
+        found = re.search(r"^\s*pid = (\d+)", said, re.MULTILINE)
+        return system_says(("ps", "-o", "lstart=", "-p", found[1])) if found else ""
+
+    return Keeper(
+        path, agent_of, "utf-8", secrets, ("launchctl", "print", domain), "log in at the screen, or run `caucus hub`",
+        (("launchctl", "bootstrap", domain, path),), (("launchctl", "bootout", f"{domain}/{_LABEL}"),), (),
+        ("launchctl", "print", f"{domain}/{_LABEL}"), since,
+    )  # fmt: skip
+
+
+def task_scheduler() -> Keeper:
+    """Keep by a task of Windows, which is described in XML: else it would end after three days, and on a battery."""
+    name, path = ("/TN", "Caucus hub"), os.path.join(state_folder(), "hub-task.xml")
+
+    def task_of(argv: list[str], about: str) -> str:
+        from html import escape
+        from subprocess import list2cmdline
+
+        silent = re.sub(r"python\.exe$", "pythonw.exe", argv[0])  # has no window
+        user = "\\".join(os.environ.get(one, "") for one in ("USERDOMAIN", "USERNAME"))
+        given = {"about": about, "user": user, "program": silent if os.path.isfile(silent) else argv[0]}
+        given = {key: escape(value) for key, value in (given | {"arguments": list2cmdline(argv[1:])}).items()}
+        return TASK.format(**given)
+
+    def since(said: str) -> str:
+        row = said.strip('"').split('","')
+        return row[5] if len(row) > 6 and row[6] == _RUNS else ""
+
+    return Keeper(
+        path, task_of, "utf-16", "", ("schtasks", "/?"), "run `caucus hub` by hand",
+        (("schtasks", "/Create", *name, "/XML", path, "/F"), ("schtasks", "/Run", *name)),
+        (("schtasks", "/End", *name), ("schtasks", "/Delete", *name, "/F")), (),
+        ("schtasks", "/Query", *name, "/V", "/FO", "CSV", "/NH"), since,
+    )  # fmt: skip
+
+
+KEEPERS = {"linux": systemd, "darwin": launchd, "win32": task_scheduler}
+
+
+def system_says(argv: Sequence[str]) -> str:
+    """Run a command of the system; give what it says. Raises OSError, in one line, where it fails."""
+    from subprocess import DEVNULL, PIPE, STDOUT, SubprocessError, run
+
+    try:
+        done = run(argv, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, timeout=_COMMAND_S, check=False)
+    except FileNotFoundError:
+        raise OSError(f"there is no {argv[0]}") from None
+    except SubprocessError as error:  # it took too long
+        raise OSError(str(error)) from None
+    said = done.stdout.decode("utf-8", "replace").strip()
+    if done.returncode != 0:
+        raise OSError(f"`{' '.join(argv)}` says: {one_line(said) or f'exit code {done.returncode}'}")
+    return said
+
+
+def secrets_in(path: str) -> dict[str, str]:
+    """Read the variables of the file that a service takes its secrets from, if there is one. Raises Invalid."""
+    if not os.path.exists(path):
+        return {}
+    try:
+        with open(path, encoding="utf-8") as file:
+            if os.fstat(file.fileno()).st_mode & 0o077:
+                raise Invalid(path, "others can read it: chmod 600")
+            pairs = [line.strip().split("=", 1) for line in file if re.match(r"\s*\w+=", line)]
+    except (OSError, UnicodeDecodeError) as error:
+        raise Invalid(path, f"cannot be read: {error}") from None
+    return {name: value.strip("\"'") for name, value in pairs}
+
+
+def url_in(text: str | None) -> str:
+    """Find the address of the hub in a file that says what to run; without a file, the usual one."""
+    found = re.search(r"Caucus hub at (http://[\w.:\[\]]+)", text or "")
+    return found[1] if found else DEFAULT_URL
+
+
+class Service:
+    """The hub of this user that the system keeps."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+
+    def install(self, argv: list[str], url: str, is_dry: bool) -> str:
+        """Write the file and start the service; give what is to be told. Raises Invalid, and leaves all as it was."""
+        keeper, text = self._keeper, self._keeper.text_of(argv, f"Caucus hub at {url}")
+        if is_dry:
+            return "\n".join([f"# {keeper.path}", text.rstrip(), *(f"$ {' '.join(one)}" for one in keeper.start)])
+        self._check()
+        old, was_running = self._text(), bool(self.since())
+        if old == text and was_running:
+            return "nothing to do: this service is installed, and runs"
+        if not (was_running and url_in(old) == url) and (version := version_at(url)):
+            raise Invalid("--port", f"a hub, {version}, that is no service runs at {url}: end it, or choose another")
+        if old is not None:
+            self._stop()
+        try:
+            self._put(text)
+            self._do(keeper.start)
+        except OSError as error:
+            self._undo(old)
+            raise Invalid("install", f"{error}; all is as it was") from None
+        self._await(lambda: version_at(url) is not None)
+        return ""
+
+    def uninstall(self, is_dry: bool) -> str:
+        """Stop the service and remove its file; give what is to be told. Raises Invalid."""
+        keeper = self._keeper
+        if is_dry:
+            commands = [f"$ {' '.join(one)}" for one in (*keeper.stop, *keeper.after)]
+            return "\n".join([*commands, f"# and {keeper.path} would be removed"])
+        if self._text() is None:
+            return f"nothing to do: there is no {keeper.path}"
+        self._check()
+        self._undo(None)
+        if self.since():
+            raise Invalid("uninstall", f"{keeper.path} is removed, but the hub still runs")
+        return f"uninstalled: {keeper.path} is removed"
+
+    def status(self) -> dict[str, Json]:
+        """Tell whether it is installed and runs, and which hub answers on its port."""
+        text, since = self._text(), self.since()
+        url = url_in(text)
+        about: dict[str, Json] = {"installed": text is not None, "file": self._keeper.path, "running": bool(since)}
+        return {**about, "since": since or None, "url": url, "version": version_at(url)}
+
+    def since(self) -> str:
+        """Tell since when it runs; empty: it does not, or nobody knows."""
+        with suppress(OSError):
+            return self._keeper.since(system_says(self._keeper.ask))
+        return ""
+
+    def _check(self) -> None:
+        try:
+            system_says(self._keeper.probe)
+        except OSError as error:
+            raise Invalid("service", f"nobody is here to keep one: {error}. {self._keeper.remedy}") from None
+
+    def _text(self) -> str | None:
+        with suppress(OSError, UnicodeError), open(self._keeper.path, encoding=self._keeper.encoding) as file:
+            return file.read()
+        return None
+
+    def _put(self, text: str | None) -> None:
+        if text is None:
+            with suppress(FileNotFoundError):
+                os.unlink(self._keeper.path)
+            return
+        os.makedirs(os.path.dirname(self._keeper.path), exist_ok=True)
+        with open_private(self._keeper.path, os.O_TRUNC) as file:
+            file.write(text.encode(self._keeper.encoding))
+
+    def _do(self, commands: Sequence[Sequence[str]]) -> None:
+        for command in commands:
+            system_says(command)
+
+    def _stop(self) -> None:
+        for command in self._keeper.stop:
+            with suppress(OSError):  # it did not run, or was not known
+                system_says(command)
+        self._await(lambda: not self.since())
+
+    def _undo(self, old: str | None) -> None:
+        """Go back to the service that there was before, or to none."""
+        self._stop()
+        with suppress(OSError):
+            self._put(old)
+            self._do(self._keeper.after if old is None else self._keeper.start)
+
+    def _await(self, is_so: Callable[[], bool]) -> None:
+        end = time.monotonic() + _SERVICE_S
+        while not is_so() and time.monotonic() < end:
+            time.sleep(_LOOK_S)
+
+
+def words_of_service(about: Mapping[str, Json]) -> str:
+    """Word what a service's status is."""
+    is_running, file, hub = about["running"], about["file"], about["version"] and f"Caucus {about['version']}"
+    return "\n".join([
+        f"installed: {file}" if about["installed"] else f"not installed: there is no {file}",
+        f"running since {about['since']}" if is_running else "not running",
+        f"{hub or 'no hub'} answers at {about['url']}{', no service' if hub and not is_running else ''}",
+    ])  # fmt: skip
+
+
+# ======================================================================================================================
 # 25. Command line
 # ======================================================================================================================
 
@@ -12170,7 +12579,8 @@ def run_bridge(options: argparse.Namespace) -> int:
     os.dup2(sys.stderr.fileno(), 1)  # from here on whatever prints, prints to stderr: stdout carries frames only
     sys.stdout = sys.stderr
     project = options.project or os.environ.get("CAUCUS_PROJECT") or folder_name()
-    bridge = Bridge(client, project, sys.stdin.buffer, sink, branch_name)
+    ensure_hub = HubStarter(client.url).ensure if os.environ.get("CAUCUS_AUTOSTART") == "1" else str
+    bridge = Bridge(client, project, sys.stdin.buffer, sink, branch_name, ensure_hub)
     for name in ("SIGTERM", "SIGINT", "SIGHUP"):
         if hasattr(signal, name):  # Windows knows no SIGHUP
             signal.signal(getattr(signal, name), bridge.stop)
@@ -12454,6 +12864,62 @@ def tell_seat(session: Mapping[str, str]) -> int:
     return EXIT_OK
 
 
+def add_service_options(options: argparse.ArgumentParser) -> None:
+    """Declare the options of `caucus service`."""
+    add = options.add_argument
+    add("action", choices=["install", "uninstall", "status"], metavar="ACTION", help="install, uninstall or status")
+    add("hub", nargs="*", metavar="-- OPTION", help="of install: for the hub, such as -- --port 9000")
+    add("--dry-run", action="store_true", help="print the file and the commands, and do nothing")
+    add("--json", action="store_true", help="tell the status as one JSON object")
+
+
+def service_settings(words: Sequence[str], secrets: str) -> Settings:
+    """Check the hub's options as its service will see them: not with this shell's variables. Raises Invalid."""
+    shell = dict(os.environ)
+    if secrets:
+        kept = secrets_in(secrets)
+        for name in [name for name in shell if name.startswith("CAUCUS_")]:
+            del os.environ[name]
+        os.environ.update(kept)
+    options = read_options(["hub", *words], "caucus")
+    for key in ("operator_token", "observer_token", "agent_key"):
+        variable, flag = f"CAUCUS_{key.upper()}", f"--{key.replace('_', '-')}"
+        if getattr(options, key) or (shell.get(variable) and not os.environ.get(variable)):
+            fix = f"write {variable}=... into {secrets}, with mode 0600" if secrets else f"`setx {variable} ...`"
+            raise Invalid(flag, f"no secret goes into a service's file, and it does not see this shell's: {fix}")
+    settings = settings_of(options)
+    if not settings.port:
+        raise Invalid("--port", "0 is any free one: nobody would find the service there")
+    for flag, path in (("--journal", settings.journal), ("--log-file", settings.log_file)):
+        if path and not os.path.isabs(path):
+            raise Invalid(flag, f"a service starts in another folder: give the whole path, {os.path.abspath(path)}")
+    return settings
+
+
+def run_service(options: argparse.Namespace) -> int:
+    """Run `caucus service`."""
+    if sys.platform not in KEEPERS:
+        raise Invalid("service", "this system has no keeper of services that caucus knows: run `caucus hub` by hand")
+    keeper = KEEPERS[sys.platform]()
+    service, words = Service(keeper), ["--journal", "--no-browser", *options.hub]
+    if options.hub and options.action != "install":
+        raise Invalid("OPTION", f"{options.action} takes no options of the hub")
+    if options.action == "install":
+        url, argv = near_url(service_settings(words, keeper.secrets)), program_words("hub", *words)
+        if not "".join(argv).isprintable():
+            raise Invalid("install", "the path of this program cannot be written down: move it to another folder")
+        said = service.install(argv, url, options.dry_run)
+    elif options.action == "uninstall":
+        said = service.uninstall(options.dry_run)
+    if options.action != "status" and said:
+        print(said, file=sys.stderr if options.json else sys.stdout)
+    if options.action == "uninstall" or (options.dry_run and options.action == "install"):
+        return EXIT_OK
+    about = service.status()
+    print(json.dumps(about) if options.json else words_of_service(about))
+    return EXIT_OK if about["running"] else EXIT_EXPIRED
+
+
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None], str]] = {
     "hub": (run_hub, add_hub_options, "run the hub and its console"),
     "bridge": (run_bridge, add_bridge_options, "connect an MCP host to the hub, over stdio"),
@@ -12465,6 +12931,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argpars
     "journal": (run_journal, add_journal_options, "look into, copy, mend the file that keeps a room"),
     "wake": (run_wake, add_wake_options, "what a host's hooks run: wait for mail, and wake the agent"),
     "brake": (run_brake, add_brake_options, "what a host's hooks run: ask whether a tool may run"),
+    "service": (run_service, add_service_options, "have the system keep a hub running, from login on"),
 }
 
 
@@ -12527,6 +12994,9 @@ def read_options(given: Sequence[str], program: str) -> Any:
             return options
     import argparse
 
+    if given and given[0] == "service" and "--" in given:  # switches first: argparse ends the arguments at one between
+        at = [*given].index("--")
+        given = ["service", *sorted(given[1:at], key=lambda word: not word.startswith("-")), *given[at:]]
     usage, texts = argparse.RawDescriptionHelpFormatter, help_texts()
     parser = argparse.ArgumentParser(program, description=DESCRIPTION, epilog=texts["caucus"], formatter_class=usage)
     parser.add_argument("--version", action="version", version=f"{program} {__version__}")
@@ -12550,6 +13020,7 @@ def read_options(given: Sequence[str], program: str) -> Any:
         flags = re.findall(r"--[a-z-]+", command.format_usage())
         told = strange[0].partition("=")[0]
         guess = f" (did you mean --port {told}?)" if told.isdecimal() and "--port" in flags else guess_at(told, flags)
+        guess = "; what is for the hub comes after --" if options.command == "service" else guess
         help_line = f"caucus {options.command} --help"
         raise Invalid(options.command, f"there is no option {told!r}{guess}; `{help_line}` lists them")
     return options

@@ -158,9 +158,7 @@ def test_a_number_that_is_no_port_is_refused(refusal: Refuse, port: str) -> None
 
 def test_a_port_that_another_hub_has_is_refused_with_its_version(hub: HubProcess) -> None:
     reason = unable("--port", str(hub.port))
-    assert str(hub.port) in reason
-    assert "Caucus hub" in reason
-    assert caucus.__version__ in reason
+    assert f"another Caucus, {caucus.__version__}, runs there already: open {hub.url}, or choose another" in reason
 
 
 def test_a_keyed_hub_is_recognised_as_well() -> None:
@@ -181,15 +179,15 @@ def test_a_keyed_hub_is_recognised_as_well() -> None:
 def test_a_port_that_some_other_program_has_is_refused_as_such(script: Script) -> None:
     with stub_hub(script) as stub:
         reason = unable("--port", stub.url.rpartition(":")[2])
-    assert "other program" in reason
+    assert "something else listens there" in reason
     assert "--port" in reason
 
 
 def test_a_port_whose_owner_is_mute_is_refused_in_time() -> None:
     with socket.create_server((LOOPBACK, 0)) as mute:
         started = time.monotonic()
-        assert "other program" in unable("--port", str(mute.getsockname()[1]))
-        assert time.monotonic() - started < 6
+        assert "something else listens there" in unable("--port", str(mute.getsockname()[1]))
+        assert time.monotonic() - started < 5  # a start included
 
 
 def test_a_port_whose_owner_drips_is_refused_in_time() -> None:
@@ -206,8 +204,8 @@ def test_a_port_whose_owner_drips_is_refused_in_time() -> None:
         dripper = threading.Thread(target=drip)
         dripper.start()
         started = time.monotonic()
-        assert "other program" in unable("--port", str(dripping.getsockname()[1]))
-        assert time.monotonic() - started < 10
+        assert "something else listens there" in unable("--port", str(dripping.getsockname()[1]))
+        assert time.monotonic() - started < 5
         is_over.set()
         dripper.join()
 
