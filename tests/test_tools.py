@@ -43,12 +43,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-TOOL_REFUSALS = {"setup_required", "not_joined", "already_joined", "session_expired"}
+TOOL_REFUSALS = {"seat_of_parent", "setup_required", "not_joined", "already_joined", "session_expired"}
 # No tool gets these: they are about requests that no tool makes, or about what only an operator names.
 NEVER_A_TOOLS = {
     "malformed", "unknown_action", "unknown_token", "origin_refused", "host_refused", "forbidden", "not_found",
     "unknown_ticket", "unknown_peer", "unknown_channel", "unknown_form", "method_not_allowed", "headers_too_large",
-    "not_acceptable", "upgrade_required",
+    "not_acceptable", "upgrade_required", "nobody_waits",
 }
 
 
@@ -96,7 +96,7 @@ class FakeDoor:
         self.watches += 1
         return f"watch-{self.watches}"
 
-    def forget(self) -> None:
+    def forget(self, why: str = "") -> None:
         self.forgotten += 1
 
     def bodies(self, path: str) -> list[dict[str, Any]]:
