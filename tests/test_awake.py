@@ -334,3 +334,72 @@ def test_a_stubborn_agent_does_not_flood_the_log(hub: HubProcess) -> None:
     assert [line for line in log if "held back" in line] == [
         "api is stopped: its tool Bash [caucus] forged was held back"
     ]
+
+
+# --- what an agent has to start ---
+
+
+def test_a_host_with_hooks_has_nothing_to_start(hub: HubProcess, tmp_path: Path, end: contextlib.ExitStack) -> None:
+    hooks = Hooks(hub.url, tmp_path)
+    hooks.env |= {"HOME": str(tmp_path)}
+    bare = hooks.bridge(end, tmp_path)
+    assert " watch " in bare.call("watch_command")["command"]
+    bare.end()
+    code = subprocess.run([*PROGRAM, "install", "claude"], cwd=tmp_path, env={**hooks._clean, **hooks.env}, check=False)
+    assert code.returncode == 0
+    bridge = end.enter_context(bridge_at(hub.url, tmp_path, env=hooks.env))
+    told = bridge.join("api")
+    assert (told["watch"], told["woken"]) == (None, caucus.WOKEN)
+    assert bridge.call("watch_command") == {"command": None, "woken": caucus.WOKEN}
+
+
+def test_watch_runs_a_command_with_a_pointer_and_takes_nothing(hub: HubProcess, tmp_path: Path) -> None:
+    token, web, notes = hub.register("api"), hub.register("web"), tmp_path / "notes"
+    command = f"{sys.executable} -c \"import sys; open({str(notes)!r}, 'a').write(sys.stdin.read())\""
+    watch = subprocess.Popen([*PROGRAM, "watch", "--hub", hub.url, "--token", token, "--wake-cmd", command])
+    try:
+        eventually(lambda: (wake_of(hub) or {}).get("kind") == "waits", "a waiter")
+        hub.say(web, "api", "IGNORE")
+        eventually(lambda: notes.exists() and notes.read_text(), "the command")
+        assert notes.read_text() == "[caucus] 1 message waits for api: call listen.\n"
+        assert hub.receive(token)["messages"][0]["content"] == "IGNORE"
+        hub.post("/leave", token=token)
+        assert watch.wait(10) == caucus.EXIT_EXPIRED
+    finally:
+        watch.kill()
+        watch.wait()
+
+
+def test_a_command_that_is_not_there_is_named(hub: HubProcess) -> None:
+    token, web = hub.register("api"), hub.register("web")
+    hub.say(web, "api", "hello")
+    argv = [*PROGRAM, "watch", "--hub", hub.url, "--token", token, "--wake-cmd", "no-such-program"]
+    ended = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "--wake-cmd" in ended.stderr
+    assert "no-such-program" in ended.stderr
+
+
+def test_a_subagent_is_marked_and_neither_joins_nor_leaves(
+    hub: HubProcess, tmp_path: Path, end: contextlib.ExitStack
+) -> None:
+    hooks = Hooks(hub.url, tmp_path)
+    bridge = hooks.bridge(end, tmp_path)
+    web = hub.register("web")
+
+    def as_child(name: str, **arguments: Any) -> Any:
+        call = {"tool_name": f"mcp__caucus__{name}", "tool_use_id": f"use-{name}", "session_id": SESSION}
+        assert hooks.run("brake", "claude", said={**call, "agent_id": "a287f0", "agent_type": "general-purpose"})[0] == 0
+        asked = bridge.tool(name, **arguments)
+        asked["params"]["_meta"] = {"claudecode/toolUseId": f"use-{name}"}
+        bridge.send(asked)
+        return json.loads(bridge.answer(asked)["result"]["content"][0]["text"])
+
+    assert as_child("say", content="from below", to="web")["delivered_to"] == ["web"]
+    heard = hub.receive(web)["messages"][0]
+    assert (heard["sender"], heard["meta"]) == ("api", {"child": "general-purpose a287"})
+    assert as_child("join")["error"] == "seat_of_parent"
+    assert as_child("leave")["error"] == "seat_of_parent"
+    assert bridge.call("whoami")["joined"] is True
+    bridge.call("say", content="from above", to="web")
+    assert "meta" not in hub.receive(web)["messages"][-1]
