@@ -142,6 +142,8 @@ FIELDS_MAX = 20
 OPTIONS_MAX = 32
 FORMS_MAX = 256  # pending questions
 FORMS_MAX_BYTES = 2 << 20  # of all pending questions, in JSON: with the log's 4 MB they fit what a console may owe
+PROMPT_MAX = 16_384  # characters of what a tool is about to do, shown whole or not at all
+PROMPTS_MAX = 4  # of one peer's host, pending
 ASKED_MAX_BYTES = 131_072  # of one peer's pending questions, in JSON: 61 of 65 kB kept every console from opening
 MAILBOX_MAX = 1000  # messages a peer may leave unacknowledged
 BATCH_MAX_BYTES = 1 << 20  # of messages in one answer to a poll; the rest comes with the next: a full mailbox has 49 MB
@@ -165,6 +167,7 @@ YIELD_AFTER_S = 120.0  # a seat over /mcp that is silent this long, without a po
 LOSSES_EVERY_S = 1.0  # at most one notice per full mailbox: one a message would push the conversation out of the log
 CONTESTED_EVERY_S = 5.0  # at most one notice per name: an agent in a retry loop must not flood the console
 QUIET_AFTER_S = 180.0  # no call and no status: the console calls a peer quiet
+PROMPT_HOLD_S = 600.0  # a permission prompt waits this long for the operator; then its terminal has it
 POLL_HOLD_S = 25.0  # a held /receive answers within this; home routers cut silence near 60 s
 CLIENT_SLACK_S = 10.0  # what our clients wait beyond the hold
 RETRY_MAX_S = 60.0  # what our clients wait at most before they ask a hub again that asked them to wait
@@ -323,6 +326,7 @@ Forbidden = a_no("forbidden", 403, "An observer tried to rule.")
 NotFound = a_no("not_found", 404, "There is no such path.")
 UnknownTicket = a_no("unknown_ticket", 404, "The ticket was never issued, is used, or is too old.")
 UnknownPeer = a_no("unknown_peer", 404, "The operator named a peer that is not in the room.")
+PromptsOff = a_no("prompts_off", 403, "The operator takes no permission prompts of this peer's host.")
 NobodyWaits = a_no("nobody_waits", 409, "The operator rang for a peer beside which no waiter stands.")
 UnknownChannel = a_no("unknown_channel", 404, "The operator named a channel that does not exist.")
 UnknownForm = a_no("unknown_form", 404, "No pending question has that id: settled by someone else, or never asked.")
@@ -1036,13 +1040,20 @@ class HandLowered(Event):
     name: str
 
 
+class PromptsSet(PeerEvent):
+    """Permission prompts of a peer's host come to the operator as well, or no more."""
+    is_on: bool
+    notice = "permission prompts of {name}: {is_on}"
+
+
 class FormOpened(Event):
-    """A peer asks the operator."""
+    """A peer asks the operator, or its host does: then `to` is the operator, and `detail` what a tool would do."""
     form_id: str
     title: str
     asker: str
     to: str
     fields: tuple[Field, ...]
+    detail: str = ""
     notice = "{asker} asks the operator: {title}"
 
 
@@ -1402,14 +1413,28 @@ def _answer_to(one: Field, value: Json) -> Json:
     return texts[0] if texts else None
 
 
+# What the operator can say to a permission prompt -> what becomes of it.
+PROMPT_OPTIONS = {"Allow once": "allow", "Deny": "deny", "Leave it to the terminal": "terminal"}
+PROMPT_FIELDS = (
+    Field("decision", "Your decision", "radio", tuple(PROMPT_OPTIONS), True, False),
+    Field("reason", "Why, for the agent", "text", (), False, False),
+)
+
+
 class Form(Struct):
     """A pending question to the operator."""
     id: str
     title: str
     asker: str
-    to: str  # who gets the answer: all or a #channel
+    to: str  # who gets the answer: all or a #channel; the operator: it is a permission prompt of the asker's host
     fields: tuple[Field, ...]
     ts: float  # Unix seconds
+    detail: str = ""  # of a permission prompt: what the tool would do, word for word
+
+    @property
+    def is_prompt(self) -> bool:
+        """Whether it is a permission prompt, which is no business of other peers."""
+        return self.to == OPERATOR
 
     @Lazy
     def wire(self) -> bytes:
@@ -1419,6 +1444,8 @@ class Form(Struct):
     def to_json(self) -> dict[str, Json]:
         """Give the same as an object, with the keys that its answer has."""
         own, fields = dict(zip(self.FIELDS, self.values())), [one.to_json() for one in self.fields]
+        if not self.is_prompt:
+            del own["detail"]
         return {**own, "fields": fields, "status": "pending", "answers": None, "seq": 0}
 
     def decision(self, settled: FormSettled) -> dict[str, Json]:
@@ -1534,6 +1561,7 @@ class Peer(Struct):
     status_at: float = 0.0  # monotonic seconds
     usage: Usage | None = None  # None until it says
     is_paused: bool = False
+    takes_prompts: bool = False  # permission prompts of its host come to the operator
     reaped_at: float | None = None  # monotonic seconds; None while live
     message_count: int = 0
     character_count: int = 0
@@ -1774,6 +1802,7 @@ class Meter:
 PEER_STATE = (
     *("name", "token_hash", "joined_at", "status", "status_at", "usage", "is_paused", "reaped_at", "message_count"),
     *("character_count", "contested_at", "losses", "latest_loss", "losses_told_at", "interrupted_at"),
+    "takes_prompts",
 )
 
 
@@ -1882,6 +1911,8 @@ class Room:
         """Take the room up after a restart: nobody was silent meanwhile, and what was handed out may not have come."""
         after, self._serial = self._serial, max(self._serial, int(self._wall() * (1 << 16)))
         self._commit(RoomReopened(*self._stamp(), after))
+        for form in [form for form in self._forms.values() if form.is_prompt]:
+            self.withdraw_prompt(form.id, "the hub restarted")
 
     def note_listening(self, peer: Peer, is_listening: bool) -> None:
         """Record that a poll of `peer` was parked or ended; both are signs of life."""
@@ -2127,6 +2158,24 @@ class Room:
         self._commit(opened.but(form_id=opened.id))
         return self._forms[opened.id]
 
+    def ask_permission(self, peer: Peer, tool: str, detail: str) -> Form:
+        """Put a permission prompt of a peer's host before the operator. Raises Stopped, PromptsOff, TooManyForms."""
+        self._refuse_if_stopped(peer)
+        if not peer.takes_prompts:
+            raise PromptsOff(f"the operator does not take permission prompts of {peer.name}")
+        pending = [form for form in self._forms.values() if form.is_prompt and form.asker == peer.name]
+        if len(pending) >= PROMPTS_MAX or len(self._forms) >= FORMS_MAX:
+            raise TooManyForms(f"{len(pending)} permission prompts of {peer.name} wait already")
+        title = f"May {tool} run?"
+        opened = FormOpened(*self._stamp(), "", title, peer.name, OPERATOR, PROMPT_FIELDS, detail)
+        self._commit(opened.but(form_id=opened.id))
+        return self._forms[opened.id]
+
+    def withdraw_prompt(self, form_id: str, why: str) -> None:
+        """Settle a permission prompt that nobody waits for any more; none is no fault."""
+        if form_id in self._forms:
+            self._commit(FormSettled(*self._stamp(), form_id, "withdrawn", None, f"withdrawn: {why}", None))
+
     def answer(self, form_id: str, answers: Json) -> MessageRouted:
         """Settle a form with the operator's answers. Raises UnknownForm, InvalidForm."""
         form = self._pending(form_id)
@@ -2158,7 +2207,8 @@ class Room:
         about |= {"answers": None if answers is None else {**answers}, "asker": form.asker, "to": form.to}
         about |= {"reason": reason} if reason else {}
         audience, recap = self._audience(form.to), form.recap(answers, reason)
-        return self._route(OPERATOR, form.to, recap, "answer", "operator", audience, json.dumps(about))
+        to = form.asker if form.is_prompt else form.to  # whose host waits for it; no mailbox gets it
+        return self._route(OPERATOR, to, recap, "answer", "operator", audience, json.dumps(about))
 
     # --- the operator ---
     def set_mode(self, action: str) -> str:
@@ -2207,6 +2257,11 @@ class Room:
         """Release one mailbox. Raises UnknownPeer."""
         if self._peer(name).is_paused:
             self._commit(PeerResumed(*self._stamp(), name))
+
+    def set_prompts(self, name: str, is_on: bool) -> None:
+        """Take permission prompts of a peer's host, or no more. Raises UnknownPeer."""
+        if self._peer(name).takes_prompts != is_on:
+            self._commit(PromptsSet(*self._stamp(), name, is_on))
 
     def close_channel(self, name: str) -> None:
         """Send all members of a channel away; its stick goes with it. Raises UnknownChannel."""
@@ -2286,6 +2341,7 @@ class Room:
             "stop_told": None if self.stop is None else peer.stop_heard == self.stop.id,
             "wake": None if peer.wake is None else peer.wake.to_json(now),
             "brake": None if peer.denied is None else self._brake_row(peer),
+            "prompts": peer.takes_prompts,
         }
 
     def _brake_row(self, peer: Peer) -> dict[str, Json]:
@@ -2335,10 +2391,16 @@ class Room:
         """Give one pending question. Raises UnknownForm."""
         return self._pending(form_id).to_json()
 
-    def forms_wire(self) -> bytes:
-        """Give the pending questions, oldest first, as JSON: the same bytes to all who ask before they change."""
+    def forms_wire(self, has_prompts: bool = False) -> bytes:
+        """Give the pending questions, oldest first, as JSON: the same bytes to all who ask before they change.
+
+        Permission prompts are for consoles only.
+        """
+        forms = self._forms.values()
+        if has_prompts and any(form.is_prompt for form in forms):
+            return b'{"forms":[%b]}' % b",".join([form.wire for form in forms])
         if self._forms_wire is None:
-            self._forms_wire = b'{"forms":[%b]}' % b",".join([form.wire for form in self._forms.values()])
+            self._forms_wire = b'{"forms":[%b]}' % b",".join([form.wire for form in forms if not form.is_prompt])
         return self._forms_wire
 
     def decisions(self, limit: int, viewer: Peer | None = None) -> list[Json]:
@@ -2561,6 +2623,9 @@ class Room:
     def _on_peer_paused(self, event: PeerPaused) -> None:
         self._peers[event.name].is_paused = True
 
+    def _on_prompts_set(self, event: PromptsSet) -> None:
+        self._peers[event.name].takes_prompts = event.is_on
+
     def _on_peer_resumed(self, event: PeerResumed) -> None:
         self._peers[event.name].is_paused = False
 
@@ -2610,7 +2675,8 @@ class Room:
         del self._floors[event.scope].hands[event.name]
 
     def _on_form_opened(self, event: FormOpened) -> None:
-        self._forms[event.form_id] = Form(event.form_id, event.title, event.asker, event.to, event.fields, event.ts)
+        own = event.form_id, event.title, event.asker, event.to, event.fields, event.ts, event.detail
+        self._forms[event.form_id] = Form(*own)
         self._forms_wire = None
 
     def _on_form_settled(self, event: FormSettled) -> None:
@@ -2935,6 +3001,11 @@ class Client:
     def wait_for_mail(self, hold_s: float, host: str) -> dict[str, Json]:
         """Wait up to `hold_s` seconds until there is mail, and take none. Raises UnknownToken."""
         return self._call("GET", f"/wake{query_of({'timeout': hold_s, 'host': host})}", b"", self.token, hold_s)
+
+    def ask_permission(self, tool: str, detail: str, hold_s: float) -> dict[str, Json]:
+        """Wait up to `hold_s` seconds for what the operator says to a permission prompt. Raises Refusal."""
+        body = json.dumps({"token": self.token, "tool": tool, "detail": detail}).encode("ascii")
+        return self._call("POST", "/permit", body, self._agent_key, hold_s)
 
     def hang_up(self) -> None:
         """End the waiting poll, from another thread; its caller gets Unreachable, and the hub keeps the messages."""
@@ -5239,6 +5310,37 @@ class Wakes:
             self._end(name, json_reply({"waiting": 0}))
 
 
+class Prompts:
+    """Permission prompts that wait for the operator, each with the hook that asks."""
+
+    def __init__(self, room: Room, clock: Clock, call_at: Callable[[float, Callable[[], None]], object]) -> None:
+        self._room, self._clock, self._call_at = room, clock, call_at
+        self._waiting: dict[str, tuple[Caller, str]] = {}  # by form: who asks, and a hash of what was shown
+        self.handlers: dict[type[Event], Callable[..., None]] = {FormSettled: self._on_form_settled}
+
+    def ask(self, peer: Peer, caller: Caller, tool: str, detail: str) -> None:
+        """Park POST /permit until the operator has decided. Raises Stopped, PromptsOff, TooManyForms."""
+        form = self._room.ask_permission(peer, tool, detail)
+        self._waiting[form.id] = caller, hash_of(detail)
+        caller.on_gone(lambda: self._room.withdraw_prompt(form.id, "its terminal has answered"))
+        late = self._clock.mono() + PROMPT_HOLD_S
+        self._call_at(late, lambda: self._room.withdraw_prompt(form.id, "nobody answered in time"))
+
+    def close(self) -> None:
+        """Leave all to their terminals: the hub is going down."""
+        for caller, shown in self._waiting.values():
+            caller.reply(json_reply({"decision": "terminal", "reason": None, "digest": shown}))
+        self._waiting.clear()
+
+    def _on_form_settled(self, event: FormSettled) -> None:
+        if event.form_id in self._waiting:
+            caller, shown = self._waiting.pop(event.form_id)
+            answers = json.loads(event.answers) if event.answers else {}
+            decision = PROMPT_OPTIONS.get(answers.get("decision", ""), "terminal")
+            reason = answers.get("reason") or event.reason
+            caller.reply(json_reply({"decision": decision, "reason": reason, "digest": shown}))
+
+
 class Polls:
     """All parked polls. A parked poll is an entry in two tables: no task, no future, no timer of its own."""
 
@@ -5254,7 +5356,7 @@ class Polls:
             PeerReaped: self._on_peer_reaped,
             PeerLeft: self._on_peer_left,
         }
-        self.wakes = Wakes(room, clock, call_at)
+        self.wakes, self.prompts = Wakes(room, clock, call_at), Prompts(room, clock, call_at)
         self._spent = 0  # bytes of batches that were encoded in this turn of the loop
         self._to_wake: deque[str] = deque()  # names, when more are concerned than one turn of the loop wakes
         self._last_batch: tuple[Message | None, str, Reply] = (None, "", Reply(200, b""))
@@ -5315,6 +5417,7 @@ class Polls:
     def close(self) -> None:
         """Answer every parked poll with an empty batch: the hub is going down."""
         self.wakes.close()
+        self.prompts.close()
         for listener in self._listeners.values():
             if listener.poll is not None:
                 self._unpark(listener).caller.reply(batch_reply((), self._room.mode))
@@ -6792,6 +6895,17 @@ def post_brake(gate: Gate, request: Request) -> Reply:
     return json_reply({"pass": False, "why": why, "reason": BRAKES[why]}).but(is_ruling=True)
 
 
+def post_permit(gate: Gate, request: Request) -> Reply | None:
+    """POST /permit: a permission prompt of a host, for the operator. Raises Invalid, UnknownToken, PromptsOff, ..."""
+    body = request.json()
+    token, tool, detail = token_of(body), line_of(body, "tool", 1, NAME_MAX), text_of(body, "detail", 0, PROMPT_MAX)
+    peer = gate.room.peer_of(token)
+    if not gate.settings.operator_token:
+        raise PromptsOff("this hub has no operator token: an agent with a shell could answer for itself")
+    gate.polls.prompts.ask(peer, request.caller, tool, detail)
+    return None
+
+
 def get_peek(gate: Gate, request: Request) -> Reply:
     """GET /peek. Raises UnknownToken."""
     return json_reply(gate.room.peek(gate.room.peer_of(request.head.bearer)))
@@ -6982,6 +7096,7 @@ ROUTES: dict[tuple[str, str], Handler] = {
     ("GET", "/peek"): get_peek,
     ("GET", "/wake"): get_wake,
     ("POST", "/brake"): post_brake,
+    ("POST", "/permit"): post_permit,
     ("GET", "/peers"): get_peers,
     ("GET", "/ping"): get_ping,
     ("GET", "/channels"): get_channels,
@@ -7197,6 +7312,9 @@ OPERATOR_COMMANDS: dict[str, Callable[[Room, Body], object]] = {
     "say": lambda room, frame: room.operator_say(scope_of(frame, "to", ALL), _speech_of(frame)),
     "kick": lambda room, frame: room.kick(_named(frame, "kick")),
     "ring": lambda room, frame: room.ring(_named(frame, "ring")),
+    "prompts": lambda room, frame: room.set_prompts(
+        _named(object_of(frame, "prompts"), "name"), boolean_of(object_of(frame, "prompts"), "on")
+    ),
     "pause_peer": lambda room, frame: room.pause_peer(_named(frame, "pause_peer")),
     "resume_peer": lambda room, frame: room.resume_peer(_named(frame, "resume_peer")),
     "close_channel": lambda room, frame: room.close_channel(_named(frame, "close_channel")),
@@ -7683,7 +7801,7 @@ class Consoles:
             version=__version__,
             **parts,
         )
-        return b"%b,%b" % (head[:-1], room.forms_wire()[1:-1])
+        return b"%b,%b" % (head[:-1], room.forms_wire(has_prompts=True)[1:-1])
 
     def _snapshot(self, console: Console) -> Iterator[None]:
         """Show the whole room in one frame, which takes several turns of the loop to make when it is large."""
@@ -9027,8 +9145,9 @@ class Hub:
             yield self.journal.hear
         if kind in self.polls.handlers:
             yield self.polls.handlers[kind]
-        if kind in self.polls.wakes.handlers:
-            yield self.polls.wakes.handlers[kind]
+        for waiting in (self.polls.wakes, self.polls.prompts):
+            if kind in waiting.handlers:
+                yield waiting.handlers[kind]
         if is_watched and kind is not Acknowledged:  # of which consoles learn from the figures
             yield self.consoles.on_event
         if kind.notice is not None:
@@ -9597,11 +9716,11 @@ class Bridge:
         sink: int,
         branch: Callable[[], str] = str,
         ensure_hub: Callable[[], str] = str,  # gives what to tell the agent of it, or nothing
-        has_hooks: Callable[[str], bool] = bool,  # whether a host's are installed
+        is_set_up: Callable[[str], bool] = bool,  # whether a host's hooks are installed
     ) -> None:
         self._client, self._source, self._sink, self._ensure_hub = client, source, sink, ensure_hub
         self._door = HttpDoor(client, waiter_of=self._waiter)
-        self._has_hooks = has_hooks
+        self._is_set_up = is_set_up
         self._seat = Seat(self._door, default_name, branch=branch)
         self._host, self._thread, self._codex = "", "", ""  # what the host calls itself; a Codex's talk, and program
         self._mcp = Mcp(TOOLS, PROMPTS, INSTRUCTIONS)
@@ -9649,10 +9768,10 @@ class Bridge:
         if self._thread:
             return "" if self._codex else None
         if "gemini" in self._host:
-            return command_line("wake", "gemini") if self._has_hooks("gemini") else None
+            return command_line("wake", "gemini") if self._is_set_up("gemini") else None
         host = "opencode" if "opencode" in self._host else "claude"
         is_known = host == "opencode" or os.environ.get(SESSION_VARIABLES["claude"])
-        return "" if is_known and self._has_hooks(host) else None
+        return "" if is_known and self._is_set_up(host) else None
 
     def _wake_codex(self) -> None:
         """Put a pointer into the queue of a Codex when mail comes: it has no hook that could wait beside it.
@@ -10141,7 +10260,7 @@ class JsonPart(Record):
 
     def _ours(self, doc: JsonText) -> Iterator[KeyPath]:
         """Find our commands, wherever the program was when they were written."""
-        ours = re.compile(rf" -I -S .+ (?:brake|wake) {self.host}(?: --[a-z-]+)*$")
+        ours = re.compile(rf" -I -S .+ (?:brake|wake|permit) {self.host}(?: --[a-z-]+)*$")
         events = doc.value(("hooks",)) if self.hooks else None
         for event, groups in events.items() if isinstance(events, dict) else ():
             for number, group in enumerate(groups if isinstance(groups, list) else ()):
@@ -10318,15 +10437,20 @@ HOOKS: dict[str, dict[str, tuple[str, list[dict[str, Json]]]]] = {
     "gemini": {"BeforeTool": ("*", [{**_BRAKE, "timeout": 10_000}]), "SessionStart": ("", [_CONTEXT]),  # milliseconds
                "AfterAgent": ("", [_AT_THE_END])},
 }
+# host -> the hook by which its permission prompts come to the operator, too; a little longer than `permit` waits
+PROMPT_HOOKS: dict[str, tuple[str, list[dict[str, Json]]]] = {
+    "claude": ("*", [{"words": ["permit"], "timeout": 660}]), "codex": ("*", [{"words": ["permit"], "timeout": 60}]),
+}
 SETTINGS: dict[str, dict[KeyPath, Json]] = {  # else the end of a background command does not begin a turn
     "gemini": {("tools", "shell", "backgroundCompletionBehavior"): "inject", ("experimental", "modelSteering"): True},
 }
 
 
-def hooks_of(host: str) -> dict[str, Json]:
+def hooks_of(host: str, has_prompts: bool = False) -> dict[str, Json]:
     """Word the hooks of a host, a group for each event."""
     groups: dict[str, Json] = {}
-    for event, (matcher, hooks) in HOOKS.get(host, {}).items():
+    prompts = {"PermissionRequest": PROMPT_HOOKS[host]} if has_prompts else {}
+    for event, (matcher, hooks) in {**HOOKS.get(host, {}), **prompts}.items():
         worded: list[Json] = []
         for hook in hooks:
             verb, *flags = cast(list[str], hook["words"])
@@ -10373,7 +10497,7 @@ def install_scope(name: str, given: str | None) -> str:
     return scope
 
 
-def our_parts(name: str, scope: str, url: str = DEFAULT_URL) -> dict[str, Part]:
+def our_parts(name: str, scope: str, url: str = DEFAULT_URL, has_prompts: bool = False) -> dict[str, Part]:
     """Give our parts of a host's files, by path; the last is that of what its agents read, where it has one."""
     host, at, parts = MCP_HOSTS[name], SCOPES.index(scope), dict[str, Part]()
     words = program_words("bridge", *([] if url == DEFAULT_URL else ["--hub", url]))
@@ -10390,7 +10514,7 @@ def our_parts(name: str, scope: str, url: str = DEFAULT_URL) -> dict[str, Part]:
         parts[servers] = TomlPart(name, tuple(words))
     for path in (servers, hooks):
         if path and path not in parts:
-            groups = hooks_of(name) if path == hooks else {}
+            groups = hooks_of(name, has_prompts) if path == hooks else {}
             key = host.key if path == servers else ""
             parts[path] = JsonPart(name, key, tuple(words), groups, SETTINGS.get(name, {}))
     if host.notes[at]:
@@ -12379,6 +12503,7 @@ def add_install_options(options: argparse.ArgumentParser, is_undo: bool = False)
         add("--hub", default=hub, metavar="URL", help="default %(default)s ($CAUCUS_HUB_URL)")
         add("--print", action="store_true", help="print what would be in each file, and write nothing")
         add("--instructions", action="store_true", help="also tell the agent, in the file that it reads first")
+        add("--permissions", action="store_true", help="its permission prompts come to the operator, too")
 
 
 def chosen_hosts(wants_json: bool) -> list[str]:
@@ -12435,7 +12560,9 @@ def run_install(options: argparse.Namespace) -> int:
         host, scope, wants_notes = MCP_HOSTS[name], install_scope(name, options.scope), options.instructions
         if wants_notes and not host.notes[SCOPES.index(scope)]:
             raise Invalid("--instructions", f"no file for the {scope} is known that {host.title} reads first")
-        parts = our_parts(name, scope, url).items()
+        if options.permissions and name not in PROMPT_HOOKS:
+            raise Invalid("--permissions", f"only {' and '.join(PROMPT_HOOKS)} can be answered from outside")
+        parts = our_parts(name, scope, url, options.permissions).items()
         deeds = [plan_install(name, *one) for one in parts if wants_notes or not isinstance(one[1], NotePart)]
         if not options.print:
             do_deeds(deeds, name, scope, options, host.then)
@@ -12905,6 +13032,52 @@ def run_wake(options: argparse.Namespace) -> int:
     return EXIT_WAKE if host == "claude" else EXIT_OK
 
 
+# How long a prompt may wait: a Claude asks in its terminal meanwhile, a Codex not before the hook has ended.
+PROMPT_WAITS = {"claude": PROMPT_HOLD_S, "codex": 30.0}
+
+
+def add_permit_options(options: argparse.ArgumentParser) -> None:
+    """Declare the options of `caucus permit`."""
+    hosts = [*PROMPT_WAITS]
+    options.add_argument("host", choices=hosts, metavar="HOST", help=f"one of {', '.join(hosts)}")
+
+
+def detail_of(call: Mapping[str, Json]) -> str:
+    """Word what a tool is about to do, whole: a command as it is, anything else as JSON."""
+    given = call.get("tool_input")
+    if isinstance(given, dict) and isinstance(command := given.get("command"), str):
+        rest = {name: value for name, value in given.items() if name not in ("command", "description")}
+        return f"{command}\n{json.dumps(rest, indent=2, ensure_ascii=False)}" if rest else command
+    return json.dumps(given, indent=2, ensure_ascii=False)
+
+
+def run_permit(options: argparse.Namespace) -> int:
+    """Run `caucus permit`: print what the operator has decided, or nothing, and the terminal decides."""
+    host, call = options.host, dict[str, Json]()
+    with suppress(ValueError, RecursionError, TypeError):  # what stands on stdin is no hook's
+        call = dict(json.loads(sys.stdin.read()))
+    session_id = os.environ.get(SESSION_VARIABLES.get(host, "")) or str(call.get("session_id", ""))
+    session, tool, detail = seat_of(host, session_id), str(call.get("tool_name", "")), detail_of(call)
+    if not session or not tool or len(detail) > PROMPT_MAX or "\0" in detail:
+        return EXIT_OK
+    client = Client(session["url"], session["token"])
+    try:
+        answer = client.ask_permission(tool[:NAME_MAX], detail, PROMPT_WAITS[host])
+    except (Refusal, UnicodeError):
+        return EXIT_OK
+    finally:
+        client.close()
+    is_same_prompt = answer.get("digest") == hash_of(detail)  # and not what somebody else was asked
+    if answer.get("decision") not in ("allow", "deny") or not is_same_prompt:
+        return EXIT_OK
+    decision: dict[str, Json] = {"behavior": answer["decision"]}
+    if answer["decision"] == "deny":
+        why = f": {answer['reason']}" if answer.get("reason") else "."
+        decision["message"] = f"[caucus] The operator denies it{why}"
+    print(json.dumps({"hookSpecificOutput": {"hookEventName": "PermissionRequest", "decision": decision}}))
+    return EXIT_OK
+
+
 def tell_seat(session: Mapping[str, str]) -> int:
     """Tell a session that begins, or that was compacted, which seat it has and what waits."""
     if not session:
@@ -12990,6 +13163,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argpars
     "demo": (run_demo, add_demo_options, "run a hub with three scripted peers"),
     "journal": (run_journal, add_journal_options, "look into, copy, mend the file that keeps a room"),
     "wake": (run_wake, add_wake_options, "what a host's hooks run: wait for mail, and wake the agent"),
+    "permit": (run_permit, add_permit_options, "what a host's hooks run: have the operator answer a prompt"),
     "brake": (run_brake, add_brake_options, "what a host's hooks run: ask whether a tool may run"),
     "service": (run_service, add_service_options, "have the system keep a hub running, from login on"),
 }
