@@ -2809,9 +2809,12 @@ class Client:
 
 HANDSHAKE_REVISIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 MODERN_REVISIONS = ("2026-07-28",)
+REVISIONS: list[Json] = [*HANDSHAKE_REVISIONS, *MODERN_REVISIONS]
 BATCH_REVISION = "2025-03-26"  # the only one with batches
 META = "io.modelcontextprotocol/"  # prefix of the protocol's own keys in `_meta`
 LISTS_TTL_MS = 3_600_000  # tools and prompts change with the program only
+SERVER_INFO: dict[str, Json] = {"name": "caucus", "title": "Caucus", "version": __version__}
+CAPABILITIES: dict[str, Json] = {"tools": {"listChanged": False}, "prompts": {"listChanged": False}}
 
 PARSE_ERROR, INVALID_REQUEST, UNKNOWN_METHOD, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
 BUSY, UNSUPPORTED_REVISION = -32000, -32022
@@ -2994,20 +2997,25 @@ def _refuse_cursor(params: dict[str, Json]) -> None:
         raise RpcError(INVALID_PARAMS, "Invalid params: there is one page only, so no cursor is valid")
 
 
-def _server_info() -> dict[str, Json]:
-    return {"name": "caucus", "title": "Caucus", "version": __version__}
-
-
-def _capabilities() -> dict[str, Json]:
-    return {"tools": {"listChanged": False}, "prompts": {"listChanged": False}}
-
-
 def agreed_revision(wanted: Json) -> str:
     """Give the revision that a handshake ends with."""
     return wanted if isinstance(wanted, str) and wanted in HANDSHAKE_REVISIONS else HANDSHAKE_REVISIONS[-1]
 
 
-Method = Callable[[dict[str, Json], str, object, Report], Awaitable[dict[str, Json]]]
+def answers_of(messages: Iterable[Json], answer: Callable[[Call], Json]) -> list[Json]:
+    """Answer the requests of a batch one after the other; `answer` may raise RpcError."""
+    answers: list[Json] = []
+    for message in messages:
+        try:
+            call = call_of(message)
+            if call is not None and call.id is not None:
+                answers.append(answer(call))
+        except RpcError as error:
+            answers.append(error.to_json())
+    return answers
+
+
+Method = Callable[[dict[str, Json]], dict[str, Json]]
 
 
 class Mcp:
@@ -3019,10 +3027,10 @@ class Mcp:
             check_schema(tool.schema)
         self._prompts = {prompt.name: prompt for prompt in prompts}
         self._instructions = instructions
-        shared: dict[str, Method] = {"tools/list": self._list_tools, "tools/call": self._call_tool,
-                                     "prompts/list": self._list_prompts, "prompts/get": self._get_prompt}
-        self._handshake_methods: dict[str, Method] = {"initialize": self._initialize, "ping": self._ping, **shared}
-        self._modern_methods: dict[str, Method] = {"server/discover": self._discover, **shared}
+        shared: dict[str, Method] = {"tools/list": self._list_tools, "prompts/list": self._list_prompts,
+                                     "prompts/get": self._get_prompt}
+        self._handshake_methods = {"initialize": self._initialize, "ping": lambda params: {}, **shared}
+        self._modern_methods = {"server/discover": self._discover, **shared}
 
     async def answer(self, call: Call, revision: str, seat: object, report: Report) -> dict[str, Json]:
         """Give the response to a request; `revision` is that of the handshake, if there was one."""
@@ -3030,14 +3038,17 @@ class Mcp:
             if call.is_modern:
                 revision = self._modern_revision(call)
             methods = self._modern_methods if call.is_modern else self._handshake_methods
-            if call.method not in methods:
+            if call.method == "tools/call":  # the only one that may wait
+                result = await self._call_tool(call.params, revision, seat, report)
+            elif call.method in methods:
+                result = methods[call.method](call.params)
+            else:
                 raise RpcError(UNKNOWN_METHOD, f"Method not found: {call.method[:NAME_MAX]}")
-            result = await methods[call.method](call.params, revision, seat, report)
         except RpcError as error:
             error.about = call.id
             return error.to_json()
         if call.is_modern:
-            about: Json = {META + "serverInfo": _server_info()}
+            about: Json = {META + "serverInfo": SERVER_INFO}
             result = {**result, "resultType": "complete", "_meta": about}
             if call.method in ("server/discover", "tools/list", "prompts/list"):
                 result |= {"ttlMs": LISTS_TTL_MS, "cacheScope": "public"}
@@ -3048,34 +3059,29 @@ class Mcp:
         if not isinstance(call.meta.get(META + "clientCapabilities"), dict) or not isinstance(wanted, str):
             raise RpcError(INVALID_PARAMS, f"Invalid params: _meta needs {META}protocolVersion and clientCapabilities")
         if wanted not in MODERN_REVISIONS:
-            known: list[Json] = [*HANDSHAKE_REVISIONS, *MODERN_REVISIONS]
-            data: dict[str, Json] = {"supported": known, "requested": wanted}
+            data: dict[str, Json] = {"supported": REVISIONS, "requested": wanted}
             raise RpcError(UNSUPPORTED_REVISION, "Unsupported protocol version", data)
         return wanted
 
-    async def _initialize(self, params: dict[str, Json], *_: object) -> dict[str, Json]:
+    def _initialize(self, params: dict[str, Json]) -> dict[str, Json]:
         wanted = params.get("protocolVersion")
         if not isinstance(wanted, str):
             raise RpcError(INVALID_PARAMS, "Invalid params: protocolVersion must be a string")
-        about: dict[str, Json] = {"protocolVersion": agreed_revision(wanted), "capabilities": _capabilities()}
-        return about | {"serverInfo": _server_info(), "instructions": self._instructions}
+        about: dict[str, Json] = {"protocolVersion": agreed_revision(wanted), "capabilities": CAPABILITIES}
+        return about | {"serverInfo": SERVER_INFO, "instructions": self._instructions}
 
-    async def _discover(self, *_: object) -> dict[str, Json]:
-        known: list[Json] = [*HANDSHAKE_REVISIONS, *MODERN_REVISIONS]
-        return {"supportedVersions": known, "capabilities": _capabilities(), "instructions": self._instructions}
+    def _discover(self, params: dict[str, Json]) -> dict[str, Json]:
+        return {"supportedVersions": REVISIONS, "capabilities": CAPABILITIES, "instructions": self._instructions}
 
-    async def _ping(self, *_: object) -> dict[str, Json]:
-        return {}
-
-    async def _list_tools(self, params: dict[str, Json], *_: object) -> dict[str, Json]:
+    def _list_tools(self, params: dict[str, Json]) -> dict[str, Json]:
         _refuse_cursor(params)
         return {"tools": [tool.to_json() for tool in self._tools.values()]}
 
-    async def _list_prompts(self, params: dict[str, Json], *_: object) -> dict[str, Json]:
+    def _list_prompts(self, params: dict[str, Json]) -> dict[str, Json]:
         _refuse_cursor(params)
         return {"prompts": [prompt.to_json() for prompt in self._prompts.values()]}
 
-    async def _get_prompt(self, params: dict[str, Json], *_: object) -> dict[str, Json]:
+    def _get_prompt(self, params: dict[str, Json]) -> dict[str, Json]:
         prompt, given = self._prompts.get(str(params.get("name"))), params.get("arguments")
         given = {} if given is None else given
         if prompt is None:
@@ -7678,7 +7684,7 @@ class McpEndpoint:
     def _initialize(self, request: Request, call: Call) -> Reply:
         about, key = call.params.get("clientInfo"), new_secret()
         session = self._open(request, about, agreed_revision(call.params.get("protocolVersion")), key)
-        answer = self._finish(self._mcp.answer(call, session.revision, session.seat, no_report))
+        answer = self._answer_now(request, session, call)
         if "error" in answer:
             return rpc_reply(answer, 400)
         self._keep(key, session)
@@ -7690,17 +7696,13 @@ class McpEndpoint:
             raise RpcError(INVALID_REQUEST, "Invalid request: one message at a time")
         if len(messages) > BATCH_CALLS_MAX:
             raise RpcError(INVALID_REQUEST, f"Invalid request: a batch has at most {BATCH_CALLS_MAX} messages")
-        answers: list[Json] = []
-        for message in messages:
-            try:
-                call = call_of(message)
-                if call is not None and call.params.get("name") == "listen":
-                    raise RpcError(INVALID_REQUEST, "Invalid request: a batch cannot wait", about=call.id)
-                if call is not None and call.id is not None:
-                    session.door.caller = request.caller
-                    answers.append(self._finish(self._mcp.answer(call, session.revision, session.seat, no_report)))
-            except RpcError as error:
-                answers.append(error.to_json())
+
+        def answer(call: Call) -> Json:
+            if call.params.get("name") == "listen":
+                raise RpcError(INVALID_REQUEST, "Invalid request: a batch cannot wait", about=call.id)
+            return self._answer_now(request, session, call)
+
+        answers = answers_of(messages, answer)
         return rpc_reply(answers) if answers else Reply(202, b"")
 
     def _open(self, request: Request, about: Json, revision: str, key: str, past: str = "") -> Session:
@@ -7757,13 +7759,10 @@ class McpEndpoint:
 
     def _run(self, request: Request, session: Session, call: Call) -> Reply | None:
         """Answer a request; one that waits is parked, and answered when it is done."""
-        session.door.caller = request.caller
         if call.method == "tools/call" and call.params.get("name") == "listen":
             self._wait(request, session, call)
             return None
-        answer = self._finish(self._mcp.answer(call, session.revision, session.seat, no_report))
-        session.door.caller = None  # with the request and its body
-        return rpc_reply(answer)
+        return rpc_reply(self._answer_now(request, session, call))
 
     def _cancel(self, session: Session, about: RpcId) -> None:
         """Let go of a request; what an answer that is on its way shows, the next listen shows again."""
@@ -7807,6 +7806,13 @@ class McpEndpoint:
         request.caller.on_gone(hang_up)
         session.waiting[call.id] = cancel
         self._spawn(work())
+
+    def _answer_now(self, request: Request, session: Session, call: Call) -> dict[str, Json]:
+        """Answer what never waits."""
+        session.door.caller = request.caller
+        answer = self._finish(self._mcp.answer(call, session.revision, session.seat, no_report))
+        session.door.caller = None  # with the request and its body
+        return answer
 
     def _finish(self, answer: Coroutine[Any, Any, dict[str, Json]]) -> dict[str, Json]:
         """Run what never waits."""
@@ -8912,15 +8918,8 @@ class Bridge:
         return self._drive(self._mcp.answer(call, job.revision, self._seat, report))
 
     def _answer_batch(self, job: Job) -> Json:
-        answers: list[Json] = []
-        for message in job.call.params["calls"] if isinstance(job.call.params["calls"], list) else ():
-            try:
-                call = call_of(message)
-                if call is not None and call.id is not None:
-                    answers.append(self._answer(call, job))
-            except RpcError as error:
-                answers.append(error.to_json())
-        return answers or None
+        calls = job.call.params["calls"]
+        return answers_of(calls if isinstance(calls, list) else (), lambda call: self._answer(call, job)) or None
 
     def _reporter(self, token: RpcId, job: Job) -> Report:
         async def report(done: float, total: float, words: str) -> None:
