@@ -6716,7 +6716,10 @@ def encoded_receipts(room: Room) -> Encoding:
 
 
 class Feed:
-    """The consoles of one dialect, and what they have not been sent yet. All share the same bytes."""
+    """The consoles of one dialect, and what they have not been sent yet. All share the same bytes.
+
+    Those of this one get the roster and the channels whole whenever they change, and at each tick: the original's.
+    """
 
     def __init__(self, room: Room, trees: Trees) -> None:
         self.consoles: dict[Console, None] = {}  # in order of arrival
@@ -6724,29 +6727,45 @@ class Feed:
         self.is_telling = False  # they are being encoded
         self.due_at = 0.0  # monotonic seconds; until then news of peers and channels wait
         self._room, self._trees = room, trees
+        self._peers: dict[str, None] = {}  # names of whom to tell anew
+        self._channels: dict[str, None] = {}
 
     @property
     def has_news(self) -> bool:
         """Whether peers or channels changed since consoles were told of them."""
-        raise NotImplementedError
+        return bool(self._peers or self._channels)
 
     def mark(self, event: Event) -> None:
         """Note what of the roster and of the channels an event changes."""
-        raise NotImplementedError
+        kind = type(event)
+        if isinstance(event, PeerEvent) and kind in OF_PEERS:
+            self._peers[event.name] = None
+        if kind in OF_CHANNELS:
+            self._channels |= dict.fromkeys(self._channels_of(event))
 
     def tell(self) -> Iterator[None]:
         """Encode the news, a bit at each step."""
-        raise NotImplementedError
+        peers, channels = self._take_news()
+        if peers:
+            rows = yield from encoded_rows(self._room)
+            self.frames.append(b'{"type":"peers","peers":%b}' % rows)
+        if channels:
+            listed = yield from encoded_channels(self._room)
+            self.frames.append(b'{"type":"channels","channels":%b}' % listed)
 
-    def survey(self) -> Iterator[None]:
+    def survey(self, figures: dict[str, Json]) -> Iterator[None]:
         """Encode, a bit at each step, what changes without an event that is told at once: readings and mailboxes."""
-        raise NotImplementedError
+        rows = yield from encoded_rows(self._room)
+        receipts = yield from encoded_receipts(self._room)
+        parts = (_encode_json(figures).encode("ascii"), rows, receipts)
+        self.frames.append(b'{"type":"health","health":%b,"peers":%b,"receipts":%b}' % parts)
 
     def drop(self, console: Console) -> None:
         """Forget a console; with the last one, everything."""
         self.consoles.pop(console, None)
         if not self.consoles:
             self.frames = []
+            self._take_news()
 
     def take(self) -> bytes:
         """Give all that waits as frames of RFC 6455."""
@@ -6756,43 +6775,13 @@ class Feed:
     def _message(self, message: Message) -> bytes:
         return message_frame(message, self._trees.of(message))
 
+    def _take_news(self) -> tuple[list[str], list[str]]:
+        peers, self._peers = [*self._peers], {}
+        channels, self._channels = [*self._channels], {}
+        return peers, channels
 
-class WholeFeed(Feed):
-    """Consoles that get the roster and the channels whole whenever they change, and at each tick: the original's."""
-
-    def __init__(self, room: Room, trees: Trees) -> None:
-        super().__init__(room, trees)
-        self._is_roster_old = self._are_channels_old = False
-        self.figures: dict[str, Json] = {}  # which the next survey tells
-
-    @property
-    def has_news(self) -> bool:
-        return self._is_roster_old or self._are_channels_old
-
-    def drop(self, console: Console) -> None:
-        super().drop(console)
-        if not self.consoles:
-            self._is_roster_old = self._are_channels_old = False
-
-    def mark(self, event: Event) -> None:
-        self._is_roster_old |= type(event) in OF_PEERS
-        self._are_channels_old |= type(event) in OF_CHANNELS
-
-    def tell(self) -> Iterator[None]:
-        is_roster_old, self._is_roster_old = self._is_roster_old, False
-        are_channels_old, self._are_channels_old = self._are_channels_old, False
-        if is_roster_old:
-            rows = yield from encoded_rows(self._room)
-            self.frames.append(b'{"type":"peers","peers":%b}' % rows)
-        if are_channels_old:
-            channels = yield from encoded_channels(self._room)
-            self.frames.append(b'{"type":"channels","channels":%b}' % channels)
-
-    def survey(self) -> Iterator[None]:
-        rows = yield from encoded_rows(self._room)
-        receipts = yield from encoded_receipts(self._room)
-        figures = _encode_json(self.figures).encode("ascii")
-        self.frames.append(b'{"type":"health","health":%b,"peers":%b,"receipts":%b}' % (figures, rows, receipts))
+    def _channels_of(self, event: Event) -> Iterable[str]:
+        return ("",)  # they get all of them, whichever it is
 
 
 AGES = frozenset({"status_age", "last_seen_age", "uptime", "deaf_age"})  # a console counts them on by itself
@@ -6814,43 +6803,25 @@ class ChangesFeed(Feed):
     def __init__(self, room: Room, trees: Trees) -> None:
         super().__init__(room, trees)
         self._looks: dict[str, tuple[object, ...]] = {}  # by name: as consoles were told
-        self._peers: dict[str, None] = {}  # names of whom to tell anew
-        self._channels: dict[str, None] = {}
         self._moved: set[str] = set()  # whose mailboxes changed since receipts were told
         self._receipts: set[str] = set()  # ids of those that consoles know
-
-    @property
-    def has_news(self) -> bool:
-        return bool(self._peers or self._channels)
 
     def mark(self, event: Event) -> None:
         kind = type(event)
         if kind is MessageRouted:  # the most frequent by far: what it changes, the next survey finds
             return
-        if kind in OF_MAIL or kind in OF_PEERS:
-            self._moved.add(event.name)  # type: ignore[attr-defined]  # each of these events has a name
-        if kind in OF_PEERS:
-            self._peers[event.name] = None  # type: ignore[attr-defined]
-        if kind in OF_CHANNELS:
-            self._channels |= dict.fromkeys(self._channels_of(event))
-
-    def _channels_of(self, event: Event) -> Iterable[str]:
-        if isinstance(event, PeerLeft):
-            return event.channels
-        if isinstance(event, PeerReaped | PeerRevived):
-            peer = self._room.roster.get(event.name)
-            return peer.channels if peer is not None else ()
-        return (event.channel,)  # type: ignore[attr-defined]  # all others of OF_CHANNELS have one
+        if isinstance(event, PeerEvent) and (kind in OF_MAIL or kind in OF_PEERS):
+            self._moved.add(event.name)
+        super().mark(event)
 
     def drop(self, console: Console) -> None:
         super().drop(console)
         if not self.consoles:
-            for known in (self._looks, self._peers, self._channels, self._moved, self._receipts):
+            for known in (self._looks, self._moved, self._receipts):
                 known.clear()
 
     def tell(self) -> Iterator[None]:
-        peers, self._peers = [*self._peers], {}
-        channels, self._channels = [*self._channels], {}
+        peers, channels = self._take_news()
         for at in range(0, len(peers), PAGE_ROWS):
             if at:
                 yield
@@ -6866,7 +6837,8 @@ class ChangesFeed(Feed):
             rows = self._room.channel_rows(listed)
             self.frames.append(frame_of("channels", changed=rows, gone=[c for c in listed if c not in rows]))
 
-    def survey(self) -> Iterator[None]:
+    def survey(self, figures: dict[str, Json]) -> Iterator[None]:
+        self.frames.append(frame_of("health", health=figures))
         names = self._room.roster.all_names()
         for start in range(0, len(names), PAGE_ROWS):
             changed = [*self._rows(names[start : start + PAGE_ROWS], only_new=True)]
@@ -6879,6 +6851,14 @@ class ChangesFeed(Feed):
             if spoken.message.id not in known or not moved.isdisjoint(spoken.to):
                 self.frames.append(self.receipt_frame(spoken))
                 yield
+
+    def _channels_of(self, event: Event) -> Iterable[str]:
+        if isinstance(event, PeerLeft):
+            return event.channels
+        if isinstance(event, PeerReaped | PeerRevived):
+            peer = self._room.roster.get(event.name)
+            return peer.channels if peer is not None else ()
+        return (event.channel,)  # type: ignore[attr-defined]  # all others of OF_CHANNELS have one
 
     def _rows(self, names: Iterable[str], only_new: bool = False) -> Iterator[Json]:
         for peer, row in self._room.peers_seen(names):
@@ -6925,8 +6905,8 @@ class Consoles:
         self._journal = journal
         self._commit: Callable[[], bool] = (lambda: True) if journal is None else journal.commit
         self._trees = Trees()
-        self._whole, self._changes = WholeFeed(gate.room, self._trees), ChangesFeed(gate.room, self._trees)
-        self._feeds: tuple[Feed, ...] = (self._whole, self._changes)
+        self._whole, self._changes = Feed(gate.room, self._trees), ChangesFeed(gate.room, self._trees)
+        self._feeds = (self._whole, self._changes)
         self._unproven: dict[Console, None] = {}
         self._openings: deque[Iterator[None]] = deque()
         self.open_count = 0  # of sockets, whether they are consoles yet or not
@@ -7200,17 +7180,14 @@ class Consoles:
         if not self:
             return
         figures = self._health()
-        self._whole.figures = figures
-        if self._changes.consoles:
-            self._changes.frames.append(frame_of("health", health=figures))
         for feed in self._feeds:
             if feed.consoles:
-                self._go_on(self._surveying(feed))
+                self._go_on(self._surveying(feed, figures))
         self._plan()
         self._timer(HEALTH_S, self._tick)
 
-    def _surveying(self, feed: Feed) -> Iterator[None]:
-        for _ in feed.survey():
+    def _surveying(self, feed: Feed, figures: dict[str, Json]) -> Iterator[None]:
+        for _ in feed.survey(figures):
             if not feed.consoles:
                 return
             self._plan()
