@@ -6554,11 +6554,7 @@ def _settled_frame(room: Room, event: FormSettled) -> bytes:
 
 # What consoles get of an event, in order; `peers` and `channels` follow, once for all that happened within a flush.
 FRAMES: dict[type[Event], tuple[Callable[..., bytes], ...]] = {
-    FloorGranted: (_floor_frame,),
-    FloorPassed: (_floor_frame,),
-    FloorReleased: (_floor_frame,),
-    HandRaised: (_floor_frame,),
-    HandLowered: (_floor_frame,),
+    **dict.fromkeys((FloorGranted, FloorPassed, FloorReleased, HandRaised, HandLowered), (_floor_frame,)),
     FormOpened: (lambda room, event: frame_of("form", form=room.form(event.form_id)),),
     FormSettled: (_settled_frame,),
     ModeChanged: (lambda room, event: frame_of("mode", mode=event.mode), _floor_frame),
@@ -6667,14 +6663,19 @@ class LogPage(Struct):
     trees: list[bytes] = fresh(factory=list)
     left: int = SNAPSHOT_MAX_BYTES
 
-    def add(self, message: Message, tree: bytes) -> int:
-        """Add a message; give its bytes."""
-        size = len(message.wire) + len(tree)
-        self.left -= size
-        self.wires.append(message.wire)
-        if tree and self.left > 0:
-            self.trees.append(b'"%b":%b' % (message.id.encode("ascii"), tree))
-        return size
+    def take(self, log: deque[Message], trees: Trees) -> Self:
+        """Take the beginning of `log` off and add it: what one turn of the loop may read, one message at least."""
+        enough, end = self.left - PAGE_MAX_BYTES, time.monotonic() + PAGE_S
+        for _ in range(min(len(log), PAGE_MESSAGES)):
+            message = log.popleft()
+            tree = trees.of(message)
+            self.left -= len(message.wire) + len(tree)
+            self.wires.append(message.wire)
+            if tree and self.left > 0:
+                self.trees.append(b'"%b":%b' % (message.id.encode("ascii"), tree))
+            if self.left <= enough or time.monotonic() >= end:
+                break
+        return self
 
     def to_json(self) -> bytes:
         """Give two members of an object."""
@@ -7027,20 +7028,9 @@ class Consoles:
         console.role, console.held = role, []
         is_guarded = bool(self._gate.settings.operator_token)
         console.socket.push(text_frame(frame_of("auth_ok", role=role, auth=is_guarded)))
-        self._openings.append(self._opening(console) if console.wants_changes else self._snapshot(console))
+        self._openings.append(self._opening(console))
         if len(self._openings) == 1:
             self._open_next()
-
-    def _is_let_in(self, console: Console) -> bool:
-        """Let a newcomer, unless it is gone, get what happens from here on; until it has seen the rest that is held."""
-        if console.is_gone:
-            return False
-        self._flush()  # what happened so far is in what it is about to see
-        self._feed_of(console).consoles[console], self.is_watched = None, True
-        if not self._is_ticking:
-            self._is_ticking = True
-            self._timer(HEALTH_S, self._tick)
-        return True
 
     def _open_next(self) -> None:
         """Do a bit of what one newcomer is shown, and the rest in later turns: a crowd that opens holds nobody up."""
@@ -7065,6 +7055,17 @@ class Consoles:
             console.socket.close(code, reason)
 
     # --- what a newcomer sees ---
+    def _opening(self, console: Console) -> Iterator[None]:
+        """Show the room to a newcomer, unless it is gone. What happens from here on is held until it has the log."""
+        if console.is_gone:
+            return
+        self._flush()  # what happened so far is in what it is about to see
+        self._feed_of(console).consoles[console], self.is_watched = None, True
+        if not self._is_ticking:
+            self._is_ticking = True
+            self._timer(HEALTH_S, self._tick)
+        yield from self._show_pages(console) if console.wants_changes else self._show_whole(console)
+
     def _head(self, **parts: Json) -> bytes:
         """Encode a snapshot without its log, and without the brace that closes it."""
         room = self._room
@@ -7082,17 +7083,15 @@ class Consoles:
         )
         return b"%b,%b" % (head[:-1], room.forms_wire()[1:-1])
 
-    def _snapshot(self, console: Console) -> Iterator[None]:
+    def _show_whole(self, console: Console) -> Iterator[None]:
         """Show the whole room in one frame, which takes several turns of the loop to make when it is large."""
-        if not self._is_let_in(console):
-            return
         room, log = self._room, self._log()
         rows = yield from encoded_rows(room)
         channels = yield from encoded_channels(room)
         receipts = yield from encoded_receipts(room)
         shown = LogPage()
         while log:
-            self._read(log, shown, PAGE_MESSAGES, PAGE_MAX_BYTES, PAGE_S)
+            shown.take(log, self._trees)
             if log:
                 yield
         if console in self._whole.consoles:
@@ -7112,33 +7111,18 @@ class Consoles:
             log.appendleft(message)
         return log
 
-    def _read(self, log: deque[Message], shown: LogPage, count: int, size: int, seconds: float) -> LogPage:
-        """Take the beginning of `log` off, at least one message, and add it to what is shown of it."""
-        end = time.monotonic() + seconds
-        for _ in range(count):
-            message = log.popleft()
-            tree = self._trees.of(message)
-            size -= shown.add(message, tree)
-            if not log or size <= 0 or time.monotonic() >= end:
-                break
-        return shown
-
-    def _opening(self, console: Console) -> Iterator[None]:
-        """Show a newcomer the room, a page a turn of the loop. What happens meanwhile waits until it has the log."""
-        if not self._is_let_in(console):
-            return
+    def _show_pages(self, console: Console) -> Iterator[None]:
+        """Show the room a page a turn of the loop. What happens meanwhile waits until the log is shown."""
         room, feed, log = self._room, self._changes, self._log()
         names, receipts = room.roster.all_names(), [*room.spoken]
         channels = room.channel_pages(PAGE_CHANNELS, PAGE_ROWS)
         rows, listed = feed.page_of_peers(names[:PAGE_ROWS]), room.channel_rows(next(channels, []))
         pages = self._pages(names[PAGE_ROWS:], channels, receipts)
         head = self._head(peers=rows, channels=listed, receipts=[], more=True)
-        first = self._read(log, LogPage(), PAGE_MESSAGES, PAGE_MAX_BYTES, PAGE_S) if log else LogPage()
-        self._show(console, text_frame(b"%b,%b}" % (head, first.to_json())))
+        self._show(console, text_frame(b"%b,%b}" % (head, LogPage().take(log, self._trees).to_json())))
         yield
         while log and console in feed.consoles:
-            more = self._read(log, LogPage(), PAGE_MESSAGES, PAGE_MAX_BYTES, PAGE_S)
-            self._show(console, text_frame(b'{"type":"page",%b}' % more.to_json()))
+            self._show(console, text_frame(b'{"type":"page",%b}' % LogPage().take(log, self._trees).to_json()))
             yield
         held, console.held = console.held or [], None
         self._write(console, b"".join(held))
