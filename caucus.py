@@ -4619,12 +4619,9 @@ class Reply(Record):
         return b"%bContent-Length: %d\r\n\r\n" % (_answer_head(self.status, self.headers), len(self.body))
 
 
-_encode_json = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make an encoder for each answer
-
-
 def json_reply(body: Mapping[str, Json], status: int = 200) -> Reply:
     """Encode a JSON answer."""
-    return Reply(status, _encode_json(body).encode("ascii"), ())
+    return Reply(status, encode_plain(body).encode("ascii"), ())
 
 
 def refusal_reply(refusal: Refusal) -> Reply:
@@ -6503,7 +6500,7 @@ class Trees:
         self._stamp = start
         if self._spare_s <= 0:
             return b""
-        tree = json.dumps(_slim(self._reader()(text)), separators=(",", ":")).encode("ascii")
+        tree = encode_plain(_slim(self._reader()(text))).encode("ascii")
         self._spare_s -= time.perf_counter() - start
         return tree if len(tree) <= TREE_MAX_BYTES else b""
 
@@ -6524,7 +6521,7 @@ class Trees:
 
 def frame_of(kind: str, **body: Json) -> bytes:
     """Encode one frame from the hub to a console."""
-    return json.dumps({"type": kind, **body}, separators=(",", ":")).encode("ascii")
+    return encode_plain({"type": kind, **body}).encode("ascii")
 
 
 def message_frame(message: Message, tree: bytes = b"") -> bytes:
@@ -6692,7 +6689,7 @@ def encoded_rows(room: Room) -> Encoding:
         if at:
             yield
         rows = [row for _, row in room.peers_seen(names[at : at + PAGE_ROWS])]
-        parts.append(_encode_json(rows).encode("ascii")[1:-1])
+        parts.append(encode_plain(rows).encode("ascii")[1:-1])
     return b"[%b]" % b",".join(filter(None, parts))
 
 
@@ -6702,7 +6699,7 @@ def encoded_channels(room: Room) -> Encoding:
     for names in room.channel_pages(PAGE_CHANNELS, PAGE_ROWS):
         if parts:
             yield
-        parts.append(_encode_json(room.channel_rows(names)).encode("ascii")[1:-1])
+        parts.append(encode_plain(room.channel_rows(names)).encode("ascii")[1:-1])
     return b"{%b}" % b",".join(filter(None, parts))
 
 
@@ -6712,7 +6709,7 @@ def encoded_receipts(room: Room) -> Encoding:
     for spoken in [*room.spoken]:
         if parts and len(spoken.to) > PAGE_ROWS:
             yield
-        parts.append(_encode_json(room.receipt(spoken)).encode("ascii"))
+        parts.append(encode_plain(room.receipt(spoken)).encode("ascii"))
     return b"[%b]" % b",".join(parts)
 
 
@@ -6758,7 +6755,7 @@ class Feed:
         """Encode, a bit at each step, what changes without an event that is told at once: readings and mailboxes."""
         rows = yield from encoded_rows(self._room)
         receipts = yield from encoded_receipts(self._room)
-        parts = (_encode_json(figures).encode("ascii"), rows, receipts)
+        parts = (encode_plain(figures).encode("ascii"), rows, receipts)
         self.frames.append(b'{"type":"health","health":%b,"peers":%b,"receipts":%b}' % parts)
 
     def drop(self, console: Console) -> None:
@@ -7387,12 +7384,12 @@ RPC_STATUS = {UNKNOWN_METHOD: 404, UNKNOWN_SESSION: 404}  # of an error that no 
 
 def rpc_reply(answer: Json, status: int = 200, *headers: tuple[str, str]) -> Reply:
     """Encode a JSON-RPC answer."""
-    return Reply(status, _encode_json(answer).encode("ascii"), headers)
+    return Reply(status, encode_plain(answer).encode("ascii"), headers)
 
 
 def event_of(message: Json) -> bytes:
     """Encode a message as one server-sent event."""
-    return b"event: message\ndata: %b\n\n" % json.dumps(message, separators=(",", ":")).encode("ascii")
+    return b"event: message\ndata: %b\n\n" % encode_plain(message).encode("ascii")
 
 
 class Listen:
@@ -8916,7 +8913,7 @@ class Bridge:
             self._client.hang_up()
 
     def _send(self, message: Json) -> None:
-        self._queue(json.dumps(message, separators=(",", ":")).encode("ascii") + b"\n")
+        self._queue(encode_plain(message).encode("ascii") + b"\n")
 
     def _queue(self, data: bytes) -> None:
         with self._has_output:
