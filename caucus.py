@@ -8307,7 +8307,7 @@ class Hub:
         from asyncio import sleep
 
         for listener in self._listening:
-            self._stop_listening(listener)
+            self._loop.remove_reader(listener)
             listener.close()
         self._listening = []
         self._sweeper.cancel()
@@ -8338,15 +8338,8 @@ class Hub:
         )
 
     def _listen(self, listener: socket.socket) -> None:
-        from tornado.ioloop import IOLoop
-
         if listener in self._listening:  # not if the hub ended while it paused
-            IOLoop.current().add_handler(listener, lambda *_: self._accept(listener), IOLoop.READ)
-
-    def _stop_listening(self, listener: socket.socket) -> None:
-        from tornado.ioloop import IOLoop
-
-        IOLoop.current().remove_handler(listener)
+            self._loop.add_reader(listener, self._accept, listener)
 
     def _accept(self, listener: socket.socket) -> None:
         """Serve those who wait to be accepted; where the system has no file left for them, make room and pause."""
@@ -8372,7 +8365,7 @@ class Hub:
             self._complain_at = now + COMPLAIN_S
             log().warning("cannot accept a connection (%s): newcomers wait until others have gone", error)
         self.links.make_room()
-        self._stop_listening(listener)
+        self._loop.remove_reader(listener)
         self._loop.call_later(ACCEPT_PAUSE_S, self._listen, listener)
 
     def _turn_away(self, connection: socket.socket, refusal: Refusal) -> None:
