@@ -8255,7 +8255,7 @@ class Hub:
         self.mcp = McpEndpoint(self.gate, clock, self._spawn)
         self._disk_log = DiskLog(settings.log_file, settings.log_retention_h) if settings.log_file else None
         self._tasks: set[object] = set()
-        self._hearers = (self._who_hears(is_watched=False), self._who_hears(is_watched=True))
+        self._hearers = [{kind: [*self._hearers_of(kind, watched)] for kind in EVENTS} for watched in (False, True)]
         if self.journal is not None and self.journal.load(self.room):
             self.room.reopen()
 
@@ -8386,9 +8386,6 @@ class Hub:
         connection.close()
         self._lingering.discard(connection)
 
-    def _who_hears(self, is_watched: bool) -> dict[type[Event], list[Callable[[Any], None]]]:
-        return {kind: [*self._hearers_of(kind, is_watched)] for kind in EVENTS}
-
     def _hearers_of(self, kind: type[Event], is_watched: bool) -> Iterator[Callable[[Any], None]]:
         """Name who hears of an event. Agents first, consoles after: who waits should not wait for who watches."""
         if self.journal is not None:
@@ -8423,7 +8420,7 @@ class Hub:
             self._is_emitting = False
 
     def _log_event(self, event: Event) -> None:
-        if event.notice is not None and (notice := notice_of(event)) is not None:
+        if (notice := notice_of(event)) is not None:
             log().info("%s", notice.content)
 
     def _sweep(self) -> None:
