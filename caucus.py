@@ -5783,7 +5783,7 @@ class Lane(Link):
         *("_seen", "_socket", "_state"),
     )
 
-    def __init__(self, lanes: Lanes, serial: int, connection: socket.socket) -> None:
+    def __init__(self, lanes: Lanes, connection: socket.socket, serial: int) -> None:
         super().__init__(serial)
         self._lanes, self._socket = lanes, connection
         self._state = "reading"
@@ -6069,10 +6069,6 @@ class Lanes:
                 self.heads.clear()
             self.heads[text] = head
         return head
-
-    def take(self, connection: socket.socket, serial: int) -> None:
-        """Serve a fresh connection."""
-        Lane(self, serial, connection)
 
     def waits(self, lane: Lane, size: int) -> None:
         """Note that a lane waits for the rest of a body, and what is kept of it meanwhile."""
@@ -7451,10 +7447,13 @@ class Listen:
 class RoomDoor:
     """The hub from inside: each call is the request that would come over HTTP, and has the same answer."""
 
-    def __init__(self, gate: Gate, serial: int, inherit: Callable[[str], str], key: str, secret: str) -> None:
+    def __init__(
+        self, gate: Gate, serial: int, key: str, secret: str, inherit: Callable[[RoomDoor, str], str]
+    ) -> None:
         self._gate, self.serial, self._file = gate, serial, TokenFile()
-        self._key, self._secret = key, secret  # the session's id, and what its agent shows in each of its sessions
-        self.inherit = inherit  # gives the token of a seat of that name, if the same agent has it already; else nothing
+        self._key = key  # the session's id
+        self.secret = secret  # which its agent shows in each of its sessions; empty: none
+        self._inherit = inherit  # gives the token of a seat of that name, if the same agent has it; else nothing
         self.url = gate.settings.public_url or gate.local_url
         self.token: str | None = None
         self.caller: Caller | None = None  # of the request that is being answered; none, while only a listen is
@@ -7472,7 +7471,7 @@ class RoomDoor:
 
     async def register(self, name: str, revision: int | None) -> dict[str, Json]:
         """Take a seat. Raises Refusal."""
-        shown = self.token or self.inherit(name) or self._token_of(name)
+        shown = self.token or self._inherit(self, name) or self._token_of(name)
         answer = await self.post("/register", project=name, token=shown, protocol_version=revision)
         self.token = str(answer["token"])
         self._gate.room.note_fleeting(self._gate.room.peer_of(self.token))
@@ -7490,7 +7489,7 @@ class RoomDoor:
 
     def _token_of(self, name: str) -> str:
         """Derive the token of its seat from what only its client knows: so it outlives the hub, and no file has it."""
-        return hash_of(f"{self._secret} {name}" if self._secret else self._key)[:32]
+        return hash_of(f"{self.secret} {name}" if self.secret else self._key)[:32]
 
     async def receive(self, hold_s: float, lease: str) -> dict[str, Json]:
         """Wait for messages. Raises Refusal."""
@@ -7504,13 +7503,12 @@ class RoomDoor:
 
     async def watch_command(self) -> str:
         """Word the command of a watch: on this machine with a private file, from elsewhere with a ticket."""
-        if self._gate.is_far:
-            ticket = self._gate.new_ticket(str(self.token))
-            return watch_line(self.url, "--ticket", ticket, program="python3 caucus.pyz")
-        try:
-            return watch_line(self.url, "--token-file", self._file.write(str(self.token)))
-        except OSError:  # no private place for a file
-            return watch_line(self.url, "--ticket", self._gate.new_ticket(str(self.token)))
+        is_far = self._gate.is_far
+        if not is_far:
+            with suppress(OSError):  # no private place for a file
+                return watch_line(self.url, "--token-file", self._file.write(str(self.token)))
+        ticket = self._gate.new_ticket(str(self.token))
+        return watch_line(self.url, "--ticket", ticket, program="python3 caucus.pyz" if is_far else "")
 
     def forget(self) -> None:
         """Remove the token's file."""
@@ -7546,7 +7544,6 @@ class Session(Struct):
     door: RoomDoor
     seat: Seat
     revision: str
-    secret: str  # which its agent shows in each of its sessions; empty: none
     used_at: float  # monotonic seconds
     waiting: dict[RpcId, Callable[[], object]] = fresh(factory=dict)  # how to cancel each waiting request
     shown: RpcId = None  # the latest listen that was answered
@@ -7668,17 +7665,15 @@ class McpEndpoint:
         self._opened += 1
         name = about.get("name") if isinstance(about, dict) else None
         cleaned = plain_name(str(name or "mcp-client"))[:NAME_MAX]
-        secret = seat_secret_of(request)
-        inherit: Callable[[str], str] = lambda wanted: self._inherit(wanted, secret, door)  # noqa: E731
-        door = RoomDoor(self._gate, -self._opened, inherit, key, secret)
+        door = RoomDoor(self._gate, -self._opened, key, seat_secret_of(request), self._inherit)
         seat = Seat(door, project_of(request) or cleaned or "mcp-client", past=past)
-        return Session(door, seat, revision, secret, self._clock.mono())
+        return Session(door, seat, revision, self._clock.mono())
 
-    def _inherit(self, name: str, secret: str, heir: RoomDoor) -> str:
+    def _inherit(self, heir: RoomDoor, name: str) -> str:
         """Take a seat from another session that has it and the same secret; give its token. Nothing: there is none."""
-        for session in self._sessions.values() if secret else ():
+        for session in self._sessions.values():
             is_other = session.door is not heir and session.seat.name == name
-            if is_other and same_secret(session.secret, secret):
+            if is_other and same_secret(session.door.secret, heir.secret):
                 token = str(session.door.token)
                 for cancel in list(session.waiting.values()):
                     cancel()
@@ -8240,7 +8235,7 @@ class Hub:
         loop = turn.loop
         self._events: deque[Event] = deque()
         self._is_emitting = False
-        self._take: Callable[[socket.socket, int], None]  # serves a fresh connection
+        self._take: Callable[[socket.socket, int], object]  # serves a fresh connection
         self._listening: list[socket.socket] = []
         self._complain_at = 0.0  # monotonic seconds; until then the log is spared
         self._lingering: set[socket.socket] = set()  # connections that were turned away, and may still read why
@@ -8293,7 +8288,7 @@ class Hub:
         self._server = server_of(Front(router, self.links, self.turn, handshakes, has_place, to_console))
         self.lanes = Lanes(router, self.links, self.turn, self._clock)
         self.lanes.hand_over = self._server.take_over
-        self._take = self._server.adopt if self.settings.is_plain_http else self.lanes.take
+        self._take = self._server.adopt if self.settings.is_plain_http else functools.partial(Lane, self.lanes)
         self._listening = sockets
         for listener in sockets:
             with suppress(OSError):  # its connections have it too; without, one answer fills megabytes of the system's
