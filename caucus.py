@@ -6678,35 +6678,35 @@ class LogPage(Struct):
 Encoding = Generator[None, None, bytes]  # JSON that is made bit by bit, so that nobody waits long meanwhile
 
 
+def paged(names: list[str], size: int = PAGE_ROWS) -> list[list[str]]:
+    """Cut a list into pages."""
+    return [names[at : at + size] for at in range(0, len(names), size)]
+
+
+def encoded(brackets: bytes, pages: Iterable[Value], rows_of: Callable[[Value], Collection[Json]]) -> Encoding:
+    """Encode an array, or an object, of the rows of all pages, a page at each step."""
+    parts = list[bytes]()
+    for page in pages:
+        if parts:
+            yield
+        parts.append(encode_plain(rows_of(page)).encode("ascii")[1:-1])
+    return brackets % b",".join(filter(None, parts))
+
+
 def encoded_rows(room: Room) -> Encoding:
     """Encode the whole roster."""
-    names, parts = room.roster.all_names(), []
-    for at in range(0, len(names), PAGE_ROWS):
-        if at:
-            yield
-        rows = [row for _, row in room.peers_seen(names[at : at + PAGE_ROWS])]
-        parts.append(encode_plain(rows).encode("ascii")[1:-1])
-    return b"[%b]" % b",".join(filter(None, parts))
+    names = paged(room.roster.all_names())
+    return encoded(b"[%b]", names, lambda page: [row for _, row in room.peers_seen(page)])
 
 
 def encoded_channels(room: Room) -> Encoding:
     """Encode all channels."""
-    parts = list[bytes]()
-    for names in room.channel_pages(PAGE_CHANNELS, PAGE_ROWS):
-        if parts:
-            yield
-        parts.append(encode_plain(room.channel_rows(names)).encode("ascii")[1:-1])
-    return b"{%b}" % b",".join(filter(None, parts))
+    return encoded(b"{%b}", room.channel_pages(PAGE_CHANNELS, PAGE_ROWS), room.channel_rows)
 
 
 def encoded_receipts(room: Room) -> Encoding:
     """Encode who has the operator's latest words."""
-    parts = list[bytes]()
-    for spoken in [*room.spoken]:
-        if parts and len(spoken.to) > PAGE_ROWS:
-            yield
-        parts.append(encode_plain(room.receipt(spoken)).encode("ascii"))
-    return b"[%b]" % b",".join(parts)
+    return encoded(b"[%b]", [*room.spoken], lambda spoken: [room.receipt(spoken)])
 
 
 class Feed:
@@ -6816,27 +6816,23 @@ class ChangesFeed(Feed):
 
     def tell(self) -> Iterator[None]:
         peers, channels = self._take_news()
-        for at in range(0, len(peers), PAGE_ROWS):
+        for at, names in enumerate(paged(peers)):
             if at:
                 yield
-            names = peers[at : at + PAGE_ROWS]
             gone: list[Json] = [name for name in names if self._room.roster.get(name) is None]
             for name in gone:
                 self._looks.pop(str(name), None)
             self.frames.append(frame_of("peers", changed=[*self._rows(names)], gone=gone))
-        for at in range(0, len(channels), PAGE_CHANNELS):
+        for at, listed in enumerate(paged(channels, PAGE_CHANNELS)):
             if at or peers[PAGE_ROWS:]:
                 yield
-            listed = channels[at : at + PAGE_CHANNELS]
             rows = self._room.channel_rows(listed)
             self.frames.append(frame_of("channels", changed=rows, gone=[c for c in listed if c not in rows]))
 
     def survey(self, figures: dict[str, Json]) -> Iterator[None]:
         self.frames.append(frame_of("health", health=figures))
-        names = self._room.roster.all_names()
-        for start in range(0, len(names), PAGE_ROWS):
-            changed = [*self._rows(names[start : start + PAGE_ROWS], only_new=True)]
-            if changed:
+        for names in paged(self._room.roster.all_names()):
+            if changed := [*self._rows(names, only_new=True)]:
                 self.frames.append(frame_of("peers", changed=changed, gone=[]))
             yield
         moved, self._moved = self._moved, set()
@@ -7130,8 +7126,8 @@ class Consoles:
         self, names: list[str], channels: Iterator[list[str]], receipts: list[MessageRouted]
     ) -> Iterator[bytes]:
         """Encode what a snapshot had no room for: each page when it is asked for."""
-        for at in range(0, len(names), PAGE_ROWS):
-            yield frame_of("page", peers=self._changes.page_of_peers(names[at : at + PAGE_ROWS]))
+        for page in paged(names):
+            yield frame_of("page", peers=self._changes.page_of_peers(page))
         for listed in channels:
             yield frame_of("page", channels=self._room.channel_rows(listed))
         for spoken in receipts:
