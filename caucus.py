@@ -5218,6 +5218,13 @@ class Turn:
             answerer.send()
 
 
+def go_on(work: Iterator[None], call_soon: Callable[[Callable[[], None]], object]) -> None:
+    """Do the next bit of a long work, and the rest in later turns of the loop: agents come in between."""
+    done = object()
+    if next(work, done) is not done:
+        call_soon(lambda: go_on(work, call_soon))
+
+
 class Turns:
     """Lets so much heavy work begin in one turn of the loop; the rest waits for later ones, in its order."""
 
@@ -5432,7 +5439,7 @@ class Exports:
             key = (newest.id if newest is not None else "", wording)
             if key not in self._waiting:
                 self._waiting[key] = []
-                self._go_on(key, newest, self._word(wording, [*log]))
+                go_on(self._make(key, newest, [*log]), self._call_soon)
             if key in self._waiting:
                 self._waiting[key].append(then)
         return self._made.get(wording)
@@ -5441,29 +5448,22 @@ class Exports:
         """Give back the memory of what nobody has asked for again. Called by the hub's clock."""
         self._newest, self._made = None, {}
 
-    def _go_on(self, key: tuple[str, Wording], newest: Message | None, work: Iterator[bytes | None]) -> None:
-        if (file := next(work)) is None:
-            self._call_soon(lambda: self._go_on(key, newest, work))
-            return
-        if newest is self._newest:
-            self._made[key[1]] = file
-        self._hand_out(file, self._waiting.pop(key))
-
-    def _hand_out(self, file: bytes, waiting: list[Callable[[bytes], None]]) -> None:
-        for then in waiting[:EXPORTS_PER_TURN]:
-            then(file)
-        if waiting[EXPORTS_PER_TURN:]:
-            self._call_soon(lambda: self._hand_out(file, waiting[EXPORTS_PER_TURN:]))
-
-    def _word(self, wording: Wording, messages: Sequence[Message]) -> Iterator[bytes | None]:
-        before, write, between, after = wording
-        parts, end = [before(len(messages)).encode()], time.monotonic() + EXPORT_S
-        for number, message in enumerate(messages):
+    def _make(self, key: tuple[str, Wording], newest: Message | None, log: Sequence[Message]) -> Iterator[None]:
+        """Word a file, and hand it out."""
+        before, write, between, after = key[1]
+        parts, end = [before(len(log)).encode()], time.monotonic() + EXPORT_S
+        for number, message in enumerate(log):
             parts.append(f"{between if number else ''}{write(message)}".encode())
             if time.monotonic() > end:
-                yield None
+                yield
                 end = time.monotonic() + EXPORT_S
-        yield b"".join([*parts, after.encode()])
+        file = b"".join([*parts, after.encode()])
+        if newest is self._newest:
+            self._made[key[1]] = file
+        for number, then in enumerate(self._waiting.pop(key), 1):
+            then(file)
+            if number % EXPORTS_PER_TURN == 0:
+                yield
 
 
 class Gate:
@@ -6892,7 +6892,7 @@ class Consoles:
         self, gate: Gate, timer: Timer, unsent: Callable[[], int], journal: Journal | None = None
     ) -> None:
         self._gate, self._room, self._timer, self._unsent = gate, gate.room, timer, unsent
-        self._journal = journal
+        self._journal, self._soon = journal, functools.partial(timer, 0.0)
         self._commit: Callable[[], bool] = (lambda: True) if journal is None else journal.commit
         self._trees = Trees()
         self._whole, self._changes = Feed(gate.room, self._trees), ChangesFeed(gate.room, self._trees)
@@ -7030,7 +7030,7 @@ class Consoles:
             if not is_over:
                 self._openings.appendleft(work)  # one after the other: each has megabytes in hand
             if self._openings:
-                self._timer(0.0, self._open_next)
+                self._soon(self._open_next)
 
     def _refuse(self, console: Console, reason: str) -> None:
         """Answer a first frame that shows no valid token as the original does, and close."""
@@ -7134,12 +7134,6 @@ class Consoles:
             yield self._changes.receipt_frame(spoken)
         yield frame_of("page", last=True)
 
-    def _go_on(self, work: Iterator[None]) -> None:
-        """Do the next bit of a long work, and the rest in later turns of the loop: agents come in between."""
-        done = object()
-        if next(work, done) is not done:
-            self._timer(0.0, lambda: self._go_on(work))
-
     # --- what all see ---
     def _health(self) -> dict[str, Json]:
         own: dict[str, Json] = {"console_count": len(self), "mem_rss_mb": memory_mb(), "unsent_bytes": self._unsent()}
@@ -7155,7 +7149,7 @@ class Consoles:
         figures = self._health()
         for feed in self._feeds:
             if feed.consoles:
-                self._go_on(self._surveying(feed, figures))
+                go_on(self._surveying(feed, figures), self._soon)
         self._plan()
         self._timer(HEALTH_S, self._tick)
 
@@ -7199,7 +7193,7 @@ class Consoles:
         self._flushed_at = now = time.monotonic()
         for feed in self._feeds:
             if feed.consoles and feed.has_news and not feed.is_telling and (is_forced or now >= feed.due_at):
-                self._go_on(self._telling(feed))
+                go_on(self._telling(feed), self._soon)
             if feed.consoles and (wire := feed.take()):
                 for console in [*feed.consoles]:
                     self._push(console, wire)
