@@ -4717,9 +4717,6 @@ class Polls:
         self._to_wake: deque[str] = deque()  # names, when more are concerned than one turn of the loop wakes
         self._last_batch: tuple[Message | None, str, Reply] = (None, "", Reply(200, b""))
 
-    def __len__(self) -> int:
-        return sum(map(len, self._slots.values()))
-
     # Who asks                 | its place                              | what is out, and not acknowledged
     # as before, or pipelined  | keeps it                               | stays out: it has that
     # same lease, elsewhere    | keeps it; the poll before gets nothing | stays out, unless its answer was lost
@@ -4762,11 +4759,6 @@ class Polls:
             return batch_reply((), self._room.mode)
         self._park(listener, peer, caller, hold_s)
         return None
-
-    def on_event(self, event: Event) -> None:
-        """Wake those whom an event concerns."""
-        if (handler := self.handlers.get(type(event))) is not None:
-            handler(event)
 
     def close(self) -> None:
         """Answer every parked poll with an empty batch: the hub is going down."""
@@ -5911,17 +5903,16 @@ class Lane(Link):
             self.close()
             self.lost()
             return
-        if sent == len(output) and self._rest:
+        if sent < len(output):
+            self._output = output = memoryview(output)[sent:]
+            self._watch(_WRITE)
+            whole: Any = output.obj
+            self._lanes.links.owes(self, len(whole), len(output))
+        elif self._rest:
             self._output, self._rest = self._rest, b""
             self.send()
-            return
-        if sent == len(output):
+        else:
             self._sent()
-            return
-        self._output = output = memoryview(output)[sent:]
-        self._watch(_WRITE)
-        whole: Any = output.obj
-        self._lanes.links.owes(self, len(whole), len(output))
 
     def withdraw(self) -> None:
         """Send instead that nothing was confirmed, and have what was handed out handed out again."""
@@ -6472,9 +6463,6 @@ class Trees:
         self._made: dict[str, bytes] = {}  # message id -> JSON; empty: the text is shown as it is
         self._read: Callable[[str], Any] | None = None
         self._spare_s, self._stamp = TREES_BURST_S, time.perf_counter()
-
-    def __len__(self) -> int:
-        return sum(map(bool, self._made.values()))
 
     def of(self, message: Message) -> bytes:
         """Give the tree as JSON; empty for plain text, for what is too long, and when reading has used up its time."""
