@@ -10112,9 +10112,8 @@ class Actor:
             self._answer_operator()
         elif self._mode == RUNNING:
             with self._stage.lock:
-                line = self._stage.turn(self._role, self._heard)
-            if line is not None:
-                self._play(line)
+                if (line := self._stage.turn(self._role, self._heard)) is not None:
+                    self._play(line)
 
     def _join(self) -> None:
         self._client.register(self._name)
@@ -10147,10 +10146,8 @@ class Actor:
         scope = str(self._asked[0]["recipient"])
         with self._stage.lock:
             text = self._stage.reply_to(str(self._asked[0]["content"]))
-        answer = self._client.post("/send", to=ALL if scope == self._name else scope, content=text)
+            self._stage.sent(self._client.post("/send", to=ALL if scope == self._name else scope, content=text))
         self._asked.popleft()
-        with self._stage.lock:
-            self._stage.sent(answer)
 
     def _play(self, line: Line) -> None:
         """Do what the line says, or skip it: the operator may have cleared the stick that it was to pass."""
@@ -10159,12 +10156,10 @@ class Actor:
         except (UnknownToken, Stopped, Throttled, Unreachable):
             raise
         except Refusal as refusal:
-            with self._stage.lock:
-                if refusal.retryable and not self._stage.is_stale():
-                    return
+            if refusal.retryable and not self._stage.is_stale():
+                return
             answer = {}
-        with self._stage.lock:
-            self._stage.finish(line, answer)
+        self._stage.finish(line, answer)
 
     def _perform(self, line: Line) -> Body:
         if line.verb == "ask":
