@@ -8153,25 +8153,21 @@ def server_of(front: Front) -> Any:
             super().initialize(lambda request: None, **options)
             self._links: dict[Any, Stray] = {}
 
-        def adopt(self, connection: socket.socket, serial: int) -> None:
-            self._serve(connection, b"", Stray(serial, handed_stream(connection, b"")))
-
-        def take_over(self, connection: socket.socket, head: bytes, link: Link) -> None:
-            heir = Stray(link.serial, handed_stream(connection, head))
-            link.bequeath(heir)
-            self._serve(connection, head, heir)
-
-        def _serve(self, connection: socket.socket, head: bytes, link: Stray) -> None:
+        def adopt(self, connection: socket.socket, serial: int, head: bytes = b"") -> Stray:
             address: tuple[object, ...] = ("", 0)
             with suppress(OSError):  # it hung up; serving it finds that out
                 address = connection.getpeername()
-            stream = link.stream
-            self._links[stream] = link
+            stream = handed_stream(connection, head)
+            link = self._links[stream] = Stray(serial, stream)
             front.links.enter(link)
             stream.on_owed = functools.partial(front.links.owes, link)
             stream.on_closed = lambda: front.links.forget(link)
             stream.keep(len(head))
             self.handle_stream(stream, address)
+            return link
+
+        def take_over(self, connection: socket.socket, head: bytes, link: Link) -> None:
+            link.bequeath(self.adopt(connection, link.serial, head))
 
         def start_request(self, server_conn: Any, request_conn: Any) -> Any:
             link = self._links[request_conn.stream]
@@ -8209,8 +8205,8 @@ class Hub:
     """One room behind one port: wires the room's events to polls, consoles and the disk log; the tick; the stop."""
 
     def __init__(self, settings: Settings, turn: Turn) -> None:
-        self.settings, self.turn, self._loop = settings, turn, turn.loop
-        loop = turn.loop
+        self.settings, self.turn = settings, turn
+        self._loop = loop = turn.loop
         self._events: deque[Event] = deque()
         self._is_emitting = False
         self._take: Callable[[socket.socket, int], object]  # serves a fresh connection
