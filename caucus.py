@@ -75,7 +75,7 @@ from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from itertools import accumulate, islice, pairwise, takewhile
+from itertools import accumulate, cycle, islice, pairwise, takewhile
 from json.encoder import encode_basestring_ascii as quote
 from queue import Empty, SimpleQueue
 from types import SimpleNamespace
@@ -7715,7 +7715,7 @@ class McpEndpoint:
             session.waiting.pop(call.id, None)
             session.shown = call.id
             if session.door.listener is listen:
-                session.door.listener = session.door.caller = None
+                session.door.listener = None
             room = self._gate.room
             is_unkept = not room.is_kept and room.stop is None  # what it was handed may be lost yet
             if is_unkept:
@@ -7740,26 +7740,24 @@ class McpEndpoint:
 
     def _answer_now(self, request: Request, session: Session, call: Call) -> dict[str, Json]:
         """Answer what never waits."""
-        session.door.caller = request.caller
-        answer = self._finish(self._mcp.answer(call, session.revision, session.seat, no_report))
-        session.door.caller = None  # with the request and its body
-        return answer
+        return self._finish(session, request.caller, self._mcp.answer(call, session.revision, session.seat, no_report))
 
-    def _finish(self, answer: Coroutine[Any, Any, dict[str, Json]]) -> dict[str, Json]:
+    def _finish(self, session: Session, caller: Caller, work: Coroutine[Any, Any, dict[str, Json]]) -> dict[str, Json]:
         """Run what never waits."""
+        session.door.caller = caller
         try:
-            answer.send(None)
+            work.send(None)
         except StopIteration as done:
             result: dict[str, Json] = done.value
             return result
+        finally:
+            session.door.caller = None  # with the request and its body
         raise AssertionError("only a listen waits")
 
     def _end(self, session: Session, caller: Caller) -> None:
         for cancel in list(session.waiting.values()):
             cancel()
-        session.door.caller = caller
-        self._finish(session.seat.leave())
-        session.door.caller = None
+        self._finish(session, caller, session.seat.leave())
 
 
 # ======================================================================================================================
@@ -9939,7 +9937,7 @@ class Stage:
         import random
 
         self._chance = random.Random(24)  # the same play every time; each of its rounds is different
-        self._round = 0
+        self._scenes = cycle(play()["scenes"].items())  # of each, who leads it
         self._slots: dict[str, str] = {}
         self._lines: deque[Line] = deque()
         self._due = time.monotonic()  # when the first of them may be played
@@ -10045,13 +10043,11 @@ class Stage:
         return lines
 
     def _begin_round(self) -> None:
-        scenes = play()["scenes"]
-        lead = [*scenes][self._round % len(scenes)]
+        lead, scene = next(self._scenes)
         first = [*CAST].index(lead)
-        self._round += 1
         self._slots = dict(zip("abc", [*CAST, *CAST][first:], strict=False))
         self._slots |= {"few": str(self._chance.randint(4, 19)), "many": str(self._chance.randint(40, 140))}
-        for block in blocks_of(scenes[lead]):
+        for block in blocks_of(scene):
             key, text = block.split(": ", 1)
             self._slots[key] = drawn(text, self._chance)
         self._lines.extend(self._staged(play()["opening"], self._slots))
