@@ -4619,9 +4619,9 @@ class Reply(Record):
         return b"%bContent-Length: %d\r\n\r\n" % (_answer_head(self.status, self.headers), len(self.body))
 
 
-def json_reply(body: Mapping[str, Json], status: int = 200) -> Reply:
+def json_reply(body: Body | Json, status: int = 200, *headers: tuple[str, str]) -> Reply:
     """Encode a JSON answer."""
-    return Reply(status, encode_plain(body).encode("ascii"), ())
+    return Reply(status, encode_plain(body).encode("ascii"), headers)
 
 
 def refusal_reply(refusal: Refusal) -> Reply:
@@ -7080,13 +7080,9 @@ class Consoles:
 
     def _log(self) -> deque[Message]:
         """Give the newest of the log that is not too much: long messages must not keep a console from opening."""
-        log, left = deque[Message](), SNAPSHOT_MAX_BYTES
-        for message in reversed(self._room.log):
-            left -= len(message.wire)
-            if left < 0:
-                break
-            log.appendleft(message)
-        return log
+        sizes = accumulate(len(message.wire) for message in reversed(self._room.log))
+        count = sum(1 for _ in takewhile(lambda size: size <= SNAPSHOT_MAX_BYTES, sizes))
+        return deque(self._room.log, maxlen=count)
 
     def _show_pages(self, console: Console) -> Iterator[None]:
         """Show the room a page a turn of the loop. What happens meanwhile waits until the log is shown."""
@@ -7356,11 +7352,6 @@ UNKNOWN_SESSION, CANCELLED = -32001, -32800
 RPC_STATUS = {UNKNOWN_METHOD: 404, UNKNOWN_SESSION: 404}  # of an error that no session has answered; else 400
 
 
-def rpc_reply(answer: Json, status: int = 200, *headers: tuple[str, str]) -> Reply:
-    """Encode a JSON-RPC answer."""
-    return Reply(status, encode_plain(answer).encode("ascii"), headers)
-
-
 def event_of(message: Json) -> bytes:
     """Encode a message as one server-sent event."""
     return b"event: message\ndata: %b\n\n" % encode_plain(message).encode("ascii")
@@ -7393,7 +7384,7 @@ class Listen:
         if self._is_streaming:
             self.stream(event_of(answer), is_last=True)
         else:
-            self._outer.reply(rpc_reply(answer))
+            self._outer.reply(json_reply(answer))
 
     # --- called by the long poll ---
     def source(self) -> str:
@@ -7564,7 +7555,7 @@ class McpEndpoint:
         try:
             return self._answer(request, read_rpc(request.body))
         except RpcError as error:
-            return rpc_reply(error.to_json(), RPC_STATUS.get(error.code, 400))
+            return json_reply(error.to_json(), RPC_STATUS.get(error.code, 400))
 
     def delete(self, gate: Gate, request: Request) -> Reply:
         """DELETE /mcp: end a session; its peer leaves the room. Raises CredentialRequired, NotFound."""
@@ -7612,16 +7603,19 @@ class McpEndpoint:
             if call is not None and call.cancels is not None:
                 self._cancel(session, call.cancels)
             return Reply(202, b"")
-        return self._run(request, session, call)
+        if call.method == "tools/call" and call.params.get("name") == "listen":
+            self._wait(request, session, call)  # parked, and answered when it is done
+            return None
+        return json_reply(self._answer_now(request, session, call))
 
     def _initialize(self, request: Request, call: Call) -> Reply:
         about, key = call.params.get("clientInfo"), new_secret()
         session = self._open(request, about, agreed_revision(call.params.get("protocolVersion")), key)
         answer = self._answer_now(request, session, call)
         if "error" in answer:
-            return rpc_reply(answer, 400)
+            return json_reply(answer, 400)
         self._keep(key, session)
-        return rpc_reply(answer, 200, ("Mcp-Session-Id", key))
+        return json_reply(answer, 200, ("Mcp-Session-Id", key))
 
     def _answer_batch(self, request: Request, messages: list[Json]) -> Reply:
         session = self._session(request, None)
@@ -7636,7 +7630,7 @@ class McpEndpoint:
             return self._answer_now(request, session, call)
 
         answers = answers_of(messages, answer)
-        return rpc_reply(answers) if answers else Reply(202, b"")
+        return json_reply(answers) if answers else Reply(202, b"")
 
     def _open(self, request: Request, about: Json, revision: str, key: str, past: str = "") -> Session:
         """Make a session with an empty seat. Raises Invalid."""
@@ -7687,13 +7681,6 @@ class McpEndpoint:
                 session.seat.resume(name, protocol().revision)
         session.used_at = self._clock.mono()
         return session
-
-    def _run(self, request: Request, session: Session, call: Call) -> Reply | None:
-        """Answer a request; one that waits is parked, and answered when it is done."""
-        if call.method == "tools/call" and call.params.get("name") == "listen":
-            self._wait(request, session, call)
-            return None
-        return rpc_reply(self._answer_now(request, session, call))
 
     def _cancel(self, session: Session, about: RpcId) -> None:
         """Let go of a request; what an answer that is on its way shows, the next listen shows again."""
