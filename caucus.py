@@ -5636,7 +5636,10 @@ class Router:
             self._methods.setdefault(path, []).append(method)
 
     def may_upgrade(self, request: Request) -> bool:
-        """Whether a handshake passes the checks of every route but the origin's, and is not one too many."""
+        """Whether this is a console's handshake, passes all checks but the origin's, and is not one too many."""
+        is_handshake = request.method == "GET" and request.headers.get("Upgrade", "").lower() == "websocket"
+        if not is_handshake or request.path != "/ui":
+            return False
         try:
             self._gate.check_host(request)
             self._gate.check_knock(request)
@@ -7970,8 +7973,8 @@ class Exchange:
             self._send(last_reply(HeadersTooLarge()))
         elif re.fullmatch(r"[0-9]+", declared) and int(declared[:20]) > DRAIN_MAX_BYTES:
             self._send(last_reply(TooLarge()))
-        elif start_line.path.partition("?")[0] == "/ui" and self._may_upgrade():
-            if not (self._front.has_place() or self._front.router.is_proven(self._request())):
+        elif self._front.router.may_upgrade(request := self._request()):
+            if not (self._front.has_place() or self._front.router.is_proven(request)):
                 self._send(last_reply(TooManyConnections()))
                 return None
             self._front.links.heard(self._link)
@@ -8086,11 +8089,6 @@ class Exchange:
         return self._link.expect(callback, is_pipelined=self._stream.has_unread())
 
     # --- private ---
-    def _may_upgrade(self) -> bool:
-        """Whether this is a WebSocket handshake that goes on to the console."""
-        is_handshake = self._start.method == "GET" and self._headers.get("Upgrade", "").lower() == "websocket"
-        return is_handshake and self._front.router.may_upgrade(self._request())
-
     def _upgrade(self) -> Awaitable[None] | None:
         self._forward = self._front.console_exchange(self._connection)
         return self._forward.headers_received(self._start, self._headers)
