@@ -6066,7 +6066,6 @@ class Lanes:
 
     def waits(self, lane: Lane, size: int) -> None:
         """Note that a lane waits for the rest of a body, and what is kept of it meanwhile."""
-        self._late.pop(lane, None)
         self._late[lane] = self._clock.mono()
         if size > USUAL_BYTES:
             self.links.owes(lane, size)
@@ -8107,11 +8106,11 @@ class Exchange:
     def _send(self, reply: Reply) -> None:
         body = b"" if self._start.method == "HEAD" else reply.body
         self._front.links.waits(self._link)  # for the next request; one that does not even read this answer is idle too
-        if len(body) > _SHARED_MIN_BYTES and self._link.if_lost is None:  # apart, Tornado makes no copy
-            self._begin(reply.status, headers_of(reply))
-            self._connection.write(body).add_done_callback(self._written)
-        else:
-            self._begin(reply.status, headers_of(reply), body).add_done_callback(self._written)
+        is_apart = len(body) > _SHARED_MIN_BYTES and self._link.if_lost is None  # so Tornado makes no copy
+        written = self._begin(reply.status, headers_of(reply), None if is_apart else body)
+        if is_apart:
+            written = self._connection.write(body)
+        written.add_done_callback(self._written)
         self._connection.finish()
 
     def _begin(self, status: int, headers: dict[str, str], body: bytes | None = None) -> Future[None]:
