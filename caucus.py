@@ -6632,7 +6632,7 @@ class Console(Struct):
     """
     socket: Socket
     source: str  # its address
-    wants_changes: bool  # it keeps the roster by itself; else it gets all of it each time, as the original's does
+    feed: Feed  # of its dialect: it keeps the roster by itself, or gets all of it each time, as the original's does
     role: str | None = None  # None until it has shown its token
     probes: int = 0
     held: list[bytes] | None = None  # what happened while the log was on its way
@@ -6903,7 +6903,7 @@ class Consoles:
         One that shows its token with the handshake holds no place before it is known, so no stranger can take that
         place. Others have a few, and of those that crowd them the oldest goes.
         """
-        console = Console(socket, source, wants_changes)
+        console = Console(socket, source, self._changes if wants_changes else self._whole)
         self.open_count += 1
         if not self._gate.is_own_origin(head.headers.get("Origin"), head.headers.get("Host", "")):
             socket.close(1008, "origin not allowed")
@@ -6931,7 +6931,7 @@ class Consoles:
         """Forget a browser that went away."""
         console.is_gone = True
         self.open_count -= 1
-        self._feed_of(console).drop(console)
+        console.feed.drop(console)
         self._unproven.pop(console, None)
         self.is_watched = len(self) > 0
 
@@ -6981,9 +6981,6 @@ class Consoles:
         self._flush()
         for console in [*self._whole.consoles, *self._changes.consoles, *self._unproven]:
             console.socket.close(1001, "the hub ended")
-
-    def _feed_of(self, console: Console) -> Feed:
-        return self._changes if console.wants_changes else self._whole
 
     # --- who may come in ---
     def _authenticate(self, console: Console, frame: Body) -> None:
@@ -7039,11 +7036,11 @@ class Consoles:
         if console.is_gone:
             return
         self._flush()  # what happened so far is in what it is about to see
-        self._feed_of(console).consoles[console], self.is_watched = None, True
+        console.feed.consoles[console], self.is_watched = None, True
         if not self._is_ticking:
             self._is_ticking = True
             self._timer(HEALTH_S, self._tick)
-        yield from self._show_pages(console) if console.wants_changes else self._show_whole(console)
+        yield from self._show_pages(console) if console.feed is self._changes else self._show_whole(console)
 
     def _head(self, **parts: Json) -> bytes:
         """Encode a snapshot without its log, and without the brace that closes it."""
@@ -7204,9 +7201,9 @@ class Consoles:
 
     def _write(self, console: Console, wire: bytes) -> None:
         """Send frames to a browser; one that does not read is closed with 1013 and may come again."""
-        feed = self._feed_of(console)
-        if console in feed.consoles and console.socket.push(wire) > BACKLOG_MAX_BYTES + console.opening:
-            feed.drop(console)
+        is_watching = console in console.feed.consoles
+        if is_watching and console.socket.push(wire) > BACKLOG_MAX_BYTES + console.opening:
+            console.feed.drop(console)
             console.socket.close(1013, "fell behind")
 
     def _obey(self, console: Console, name: str | None, frame: Body) -> None:
