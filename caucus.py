@@ -8128,16 +8128,12 @@ def server_of(front: Front) -> Any:
     handed_stream = handed_stream_type()
 
     class HubServer(HTTPServer):
-        def initialize(self, *args: Any, **options: Any) -> None:
-            super().initialize(lambda request: None, **options)
-            self._links: dict[Any, Stray] = {}
-
         def adopt(self, connection: socket.socket, serial: int, head: bytes = b"") -> Stray:
             address: tuple[object, ...] = ("", 0)
             with suppress(OSError):  # it hung up; serving it finds that out
                 address = connection.getpeername()
             stream = handed_stream(connection, head)
-            link = self._links[stream] = Stray(serial, stream)
+            link = stream.link = Stray(serial, stream)
             front.links.enter(link)
             stream.on_owed = functools.partial(front.links.owes, link)
             stream.on_closed = lambda: front.links.forget(link)
@@ -8149,17 +8145,18 @@ def server_of(front: Front) -> Any:
             link.bequeath(self.adopt(connection, link.serial, head))
 
         def start_request(self, server_conn: Any, request_conn: Any) -> Any:
-            link = self._links[request_conn.stream]
+            link = request_conn.stream.link
             front.links.waits(link)
             return Exchange(front, link, request_conn)
 
         def on_close(self, server_conn: Any) -> None:
             super().on_close(server_conn)
-            link = self._links.pop(server_conn.stream)
+            link = server_conn.stream.link
             if link.stream.closed() and link.is_broken():  # else it is a console
                 link.lost()
 
     return HubServer(
+        lambda request: None,  # an Exchange answers instead
         idle_connection_timeout=IDLE_S,
         body_timeout=BODY_S,
         chunk_size=_CHUNK_BYTES,
