@@ -1052,7 +1052,7 @@ def test_a_silent_peer_is_reaped_and_comes_back_with_all_it_had(hasty: HubProces
     seen = hasty.get("/ping", peer="a").body
     assert seen.keys() == {
         *("peer", "state", "present", "last_seen_age", "reaped_age", "listening", "status", "status_age"),
-        "usage",
+        *("usage", "wake"),
     }
     assert (seen["state"], seen["present"], seen["listening"]) == ("reaped", False, False)
     for to in ("a", "all", "#x"):
@@ -1119,6 +1119,7 @@ def test_ping_tells_of_a_live_peer(hub: HubProcess) -> None:
         "status": None,
         "status_age": None,
         "usage": None,
+        "wake": None,
     }
     hub.post("/status", token=a, status="busy")
     body = hub.get("/ping", peer="a").body
@@ -2481,11 +2482,11 @@ def test_a_log_file_in_somebody_elses_folder_keeps_the_hub_from_starting(tmp_pat
 def test_a_busy_port_is_explained_with_what_listens_there(hub: HubProcess) -> None:
     ended = failed_start("--port", str(hub.port))
     assert ended.returncode == 3
-    assert f"another Caucus hub (version {caucus.__version__})" in ended.stderr
+    assert f"another Caucus, {caucus.__version__}, runs there" in ended.stderr
     with socket.create_server(("127.0.0.1", 0)) as other:
         ended = failed_start("--port", str(other.getsockname()[1]))
     assert ended.returncode == 3
-    assert "some other program" in ended.stderr
+    assert "something else listens there" in ended.stderr
 
 
 def test_clients_of_many_addresses_and_connections_are_served_alike(hub: HubProcess) -> None:
