@@ -6912,6 +6912,14 @@ def post_control(gate: Gate, request: Request) -> Reply:
     return json_reply({"mode": gate.room.set_mode(action)}).but(is_ruling=True)
 
 
+def post_ring(gate: Gate, request: Request) -> Reply:
+    """POST /ring: have a peer's waiter wake it. Raises Invalid, CredentialRequired, UnknownPeer, NobodyWaits."""
+    name = text_of(request.json(), "peer", 1, NAME_MAX)
+    gate.require_operator(request)
+    gate.room.ring(name)
+    return json_reply({"rung": True, "peer": name}).but(is_ruling=True)
+
+
 def _local(ts: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ts))
 
@@ -6994,6 +7002,7 @@ ROUTES: dict[tuple[str, str], Handler] = {
     ("POST", "/watch-ticket"): post_ticket,
     ("POST", "/watch-ticket/redeem"): post_redeem,
     ("POST", "/control"): post_control,
+    ("POST", "/ring"): post_ring,
     ("GET", "/export"): get_export,
     ("GET", "/ui"): get_ui,
 }
