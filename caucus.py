@@ -12796,7 +12796,8 @@ def check_leftovers(checkup: Checkup) -> list[Finding]:
     for state, words, paths in kinds:
         left = [path for path in paths if not (checkup.is_tidying and is_removed(path))]
         gone = [path for path in paths if path not in left]
-        for some, how, told, fix in ((gone, _OK, f"removed: {words}", ""), (left, state, words, "caucus doctor --tidy")):
+        outcomes = (gone, _OK, f"removed: {words}", ""), (left, state, words, "caucus doctor --tidy")
+        for some, how, told, fix in outcomes:
             more = f" and {len(some) - 1} more" if len(some) > 1 else ""
             found += [Finding("leftovers", f"{some[0]}{more}", how, told, fix)] if some else []
     return found or [Finding("leftovers", "", _OK, "none")]
