@@ -12231,6 +12231,11 @@ def says_version(argv: Sequence[str]) -> str:
     return line
 
 
+def own_place() -> str:
+    """Give where this program lies, links followed."""
+    return os.path.realpath(program_words()[-1])
+
+
 def found_program(name: str) -> str:
     """Find a program in PATH; one that lies in this folder is not meant, though Windows would take it. Empty: none."""
     from shutil import which
@@ -12331,9 +12336,11 @@ def setups_here() -> tuple[list[Setup], list[Finding]]:
     return setups, faults
 
 
-def may_be_run(setup: Setup) -> bool:
-    """Whether the command in an entry is the user's own, or what an install has written."""
+def may_be_run(setup: Setup, head: Sequence[str]) -> bool:
+    """Whether what an entry starts is the user's own, written by an install, or this program by some Python."""
     record = record_of(setup.servers)
+    if len(head) == 2 and re.fullmatch(r"py|python[\d.]*", head[0]) and os.path.realpath(head[1]) == own_place():
+        return True
     with suppress(OSError), open(setup.servers, "rb") as file:
         return setup.scope != "project" or (record is not None and record.sha256 == digest(file.read()))
     return False
@@ -12358,7 +12365,7 @@ def look_at_entry(setup: Setup) -> list[Finding]:
         return told(_BROKEN, f"there is no {program}")
     if head == own:
         return told(_OK, f"starts this program, {__version__}")
-    if not may_be_run(setup):
+    if not may_be_run(setup, head):
         return told(_WARNING, f"starts {program}, another program than this one; not tried, as no install wrote it so")
     try:
         said = says_version(head)
@@ -12366,7 +12373,7 @@ def look_at_entry(setup: Setup) -> list[Finding]:
         return told(_BROKEN, f"{shell_line(head)} {error.strerror or error}")
     if (found := re.search(r"\bcaucus (\d\S*)", said)) is None:
         return told(_BROKEN, f"{program} is no Caucus: it says {said!r}")
-    if found[1] == __version__ and os.path.realpath(program) == os.path.realpath(own[-1]):
+    if found[1] == __version__ and os.path.realpath(program) == own_place():
         return told(_OK, f"starts this program, {__version__}, with {head[0]}")
     return told(_WARNING, f"starts Caucus {found[1]} at {program}; this is {__version__} at {own[-1]}")
 
@@ -12561,7 +12568,7 @@ def look_at_hub(url: str, is_started: bool) -> list[Finding]:
             version, guard = one_line(heard(client.get("/version"), "version", str))[:32], None
             try:
                 client.get("/ui")
-            except UpgradeRequired as refusal:
+            except Refusal as refusal:
                 guard = refusal.extra.get("auth")
     except Unreachable as refusal:
         words = f"{refusal.detail}{'; a bridge starts one when it is needed' if is_started else ''}"
@@ -12595,34 +12602,13 @@ def check_hub(checkup: Checkup) -> list[Finding]:
     return side_by_side(jobs, _DOCTOR_S - 1.0)
 
 
-def no_fault(value: str) -> str:
-    """Find nothing wrong with a value."""
-    return ""
-
-
-def fault_of_secret(value: str) -> str:
-    """Say what is wrong with a token or key."""
-    return "" if re.fullmatch(r"[!-~]+", value) else "is not one word of ASCII, so it cannot be sent"
-
-
-def fault_of_switch(value: str) -> str:
-    """Say what is wrong with a switch."""
-    return "" if value in ("0", "1") else "is neither 1 nor 0, and counts as 0"
-
-
-def fault_of_number(value: str) -> str:
-    """Say what is wrong with a number."""
-    with suppress(ValueError):
-        return "" if 0 <= float(value) < math.inf else "is not a positive number"
-    return "is not a number"
-
-
 def fault_of_url(value: str) -> str:
     """Say what is wrong with the address of a hub."""
+    url = bare_url(value)
     try:
-        checked_url(bare_url(value))
+        checked_url(url)
     except Invalid as refusal:
-        return f"cannot be used: {refusal.detail.replace(repr(bare_url(value)), 'it')}"
+        return f"cannot be used: {str(refusal.detail).removeprefix('--hub: ').replace(repr(url), 'it')}"
     return ""
 
 
@@ -12631,20 +12617,28 @@ def fault_of_name(value: str) -> str:
     try:
         peer_name_of({"name": value}, "name")
     except Invalid as refusal:
-        return f"is no name for a peer: {refusal.detail}"
+        return f"cannot be used: {refusal.detail}"
     return ""
 
 
-# All that programs of ours read, and what says what is wrong with a value.
-_VARIABLES: dict[str, Callable[[str], str]] = {
-    **dict.fromkeys(("CAUCUS_OPERATOR_TOKEN", "CAUCUS_OBSERVER_TOKEN", "CAUCUS_AGENT_KEY"), fault_of_secret),
-    **dict.fromkeys(("CAUCUS_TOKEN", "CAUCUS_TICKET"), fault_of_secret),
-    **dict.fromkeys(("CAUCUS_AUTOSTART", "CAUCUS_ALLOW_REMOTE_HUB"), fault_of_switch),
-    **dict.fromkeys(("CAUCUS_QUIET_AFTER_SECONDS", "CAUCUS_LOG_RETENTION_HOURS"), fault_of_number),
-    **dict.fromkeys(("CAUCUS_LOG_FILE", "CAUCUS_JOURNAL", "CAUCUS_PUBLIC_URL", "CAUCUS_ALLOWED_HOSTS"), no_fault),
-    **dict.fromkeys(("CAUCUS_ALLOWED_ORIGINS", "CAUCUS_MISSION", "CAUCUS_AGENT_MODEL", "CAUCUS_AGENT_TYPE"), no_fault),
-    **dict.fromkeys(("CAUCUS_PERMISSION_MODE", "CAUCUS_CLAUDE_CLI"), no_fault),
-    "CAUCUS_HUB_URL": fault_of_url, "CAUCUS_PROJECT": fault_of_name,
+def fault_by(pattern: str, words: str) -> Callable[[str], str]:
+    """Make what says what is wrong with a value of some form."""
+    return lambda value: "" if re.fullmatch(pattern, value, re.DOTALL) else words
+
+
+fault_of_secret = fault_by(r"[!-~]+", "is not one word of ASCII, so it cannot be sent")
+# All that programs of ours read, what says what is wrong with a value, and how bad that is.
+_VARIABLES: dict[str, tuple[Callable[[str], str], str]] = {
+    "CAUCUS_HUB_URL": (fault_of_url, _BROKEN), "CAUCUS_PROJECT": (fault_of_name, _BROKEN),
+    **{f"CAUCUS_{name}": (fault_of_secret, _BROKEN)
+       for name in ("OPERATOR_TOKEN", "OBSERVER_TOKEN", "AGENT_KEY", "TOKEN", "TICKET")},
+    **{f"CAUCUS_{name}": (fault_by(r"\d+(\.\d+)?", "is not a number from 0"), _BROKEN)
+       for name in ("QUIET_AFTER_SECONDS", "LOG_RETENTION_HOURS")},
+    **{f"CAUCUS_{name}": (fault_by("[01]", "is neither 1 nor 0, and counts as 0"), _WARNING)
+       for name in ("AUTOSTART", "ALLOW_REMOTE_HUB")},
+    **{f"CAUCUS_{name}": (fault_by(".*", ""), _OK)
+       for name in ("JOURNAL", "LOG_FILE", "PUBLIC_URL", "ALLOWED_HOSTS", "ALLOWED_ORIGINS", "MISSION", "AGENT_MODEL",
+                    "AGENT_TYPE", "PERMISSION_MODE", "CLAUDE_CLI")},
 }  # fmt: skip
 
 
@@ -12652,8 +12646,8 @@ def check_environment(_: Checkup) -> list[Finding]:
     """Tell which variables make no sense, and which proxies would catch what goes to this machine's hub."""
     found, env = list[Finding](), os.environ
     for name in sorted(one for one in env if one.startswith("CAUCUS_") and env[one]):
-        fault = _VARIABLES[name](env[name]) if name in _VARIABLES else "is no variable that Caucus knows"
-        state = _BROKEN if name in _VARIABLES and _VARIABLES[name] is not fault_of_switch else _WARNING
+        look, state = _VARIABLES.get(name, (lambda value: "is no variable that Caucus knows", _WARNING))
+        fault = look(env[name])
         found += [Finding("environment", name, state, fault, f"unset {name}")] if fault else []
     if env.get("CAUCUS_OBSERVER_TOKEN") and not env.get("CAUCUS_OPERATOR_TOKEN"):
         words = "without CAUCUS_OPERATOR_TOKEN a hub does not start with it"
@@ -12688,10 +12682,13 @@ def check_modes(_: Checkup) -> list[Finding]:
     place, folders, files = state_folder(), list[str](), list[str]()
     if os.name == "nt" or not os.path.isdir(place):
         return []
-    for folder, _names, names in os.walk(place):
+    for folder, inner, names in os.walk(place):
+        if not os.stat(folder).st_mode & 0o077:  # nobody gets to what is in it
+            inner.clear()
+            continue
+        folders.append(folder)
         paths = [path for name in names if not os.path.islink(path := os.path.join(folder, name))]
         with suppress(FileNotFoundError):  # it was about to go
-            folders += [folder] if os.stat(folder).st_mode & 0o077 else []
             files += [path for path in paths if os.stat(path).st_mode & 0o077]
     fix = f"chmod -R go-rwx {shell_line([place])}"
     if files:
@@ -12850,7 +12847,6 @@ def check_wakes(_: Checkup) -> list[Finding]:
 _RING_FIXES = {  # refusal -> what to do
     "credential_required": "set CAUCUS_OPERATOR_TOKEN to the hub's, or give --operator-token",
     "nobody_waits": "caucus doctor",
-    "hub_unreachable": "caucus hub",
 }
 
 
@@ -12870,7 +12866,8 @@ def ring_for(name: str, url: str, token: str) -> Finding:
                     return Finding("wake", where, _OK, f"{name} woke in {wake.get('latency'):.1f} s")
                 time.sleep(_RING_LOOK_S)
     except Refusal as refusal:
-        return Finding("wake", where, _BROKEN, refusal.detail, _RING_FIXES.get(refusal.code, ""))
+        fix = start_of(url) if isinstance(refusal, Unreachable) else _RING_FIXES.get(refusal.code, "")
+        return Finding("wake", where, _BROKEN, refusal.detail, fix)
     words = f"{name} was rung for, and has not called within {_RING_S:g} s"
     return Finding("wake", where, _BROKEN, words, "caucus doctor; then look at the session itself")
 
