@@ -83,7 +83,7 @@ def state_of(room: Room) -> dict[str, Any]:
         "channels": {name: [[*one.members], room._channel_row(one)] for name, one in room._channels.items()},
         "receipts": [room.receipt(spoken) for spoken in room.spoken],
         "floors": room.floors(),
-        "forms": forms_of(room),
+        "forms": json.loads(room.forms_wire(has_prompts=True))["forms"],
         "decisions": room.decisions(DECISIONS_MAX),
     }
 
@@ -94,7 +94,7 @@ def _peer_state(peer: Peer) -> dict[str, Any]:
         "channels": sorted(peer.channels),
         "status": [peer.status, peer.status_at],
         "usage": peer.usage_row,
-        "flags": [peer.is_paused, peer.reaped_at, peer.joined_at],
+        "flags": [peer.is_paused, peer.reaped_at, peer.joined_at, peer.takes_prompts, peer.interrupted_at],
         "counts": [peer.message_count, peer.character_count, peer.losses],
         "waiting": [message.seq for message in peer.mailbox.deliverable(held=False)],
         "fetched": [message.seq for message in peer.mailbox.fetched],

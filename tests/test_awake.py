@@ -55,6 +55,11 @@ class Hooks:
         assert (code, err) == (0, "")
         return json.loads(out)["hookSpecificOutput"]["permissionDecisionReason"] if out else ""
 
+    def token(self) -> str:
+        """Give the token of the session's seat."""
+        place = self.state / "caucus" / "sessions" / f"{self.host}-{SESSION}"
+        return caucus.session_in(str(place))["token"]
+
     def sessions(self) -> list[str]:
         """List the files of sessions."""
         folder = self.state / "caucus" / "sessions"
@@ -334,3 +339,184 @@ def test_a_stubborn_agent_does_not_flood_the_log(hub: HubProcess) -> None:
     assert [line for line in log if "held back" in line] == [
         "api is stopped: its tool Bash [caucus] forged was held back"
     ]
+
+
+# --- what an agent has to start ---
+
+
+def test_a_host_with_hooks_has_nothing_to_start(hub: HubProcess, tmp_path: Path, end: contextlib.ExitStack) -> None:
+    hooks = Hooks(hub.url, tmp_path)
+    hooks.env |= {"HOME": str(tmp_path)}
+    bare = hooks.bridge(end, tmp_path)
+    assert " watch " in bare.call("watch_command")["command"]
+    bare.end()
+    code = subprocess.run([*PROGRAM, "install", "claude"], cwd=tmp_path, env={**hooks._clean, **hooks.env}, check=False)
+    assert code.returncode == 0
+    bridge = end.enter_context(bridge_at(hub.url, tmp_path, env=hooks.env))
+    told = bridge.join("api")
+    assert (told["watch"], told["woken"]) == (None, caucus.WOKEN)
+    assert bridge.call("watch_command") == {"command": None, "woken": caucus.WOKEN}
+
+
+def test_watch_runs_a_command_with_a_pointer_and_takes_nothing(hub: HubProcess, tmp_path: Path) -> None:
+    token, web, notes = hub.register("api"), hub.register("web"), tmp_path / "notes"
+    command = f"{sys.executable} -c \"import sys; open({str(notes)!r}, 'a').write(sys.stdin.read())\""
+    watch = subprocess.Popen([*PROGRAM, "watch", "--hub", hub.url, "--token", token, "--wake-cmd", command])
+    try:
+        eventually(lambda: (wake_of(hub) or {}).get("kind") == "waits", "a waiter")
+        hub.say(web, "api", "IGNORE")
+        eventually(lambda: notes.exists() and notes.read_text(), "the command")
+        assert notes.read_text() == "[caucus] 1 message waits for api: call listen.\n"
+        assert hub.receive(token)["messages"][0]["content"] == "IGNORE"
+        hub.post("/leave", token=token)
+        assert watch.wait(10) == caucus.EXIT_EXPIRED
+    finally:
+        watch.kill()
+        watch.wait()
+
+
+def test_a_command_that_is_not_there_is_named(hub: HubProcess) -> None:
+    token, web = hub.register("api"), hub.register("web")
+    hub.say(web, "api", "hello")
+    argv = [*PROGRAM, "watch", "--hub", hub.url, "--token", token, "--wake-cmd", "no-such-program"]
+    ended = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "--wake-cmd" in ended.stderr
+    assert "no-such-program" in ended.stderr
+
+
+def test_a_subagent_is_marked_and_neither_joins_nor_leaves(
+    hub: HubProcess, tmp_path: Path, end: contextlib.ExitStack
+) -> None:
+    hooks = Hooks(hub.url, tmp_path)
+    bridge = hooks.bridge(end, tmp_path)
+    web = hub.register("web")
+
+    def as_child(name: str, **arguments: Any) -> Any:
+        call = {"tool_name": f"mcp__caucus__{name}", "tool_use_id": f"use-{name}", "session_id": SESSION}
+        child = {"agent_id": "a287f0", "agent_type": "general-purpose"}
+        assert hooks.run("brake", "claude", said={**call, **child})[0] == 0
+        asked = bridge.tool(name, **arguments)
+        asked["params"]["_meta"] = {"claudecode/toolUseId": f"use-{name}"}
+        bridge.send(asked)
+        return json.loads(bridge.answer(asked)["result"]["content"][0]["text"])
+
+    assert as_child("say", content="from below", to="web")["delivered_to"] == ["web"]
+    heard = hub.receive(web)["messages"][0]
+    assert (heard["sender"], heard["meta"]) == ("api", {"child": "general-purpose a287"})
+    assert as_child("join")["error"] == "seat_of_parent"
+    assert as_child("leave")["error"] == "seat_of_parent"
+    assert bridge.call("whoami")["joined"] is True
+    bridge.call("say", content="from above", to="web")
+    assert "meta" not in hub.receive(web)["messages"][-1]
+
+
+# --- permission prompts ---
+
+GUARDED = ("--operator-token", "secret")
+
+
+@pytest.fixture
+def guarded() -> Iterator[HubProcess]:
+    with running_hub(*GUARDED) as hub:
+        yield hub
+
+
+def prompted(hooks: Hooks, end: contextlib.ExitStack, detail: Any, tool: str = "Bash") -> subprocess.Popen[str]:
+    """Have a host ask for permission: it says so to its hook, and waits."""
+    process = hooks.start("permit", hooks.host)
+    end.callback(process.communicate)
+    end.callback(process.kill)
+    assert process.stdin is not None
+    process.stdin.write(json.dumps({"tool_name": tool, "tool_input": detail, "session_id": SESSION}))
+    process.stdin.close()
+    process.stdin = None
+    return process
+
+
+def decision_of(process: subprocess.Popen[str]) -> Any:
+    """Read what a hook tells its host."""
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (0, "")
+    return json.loads(out)["hookSpecificOutput"]["decision"] if out else None
+
+
+def test_the_operator_answers_a_permission_prompt(
+    guarded: HubProcess, tmp_path: Path, end: contextlib.ExitStack
+) -> None:
+    hooks = Hooks(guarded.url, tmp_path)
+    hooks.bridge(end, tmp_path)
+    console = end.enter_context(guarded.console("secret"))
+    assert decision_of(prompted(hooks, end, {"command": "rm -rf build"})) is None, "off until the operator takes them"
+    rule(guarded, console, prompts={"name": "api", "on": True})
+    for option, behaviour in (("Allow once", "allow"), ("Deny", "deny"), ("Leave it to the terminal", None)):
+        process = prompted(hooks, end, {"command": "rm -rf build", "description": "tidy up"})
+        form = console.next("form")["form"]
+        assert (form["title"], form["asker"], form["to"], form["detail"]) == (
+            "May Bash run?", "api", "human", "rm -rf build"
+        )
+        assert guarded.get("/forms").body["forms"] == [], "no business of other peers"
+        console.send(answer={"id": form["id"], "answers": {"decision": option, "reason": "not today"}})
+        decision = decision_of(process)
+        assert (decision and decision["behavior"]) == behaviour
+        if behaviour == "deny":
+            assert decision["message"] == "[caucus] The operator denies it: not today"
+    assert guarded.get("/peek", hooks.token()).body["pending"] == 0, "no mailbox gets the answer"
+
+
+def test_a_prompt_that_its_terminal_has_answered_goes_from_the_console(
+    guarded: HubProcess, tmp_path: Path, end: contextlib.ExitStack
+) -> None:
+    hooks = Hooks(guarded.url, tmp_path)
+    hooks.bridge(end, tmp_path)
+    console = end.enter_context(guarded.console("secret"))
+    rule(guarded, console, prompts={"name": "api", "on": True})
+    process = prompted(hooks, end, {"file_path": "/x", "old_string": "a", "new_string": "b"}, "Edit")
+    form = console.next("form")["form"]
+    assert json.loads(form["detail"]) == {"file_path": "/x", "old_string": "a", "new_string": "b"}
+    process.kill()
+    assert console.next("form_resolved")["status"] == "withdrawn"
+
+
+def test_what_cannot_be_shown_whole_is_left_to_the_terminal(
+    guarded: HubProcess, tmp_path: Path, end: contextlib.ExitStack
+) -> None:
+    hooks = Hooks(guarded.url, tmp_path)
+    hooks.bridge(end, tmp_path)
+    console = end.enter_context(guarded.console("secret"))
+    rule(guarded, console, prompts={"name": "api", "on": True})
+    assert decision_of(prompted(hooks, end, {"command": "x" * (caucus.PROMPT_MAX + 1)})) is None
+    waiting_prompts = [prompted(hooks, end, {"command": f"echo {n}"}) for n in range(caucus.PROMPTS_MAX)]
+    for _ in waiting_prompts:
+        console.next("form")
+    assert decision_of(prompted(hooks, end, {"command": "one too many"})) is None
+    guarded.post("/control", "secret", action="stop")
+    assert decision_of(prompted(hooks, end, {"command": "stopped"})) is None
+
+
+def test_without_an_operator_token_no_prompt_is_taken(
+    hub: HubProcess, tmp_path: Path, end: contextlib.ExitStack
+) -> None:
+    hooks = Hooks(hub.url, tmp_path)
+    hooks.bridge(end, tmp_path)
+    with hub.console() as console:
+        rule(hub, console, prompts={"name": "api", "on": True})
+    answer = hub.post("/permit", token=hooks.token(), tool="Bash", detail="ls")
+    assert (answer.status, answer.body["error"]) == (403, "prompts_off")
+    assert decision_of(prompted(hooks, end, {"command": "ls"})) is None
+
+
+def test_a_prompt_does_not_outlive_its_hub(tmp_path: Path, end: contextlib.ExitStack) -> None:
+    kept = KeptHub(tmp_path / "room.journal", *GUARDED)
+    end.callback(lambda: kept.hub.stop())  # noqa: PLW0108 (it is another hub by then)
+    hooks = Hooks(kept.hub.url, tmp_path)
+    hooks.bridge(end, tmp_path)
+    with kept.hub.console("secret") as console:
+        rule(kept.hub, console, prompts={"name": "api", "on": True})
+        process = prompted(hooks, end, {"command": "ls"})
+        console.next("form")
+    hub = kept.kill_and_restart()
+    assert decision_of(process) is None
+    with hub.console("secret") as console:
+        assert console.snapshot["forms"] == []
+        assert console.snapshot["peers"][0]["prompts"] is True

@@ -34,7 +34,7 @@ MESSAGE_KEYS = {"id", "sender", "recipient", "content", "kind", "ts", "seq", "or
 PEER_KEYS = {
     *("name", "state", "listening", "paused", "status", "status_age", "last_seen_age", "uptime", "msg_count"),
     *("quiet", "status_stale"),
-    *("char_count", "waiting", "unacknowledged", "deaf_age", "stop_told", "usage", "wake", "brake"),  # ours
+    *("char_count", "waiting", "unacknowledged", "deaf_age", "stop_told", "usage", "wake", "brake", "prompts"),  # ours
 }
 HEALTH_KEYS = {
     *("uptime", "peer_count", "msg_per_min", "queue_depth", "mem_rss_mb"),

@@ -362,6 +362,15 @@ def test_hooks_that_an_install_would_write_otherwise(machine: Machine, host: str
     assert shown(finding) == ("warning", f"caucus install {host} --scope project --hub {machine.url}")
 
 
+def test_the_hook_for_permission_prompts_is_a_wish_that_stays(machine: Machine) -> None:
+    machine.install("claude", "--permissions")
+    assert {one["state"] for one in machine.doctor()} == {"ok"}
+    path = machine.project / ".claude/settings.json"
+    path.write_text(path.read_text(encoding="utf-8").replace("660", "661"), encoding="utf-8")
+    finding = machine.finding("installed", "other than an install")
+    assert finding["fix"] == f"caucus install claude --scope project --hub {machine.url} --permissions"
+
+
 @pytest.mark.parametrize("host", ["claude", "opencode"])
 def test_hooks_of_a_program_that_is_gone(machine: Machine, host: str) -> None:
     machine.install(host)

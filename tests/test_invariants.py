@@ -23,6 +23,7 @@ import caucus
 from caucus import (
     ALL,
     GRACE_S,
+    OPERATOR,
     PEER_TTL_S,
     Event,
     Field,
@@ -37,6 +38,7 @@ from caucus import (
     NotAMember,
     NotHolder,
     Peer,
+    PromptsOff,
     Refusal,
     Room,
     RoomFull,
@@ -235,6 +237,8 @@ class Story(RuleBasedStateMachine):
         if message.origin == "hub":
             members = self.audience(message.recipient)
             assert members - self.acting <= to <= members, "an announcement to others than its scope"
+        elif message.kind == "answer" and json.loads(str(message.meta))["to"] == OPERATOR:
+            assert not to, "the answer to a permission prompt is its host's alone"
         else:
             is_to_many = message.recipient == ALL or message.recipient.startswith("#")
             assert to == self.audience(message.recipient, message.sender if is_to_many else "")
@@ -456,6 +460,7 @@ class Story(RuleBasedStateMachine):
             mine.urgent = sorted(mine.urgent + [seq for seq in back if seq in self.operator_seqs])
             mine.returned |= set(back)
             mine.fetched, mine.is_listening, mine.last_seen = [], False, self.clock.mono()
+        self.forms = {form_id: asked for form_id, asked in self.forms.items() if asked[1] != OPERATOR}
 
     # --- channels ---
 
@@ -547,6 +552,8 @@ class Story(RuleBasedStateMachine):
     def answer(self, answers: Any, strange: bool) -> None:
         form_id = "strange" if strange or not self.forms else next(iter(self.forms))
         is_known, fits = form_id in self.forms, answers in ({"go": "yes"}, {"go": "no"})
+        if is_known and self.forms[form_id][1] == OPERATOR and fits:
+            answers = {"decision": "Deny"}
         sent = self.attempt(
             lambda: self.room.answer(form_id, answers),
             (UnknownForm, not is_known),
@@ -560,6 +567,31 @@ class Story(RuleBasedStateMachine):
         form_id = "strange" if strange or not self.forms else next(reversed(self.forms))
         if self.attempt(lambda: self.room.cancel(form_id), (UnknownForm, form_id not in self.forms)):
             del self.forms[form_id]
+
+    @operation(2, name=NAMES, is_on=(True, True, False))
+    def prompt(self, name: str, is_on: bool) -> None:
+        if self.attempt(lambda: self.room.set_prompts(name, is_on), (UnknownPeer, name not in self.peers)) is None:
+            return
+        peer = self.caller(name)
+        if peer is None:
+            return
+        is_stopped, is_full = self.mode == "stopped", len(self.forms) >= CAPS["FORMS_MAX"]
+        form = self.attempt(
+            lambda: self.room.ask_permission(peer, "Bash", "rm -rf build"),
+            (Stopped, is_stopped),
+            (PromptsOff, not is_on and not is_stopped),
+            (TooManyForms, is_full and is_on and not is_stopped),
+        )
+        if form is not None:
+            self.forms[form.id] = name, OPERATOR
+
+    @operation(name=NAMES)
+    def brake(self, name: str) -> None:
+        """A hook asks before a tool: whatever holds it back, the room stays the same but for what is told of it."""
+        peer = self.caller(name)
+        if peer is not None and (why := self.room.brake_on(peer)) is not None:
+            assert (why == "stopped") == (self.mode == "stopped")
+            self.room.deny(peer, "Bash", why)
 
     # --- the operator ---
 

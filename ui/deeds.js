@@ -46,6 +46,10 @@ const KINDS = {
     isDone: (model, deed) => isRung(rowOf(model, name)?.wake, deed),
     effect: (model, deed) => ringText(rowOf(model, name)?.wake, deed), reach: (model, deed) => ringReach(rowOf(model, name)?.wake, name, deed),
   }),
+  prompts: ({ prompts: { name, on } }) => ({
+    word: `${on ? "Take" : "Leave"} prompts of ${name}`, subject: name, isDone: (model) => rowOf(model, name)?.prompts === on,
+    effect: () => (on ? "its permission prompts come to you, where its host has the hook" : "its terminal answers them"),
+  }),
   pause_peer: ({ pause_peer: name }) => ({
     word: `Pause ${name}`, subject: name, isDone: (model) => rowOf(model, name)?.paused === true, effect: () => "its mailbox is held",
   }),

@@ -58,13 +58,20 @@ function card(form, hue, operator, seat) {
   part.all = operator && button("", null, { class: "reject-all quiet", hidden: true, title: `Settle all that ${form.asker} asks without an answer`,
     onclick: () => seat.act({ cancel_forms: form.asker }) });
   const whole = form.to === "all" ? "the whole room" : form.to;
+  const isPrompt = form.to === "human"; // of the asker's host: no peer can ask the operator alone
   const node = el("li", { class: "card form", data: { form: form.id } },
     el("h3", { class: "form-title", dir: "auto" }, form.title),
-    el("p", { class: "asker" }, "asked by ", nameTag(form.asker, hue), " for ", el("bdi", {}, whole), " · ", part.age, " ", part.all),
+    el("p", { class: "asker" }, ...(isPrompt ? ["a permission prompt of ", nameTag(form.asker, hue)] : ["asked by ", nameTag(form.asker, hue), " for ", el("bdi", {}, whole)]),
+      " · ", part.age, " ", part.all),
+    isPrompt && el("pre", { class: "prompt-detail", tabindex: "0", "aria-label": "What the tool would do, word for word" }, visible(form.detail)),
     part.wizard ? part.wizard.node : [form.fields.map(readOnly), el("p", { class: "facts" }, "Waits for the operator's answer.")]);
   parts.set(node, part);
   return node;
 }
+
+/** A text as it is, but for what nobody would see: that stands there as an escape. */
+const visible = (text) => text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g,
+  (sign) => `\\u${sign.codePointAt(0).toString(16).padStart(4, "0")}`);
 
 function refresh(node, form, model, now) {
   const part = parts.get(node);

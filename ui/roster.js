@@ -95,13 +95,14 @@ function controls(name, part, view) {
   part.ring = make("Ring", "bell", "ring", () => ({ ring: name }));
   part.interrupt = make("Interrupt", "bolt", "interrupt", () => ({ command: "interrupt", to: name }));
   part.reset = make("Reset", "reset", "reset-peer", () => ({ command: "reset", to: name }));
+  part.prompts = make("Prompts of", "gavel", "prompts", () => ({ prompts: { name, on: part.prompts.getAttribute("aria-pressed") !== "true" } }));
   part.kick = make("Kick", "kick", "kick", () => ({ kick: name }), "danger");
   part.interrupt.title = `Interrupt ${name}: tell it to drop what it is doing and wait, through any pause`;
   part.reset.title = `Reset ${name}: tell it to drop all and forget the exchange so far (asks first)`;
   part.ring.title = `Ring for ${name}: wake it now, to see that it can be woken`;
   part.ping.title = `Ping ${name}: ask the hub how it is`;
   part.kick.title = `Kick ${name}: end its seat (asks first)`;
-  part.all = [part.hold, part.ping, part.ring, part.interrupt, part.reset, part.kick];
+  part.all = [part.hold, part.ping, part.ring, part.prompts, part.interrupt, part.reset, part.kick];
   return el("div", { class: "card-buttons", role: "group", "aria-label": `Controls of ${name}` }, part.write, part.all);
 }
 
@@ -196,6 +197,9 @@ function refreshControls(part, peer, view) {
   const deed = view.seat.deeds.list.find((one) => one.subject === peer.name) ?? null;
   const isAsked = deed?.state === "asked";
   part.ring.hidden = !peer.wake;
+  part.prompts.hidden = !view.model.link.auth; // without an operator token an agent could answer for itself
+  part.prompts.setAttribute("aria-pressed", String(Boolean(peer.prompts)));
+  part.prompts.title = peer.prompts ? `Leave permission prompts of ${peer.name} to its terminal` : `Take permission prompts of ${peer.name}: its host must have the hook`;
   for (const control of part.all) control.disabled = !view.open || isAsked;
   const isFresh = deed && (isAsked || deed.untold.length > 0 || view.now - deed.settledAt < DEED_MS);
   part.deed.dataset.state = isFresh ? (isLate(deed, view.now) ? "late" : deed.state) : "";
