@@ -12213,7 +12213,7 @@ class Setup(Record):
         env = entry.get("env", entry.get("environment"))
         given = [*words[words.index("--hub") + 1 :][:1]] if "--hub" in words else []
         given += [str(env.get("CAUCUS_HUB_URL") or "") if isinstance(env, dict) and words else ""]
-        given += [str(entry.get(key, "")).partition("/mcp")[0] for key in ("url", "httpUrl", "serverUrl")]
+        given += [str(entry.get(key) or "").partition("/mcp")[0] for key in ("url", "httpUrl", "serverUrl")]
         return bare_url(next((one for one in given if one), ""))
 
     @property
@@ -12315,7 +12315,7 @@ def data_in(path: str) -> dict[str, Any]:
         import tomllib
 
         return tomllib.loads(text)
-    with suppress(ValueError):  # it may have comments
+    with suppress(ValueError, RecursionError):  # it may have comments
         plain = json.loads(text)
         return plain if isinstance(plain, dict) else {}
     root = JsonText(text).root
@@ -12362,7 +12362,7 @@ def setup_of(name: str, scope: str) -> Setup:
                 keys = ("mcp_servers", "caucus") if isinstance(part, TomlPart) else (key, "caucus")
                 setup = setup.but(servers=path, entry=dig(data_in(path), *keys))
             setup = hooks_part(setup, path, part)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ValueError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     return setup
 
@@ -12380,7 +12380,7 @@ def setups_here() -> tuple[list[Setup], list[Finding]]:
                 continue
             if setup.servers not in [one.servers for one in setups if one.host == name]:  # both, in one's home
                 setups.append(setup)
-    with suppress(OSError, ValueError):  # told of already
+    with suppress(OSError, ValueError, RecursionError):  # told of already
         path = place_of("~/.claude.json")
         entry = dig(data_in(path), "projects", os.getcwd(), "mcpServers", "caucus")
         setups += [] if entry is None else [Setup("claude", "local", path, entry)]
@@ -12903,7 +12903,7 @@ _RING_FIXES = {  # refusal -> what to do
 
 def ring_for(name: str, url: str, token: str) -> Finding:
     """Ring for a peer, and wait until it has called, so that it is proven to wake."""
-    client = Client(url, None, token or None)
+    client = Client(url, None, token or os.environ.get("CAUCUS_AGENT_KEY"))  # the reads want the key, if there is one
     client.slack_s, end, where = _HUB_S, time.monotonic() + _RING_S, f"{name} at {url}"
     try:
         with closing(client):

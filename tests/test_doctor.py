@@ -332,8 +332,9 @@ def test_entries_by_url_and_of_claudes_own_making_are_known(machine: Machine) ->
 
 
 @pytest.mark.parametrize(("host", "path"), [("claude", ".mcp.json"), ("codex", ".codex/config.toml")])
-def test_a_file_that_cannot_be_read_is_named(machine: Machine, host: str, path: str) -> None:
-    machine.write(machine.project / path, "{ what")
+@pytest.mark.parametrize("text", ["{ what", "x = " + 100_000 * "[", 100_000 * "[", b"\xff\xfe".decode("latin-1")])
+def test_a_file_that_cannot_be_read_is_named(machine: Machine, host: str, path: str, text: str) -> None:
+    machine.write(machine.project / path, text)
     finding = machine.finding("installed", f"{host} (project)")
     assert shown(finding) == ("broken", "mend that file")
     assert str(machine.project / path) in finding["words"]
@@ -738,6 +739,24 @@ def test_only_with_the_operators_token_it_rings_where_a_hub_asks_for_it(machine:
         assert out.endswith("Fix: set CAUCUS_OPERATOR_TOKEN to the hub's, or give --operator-token\n")
         for flags, env in (("--operator-token", OPERATOR), {}), ((), {"CAUCUS_OPERATOR_TOKEN": OPERATOR}):
             assert "nobody waits beside api" in ring(machine, *flags, url=guarded.url, **env)[1]
+
+
+def test_where_a_hub_has_an_agent_key_alone_that_opens_what_is_read(machine: Machine) -> None:
+    with running_hub("--agent-key", "key") as keyed:
+        keyed.register("api", bearer="key")
+        assert "agent key" in ring(machine, url=keyed.url)[1]
+        assert "nobody waits beside api" in ring(machine, url=keyed.url, CAUCUS_AGENT_KEY="key")[1]
+
+
+def test_a_folder_that_is_gone_is_no_traceback(machine: Machine) -> None:
+    gone = machine.home / "gone"
+    gone.mkdir()
+    command = [sys.executable, START, "doctor", "--hub", machine.url]
+    env = environment(machine.env)
+    done = subprocess.run(["/bin/sh", "-c", f'rmdir "$PWD"; exec {caucus.shell_line(command)}'], cwd=gone, env=env,
+                          capture_output=True, text=True, check=False, timeout=30)
+    assert "Traceback" not in done.stderr
+    assert "Caucus" in done.stdout
 
 
 @pytest.mark.parametrize(
