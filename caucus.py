@@ -14,6 +14,7 @@
     python caucus.pyz journal    look into, copy, mend the file that keeps a room
     python caucus.pyz wake       what hooks of hosts run: wake an agent; `brake`: hold its tools back
     python caucus.pyz service    have the system keep a hub running, from login on
+    python caucus.pyz doctor     look at how all this is set up, and say what mends it
 
 Map       I    The room, no I/O      1 Constants  2 Refusals  3 Wire types and events  4 Token bucket
                                      5 Mailbox  6 Floor  7 Forms  8 Roster  9 Room
@@ -23,7 +24,7 @@ Map       I    The room, no I/O      1 Constants  2 Refusals  3 Wire types and e
                                      16 HTTP: common ground  16b HTTP: the express lane
                                      17 HTTP: the agents' API  18 Console  19 MCP over HTTP  20 Hub
           IV   The seats             21 Watch  22 Bridge  22b Hosts  23 Agent
-          V                          24 Demo  24b Service  25 Command line
+          V                          24 Demo  24b Service  24c Doctor  25 Command line
 
 Words     hub        the process; room: the state that it guards
           peer       an agent at the table, known by its name and a token
@@ -3661,6 +3662,12 @@ def watch_line(url: str, *credential: str, program: str = "") -> str:
     return f"CAUCUS_ALLOW_REMOTE_HUB=1 {line}" if is_far else line
 
 
+def make_private(folder: str) -> None:
+    """Make a folder among what outlives programs, which is then for this user only as a whole. Raises OSError."""
+    for one in (state_folder(), folder):
+        os.makedirs(one, 0o700, exist_ok=True)
+
+
 def open_private(path: str, how: int = os.O_APPEND) -> BinaryIO:
     """Open a file that only this user can read; refuse links and other people's folders. Raises OSError.
 
@@ -3731,7 +3738,7 @@ class SessionFile:
         self._text = text
         if self._place and text:
             with suppress(OSError):  # then nothing wakes or brakes this session, and the hub shows that
-                os.makedirs(os.path.dirname(self._place), 0o700, exist_ok=True)
+                make_private(os.path.dirname(self._place))
                 with open_private(f"{self._place}.new", os.O_TRUNC) as file:
                     file.write(text.encode())
                 os.replace(f"{self._place}.new", self._place)
@@ -7021,6 +7028,14 @@ def post_control(gate: Gate, request: Request) -> Reply:
     return json_reply({"mode": gate.room.set_mode(action)}).but(is_ruling=True)
 
 
+def post_ring(gate: Gate, request: Request) -> Reply:
+    """POST /ring: have a peer's waiter wake it. Raises Invalid, CredentialRequired, UnknownPeer, NobodyWaits."""
+    name = text_of(request.json(), "peer", 1, NAME_MAX)
+    gate.require_operator(request)
+    gate.room.ring(name)
+    return json_reply({"rung": True, "peer": name}).but(is_ruling=True)
+
+
 def _local(ts: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ts))
 
@@ -7104,6 +7119,7 @@ ROUTES: dict[tuple[str, str], Handler] = {
     ("POST", "/watch-ticket"): post_ticket,
     ("POST", "/watch-ticket/redeem"): post_redeem,
     ("POST", "/control"): post_control,
+    ("POST", "/ring"): post_ring,
     ("GET", "/export"): get_export,
     ("GET", "/ui"): get_ui,
 }
@@ -9550,7 +9566,7 @@ class HubStarter:
                 return ""
             self._is_over = True
             try:
-                os.makedirs(os.path.dirname(self._log), 0o700, exist_ok=True)
+                make_private(os.path.dirname(self._log))
                 return self._start()
             except OSError as error:
                 return f"no hub runs at {self._url}, and none could be started, with the log {self._log}: {error}"
@@ -10123,7 +10139,7 @@ class JsonPart(Record):
                 doc.put(entry_place, entry)
             for name, value in entry.items():  # what else is in an older one stays
                 doc.put((*entry_place, name), value)
-        present = [[path[1], doc.value(path[:3])] for path in self._ours(doc)]
+        present = [[path[1], doc.value(path[:3])] for path in self.ours(doc)]
         wanted = [[event, group] for event, group in self.hooks.items() for _ in hooks_in(group)]
         if sorted(map(json.dumps, present)) != sorted(map(json.dumps, wanted)):
             self._drop_hooks(doc, doc)
@@ -10145,12 +10161,12 @@ class JsonPart(Record):
         return doc.text
 
     def _drop_hooks(self, doc: JsonText, was: JsonText) -> None:
-        while (path := next(self._ours(doc), None)) is not None:
+        while (path := next(self.ours(doc), None)) is not None:
             group = path[:3]  # hooks, an event, a number
             doc.cut(path if len(hooks_in(doc.value(group))) > 1 else group)
             doc.prune(path[:2], was)
 
-    def _ours(self, doc: JsonText) -> Iterator[KeyPath]:
+    def ours(self, doc: JsonText) -> Iterator[KeyPath]:
         """Find our commands, wherever the program was when they were written."""
         ours = re.compile(rf" -I -S .+ (?:brake|wake|permit) {self.host}(?: --[a-z-]+)*$")
         events = doc.value(("hooks",)) if self.hooks else None
@@ -10579,7 +10595,7 @@ def carry_out(deed: Deed, mode: int) -> None:
     if record is not None and record != old:
         if old is None and deed.before is not None:
             write_whole(record.backup, deed.before, mode, path)
-        os.makedirs(os.path.dirname(record_place(path)), 0o700, exist_ok=True)
+        make_private(os.path.dirname(record_place(path)))
         write_whole(record_place(path), json.dumps(record.to_json()).encode(), 0o600)
     if deed.after is None and was_there:
         os.unlink(path)
@@ -12155,6 +12171,800 @@ def words_of_service(about: Mapping[str, Json]) -> str:
 
 
 # ======================================================================================================================
+# 24c. Doctor
+# ======================================================================================================================
+# Says of each part of a set-up whether it is well, and what mends it. It changes nothing unless told to, tells no
+# secret and waits for nobody long. A repository can bring any command along in a host's file: what such an entry starts
+# is run only if the file is the user's own, or as `install` left it.
+
+_DOCTOR_S, _VERSION_S, _HUB_S = 9.0, 5.0, 3.0  # for all of it; for a program's version; for one answer of a hub
+_RING_S, _RING_LOOK_S = 20.0, 0.1  # for an agent that is rung for, to call; between two looks
+_STALE_S = 60.0  # what is younger may be about to be used
+_VERSION_MAX = 80  # characters of what a program says of itself
+_OK, _WARNING, _BROKEN = "ok", "warning", "broken"
+_COLOURS = {_OK: "32", _WARNING: "33", _BROKEN: "31"}
+_LOCKS = (".lock", ".compacting", ".waiter")
+
+
+class Finding(Record):
+    """What is the matter with one part, if anything."""
+    what: str  # the check
+    where: str  # a host, a file, an address; may be empty
+    state: str  # ok, warning, broken
+    words: str
+    fix: str = ""  # a command, where there is one
+
+
+class Setup(Record):
+    """What one scope of a host has of ours."""
+    host: str
+    scope: str  # project, user; of Claude Code also local
+    servers: str  # the file with the MCP entry
+    entry: Json  # None: there is none
+    hooks: str = ""  # the file with the hooks, or the plugin; empty: the host has none
+    commands: tuple[tuple[str, ...], ...] = ()  # of our hooks
+    keys: tuple[str, ...] = ()  # event, group and number of each, as Codex writes them
+    is_current: bool = True  # the hooks are what an install would write now
+
+    @property
+    def url(self) -> str:
+        """Give the hub that the entry speaks to; empty: the usual one."""
+        words, entry = bridge_words(self.entry), self.entry if isinstance(self.entry, dict) else {}
+        env = entry.get("env", entry.get("environment"))
+        given = [*words[words.index("--hub") + 1 :][:1]] if "--hub" in words else []
+        given += [str(env.get("CAUCUS_HUB_URL") or "") if isinstance(env, dict) and words else ""]
+        given += [str(entry.get(key) or "").partition("/mcp")[0] for key in ("url", "httpUrl", "serverUrl")]
+        return bare_url(next((one for one in given if one), ""))
+
+    @property
+    def fix(self) -> str:
+        """Word the command that installs it anew."""
+        scope = self.scope if self.scope in SCOPES else "project"
+        hub = f" --hub {self.url}" if self.url not in ("", DEFAULT_URL) else ""
+        prompts = " --permissions" if any(key.startswith("permission_request") for key in self.keys) else ""
+        return f"caucus install {self.host} --scope {scope}{hub}{prompts}"
+
+
+class Checkup(Record):
+    """What is to be looked at."""
+    url: str  # empty: none was named
+    is_tidying: bool
+    setups: tuple[Setup, ...]
+    faults: tuple[Finding, ...]  # files that could not be read
+
+
+Check = Callable[[], list[Finding]]
+
+
+def side_by_side(jobs: Mapping[tuple[str, str], Check], limit_s: float) -> list[Finding]:
+    """Make checks at the same time, each of a what and a where; one that fails or takes too long says so."""
+    found: dict[tuple[str, str], list[Finding]] = {}
+
+    def run(key: tuple[str, str], check: Check) -> None:
+        try:
+            found[key] = check()
+        except (Refusal, OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+            found[key] = [Finding(*key, _WARNING, f"cannot be looked at: {error or type(error).__name__}")]
+
+    threads = [threading.Thread(target=run, args=job, daemon=True) for job in jobs.items()]
+    end = time.monotonic() + limit_s
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
+    late = "took too long, and was not waited for"
+    return [one for key in jobs for one in found.get(key) or ([] if key in found else [Finding(*key, _WARNING, late)])]
+
+
+def bare_url(url: str) -> str:
+    """Give an address without what may be secret in it."""
+    return re.sub(r"[?#].*", "", re.sub(r"//[^/@]*@", "//", url)).rstrip("/")
+
+
+def says_version(argv: Sequence[str]) -> str:
+    """Run a program with --version; give the first line that it prints. Raises OSError."""
+    from subprocess import DEVNULL, PIPE, STDOUT, Popen, TimeoutExpired
+
+    alone = os.name != "nt"  # with all that it starts, it can be ended
+    with Popen([*argv, "--version"], stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, start_new_session=alone) as process:
+        try:
+            said = process.communicate(timeout=_VERSION_S)[0].decode("utf-8", "replace")
+        except TimeoutExpired:
+            if sys.platform == "win32":
+                process.kill()
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
+            raise OSError(f"says nothing within {_VERSION_S:g} s") from None
+    line = one_line(said.strip().partition("\n")[0])[:_VERSION_MAX]
+    if process.returncode != 0:
+        raise OSError(f"fails with exit code {process.returncode}: {line}")
+    return line
+
+
+def own_place() -> str:
+    """Give where this program lies, links followed."""
+    return os.path.realpath(program_words()[-1])
+
+
+def found_program(name: str) -> str:
+    """Find a program in PATH; one that lies in this folder is not meant, though Windows would take it. Empty: none."""
+    from shutil import which
+
+    path = which(name)
+    is_here = path is not None and not os.path.dirname(name) and os.path.dirname(os.path.abspath(path)) == os.getcwd()
+    return "" if path is None or is_here else path
+
+
+# --- what is set up ---
+
+
+def text_in(path: str) -> str:
+    """Read a file of a host; one that is not there is empty. Raises OSError, ValueError."""
+    if not os.path.lexists(path):
+        return ""
+    if not os.path.isfile(path):
+        raise OSError("it is not a file")
+    with open(path, encoding="utf-8-sig") as file:
+        return file.read()
+
+
+def data_in(path: str) -> dict[str, Any]:
+    """Read the settings in such a file. Raises OSError, ValueError."""
+    text = text_in(path)
+    if path.endswith(".toml"):
+        import tomllib
+
+        return tomllib.loads(text)
+    with suppress(ValueError, RecursionError):  # it may have comments
+        plain = json.loads(text)
+        return plain if isinstance(plain, dict) else {}
+    root = JsonText(text).root
+    return {} if root is None else cast(dict[str, Any], root.value)
+
+
+def dig(data: Any, *keys: str) -> Any:
+    """Give what is in nested objects; None: nothing, or something else is on the way."""
+    for key in keys:
+        data = data.get(key) if isinstance(data, dict) else None
+    return data
+
+
+def hooks_part(setup: Setup, path: str, part: Part) -> Setup:
+    """Add what a file has of our hooks, or the plugin that stands in their place. Raises OSError, ValueError."""
+    if isinstance(part, WholePart):
+        text = text_in(path)
+        lists = re.findall(r"^const (?:WAKE|BRAKE) = (\[.*\]);$", text, re.MULTILINE)
+        commands = [tuple(map(str, json.loads(one))) for one in lists]
+        return setup.but(hooks=path, commands=tuple(commands), is_current=text == part.text)
+    if not isinstance(part, JsonPart) or not part.hooks:
+        return setup
+    from shlex import split
+
+    text = text_in(path)
+    doc = JsonText(text)
+    ours = [*part.ours(doc)]
+    lines = [split(str(doc.value((*where, "command"))), posix=os.name != "nt") for where in ours]
+    events = [re.sub(r"(?<!^)(?=[A-Z])", "_", str(where[1])).lower() for where in ours]
+    wanted = part.but(key="", hooks=hooks_of(setup.host, "permission_request" in events))
+    return setup.but(
+        hooks=path, commands=tuple(tuple(word.strip('"') for word in line) for line in lines),
+        keys=tuple(f"{event}:{where[2]}:{where[4]}" for event, where in zip(events, ours)),
+        is_current=wanted.put(text) == text,
+    )  # fmt: skip
+
+
+def setup_of(name: str, scope: str) -> Setup:
+    """Read what one scope of a host has of ours. Raises OSError, ValueError, which begin with the file, and Invalid."""
+    setup, key = Setup(name, scope, "", None), MCP_HOSTS[name].key
+    for path, part in our_parts(name, scope).items():
+        try:
+            if isinstance(part, TomlPart) or (isinstance(part, JsonPart) and part.key):
+                keys = ("mcp_servers", "caucus") if isinstance(part, TomlPart) else (key, "caucus")
+                setup = setup.but(servers=path, entry=dig(data_in(path), *keys))
+            setup = hooks_part(setup, path, part)
+        except (OSError, ValueError, RecursionError) as error:
+            raise ValueError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    return setup
+
+
+def setups_here() -> tuple[list[Setup], list[Finding]]:
+    """Read what all hosts have of ours, here and of this user, and which files cannot be read."""
+    setups: list[Setup] = []
+    faults: list[Finding] = []
+    for name, host in MCP_HOSTS.items():
+        for scope in [one for one, path in zip(SCOPES, host.servers) if path]:
+            try:
+                setup = setup_of(name, scope)
+            except (OSError, ValueError, Invalid) as error:
+                faults.append(Finding("installed", f"{name} ({scope})", _BROKEN, str(error), "mend that file"))
+                continue
+            if setup.servers not in [one.servers for one in setups if one.host == name]:  # both, in one's home
+                setups.append(setup)
+    with suppress(OSError, ValueError, RecursionError):  # told of already
+        path = place_of("~/.claude.json")
+        entry = dig(data_in(path), "projects", os.getcwd(), "mcpServers", "caucus")
+        setups += [] if entry is None else [Setup("claude", "local", path, entry)]
+    return setups, faults
+
+
+def may_be_run(setup: Setup, head: Sequence[str]) -> bool:
+    """Whether what an entry starts is the user's own, written by an install, or this program by some Python."""
+    record = record_of(setup.servers)
+    if len(head) == 2 and re.fullmatch(r"py|python[\d.]*", head[0]) and os.path.realpath(head[1]) == own_place():
+        return True
+    with suppress(OSError), open(setup.servers, "rb") as file:
+        return setup.scope != "project" or (record is not None and record.sha256 == digest(file.read()))
+    return False
+
+
+def look_at_entry(setup: Setup) -> list[Finding]:
+    """Tell whether what an MCP entry starts is there and runs, and is this very program."""
+    def told(state: str, words: str, fix: str = setup.fix) -> list[Finding]:
+        where = f"{setup.host} ({setup.scope}), entry in {setup.servers}"
+        return [Finding("installed", where, state, words, "" if state == _OK else fix)]
+
+    words = bridge_words(setup.entry)
+    if not words:
+        if setup.url:
+            return told(_OK, f"by URL, {setup.url}")
+        return told(_BROKEN, "starts no bridge", f"remove or rename it, then `{setup.fix}`")
+    head = words[: words.index("bridge", 1)]
+    program, own = head[-1], program_words()
+    if not found_program(head[0]):
+        return told(_BROKEN, f"there is no {head[0]}")
+    if program.endswith((".py", ".pyz")) and not os.path.isfile(program):
+        return told(_BROKEN, f"there is no {program}")
+    if head == own:
+        return told(_OK, f"starts this program, {__version__}")
+    if not may_be_run(setup, head):
+        return told(_WARNING, f"starts {program}, another program than this one; not tried, as no install wrote it so")
+    try:
+        said = says_version(head)
+    except OSError as error:
+        return told(_BROKEN, f"{shell_line(head)} {error.strerror or error}")
+    if (found := re.search(r"\bcaucus (\d\S*)", said)) is None:
+        return told(_BROKEN, f"{program} is no Caucus: it says {said!r}")
+    if found[1] == __version__ and os.path.realpath(program) == own_place():
+        return told(_OK, f"starts this program, {__version__}, with {head[0]}")
+    return told(_WARNING, f"starts Caucus {found[1]} at {program}; this is {__version__} at {own[-1]}")
+
+
+def look_at_hooks(setup: Setup) -> list[Finding]:
+    """Tell whether the hooks of a set-up are there as an install would write them."""
+    paths = dict.fromkeys(path for words in setup.commands for path in (words[0], *words[3:4]))
+    missing = [path for path in paths if not found_program(path) and not os.path.isfile(path)]
+    if missing:
+        state, words = _BROKEN, f"there is no {missing[0]}"
+    elif not setup.is_current:
+        state, words = _WARNING, "other than an install would write them now"
+    else:
+        state, words = _OK, "as an install writes them"
+    kind = "plugin" if setup.host == "opencode" else "hooks in"
+    where = f"{setup.host} ({setup.scope}), {kind} {setup.hooks}"
+    return [Finding("installed", where, state, words, "" if state == _OK else setup.fix)] if setup.commands else []
+
+
+def look_at_both(name: str, setups: Sequence[Setup]) -> list[Finding]:
+    """Tell what is doubled, or lacks its other half, in all set-ups of a host."""
+    entered = [one for one in setups if bridge_words(one.entry)]
+    hooked = [one for one in setups if one.commands]
+    if len(hooked) > 1:
+        words, scope = "hooks in both scopes: each runs twice", "project" if hooked[-1].entry is not None else "user"
+        return [Finding("installed", name, _WARNING, words, f"caucus uninstall {name} --scope {scope}")]
+    if entered and not hooked and any(MCP_HOSTS[name].hooks):
+        words = "no hooks: nothing wakes its agent, and nothing holds its tools back"
+        return [Finding("installed", name, _WARNING, words, entered[0].fix)]
+    if hooked and not any(one.entry is not None for one in setups):
+        return [Finding("installed", name, _WARNING, "hooks without an MCP entry", hooked[0].fix)]
+    return []
+
+
+def check_hosts(_: Checkup) -> list[Finding]:
+    """Tell which hosts are here, and their versions."""
+    def look_at(title: str, path: str) -> list[Finding]:
+        try:
+            return [Finding("hosts", title, _OK, f"{says_version([path])}, {path}")]
+        except OSError as error:
+            return [Finding("hosts", title, _WARNING, f"{path} {error.strerror or error}", f"{path} --version")]
+
+    paths = {name: found_program(host.program) for name, host in MCP_HOSTS.items()}
+    jobs = {("hosts", MCP_HOSTS[name].title): functools.partial(look_at, MCP_HOSTS[name].title, path)
+            for name, path in paths.items() if path}
+    homes = [host.title for name, host in MCP_HOSTS.items() if not paths[name] and os.path.isdir(place_of(host.folder))]
+    absent = [host.title for name, host in MCP_HOSTS.items() if not paths[name] and host.title not in homes]
+    rest = [Finding("hosts", title, _OK, "has settings here, and no program in PATH") for title in homes]
+    rest += [Finding("hosts", ", ".join(absent), _OK, "not here")] if absent else []
+    return side_by_side(jobs, _VERSION_S + 1.0) + rest
+
+
+def check_installed(checkup: Checkup) -> list[Finding]:
+    """Tell of each entry, of each host's hooks, and of what is remembered of installs."""
+    entered = [one for one in checkup.setups if one.entry is not None]
+    found = side_by_side({("installed", f"{one.host} ({one.scope})"): functools.partial(look_at_entry, one)
+                          for one in entered}, _VERSION_S + 1.0)
+    found += [one for setup in checkup.setups for one in look_at_hooks(setup)]
+    for name in MCP_HOSTS:
+        found += look_at_both(name, [one for one in checkup.setups if one.host == name])
+    if not found:
+        words = "in no host, neither in this folder nor of this user"
+        found = [Finding("installed", "", _WARNING, words, "caucus install")]
+    return [*found, *checkup.faults, *look_at_records(checkup.setups)]
+
+
+def look_at_records(setups: Sequence[Setup]) -> list[Finding]:
+    """Tell where else something was installed, and what is remembered and not there any more."""
+    folder, found = os.path.join(state_folder(), "installed"), list[Finding]()
+    here = {path for one in setups for path in (one.servers, one.hooks)}
+    filled = {path for one in setups for path in (one.servers if one.entry is not None else "",
+                                                  one.hooks if one.commands else "")}
+    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+        with suppress(OSError, ValueError, KeyError), open(os.path.join(folder, name), "rb") as file:
+            plain = json.load(file)
+            record = Installed.restored([plain[one] for one in Installed.FIELDS])
+            hosts = ", ".join(record.hosts)
+            if record.path in here - filled:
+                fix = next(one.fix for one in setups if record.path in (one.servers, one.hooks))
+                words = f"was installed for {hosts}, and was taken out by somebody"
+                found.append(Finding("installed", record.path, _WARNING, words, fix))
+            elif record.path not in here:
+                gone = "" if os.path.lexists(record.path) else "; the file is not there now"
+                found.append(Finding("installed", record.path, _OK, f"elsewhere, for {hosts}{gone}"))
+    return found
+
+
+# --- what hosts trust ---
+
+
+def folders_above(folder: str) -> list[str]:
+    """List a folder and all around it, as they are compared."""
+    folders = [folder]
+    while os.path.dirname(folders[-1]) != folders[-1]:
+        folders.append(os.path.dirname(folders[-1]))
+    return [os.path.normcase(os.path.normpath(one)) for one in folders]
+
+
+def nearest_of(table: Any, folder: str) -> Any:
+    """Give what a table says of a folder, or of the nearest one around it; None: nothing."""
+    known = {os.path.normcase(os.path.normpath(str(one))): value for one, value in (table or {}).items()}
+    return next((known[one] for one in folders_above(folder) if one in known), None)
+
+
+def trust_of_claude(setups: Sequence[Setup]) -> list[Finding]:
+    """Tell whether Claude Code trusts this folder, and has not switched the server off."""
+    path, here = place_of("~/.claude.json"), os.getcwd()
+    projects = data_in(path).get("projects")
+    about, found = nearest_of(projects, here), list[Finding]()
+    trusted = {one: dig(value, "hasTrustDialogAccepted") for one, value in (projects or {}).items()}
+    if nearest_of({one: True for one, value in trusted.items() if value is True}, here):
+        found.append(Finding("trust", "claude", _OK, f"trusts {here}"))
+    else:
+        words = f"does not trust {here} yet, as far as {path} tells: its hooks do not run"
+        found.append(Finding("trust", "claude", _WARNING, words, "start `claude` here once, and trust the folder"))
+    if "caucus" in (dig(about, "disabledMcpjsonServers") or ()):
+        words = "the server caucus is switched off here"
+        found.append(Finding("trust", "claude", _BROKEN, words, "in `claude`: /mcp, and enable caucus"))
+    return found
+
+
+def trust_of_codex(setups: Sequence[Setup]) -> list[Finding]:
+    """Tell whether Codex has been told to trust our hooks, and this folder where it matters."""
+    config, found = data_in(place_of("~/.codex/config.toml")), list[Finding]()
+    states: dict[str, Any] = dig(config, "hooks", "state") or {}
+    confirmed = set()
+    for key, about in states.items():
+        file, *place = key.rsplit(":", 3)
+        if dig(about, "trusted_hash") and dig(about, "enabled") is not False:
+            confirmed.add(":".join([os.path.realpath(file), *place]))
+    for setup in setups:
+        unknown = [key for key in setup.keys if f"{setup.hooks}:{key}" not in confirmed]
+        words = f"{len(unknown)} of {len(setup.keys)} hooks in {setup.hooks} are not confirmed: they do not run"
+        if unknown:
+            found.append(Finding("trust", "codex", _WARNING, words, "in `codex`: /hooks, and confirm them"))
+        elif setup.keys:
+            words = f"the hooks in {setup.hooks} were confirmed; whether in these very words cannot be known"
+            found.append(Finding("trust", "codex", _OK, words))
+        level = dig(nearest_of(config.get("projects"), os.getcwd()), "trust_level")
+        if setup.scope == "project" and level != "trusted":
+            words = f"does not trust {os.getcwd()}: what .codex has there does not count"
+            found.append(Finding("trust", "codex", _WARNING, words, "start `codex` here once, and trust the folder"))
+    return found
+
+
+def trust_of_gemini(setups: Sequence[Setup]) -> list[Finding]:
+    """Tell whether Gemini CLI trusts this folder."""
+    if dig(data_in(place_of("~/.gemini/settings.json")), "security", "folderTrust", "enabled") is False:
+        return [Finding("trust", "gemini", _OK, "trusts every folder: its settings say so")]
+    levels = data_in(place_of("~/.gemini/trustedFolders.json"))
+    around = {os.path.dirname(one): level for one, level in levels.items() if level == "TRUST_PARENT"}
+    level = nearest_of(around | levels, os.getcwd())
+    if level in ("TRUST_FOLDER", "TRUST_PARENT"):
+        return [Finding("trust", "gemini", _OK, f"trusts {os.getcwd()}")]
+    words = f"{'distrusts' if level else 'does not trust'} {os.getcwd()}, as far as trustedFolders.json tells"
+    return [Finding("trust", "gemini", _WARNING, words, "start `gemini` here once, and trust the folder")]
+
+
+TRUST: dict[str, Callable[[Sequence[Setup]], list[Finding]]] = {
+    "claude": trust_of_claude, "codex": trust_of_codex, "gemini": trust_of_gemini,
+    "opencode": lambda setups: [Finding("trust", "opencode", _OK, "a plugin in its folder loads by itself")],
+}
+
+
+def check_trust(checkup: Checkup) -> list[Finding]:
+    """Tell whether hosts let run what is installed, as far as their files say."""
+    found: list[Finding] = []
+    for name in MCP_HOSTS:
+        setups = [one for one in checkup.setups if one.host == name and (one.commands or one.entry is not None)]
+        unknown = [Finding("trust", name, _OK, "cannot be known: no file tells whether it starts the server")]
+        found += (TRUST[name](setups) if name in TRUST else unknown) if setups else []
+    return found
+
+
+# --- the hub, and the way to it ---
+
+
+def start_of(url: str) -> str:
+    """Word the command that starts a hub at an address of this machine; elsewhere there is none."""
+    parts = urllib.parse.urlsplit(url)
+    port = parts.port or 80
+    is_here = parts.scheme == "http" and is_loopback(str(parts.hostname))
+    return f"caucus hub{'' if port == DEFAULT_PORT else f' --port {port}'}" if is_here else "start the hub there"
+
+
+def look_at_hub(url: str, is_started: bool) -> list[Finding]:
+    """Tell whether a hub answers, its version, and whether it asks for a token; `is_started`: a bridge may start it."""
+    try:
+        client = Client(url)
+        client.slack_s = _HUB_S
+        with closing(client):
+            version, guard = one_line(heard(client.get("/version"), "version", str))[:32], None
+            try:
+                client.get("/ui")
+            except Refusal as refusal:
+                guard = refusal.extra.get("auth")
+    except Unreachable as refusal:
+        words = f"{refusal.detail}{'; a bridge starts one when it is needed' if is_started else ''}"
+        return [Finding("hub", url, _WARNING if is_started else _BROKEN, words, start_of(url))]
+    except Refusal as refusal:
+        return [Finding("hub", url, _BROKEN, refusal.detail)]
+    has_token = bool(os.environ.get("CAUCUS_OPERATOR_TOKEN"))
+    found = [Finding("hub", url, _OK, f"Caucus {version} answers")]
+    if version != __version__:
+        words = f"Caucus {version} answers; this is {__version__}"
+        found = [Finding("hub", url, _WARNING, words, "end that hub, and start it with this program")]
+    if guard is False and has_token:
+        words = "it asks for no operator token, though CAUCUS_OPERATOR_TOKEN is set here: it was started without"
+        found.append(Finding("hub", url, _WARNING, words, "start it again from here"))
+    elif guard is not None:
+        mine = "is set here" if has_token else "is not set here, and is needed for --wake only"
+        words = f"it asks for the operator token; CAUCUS_OPERATOR_TOKEN {mine}" if guard else "it asks for no token"
+        found.append(Finding("hub", url, _OK, words))
+    return found
+
+
+def check_hub(checkup: Checkup) -> list[Finding]:
+    """Ask the hub, and those that entries name."""
+    usual, urls = bare_url(os.environ.get("CAUCUS_HUB_URL") or DEFAULT_URL), dict[str, bool]()
+    for one in [one for one in checkup.setups if one.entry is not None]:
+        started = (dig(one.entry, "env", "CAUCUS_AUTOSTART"), dig(one.entry, "environment", "CAUCUS_AUTOSTART"))
+        urls[one.url or usual] = "1" in started
+    if checkup.url or not urls:
+        urls.setdefault(checkup.url or usual, False)
+    jobs = {("hub", url): functools.partial(look_at_hub, url, is_started) for url, is_started in urls.items()}
+    return side_by_side(jobs, _DOCTOR_S - 1.0)
+
+
+def fault_of_url(value: str) -> str:
+    """Say what is wrong with the address of a hub."""
+    url = bare_url(value)
+    try:
+        checked_url(url)
+    except Invalid as refusal:
+        return f"cannot be used: {str(refusal.detail).removeprefix('--hub: ').replace(repr(url), 'it')}"
+    return ""
+
+
+def fault_of_name(value: str) -> str:
+    """Say what is wrong with a peer's name."""
+    try:
+        peer_name_of({"name": value}, "name")
+    except Invalid as refusal:
+        return f"cannot be used: {refusal.detail}"
+    return ""
+
+
+def fault_by(pattern: str, words: str) -> Callable[[str], str]:
+    """Make what says what is wrong with a value of some form."""
+    return lambda value: "" if re.fullmatch(pattern, value, re.DOTALL) else words
+
+
+fault_of_secret = fault_by(r"[!-~]+", "is not one word of ASCII, so it cannot be sent")
+# All that programs of ours read, what says what is wrong with a value, and how bad that is.
+_VARIABLES: dict[str, tuple[Callable[[str], str], str]] = {
+    "CAUCUS_HUB_URL": (fault_of_url, _BROKEN), "CAUCUS_PROJECT": (fault_of_name, _BROKEN),
+    **{f"CAUCUS_{name}": (fault_of_secret, _BROKEN)
+       for name in ("OPERATOR_TOKEN", "OBSERVER_TOKEN", "AGENT_KEY", "TOKEN", "TICKET")},
+    **{f"CAUCUS_{name}": (fault_by(r"\d+(\.\d+)?", "is not a number from 0"), _BROKEN)
+       for name in ("QUIET_AFTER_SECONDS", "LOG_RETENTION_HOURS")},
+    **{f"CAUCUS_{name}": (fault_by("[01]", "is neither 1 nor 0, and counts as 0"), _WARNING)
+       for name in ("AUTOSTART", "ALLOW_REMOTE_HUB")},
+    **{f"CAUCUS_{name}": (fault_by(".*", ""), _OK)
+       for name in ("JOURNAL", "LOG_FILE", "PUBLIC_URL", "ALLOWED_HOSTS", "ALLOWED_ORIGINS", "MISSION", "AGENT_MODEL",
+                    "AGENT_TYPE", "PERMISSION_MODE", "CLAUDE_CLI")},
+}  # fmt: skip
+
+
+def check_environment(_: Checkup) -> list[Finding]:
+    """Tell which variables make no sense, and which proxies would catch what goes to this machine's hub."""
+    found, env = list[Finding](), os.environ
+    for name in sorted(one for one in env if one.startswith("CAUCUS_") and env[one]):
+        look, state = _VARIABLES.get(name, (lambda value: "is no variable that Caucus knows", _WARNING))
+        fault = look(env[name])
+        found += [Finding("environment", name, state, fault, f"unset {name}")] if fault else []
+    if env.get("CAUCUS_OBSERVER_TOKEN") and not env.get("CAUCUS_OPERATOR_TOKEN"):
+        words = "without CAUCUS_OPERATOR_TOKEN a hub does not start with it"
+        found.append(Finding("environment", "CAUCUS_OBSERVER_TOKEN", _WARNING, words, "unset CAUCUS_OBSERVER_TOKEN"))
+    given = {name.upper(): value for name, value in env.items() if value}
+    proxies = [name for name in ("HTTP_PROXY", "ALL_PROXY") if name in given]
+    spared = {one.strip() for one in given.get("NO_PROXY", "").split(",")}
+    if proxies and not spared & {"127.0.0.1", "*"}:
+        words = "may catch what goes to 127.0.0.1: our programs use none, hosts over HTTP, curl and browsers do"
+        fix = "export NO_PROXY=127.0.0.1,localhost"
+        found.append(Finding("environment", ", ".join(proxies), _WARNING, words, fix))
+    return found or [Finding("environment", "", _OK, "nothing in it is in the way")]
+
+
+def check_service(_: Checkup) -> list[Finding]:
+    """Tell whether a service that is installed runs."""
+    if sys.platform not in KEEPERS:
+        return []
+    keeper = KEEPERS[sys.platform]()
+    if not os.path.exists(keeper.path):
+        return [Finding("service", "", _OK, "none is installed")]
+    if since := Service(keeper).since():
+        return [Finding("service", keeper.path, _OK, f"runs since {since}")]
+    return [Finding("service", keeper.path, _BROKEN, "is installed, and does not run", shell_line([*keeper.start[-1]]))]
+
+
+# --- what programs leave behind ---
+
+
+def check_modes(_: Checkup) -> list[Finding]:
+    """Tell whether others can read what is kept for this user."""
+    place, folders, files = state_folder(), list[str](), list[str]()
+    if os.name == "nt" or not os.path.isdir(place):
+        return []
+    for folder, inner, names in os.walk(place):
+        if not os.stat(folder).st_mode & 0o077:  # nobody gets to what is in it
+            inner.clear()
+            continue
+        folders.append(folder)
+        paths = [path for name in names if not os.path.islink(path := os.path.join(folder, name))]
+        with suppress(FileNotFoundError):  # it was about to go
+            files += [path for path in paths if os.stat(path).st_mode & 0o077]
+    fix = f"chmod -R go-rwx {shell_line([place])}"
+    if files:
+        return [Finding("state folder", place, _BROKEN, f"others can read {files[0]}, with tokens or messages", fix)]
+    if folders:
+        return [Finding("state folder", place, _WARNING, f"others can look into {folders[0]}", fix)]
+    return [Finding("state folder", place, _OK, "for this user only")]
+
+
+def is_old(path: str, age_s: float = _STALE_S) -> bool:
+    """Whether a file was written longer ago than that."""
+    with suppress(OSError):
+        return time.time() - os.lstat(path).st_mtime > age_s
+    return False
+
+
+def sessions_here() -> tuple[list[dict[str, str]], list[str]]:
+    """Give the seats of this machine's sessions, and the files of those that are over."""
+    folder, seats, over = os.path.join(state_folder(), "sessions"), dict[str, dict[str, str]](), list[str]()
+    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    for name in names:
+        seat = session_in(os.path.join(folder, name)) if "." not in name else {}
+        if seat and is_alive(seat.get("pid", "")):
+            seats[name] = seat
+    for name in names:
+        path = os.path.join(folder, name)
+        base, is_lock = name.partition(".")[0], name.endswith(_LOCKS)
+        is_left = name.endswith(".new") and is_old(path)
+        if not is_lock and (is_left or (base not in seats and is_old(path, 0.0 if base == name else _STALE_S))):
+            over.append(path)
+    return [*{seat["place"]: seat for seat in seats.values()}.values()], over
+
+
+def oldest_s() -> float | None:
+    """Tell for how many seconds the oldest process has run that may be one of ours; None: nobody knows."""
+    with suppress(OSError):
+        found = re.findall(r"^ *(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+) .*(?:caucus|\bbridge\b|\bhub\b)",
+                           system_says(("ps", "axwwo", "etime=,command=")), re.MULTILINE)
+        ages = [[int(one or 0) for one in row] for row in found]
+        return max((86_400.0 * days + 3600 * h + 60 * m + s for days, h, m, s in ages), default=0.0)
+    return None
+
+
+def old_tokens(seats: Sequence[Mapping[str, str]]) -> list[str]:
+    """List files with tokens for watches that are older than any process of ours, so that nobody needs them."""
+    from tempfile import gettempdir
+
+    folder, limit_s, found = gettempdir(), oldest_s(), list[str]()
+    for name in os.listdir(folder) if limit_s is not None else ():
+        path = os.path.join(folder, name)
+        is_file = os.path.isfile(path) and not os.path.islink(path)
+        if re.fullmatch(r"caucus-[0-9a-f]{16}\.token", name) and is_file and is_old(path, (limit_s or 0.0) + _STALE_S):
+            with suppress(OSError, UnicodeDecodeError), open(path, encoding="ascii") as file:  # somebody else's
+                found += [] if file.read(TOKEN_MAX).strip() in [seat.get("token") for seat in seats] else [path]
+    return found
+
+
+def dead_locks() -> list[str]:
+    """List locks of processes that have ended. They are not tried: that would hold up who wants one just now."""
+    folders, found = (state_folder(), os.path.join(state_folder(), "sessions")), list[str]()
+    for folder in folders:
+        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+            if name.endswith(_LOCKS):
+                with suppress(OSError, UnicodeDecodeError), open(os.path.join(folder, name), encoding="ascii") as file:
+                    found += [] if is_alive(file.read(20).strip()) else [os.path.join(folder, name)]
+    return found
+
+
+def half_written(setups: Sequence[Setup]) -> list[str]:
+    """List what an install or a bridge left that was ended while it wrote."""
+    paths = {path for one in setups for path in (one.servers, one.hooks) if path}
+    places = {(os.path.dirname(path), os.path.basename(path)) for path in paths}
+    places |= {(os.path.join(state_folder(), "installed"), "")}
+    found: set[str] = set()
+    for folder, name in places:
+        pattern = rf"{re.escape(name) if name else '[0-9a-f]+[.]json'}\.[0-9a-f]{{8}}\.new"
+        for one in os.listdir(folder) if os.path.isdir(folder) else ():
+            path = os.path.join(folder, one)
+            found |= {path} if re.fullmatch(pattern, one) and is_old(path) else set()
+    return sorted(found)
+
+
+def is_removed(path: str) -> bool:
+    """Remove a file that nobody needs, a lock only while it is held here; tell whether that could be done."""
+    with suppress(OSError):  # somebody has it, or it is not ours
+        lock = Lock(path) if path.endswith(_LOCKS) and os.name != "nt" else None
+        try:
+            os.unlink(path)
+        finally:
+            if lock is not None:
+                lock.release()
+    return not os.path.lexists(path)
+
+
+def check_leftovers(checkup: Checkup) -> list[Finding]:
+    """Tell what programs that have ended left behind, or with --tidy remove it."""
+    seats, over = sessions_here()
+    kinds = [(_WARNING, "of a session that is over", over), (_OK, "the lock of a process that has ended", dead_locks()),
+             (_WARNING, "a token that no watch of a running bridge needs", old_tokens(seats)),
+             (_WARNING, "half written", half_written(checkup.setups))]
+    found: list[Finding] = []
+    for state, words, paths in kinds:
+        left = [path for path in paths if not (checkup.is_tidying and is_removed(path))]
+        gone = [path for path in paths if path not in left]
+        outcomes = (gone, _OK, f"removed: {words}", ""), (left, state, words, "caucus doctor --tidy")
+        for some, how, told, fix in outcomes:
+            more = f" and {len(some) - 1} more" if len(some) > 1 else ""
+            found += [Finding("leftovers", f"{some[0]}{more}", how, told, fix)] if some else []
+    return found or [Finding("leftovers", "", _OK, "none")]
+
+
+# --- who wakes ---
+
+
+def wake_at(client: Client, name: str) -> dict[str, Any] | None:
+    """Ask a hub how a peer is woken; None: nothing ever asked for it. Raises Refusal."""
+    told = client.get("/ping", peer=name)
+    if not told.get("present"):
+        raise UnknownPeer(f"the hub has no live peer {name}", name=name)
+    wake = told.get("wake")
+    return wake if isinstance(wake, dict) else None
+
+
+def words_of_wake(wake: Mapping[str, Any] | None) -> tuple[str, str]:
+    """Word how a peer was woken last, and how well that is."""
+    if wake is None:
+        return _WARNING, "nothing has waited for its mail yet"
+    opened, proven, now = wake.get("open_ts"), wake.get("proven_ts"), time.time()
+    if isinstance(opened, int | float) and now - opened > WAKE_PROOF_S:
+        return _WARNING, f"was told of mail {now - opened:.0f} s ago, and has not called since"
+    if wake.get("kind") == "nobody waits":
+        return _WARNING, "nobody waits for its mail any more; the end of its next turn may change that"
+    took = f"; woke in {wake['latency']:.1f} s, {now - proven:.0f} s ago" if isinstance(proven, int | float) else ""
+    how = "is told when its turn ends" if wake.get("kind") == "turn end" else "can be woken"
+    return _OK, f"{how}{took or ', not proven yet'}"
+
+
+def check_wakes(_: Checkup) -> list[Finding]:
+    """Tell of each seat of this machine's sessions how it was woken last."""
+    def look_at(seat: Mapping[str, str]) -> list[Finding]:
+        where, host = f"{seat['name']} at {bare_url(seat['url'])}", os.path.basename(seat["place"]).partition("-")[0]
+        client = Client(seat["url"], None, os.environ.get("CAUCUS_AGENT_KEY"))
+        client.slack_s = _HUB_S
+        try:
+            with closing(client):
+                state, words = words_of_wake(wake_at(client, seat["name"]))
+        except Refusal as refusal:
+            state, words = _WARNING, f"cannot be known: {refusal.detail}"
+        fix = f"caucus install {host}, and start it anew; till then tell it to call listen"
+        return [Finding("wakes", where, state, words, fix if state != _OK and "cannot" not in words else "")]
+
+    seats = sessions_here()[0]
+    return side_by_side({("wakes", seat["place"]): functools.partial(look_at, seat) for seat in seats}, _DOCTOR_S - 1.0)
+
+
+_RING_FIXES = {  # refusal -> what to do
+    "credential_required": "set CAUCUS_OPERATOR_TOKEN to the hub's, or give --operator-token",
+    "nobody_waits": "caucus doctor",
+}
+
+
+def ring_for(name: str, url: str, token: str) -> Finding:
+    """Ring for a peer, and wait until it has called, so that it is proven to wake."""
+    client = Client(url, None, token or os.environ.get("CAUCUS_AGENT_KEY"))  # the reads want the key, if there is one
+    client.slack_s, end, where = _HUB_S, time.monotonic() + _RING_S, f"{name} at {url}"
+    try:
+        with closing(client):
+            before = wake_at(client, name) or {}
+            ring_once(client, name)
+            while time.monotonic() < end:
+                wake = wake_at(client, name) or {}
+                if wake.get("open_ts") is None and (wake.get("proven_ts"), wake.get("latency")) != (
+                    before.get("proven_ts"), before.get("latency")
+                ):
+                    return Finding("wake", where, _OK, f"{name} woke in {wake.get('latency'):.1f} s")
+                time.sleep(_RING_LOOK_S)
+    except Refusal as refusal:
+        fix = start_of(url) if isinstance(refusal, Unreachable) else _RING_FIXES.get(refusal.code, "")
+        return Finding("wake", where, _BROKEN, refusal.detail, fix)
+    words = f"{name} was rung for, and has not called within {_RING_S:g} s"
+    return Finding("wake", where, _BROKEN, words, "caucus doctor; then look at the session itself")
+
+
+def ring_once(client: Client, name: str) -> None:
+    """Ring; between two polls of a waiter, wait for the next. Raises Refusal."""
+    end = time.monotonic() + WAKE_GAP_S
+    while True:
+        try:
+            client.post("/ring", peer=name)
+            return
+        except NobodyWaits:
+            if (wake_at(client, name) or {}).get("kind") != "waits" or time.monotonic() > end:
+                raise
+        time.sleep(_RING_LOOK_S)
+
+
+CHECKS: dict[str, Callable[[Checkup], list[Finding]]] = {
+    "hosts": check_hosts, "installed": check_installed, "trust": check_trust, "hub": check_hub,
+    "environment": check_environment, "service": check_service, "state folder": check_modes,
+    "leftovers": check_leftovers, "wakes": check_wakes,
+}  # fmt: skip
+
+
+def examine(url: str, is_tidying: bool) -> list[Finding]:
+    """Make all checks, at the same time, and give what they find, in the order of the table."""
+    setups, faults = setups_here()
+    checkup = Checkup(url, is_tidying, tuple(setups), tuple(faults))
+    return side_by_side({(what, ""): functools.partial(check, checkup) for what, check in CHECKS.items()}, _DOCTOR_S)
+
+
+def words_of_findings(findings: Sequence[Finding], has_colours: bool) -> str:
+    """Word findings, a line for each, by what they are about; with the sum of it at the end."""
+    lines: list[str] = []
+    for what in dict.fromkeys(one.what for one in findings):
+        lines.append(what)
+        for one in [one for one in findings if one.what == what]:
+            state = f"\x1b[{_COLOURS[one.state]}m{one.state:8}\x1b[0m" if has_colours else f"{one.state:8}"
+            words = one_line(f"{one.where}: {one.words}" if one.where else one.words)
+            lines.append(f"  {state} {words}{f'. Fix: {one_line(one.fix)}' if one.fix else ''}")
+    counts = [(sum(one.state == state for one in findings), words)
+              for state, words in ((_BROKEN, "broken"), (_WARNING, "to look at"))]
+    return "\n".join([*lines, ", ".join(f"{count} {words}" for count, words in counts if count) or "all is well"])
+
+
+# ======================================================================================================================
 # 25. Command line
 # ======================================================================================================================
 
@@ -13038,6 +13848,40 @@ def run_service(options: argparse.Namespace) -> int:
     return EXIT_OK if about["running"] else EXIT_EXPIRED
 
 
+def add_doctor_options(options: argparse.ArgumentParser) -> None:
+    """Declare the options of `caucus doctor`."""
+    add = options.add_argument
+    add("--hub", metavar="URL", help="also look at this one (default: those of the hosts' entries; $CAUCUS_HUB_URL)")
+    add("--json", action="store_true", help="tell it as one JSON object")
+    add("--tidy", action="store_true", help="remove what programs that have ended left behind, and nothing else")
+    add("--wake", metavar="NAME", help="only ring for this peer, and wait until it has woken")
+    add("--operator-token", metavar="S", help="of --wake, where the hub asks for it ($CAUCUS_OPERATOR_TOKEN)")
+
+
+def run_doctor(options: argparse.Namespace) -> int:
+    """Run `caucus doctor`."""
+    url = checked_url(bare_url(options.hub)) if options.hub else ""
+    if options.wake is not None:
+        if options.tidy:
+            raise Invalid("--tidy", "--wake does nothing but ring")
+        token = options.operator_token or os.environ.get("CAUCUS_OPERATOR_TOKEN", "")
+        if token and (fault := fault_of_secret(token)):
+            raise Invalid("--operator-token", f"the operator token {fault}")
+        url = url or checked_url(bare_url(os.environ.get("CAUCUS_HUB_URL") or DEFAULT_URL))
+        findings = [ring_for(options.wake, url, token)]
+        words = one_line(". Fix: ".join(part for part in (findings[0].words, findings[0].fix) if part))
+    else:
+        findings = examine(url, options.tidy)
+        is_plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+        is_plain = is_plain or (os.name == "nt" and not os.environ.get("WT_SESSION"))
+        words = words_of_findings(findings, sys.stdout.isatty() and not is_plain)
+    if options.json:
+        words = json.dumps({"version": __version__, "findings": [one.to_json() for one in findings]})
+    encoding = sys.stdout.encoding or "utf-8"
+    print(words.encode(encoding, "backslashreplace").decode(encoding))
+    return EXIT_EXPIRED if any(one.state == _BROKEN for one in findings) else EXIT_OK
+
+
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None], str]] = {
     "hub": (run_hub, add_hub_options, "run the hub and its console"),
     "bridge": (run_bridge, add_bridge_options, "connect an MCP host to the hub, over stdio"),
@@ -13051,6 +13895,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argpars
     "permit": (run_permit, add_permit_options, "what a host's hooks run: have the operator answer a prompt"),
     "brake": (run_brake, add_brake_options, "what a host's hooks run: ask whether a tool may run"),
     "service": (run_service, add_service_options, "have the system keep a hub running, from login on"),
+    "doctor": (run_doctor, add_doctor_options, "look at how all this is set up, and say what mends it"),
 }
 
 

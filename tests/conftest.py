@@ -29,7 +29,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each of a thousand start
 # Files that take longest by themselves: begun first, so that no worker is left alone with one.
 LONG = (
     *("originals", "agent", "attacks", "browser_ruling", "browser_flow", "browser", "demo", "console", "hub_process"),
-    *("http", "roads", "journal", "watch", "service", "awake", "cost"),
+    *("http", "roads", "journal", "watch", "service", "awake", "doctor", "cost"),
 )
 
 

@@ -327,7 +327,8 @@ ENVIRONMENT = re.compile(r"CAUCUS_[A-Z_]*[A-Z]")
 
 
 PARTS = {"hub": "## Options of the hub"}
-COMMANDS = ("bridge", "install", "uninstall", "watch", "wake", "brake", "permit", "agent", "journal", "demo", "service")
+COMMANDS = ("bridge", "install", "uninstall", "watch", "wake", "brake", "permit", "agent", "journal", "demo", "service",
+            "doctor")
 PARTS |= {name: f"## {name.capitalize()}" for name in COMMANDS}
 
 

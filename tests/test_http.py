@@ -13,6 +13,7 @@ import sys
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -227,7 +228,7 @@ def test_what_cannot_be_read_at_all_is_a_400(open_hub: HubProcess, path: str, co
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
-@pytest.mark.parametrize("path", ["/register", "/send", "/ack", "/floor", "/ask", "/control"])
+@pytest.mark.parametrize("path", ["/register", "/send", "/ack", "/floor", "/ask", "/control", "/ring"])
 def test_numbers_that_are_not_json_are_a_422(open_hub: HubProcess, path: str, number: str) -> None:
     refused(post_raw(open_hub, path, f'{{"token":"t","seq":{number}}}'.encode()), 422, "invalid", "body")
     refused(post_raw(open_hub, path, f'{{"unknown":[{number}]}}'.encode()), 422, "invalid", "body")
@@ -261,6 +262,7 @@ STRINGS = [
     ("/watch-ticket", {"token": "t"}, "token"),
     ("/watch-ticket/redeem", {"ticket": "t"}, "ticket"),
     ("/control", {"action": "pause"}, "action"),
+    ("/ring", {"peer": "a"}, "peer"),
 ]
 EVERY_STRING = pytest.mark.parametrize(
     ("path", "body", "field"), STRINGS, ids=[f"{path[1:]}-{field}" for path, _, field in STRINGS]
@@ -726,6 +728,25 @@ def test_only_the_operator_controls(guarded: HubProcess, who: str | None, status
             401,
             {"error": "credential_required", "detail": "operator token required"},
         )
+
+
+@pytest.mark.parametrize(("who", "status"), [(OPERATOR, 409), (OBSERVER, 401), (KEY, 401), ("x", 401), (NOBODY, 401)])
+def test_only_the_operator_rings(guarded: HubProcess, who: str | None, status: int) -> None:
+    a = guarded.register("a", bearer=KEY)
+    code = "nobody_waits" if status == 409 else "credential_required"
+    refused(guarded.post("/ring", bearer=who, peer="a"), status, code)
+    refused(guarded.post("/ring", bearer=a, peer="a"), 401, "credential_required")
+
+
+def test_a_ring_wakes_the_peer_beside_which_somebody_waits(hub: HubProcess) -> None:
+    a = hub.register("a")
+    refused(hub.post("/ring", peer="nobody"), 404, "unknown_peer")
+    refused(hub.post("/ring", peer="a"), 409, "nobody_waits")
+    with ThreadPoolExecutor(1) as beside:
+        waiting = beside.submit(hub.get, "/wake", a, timeout=10, host="claude")
+        eventually(lambda: (hub.get("/ping", peer="a").body["wake"] or {}).get("kind") == "waits", "a waiter")
+        assert hub.post("/ring", peer="a").body == {"rung": True, "peer": "a"}
+        assert waiting.result().body == {"waiting": 0, "operator": 0, "ring": True, "name": "a"}
 
 
 @pytest.mark.parametrize(("who", "status"), [(KEY, 200), (OPERATOR, 401), (OBSERVER, 401), ("x", 401), (NOBODY, 401)])
