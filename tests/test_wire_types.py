@@ -414,7 +414,7 @@ def test_a_registration_with_a_fault_is_refused(fault):
 
 
 def test_speech_keeps_its_content_to_the_letter():
-    assert speech_of({"token": "t", "to": "all", "content": " hi\n"}) == ("t", "all", " hi\n")
+    assert speech_of({"token": "t", "to": "all", "content": " hi\n"}) == ("t", "all", " hi\n", None)
 
 
 @pytest.mark.parametrize("content", ["x", "x" * CONTENT_MAX])
