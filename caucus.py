@@ -75,7 +75,7 @@ from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from itertools import accumulate, islice, pairwise, takewhile
+from itertools import accumulate, islice, takewhile
 from json.encoder import encode_basestring_ascii as quote
 from queue import Empty, SimpleQueue
 from types import SimpleNamespace
@@ -1561,6 +1561,7 @@ class Peer(Struct):
 # How an identity ends. One that was kicked, or left, is not to come back by itself.
 LEFT, KICKED, AWAY = "left", "was kicked by the operator", "was away too long"
 SILENT = "was silent, and a newcomer has its name"
+UNKEPT = "could not be let in, for the hub's disk failed"
 
 
 def _drop(names: list[str], name: str) -> None:
@@ -1842,7 +1843,9 @@ class Room:
         return peer.name
 
     def sweep(self) -> None:
-        """Reap the idle and forget those whose grace is over. Called by the hub's clock."""
+        """Reap the idle and forget those whose grace is over, if they were heard. Called by the hub's clock."""
+        if not self.is_kept:
+            return
         now = self._mono()
         for peer in list(self.roster):
             self._tell_losses(peer)
@@ -1851,6 +1854,12 @@ class Room:
                 self._commit(PeerReaped(*self._stamp(), peer.name))
             elif peer.is_forgotten(now):
                 self._end(peer, AWAY)
+
+    def disown(self, joined: PeerJoined) -> None:
+        """End an identity whose token could not be given out: nobody else could ever have the name."""
+        peer = self.roster.get(joined.name)
+        if peer is not None and peer.token_hash == joined.token_hash:
+            self._end(peer, UNKEPT)
 
     def reopen(self) -> None:
         """Take the room up after a restart: nobody was silent meanwhile, and what was handed out may not have come."""
@@ -4258,6 +4267,7 @@ _FRAMES_AT_A_TIME = 64  # of SQLite's log, that are checked together: numbers of
 # PROTOCOL.
 _NOT_IN_THE_FILE = frozenset({3, 5, 6, 7, 8, 10, 13, 14, 15})
 _COMPACT_AFTER_S = 3600.0  # where old events are dropped, at least so often
+BESIDE = ("-wal", "-shm", "-journal", ".lock", ".compacting")  # what there may be beside a journal
 TABLES = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE event(serial INTEGER PRIMARY KEY, at REAL, ts REAL, kind TEXT, body TEXT, crc INTEGER);
@@ -4309,11 +4319,11 @@ def open_to_read(path: str) -> BinaryIO:
     from stat import S_ISREG
 
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
-    file = open(os.open(path, flags), "rb")  # noqa: SIM115 (the caller closes it)
-    if not S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
+    handle = os.open(path, flags)
+    if not S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
         raise OSError(errno.EINVAL, "not a regular file", path)
-    return file
+    return open(handle, "rb")
 
 
 def try_lock(handle: int) -> None:
@@ -4364,8 +4374,8 @@ class Lock:
 
     def release(self) -> None:
         """Let others have it."""
-        for handle in self._handles:
-            os.close(handle)
+        while self._handles:
+            os.close(self._handles.pop())
 
 
 def process_in(handle: int) -> str:
@@ -4384,15 +4394,20 @@ def holder_of(path: str) -> str | None:
     return None
 
 
-def connect(path: str, mode: str = "rw", busy_s: float = _BUSY_S, sync: str = "NORMAL") -> sqlite3.Connection:
-    """Open a journal's file, which is there; `mode` is rw or ro. Raises sqlite3.Error.
+def shown(path: str) -> str:
+    """Give a path as it can be printed: on Linux any bytes can be in one."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+def connect(path: str, busy_s: float = _BUSY_S, sync: str = "NORMAL") -> sqlite3.Connection:
+    """Open a journal's file, which is there. Raises sqlite3.Error.
 
     `sync`: NORMAL has a commit in the hands of the system, where kill -9 cannot undo it; FULL has it on the disk.
     """
     import sqlite3
 
-    place = urllib.parse.quote(os.path.abspath(path).replace(os.sep, "/"))
-    uri = f"file:{place if place.startswith('/') else f'/{place}'}?mode={mode}"
+    place = urllib.parse.quote(os.fsencode(os.path.abspath(path).replace(os.sep, "/")))
+    uri = f"file:{place if place.startswith('/') else f'/{place}'}?mode=rw"
     base = sqlite3.connect(uri, uri=True, timeout=busy_s, isolation_level=None, check_same_thread=False)
     base.execute("PRAGMA cell_size_check = ON")
     base.execute("PRAGMA wal_autocheckpoint = 0")  # it may take long: a thread of the hub does it
@@ -4558,16 +4573,26 @@ def check_head(path: str) -> None:
     """
     try:
         with open_to_read(path) as file:
-            head, names = file.read(100), os.fstat(file.fileno()).st_nlink
+            head, about = file.read(100), os.fstat(file.fileno())
     except FileNotFoundError:
         return
-    if names > 1:
-        raise OSError(errno.EMLINK, f"it has {names} names, as hard links, and may have one only", path)
+    if about.st_nlink > 1:
+        raise OSError(errno.EMLINK, f"it has {about.st_nlink} names, as hard links, and may have one only", path)
     if head and (len(head) < 100 or head[:16] != b"SQLite format 3\0"):
         raise Damaged("it does not begin as a journal does")
+    if about.st_size < int.from_bytes(head[16:18], "big"):
+        raise Damaged("it was cut short")
     schema, kind = struct.unpack(">I4xI", head[60:72]) if head else (0, 0)
     if kind or (head and not size_of(f"{path}-wal")):
         refuse_kind(path, kind, schema)
+
+
+def check(path: str) -> None:
+    """See that a file is a journal that SQLite will read whole; change nothing. Raises Damaged, Invalid, OSError."""
+    check_head(path)
+    if not size_of(path) and not size_of(f"{path}-wal"):
+        raise Damaged("it is empty")
+    check_log(path)
 
 
 def kept_events(base: sqlite3.Connection, after: int) -> Iterator[Event]:
@@ -4653,6 +4678,7 @@ class Journal:
         self._since_snapshot = self._since_checkpoint = 0  # events
         self._compacted_at = -math.inf  # monotonic seconds
         self._frames = 0  # in SQLite's log, when a thread has just copied them
+        self._clock = ResumedClock(0.0)  # of the room
         self._keeper: threading.Thread | None = None  # copies SQLite's log, or waits for a compaction
         try:
             self._lock, self._base = self._open()
@@ -4705,7 +4731,10 @@ class Journal:
 
     # --- the room ---
     def clock(self) -> Clock:
-        """Give a clock that goes on where that of the room stopped: time down is nobody's silence. Raises Invalid."""
+        """Give the room's clock. It goes on where it stopped: time down is nobody's silence. Raises Invalid.
+
+        Nor is the time when nothing can be written, so that nobody is heard: it stands still then.
+        """
         from sqlite3 import Error
 
         try:
@@ -4715,7 +4744,8 @@ class Journal:
             raise self._refusal(fault_of(error, self.path)) from None
         except (TypeError, ValueError, Damaged) as error:
             raise self._refusal(error) from None
-        return ResumedClock(last - time.monotonic())
+        self._clock = ResumedClock(last - time.monotonic())
+        return self._clock
 
     def load(self, room: Room) -> bool:
         """Fill an empty room; whether there was anything. Raises Invalid."""
@@ -4725,13 +4755,13 @@ class Journal:
             raise self._refusal(error) from None
         return self._since_snapshot > 0 or latest_snapshot(self._base)[1] > 0
 
-    def adopt(self, events: Sequence[Event], room: Room) -> None:
-        """Keep another journal's events, and the room that was made of them. Raises sqlite3.Error."""
+    def adopt(self, events: Sequence[Event], room: Room, at: float) -> None:
+        """Keep another journal's events, the room that was made of them, and its time. Raises sqlite3.Error."""
         base = self._base
         base.execute("BEGIN")
         self._insert(events)
         base.execute("INSERT OR REPLACE INTO meta VALUES('dropped', '0')")
-        write_snapshot(base, room, events[-1].at if events else 0.0)
+        write_snapshot(base, room, at)
         base.execute("COMMIT")
 
     def hear(self, event: Event) -> None:
@@ -4741,6 +4771,10 @@ class Journal:
         if not self._is_due and not is_late:
             self._is_due = True
             self.ask()
+
+    def unwritten_arrivals(self) -> list[PeerJoined]:
+        """List who came in a turn that could not be written: what they were answered was withdrawn, token and all."""
+        return [event for event in self._events if isinstance(event, PeerJoined)]
 
     def commit(self) -> bool:
         """Write what is not written; whether what confirms it may go out. While nothing can be written, rulings may."""
@@ -4792,6 +4826,7 @@ class Journal:
     def _fail(self, cause: str) -> None:
         log().error("journal: cannot write %s: %s; agents are refused until it works again", self.path, cause)
         self.cause = cause
+        self._clock.stop()
         self.on_change()
         self.call_later(JOURNAL_RETRY_S, self._try_again)
 
@@ -4809,6 +4844,7 @@ class Journal:
             return
         log().warning("journal: writing %s again; it is whole", self.path)
         self.cause = ""
+        self._clock.go_on()
         self.on_change()
 
     # --- house-keeping, in a thread ---
@@ -4860,7 +4896,7 @@ class Journal:
         for path in (self.path, f"{self.path}-wal"):
             with suppress(OSError):
                 size += os.path.getsize(path)
-        return {"path": self.path, "bytes": size, "written": self.written, "unwritten": len(self._events),
+        return {"path": shown(self.path), "bytes": size, "written": self.written, "unwritten": len(self._events),
                 "cause": self.cause or None}
 
     def close(self) -> None:
@@ -4880,14 +4916,23 @@ class Journal:
 
 
 class ResumedClock:
-    """A clock that goes on from a moment."""
+    """A clock that goes on from a moment, and can stand still."""
 
     def __init__(self, offset_s: float) -> None:
         self._offset_s = offset_s
+        self._stopped_at: float | None = None  # what it shows; None while it goes
 
     def mono(self) -> float:
         """Give monotonic seconds."""
-        return time.monotonic() + self._offset_s
+        return time.monotonic() + self._offset_s if self._stopped_at is None else self._stopped_at
+
+    def stop(self) -> None:
+        """Stand still."""
+        self._stopped_at = self.mono()
+
+    def go_on(self) -> None:
+        """Go on."""
+        self._offset_s, self._stopped_at = self.mono() - time.monotonic(), None
 
     wall = staticmethod(time.time)
 
@@ -4898,14 +4943,16 @@ def nobodys_room() -> Room:
 
 
 def backup(base: sqlite3.Connection, path: str) -> None:
-    """Copy a journal whole, while others write to it. Raises OSError where `path` is taken, sqlite3.Error."""
+    """Copy a journal whole, while others write to it. Raises OSError, Damaged."""
     import sqlite3
 
     open_private(path, os.O_EXCL).close()
-    copy = sqlite3.connect(path)
-    with closing(copy):
-        base.backup(copy, pages=256, sleep=0.01)
-        copy.execute("PRAGMA journal_mode = DELETE")  # one file
+    try:
+        with closing(sqlite3.connect(path)) as copy:
+            base.backup(copy, pages=256, sleep=0.01)
+            copy.execute("PRAGMA journal_mode = DELETE")  # one file
+    except sqlite3.Error as error:
+        raise fault_of(error, path) from None
 
 
 def snapshot_parts(room: Room) -> Iterator[str]:
@@ -4972,7 +5019,7 @@ def info_of(base: sqlite3.Connection, path: str) -> dict[str, Json]:
         first, last, before = first or event.ts, event.ts, event.serial
     process = holder_of(f"{path}.lock")
     return {
-        "path": path, "bytes": os.path.getsize(path), "schema": schema, "process": process,
+        "path": shown(path), "bytes": os.path.getsize(path), "schema": schema, "process": process,
         "events": events, "gaps": gaps, "replayed": replayed, "first": first, "last": last,
         "mode": room.mode, "peers": len(room.roster), "channels": len(room.channels()),
         "waiting": sum([len(peer.mailbox) for peer in room.roster]),
@@ -4998,35 +5045,80 @@ def readable_rows(base: sqlite3.Connection, table: str, told: list[str]) -> Iter
             step += 1  # twice as far
 
 
-def mend_head(path: str) -> None:
+def readable_events(base: sqlite3.Connection, told: list[str]) -> Iterator[Event]:
+    """Read the events that can be read; note each place where some cannot."""
+    last = None
+    for *plain, crc in readable_rows(base, "event", told):
+        row = cast(Row, (*plain,))
+        try:
+            if crc != crc_of_row(row):
+                raise ValueError("not what was written")
+            event = Event.from_row(row)
+        except NONSENSE as error:
+            told.append(f"event {row[0]}: {error}")
+            continue
+        if last is not None and event_before(event) != last.serial:
+            told.append(f"what came before event {event.serial}")
+        last = event
+        yield event
+
+
+def mend_head(path: str, told: list[str]) -> None:
     """Give a journal whose first page is damaged the first page of a fresh one: the tables are in the same places."""
     import sqlite3
 
-    with suppress(sqlite3.DatabaseError), closing(connect(path)) as base:
-        if base.execute("PRAGMA application_id").fetchone()[0] == _JOURNAL_ID:
-            for table in ("event", "snapshot", "snapshots"):
-                base.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone()
-            return
+    if size_of(path) >= _PAGE_BYTES:  # of an empty one SQLite would drop the log
+        with suppress(sqlite3.DatabaseError), closing(connect(path)) as base:
+            if base.execute("PRAGMA application_id").fetchone()[0] == _JOURNAL_ID:
+                for table in ("event", "snapshot", "snapshots"):
+                    base.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone()
+                return
     with closing(sqlite3.connect(f"{path}.fresh", isolation_level=None)) as fresh:
         fresh.execute("PRAGMA journal_mode = WAL")
         fresh.executescript(f"{TABLES} PRAGMA application_id = {_JOURNAL_ID}; PRAGMA user_version = {_SCHEMA};")
     with open(f"{path}.fresh", "rb") as file:
-        page = file.read(_PAGE_BYTES)
-    pages = os.path.getsize(path) // _PAGE_BYTES
-    with open(path, "r+b") as file:
-        file.write(page[:28] + pages.to_bytes(4, "big") + bytes(8) + page[40:])
+        fresh_file = file.read()
+    pages = max(1, size_of(path) // _PAGE_BYTES)
+    missing = fresh_file[pages * _PAGE_BYTES :]  # of one that was cut short
+    with open(path, "r+b" if os.path.exists(path) else "wb") as file:
+        count = pages + len(missing) // _PAGE_BYTES
+        file.write(fresh_file[:28] + count.to_bytes(4, "big") + bytes(8) + fresh_file[40:_PAGE_BYTES])
+        file.seek(pages * _PAGE_BYTES)
+        file.write(missing)
+    if missing:
+        told.append(f"what the file had after its first {size_of(path) - len(missing)} bytes")
 
 
-def recovered_room(base: sqlite3.Connection, events: Sequence[Event], told: list[str]) -> tuple[Room, int]:
-    """Make the room of the newest snapshot that is whole and of the events since; count those that make no sense."""
+def save_log(path: str, copy: str) -> None:
+    """Copy SQLite's log without the frames that are damaged; the others are summed up anew, one on top of the other."""
+    with open_to_read(path) as file:
+        head, data = file.read(32), file.read()
+    size, saved, total = 24 + int.from_bytes(head[8:12], "big"), bytearray(head), head[24:]
+    for at, (is_own, is_right, _) in enumerate(frames_of_log(cast(BinaryIO, io.BytesIO(data)), head)):
+        if is_own and is_right:
+            frame = data[at * size : (at + 1) * size]
+            (total,) = sums_of(frame[:8] + frame[24:], size - 16, [total], order_of_log(head))
+            saved += frame[:16] + total + frame[24:]
+    with open(copy, "wb") as file:
+        file.write(saved)
+
+
+def recovered_room(
+    base: sqlite3.Connection, events: Sequence[Event], told: list[str]
+) -> tuple[Room, float | None, int]:
+    """Make the room of the newest snapshot that is whole and of the events since, of which some may make no sense.
+
+    Give also what the room's clock showed, None if there was neither, and how many made none.
+    """
     from sqlite3 import Error
 
-    room, unusable = nobodys_room(), 0
-    for serial, parts, at, crc in reversed([*readable_rows(base, "snapshots", told)]):
+    room, at, unusable = nobodys_room(), None, 0
+    for serial, parts, then, crc in reversed([*readable_rows(base, "snapshots", told)]):
         try:
-            if crc != crc_of("", serial, parts, at):
+            if crc != crc_of("", serial, parts, then):
                 raise Damaged("its line is not what was written")
             room.restore(snapshot_rows(base, serial, parts))
+            at = then
             break
         except (Error, Damaged, *NONSENSE) as error:
             told.append(f"the snapshot at event {serial}: {error}")
@@ -5038,39 +5130,57 @@ def recovered_room(base: sqlite3.Connection, events: Sequence[Event], told: list
                 room.apply(event)
             except NONSENSE:
                 unusable += 1
-    return room, unusable
+    if at is not None and (not events or events[-1].serial < serial):  # that event itself is never dropped
+        told.append(f"what came after the snapshot at event {serial}, if anything did")
+    return room, events[-1].at if events and events[-1].serial >= serial else at, unusable
+
+
+def kind_in(path: str) -> int:
+    """Give the application_id in a file's head; 0: it has none. Raises Invalid for a newer journal, OSError."""
+    try:
+        with open_to_read(path) as file:
+            head = file.read(100)
+    except FileNotFoundError:
+        return 0
+    schema, kind = struct.unpack(">I4xI", head[60:72]) if len(head) == 100 else (0, 0)
+    if kind == _JOURNAL_ID:
+        refuse_kind(path, kind, schema)
+    return int(kind)
 
 
 def recover(path: str, new: str) -> dict[str, Json]:
     """Make a new journal of what can be read of a damaged one, which stays as it is; tell what could not.
 
-    Events are applied as far as they make sense without those that are lost. Raises OSError, sqlite3.Error.
+    Events are applied as far as they make sense without those that are lost. Raises Damaged, Invalid, OSError.
     """
     from shutil import copyfile, rmtree
+    from sqlite3 import Error
     from tempfile import mkdtemp
 
-    told, events, folder = list[str](), list[Event](), mkdtemp("", "recover-", os.path.dirname(os.path.abspath(new)))
+    told, kind = list[str](), kind_in(path)
+    folder = mkdtemp("", "recover-", os.path.dirname(os.path.abspath(new)))
     try:
-        copy = os.path.join(folder, "copy")
-        for ending in ("", "-wal"):
-            if os.path.exists(path + ending):
-                copyfile(path + ending, copy + ending)
-        mend_head(copy)
+        copy, save = os.path.join(folder, "copy"), cast(Callable[[str, str], object], copyfile)
+        try:
+            check_log(path)
+        except Damaged as error:
+            told.append(str(error))
+            save = save_log
+        if os.path.exists(path):
+            copyfile(path, copy)
+        if size_of(f"{path}-wal") > 32:
+            save(f"{path}-wal", f"{copy}-wal")
+        mend_head(copy, told)
         with closing(connect(copy)) as base:
-            for *plain, crc in readable_rows(base, "event", told):
-                row = cast(Row, (*plain,))
-                try:
-                    if crc != crc_of_row(row):
-                        raise ValueError("not what was written")
-                    events.append(Event.from_row(row))
-                except NONSENSE as error:
-                    told.append(f"event {row[0]}: {error}")
-            told += [f"what came before event {event.serial}" for before, event in pairwise(events)
-                     if event_before(event) != before.serial]
-            room, unusable = recovered_room(base, events, told)
+            events = [*readable_events(base, told)]
+            room, at, unusable = recovered_room(base, events, told)
+        if at is None and (told or kind != _JOURNAL_ID):
+            raise Invalid("FILE", f"{path} is no journal, or nothing of it can be read")
         saved = Journal(new)
-        saved.adopt(events, room)
+        saved.adopt(events, room, at or 0.0)
         saved.close()
+    except Error as error:
+        raise fault_of(error, new) from None
     finally:
         rmtree(folder, ignore_errors=True)
     about: list[Json] = [*told[:_TOLD_MAX]]
@@ -8952,6 +9062,8 @@ class Hub:
         """Let agents in, or turn them away, as the disk allows."""
         assert self.journal is not None
         self.room.is_kept = not self.journal.cause
+        for joined in self.journal.unwritten_arrivals():
+            self.room.disown(joined)
         self.consoles.on_journal_changed()
 
     @property
@@ -11377,7 +11489,7 @@ def run_hub(options: argparse.Namespace) -> int:
     def announce(hub: Hub) -> None:
         print(f"caucus {__version__}: hub and console at {hub.url} (Ctrl-C ends it)", flush=True)
         if hub.journal is not None:
-            print(f"caucus: the room is kept in {hub.journal.path}", flush=True)
+            print(f"caucus: the room is kept in {shown(hub.journal.path)}", flush=True)
         if not options.no_browser:
             open_browser(hub.url)
 
@@ -11588,14 +11700,15 @@ def add_journal_options(options: argparse.ArgumentParser) -> None:
 
 
 def journal_info(path: str) -> tuple[dict[str, Json], str]:
-    """Read a journal whole, and tell what is in it. Raises Damaged, sqlite3.Error."""
-    with closing(connect(path, "ro", _COMPACT_BUSY_S)) as base:
+    """Read a journal whole, and tell what is in it. Raises Damaged, Invalid, OSError, sqlite3.Error."""
+    check(path)
+    with closing(connect(path, _COMPACT_BUSY_S)) as base:
         about = info_of(base, path)
     moments = [_local(ts) if isinstance(ts, float) else "never" for ts in (about["first"], about["last"])]
     owner = f"{about['process']} has it" if about["process"] else "no hub has it"
     gaps = f", with {about['gaps']} gaps" if about["gaps"] else ""
     lines = [
-        f"{path}: {about['bytes']} bytes, schema {about['schema']}; {owner}",
+        f"{about['path']}: {about['bytes']} bytes, schema {about['schema']}; {owner}",
         f"{about['events']} events{gaps}, from {moments[0]} to {moments[1]}; {about['replayed']} since the snapshot",
         f"the room is {about['mode']}, with {about['peers']} peers and {about['channels']} channels",
         f"{about['waiting']} messages wait, {about['forms']} questions are open, {about['decisions']} are decided",
@@ -11604,15 +11717,18 @@ def journal_info(path: str) -> tuple[dict[str, Json], str]:
 
 
 def journal_compact(path: str, keep_days: float) -> tuple[dict[str, Json], str]:
-    """Write a snapshot and drop what is old. Raises Damaged, OSError, sqlite3.Error."""
+    """Write a snapshot and drop what is old. Raises Damaged, Invalid, OSError, sqlite3.Error."""
+    check(path)
     before, done = os.path.getsize(path), compact(path, keep_days)
     done |= {"bytes_before": before, "bytes": os.path.getsize(path)}
-    return done, f"{path}: a start reads the snapshot at event {done['serial']}; {done['dropped']} old events dropped"
+    words = f"a start reads the snapshot at event {done['serial']}; {done['dropped']} old events dropped"
+    return done, f"{shown(path)}: {words}"
 
 
 def journal_backup(path: str, new: str) -> tuple[dict[str, Json], str]:
-    """Copy a journal whole, and open the copy. Raises Damaged, OSError, sqlite3.Error."""
-    with closing(connect(path, "ro", _COMPACT_BUSY_S)) as base:
+    """Copy a journal whole, and open the copy. Raises Damaged, Invalid, OSError, sqlite3.Error."""
+    check(path)
+    with closing(connect(path, _COMPACT_BUSY_S)) as base:
         check_kind(base, path)
         backup(base, new)
     about, words = journal_info(new)
@@ -11620,7 +11736,7 @@ def journal_backup(path: str, new: str) -> tuple[dict[str, Json], str]:
 
 
 def journal_recover(path: str, new: str) -> tuple[dict[str, Json], str]:
-    """Save what can be read of a damaged journal. Raises Damaged, OSError, sqlite3.Error."""
+    """Save what can be read of a damaged journal. Raises Damaged, Invalid, OSError."""
     told = recover(path, new)
     lost = f"{told['unreadable']} places could not be read" if told["unreadable"] else "nothing was lost"
     words = f"{told['events']} events saved, {lost}; {told['unusable']} saved ones make no sense without the others."
@@ -11639,24 +11755,27 @@ def run_journal(options: argparse.Namespace) -> int:
     """Run `caucus journal`."""
     import sqlite3
 
-    path, wants_new = options.file, options.action in ("recover", "backup")
+    path = options.file = os.path.realpath(options.file)  # beside which, not beside a link, SQLite has its log
+    wants_new = options.action in ("recover", "backup")
     if wants_new != (options.new is not None):
         raise Invalid("NEW", f"{options.action} {'needs a new file' if wants_new else 'takes one file only'}")
-    if not os.path.isfile(path):
+    if not os.path.isfile(path) and (options.action != "recover" or not os.path.isfile(f"{path}-wal")):
         raise Invalid("FILE", f"there is no file {path}")
+    if wants_new and os.path.realpath(options.new) in [path + ending for ending in BESIDE]:
+        raise Invalid("NEW", f"{options.new} is for what SQLite keeps beside {path}")
     if wants_new and os.path.lexists(options.new):
         raise Invalid("NEW", f"{options.new} is there already")
     try:
         about, words = JOURNAL_ACTIONS[options.action](options)
     except BlockingIOError as error:
         raise Invalid("FILE", f"{error.strerror} is at work on {path}") from None
-    except (Damaged, sqlite3.Error) as error:
-        if wants_new and os.path.isfile(options.new):
-            os.unlink(options.new)
-        advice = f"`caucus journal recover {path} NEW` saves what can be read"
-        raise Invalid("FILE", f"{path} is damaged: {error}. {advice}") from None
-    except OSError as error:
-        raise Invalid("FILE", f"{error.filename or path}: {error.strerror or error}") from None
+    except (Damaged, Invalid, OSError, sqlite3.Error) as error:
+        for ending in ("", *BESIDE) if wants_new and not isinstance(error, FileExistsError) else ():
+            with suppress(OSError):
+                os.unlink(options.new + ending)
+        fault = fault_of(error, path) if isinstance(error, sqlite3.Error) else error
+        place = options.new if wants_new and isinstance(fault, OSError) else path
+        raise fault if isinstance(fault, Invalid) else Invalid("FILE", words_of(fault, place)) from None
     print(json.dumps(about) if options.json else words)
     return EXIT_EXPIRED if about.get("unreadable") or about.get("unusable") else EXIT_OK
 
