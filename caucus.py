@@ -863,6 +863,7 @@ class PeerEvent(Event):
 class PeerJoined(PeerEvent):
     """A fresh identity."""
     token_hash: str
+    is_fleeting: bool = False  # it came over /mcp, where clients go without a word
     notice = "{name} joined"
 
 
@@ -1749,6 +1750,7 @@ class Meter:
 PEER_STATE = (
     *("name", "token_hash", "joined_at", "status", "status_at", "usage", "is_paused", "reaped_at", "message_count"),
     *("character_count", "contested_at", "losses", "latest_loss", "losses_told_at", "interrupted_at"),
+    "is_fleeting",
 )
 
 
@@ -1793,7 +1795,7 @@ class Room:
 
     # --- identity ---
     def register(self, source: str, name: str, shown: str | None = None, token: str = "") -> tuple[Peer, str]:
-        """Give a fresh identity, or confirm the caller's own; also its token, which is drawn unless one is given.
+        """Give a fresh identity, or confirm the caller's own; also its token, which is drawn unless /mcp gives one.
 
         Raises Throttled, NameInUse, RoomFull.
         """
@@ -1816,8 +1818,8 @@ class Room:
             raise
         if peer is not None and shown is not None:
             return self.peer_of(shown), shown
-        token = token or self._new_token()
-        self._commit(PeerJoined(*self._stamp(), name, hash_of(token)))
+        is_fleeting, token = bool(token), token or self._new_token()
+        self._commit(PeerJoined(*self._stamp(), name, hash_of(token), is_fleeting))
         return self.roster.holder_of(token), token
 
     def peer_of(self, token: str) -> Peer:
@@ -2486,6 +2488,7 @@ class Room:
         speech, updates = TokenBucket(self.speech_rate, event.at), TokenBucket(self._status_rate, event.at)
         peer = Peer(event.name, event.token_hash, event.at, speech, updates)
         peer.last_seen = peer.polled_at = event.at
+        peer.is_fleeting = event.is_fleeting
         self.roster.add(peer)
 
     def _on_name_contested(self, event: NameContested) -> None:
@@ -8267,15 +8270,22 @@ class RoomDoor:
         self._gate.room.note_fleeting(self._gate.room.peer_of(self.token))
         return answer
 
-    def find_again(self, name: str) -> str | None:
-        """Find the seat that this session had at the hub before this one, if that room was kept; give its name."""
-        token = self._token_of(name)
-        with suppress(UnknownToken):
-            peer = self._gate.room.roster.holder_of(token)
-            self._gate.room.note_fleeting(peer)
-            self.token = token
-            return peer.name
-        return None
+    def find_again(self, name: str, taken: Collection[str | None]) -> str | None:
+        """Find the seat that this session had at the hub before this one, if that room was kept; give its name.
+
+        Of an agent with a secret that names none, it is the only one of that agent's that no other session has.
+        """
+        room, found = self._gate.room, list[tuple[Peer, str]]()
+        is_nameless = bool(self._secret) and not name
+        for one in [one for one in room.roster.by_name if one not in taken] if is_nameless else [name]:
+            token = self._token_of(one)
+            with suppress(UnknownToken):
+                found.append((room.roster.holder_of(token), token))
+        if len(found) != 1:
+            return None
+        ((peer, self.token),) = found
+        room.note_fleeting(peer)
+        return peer.name
 
     def _token_of(self, name: str) -> str:
         """Derive the token of its seat from what only its client knows: so it outlives the hub, and no file has it."""
@@ -8503,7 +8513,8 @@ class McpEndpoint:
             revision = request.headers.get("Mcp-Protocol-Version", BATCH_REVISION)  # without: that one, by the standard
             session = self._open(request, None, revision, key, PAST)
             self._keep(key, session)
-            if (name := session.door.find_again(project_of(request))) is not None:
+            taken = {one.seat.name for one in self._sessions.values()}
+            if (name := session.door.find_again(project_of(request), taken)) is not None:
                 session.seat.resume(name, protocol().revision)
         session.used_at = self._clock.mono()
         return session
