@@ -4313,7 +4313,7 @@ def cause_of(error: Exception) -> str:
 def words_of(error: Exception, path: str) -> str:
     """Word why a journal cannot be used, and what to do."""
     if isinstance(error, OSError):
-        return f"cannot open or write {error.filename or path}: {cause_of(error)}"
+        return f"cannot open or write {error.filename2 or error.filename or path}: {cause_of(error)}"
     return f"{path} is damaged: {error}. `caucus journal recover {path} NEW` saves what can be read"
 
 
@@ -4397,7 +4397,7 @@ def holder_of(path: str) -> str | None:
     return None
 
 
-def shown(path: str) -> str:
+def legible(path: str) -> str:
     """Give a path as it can be printed: on Linux any bytes can be in one."""
     return os.fsencode(path).decode("utf-8", "replace")
 
@@ -4899,7 +4899,7 @@ class Journal:
         for path in (self.path, f"{self.path}-wal"):
             with suppress(OSError):
                 size += os.path.getsize(path)
-        return {"path": shown(self.path), "bytes": size, "written": self.written, "unwritten": len(self._events),
+        return {"path": legible(self.path), "bytes": size, "written": self.written, "unwritten": len(self._events),
                 "cause": self.cause or None}
 
     def close(self) -> None:
@@ -5022,7 +5022,7 @@ def info_of(base: sqlite3.Connection, path: str) -> dict[str, Json]:
         first, last, before = first or event.ts, event.ts, event.serial
     process = holder_of(f"{path}.lock")
     return {
-        "path": shown(path), "bytes": os.path.getsize(path), "schema": schema, "process": process,
+        "path": legible(path), "bytes": os.path.getsize(path), "schema": schema, "process": process,
         "events": events, "gaps": gaps, "replayed": replayed, "first": first, "last": last,
         "mode": room.mode, "peers": len(room.roster), "channels": len(room.channels()),
         "waiting": sum([len(peer.mailbox) for peer in room.roster]),
@@ -11500,7 +11500,7 @@ def run_hub(options: argparse.Namespace) -> int:
     def announce(hub: Hub) -> None:
         print(f"caucus {__version__}: hub and console at {hub.url} (Ctrl-C ends it)", flush=True)
         if hub.journal is not None:
-            print(f"caucus: the room is kept in {shown(hub.journal.path)}", flush=True)
+            print(f"caucus: the room is kept in {legible(hub.journal.path)}", flush=True)
         if not options.no_browser:
             open_browser(hub.url)
 
@@ -11733,7 +11733,7 @@ def journal_compact(path: str, keep_days: float) -> tuple[dict[str, Json], str]:
     before, done = os.path.getsize(path), compact(path, keep_days)
     done |= {"bytes_before": before, "bytes": os.path.getsize(path)}
     words = f"a start reads the snapshot at event {done['serial']}; {done['dropped']} old events dropped"
-    return done, f"{shown(path)}: {words}"
+    return done, f"{legible(path)}: {words}"
 
 
 def journal_backup(path: str, new: str) -> tuple[dict[str, Json], str]:
