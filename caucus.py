@@ -4265,6 +4265,7 @@ _LOCK_S = 0.25  # that a hub waits for the file of another: `info` has it for a 
 JOURNAL_RETRY_S = 1.0  # between two tries to write
 _TOLD_MAX = 100  # places that could not be read, of which `recover` tells
 _PAGE_BYTES = 4096  # of SQLite's, where nobody says otherwise
+_PAGE_SIZES = frozenset(512 << n for n in range(8))
 _FRAMES_AT_A_TIME = 64  # of SQLite's log, that are checked together: numbers of 512 bytes fit the cache
 # Errors of SQLite that say nothing of what is in the file: PERM, BUSY, LOCKED, NOMEM, READONLY, IOERR, FULL, CANTOPEN,
 # PROTOCOL.
@@ -4519,7 +4520,8 @@ def flaw_of_log(path: str, index: LogIndex | None) -> str:
     with file:
         if len(head := file.read(32)) < 32:
             return "it is empty" if is_missed else ""
-        if sums_of(head[:24], 24, [bytes(8)], order_of_log(head)) != [head[24:]]:
+        is_right = sums_of(head[:24], 24, [bytes(8)], order_of_log(head)) == [head[24:]]
+        if not is_right or int.from_bytes(head[8:12], "big") not in _PAGE_SIZES:
             return "its head is not what was written"
         if index is not None and index.salts == head[16:24]:
             return flaw_before(frames_of_log(file, head), index.frames)
@@ -5907,6 +5909,12 @@ class Turn:
             self._has_end = True
             self.loop.call_soon(self.end)
 
+    def fail(self) -> None:
+        """Withdraw what was to go out in this turn. To be called when a commit fails, wherever in the turn that is."""
+        answers, self._answers = self._answers, []
+        for answerer in answers:
+            answerer.withdraw()
+
     def settle(self, answerer: Answerer) -> None:
         """Send one answer now."""
         if self.commit():
@@ -5929,7 +5937,8 @@ class Turn:
 
     def end(self) -> None:
         """Send what there is. What comes of it, a message that did not arrive and is handed out anew, goes out next."""
-        answers, rulings, is_kept = self._answers, self._rulings, self.commit()
+        is_kept = self.commit()
+        answers, rulings = self._answers, self._rulings
         self._answers, self._rulings, self._has_end = [], [], False
         for answerer in answers:
             if is_kept:
@@ -9073,6 +9082,8 @@ class Hub:
         """Let agents in, or turn them away, as the disk allows."""
         assert self.journal is not None
         self.room.is_kept = not self.journal.cause
+        if self.journal.cause:
+            self.turn.fail()
         for joined in self.journal.unwritten_arrivals():
             self.room.disown(joined)
         self.consoles.on_journal_changed()
@@ -11729,7 +11740,8 @@ def journal_info(path: str) -> tuple[dict[str, Json], str]:
 
 def journal_compact(path: str, keep_days: float) -> tuple[dict[str, Json], str]:
     """Write a snapshot and drop what is old. Raises Damaged, Invalid, OSError, sqlite3.Error."""
-    check(path)
+    if holder_of(f"{path}.lock") is None:  # a hub that has the file has checked it
+        check(path)
     before, done = os.path.getsize(path), compact(path, keep_days)
     done |= {"bytes_before": before, "bytes": os.path.getsize(path)}
     words = f"a start reads the snapshot at event {done['serial']}; {done['dropped']} old events dropped"

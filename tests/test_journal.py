@@ -826,6 +826,31 @@ def test_a_registration_that_could_not_be_kept_holds_no_name(place: Path) -> Non
         assert kept.kill_and_restart().get("/peek", ann).status == 200
 
 
+class Answer:
+    """An answer that waits for the end of its turn; notes what becomes of it."""
+
+    def __init__(self, number: int, told: list[str]) -> None:
+        self.send = lambda: told.append(f"{number} sent")
+        self.withdraw = lambda: told.append(f"{number} withdrawn")
+
+
+def test_a_commit_that_fails_in_the_middle_of_a_turn_withdraws_what_was_answered_before_it() -> None:
+    turn, told, fails = caucus.Turn(), list[str](), iter((True, False, False))
+
+    def commit() -> bool:
+        if is_failing := next(fails):
+            turn.fail()  # as the hub does
+        return not is_failing
+
+    turn.commit = commit
+    turn.answer(Answer(1, told))
+    turn.settle(Answer(2, told))
+    turn.answer(Answer(3, told))  # a refusal: it confirms nothing
+    turn.end()
+    turn.loop.close()
+    assert told == ["1 withdrawn", "2 withdrawn", "3 sent"]
+
+
 @pytest.mark.parametrize("snapshot_at", [-1, 0])
 def test_that_a_seat_may_go_without_a_word_is_kept(place: Path, snapshot_at: int) -> None:
     kept, clock = Journal(str(place)), FakeClock()
