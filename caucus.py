@@ -81,7 +81,7 @@ from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from itertools import accumulate, cycle, islice, pairwise, takewhile
+from itertools import accumulate, cycle, islice, takewhile
 from json.encoder import encode_basestring_ascii as quote
 from queue import Empty, SimpleQueue
 from types import SimpleNamespace
@@ -91,6 +91,7 @@ from typing import (
     BinaryIO,
     ClassVar,
     Generic,
+    Literal,
     NoReturn,
     Protocol,
     Self,
@@ -874,6 +875,7 @@ class PeerEvent(Event):
 class PeerJoined(PeerEvent):
     """A fresh identity."""
     token_hash: str
+    is_fleeting: bool = False  # it came over /mcp, where clients go without a word
     notice = "{name} joined"
 
 
@@ -1616,6 +1618,7 @@ class Peer(Struct):
 # How an identity ends. One that was kicked, or left, is not to come back by itself.
 LEFT, KICKED, AWAY = "left", "was kicked by the operator", "was away too long"
 SILENT = "was silent, and a newcomer has its name"
+UNKEPT = "could not be let in, for the hub's disk failed"
 
 
 def _drop(names: list[str], name: str) -> None:
@@ -1803,7 +1806,7 @@ class Meter:
 PEER_STATE = (
     *("name", "token_hash", "joined_at", "status", "status_at", "usage", "is_paused", "reaped_at", "message_count"),
     *("character_count", "contested_at", "losses", "latest_loss", "losses_told_at", "interrupted_at"),
-    "takes_prompts",
+    *("takes_prompts", "is_fleeting"),
 )
 
 
@@ -1848,7 +1851,7 @@ class Room:
 
     # --- identity ---
     def register(self, source: str, name: str, shown: str | None = None, token: str = "") -> tuple[Peer, str]:
-        """Give a fresh identity, or confirm the caller's own; also its token, which is drawn unless one is given.
+        """Give a fresh identity, or confirm the caller's own; also its token, which is drawn unless /mcp gives one.
 
         Raises Throttled, NameInUse, RoomFull.
         """
@@ -1871,8 +1874,8 @@ class Room:
             raise
         if peer is not None and shown is not None:
             return self.peer_of(shown), shown
-        token = token or self._new_token()
-        self._commit(PeerJoined(*self._stamp(), name, hash_of(token)))
+        is_fleeting, token = bool(token), token or self._new_token()
+        self._commit(PeerJoined(*self._stamp(), name, hash_of(token), is_fleeting))
         return self.roster.holder_of(token), token
 
     def peer_of(self, token: str) -> Peer:
@@ -1898,7 +1901,9 @@ class Room:
         return peer.name
 
     def sweep(self) -> None:
-        """Reap the idle and forget those whose grace is over. Called by the hub's clock."""
+        """Reap the idle and forget those whose grace is over, if they were heard. Called by the hub's clock."""
+        if not self.is_kept:
+            return
         now = self._mono()
         for peer in list(self.roster):
             self._tell_losses(peer)
@@ -1907,6 +1912,12 @@ class Room:
                 self._commit(PeerReaped(*self._stamp(), peer.name))
             elif peer.is_forgotten(now):
                 self._end(peer, AWAY)
+
+    def disown(self, joined: PeerJoined) -> None:
+        """End an identity whose token could not be given out: nobody else could ever have the name."""
+        peer = self.roster.get(joined.name)
+        if peer is not None and peer.token_hash == joined.token_hash:
+            self._end(peer, UNKEPT)
 
     def reopen(self) -> None:
         """Take the room up after a restart: nobody was silent meanwhile, and what was handed out may not have come."""
@@ -2582,6 +2593,7 @@ class Room:
         speech, updates = TokenBucket(self.speech_rate, event.at), TokenBucket(self._status_rate, event.at)
         peer = Peer(event.name, event.token_hash, event.at, speech, updates)
         peer.last_seen = peer.polled_at = event.at
+        peer.is_fleeting = event.is_fleeting
         self.roster.add(peer)
 
     def _on_name_contested(self, event: NameContested) -> None:
@@ -4458,11 +4470,18 @@ _LATE_MAX = 50  # of those that wait for a commit; of very many, one would hold 
 _WAL_MAX_FRAMES = 65_536  # of that log, 256 MB: if no pause has let it begin anew, the loop sees to it, in 20 ms
 _DROPPED_AT_A_TIME = 500  # old events, in one transaction: the hub's own have to wait for it
 _BUSY_S = 0.25  # that the loop waits for who else writes to the file
-_COMPACT_BUSY_S = 10.0  # that a compaction waits
+_COMPACT_BUSY_S = 10.0  # that a compaction waits, or a hub that starts while one ends
+_LOCK_S = 0.25  # that a hub waits for the file of another: `info` has it for a moment, to see whose it is
 JOURNAL_RETRY_S = 1.0  # between two tries to write
 _TOLD_MAX = 100  # places that could not be read, of which `recover` tells
 _PAGE_BYTES = 4096  # of SQLite's, where nobody says otherwise
+_PAGE_SIZES = frozenset(512 << n for n in range(8))
+_FRAMES_AT_A_TIME = 64  # of SQLite's log, that are checked together: numbers of 512 bytes fit the cache
+# Errors of SQLite that say nothing of what is in the file: PERM, BUSY, LOCKED, NOMEM, READONLY, IOERR, FULL, CANTOPEN,
+# PROTOCOL.
+_NOT_IN_THE_FILE = frozenset({3, 5, 6, 7, 8, 10, 13, 14, 15})
 _COMPACT_AFTER_S = 3600.0  # where old events are dropped, at least so often
+BESIDE = ("-wal", "-shm", "-journal", ".lock", ".compacting")  # what there may be beside a journal
 TABLES = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE event(serial INTEGER PRIMARY KEY, at REAL, ts REAL, kind TEXT, body TEXT, crc INTEGER);
@@ -4491,55 +4510,118 @@ def crc_of_row(row: Row) -> int:
     return crc_of(f"{kind} {body}", serial, at, ts)
 
 
+def fault_of(error: sqlite3.Error, path: str) -> Damaged | OSError:
+    """Tell damage from a cause that is not in the file: a full disk, rights, somebody who holds it."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return OSError(errno.EIO, str(error), path) if code in _NOT_IN_THE_FILE else Damaged(str(error))
+
+
+def cause_of(error: Exception) -> str:
+    """Word why a journal cannot be written."""
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
+def words_of(error: Exception, path: str) -> str:
+    """Word why a journal cannot be used, and what to do."""
+    if isinstance(error, OSError):
+        return f"cannot open or write {error.filename2 or error.filename or path}: {cause_of(error)}"
+    return f"{path} is damaged: {error}. `caucus journal recover {path} NEW` saves what can be read"
+
+
+def open_to_read(path: str) -> BinaryIO:
+    """Open a file that is there. Raises OSError, also for what is no regular file: a pipe would wait for ever."""
+    from stat import S_ISREG
+
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    handle = os.open(path, flags)
+    if not S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return open(handle, "rb")
+
+
+def try_lock(handle: int) -> None:
+    """Lock an open file for this process alone. Raises OSError: another one has it."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        os.lseek(handle, 1 << 20, os.SEEK_SET)  # what is locked cannot be read: not the number of the process then
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 class Lock:
     """A file that one process holds at a time; the system takes it back however that process ends."""
 
     def __init__(self, path: str) -> None:
         """Take it. Raises BlockingIOError, which names the process that has it, and OSError."""
-        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
-        try:
-            if sys.platform == "win32":
-                import msvcrt
+        self._handles = [os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)]
+        self._take(path)
+        os.ftruncate(self._handles[0], 0)
+        os.lseek(self._handles[0], 0, os.SEEK_SET)
+        os.write(self._handles[0], str(os.getpid()).encode())
 
-                os.lseek(self._handle, 1 << 20, os.SEEK_SET)  # what is locked cannot be read: not the number then
-                msvcrt.locking(self._handle, msvcrt.LK_NBLCK, 1)
-            else:
-                import fcntl
+    def hold(self, path: str) -> None:
+        """Take another file, too, by whatever name others know it. Raises BlockingIOError, OSError.
 
-                fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.lseek(self._handle, 0, os.SEEK_SET)
-            holder = os.read(self._handle, 20).decode("ascii", "replace").strip()
-            os.close(self._handle)
-            raise BlockingIOError(errno.EAGAIN, f"process {holder or '(unknown)'}", path) from None
-        os.ftruncate(self._handle, 0)
-        os.lseek(self._handle, 0, os.SEEK_SET)
-        os.write(self._handle, str(os.getpid()).encode())
+        Linux only: elsewhere such a lock and those of SQLite would be in each other's way. To be released after SQLite
+        has closed the file: when any handle of a file is closed, the locks that SQLite has on it are gone.
+        """
+        if sys.platform == "linux":
+            self._handles.append(os.open(path, os.O_RDWR | os.O_NOFOLLOW))
+            self._take(path)
+
+    def _take(self, path: str) -> None:
+        end = time.monotonic() + _LOCK_S
+        while True:
+            try:
+                return try_lock(self._handles[-1])
+            except OSError:
+                if time.monotonic() > end:
+                    holder = process_in(self._handles[0]) if len(self._handles) == 1 else "(unknown, by another name)"
+                    self.release()
+                    raise BlockingIOError(errno.EAGAIN, f"process {holder}", path) from None
+            time.sleep(0.01)
 
     def release(self) -> None:
         """Let others have it."""
-        os.close(self._handle)
+        while self._handles:
+            os.close(self._handles.pop())
+
+
+def process_in(handle: int) -> str:
+    """Read which process has a lock."""
+    os.lseek(handle, 0, os.SEEK_SET)
+    return os.read(handle, 20).decode("ascii", "replace").strip() or "(unknown)"
 
 
 def holder_of(path: str) -> str | None:
     """Name the process that holds a lock; None: nobody does."""
-    if os.path.exists(path):
+    with suppress(FileNotFoundError), open_to_read(path) as file:
         try:
-            Lock(path).release()
-        except BlockingIOError as error:
-            return error.strerror
+            try_lock(file.fileno())  # for a moment, for which a hub that starts waits
+        except OSError:
+            return f"process {process_in(file.fileno())}"
     return None
 
 
-def connect(path: str, mode: str = "rw", busy_s: float = _BUSY_S, sync: str = "NORMAL") -> sqlite3.Connection:
-    """Open a journal's file, which is there; `mode` is rw or ro. Raises sqlite3.Error.
+def legible(path: str) -> str:
+    """Give a path as it can be printed: on Linux any bytes can be in one."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+def connect(path: str, busy_s: float = _BUSY_S, sync: str = "NORMAL") -> sqlite3.Connection:
+    """Open a journal's file, which is there. Raises sqlite3.Error.
 
     `sync`: NORMAL has a commit in the hands of the system, where kill -9 cannot undo it; FULL has it on the disk.
     """
     import sqlite3
 
-    place = urllib.parse.quote(os.path.abspath(path).replace(os.sep, "/"))
-    uri = f"file:{place if place.startswith('/') else f'/{place}'}?mode={mode}"
+    place = urllib.parse.quote(os.fsencode(os.path.abspath(path).replace(os.sep, "/")))
+    uri = f"file:{place if place.startswith('/') else f'/{place}'}?mode=rw"
     base = sqlite3.connect(uri, uri=True, timeout=busy_s, isolation_level=None, check_same_thread=False)
     base.execute("PRAGMA cell_size_check = ON")
     base.execute("PRAGMA wal_autocheckpoint = 0")  # it may take long: a thread of the hub does it
@@ -4547,48 +4629,185 @@ def connect(path: str, mode: str = "rw", busy_s: float = _BUSY_S, sync: str = "N
     return base
 
 
-def check_kind(base: sqlite3.Connection, path: str) -> int:
-    """Give the schema of a journal; 0: it is empty. Raises Invalid for another program's file, or a newer one."""
-    questions = "PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master"
-    kind, schema, tables = [int(base.execute(one).fetchone()[0]) for one in questions]
-    if kind != _JOURNAL_ID and (tables or kind or schema):
+def refuse_kind(path: str, kind: int, schema: int) -> None:
+    """Raise Invalid for another program's file, or one of a newer version."""
+    if kind != _JOURNAL_ID:
         raise Invalid("--journal", f"{path} is another program's database")
     if schema > _SCHEMA:
         newer = f"schema {schema}; this one, {__version__}, knows {_SCHEMA}"
         raise Invalid("--journal", f"{path} was written by a newer Caucus ({newer}): update, or choose another file")
+
+
+def check_kind(base: sqlite3.Connection, path: str) -> int:
+    """Give the schema of a journal; 0: it is empty. Raises Invalid for another program's file, or a newer one."""
+    questions = "PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master"
+    kind, schema, tables = [int(base.execute(one).fetchone()[0]) for one in questions]
+    if tables or kind or schema:
+        refuse_kind(path, kind, schema)
     return schema
 
 
-def committed_frames(path: str) -> int:
-    """Count the frames of SQLite's log that were committed, by their headers alone. Raises Damaged, OSError.
+def sums_of(parts: bytes, size: int, before: Sequence[bytes], order: Literal["little", "big"]) -> list[bytes]:
+    """Give the checksums, as SQLite's log has them, of parts of one size, each on top of the sum before it.
 
-    SQLite itself ends silently at the first frame that is damaged, as if the rest had never been.
+    All parts at once, each in its 64 bits of very long numbers: 17 us for 4 kB, an eighth of what one by one takes.
     """
+    from array import array
 
+    count, words = len(before), array("Q", parts)
+    mark, low = "<" if order == "little" else ">", ((1 << 64 * count) - 1) // ((1 << 64) - 1) * 0xFFFF_FFFF
+    pairs = zip(*[struct.unpack(">2I", one) for one in before])
+    first, second = [int.from_bytes(struct.pack(f"{mark}{count}Q", *column), order) for column in pairs]
+    for at in range(size // 8):
+        word = int.from_bytes(words[at :: size // 8].tobytes(), order)
+        one, two = (word & low, word >> 32 & low)[:: 1 if order == "little" else -1]
+        first += one + second
+        second += two + first
+        if at % 16 == 15:  # each step makes them 2.7 times as large at most, and they must not meet
+            first, second = first & low, second & low
+    columns = [struct.unpack(f"{mark}{count}Q", (one & low).to_bytes(8 * count, order)) for one in (first, second)]
+    return [struct.pack(">2I", *pair) for pair in zip(*columns)]
+
+
+class LogIndex(Struct):
+    """What SQLite's index of its log, the file that ends in -shm, says: it outlives a process, but no power cut."""
+    salts: bytes  # of the log that it is of
+    frames: int  # that were committed
+    copied: int  # of them, into the file
+
+
+def is_of_this_boot(written_at: float) -> bool:
+    """Whether a file was last written since the system began; if that is in doubt, no."""
+    now = time.time()
+    up_s = time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic()
+    return now - up_s < written_at <= now
+
+
+def index_of_log(path: str) -> LogIndex | None:
+    """Read the index of a journal's log; None: there is none that can be relied on. Raises OSError."""
     try:
-        log_file = open(f"{path}-wal", "rb")  # noqa: SIM115 (closed below)
+        with open_to_read(f"{path}-shm") as file:
+            data, written_at = file.read(136), os.fstat(file.fileno()).st_mtime
     except FileNotFoundError:
-        return 0
-    with log_file as file:
-        head = file.read(32)
-        if len(head) < 32:
-            return 0
-        magic, _, page_bytes, _, *salts = struct.unpack(">6I", head[:24])
-        first = second = 0
-        words = struct.unpack(f"{'>' if magic & 1 else '<'}6I", head[:24])
-        for one, two in zip(words[::2], words[1::2]):
-            first = (first + one + second) & 0xFFFF_FFFF
-            second = (second + two + first) & 0xFFFF_FFFF
-        if (first, second) != struct.unpack(">2I", head[24:]):
-            raise Damaged("the head of the file beside it that ends in -wal, which has the last changes")
-        committed = frame = 0
-        while len(header := file.read(24)) == 24:
-            frame += 1
-            _, size, *shown = struct.unpack(">4I", header[:16])
-            if shown == salts and size:
-                committed = frame
-            file.seek(page_bytes, os.SEEK_CUR)
-    return committed
+        return None
+    for one in (data[:48], data[48:96]) if len(data) == 136 and is_of_this_boot(written_at) else ():
+        numbers = struct.unpack("=12I", one)
+        (total,) = sums_of(one[:40], 40, [bytes(8)], sys.byteorder)
+        if struct.unpack(">2I", total) == numbers[10:] and one[12]:
+            return LogIndex(one[32:40], numbers[4], struct.unpack("=I", data[96:100])[0])
+    return None
+
+
+def order_of_log(head: bytes) -> Literal["little", "big"]:
+    """Tell how a log's words are written, by its head."""
+    return "big" if head[3] & 1 else "little"
+
+
+def frames_of_log(file: BinaryIO, head: bytes) -> Iterator[tuple[bool, bool, bool]]:
+    """Tell of each frame whether it is of this log, whether it is what was written, and whether it ends a change."""
+    size, order, last = 24 + int.from_bytes(head[8:12], "big"), order_of_log(head), head[24:]
+    while len(data := file.read(size * _FRAMES_AT_A_TIME)) >= size:
+        data = data[: len(data) // size * size]
+        heads = [data[at : at + 24] for at in range(0, len(data), size)]
+        before = [last, *[one[16:] for one in heads]]
+        last = before.pop()
+        summed = b"".join([data[at : at + 8] + data[at + 24 : at + size] for at in range(0, len(data), size)])
+        for one, total in zip(heads, sums_of(summed, size - 16, before, order)):
+            yield one[8:16] == head[16:24], one[16:] == total, one[4:8] != bytes(4)
+
+
+def flaw_of_log(path: str, index: LogIndex | None) -> str:
+    """Name what SQLite would silently skip of its log, though it was committed; empty: nothing. Raises OSError.
+
+    By the index it is known how many frames were committed. Without one, any that was committed after a damaged one
+    tells. What else is wrong at the end is a write that a kill has cut off.
+    """
+    is_missed = index is not None and index.frames > index.copied
+    try:
+        file = open_to_read(f"{path}-wal")
+    except FileNotFoundError:
+        return "it is gone" if is_missed else ""
+    with file:
+        if len(head := file.read(32)) < 32:
+            return "it is empty" if is_missed else ""
+        is_right = sums_of(head[:24], 24, [bytes(8)], order_of_log(head)) == [head[24:]]
+        if not is_right or int.from_bytes(head[8:12], "big") not in _PAGE_SIZES:
+            return "its head is not what was written"
+        if index is not None and index.salts == head[16:24]:
+            return flaw_before(frames_of_log(file, head), index.frames)
+        about = os.fstat(file.fileno())
+        is_whole = (about.st_size - 32) % (24 + int.from_bytes(head[8:12], "big")) == 0
+        return flaw_within(frames_of_log(file, head), is_whole and is_of_this_boot(about.st_mtime))
+
+
+def flaw_before(frames: Iterable[tuple[bool, bool, bool]], committed: int) -> str:
+    """Name the first of the committed frames that is not what was written; empty: all are."""
+    count = 0
+    for count, (is_own, is_right, _) in enumerate(islice(frames, committed), 1):
+        if not (is_own and is_right):
+            return f"frame {count} of it is not what was written"
+    return "" if count == committed else f"it has {count} of {committed} frames"
+
+
+def flaw_within(frames: Iterable[tuple[bool, bool, bool]], is_whole: bool) -> str:
+    """Name the first damaged frame, if a committed one is after it; or if it is the last, and no write was cut off."""
+    bad, is_cut = 0, True
+    for count, (is_own, is_right, is_end) in enumerate(frames, 1):
+        if not bad and not (is_own and is_right):
+            bad = count
+        if bad and is_own and is_right and is_end:
+            return f"frame {bad} of it is not what was written"
+        is_cut = not (is_whole and is_own and is_end)
+    return f"frame {bad} of it is not what was written" if bad and not is_cut else ""
+
+
+def size_of(path: str) -> int:
+    """Give the size of a file; 0: it is not there."""
+    with suppress(OSError):
+        return os.path.getsize(path)
+    return 0
+
+
+def check_log(path: str) -> None:
+    """See that SQLite will read all that was committed, before it opens a file. Raises Damaged, OSError.
+
+    SQLite ends silently at the first damaged frame, as if the rest had never been, and then forgets the rest for good.
+    """
+    while flaw := flaw_of_log(path, index := index_of_log(path)):
+        again = index_of_log(path)  # has its log begun anew meanwhile? Then what was read was two logs
+        if (index and index.salts) == (again and again.salts):
+            raise Damaged(f"the file beside it that ends in -wal has the last changes, and {flaw}")
+    if not size_of(path) and size_of(f"{path}-wal") > 32:
+        raise Damaged("it is empty or gone, and only the file beside it that ends in -wal has what is left")
+
+
+def check_head(path: str) -> None:
+    """See that a file is a journal, by its first bytes. Raises Damaged, Invalid, OSError.
+
+    One with several names is refused: beside each of them SQLite would look for changes that are beside another.
+    """
+    try:
+        with open_to_read(path) as file:
+            head, about = file.read(100), os.fstat(file.fileno())
+    except FileNotFoundError:
+        return
+    if about.st_nlink > 1:
+        raise OSError(errno.EMLINK, f"it has {about.st_nlink} names, as hard links, and may have one only", path)
+    if head and (len(head) < 100 or head[:16] != b"SQLite format 3\0"):
+        raise Damaged("it does not begin as a journal does")
+    if about.st_size < int.from_bytes(head[16:18], "big"):
+        raise Damaged("it was cut short")
+    schema, kind = struct.unpack(">I4xI", head[60:72]) if head else (0, 0)
+    if kind or (head and not size_of(f"{path}-wal")):
+        refuse_kind(path, kind, schema)
+
+
+def check(path: str) -> None:
+    """See that a file is a journal that SQLite will read whole; change nothing. Raises Damaged, Invalid, OSError."""
+    check_head(path)
+    if not size_of(path) and not size_of(f"{path}-wal"):
+        raise Damaged("it is empty")
+    check_log(path)
 
 
 def kept_events(base: sqlite3.Connection, after: int) -> Iterator[Event]:
@@ -4629,7 +4848,7 @@ def latest_snapshot(base: sqlite3.Connection) -> tuple[int, int, float]:
 
 
 def fill(room: Room, base: sqlite3.Connection) -> int:
-    """Make an empty room the one that a journal keeps; count the events since the snapshot. Raises Damaged."""
+    """Make an empty room the one that a journal keeps; count the events since the snapshot. Raises Damaged, OSError."""
     from sqlite3 import Error
 
     try:
@@ -4646,7 +4865,9 @@ def fill(room: Room, base: sqlite3.Connection) -> int:
         if serial == 0 and count and base.execute("SELECT value FROM meta WHERE key = 'dropped'").fetchone():
             raise Damaged("its snapshot is missing, and the first events were dropped")
         return count
-    except (Error, *NONSENSE) as error:
+    except Error as error:
+        raise fault_of(error, "") from None
+    except NONSENSE as error:
         raise Damaged(f"{type(error).__name__}: {error}") from None
     finally:
         if base.in_transaction:
@@ -4672,47 +4893,43 @@ class Journal:
         self._since_snapshot = self._since_checkpoint = 0  # events
         self._compacted_at = -math.inf  # monotonic seconds
         self._frames = 0  # in SQLite's log, when a thread has just copied them
+        self._clock = ResumedClock(0.0)  # of the room
         self._keeper: threading.Thread | None = None  # copies SQLite's log, or waits for a compaction
         try:
             self._lock, self._base = self._open()
         except BlockingIOError as error:
             raise Invalid("--journal", f"{self.path} is another hub's, {error.strerror}: one room a file") from None
-        except Damaged as error:
-            raise Invalid("--journal", self._advice(error)) from None
-        except OSError as error:
-            why = f"cannot open {self.path}: {error.strerror}" if error.strerror else str(error)
-            raise Invalid("--journal", why) from None
+        except (OSError, Damaged) as error:
+            raise self._refusal(error) from None
 
-    def _advice(self, what: object) -> str:
-        return f"{self.path} is damaged: {what}. `caucus journal recover {self.path} NEW` saves what can be read"
+    def _refusal(self, error: Exception) -> Invalid:
+        return Invalid("--journal", words_of(error, self.path))
 
     def _open(self) -> tuple[Lock, sqlite3.Connection]:
-        """Take the file. Raises OSError, Damaged."""
+        """Take the file. Raises OSError, Damaged, Invalid."""
         from sqlite3 import Error
 
         folder = os.path.dirname(self.path)
         if not os.path.isdir(folder):
             os.makedirs(folder, 0o700)
-        open_private(self.path).close()
+        check_head(self.path)
         lock = Lock(f"{self.path}.lock")
         try:
-            with open(self.path, "rb") as file:
-                head = file.read(16)
-            if head and head != b"SQLite format 3\0":
-                raise Damaged("it does not begin as a journal does")
-            frames = committed_frames(self.path)
-            base = connect(self.path, sync=self._sync)
-            schema = check_kind(base, self.path)
+            check_log(self.path)
+            open_private(self.path).close()
+            lock.hold(self.path)
+            base = connect(self.path, busy_s=_COMPACT_BUSY_S, sync=self._sync)  # a compaction may be about to end
+            self._migrate(base, check_kind(base, self.path))
             base.execute("PRAGMA journal_mode = WAL")
-            if frames > base.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]:
-                raise Damaged("the last changes, in the file beside it that ends in -wal, cannot be read")
-            self._migrate(base, schema)
-            self._file_id = self._identity()
+            base.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            base.execute(f"PRAGMA busy_timeout = {_BUSY_S * 1000:.0f}")
+            about = os.stat(self.path)
+            self._file_id, self._size = (about.st_dev, about.st_ino), 0  # the size never shrinks
             return lock, base
         except (Error, Damaged, Invalid, OSError) as error:
             lock.release()
             if isinstance(error, Error):
-                raise Damaged(str(error)) from None
+                raise fault_of(error, self.path) from None
             raise
 
     def _migrate(self, base: sqlite3.Connection, schema: int) -> None:
@@ -4727,37 +4944,39 @@ class Journal:
         marks = f"PRAGMA application_id = {_JOURNAL_ID}; PRAGMA user_version = {_SCHEMA};"
         base.executescript(f"BEGIN IMMEDIATE; {' '.join(steps)} {marks} COMMIT;")
 
-    def _identity(self) -> tuple[int, int]:
-        about = os.stat(self.path)
-        return about.st_dev, about.st_ino
-
     # --- the room ---
     def clock(self) -> Clock:
-        """Give a clock that goes on where that of the room stopped: time down is nobody's silence. Raises Invalid."""
+        """Give the room's clock. It goes on where it stopped: time down is nobody's silence. Raises Invalid.
+
+        Nor is the time when nothing can be written, so that nobody is heard: it stands still then.
+        """
         from sqlite3 import Error
 
         try:
             found = self._base.execute("SELECT at FROM event ORDER BY serial DESC LIMIT 1").fetchone()
             last = float(found[0] if found else latest_snapshot(self._base)[2])
-        except (Error, TypeError, ValueError, Damaged) as error:
-            raise Invalid("--journal", self._advice(error)) from None
-        return ResumedClock(last - time.monotonic())
+        except Error as error:
+            raise self._refusal(fault_of(error, self.path)) from None
+        except (TypeError, ValueError, Damaged) as error:
+            raise self._refusal(error) from None
+        self._clock = ResumedClock(last - time.monotonic())
+        return self._clock
 
     def load(self, room: Room) -> bool:
         """Fill an empty room; whether there was anything. Raises Invalid."""
         try:
             self._since_snapshot = fill(room, self._base)
-        except Damaged as error:
-            raise Invalid("--journal", self._advice(error)) from None
+        except (Damaged, OSError) as error:
+            raise self._refusal(error) from None
         return self._since_snapshot > 0 or latest_snapshot(self._base)[1] > 0
 
-    def adopt(self, events: Sequence[Event], room: Room) -> None:
-        """Keep another journal's events, and the room that was made of them. Raises sqlite3.Error."""
+    def adopt(self, events: Sequence[Event], room: Room, at: float) -> None:
+        """Keep another journal's events, the room that was made of them, and its time. Raises sqlite3.Error."""
         base = self._base
         base.execute("BEGIN")
         self._insert(events)
         base.execute("INSERT OR REPLACE INTO meta VALUES('dropped', '0')")
-        write_snapshot(base, room, events[-1].at if events else 0.0)
+        write_snapshot(base, room, at)
         base.execute("COMMIT")
 
     def hear(self, event: Event) -> None:
@@ -4768,6 +4987,10 @@ class Journal:
             self._is_due = True
             self.ask()
 
+    def unwritten_arrivals(self) -> list[PeerJoined]:
+        """List who came in a turn that could not be written: what they were answered was withdrawn, token and all."""
+        return [event for event in self._events if isinstance(event, PeerJoined)]
+
     def commit(self) -> bool:
         """Write what is not written; whether what confirms it may go out. While nothing can be written, rulings may."""
         if not self._is_due or self.cause:
@@ -4776,13 +4999,21 @@ class Journal:
 
         try:
             self._write()
-        except Error as error:
-            self._fail(str(error))
+        except (Error, OSError) as error:
+            self._fail(cause_of(error))
             return False
         return True
 
+    def _see_file(self) -> None:
+        """See that the file is there and whole, as far as the system tells at once. Raises OSError."""
+        about = os.stat(self.path)
+        if (about.st_dev, about.st_ino) != self._file_id or about.st_size < self._size:
+            raise OSError(errno.ESTALE, "the file was replaced, or cut short", self.path)
+        self._size = about.st_size
+
     def _write(self) -> None:
-        """Write the events in one transaction. Raises sqlite3.Error, and then nothing is written."""
+        """Write the events in one transaction. Raises sqlite3.Error, OSError, and then nothing is written."""
+        self._see_file()
         base, count = self._base, len(self._events)
         try:
             base.execute("BEGIN IMMEDIATE")
@@ -4810,6 +5041,7 @@ class Journal:
     def _fail(self, cause: str) -> None:
         log().error("journal: cannot write %s: %s; agents are refused until it works again", self.path, cause)
         self.cause = cause
+        self._clock.stop()
         self.on_change()
         self.call_later(JOURNAL_RETRY_S, self._try_again)
 
@@ -4817,17 +5049,17 @@ class Journal:
         from sqlite3 import Error
 
         try:
-            if self._identity() != self._file_id:
-                raise OSError(errno.ENOENT, "the file was replaced")
+            self._see_file()
             self._base.close()
             self._base = connect(self.path, sync=self._sync)
             self._write()
         except (Error, OSError) as error:
-            self.cause = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+            self.cause = cause_of(error)
             self.call_later(JOURNAL_RETRY_S, self._try_again)
             return
         log().warning("journal: writing %s again; it is whole", self.path)
         self.cause = ""
+        self._clock.go_on()
         self.on_change()
 
     # --- house-keeping, in a thread ---
@@ -4836,11 +5068,10 @@ class Journal:
         self._is_due = bool(self._events)
         self.commit()
         try:
-            is_there = self._identity() == self._file_id
-        except OSError:
-            is_there = False
-        if not is_there and not self.cause:
-            self._fail("the file is gone, or was replaced")
+            self._see_file()
+        except OSError as error:
+            if not self.cause:
+                self._fail(cause_of(error))
         if self._keep_days and time.monotonic() - self._compacted_at > _COMPACT_AFTER_S:
             self._keep_house()
 
@@ -4880,7 +5111,7 @@ class Journal:
         for path in (self.path, f"{self.path}-wal"):
             with suppress(OSError):
                 size += os.path.getsize(path)
-        return {"path": self.path, "bytes": size, "written": self.written, "unwritten": len(self._events),
+        return {"path": legible(self.path), "bytes": size, "written": self.written, "unwritten": len(self._events),
                 "cause": self.cause or None}
 
     def close(self) -> None:
@@ -4891,7 +5122,8 @@ class Journal:
         self.commit()
         if self._events:
             log().error("journal: %d events were never written", len(self._events))
-        with suppress(Error):
+        with suppress(Error, OSError):
+            self._see_file()
             self._base.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         with suppress(Error):
             self._base.close()
@@ -4899,14 +5131,23 @@ class Journal:
 
 
 class ResumedClock:
-    """A clock that goes on from a moment."""
+    """A clock that goes on from a moment, and can stand still."""
 
     def __init__(self, offset_s: float) -> None:
         self._offset_s = offset_s
+        self._stopped_at: float | None = None  # what it shows; None while it goes
 
     def mono(self) -> float:
         """Give monotonic seconds."""
-        return time.monotonic() + self._offset_s
+        return time.monotonic() + self._offset_s if self._stopped_at is None else self._stopped_at
+
+    def stop(self) -> None:
+        """Stand still."""
+        self._stopped_at = self.mono()
+
+    def go_on(self) -> None:
+        """Go on."""
+        self._offset_s, self._stopped_at = self.mono() - time.monotonic(), None
 
     wall = staticmethod(time.time)
 
@@ -4917,14 +5158,16 @@ def nobodys_room() -> Room:
 
 
 def backup(base: sqlite3.Connection, path: str) -> None:
-    """Copy a journal whole, while others write to it. Raises OSError where `path` is taken, sqlite3.Error."""
+    """Copy a journal whole, while others write to it. Raises OSError, Damaged."""
     import sqlite3
 
     open_private(path, os.O_EXCL).close()
-    copy = sqlite3.connect(path)
-    with closing(copy):
-        base.backup(copy, pages=256, sleep=0.01)
-        copy.execute("PRAGMA journal_mode = DELETE")  # one file
+    try:
+        with closing(sqlite3.connect(path)) as copy:
+            base.backup(copy, pages=256, sleep=0.01)
+            copy.execute("PRAGMA journal_mode = DELETE")  # one file
+    except sqlite3.Error as error:
+        raise fault_of(error, path) from None
 
 
 def snapshot_parts(room: Room) -> Iterator[str]:
@@ -4991,7 +5234,7 @@ def info_of(base: sqlite3.Connection, path: str) -> dict[str, Json]:
         first, last, before = first or event.ts, event.ts, event.serial
     process = holder_of(f"{path}.lock")
     return {
-        "path": path, "bytes": os.path.getsize(path), "schema": schema, "process": process,
+        "path": legible(path), "bytes": os.path.getsize(path), "schema": schema, "process": process,
         "events": events, "gaps": gaps, "replayed": replayed, "first": first, "last": last,
         "mode": room.mode, "peers": len(room.roster), "channels": len(room.channels()),
         "waiting": sum([len(peer.mailbox) for peer in room.roster]),
@@ -5017,35 +5260,80 @@ def readable_rows(base: sqlite3.Connection, table: str, told: list[str]) -> Iter
             step += 1  # twice as far
 
 
-def mend_head(path: str) -> None:
+def readable_events(base: sqlite3.Connection, told: list[str]) -> Iterator[Event]:
+    """Read the events that can be read; note each place where some cannot."""
+    last = None
+    for *plain, crc in readable_rows(base, "event", told):
+        row = cast(Row, (*plain,))
+        try:
+            if crc != crc_of_row(row):
+                raise ValueError("not what was written")
+            event = Event.from_row(row)
+        except NONSENSE as error:
+            told.append(f"event {row[0]}: {error}")
+            continue
+        if last is not None and event_before(event) != last.serial:
+            told.append(f"what came before event {event.serial}")
+        last = event
+        yield event
+
+
+def mend_head(path: str, told: list[str]) -> None:
     """Give a journal whose first page is damaged the first page of a fresh one: the tables are in the same places."""
     import sqlite3
 
-    with suppress(sqlite3.DatabaseError), closing(connect(path)) as base:
-        if base.execute("PRAGMA application_id").fetchone()[0] == _JOURNAL_ID:
-            for table in ("event", "snapshot", "snapshots"):
-                base.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone()
-            return
+    if size_of(path) >= _PAGE_BYTES:  # of an empty one SQLite would drop the log
+        with suppress(sqlite3.DatabaseError), closing(connect(path)) as base:
+            if base.execute("PRAGMA application_id").fetchone()[0] == _JOURNAL_ID:
+                for table in ("event", "snapshot", "snapshots"):
+                    base.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone()
+                return
     with closing(sqlite3.connect(f"{path}.fresh", isolation_level=None)) as fresh:
         fresh.execute("PRAGMA journal_mode = WAL")
         fresh.executescript(f"{TABLES} PRAGMA application_id = {_JOURNAL_ID}; PRAGMA user_version = {_SCHEMA};")
     with open(f"{path}.fresh", "rb") as file:
-        page = file.read(_PAGE_BYTES)
-    pages = os.path.getsize(path) // _PAGE_BYTES
-    with open(path, "r+b") as file:
-        file.write(page[:28] + pages.to_bytes(4, "big") + bytes(8) + page[40:])
+        fresh_file = file.read()
+    pages = max(1, size_of(path) // _PAGE_BYTES)
+    missing = fresh_file[pages * _PAGE_BYTES :]  # of one that was cut short
+    with open(path, "r+b" if os.path.exists(path) else "wb") as file:
+        count = pages + len(missing) // _PAGE_BYTES
+        file.write(fresh_file[:28] + count.to_bytes(4, "big") + bytes(8) + fresh_file[40:_PAGE_BYTES])
+        file.seek(pages * _PAGE_BYTES)
+        file.write(missing)
+    if missing:
+        told.append(f"what the file had after its first {size_of(path) - len(missing)} bytes")
 
 
-def recovered_room(base: sqlite3.Connection, events: Sequence[Event], told: list[str]) -> tuple[Room, int]:
-    """Make the room of the newest snapshot that is whole and of the events since; count those that make no sense."""
+def save_log(path: str, copy: str) -> None:
+    """Copy SQLite's log without the frames that are damaged; the others are summed up anew, one on top of the other."""
+    with open_to_read(path) as file:
+        head, data = file.read(32), file.read()
+    size, saved, total = 24 + int.from_bytes(head[8:12], "big"), bytearray(head), head[24:]
+    for at, (is_own, is_right, _) in enumerate(frames_of_log(cast(BinaryIO, io.BytesIO(data)), head)):
+        if is_own and is_right:
+            frame = data[at * size : (at + 1) * size]
+            (total,) = sums_of(frame[:8] + frame[24:], size - 16, [total], order_of_log(head))
+            saved += frame[:16] + total + frame[24:]
+    with open(copy, "wb") as file:
+        file.write(saved)
+
+
+def recovered_room(
+    base: sqlite3.Connection, events: Sequence[Event], told: list[str]
+) -> tuple[Room, float | None, int]:
+    """Make the room of the newest snapshot that is whole and of the events since, of which some may make no sense.
+
+    Give also what the room's clock showed, None if there was neither, and how many made none.
+    """
     from sqlite3 import Error
 
-    room, unusable = nobodys_room(), 0
-    for serial, parts, at, crc in reversed([*readable_rows(base, "snapshots", told)]):
+    room, at, unusable = nobodys_room(), None, 0
+    for serial, parts, then, crc in reversed([*readable_rows(base, "snapshots", told)]):
         try:
-            if crc != crc_of("", serial, parts, at):
+            if crc != crc_of("", serial, parts, then):
                 raise Damaged("its line is not what was written")
             room.restore(snapshot_rows(base, serial, parts))
+            at = then
             break
         except (Error, Damaged, *NONSENSE) as error:
             told.append(f"the snapshot at event {serial}: {error}")
@@ -5057,39 +5345,57 @@ def recovered_room(base: sqlite3.Connection, events: Sequence[Event], told: list
                 room.apply(event)
             except NONSENSE:
                 unusable += 1
-    return room, unusable
+    if at is not None and (not events or events[-1].serial < serial):  # that event itself is never dropped
+        told.append(f"what came after the snapshot at event {serial}, if anything did")
+    return room, events[-1].at if events and events[-1].serial >= serial else at, unusable
+
+
+def kind_in(path: str) -> int:
+    """Give the application_id in a file's head; 0: it has none. Raises Invalid for a newer journal, OSError."""
+    try:
+        with open_to_read(path) as file:
+            head = file.read(100)
+    except FileNotFoundError:
+        return 0
+    schema, kind = struct.unpack(">I4xI", head[60:72]) if len(head) == 100 else (0, 0)
+    if kind == _JOURNAL_ID:
+        refuse_kind(path, kind, schema)
+    return int(kind)
 
 
 def recover(path: str, new: str) -> dict[str, Json]:
     """Make a new journal of what can be read of a damaged one, which stays as it is; tell what could not.
 
-    Events are applied as far as they make sense without those that are lost. Raises OSError, sqlite3.Error.
+    Events are applied as far as they make sense without those that are lost. Raises Damaged, Invalid, OSError.
     """
     from shutil import copyfile, rmtree
+    from sqlite3 import Error
     from tempfile import mkdtemp
 
-    told, events, folder = list[str](), list[Event](), mkdtemp("", "recover-", os.path.dirname(os.path.abspath(new)))
+    told, kind = list[str](), kind_in(path)
+    folder = mkdtemp("", "recover-", os.path.dirname(os.path.abspath(new)))
     try:
-        copy = os.path.join(folder, "copy")
-        for ending in ("", "-wal"):
-            if os.path.exists(path + ending):
-                copyfile(path + ending, copy + ending)
-        mend_head(copy)
+        copy, save = os.path.join(folder, "copy"), cast(Callable[[str, str], object], copyfile)
+        try:
+            check_log(path)
+        except Damaged as error:
+            told.append(str(error))
+            save = save_log
+        if os.path.exists(path):
+            copyfile(path, copy)
+        if size_of(f"{path}-wal") > 32:
+            save(f"{path}-wal", f"{copy}-wal")
+        mend_head(copy, told)
         with closing(connect(copy)) as base:
-            for *plain, crc in readable_rows(base, "event", told):
-                row = cast(Row, (*plain,))
-                try:
-                    if crc != crc_of_row(row):
-                        raise ValueError("not what was written")
-                    events.append(Event.from_row(row))
-                except NONSENSE as error:
-                    told.append(f"event {row[0]}: {error}")
-            told += [f"what came before event {event.serial}" for before, event in pairwise(events)
-                     if event_before(event) != before.serial]
-            room, unusable = recovered_room(base, events, told)
+            events = [*readable_events(base, told)]
+            room, at, unusable = recovered_room(base, events, told)
+        if at is None and (told or kind != _JOURNAL_ID):
+            raise Invalid("FILE", f"{path} is no journal, or nothing of it can be read")
         saved = Journal(new)
-        saved.adopt(events, room)
+        saved.adopt(events, room, at or 0.0)
         saved.close()
+    except Error as error:
+        raise fault_of(error, new) from None
     finally:
         rmtree(folder, ignore_errors=True)
     about: list[Json] = [*told[:_TOLD_MAX]]
@@ -5835,6 +6141,12 @@ class Turn:
             self._has_end = True
             self.loop.call_soon(self.end)
 
+    def fail(self) -> None:
+        """Withdraw what was to go out in this turn. To be called when a commit fails, wherever in the turn that is."""
+        answers, self._answers = self._answers, []
+        for answerer in answers:
+            answerer.withdraw()
+
     def settle(self, answerer: Answerer) -> None:
         """Send one answer now."""
         if self.commit():
@@ -5857,7 +6169,8 @@ class Turn:
 
     def end(self) -> None:
         """Send what there is. What comes of it, a message that did not arrive and is handed out anew, goes out next."""
-        answers, rulings, is_kept = self._answers, self._rulings, self.commit()
+        is_kept = self.commit()
+        answers, rulings = self._answers, self._rulings
         self._answers, self._rulings, self._has_end = [], [], False
         for answerer in answers:
             if is_kept:
@@ -8168,15 +8481,22 @@ class RoomDoor:
         self._gate.room.note_fleeting(self._gate.room.peer_of(self.token))
         return answer
 
-    def find_again(self, name: str) -> str | None:
-        """Find the seat that this session had at the hub before this one, if that room was kept; give its name."""
-        token = self._token_of(name)
-        with suppress(UnknownToken):
-            peer = self._gate.room.roster.holder_of(token)
-            self._gate.room.note_fleeting(peer)
-            self.token = token
-            return peer.name
-        return None
+    def find_again(self, name: str, taken: Collection[str | None]) -> str | None:
+        """Find the seat that this session had at the hub before this one, if that room was kept; give its name.
+
+        Of an agent with a secret that names none, it is the only one of that agent's that no other session has.
+        """
+        room, found = self._gate.room, list[tuple[Peer, str]]()
+        is_nameless = bool(self.secret) and not name
+        for one in [one for one in room.roster.by_name if one not in taken] if is_nameless else [name]:
+            token = self._token_of(one)
+            with suppress(UnknownToken):
+                found.append((room.roster.holder_of(token), token))
+        if len(found) != 1:
+            return None
+        ((peer, self.token),) = found
+        room.note_fleeting(peer)
+        return peer.name
 
     def _token_of(self, name: str) -> str:
         """Derive the token of its seat from what only its client knows: so it outlives the hub, and no file has it."""
@@ -8399,7 +8719,8 @@ class McpEndpoint:
             revision = request.headers.get("Mcp-Protocol-Version", BATCH_REVISION)  # without: that one, by the standard
             session = self._open(request, None, revision, key, PAST)
             self._keep(key, session)
-            if (name := session.door.find_again(project_of(request))) is not None:
+            taken = {one.seat.name for one in self._sessions.values()}
+            if (name := session.door.find_again(project_of(request), taken)) is not None:
                 session.seat.resume(name, protocol().revision)
         session.used_at = self._clock.mono()
         return session
@@ -8941,6 +9262,10 @@ class Hub:
         """Let agents in, or turn them away, as the disk allows."""
         assert self.journal is not None
         self.room.is_kept = not self.journal.cause
+        if self.journal.cause:
+            self.turn.fail()
+        for joined in self.journal.unwritten_arrivals():
+            self.room.disown(joined)
         self.consoles.on_journal_changed()
 
     @property
@@ -13368,7 +13693,7 @@ def run_hub(options: argparse.Namespace) -> int:
     def announce(hub: Hub) -> None:
         print(f"caucus {__version__}: hub and console at {hub.url} (Ctrl-C ends it)", flush=True)
         if hub.journal is not None:
-            print(f"caucus: the room is kept in {hub.journal.path}", flush=True)
+            print(f"caucus: the room is kept in {legible(hub.journal.path)}", flush=True)
         if not options.no_browser:
             open_browser(hub.url)
 
@@ -13599,14 +13924,15 @@ def add_journal_options(options: argparse.ArgumentParser) -> None:
 
 
 def journal_info(path: str) -> tuple[dict[str, Json], str]:
-    """Read a journal whole, and tell what is in it. Raises Damaged, sqlite3.Error."""
-    with closing(connect(path, "ro", _COMPACT_BUSY_S)) as base:
+    """Read a journal whole, and tell what is in it. Raises Damaged, Invalid, OSError, sqlite3.Error."""
+    check(path)
+    with closing(connect(path, _COMPACT_BUSY_S)) as base:
         about = info_of(base, path)
     moments = [_local(ts) if isinstance(ts, float) else "never" for ts in (about["first"], about["last"])]
     owner = f"{about['process']} has it" if about["process"] else "no hub has it"
     gaps = f", with {about['gaps']} gaps" if about["gaps"] else ""
     lines = [
-        f"{path}: {about['bytes']} bytes, schema {about['schema']}; {owner}",
+        f"{about['path']}: {about['bytes']} bytes, schema {about['schema']}; {owner}",
         f"{about['events']} events{gaps}, from {moments[0]} to {moments[1]}; {about['replayed']} since the snapshot",
         f"the room is {about['mode']}, with {about['peers']} peers and {about['channels']} channels",
         f"{about['waiting']} messages wait, {about['forms']} questions are open, {about['decisions']} are decided",
@@ -13615,15 +13941,19 @@ def journal_info(path: str) -> tuple[dict[str, Json], str]:
 
 
 def journal_compact(path: str, keep_days: float) -> tuple[dict[str, Json], str]:
-    """Write a snapshot and drop what is old. Raises Damaged, OSError, sqlite3.Error."""
+    """Write a snapshot and drop what is old. Raises Damaged, Invalid, OSError, sqlite3.Error."""
+    if holder_of(f"{path}.lock") is None:  # a hub that has the file has checked it
+        check(path)
     before, done = os.path.getsize(path), compact(path, keep_days)
     done |= {"bytes_before": before, "bytes": os.path.getsize(path)}
-    return done, f"{path}: a start reads the snapshot at event {done['serial']}; {done['dropped']} old events dropped"
+    words = f"a start reads the snapshot at event {done['serial']}; {done['dropped']} old events dropped"
+    return done, f"{legible(path)}: {words}"
 
 
 def journal_backup(path: str, new: str) -> tuple[dict[str, Json], str]:
-    """Copy a journal whole, and open the copy. Raises Damaged, OSError, sqlite3.Error."""
-    with closing(connect(path, "ro", _COMPACT_BUSY_S)) as base:
+    """Copy a journal whole, and open the copy. Raises Damaged, Invalid, OSError, sqlite3.Error."""
+    check(path)
+    with closing(connect(path, _COMPACT_BUSY_S)) as base:
         check_kind(base, path)
         backup(base, new)
     about, words = journal_info(new)
@@ -13631,7 +13961,7 @@ def journal_backup(path: str, new: str) -> tuple[dict[str, Json], str]:
 
 
 def journal_recover(path: str, new: str) -> tuple[dict[str, Json], str]:
-    """Save what can be read of a damaged journal. Raises Damaged, OSError, sqlite3.Error."""
+    """Save what can be read of a damaged journal. Raises Damaged, Invalid, OSError."""
     told = recover(path, new)
     lost = f"{told['unreadable']} places could not be read" if told["unreadable"] else "nothing was lost"
     words = f"{told['events']} events saved, {lost}; {told['unusable']} saved ones make no sense without the others."
@@ -13650,24 +13980,27 @@ def run_journal(options: argparse.Namespace) -> int:
     """Run `caucus journal`."""
     import sqlite3
 
-    path, wants_new = options.file, options.action in ("recover", "backup")
+    path = options.file = os.path.realpath(options.file)  # beside which, not beside a link, SQLite has its log
+    wants_new = options.action in ("recover", "backup")
     if wants_new != (options.new is not None):
         raise Invalid("NEW", f"{options.action} {'needs a new file' if wants_new else 'takes one file only'}")
-    if not os.path.isfile(path):
+    if not os.path.isfile(path) and (options.action != "recover" or not os.path.isfile(f"{path}-wal")):
         raise Invalid("FILE", f"there is no file {path}")
+    if wants_new and os.path.realpath(options.new) in [path + ending for ending in BESIDE]:
+        raise Invalid("NEW", f"{options.new} is for what SQLite keeps beside {path}")
     if wants_new and os.path.lexists(options.new):
         raise Invalid("NEW", f"{options.new} is there already")
     try:
         about, words = JOURNAL_ACTIONS[options.action](options)
     except BlockingIOError as error:
         raise Invalid("FILE", f"{error.strerror} is at work on {path}") from None
-    except (Damaged, sqlite3.Error) as error:
-        if wants_new and os.path.isfile(options.new):
-            os.unlink(options.new)
-        advice = f"`caucus journal recover {path} NEW` saves what can be read"
-        raise Invalid("FILE", f"{path} is damaged: {error}. {advice}") from None
-    except OSError as error:
-        raise Invalid("FILE", f"{error.filename or path}: {error.strerror or error}") from None
+    except (Damaged, Invalid, OSError, sqlite3.Error) as error:
+        for ending in ("", *BESIDE) if wants_new and not isinstance(error, FileExistsError) else ():
+            with suppress(OSError):
+                os.unlink(options.new + ending)
+        fault = fault_of(error, path) if isinstance(error, sqlite3.Error) else error
+        place = options.new if wants_new and isinstance(fault, OSError) else path
+        raise fault if isinstance(fault, Invalid) else Invalid("FILE", words_of(fault, place)) from None
     print(json.dumps(about) if options.json else words)
     return EXIT_EXPIRED if about.get("unreadable") or about.get("unusable") else EXIT_OK
 

@@ -158,9 +158,10 @@ def test_an_orderly_end_leaves_one_file_and_the_next_hub_goes_on(place: Path) ->
         assert kept.restart().get("/peek", ann).status == 200
 
 
-def test_a_session_over_mcp_goes_on_with_its_seat(place: Path) -> None:
+@pytest.mark.parametrize("own", [{}, {"Caucus-Seat": "a-secret-of-this-agent"}], ids=["", "with a secret"])
+def test_a_session_over_mcp_goes_on_with_its_seat(place: Path, own: dict[str, str]) -> None:
     with kept_hub(place) as kept:
-        headers = {"Accept": "application/json, text/event-stream"}
+        headers = {"Accept": "application/json, text/event-stream", **own}
 
         def rpc(method: str, session: dict[str, str], **params: Any) -> Any:
             body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
@@ -273,6 +274,99 @@ def test_a_file_that_is_no_journal_of_ours_is_refused_and_left_alone(
     assert place.read_bytes() == before
 
 
+def refusal_of(place: Path | bytes) -> str:
+    """Start a hub on a file that it must refuse; give what it says."""
+    argv = [*PROGRAM, "hub", "--port", "0", "--no-browser", "--journal", os.fsdecode(place)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+def files_in(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Read all files of a folder but the locks, and their rights."""
+    return {one.name: (one.read_bytes(), one.stat().st_mode) for one in folder.iterdir() if one.suffix != ".lock"}
+
+
+def test_a_refused_file_keeps_its_rights_and_gets_no_neighbours(place: Path) -> None:
+    place.parent.mkdir(mode=0o700)
+    other_database(place)
+    place.chmod(0o644)
+    before = files_in(place.parent)
+    for refused in (refusal_of(place), journal("info", place).stderr, journal("compact", place).stderr):
+        assert "another program's" in refused
+    assert files_in(place.parent) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+@pytest.mark.parametrize("ending", ["", "-wal", "-shm"])
+@pytest.mark.parametrize("make", [os.mkdir, getattr(os, "mkfifo", None)], ids=["folder", "pipe"])
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(
+    place: Path, make: Callable[[str], None], ending: str
+) -> None:
+    a_journal(place, 1)
+    place.with_name("room.journal.lock").unlink()
+    if not ending:
+        place.unlink()
+    make(f"{place}{ending}")
+    assert f"cannot open or write {place}{ending}: not a regular file" in refusal_of(place)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are text")
+def test_a_path_may_be_any_bytes(tmp_path: Path) -> None:
+    place = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.journal"))
+    with kept_hub(place) as kept:
+        kept.hub.register("ann")
+        with kept.hub.console() as console:
+            assert "caf" in console.next("health")["health"]["journal"]["path"]
+    for action in ("info", "compact"):
+        done = journal(action, place)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("is_moved", [False, True])
+def test_two_names_of_a_file_are_not_two_rooms(place: Path, is_moved: bool) -> None:
+    other = place.with_name("other")
+    with kept_hub(place) as kept:
+        ann = kept.hub.register("ann")
+        if not is_moved:
+            os.link(place, other)
+            assert "2 names" in refusal_of(other)
+        elif sys.platform == "linux":
+            os.rename(place, other)
+            assert "another hub's" in refusal_of(other)
+            os.rename(other, place)
+        else:
+            pytest.skip("only Linux tells")
+        assert kept.hub.say(ann, "ann", "it is mine")["delivered_to"]
+
+
+def test_a_hub_waits_a_moment_for_who_only_looks_whose_the_file_is(place: Path) -> None:
+    state = a_journal(place, 2)
+    lock = place.with_name("room.journal.lock")
+    words = lock.read_text()
+    assert caucus.holder_of(str(lock)) is None
+    assert lock.read_text() == words
+    handle = os.open(lock, os.O_RDWR)
+    caucus.try_lock(handle)
+    threading.Timer(0.05, os.close, [handle]).start()
+    assert loaded(place) == state
+
+
+def test_a_compaction_may_end_while_a_hub_starts(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = a_journal(place, 9, is_closed=False)
+    connect = caucus.connect
+
+    def late(path: str, *words: Any, **named: Any) -> sqlite3.Connection:
+        with contextlib.closing(connect(path)) as last:  # as it closes, SQLite copies its log, and drops it
+            last.execute("SELECT count(*) FROM event").fetchone()
+        assert not os.path.exists(f"{path}-wal")
+        return connect(path, *words, **named)
+
+    monkeypatch.setattr(caucus, "connect", late)
+    assert loaded(place) == state
+
+
 def test_an_older_file_is_brought_up_and_a_copy_of_it_stays(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = a_journal(place, 5)
     monkeypatch.setattr(caucus, "_SCHEMA", caucus._SCHEMA + 1)
@@ -304,10 +398,10 @@ def a_journal(path: Path, rounds: int, snapshot_at: int = -1, is_closed: bool = 
     if is_closed:
         kept.close()
     else:
-        for ending in ("", "-wal"):
+        for ending in ("", "-wal", "-shm"):
             shutil.copyfile(f"{path}{ending}", f"{path}.killed{ending}")
         kept.close()
-        for ending in ("", "-wal"):
+        for ending in ("", "-wal", "-shm"):
             os.replace(f"{path}.killed{ending}", f"{path}{ending}")
     return state
 
@@ -384,7 +478,7 @@ def test_a_flipped_or_missing_byte_is_refused_or_harmless(tmp_path: Path) -> Non
     refused = 0
     copy = tmp_path / "copy"
     for _ in range(250 * SCALE):
-        for ending in ("", "-wal"):
+        for ending in ("", "-wal", *chance.choice((("-shm",), ()))):  # without: files that were copied, not left behind
             shutil.copyfile(f"{whole}{ending}", f"{copy}{ending}")
         victim = f"{copy}{chance.choice(('', '-wal'))}"
         data = bytearray(Path(victim).read_bytes())
@@ -402,6 +496,128 @@ def test_a_flipped_or_missing_byte_is_refused_or_harmless(tmp_path: Path) -> Non
             with suppress(FileNotFoundError):
                 os.unlink(f"{copy}{ending}")
     assert refused > 20
+
+
+# --- the log of SQLite, beside the file ---
+
+
+@pytest.fixture
+def killed(place: Path) -> tuple[KeptHub, str]:
+    """Kill a hub that has confirmed eight messages; give also the token of who has not read them."""
+    kept = KeptHub(place)
+    ann, bob = kept.hub.register("ann"), kept.hub.register("bob")
+    for n in range(8):
+        kept.hub.say(ann, "bob", f"word {n}")
+    kept.kill()
+    return kept, bob
+
+
+def flip(path: Path, frame: int, at: int) -> None:
+    """Change a byte of a frame of SQLite's log; frames count from 0, or from the end if negative."""
+    log = path.with_name(f"{path.name}-wal")
+    data = bytearray(log.read_bytes())
+    data[32 + frame % ((len(data) - 32) // 4120) * 4120 + at] ^= 1
+    log.write_bytes(data)
+
+
+@pytest.mark.parametrize(("frame", "at"), [(-6, 500), (-1, 500), (-1, 9), (0, 20)],
+                         ids=["middle", "last", "salt of the last", "sum of the first"])
+def test_a_damaged_log_is_refused_each_time_and_nothing_is_changed(
+    killed: tuple[KeptHub, str], place: Path, frame: int, at: int
+) -> None:
+    flip(place, frame, at)
+    before = files_in(place.parent)
+    for _ in range(2):
+        assert "-wal" in refusal_of(place)
+    for words in (("info", place), ("compact", place), ("backup", place, place.with_name("copy"))):
+        done = journal(*words)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "recover" in done.stderr
+    assert files_in(place.parent) == before
+
+
+def test_recover_tells_of_a_damaged_log_and_saves_what_is_behind(killed: tuple[KeptHub, str], place: Path) -> None:
+    kept, bob = killed
+    flip(place, -6, 500)
+    before = files_in(place.parent)
+    new = place.with_name("new")
+    done = journal("recover", place, new, "--json")
+    assert done.returncode == 1
+    assert "-wal" in json.loads(done.stdout)["what"][0]
+    assert {name: about for name, about in files_in(place.parent).items() if name != "new"} == before
+    new.replace(place)
+    for ending in ("-wal", "-shm"):
+        place.with_name(place.name + ending).unlink()
+    assert len(kept.restart().receive(bob)["messages"]) == 8
+    assert kept.hub.stop()[0] == 0
+
+
+@pytest.mark.parametrize("how", ["empty", "gone", "cut"])
+def test_a_file_that_is_gone_is_no_empty_room_while_its_log_is_there(
+    killed: tuple[KeptHub, str], place: Path, how: str
+) -> None:
+    if how == "gone":
+        place.unlink()
+    else:
+        os.truncate(place, 0 if how == "empty" else 512)
+    before = files_in(place.parent)
+    assert "damaged" in refusal_of(place)
+    assert files_in(place.parent) == before
+    new = place.with_name("new")
+    assert journal("recover", place, new).returncode == 1
+    assert json.loads(journal("info", new, "--json").stdout)["waiting"] == 8
+
+
+def test_a_log_that_is_gone_is_missed(killed: tuple[KeptHub, str], place: Path) -> None:
+    place.with_name(f"{place.name}-wal").unlink()
+    assert "-wal" in refusal_of(place)
+
+
+@pytest.mark.parametrize("how", ["empty", "gone", "replaced"])
+def test_a_hub_notices_at_once_that_its_file_is_gone(place: Path, how: str) -> None:
+    kept = KeptHub(place)
+    ann = kept.hub.register("ann")
+    if how == "empty":
+        kept.hub.stop()  # so that the file has something
+        kept.restart()
+        os.truncate(place, 0)
+    elif how == "gone":
+        place.unlink()
+    else:
+        os.replace(shutil.copyfile(place, place.with_name("copy")), place)
+    answer = kept.hub.post("/send", token=ann, to="ann", content="is this kept?")
+    assert (answer.status, answer.body["error"]) == (503, "journal_unavailable")
+    kept.kill()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs prlimit")
+@pytest.mark.parametrize("room_left", [24, 4144, 8264])
+def test_a_write_that_a_kill_cuts_off_is_no_damage(place: Path, room_left: int) -> None:
+    import resource
+
+    kept = KeptHub(place)
+    ann, bob = kept.hub.register("ann"), kept.hub.register("bob")
+    size = place.with_name(f"{place.name}-wal").stat().st_size
+    limits = (size + room_left, resource.RLIM_INFINITY)  # between a frame's head and its page
+    resource.prlimit(kept.hub.process.pid, resource.RLIMIT_FSIZE, limits)
+    sent = [kept.hub.post("/send", token=ann, to="bob", content="x" * 3000).status for _ in range(4)]
+    assert 503 in sent
+    hub = kept.kill_and_restart()
+    assert len(hub.receive(bob)["messages"]) == sent.count(200)
+    assert hub.stop()[0] == 0
+
+
+def test_of_files_that_were_copied_only_the_last_change_may_be_unfinished(tmp_path: Path) -> None:
+    place, log = tmp_path / "room", tmp_path / "room-wal"
+    a_journal(place, 12, is_closed=False)
+    data = log.read_bytes()
+    before = [(len(data) - 32) // 4120, len(data)]
+    for index, is_fine in ((True, False), (False, True)):  # the index tells that it was finished
+        log.write_bytes(data[:-4096])
+        if not index:
+            (tmp_path / "room-shm").unlink()
+        with contextlib.nullcontext() if is_fine else pytest.raises(Invalid, match=f"of {before[0]} frames"):
+            loaded(place)
 
 
 # --- the commands ---
@@ -466,6 +682,56 @@ def test_recover_saves_what_can_be_read(tmp_path: Path, spot: str) -> None:
         assert again == state
 
 
+def test_a_look_into_a_journal_leaves_nothing_beside_it(place: Path) -> None:
+    a_journal(place, 3)
+    before = files_in(place.parent)
+    assert journal("info", place).returncode == 0
+    assert files_in(place.parent) == before
+
+
+@pytest.mark.parametrize("make", [other_database, newer_journal, lambda path: path.write_text("# Notes\n" * 9999)],
+                         ids=["another database", "a newer journal", "text"])
+def test_recover_refuses_what_is_no_journal_of_ours(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    place = tmp_path / "room"
+    make(place)
+    before = files_in(tmp_path)
+    done = journal("recover", place, tmp_path / "new")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert files_in(tmp_path) == before
+
+
+def test_recover_goes_on_with_the_time_of_the_snapshot_where_all_events_are_lost(tmp_path: Path) -> None:
+    place, new = tmp_path / "room", tmp_path / "new"
+    a_journal(place, 9)
+    assert journal("compact", place).returncode == 0
+    base = sqlite3.connect(place)
+    (at,) = base.execute("SELECT at FROM snapshots").fetchone()
+    base.execute("DELETE FROM event")
+    base.commit()
+    base.close()
+    done = journal("recover", place, new)
+    assert done.returncode == 1
+    assert "1 places could not be read" in done.stdout
+    base = sqlite3.connect(new)
+    assert base.execute("SELECT at FROM snapshots").fetchone() == (at,)
+    base.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs prlimit")
+@pytest.mark.parametrize("action", ["backup", "recover"])
+def test_a_full_disk_is_not_called_damage(tmp_path: Path, action: str) -> None:
+    import resource
+
+    place, new = tmp_path / "room", tmp_path / "new"
+    a_journal(place, 60)
+    argv = [*PROGRAM, "journal", action, str(place), str(new)]
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (65_536, 65_536))  # noqa: E731
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, preexec_fn=limit)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.search(f"cannot open or write {tmp_path}/(new|recover-)", done.stderr), done.stderr
+    assert [one.name for one in tmp_path.iterdir() if one.suffix != ".lock"] == ["room"]
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -473,12 +739,13 @@ def test_recover_saves_what_can_be_read(tmp_path: Path, spot: str) -> None:
         (("backup", "FILE"), "needs a new file"),
         (("info", "FILE", "NEW"), "one file only"),
         (("info", __file__), "damaged"),
+        (("recover", "FILE", "FILE-wal"), "beside"),
     ],
 )
 def test_a_wrong_command_says_so_in_a_line(tmp_path: Path, words: tuple[str, ...], told: str) -> None:
     file = tmp_path / "room"
     a_journal(file, 1)
-    done = journal(*[str(file) if word == "FILE" else word for word in words])
+    done = journal(*[word.replace("FILE", str(file)) for word in words])
     assert (done.returncode, done.stdout) == (2, "")
     assert told in done.stderr
     assert done.stderr.count("\n") == 1
@@ -519,6 +786,88 @@ def test_while_the_disk_is_full_nothing_is_confirmed_and_the_brakes_work(place: 
     assert "it works again" in said
     assert hub.stop()[0] == 0
     assert json.loads(journal("info", place, "--json").stdout)["gaps"] == 0
+
+
+@contextmanager
+def full_disk(kept: KeptHub) -> Iterator[None]:
+    """Have the hub's disk full, until the hub has noticed that it is not."""
+    import resource
+
+    pid, resource_of = kept.hub.process.pid, resource.RLIMIT_FSIZE
+    with kept.hub.console() as console:
+        resource.prlimit(pid, resource_of, (4096, resource.RLIM_INFINITY))
+        yield
+        resource.prlimit(pid, resource_of, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        console.next("health", where=lambda frame: not frame["health"]["journal"]["cause"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs prlimit")
+def test_a_full_disk_is_nobodys_silence(place: Path) -> None:
+    with kept_hub(place, "--client-ttl", "1.5") as kept:
+        ann, bob = kept.hub.register("ann"), kept.hub.register("bob")
+        kept.hub.post("/floor", token=ann, action="take", scope="all")
+        kept.hub.say(ann, "bob", "confirmed")
+        with full_disk(kept):
+            end = time.monotonic() + 2.5  # longer than the room waits for a silent peer: that is what is tested
+            while time.monotonic() < end:
+                assert kept.hub.post("/status", token=ann, status="I am here").status == 503
+                assert kept.hub.get("/ping", peer="ann").body["state"] == "live"
+        assert kept.hub.get("/ping", peer="ann").body["state"] == "live"
+        assert kept.hub.get("/floor", ann).body["floors"]["all"]["holder"] == "ann"
+        assert "confirmed" in [one["content"] for one in kept.hub.receive(bob)["messages"]]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs prlimit")
+def test_a_registration_that_could_not_be_kept_holds_no_name(place: Path) -> None:
+    with kept_hub(place) as kept:
+        with full_disk(kept):
+            assert kept.hub.post("/register", project="ann").status == 503
+        ann = kept.hub.register("ann")
+        assert kept.kill_and_restart().get("/peek", ann).status == 200
+
+
+class Answer:
+    """An answer that waits for the end of its turn; notes what becomes of it."""
+
+    def __init__(self, number: int, told: list[str]) -> None:
+        self.send = lambda: told.append(f"{number} sent")
+        self.withdraw = lambda: told.append(f"{number} withdrawn")
+
+
+def test_a_commit_that_fails_in_the_middle_of_a_turn_withdraws_what_was_answered_before_it() -> None:
+    turn, told, fails = caucus.Turn(), list[str](), iter((True, False, False))
+
+    def commit() -> bool:
+        if is_failing := next(fails):
+            turn.fail()  # as the hub does
+        return not is_failing
+
+    turn.commit = commit
+    turn.answer(Answer(1, told))
+    turn.settle(Answer(2, told))
+    turn.answer(Answer(3, told))  # a refusal: it confirms nothing
+    turn.end()
+    turn.loop.close()
+    assert told == ["1 withdrawn", "2 withdrawn", "3 sent"]
+
+
+@pytest.mark.parametrize("snapshot_at", [-1, 0])
+def test_that_a_seat_may_go_without_a_word_is_kept(place: Path, snapshot_at: int) -> None:
+    kept, clock = Journal(str(place)), FakeClock()
+    room = RecordingRoom(clock)
+    room.listeners.append(kept.hear)
+    room.register("here", "ann", token="of-a-session")
+    room.register("here", "bob")
+    kept.commit()
+    if not snapshot_at:
+        caucus.compact(str(place))
+    kept.close()
+    kept = Journal(str(place))
+    again = Room(lambda event: None, clock, lambda: "unused")
+    kept.load(again)
+    kept.close()
+    clock.advance(caucus.YIELD_AFTER_S + 1)
+    assert [peer.is_yielding(clock.mono()) for peer in again.roster] == [True, False]
 
 
 # --- the torture ---
