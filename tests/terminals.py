@@ -1,11 +1,11 @@
 """Real MCP hosts in terminals of their own, set up by `caucus install`, with a script where their model would be.
 
 Claude Code, Codex, Gemini CLI and OpenCode run as a user starts them, each in a tmux and with a home of its own. What
-they ask of their model's API is answered here: the model does what the latest prompt says in lines that begin with `!`,
+they ask of their model's API is answered here: the model does what the latest prompt says in lines that begin with `+`,
 one a turn, and calls listen where it is told that mail waits.
 
-    !tool NAME JSON    call a tool
-    !say WORDS         end the turn with these words
+    +tool NAME JSON    call a tool
+    +say WORDS         end the turn with these words
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ QUIET_S = 6.0  # in which nothing may happen: thirty times what a wake takes
 KEY = "sk-ant-api03-" + "fake" * 9  # it has the form of a key, and is none
 
 Part = tuple[str, str]  # who: user, result, call, said; and what
-STEP = re.compile(r"^!(\w+) ?(.*)$", re.MULTILINE)
+STEP = re.compile(r"^\+(\w+) ?(.*)$", re.MULTILINE)
 POINTER = re.compile(r"\[caucus\] (?:\d+ messages? waits? for|The operator rings for)")
 
 
@@ -168,6 +168,10 @@ class Model:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def handle(self) -> None:
+                with contextlib.suppress(ConnectionError):  # a host has ended
+                    super().handle()
 
             def do_GET(self) -> None:
                 self._give(b'{"object":"list","data":[],"models":[]}')
@@ -310,7 +314,7 @@ KINDS = {
     "codex": Kind(PACKAGES[1], "codex --dangerously-bypass-hook-trust", "mcp__caucus__{}", ("exec_command", "cmd"),
                   r"(?m)^\s*›", "esc to interrupt", "resume --last", ("/quit", "Enter"), "/new", True),
     "gemini": Kind(PACKAGES[2], "gemini --approval-mode=yolo", "mcp_caucus_{}", ("run_shell_command", "command"),
-                   "Type your message", "esc to cancel", "--resume latest", ("/quit", "Enter"), "/clear", False),
+                   r"(?s)Type your message.*1 MCP server|1 MCP server.*Type your message", "esc to cancel", "--resume latest", ("/quit", "Enter"), "/clear", False),
     "opencode": Kind(PACKAGES[3], "opencode", "caucus_{}", ("bash", "command"), r"Ask anything|ctrl\+p commands",
                      "esc interrupt", "--continue", ("/exit", "Enter"), "/new", True),
 }
@@ -539,19 +543,19 @@ class Terminal:
 
     def do(self, *steps: str) -> Turn:
         """Type a prompt and wait until all of it is done; give the last request."""
-        self.type(*steps, "!say end")
+        self.type(*steps, "+say end")
         self.rest()
         return self.turns()[-1]
 
     def tool(self, name: str, **arguments: Any) -> str:
         """Word the step that calls one of our tools."""
-        return f"!tool {self.kind.tool.format(name)} {json.dumps(arguments)}"
+        return f"+tool {self.kind.tool.format(name)} {json.dumps(arguments)}"
 
     def shell(self, command: str, **more: Any) -> str:
         """Word the step that runs a shell command."""
         name, argument = self.kind.shell
         about = {"description": "a command"} if self.world.host == "opencode" else {}
-        return f"!tool {name} {json.dumps({argument: command, **about, **more})}"
+        return f"+tool {name} {json.dumps({argument: command, **about, **more})}"
 
     def result(self, turn: Turn) -> str:
         """Give the latest result of a tool that a request shows."""
@@ -560,7 +564,7 @@ class Terminal:
     def join(self, name: str = "") -> str:
         """Have the agent join; give what the tool said."""
         for _ in range(20):  # a host may show its prompt before it has started its servers
-            if '"setup"' in self.type("!say hello").tools.replace(self.kind.tool.format("setup"), "setup"):
+            if '"setup"' in self.type("+say hello").tools.replace(self.kind.tool.format("setup"), "setup"):
                 break
             self.rest()
         self.rest()
