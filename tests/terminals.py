@@ -524,7 +524,7 @@ class Terminal:
         before = self.screen()
         subprocess.run([*self._tmux, "set-buffer", "-b", "p", "\n".join([title, *steps])], check=True)
         subprocess.run([*self._tmux, "paste-buffer", "-p", "-b", "p"], check=True)
-        eventually(lambda: self.screen() != before, "a pasted prompt")
+        self.see(lambda: self.screen() != before, "a pasted prompt")
         end = time.monotonic() + TURN_S
         while time.monotonic() < end:
             self.keys("Enter")
@@ -593,6 +593,26 @@ class Terminal:
         self.keys("-l", words)
         eventually(lambda: words in self.screen(), "what was typed")
         self.keys("Enter")
+
+    def clear(self) -> None:
+        """Begin a new conversation in the same process."""
+
+        def is_cleared() -> bool:
+            return not self.shows(self.mark)
+
+        self.do("+say hello")  # else its mark may have left the screen already
+        for _ in range(5):  # a turn may just be ending
+            self.command(self.kind.clear)
+            for _ in range(3):  # some ask which of their commands, and where
+                with contextlib.suppress(AssertionError):
+                    eventually(is_cleared, "an empty screen", 2)
+                    return self.boot()
+                self.keys("Enter")
+        raise AssertionError(self.screen())
+
+    def shows(self, words: str) -> bool:
+        """Whether these words are on the screen, however they are broken into lines."""
+        return re.sub(r"[\W_]+", "", words) in re.sub(r"[\W_]+", "", self.screen())
 
     def is_there(self) -> bool:
         """Whether the terminal is open."""
