@@ -12829,7 +12829,8 @@ def run_wake(options: argparse.Namespace) -> int:
         return EXIT_OK
     session = seat_of(host, session_id)
     if options.context:
-        return tell_seat(session or moved_seat(host, session_id))
+        is_moved = not session and host in SESSION_VARIABLES  # a new thread of a Codex has a bridge of its own
+        return tell_seat(moved_seat(host, session_id) if is_moved else session)
     if not session:
         return EXIT_OK
     try:

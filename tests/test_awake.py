@@ -194,6 +194,22 @@ def test_a_session_that_has_another_id_keeps_its_seat(
     assert "stopped" in cleared.brake()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a hook finds its host's process by its ancestors")
+def test_a_new_thread_of_a_codex_is_not_told_of_a_seat_that_is_anothers(
+    hub: HubProcess, tmp_path: Path, end: contextlib.ExitStack
+) -> None:
+    hooks = Hooks(hub.url, tmp_path, "codex")
+    bridge = end.enter_context(bridge_at(hub.url, tmp_path, env=hooks.env))
+    for name, arguments in (("setup", {}), ("join", {"project": "api"})):
+        bridge.ask("tools/call", name=name, arguments=arguments, _meta={"threadId": SESSION})
+    assert '\\"api\\"' in hooks.run("wake", "codex", "--context")[1]
+    other = {"tool_name": "Bash", "session_id": "another-id"}
+    assert hooks.run("wake", "codex", "--context", said=other) == (0, "", "")
+    hub.post("/control", action="stop")
+    assert hooks.run("brake", "codex", said=other) == (0, "", ""), "it never joined"
+    assert "stopped" in hooks.brake()
+
+
 def test_hooks_of_a_gemini_find_the_seat_by_the_process_above_them(
     hub: HubProcess, tmp_path: Path, end: contextlib.ExitStack
 ) -> None:
