@@ -6,6 +6,12 @@ one a turn, and calls listen where it is told that mail waits.
 
     +tool NAME JSON    call a tool
     +say WORDS         end the turn with these words
+
+Run as a program, it measures what docs/connect.md says of costs: what hooks take, and what waiting for forty messages
+takes of a model, with a watch in a background shell and with the hooks.
+
+    .venv/bin/python tests/terminals.py caucus.pyz                       the hooks
+    CAUCUS_HOSTS=DIR .venv/bin/python tests/terminals.py caucus.pyz 40   and so many messages
 """
 
 from __future__ import annotations
@@ -17,6 +23,7 @@ import os
 import re
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -111,14 +118,15 @@ def story_of_gemini(body: Any) -> Iterator[Part]:
                 yield ("said" if content.get("role") == "model" else "user"), part["text"]
 
 
-def next_step(story: list[Part], listen: str) -> Part:
+React = Callable[[str], list[Part]]  # what a model does when it reads a text that no user has typed
+
+
+def next_step(story: list[Part], react: React) -> Part:
     """Give what the model does now, by all that went before: the verb and the rest of its line."""
     todo: list[Part] = []
     for who, text in story:
         if who == "user":
-            todo = STEP.findall(text) or todo
-            if listen and POINTER.search(text):
-                todo = [("tool", listen), *todo]
+            todo = [*react(text), *(STEP.findall(text) or todo)]
         elif who in ("call", "said"):
             todo = todo[1:]
     return todo[0] if todo else ("say", "done")
@@ -145,10 +153,11 @@ def streamed(events: list[tuple[str, Any]], is_named: bool = True) -> tuple[byte
 
 
 class Model:
-    """The four APIs behind one port. `listen` is the tool that is called when mail waits; empty: none is."""
+    """The four APIs behind one port. `listen` is the tool that is called when mail waits."""
 
     def __init__(self, listen: str) -> None:
         self.listen, self.turns = listen, list[Turn]()
+        self.react: React = lambda text: [("tool", listen)] if POINTER.search(text) else []
         self.sizes: list[int] = []  # of all requests, those without tools too
         self._ids = itertools.count(1)
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -176,7 +185,7 @@ class Model:
             def do_GET(self) -> None:
                 self._give(b'{"object":"list","data":[],"models":[]}')
 
-            do_HEAD = do_GET
+            do_HEAD = do_GET  # noqa: N815 (so it is called there)
 
             def do_POST(self) -> None:
                 data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -210,7 +219,7 @@ class Model:
             if route.endswith(end):
                 body = json.loads(data)
                 story = list(story_of(body))
-                step = next_step(story, self.listen) if body.get("tools") else ("say", "words")
+                step = next_step(story, self.react) if body.get("tools") else ("say", "words")
                 self.sizes.append(len(data))
                 if body.get("tools"):
                     self.turns.append(Turn(time.monotonic(), story, len(data), json.dumps(body["tools"]), step))
@@ -314,7 +323,8 @@ KINDS = {
     "codex": Kind(PACKAGES[1], "codex --dangerously-bypass-hook-trust", "mcp__caucus__{}", ("exec_command", "cmd"),
                   r"(?m)^\s*›", "esc to interrupt", "resume --last", ("/quit", "Enter"), "/new", True),
     "gemini": Kind(PACKAGES[2], "gemini --approval-mode=yolo", "mcp_caucus_{}", ("run_shell_command", "command"),
-                   r"(?s)Type your message.*1 MCP server|1 MCP server.*Type your message", "esc to cancel", "--resume latest", ("/quit", "Enter"), "/clear", False),
+                   r"(?s)Type your message.*1 MCP server|1 MCP server.*Type your message", "esc to cancel",
+                   "--resume latest", ("/quit", "Enter"), "/clear", False),
     "opencode": Kind(PACKAGES[3], "opencode", "caucus_{}", ("bash", "command"), r"Ask anything|ctrl\+p commands",
                      "esc interrupt", "--continue", ("/exit", "Enter"), "/new", True),
 }
@@ -330,13 +340,14 @@ def version_of(host: str) -> str:
 class World:
     """One user with a home, a project, a host that was set up there, its model and a hub."""
 
-    def __init__(self, host: str, pyz: Path, model_listens: bool = True, is_installed: bool = True) -> None:
+    def __init__(self, host: str, pyz: Path, is_installed: bool = True) -> None:
         self.host, self.kind, self.pyz = host, KINDS[host], pyz
         self.home = Path(tempfile.mkdtemp(prefix=f"caucus-{host}-")).resolve()
         self.project = self.home / "shop"
         self.project.mkdir()
         subprocess.run(["git", "init", "-q", self.project], check=True)
-        self.model = Model(self.kind.tool.format("listen") if model_listens else "")
+        (self.home / "tmp").mkdir()
+        self.model = Model(self.kind.tool.format("listen"))
         self.hub = HubProcess(command=(sys.executable, str(pyz), "hub"))
         self.terminals: list[Terminal] = []
         self.env = self._environment()
@@ -349,7 +360,8 @@ class World:
     def _environment(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("NODE_EXTRA_CA_CERTS", "npm_config_registry") if name in os.environ}
         return {
-            **kept, "HOME": str(self.home), "PATH": f"{HOSTS}/node_modules/.bin:{os.environ['PATH']}",
+            **kept, "HOME": str(self.home), "TMPDIR": str(self.home / "tmp"),
+            "PATH": f"{HOSTS}/node_modules/.bin:{os.environ['PATH']}",
             "TERM": "xterm-256color", "LANG": "C.UTF-8", "IS_SANDBOX": "1",
             "ANTHROPIC_BASE_URL": self.model.url, "ANTHROPIC_API_KEY": KEY, "DISABLE_AUTOUPDATER": "1",
             "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
@@ -362,14 +374,15 @@ class World:
         """Run a command for this host in the project, as its user would; give what it tells."""
         hub = ["--hub", self.hub.url] if words[0] == "install" else []
         command = [sys.executable, str(self.pyz), words[0], self.host, *words[1:], *hub, "--json"]
-        done = subprocess.run(command, cwd=self.project, env=self.env, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, cwd=self.project, env=self.env, capture_output=True, text=True,
+                              timeout=60, check=False)
         assert done.returncode == 0, done.stderr + done.stdout
         return json.loads(done.stdout)
 
     def run(self, *words: str) -> str:
         """Run a program in the project; give what it prints."""
         done = subprocess.run(words, cwd=self.project, env=self.env, capture_output=True, text=True, timeout=BOOT_S,
-                              stdin=subprocess.DEVNULL)
+                              stdin=subprocess.DEVNULL, check=False)
         return done.stdout + done.stderr
 
     def _write(self, name: str, data: Any) -> None:
@@ -383,7 +396,8 @@ class World:
                    "enabledMcpjsonServers": ["caucus"]}
         self._write(".claude.json", {
             "hasCompletedOnboarding": True, "theme": "dark", "bypassPermissionsModeAccepted": True,
-            "customApiKeyResponses": {"approved": [KEY[-20:]], "rejected": []}, "projects": {str(self.project): trusted},
+            "customApiKeyResponses": {"approved": [KEY[-20:]], "rejected": []},
+            "projects": {str(self.project): trusted},
         })
         self._write(".claude/settings.json", {
             "enableAllProjectMcpServers": True, "permissions": {"allow": ["mcp__caucus", "Bash", "Agent", "Task"]},
@@ -429,7 +443,8 @@ show_tooltips = false
             "model": "fake/m", "autoupdate": False, "permission": {"bash": "allow", "edit": "allow"},
             "provider": {"fake": fake},
         })
-        self._write("shop/opencode.json", '{\n  "$schema": "https://opencode.ai/config.json",\n  "share": "disabled"\n}')
+        schema = "https://opencode.ai/config.json"
+        self._write("shop/opencode.json", f'{{\n  "$schema": "{schema}",\n  "share": "disabled"\n}}')
 
     def files(self) -> dict[str, bytes]:
         """Give what is in the project's files, git's own aside."""
@@ -507,7 +522,7 @@ class Terminal:
 
     def screen(self) -> str:
         """Give what is on the screen."""
-        done = subprocess.run([*self._tmux, "capture-pane", "-p"], capture_output=True, text=True)
+        done = subprocess.run([*self._tmux, "capture-pane", "-p"], check=False, capture_output=True, text=True)
         return "\n".join(line for line in done.stdout.splitlines() if line.strip())
 
     def keys(self, *keys: str) -> None:
@@ -529,7 +544,8 @@ class Terminal:
         while time.monotonic() < end:
             self.keys("Enter")
             with contextlib.suppress(AssertionError):  # right after a paste some hosts take Enter for a part of it
-                return eventually(lambda: next((t for t in self.turns() if t.has(title, "user")), None), title, 3)
+                begun: Turn = eventually(lambda: next((t for t in self.turns() if t.has(title, "user")), None), title, 3)
+                return begun
         raise AssertionError(f"the prompt never reached the model: {self.screen()}")
 
     def is_idle(self) -> bool:
@@ -575,6 +591,17 @@ class Terminal:
         self.name = came[0]
         return said
 
+    def watch(self) -> str:
+        """Have the agent start the watch of its seat in a background shell, as join tells it to; give the step."""
+        said = self.result(self.do(self.tool("watch_command")))
+        found = re.search(r'\\*"command\\*": ?\\*"([^"\\]+)', said)
+        assert found is not None, said
+        about = {"gemini": {"is_background": True}, "claude": {"run_in_background": True}}[self.world.host]
+        step = self.shell(found[1], **about)
+        self.do(step)
+        self.see(lambda: self.world.hub.is_listening(self.name), "a watch")
+        return step
+
     def leave(self) -> None:
         """End it as its user would."""
         words, enter = self.kind.leave
@@ -616,11 +643,11 @@ class Terminal:
 
     def is_there(self) -> bool:
         """Whether the terminal is open."""
-        return subprocess.run([*self._tmux, "has-session"], capture_output=True).returncode == 0
+        return subprocess.run([*self._tmux, "has-session"], check=False, capture_output=True).returncode == 0
 
     def kill(self) -> None:
         """Close the terminal."""
-        subprocess.run([*self._tmux, "kill-server"], capture_output=True)
+        subprocess.run([*self._tmux, "kill-server"], check=False, capture_output=True)
 
     def woken(self, since: int, wait_s: float = WAKE_S) -> Turn | None:
         """Give the first request after `since` of them that was told that mail waits; None: none came."""
@@ -629,7 +656,8 @@ class Terminal:
             return next((t for t in self.turns()[since:] if POINTER.search(" ".join(x for w, x in t.story[-6:]))), None)
 
         with contextlib.suppress(AssertionError):
-            return eventually(found, "a wake", wait_s)
+            turn: Turn = eventually(found, "a wake", wait_s)
+            return turn
         return None
 
 
@@ -645,3 +673,98 @@ def operator(world: World) -> Iterator[Callable[..., Console]]:
             return console
 
         yield rule
+
+
+# --- what it costs ---
+
+
+def took_ms(words: list[str], env: dict[str, str], said: str) -> float:
+    """Run a hook to its end; give the milliseconds."""
+    begun = time.perf_counter()
+    subprocess.run(words, env=env, input=said.encode(), check=True, stdout=subprocess.DEVNULL)
+    return (time.perf_counter() - begun) * 1000
+
+
+def cost_of_hooks(pyz: Path, rounds: int = 20) -> Iterator[str]:
+    """Measure what a tool call pays for its brake, and what a waiter takes."""
+    from test_bridge import bridge_at
+
+    hub, folder = HubProcess(command=(sys.executable, str(pyz), "hub")), Path(tempfile.mkdtemp(prefix="caucus-cost-"))
+    mine = {"XDG_STATE_HOME": str(folder), "CLAUDE_CODE_SESSION_ID": "of-this-session"}
+    env = {"PATH": os.environ["PATH"], **mine}
+    python, said = [sys.executable, "-I", "-S"], json.dumps({"tool_name": "Bash", "tool_input": {"command": "ls"}})
+    hook = [*python, str(pyz), "brake", "claude"]
+    try:
+        with bridge_at(hub.url, folder, env=mine, command=(sys.executable, str(pyz), "bridge")) as bridge:
+            bridge.join("api")
+            tried: dict[str, tuple[list[str], dict[str, str]]] = {
+                "Python alone": ([*python, "-c", "pass"], env),
+                "brake, not joined": (hook, {**env, "CLAUDE_CODE_SESSION_ID": "of-another"}),
+                "brake, joined": (hook, env),
+            }
+            rows: dict[str, list[float]] = {name: [] for name in tried}
+            for _ in range(rounds):
+                for name, (words, its) in tried.items():
+                    rows[name].append(took_ms(words, its, said))
+            for name, row in rows.items():
+                yield f"{name}: {statistics.median(row):.0f} ms (median of {rounds}, {min(row):.0f} to {max(row):.0f})"
+            begun = time.perf_counter()
+            waiter = subprocess.Popen([*python, str(pyz), "wake", "claude"], env=env, stderr=subprocess.DEVNULL)
+            eventually(lambda: (hub.get("/ping", peer="api").body["wake"] or {}).get("kind") == "waits", "a waiter")
+            yield f"wake: waits after {(time.perf_counter() - begun) * 1000:.0f} ms"
+            about = Path(f"/proc/{waiter.pid}/smaps_rollup").read_text()
+            sizes = {key: int(size) / 1024 for key, size in re.findall(r"(?m)^(Rss|Pss): +(\d+) kB", about)}
+            yield f"wake: {sizes['Rss']:.0f} MiB resident, {sizes['Pss']:.0f} MiB its own share"
+            waiter.kill()
+            waiter.wait()
+    finally:
+        hub.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def cost_of_messages(pyz: Path, count: int, has_hooks: bool) -> str:
+    """Let one peer write to an idle Claude Code, so many times; count what that takes of the model."""
+    world = World("claude", pyz)
+    try:
+        if not has_hooks:  # the entry for the bridge stays
+            for name, data in world.original.items():
+                (world.project / name).write_bytes(data)
+        terminal = world.terminal()
+        terminal.join()
+        if not has_hooks:
+            again, file = terminal.watch().removeprefix("+tool "), re.compile(r"<output-file>(.+?)</output-file>")
+            world.model.react = lambda text: [
+                step for path in file.findall(text)[:1]
+                for step in (("tool", again), ("tool", f"Read {json.dumps({'file_path': path})}"))
+            ]
+        terminal.rest()
+        peer, turns, sizes = world.hub.register("web"), len(world.model.turns), len(world.model.sizes)
+        for number in range(count):
+            if has_hooks:
+                terminal.see(lambda: world.wake(terminal.name).get("kind") == "waits", "a waiter")
+            else:
+                terminal.see(lambda: world.hub.is_listening(terminal.name), "a watch")
+            words = f"Message {number}: the fields of /orders that must stay are id, total and currency."
+            said = {"token": peer, "to": terminal.name, "content": words}
+            eventually(lambda: world.hub.post("/send", **said).status == 200, "that it may speak")  # noqa: B023
+            terminal.see(lambda: terminal.turns()[-1].has(f"Message {number}:", "result"), words)  # noqa: B023
+            terminal.rest()
+        tokens = [size // 4 for size in world.model.sizes[sizes:]]
+        grown = world.model.turns[-1].size - world.model.turns[turns].size
+        asked = f"{len(world.model.turns) - turns} requests, {sum(tokens)} tokens sent, {grown // 4} of them new"
+        return f"{'hooks' if has_hooks else 'watch'}: {asked}, for {count} messages"
+    finally:
+        world.end()
+
+
+def main() -> None:
+    """Print what it costs."""
+    pyz = Path(sys.argv[1]).resolve()
+    for line in cost_of_hooks(pyz):
+        print(line, flush=True)
+    for has_hooks in (False, True) if len(sys.argv) > 2 else ():
+        print(cost_of_messages(pyz, int(sys.argv[2]), has_hooks), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -64,8 +64,9 @@ def pyz(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def table() -> str:
     """Word what came of it all."""
     rows = [["", *(f"{host} {version_of(host)}" for host in KINDS)], ["---"] * 5]
-    for cell in dict.fromkeys(cell for cell, _ in [*RESULTS, *NOT_POSSIBLE]):
-        rows.append([cell, *(RESULTS.get((cell, host), NOT_POSSIBLE.get((cell, host), "")) for host in KINDS)])
+    found = {**{key: f"no: {why}" for key, why in NOT_POSSIBLE.items()}, **RESULTS}
+    cells = dict.fromkeys(cell for cell, _ in [*RESULTS, *NOT_POSSIBLE])
+    rows += [[cell, *(found.get((cell, host), "") for host in KINDS)] for cell in cells]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
@@ -177,17 +178,6 @@ def runs(world: World, terminal: Terminal) -> None:
     assert mark.exists(), terminal.screen()
 
 
-def watched(terminal: Terminal) -> str:
-    """Have the agent start the watch of its seat in a background shell, as it is told to by join; give the command."""
-    said = terminal.result(terminal.do(terminal.tool("watch_command")))
-    found = re.search(r'\\*"command\\*": ?\\*"([^"\\]+)', said)
-    assert found is not None, said
-    about = {"gemini": {"is_background": True}, "claude": {"run_in_background": True}}[terminal.world.host]
-    terminal.do(terminal.shell(found[1], **about))
-    terminal.see(lambda: terminal.world.hub.is_listening(terminal.name), "a watch")
-    return found[1]
-
-
 # --- setting up ---
 
 
@@ -223,7 +213,7 @@ def test_mail_wakes_an_idle_agent_and_no_peers_words_do(host: str, pool: Pool) -
     tried = Tried("mail wakes an idle agent", host)
     with pool.seated() as (world, terminal):
         if not terminal.kind.has_wake:
-            watched(terminal)
+            terminal.watch()
             settle(world, terminal)
         took = []
         for number in range(5 if terminal.kind.has_wake else 1):
@@ -478,7 +468,8 @@ def test_what_a_subagent_says_has_its_mark(host: str, pool: Pool) -> None:
         agent = {"description": "say it", "prompt": task, "subagent_type": "general-purpose"}
         name = next(one for one in ("Agent", "Task") if f'"name": "{one}"' in terminal.turns()[-1].tools)
         terminal.do(f"+tool {name} {json.dumps(agent)}")
-        said = eventually(lambda: [m for m in world.hub.receive(peer)["messages"] if m["content"] == "CHILD-SAYS"], "it")
-        assert re.fullmatch(r"general-purpose \w{4}", json.loads(json.dumps(said[0]["meta"]))["child"])
+        says = eventually(lambda: [m for m in world.hub.receive(peer)["messages"] if m["content"] == "CHILD-SAYS"],
+                          "what it says")
+        assert re.fullmatch(r"general-purpose \w{4}", says[0]["meta"]["child"])
         assert terminal.name in world.peers(), "its leave was refused"
         tried.works()
