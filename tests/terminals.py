@@ -544,7 +544,7 @@ class Terminal:
         while time.monotonic() < end:
             self.keys("Enter")
             with contextlib.suppress(AssertionError):  # right after a paste some hosts take Enter for a part of it
-                begun: Turn = eventually(lambda: next((t for t in self.turns() if t.has(title, "user")), None), title, 3)
+                begun: Turn = eventually(lambda: next((t for t in self.turns() if t.has(title, "user")), 0), title, 3)
                 return begun
         raise AssertionError(f"the prompt never reached the model: {self.screen()}")
 
