@@ -3661,7 +3661,7 @@ class SessionFile:
     def remove(self) -> None:
         """Delete it: the seat is given up."""
         self._text = ""
-        for ending in SESSION_FILES:
+        for ending in SESSION_FILES if self._place else ():  # else it would be files of the project's folder
             with suppress(OSError):
                 os.unlink(self._place + ending)
 

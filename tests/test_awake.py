@@ -194,6 +194,20 @@ def test_a_session_that_has_another_id_keeps_its_seat(
     assert "stopped" in cleared.brake()
 
 
+def test_files_of_a_project_stay_whatever_their_names(
+    hub: HubProcess, tmp_path: Path, end: contextlib.ExitStack
+) -> None:
+    names = [ending for ending in caucus.SESSION_FILES if ending]
+    for name in names:
+        (tmp_path / name).write_text("mine")
+    bridge = Hooks(hub.url, tmp_path).bridge(end, tmp_path)
+    bridge.call("leave")
+    other = end.enter_context(bridge_at(hub.url, tmp_path, env={"CLAUDE_CODE_SESSION_ID": ""}))
+    other.join("web")
+    other.call("leave")
+    assert [name for name in names if not (tmp_path / name).exists()] == []
+
+
 @pytest.mark.skipif(os.name == "nt", reason="a hook finds its host's process by its ancestors")
 def test_a_new_thread_of_a_codex_is_not_told_of_a_seat_that_is_anothers(
     hub: HubProcess, tmp_path: Path, end: contextlib.ExitStack
