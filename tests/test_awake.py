@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hubs import START, HubProcess, KeptHub, eventually, running_hub
+from hubs import ROOT, START, HubProcess, KeptHub, eventually, running_hub
 from test_bridge import BridgeProcess, bridge_at
+from test_ui_model import node
 
 import caucus
 
@@ -222,6 +223,35 @@ def test_a_new_thread_of_a_codex_is_not_told_of_a_seat_that_is_anothers(
     hub.post("/control", action="stop")
     assert hooks.run("brake", "codex", said=other) == (0, "", ""), "it never joined"
     assert "stopped" in hooks.brake()
+
+
+PLUGIN_TRIAL = """
+import { Caucus } from "./caucus.mjs";
+const session = {
+  async get({ path }) {
+    if (path.id === "gone") throw new Error("it is gone");
+    return { data: path.id === "child" ? { parentID: "top" } : {} };
+  },
+  promptAsync: async ({ path, body }) => console.log(path.id, body.parts[0].text),
+};
+const hooks = await Caucus({ client: { session } });
+for (const sessionID of process.argv.slice(2)) {
+  await hooks["tool.execute.before"]({ tool: "caucus_say", sessionID });
+  await hooks["tool.execute.after"]({ tool: "caucus_say", sessionID });
+}
+"""
+
+
+@pytest.mark.parametrize(("speakers", "woken"), [(["top"], "top"), (["top", "child"], "top"), (["gone"], "gone")])
+def test_an_opencode_wakes_the_session_that_its_user_sees(tmp_path: Path, speakers: list[str], woken: str) -> None:
+    once = "import os; os.path.exists('told') or print('mail'); open('told', 'w')"
+    plugin = (ROOT / "docs/hosts/opencode.js").read_text(encoding="utf-8")
+    plugin = plugin.replace("{{wake}}", json.dumps([sys.executable, "-c", once])).replace("{{brake}}", "[]")
+    (tmp_path / "caucus.mjs").write_text(plugin, encoding="utf-8")
+    (tmp_path / "trial.mjs").write_text(PLUGIN_TRIAL, encoding="utf-8")
+    words = [node(), "trial.mjs", *speakers]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=20, check=True)
+    assert done.stdout == f"{woken} mail\n"
 
 
 def test_hooks_of_a_gemini_find_the_seat_by_the_process_above_them(
