@@ -342,6 +342,19 @@ def test_a_closed_terminal_leaves_the_room_and_no_process(host: str, new_world: 
     tried.works("leaves the room")
 
 
+def test_a_message_is_read_once(host: str, pool: Pool) -> None:
+    tried = Tried("a message is read once", host)
+    with pool.seated() as (world, terminal):
+        for number in range(2):
+            write(world, terminal.name, f"PROSE-ONCE-{number}")
+            if not terminal.kind.has_wake:
+                terminal.do()  # its hook asks when the turn ends
+            heard(terminal, f"PROSE-ONCE-{number}")
+            settle(world, terminal)
+        assert "PROSE-ONCE-0" not in terminal.result(terminal.turns()[-1])
+        tried.works()
+
+
 # --- holding back ---
 
 
