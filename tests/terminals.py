@@ -617,8 +617,9 @@ class Terminal:
 
     def command(self, words: str) -> None:
         """Type one of the host's own commands."""
+        before = self.screen().count(words)
         self.keys("-l", words)
-        eventually(lambda: words in self.screen(), "what was typed")
+        self.see(lambda: self.screen().count(words) > before, "what was typed")
         self.keys("Enter")
 
     def clear(self) -> None:
