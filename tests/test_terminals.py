@@ -22,11 +22,9 @@ import pytest
 from hubs import ROOT, eventually
 from terminals import HOSTS, HOW, KINDS, POINTER, QUIET_S, WAKE_S, Terminal, World, operator, version_of
 
-pytestmark = [
-    pytest.mark.skipif(HOSTS is None, reason=f"needs real hosts: {HOW}"),
-    pytest.mark.skipif(sys.platform != "linux" or shutil.which("tmux") is None, reason="needs Linux and tmux"),
-    pytest.mark.xdist_group("terminals"),
-]
+if HOSTS is None or sys.platform != "linux" or shutil.which("tmux") is None:
+    pytest.skip(f"needs real hosts: {HOW}", allow_module_level=True)
+pytestmark = pytest.mark.xdist_group("terminals")
 
 NO_MARK = "its hooks do not say which agent calls, so the hub cannot tell a subagent from its parent"
 NOT_POSSIBLE = {  # (test, host) -> why
