@@ -3758,7 +3758,7 @@ class SessionFile:
     def remove(self) -> None:
         """Delete it: the seat is given up."""
         self._text = ""
-        for ending in SESSION_FILES:
+        for ending in SESSION_FILES if self._place else ():  # else it would be files of the project's folder
             with suppress(OSError):
                 os.unlink(self._place + ending)
 
@@ -8558,6 +8558,8 @@ class Session(Struct):
     used_at: float  # monotonic seconds
     waiting: dict[RpcId, Callable[[], object]] = fresh(factory=dict)  # how to cancel each waiting request
     shown: RpcId = None  # the latest listen that was answered
+    answered: RpcId = None  # the latest other call
+    cancels_all: bool = False  # its client cancels what it has the answer to, as OpenCode does: that says nothing
 
 
 def project_of(request: Request) -> str:
@@ -8729,8 +8731,10 @@ class McpEndpoint:
         """Let go of a request; what an answer that is on its way shows, the next listen shows again."""
         if (cancel := session.waiting.get(about)) is not None:
             cancel()
-        elif about == session.shown:
+        elif about == session.shown and not session.cancels_all:
             session.seat.show_again()
+        elif about == session.answered:
+            session.cancels_all = True
 
     def _wait(self, request: Request, session: Session, call: Call) -> None:
         is_streaming = "text/event-stream" in request.headers.get("Accept", "") and call.progress_token is not None
@@ -8770,6 +8774,7 @@ class McpEndpoint:
 
     def _answer_now(self, request: Request, session: Session, call: Call) -> dict[str, Json]:
         """Answer what never waits."""
+        session.answered = call.id
         return self._finish(session, request.caller, self._mcp.answer(call, session.revision, session.seat, no_report))
 
     def _finish(self, session: Session, caller: Caller, work: Coroutine[Any, Any, dict[str, Json]]) -> dict[str, Json]:
@@ -9969,6 +9974,8 @@ class Bridge:
         self._ends: SimpleQueue[int] = SimpleQueue()  # exit codes: the first one counts
         self._jobs: dict[RpcId, Job] = {}
         self._listen: Job | None = None  # the latest; it may be answered already
+        self._answered: RpcId = None  # the latest call that was answered and is no listen
+        self._cancels_all = False  # the host cancels what it has the answer to, as OpenCode does: that says nothing
         self._last: threading.Thread | None = None  # of the calls that are done one after the other
         self._outbox: deque[bytes] = deque()
         self._backlog = 0  # bytes that the host has yet to read
@@ -10057,6 +10064,7 @@ class Bridge:
         """Deal with one request or notification."""
         if call.id is None:
             job = self._jobs.get(call.cancels, self._listen)
+            self._cancels_all |= call.cancels is not None and call.cancels == self._answered
             if job is not None and call.cancels is not None and job.call.id == call.cancels:
                 self._cancel(job)
             return
@@ -10124,6 +10132,8 @@ class Bridge:
             job.is_done, is_wanted = True, not job.is_cancelled
             if not is_wanted and job.is_listen:
                 self._seat.show_again()
+            if not job.is_listen:
+                self._answered = job.call.id
         if is_wanted and answer is not None:
             self._send(answer)
 
@@ -10162,6 +10172,8 @@ class Bridge:
     def _cancel(self, job: Job) -> None:
         """Let go of a request: nobody wants its answer. What a listen would have shown, the next one shows."""
         with self._lock:
+            if job.is_done and self._cancels_all:
+                return
             job.is_cancelled = True
             if job.is_listen and job.is_done:  # the host drops an answer that is on its way
                 self._seat.show_again()
@@ -14044,7 +14056,8 @@ def run_wake(options: argparse.Namespace) -> int:
         return EXIT_OK
     session = seat_of(host, session_id)
     if options.context:
-        return tell_seat(session or moved_seat(host, session_id))
+        is_moved = not session and host in SESSION_VARIABLES  # a new thread of a Codex has a bridge of its own
+        return tell_seat(moved_seat(host, session_id) if is_moved else session)
     if not session:
         return EXIT_OK
     try:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hubs import START, HubProcess, KeptHub, eventually, running_hub
+from hubs import ROOT, START, HubProcess, KeptHub, eventually, running_hub
 from test_bridge import BridgeProcess, bridge_at
+from test_ui_model import node
 
 import caucus
 
@@ -197,6 +198,65 @@ def test_a_session_that_has_another_id_keeps_its_seat(
     assert "api" in cleared.run("wake", "claude", "--context")[1], "the bridge has the same process above it"
     hub.post("/control", action="stop")
     assert "stopped" in cleared.brake()
+
+
+def test_files_of_a_project_stay_whatever_their_names(
+    hub: HubProcess, tmp_path: Path, end: contextlib.ExitStack
+) -> None:
+    names = [ending for ending in caucus.SESSION_FILES if ending]
+    for name in names:
+        (tmp_path / name).write_text("mine")
+    bridge = Hooks(hub.url, tmp_path).bridge(end, tmp_path)
+    bridge.call("leave")
+    other = end.enter_context(bridge_at(hub.url, tmp_path, env={"CLAUDE_CODE_SESSION_ID": ""}))
+    other.join("web")
+    other.call("leave")
+    assert [name for name in names if not (tmp_path / name).exists()] == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a hook finds its host's process by its ancestors")
+def test_a_new_thread_of_a_codex_is_not_told_of_a_seat_that_is_anothers(
+    hub: HubProcess, tmp_path: Path, end: contextlib.ExitStack
+) -> None:
+    hooks = Hooks(hub.url, tmp_path, "codex")
+    bridge = end.enter_context(bridge_at(hub.url, tmp_path, env=hooks.env))
+    for name, arguments in (("setup", {}), ("join", {"project": "api"})):
+        bridge.ask("tools/call", name=name, arguments=arguments, _meta={"threadId": SESSION})
+    assert '\\"api\\"' in hooks.run("wake", "codex", "--context")[1]
+    other = {"tool_name": "Bash", "session_id": "another-id"}
+    assert hooks.run("wake", "codex", "--context", said=other) == (0, "", "")
+    hub.post("/control", action="stop")
+    assert hooks.run("brake", "codex", said=other) == (0, "", ""), "it never joined"
+    assert "stopped" in hooks.brake()
+
+
+PLUGIN_TRIAL = """
+import { Caucus } from "./caucus.mjs";
+const session = {
+  async get({ path }) {
+    if (path.id === "gone") throw new Error("it is gone");
+    return { data: path.id === "child" ? { parentID: "top" } : {} };
+  },
+  promptAsync: async ({ path, body }) => console.log(path.id, body.parts[0].text),
+};
+const hooks = await Caucus({ client: { session } });
+for (const sessionID of process.argv.slice(2)) {
+  await hooks["tool.execute.before"]({ tool: "caucus_say", sessionID });
+  await hooks["tool.execute.after"]({ tool: "caucus_say", sessionID });
+}
+"""
+
+
+@pytest.mark.parametrize(("speakers", "woken"), [(["top"], "top"), (["top", "child"], "top"), (["gone"], "gone")])
+def test_an_opencode_wakes_the_session_that_its_user_sees(tmp_path: Path, speakers: list[str], woken: str) -> None:
+    once = "import os; os.path.exists('told') or print('mail'); open('told', 'w')"
+    plugin = (ROOT / "docs/hosts/opencode.js").read_text(encoding="utf-8")
+    plugin = plugin.replace("{{wake}}", json.dumps([sys.executable, "-c", once])).replace("{{brake}}", "[]")
+    (tmp_path / "caucus.mjs").write_text(plugin, encoding="utf-8")
+    (tmp_path / "trial.mjs").write_text(PLUGIN_TRIAL, encoding="utf-8")
+    words = [node(), "trial.mjs", *speakers]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=20, check=True)
+    assert done.stdout == f"{woken} mail\n"
 
 
 def test_hooks_of_a_gemini_find_the_seat_by_the_process_above_them(

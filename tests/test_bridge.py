@@ -622,6 +622,28 @@ def test_a_listen_cancelled_after_its_answer_is_shown_again(hub: HubProcess, bri
     assert bridge.call("listen", timeout=0)["messages"] == 0
 
 
+def test_a_host_that_cancels_whatever_was_answered_is_shown_nothing_twice(
+    hub: HubProcess, bridge: BridgeProcess, name: str
+) -> None:
+    bridge.join(name)
+    for words in ("one", "two"):
+        done = bridge.tool("whoami")
+        bridge.send(done)
+        bridge.answer(done)
+        bridge.cancel(done)  # as OpenCode does after each call
+        asked = bridge.tool("listen", timeout=5)
+        hub.say(newcomer(hub)[1], name, words)
+        bridge.send(asked)
+        assert '"messages": 1,' in outcome(bridge.answer(asked))
+        bridge.cancel(asked)
+    assert bridge.call("listen", timeout=0)["messages"] == 0
+    waits = bridge.tool("listen", timeout=25)
+    bridge.send(waits)
+    eventually(lambda: hub.is_listening(name), "the listen")
+    bridge.cancel(waits)  # one that is not answered yet is still let go
+    eventually(lambda: not hub.is_listening(name), "the end of the listen")
+
+
 def test_many_calls_share_one_connection(hub: HubProcess, tmp_path: Path) -> None:
     with relay(hub.port) as (url, accepted), bridge_at(url, tmp_path) as bridge:
         bridge.call("setup")

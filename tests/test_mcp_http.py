@@ -438,6 +438,19 @@ def test_a_cancel_that_comes_after_the_answer_has_it_shown_again(web: Session, h
     hub.clear()
 
 
+def test_a_client_that_cancels_whatever_was_answered_is_shown_nothing_twice(web: Session, hub: HubProcess) -> None:
+    api = hub.register("api")
+    web.join("web")
+    web.send(rpc("tools/call", 76, name="whoami", arguments={}))
+    web.send(rpc("notifications/cancelled", None, requestId=76))
+    hub.say(api, "web", "read once")
+    with begin(hub, LISTEN, web.headers) as line:
+        assert b"read once" in line.recv(65_536)
+    web.send(rpc("notifications/cancelled", None, requestId=77))
+    assert "read once" not in web.call("listen", timeout=0)
+    hub.clear()
+
+
 def test_the_later_of_two_listens_goes_on(web: Session, hub: HubProcess) -> None:
     api = hub.register("api")
     web.join("web")

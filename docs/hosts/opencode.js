@@ -21,8 +21,14 @@ function run(words, input = "") {
 }
 
 export const Caucus = async ({ client }) => {
-  let session = ""; // the one whose agent has used the room's tools last
+  let session = ""; // the one whose agent, or a subagent of it, has used the room's tools last
   let isWaiting = false;
+
+  /** Give the session that a subagent's belongs to: its user sees that one, and it is still there afterwards. */
+  async function rootOf(id) {
+    const found = await client.session.get({ path: { id } }).catch(() => undefined);
+    return found?.data?.parentID ? rootOf(found.data.parentID) : id;
+  }
 
   async function wait() {
     if (isWaiting) return;
@@ -38,7 +44,7 @@ export const Caucus = async ({ client }) => {
 
   return {
     "tool.execute.before": async ({ tool, sessionID }) => {
-      if (tool.startsWith("caucus_")) session = sessionID;
+      if (tool.startsWith("caucus_")) session = await rootOf(sessionID);
       else if (session) {
         const held = await run(BRAKE, JSON.stringify({ tool_name: tool }));
         if (held) throw new Error(JSON.parse(held).hookSpecificOutput.permissionDecisionReason);
