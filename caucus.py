@@ -1581,6 +1581,8 @@ class Peer(Struct):
     wake: Wake | None = None  # reading: None until a waiter of its host has asked
     denied: int | None = None  # reading: how many tools its host's hook held back; None until a hook has asked
     denied_at: float = float("-inf")  # reading: monotonic seconds
+    unasked: int = 0  # reading: tools that ran while its hook could not ask, and of which nobody was told
+    unasked_told_at: float = float("-inf")  # reading: monotonic seconds
     denied_tool: tuple[str, float] | None = None  # reading: the latest, and when in Unix seconds
 
     @property
@@ -1907,6 +1909,7 @@ class Room:
         now = self._mono()
         for peer in list(self.roster):
             self._tell_losses(peer)
+            self._tell_unasked(peer)
             if peer.is_idle(now, self.ttl_s):
                 self._quit_floors(peer, [ALL, *peer.channels], but=None)  # it learns of it, should it come back
                 self._commit(PeerReaped(*self._stamp(), peer.name))
@@ -1955,14 +1958,20 @@ class Room:
             self._commit(ToolDenied(*stamp, peer.name, tool, why))
 
     def note_unasked(self, peer: Peer, count: int) -> None:
-        """Record that tools ran unasked, while no hub answered."""
-        if self.is_kept:
+        """Record that tools ran unasked, while no hub answered; of many such notes the sweep tells the rest."""
+        peer.unasked += count
+        self._tell_unasked(peer)
+
+    def _tell_unasked(self, peer: Peer) -> None:
+        if peer.unasked and self.is_kept and self._mono() - peer.unasked_told_at >= DENIED_EVERY_S:
+            count, peer.unasked, peer.unasked_told_at = peer.unasked, 0, self._mono()
             self._commit(ToolsUnasked(*self._stamp(), peer.name, count))
 
     def wake_for(self, peer: Peer, host: str) -> Wake:
         """Give what is known of a peer's waiter; the first one that asks begins it."""
-        if peer.wake is None or peer.wake.host != host:
+        if peer.wake is None:
             peer.wake = Wake(host)
+        peer.wake.host = host
         peer.last_seen = self._mono()
         return peer.wake
 
@@ -1974,7 +1983,10 @@ class Room:
         is_rung, wake.is_rung = wake.is_rung, False
         batch = [m for m in peer.mailbox.deliverable(self.is_held(peer)) if m.kind != "control"]
         newest = batch[-1].seq if batch else 0
-        is_news = newest > wake.seq or (bool(batch) and now - wake.told_at >= WAKE_AGAIN_S)
+        # While it has not read what it was told of, only the operator's words are worth another turn.
+        is_read, urgent = not batch or batch[0].seq > wake.seq, [m.seq for m in batch if m.origin == "operator"]
+        is_news = newest > wake.seq if is_read else bool(urgent) and urgent[-1] > wake.seq
+        is_news |= bool(batch) and now - wake.told_at >= WAKE_AGAIN_S
         if not is_rung and (not is_news or self.mode == STOPPED):
             return None
         wake.seq, wake.told_at, wake.told_ts, wake.is_open = max(newest, wake.seq), now, round(self._wall(), 1), True
@@ -2171,13 +2183,18 @@ class Room:
         return self._forms[opened.id]
 
     def ask_permission(self, peer: Peer, tool: str, detail: str) -> Form:
-        """Put a permission prompt of a peer's host before the operator. Raises Stopped, PromptsOff, TooManyForms."""
+        """Put a permission prompt of a peer's host before the operator.
+
+        Raises Stopped, PromptsOff, TooManyForms, Throttled.
+        """
         self._refuse_if_stopped(peer)
+        peer.speech.check(self._mono())
         if not peer.takes_prompts:
             raise PromptsOff(f"the operator does not take permission prompts of {peer.name}")
         pending = [form for form in self._forms.values() if form.is_prompt and form.asker == peer.name]
         if len(pending) >= PROMPTS_MAX or len(self._forms) >= FORMS_MAX:
             raise TooManyForms(f"{len(pending)} permission prompts of {peer.name} wait already")
+        peer.speech.spend(self._mono())  # a host that asks and hangs up is as loud as one that speaks
         title = f"May {tool} run?"
         opened = FormOpened(*self._stamp(), "", title, peer.name, OPERATOR, PROMPT_FIELDS, detail)
         self._commit(opened.but(form_id=opened.id))
@@ -2981,13 +2998,13 @@ class Client:
         self.token = token
         self.slack_s = CLIENT_SLACK_S  # how long an answer may take, beyond the hold of a poll
         self._parts = urllib.parse.urlsplit(self.url)
-        self._agent_key = agent_key
+        self.agent_key = agent_key
         self._idle: list[Connection] = []  # at most one
         self._polling: Connection | None = None
 
     def get(self, path: str, **query: str | float | None) -> dict[str, Json]:
         """GET `path`. Raises Refusal."""
-        credential = self._agent_key if path in OPEN_READS or self.token is None else self.token
+        credential = self.agent_key if path in OPEN_READS or self.token is None else self.token
         return self._call("GET", path + query_of(query), b"", credential)
 
     def post(self, path: str, **body: Json) -> dict[str, Json]:
@@ -2998,7 +3015,7 @@ class Client:
             data = json.dumps(body, ensure_ascii=False).encode()
         except UnicodeEncodeError:  # a lone surrogate; the hub refuses it, and names its field
             data = json.dumps(body).encode()
-        return self._call("POST", path, data, self._agent_key)
+        return self._call("POST", path, data, self.agent_key)
 
     def register(self, name: str, revision: int | None = PROTOCOL_REVISION_MIN) -> dict[str, Json]:
         """Take a seat and keep its token; `revision` is that of the protocol already read. Raises NameInUse, ..."""
@@ -3018,7 +3035,7 @@ class Client:
     def ask_permission(self, tool: str, detail: str, hold_s: float) -> dict[str, Json]:
         """Wait up to `hold_s` seconds for what the operator says to a permission prompt. Raises Refusal."""
         body = json.dumps({"token": self.token, "tool": tool, "detail": detail}).encode("ascii")
-        return self._call("POST", "/permit", body, self._agent_key, hold_s)
+        return self._call("POST", "/permit", body, self.agent_key, hold_s)
 
     def hang_up(self) -> None:
         """End the waiting poll, from another thread; its caller gets Unreachable, and the hub keeps the messages."""
@@ -3111,20 +3128,39 @@ def session_place(host: str, session: object) -> str:
 
 
 def session_in(path: str) -> dict[str, str]:
-    """Read what a bridge has noted of its seat: url, token, name, pid. Empty: there is no seat."""
+    """Read what a bridge has noted of its seat: url, token, name, pid. Empty: there is no seat.
+
+    A file may lead to another one of the same folder, where a host has given its session another id since.
+    """
+    found = noted_in(path)
+    if "alias" in found:
+        path = os.path.join(os.path.dirname(path), os.path.basename(found["alias"]))
+        found = noted_in(path)
+    is_whole = {"url", "token", "name", "pid"} <= found.keys() and found["pid"].isdecimal() and len(found["pid"]) < 11
+    return {**found, "place": path} if is_whole and found["token"].isascii() else {}
+
+
+def noted_in(path: str) -> dict[str, str]:
+    """Read the lines of a small regular file; empty where there is none."""
+    import stat
+
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)  # a pipe would keep it waiting
     try:
-        with open(path, encoding="utf-8") as file:
-            found = dict(line.split("=", 1) for line in file.read(8192).splitlines())
+        with open(os.open(path, flags), encoding="utf-8") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return {}
+            return dict(line.split("=", 1) for line in file.read(8192).splitlines())
     except (OSError, ValueError):
         return {}
-    if "alias" in found:  # of a host that has given its session another id since
-        return session_in(found["alias"]) if found["alias"] != path else {}
-    return {**found, "place": path}
 
 
 def ask_brake(session: dict[str, str], **more: str) -> str:
-    """POST /brake with a seat's token; give the body of the answer. Raises OSError, ValueError where no hub answers."""
+    """POST /brake with a seat's token; give the body of the answer, empty where the hub does not know the token.
+
+    Raises OSError, ValueError where no hub answers in time.
+    """
     import _socket
+    import time
 
     scheme, _, rest = session["url"].partition("://")
     netloc, _, prefix = rest.partition("/")
@@ -3135,14 +3171,24 @@ def ask_brake(session: dict[str, str], **more: str) -> str:
     body = ("{" + ",".join(f'"{key}":"{value}"' for key, value in fields.items()) + "}").encode("ascii", "replace")
     head = f"POST /{prefix and prefix.rstrip('/') + '/'}brake HTTP/1.1\r\nHost: {netloc}\r\nConnection: close\r\n"
     head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    family, kind, *_, address = _socket.getaddrinfo(host.strip("[]"), int(port), 0, _socket.SOCK_STREAM)[0]
-    line = _socket.socket(family, kind)
+    end, line = time.monotonic() + _BRAKE_S, None
+    for family, kind, *_, address in _socket.getaddrinfo(host.strip("[]"), int(port), 0, _socket.SOCK_STREAM):
+        line = _socket.socket(family, kind)
+        line.settimeout(_BRAKE_S / 2)
+        try:
+            line.connect(address)
+            break
+        except OSError:
+            line.close()
+            line = None
+    if line is None:
+        raise OSError("nobody listens there")
     try:
-        line.settimeout(_BRAKE_S)
-        line.connect(address)
         line.send(head.encode("ascii") + body)
-        data = b""
-        while len(data) < 65_536 and (more_data := line.recv(65_536)):
+        data, more_data = b"", b"."
+        while more_data and len(data) < 65_536:
+            line.settimeout(max(0.01, end - time.monotonic()))
+            more_data = line.recv(65_536) if time.monotonic() < end else b""
             data += more_data
     finally:
         line.close()
@@ -3178,6 +3224,24 @@ def ancestors(most: int = 4) -> Iterator[str]:
                 pid = found.read().strip() or "0"
 
 
+def read_said() -> str:
+    """Read what a host says to its hook, as far as it can be read."""
+    try:
+        return sys.stdin.read(_STDIN_MAX) if sys.stdin is not None else ""
+    except (OSError, ValueError):
+        return ""
+
+
+def said_in(said: str, key: str) -> str:
+    """Give a string that a host says of a tool call, whatever else it says; empty: it does not."""
+    import json
+
+    try:
+        return str(dict(json.loads(said)).get(key, ""))
+    except (ValueError, TypeError, RecursionError):
+        return ""
+
+
 def hook_session(host: str) -> tuple[str, str]:
     """Give the id of the session that a hook runs in, and what its host says on stdin, if that had to be read."""
     if session_id := os.environ.get(SESSION_VARIABLES.get(host, ""), ""):
@@ -3188,10 +3252,10 @@ def hook_session(host: str) -> tuple[str, str]:
     if host in BY_PROCESS:
         ids = [f"p{pid}" for pid in ancestors()]
         return next((one for one in ids if os.path.exists(session_place(host, one))), ""), ""
-    import json
-
-    said = sys.stdin.read(_STDIN_MAX)
-    return str(dict(json.loads(said)).get("session_id", "")), said
+    said, first = read_said(), '{"session_id":"'
+    if said.startswith(first):  # as a Codex writes it: nothing that comes later has to make sense
+        return said[len(first) :].partition('"')[0], said
+    return said_in(said, "session_id"), said
 
 
 def seat_of(host: str, session_id: str) -> dict[str, str]:
@@ -3202,64 +3266,77 @@ def seat_of(host: str, session_id: str) -> dict[str, str]:
 
 def note_child(session: dict[str, str], said: str) -> None:
     """Note for the bridge which subagent is about to call it: the call that follows repeats the id of this one."""
-    import json
-
-    call = dict(json.loads(said))
-    words = [str(call.get(key, "")) for key in ("tool_use_id", "agent_type", "agent_id")]
+    words = [said_in(said, key) for key in ("tool_use_id", "agent_type", "agent_id")]
     path = session["place"] + ".children"
-    how = "a" if os.path.exists(path) and os.path.getsize(path) < _CHILDREN_MAX else "w"
-    with open(path, how, encoding="utf-8") as file:
-        file.write(" ".join("".join(c for c in one if c.isalnum() or c in "_-")[:64] for one in words) + "\n")
+    try:
+        how = "a" if os.path.exists(path) and os.path.getsize(path) < _CHILDREN_MAX else "w"
+        with open(path, how, encoding="utf-8") as file:
+            file.write(" ".join("".join(c for c in one if c.isalnum() or c in "_-")[:64] for one in words) + "\n")
+    except OSError:  # then it speaks without a mark
+        pass
 
 
-def is_let_through(session: dict[str, str]) -> bool:
-    """Ask the hub whether a tool may run. Tools that ran unasked are a byte each, in a file, and told of then.
+def note_unasked(session: dict[str, str]) -> None:
+    """Note that a tool runs while no hub can be asked: a byte for each."""
+    try:
+        with open(session["place"] + ".unasked", "ab") as file:
+            file.write(b".")
+    except OSError:  # then nobody will know
+        pass
 
-    Raises OSError, ValueError where it cannot be asked.
-    """
-    unasked = session["place"] + ".unasked"
-    count = os.path.getsize(unasked) if os.path.exists(unasked) else 0
+
+def ask_first(session: dict[str, str]) -> str:
+    """Ask the hub whether a tool may run, and tell it of those that ran unasked. Raises OSError, ValueError."""
+    path = session["place"] + ".unasked"
+    count = os.path.getsize(path) if os.path.isfile(path) else 0
     answer = ask_brake(session, **({"unasked": str(count)} if count else {}))
-    if count:
-        os.unlink(unasked)
-    return not answer or answer.startswith('{"pass":true')
+    if count and answer:
+        try:  # noqa: SIM105 (contextlib would take each hook 3 ms)
+            os.unlink(path)
+        except OSError:
+            pass
+    return answer
 
 
-def told_why(session: dict[str, str], said: str) -> tuple[str, str]:
-    """Tell the hub which tool is held back, and learn why. Empty: it is one of our own, or may run after all."""
-    import json
-
-    tool = str(dict(json.loads(said)).get("tool_name", "tool"))
+def reason_of(session: dict[str, str], answer: str, said: str) -> str:
+    """Tell the hub which tool is held back, and word why; empty: it is one of our own, or may run after all."""
+    tool = said_in(said, "tool_name") or "tool"
     if tool.startswith(_OWN_TOOLS):
-        return "", ""
-    told = json.loads(ask_brake(session, tool="".join([c for c in tool if c.isalnum() or c in "_-."])[:64]) or "{}")
-    if told.get("why") == "kicked":  # it is told once; then this session is nobody's
-        os.unlink(session["place"])
-    return ("", "") if told.get("pass", True) else (str(told["why"]), f"[caucus] {told['reason']}")
+        return ""
+    try:  # noqa: SIM105 (contextlib would take each hook 3 ms)
+        answer = ask_brake(session, tool="".join([c for c in tool if c.isalnum() or c in "_-."])[:64]) or answer
+    except (OSError, ValueError):
+        pass
+    if answer.startswith('{"pass":true'):
+        return ""
+    if said_in(answer, "why") == "kicked":  # it is told once; then this session is nobody's
+        try:  # noqa: SIM105 (contextlib would take each hook 3 ms)
+            os.unlink(session["place"])
+        except OSError:
+            pass
+    words = said_in(answer, "reason") or "The operator holds your tools back. End your turn."
+    return "[caucus] " + "".join([c if c.isprintable() else " " for c in words])[:400]
 
 
 def brake(host: str, is_closed: bool = False) -> int:
     """Run `caucus brake`: print what holds a tool back, if anything does; `is_closed`: a hub that is away does, too."""
-    session: dict[str, str] = {}
+    session_id, said = hook_session(host)
+    session = seat_of(host, session_id)
+    if not session:
+        return 0
+    said = said or read_said()
+    if '"agent_id"' in said and '"mcp__caucus__' in said:
+        note_child(session, said)
     try:
-        session_id, said = hook_session(host)
-        session = seat_of(host, session_id)
-        if not session:
-            return 0
-        said = said or sys.stdin.read(_STDIN_MAX)
-        if '"agent_id"' in said and '"mcp__caucus__' in said:
-            note_child(session, said)
-        if is_let_through(session):
-            return 0
-        why, reason = told_why(session, said)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        if not session:
-            return 0
-        why, reason = "away" if is_closed else "", "[caucus] No hub answers, and no tool may run unasked."
-        if not is_closed:
-            with open(session["place"] + ".unasked", "ab") as file:
-                file.write(b".")
-    if why:
+        answer, is_away = ask_first(session), False
+    except (OSError, ValueError):
+        answer, is_away = "", True
+    reason = "[caucus] No hub answers for this session, and no tool may run unasked." if is_closed else ""
+    if answer:
+        reason = "" if answer.startswith('{"pass":true') else reason_of(session, answer, said)
+    elif is_away and not is_closed:
+        note_unasked(session)
+    if reason:
         print(held_back(host, reason))
     return 0
 
@@ -3739,12 +3816,13 @@ class SessionFile:
         if place and place != self._place:
             self.remove()
             self._place = place
+        if text and not os.path.exists(self._place):  # somebody has tidied up
             self._put(text)
 
-    def write(self, url: str, token: str, name: str) -> None:
+    def write(self, url: str, token: str, name: str, key: str) -> None:
         """Note the seat; after a rejoin it is the new one."""
         parent = os.getppid() if hasattr(os, "getppid") else 0
-        self._put(f"url={url}\ntoken={token}\nname={name}\npid={os.getpid()}\nhost={parent}\n")
+        self._put(f"url={url}\ntoken={token}\nname={name}\npid={os.getpid()}\nhost={parent}\nkey={key}\n")
 
     def _put(self, text: str) -> None:
         self._text = text
@@ -3757,7 +3835,10 @@ class SessionFile:
 
     def remove(self) -> None:
         """Delete it: the seat is given up."""
-        self._text = ""
+        own, self._text = self._text, ""
+        with suppress(OSError, UnicodeDecodeError), open(self._place, encoding="utf-8") as file:
+            if file.read(8192) != own:  # another bridge's of the same session, which goes on
+                return
         for ending in SESSION_FILES if self._place else ():  # else it would be files of the project's folder
             with suppress(OSError):
                 os.unlink(self._place + ending)
@@ -5425,6 +5506,7 @@ REPLAYS_MAX = 3  # a listener that is killed is not killed so often; one that ne
 DISPLACED_MAX = 1024  # leases remembered per peer; one that keeps asking is never forgotten
 TURN_MAX_BYTES = 2 << 20  # of batches in one turn of the loop: beyond it, whoever has much to get waits for its turn
 LIGHT_MAX = 16  # messages, which are little
+LOOKS_PER_TURN = 50  # at those who wait beside a peer; one walks its mailbox
 WAKES_PER_TURN = 50  # of parked polls; one takes 40 us with its send, so others wait 2 ms for a broadcast
 STANDING_HEADERS = (("Content-Type", "application/json"), ("X-Content-Type-Options", "nosniff"))
 
@@ -5550,6 +5632,7 @@ class Wakes:
     def __init__(self, room: Room, clock: Clock, call_at: Callable[[float, Callable[[], None]], object]) -> None:
         self._room, self._clock, self._call_at = room, clock, call_at
         self._waiting: dict[str, tuple[Peer, Caller]] = {}  # by name
+        self._to_look: deque[str] = deque()  # names, when more are concerned than one turn of the loop looks at
         self.handlers: dict[type[Event], Callable[..., None]] = {
             MessageRouted: self._on_message_routed,
             ModeChanged: lambda event: self._look(tuple(self._waiting)),
@@ -5600,6 +5683,20 @@ class Wakes:
             self._look(event.to)
 
     def _look(self, names: tuple[str, ...]) -> None:
+        """Tell those of `names` that have news, so many in a turn of the loop, so that nobody else waits long."""
+        waiting = [name for name in names if name in self._waiting]
+        self._look_at(waiting[:LOOKS_PER_TURN])
+        if waiting[LOOKS_PER_TURN:]:
+            if not self._to_look:
+                self._call_at(self._clock.mono(), self._look_on)
+            self._to_look.extend(waiting[LOOKS_PER_TURN:])
+
+    def _look_on(self) -> None:
+        self._look_at([self._to_look.popleft() for _ in range(min(len(self._to_look), LOOKS_PER_TURN))])
+        if self._to_look:
+            self._call_at(self._clock.mono(), self._look_on)
+
+    def _look_at(self, names: Sequence[str]) -> None:
         for name in names:
             if name in self._waiting:
                 peer, caller = self._waiting[name]
@@ -5636,11 +5733,10 @@ class Prompts:
 
     def ask(self, peer: Peer, caller: Caller, tool: str, detail: str) -> None:
         """Park POST /permit until the operator has decided. Raises Stopped, PromptsOff, TooManyForms."""
-        form = self._room.ask_permission(peer, tool, detail)
-        self._waiting[form.id] = caller, hash_of(detail)
-        caller.on_gone(lambda: self._room.withdraw_prompt(form.id, "its terminal has answered"))
-        late = self._clock.mono() + PROMPT_HOLD_S
-        self._call_at(late, lambda: self._room.withdraw_prompt(form.id, "nobody answered in time"))
+        form_id, withdraw = self._room.ask_permission(peer, tool, detail).id, self._room.withdraw_prompt
+        self._waiting[form_id] = caller, hash_of(detail)
+        caller.on_gone(lambda: withdraw(form_id, "its terminal has answered"))
+        self._call_at(self._clock.mono() + PROMPT_HOLD_S, lambda: withdraw(form_id, "nobody answered in time"))
 
     def close(self) -> None:
         """Leave all to their terminals: the hub is going down."""
@@ -9668,12 +9764,13 @@ SEAT_WORDS_MAX = 400  # characters of what a session is told of its seat
 
 def pointer_words(told: Mapping[str, Json]) -> str:
     """Word that mail waits: how much, and from whom only if it is the operator. Never what a peer has written."""
-    count, operators = int(str(told["waiting"])), int(str(told.get("operator", 0)))
+    count, operators = (n if isinstance(n := told.get(key), int) else 0 for key in ("waiting", "operator"))
+    name = one_line(str(told.get("name", "")))[:NAME_MAX]
     if told.get("ring"):
-        return f"[caucus] The operator rings for {told['name']}: call listen."
+        return f"[caucus] The operator rings for {name}: call listen."
     mail = "1 message waits" if count == 1 else f"{count} messages wait"
     who = "" if not operators else ", from the operator" if operators == count else f", {operators} from the operator"
-    return f"[caucus] {mail} for {told['name']}{who}: call listen."
+    return f"[caucus] {mail} for {name}{who}: call listen."
 
 
 def is_alive(pid: str) -> bool:
@@ -9682,7 +9779,7 @@ def is_alive(pid: str) -> bool:
         return True
     try:
         os.kill(int(pid), 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         pass
@@ -9721,7 +9818,7 @@ class Waiter:
 
     def __init__(self, session: Mapping[str, str], host: str) -> None:
         self._session, self._host = session, host
-        self._client = Client(session["url"], session["token"])
+        self._client = Client(session["url"], session["token"], session.get("key"))
 
     def run(self, hold_s: float) -> str:
         """Give the pointer; nothing, where the session is over, or another one waits. `hold_s` 0: do not wait."""
@@ -9735,10 +9832,14 @@ class Waiter:
         try:
             backoff = Backoff(math.inf)
             while self._goes_on():
+                asked_at = time.monotonic()
                 try:
                     if (words := self._ask(hold_s)) is not None:
                         return words
-                    backoff.reset()
+                    if time.monotonic() > asked_at + BACKOFF_S:
+                        backoff.reset()
+                    else:  # a hub that goes down, or no hub: it is not asked again and again
+                        time.sleep(backoff.next_s() or BACKOFF_S)
                 except Refusal as refusal:  # no hub at the moment, or one that does not know this token yet
                     if refusal.extra.get("why") in (LEFT, KICKED):
                         return ""
@@ -9827,7 +9928,7 @@ class HttpDoor:
     async def register(self, name: str, revision: int | None) -> dict[str, Json]:
         """Take a seat. Raises Refusal."""
         answer = await self._wait(lambda: self._client.register(name, revision))
-        self.session.write(self.url, str(self.token), heard(answer, "project", str))
+        self.session.write(self.url, str(self.token), heard(answer, "project", str), self._client.agent_key or "")
         return answer
 
     async def receive(self, hold_s: float, lease: str) -> dict[str, Json]:
@@ -14047,23 +14148,28 @@ TURN_END: dict[str, Callable[[str], str]] = {
 }
 
 
+def end_within(seconds: float) -> None:
+    """See to it that a hook, for which a host waits, ends in time and in silence, whatever its hub does."""
+    timer = threading.Timer(seconds, lambda: os._exit(EXIT_OK))
+    timer.daemon = True
+    timer.start()
+
+
 def run_wake(options: argparse.Namespace) -> int:
     """Run `caucus wake`."""
     host = options.host
-    try:
-        session_id = options.session or hook_session(host)[0]
-    except (ValueError, TypeError):  # what stands on stdin is no hook's
-        return EXIT_OK
+    session_id = options.session or hook_session(host)[0]
     session = seat_of(host, session_id)
+    if options.now or options.context:
+        end_within(_HOOK_S)
     if options.context:
         is_moved = not session and host in SESSION_VARIABLES  # a new thread of a Codex has a bridge of its own
         return tell_seat(moved_seat(host, session_id) if is_moved else session)
     if not session:
         return EXIT_OK
-    try:
+    words = ""
+    with suppress(Refusal):  # no hub at the moment
         words = Waiter(session, host).run(0.0 if options.now else POLL_HOLD_S)
-    except Refusal:  # no hub at the moment
-        words = ""
     if not words:
         return EXIT_OK
     if options.now:
@@ -14074,6 +14180,7 @@ def run_wake(options: argparse.Namespace) -> int:
 
 
 # How long a prompt may wait: a Claude asks in its terminal meanwhile, a Codex not before the hook has ended.
+_HOOK_S = 5.0  # that a host waits for what has no reason to wait
 PROMPT_WAITS = {"claude": PROMPT_HOLD_S, "codex": 30.0}
 
 
@@ -14096,18 +14203,17 @@ def run_permit(options: argparse.Namespace) -> int:
     """Run `caucus permit`: print what the operator has decided, or nothing, and the terminal decides."""
     host, call = options.host, dict[str, Json]()
     with suppress(ValueError, RecursionError, TypeError):  # what stands on stdin is no hook's
-        call = dict(json.loads(sys.stdin.read()))
+        call = dict(json.loads(read_said()))
     session_id = os.environ.get(SESSION_VARIABLES.get(host, "")) or str(call.get("session_id", ""))
     session, tool, detail = seat_of(host, session_id), str(call.get("tool_name", "")), detail_of(call)
     if not session or not tool or len(detail) > PROMPT_MAX or "\0" in detail:
         return EXIT_OK
-    client = Client(session["url"], session["token"])
+    end_within(PROMPT_WAITS[host] + _HOOK_S)
     try:
-        answer = client.ask_permission(tool[:NAME_MAX], detail, PROMPT_WAITS[host])
+        with closing(Client(session["url"], session["token"], session.get("key"))) as client:
+            answer = client.ask_permission(tool[:NAME_MAX], detail, PROMPT_WAITS[host])
     except (Refusal, UnicodeError):
         return EXIT_OK
-    finally:
-        client.close()
     is_same_prompt = answer.get("digest") == hash_of(detail)  # and not what somebody else was asked
     if answer.get("decision") not in ("allow", "deny") or not is_same_prompt:
         return EXIT_OK
@@ -14123,11 +14229,12 @@ def tell_seat(session: Mapping[str, str]) -> int:
     """Tell a session that begins, or that was compacted, which seat it has and what waits."""
     if not session:
         return EXIT_OK
-    client = Client(session["url"], session["token"])
+    waiting, mine = 0, list[str]()
     try:
-        waiting = client.get("/peek").get("pending")
-        mine = [name for name, one in heard(client.get("/channels"), "channels", dict).items()
-                if session["name"] in one.get("members", ())]
+        with closing(Client(session["url"], session["token"], session.get("key"))) as client:
+            waiting = heard(client.get("/peek"), "pending", int)
+            mine = [one_line(str(name)) for name, one in heard(client.get("/channels"), "channels", dict).items()
+                    if isinstance(one, dict) and session["name"] in heard(one, "members", list)]
     except Refusal:
         return EXIT_OK
     where = f" Your channels: {', '.join(mine)}." if mine else ""

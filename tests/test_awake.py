@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from hubs import ROOT, START, HubProcess, KeptHub, eventually, running_hub
 from test_bridge import BridgeProcess, bridge_at
@@ -580,3 +581,117 @@ def test_a_prompt_does_not_outlive_its_hub(tmp_path: Path, end: contextlib.ExitS
     with hub.console("secret") as console:
         assert console.snapshot["forms"] == []
         assert console.snapshot["peers"][0]["prompts"] is True
+
+
+# --- what an attack has shown ---
+
+
+def test_one_pointer_until_it_is_read_but_the_operator_is_told_of_again(hub: HubProcess) -> None:
+    api, web = hub.register("api"), hub.register("web")
+    wait = lambda: hub.get("/wake?host=codex", api).body["waiting"]  # noqa: E731
+    told = []
+    for number in range(5):
+        hub.say(web, "api", str(number))
+        told.append(wait())
+    assert told == [1, 0, 0, 0, 0], "each is a turn of a model"
+    assert hub.get("/wake?host=other", api).body["waiting"] == 0, "whoever asks"
+    with hub.console() as console:
+        rule(hub, console, say="now", to="api")
+    assert wait() == 6
+    assert wait() == 0
+    hub.receive(api)
+    hub.say(web, "api", "more")
+    assert wait() == 1
+
+
+def test_tools_that_ran_unasked_are_told_of_once_in_a_while(hub: HubProcess) -> None:
+    api = hub.register("api")
+    for _ in range(50):
+        assert hub.post("/brake", token=api, unasked=1).status == 200
+    log = [message["content"] for message in hub.get("/export?format=json").body["messages"]]
+    assert [line for line in log if "could not ask" in line] == ["api ran 1 tools while its hook could not ask the hub"]
+
+
+DEEP = '{"tool_name": "mcp__x__y", "tool_input": {"x": ' + "[" * 3000 + "]" * 3000 + "}}"
+
+
+@pytest.mark.parametrize("said", [DEEP, '{"tool_name": "Bash", "n": ' + "9" * 6000 + "}", "nonsense"])
+def test_whatever_a_tool_is_given_a_stop_holds_it_back(
+    hub: HubProcess, tmp_path: Path, end: contextlib.ExitStack, said: str
+) -> None:
+    hooks = Hooks(hub.url, tmp_path)
+    hooks.bridge(end, tmp_path)
+    hub.post("/control", action="stop")
+    process = hooks.start("brake", "claude")
+    out, err = process.communicate(said, timeout=20)
+    assert (process.returncode, err) == (0, "")
+    assert json.loads(out)["hookSpecificOutput"]["permissionDecision"] == "deny"
+
+
+def test_the_end_of_one_bridge_leaves_the_seat_of_another_of_its_session(
+    hub: HubProcess, tmp_path: Path, end: contextlib.ExitStack
+) -> None:
+    hooks = Hooks(hub.url, tmp_path)
+    first = end.enter_context(bridge_at(hub.url, tmp_path, env=hooks.env))
+    first.join("early")
+    second = hooks.bridge(end, tmp_path)
+    first.call("leave")
+    hub.post("/control", action="stop")
+    assert "stopped" in hooks.brake()
+    (hooks.state / "caucus" / "sessions" / f"claude-{SESSION}").unlink()
+    assert hooks.brake() == ""
+    second.call("whoami")
+    assert "stopped" in hooks.brake(), "it is written again"
+
+
+BAD_FILES = ["url=http://127.0.0.1:95", "alias=loop", "pid=999999999999\nurl=x\ntoken=t\nname=n", "\0"]
+
+
+@pytest.mark.parametrize("text", BAD_FILES)
+def test_a_bad_file_of_another_session_harms_nobody(
+    hub: HubProcess, tmp_path: Path, end: contextlib.ExitStack, text: str
+) -> None:
+    hooks = Hooks(hub.url, tmp_path)
+    hooks.bridge(end, tmp_path)
+    folder = hooks.state / "caucus" / "sessions"
+    (folder / "claude-loop").write_text(text)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(folder / "claude-pipe")
+    strange = Hooks(hub.url, tmp_path, CLAUDE_CODE_SESSION_ID="loop")
+    assert strange.run("wake", "claude", "--now") == (0, "", "")
+    assert strange.run("brake", "claude") == (0, "", "")
+    newcomer = Hooks(hub.url, tmp_path, CLAUDE_CODE_SESSION_ID="another")
+    assert "api" in newcomer.run("wake", "claude", "--context")[1]
+    assert hooks.brake() == ""
+
+
+def test_a_hub_with_an_agent_key_tells_a_session_its_seat_too(tmp_path: Path, end: contextlib.ExitStack) -> None:
+    with running_hub("--agent-key", "key") as hub:
+        hooks = Hooks(hub.url, tmp_path, CAUCUS_AGENT_KEY="key")
+        hooks.bridge(end, tmp_path)
+        del hooks.env["CAUCUS_AGENT_KEY"]
+        assert '\\"api\\"' in hooks.run("wake", "claude", "--context")[1]
+
+
+def test_an_address_that_our_client_refuses_is_left_to_the_terminal(
+    hub: HubProcess, tmp_path: Path, end: contextlib.ExitStack
+) -> None:
+    hooks = Hooks(hub.url, tmp_path)
+    hooks.bridge(end, tmp_path)
+    place = hooks.state / "caucus" / "sessions" / f"claude-{SESSION}"
+    place.write_text(place.read_text().replace("127.0.0.1", "hub.example"))
+    assert decision_of(prompted(hooks, end, {"command": "ls"})) is None
+    for words in (("wake", "claude"), ("wake", "claude", "--now"), ("wake", "claude", "--context")):
+        assert hooks.run(*words) == (0, "", "")
+
+
+def test_a_peer_that_asks_and_hangs_up_is_slowed(guarded: HubProcess) -> None:
+    api = guarded.register("api")
+    with guarded.console("secret") as console:
+        rule(guarded, console, prompts={"name": "api", "on": True})
+    codes = []
+    for _ in range(30):
+        with contextlib.suppress(httpx.ReadTimeout):
+            answer = httpx.post(f"{guarded.url}/permit", json={"token": api, "tool": "x", "detail": ""}, timeout=0.05)
+            codes.append(answer.json()["error"])
+    assert "rate_limited" in codes

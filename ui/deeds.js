@@ -159,8 +159,7 @@ export function stopReach(model, deed = null, deeds = null) {
   if (deed && deeds && deeds.list.find((one) => one.word === deed.word) !== deed) return null;
   const rows = model.peers.filter((peer) => typeof peer.stop_told === "boolean");
   if (rows.length === 0) return null;
-  const obeys = (peer) => peer.stop_told || Boolean(peer.brake); // its host's hook asks the hub before each tool
-  return { told: rows.filter(obeys).map((peer) => peer.name), untold: rows.filter((peer) => !obeys(peer)).map((peer) => peer.name) };
+  return { told: rows.filter((peer) => peer.stop_told).map((peer) => peer.name), untold: rows.filter((peer) => !peer.stop_told).map((peer) => peer.name) };
 }
 
 /** What hooks have held back in this stop: "; 2 tools held back", or nothing. */

@@ -69,9 +69,9 @@ function card(form, hue, operator, seat) {
   return node;
 }
 
-/** A text as it is, but for what nobody would see: that stands there as an escape. */
-const visible = (text) => text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g,
-  (sign) => `\\u${sign.codePointAt(0).toString(16).padStart(4, "0")}`);
+/** A text as it is, but for what nobody would see, or would take for a space: that stands there as an escape. */
+const UNSEEN = /(?![\n\t])[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}\p{Cn}\p{Cs}]|(?! )\p{Zs}|[\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\ufe00-\ufe0f]/gu;
+const visible = (text) => text.replace(UNSEEN, (sign) => `\\u{${sign.codePointAt(0).toString(16)}}`);
 
 function refresh(node, form, model, now) {
   const part = parts.get(node);
