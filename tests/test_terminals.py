@@ -22,18 +22,21 @@ import pytest
 from hubs import ROOT, eventually
 from terminals import HOSTS, HOW, KINDS, POINTER, QUIET_S, WAKE_S, Terminal, World, operator, version_of
 
+import caucus
+
 if HOSTS is None or sys.platform != "linux" or shutil.which("tmux") is None:
     pytest.skip(f"needs real hosts: {HOW}", allow_module_level=True)
 pytestmark = pytest.mark.xdist_group("terminals")
 
-NO_MARK = "its hooks do not say which agent calls, so the hub cannot tell a subagent from its parent"
+TITLES = {host: caucus.MCP_HOSTS[host].title for host in KINDS}
+NO_MARK = "its hooks do not say which agent calls"
 NOT_POSSIBLE = {  # (test, host) -> why
     ("mail before the first turn", "gemini"): "nothing waits beside an idle Gemini but a watch that its agent started",
     ("the seat is told again", "gemini"): "it asks no hook after /compress, and drops what one says after /clear",
     ("the seat is told again", "opencode"): "its plugin has no word in what a conversation begins with",
     ("a subagent has a mark", "codex"): NO_MARK,
     ("a subagent has a mark", "gemini"): NO_MARK,
-    ("a subagent has a mark", "opencode"): "what it sends to the bridge has nothing by which a subagent could be told",
+    ("a subagent has a mark", "opencode"): "nothing in a call of the bridge tells which agent it is",
     ("mail after a subagent spoke", "codex"): "not tried: the script cannot play two agents of it",
     ("mail after a subagent spoke", "gemini"): "not tried: it wakes nobody by itself",
 }
@@ -63,8 +66,9 @@ def pyz(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def table() -> str:
     """Word what came of it all."""
-    rows = [["", *(f"{host} {version_of(host)}" for host in KINDS)], ["---"] * 5]
-    found = {**{key: f"no: {why}" for key, why in NOT_POSSIBLE.items()}, **RESULTS}
+    rows = [["", *(f"{TITLES[host]} {version_of(host)}" for host in KINDS)], ["---"] * 5]
+    words = {key: why if why.startswith("not tried") else f"no: {why}" for key, why in NOT_POSSIBLE.items()}
+    found = {**words, **RESULTS}
     cells = dict.fromkeys(cell for cell, _ in [*RESULTS, *NOT_POSSIBLE])
     rows += [[cell, *(found.get((cell, host), "") for host in KINDS)] for cell in cells]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
@@ -78,7 +82,7 @@ class Tried:
         RESULTS[self._key] = "fails"
         if why := NOT_POSSIBLE.get(self._key):
             del RESULTS[self._key]
-            pytest.skip(f"not possible: {why}")
+            pytest.skip(why if why.startswith("not tried") else f"not possible: {why}")
 
     def works(self, how: str = "works") -> None:
         """Note that it does."""
