@@ -1846,6 +1846,7 @@ class Room:
         self._status_rate = Rate(STATUS_BURST, STATUS_PER_S)
         self._registrations = Buckets(Rate(REGISTER_BURST, REGISTER_PER_S))
         self._meter = Meter()
+        self._woken: dict[str, None] = {}  # reading: names of those whose waiter has ever asked; some have left
         names = {kind: re.sub("([A-Z])", r"_\1", kind.__name__).lower() for kind in EVENTS}
         self._appliers: dict[type[Event], Callable[..., None]] = {
             kind: getattr(self, f"_on{name}") for kind, name in names.items()
@@ -1971,6 +1972,7 @@ class Room:
         """Give what is known of a peer's waiter; the first one that asks begins it."""
         if peer.wake is None:
             peer.wake = Wake(host)
+            self._woken[peer.name] = None
         peer.wake.host = host
         peer.last_seen = self._mono()
         return peer.wake
@@ -2319,6 +2321,11 @@ class Room:
     def names(self) -> list[Json]:
         """List the live peers."""
         return [*self.roster.live]
+
+    def reaches(self) -> dict[str, Json]:
+        """Word how those of the live peers are told of mail whose hosts can be woken."""
+        self._woken = {name: None for name in self._woken if (peer := self.roster.get(name)) and peer.wake}
+        return {name: self.reach_of(peer) for name in self._woken if (peer := self.roster.get(name)) and peer.is_live}
 
     def nearest(self, name: str) -> str | None:
         """Find the peer or channel whose name is most like `name`, if any is; of very many, among its neighbours."""
@@ -7322,7 +7329,8 @@ def get_peek(gate: Gate, request: Request) -> Reply:
 def get_peers(gate: Gate, request: Request) -> Reply:
     """GET /peers. Raises CredentialRequired."""
     gate.require_reader(request)
-    return json_reply({"peers": gate.room.names()})
+    reach = gate.room.reaches()
+    return json_reply({"peers": gate.room.names(), **({"reach": reach} if reach else {})})
 
 
 def get_ping(gate: Gate, request: Request) -> Reply:

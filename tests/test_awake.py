@@ -583,6 +583,25 @@ def test_a_prompt_does_not_outlive_its_hub(tmp_path: Path, end: contextlib.ExitS
         assert console.snapshot["peers"][0]["prompts"] is True
 
 
+def test_peers_and_speakers_are_told_how_a_peer_is_reached(
+    hub: HubProcess, tmp_path: Path, end: contextlib.ExitStack
+) -> None:
+    hooks = Hooks(hub.url, tmp_path)
+    bridge = hooks.bridge(end, tmp_path)
+    web = hub.register("web")
+    assert hub.get("/peers").body == {"peers": ["api", "web"]}
+    waiter = waiting(end, hub, hooks)
+    assert bridge.call("list_peers")["reach"] == {"api": "can be woken, not proven yet"}
+    told = hub.post("/send", token=web, to="api", content="hello").body
+    assert told["reach"]["api"] == "woken 0 s ago, no call yet"
+    assert waiter.wait(10) == caucus.EXIT_WAKE
+    bridge.call("listen", timeout=0)
+    waiting(end, hub, hooks)
+    assert hub.get("/peers").body["reach"]["api"].startswith("wakes in ")
+    bridge.call("leave")
+    assert hub.get("/peers").body == {"peers": ["web"]}
+
+
 # --- what an attack has shown ---
 
 
