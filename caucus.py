@@ -10332,6 +10332,11 @@ class JsonText:
         spot = self.find(path)
         return None if spot is None else spot.value
 
+    def line_of(self, path: KeyPath) -> int:
+        """Give the number of the line in which something begins."""
+        spot = self.find(path)
+        return self.text.count("\n", 0, 0 if spot is None else spot.start) + 1
+
     def put(self, path: KeyPath, value: Json) -> None:
         """Make `value` what is at `path`, with the objects around it that are not there yet."""
         if (spot := self.find(path)) is not None:
@@ -10497,6 +10502,12 @@ class JsonPart(Record):
                 doc.restore(path, old)
         return doc.text
 
+    def found(self, text: str) -> list[str]:
+        """Name what is plainly ours in a text; a setting could be anybody's. Raises ValueError."""
+        doc = JsonText(text)
+        entry = [(self.key, "caucus")] if self.key and bridge_words(doc.value((self.key, "caucus"))) else []
+        return [f"line {doc.line_of(path)}: {'.'.join(map(str, path[:2]))}" for path in (*entry, *self.ours(doc))]
+
     def _drop_hooks(self, doc: JsonText, was: JsonText) -> None:
         while (path := next(self.ours(doc), None)) is not None:
             group = path[:3]  # hooks, an event, a number
@@ -10540,6 +10551,10 @@ class TomlPart(Record):
     def drop(self, text: str, was: str) -> str:
         """Take it out of a text. Raises ValueError."""
         return self._checked(text, self._split(text)[0])[1]
+
+    def found(self, text: str) -> list[str]:
+        """Name what is plainly ours in a text. Raises ValueError."""
+        return [f"{_TOML_TABLE}]"] if bridge_words(self._servers(text).get("caucus")) else []
 
     def _split(self, text: str) -> tuple[str, list[str]]:
         """Give a text without our block, and those lines of our tables that are not ours, of approvals for example."""
@@ -10609,6 +10624,11 @@ class NotePart(Record):
         block = rf"(?:(?<=\n)\r?\n)?{re.escape(_NOTE_BEGIN)}.*?{re.escape(_NOTE_END)}(?:\r?\n)?"
         return re.sub(block, "", text, count=1, flags=re.DOTALL)
 
+    def found(self, text: str) -> list[str]:
+        """Name what is plainly ours in a text."""
+        begins = text.find(_NOTE_BEGIN)
+        return [f"line {text.count(chr(10), 0, begins) + 1}: {_NOTE_BEGIN} to {_NOTE_END}"] if begins >= 0 else []
+
 
 class WholePart(Record):
     """A file that is all ours."""
@@ -10621,6 +10641,10 @@ class WholePart(Record):
     def drop(self, text: str, was: str) -> str:
         """Take it away, unless it was edited by hand."""
         return was if text == self.text else text
+
+    def found(self, text: str) -> list[str]:
+        """Tell whether a text is ours, perhaps with edits by hand."""
+        return ["all of it"] if "Written by `caucus install " in text else []
 
 
 Part = JsonPart | TomlPart | NotePart | WholePart
@@ -10785,7 +10809,7 @@ class Deed(Struct):
     after: bytes | None
     old: Installed | None
     record: Installed | None
-    changes: list[str] = fresh(factory=list)  # lines that somebody else has changed since the install
+    changes: list[str] = fresh(factory=list)  # lines that somebody else has changed since the install, or why it is so
 
 
 def digest(data: bytes) -> str:
@@ -10892,22 +10916,35 @@ def plan_install(host: str, path: str, part: Part) -> Deed:
     return Deed(path, "unchanged" if after == before else "wrote", before, after, old, record)
 
 
+def plan_unremembered(path: str, part: Part) -> Deed:
+    """Tell what an uninstall makes of a file of which nothing is remembered: nothing, as all may be the user's own."""
+    data, ours, lines = None, list[str](), list[str]()
+    with suppress(OSError), open(path, "rb") as file:
+        data, lines = file.read(), ["nothing of ours is remembered here"]
+    with suppress(ValueError):  # it is not understood, so nothing is plainly ours
+        ours = part.found((data or b"").decode().removeprefix("\ufeff"))
+    lines += [f"{one} looks like ours: remove it by hand, unless it is yours" for one in ours]
+    return Deed(path, "kept" if ours else "unchanged", data, data, None, None, lines)
+
+
 def plan_uninstall(host: str, path: str, part: Part) -> Deed:
     """Tell what an uninstall makes of a file: its old bytes, or else what others have written there. Raises Invalid."""
-    before, old = read_file(path), record_of(path)
-    if old is not None and (others := tuple(one for one in old.hosts if one != host)):
+    if (old := record_of(path)) is None:
+        return plan_unremembered(path, part)
+    before = read_file(path)
+    if others := tuple(one for one in old.hosts if one != host):
         return Deed(path, "kept", before, before, old, old.but(hosts=others), [f"for {', '.join(others)}"])
     if before is None:
         return Deed(path, "unchanged", None, None, old, None)
-    was = read_file(old.backup) if old is not None and old.backup else None
-    if old is not None and digest(before) == old.sha256 and old.existed == (was is not None):
+    was = read_file(old.backup) if old.backup else None
+    if digest(before) == old.sha256 and old.existed == (was is not None):
         return Deed(path, "restored" if old.existed else "removed", before, was, old, None)
     text = (was or b"").decode().removeprefix("\ufeff")
     after: bytes | None = edited(path, before, lambda now: part.drop(now, text))
-    changes = changed_lines(was or b"", after or b"") if old is not None else []
+    changes = changed_lines(was or b"", after or b"")
     action = "removed" if after != before else "kept" if changes else "unchanged"
-    if not (old is not None and old.existed) and (after or b"").strip() in (b"", b"{}"):
-        after = None
+    if not old.existed and after != before and (after or b"").strip() in (b"", b"{}"):
+        after = None  # what is left of a file that the install made
     return Deed(path, action, before, after, old, None, changes)
 
 
@@ -10927,6 +10964,8 @@ def carry_out(deed: Deed, mode: int) -> None:
     `mode` is that of a new file.
     """
     path, record, old, was_there = deed.path, deed.record, deed.old, deed.before is not None
+    if deed.after == deed.before and record == old:
+        return
     if read_file(path) != deed.before:
         raise Invalid("FILE", f"{path} was written by somebody else just now: run this again")
     if record is not None and record != old:
@@ -13608,8 +13647,10 @@ def run_uninstall(options: argparse.Namespace) -> int:
     """Run `caucus uninstall`."""
     name, scope = options.host, install_scope(options.host, options.scope)
     deeds = [plan_uninstall(name, path, part) for path, part in our_parts(name, scope).items()]
-    deeds = [deed for deed in deeds if deed.before is not None or deed.old is not None or deed.action != "unchanged"]
-    do_deeds(deeds, name, scope, options, f"Start {MCP_HOSTS[name].title} anew.")
+    deeds = [deed for deed in deeds if deed.before is not None or deed.old is not None or deed.changes]
+    is_here = any(deed.old is not None for deed in deeds)
+    then = f"Start {MCP_HOSTS[name].title} anew." if is_here else "Nothing of ours is remembered here."
+    do_deeds(deeds, name, scope, options, then)
     return EXIT_OK
 
 

@@ -618,13 +618,77 @@ def test_a_setting_that_was_changed_by_hand_stays(world: World) -> None:
     assert plain(path.read_text()) == left
 
 
-def test_without_what_was_remembered_ours_is_still_taken_out(world: World) -> None:
-    path = world.write("~/.codex/config.toml", CODEX)
-    world.install("codex --scope user")
+OWN_ENTRY = '{"mcpServers":{"caucus":{"command":"python3","args":["/opt/caucus.pyz","bridge","--project","mine"]}}}'
+STEERED = """\
+{
+  "experimental": {
+    "modelSteering": true
+  },
+  "tools": {"shell": {"backgroundCompletionBehavior": "inject"}}
+}
+"""
+USERS_OWN = {  # host, the file, what the user wrote there
+    "settings that we would set": ("gemini", ".gemini/settings.json", STEERED),
+    "an entry of the user's": ("claude", ".mcp.json", OWN_ENTRY),
+    "an empty object": ("claude", ".mcp.json", "{}"),
+    "empty settings": ("claude", ".claude/settings.json", "{}\n"),
+    "an empty line": ("claude", "CLAUDE.md", "\n"),
+    "an empty file": ("claude", ".mcp.json", ""),
+    "a table of the user's": ("codex", ".codex/config.toml",
+                              '[mcp_servers.caucus]\ncommand = "py"\nargs = ["c", "bridge"]\n'),
+    "what is no JSON": ("claude", ".mcp.json", "{"),
+}
+
+
+@pytest.mark.parametrize("case", USERS_OWN)
+def test_where_nothing_was_installed_an_uninstall_touches_nothing_and_says_so(world: World, case: str) -> None:
+    host, name, text = USERS_OWN[case]
+    world.write(name, text)
+    there = world.tree()
+    told = world.run("uninstall", host).stdout
+    assert world.tree() == there
+    assert "nothing of ours is remembered here" in told
+    assert ("looks like ours" in told) == ("bridge" in text)
+
+
+@pytest.mark.parametrize("case", [one for one in USERS_OWN if not one.startswith(("a table", "what is"))])
+def test_a_second_uninstall_touches_nothing(world: World, case: str) -> None:
+    host, name, text = USERS_OWN[case]
+    world.write(name, text)
+    there = world.tree()
+    world.install(host)
+    world.uninstall(host)
+    assert world.tree() == there
+    world.uninstall(host)
+    assert world.tree() == there
+
+
+@pytest.mark.parametrize("text", ["{}", "\n"])
+def test_a_file_in_which_nothing_is_ours_any_more_is_not_deleted(world: World, text: str) -> None:
+    world.install("claude")
+    path = world.write(".mcp.json", text)
+    world.uninstall("claude")
+    assert path.read_text() == text
+
+
+def test_without_what_was_remembered_ours_stays_and_is_named(world: World) -> None:
+    for host in ("claude", "codex", "opencode"):
+        world.install(f"{host} --instructions")
     for record in (world.folder / "state/caucus/installed").iterdir():
         record.unlink()
-    world.uninstall("codex --scope user")
-    assert path.read_text() == CODEX
+    there = world.tree()
+    deeds = {name: deed for host in ("claude", "codex", "opencode") for name, deed in world.uninstall(host).items()}
+    assert {name: (deed.action, deed.changes[1].partition(" looks")[0]) for name, deed in deeds.items()} == {
+        ".mcp.json": ("kept", "line 3: mcpServers.caucus"),
+        "settings.json": ("kept", "line 7: hooks.PreToolUse"),
+        "CLAUDE.md": ("kept", "line 1: <!-- caucus: begin --> to <!-- caucus: end -->"),
+        "config.toml": ("kept", "[mcp_servers.caucus]"),
+        "hooks.json": ("kept", "line 7: hooks.PreToolUse"),
+        "AGENTS.md": ("kept", "line 1: <!-- caucus: begin --> to <!-- caucus: end -->"),
+        "opencode.json": ("kept", "line 3: mcp.caucus"),
+        "caucus.js": ("kept", "all of it"),
+    }
+    assert world.tree() == there
 
 
 def test_a_file_that_somebody_deleted_is_no_trouble(world: World) -> None:
