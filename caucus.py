@@ -10526,18 +10526,19 @@ class JsonPart(Record):
 
 
 _TOML_BEGIN, _TOML_END, _TOML_TABLE = "# >>> caucus", "# <<< caucus", "[mcp_servers.caucus"
+_TOML_HEAD = re.compile(r"""\[\s*["']?mcp_servers["']?\s*\.\s*["']?caucus["']?\s*([].])""")  # .: of a table below
 
 
 class TomlPart(Record):
     """Our part of Codex's config.toml: a table between two marks. Codex itself moves and drops them as it writes."""
     host: str
     words: tuple[str, ...]
+    is_known: bool = False  # an install is remembered: our table is ours without the marks, too
 
     def put(self, text: str) -> str:
         """Put it at the end of a text, or leave it where it is. Raises ValueError."""
         newline = "\r\n" if "\r\n" in text else "\n"
-        rest, kept = self._split(text)
-        old = self._servers(text).get("caucus")
+        (rest, kept), old = self._split(text), self._servers(text).get("caucus")
         if "caucus" in self._servers(rest):
             raise ValueError(f"{_TOML_TABLE}] is in it already, and not by this command: remove it, then install again")
         entry = entry_of(self.host, [*self.words, *words_kept(old)])
@@ -10558,22 +10559,33 @@ class TomlPart(Record):
 
     def _split(self, text: str) -> tuple[str, list[str]]:
         """Give a text without our block, and those lines of our tables that are not ours, of approvals for example."""
-        rest, kept, inside, names = "", [], "", entry_of(self.host, ["x"])
-        if not re.search(f"^(?:{_TOML_BEGIN}|{_TOML_END})", text, re.MULTILINE):
+        rest, kept, inside, said, names = "", [], "", "", entry_of(self.host, ["x"])
+        marks = re.findall(f"^(?:{_TOML_BEGIN}|{_TOML_END})", text, re.MULTILINE)
+        is_ours = bool(self.found(text))  # it is TOML, else a value of several lines might never end
+        if not marks and not (self.is_known and is_ours):
             return text, []
         for line in re.findall(r"[^\n]*\n|[^\n]+", text):
-            bare = line.strip()
-            if bare.startswith("[") or bare in (_TOML_BEGIN, _TOML_END):
-                inside = bare if bare.startswith((f"{_TOML_TABLE}]", f"{_TOML_TABLE}.")) else ""
-            if bare == _TOML_BEGIN and rest.endswith(("\n\n", "\n\r\n")):
-                rest = rest.removesuffix("\n").removesuffix("\r")  # the empty line that came with it
+            bare, is_more = line.strip(), bool(said)  # the rest of a value of several lines
+            is_mark, head = not is_more and bare in (_TOML_BEGIN, _TOML_END), _TOML_HEAD.match(bare)
+            if is_mark or (bare.startswith("[") and not is_more):
+                inside = head[1] if head is not None else ""
+                is_first = bare == _TOML_BEGIN if _TOML_BEGIN in marks else inside == "]"
+                if is_first and rest.endswith(("\n\n", "\n\r\n")):
+                    rest = rest.removesuffix("\n").removesuffix("\r")  # the empty line that came with it
+            said = said + line if inside and not self._is_whole(said + line) else ""
             if not inside:
-                rest += "" if bare in (_TOML_BEGIN, _TOML_END) else line
-            elif bare and bare != f"{_TOML_TABLE}]" and (
-                inside != f"{_TOML_TABLE}]" or bare.partition("=")[0].strip() not in names
-            ):
+                rest += "" if is_mark else line
+            elif not is_more:
+                is_own = inside == "]" and (head is not None or bare.partition("=")[0].strip() in names)
+            if inside and bare and not is_own:
                 kept.append(line.rstrip("\r\n"))
         return rest, kept
+
+    def _is_whole(self, text: str) -> bool:
+        """Whether a statement ends with this line."""
+        with suppress(ValueError):
+            return self._servers(text) is not None
+        return False
 
     def _servers(self, text: str) -> dict[str, Any]:
         import tomllib
@@ -10900,8 +10912,9 @@ def write_whole(path: str, data: bytes, mode: int, like: str = "") -> None:
 def plan_install(host: str, path: str, part: Part) -> Deed:
     """Tell what an install makes of a file. Raises Invalid."""
     before = read_file(path)
-    after = edited(path, before, part.put)
     old = record_of(path) if before is not None else None
+    part = part.but(is_known=old is not None) if isinstance(part, TomlPart) else part
+    after = edited(path, before, part.put)
     if old is not None:
         is_ours = after == before or digest(before or b"") == old.sha256
         record = old.but(hosts=tuple(dict.fromkeys([*old.hosts, host])))
@@ -10916,13 +10929,19 @@ def plan_install(host: str, path: str, part: Part) -> Deed:
     return Deed(path, "unchanged" if after == before else "wrote", before, after, old, record)
 
 
+def names_of_ours(part: Part, data: bytes | None) -> list[str]:
+    """Name what is plainly ours in a file; in one that is not understood nothing is."""
+    with suppress(ValueError):
+        return part.found((data or b"").decode().removeprefix("\ufeff"))
+    return []
+
+
 def plan_unremembered(path: str, part: Part) -> Deed:
     """Tell what an uninstall makes of a file of which nothing is remembered: nothing, as all may be the user's own."""
-    data, ours, lines = None, list[str](), list[str]()
+    data, lines = None, list[str]()
     with suppress(OSError), open(path, "rb") as file:
         data, lines = file.read(), ["nothing of ours is remembered here"]
-    with suppress(ValueError):  # it is not understood, so nothing is plainly ours
-        ours = part.found((data or b"").decode().removeprefix("\ufeff"))
+    ours = names_of_ours(part, data)
     lines += [f"{one} looks like ours: remove it by hand, unless it is yours" for one in ours]
     return Deed(path, "kept" if ours else "unchanged", data, data, None, None, lines)
 
@@ -10940,12 +10959,14 @@ def plan_uninstall(host: str, path: str, part: Part) -> Deed:
     if digest(before) == old.sha256 and old.existed == (was is not None):
         return Deed(path, "restored" if old.existed else "removed", before, was, old, None)
     text = (was or b"").decode().removeprefix("\ufeff")
+    part = part.but(is_known=True) if isinstance(part, TomlPart) else part
     after: bytes | None = edited(path, before, lambda now: part.drop(now, text))
     changes = changed_lines(was or b"", after or b"")
-    action = "removed" if after != before else "kept" if changes else "unchanged"
+    is_left = len(names_of_ours(part, after)) > len(names_of_ours(part, was))
+    action = "kept" if is_left else "removed" if after != before else "kept" if changes else "unchanged"
     if not old.existed and after != before and (after or b"").strip() in (b"", b"{}"):
         after = None  # what is left of a file that the install made
-    return Deed(path, action, before, after, old, None, changes)
+    return Deed(path, action, before, after, old, old if is_left else None, changes)
 
 
 def changed_lines(was: bytes, now: bytes) -> list[str]:
@@ -13648,8 +13669,8 @@ def run_uninstall(options: argparse.Namespace) -> int:
     name, scope = options.host, install_scope(options.host, options.scope)
     deeds = [plan_uninstall(name, path, part) for path, part in our_parts(name, scope).items()]
     deeds = [deed for deed in deeds if deed.before is not None or deed.old is not None or deed.changes]
-    is_here = any(deed.old is not None for deed in deeds)
-    then = f"Start {MCP_HOSTS[name].title} anew." if is_here else "Nothing of ours is remembered here."
+    is_known = any(deed.old is not None for deed in deeds)
+    then = f"Start {MCP_HOSTS[name].title} anew." if is_known else "Nothing of ours is remembered here."
     do_deeds(deeds, name, scope, options, then)
     return EXIT_OK
 

@@ -752,6 +752,66 @@ def test_what_codex_itself_puts_between_our_marks_stays(world: World) -> None:
     assert left["mcp_servers"]["other"] == {"command": "true"}
 
 
+CODEX_EDITS = {  # of what an install wrote: what becomes of it, and what is then left of "a = 1"
+    "marks dropped": (r"(?m)^# (>>>|<<<) caucus\n", ""),
+    "the first mark dropped": (r"(?m)^# >>> caucus\n", ""),
+    "the last mark dropped": (r"(?m)^# <<< caucus\n", ""),
+    "args over several lines": (r"(?m)^args = \[(.*)\]$", r"args = [\n  \1\n]"),
+    "args in brackets": (r"(?m)^args = \[.*\]$", 'args = [\n  ["x"],\n]'),
+    "args and no marks": (r"(?ms)^# >>> caucus\n(.*)args = \[(.*?)\](.*)# <<< caucus\n", r"\1args = [\n\2\n]\3"),
+    "a table below, no marks": (r"(?ms)^# >>> caucus\n(.*)# <<< caucus\n",
+                                r'\1\n[mcp_servers.caucus.tools.say]\nnotes = """\n[x]\n"""\n'),
+    "a name in quotes": (r"(?ms)^# >>> caucus\n\[mcp_servers.caucus\](.*)# <<< caucus\n", r'[mcp_servers."caucus"]\1'),
+    "a comment": (r"(?m)^(\[mcp_servers.caucus\])$", r"\1 # the room"),
+}
+
+
+@pytest.mark.parametrize("case", CODEX_EDITS)
+def test_our_table_in_codex_is_ours_as_long_as_its_install_is_remembered(world: World, case: str) -> None:
+    path = world.write(".codex/config.toml", "a = 1\n[b]\nc = 2\n")
+    there = world.tree()
+    world.install("codex")
+    wrote = path.read_text()
+    path.write_text(re.sub(*CODEX_EDITS[case], wrote) + "[d]\n")
+    assert path.read_text() != wrote + "[d]\n"
+    assert world.uninstall("codex")["config.toml"].action == "removed"
+    assert path.read_text() == "a = 1\n[b]\nc = 2\n[d]\n"
+    path.write_text("a = 1\n[b]\nc = 2\n")
+    assert world.tree() == there
+    assert tree(world.folder / "state/caucus/installed") == {}
+
+
+def test_an_install_finds_its_table_when_the_marks_are_gone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = world.write(".codex/config.toml", "a = 1\n")
+    world.install("codex")
+    path.write_text(re.sub(r"(?m)^# (>>>|<<<) caucus\n", "", path.read_text()))
+    assert world.install("codex")["config.toml"] == "unchanged"
+    move(monkeypatch, "/moved/caucus.py")
+    assert world.install("codex")["config.toml"] == "wrote"
+    assert tomllib.loads(path.read_text())["mcp_servers"]["caucus"]["args"] == ["/moved/caucus.py", "bridge"]
+    world.uninstall("codex")
+    assert path.read_text() == "a = 1\n"
+
+
+def test_what_was_installed_is_remembered_as_long_as_something_of_it_stays(world: World) -> None:
+    path = world.write(".codex/config.toml", "a = 1\n")
+    world.install("codex")
+    entry = tomllib.loads(path.read_text())["mcp_servers"]["caucus"]
+    path.write_text(f"[mcp_servers]\ncaucus = {{command = 'py', args = {json.dumps(entry['args'])}}}\n")
+    world.write(".opencode/plugin/caucus.js", "// mine\n")
+    world.install("opencode")
+    plugin = world.place(".opencode/plugin/caucus.js")
+    plugin.write_text(plugin.read_text() + "// by hand\n")
+    for _ in range(2):
+        assert world.uninstall("codex")["config.toml"].action == "kept"
+        assert world.uninstall("opencode")["caucus.js"].action == "kept"
+        assert path.with_name("config.toml.caucus-backup").read_text() == "a = 1\n"
+        assert plugin.with_name("caucus.js.caucus-backup").read_text() == "// mine\n"
+    path.write_text("a = 2\n")
+    world.uninstall("codex")
+    assert not path.with_name("config.toml.caucus-backup").exists()
+
+
 # --- refusals ---
 
 REFUSED: dict[str, tuple[str, str, str | bytes, str]] = {  # host, the file, what is in it, words of the refusal
