@@ -10811,6 +10811,7 @@ class Installed(Record):
     sha256: str  # of what was written; empty: the user had changed it since, so there are no bytes to go back to
     backup: str  # the file with what was there before; empty: there was nothing
     folders: tuple[str, ...]  # that were made for it, innermost first
+    backup_sha256: str = ""  # of the backup; empty: there is none, or a program wrote this that did not say
 
 
 class Deed(Struct):
@@ -10838,9 +10839,26 @@ def record_place(path: str) -> str:
 
 def record_of(path: str) -> Installed | None:
     """Give what is remembered of a file; None: nothing that can be read."""
-    with suppress(OSError, ValueError, KeyError), open(record_place(path), "rb") as file:
-        plain = json.load(file)
-        return Installed.restored([plain[name] for name in Installed.FIELDS])
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError), open(record_place(path), "rb") as file:
+        plain = {"backup_sha256": "", **json.load(file)}
+        texts = [plain[name] for name in ("path", "sha256", "backup", "backup_sha256")]
+        if all(isinstance(text, str) for text in texts + plain["hosts"] + plain["folders"]):
+            return Installed.restored([plain[name] for name in Installed.FIELDS])
+    return None
+
+
+def damage_of(path: str) -> list[str]:
+    """Say that what is remembered of a file cannot be read, if so."""
+    place = record_place(path)
+    is_damaged = os.path.lexists(place) and record_of(path) is None
+    return [f"what was remembered of it is damaged, which is as none: {place}"] if is_damaged else []
+
+
+def backup_of(record: Installed) -> bytes | None:
+    """Give what was in a file before the install; None: there was none, or its backup was lost or changed since."""
+    with suppress(OSError, ValueError), open(record.backup, "rb") as file:
+        data = file.read()
+        return data if data.decode() is not None and record.backup_sha256 in ("", digest(data)) else None
     return None
 
 
@@ -10923,10 +10941,13 @@ def plan_install(host: str, path: str, part: Part) -> Deed:
         names = (f"{path}.caucus-backup{number or ''}" for number in range(10_000))
         backup = "" if before is None else next(name for name in names if not os.path.lexists(name))
         folders = tuple(missing_folders(path))
-        record = Installed(path, (host,), before is not None, digest(after), backup, folders)
+        was = "" if before is None else digest(before)
+        record = Installed(path, (host,), before is not None, digest(after), backup, folders, was)
     else:
         record = None
-    return Deed(path, "unchanged" if after == before else "wrote", before, after, old, record)
+    if record != old:
+        read_file(record_place(path))  # it can be written, too
+    return Deed(path, "unchanged" if after == before else "wrote", before, after, old, record, damage_of(path))
 
 
 def names_of_ours(part: Part, data: bytes | None) -> list[str]:
@@ -10938,9 +10959,9 @@ def names_of_ours(part: Part, data: bytes | None) -> list[str]:
 
 def plan_unremembered(path: str, part: Part) -> Deed:
     """Tell what an uninstall makes of a file of which nothing is remembered: nothing, as all may be the user's own."""
-    data, lines = None, list[str]()
+    data, lines = None, damage_of(path)
     with suppress(OSError), open(path, "rb") as file:
-        data, lines = file.read(), ["nothing of ours is remembered here"]
+        data, lines = file.read(), lines or ["nothing of ours is remembered here"]
     ours = names_of_ours(part, data)
     lines += [f"{one} looks like ours: remove it by hand, unless it is yours" for one in ours]
     return Deed(path, "kept" if ours else "unchanged", data, data, None, None, lines)
@@ -10950,18 +10971,21 @@ def plan_uninstall(host: str, path: str, part: Part) -> Deed:
     """Tell what an uninstall makes of a file: its old bytes, or else what others have written there. Raises Invalid."""
     if (old := record_of(path)) is None:
         return plan_unremembered(path, part)
-    before = read_file(path)
+    before, _ = read_file(path), read_file(record_place(path))  # which can be written, too
     if others := tuple(one for one in old.hosts if one != host):
         return Deed(path, "kept", before, before, old, old.but(hosts=others), [f"for {', '.join(others)}"])
     if before is None:
         return Deed(path, "unchanged", None, None, old, None)
-    was = read_file(old.backup) if old.backup else None
-    if digest(before) == old.sha256 and old.existed == (was is not None):
+    was = backup_of(old)
+    is_lost = old.existed and was is None
+    if digest(before) == old.sha256 and not is_lost:
         return Deed(path, "restored" if old.existed else "removed", before, was, old, None)
     text = (was or b"").decode().removeprefix("\ufeff")
     part = part.but(is_known=True) if isinstance(part, TomlPart) else part
+    part = part.but(settings={}) if is_lost and isinstance(part, JsonPart) else part  # they may have been there
     after: bytes | None = edited(path, before, lambda now: part.drop(now, text))
-    changes = changed_lines(was or b"", after or b"")
+    lost = [f"{old.backup} is lost or was changed, so only our entries and hooks are taken out"]
+    changes = lost if is_lost else changed_lines(was or b"", after or b"")
     is_left = len(names_of_ours(part, after)) > len(names_of_ours(part, was))
     action = "kept" if is_left else "removed" if after != before else "kept" if changes else "unchanged"
     if not old.existed and after != before and (after or b"").strip() in (b"", b"{}"):
@@ -10990,10 +11014,15 @@ def carry_out(deed: Deed, mode: int) -> None:
     if read_file(path) != deed.before:
         raise Invalid("FILE", f"{path} was written by somebody else just now: run this again")
     if record is not None and record != old:
+        make_private(os.path.dirname(record_place(path)))
         if old is None and deed.before is not None:
             write_whole(record.backup, deed.before, mode, path)
-        make_private(os.path.dirname(record_place(path)))
-        write_whole(record_place(path), json.dumps(record.to_json()).encode(), 0o600)
+        try:
+            write_whole(record_place(path), json.dumps(record.to_json()).encode(), 0o600)
+        except OSError:
+            if old is None and deed.before is not None:
+                os.unlink(record.backup)  # nobody would know of it
+            raise
     if deed.after is None and was_there:
         os.unlink(path)
     elif deed.after is not None and deed.after != deed.before:
@@ -11001,7 +11030,7 @@ def carry_out(deed: Deed, mode: int) -> None:
         write_whole(path, deed.after, mode, path if was_there else "")
     if record is None and old is not None:
         done = [(os.unlink, record_place(path)), *[(os.rmdir, folder) for folder in old.folders]]
-        for remove, name in [(os.unlink, old.backup), *done] if old.backup and was_there else done:
+        for remove, name in [(os.unlink, old.backup), *done] if was_there and backup_of(old) is not None else done:
             with suppress(OSError):  # somebody tidied up, or has put something there
                 remove(name)
 

@@ -812,6 +812,90 @@ def test_what_was_installed_is_remembered_as_long_as_something_of_it_stays(world
     assert not path.with_name("config.toml.caucus-backup").exists()
 
 
+@pytest.mark.parametrize("backup", [b'{"evil": 1}', b"\xff\xfe", None])
+@pytest.mark.parametrize("by_hand", ["", "\n"])
+def test_a_backup_that_was_changed_or_lost_is_not_written_back(
+    world: World, backup: bytes | None, by_hand: str
+) -> None:
+    path = world.write(".gemini/settings.json", STEERED)
+    world.install("gemini")
+    path.write_text(path.read_text() + by_hand)
+    kept = path.with_name("settings.json.caucus-backup")
+    kept.unlink()
+    if backup is not None:
+        kept.write_bytes(backup)
+    deed = world.uninstall("gemini")["settings.json"]
+    assert (deed.action, deed.changes) == (
+        "removed", [f"{kept} is lost or was changed, so only our entries and hooks are taken out"]
+    )
+    assert plain(path.read_text()) == plain(STEERED)
+    assert (kept.read_bytes() if kept.exists() else None) == backup
+    assert tree(world.folder / "state/caucus/installed") == {}
+
+
+DAMAGES = {
+    "a list": "[1, 2]", "no JSON": "{", "a number for the hosts": '"hosts": 5', "no folders": '"folders": null',
+    "a word for the hosts": '"hosts": "ab"', "numbers for folders": '"folders": [1]', "deep": "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("case", DAMAGES)
+def test_a_record_that_is_damaged_is_as_none_and_is_told_of(
+    world: World, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    world.write(".mcp.json", '{"k": 1}')
+    world.install("claude")
+    for place in (world.folder / "state/caucus/installed").iterdir():
+        damage, name = DAMAGES[case], DAMAGES[case].partition(":")[0]
+        text = place.read_text()
+        place.write_text(re.sub(rf'{name}: (\[.*?\])', damage, text) if name.startswith('"') else damage)
+        assert place.read_text() != text
+    there = world.tree()
+    deed = world.uninstall("claude")[".mcp.json"]
+    assert (deed.action, "is damaged" in deed.changes[0], world.tree()) == ("kept", True, there)
+    move(monkeypatch, "/moved/caucus.py")
+    assert world.install("claude")[".mcp.json"] == "wrote"
+    world.uninstall("claude")
+    assert world.tree() == there
+
+
+def test_what_an_older_program_remembered_is_understood(world: World) -> None:
+    world.write(".mcp.json", '{"k": 1}')
+    there = world.tree()
+    world.install("claude")
+    for place in (world.folder / "state/caucus/installed").iterdir():
+        record = json.loads(place.read_text())
+        del record["backup_sha256"]
+        place.write_text(json.dumps(record))
+    assert world.uninstall("claude")[".mcp.json"].action == "restored"
+    assert world.tree() == there
+
+
+def test_where_nothing_can_be_remembered_nothing_is_written(world: World) -> None:
+    world.write(".mcp.json", '{"k": 1}')
+    (world.folder / "state").write_text("a file")
+    there = world.tree()
+    told = world.run("install", "claude", code=2)
+    assert "nothing was written" in told.stderr
+    assert world.tree() == there
+
+
+def test_where_nothing_could_be_remembered_no_backup_stays(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, write = world.write(".mcp.json", '{"k": 1}'), caucus.write_whole
+    there = world.tree()
+
+    def full(place: str, *rest: Any) -> None:
+        if "installed" in place:
+            raise OSError(28, "No space left on device", place)
+        write(place, *rest)
+
+    monkeypatch.setattr(caucus, "write_whole", full)
+    deed = caucus.plan_install("claude", str(path), caucus.our_parts("claude", "project")[str(path)])
+    with pytest.raises(OSError, match="No space"):
+        caucus.carry_out(deed, 0o600)
+    assert world.tree() == there
+
+
 # --- refusals ---
 
 REFUSED: dict[str, tuple[str, str, str | bytes, str]] = {  # host, the file, what is in it, words of the refusal
