@@ -10246,6 +10246,10 @@ class Spot(Struct):
     comma: int = -1  # where the comma after it is; -1: there is none
     value: Json = None
     parts: list[Spot] = fresh(factory=list)
+    is_closed: bool = False  # its parts were not looked for yet
+
+
+_JSON = json.JSONDecoder(parse_constant=int)  # int: to it NaN is a ValueError
 
 
 class JsonText:
@@ -10267,7 +10271,7 @@ class JsonText:
         if not self._token()[0]:
             return
         try:
-            self.root = self._read("", self._token()[1])
+            self.root = self._read("", self._token()[1], is_root=True)
         except RecursionError:
             raise ValueError("it is nested too deeply") from None
         if self._token()[0]:
@@ -10290,11 +10294,16 @@ class JsonText:
         self._at = at + len(token) if token == wanted else self._at
         return at if token == wanted else -1
 
-    def _read(self, key: str, start: int) -> Spot:
+    def _read(self, key: str, start: int, is_root: bool = False) -> Spot:
         token, opens = self._token()
         self._at, spot = opens + len(token), Spot(key, start, opens)
         if token in ("{", "["):
-            self._read_parts(spot, "}" if token == "{" else "]")
+            spot.is_closed = True
+            with suppress(ValueError):  # there are comments or trailing commas in it
+                if not is_root:  # in one go: a text is read anew after each edit, and megabytes took half a minute
+                    spot.value, self._at = _JSON.raw_decode(self.text, opens)
+            if self._at == opens + 1:
+                self._open(spot)
         else:
             try:
                 spot.value = json.loads(token)
@@ -10303,7 +10312,11 @@ class JsonText:
         spot.end = self._at
         return spot
 
-    def _read_parts(self, spot: Spot, close: str) -> None:
+    def _open(self, spot: Spot) -> None:
+        """Look for the parts of an object or array, if that was not done yet."""
+        if not spot.is_closed:
+            return
+        self._at, spot.is_closed, close = spot.opens + 1, False, "}" if self.text[spot.opens] == "{" else "]"
         while self._pass(close) < 0:
             start = self._token()[1]
             name = self._read("", start).value if close == "}" else ""
@@ -10325,6 +10338,8 @@ class JsonText:
                 raise ValueError(f"{'.'.join(map(str, path[:depth]))} in it is not an object")
             parts = spot.parts[key : key + 1] if isinstance(key, int) else [p for p in spot.parts if p.key == key]
             spot = parts[-1] if parts else None
+            if spot is not None:
+                self._open(spot)
         return spot
 
     def value(self, path: KeyPath) -> Json:
@@ -10529,6 +10544,9 @@ _TOML_BEGIN, _TOML_END, _TOML_TABLE = "# >>> caucus", "# <<< caucus", "[mcp_serv
 _TOML_HEAD = re.compile(r"""\[\s*["']?mcp_servers["']?\s*\.\s*["']?caucus["']?\s*([].])""")  # .: of a table below
 
 
+_TOML_MAX = 4_000_000  # characters, which take three seconds; a config.toml of people has some thousand
+
+
 class TomlPart(Record):
     """Our part of Codex's config.toml: a table between two marks. Codex itself moves and drops them as it writes."""
     host: str
@@ -10538,6 +10556,8 @@ class TomlPart(Record):
     def put(self, text: str) -> str:
         """Put it at the end of a text, or leave it where it is. Raises ValueError."""
         newline = "\r\n" if "\r\n" in text else "\n"
+        if len(text) > _TOML_MAX:
+            raise ValueError(f"it has more than {_TOML_MAX:,} characters")
         (rest, kept), old = self._split(text), self._servers(text).get("caucus")
         if "caucus" in self._servers(rest):
             raise ValueError(f"{_TOML_TABLE}] is in it already, and not by this command: remove it, then install again")

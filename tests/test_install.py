@@ -335,6 +335,20 @@ def test_any_object_in_any_style_gets_our_part_and_loses_it_again(
     assert plain(part.drop(with_ours, text)) == config
 
 
+def test_what_is_not_looked_at_is_not_read_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    read_one, count = caucus.JsonText._read, [0]
+
+    def counted(self: caucus.JsonText, *about: Any, **more: Any) -> caucus.Spot:
+        count[0] += 1
+        return read_one(self, *about, **more)
+
+    monkeypatch.setattr(caucus.JsonText, "_read", counted)
+    part = caucus.JsonPart("claude", "mcpServers", ("py", "x", "bridge"), caucus.hooks_of("claude"), {})
+    text = json.dumps({"projects": {str(n): {"history": [n]} for n in range(5_000)}}, indent=2)
+    assert part.drop(part.put(text), text) == text
+    assert count[0] < 5_000  # they were read anew after each edit: 400,000
+
+
 # --- what is written ---
 
 
@@ -925,6 +939,7 @@ REFUSED: dict[str, tuple[str, str, str | bytes, str]] = {  # host, the file, wha
     "a TOML of somebody": ("codex", ".codex/config.toml", '[mcp_servers.caucus]\ncommand = "x"\n', "in it already"),
     "a pasted block": ("codex", ".codex/config.toml",
                        '[mcp_servers.caucus]\ncommand = "py"\nargs = ["c", "bridge"]\n', "in it already"),
+    "a huge TOML": ("codex", ".codex/config.toml", "a = 1\n" + "#" * 4_000_000, "more than 4,000,000 characters"),
     "an inline table": ("codex", ".codex/config.toml", 'mcp_servers = {a = {command = "x"}}\n', "mcp_servers"),
     "a word for servers": ("codex", ".codex/config.toml", "mcp_servers = 1\n", ""),
     "hooks of codex": ("codex", ".codex/hooks.json", "nothing", "line 1 is not JSON"),
