@@ -10355,6 +10355,10 @@ class Spot(Struct):
     comma: int = -1  # where the comma after it is; -1: there is none
     value: Json = None
     parts: list[Spot] = fresh(factory=list)
+    is_closed: bool = False  # its parts were not looked for yet
+
+
+_JSON = json.JSONDecoder(parse_constant=int)  # int: to it NaN is a ValueError
 
 
 class JsonText:
@@ -10376,7 +10380,7 @@ class JsonText:
         if not self._token()[0]:
             return
         try:
-            self.root = self._read("", self._token()[1])
+            self.root = self._read("", self._token()[1], is_root=True)
         except RecursionError:
             raise ValueError("it is nested too deeply") from None
         if self._token()[0]:
@@ -10399,11 +10403,16 @@ class JsonText:
         self._at = at + len(token) if token == wanted else self._at
         return at if token == wanted else -1
 
-    def _read(self, key: str, start: int) -> Spot:
+    def _read(self, key: str, start: int, is_root: bool = False) -> Spot:
         token, opens = self._token()
         self._at, spot = opens + len(token), Spot(key, start, opens)
         if token in ("{", "["):
-            self._read_parts(spot, "}" if token == "{" else "]")
+            spot.is_closed = True
+            with suppress(ValueError):  # there are comments or trailing commas in it
+                if not is_root:  # in one go: a text is read anew after each edit, and megabytes took half a minute
+                    spot.value, self._at = _JSON.raw_decode(self.text, opens)
+            if self._at == opens + 1:
+                self._open(spot)
         else:
             try:
                 spot.value = json.loads(token)
@@ -10412,7 +10421,11 @@ class JsonText:
         spot.end = self._at
         return spot
 
-    def _read_parts(self, spot: Spot, close: str) -> None:
+    def _open(self, spot: Spot) -> None:
+        """Look for the parts of an object or array, if that was not done yet."""
+        if not spot.is_closed:
+            return
+        self._at, spot.is_closed, close = spot.opens + 1, False, "}" if self.text[spot.opens] == "{" else "]"
         while self._pass(close) < 0:
             start = self._token()[1]
             name = self._read("", start).value if close == "}" else ""
@@ -10434,12 +10447,19 @@ class JsonText:
                 raise ValueError(f"{'.'.join(map(str, path[:depth]))} in it is not an object")
             parts = spot.parts[key : key + 1] if isinstance(key, int) else [p for p in spot.parts if p.key == key]
             spot = parts[-1] if parts else None
+            if spot is not None:
+                self._open(spot)
         return spot
 
     def value(self, path: KeyPath) -> Json:
         """Give the value at `path`, or None."""
         spot = self.find(path)
         return None if spot is None else spot.value
+
+    def line_of(self, path: KeyPath) -> int:
+        """Give the number of the line in which something begins."""
+        spot = self.find(path)
+        return self.text.count("\n", 0, 0 if spot is None else spot.start) + 1
 
     def put(self, path: KeyPath, value: Json) -> None:
         """Make `value` what is at `path`, with the objects around it that are not there yet."""
@@ -10606,6 +10626,12 @@ class JsonPart(Record):
                 doc.restore(path, old)
         return doc.text
 
+    def found(self, text: str) -> list[str]:
+        """Name what is plainly ours in a text; a setting could be anybody's. Raises ValueError."""
+        doc = JsonText(text)
+        entry = [(self.key, "caucus")] if self.key and bridge_words(doc.value((self.key, "caucus"))) else []
+        return [f"line {doc.line_of(path)}: {'.'.join(map(str, path[:2]))}" for path in (*entry, *self.ours(doc))]
+
     def _drop_hooks(self, doc: JsonText, was: JsonText) -> None:
         while (path := next(self.ours(doc), None)) is not None:
             group = path[:3]  # hooks, an event, a number
@@ -10624,18 +10650,24 @@ class JsonPart(Record):
 
 
 _TOML_BEGIN, _TOML_END, _TOML_TABLE = "# >>> caucus", "# <<< caucus", "[mcp_servers.caucus"
+_TOML_HEAD = re.compile(r"""\[\s*["']?mcp_servers["']?\s*\.\s*["']?caucus["']?\s*([].])""")  # .: of a table below
+
+
+_TOML_MAX = 4_000_000  # characters, which take three seconds; a config.toml of people has some thousand
 
 
 class TomlPart(Record):
     """Our part of Codex's config.toml: a table between two marks. Codex itself moves and drops them as it writes."""
     host: str
     words: tuple[str, ...]
+    is_known: bool = False  # an install is remembered: our table is ours without the marks, too
 
     def put(self, text: str) -> str:
         """Put it at the end of a text, or leave it where it is. Raises ValueError."""
         newline = "\r\n" if "\r\n" in text else "\n"
-        rest, kept = self._split(text)
-        old = self._servers(text).get("caucus")
+        if len(text) > _TOML_MAX:
+            raise ValueError(f"it has more than {_TOML_MAX:,} characters")
+        (rest, kept), old = self._split(text), self._servers(text).get("caucus")
         if "caucus" in self._servers(rest):
             raise ValueError(f"{_TOML_TABLE}] is in it already, and not by this command: remove it, then install again")
         entry = entry_of(self.host, [*self.words, *words_kept(old)])
@@ -10650,24 +10682,39 @@ class TomlPart(Record):
         """Take it out of a text. Raises ValueError."""
         return self._checked(text, self._split(text)[0])[1]
 
+    def found(self, text: str) -> list[str]:
+        """Name what is plainly ours in a text. Raises ValueError."""
+        return [f"{_TOML_TABLE}]"] if bridge_words(self._servers(text).get("caucus")) else []
+
     def _split(self, text: str) -> tuple[str, list[str]]:
         """Give a text without our block, and those lines of our tables that are not ours, of approvals for example."""
-        rest, kept, inside, names = "", [], "", entry_of(self.host, ["x"])
-        if not re.search(f"^(?:{_TOML_BEGIN}|{_TOML_END})", text, re.MULTILINE):
+        rest, kept, inside, said, names = "", [], "", "", entry_of(self.host, ["x"])
+        marks = re.findall(f"^(?:{_TOML_BEGIN}|{_TOML_END})", text, re.MULTILINE)
+        is_ours = bool(self.found(text))  # it is TOML, else a value of several lines might never end
+        if not marks and not (self.is_known and is_ours):
             return text, []
         for line in re.findall(r"[^\n]*\n|[^\n]+", text):
-            bare = line.strip()
-            if bare.startswith("[") or bare in (_TOML_BEGIN, _TOML_END):
-                inside = bare if bare.startswith((f"{_TOML_TABLE}]", f"{_TOML_TABLE}.")) else ""
-            if bare == _TOML_BEGIN and rest.endswith(("\n\n", "\n\r\n")):
-                rest = rest.removesuffix("\n").removesuffix("\r")  # the empty line that came with it
+            bare, is_more = line.strip(), bool(said)  # the rest of a value of several lines
+            is_mark, head = not is_more and bare in (_TOML_BEGIN, _TOML_END), _TOML_HEAD.match(bare)
+            if is_mark or (bare.startswith("[") and not is_more):
+                inside = head[1] if head is not None else ""
+                is_first = bare == _TOML_BEGIN if _TOML_BEGIN in marks else inside == "]"
+                if is_first and rest.endswith(("\n\n", "\n\r\n")):
+                    rest = rest.removesuffix("\n").removesuffix("\r")  # the empty line that came with it
+            said = said + line if inside and not self._is_whole(said + line) else ""
             if not inside:
-                rest += "" if bare in (_TOML_BEGIN, _TOML_END) else line
-            elif bare and bare != f"{_TOML_TABLE}]" and (
-                inside != f"{_TOML_TABLE}]" or bare.partition("=")[0].strip() not in names
-            ):
+                rest += "" if is_mark else line
+            elif not is_more:
+                is_own = inside == "]" and (head is not None or bare.partition("=")[0].strip() in names)
+            if inside and bare and not is_own:
                 kept.append(line.rstrip("\r\n"))
         return rest, kept
+
+    def _is_whole(self, text: str) -> bool:
+        """Whether a statement ends with this line."""
+        with suppress(ValueError):
+            return self._servers(text) is not None
+        return False
 
     def _servers(self, text: str) -> dict[str, Any]:
         import tomllib
@@ -10718,6 +10765,11 @@ class NotePart(Record):
         block = rf"(?:(?<=\n)\r?\n)?{re.escape(_NOTE_BEGIN)}.*?{re.escape(_NOTE_END)}(?:\r?\n)?"
         return re.sub(block, "", text, count=1, flags=re.DOTALL)
 
+    def found(self, text: str) -> list[str]:
+        """Name what is plainly ours in a text."""
+        begins = text.find(_NOTE_BEGIN)
+        return [f"line {text.count(chr(10), 0, begins) + 1}: {_NOTE_BEGIN} to {_NOTE_END}"] if begins >= 0 else []
+
 
 class WholePart(Record):
     """A file that is all ours."""
@@ -10730,6 +10782,10 @@ class WholePart(Record):
     def drop(self, text: str, was: str) -> str:
         """Take it away, unless it was edited by hand."""
         return was if text == self.text else text
+
+    def found(self, text: str) -> list[str]:
+        """Tell whether a text is ours, perhaps with edits by hand."""
+        return ["all of it"] if "Written by `caucus install " in text else []
 
 
 Part = JsonPart | TomlPart | NotePart | WholePart
@@ -10884,6 +10940,7 @@ class Installed(Record):
     sha256: str  # of what was written; empty: the user had changed it since, so there are no bytes to go back to
     backup: str  # the file with what was there before; empty: there was nothing
     folders: tuple[str, ...]  # that were made for it, innermost first
+    backup_sha256: str = ""  # of the backup; empty: there is none, or a program wrote this that did not say
 
 
 class Deed(Struct):
@@ -10894,7 +10951,7 @@ class Deed(Struct):
     after: bytes | None
     old: Installed | None
     record: Installed | None
-    changes: list[str] = fresh(factory=list)  # lines that somebody else has changed since the install
+    changes: list[str] = fresh(factory=list)  # lines that somebody else has changed since the install, or why it is so
 
 
 def digest(data: bytes) -> str:
@@ -10911,9 +10968,26 @@ def record_place(path: str) -> str:
 
 def record_of(path: str) -> Installed | None:
     """Give what is remembered of a file; None: nothing that can be read."""
-    with suppress(OSError, ValueError, KeyError), open(record_place(path), "rb") as file:
-        plain = json.load(file)
-        return Installed.restored([plain[name] for name in Installed.FIELDS])
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError), open(record_place(path), "rb") as file:
+        plain = {"backup_sha256": "", **json.load(file)}
+        texts = [plain[name] for name in ("path", "sha256", "backup", "backup_sha256")]
+        if all(isinstance(text, str) for text in texts + plain["hosts"] + plain["folders"]):
+            return Installed.restored([plain[name] for name in Installed.FIELDS])
+    return None
+
+
+def damage_of(path: str) -> list[str]:
+    """Say that what is remembered of a file cannot be read, if so."""
+    place = record_place(path)
+    is_damaged = os.path.lexists(place) and record_of(path) is None
+    return [f"what was remembered of it is damaged, which is as none: {place}"] if is_damaged else []
+
+
+def backup_of(record: Installed) -> bytes | None:
+    """Give what was in a file before the install; None: there was none, or its backup was lost or changed since."""
+    with suppress(OSError, ValueError), open(record.backup, "rb") as file:
+        data = file.read()
+        return data if data.decode() is not None and record.backup_sha256 in ("", digest(data)) else None
     return None
 
 
@@ -10985,8 +11059,9 @@ def write_whole(path: str, data: bytes, mode: int, like: str = "") -> None:
 def plan_install(host: str, path: str, part: Part) -> Deed:
     """Tell what an install makes of a file. Raises Invalid."""
     before = read_file(path)
-    after = edited(path, before, part.put)
     old = record_of(path) if before is not None else None
+    part = part.but(is_known=old is not None) if isinstance(part, TomlPart) else part
+    after = edited(path, before, part.put)
     if old is not None:
         is_ours = after == before or digest(before or b"") == old.sha256
         record = old.but(hosts=tuple(dict.fromkeys([*old.hosts, host])))
@@ -10995,29 +11070,56 @@ def plan_install(host: str, path: str, part: Part) -> Deed:
         names = (f"{path}.caucus-backup{number or ''}" for number in range(10_000))
         backup = "" if before is None else next(name for name in names if not os.path.lexists(name))
         folders = tuple(missing_folders(path))
-        record = Installed(path, (host,), before is not None, digest(after), backup, folders)
+        was = "" if before is None else digest(before)
+        record = Installed(path, (host,), before is not None, digest(after), backup, folders, was)
     else:
         record = None
-    return Deed(path, "unchanged" if after == before else "wrote", before, after, old, record)
+    if record != old:
+        read_file(record_place(path))  # it can be written, too
+    return Deed(path, "unchanged" if after == before else "wrote", before, after, old, record, damage_of(path))
+
+
+def names_of_ours(part: Part, data: bytes | None) -> list[str]:
+    """Name what is plainly ours in a file; in one that is not understood nothing is."""
+    with suppress(ValueError):
+        return part.found((data or b"").decode().removeprefix("\ufeff"))
+    return []
+
+
+def plan_unremembered(path: str, part: Part) -> Deed:
+    """Tell what an uninstall makes of a file of which nothing is remembered: nothing, as all may be the user's own."""
+    data, lines = None, damage_of(path)
+    with suppress(OSError), open(path, "rb") as file:
+        data, lines = file.read(), lines or ["nothing of ours is remembered here"]
+    ours = names_of_ours(part, data)
+    lines += [f"{one} looks like ours: remove it by hand, unless it is yours" for one in ours]
+    return Deed(path, "kept" if ours else "unchanged", data, data, None, None, lines)
 
 
 def plan_uninstall(host: str, path: str, part: Part) -> Deed:
     """Tell what an uninstall makes of a file: its old bytes, or else what others have written there. Raises Invalid."""
-    before, old = read_file(path), record_of(path)
-    if old is not None and (others := tuple(one for one in old.hosts if one != host)):
+    if (old := record_of(path)) is None:
+        return plan_unremembered(path, part)
+    before, _ = read_file(path), read_file(record_place(path))  # which can be written, too
+    if others := tuple(one for one in old.hosts if one != host):
         return Deed(path, "kept", before, before, old, old.but(hosts=others), [f"for {', '.join(others)}"])
     if before is None:
         return Deed(path, "unchanged", None, None, old, None)
-    was = read_file(old.backup) if old is not None and old.backup else None
-    if old is not None and digest(before) == old.sha256 and old.existed == (was is not None):
+    was = backup_of(old)
+    is_lost = old.existed and was is None
+    if digest(before) == old.sha256 and not is_lost:
         return Deed(path, "restored" if old.existed else "removed", before, was, old, None)
     text = (was or b"").decode().removeprefix("\ufeff")
+    part = part.but(is_known=True) if isinstance(part, TomlPart) else part
+    part = part.but(settings={}) if is_lost and isinstance(part, JsonPart) else part  # they may have been there
     after: bytes | None = edited(path, before, lambda now: part.drop(now, text))
-    changes = changed_lines(was or b"", after or b"") if old is not None else []
-    action = "removed" if after != before else "kept" if changes else "unchanged"
-    if not (old is not None and old.existed) and (after or b"").strip() in (b"", b"{}"):
-        after = None
-    return Deed(path, action, before, after, old, None, changes)
+    lost = [f"{old.backup} is lost or was changed, so only our entries and hooks are taken out"]
+    changes = lost if is_lost else changed_lines(was or b"", after or b"")
+    is_left = len(names_of_ours(part, after)) > len(names_of_ours(part, was))
+    action = "kept" if is_left else "removed" if after != before else "kept" if changes else "unchanged"
+    if not old.existed and after != before and (after or b"").strip() in (b"", b"{}"):
+        after = None  # what is left of a file that the install made
+    return Deed(path, action, before, after, old, old if is_left else None, changes)
 
 
 def changed_lines(was: bytes, now: bytes) -> list[str]:
@@ -11036,13 +11138,20 @@ def carry_out(deed: Deed, mode: int) -> None:
     `mode` is that of a new file.
     """
     path, record, old, was_there = deed.path, deed.record, deed.old, deed.before is not None
+    if deed.after == deed.before and record == old:
+        return
     if read_file(path) != deed.before:
         raise Invalid("FILE", f"{path} was written by somebody else just now: run this again")
     if record is not None and record != old:
+        make_private(os.path.dirname(record_place(path)))
         if old is None and deed.before is not None:
             write_whole(record.backup, deed.before, mode, path)
-        make_private(os.path.dirname(record_place(path)))
-        write_whole(record_place(path), json.dumps(record.to_json()).encode(), 0o600)
+        try:
+            write_whole(record_place(path), json.dumps(record.to_json()).encode(), 0o600)
+        except OSError:
+            if old is None and deed.before is not None:
+                os.unlink(record.backup)  # nobody would know of it
+            raise
     if deed.after is None and was_there:
         os.unlink(path)
     elif deed.after is not None and deed.after != deed.before:
@@ -11050,7 +11159,7 @@ def carry_out(deed: Deed, mode: int) -> None:
         write_whole(path, deed.after, mode, path if was_there else "")
     if record is None and old is not None:
         done = [(os.unlink, record_place(path)), *[(os.rmdir, folder) for folder in old.folders]]
-        for remove, name in [(os.unlink, old.backup), *done] if old.backup and was_there else done:
+        for remove, name in [(os.unlink, old.backup), *done] if was_there and backup_of(old) is not None else done:
             with suppress(OSError):  # somebody tidied up, or has put something there
                 remove(name)
 
@@ -13717,8 +13826,10 @@ def run_uninstall(options: argparse.Namespace) -> int:
     """Run `caucus uninstall`."""
     name, scope = options.host, install_scope(options.host, options.scope)
     deeds = [plan_uninstall(name, path, part) for path, part in our_parts(name, scope).items()]
-    deeds = [deed for deed in deeds if deed.before is not None or deed.old is not None or deed.action != "unchanged"]
-    do_deeds(deeds, name, scope, options, f"Start {MCP_HOSTS[name].title} anew.")
+    deeds = [deed for deed in deeds if deed.before is not None or deed.old is not None or deed.changes]
+    is_known = any(deed.old is not None for deed in deeds)
+    then = f"Start {MCP_HOSTS[name].title} anew." if is_known else "Nothing of ours is remembered here."
+    do_deeds(deeds, name, scope, options, then)
     return EXIT_OK
 
 

@@ -335,6 +335,20 @@ def test_any_object_in_any_style_gets_our_part_and_loses_it_again(
     assert plain(part.drop(with_ours, text)) == config
 
 
+def test_what_is_not_looked_at_is_not_read_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    read_one, count = caucus.JsonText._read, [0]
+
+    def counted(self: caucus.JsonText, *about: Any, **more: Any) -> caucus.Spot:
+        count[0] += 1
+        return read_one(self, *about, **more)
+
+    monkeypatch.setattr(caucus.JsonText, "_read", counted)
+    part = caucus.JsonPart("claude", "mcpServers", ("py", "x", "bridge"), caucus.hooks_of("claude"), {})
+    text = json.dumps({"projects": {str(n): {"history": [n]} for n in range(5_000)}}, indent=2)
+    assert part.drop(part.put(text), text) == text
+    assert count[0] < 5_000  # they were read anew after each edit: 400,000
+
+
 # --- what is written ---
 
 
@@ -618,13 +632,77 @@ def test_a_setting_that_was_changed_by_hand_stays(world: World) -> None:
     assert plain(path.read_text()) == left
 
 
-def test_without_what_was_remembered_ours_is_still_taken_out(world: World) -> None:
-    path = world.write("~/.codex/config.toml", CODEX)
-    world.install("codex --scope user")
+OWN_ENTRY = '{"mcpServers":{"caucus":{"command":"python3","args":["/opt/caucus.pyz","bridge","--project","mine"]}}}'
+STEERED = """\
+{
+  "experimental": {
+    "modelSteering": true
+  },
+  "tools": {"shell": {"backgroundCompletionBehavior": "inject"}}
+}
+"""
+USERS_OWN = {  # host, the file, what the user wrote there
+    "settings that we would set": ("gemini", ".gemini/settings.json", STEERED),
+    "an entry of the user's": ("claude", ".mcp.json", OWN_ENTRY),
+    "an empty object": ("claude", ".mcp.json", "{}"),
+    "empty settings": ("claude", ".claude/settings.json", "{}\n"),
+    "an empty line": ("claude", "CLAUDE.md", "\n"),
+    "an empty file": ("claude", ".mcp.json", ""),
+    "a table of the user's": ("codex", ".codex/config.toml",
+                              '[mcp_servers.caucus]\ncommand = "py"\nargs = ["c", "bridge"]\n'),
+    "what is no JSON": ("claude", ".mcp.json", "{"),
+}
+
+
+@pytest.mark.parametrize("case", USERS_OWN)
+def test_where_nothing_was_installed_an_uninstall_touches_nothing_and_says_so(world: World, case: str) -> None:
+    host, name, text = USERS_OWN[case]
+    world.write(name, text)
+    there = world.tree()
+    told = world.run("uninstall", host).stdout
+    assert world.tree() == there
+    assert "nothing of ours is remembered here" in told
+    assert ("looks like ours" in told) == ("bridge" in text)
+
+
+@pytest.mark.parametrize("case", [one for one in USERS_OWN if not one.startswith(("a table", "what is"))])
+def test_a_second_uninstall_touches_nothing(world: World, case: str) -> None:
+    host, name, text = USERS_OWN[case]
+    world.write(name, text)
+    there = world.tree()
+    world.install(host)
+    world.uninstall(host)
+    assert world.tree() == there
+    world.uninstall(host)
+    assert world.tree() == there
+
+
+@pytest.mark.parametrize("text", ["{}", "\n"])
+def test_a_file_in_which_nothing_is_ours_any_more_is_not_deleted(world: World, text: str) -> None:
+    world.install("claude")
+    path = world.write(".mcp.json", text)
+    world.uninstall("claude")
+    assert path.read_text() == text
+
+
+def test_without_what_was_remembered_ours_stays_and_is_named(world: World) -> None:
+    for host in ("claude", "codex", "opencode"):
+        world.install(f"{host} --instructions")
     for record in (world.folder / "state/caucus/installed").iterdir():
         record.unlink()
-    world.uninstall("codex --scope user")
-    assert path.read_text() == CODEX
+    there = world.tree()
+    deeds = {name: deed for host in ("claude", "codex", "opencode") for name, deed in world.uninstall(host).items()}
+    assert {name: (deed.action, deed.changes[1].partition(" looks")[0]) for name, deed in deeds.items()} == {
+        ".mcp.json": ("kept", "line 3: mcpServers.caucus"),
+        "settings.json": ("kept", "line 7: hooks.PreToolUse"),
+        "CLAUDE.md": ("kept", "line 1: <!-- caucus: begin --> to <!-- caucus: end -->"),
+        "config.toml": ("kept", "[mcp_servers.caucus]"),
+        "hooks.json": ("kept", "line 7: hooks.PreToolUse"),
+        "AGENTS.md": ("kept", "line 1: <!-- caucus: begin --> to <!-- caucus: end -->"),
+        "opencode.json": ("kept", "line 3: mcp.caucus"),
+        "caucus.js": ("kept", "all of it"),
+    }
+    assert world.tree() == there
 
 
 def test_a_file_that_somebody_deleted_is_no_trouble(world: World) -> None:
@@ -688,6 +766,150 @@ def test_what_codex_itself_puts_between_our_marks_stays(world: World) -> None:
     assert left["mcp_servers"]["other"] == {"command": "true"}
 
 
+CODEX_EDITS = {  # of what an install wrote: what becomes of it, and what is then left of "a = 1"
+    "marks dropped": (r"(?m)^# (>>>|<<<) caucus\n", ""),
+    "the first mark dropped": (r"(?m)^# >>> caucus\n", ""),
+    "the last mark dropped": (r"(?m)^# <<< caucus\n", ""),
+    "args over several lines": (r"(?m)^args = \[(.*)\]$", r"args = [\n  \1\n]"),
+    "args in brackets": (r"(?m)^args = \[.*\]$", 'args = [\n  ["x"],\n]'),
+    "args and no marks": (r"(?ms)^# >>> caucus\n(.*)args = \[(.*?)\](.*)# <<< caucus\n", r"\1args = [\n\2\n]\3"),
+    "a table below, no marks": (r"(?ms)^# >>> caucus\n(.*)# <<< caucus\n",
+                                r'\1\n[mcp_servers.caucus.tools.say]\nnotes = """\n[x]\n"""\n'),
+    "a name in quotes": (r"(?ms)^# >>> caucus\n\[mcp_servers.caucus\](.*)# <<< caucus\n", r'[mcp_servers."caucus"]\1'),
+    "a comment": (r"(?m)^(\[mcp_servers.caucus\])$", r"\1 # the room"),
+}
+
+
+@pytest.mark.parametrize("case", CODEX_EDITS)
+def test_our_table_in_codex_is_ours_as_long_as_its_install_is_remembered(world: World, case: str) -> None:
+    path = world.write(".codex/config.toml", "a = 1\n[b]\nc = 2\n")
+    there = world.tree()
+    world.install("codex")
+    wrote = path.read_text()
+    path.write_text(re.sub(*CODEX_EDITS[case], wrote) + "[d]\n")
+    assert path.read_text() != wrote + "[d]\n"
+    assert world.uninstall("codex")["config.toml"].action == "removed"
+    assert path.read_text() == "a = 1\n[b]\nc = 2\n[d]\n"
+    path.write_text("a = 1\n[b]\nc = 2\n")
+    assert world.tree() == there
+    assert tree(world.folder / "state/caucus/installed") == {}
+
+
+def test_an_install_finds_its_table_when_the_marks_are_gone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = world.write(".codex/config.toml", "a = 1\n")
+    world.install("codex")
+    path.write_text(re.sub(r"(?m)^# (>>>|<<<) caucus\n", "", path.read_text()))
+    assert world.install("codex")["config.toml"] == "unchanged"
+    move(monkeypatch, "/moved/caucus.py")
+    assert world.install("codex")["config.toml"] == "wrote"
+    assert tomllib.loads(path.read_text())["mcp_servers"]["caucus"]["args"] == ["/moved/caucus.py", "bridge"]
+    world.uninstall("codex")
+    assert path.read_text() == "a = 1\n"
+
+
+def test_what_was_installed_is_remembered_as_long_as_something_of_it_stays(world: World) -> None:
+    path = world.write(".codex/config.toml", "a = 1\n")
+    world.install("codex")
+    entry = tomllib.loads(path.read_text())["mcp_servers"]["caucus"]
+    path.write_text(f"[mcp_servers]\ncaucus = {{command = 'py', args = {json.dumps(entry['args'])}}}\n")
+    world.write(".opencode/plugin/caucus.js", "// mine\n")
+    world.install("opencode")
+    plugin = world.place(".opencode/plugin/caucus.js")
+    plugin.write_text(plugin.read_text() + "// by hand\n")
+    for _ in range(2):
+        assert world.uninstall("codex")["config.toml"].action == "kept"
+        assert world.uninstall("opencode")["caucus.js"].action == "kept"
+        assert path.with_name("config.toml.caucus-backup").read_text() == "a = 1\n"
+        assert plugin.with_name("caucus.js.caucus-backup").read_text() == "// mine\n"
+    path.write_text("a = 2\n")
+    world.uninstall("codex")
+    assert not path.with_name("config.toml.caucus-backup").exists()
+
+
+@pytest.mark.parametrize("backup", [b'{"evil": 1}', b"\xff\xfe", None])
+@pytest.mark.parametrize("by_hand", ["", "\n"])
+def test_a_backup_that_was_changed_or_lost_is_not_written_back(
+    world: World, backup: bytes | None, by_hand: str
+) -> None:
+    path = world.write(".gemini/settings.json", STEERED)
+    world.install("gemini")
+    path.write_text(path.read_text() + by_hand)
+    kept = path.with_name("settings.json.caucus-backup")
+    kept.unlink()
+    if backup is not None:
+        kept.write_bytes(backup)
+    deed = world.uninstall("gemini")["settings.json"]
+    assert (deed.action, deed.changes) == (
+        "removed", [f"{kept} is lost or was changed, so only our entries and hooks are taken out"]
+    )
+    assert plain(path.read_text()) == plain(STEERED)
+    assert (kept.read_bytes() if kept.exists() else None) == backup
+    assert tree(world.folder / "state/caucus/installed") == {}
+
+
+DAMAGES = {
+    "a list": "[1, 2]", "no JSON": "{", "a number for the hosts": '"hosts": 5', "no folders": '"folders": null',
+    "a word for the hosts": '"hosts": "ab"', "numbers for folders": '"folders": [1]', "deep": "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("case", DAMAGES)
+def test_a_record_that_is_damaged_is_as_none_and_is_told_of(
+    world: World, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    world.write(".mcp.json", '{"k": 1}')
+    world.install("claude")
+    for place in (world.folder / "state/caucus/installed").iterdir():
+        damage, name = DAMAGES[case], DAMAGES[case].partition(":")[0]
+        text = place.read_text()
+        place.write_text(re.sub(rf'{name}: (\[.*?\])', damage, text) if name.startswith('"') else damage)
+        assert place.read_text() != text
+    there = world.tree()
+    deed = world.uninstall("claude")[".mcp.json"]
+    assert (deed.action, "is damaged" in deed.changes[0], world.tree()) == ("kept", True, there)
+    move(monkeypatch, "/moved/caucus.py")
+    assert world.install("claude")[".mcp.json"] == "wrote"
+    world.uninstall("claude")
+    assert world.tree() == there
+
+
+def test_what_an_older_program_remembered_is_understood(world: World) -> None:
+    world.write(".mcp.json", '{"k": 1}')
+    there = world.tree()
+    world.install("claude")
+    for place in (world.folder / "state/caucus/installed").iterdir():
+        record = json.loads(place.read_text())
+        del record["backup_sha256"]
+        place.write_text(json.dumps(record))
+    assert world.uninstall("claude")[".mcp.json"].action == "restored"
+    assert world.tree() == there
+
+
+def test_where_nothing_can_be_remembered_nothing_is_written(world: World) -> None:
+    world.write(".mcp.json", '{"k": 1}')
+    (world.folder / "state").write_text("a file")
+    there = world.tree()
+    told = world.run("install", "claude", code=2)
+    assert "nothing was written" in told.stderr
+    assert world.tree() == there
+
+
+def test_where_nothing_could_be_remembered_no_backup_stays(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, write = world.write(".mcp.json", '{"k": 1}'), caucus.write_whole
+    there = world.tree()
+
+    def full(place: str, *rest: Any) -> None:
+        if "installed" in place:
+            raise OSError(28, "No space left on device", place)
+        write(place, *rest)
+
+    monkeypatch.setattr(caucus, "write_whole", full)
+    deed = caucus.plan_install("claude", str(path), caucus.our_parts("claude", "project")[str(path)])
+    with pytest.raises(OSError, match="No space"):
+        caucus.carry_out(deed, 0o600)
+    assert world.tree() == there
+
+
 # --- refusals ---
 
 REFUSED: dict[str, tuple[str, str, str | bytes, str]] = {  # host, the file, what is in it, words of the refusal
@@ -717,6 +939,7 @@ REFUSED: dict[str, tuple[str, str, str | bytes, str]] = {  # host, the file, wha
     "a TOML of somebody": ("codex", ".codex/config.toml", '[mcp_servers.caucus]\ncommand = "x"\n', "in it already"),
     "a pasted block": ("codex", ".codex/config.toml",
                        '[mcp_servers.caucus]\ncommand = "py"\nargs = ["c", "bridge"]\n', "in it already"),
+    "a huge TOML": ("codex", ".codex/config.toml", "a = 1\n" + "#" * 4_000_000, "more than 4,000,000 characters"),
     "an inline table": ("codex", ".codex/config.toml", 'mcp_servers = {a = {command = "x"}}\n', "mcp_servers"),
     "a word for servers": ("codex", ".codex/config.toml", "mcp_servers = 1\n", ""),
     "hooks of codex": ("codex", ".codex/hooks.json", "nothing", "line 1 is not JSON"),
