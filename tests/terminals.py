@@ -592,14 +592,15 @@ class Terminal:
         return said
 
     def watch(self) -> str:
-        """Have the agent start the watch of its seat in a background shell, as join tells it to; give the step."""
+        """Have the agent start what waits for its mail in a background shell, as join tells it to; give the step."""
         said = self.result(self.do(self.tool("watch_command")))
         found = re.search(r'\\*"command\\*": ?\\*"([^"\\]+)', said)
         assert found is not None, said
         about = {"gemini": {"is_background": True}, "claude": {"run_in_background": True}}[self.world.host]
         step = self.shell(found[1], **about)
         self.do(step)
-        self.see(lambda: self.world.hub.is_listening(self.name), "a watch")
+        is_waiting = lambda: (self.world.wake(self.name) or {}).get("kind") == "waits"  # noqa: E731
+        self.see(lambda: self.world.hub.is_listening(self.name) or is_waiting(), "a watch")
         return step
 
     def leave(self) -> None:
