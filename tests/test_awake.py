@@ -483,6 +483,15 @@ def guarded() -> Iterator[HubProcess]:
         yield hub
 
 
+@pytest.fixture
+def taking(guarded: HubProcess, tmp_path: Path, end: contextlib.ExitStack) -> tuple[Hooks, Console]:
+    """Give a host's session whose prompts the operator takes, and his console."""
+    hooks, console = Hooks(guarded.url, tmp_path), end.enter_context(guarded.console("secret"))
+    hooks.bridge(end, tmp_path)
+    rule(guarded, console, prompts={"name": "api", "on": True})
+    return hooks, console
+
+
 def prompted(hooks: Hooks, end: contextlib.ExitStack, detail: Any, tool: str = "Bash") -> subprocess.Popen[str]:
     """Have a host ask for permission: it says so to its hook, and waits."""
     process = hooks.start("permit", hooks.host)
@@ -526,12 +535,9 @@ def test_the_operator_answers_a_permission_prompt(
 
 
 def test_a_prompt_that_its_terminal_has_answered_goes_from_the_console(
-    guarded: HubProcess, tmp_path: Path, end: contextlib.ExitStack
+    taking: tuple[Hooks, Console], end: contextlib.ExitStack
 ) -> None:
-    hooks = Hooks(guarded.url, tmp_path)
-    hooks.bridge(end, tmp_path)
-    console = end.enter_context(guarded.console("secret"))
-    rule(guarded, console, prompts={"name": "api", "on": True})
+    hooks, console = taking
     process = prompted(hooks, end, {"file_path": "/x", "old_string": "a", "new_string": "b"}, "Edit")
     form = console.next("form")["form"]
     assert json.loads(form["detail"]) == {"file_path": "/x", "old_string": "a", "new_string": "b"}
@@ -540,12 +546,9 @@ def test_a_prompt_that_its_terminal_has_answered_goes_from_the_console(
 
 
 def test_what_cannot_be_shown_whole_is_left_to_the_terminal(
-    guarded: HubProcess, tmp_path: Path, end: contextlib.ExitStack
+    guarded: HubProcess, taking: tuple[Hooks, Console], end: contextlib.ExitStack
 ) -> None:
-    hooks = Hooks(guarded.url, tmp_path)
-    hooks.bridge(end, tmp_path)
-    console = end.enter_context(guarded.console("secret"))
-    rule(guarded, console, prompts={"name": "api", "on": True})
+    hooks, console = taking
     assert decision_of(prompted(hooks, end, {"command": "x" * (caucus.PROMPT_MAX + 1)})) is None
     waiting_prompts = [prompted(hooks, end, {"command": f"echo {n}"}) for n in range(caucus.PROMPTS_MAX)]
     for _ in waiting_prompts:
