@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hubs import ROOT, START, HubProcess, KeptHub, eventually, running_hub
+from hubs import ROOT, START, Console, HubProcess, KeptHub, eventually, running_hub
 from test_bridge import BridgeProcess, bridge_at
 from test_ui_model import node
 
