@@ -3239,14 +3239,14 @@ def read_said() -> str:
         return ""
 
 
-def said_in(said: str, key: str) -> str:
-    """Give a string that a host says of a tool call, whatever else it says; empty: it does not."""
+def fields_in(text: str) -> dict[str, object]:
+    """Decode a JSON object, of a host or of the hub; empty where it is none, or cannot be read."""
     import json
 
     try:
-        return str(dict(json.loads(said)).get(key, ""))
+        return dict(json.loads(text))
     except (ValueError, TypeError, RecursionError):
-        return ""
+        return {}
 
 
 def hook_session(host: str) -> tuple[str, str]:
@@ -3262,7 +3262,7 @@ def hook_session(host: str) -> tuple[str, str]:
     said, first = read_said(), '{"session_id":"'
     if said.startswith(first):  # as a Codex writes it: nothing that comes later has to make sense
         return said[len(first) :].partition('"')[0], said
-    return said_in(said, "session_id"), said
+    return str(fields_in(said).get("session_id", "")), said
 
 
 def seat_of(host: str, session_id: str) -> dict[str, str]:
@@ -3273,7 +3273,8 @@ def seat_of(host: str, session_id: str) -> dict[str, str]:
 
 def note_child(session: dict[str, str], said: str) -> None:
     """Note for the bridge which subagent is about to call it: the call that follows repeats the id of this one."""
-    words = [said_in(said, key) for key in ("tool_use_id", "agent_type", "agent_id")]
+    call = fields_in(said)
+    words = [str(call.get(key, "")) for key in ("tool_use_id", "agent_type", "agent_id")]
     path = session["place"] + ".children"
     try:
         how = "a" if os.path.exists(path) and os.path.getsize(path) < _CHILDREN_MAX else "w"
@@ -3307,7 +3308,7 @@ def ask_first(session: dict[str, str]) -> str:
 
 def reason_of(session: dict[str, str], answer: str, said: str) -> str:
     """Tell the hub which tool is held back, and word why; empty: it is one of our own, or may run after all."""
-    tool = said_in(said, "tool_name") or "tool"
+    tool = str(fields_in(said).get("tool_name") or "tool")
     if tool.startswith(_OWN_TOOLS):
         return ""
     try:  # noqa: SIM105 (contextlib would take each hook 3 ms)
@@ -3316,12 +3317,13 @@ def reason_of(session: dict[str, str], answer: str, said: str) -> str:
         pass
     if answer.startswith('{"pass":true'):
         return ""
-    if said_in(answer, "why") == "kicked":  # it is told once; then this session is nobody's
+    told = fields_in(answer)
+    if told.get("why") == "kicked":  # it is told once; then this session is nobody's
         try:  # noqa: SIM105 (contextlib would take each hook 3 ms)
             os.unlink(session["place"])
         except OSError:
             pass
-    words = said_in(answer, "reason") or "The operator holds your tools back. End your turn."
+    words = str(told.get("reason") or "The operator holds your tools back. End your turn.")
     return "[caucus] " + "".join([c if c.isprintable() else " " for c in words])[:400]
 
 
@@ -3811,6 +3813,13 @@ class TokenFile:
             self._path = ""
 
 
+def remove_session(place: str) -> None:
+    """Remove what is left of a session that is over."""
+    for ending in SESSION_FILES:
+        with suppress(OSError):
+            os.unlink(place + ending)
+
+
 class SessionFile:
     """The private file by which the hooks of a host find the seat of its session; see section 10b."""
 
@@ -3846,9 +3855,8 @@ class SessionFile:
         with suppress(OSError, UnicodeDecodeError), open(self._place, encoding="utf-8") as file:
             if file.read(8192) != own:  # another bridge's of the same session, which goes on
                 return
-        for ending in SESSION_FILES if self._place else ():  # else it would be files of the project's folder
-            with suppress(OSError):
-                os.unlink(self._place + ending)
+        if self._place:
+            remove_session(self._place)
 
     def child_of(self, call_id: object) -> str:
         """Name the subagent that makes a call, by the id that its hook has noted; nothing: the session's own agent."""
@@ -9815,9 +9823,7 @@ def moved_seat(host: str, session_id: str) -> dict[str, str]:
 
 def tidied(place: str) -> dict[str, str]:
     """Remove what is left of a session that is over; there is no seat in it."""
-    for ending in SESSION_FILES:
-        with suppress(OSError):
-            os.unlink(place + ending)
+    remove_session(place)
     return {}
 
 
@@ -10968,7 +10974,12 @@ def record_place(path: str) -> str:
 
 def record_of(path: str) -> Installed | None:
     """Give what is remembered of a file; None: nothing that can be read."""
-    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError), open(record_place(path), "rb") as file:
+    return record_in(record_place(path))
+
+
+def record_in(place: str) -> Installed | None:
+    """Read one such file; None: there is none, or it is damaged."""
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError), open(place, "rb") as file:
         plain = {"backup_sha256": "", **json.load(file)}
         texts = [plain[name] for name in ("path", "sha256", "backup", "backup_sha256")]
         if all(isinstance(text, str) for text in texts + plain["hosts"] + plain["folders"]):
@@ -13053,17 +13064,16 @@ def look_at_records(setups: Sequence[Setup]) -> list[Finding]:
     filled = {path for one in setups for path in (one.servers if one.entry is not None else "",
                                                   one.hooks if one.commands else "")}
     for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
-        with suppress(OSError, ValueError, KeyError), open(os.path.join(folder, name), "rb") as file:
-            plain = json.load(file)
-            record = Installed.restored([plain[one] for one in Installed.FIELDS])
-            hosts = ", ".join(record.hosts)
-            if record.path in here - filled:
-                fix = next(one.fix for one in setups if record.path in (one.servers, one.hooks))
-                words = f"was installed for {hosts}, and was taken out by somebody"
-                found.append(Finding("installed", record.path, _WARNING, words, fix))
-            elif record.path not in here:
-                gone = "" if os.path.lexists(record.path) else "; the file is not there now"
-                found.append(Finding("installed", record.path, _OK, f"elsewhere, for {hosts}{gone}"))
+        if (record := record_in(os.path.join(folder, name))) is None:
+            continue
+        hosts = ", ".join(record.hosts)
+        if record.path in here - filled:
+            fix = next(one.fix for one in setups if record.path in (one.servers, one.hooks))
+            words = f"was installed for {hosts}, and was taken out by somebody"
+            found.append(Finding("installed", record.path, _WARNING, words, fix))
+        elif record.path not in here:
+            gone = "" if os.path.lexists(record.path) else "; the file is not there now"
+            found.append(Finding("installed", record.path, _OK, f"elsewhere, for {hosts}{gone}"))
     return found
 
 
@@ -14260,11 +14270,7 @@ def run_brake(options: argparse.Namespace) -> int:
 
 
 # How a host takes a pointer: at the end of a turn, as what it goes on with.
-TURN_END: dict[str, Callable[[str], str]] = {
-    "codex": lambda words: json.dumps({"decision": "block", "reason": words}),
-    "gemini": lambda words: json.dumps({"decision": "deny", "reason": words}),
-    "claude": lambda words: json.dumps({"decision": "block", "reason": words}),
-}
+TURN_END = {"claude": "block", "codex": "block", "gemini": "deny"}
 
 
 def end_within(seconds: float) -> None:
@@ -14292,7 +14298,7 @@ def run_wake(options: argparse.Namespace) -> int:
     if not words:
         return EXIT_OK
     if options.now:
-        print(TURN_END[host](words) if host in TURN_END else words)
+        print(json.dumps({"decision": TURN_END[host], "reason": words}) if host in TURN_END else words)
         return EXIT_OK
     print(words, file=sys.stderr if host == "claude" else sys.stdout, flush=True)
     return EXIT_WAKE if host == "claude" else EXIT_OK
@@ -14309,7 +14315,7 @@ def add_permit_options(options: argparse.ArgumentParser) -> None:
     options.add_argument("host", choices=hosts, metavar="HOST", help=f"one of {', '.join(hosts)}")
 
 
-def detail_of(call: Mapping[str, Json]) -> str:
+def detail_of(call: Mapping[str, object]) -> str:
     """Word what a tool is about to do, whole: a command as it is, anything else as JSON."""
     given = call.get("tool_input")
     if isinstance(given, dict) and isinstance(command := given.get("command"), str):
@@ -14320,9 +14326,7 @@ def detail_of(call: Mapping[str, Json]) -> str:
 
 def run_permit(options: argparse.Namespace) -> int:
     """Run `caucus permit`: print what the operator has decided, or nothing, and the terminal decides."""
-    host, call = options.host, dict[str, Json]()
-    with suppress(ValueError, RecursionError, TypeError):  # what stands on stdin is no hook's
-        call = dict(json.loads(read_said()))
+    host, call = options.host, fields_in(read_said())
     session_id = os.environ.get(SESSION_VARIABLES.get(host, "")) or str(call.get("session_id", ""))
     session, tool, detail = seat_of(host, session_id), str(call.get("tool_name", "")), detail_of(call)
     if not session or not tool or len(detail) > PROMPT_MAX or "\0" in detail:

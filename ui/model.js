@@ -234,6 +234,8 @@ function changeChannels(model, { changed, gone = [] }) {
   model.channels = Object.fromEntries(Object.entries(channels).sort(([a], [b]) => inOrder(a, b)));
 }
 
+export const UNWOKEN_S = 180; // a wake that no call has followed for so long has failed: the hub takes no later one for proof
+
 /** Seconds since a row was heard: its ages have grown by so much. */
 export const passedSince = (model, peer, now) => Math.max(0, (now - (peer.heardAt ?? model.peersAt ?? now)) / 1000);
 

@@ -4,11 +4,10 @@
 //   needsOf(model, now)               [{id, kind, text, since, help: {word, frame | go}}], the most urgent first
 //   owe(debt, model, looks, now)      count what arrived since the operator last looked
 
-import { ageText, isToOperator, logEnd, passedSince } from "./model.js";
+import { UNWOKEN_S, ageText, isToOperator, logEnd, passedSince } from "./model.js";
 import { listed, stopReach } from "./deeds.js";
 
 const DEAF_S = 60; // an agent between two polls is busy; longer, and nobody comes to fetch its mail
-const UNWOKEN_S = 180; // the hub takes no later call for proof
 const NOBODY_S = 10; // longer than a waiter takes to ask again
 const HEAP = 20; // messages in one mailbox: even a listening peer does not keep up
 const STICK_S = 300; // a turn at the talking stick is a minute or two

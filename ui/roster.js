@@ -3,7 +3,7 @@
 import { button, el, emptyNote, icon, keyed, nameTag, setAttribute, setIcon, setText } from "./dom.js";
 import { isLate, wordsOf } from "./deeds.js";
 import {
-  ageText, hueOf, isOpen, isOperator, passedSince, stateWord, usageExactly, usageText,
+  UNWOKEN_S, ageText, hueOf, isOpen, isOperator, passedSince, stateWord, usageExactly, usageText,
 } from "./model.js";
 
 const SHOWN = 200; // cards at first, and so many more each time: of thousands nobody reads all, and a browser draws them slowly
@@ -135,8 +135,6 @@ function refresh(node, peer, passed, view) {
 }
 
 const DEAF_SHOWN_S = 10; // shorter is the pause between two polls
-
-const UNWOKEN_S = 180; // a wake that no call has followed for so long has failed
 
 function earsOf(peer, passed, now) {
   if (peer.listening) return "listening";
