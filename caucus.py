@@ -6201,9 +6201,9 @@ class Turn:
         self._rulings: list[Answerer] = []  # the operator's, which go out whatever the journal does
         self.commit: Callable[[], bool] = lambda: True  # keeps what the turn has changed; whether answers may go out
         self._has_end = False  # somebody is going to call `end`
+        self._epoll: Any = None  # before the loop is there: Ctrl-C ends that at any moment, and it closes this
         self_: Any = self  # a selector by what it does, not by its class, which takes watch and bridge a millisecond
         self.loop = SelectorEventLoop(self_)
-        self._epoll: Any = None
         if hasattr(select, "epoll"):  # Linux; elsewhere the loop itself tells the lanes
             self._epoll = select.epoll()
             self._others = selector.fileno()
