@@ -78,7 +78,7 @@ import time
 import unicodedata
 import urllib.parse
 from bisect import bisect_left, insort
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from itertools import accumulate, cycle, islice, takewhile
@@ -127,6 +127,9 @@ CONTENT_MAX = 8192
 STATUS_MAX = 280
 REASON_MAX = 280
 TOPIC_MAX = 200
+RULES_MAX = 4000  # of the house rules: read in each session, so each token is paid for again and again
+QUOTE_MAX = 80  # of a message that is answered: its first words
+CLIENT_ID_MAX = 64
 TITLE_MAX = 200
 LABEL_MAX = 200
 OPTION_MAX = 200
@@ -152,7 +155,13 @@ BATCH_MAX_BYTES = 1 << 20  # of messages in one answer to a poll; the rest comes
 LOG_MAX = 500  # messages and notices that a console opens with
 NEAREST_MAX = 64  # live, away, and channels each: names that a misspelt one is compared with; 5,000 take 160 ms
 FREE_NAMES = 3  # offered to whom a name is refused
-RECEIPTS_MAX = 8  # of the operator's last messages, consoles are told who has them
+RECENT_MAX = 1000  # messages whose fate is known, and that can be answered
+RECENT_NAMES_MAX = 1_000_000  # recipients of all those together, 8 bytes each
+GONE_MAX = 1000  # identities that have ended, of which is kept what they had not read
+SENT_MAX = 50_000  # client_ids that are remembered, some 300 bytes each
+QUESTIONS_MAX, ASKED_MAX = 256, 16  # open between peers, in the room and of one asker
+TOLD_MAX = 16  # kinds of later facts that wait for a peer's next call; the rest are counted
+RECIPIENTS_SHOWN_MAX = 16  # recipients whose state the answer to a speaker spells out; of more it counts them
 DECISIONS_MAX = 500
 LEDGER_MAX_BYTES = 1 << 20  # of all decisions that are kept, in JSON
 SOURCES_MAX = 4096  # addresses whose rate, of registrations and of knocks, is remembered
@@ -179,6 +188,8 @@ WAKE_PROOF_S = 180.0  # a call within this after a wake proves that it works; no
 WAKE_GAP_S = 3.0  # between two polls of one waiter
 WAKE_AGAIN_S = 600.0  # an agent that was woken and reads nothing is not woken again sooner: each time is a turn
 INTERRUPTED_S = 60.0  # an interrupt holds back the next tool within this: later ones belong to another matter
+SENT_S = 600.0  # how long the same client_id again is the same message
+UNFETCHED_S = 180.0  # what nobody has fetched for so long, its sender is told of
 DENIED_EVERY_S = 10.0  # at most one notice per agent whose tools are held back: a stubborn one calls twice a second
 
 assert POLL_HOLD_S + CLIENT_SLACK_S < PEER_TTL_S  # inverted, a peer would be reaped between two polls
@@ -274,6 +285,12 @@ TooManyChannels = a_no("too_many_channels", 422, "The peer is in as many channel
                        "leave_channel() one that you no longer need.")
 TooManyForms = a_no("too_many_forms", 422, "As many questions are pending as may be.",
                     "Wait until the operator has answered some; list_forms() shows them.")
+TooManyQuestions = a_no("too_many_questions", 422, "As many messages that expect an answer are open as may be.",
+                        "Settle one that you need no answer to any more: say(..., settles=SEQ).")
+UnknownMessage = a_no("unknown_message", 404, "The peer was sent no such message, or it is too old to be answered.",
+                      "Take the seq of a message that you were shown; or speak without reply_to.")
+UnknownQuestion = a_no("unknown_question", 404, "No open question has that seq, or it is not the peer's to end.",
+                       "whoami() lists what you owe and what you have asked; perhaps it is settled already.")
 Displaced = a_no("already_listening", 409, "Another listener took this peer's place at the mailbox.",
                  "Another listener, such as your watch, took over. One at a time; listen() takes it back.")
 UnknownSection = a_no("unknown_section", 404, "The protocol has no section of that name.",
@@ -490,6 +507,12 @@ def text_of(
     return value
 
 
+def first_words(text: str) -> str:
+    """Give what reminds of a text: at most QUOTE_MAX characters of it, on one line."""
+    line = one_line(text[: 4 * QUOTE_MAX])
+    return line if len(line) <= QUOTE_MAX else f"{line[: QUOTE_MAX - 1]}…"
+
+
 LINE_BREAK = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 
 
@@ -688,10 +711,48 @@ def registration_of(body: Body) -> tuple[str, int | None, str | None]:
     )
 
 
-def speech_of(body: Body) -> tuple[str, str, str, str | None]:
-    """Read POST /send: token, scope, content, and which subagent speaks, if the host told. Raises Invalid."""
-    child = optional_text_of(body, "child", NAME_MAX) if "child" in body else None
-    return token_of(body), scope_of(body), text_of(body, "content", 1), child
+DECLINED, SETTLED = "declined", "settled"  # how a question ends without an answer: by who was asked, by who asked
+
+
+class Manner(Record):
+    """How something is said, beyond the words."""
+    reply_to: int | str = 0  # the seq, or the id, of what it answers or ends; 0: nothing
+    outcome: str = ""  # of the question that it ends without an answer
+    expects_answer: bool = False
+    client_id: str = ""  # the sender's own: the same again is the same message
+    child: str | None = None  # which subagent speaks, if the host told
+
+    KEYS: ClassVar[dict[str, str]] = {"reply_to": "", "declines": DECLINED, "settles": SETTLED}  # and the outcome
+
+    @classmethod
+    def parse(cls, body: Body) -> Self:
+        """Read what may stand beside the words. Raises Invalid."""
+        about = [key for key in cls.KEYS if body.get(key) is not None]
+        if len(about) > 1:
+            raise Invalid(about[1], f"cannot stand beside {about[0]}: a message answers, declines or settles one other")
+        asks = boolean_of(body, "expects_answer")
+        if asks and about and about != ["reply_to"]:
+            raise Invalid("expects_answer", f"cannot stand beside {about[0]}")
+        reply_to = message_ref_of(body[about[0]], about[0]) if about else 0
+        child = optional_text_of(body, "child", NAME_MAX)
+        client_id = "" if body.get("client_id") is None else text_of(body, "client_id", 1, CLIENT_ID_MAX)
+        return cls(reply_to, cls.KEYS[about[0]] if about else "", asks, client_id, child)
+
+
+PLAINLY = Manner()
+
+
+def message_ref_of(value: Json, key: str, where: str = "body") -> int | str:
+    """Read which message is meant: its seq, or its id. Raises Invalid."""
+    if isinstance(value, str) and re.fullmatch("[0-9a-f]{12}", value):
+        return value
+    return integer_of(value, key, 1, 2**63, where)
+
+
+def speech_of(body: Body) -> tuple[str, str, str, Manner]:
+    """Read POST /send: token, scope, content, and how it is said; what answers may leave out whom. Raises Invalid."""
+    manner = PLAINLY if len(body) == 3 else Manner.parse(body)
+    return token_of(body), scope_of(body, default="" if manner.reply_to else None), text_of(body, "content", 1), manner
 
 
 FLOOR_VERBS = ("take", "raise", "lower", "pass", "drop")  # of an agent
@@ -800,7 +861,11 @@ class Message(Record):
     ts: float  # Unix seconds
     seq: int  # 0: a notice, or a room's stop; never in a mailbox
     origin: str  # agent, operator, hub: set by the hub, the only word on who spoke
-    meta: str | None = None  # JSON text; on answers only
+    meta: str | None = None  # JSON text; on answers, and on what a subagent says
+    reply_to: int = 0  # the seq of what it answers, or of the question that it ends; 0: of nothing
+    quote: str = ""  # the first words of that, unless they are not for all who get this
+    expects_answer: bool = False
+    outcome: str = ""  # of the question that it ends without an answer: declined, settled
 
     @classmethod
     def restored(cls, plain: Any) -> Self:
@@ -812,11 +877,17 @@ class Message(Record):
     @Lazy
     def wire(self) -> bytes:
         """Give its JSON, encoded once and shared by all."""
-        meta = "" if self.meta is None else f',"meta":{self.meta}'
+        more = "" if self.meta is None else f',"meta":{self.meta}'
+        if self.reply_to:
+            more += f',"reply_to":{self.reply_to}'
+            more += f',"quote":{quote(self.quote)}' if self.quote else ""
+            more += f',"outcome":"{self.outcome}"' if self.outcome else ""
+        if self.expects_answer:
+            more += ',"expects_answer":true'
         line = (
             f'{{"id":"{self.id}","sender":{quote(self.sender)},"recipient":{quote(self.recipient)},'
             f'"content":{quote(self.content)},"kind":"{self.kind}","ts":{self.ts!r},"seq":{self.seq},'
-            f'"origin":"{self.origin}"{meta}}}'
+            f'"origin":"{self.origin}"{more}}}'
         )
         return line.encode("ascii")
 
@@ -970,6 +1041,7 @@ class MessageRouted(Event):
     to: tuple[str, ...]  # the peers whose mailboxes have it
     overflowed: tuple[str, ...] = ()  # whose mailboxes lost their oldest for it
     handed: tuple[str, ...] = ()  # whose polls waited for it: they have fetched it
+    client_id: str = ""  # the sender's own
 
     @property
     def missed(self) -> tuple[str, ...]:
@@ -1008,8 +1080,13 @@ class Unfetched(PeerEvent):
 
 
 class Acknowledged(PeerEvent):
-    """The peer has everything that it fetched up to `seq`."""
+    """The peer's process has everything that it fetched up to `seq`; `is_proof`: its agent has called since."""
     seq: int
+    is_proof: bool = False
+
+
+class Proven(PeerEvent):
+    """The peer's agent has called: it has taken in what its process acknowledged before. Its words say so as well."""
 
 
 class FloorGranted(Event):
@@ -1080,6 +1157,18 @@ class RateChanged(Event):
     per_s: float
     burst: float
     notice = "rate: {per_s:g} messages per second, bursts of {burst:g}"
+
+
+class RulesSet(Event):
+    """The operator's house rules, which every agent is to know; empty: there are none."""
+    text: str
+    version: int  # +1 each time
+    notice = "house rules: version {version}"
+
+
+class RulesRead(PeerEvent):
+    """The peer was given the house rules in this version."""
+    version: int
 
 
 class RoomReopened(Event):
@@ -1177,6 +1266,8 @@ def portion_of(batch: Sequence[Message]) -> int:
 
 
 NO_SEQS: Any = frozenset()  # shared, for an empty set of one's own takes 216 bytes, and most mailboxes have none
+NONE_LOST: dict[int, str] = {}
+QUEUED, FETCHED, ACKNOWLEDGED, ANSWERED, LOST = "queued", "fetched", "acknowledged", "answered", "lost"
 
 
 class Mailbox:
@@ -1186,7 +1277,7 @@ class Mailbox:
     operator's messages are delivered through a pause that holds all others.
     """
 
-    __slots__ = ("_acknowledged", "_again", "_handed_out", "_mail", "_out", "acknowledgements")
+    __slots__ = ("_acknowledged", "_again", "_handed_out", "_lost", "_mail", "_out", "_unproven", "acknowledgements")
 
     def __init__(self) -> None:
         self._mail: dict[int, Message] = {}  # by seq, and so in its order: each is newer than all before
@@ -1195,6 +1286,8 @@ class Mailbox:
         self._handed_out = 0  # the highest seq that a poll got
         self._acknowledged = 0  # the highest seq acknowledged, of those handed out
         self.acknowledgements = 0  # how many changed something
+        self._unproven: set[int] = NO_SEQS  # acknowledged, and the agent has not called since
+        self._lost: dict[int, str] = NONE_LOST  # why, by seq
 
     def __len__(self) -> int:
         return len(self._mail)
@@ -1225,7 +1318,22 @@ class Mailbox:
 
     def lose(self) -> None:
         """Lose the oldest."""
-        self._drop([self.oldest().seq])
+        self._lose([self.oldest().seq], "the mailbox was full")
+
+    def _lose(self, seqs: Collection[int], why: str) -> None:
+        self._drop(seqs)
+        self._lost = self._lost or {}
+        self._lost.update(dict.fromkeys(seqs, why))
+        while len(self._lost) > RECENT_MAX:  # older ones nobody can ask for
+            del self._lost[next(iter(self._lost))]
+
+    def state_of(self, seq: int) -> tuple[str, str]:
+        """Tell how far a message has come that was put here, if it is among the recent ones; why, if it is lost."""
+        if seq in self._mail:
+            return (FETCHED if seq in self._out else QUEUED), ""
+        if seq in self._lost:
+            return LOST, self._lost[seq]
+        return (FETCHED if seq in self._unproven else ACKNOWLEDGED), ""
 
     def put(self, message: Message, is_out: bool = False) -> None:
         """Append `message`, the newest that there is; `is_out`: a poll takes it at once."""
@@ -1262,11 +1370,13 @@ class Mailbox:
         self._mark([message.seq for message in batch])
         if self._again:
             self._again -= self._out
-        self._drop([message.seq for message in batch if message.kind == "control"])
+        self._free([message.seq for message in batch if message.kind == "control"])
 
     def drop_commands(self) -> None:
         """Forget the commands that wait: their peer is away, and later they would hit a turn that was not meant."""
-        self._drop([seq for seq, message in self._mail.items() if message.kind == "control"])
+        commands = [seq for seq, message in self._mail.items() if message.kind == "control"]
+        if commands:
+            self._lose(commands, "the peer was away")
 
     def unfetch(self, seqs: Collection[int]) -> None:
         """Make fetched messages wait again, in their old places."""
@@ -1285,13 +1395,16 @@ class Mailbox:
         """Give all of it as JSON can keep it; each message as its id."""
         ids = [message.id for message in self]
         marks = sorted(self._out), sorted(self._again)
-        return [ids, *marks, self._handed_out, self._acknowledged, self.acknowledgements]
+        fates = sorted(self._unproven), [*self._lost.items()]
+        return [ids, *marks, self._handed_out, self._acknowledged, self.acknowledgements, *fates]
 
     @classmethod
     def from_plain(cls, plain: Sequence[Any], messages: Mapping[str, Message]) -> Mailbox:
         """Make one of that, and of the messages by their ids. Raises KeyError."""
         mailbox = cls()
-        ids, out, again, mailbox._handed_out, mailbox._acknowledged, mailbox.acknowledgements = plain
+        ids, out, again, mailbox._handed_out, mailbox._acknowledged, mailbox.acknowledgements, *fates = plain
+        unproven, lost = fates or ((), ())
+        mailbox._unproven, mailbox._lost = {*unproven} or NO_SEQS, dict(lost) or NONE_LOST
         mailbox._mail = {messages[one].seq: messages[one] for one in ids}
         mailbox._out, mailbox._again = {*out} or NO_SEQS, frozenset(again)
         return mailbox
@@ -1305,11 +1418,39 @@ class Mailbox:
 
     def acknowledge(self, seq: int) -> None:
         """Free what was fetched up to `seq`; of what was returned, on the word of one who knows what was handed out."""
-        self._drop([one for one in self._out if one <= seq])
+        self._free([one for one in self._out if one <= seq])
         if self._again and seq <= self._handed_out:
-            self._drop([one for one in self._again if one <= seq])
+            self._free([one for one in self._again if one <= seq])
         self._acknowledged = max(self._acknowledged, min(seq, self._handed_out))
         self.acknowledgements += 1
+
+    @property
+    def acknowledged(self) -> int:
+        """Give the highest seq acknowledged."""
+        return self._acknowledged
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether the agent has called since its process acknowledged."""
+        return not self._unproven
+
+    def prove(self) -> None:
+        """Note that the agent has called: it has taken in what its process acknowledged."""
+        self._unproven = NO_SEQS
+
+    def remains(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """List what nobody has fetched, and what was fetched and not taken in, as far as anybody knows."""
+        waiting = tuple([seq for seq in self._mail if seq not in self._out])
+        return waiting, tuple(sorted(self._out | self._unproven))
+
+    def _free(self, seqs: list[int]) -> None:
+        self._drop(seqs)
+        if self._unproven:
+            self._unproven.update(seqs)
+        else:
+            self._unproven = {*seqs}
+        if len(self._unproven) > 2 * RECENT_MAX:  # older ones nobody can ask for
+            self._unproven = {*sorted(self._unproven)[-RECENT_MAX:]}
 
     def _mark(self, seqs: list[int]) -> None:
         if self._out:
@@ -1317,7 +1458,7 @@ class Mailbox:
         else:
             self._out = {*seqs}
 
-    def _drop(self, seqs: list[int]) -> None:
+    def _drop(self, seqs: Collection[int]) -> None:
         for seq in seqs:
             del self._mail[seq]
         if self._out:
@@ -1565,6 +1706,7 @@ class Peer(Struct):
     usage: Usage | None = None  # None until it says
     is_paused: bool = False
     takes_prompts: bool = False  # permission prompts of its host come to the operator
+    rules_read: int = 0  # the version of the house rules that it was given last
     reaped_at: float | None = None  # monotonic seconds; None while live
     message_count: int = 0
     character_count: int = 0
@@ -1584,6 +1726,8 @@ class Peer(Struct):
     unasked: int = 0  # reading: tools that ran while its hook could not ask, and of which nobody was told
     unasked_told_at: float = float("-inf")  # reading: monotonic seconds
     denied_tool: tuple[str, float] | None = None  # reading: the latest, and when in Unix seconds
+    news: dict[str, tuple[int, str]] = fresh(factory=dict)  # reading: later facts for its next call; how many of a kind
+    rules_told: tuple[int, int] = (0, 0)  # reading: the version that it was told of, and with a batch up to which seq
 
     @property
     def is_live(self) -> bool:
@@ -1615,6 +1759,18 @@ class Peer(Struct):
     def is_known_by(self, token: str | None) -> bool:
         """Whether a token is this peer's."""
         return token is not None and token.isascii() and is_same(hash_of(token), self.token_hash)
+
+
+class Gone(Record):
+    """What is kept of an identity that has ended, for the fate of what it was sent."""
+    joined_at: float  # monotonic seconds
+    why: str
+    lost: tuple[int, ...]  # seqs that it never fetched
+    unproven: tuple[int, ...]  # that it fetched, and perhaps never took in
+
+    def state_of(self, seq: int) -> tuple[str, str]:
+        """Tell how far a message had come, as a mailbox does."""
+        return (LOST, self.why) if seq in self.lost else (FETCHED if seq in self.unproven else ACKNOWLEDGED, "")
 
 
 # How an identity ends. One that was kicked, or left, is not to come back by itself.
@@ -1808,8 +1964,37 @@ class Meter:
 PEER_STATE = (
     *("name", "token_hash", "joined_at", "status", "status_at", "usage", "is_paused", "reaped_at", "message_count"),
     *("character_count", "contested_at", "losses", "latest_loss", "losses_told_at", "interrupted_at"),
-    *("takes_prompts", "is_fleeting"),
+    *("takes_prompts", "is_fleeting", "rules_read"),
 )
+
+
+class Owed(Struct):
+    """A message that expects an answer and has none yet."""
+    seq: int
+    asker: str
+    to: str  # a scope
+    text: str  # its first words
+    at: float  # monotonic seconds
+    ts: float  # Unix seconds
+    left: int  # how many of those who were asked are here, and have not declined
+    asked: tuple[str, ...] = ()  # who they were, of a channel's members
+    declined: dict[str, None] = fresh(factory=dict)  # an ordered set
+
+    @property
+    def owing(self) -> str | None:
+        """Name who owes the answer; None: nobody in particular, for several were asked."""
+        return None if self.to == ALL or is_channel(self.to) else self.to
+
+    def is_owed_by(self, peer: Peer) -> bool:
+        """Whether a peer was asked, alone or with others, and has not declined."""
+        if self.owing is not None or peer.name in self.declined:
+            return self.to == peer.name
+        is_asked = peer.name in self.asked if self.asked else peer.name != self.asker
+        return is_asked and peer.joined_at <= self.at
+
+    def to_json(self) -> dict[str, Json]:
+        """Give what consoles and peers see of it."""
+        return {"seq": self.seq, "asker": self.asker, "to": self.to, "text": self.text, "ts": self.ts}
 
 
 class Room:
@@ -1825,7 +2010,9 @@ class Room:
     ) -> None:
         self.mode = RUNNING
         self.log: deque[Message] = deque(maxlen=LOG_MAX)  # messages and notices, for consoles and export
-        self.spoken: deque[MessageRouted] = deque(maxlen=RECEIPTS_MAX)  # by the operator, of late
+        self.recent: dict[int, MessageRouted] = {}  # by seq, oldest first: of these the fate is known
+        self.owed: dict[int, Owed] = {}  # by seq: what has no answer yet
+        self.rules, self.rules_version = "", 0  # of the house
         self.roster = Roster()
         self._peers = self.roster.by_name
         self.ttl_s, self.quiet_after_s = ttl_s, quiet_after_s
@@ -1846,6 +2033,12 @@ class Room:
         self._status_rate = Rate(STATUS_BURST, STATUS_PER_S)
         self._registrations = Buckets(Rate(REGISTER_BURST, REGISTER_PER_S))
         self._meter = Meter()
+        self._recent_names = 0  # recipients of all recent messages
+        self._answers: dict[int, dict[str, int]] = {}  # seq of a recent message -> who has answered it, and by which
+        self._gone: dict[str, Gone] = {}  # by name, the latest of each; oldest first
+        self._sent: dict[tuple[str, str], MessageRouted] = {}  # by token hash and client_id, oldest first; wordless
+        self._sent_names = 0  # recipients of all those
+        self._looked_upto = 0  # reading: up to which seq it was seen whether somebody has fetched it
         self._woken: dict[str, None] = {}  # reading: names of those whose waiter has ever asked; some have left
         names = {kind: re.sub("([A-Z])", r"_\1", kind.__name__).lower() for kind in EVENTS}
         self._appliers: dict[type[Event], Callable[..., None]] = {
@@ -1916,6 +2109,7 @@ class Room:
                 self._commit(PeerReaped(*self._stamp(), peer.name))
             elif peer.is_forgotten(now):
                 self._end(peer, AWAY)
+        self._look_for_unfetched(now)
 
     def disown(self, joined: PeerJoined) -> None:
         """End an identity whose token could not be given out: nobody else could ever have the name."""
@@ -2029,12 +2223,17 @@ class Room:
         self._publish(peer, usage)
 
     # --- speech ---
-    def say(self, peer: Peer, to: str, content: str, child: str | None = None) -> MessageRouted:
-        """Route a peer's words to a scope, or those of its subagent `child`; speaking in a channel joins it.
+    def say(self, peer: Peer, to: str, content: str, manner: Manner = PLAINLY) -> MessageRouted:
+        """Route a peer's words to a scope; speaking in a channel joins it. What was said before is not said again.
 
-        Raises Stopped, FloorHeld, Throttled, TooManyChannels.
+        An answer without a scope goes to where that came from which it answers.
+        Raises Stopped, FloorHeld, Throttled, TooManyChannels, UnknownMessage, UnknownQuestion, TooManyQuestions.
         """
+        if manner is not PLAINLY and (before := self.said_before(peer.token_hash, manner)) is not None:
+            return before
         self._refuse_if_stopped(peer)
+        answered = self._answered(manner, peer) if manner.reply_to else None
+        to = to or self._scope_of_answer(answered, peer.name)
         floor = self._floors.get(to)
         if floor is not None and floor.holder != peer.name:
             raise FloorHeld(
@@ -2044,9 +2243,60 @@ class Room:
                 reason=floor.reason,
                 hint="Raise your hand to be next, listen until the stick is passed or put away, or use another scope.",
             )
+        if manner.expects_answer:
+            self._refuse_if_asked_much(peer.name)
         self._spend_speech(peer, joining=to)
-        meta = None if child is None else json.dumps({"child": child})
-        return self._route(peer.name, to, content, "message", "agent", self._audience(to, but=peer.name), meta)
+        meta = None if manner.child is None else json.dumps({"child": manner.child})
+        audience = self._audience(to, but=peer.name)
+        return self._route(peer.name, to, content, "message", "agent", audience, meta, manner, answered)
+
+    def said_before(self, who: str, manner: Manner) -> MessageRouted | None:
+        """Find what a speaker, by its token's hash, has said under the same client_id a moment ago."""
+        routed = self._sent.get((who, manner.client_id)) if manner.client_id else None
+        return routed if routed is not None and self._mono() - routed.at < SENT_S else None
+
+    def _answered(self, manner: Manner, peer: Peer | None) -> MessageRouted:
+        """Find what a message answers or ends. None speaks: the operator. Raises UnknownMessage, UnknownQuestion."""
+        wanted, name = manner.reply_to, OPERATOR if peer is None else peer.name
+        routed = self.find(wanted)
+        if routed is None or (peer is not None and not self._has_heard(peer, routed)):
+            raise UnknownMessage(f"there is no message {wanted} that you could answer", reply_to=wanted)
+        debt = self.owed.get(routed.message.seq)
+        mine = debt is not None and (name in (debt.asker, OPERATOR) if manner.outcome == SETTLED else
+                                     debt.is_owed_by(peer) if peer is not None else debt.to == OPERATOR)
+        if manner.outcome and not mine:
+            raise UnknownQuestion(f"there is no open question {wanted} that you could end so", reply_to=wanted)
+        return routed
+
+    def find(self, ref: int | str) -> MessageRouted | None:
+        """Find a recent message by its seq or id."""
+        if isinstance(ref, int):
+            return self.recent.get(ref)
+        return next((one for one in reversed(self.recent.values()) if one.message.id == ref), None)
+
+    def _has_heard(self, peer: Peer, routed: MessageRouted) -> bool:
+        """Whether a peer has said a message, or was handed it."""
+        if peer.joined_at > routed.at:
+            return False  # who bore its name before
+        if routed.message.sender == peer.name:
+            return True
+        return peer.name in routed.to and peer.mailbox.state_of(routed.message.seq)[0] not in (QUEUED, LOST)
+
+    @staticmethod
+    def _scope_of_answer(answered: MessageRouted | None, name: str) -> str:
+        """Tell where an answer goes by itself: to whom has written to one, or to where all heard it."""
+        if answered is None:
+            return ""
+        message = answered.message
+        is_lane = message.recipient == ALL or is_channel(message.recipient)
+        return message.recipient if is_lane or message.sender == name else message.sender
+
+    def _refuse_if_asked_much(self, asker: str) -> None:
+        """Raise TooManyQuestions."""
+        if sum(debt.asker == asker for debt in self.owed.values()) >= ASKED_MAX:
+            raise TooManyQuestions(f"{ASKED_MAX} of your questions are open already")
+        if len(self.owed) >= QUESTIONS_MAX:
+            raise TooManyQuestions(f"{QUESTIONS_MAX} questions are open in this room already")
 
     def fetch(self, peer: Peer) -> list[Message]:
         """Hand out what is deliverable to `peer` now, in order, as much as one answer carries.
@@ -2072,10 +2322,17 @@ class Room:
         if back and self._is_here(peer):
             self._commit(Unfetched(*self._stamp(), peer.name, back))
 
-    def acknowledge(self, peer: Peer, seq: int) -> None:
-        """Free what `peer` fetched up to `seq`; what it never fetched stays."""
+    def acknowledge(self, peer: Peer, seq: int, is_proof: bool = False) -> None:
+        """Free what `peer` fetched up to `seq`; what it never fetched stays. `is_proof`: its agent has called since."""
         if peer.mailbox.acknowledged_by(seq) and self._is_here(peer):
-            self._commit(Acknowledged(*self._stamp(), peer.name, seq))
+            self._commit(Acknowledged(*self._stamp(), peer.name, seq, is_proof))
+        elif is_proof:
+            self.note_call(peer)
+
+    def note_call(self, peer: Peer) -> None:
+        """Take a call as proof that the agent, and not only its process, has what was acknowledged before."""
+        if not peer.mailbox.is_proven and self._is_here(peer):
+            self._commit(Proven(*self._stamp(), peer.name))
 
     def is_held(self, peer: Peer) -> bool:
         """Whether only operator traffic is delivered to `peer` now."""
@@ -2251,13 +2508,33 @@ class Room:
             self._commit(ModeChanged(*self._stamp(), mode))
         return mode
 
-    def operator_say(self, to: str, content: str) -> MessageRouted:
-        """Route the operator's words; no stick, pause or stop holds them up. Raises UnknownPeer, UnknownChannel."""
+    def operator_say(self, to: str, content: str, manner: Manner = PLAINLY) -> MessageRouted:
+        """Route the operator's words; no stick, pause or stop holds them up.
+
+        Raises UnknownPeer, UnknownChannel, UnknownMessage, UnknownQuestion, TooManyQuestions.
+        """
+        if (before := self.said_before(OPERATOR, manner)) is not None:
+            return before
+        answered = self._answered(manner, None) if manner.reply_to else None
+        to = to or self._scope_of_answer(answered, OPERATOR) or ALL
         if is_channel(to):
             self._channel(to)
         elif to != ALL:
             self._peer(to)
-        return self._route(OPERATOR, to, content, "message", "operator", self._audience(to))
+        if manner.expects_answer:
+            self._refuse_if_asked_much(OPERATOR)
+        return self._route(OPERATOR, to, content, "message", "operator", self._audience(to), None, manner, answered)
+
+    def set_rules(self, text: str) -> int:
+        """Set the house rules, or none; give their version."""
+        if text != self.rules:
+            self._commit(RulesSet(*self._stamp(), text, self.rules_version + 1))
+        return self.rules_version
+
+    def note_rules_read(self, peer: Peer) -> None:
+        """Record that `peer` was given the house rules."""
+        if peer.rules_read != self.rules_version and self._is_here(peer):
+            self._commit(RulesRead(*self._stamp(), peer.name, self.rules_version))
 
     def command(self, name: str, verb: str) -> MessageRouted:
         """Interrupt or reset one native agent, through any pause. Raises UnknownAction, UnknownPeer."""
@@ -2317,6 +2594,11 @@ class Room:
     def now(self) -> float:
         """Give the room's monotonic seconds."""
         return self._mono()
+
+    @property
+    def last_seq(self) -> int:
+        """Give the seq of the newest message."""
+        return self._seq
 
     def names(self) -> list[Json]:
         """List the live peers."""
@@ -2378,6 +2660,7 @@ class Room:
             "wake": None if peer.wake is None else peer.wake.to_json(now),
             "brake": None if peer.denied is None else self._brake_row(peer),
             "prompts": peer.takes_prompts,
+            "rules_read": peer.rules_read,
         }
 
     def _brake_row(self, peer: Peer) -> dict[str, Json]:
@@ -2409,15 +2692,65 @@ class Room:
         traffic: dict[str, Json] = {"msg_count": one.message_count, "char_count": one.character_count}
         return {"topic": one.topic, "members": [*one.live], **traffic, "last_ts": one.last_ts}
 
-    def receipt(self, spoken: MessageRouted) -> dict[str, Json]:
-        """Tell who has fetched one of the operator's last messages, and who not yet; those who left count no more."""
-        message, told, untold = spoken.message, list[Json](), list[Json]()
-        for name in spoken.to:
-            peer = self.roster.get(name)
-            if peer is not None and peer.joined_at <= spoken.at:
-                (untold if peer.mailbox.is_unheard(message.seq) else told).append(name)
-        about: dict[str, Json] = {"id": message.id, "seq": message.seq, "kind": message.kind, "to": message.recipient}
-        return about | {"ts": message.ts, "told": told, "untold": untold}
+    def state_of(self, routed: MessageRouted, name: str) -> tuple[str, str]:
+        """Tell how far a recent message has come with one recipient, and if it is lost, why."""
+        seq = routed.message.seq
+        if name in self._answers.get(seq, ()):
+            return ANSWERED, ""
+        peer = self.roster.get(name)
+        if peer is not None and peer.joined_at <= routed.at:
+            return peer.mailbox.state_of(seq)
+        gone = self._gone.get(name)
+        return gone.state_of(seq) if gone is not None and gone.joined_at <= routed.at else (LOST, "its mailbox is gone")
+
+    def receipt(self, routed: MessageRouted) -> dict[str, Json]:
+        """Count how far a recent message has come with its recipients; of a few, tell each by name."""
+        states = {name: self.state_of(routed, name) for name in routed.to}
+        counts = dict.fromkeys((QUEUED, FETCHED, ACKNOWLEDGED, ANSWERED, LOST), 0)
+        for kind, _ in states.values():
+            counts[kind] += 1
+        few = len(states) <= RECIPIENTS_SHOWN_MAX
+        who: Json = {name: f"{kind}: {why}" if why else kind for name, (kind, why) in states.items()} if few else None
+        return {"id": routed.message.id, "seq": routed.message.seq, **counts, "who": who}
+
+    def owed_by(self, peer: Peer) -> list[Json]:
+        """List what a peer owes an answer to, oldest first."""
+        now = self._mono()
+        return [{**debt.to_json(), "age": round(now - debt.at)} for debt in self.owed.values() if debt.to == peer.name]
+
+    def asked_by(self, peer: Peer) -> list[Json]:
+        """List what a peer has asked and has no answer to, oldest first."""
+        now = self._mono()
+        own = [debt for debt in self.owed.values() if debt.asker == peer.name]
+        return [{**debt.to_json(), "age": round(now - debt.at)} for debt in own]
+
+    def beside(self, peer: Peer, upto: int) -> dict[str, Json]:
+        """Give what the hub itself says with a batch up to a seq: answers that are owed, rules that have changed."""
+        owes = self.owed_by(peer) if self.owed else []
+        said: dict[str, Json] = {"owes": owes} if owes else {}
+        version, told_upto = peer.rules_told
+        is_told = version == self.rules_version and told_upto <= peer.mailbox.acknowledged
+        if self.rules_version != peer.rules_read and not is_told:
+            peer.rules_told = self.rules_version, upto
+            said["rules"] = self.rules_version
+        return said
+
+    def take_news(self, peer: Peer) -> list[Json]:
+        """Word, once, what has become of what a peer has said."""
+        if not peer.news:
+            return []
+        told, peer.news = peer.news, {}
+        return [words if count == 1 else f"{words} ({count} such)" for count, words in told.values()]
+
+    def reach(self, peer: Peer) -> dict[str, Json]:
+        """Tell a speaker whether a recipient hears it now, later, or on its return; ages in seconds."""
+        now, wake = self._mono(), peer.wake
+        if peer.reaped_at is not None:
+            return {"state": "away", "kept": max(0, round(peer.reaped_at + GRACE_S - now))}
+        more: dict[str, Json] = {} if wake is None or peer.is_listening else {"reach": self.reach_of(peer)}
+        if peer.is_listening or (wake is not None and wake.is_waiting and wake.latency_s is not None):
+            return {"state": "listening", **more}
+        return {"state": "queued", "seen": round(now - peer.last_seen), **more}
 
     def floors(self) -> dict[str, Json]:
         """Give the sticks in force, by scope."""
@@ -2503,7 +2836,16 @@ class Room:
         return [] if peer is None else [peer]
 
     def _route(
-        self, sender: str, to: str, content: str, kind: str, origin: str, audience: list[Peer], meta: str | None = None
+        self,
+        sender: str,
+        to: str,
+        content: str,
+        kind: str,
+        origin: str,
+        audience: list[Peer],
+        meta: str | None = None,
+        manner: Manner = PLAINLY,
+        answered: MessageRouted | None = None,
     ) -> MessageRouted:
         """Put one message into the mailboxes of `audience`; a full one loses its oldest, and that is an event."""
         names, overflowed, handed = list[str](), list[str](), list[str]()
@@ -2521,11 +2863,49 @@ class Room:
             lost = self._peers[name].mailbox.oldest()
             self._commit(MailboxOverflowed(*self._stamp(), name, sender, lost.seq, lost.sender))
             self._tell_losses(self._peers[name])
+            self._inform(lost.sender, "full", name, f"{lost.seq} was lost: the mailbox of {name} is full")
         serial, at, ts = self._stamp()
         message = Message(id_of(serial), sender, to, content, kind, ts, self._seq + 1, origin, meta)
-        routed = MessageRouted(serial, at, ts, message, tuple(names), tuple(overflowed), tuple(handed))
+        if answered is not None:
+            shown = self._quote(answered, names)
+            message = message.but(reply_to=answered.message.seq, quote=shown, outcome=manner.outcome)
+        if manner.expects_answer:
+            message = message.but(expects_answer=True)
+        to_all = tuple(names), tuple(overflowed), tuple(handed)
+        routed = MessageRouted(serial, at, ts, message, *to_all, manner.client_id)
         self._commit(routed)
         return routed
+
+    @staticmethod
+    def _quote(answered: MessageRouted, names: Sequence[str]) -> str:
+        """Give the first words of what is answered, if all who get the answer could read them."""
+        message = answered.message
+        may_read = message.recipient == ALL or {*names} <= {*answered.to, message.sender}
+        return first_words(message.content) if may_read else ""
+
+    def _inform(self, name: str, kind: str, whom: str, words: str) -> None:
+        """Have a peer's next call tell a later fact: the latest of each kind, and how many there are."""
+        peer = self.roster.get(name)
+        if peer is not None:
+            key = f"{kind} {whom}"
+            if key not in peer.news and len(peer.news) >= TOLD_MAX:
+                key, words = "more", "and more of the same with other peers"
+            peer.news[key] = (peer.news.get(key, (0, ""))[0] + 1, words)
+
+    def _look_for_unfetched(self, now: float) -> None:
+        """Tell senders what nobody has fetched for too long; each message is looked at once, and never in a crowd."""
+        budget, seq = 10 * RECENT_MAX, max(self._looked_upto, next(iter(self.recent), 1) - 1)
+        while budget > 0 and (routed := self.recent.get(seq + 1)) is not None and now - routed.at >= UNFETCHED_S:
+            seq, budget = seq + 1, budget - 1 - len(routed.to)
+            if routed.message.origin != "agent" or self.mode != RUNNING:
+                continue
+            deaf = [name for name in routed.to if self.state_of(routed, name)[0] == QUEUED]
+            if deaf:
+                whom = deaf[0] if len(routed.to) == 1 else f"{len(deaf)} of {len(routed.to)} peers"
+                verb = "has" if len(deaf) == 1 else "have"
+                words = f"{whom} {verb} not fetched {seq} for {UNFETCHED_S / 60:g} min"
+                self._inform(routed.message.sender, "unfetched", routed.message.recipient, words)
+        self._looked_upto = seq
 
     def _tell_losses(self, peer: Peer) -> None:
         """Tell what a mailbox has lost, unless that was done a moment ago: then the next loss, or the sweep, does."""
@@ -2538,7 +2918,18 @@ class Room:
         for form in [form for form in self._forms.values() if form.asker == peer.name]:
             told = f"withdrawn: {peer.name} {why}"
             self._commit(FormSettled(*self._stamp(), form.id, "withdrawn", None, told, None))
+        self._tell_of_end(peer, why)
         self._commit(PeerLeft(*self._stamp(), peer.name, why, tuple(sorted(peer.channels))))
+
+    def _tell_of_end(self, peer: Peer, why: str) -> None:
+        """Tell those who have written to a peer that is about to go what it has not read, and will not answer."""
+        for debt in self.owed.values():
+            if debt.left == 1 and debt.is_owed_by(peer):
+                words = f"{debt.seq} will not be answered: {peer.name} {why}"
+                self._inform(debt.asker, "unanswerable", str(debt.seq), words)
+        for message in peer.mailbox:
+            if message.origin == "agent" and peer.mailbox.state_of(message.seq)[0] == QUEUED:
+                self._inform(message.sender, "lost", peer.name, f"{message.seq} was lost: {peer.name} {why}")
 
     def _is_here(self, peer: Peer) -> bool:
         return self.roster.get(peer.name) is peer  # not when it left, even if another bears its name now
@@ -2584,15 +2975,63 @@ class Room:
             channel.message_count += 1
             channel.character_count += size
             channel.last_ts = message.ts
-        if message.origin == "operator":
-            self.spoken.append(event)
-            if message.kind == "control" and message.content == "interrupt":
-                for name in event.to:
-                    self._peers[name].interrupted_at = event.at
+        if message.kind == "control" and message.content == "interrupt":
+            for name in event.to:
+                self._peers[name].interrupted_at = event.at
         speaker = self.roster.get(message.sender) if message.origin == "agent" else None
         if speaker is not None:
             speaker.message_count += 1
             speaker.character_count += size
+            speaker.mailbox.prove()
+        self._keep_recent(event)
+        if message.reply_to or message.expects_answer:
+            self._keep_books(event)
+        if event.client_id:
+            self._keep_sent(OPERATOR if speaker is None else speaker.token_hash, event)
+
+    def _keep_recent(self, event: MessageRouted) -> None:
+        """Enter a message among the recent ones, and forget the oldest that are too many."""
+        recent = self.recent
+        recent[event.message.seq] = event
+        self._recent_names += len(event.to)
+        while len(recent) > RECENT_MAX or self._recent_names > RECENT_NAMES_MAX:
+            seq = next(iter(recent))
+            self._recent_names -= len(recent.pop(seq).to)
+            self._answers.pop(seq, None)
+
+    def _keep_books(self, event: MessageRouted) -> None:
+        """Enter what expects an answer, and strike out what has one, or needs none any more."""
+        message, debt = event.message, self.owed.get(event.message.reply_to)
+        is_owed = debt is not None and message.sender != debt.asker
+        if message.outcome == DECLINED and debt is not None:
+            debt.declined[message.sender] = None
+            self._write_off(debt)
+        elif message.outcome == SETTLED or (is_owed and debt is not None and debt.asker in (*event.to, OPERATOR)):
+            self.owed.pop(message.reply_to, None)
+        answered = self.recent.get(message.reply_to)
+        if not message.outcome and answered is not None and message.sender in (*answered.to, OPERATOR):
+            self._answers.setdefault(message.reply_to, {})[message.sender] = message.seq
+        left = sum(name != message.sender for name in event.to) or int(message.recipient == OPERATOR)
+        if message.expects_answer and left:
+            asked = event.to if is_channel(message.recipient) else ()
+            about = message.sender, message.recipient, first_words(message.content), event.at, event.ts
+            self.owed[message.seq] = Owed(message.seq, *about, left, asked)
+
+    def _write_off(self, debt: Owed) -> None:
+        """Count one less who may answer; nobody is left: the question has ended."""
+        debt.left -= 1
+        if debt.left <= 0:
+            del self.owed[debt.seq]
+
+    def _keep_sent(self, who: str, event: MessageRouted) -> None:
+        """Remember what was said under a client_id, without the words; and forget what is old, or too much."""
+        sent = self._sent
+        self._sent_names += len(event.to)
+        sent[who, event.client_id] = event.but(message=event.message.but(content="", quote=""))
+        while sent and ((oldest := next(iter(sent.values()))).at < event.at - SENT_S or len(sent) > SENT_MAX
+                        or self._sent_names > RECENT_NAMES_MAX):
+            del sent[next(iter(sent))]
+            self._sent_names -= len(oldest.to)
 
     def _on_fetched(self, event: Fetched) -> None:
         self._peers[event.name].mailbox.fetch(event.held, event.upto)
@@ -2601,13 +3040,22 @@ class Room:
         self._peers[event.name].mailbox.unfetch(event.seqs)
 
     def _on_acknowledged(self, event: Acknowledged) -> None:
-        self._peers[event.name].mailbox.acknowledge(event.seq)
+        mailbox = self._peers[event.name].mailbox
+        mailbox.acknowledge(event.seq)
+        if event.is_proof:
+            mailbox.prove()
+
+    def _on_proven(self, event: Proven) -> None:
+        self._peers[event.name].mailbox.prove()
 
     def _on_mailbox_overflowed(self, event: MailboxOverflowed) -> None:
         peer = self._peers[event.name]
         peer.mailbox.lose()
         peer.losses += 1
         peer.latest_loss = (event.lost_seq, event.lost_sender)
+        if (debt := self.owed.get(event.lost_seq)) is not None and debt.is_owed_by(peer):
+            debt.declined[event.name] = None
+            self._write_off(debt)
 
     def _on_loss_told(self, event: LossTold) -> None:
         peer = self._peers[event.name]
@@ -2627,6 +3075,15 @@ class Room:
         peer = self._peers[event.name]
         for name in peer.channels:
             self._remove_member(name, event.name)
+        for debt in [*self.owed.values()]:
+            if debt.asker == event.name:
+                del self.owed[debt.seq]
+            elif debt.is_owed_by(peer):
+                self._write_off(debt)
+        self._gone.pop(event.name, None)
+        self._gone[event.name] = Gone(peer.joined_at, event.why, *peer.mailbox.remains())
+        if len(self._gone) > GONE_MAX:
+            del self._gone[next(iter(self._gone))]
         self.roster.remove(peer, event.why)
 
     def _on_peer_reaped(self, event: PeerReaped) -> None:
@@ -2738,6 +3195,12 @@ class Room:
             peer.mailbox.reopen()
             peer.last_seen = peer.polled_at = event.at
 
+    def _on_rules_set(self, event: RulesSet) -> None:
+        self.rules, self.rules_version = event.text, event.version
+
+    def _on_rules_read(self, event: RulesRead) -> None:
+        self._peers[event.name].rules_read = event.version
+
     def _on_rate_changed(self, event: RateChanged) -> None:
         self.speech_rate.per_s, self.speech_rate.burst = event.per_s, event.burst
 
@@ -2762,9 +3225,16 @@ class Room:
         rate = self.speech_rate
         yield ["room", self._serial, self._seq, self.mode, self.stop, rate.burst, rate.per_s]
         kept = {m.id: m for m in self.log} | {m.id: m for peer in self.roster for m in peer.mailbox}
+        kept |= {routed.message.id: routed.message for routed in self.recent.values()}
         yield from (["message", *message.values()] for message in kept.values())
         yield ["log", *[message.id for message in self.log]]
-        yield from (["spoken", *event.to_row()] for event in self.spoken)
+        yield ["rules", self.rules, self.rules_version]
+        for routed in self.recent.values():
+            serial, at, ts, message, *rest = routed.values()
+            yield ["recent", serial, at, ts, message.id, *rest, [*self._answers.get(message.seq, {}).items()]]
+        yield from (["owed", *debt.values()[:-1], [*debt.declined]] for debt in self.owed.values())
+        yield from (["gone", name, *gone.values()] for name, gone in self._gone.items())
+        yield from (["sent", who, *routed.values()] for (who, _), routed in self._sent.items())
         yield from (["ended", token_hash, why] for token_hash, why in self.roster.ended.items())
         for peer in self.roster:
             yield ["peer", *[getattr(peer, name) for name in PEER_STATE], peer.mailbox.to_plain()]
@@ -2788,8 +3258,23 @@ class Room:
                     messages[plain[0]] = Message.restored(plain)
                 case "log":
                     self.log.extend([messages[one] for one in plain])
-                case "spoken":
-                    self.spoken.append(cast(MessageRouted, Event.from_row((*plain,))))
+                case "spoken":  # of a hub that kept the operator's last words only
+                    self._keep_recent(cast(MessageRouted, Event.from_row((*plain,))))
+                case "rules":
+                    self.rules, self.rules_version = plain
+                case "recent":
+                    serial, at, ts, of, to, overflowed, handed, client_id, answers = plain
+                    names = tuple(to), tuple(overflowed), tuple(handed)
+                    self._keep_recent(MessageRouted(serial, at, ts, messages[of], *names, client_id))
+                    if answers:
+                        self._answers[messages[of].seq] = dict(answers)
+                case "owed":
+                    *own, declined = plain
+                    self.owed[own[0]] = Owed.restored([*own, dict.fromkeys(declined)])
+                case "gone":
+                    self._gone[plain[0]] = Gone.restored(plain[1:])
+                case "sent":
+                    self._keep_sent(plain[0], MessageRouted.restored(plain[1:]))
                 case "ended":
                     self.roster.ended[plain[0]] = plain[1]
                 case "peer":
@@ -5909,14 +6394,22 @@ class Polls:
         listener.find_lost = caller.on_lost(functools.partial(self._take_back, listener, peer, batch))
         mode = self._room.mode
         if len(batch) > 1:
-            reply = batch_reply(batch, mode)
+            reply = self._with_word(batch_reply(batch, mode), peer, batch)
             self._spend(len(reply.body))
             return reply
         last, last_mode, reply = self._last_batch
         if last is not batch[0] or last_mode != mode:  # a broadcast is one answer, shared by all who were parked
             reply = batch_reply(batch, mode)
             self._last_batch = (batch[0], mode, reply)
-        return reply
+        return self._with_word(reply, peer, batch)
+
+    def _with_word(self, reply: Reply, peer: Peer, batch: list[Message]) -> Reply:
+        """Add what the hub itself has to say to a peer, if it has."""
+        room = self._room
+        if not room.owed and peer.rules_read == room.rules_version:
+            return reply
+        said = room.beside(peer, batch[-1].seq)
+        return reply.but(body=reply.body[:-1] + b"," + encode_plain(said).encode("ascii")[1:]) if said else reply
 
     def _take_back(self, listener: Listener, peer: Peer, batch: list[Message]) -> None:
         """Make deliverable again what did not arrive."""
@@ -7188,6 +7681,9 @@ class Lanes:
 # One small function per route: read the request, ask the room, word the answer. docs/api.md describes them.
 
 
+HOUSE_RULES = "house-rules"  # the section that is the operator's own
+
+
 def get_version(gate: Gate, request: Request) -> Reply:
     """GET /version."""
     return json_reply({"version": __version__})
@@ -7195,26 +7691,43 @@ def get_version(gate: Gate, request: Request) -> Reply:
 
 def get_protocol(gate: Gate, request: Request) -> Reply:
     """GET /protocol[?section=name]. Raises UnknownSection."""
-    text, wanted = protocol(), request.parameters().get("section")
-    names: list[Json] = [*sorted(text.sections)]
+    text, wanted, room = protocol(), request.parameters().get("section"), gate.room
+    names: list[Json] = [*sorted(text.sections), HOUSE_RULES]
     if wanted is None:
-        return json_reply({"version": text.revision, "text": text.core, "sections": names})
+        note_read(gate, request)
+        rules: dict[str, Json] = {"rules": room.rules, "rules_version": room.rules_version}
+        return json_reply({"version": text.revision, "text": text.core, "sections": names, **rules})
     name = text_of({"section": wanted}, "section", 1, NAME_MAX, where="query").strip().lower()
+    if name == HOUSE_RULES:
+        note_read(gate, request)
+        return json_reply({"version": room.rules_version, "section": name, "text": room.rules or "There are none."})
     if name not in text.sections:
         raise UnknownSection(f"no section {name!r}", requested=name, sections=names)
     return json_reply({"version": text.revision, "section": name, "text": text.sections[name]})
 
 
+def note_read(gate: Gate, request: Request) -> None:
+    """Record that whoever asks is given the house rules, if it is a peer."""
+    with suppress(UnknownToken):
+        gate.room.note_rules_read(gate.room.peer_of(request.head.bearer))
+
+
 def post_register(gate: Gate, request: Request) -> Reply:
     """POST /register. Raises Invalid, CredentialRequired, Throttled, NameInUse, RoomFull."""
-    name, revision, shown = registration_of(request.json())
+    body, room = request.json(), gate.room
+    name, revision, shown = registration_of(body)
+    rules = None if body.get("rules_version") is None else integer_of(body["rules_version"], "rules_version", 0, 2**53)
     gate.require_agent_key(request)
-    peer, token = gate.room.register(request.caller.source(), name, shown, request.seat_token)
+    peer, token = room.register(request.caller.source(), name, shown, request.seat_token)
+    if rules is not None:  # who knows of them reads them here, at the latest
+        room.note_rules_read(peer)
     text = protocol()
     is_stale = revision is None or revision < text.revision
     answer: dict[str, Json] = {"token": token, "project": peer.name, "protocol_version": text.revision}
     answer |= {"protocol_stale": is_stale, "protocol_text": text.core if is_stale else None}
-    return json_reply({**answer, "channels": gate.room.channels(), "note": None})
+    if rules is not None:
+        answer |= {"rules_version": room.rules_version, "rules": None if rules == room.rules_version else room.rules}
+    return json_reply({**answer, "channels": room.channels(), "note": None})
 
 
 def post_leave(gate: Gate, request: Request) -> Reply:
@@ -7222,46 +7735,81 @@ def post_leave(gate: Gate, request: Request) -> Reply:
     return json_reply({"left": True, "project": gate.room.leave(token_of(request.json()))})
 
 
+def agent_of(gate: Gate, token: str) -> Peer:
+    """Find whose call it is; its agent has taken in what its process had acknowledged. Raises UnknownToken."""
+    peer = gate.room.peer_of(token)
+    gate.room.note_call(peer)
+    return peer
+
+
+def told(gate: Gate, peer: Peer, answer: dict[str, Json]) -> Reply:
+    """Answer an agent, and tell what has become of what it said before."""
+    news = gate.room.take_news(peer)
+    return json_reply({**answer, "news": news} if news else answer)
+
+
 def post_send(gate: Gate, request: Request) -> Reply:
-    """POST /send. Raises Invalid, UnknownToken, Stopped, FloorHeld, Throttled, TooManyChannels."""
-    token, to, content, child = speech_of(request.json())
-    room, sent = gate.room, gate.room.say(gate.room.peer_of(token), to, content, child)
-    odd = [one for name in sent.to if (one := room.roster.get(name)) and (one.reaped_at is not None or one.wake)]
-    if sent.to and room.mode == RUNNING and not odd and not sent.overflowed:  # the usual, an encoder cheaper
-        head = f'"message_id":"{sent.message.id}","delivered_to":[{",".join(map(quote, sent.to))}]'
-        return Reply(200, f'{{{head},"missed":[],"warning":null,"hint":null}}'.encode("ascii"), ())
-    away: list[Json] = [peer.name for peer in odd if peer.reaped_at is not None]
-    reach: dict[str, Json] = {peer.name: room.reach_of(peer) for peer in odd if peer.wake and not peer.is_listening}
-    missed = sent.missed
-    is_to_operator = to == OPERATOR  # who has no mailbox, and sees everything
-    is_unheard = not sent.to and not missed and not is_to_operator
-    nearest = room.nearest(to) if missed else None
-    hints = []
-    if is_unheard:
-        hints.append(f"nobody else is in {to} yet; nothing said now reaches those who come later")
-    if missed:
-        meant = f"did you mean {nearest!r}?" if nearest else "list_peers, or GET /peers, tells who is here"
-        hints.append(f"nobody is called {to!r}; {meant}")
-    if away:
-        hints.append(f"away, and will find it on return: {', '.join(map(str, away))}")
-    if room.mode == PAUSED and not is_to_operator:
-        hints.append("the room is paused: this is kept, and delivered when the operator resumes")
+    """POST /send. Raises Invalid, UnknownToken, Stopped, FloorHeld, Throttled, UnknownMessage, ..."""
+    token, to, content, manner = speech_of(request.json())
+    room, peer = gate.room, gate.room.peer_of(token)
+    last = room.last_seq
+    sent = room.say(peer, to, content, manner)
+    is_plain = manner is PLAINLY and room.mode == RUNNING and not peer.news
+    if is_plain and len(sent.to) == 1 and sent.handed == sent.to and not sent.overflowed:  # the usual, far cheaper
+        name, message = quote(sent.to[0]), sent.message
+        head = f'"message_id":"{message.id}","seq":{message.seq},"delivered_to":[{name}],"missed":[]'
+        more = f'"warning":null,"hint":null,"recipients":{{{name}:{{"state":"listening"}}}}'
+        return Reply(200, f"{{{head},{more}}}".encode("ascii"), ())
+    answer = _sent_answer(room, sent, manner)
+    return told(gate, peer, {**answer, "repeated": True} if sent.message.seq <= last else answer)
+
+
+def _sent_answer(room: Room, sent: MessageRouted, manner: Manner) -> dict[str, Json]:
+    """Word to whom something went, and who of them hears it now."""
+    to, names = sent.message.recipient, sent.to
+    nearest = room.nearest(to) if sent.missed else None
+    is_unheard = not names and not sent.missed and to != OPERATOR  # who has no mailbox, and sees everything
+    here = [peer for name in names if (peer := room.roster.get(name))]
+    heard_now: dict[str, Json] = {"state": "listening"}
+    reaches = {peer.name: heard_now if peer.name in sent.handed else room.reach(peer) for peer in here}
+    hints = [*_hints(room, sent, nearest, is_unheard, reaches)]
+    if manner.expects_answer and sent.message.seq not in room.owed:
+        hints.append("nobody is here who could answer, so no answer is waited for")
     answer: dict[str, Json] = {
         "message_id": sent.message.id,
-        "delivered_to": [OPERATOR] if is_to_operator else [*sent.to],
-        "missed": [*missed],
+        "seq": sent.message.seq,
+        "delivered_to": [OPERATOR] if to == OPERATOR else [*names],
+        "missed": [*sent.missed],
         "warning": "no_recipients" if is_unheard else None,
         "hint": "; ".join(hints) or None,
     }
-    if away:
-        answer["away"] = away
-    if reach:
-        answer["reach"] = reach
+    apart = sorted(reaches, key=lambda name: reaches[name]["state"] == "listening")  # who does not hear it comes first
+    answer["recipients"] = {name: reaches[name] for name in apart[:RECIPIENTS_SHOWN_MAX]}
+    if len(apart) > RECIPIENTS_SHOWN_MAX:
+        answer["counts"] = dict(Counter(str(one["state"]) for one in reaches.values()))
     if nearest:
         answer["nearest"] = nearest
     if sent.overflowed:
         answer["overflowed"] = [*sent.overflowed]
-    return json_reply(answer)
+    return answer
+
+
+def _hints(
+    room: Room, sent: MessageRouted, nearest: str | None, is_unheard: bool, reaches: Mapping[str, dict[str, Json]]
+) -> Iterator[str]:
+    """Word what a speaker should know of who hears it."""
+    to, states = sent.message.recipient, {str(one["state"]) for one in reaches.values()}
+    if is_unheard:
+        yield f"nobody else is in {to} yet; nothing said now reaches those who come later"
+    if sent.missed:
+        meant = f"did you mean {nearest!r}?" if nearest else "list_peers, or GET /peers, tells who is here"
+        yield f"nobody is called {to!r}; {meant}"
+    if room.mode == PAUSED and to != OPERATOR:
+        yield "the room is paused: this is kept, and delivered when the operator resumes"
+    elif states == {"away"}:
+        yield "nobody whom this is for is here: it is kept for their return, so do not wait for an answer"
+    elif states and "listening" not in states:
+        yield "nobody whom this is for listens at the moment: go on with other work, you are told if it stays unread"
 
 
 def get_receive(gate: Gate, request: Request) -> Reply | None:
@@ -7285,8 +7833,10 @@ def post_ack(gate: Gate, request: Request) -> Reply:
     """POST /ack. Raises Invalid, UnknownToken."""
     body = request.json()
     token, seq = token_of(body), integer_of(body.get("seq"), "seq", 0, 2**63)
-    gate.room.acknowledge(gate.room.peer_of(token), seq)
-    return json_reply({"acked": True, "seq": seq, "mode": gate.room.mode})
+    is_proof, peer = boolean_of(body, "read"), gate.room.peer_of(token)
+    gate.room.acknowledge(peer, seq, is_proof)
+    answer: dict[str, Json] = {"acked": True, "seq": seq, "mode": gate.room.mode}
+    return told(gate, peer, answer) if is_proof else json_reply(answer)
 
 
 def get_wake(gate: Gate, request: Request) -> Reply | None:
@@ -7330,8 +7880,24 @@ def post_permit(gate: Gate, request: Request) -> Reply | None:
 
 
 def get_peek(gate: Gate, request: Request) -> Reply:
-    """GET /peek. Raises UnknownToken."""
-    return json_reply(gate.room.peek(gate.room.peer_of(request.head.bearer)))
+    """GET /peek: what waits for a peer, what it owes, and what it has asked. Raises UnknownToken."""
+    room = gate.room
+    peer = room.peer_of(request.head.bearer)
+    return json_reply({**room.peek(peer), "owes": room.owed_by(peer), "asked": room.asked_by(peer)})
+
+
+def get_receipt(gate: Gate, request: Request) -> Reply:
+    """GET /receipt?seq=: how far a peer's own message has come. Raises Invalid, UnknownToken, UnknownMessage."""
+    wanted, room = message_ref_of(request.parameters().get("seq"), "seq", "query"), gate.room
+    routed = room.find(wanted)
+    if gate.settings.operator_token and gate.role_of(request.head.bearer) is not None:
+        is_own = True
+    else:
+        peer = room.peer_of(request.head.bearer)
+        is_own = routed is not None and routed.message.sender == peer.name and routed.at >= peer.joined_at
+    if routed is None or not is_own:
+        raise UnknownMessage(f"you have said no message {wanted} of late", seq=wanted)
+    return json_reply(room.receipt(routed))
 
 
 def get_peers(gate: Gate, request: Request) -> Reply:
@@ -7374,45 +7940,49 @@ def post_status(gate: Gate, request: Request) -> Reply:
     body = request.json()
     token = token_of(body)
     usage = None if body.get("usage") is None else Usage.parse(object_of(body, "usage"))
-    if usage is not None and "status" not in body:
+    if usage is not None and "status" not in body:  # which the program tells by itself
         peer = gate.room.peer_of(token)
         gate.room.set_usage(peer, usage)
         return json_reply({"status": peer.status, "usage": usage.to_json()})
     status = one_line(text_of(body, "status", 0, STATUS_MAX)) or None
-    gate.room.set_status(gate.room.peer_of(token), status, usage)
-    return json_reply({"status": status, **({} if usage is None else {"usage": usage.to_json()})})
+    peer = agent_of(gate, token)
+    gate.room.set_status(peer, status, usage)
+    return told(gate, peer, {"status": status, **({} if usage is None else {"usage": usage.to_json()})})
 
 
 def post_join(gate: Gate, request: Request) -> Reply:
     """POST /channels/join. Raises Invalid, UnknownToken, Throttled, TooManyChannels."""
     body = request.json()
     token, channel = token_of(body), channel_of(body)
-    gate.room.join_channel(gate.room.peer_of(token), channel)
-    return json_reply({"joined": True, "channel": channel})
+    peer = agent_of(gate, token)
+    gate.room.join_channel(peer, channel)
+    return told(gate, peer, {"joined": True, "channel": channel})
 
 
 def post_leave_channel(gate: Gate, request: Request) -> Reply:
     """POST /channels/leave. Raises Invalid, UnknownToken, Throttled."""
     body = request.json()
     token, channel = token_of(body), channel_of(body)
-    gate.room.leave_channel(gate.room.peer_of(token), channel)
-    return json_reply({"left": True, "channel": channel})
+    peer = agent_of(gate, token)
+    gate.room.leave_channel(peer, channel)
+    return told(gate, peer, {"left": True, "channel": channel})
 
 
 def post_topic(gate: Gate, request: Request) -> Reply:
     """POST /channels/topic. Raises Invalid, UnknownToken, NotAMember, Throttled."""
     body = request.json()
     token, channel, topic = token_of(body), channel_of(body), optional_text_of(body, "topic", TOPIC_MAX)
-    gate.room.set_topic(gate.room.peer_of(token), channel, topic)
-    return json_reply({"channel": channel, "topic": topic})
+    peer = agent_of(gate, token)
+    gate.room.set_topic(peer, channel, topic)
+    return told(gate, peer, {"channel": channel, "topic": topic})
 
 
 def post_floor(gate: Gate, request: Request) -> Reply:
     """POST /floor: a no of the stick itself is an answer with `ok` false, status 200. Raises Invalid, Throttled, ..."""
     token, verb, scope, reason = floor_call_of(request.json())
-    peer = gate.room.peer_of(token)
+    peer = agent_of(gate, token)
     try:
-        return json_reply(gate.room.use_floor(peer, verb, scope, reason))
+        return told(gate, peer, gate.room.use_floor(peer, verb, scope, reason))
     except (Stopped, NotAMember, NotHolder, NoFloor) as refusal:
         return json_reply({"ok": False, "scope": scope, **refusal.body()})
 
@@ -7420,8 +7990,9 @@ def post_floor(gate: Gate, request: Request) -> Reply:
 def post_ask(gate: Gate, request: Request) -> Reply:
     """POST /ask. Raises Invalid, InvalidForm, UnknownToken, Stopped, Throttled, TooManyForms, TooManyChannels."""
     question = Question.parse(request.json())
-    form = gate.room.ask(gate.room.peer_of(question.token), question)
-    return json_reply({"form_id": form.id, "to": form.to})
+    peer = agent_of(gate, question.token)
+    form = gate.room.ask(peer, question)
+    return told(gate, peer, {"form_id": form.id, "to": form.to})
 
 
 def get_decisions(gate: Gate, request: Request) -> Reply:
@@ -7526,6 +8097,7 @@ ROUTES: dict[tuple[str, str], Handler] = {
     ("GET", "/receive"): get_receive,
     ("POST", "/ack"): post_ack,
     ("GET", "/peek"): get_peek,
+    ("GET", "/receipt"): get_receipt,
     ("GET", "/wake"): get_wake,
     ("POST", "/brake"): post_brake,
     ("POST", "/permit"): post_permit,
@@ -7562,6 +8134,7 @@ SNAPSHOT_MAX_BYTES = BACKLOG_MAX_BYTES // 2  # of the log that a console opens w
 FLUSH_S = 0.016  # what happens within this, a frame of a screen, is one write to each console; at once after a lull
 WHOLE_SHARE = 0.1  # of the hub's time, for what consoles are told of peers and channels: 5,000 rows take 50 ms
 PAGE_ROWS = 200  # peers that are read in one turn of the loop: 2 ms
+PAGE_NAMES = 1000  # recipients of messages whose receipts are read in one turn: 1 ms
 PAGE_CHANNELS = 16  # each may have thousands of members
 PAGE_MESSAGES, PAGE_MAX_BYTES, PAGE_S = 100, 1 << 17, 0.002  # of the log, in one turn: whichever is reached first
 FRAMES_PER_TURN = 32  # of all consoles, that are read in one turn of the loop
@@ -7686,11 +8259,12 @@ FRAMES: dict[type[Event], tuple[Callable[..., bytes], ...]] = {
     FormSettled: (_settled_frame,),
     ModeChanged: (lambda room, event: frame_of("mode", mode=event.mode), _floor_frame),
     RateChanged: (lambda room, event: frame_of("rate", rate=room.rate()),),
+    RulesSet: (lambda room, event: frame_of("rules", text=event.text, version=event.version),),
 }
 OF_PEERS = frozenset({PeerJoined, PeerLeft, PeerReaped, PeerRevived, PeerPaused, PeerResumed, UsageSet})
-OF_MAIL = frozenset({Fetched, Unfetched, MailboxOverflowed})  # receipts tell of these
+OF_MAIL = frozenset({Fetched, Unfetched, Acknowledged, Proven, MailboxOverflowed})  # receipts tell of these
 OF_CHANNELS = frozenset({PeerLeft, PeerReaped, PeerRevived, ChannelJoined, ChannelLeft, ChannelClosed, TopicSet})
-NOTICE_SECOND = frozenset({ModeChanged, FormOpened, RateChanged})  # after the frame that it speaks of
+NOTICE_SECOND = frozenset({ModeChanged, FormOpened, RateChanged, RulesSet})  # after the frame that it speaks of
 
 
 def frames_of(room: Room, event: Event) -> list[bytes]:
@@ -7731,11 +8305,17 @@ def _speech_of(frame: Body) -> str:
     return text_of({"say": words}, "say", 1, OPERATOR_CONTENT_MAX)
 
 
+def _say(room: Room, frame: Body) -> MessageRouted:
+    manner = Manner.parse(frame)
+    return room.operator_say(scope_of(frame, "to", "" if manner.reply_to else ALL), _speech_of(frame), manner)
+
+
 # What the operator can do, in the order in which a frame with several commands is read.
 OPERATOR_COMMANDS: dict[str, Callable[[Room, Body], object]] = {
     "action": lambda room, frame: room.set_mode(text_of(frame, "action")),
     "set_rate": lambda room, frame: _set_rate(room, object_of(frame, "set_rate")),
-    "say": lambda room, frame: room.operator_say(scope_of(frame, "to", ALL), _speech_of(frame)),
+    "say": _say,
+    "rules": lambda room, frame: room.set_rules(text_of(frame, "rules", 0, RULES_MAX).strip()),
     "kick": lambda room, frame: room.kick(_named(frame, "kick")),
     "ring": lambda room, frame: room.ring(_named(frame, "ring")),
     "prompts": lambda room, frame: room.set_prompts(
@@ -7816,7 +8396,7 @@ class LogPage(Struct):
 Encoding = Generator[None, None, bytes]  # JSON that is made bit by bit, so that nobody waits long meanwhile
 
 
-def paged(names: list[str], size: int = PAGE_ROWS) -> list[list[str]]:
+def paged(names: list[Value], size: int = PAGE_ROWS) -> list[list[Value]]:
     """Cut a list into pages."""
     return [names[at : at + size] for at in range(0, len(names), size)]
 
@@ -7842,11 +8422,6 @@ def encoded_channels(room: Room) -> Encoding:
     return encoded(b"{%b}", room.channel_pages(PAGE_CHANNELS, PAGE_ROWS), room.channel_rows)
 
 
-def encoded_receipts(room: Room) -> Encoding:
-    """Encode who has the operator's latest words."""
-    return encoded(b"[%b]", [*room.spoken], lambda spoken: [room.receipt(spoken)])
-
-
 class Feed:
     """The consoles of one dialect, and what they have not been sent yet. All share the same bytes.
 
@@ -7861,11 +8436,12 @@ class Feed:
         self._room, self._trees = room, trees
         self._peers: dict[str, None] = {}  # names of whom to tell anew
         self._channels: dict[str, None] = {}
+        self._owed = False  # whether what is owed has changed; to consoles of this dialect it is nothing
 
     @property
     def has_news(self) -> bool:
-        """Whether peers or channels changed since consoles were told of them."""
-        return bool(self._peers or self._channels)
+        """Whether peers or channels, or what is owed, changed since consoles were told of them."""
+        return bool(self._peers or self._channels or self._owed)
 
     def mark(self, event: Event) -> None:
         """Note what of the roster and of the channels an event changes."""
@@ -7888,9 +8464,7 @@ class Feed:
     def survey(self, figures: dict[str, Json]) -> Iterator[None]:
         """Encode, a bit at each step, what changes without an event that is told at once: readings and mailboxes."""
         rows = yield from encoded_rows(self._room)
-        receipts = yield from encoded_receipts(self._room)
-        parts = (encode_plain(figures).encode("ascii"), rows, receipts)
-        self.frames.append(b'{"type":"health","health":%b,"peers":%b,"receipts":%b}' % parts)
+        self.frames.append(b'{"type":"health","health":%b,"peers":%b}' % (encode_plain(figures).encode("ascii"), rows))
 
     def drop(self, console: Console) -> None:
         """Forget a console; with the last one, everything."""
@@ -7936,24 +8510,34 @@ class ChangesFeed(Feed):
         super().__init__(room, trees)
         self._looks: dict[str, tuple[object, ...]] = {}  # by name: as consoles were told
         self._moved: set[str] = set()  # whose mailboxes changed since receipts were told
-        self._receipts: set[str] = set()  # ids of those that consoles know
+        self._answered: set[int] = set()  # seqs of what was answered since
+        self._receipts: dict[int, dict[str, Json]] = {}  # by seq: as consoles were told
 
     def mark(self, event: Event) -> None:
         kind = type(event)
-        if kind is MessageRouted:  # the most frequent by far: what it changes, the next survey finds
+        if isinstance(event, MessageRouted):  # the most frequent by far: most that it changes, the next survey finds
+            message = event.message
+            self._moved.add(message.sender)
+            if message.reply_to:
+                self._answered.add(message.reply_to)
+            self._owed |= bool(message.reply_to or message.expects_answer)
             return
         if isinstance(event, PeerEvent) and (kind in OF_MAIL or kind in OF_PEERS):
             self._moved.add(event.name)
+            self._owed |= kind is PeerLeft or kind is MailboxOverflowed
         super().mark(event)
 
     def drop(self, console: Console) -> None:
         super().drop(console)
         if not self.consoles:
-            for known in (self._looks, self._moved, self._receipts):
+            for known in (self._looks, self._moved, self._answered, self._receipts):
                 known.clear()
 
     def tell(self) -> Iterator[None]:
         peers, channels = self._take_news()
+        if self._owed:
+            self._owed = False
+            self.frames.append(frame_of("owed", owed=[debt.to_json() for debt in self._room.owed.values()]))
         for at, names in enumerate(paged(peers)):
             if at:
                 yield
@@ -7973,12 +8557,40 @@ class ChangesFeed(Feed):
             if changed := [*self._rows(names, only_new=True)]:
                 self.frames.append(frame_of("peers", changed=changed, gone=[]))
             yield
-        moved, self._moved = self._moved, set()
-        known, self._receipts = self._receipts, {one.message.id for one in self._room.spoken}
-        for spoken in [*self._room.spoken]:
-            if spoken.message.id not in known or not moved.isdisjoint(spoken.to):
-                self.frames.append(self.receipt_frame(spoken))
-                yield
+        for page in self._receipts_changed():
+            if page:
+                self.frames.append(frame_of("receipts", changed=page))
+            yield
+
+    def _receipts_changed(self) -> Iterator[list[Json]]:
+        """Give, in pages, the receipts that differ from what consoles were told."""
+        moved, self._moved, answered, self._answered = self._moved, set(), self._answered, set()
+        recent, told, page, names = self._room.recent, self._receipts, list[Json](), 0
+        for seq in [seq for seq in told if seq not in recent]:
+            del told[seq]
+        for seq, routed in [*recent.items()]:
+            before = told.get(seq)
+            if before is None or seq in answered or (self._may_move(before) and not moved.isdisjoint(routed.to)):
+                names += 1 + len(routed.to)
+                now = self._room.receipt(routed)
+                if now != before:
+                    told[seq] = now
+                    page.append(now)
+            if names >= PAGE_NAMES:
+                yield page
+                page, names = [], 0
+        yield page
+
+    @staticmethod
+    def _may_move(receipt: dict[str, Json]) -> bool:
+        """Whether more can become of a message by what its recipients do with their mailboxes."""
+        return bool(receipt[QUEUED] or receipt[FETCHED])
+
+    def pages_of_receipts(self) -> Iterator[bytes]:
+        """Encode all that consoles know of receipts, for a newcomer; what changes meanwhile comes with the survey."""
+        for seqs in paged([*self._receipts], PAGE_MESSAGES):
+            known = [self._receipts[seq] for seq in seqs if seq in self._receipts]
+            yield frame_of("receipts", changed=[*known])
 
     def _channels_of(self, event: Event) -> Iterable[str]:
         if isinstance(event, PeerLeft):
@@ -8004,12 +8616,6 @@ class ChangesFeed(Feed):
                 self._peers[peer.name] = None
             rows.append(row)
         return rows
-
-    def receipt_frame(self, spoken: MessageRouted) -> bytes:
-        """Encode one receipt, and which ones still count."""
-        self._receipts.add(spoken.message.id)
-        ids: list[Json] = [one.message.id for one in self._room.spoken]
-        return frame_of("receipts", changed=[self._room.receipt(spoken)], ids=ids)
 
 
 def memory_mb() -> float | None:
@@ -8200,6 +8806,8 @@ class Consoles:
             decisions=room.decisions(DECISIONS_MAX),
             health=self._health(),
             rate=room.rate(),
+            rules={"text": room.rules, "version": room.rules_version},
+            owed=[debt.to_json() for debt in room.owed.values()],
             quiet_after=room.quiet_after_s,
             agents=[],
             version=__version__,
@@ -8212,15 +8820,14 @@ class Consoles:
         room, log = self._room, self._log()
         rows = yield from encoded_rows(room)
         channels = yield from encoded_channels(room)
-        receipts = yield from encoded_receipts(room)
         shown = LogPage()
         while log:
             shown.take(log, self._trees)
             if log:
                 yield
         if console in self._whole.consoles:
-            parts = (self._head(), rows, channels, receipts, shown.to_json())
-            wire = text_frame(b'%b,"peers":%b,"channels":%b,"receipts":%b,%b}' % parts)
+            parts = (self._head(), rows, channels, shown.to_json())
+            wire = text_frame(b'%b,"peers":%b,"channels":%b,%b}' % parts)
             held, console.held = console.held or [], None
             self._show(console, wire)
             self._write(console, b"".join(held))
@@ -8234,11 +8841,11 @@ class Consoles:
     def _show_pages(self, console: Console) -> Iterator[None]:
         """Show the room a page a turn of the loop. What happens meanwhile waits until the log is shown."""
         room, feed, log = self._room, self._changes, self._log()
-        names, receipts = room.roster.all_names(), [*room.spoken]
+        names = room.roster.all_names()
         channels = room.channel_pages(PAGE_CHANNELS, PAGE_ROWS)
         rows, listed = feed.page_of_peers(names[:PAGE_ROWS]), room.channel_rows(next(channels, []))
-        pages = self._pages(names[PAGE_ROWS:], channels, receipts)
-        head = self._head(peers=rows, channels=listed, receipts=[], more=True)
+        pages = self._pages(names[PAGE_ROWS:], channels)
+        head = self._head(peers=rows, channels=listed, more=True)
         self._show(console, text_frame(b"%b,%b}" % (head, LogPage().take(log, self._trees).to_json())))
         yield
         while log and console in feed.consoles:
@@ -8253,16 +8860,13 @@ class Consoles:
             self._show(console, text_frame(page))
             yield
 
-    def _pages(
-        self, names: list[str], channels: Iterator[list[str]], receipts: list[MessageRouted]
-    ) -> Iterator[bytes]:
+    def _pages(self, names: list[str], channels: Iterator[list[str]]) -> Iterator[bytes]:
         """Encode what a snapshot had no room for: each page when it is asked for."""
         for page in paged(names):
             yield frame_of("page", peers=self._changes.page_of_peers(page))
         for listed in channels:
             yield frame_of("page", channels=self._room.channel_rows(listed))
-        for spoken in receipts:
-            yield self._changes.receipt_frame(spoken)
+        yield from self._changes.pages_of_receipts()
         yield frame_of("page", last=True)
 
     # --- what all see ---
@@ -8947,14 +9551,14 @@ def owing_stream_type() -> Any:
         def write(self, data: bytes | memoryview) -> Future[None]:
             self.unsent += len(data)
             written = super().write(data)
-            self._tell()
+            self._inform()
             return written
 
         def write_to_fd(self, data: memoryview) -> int:
             taken = super().write_to_fd(data)
             self.unsent -= taken
             if taken:
-                self._tell()
+                self._inform()
             return taken
 
         def keep(self, size: int) -> None:
@@ -8962,14 +9566,14 @@ def owing_stream_type() -> Any:
             size = size if size > USUAL_BYTES else 0
             if size != self._kept:
                 self._kept = size
-                self._tell()
+                self._inform()
 
         def push(self, wire: bytes) -> None:
             """Write after all that was pushed before; Tornado's own books of many small writes are larger."""
             if self._is_pushing and not self.closed():
                 self._rest.append(wire)
                 self.unsent += len(wire)
-                self._tell()
+                self._inform()
                 return
             written = self.write(wire)
             if not written.done():
@@ -8987,7 +9591,7 @@ def owing_stream_type() -> Any:
             if not written.cancelled() and written.exception() is None:
                 self.push_rest()
 
-        def _tell(self) -> None:
+        def _inform(self) -> None:
             if not self.closed():
                 self.on_owed(self.unsent + self._kept)
 
