@@ -3010,9 +3010,9 @@ class Client:
         self._polling: Connection | None = None
 
     def get(self, path: str, **query: str | float | None) -> dict[str, Json]:
-        """GET `path`. Raises Refusal."""
+        """GET `path`, which may wait for `timeout` seconds if that is in the query. Raises Refusal."""
         credential = self.agent_key if path in OPEN_READS or self.token is None else self.token
-        return self._call("GET", path + query_of(query), b"", credential)
+        return self._call("GET", path + query_of(query), b"", credential, float(query.get("timeout") or 0.0))
 
     def post(self, path: str, **body: Json) -> dict[str, Json]:
         """POST a JSON object to `path`, the token included where there is one. Raises Refusal."""
@@ -3032,12 +3032,11 @@ class Client:
 
     def receive(self, hold_s: float, lease: str, ack_seq: int | None = None) -> dict[str, Json]:
         """Wait up to `hold_s` seconds for messages. Raises UnknownToken, Displaced."""
-        query = query_of({"timeout": hold_s, "lease": lease, "ack_seq": ack_seq})
-        return self._call("GET", f"/receive{query}", b"", self.token, hold_s)
+        return self.get("/receive", timeout=hold_s, lease=lease, ack_seq=ack_seq)
 
     def wait_for_mail(self, hold_s: float, host: str) -> dict[str, Json]:
         """Wait up to `hold_s` seconds until there is mail, and take none. Raises UnknownToken."""
-        return self._call("GET", f"/wake{query_of({'timeout': hold_s, 'host': host})}", b"", self.token, hold_s)
+        return self.get("/wake", timeout=hold_s, host=host)
 
     def ask_permission(self, tool: str, detail: str, hold_s: float) -> dict[str, Json]:
         """Wait up to `hold_s` seconds for what the operator says to a permission prompt. Raises Refusal."""
@@ -3707,17 +3706,11 @@ class Door(Protocol):
     url: str
     token: str | None
 
-    async def get(self, path: str, **query: str | float | None) -> dict[str, Json]:
-        """GET a route."""
-
-    async def post(self, path: str, **body: Json) -> dict[str, Json]:
-        """POST to a route, the token included where there is one."""
+    async def call(self, route: str, **fields: Any) -> dict[str, Json]:
+        """Call a route, such as "GET /peers"; the token goes along where there is one."""
 
     async def register(self, name: str, revision: int | None) -> dict[str, Json]:
         """Take a seat and keep its token."""
-
-    async def receive(self, hold_s: float, lease: str) -> dict[str, Json]:
-        """Wait up to `hold_s` seconds for messages."""
 
     async def watch_command(self) -> str:
         """Word the command that waits for messages; no secret is in it. Empty: this agent needs none."""
@@ -3929,7 +3922,7 @@ class Seat:
 
     async def setup(self) -> str:
         """Fetch the rules of the room and arm the other tools."""
-        answer = await self.door.get("/protocol")
+        answer = await self.door.call("GET /protocol")
         text, self.revision, self.past = heard(answer, "text", str), heard(answer, "version", int), ""
         here = f"Hub {self.door.url}, protocol revision {self.revision}. Your name unless you choose another: "
         return f"{text}\n\n---\n{here}{self.default_name}. Next: join()."
@@ -3979,7 +3972,7 @@ class Seat:
         note: dict[str, Json] = {}
         if name is not None:
             try:
-                await self.door.post("/leave")
+                await self.door.call("POST /leave")
             except UnknownToken:
                 note = {"note": "the hub had ended this seat already"}
             except Refusal as refusal:
@@ -3993,24 +3986,28 @@ class Seat:
         note = self.past
         if self.name is not None:
             try:
-                await self.get("/peek")
+                await self.call("GET /peek")
             except Refusal as refusal:
                 note = refusal.detail
         about: dict[str, Json] = {"joined": self.name is not None, "project": self.name, "hub": self.door.url}
         about |= {"default_project": self.default_name, "setup_done": self.revision is not None}
         return about | {"protocol_version": self.revision} | ({"note": note} if note else {})
 
-    async def get(self, path: str, **query: str | float | None) -> dict[str, Json]:
-        """Ask the hub, as the peer that has joined. Raises Refusal."""
-        return await self._as_peer(lambda: self.door.get(path, **query))
-
-    async def post(self, path: str, **body: Json) -> dict[str, Json]:
-        """Act at the hub, as the peer that has joined. Raises Refusal."""
-        return await self._as_peer(lambda: self.door.post(path, **body))
+    async def call(self, route: str, **fields: Any) -> dict[str, Json]:
+        """Call a route as the peer that has joined, and win the seat back if the hub has lost it. Raises Refusal."""
+        if self.name is None:
+            raise NotJoined(self._why)
+        token = self.door.token
+        try:
+            return await self.door.call(route, **fields)
+        except UnknownToken as refusal:
+            if self.door.token == token:
+                await self._rejoin(str(refusal.extra.get("why", "the hub has restarted, or you were away too long")))
+            return await self.door.call(route, **({**fields, "lease": self._lease} if "lease" in fields else fields))
 
     async def use_floor(self, action: str, scope: str, reason: str | None = None) -> dict[str, Json]:
         """Take, raise, pass or drop a stick; the hub words a no as an answer."""
-        answer = await self.post("/floor", action=action, scope=scope, reason=reason)
+        answer = await self.call("POST /floor", action=action, scope=scope, reason=reason)
         if "error" not in answer:
             return answer
         queue = f"{answer.get('held_by')} holds the talking stick; you are number {answer.get('position')} in the queue"
@@ -4053,11 +4050,11 @@ class Seat:
 
     async def receive(self, hold_s: float) -> dict[str, Json]:
         """Wait for messages and give them as they are; to acknowledge is the caller's. Raises Displaced, NotJoined."""
-        return await self._as_peer(lambda: self.door.receive(hold_s, self._lease))
+        return await self.call("GET /receive", timeout=hold_s, lease=self._lease)
 
     async def set_status(self, status: str) -> dict[str, Json]:
         """Publish a line of text, and remember it."""
-        answer = await self.post("/status", status=status)
+        answer = await self.call("POST /status", status=status)
         self.status = status
         return answer
 
@@ -4066,7 +4063,7 @@ class Seat:
         seq, self._shown = self._shown, 0
         if seq and self.name is not None:
             with suppress(Refusal):  # then it is shown again: better twice than never
-                await self.door.post("/ack", seq=seq)
+                await self.door.call("POST /ack", seq=seq)
 
     def show_again(self) -> None:
         """Have the hub hand out again what was not acknowledged: the last answer reached nobody."""
@@ -4095,24 +4092,12 @@ class Seat:
         """Find out, between calls, that the hub has forgotten the seat, and take it again. Raises Refusal."""
         if self.name is None or time.monotonic() < self._rejoined_at + REJOIN_EVERY_S:
             return
-        if (await self.door.get("/ping", peer=self.name)).get("state") == "absent":
+        if (await self.door.call("GET /ping", peer=self.name)).get("state") == "absent":
             try:
-                await self.door.get("/peek")
+                await self.door.call("GET /peek")
             except UnknownToken as refusal:
                 if "why" not in refusal.extra:  # it was not taken away: the hub is another one
                     await self._rejoin("the hub has restarted")
-
-    async def _as_peer(self, call: Callable[[], Awaitable[dict[str, Json]]]) -> dict[str, Json]:
-        """Make a call that needs the seat, and win the seat back if the hub has lost it. Raises NotJoined."""
-        if self.name is None:
-            raise NotJoined(self._why)
-        token = self.door.token
-        try:
-            return await call()
-        except UnknownToken as refusal:
-            if self.door.token == token:
-                await self._rejoin(str(refusal.extra.get("why", "the hub has restarted, or you were away too long")))
-            return await call()
 
     async def _rejoin(self, why: str) -> None:
         """Take the seat again; not after a kick, and not twice in a row. Raises SessionExpired."""
@@ -4160,9 +4145,9 @@ class Child:
         """Refuse. Raises SeatOfParent."""
         raise SeatOfParent(f"{self._name} is a subagent: the seat is its session's", child=self._name)
 
-    async def post(self, path: str, **body: Json) -> dict[str, Json]:
+    async def call(self, route: str, **fields: Any) -> dict[str, Json]:
         """Act as the peer, and say who it is that speaks. Raises Refusal."""
-        return await self._seat.post(path, **({**body, "child": self._name} if path == "/send" else body))
+        return await self._seat.call(route, **fields, **({"child": self._name} if route == "POST /send" else {}))
 
 
 def hub_words(url: str) -> list[str]:
@@ -4226,16 +4211,16 @@ def _text(high: int, about: str = "", default: str | None = None) -> Schema:
     return schema | ({"description": about} if about else {}) | ({} if default is None else {"default": default})
 
 
-async def _with_me(seat: Seat, path: str) -> dict[str, Json]:
+async def _with_me(seat: Seat, route: str) -> dict[str, Json]:
     """Read what is open to everybody, and tell who asks, as the hub knows it."""
     if seat.name is not None:
         with suppress(SessionExpired):
-            await seat.get("/peek")
-    return {**await seat.door.get(path), "you": seat.name}
+            await seat.call("GET /peek")
+    return {**await seat.door.call(route), "you": seat.name}
 
 
 async def _section(seat: Seat, name: str) -> str:
-    text: str = heard(await seat.door.get("/protocol", section=name), "text", str)
+    text: str = heard(await seat.door.call("GET /protocol", section=name), "text", str)
     return text
 
 
@@ -4247,17 +4232,12 @@ async def _watch(seat: Seat) -> dict[str, Json]:
 Run = Callable[[Seat, dict[str, Any], Report], Awaitable[Json]]
 
 
-def _call(route: str) -> Run:
-    """Make what asks a route, as the peer that has joined, with a tool's arguments under their own names."""
-    method, path = route.split(" ")
-    return lambda seat, given, report: (seat.post if method == "POST" else seat.get)(path, **given)
-
-
 def _tool(name: str, text: str, arguments: Schema, does: Run | str, is_reading: bool = False) -> Tool:
-    run = _call(does) if isinstance(does, str) else does
+    """Make a tool of what it does, or of the route that it calls with its arguments, as the peer that has joined."""
 
     async def answer(seat: Seat, given: dict[str, Any], report: Report) -> Json:
-        return await use(name, seat, lambda: run(seat, given, report))
+        return await use(name, seat, lambda: seat.call(does, **given) if isinstance(does, str)
+                         else does(seat, given, report))
 
     return Tool(name, text, arguments, is_reading, answer)
 
@@ -4273,7 +4253,7 @@ TOOLS = (
     _tool("whoami", "Tell which seat this session has. Always available.",
           {}, lambda seat, given, report: seat.whoami(), is_reading=True),
     _tool("list_peers", "List who is in the room.",
-          {}, lambda seat, given, report: _with_me(seat, "/peers"), is_reading=True),
+          {}, lambda seat, given, report: _with_me(seat, "GET /peers"), is_reading=True),
     _tool("say", "Speak. Tells who has it, who is away, who does not exist. Smallest scope that serves; no courtesies.",
           {"content": {"type": "string", "minLength": 1, "maxLength": CONTENT_MAX}, "to": SCOPE}, "POST /send"),
     _tool("watch_command", "Get a fresh command that waits for messages at no token cost: run it in a background "
@@ -4292,17 +4272,17 @@ TOOLS = (
     _tool("drop_floor", "Put your talking stick away: everybody may speak.",
           {"scope": LANE}, lambda seat, given, report: seat.use_floor("drop", given["scope"])),
     _tool("floor_status", "Tell who holds which talking stick, and whose hands are raised.",
-          {}, lambda seat, given, report: _with_me(seat, "/floor"), is_reading=True),
+          {}, lambda seat, given, report: _with_me(seat, "GET /floor"), is_reading=True),
     _tool("join_channel", "Enter a #channel; its messages reach its members and the operator only.",
           {"channel": CHANNEL}, "POST /channels/join"),
     _tool("leave_channel", "Leave a #channel.", {"channel": CHANNEL}, "POST /channels/leave"),
     _tool("list_channels", "List the channels with their topics and members.",
-          {}, lambda seat, given, report: _with_me(seat, "/channels"), is_reading=True),
+          {}, lambda seat, given, report: _with_me(seat, "GET /channels"), is_reading=True),
     _tool("set_channel_topic", "Say what a channel is for; members only, empty clears it.",
           {"channel": CHANNEL, "topic": _text(TOPIC_MAX, default="")}, "POST /channels/topic"),
     _tool("ping", "Tell how a peer is, without disturbing it: live, away or absent, listening, its status.",
           {"peer": {"type": "string", "minLength": 1, "maxLength": NAME_MAX}},
-          lambda seat, given, report: seat.door.get("/ping", peer=given["peer"]), is_reading=True),
+          lambda seat, given, report: seat.door.call("GET /ping", **given), is_reading=True),
     _tool("set_status", "Publish one line on what you are doing; empty clears it.",
           {"status": _text(STATUS_MAX, default="")},
           lambda seat, given, report: seat.set_status(given["status"])),
@@ -4313,7 +4293,7 @@ TOOLS = (
           {"title": _text(TITLE_MAX), "fields": {**FIELDS, "items": FIELD},
            "to": {**LANE, "description": "who gets the reply: all or a #channel"}}, "POST /ask"),
     _tool("list_forms", "List the questions that wait for the operator.",
-          {}, lambda seat, given, report: seat.door.get("/forms"), is_reading=True),
+          {}, lambda seat, given, report: seat.door.call("GET /forms"), is_reading=True),
     _tool("decisions", "List what the operator has decided.",
           {"limit": {"type": "integer", "default": 20, "minimum": 1, "maximum": DECISIONS_MAX}},
           "GET /decisions", is_reading=True),
@@ -8513,8 +8493,8 @@ class Listen:
         self._gone: Callable[[], None] = lambda: None  # what to do with the poll when the request behind it goes
         self._answered: Future[Reply] | None = None  # of the present poll
 
-    def poll(self) -> Future[Reply]:
-        """Give what the next poll will be answered."""
+    def answered(self) -> Future[Reply]:
+        """Give what the poll that was parked just now will be answered."""
         from asyncio import get_running_loop
 
         self._answered = get_running_loop().create_future()
@@ -8575,20 +8555,33 @@ class RoomDoor:
         self.caller: Caller | None = None  # of the request that is being answered; none, while only a listen is
         self.listener: Listen | None = None  # the latest that waits
 
-    async def get(self, path: str, **query: str | float | None) -> dict[str, Json]:
-        """GET a route. Raises Refusal."""
-        return decoded(self._answer("GET", path, query, b"", self._caller()))
-
-    async def post(self, path: str, **body: Json) -> dict[str, Json]:
-        """POST to a route. Raises Refusal."""
-        if self.token is not None and path != "/register":
-            body = {"token": self.token, **body}
-        return decoded(self._answer("POST", path, {}, json.dumps(body).encode(), self._caller()))
+    async def call(self, route: str, **fields: Any) -> dict[str, Json]:
+        """Call a route. Raises Refusal."""
+        method, path = route.split(" ")
+        caller, query, body, own = self.caller or self.listener, "", b"", ""
+        if method == "GET":
+            query = query_of(fields).removeprefix("?")
+        elif path == "/register":
+            body, own = encode_plain(fields).encode("ascii"), self._token_of(str(fields["project"]))
+        else:
+            body = encode_plain({"token": self.token, **fields}).encode("ascii")
+        is_open = path in OPEN_READS or method == "POST" or self.token is None
+        credential = self._gate.settings.agent_key if is_open else self.token
+        head = Head({"Content-Type": "application/json", "Authorization": f"Bearer {credential}"}, method, path, query)
+        assert caller is not None
+        reply = ROUTES[method, path](self._gate, Request(head, body, caller, None, own))
+        if reply is None:  # parked, as only a poll is
+            assert self.listener is not None
+            reply = await self.listener.answered()
+        answer: dict[str, Json] = json.loads(reply.body)
+        if reply.status >= 400:
+            raise refusal_of(reply.status, answer)
+        return answer
 
     async def register(self, name: str, revision: int | None) -> dict[str, Json]:
         """Take a seat. Raises Refusal."""
         shown = self.token or self._inherit(self, name) or self._token_of(name)
-        answer = await self.post("/register", project=name, token=shown, protocol_version=revision)
+        answer = await self.call("POST /register", project=name, token=shown, protocol_version=revision)
         self.token = str(answer["token"])
         self._gate.room.note_fleeting(self._gate.room.peer_of(self.token))
         return answer
@@ -8614,13 +8607,6 @@ class RoomDoor:
         """Derive the token of its seat from what only its client knows: so it outlives the hub, and no file has it."""
         return hash_of(f"{self.secret} {name}" if self.secret else self._key)[:32]
 
-    async def receive(self, hold_s: float, lease: str) -> dict[str, Json]:
-        """Wait for messages. Raises Refusal."""
-        assert self.listener is not None
-        answered = self.listener.poll()
-        reply = self._answer("GET", "/receive", {"timeout": hold_s, "lease": lease}, b"", self.listener)
-        return decoded(reply if reply is not None else await answered)
-
     async def rest(self, seconds: float) -> None:
         """Wait: never, for this hub is here."""
 
@@ -8636,30 +8622,6 @@ class RoomDoor:
     def forget(self, why: str = "") -> None:
         """Remove the token's file."""
         self._file.remove()
-
-    def _caller(self) -> Caller:
-        caller = self.caller or self.listener
-        assert caller is not None
-        return caller
-
-    def _answer(
-        self, method: str, path: str, query: Mapping[str, str | float | None], body: bytes, caller: Caller
-    ) -> Reply | None:
-        is_open = path in OPEN_READS or method == "POST" or self.token is None
-        credential = self._gate.settings.agent_key if is_open else str(self.token)
-        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {credential}"}
-        given = query_of(query).removeprefix("?")
-        own = self._token_of(str(json.loads(body)["project"])) if path == "/register" else ""
-        return ROUTES[method, path](self._gate, Request(Head(headers, method, path, given), body, caller, None, own))
-
-
-def decoded(reply: Reply | None) -> dict[str, Json]:
-    """Read an answer from inside as a client reads it. Raises Refusal."""
-    assert reply is not None  # only a poll is parked
-    answer: dict[str, Json] = json.loads(reply.body)
-    if reply.status >= 400:
-        raise refusal_of(reply.status, answer)
-    return answer
 
 
 class Session(Struct):
@@ -9931,23 +9893,17 @@ class HttpDoor:
     def token(self, token: str | None) -> None:
         self._client.token = token
 
-    async def get(self, path: str, **query: str | float | None) -> dict[str, Json]:
-        """GET a route. Raises Refusal."""
-        return await self._wait(lambda: self._client.get(path, **query))
-
-    async def post(self, path: str, **body: Json) -> dict[str, Json]:
-        """POST to a route. Raises Refusal."""
-        return await self._wait(lambda: self._client.post(path, **body))
+    async def call(self, route: str, **fields: Any) -> dict[str, Json]:
+        """Call a route. Raises Refusal."""
+        method, path = route.split(" ")
+        ask = self._client.get if method == "GET" else self._client.post
+        return await self._wait(lambda: ask(path, **fields))
 
     async def register(self, name: str, revision: int | None) -> dict[str, Json]:
         """Take a seat. Raises Refusal."""
         answer = await self._wait(lambda: self._client.register(name, revision))
         self.session.write(self.url, str(self.token), heard(answer, "project", str), self._client.agent_key or "")
         return answer
-
-    async def receive(self, hold_s: float, lease: str) -> dict[str, Json]:
-        """Wait for messages. Raises Refusal."""
-        return await self._wait(lambda: self._client.receive(hold_s, lease))
 
     async def rest(self, seconds: float) -> None:
         """Wait, as the hub cannot be reached."""
@@ -9967,7 +9923,7 @@ class HttpDoor:
         try:
             return watch_line(self.url, "--token-file", self._file.write(str(self.token)))
         except OSError:
-            return watch_line(self.url, "--ticket", heard(await self.post("/watch-ticket"), "ticket", str))
+            return watch_line(self.url, "--ticket", heard(await self.call("POST /watch-ticket"), "ticket", str))
 
     def forget(self, why: str = "") -> None:
         """Remove the files with the token; for who was kicked, the host's hook still has to learn of it."""
@@ -11383,7 +11339,8 @@ class Agent:
         settings = self._settings
         try:
             rules = await self._seat.setup()
-            await self._seat.door.get("/ping", peer=settings.name)  # a wrong agent key is told before a mind is started
+            # a wrong agent key is told before a mind is started
+            await self._seat.door.call("GET /ping", peer=settings.name)
             mission = f"\nYour mission, from your own user:\n{settings.mission}\n" if settings.mission else ""
             self._briefing = BRIEFING.format(name=settings.name, speaking=self._speaking, mission=mission, rules=rules)
             await self._start_mind()
@@ -11538,7 +11495,7 @@ class Agent:
         await self._acknowledge()  # the room may be paused
         with suppress(Refusal):
             while self._end is None and not self._inbox and time.monotonic() < end:
-                if len(heard(await self._seat.get("/peers"), "peers", list)) > 1:
+                if len(heard(await self._seat.call("GET /peers"), "peers", list)) > 1:
                     return
                 await self._rest(POLL_COMPANY_S)
 
@@ -11568,7 +11525,7 @@ class Agent:
     async def _acknowledge(self) -> None:
         """Acknowledge what turns were made of, and learn how the room is: a parked poll does not tell of a pause."""
         with suppress(Refusal):
-            answer = await self._seat.post("/ack", seq=self._acked)
+            answer = await self._seat.call("POST /ack", seq=self._acked)
             self._mode = str(answer.get("mode", self._mode))  # other hubs do not tell
 
     def _worded(self, batch: list[dict[str, Json]]) -> str:
@@ -11632,7 +11589,7 @@ class Agent:
         if not to.startswith("#"):
             return to not in ("", self._seat.name)
         with suppress(Refusal):
-            return to in heard(await self._seat.get("/channels"), "channels", dict)
+            return to in heard(await self._seat.call("GET /channels"), "channels", dict)
         return False
 
     async def _judge(self, outcome: Outcome, scope: str) -> None:
@@ -11668,7 +11625,7 @@ class Agent:
         try:
             while parts and self._end is None:
                 try:
-                    if (await self._seat.post("/send", to=to, content=parts[0])).get("missed"):
+                    if (await self._seat.call("POST /send", to=to, content=parts[0])).get("missed"):
                         return False
                     parts.popleft()
                 except FloorHeld:
@@ -11699,7 +11656,7 @@ class Agent:
         usage |= {"input_tokens": self._input_tokens, "output_tokens": self._output_tokens}
         while self._end is None:
             try:
-                await self._seat.post("/status", status=status, usage=usage)
+                await self._seat.call("POST /status", status=status, usage=usage)
                 return
             except Throttled as refusal:
                 await self._rest(refusal.retry_s)
