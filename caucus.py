@@ -2897,31 +2897,31 @@ class Connection:
 
             self._socket = ssl.create_default_context().wrap_socket(self._socket, server_hostname=parts.hostname)
         self._file = self._socket.makefile("rb")
-        self._is_lasting = True
+        self.is_lasting = True  # whatever was asked is answered, and the other end goes on
 
     def is_usable(self) -> bool:
         """Whether another request may go out: whatever came unasked, the end above all, says no."""
         with suppress(OSError, ValueError):  # closed, or a number that select cannot take
-            return self._is_lasting and not select.select([self._socket], [], [], 0)[0]
+            return not select.select([self._socket], [], [], 0)[0]
         return False
 
     def exchange(self, request: bytes, timeout_s: float) -> tuple[int, bytes]:
         """Send a request and read the answer: its status and its body. Raises OSError, ValueError."""
-        self._head_left = HEADERS_MAX_BYTES
+        self._head_left, self.is_lasting = HEADERS_MAX_BYTES, False
         self._socket.settimeout(timeout_s)
         self._socket.sendall(request)
-        version, status, headers = self._head()
+        status = 100
         while status < 200:  # 100 Continue and the like come before the answer
             version, status, headers = self._head()
-        self._is_lasting = version == b"HTTP/1.1" and headers.get(b"connection", b"").lower() != b"close"
-        if status == 204:
-            return status, b""
+        is_lasting = version == b"HTTP/1.1" and headers.get(b"connection", b"").lower() != b"close"
         if headers.get(b"transfer-encoding", b"").lower() == b"chunked":
-            return status, b"".join(self._chunks())
-        if b"content-length" in headers:
-            return status, self._exactly(int(headers[b"content-length"]))
-        self._is_lasting = False
-        return status, self._file.read(ANSWER_MAX_BYTES)
+            body = b"".join(self._chunks())
+        elif status == 204 or b"content-length" in headers:
+            body = self._exactly(int(headers.get(b"content-length", 0)))
+        else:
+            body, is_lasting = self._file.read(ANSWER_MAX_BYTES), False
+        self.is_lasting = is_lasting
+        return status, body
 
     def hang_up(self) -> None:
         """End it from another thread: who reads from it gets an error."""
@@ -3045,8 +3045,7 @@ class Client:
 
     def hang_up(self) -> None:
         """End the waiting poll, from another thread; its caller gets Unreachable, and the hub keeps the messages."""
-        polling = self._polling  # read once: the thread that polls clears it when its answer is here
-        if polling is not None:
+        if (polling := self._polling) is not None:  # read once: the thread that polls clears it, once it has its answer
             polling.hang_up()
 
     def close(self) -> None:
@@ -3075,17 +3074,15 @@ class Client:
         return answer
 
     def _exchange(self, request: bytes, hold_s: float) -> tuple[int, bytes]:
-        connection, is_whole = self._connection(), False
+        connection = self._connection()
         if hold_s > 0:
             self._polling = connection
         try:
-            answer = connection.exchange(request, hold_s + self.slack_s)
-            is_whole = True
-            return answer
+            return connection.exchange(request, hold_s + self.slack_s)
         finally:
             if self._polling is connection:
                 self._polling = None
-            if is_whole and not self._idle:
+            if connection.is_lasting and not self._idle:
                 self._idle.append(connection)
             else:
                 connection.close()
@@ -3146,16 +3143,25 @@ def session_in(path: str) -> dict[str, str]:
     return {**found, "place": path} if is_whole and found["token"].isascii() else {}
 
 
-def noted_in(path: str) -> dict[str, str]:
-    """Read the lines of a small regular file; empty where there is none."""
+def open_to_read(path: str, more: int = 0) -> BinaryIO:
+    """Open a file that is there. Raises OSError, also for what is no regular file: a pipe would wait for ever."""
+    import errno
     import stat
 
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)  # a pipe would keep it waiting
+    for name in ("O_NONBLOCK", "O_BINARY", "O_CLOEXEC"):
+        more |= getattr(os, name, 0)
+    handle = os.open(path, os.O_RDONLY | more)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return open(handle, "rb")
+
+
+def noted_in(path: str) -> dict[str, str]:
+    """Read the lines of a small regular file; empty where there is none."""
     try:
-        with open(os.open(path, flags), encoding="utf-8") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                return {}
-            return dict(line.split("=", 1) for line in file.read(8192).splitlines())
+        with open_to_read(path, getattr(os, "O_NOFOLLOW", 0)) as file:
+            return dict(line.split("=", 1) for line in file.read(8192).decode().splitlines())
     except (OSError, ValueError):
         return {}
 
@@ -3177,7 +3183,7 @@ def ask_brake(session: dict[str, str], **more: str) -> str:
     body = ("{" + ",".join(f'"{key}":"{value}"' for key, value in fields.items()) + "}").encode("ascii", "replace")
     head = f"POST /{prefix and prefix.rstrip('/') + '/'}brake HTTP/1.1\r\nHost: {netloc}\r\nConnection: close\r\n"
     head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    end, line = time.monotonic() + _BRAKE_S, None
+    end = time.monotonic() + _BRAKE_S
     for family, kind, *_, address in _socket.getaddrinfo(host.strip("[]"), int(port), 0, _socket.SOCK_STREAM):
         line = _socket.socket(family, kind)
         line.settimeout(_BRAKE_S / 2)
@@ -3186,8 +3192,7 @@ def ask_brake(session: dict[str, str], **more: str) -> str:
             break
         except OSError:
             line.close()
-            line = None
-    if line is None:
+    else:
         raise OSError("nobody listens there")
     try:
         line.send(head.encode("ascii") + body)
@@ -3420,15 +3425,16 @@ class Call(Record):
         return _id_in(self.params.get("requestId")) if self.method == "notifications/cancelled" else None
 
 
-def _no_number(name: str) -> Json:
-    raise ValueError(f"{name} is not JSON")
+def no_constant(name: str) -> NoReturn:
+    """Refuse what Python's decoder takes beyond JSON: NaN and the infinite. Raises Invalid."""
+    raise Invalid("body", f"{name} is not JSON")
 
 
 def read_rpc(data: bytes) -> Json:
     """Decode a message or a batch. Raises RpcError."""
     try:
-        value: Json = json.loads(data.decode(), parse_constant=_no_number)
-    except (ValueError, RecursionError):  # no UTF-8, no JSON, a number of thousands of digits, nested too deep
+        value: Json = json.loads(data.decode(), parse_constant=no_constant)
+    except (Invalid, ValueError, RecursionError):  # no UTF-8, no JSON, a number of thousands of digits, nested too deep
         raise RpcError(PARSE_ERROR, "Parse error: one JSON-RPC message in UTF-8 is expected") from None
     return value
 
@@ -3456,25 +3462,15 @@ def call_of(message: Json) -> Call | None:
 # --- tools and prompts ---
 Schema = dict[str, Any]
 
-# The subset of JSON Schema 2020-12 that our tools are written in; a schema that leaves it is refused when it is made.
-SCHEMA_WORDS = frozenset({"type", "description", "properties", "required", "additionalProperties", "items", "enum",
-                          "default", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems"})
+# Of JSON Schema 2020-12, what our tools are written in; a test sees that they use no more than `fault_in` holds.
 SCHEMA_TYPES: dict[str, type | tuple[type, ...]] = {
     "object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "boolean": bool,
 }
 BOUNDS = (("minimum", "maximum"), ("minLength", "maxLength"), ("minItems", "maxItems"))
 
 
-def check_schema(schema: Schema) -> None:
-    """Raise ValueError for a schema outside our subset: it would be shown to hosts and not held by us."""
-    if schema.get("type") not in SCHEMA_TYPES or not schema.keys() <= SCHEMA_WORDS:
-        raise ValueError(f"outside the subset of JSON Schema: {schema}")
-    for inner in [*schema.get("properties", {}).values(), *([schema["items"]] if "items" in schema else [])]:
-        check_schema(inner)
-
-
 def fault_in(value: Any, schema: Schema, where: str) -> str | None:
-    """Name the first way in which `value` breaks a checked schema; None: in none."""
+    """Name the first way in which `value` breaks a schema; None: in none."""
     kind = schema["type"]
     if kind == "integer" and isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -3546,11 +3542,6 @@ def _content(answer: Json, revision: str) -> dict[str, Json]:
     return content if is_prose or revision < "2025-06-18" else {**content, "structuredContent": answer}
 
 
-def _refuse_cursor(params: dict[str, Json]) -> None:
-    if params.get("cursor") is not None:
-        raise RpcError(INVALID_PARAMS, "Invalid params: there is one page only, so no cursor is valid")
-
-
 def agreed_revision(wanted: Json) -> str:
     """Give the revision that a handshake ends with."""
     return wanted if isinstance(wanted, str) and wanted in HANDSHAKE_REVISIONS else HANDSHAKE_REVISIONS[-1]
@@ -3577,12 +3568,13 @@ class Mcp:
 
     def __init__(self, tools: Iterable[Tool], prompts: Iterable[Prompt], instructions: str) -> None:
         self._tools = {tool.name: tool for tool in tools}
-        for tool in self._tools.values():
-            check_schema(tool.schema)
         self._prompts = {prompt.name: prompt for prompt in prompts}
         self._instructions = instructions
-        shared: dict[str, Method] = {"tools/list": self._list_tools, "prompts/list": self._list_prompts,
-                                     "prompts/get": self._get_prompt}
+        shared: dict[str, Method] = {
+            "tools/list": functools.partial(self._list, "tools", self._tools.values()),
+            "prompts/list": functools.partial(self._list, "prompts", self._prompts.values()),
+            "prompts/get": self._get_prompt,
+        }
         self._handshake_methods = {"initialize": self._initialize, "ping": lambda params: {}, **shared}
         self._modern_methods = {"server/discover": self._discover, **shared}
 
@@ -3627,13 +3619,10 @@ class Mcp:
     def _discover(self, params: dict[str, Json]) -> dict[str, Json]:
         return {"supportedVersions": REVISIONS, "capabilities": CAPABILITIES, "instructions": self._instructions}
 
-    def _list_tools(self, params: dict[str, Json]) -> dict[str, Json]:
-        _refuse_cursor(params)
-        return {"tools": [tool.to_json() for tool in self._tools.values()]}
-
-    def _list_prompts(self, params: dict[str, Json]) -> dict[str, Json]:
-        _refuse_cursor(params)
-        return {"prompts": [prompt.to_json() for prompt in self._prompts.values()]}
+    def _list(self, key: str, entries: Iterable[Tool | Prompt], params: dict[str, Json]) -> dict[str, Json]:
+        if params.get("cursor") is not None:
+            raise RpcError(INVALID_PARAMS, "Invalid params: there is one page only, so no cursor is valid")
+        return {key: [one.to_json() for one in entries]}
 
     def _get_prompt(self, params: dict[str, Json]) -> dict[str, Json]:
         prompt, given = self._prompts.get(str(params.get("name"))), params.get("arguments")
@@ -4602,18 +4591,6 @@ def words_of(error: Exception, path: str) -> str:
     if isinstance(error, OSError):
         return f"cannot open or write {error.filename2 or error.filename or path}: {cause_of(error)}"
     return f"{path} is damaged: {error}. `caucus journal recover {path} NEW` saves what can be read"
-
-
-def open_to_read(path: str) -> BinaryIO:
-    """Open a file that is there. Raises OSError, also for what is no regular file: a pipe would wait for ever."""
-    from stat import S_ISREG
-
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
-    handle = os.open(path, flags)
-    if not S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise OSError(errno.EINVAL, "not a regular file", path)
-    return open(handle, "rb")
 
 
 def try_lock(handle: int) -> None:
@@ -6353,11 +6330,7 @@ class Settings(Record):
     is_plain_http: bool = False  # no express lane: Tornado reads every request
 
 
-def _no_constant(name: str) -> Json:
-    raise Invalid("body", f"{name} is not JSON")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_no_constant)
+_DECODER = json.JSONDecoder(parse_constant=no_constant)
 
 
 def decode_json(data: bytes | str) -> Body:
