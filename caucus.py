@@ -3382,31 +3382,31 @@ class Connection:
 
             self._socket = ssl.create_default_context().wrap_socket(self._socket, server_hostname=parts.hostname)
         self._file = self._socket.makefile("rb")
-        self._is_lasting = True
+        self.is_lasting = True  # whatever was asked is answered, and the other end goes on
 
     def is_usable(self) -> bool:
         """Whether another request may go out: whatever came unasked, the end above all, says no."""
         with suppress(OSError, ValueError):  # closed, or a number that select cannot take
-            return self._is_lasting and not select.select([self._socket], [], [], 0)[0]
+            return not select.select([self._socket], [], [], 0)[0]
         return False
 
     def exchange(self, request: bytes, timeout_s: float) -> tuple[int, bytes]:
         """Send a request and read the answer: its status and its body. Raises OSError, ValueError."""
-        self._head_left = HEADERS_MAX_BYTES
+        self._head_left, self.is_lasting = HEADERS_MAX_BYTES, False
         self._socket.settimeout(timeout_s)
         self._socket.sendall(request)
-        version, status, headers = self._head()
+        status = 100
         while status < 200:  # 100 Continue and the like come before the answer
             version, status, headers = self._head()
-        self._is_lasting = version == b"HTTP/1.1" and headers.get(b"connection", b"").lower() != b"close"
-        if status == 204:
-            return status, b""
+        is_lasting = version == b"HTTP/1.1" and headers.get(b"connection", b"").lower() != b"close"
         if headers.get(b"transfer-encoding", b"").lower() == b"chunked":
-            return status, b"".join(self._chunks())
-        if b"content-length" in headers:
-            return status, self._exactly(int(headers[b"content-length"]))
-        self._is_lasting = False
-        return status, self._file.read(ANSWER_MAX_BYTES)
+            body = b"".join(self._chunks())
+        elif status == 204 or b"content-length" in headers:
+            body = self._exactly(int(headers.get(b"content-length", 0)))
+        else:
+            body, is_lasting = self._file.read(ANSWER_MAX_BYTES), False
+        self.is_lasting = is_lasting
+        return status, body
 
     def hang_up(self) -> None:
         """End it from another thread: who reads from it gets an error."""
@@ -3495,9 +3495,9 @@ class Client:
         self._polling: Connection | None = None
 
     def get(self, path: str, **query: str | float | None) -> dict[str, Json]:
-        """GET `path`. Raises Refusal."""
+        """GET `path`, which may wait for `timeout` seconds if that is in the query. Raises Refusal."""
         credential = self.agent_key if path in OPEN_READS or self.token is None else self.token
-        return self._call("GET", path + query_of(query), b"", credential)
+        return self._call("GET", path + query_of(query), b"", credential, float(query.get("timeout") or 0.0))
 
     def post(self, path: str, **body: Json) -> dict[str, Json]:
         """POST a JSON object to `path`, the token included where there is one. Raises Refusal."""
@@ -3517,12 +3517,11 @@ class Client:
 
     def receive(self, hold_s: float, lease: str, ack_seq: int | None = None) -> dict[str, Json]:
         """Wait up to `hold_s` seconds for messages. Raises UnknownToken, Displaced."""
-        query = query_of({"timeout": hold_s, "lease": lease, "ack_seq": ack_seq})
-        return self._call("GET", f"/receive{query}", b"", self.token, hold_s)
+        return self.get("/receive", timeout=hold_s, lease=lease, ack_seq=ack_seq)
 
     def wait_for_mail(self, hold_s: float, host: str) -> dict[str, Json]:
         """Wait up to `hold_s` seconds until there is mail, and take none. Raises UnknownToken."""
-        return self._call("GET", f"/wake{query_of({'timeout': hold_s, 'host': host})}", b"", self.token, hold_s)
+        return self.get("/wake", timeout=hold_s, host=host)
 
     def ask_permission(self, tool: str, detail: str, hold_s: float) -> dict[str, Json]:
         """Wait up to `hold_s` seconds for what the operator says to a permission prompt. Raises Refusal."""
@@ -3531,8 +3530,7 @@ class Client:
 
     def hang_up(self) -> None:
         """End the waiting poll, from another thread; its caller gets Unreachable, and the hub keeps the messages."""
-        polling = self._polling  # read once: the thread that polls clears it when its answer is here
-        if polling is not None:
+        if (polling := self._polling) is not None:  # read once: the thread that polls clears it, once it has its answer
             polling.hang_up()
 
     def close(self) -> None:
@@ -3561,17 +3559,15 @@ class Client:
         return answer
 
     def _exchange(self, request: bytes, hold_s: float) -> tuple[int, bytes]:
-        connection, is_whole = self._connection(), False
+        connection = self._connection()
         if hold_s > 0:
             self._polling = connection
         try:
-            answer = connection.exchange(request, hold_s + self.slack_s)
-            is_whole = True
-            return answer
+            return connection.exchange(request, hold_s + self.slack_s)
         finally:
             if self._polling is connection:
                 self._polling = None
-            if is_whole and not self._idle:
+            if connection.is_lasting and not self._idle:
                 self._idle.append(connection)
             else:
                 connection.close()
@@ -3632,16 +3628,25 @@ def session_in(path: str) -> dict[str, str]:
     return {**found, "place": path} if is_whole and found["token"].isascii() else {}
 
 
-def noted_in(path: str) -> dict[str, str]:
-    """Read the lines of a small regular file; empty where there is none."""
+def open_to_read(path: str, more: int = 0) -> BinaryIO:
+    """Open a file that is there. Raises OSError, also for what is no regular file: a pipe would wait for ever."""
+    import errno
     import stat
 
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)  # a pipe would keep it waiting
+    for name in ("O_NONBLOCK", "O_BINARY", "O_CLOEXEC"):
+        more |= getattr(os, name, 0)
+    handle = os.open(path, os.O_RDONLY | more)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return open(handle, "rb")
+
+
+def noted_in(path: str) -> dict[str, str]:
+    """Read the lines of a small regular file; empty where there is none."""
     try:
-        with open(os.open(path, flags), encoding="utf-8") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                return {}
-            return dict(line.split("=", 1) for line in file.read(8192).splitlines())
+        with open_to_read(path, getattr(os, "O_NOFOLLOW", 0)) as file:
+            return dict(line.split("=", 1) for line in file.read(8192).decode().splitlines())
     except (OSError, ValueError):
         return {}
 
@@ -3663,7 +3668,7 @@ def ask_brake(session: dict[str, str], **more: str) -> str:
     body = ("{" + ",".join(f'"{key}":"{value}"' for key, value in fields.items()) + "}").encode("ascii", "replace")
     head = f"POST /{prefix and prefix.rstrip('/') + '/'}brake HTTP/1.1\r\nHost: {netloc}\r\nConnection: close\r\n"
     head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    end, line = time.monotonic() + _BRAKE_S, None
+    end = time.monotonic() + _BRAKE_S
     for family, kind, *_, address in _socket.getaddrinfo(host.strip("[]"), int(port), 0, _socket.SOCK_STREAM):
         line = _socket.socket(family, kind)
         line.settimeout(_BRAKE_S / 2)
@@ -3672,8 +3677,7 @@ def ask_brake(session: dict[str, str], **more: str) -> str:
             break
         except OSError:
             line.close()
-            line = None
-    if line is None:
+    else:
         raise OSError("nobody listens there")
     try:
         line.send(head.encode("ascii") + body)
@@ -3906,15 +3910,16 @@ class Call(Record):
         return _id_in(self.params.get("requestId")) if self.method == "notifications/cancelled" else None
 
 
-def _no_number(name: str) -> Json:
-    raise ValueError(f"{name} is not JSON")
+def no_constant(name: str) -> NoReturn:
+    """Refuse what Python's decoder takes beyond JSON: NaN and the infinite. Raises Invalid."""
+    raise Invalid("body", f"{name} is not JSON")
 
 
 def read_rpc(data: bytes) -> Json:
     """Decode a message or a batch. Raises RpcError."""
     try:
-        value: Json = json.loads(data.decode(), parse_constant=_no_number)
-    except (ValueError, RecursionError):  # no UTF-8, no JSON, a number of thousands of digits, nested too deep
+        value: Json = json.loads(data.decode(), parse_constant=no_constant)
+    except (Invalid, ValueError, RecursionError):  # no UTF-8, no JSON, a number of thousands of digits, nested too deep
         raise RpcError(PARSE_ERROR, "Parse error: one JSON-RPC message in UTF-8 is expected") from None
     return value
 
@@ -3942,25 +3947,15 @@ def call_of(message: Json) -> Call | None:
 # --- tools and prompts ---
 Schema = dict[str, Any]
 
-# The subset of JSON Schema 2020-12 that our tools are written in; a schema that leaves it is refused when it is made.
-SCHEMA_WORDS = frozenset({"type", "description", "properties", "required", "additionalProperties", "items", "enum",
-                          "default", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems"})
+# Of JSON Schema 2020-12, what our tools are written in; a test sees that they use no more than `fault_in` holds.
 SCHEMA_TYPES: dict[str, type | tuple[type, ...]] = {
     "object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "boolean": bool,
 }
 BOUNDS = (("minimum", "maximum"), ("minLength", "maxLength"), ("minItems", "maxItems"))
 
 
-def check_schema(schema: Schema) -> None:
-    """Raise ValueError for a schema outside our subset: it would be shown to hosts and not held by us."""
-    if schema.get("type") not in SCHEMA_TYPES or not schema.keys() <= SCHEMA_WORDS:
-        raise ValueError(f"outside the subset of JSON Schema: {schema}")
-    for inner in [*schema.get("properties", {}).values(), *([schema["items"]] if "items" in schema else [])]:
-        check_schema(inner)
-
-
 def fault_in(value: Any, schema: Schema, where: str) -> str | None:
-    """Name the first way in which `value` breaks a checked schema; None: in none."""
+    """Name the first way in which `value` breaks a schema; None: in none."""
     kind = schema["type"]
     if kind == "integer" and isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -4032,11 +4027,6 @@ def _content(answer: Json, revision: str) -> dict[str, Json]:
     return content if is_prose or revision < "2025-06-18" else {**content, "structuredContent": answer}
 
 
-def _refuse_cursor(params: dict[str, Json]) -> None:
-    if params.get("cursor") is not None:
-        raise RpcError(INVALID_PARAMS, "Invalid params: there is one page only, so no cursor is valid")
-
-
 def agreed_revision(wanted: Json) -> str:
     """Give the revision that a handshake ends with."""
     return wanted if isinstance(wanted, str) and wanted in HANDSHAKE_REVISIONS else HANDSHAKE_REVISIONS[-1]
@@ -4063,12 +4053,13 @@ class Mcp:
 
     def __init__(self, tools: Iterable[Tool], prompts: Iterable[Prompt], instructions: str) -> None:
         self._tools = {tool.name: tool for tool in tools}
-        for tool in self._tools.values():
-            check_schema(tool.schema)
         self._prompts = {prompt.name: prompt for prompt in prompts}
         self._instructions = instructions
-        shared: dict[str, Method] = {"tools/list": self._list_tools, "prompts/list": self._list_prompts,
-                                     "prompts/get": self._get_prompt}
+        shared: dict[str, Method] = {
+            "tools/list": functools.partial(self._list, "tools", self._tools.values()),
+            "prompts/list": functools.partial(self._list, "prompts", self._prompts.values()),
+            "prompts/get": self._get_prompt,
+        }
         self._handshake_methods = {"initialize": self._initialize, "ping": lambda params: {}, **shared}
         self._modern_methods = {"server/discover": self._discover, **shared}
 
@@ -4113,13 +4104,10 @@ class Mcp:
     def _discover(self, params: dict[str, Json]) -> dict[str, Json]:
         return {"supportedVersions": REVISIONS, "capabilities": CAPABILITIES, "instructions": self._instructions}
 
-    def _list_tools(self, params: dict[str, Json]) -> dict[str, Json]:
-        _refuse_cursor(params)
-        return {"tools": [tool.to_json() for tool in self._tools.values()]}
-
-    def _list_prompts(self, params: dict[str, Json]) -> dict[str, Json]:
-        _refuse_cursor(params)
-        return {"prompts": [prompt.to_json() for prompt in self._prompts.values()]}
+    def _list(self, key: str, entries: Iterable[Tool | Prompt], params: dict[str, Json]) -> dict[str, Json]:
+        if params.get("cursor") is not None:
+            raise RpcError(INVALID_PARAMS, "Invalid params: there is one page only, so no cursor is valid")
+        return {key: [one.to_json() for one in entries]}
 
     def _get_prompt(self, params: dict[str, Json]) -> dict[str, Json]:
         prompt, given = self._prompts.get(str(params.get("name"))), params.get("arguments")
@@ -4192,17 +4180,11 @@ class Door(Protocol):
     url: str
     token: str | None
 
-    async def get(self, path: str, **query: str | float | None) -> dict[str, Json]:
-        """GET a route."""
-
-    async def post(self, path: str, **body: Json) -> dict[str, Json]:
-        """POST to a route, the token included where there is one."""
+    async def call(self, route: str, **fields: Any) -> dict[str, Json]:
+        """Call a route, such as "GET /peers"; the token goes along where there is one."""
 
     async def register(self, name: str, revision: int | None) -> dict[str, Json]:
         """Take a seat and keep its token."""
-
-    async def receive(self, hold_s: float, lease: str) -> dict[str, Json]:
-        """Wait up to `hold_s` seconds for messages."""
 
     async def watch_command(self) -> str:
         """Word the command that waits for messages; no secret is in it. Empty: this agent needs none."""
@@ -4414,7 +4396,7 @@ class Seat:
 
     async def setup(self) -> str:
         """Fetch the rules of the room and arm the other tools."""
-        answer = await self.door.get("/protocol")
+        answer = await self.door.call("GET /protocol")
         text, self.revision, self.past = heard(answer, "text", str), heard(answer, "version", int), ""
         here = f"Hub {self.door.url}, protocol revision {self.revision}. Your name unless you choose another: "
         return f"{text}\n\n---\n{here}{self.default_name}. Next: join()."
@@ -4464,7 +4446,7 @@ class Seat:
         note: dict[str, Json] = {}
         if name is not None:
             try:
-                await self.door.post("/leave")
+                await self.door.call("POST /leave")
             except UnknownToken:
                 note = {"note": "the hub had ended this seat already"}
             except Refusal as refusal:
@@ -4478,24 +4460,28 @@ class Seat:
         note = self.past
         if self.name is not None:
             try:
-                await self.get("/peek")
+                await self.call("GET /peek")
             except Refusal as refusal:
                 note = refusal.detail
         about: dict[str, Json] = {"joined": self.name is not None, "project": self.name, "hub": self.door.url}
         about |= {"default_project": self.default_name, "setup_done": self.revision is not None}
         return about | {"protocol_version": self.revision} | ({"note": note} if note else {})
 
-    async def get(self, path: str, **query: str | float | None) -> dict[str, Json]:
-        """Ask the hub, as the peer that has joined. Raises Refusal."""
-        return await self._as_peer(lambda: self.door.get(path, **query))
-
-    async def post(self, path: str, **body: Json) -> dict[str, Json]:
-        """Act at the hub, as the peer that has joined. Raises Refusal."""
-        return await self._as_peer(lambda: self.door.post(path, **body))
+    async def call(self, route: str, **fields: Any) -> dict[str, Json]:
+        """Call a route as the peer that has joined, and win the seat back if the hub has lost it. Raises Refusal."""
+        if self.name is None:
+            raise NotJoined(self._why)
+        token = self.door.token
+        try:
+            return await self.door.call(route, **fields)
+        except UnknownToken as refusal:
+            if self.door.token == token:
+                await self._rejoin(str(refusal.extra.get("why", "the hub has restarted, or you were away too long")))
+            return await self.door.call(route, **({**fields, "lease": self._lease} if "lease" in fields else fields))
 
     async def use_floor(self, action: str, scope: str, reason: str | None = None) -> dict[str, Json]:
         """Take, raise, pass or drop a stick; the hub words a no as an answer."""
-        answer = await self.post("/floor", action=action, scope=scope, reason=reason)
+        answer = await self.call("POST /floor", action=action, scope=scope, reason=reason)
         if "error" not in answer:
             return answer
         queue = f"{answer.get('held_by')} holds the talking stick; you are number {answer.get('position')} in the queue"
@@ -4538,11 +4524,11 @@ class Seat:
 
     async def receive(self, hold_s: float) -> dict[str, Json]:
         """Wait for messages and give them as they are; to acknowledge is the caller's. Raises Displaced, NotJoined."""
-        return await self._as_peer(lambda: self.door.receive(hold_s, self._lease))
+        return await self.call("GET /receive", timeout=hold_s, lease=self._lease)
 
     async def set_status(self, status: str) -> dict[str, Json]:
         """Publish a line of text, and remember it."""
-        answer = await self.post("/status", status=status)
+        answer = await self.call("POST /status", status=status)
         self.status = status
         return answer
 
@@ -4551,7 +4537,7 @@ class Seat:
         seq, self._shown = self._shown, 0
         if seq and self.name is not None:
             with suppress(Refusal):  # then it is shown again: better twice than never
-                await self.door.post("/ack", seq=seq)
+                await self.door.call("POST /ack", seq=seq)
 
     def show_again(self) -> None:
         """Have the hub hand out again what was not acknowledged: the last answer reached nobody."""
@@ -4580,24 +4566,12 @@ class Seat:
         """Find out, between calls, that the hub has forgotten the seat, and take it again. Raises Refusal."""
         if self.name is None or time.monotonic() < self._rejoined_at + REJOIN_EVERY_S:
             return
-        if (await self.door.get("/ping", peer=self.name)).get("state") == "absent":
+        if (await self.door.call("GET /ping", peer=self.name)).get("state") == "absent":
             try:
-                await self.door.get("/peek")
+                await self.door.call("GET /peek")
             except UnknownToken as refusal:
                 if "why" not in refusal.extra:  # it was not taken away: the hub is another one
                     await self._rejoin("the hub has restarted")
-
-    async def _as_peer(self, call: Callable[[], Awaitable[dict[str, Json]]]) -> dict[str, Json]:
-        """Make a call that needs the seat, and win the seat back if the hub has lost it. Raises NotJoined."""
-        if self.name is None:
-            raise NotJoined(self._why)
-        token = self.door.token
-        try:
-            return await call()
-        except UnknownToken as refusal:
-            if self.door.token == token:
-                await self._rejoin(str(refusal.extra.get("why", "the hub has restarted, or you were away too long")))
-            return await call()
 
     async def _rejoin(self, why: str) -> None:
         """Take the seat again; not after a kick, and not twice in a row. Raises SessionExpired."""
@@ -4645,9 +4619,9 @@ class Child:
         """Refuse. Raises SeatOfParent."""
         raise SeatOfParent(f"{self._name} is a subagent: the seat is its session's", child=self._name)
 
-    async def post(self, path: str, **body: Json) -> dict[str, Json]:
+    async def call(self, route: str, **fields: Any) -> dict[str, Json]:
         """Act as the peer, and say who it is that speaks. Raises Refusal."""
-        return await self._seat.post(path, **({**body, "child": self._name} if path == "/send" else body))
+        return await self._seat.call(route, **fields, **({"child": self._name} if route == "POST /send" else {}))
 
 
 def hub_words(url: str) -> list[str]:
@@ -4711,16 +4685,16 @@ def _text(high: int, about: str = "", default: str | None = None) -> Schema:
     return schema | ({"description": about} if about else {}) | ({} if default is None else {"default": default})
 
 
-async def _with_me(seat: Seat, path: str) -> dict[str, Json]:
+async def _with_me(seat: Seat, route: str) -> dict[str, Json]:
     """Read what is open to everybody, and tell who asks, as the hub knows it."""
     if seat.name is not None:
         with suppress(SessionExpired):
-            await seat.get("/peek")
-    return {**await seat.door.get(path), "you": seat.name}
+            await seat.call("GET /peek")
+    return {**await seat.door.call(route), "you": seat.name}
 
 
 async def _section(seat: Seat, name: str) -> str:
-    text: str = heard(await seat.door.get("/protocol", section=name), "text", str)
+    text: str = heard(await seat.door.call("GET /protocol", section=name), "text", str)
     return text
 
 
@@ -4732,17 +4706,12 @@ async def _watch(seat: Seat) -> dict[str, Json]:
 Run = Callable[[Seat, dict[str, Any], Report], Awaitable[Json]]
 
 
-def _call(route: str) -> Run:
-    """Make what asks a route, as the peer that has joined, with a tool's arguments under their own names."""
-    method, path = route.split(" ")
-    return lambda seat, given, report: (seat.post if method == "POST" else seat.get)(path, **given)
-
-
 def _tool(name: str, text: str, arguments: Schema, does: Run | str, is_reading: bool = False) -> Tool:
-    run = _call(does) if isinstance(does, str) else does
+    """Make a tool of what it does, or of the route that it calls with its arguments, as the peer that has joined."""
 
     async def answer(seat: Seat, given: dict[str, Any], report: Report) -> Json:
-        return await use(name, seat, lambda: run(seat, given, report))
+        return await use(name, seat, lambda: seat.call(does, **given) if isinstance(does, str)
+                         else does(seat, given, report))
 
     return Tool(name, text, arguments, is_reading, answer)
 
@@ -4758,7 +4727,7 @@ TOOLS = (
     _tool("whoami", "Tell which seat this session has. Always available.",
           {}, lambda seat, given, report: seat.whoami(), is_reading=True),
     _tool("list_peers", "List who is in the room.",
-          {}, lambda seat, given, report: _with_me(seat, "/peers"), is_reading=True),
+          {}, lambda seat, given, report: _with_me(seat, "GET /peers"), is_reading=True),
     _tool("say", "Speak. Tells who has it, who is away, who does not exist. Smallest scope that serves; no courtesies.",
           {"content": {"type": "string", "minLength": 1, "maxLength": CONTENT_MAX}, "to": SCOPE}, "POST /send"),
     _tool("watch_command", "Get a fresh command that waits for messages at no token cost: run it in a background "
@@ -4777,17 +4746,17 @@ TOOLS = (
     _tool("drop_floor", "Put your talking stick away: everybody may speak.",
           {"scope": LANE}, lambda seat, given, report: seat.use_floor("drop", given["scope"])),
     _tool("floor_status", "Tell who holds which talking stick, and whose hands are raised.",
-          {}, lambda seat, given, report: _with_me(seat, "/floor"), is_reading=True),
+          {}, lambda seat, given, report: _with_me(seat, "GET /floor"), is_reading=True),
     _tool("join_channel", "Enter a #channel; its messages reach its members and the operator only.",
           {"channel": CHANNEL}, "POST /channels/join"),
     _tool("leave_channel", "Leave a #channel.", {"channel": CHANNEL}, "POST /channels/leave"),
     _tool("list_channels", "List the channels with their topics and members.",
-          {}, lambda seat, given, report: _with_me(seat, "/channels"), is_reading=True),
+          {}, lambda seat, given, report: _with_me(seat, "GET /channels"), is_reading=True),
     _tool("set_channel_topic", "Say what a channel is for; members only, empty clears it.",
           {"channel": CHANNEL, "topic": _text(TOPIC_MAX, default="")}, "POST /channels/topic"),
     _tool("ping", "Tell how a peer is, without disturbing it: live, away or absent, listening, its status.",
           {"peer": {"type": "string", "minLength": 1, "maxLength": NAME_MAX}},
-          lambda seat, given, report: seat.door.get("/ping", peer=given["peer"]), is_reading=True),
+          lambda seat, given, report: seat.door.call("GET /ping", **given), is_reading=True),
     _tool("set_status", "Publish one line on what you are doing; empty clears it.",
           {"status": _text(STATUS_MAX, default="")},
           lambda seat, given, report: seat.set_status(given["status"])),
@@ -4798,7 +4767,7 @@ TOOLS = (
           {"title": _text(TITLE_MAX), "fields": {**FIELDS, "items": FIELD},
            "to": {**LANE, "description": "who gets the reply: all or a #channel"}}, "POST /ask"),
     _tool("list_forms", "List the questions that wait for the operator.",
-          {}, lambda seat, given, report: seat.door.get("/forms"), is_reading=True),
+          {}, lambda seat, given, report: seat.door.call("GET /forms"), is_reading=True),
     _tool("decisions", "List what the operator has decided.",
           {"limit": {"type": "integer", "default": 20, "minimum": 1, "maximum": DECISIONS_MAX}},
           "GET /decisions", is_reading=True),
@@ -5107,18 +5076,6 @@ def words_of(error: Exception, path: str) -> str:
     if isinstance(error, OSError):
         return f"cannot open or write {error.filename2 or error.filename or path}: {cause_of(error)}"
     return f"{path} is damaged: {error}. `caucus journal recover {path} NEW` saves what can be read"
-
-
-def open_to_read(path: str) -> BinaryIO:
-    """Open a file that is there. Raises OSError, also for what is no regular file: a pipe would wait for ever."""
-    from stat import S_ISREG
-
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
-    handle = os.open(path, flags)
-    if not S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise OSError(errno.EINVAL, "not a regular file", path)
-    return open(handle, "rb")
 
 
 def try_lock(handle: int) -> None:
@@ -6866,11 +6823,7 @@ class Settings(Record):
     is_plain_http: bool = False  # no express lane: Tornado reads every request
 
 
-def _no_constant(name: str) -> Json:
-    raise Invalid("body", f"{name} is not JSON")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_no_constant)
+_DECODER = json.JSONDecoder(parse_constant=no_constant)
 
 
 def decode_json(data: bytes | str) -> Body:
@@ -9117,8 +9070,8 @@ class Listen:
         self._gone: Callable[[], None] = lambda: None  # what to do with the poll when the request behind it goes
         self._answered: Future[Reply] | None = None  # of the present poll
 
-    def poll(self) -> Future[Reply]:
-        """Give what the next poll will be answered."""
+    def answered(self) -> Future[Reply]:
+        """Give what the poll that was parked just now will be answered."""
         from asyncio import get_running_loop
 
         self._answered = get_running_loop().create_future()
@@ -9179,20 +9132,33 @@ class RoomDoor:
         self.caller: Caller | None = None  # of the request that is being answered; none, while only a listen is
         self.listener: Listen | None = None  # the latest that waits
 
-    async def get(self, path: str, **query: str | float | None) -> dict[str, Json]:
-        """GET a route. Raises Refusal."""
-        return decoded(self._answer("GET", path, query, b"", self._caller()))
-
-    async def post(self, path: str, **body: Json) -> dict[str, Json]:
-        """POST to a route. Raises Refusal."""
-        if self.token is not None and path != "/register":
-            body = {"token": self.token, **body}
-        return decoded(self._answer("POST", path, {}, json.dumps(body).encode(), self._caller()))
+    async def call(self, route: str, **fields: Any) -> dict[str, Json]:
+        """Call a route. Raises Refusal."""
+        method, path = route.split(" ")
+        caller, query, body, own = self.caller or self.listener, "", b"", ""
+        if method == "GET":
+            query = query_of(fields).removeprefix("?")
+        elif path == "/register":
+            body, own = encode_plain(fields).encode("ascii"), self._token_of(str(fields["project"]))
+        else:
+            body = encode_plain({"token": self.token, **fields}).encode("ascii")
+        is_open = path in OPEN_READS or method == "POST" or self.token is None
+        credential = self._gate.settings.agent_key if is_open else self.token
+        head = Head({"Content-Type": "application/json", "Authorization": f"Bearer {credential}"}, method, path, query)
+        assert caller is not None
+        reply = ROUTES[method, path](self._gate, Request(head, body, caller, None, own))
+        if reply is None:  # parked, as only a poll is
+            assert self.listener is not None
+            reply = await self.listener.answered()
+        answer: dict[str, Json] = json.loads(reply.body)
+        if reply.status >= 400:
+            raise refusal_of(reply.status, answer)
+        return answer
 
     async def register(self, name: str, revision: int | None) -> dict[str, Json]:
         """Take a seat. Raises Refusal."""
         shown = self.token or self._inherit(self, name) or self._token_of(name)
-        answer = await self.post("/register", project=name, token=shown, protocol_version=revision)
+        answer = await self.call("POST /register", project=name, token=shown, protocol_version=revision)
         self.token = str(answer["token"])
         self._gate.room.note_fleeting(self._gate.room.peer_of(self.token))
         return answer
@@ -9218,13 +9184,6 @@ class RoomDoor:
         """Derive the token of its seat from what only its client knows: so it outlives the hub, and no file has it."""
         return hash_of(f"{self.secret} {name}" if self.secret else self._key)[:32]
 
-    async def receive(self, hold_s: float, lease: str) -> dict[str, Json]:
-        """Wait for messages. Raises Refusal."""
-        assert self.listener is not None
-        answered = self.listener.poll()
-        reply = self._answer("GET", "/receive", {"timeout": hold_s, "lease": lease}, b"", self.listener)
-        return decoded(reply if reply is not None else await answered)
-
     async def rest(self, seconds: float) -> None:
         """Wait: never, for this hub is here."""
 
@@ -9240,30 +9199,6 @@ class RoomDoor:
     def forget(self, why: str = "") -> None:
         """Remove the token's file."""
         self._file.remove()
-
-    def _caller(self) -> Caller:
-        caller = self.caller or self.listener
-        assert caller is not None
-        return caller
-
-    def _answer(
-        self, method: str, path: str, query: Mapping[str, str | float | None], body: bytes, caller: Caller
-    ) -> Reply | None:
-        is_open = path in OPEN_READS or method == "POST" or self.token is None
-        credential = self._gate.settings.agent_key if is_open else str(self.token)
-        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {credential}"}
-        given = query_of(query).removeprefix("?")
-        own = self._token_of(str(json.loads(body)["project"])) if path == "/register" else ""
-        return ROUTES[method, path](self._gate, Request(Head(headers, method, path, given), body, caller, None, own))
-
-
-def decoded(reply: Reply | None) -> dict[str, Json]:
-    """Read an answer from inside as a client reads it. Raises Refusal."""
-    assert reply is not None  # only a poll is parked
-    answer: dict[str, Json] = json.loads(reply.body)
-    if reply.status >= 400:
-        raise refusal_of(reply.status, answer)
-    return answer
 
 
 class Session(Struct):
@@ -10535,23 +10470,17 @@ class HttpDoor:
     def token(self, token: str | None) -> None:
         self._client.token = token
 
-    async def get(self, path: str, **query: str | float | None) -> dict[str, Json]:
-        """GET a route. Raises Refusal."""
-        return await self._wait(lambda: self._client.get(path, **query))
-
-    async def post(self, path: str, **body: Json) -> dict[str, Json]:
-        """POST to a route. Raises Refusal."""
-        return await self._wait(lambda: self._client.post(path, **body))
+    async def call(self, route: str, **fields: Any) -> dict[str, Json]:
+        """Call a route. Raises Refusal."""
+        method, path = route.split(" ")
+        ask = self._client.get if method == "GET" else self._client.post
+        return await self._wait(lambda: ask(path, **fields))
 
     async def register(self, name: str, revision: int | None) -> dict[str, Json]:
         """Take a seat. Raises Refusal."""
         answer = await self._wait(lambda: self._client.register(name, revision))
         self.session.write(self.url, str(self.token), heard(answer, "project", str), self._client.agent_key or "")
         return answer
-
-    async def receive(self, hold_s: float, lease: str) -> dict[str, Json]:
-        """Wait for messages. Raises Refusal."""
-        return await self._wait(lambda: self._client.receive(hold_s, lease))
 
     async def rest(self, seconds: float) -> None:
         """Wait, as the hub cannot be reached."""
@@ -10571,7 +10500,7 @@ class HttpDoor:
         try:
             return watch_line(self.url, "--token-file", self._file.write(str(self.token)))
         except OSError:
-            return watch_line(self.url, "--ticket", heard(await self.post("/watch-ticket"), "ticket", str))
+            return watch_line(self.url, "--ticket", heard(await self.call("POST /watch-ticket"), "ticket", str))
 
     def forget(self, why: str = "") -> None:
         """Remove the files with the token; for who was kicked, the host's hook still has to learn of it."""
@@ -11987,7 +11916,8 @@ class Agent:
         settings = self._settings
         try:
             rules = await self._seat.setup()
-            await self._seat.door.get("/ping", peer=settings.name)  # a wrong agent key is told before a mind is started
+            # a wrong agent key is told before a mind is started
+            await self._seat.door.call("GET /ping", peer=settings.name)
             mission = f"\nYour mission, from your own user:\n{settings.mission}\n" if settings.mission else ""
             self._briefing = BRIEFING.format(name=settings.name, speaking=self._speaking, mission=mission, rules=rules)
             await self._start_mind()
@@ -12142,7 +12072,7 @@ class Agent:
         await self._acknowledge()  # the room may be paused
         with suppress(Refusal):
             while self._end is None and not self._inbox and time.monotonic() < end:
-                if len(heard(await self._seat.get("/peers"), "peers", list)) > 1:
+                if len(heard(await self._seat.call("GET /peers"), "peers", list)) > 1:
                     return
                 await self._rest(POLL_COMPANY_S)
 
@@ -12172,7 +12102,7 @@ class Agent:
     async def _acknowledge(self) -> None:
         """Acknowledge what turns were made of, and learn how the room is: a parked poll does not tell of a pause."""
         with suppress(Refusal):
-            answer = await self._seat.post("/ack", seq=self._acked)
+            answer = await self._seat.call("POST /ack", seq=self._acked)
             self._mode = str(answer.get("mode", self._mode))  # other hubs do not tell
 
     def _worded(self, batch: list[dict[str, Json]]) -> str:
@@ -12236,7 +12166,7 @@ class Agent:
         if not to.startswith("#"):
             return to not in ("", self._seat.name)
         with suppress(Refusal):
-            return to in heard(await self._seat.get("/channels"), "channels", dict)
+            return to in heard(await self._seat.call("GET /channels"), "channels", dict)
         return False
 
     async def _judge(self, outcome: Outcome, scope: str) -> None:
@@ -12272,7 +12202,7 @@ class Agent:
         try:
             while parts and self._end is None:
                 try:
-                    if (await self._seat.post("/send", to=to, content=parts[0])).get("missed"):
+                    if (await self._seat.call("POST /send", to=to, content=parts[0])).get("missed"):
                         return False
                     parts.popleft()
                 except FloorHeld:
@@ -12303,7 +12233,7 @@ class Agent:
         usage |= {"input_tokens": self._input_tokens, "output_tokens": self._output_tokens}
         while self._end is None:
             try:
-                await self._seat.post("/status", status=status, usage=usage)
+                await self._seat.call("POST /status", status=status, usage=usage)
                 return
             except Throttled as refusal:
                 await self._rest(refusal.retry_s)

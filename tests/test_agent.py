@@ -830,13 +830,13 @@ class Meddled(caucus.HttpDoor):
 
     def __init__(self, client: caucus.Client) -> None:
         super().__init__(client, asyncio.to_thread, has_watch=False)
-        self.meddle: dict[str, Callable[[], Awaitable[None]]] = {}  # path -> what happens at the next call of it
+        self.meddle: dict[str, Callable[[], Awaitable[None]]] = {}  # route -> what happens at its next call
 
-    async def post(self, path: str, **body: Any) -> dict[str, Any]:
-        """POST."""
-        answer = await super().post(path, **body)
-        if path in self.meddle:
-            await self.meddle.pop(path)()
+    async def call(self, route: str, **fields: Any) -> dict[str, Any]:
+        """Call a route."""
+        answer = await super().call(route, **fields)
+        if route in self.meddle:
+            await self.meddle.pop(route)()
         return answer
 
 
@@ -864,7 +864,7 @@ async def meddled(hub: HubProcess, api: str, where: str, do: Callable[[], object
     return mind.turns, mind.starts, code
 
 
-@pytest.mark.parametrize("where", ["/ack", "/status"])
+@pytest.mark.parametrize("where", ["POST /ack", "POST /status"])
 @pytest.mark.parametrize(("order", "expected"), [("stop", 0), ("kick", 1)])
 def test_an_end_just_before_a_turn_is_an_end_without_a_turn(
     hub: HubProcess, api: str, where: str, order: str, expected: int
@@ -876,7 +876,7 @@ def test_an_end_just_before_a_turn_is_an_end_without_a_turn(
     assert asyncio.run(meddled(hub, api, where, orders[order])) == (0, 1, expected)
 
 
-@pytest.mark.parametrize("where", ["/ack", "/status"])
+@pytest.mark.parametrize("where", ["POST /ack", "POST /status"])
 def test_a_reset_just_before_a_turn_is_a_clean_context_without_it(hub: HubProcess, api: str, where: str) -> None:
     turns, starts, _ = asyncio.run(meddled(hub, api, where, lambda: command(hub, "reset", "mute")))
     assert (turns, starts) == (0, 2)

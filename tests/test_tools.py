@@ -71,13 +71,14 @@ class FakeDoor:
             raise answer
         return answer
 
-    async def get(self, path: str, **query: Any) -> dict[str, Any]:
-        self.asked.append((path, query))
-        return self._give(path, {"text": "the rules", "version": self.revision} if path == "/protocol" else {})
-
-    async def post(self, path: str, **body: Any) -> dict[str, Any]:
-        self.asked.append((path, body))
-        return self._give(path, {"ok": True})
+    async def call(self, route: str, **fields: Any) -> dict[str, Any]:
+        method, path = route.split()
+        self.asked.append((path, fields))
+        if path == "/receive":
+            self.leases.append(fields["lease"])
+            return self._give(path, {"messages": [], "mode": "running"})
+        rules = {"text": "the rules", "version": self.revision} if path == "/protocol" else {}
+        return self._give(path, rules if method == "GET" else {"ok": True})
 
     async def register(self, name: str, revision: int | None) -> dict[str, Any]:
         self.asked.append(("/register", {"name": name, "revision": revision}))
@@ -86,11 +87,6 @@ class FakeDoor:
             self.registered += 1
             self.token = f"token-{self.registered}"
         return answer
-
-    async def receive(self, hold_s: float, lease: str) -> dict[str, Any]:
-        self.leases.append(lease)
-        self.asked.append(("/receive", {"hold_s": hold_s}))
-        return self._give("/receive", {"messages": [], "mode": "running"})
 
     async def watch_command(self) -> str:
         self.watches += 1
@@ -527,15 +523,14 @@ class MailboxDoor(FakeDoor):
         self.mail = list(mail)
         self.sent: dict[str, int] = {}
 
-    async def receive(self, hold_s: float, lease: str) -> dict[str, Any]:
-        given = [m for m in self.mail if m["seq"] > self.sent.get(lease, 0)]
-        self.sent[lease] = max([m["seq"] for m in given], default=self.sent.get(lease, 0))
-        return batch(*given)
-
-    async def post(self, path: str, **body: Any) -> dict[str, Any]:
-        if path == "/ack":
-            self.mail = [m for m in self.mail if m["seq"] > body["seq"]]
-        return {"ok": True}
+    async def call(self, route: str, **fields: Any) -> dict[str, Any]:
+        if route == "GET /receive":
+            given = [m for m in self.mail if m["seq"] > self.sent.get(fields["lease"], 0)]
+            self.sent[fields["lease"]] = max([m["seq"] for m in given], default=self.sent.get(fields["lease"], 0))
+            return batch(*given)
+        if route == "POST /ack":
+            self.mail = [m for m in self.mail if m["seq"] > fields["seq"]]
+        return await super().call(route, **fields)
 
 
 @pytest.mark.parametrize("letter", ["x", "語", "\U0001f600"])
@@ -565,7 +560,7 @@ def test_one_message_over_the_limit_is_shown_whole(seat, door):
 @pytest.mark.parametrize(("asked", "held"), [(0, 0.0), (30, caucus.POLL_HOLD_S), (1e9, caucus.POLL_HOLD_S)])
 def test_a_listen_holds_no_longer_than_the_hub_does(seat, door, asked, held):
     use(seat, "listen", timeout=asked)
-    assert door.bodies("/receive")[0]["hold_s"] == pytest.approx(held, abs=0.5)
+    assert door.bodies("/receive")[0]["timeout"] == pytest.approx(held, abs=0.5)
 
 
 class HoldingDoor(FakeDoor):
@@ -575,7 +570,9 @@ class HoldingDoor(FakeDoor):
         super().__init__()
         self.polls: asyncio.Queue[asyncio.Future[dict[str, Any]]] = asyncio.Queue()
 
-    async def receive(self, hold_s: float, lease: str) -> dict[str, Any]:
+    async def call(self, route: str, **fields: Any) -> dict[str, Any]:
+        if route != "GET /receive":
+            return await super().call(route, **fields)
         poll = asyncio.get_running_loop().create_future()
         await self.polls.put(poll)
         return await poll
