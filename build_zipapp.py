@@ -37,6 +37,12 @@ ZIP_EPOCH_S = 315_532_800  # 1980-01-01T00:00:00Z, the earliest date that a zip 
 ZIP_END_S = 4_354_819_198  # the last date that a zip can hold, in 2107
 SHEBANG = b"#!/usr/bin/env python3\n"
 
+# What caucus.py reads of docs/.
+DOCS = (
+    *("docs/protocol.md", "docs/cli.txt", "docs/play.toml", "docs/hosts.toml", "docs/hosts/opencode.js"),
+    *("docs/hosts/note.md", "docs/service/caucus.service", "docs/service/task.xml"),
+)
+
 # The only file in the zip that an old interpreter gets to read, so Python 2 must be able to parse it.
 MAIN = b"""\
 import sys
@@ -111,7 +117,7 @@ def pip_install(lock: Path, target: Path) -> None:
 
 def sources(root: Path) -> Iterator[tuple[str, Path]]:
     """Yield everything but __main__.py that goes into the zip as it is: its name there and where it lies now."""
-    for name in ("caucus.py", "docs/protocol.md", "docs/play.toml", "docs/cli.txt", "docs/hosts/opencode.js"):
+    for name in ("caucus.py", *DOCS):
         yield name, root / name
     if not (root / "ui").is_dir():
         raise BuildError("ui/ is missing beside build_zipapp.py")

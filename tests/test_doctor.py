@@ -355,7 +355,7 @@ def test_hooks_in_both_scopes_run_twice(machine: Machine) -> None:
 @pytest.mark.parametrize("host", ["claude", "codex", "gemini", "opencode"])
 def test_hooks_that_an_install_would_write_otherwise(machine: Machine, host: str) -> None:
     machine.install(host)
-    path = machine.project / caucus.MCP_HOSTS[host].hooks[0]
+    path = machine.project / caucus.mcp_hosts()[host].hooks[0]
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace("10", "11").replace("// Caucus", "// Our").replace("--now", ""), encoding="utf-8")
     finding = machine.finding("installed", f"{host} (project), {'plugin' if host == 'opencode' else 'hooks'}")
@@ -375,7 +375,7 @@ def test_the_hook_for_permission_prompts_is_a_wish_that_stays(machine: Machine) 
 @pytest.mark.parametrize("host", ["claude", "opencode"])
 def test_hooks_of_a_program_that_is_gone(machine: Machine, host: str) -> None:
     machine.install(host)
-    path = machine.project / caucus.MCP_HOSTS[host].hooks[0]
+    path = machine.project / caucus.mcp_hosts()[host].hooks[0]
     path.write_text(path.read_text(encoding="utf-8").replace(f"{ROOT}/ca", "/nowhere/ca"), encoding="utf-8")
     finding = machine.finding("installed", f"{host} (project), {'plugin' if host == 'opencode' else 'hooks'}")
     assert finding["words"] == "there is no /nowhere/caucus.py"

@@ -20,7 +20,7 @@ import caucus
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = str(ROOT / "caucus.py")
-HOSTS = [*caucus.MCP_HOSTS]
+HOSTS = [*caucus.HOST_NAMES]
 SETTINGS = {  # what install sets besides entries and hooks
     ("tools", "shell", "backgroundCompletionBehavior"): "inject", ("experimental", "modelSteering"): True,
 }
@@ -352,9 +352,13 @@ def test_what_is_not_looked_at_is_not_read_part_by_part(monkeypatch: pytest.Monk
 # --- what is written ---
 
 
+def test_every_host_has_its_table_and_no_other() -> None:
+    assert (*caucus.mcp_hosts(),) == caucus.HOST_NAMES
+
+
 def test_every_file_that_is_written_is_in_the_manual() -> None:
     table = (ROOT / "docs/operating.md").read_text(encoding="utf-8").partition("## Install")[2].partition("## Watch")[0]
-    named = {path for host in caucus.MCP_HOSTS.values() for path in (*host.servers, *host.hooks, *host.notes) if path}
+    named = {path for host in caucus.mcp_hosts().values() for path in (*host.servers, *host.hooks, *host.notes) if path}
     assert {path for path in named if f"`{path}`" not in table} == set()
 
 

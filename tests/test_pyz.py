@@ -22,10 +22,11 @@ import pytest
 import build_zipapp
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCS = ("docs/protocol.md", "docs/play.toml", "docs/cli.txt", "docs/hosts/opencode.js")
+PROGRAM = (ROOT / "caucus.py").read_text(encoding="utf-8")
+DOCS = (*dict.fromkeys(re.findall(r'asset\("(docs/[^"]+)"\)', PROGRAM)),)  # what it reads there
 SOURCES = ("build_zipapp.py", "vendor.lock", "caucus.py", "ui", *DOCS)
 UI = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "ui").rglob("*")) if path.is_file()]
-VERSION = re.findall(r'^__version__\b.*"(.+)"', (ROOT / "caucus.py").read_text(), re.MULTILINE)[0]
+VERSION = re.findall(r'^__version__\b.*"(.+)"', PROGRAM, re.MULTILINE)[0]
 DEADLINE_S = 20.0  # for what takes a tenth of a second on an idle machine
 STOP_S = 5.0  # an orderly stop is at once; this allows for a busy machine, not for a poll that is waited for
 

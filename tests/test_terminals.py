@@ -28,7 +28,7 @@ if HOSTS is None or sys.platform != "linux" or shutil.which("tmux") is None:
     pytest.skip(f"needs real hosts: {HOW}", allow_module_level=True)
 pytestmark = pytest.mark.xdist_group("terminals")
 
-TITLES = {host: caucus.MCP_HOSTS[host].title for host in KINDS}
+TITLES = {host: caucus.mcp_hosts()[host].title for host in KINDS}
 NO_MARK = "its hooks do not say which agent calls"
 NOT_POSSIBLE = {  # (test, host) -> why
     ("mail before the first turn", "gemini"): "nothing waits beside an idle Gemini but a watch that its agent started",
