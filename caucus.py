@@ -1268,6 +1268,7 @@ def portion_of(batch: Sequence[Message]) -> int:
 NO_SEQS: Any = frozenset()  # shared, for an empty set of one's own takes 216 bytes, and most mailboxes have none
 NONE_LOST: dict[int, str] = {}
 QUEUED, FETCHED, ACKNOWLEDGED, ANSWERED, LOST = "queued", "fetched", "acknowledged", "answered", "lost"
+FULL = "the mailbox was full"
 
 
 class Mailbox:
@@ -1318,7 +1319,7 @@ class Mailbox:
 
     def lose(self) -> None:
         """Lose the oldest."""
-        self._lose([self.oldest().seq], "the mailbox was full")
+        self._lose([self.oldest().seq], FULL)
 
     def _lose(self, seqs: Collection[int], why: str) -> None:
         self._drop(seqs)
@@ -1352,6 +1353,10 @@ class Mailbox:
     def is_unheard(self, seq: int) -> bool:
         """Whether these words of the operator wait for a poll."""
         return seq in self._mail and seq not in self._out
+
+    def was_handed(self, seq: int) -> bool:
+        """Whether a poll was ever given a message that was put here; what is taken back may have been read."""
+        return seq in self._out or seq in self._again if seq in self._mail else seq <= self._handed_out
 
     def has_deliverable(self, held: bool) -> bool:
         """Whether a poll would get anything now."""
@@ -1438,10 +1443,10 @@ class Mailbox:
         """Note that the agent has called: it has taken in what its process acknowledged."""
         self._unproven = NO_SEQS
 
-    def remains(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """List what nobody has fetched, and what was fetched and not taken in, as far as anybody knows."""
+    def remains(self) -> tuple[tuple[int, ...], ...]:
+        """List what nobody has fetched, what was fetched and perhaps not taken in, and what is lost."""
         waiting = tuple([seq for seq in self._mail if seq not in self._out])
-        return waiting, tuple(sorted(self._out | self._unproven))
+        return waiting, tuple(sorted(self._out | self._unproven)), tuple(self._lost)
 
     def _free(self, seqs: list[int]) -> None:
         self._drop(seqs)
@@ -1707,6 +1712,7 @@ class Peer(Struct):
     is_paused: bool = False
     takes_prompts: bool = False  # permission prompts of its host come to the operator
     rules_read: int = 0  # the version of the house rules that it was given last
+    serial: int = 0  # of the event with which it came
     reaped_at: float | None = None  # monotonic seconds; None while live
     message_count: int = 0
     character_count: int = 0
@@ -1763,14 +1769,18 @@ class Peer(Struct):
 
 class Gone(Record):
     """What is kept of an identity that has ended, for the fate of what it was sent."""
-    joined_at: float  # monotonic seconds
+    since: int  # the serial of the event with which it came
+    until: int  # and of that with which it went
     why: str
-    lost: tuple[int, ...]  # seqs that it never fetched
+    waited: tuple[int, ...]  # seqs that it never fetched
     unproven: tuple[int, ...]  # that it fetched, and perhaps never took in
+    lost: tuple[int, ...]  # that it had lost before
 
     def state_of(self, seq: int) -> tuple[str, str]:
         """Tell how far a message had come, as a mailbox does."""
-        return (LOST, self.why) if seq in self.lost else (FETCHED if seq in self.unproven else ACKNOWLEDGED, "")
+        if seq in self.waited or seq in self.lost:
+            return LOST, self.why if seq in self.waited else FULL
+        return (FETCHED if seq in self.unproven else ACKNOWLEDGED), ""
 
 
 # How an identity ends. One that was kicked, or left, is not to come back by itself.
@@ -1964,7 +1974,7 @@ class Meter:
 PEER_STATE = (
     *("name", "token_hash", "joined_at", "status", "status_at", "usage", "is_paused", "reaped_at", "message_count"),
     *("character_count", "contested_at", "losses", "latest_loss", "losses_told_at", "interrupted_at"),
-    *("takes_prompts", "is_fleeting", "rules_read"),
+    *("takes_prompts", "is_fleeting", "rules_read", "serial"),
 )
 
 
@@ -1974,6 +1984,7 @@ class Owed(Struct):
     asker: str
     to: str  # a scope
     text: str  # its first words
+    serial: int  # of the event that asked
     at: float  # monotonic seconds
     ts: float  # Unix seconds
     left: int  # how many of those who were asked are here, and have not declined
@@ -1990,7 +2001,7 @@ class Owed(Struct):
         if self.owing is not None or peer.name in self.declined:
             return self.to == peer.name
         is_asked = peer.name in self.asked if self.asked else peer.name != self.asker
-        return is_asked and peer.joined_at <= self.at
+        return is_asked and peer.serial < self.serial
 
     def to_json(self) -> dict[str, Json]:
         """Give what consoles and peers see of it."""
@@ -2276,11 +2287,11 @@ class Room:
 
     def _has_heard(self, peer: Peer, routed: MessageRouted) -> bool:
         """Whether a peer has said a message, or was handed it."""
-        if peer.joined_at > routed.at:
+        if peer.serial > routed.serial:
             return False  # who bore its name before
         if routed.message.sender == peer.name:
             return True
-        return peer.name in routed.to and peer.mailbox.state_of(routed.message.seq)[0] not in (QUEUED, LOST)
+        return peer.name in routed.to and peer.mailbox.was_handed(routed.message.seq)
 
     @staticmethod
     def _scope_of_answer(answered: MessageRouted | None, name: str) -> str:
@@ -2692,20 +2703,20 @@ class Room:
         traffic: dict[str, Json] = {"msg_count": one.message_count, "char_count": one.character_count}
         return {"topic": one.topic, "members": [*one.live], **traffic, "last_ts": one.last_ts}
 
-    def state_of(self, routed: MessageRouted, name: str) -> tuple[str, str]:
-        """Tell how far a recent message has come with one recipient, and if it is lost, why."""
+    def state_of(self, routed: MessageRouted, name: str) -> tuple[str, str] | None:
+        """Tell how far a recent message has come with a recipient, and if it is lost, why. None: that is forgotten."""
         seq = routed.message.seq
         if name in self._answers.get(seq, ()):
             return ANSWERED, ""
         peer = self.roster.get(name)
-        if peer is not None and peer.joined_at <= routed.at:
+        if peer is not None and peer.serial < routed.serial:
             return peer.mailbox.state_of(seq)
         gone = self._gone.get(name)
-        return gone.state_of(seq) if gone is not None and gone.joined_at <= routed.at else (LOST, "its mailbox is gone")
+        return gone.state_of(seq) if gone is not None and gone.since < routed.serial < gone.until else None
 
     def receipt(self, routed: MessageRouted) -> dict[str, Json]:
         """Count how far a recent message has come with its recipients; of a few, tell each by name."""
-        states = {name: self.state_of(routed, name) for name in routed.to}
+        states = {name: state for name in routed.to if (state := self.state_of(routed, name)) is not None}
         counts = dict.fromkeys((QUEUED, FETCHED, ACKNOWLEDGED, ANSWERED, LOST), 0)
         for kind, _ in states.values():
             counts[kind] += 1
@@ -2899,7 +2910,7 @@ class Room:
             seq, budget = seq + 1, budget - 1 - len(routed.to)
             if routed.message.origin != "agent" or self.mode != RUNNING:
                 continue
-            deaf = [name for name in routed.to if self.state_of(routed, name)[0] == QUEUED]
+            deaf = [name for name in routed.to if self.state_of(routed, name) == (QUEUED, "")]
             if deaf:
                 whom = deaf[0] if len(routed.to) == 1 else f"{len(deaf)} of {len(routed.to)} peers"
                 verb = "has" if len(deaf) == 1 else "have"
@@ -3014,7 +3025,7 @@ class Room:
         left = sum(name != message.sender for name in event.to) or int(message.recipient == OPERATOR)
         if message.expects_answer and left:
             asked = event.to if is_channel(message.recipient) else ()
-            about = message.sender, message.recipient, first_words(message.content), event.at, event.ts
+            about = message.sender, message.recipient, first_words(message.content), event.serial, event.at, event.ts
             self.owed[message.seq] = Owed(message.seq, *about, left, asked)
 
     def _write_off(self, debt: Owed) -> None:
@@ -3065,7 +3076,7 @@ class Room:
         speech, updates = TokenBucket(self.speech_rate, event.at), TokenBucket(self._status_rate, event.at)
         peer = Peer(event.name, event.token_hash, event.at, speech, updates)
         peer.last_seen = peer.polled_at = event.at
-        peer.is_fleeting = event.is_fleeting
+        peer.is_fleeting, peer.serial = event.is_fleeting, event.serial
         self.roster.add(peer)
 
     def _on_name_contested(self, event: NameContested) -> None:
@@ -3081,7 +3092,7 @@ class Room:
             elif debt.is_owed_by(peer):
                 self._write_off(debt)
         self._gone.pop(event.name, None)
-        self._gone[event.name] = Gone(peer.joined_at, event.why, *peer.mailbox.remains())
+        self._gone[event.name] = Gone(peer.serial, event.serial, event.why, *peer.mailbox.remains())
         if len(self._gone) > GONE_MAX:
             del self._gone[next(iter(self._gone))]
         self.roster.remove(peer, event.why)
@@ -7695,7 +7706,7 @@ def agent_of(gate: Gate, token: str) -> Peer:
     return peer
 
 
-def told(gate: Gate, peer: Peer, answer: dict[str, Json]) -> Reply:
+def with_news(gate: Gate, peer: Peer, answer: dict[str, Json]) -> Reply:
     """Answer an agent, and tell what has become of what it said before."""
     news = gate.room.take_news(peer)
     return json_reply({**answer, "news": news} if news else answer)
@@ -7714,7 +7725,7 @@ def post_send(gate: Gate, request: Request) -> Reply:
         more = f'"warning":null,"hint":null,"recipients":{{{name}:{{"state":"listening"}}}}'
         return Reply(200, f"{{{head},{more}}}".encode("ascii"), ())
     answer = _sent_answer(room, sent, manner)
-    return told(gate, peer, {**answer, "repeated": True} if sent.message.seq <= last else answer)
+    return with_news(gate, peer, {**answer, "repeated": True} if sent.message.seq <= last else answer)
 
 
 def _sent_answer(room: Room, sent: MessageRouted, manner: Manner) -> dict[str, Json]:
@@ -7761,8 +7772,8 @@ def _hints(
         yield "the room is paused: this is kept, and delivered when the operator resumes"
     elif states == {"away"}:
         yield "nobody whom this is for is here: it is kept for their return, so do not wait for an answer"
-    elif states and "listening" not in states:
-        yield "nobody whom this is for listens at the moment: go on with other work, you are told if it stays unread"
+    elif states == {"queued"} and all(cast(int, one["seen"]) >= UNFETCHED_S for one in reaches.values()):
+        yield "nobody whom this is for has called of late: go on with other work, you are told if it stays unread"
 
 
 def get_receive(gate: Gate, request: Request) -> Reply | None:
@@ -7789,7 +7800,7 @@ def post_ack(gate: Gate, request: Request) -> Reply:
     is_proof, peer = boolean_of(body, "read"), gate.room.peer_of(token)
     gate.room.acknowledge(peer, seq, is_proof)
     answer: dict[str, Json] = {"acked": True, "seq": seq, "mode": gate.room.mode}
-    return told(gate, peer, answer) if is_proof else json_reply(answer)
+    return with_news(gate, peer, answer) if is_proof else json_reply(answer)
 
 
 def get_wake(gate: Gate, request: Request) -> Reply | None:
@@ -7847,7 +7858,7 @@ def get_receipt(gate: Gate, request: Request) -> Reply:
         is_own = True
     else:
         peer = room.peer_of(request.head.bearer)
-        is_own = routed is not None and routed.message.sender == peer.name and routed.at >= peer.joined_at
+        is_own = routed is not None and routed.message.sender == peer.name and routed.serial > peer.serial
     if routed is None or not is_own:
         raise UnknownMessage(f"you have said no message {wanted} of late", seq=wanted)
     return json_reply(room.receipt(routed))
@@ -7900,7 +7911,7 @@ def post_status(gate: Gate, request: Request) -> Reply:
     status = one_line(text_of(body, "status", 0, STATUS_MAX)) or None
     peer = agent_of(gate, token)
     gate.room.set_status(peer, status, usage)
-    return told(gate, peer, {"status": status, **({} if usage is None else {"usage": usage.to_json()})})
+    return with_news(gate, peer, {"status": status, **({} if usage is None else {"usage": usage.to_json()})})
 
 
 def post_join(gate: Gate, request: Request) -> Reply:
@@ -7909,7 +7920,7 @@ def post_join(gate: Gate, request: Request) -> Reply:
     token, channel = token_of(body), channel_of(body)
     peer = agent_of(gate, token)
     gate.room.join_channel(peer, channel)
-    return told(gate, peer, {"joined": True, "channel": channel})
+    return with_news(gate, peer, {"joined": True, "channel": channel})
 
 
 def post_leave_channel(gate: Gate, request: Request) -> Reply:
@@ -7918,7 +7929,7 @@ def post_leave_channel(gate: Gate, request: Request) -> Reply:
     token, channel = token_of(body), channel_of(body)
     peer = agent_of(gate, token)
     gate.room.leave_channel(peer, channel)
-    return told(gate, peer, {"left": True, "channel": channel})
+    return with_news(gate, peer, {"left": True, "channel": channel})
 
 
 def post_topic(gate: Gate, request: Request) -> Reply:
@@ -7927,7 +7938,7 @@ def post_topic(gate: Gate, request: Request) -> Reply:
     token, channel, topic = token_of(body), channel_of(body), optional_text_of(body, "topic", TOPIC_MAX)
     peer = agent_of(gate, token)
     gate.room.set_topic(peer, channel, topic)
-    return told(gate, peer, {"channel": channel, "topic": topic})
+    return with_news(gate, peer, {"channel": channel, "topic": topic})
 
 
 def post_floor(gate: Gate, request: Request) -> Reply:
@@ -7935,7 +7946,7 @@ def post_floor(gate: Gate, request: Request) -> Reply:
     token, verb, scope, reason = floor_call_of(request.json())
     peer = agent_of(gate, token)
     try:
-        return told(gate, peer, gate.room.use_floor(peer, verb, scope, reason))
+        return with_news(gate, peer, gate.room.use_floor(peer, verb, scope, reason))
     except (Stopped, NotAMember, NotHolder, NoFloor) as refusal:
         return json_reply({"ok": False, "scope": scope, **refusal.body()})
 
@@ -7945,7 +7956,7 @@ def post_ask(gate: Gate, request: Request) -> Reply:
     question = Question.parse(request.json())
     peer = agent_of(gate, question.token)
     form = gate.room.ask(peer, question)
-    return told(gate, peer, {"form_id": form.id, "to": form.to})
+    return with_news(gate, peer, {"form_id": form.id, "to": form.to})
 
 
 def get_decisions(gate: Gate, request: Request) -> Reply:
