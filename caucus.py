@@ -128,7 +128,7 @@ STATUS_MAX = 280
 REASON_MAX = 280
 TOPIC_MAX = 200
 RULES_MAX = 4000  # of the house rules: read in each session, so each token is paid for again and again
-QUOTE_MAX = 80  # of a message that is answered: its first words
+WORDS_MAX = 80  # of a message that is answered: its first words
 CLIENT_ID_MAX = 64
 TITLE_MAX = 200
 LABEL_MAX = 200
@@ -158,7 +158,7 @@ FREE_NAMES = 3  # offered to whom a name is refused
 RECENT_MAX = 1000  # messages whose fate is known, and that can be answered
 RECENT_NAMES_MAX = 1_000_000  # recipients of all those together, 8 bytes each
 GONE_MAX = 1000  # identities that have ended, of which is kept what they had not read
-SENT_MAX = 50_000  # client_ids that are remembered, some 300 bytes each
+SENT_MAX = 10_000  # client_ids that are remembered, some 300 bytes each
 QUESTIONS_MAX, ASKED_MAX = 256, 16  # open between peers, in the room and of one asker
 TOLD_MAX = 16  # kinds of later facts that wait for a peer's next call; the rest are counted
 RECIPIENTS_SHOWN_MAX = 16  # recipients whose state the answer to a speaker spells out; of more it counts them
@@ -508,9 +508,9 @@ def text_of(
 
 
 def first_words(text: str) -> str:
-    """Give what reminds of a text: at most QUOTE_MAX characters of it, on one line."""
-    line = one_line(text[: 4 * QUOTE_MAX])
-    return line if len(line) <= QUOTE_MAX else f"{line[: QUOTE_MAX - 1]}…"
+    """Give what reminds of a text: at most WORDS_MAX characters of it, on one line."""
+    line = one_line(text[: 4 * WORDS_MAX])
+    return line if len(line) <= WORDS_MAX else f"{line[: WORDS_MAX - 1]}…"
 
 
 LINE_BREAK = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
@@ -6832,6 +6832,7 @@ class Settings(Record):
     is_journal_synced: bool = False  # to the disk itself, so that it outlives a power cut too
     journal_keep_days: float = 0.0  # what is older and settled is dropped; 0: nothing is
     is_plain_http: bool = False  # no express lane: Tornado reads every request
+    rules: str | None = None  # of the house; None: those that the journal has, if any
 
 
 _DECODER = json.JSONDecoder(parse_constant=no_constant)
@@ -7724,11 +7725,11 @@ def post_send(gate: Gate, request: Request) -> Reply:
         head = f'"message_id":"{message.id}","seq":{message.seq},"delivered_to":[{name}],"missed":[]'
         more = f'"warning":null,"hint":null,"recipients":{{{name}:{{"state":"listening"}}}}'
         return Reply(200, f"{{{head},{more}}}".encode("ascii"), ())
-    answer = _sent_answer(room, sent, manner)
+    answer = sent_answer(room, sent, manner)
     return with_news(gate, peer, {**answer, "repeated": True} if sent.message.seq <= last else answer)
 
 
-def _sent_answer(room: Room, sent: MessageRouted, manner: Manner) -> dict[str, Json]:
+def sent_answer(room: Room, sent: MessageRouted, manner: Manner) -> dict[str, Json]:
     """Word to whom something went, and who of them hears it now."""
     to, names = sent.message.recipient, sent.to
     nearest = room.nearest(to) if sent.missed else None
@@ -9914,6 +9915,8 @@ class Hub:
         self._hearers = [{kind: [*self._hearers_of(kind, watched)] for kind in EVENTS} for watched in (False, True)]
         if self.journal is not None and self.journal.load(self.room):
             self.room.reopen()
+        if settings.rules is not None:
+            self.room.set_rules(settings.rules)
 
     def _journal(self) -> Journal | None:
         """Open the file that keeps the room, if there is to be one. Raises Invalid."""
@@ -14256,6 +14259,16 @@ def journal_of(given: str, port: int) -> str:
     return os.path.join(state_folder(), f"hub-{port}.journal")
 
 
+def rules_in(path: str) -> str:
+    """Read the house rules. Raises Invalid."""
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            text = file.read(RULES_MAX * 4)
+    except (OSError, ValueError) as error:
+        raise Invalid("--rules", f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    return text_of({"--rules": text.strip()}, "--rules", 0, RULES_MAX)
+
+
 def settings_of(options: argparse.Namespace) -> Settings:
     """Check the options of the hub and of its environment. Raises Invalid."""
     env = os.environ.get
@@ -14276,6 +14289,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
         is_journal_synced=options.journal_sync == "full",
         journal_keep_days=options.journal_keep,
         is_plain_http=options.plain_http,
+        rules=None if options.rules is None else rules_in(options.rules),
     )
     for flag, origins in (("--public-url", [settings.public_url]), ("--allowed-origin", settings.allowed_origins)):
         if strange := [one for one in origins if one and not is_origin(one)]:
@@ -14815,6 +14829,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str, tuple[Option
         Option("--journal-keep", "drop what is older and settled (default 0: nothing)", "DAYS", _from_zero, 0.0),
         Option("--log-retention-hours", "0 keeps all ($CAUCUS_LOG_RETENTION_HOURS)", "H", _from_zero, "24",
                "CAUCUS_LOG_RETENTION_HOURS"),
+        Option("--rules", "what every agent here is to know: a file of at most 4,000 characters", "FILE"),
         Option("--allowed-origin", "a further console origin; repeatable ($CAUCUS_ALLOWED_ORIGINS)", "URL",
                how={"action": "append"}),
         Option("--allowed-host", "a further name of this hub; repeatable ($CAUCUS_ALLOWED_HOSTS)", "HOST",
