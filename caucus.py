@@ -751,7 +751,7 @@ def message_ref_of(value: Json, key: str, where: str = "body") -> int | str:
 
 def speech_of(body: Body) -> tuple[str, str, str, Manner]:
     """Read POST /send: token, scope, content, and how it is said; what answers may leave out whom. Raises Invalid."""
-    manner = PLAINLY if len(body) == 3 else Manner.parse(body)
+    manner = PLAINLY if len(body) == 3 and "to" in body else Manner.parse(body)
     return token_of(body), scope_of(body, default="" if manner.reply_to else None), text_of(body, "content", 1), manner
 
 
@@ -7657,7 +7657,7 @@ def get_version(gate: Gate, request: Request) -> Reply:
 def get_protocol(gate: Gate, request: Request) -> Reply:
     """GET /protocol[?section=name]. Raises UnknownSection."""
     text, wanted, room = protocol(), request.parameters().get("section"), gate.room
-    names: list[Json] = [*sorted(text.sections), HOUSE_RULES]
+    names: list[Json] = [*sorted([*text.sections, *([HOUSE_RULES] if room.rules_version else [])])]
     if wanted is None:
         note_read(gate, request)
         rules: dict[str, Json] = {"rules": room.rules, "rules_version": room.rules_version}
