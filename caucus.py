@@ -78,7 +78,7 @@ import time
 import unicodedata
 import urllib.parse
 from bisect import bisect_left, insort
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from itertools import accumulate, cycle, islice, takewhile
@@ -2047,7 +2047,7 @@ class Room:
         self._recent_names = 0  # recipients of all recent messages
         self._answers: dict[int, dict[str, int]] = {}  # seq of a recent message -> who has answered it, and by which
         self._gone: dict[str, Gone] = {}  # by name, the latest of each; oldest first
-        self._sent: dict[tuple[str, str], MessageRouted] = {}  # by token hash and client_id, oldest first; wordless
+        self._sent: OrderedDict[tuple[str, str], MessageRouted] = OrderedDict()  # by whom and client_id; wordless
         self._sent_names = 0  # recipients of all those
         self._looked_upto = 0  # reading: up to which seq it was seen whether somebody has fetched it
         self._woken: dict[str, None] = {}  # reading: names of those whose waiter has ever asked; some have left
@@ -2882,8 +2882,8 @@ class Room:
             message = message.but(reply_to=answered.message.seq, quote=shown, outcome=manner.outcome)
         if manner.expects_answer:
             message = message.but(expects_answer=True)
-        to_all = tuple(names), tuple(overflowed), tuple(handed)
-        routed = MessageRouted(serial, at, ts, message, *to_all, manner.client_id)
+        to_whom, client_id = tuple(names), manner.client_id
+        routed = MessageRouted(serial, at, ts, message, to_whom, tuple(overflowed), tuple(handed), client_id)
         self._commit(routed)
         return routed
 
@@ -3002,13 +3002,13 @@ class Room:
 
     def _keep_recent(self, event: MessageRouted) -> None:
         """Enter a message among the recent ones, and forget the oldest that are too many."""
-        recent = self.recent
-        recent[event.message.seq] = event
+        recent, seq = self.recent, event.message.seq
+        recent[seq] = event
         self._recent_names += len(event.to)
         while len(recent) > RECENT_MAX or self._recent_names > RECENT_NAMES_MAX:
-            seq = next(iter(recent))
-            self._recent_names -= len(recent.pop(seq).to)
-            self._answers.pop(seq, None)
+            oldest = seq - len(recent) + 1  # none is left out; to look for a dict's first entry takes ever longer
+            self._recent_names -= len(recent.pop(oldest).to)
+            self._answers.pop(oldest, None)
 
     def _keep_books(self, event: MessageRouted) -> None:
         """Enter what expects an answer, and strike out what has one, or needs none any more."""
@@ -3039,10 +3039,9 @@ class Room:
         sent = self._sent
         self._sent_names += len(event.to)
         sent[who, event.client_id] = event.but(message=event.message.but(content="", quote=""))
-        while sent and ((oldest := next(iter(sent.values()))).at < event.at - SENT_S or len(sent) > SENT_MAX
-                        or self._sent_names > RECENT_NAMES_MAX):
-            del sent[next(iter(sent))]
-            self._sent_names -= len(oldest.to)
+        while (len(sent) > SENT_MAX or self._sent_names > RECENT_NAMES_MAX
+               or sent[next(iter(sent))].at < event.at - SENT_S):
+            self._sent_names -= len(sent.popitem(last=False)[1].to)
 
     def _on_fetched(self, event: Fetched) -> None:
         self._peers[event.name].mailbox.fetch(event.held, event.upto)
@@ -3269,8 +3268,8 @@ class Room:
                     messages[plain[0]] = Message.restored(plain)
                 case "log":
                     self.log.extend([messages[one] for one in plain])
-                case "spoken":  # of a hub that kept the operator's last words only
-                    self._keep_recent(cast(MessageRouted, Event.from_row((*plain,))))
+                case "spoken":  # by the operator: a hub before this one kept these alone
+                    pass
                 case "rules":
                     self.rules, self.rules_version = plain
                 case "recent":
@@ -6360,7 +6359,8 @@ class Polls:
         if listener.has_cursor:
             listener.cursor = batch[-1].seq
         listener.find_lost = caller.on_lost(functools.partial(self._take_back, listener, peer, batch))
-        mode = self._room.mode
+        room = self._room
+        mode = room.mode
         if len(batch) > 1:
             reply = self._with_word(batch_reply(batch, mode), peer, batch)
             self._spend(len(reply.body))
@@ -6369,14 +6369,11 @@ class Polls:
         if last is not batch[0] or last_mode != mode:  # a broadcast is one answer, shared by all who were parked
             reply = batch_reply(batch, mode)
             self._last_batch = (batch[0], mode, reply)
-        return self._with_word(reply, peer, batch)
+        return self._with_word(reply, peer, batch) if room.owed or peer.rules_read != room.rules_version else reply
 
     def _with_word(self, reply: Reply, peer: Peer, batch: list[Message]) -> Reply:
         """Add what the hub itself has to say to a peer, if it has."""
-        room = self._room
-        if not room.owed and peer.rules_read == room.rules_version:
-            return reply
-        said = room.beside(peer, batch[-1].seq)
+        said = self._room.beside(peer, batch[-1].seq)
         return reply.but(body=reply.body[:-1] + b"," + encode_plain(said).encode("ascii")[1:]) if said else reply
 
     def _take_back(self, listener: Listener, peer: Peer, batch: list[Message]) -> None:
@@ -7717,16 +7714,15 @@ def post_send(gate: Gate, request: Request) -> Reply:
     """POST /send. Raises Invalid, UnknownToken, Stopped, FloorHeld, Throttled, UnknownMessage, ..."""
     token, to, content, manner = speech_of(request.json())
     room, peer = gate.room, gate.room.peer_of(token)
-    last = room.last_seq
     sent = room.say(peer, to, content, manner)
-    is_plain = manner is PLAINLY and room.mode == RUNNING and not peer.news
-    if is_plain and len(sent.to) == 1 and sent.handed == sent.to and not sent.overflowed:  # the usual, far cheaper
+    is_usual = manner is PLAINLY and len(sent.handed) == len(sent.to) == 1 and not sent.overflowed
+    if is_usual and not peer.news:  # an encoder cheaper
         name, message = quote(sent.to[0]), sent.message
         head = f'"message_id":"{message.id}","seq":{message.seq},"delivered_to":[{name}],"missed":[]'
         more = f'"warning":null,"hint":null,"recipients":{{{name}:{{"state":"listening"}}}}'
         return Reply(200, f"{{{head},{more}}}".encode("ascii"), ())
     answer = sent_answer(room, sent, manner)
-    return with_news(gate, peer, {**answer, "repeated": True} if sent.message.seq <= last else answer)
+    return with_news(gate, peer, answer if sent.message.content else {**answer, "repeated": True})  # it has no words
 
 
 def sent_answer(room: Room, sent: MessageRouted, manner: Manner) -> dict[str, Json]:
