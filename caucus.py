@@ -6418,21 +6418,6 @@ class Request(Struct):
     cursor: int | None = None  # the ack_seq of a poll whose head is remembered without it
     seat_token: str = ""  # the token that a fresh identity is to have; empty: the room draws one
 
-    @property
-    def method(self) -> str:
-        """Give the method."""
-        return self.head.method
-
-    @property
-    def path(self) -> str:
-        """Give the path, undecoded."""
-        return self.head.path
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Give the headers."""
-        return self.head.headers
-
     def require_json(self) -> None:
         """Raise Invalid unless the body says that it is JSON: so no web form can ever pass."""
         if not self.head.is_json:
@@ -6442,10 +6427,6 @@ class Request(Struct):
         """Decode the body. Raises Invalid, Malformed."""
         self.require_json()
         return decode_json(self.body)
-
-    def parameters(self) -> dict[str, str]:
-        """Decode the query string; the last of several wins. Raises Invalid."""
-        return self.head.parameters
 
 
 # How a format words the log: what comes before so many messages, each message, between two, and at the end.
@@ -6527,7 +6508,7 @@ class Gate:
 
     def check_host(self, request: Request) -> None:
         """Accept the hub's own names only: a page that rebinds DNS has another. Raises HostRefused."""
-        host = request.headers.get("Host", "").lower()
+        host = request.head.headers.get("Host", "").lower()
         name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
         name = name.strip("[]")
         bound = self.settings.host
@@ -6540,7 +6521,7 @@ class Gate:
     def admit(self, request: Request) -> None:
         """Check whom the request takes this hub for, and which page sent it. Raises HostRefused, OriginRefused."""
         self.check_host(request)
-        if not self.is_own_origin(request.headers.get("Origin"), request.headers.get("Host", "")):
+        if not self.is_own_origin(request.head.headers.get("Origin"), request.head.headers.get("Host", "")):
             raise OriginRefused("origin not allowed")
         request.head.is_admitted = True
 
@@ -6567,15 +6548,10 @@ class Gate:
         if self.role_of(request.head.knock or "") is None:
             self.knocks.spend(request.caller.source(), self._clock.mono())
 
-    def require_operator(self, request: Request) -> None:
-        """Raise CredentialRequired unless the operator is calling."""
-        if self.role_of(request.head.bearer) != OPERATOR_ROLE:
-            self._refuse(request, "operator token required")
-
-    def require_console(self, request: Request) -> None:
-        """Raise CredentialRequired unless the operator or an observer is calling."""
-        if self.role_of(request.head.bearer) is None:
-            self._refuse(request, "operator/observer token required")
+    def require_role(self, request: Request, *roles: str) -> None:
+        """Raise CredentialRequired unless the caller shows the token of one of these roles."""
+        if self.role_of(request.head.bearer) not in roles:
+            self._refuse(request, f"{'/'.join(roles)} token required")
 
     def require_agent_key(self, request: Request) -> None:
         """Raise CredentialRequired unless the hub has no agent key or the caller shows it."""
@@ -6643,27 +6619,19 @@ PAGE_HEADERS = (
 )
 
 
-def _page_reply(name: str, request: Request) -> Reply:
-    found = page(name)
-    headers = (*PAGE_HEADERS, ("Etag", found.etag), ("Content-Type", found.content_type))
-    if found.etag in request.headers.get("If-None-Match", ""):
-        return Reply(304, b"", headers)
-    if "gzip" in request.headers.get("Accept-Encoding", ""):
-        return Reply(200, found.gzipped, (*headers, ("Content-Encoding", "gzip")))
-    return Reply(200, found.data, headers)
-
-
-def console_page(gate: Gate, request: Request) -> Reply:
-    """GET /: the console."""
-    return _page_reply("index.html", request)
-
-
 def console_file(gate: Gate, request: Request) -> Reply:
-    """GET /assets/NAME: a file of the console, from a fixed list. Raises NotFound."""
-    name = request.path.removeprefix("/assets/")
+    """GET / and GET /assets/NAME: a file of the console, of a fixed list; no other is found."""
+    path, asked = request.head.path, request.head.headers
+    name = "index.html" if path == "/" else path.removeprefix("/assets/")
     if name not in CONSOLE_FILES:
         raise NotFound("Not Found")
-    return _page_reply(name, request)
+    found = page(name)
+    headers = (*PAGE_HEADERS, ("Etag", found.etag), ("Content-Type", found.content_type))
+    if found.etag in asked.get("If-None-Match", ""):
+        return Reply(304, b"", headers)
+    if "gzip" in asked.get("Accept-Encoding", ""):
+        return Reply(200, found.gzipped, (*headers, ("Content-Encoding", "gzip")))
+    return Reply(200, found.data, headers)
 
 
 class Router:
@@ -6677,15 +6645,13 @@ class Router:
 
     def may_upgrade(self, request: Request) -> bool:
         """Whether this is a console's handshake, passes all checks but the origin's, and is not one too many."""
-        is_handshake = request.method == "GET" and request.headers.get("Upgrade", "").lower() == "websocket"
-        if not is_handshake or request.path != "/ui":
-            return False
-        try:
-            self._gate.check_host(request)
-            self._gate.check_knock(request)
-        except (HostRefused, Throttled):
-            return False
-        return True
+        head = request.head
+        if (head.method, head.path, head.headers.get("Upgrade", "").lower()) == ("GET", "/ui", "websocket"):
+            with suppress(HostRefused, Throttled):
+                self._gate.check_host(request)
+                self._gate.check_knock(request)
+                return True
+        return False
 
     def is_proven(self, request: Request) -> bool:
         """Whether a handshake shows a token that not everybody has: no crowd of others keeps it out."""
@@ -6700,21 +6666,21 @@ class Router:
             handler = self._routes.get((request.head.method, request.head.path), self._no_route)
             return handler(self._gate, request)
         except Refusal as refusal:
-            log().debug("refused %s %s: %s", request.method, request.path, refusal.code)
+            log().debug("refused %s %s: %s", request.head.method, request.head.path, refusal.code)
             return refusal_reply(refusal)
         except Exception:  # noqa: BLE001 (our bug: the caller gets a plain 500, and the hub goes on for everybody else)
-            log().exception("failed at %s %s", request.method, request.path)
+            log().exception("failed at %s %s", request.head.method, request.head.path)
             return json_reply({"error": "bug", "detail": "the hub failed: see its log"}, 500)
 
     def _no_route(self, gate: Gate, request: Request) -> Reply:
-        if request.path.startswith("/assets/") and request.method == "GET":
+        if request.head.path.startswith("/assets/") and request.head.method == "GET":
             return console_file(gate, request)
-        if methods := self._methods.get(request.path):
+        if methods := self._methods.get(request.head.path):
             refusal = MethodNotAllowed("Method Not Allowed", allow=[*methods])
             return refusal_reply(refusal).but(headers=(("Allow", ", ".join(methods)),))
-        if request.path.endswith("/") and request.path.rstrip("/") in self._methods:
+        if request.head.path.endswith("/") and request.head.path.rstrip("/") in self._methods:
             query = request.head.query
-            target = request.path.rstrip("/") + (f"?{query}" if query else "")
+            target = request.head.path.rstrip("/") + (f"?{query}" if query else "")
             return Reply(307, b"", (("Location", target),))
         raise NotFound("Not Found")
 
@@ -7148,7 +7114,7 @@ def get_version(gate: Gate, request: Request) -> Reply:
 
 def get_protocol(gate: Gate, request: Request) -> Reply:
     """GET /protocol[?section=name]. Raises UnknownSection."""
-    text, wanted = protocol(), request.parameters().get("section")
+    text, wanted = protocol(), request.head.parameters.get("section")
     names: list[Json] = [*sorted(text.sections)]
     if wanted is None:
         return json_reply({"version": text.revision, "text": text.core, "sections": names})
@@ -7219,7 +7185,7 @@ def post_send(gate: Gate, request: Request) -> Reply:
 
 def get_receive(gate: Gate, request: Request) -> Reply | None:
     """GET /receive?timeout=&ack_seq=&lease=. Raises Invalid, UnknownToken, Displaced."""
-    given = request.parameters()
+    given = request.head.parameters
     hold_s = seconds_of(given["timeout"], "timeout", POLL_HOLD_S) if "timeout" in given else POLL_HOLD_S
     ack_seq = request.cursor
     if ack_seq is None and "ack_seq" in given:
@@ -7244,7 +7210,7 @@ def post_ack(gate: Gate, request: Request) -> Reply:
 
 def get_wake(gate: Gate, request: Request) -> Reply | None:
     """GET /wake?timeout=&host=: wait until there is mail, and take none. Raises Invalid, UnknownToken."""
-    given = request.parameters()
+    given = request.head.parameters
     hold_s = seconds_of(given.get("timeout", "0"), "timeout", POLL_HOLD_S)
     host = plain_name(text_of({"host": given.get("host", "other")}, "host", 1, NAME_MAX, where="query"))
     return gate.polls.wakes.wait(gate.room.peer_of(request.head.bearer), request.caller, host, hold_s)
@@ -7296,7 +7262,7 @@ def get_peers(gate: Gate, request: Request) -> Reply:
 
 def get_ping(gate: Gate, request: Request) -> Reply:
     """GET /ping?peer=NAME. Raises Invalid, CredentialRequired."""
-    name = text_of(request.parameters(), "peer", 1, NAME_MAX, where="query")
+    name = text_of(request.head.parameters, "peer", 1, NAME_MAX, where="query")
     gate.require_reader(request)
     return json_reply(gate.room.presence(name))
 
@@ -7327,13 +7293,14 @@ def post_status(gate: Gate, request: Request) -> Reply:
     body = request.json()
     token = token_of(body)
     usage = None if body.get("usage") is None else Usage.parse(object_of(body, "usage"))
-    if usage is not None and "status" not in body:
-        peer = gate.room.peer_of(token)
+    has_status = usage is None or "status" in body
+    status = one_line(text_of(body, "status", 0, STATUS_MAX)) or None if has_status else None
+    peer = gate.room.peer_of(token)
+    if has_status:
+        gate.room.set_status(peer, status, usage)
+    elif usage is not None:
         gate.room.set_usage(peer, usage)
-        return json_reply({"status": peer.status, "usage": usage.to_json()})
-    status = one_line(text_of(body, "status", 0, STATUS_MAX)) or None
-    gate.room.set_status(gate.room.peer_of(token), status, usage)
-    return json_reply({"status": status, **({} if usage is None else {"usage": usage.to_json()})})
+    return json_reply({"status": peer.status, **({} if usage is None else {"usage": usage.to_json()})})
 
 
 def post_join(gate: Gate, request: Request) -> Reply:
@@ -7379,7 +7346,7 @@ def post_ask(gate: Gate, request: Request) -> Reply:
 
 def get_decisions(gate: Gate, request: Request) -> Reply:
     """GET /decisions?limit=. A peer sees what concerns it, the operator and observers all. Raises UnknownToken."""
-    limit = integer_of(request.parameters().get("limit", "20"), "limit", 1, DECISIONS_MAX, "query")
+    limit = integer_of(request.head.parameters.get("limit", "20"), "limit", 1, DECISIONS_MAX, "query")
     if gate.settings.operator_token and gate.role_of(request.head.bearer) is not None:
         return json_reply({"decisions": gate.room.decisions(limit)})
     return json_reply({"decisions": gate.room.decisions(limit, gate.room.peer_of(request.head.bearer))})
@@ -7402,14 +7369,14 @@ def post_redeem(gate: Gate, request: Request) -> Reply:
 def post_control(gate: Gate, request: Request) -> Reply:
     """POST /control. Raises Invalid, CredentialRequired, UnknownAction."""
     action = text_of(request.json(), "action")
-    gate.require_operator(request)
+    gate.require_role(request, OPERATOR_ROLE)
     return json_reply({"mode": gate.room.set_mode(action)}).but(is_ruling=True)
 
 
 def post_ring(gate: Gate, request: Request) -> Reply:
     """POST /ring: have a peer's waiter wake it. Raises Invalid, CredentialRequired, UnknownPeer, NobodyWaits."""
     name = text_of(request.json(), "peer", 1, NAME_MAX)
-    gate.require_operator(request)
+    gate.require_role(request, OPERATOR_ROLE)
     gate.room.ring(name)
     return json_reply({"rung": True, "peer": name}).but(is_ruling=True)
 
@@ -7432,28 +7399,23 @@ def _in_text(m: Message) -> str:
 
 _encode_readable = json.JSONEncoder(ensure_ascii=False).encode  # an indent is made in Python: ten times slower
 
-JSON_WORDING: Wording = (
+_AS_JSON: Wording = (
     lambda count: f'{{"version": {quote(__version__)}, "count": {count}, "messages": [\n',
     lambda m: _encode_readable(json.loads(m.wire)), ",\n", "\n]}\n",
 )
-MARKDOWN_WORDING: Wording = (lambda count: f"# Caucus transcript\n\n{count} messages", _in_markdown, "", "\n")
-TEXT_WORDING: Wording = (lambda count: "", _in_text, "", "")
-_MARKDOWN = ("md", "text/markdown; charset=utf-8", MARKDOWN_WORDING)
-_TEXT = ("txt", "text/plain; charset=utf-8", TEXT_WORDING)
+_AS_MARKDOWN: Wording = (lambda count: f"# Caucus transcript\n\n{count} messages", _in_markdown, "", "\n")
+_AS_TEXT: Wording = (lambda count: "", _in_text, "", "")
 EXPORTS: dict[str, tuple[str, str, Wording]] = {
-    "json": ("json", "application/json", JSON_WORDING),
-    "markdown": _MARKDOWN,
-    "md": _MARKDOWN,
-    "text": _TEXT,
-    "txt": _TEXT,
-    "plain": _TEXT,
+    "json": ("json", "application/json", _AS_JSON),
+    **dict.fromkeys(("markdown", "md"), ("md", "text/markdown; charset=utf-8", _AS_MARKDOWN)),
+    **dict.fromkeys(("text", "txt", "plain"), ("txt", "text/plain; charset=utf-8", _AS_TEXT)),
 }
 
 
 def get_export(gate: Gate, request: Request) -> Reply | None:
     """GET /export?format=json|markdown|text. Raises CredentialRequired."""
-    gate.require_console(request)
-    wanted = request.parameters().get("format", "json").strip().lower()
+    gate.require_role(request, OPERATOR_ROLE, OBSERVER_ROLE)
+    wanted = request.head.parameters.get("format", "json").strip().lower()
     ending, content_type, wording = EXPORTS.get(wanted, EXPORTS["json"])
     disposition = ("Content-Disposition", f'attachment; filename="caucus-chat.{ending}"')
     headers, caller = (("Content-Type", content_type), disposition), request.caller
@@ -7463,14 +7425,13 @@ def get_export(gate: Gate, request: Request) -> Reply | None:
 
 def get_ui(gate: Gate, request: Request) -> Reply:
     """GET /ui without a WebSocket handshake, or with one too many. Raises UpgradeRequired, Throttled."""
-    if request.headers.get("Upgrade", "").lower() == "websocket":
+    if request.head.headers.get("Upgrade", "").lower() == "websocket":
         gate.check_knock(request)
-    is_guarded = bool(gate.settings.operator_token)
-    raise UpgradeRequired("the console's door is a WebSocket", auth=is_guarded)
+    raise UpgradeRequired("the console's door is a WebSocket", auth=bool(gate.settings.operator_token))
 
 
 ROUTES: dict[tuple[str, str], Handler] = {
-    ("GET", "/"): console_page,
+    ("GET", "/"): console_file,
     ("GET", "/version"): get_version,
     ("GET", "/protocol"): get_protocol,
     ("POST", "/register"): post_register,
@@ -8462,6 +8423,8 @@ class Listen:
 
     def __init__(self, serial: int, outer: Caller, is_streaming: bool) -> None:
         self.serial, self._outer, self._is_streaming = serial, outer, is_streaming
+        self.source, self.stream = outer.source, outer.stream
+        self.is_alive, self.on_lost = outer.is_alive, outer.on_lost
         self.is_over = False  # nobody wants its answer any more
         self._gone: Callable[[], None] = lambda: None  # what to do with the poll when the request behind it goes
         self._answered: Future[Reply] | None = None  # of the present poll
@@ -8486,31 +8449,14 @@ class Listen:
         else:
             self._outer.reply(json_reply(answer))
 
-    # --- called by the long poll ---
-    def source(self) -> str:
-        """Give the address of the other end."""
-        return self._outer.source()
-
     def reply(self, reply: Reply) -> None:
         """Hand on what the poll is answered."""
         if self._answered is not None and not self._answered.done():
             self._answered.set_result(reply)
 
-    def stream(self, chunk: bytes, is_last: bool) -> None:
-        """Send a part of the answer to the request."""
-        self._outer.stream(chunk, is_last)
-
-    def is_alive(self) -> bool:
-        """Whether the other end is still there."""
-        return self._outer.is_alive()
-
     def on_gone(self, callback: Callable[[], None]) -> None:
         """Set what to do when the other end hangs up."""
         self._gone = callback
-
-    def on_lost(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Set what to do when the answer turns out not to have arrived; give what finds that out at once."""
-        return self._outer.on_lost(callback)
 
 
 class RoomDoor:
@@ -8611,12 +8557,12 @@ class Session(Struct):
 
 def project_of(request: Request) -> str:
     """Read ?project= of the URL; empty: none. Raises Invalid."""
-    return text_of(request.parameters(), "project", 0, NAME_MAX, "", "query")
+    return text_of(request.head.parameters, "project", 0, NAME_MAX, "", "query")
 
 
 def seat_secret_of(request: Request) -> str:
     """Read the header Caucus-Seat, by which an agent that begins anew proves to be the same. Raises Invalid."""
-    secret = request.headers.get("Caucus-Seat", "")
+    secret = request.head.headers.get("Caucus-Seat", "")
     if secret and not SEAT_SECRET_MIN <= len(secret) <= TOKEN_MAX:
         raise Invalid("Caucus-Seat", f"must be a secret of {SEAT_SECRET_MIN} to {TOKEN_MAX} characters", "header")
     return secret
@@ -8639,7 +8585,7 @@ class McpEndpoint:
     def post(self, gate: Gate, request: Request) -> Reply | None:
         """POST /mcp: one message in, its answer out. Raises CredentialRequired, NotAcceptable."""
         gate.require_agent_key(request)
-        accepted = request.headers.get("Accept", "*/*")
+        accepted = request.head.headers.get("Accept", "*/*")
         if not re.search(r"application/(json|\*)|\*/\*", accepted):
             raise NotAcceptable("Accept must allow application/json")
         request.require_json()
@@ -8651,7 +8597,7 @@ class McpEndpoint:
     def delete(self, gate: Gate, request: Request) -> Reply:
         """DELETE /mcp: end a session; its peer leaves the room. Raises CredentialRequired, NotFound."""
         gate.require_agent_key(request)
-        key = request.headers.get("Mcp-Session-Id", "")
+        key = request.head.headers.get("Mcp-Session-Id", "")
         session = self._sessions.pop(key, None)
         if SESSION_ID.fullmatch(key):  # one of the hub before this one, too
             self._ended[key] = None
@@ -8677,7 +8623,7 @@ class McpEndpoint:
             session.door.forget()
 
     def _answer(self, request: Request, message: Json) -> Reply | None:
-        shown = request.headers.get("Mcp-Protocol-Version")
+        shown = request.head.headers.get("Mcp-Protocol-Version")
         if isinstance(message, list):
             return self._answer_batch(request, message)
         call = call_of(message)
@@ -8758,14 +8704,15 @@ class McpEndpoint:
 
         Many clients never initialize twice: they would stay dead after a restart. An id that was ended stays ended.
         """
-        key = request.headers.get("Mcp-Session-Id")
+        key = request.head.headers.get("Mcp-Session-Id")
         if key is None:
             raise RpcError(INVALID_REQUEST, "Mcp-Session-Id is required: initialize first", about=about)
         session = self._sessions.get(key)
         if session is None:
             if key in self._ended or not SESSION_ID.fullmatch(key):
                 raise RpcError(UNKNOWN_SESSION, "Session not found: initialize again", about=about)
-            revision = request.headers.get("Mcp-Protocol-Version", BATCH_REVISION)  # without: that one, by the standard
+            shown = request.head.headers.get("Mcp-Protocol-Version")
+            revision = shown or BATCH_REVISION  # without: that one, by the standard
             session = self._open(request, None, revision, key, PAST)
             self._keep(key, session)
             taken = {one.seat.name for one in self._sessions.values()}
@@ -8784,7 +8731,7 @@ class McpEndpoint:
             session.cancels_all = True
 
     def _wait(self, request: Request, session: Session, call: Call) -> None:
-        is_streaming = "text/event-stream" in request.headers.get("Accept", "") and call.progress_token is not None
+        is_streaming = "text/event-stream" in request.head.headers.get("Accept", "") and call.progress_token is not None
         listen = Listen(session.door.serial, request.caller, is_streaming)
         session.door.listener, session.shown = listen, None
 
