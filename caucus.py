@@ -81,7 +81,7 @@ from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from itertools import accumulate, cycle, islice, takewhile
+from itertools import accumulate, chain, cycle, islice, takewhile
 from json.encoder import encode_basestring_ascii as quote
 from queue import Empty, SimpleQueue
 from types import SimpleNamespace
@@ -7516,12 +7516,21 @@ def _slim(tokens: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return kept
 
 
+@functools.cache
+def markdown_reader() -> Callable[[str], Any]:
+    """Give what reads Markdown into a syntax tree."""
+    import mistune
+
+    reader = mistune.create_markdown(renderer=None, plugins=["table", "strikethrough", "url", "task_lists"])
+    reader.block.rules.remove("ref_link")  # it would swallow the definition, and with it words to the agents
+    return reader
+
+
 class Trees:
     """Messages read as Markdown: mistune's syntax tree, made once per message, and only while a console is open."""
 
     def __init__(self) -> None:
         self._made: dict[str, bytes] = {}  # message id -> JSON; empty: the text is shown as it is
-        self._read: Callable[[str], Any] | None = None
         self._spare_s, self._stamp = TREES_BURST_S, time.perf_counter()
 
     def of(self, message: Message) -> bytes:
@@ -7537,30 +7546,18 @@ class Trees:
     def _make(self, message: Message) -> bytes:
         text = message.content
         is_marked = MARKS.search(text) or "://" in text or MARKED_LINE.search(text)
-        if message.origin == "hub" or len(text) > CONTENT_MAX or not is_marked or self._is_laborious(text):
+        if message.origin == "hub" or len(text) > CONTENT_MAX or not is_marked:
             return b""
+        if len(text) > MARKS_MAX < len(MARKS.findall(text)) + 2 * len(BULLETS.findall(text)):
+            return b""  # reading it would hold the loop for more than some 10 ms
         start = time.perf_counter()
         self._spare_s = min(TREES_BURST_S, self._spare_s + (start - self._stamp) * TREES_SHARE)
         self._stamp = start
         if self._spare_s <= 0:
             return b""
-        tree = encode_plain(_slim(self._reader()(text))).encode("ascii")
+        tree = encode_plain(_slim(markdown_reader()(text))).encode("ascii")
         self._spare_s -= time.perf_counter() - start
         return tree if len(tree) <= TREE_MAX_BYTES else b""
-
-    def _is_laborious(self, text: str) -> bool:
-        """Whether reading a text would hold the loop for more than some 10 ms."""
-        is_long = len(text) > MARKS_MAX
-        return is_long and len(MARKS.findall(text)) + 2 * len(BULLETS.findall(text)) > MARKS_MAX
-
-    def _reader(self) -> Callable[[str], Any]:
-        if self._read is None:
-            import mistune
-
-            reader = mistune.create_markdown(renderer=None, plugins=["table", "strikethrough", "url", "task_lists"])
-            reader.block.rules.remove("ref_link")  # it would swallow the definition, and with it words to the agents
-            self._read = reader
-        return self._read
 
 
 def frame_of(kind: str, **body: Json) -> bytes:
@@ -7616,17 +7613,16 @@ def frames_of(room: Room, event: Event) -> list[bytes]:
     return frames
 
 
-def _number_of(body: Body, key: str, low: float) -> float:
-    value = body.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= RATE_MAX:
-        raise Invalid(key, f"a number of {low:g} to {RATE_MAX:g} is required")
-    return float(value)
-
-
 def _set_rate(room: Room, body: Body) -> None:
     if "peer" in body:
         raise Invalid("peer", "the rate is the same for every agent")
-    room.set_rate(_number_of(body, "refill_rate", 1e-3), _number_of(body, "capacity", 1.0))
+    numbers = list[float]()
+    for key, low in (("refill_rate", 1e-3), ("capacity", 1.0)):
+        value = body.get(key)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= RATE_MAX:
+            raise Invalid(key, f"a number of {low:g} to {RATE_MAX:g} is required")
+        numbers.append(float(value))
+    room.set_rate(*numbers)
 
 
 def _named(frame: Body, key: str, default: str | None = None) -> str:
@@ -7727,6 +7723,8 @@ class LogPage(Struct):
         return b'"log":[%b],"trees":{%b}' % (b",".join(self.wires), b",".join(self.trees))
 
 
+LOG_SHOWN = b""  # of all pages of an opening: from here on a console is told what happens
+Pages = Generator[bytes | None, None, None]  # None: the next page needs another turn of the loop
 Encoding = Generator[None, None, bytes]  # JSON that is made bit by bit, so that nobody waits long meanwhile
 
 
@@ -7816,10 +7814,9 @@ class Feed:
     def take(self) -> bytes:
         """Give all that waits as frames of RFC 6455."""
         frames, self.frames = self.frames, []
-        return b"".join([text_frame(one if isinstance(one, bytes) else self._message(one)) for one in frames])
-
-    def _message(self, message: Message) -> bytes:
-        return message_frame(message, self._trees.of(message))
+        trees = self._trees
+        texts = [one if isinstance(one, bytes) else message_frame(one, trees.of(one)) for one in frames]
+        return b"".join(map(text_frame, texts))
 
     def _take_news(self) -> tuple[list[str], list[str]]:
         peers, self._peers = [*self._peers], {}
@@ -8012,7 +8009,7 @@ class Consoles:
             self._obey(console, name, frame)
         except Refusal as refusal:
             if console.role is None:
-                self._refuse(console, "the first frame must show a token, in JSON")
+                self._turn_away(console, 1008, "the first frame must show a token, in JSON", frame_of("auth_error"))
                 return
             about: dict[str, Json] = {"reason": refusal.code, "command": name, "detail": refusal.detail}
             self._answer(console, frame_of("error", **{**refusal.extra, **_form_id(frame, name), **about}))
@@ -8020,11 +8017,8 @@ class Consoles:
     def on_event(self, event: Event) -> None:
         """Note an event for every browser; it is encoded once, and sent with the next flush."""
         kind = type(event)
-        frames: list[bytes | Message] = []
-        if isinstance(event, MessageRouted):
-            frames = [event.message]
-        elif kind.notice is not None or kind in FRAMES:
-            frames = [*frames_of(self._room, event)]
+        said = isinstance(event, MessageRouted) and event.message
+        frames: list[bytes | Message] = [said] if said else [*frames_of(self._room, event)]
         for feed in self._feeds:
             if feed.consoles:
                 feed.frames += frames
@@ -8056,7 +8050,7 @@ class Consoles:
             return  # turned away already
         if role is None:
             self._gate.is_guessing(console.source)
-            self._refuse(console, "wrong token")
+            self._turn_away(console, 1008, "wrong token", frame_of("auth_error"))
         else:
             self._gate.knocks.give_back(console.source)  # it was no stranger
             self._admit(console, role)
@@ -8081,15 +8075,12 @@ class Consoles:
             if self._openings:
                 self._soon(self._open_next)
 
-    def _refuse(self, console: Console, reason: str) -> None:
-        """Answer a first frame that shows no valid token as the original does, and close."""
-        if console in self._unproven:
-            console.socket.push(text_frame(frame_of("auth_error")))
-            self._turn_away(console, 1008, reason)
-
-    def _turn_away(self, console: Console, code: int, reason: str) -> None:
+    def _turn_away(self, console: Console, code: int, reason: str, answer: bytes = b"") -> None:
+        """Close one that has not shown its token; `answer`: what it is told of that, as the original tells it."""
         if console in self._unproven:
             del self._unproven[console]
+            if answer:
+                console.socket.push(text_frame(answer))
             console.socket.close(code, reason)
 
     # --- what a newcomer sees ---
@@ -8098,11 +8089,22 @@ class Consoles:
         if console.is_gone:
             return
         self._flush()  # what happened so far is in what it is about to see
-        console.feed.consoles[console], self.is_watched = None, True
+        feed = console.feed
+        feed.consoles[console], self.is_watched = None, True
         if not self._is_ticking:
             self._is_ticking = True
             self._timer(HEALTH_S, self._tick)
-        yield from self._show_pages(console) if console.feed is self._changes else self._show_whole(console)
+        for page in self._pages() if feed is self._changes else self._whole_page():
+            if console not in feed.consoles:
+                return
+            if page == LOG_SHOWN:
+                held, console.held = console.held or [], None
+                self._write(console, b"".join(held))
+                continue
+            if page is not None:  # however much it is, it may be unread without being too much
+                console.opening += len(page)
+                self._write(console, text_frame(page))
+            yield
 
     def _head(self, **parts: Json) -> bytes:
         """Encode a snapshot without its log, and without the brace that closes it."""
@@ -8121,23 +8123,18 @@ class Consoles:
         )
         return b"%b,%b" % (head[:-1], room.forms_wire(has_prompts=True)[1:-1])
 
-    def _show_whole(self, console: Console) -> Iterator[None]:
-        """Show the whole room in one frame, which takes several turns of the loop to make when it is large."""
-        room, log = self._room, self._log()
+    def _whole_page(self) -> Pages:
+        """Make the one frame that shows the whole room, in several turns of the loop when it is large."""
+        room, log, shown = self._room, self._log(), LogPage()
         rows = yield from encoded_rows(room)
         channels = yield from encoded_channels(room)
         receipts = yield from encoded_receipts(room)
-        shown = LogPage()
         while log:
             shown.take(log, self._trees)
-            if log:
-                yield
-        if console in self._whole.consoles:
-            parts = (self._head(), rows, channels, receipts, shown.to_json())
-            wire = text_frame(b'%b,"peers":%b,"channels":%b,"receipts":%b,%b}' % parts)
-            held, console.held = console.held or [], None
-            self._show(console, wire)
-            self._write(console, b"".join(held))
+            yield None
+        parts = (self._head(), rows, channels, receipts, shown.to_json())
+        yield b'%b,"peers":%b,"channels":%b,"receipts":%b,%b}' % parts
+        yield LOG_SHOWN
 
     def _log(self) -> deque[Message]:
         """Give the newest of the log that is not too much: long messages must not keep a console from opening."""
@@ -8145,39 +8142,28 @@ class Consoles:
         count = sum(1 for _ in takewhile(lambda size: size <= SNAPSHOT_MAX_BYTES, sizes))
         return deque(self._room.log, maxlen=count)
 
-    def _show_pages(self, console: Console) -> Iterator[None]:
-        """Show the room a page a turn of the loop. What happens meanwhile waits until the log is shown."""
+    def _pages(self) -> Pages:
+        """Make the frames that show the room a page a turn of the loop: the log first."""
         room, feed, log = self._room, self._changes, self._log()
         names, receipts = room.roster.all_names(), [*room.spoken]
         channels = room.channel_pages(PAGE_CHANNELS, PAGE_ROWS)
         rows, listed = feed.page_of_peers(names[:PAGE_ROWS]), room.channel_rows(next(channels, []))
-        pages = self._pages(names[PAGE_ROWS:], channels, receipts)
         head = self._head(peers=rows, channels=listed, receipts=[], more=True)
-        self._show(console, text_frame(b"%b,%b}" % (head, LogPage().take(log, self._trees).to_json())))
-        yield
-        while log and console in feed.consoles:
-            self._show(console, text_frame(b'{"type":"page",%b}' % LogPage().take(log, self._trees).to_json()))
-            yield
-        held, console.held = console.held or [], None
-        self._write(console, b"".join(held))
-        while console in feed.consoles:
+        yield b"%b,%b}" % (head, LogPage().take(log, self._trees).to_json())
+        while log:
+            yield b'{"type":"page",%b}' % LogPage().take(log, self._trees).to_json()
+        yield LOG_SHOWN
+        rest = chain(
+            (frame_of("page", peers=feed.page_of_peers(page)) for page in paged(names[PAGE_ROWS:])),
+            (frame_of("page", channels=room.channel_rows(listed)) for listed in channels),
+            (feed.receipt_frame(spoken) for spoken in receipts),
+            [frame_of("page", last=True)],
+        )
+        while True:
             self._flush()  # a page is newer than what was told until now, and must come after it
-            if (page := next(pages, None)) is None:
+            if (page := next(rest, None)) is None:
                 return
-            self._show(console, text_frame(page))
-            yield
-
-    def _pages(
-        self, names: list[str], channels: Iterator[list[str]], receipts: list[MessageRouted]
-    ) -> Iterator[bytes]:
-        """Encode what a snapshot had no room for: each page when it is asked for."""
-        for page in paged(names):
-            yield frame_of("page", peers=self._changes.page_of_peers(page))
-        for listed in channels:
-            yield frame_of("page", channels=self._room.channel_rows(listed))
-        for spoken in receipts:
-            yield self._changes.receipt_frame(spoken)
-        yield frame_of("page", last=True)
+            yield page
 
     # --- what all see ---
     def _health(self) -> dict[str, Json]:
@@ -8255,11 +8241,6 @@ class Consoles:
             console.held.append(wire)
         else:
             self._write(console, wire)
-
-    def _show(self, console: Console, wire: bytes) -> None:
-        """Send a part of what a newcomer is shown: however much that is, it may be unread without being too much."""
-        console.opening += len(wire)
-        self._write(console, wire)
 
     def _write(self, console: Console, wire: bytes) -> None:
         """Send frames to a browser; one that does not read is closed with 1013 and may come again."""
