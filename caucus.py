@@ -4575,8 +4575,18 @@ def crc_of_row(row: Row) -> int:
     return crc_of(f"{kind} {body}", serial, at, ts)
 
 
-def fault_of(error: sqlite3.Error, path: str) -> Damaged | OSError:
-    """Tell damage from a cause that is not in the file: a full disk, rights, somebody who holds it."""
+@functools.cache
+def sql_error() -> type[sqlite3.Error]:
+    """Give what SQLite raises; only who has a journal pays for the module."""
+    from sqlite3 import Error
+
+    return Error
+
+
+def fault_of(error: Exception, path: str) -> Exception:
+    """Tell whether an error of SQLite is damage, or has a cause that is not in the file: a full disk, a lock."""
+    if not isinstance(error, sql_error()):
+        return error
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return OSError(errno.EIO, str(error), path) if code in _NOT_IN_THE_FILE else Damaged(str(error))
 
@@ -4786,32 +4796,29 @@ def flaw_of_log(path: str, index: LogIndex | None) -> str:
         is_right = sums_of(head[:24], 24, [bytes(8)], order_of_log(head)) == [head[24:]]
         if not is_right or int.from_bytes(head[8:12], "big") not in _PAGE_SIZES:
             return "its head is not what was written"
-        if index is not None and index.salts == head[16:24]:
-            return flaw_before(frames_of_log(file, head), index.frames)
+        committed = index.frames if index is not None and index.salts == head[16:24] else None
         about = os.fstat(file.fileno())
         is_whole = (about.st_size - 32) % (24 + int.from_bytes(head[8:12], "big")) == 0
-        return flaw_within(frames_of_log(file, head), is_whole and is_of_this_boot(about.st_mtime))
+        return flaw_in(frames_of_log(file, head), committed, is_whole and is_of_this_boot(about.st_mtime))
 
 
-def flaw_before(frames: Iterable[tuple[bool, bool, bool]], committed: int) -> str:
-    """Name the first of the committed frames that is not what was written; empty: all are."""
-    count = 0
-    for count, (is_own, is_right, _) in enumerate(islice(frames, committed), 1):
-        if not (is_own and is_right):
-            return f"frame {count} of it is not what was written"
-    return "" if count == committed else f"it has {count} of {committed} frames"
+def flaw_in(frames: Iterable[tuple[bool, bool, bool]], committed: int | None, is_whole: bool) -> str:
+    """Name the first frame that was committed and is not what was written; empty: there is none.
 
-
-def flaw_within(frames: Iterable[tuple[bool, bool, bool]], is_whole: bool) -> str:
-    """Name the first damaged frame, if a committed one is after it; or if it is the last, and no write was cut off."""
-    bad, is_cut = 0, True
-    for count, (is_own, is_right, is_end) in enumerate(frames, 1):
+    If nobody knows how many were committed, that is one before a committed one; or the last, if no write was cut off.
+    """
+    bad, count, is_cut = 0, 0, True
+    for count, (is_own, is_right, is_end) in enumerate(islice(frames, committed), 1):
         if not bad and not (is_own and is_right):
             bad = count
-        if bad and is_own and is_right and is_end:
-            return f"frame {bad} of it is not what was written"
+        if bad and (committed is not None or (is_own and is_right and is_end)):
+            break
         is_cut = not (is_whole and is_own and is_end)
-    return f"frame {bad} of it is not what was written" if bad and not is_cut else ""
+    else:
+        bad = 0 if is_cut else bad
+    if bad:
+        return f"frame {bad} of it is not what was written"
+    return "" if committed in (None, count) else f"it has {count} of {committed} frames"
 
 
 def size_of(path: str) -> int:
@@ -4834,23 +4841,34 @@ def check_log(path: str) -> None:
         raise Damaged("it is empty or gone, and only the file beside it that ends in -wal has what is left")
 
 
+def first_bytes(path: str) -> bytes:
+    """Read the first bytes of a file; empty where there is none. Raises OSError."""
+    with suppress(FileNotFoundError), open_to_read(path) as file:
+        return file.read(100)
+    return b""
+
+
+def numbers_in(head: bytes) -> tuple[int, int]:
+    """Read from a file's head its application_id and its schema; 0: it has none."""
+    schema, kind = struct.unpack(">I4xI", head[60:72]) if len(head) == 100 else (0, 0)
+    return kind, schema
+
+
 def check_head(path: str) -> None:
     """See that a file is a journal, by its first bytes. Raises Damaged, Invalid, OSError.
 
     One with several names is refused: beside each of them SQLite would look for changes that are beside another.
     """
-    try:
-        with open_to_read(path) as file:
-            head, about = file.read(100), os.fstat(file.fileno())
-    except FileNotFoundError:
+    if not (head := first_bytes(path)) and not os.path.exists(path):
         return
+    about = os.stat(path)
     if about.st_nlink > 1:
         raise OSError(errno.EMLINK, f"it has {about.st_nlink} names, as hard links, and may have one only", path)
     if head and (len(head) < 100 or head[:16] != b"SQLite format 3\0"):
         raise Damaged("it does not begin as a journal does")
     if about.st_size < int.from_bytes(head[16:18], "big"):
         raise Damaged("it was cut short")
-    schema, kind = struct.unpack(">I4xI", head[60:72]) if head else (0, 0)
+    kind, schema = numbers_in(head)
     if kind or (head and not size_of(f"{path}-wal")):
         refuse_kind(path, kind, schema)
 
@@ -4863,13 +4881,21 @@ def check(path: str) -> None:
     check_log(path)
 
 
-def kept_events(base: sqlite3.Connection, after: int) -> Iterator[Event]:
-    """Read the events after a serial, and see that none was changed. Raises Damaged, sqlite3.Error."""
-    for *plain, crc in base.execute("SELECT * FROM event WHERE serial > ? ORDER BY serial", (after,)):
-        row = cast(Row, (*plain,))
+def event_of_row(kept: Sequence[Any]) -> Event:
+    """Make an event of its row, and see that this was not changed. Raises Damaged."""
+    *plain, crc = kept
+    row = cast(Row, (*plain,))
+    try:
         if crc != crc_of_row(row):
-            raise Damaged(f"event {row[0]} is not what was written")
-        yield Event.from_row(row)
+            raise ValueError("not what was written")
+        return Event.from_row(row)
+    except NONSENSE as error:
+        raise Damaged(f"event {row[0]}: {error}") from None
+
+
+def kept_events(base: sqlite3.Connection, after: int) -> Iterator[Event]:
+    """Read the events after a serial. Raises Damaged, sqlite3.Error."""
+    return map(event_of_row, base.execute("SELECT * FROM event WHERE serial > ? ORDER BY serial", (after,)))
 
 
 def event_before(event: Event) -> int:
@@ -4902,8 +4928,6 @@ def latest_snapshot(base: sqlite3.Connection) -> tuple[int, int, float]:
 
 def fill(room: Room, base: sqlite3.Connection) -> int:
     """Make an empty room the one that a journal keeps; count the events since the snapshot. Raises Damaged, OSError."""
-    from sqlite3 import Error
-
     try:
         base.execute("BEGIN")  # one view of the file, whoever writes to it
         serial, parts, _ = latest_snapshot(base)
@@ -4918,7 +4942,7 @@ def fill(room: Room, base: sqlite3.Connection) -> int:
         if serial == 0 and count and base.execute("SELECT value FROM meta WHERE key = 'dropped'").fetchone():
             raise Damaged("its snapshot is missing, and the first events were dropped")
         return count
-    except Error as error:
+    except sql_error() as error:
         raise fault_of(error, "") from None
     except NONSENSE as error:
         raise Damaged(f"{type(error).__name__}: {error}") from None
@@ -4952,16 +4976,14 @@ class Journal:
             self._lock, self._base = self._open()
         except BlockingIOError as error:
             raise Invalid("--journal", f"{self.path} is another hub's, {error.strerror}: one room a file") from None
-        except (OSError, Damaged) as error:
+        except (sql_error(), OSError, Damaged) as error:
             raise self._refusal(error) from None
 
     def _refusal(self, error: Exception) -> Invalid:
-        return Invalid("--journal", words_of(error, self.path))
+        return Invalid("--journal", words_of(fault_of(error, self.path), self.path))
 
     def _open(self) -> tuple[Lock, sqlite3.Connection]:
-        """Take the file. Raises OSError, Damaged, Invalid."""
-        from sqlite3 import Error
-
+        """Take the file. Raises sqlite3.Error, OSError, Damaged, Invalid."""
         folder = os.path.dirname(self.path)
         if not os.path.isdir(folder):
             os.makedirs(folder, 0o700)
@@ -4979,10 +5001,8 @@ class Journal:
             about = os.stat(self.path)
             self._file_id, self._size = (about.st_dev, about.st_ino), 0  # the size never shrinks
             return lock, base
-        except (Error, Damaged, Invalid, OSError) as error:
+        except (sql_error(), Damaged, Invalid, OSError):
             lock.release()
-            if isinstance(error, Error):
-                raise fault_of(error, self.path) from None
             raise
 
     def _migrate(self, base: sqlite3.Connection, schema: int) -> None:
@@ -5003,14 +5023,10 @@ class Journal:
 
         Nor is the time when nothing can be written, so that nobody is heard: it stands still then.
         """
-        from sqlite3 import Error
-
         try:
             found = self._base.execute("SELECT at FROM event ORDER BY serial DESC LIMIT 1").fetchone()
             last = float(found[0] if found else latest_snapshot(self._base)[2])
-        except Error as error:
-            raise self._refusal(fault_of(error, self.path)) from None
-        except (TypeError, ValueError, Damaged) as error:
+        except (sql_error(), TypeError, ValueError, Damaged) as error:
             raise self._refusal(error) from None
         self._clock = ResumedClock(last - time.monotonic())
         return self._clock
@@ -5048,11 +5064,9 @@ class Journal:
         """Write what is not written; whether what confirms it may go out. While nothing can be written, rulings may."""
         if not self._is_due or self.cause:
             return True
-        from sqlite3 import Error
-
         try:
             self._write()
-        except (Error, OSError) as error:
+        except (sql_error(), OSError) as error:
             self._fail(cause_of(error))
             return False
         return True
@@ -5099,14 +5113,12 @@ class Journal:
         self.call_later(JOURNAL_RETRY_S, self._try_again)
 
     def _try_again(self) -> None:
-        from sqlite3 import Error
-
         try:
             self._see_file()
             self._base.close()
             self._base = connect(self.path, sync=self._sync)
             self._write()
-        except (Error, OSError) as error:
+        except (sql_error(), OSError) as error:
             self.cause = cause_of(error)
             self.call_later(JOURNAL_RETRY_S, self._try_again)
             return
@@ -5142,9 +5154,7 @@ class Journal:
         self._keeper.start()
 
     def _checkpoint(self) -> None:
-        from sqlite3 import Error
-
-        with suppress(Error), closing(connect(self.path)) as base:  # if the disk fails `commit` tells
+        with suppress(sql_error()), closing(connect(self.path)) as base:  # if the disk fails `commit` tells
             _, frames, copied = base.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             self._frames = frames if copied == frames else 0  # else somebody reads: more is left than a moment's
 
@@ -5160,25 +5170,20 @@ class Journal:
 
     def to_json(self) -> dict[str, Json]:
         """Give what consoles show of it."""
-        size = 0
-        for path in (self.path, f"{self.path}-wal"):
-            with suppress(OSError):
-                size += os.path.getsize(path)
+        size = size_of(self.path) + size_of(f"{self.path}-wal")
         return {"path": legible(self.path), "bytes": size, "written": self.written, "unwritten": len(self._events),
                 "cause": self.cause or None}
 
     def close(self) -> None:
         """Write what is left, and let go of the file."""
-        from sqlite3 import Error
-
         self._is_due = bool(self._events)
         self.commit()
         if self._events:
             log().error("journal: %d events were never written", len(self._events))
-        with suppress(Error, OSError):
+        with suppress(sql_error(), OSError):
             self._see_file()
             self._base.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        with suppress(Error):
+        with suppress(sql_error()):
             self._base.close()
         self._lock.release()
 
@@ -5297,8 +5302,6 @@ def info_of(base: sqlite3.Connection, path: str) -> dict[str, Json]:
 
 def readable_rows(base: sqlite3.Connection, table: str, told: list[str]) -> Iterator[tuple[Any, ...]]:
     """Read what can be read of a table, in the order of its rows; note each place where something cannot."""
-    from sqlite3 import DatabaseError
-
     last, step = -1, 0
     while step < 63:
         try:
@@ -5307,7 +5310,7 @@ def readable_rows(base: sqlite3.Connection, table: str, told: list[str]) -> Iter
                 last, step = row[0], 0
                 yield row[1:]
             return
-        except DatabaseError as error:
+        except sql_error() as error:
             if not step:
                 told.append(f"{table} after row {last}: {error}")
             step += 1  # twice as far
@@ -5316,14 +5319,11 @@ def readable_rows(base: sqlite3.Connection, table: str, told: list[str]) -> Iter
 def readable_events(base: sqlite3.Connection, told: list[str]) -> Iterator[Event]:
     """Read the events that can be read; note each place where some cannot."""
     last = None
-    for *plain, crc in readable_rows(base, "event", told):
-        row = cast(Row, (*plain,))
+    for kept in readable_rows(base, "event", told):
         try:
-            if crc != crc_of_row(row):
-                raise ValueError("not what was written")
-            event = Event.from_row(row)
-        except NONSENSE as error:
-            told.append(f"event {row[0]}: {error}")
+            event = event_of_row(kept)
+        except Damaged as error:
+            told.append(str(error))
             continue
         if last is not None and event_before(event) != last.serial:
             told.append(f"what came before event {event.serial}")
@@ -5378,8 +5378,6 @@ def recovered_room(
 
     Give also what the room's clock showed, None if there was neither, and how many made none.
     """
-    from sqlite3 import Error
-
     room, at, unusable = nobodys_room(), None, 0
     for serial, parts, then, crc in reversed([*readable_rows(base, "snapshots", told)]):
         try:
@@ -5388,7 +5386,7 @@ def recovered_room(
             room.restore(snapshot_rows(base, serial, parts))
             at = then
             break
-        except (Error, Damaged, *NONSENSE) as error:
+        except (sql_error(), Damaged, *NONSENSE) as error:
             told.append(f"the snapshot at event {serial}: {error}")
             room = nobodys_room()
     (_, serial, *_) = next(room.rows()) if len(room.roster) or room.log else ("", 0)
@@ -5403,29 +5401,17 @@ def recovered_room(
     return room, events[-1].at if events and events[-1].serial >= serial else at, unusable
 
 
-def kind_in(path: str) -> int:
-    """Give the application_id in a file's head; 0: it has none. Raises Invalid for a newer journal, OSError."""
-    try:
-        with open_to_read(path) as file:
-            head = file.read(100)
-    except FileNotFoundError:
-        return 0
-    schema, kind = struct.unpack(">I4xI", head[60:72]) if len(head) == 100 else (0, 0)
-    if kind == _JOURNAL_ID:
-        refuse_kind(path, kind, schema)
-    return int(kind)
-
-
 def recover(path: str, new: str) -> dict[str, Json]:
     """Make a new journal of what can be read of a damaged one, which stays as it is; tell what could not.
 
     Events are applied as far as they make sense without those that are lost. Raises Damaged, Invalid, OSError.
     """
     from shutil import copyfile, rmtree
-    from sqlite3 import Error
     from tempfile import mkdtemp
 
-    told, kind = list[str](), kind_in(path)
+    told, (kind, schema) = list[str](), numbers_in(first_bytes(path))
+    if kind == _JOURNAL_ID:
+        refuse_kind(path, kind, schema)
     folder = mkdtemp("", "recover-", os.path.dirname(os.path.abspath(new)))
     try:
         copy, save = os.path.join(folder, "copy"), cast(Callable[[str, str], object], copyfile)
@@ -5447,7 +5433,7 @@ def recover(path: str, new: str) -> dict[str, Json]:
         saved = Journal(new)
         saved.adopt(events, room, at or 0.0)
         saved.close()
-    except Error as error:
+    except sql_error() as error:
         raise fault_of(error, new) from None
     finally:
         rmtree(folder, ignore_errors=True)
@@ -14078,8 +14064,6 @@ JOURNAL_ACTIONS: dict[str, Callable[[argparse.Namespace], tuple[dict[str, Json],
 
 def run_journal(options: argparse.Namespace) -> int:
     """Run `caucus journal`."""
-    import sqlite3
-
     path = options.file = os.path.realpath(options.file)  # beside which, not beside a link, SQLite has its log
     wants_new = options.action in ("recover", "backup")
     if wants_new != (options.new is not None):
@@ -14094,11 +14078,11 @@ def run_journal(options: argparse.Namespace) -> int:
         about, words = JOURNAL_ACTIONS[options.action](options)
     except BlockingIOError as error:
         raise Invalid("FILE", f"{error.strerror} is at work on {path}") from None
-    except (Damaged, Invalid, OSError, sqlite3.Error) as error:
+    except (Damaged, Invalid, OSError, sql_error()) as error:
         for ending in ("", *BESIDE) if wants_new and not isinstance(error, FileExistsError) else ():
             with suppress(OSError):
                 os.unlink(options.new + ending)
-        fault = fault_of(error, path) if isinstance(error, sqlite3.Error) else error
+        fault = fault_of(error, path)
         place = options.new if wants_new and isinstance(fault, OSError) else path
         raise fault if isinstance(fault, Invalid) else Invalid("FILE", words_of(fault, place)) from None
     print(json.dumps(about) if options.json else words)
