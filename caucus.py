@@ -3576,7 +3576,9 @@ class Mcp:
             "prompts/get": self._get_prompt,
         }
         self._handshake_methods = {"initialize": self._initialize, "ping": lambda params: {}, **shared}
-        self._modern_methods = {"server/discover": self._discover, **shared}
+        about: dict[str, Json] = {"supportedVersions": REVISIONS, "capabilities": CAPABILITIES}
+        about["instructions"] = instructions
+        self._modern_methods = {"server/discover": lambda params: about, **shared}
 
     async def answer(self, call: Call, revision: str, seat: object, report: Report) -> dict[str, Json]:
         """Give the response to a request; `revision` is that of the handshake, if there was one."""
@@ -3615,9 +3617,6 @@ class Mcp:
             raise RpcError(INVALID_PARAMS, "Invalid params: protocolVersion must be a string")
         about: dict[str, Json] = {"protocolVersion": agreed_revision(wanted), "capabilities": CAPABILITIES}
         return about | {"serverInfo": SERVER_INFO, "instructions": self._instructions}
-
-    def _discover(self, params: dict[str, Json]) -> dict[str, Json]:
-        return {"supportedVersions": REVISIONS, "capabilities": CAPABILITIES, "instructions": self._instructions}
 
     def _list(self, key: str, entries: Iterable[Tool | Prompt], params: dict[str, Json]) -> dict[str, Json]:
         if params.get("cursor") is not None:
@@ -3904,10 +3903,6 @@ class Seat:
         self._listens = 0  # ever begun or ended from outside: only the latest goes on
         self._rejoined_at, self._is_rejoining = -math.inf, False
         self._news: dict[str, Json] = {}  # what the next answer tells besides
-
-    def resume(self, name: str, revision: int) -> None:
-        """Go on in the seat that this session had at the hub before this one."""
-        self.name, self.revision, self.past = name, revision, ""
 
     async def setup(self) -> str:
         """Fetch the rules of the room and arm the other tools."""
@@ -4359,25 +4354,6 @@ def asset(name: str) -> bytes:
             data: bytes = loader.get_data(os.path.join(folder, *name.split("/")))
             return data
     raise FileNotFoundError(f"caucus is not whole: {name} is missing")
-
-
-class Page(Record):
-    """One file of the console, ready to be sent."""
-    data: bytes
-    gzipped: bytes
-    etag: str
-    content_type: str
-
-
-@functools.cache
-def page(name: str) -> Page:
-    """Load a console file once."""
-    import gzip
-    from hashlib import sha256
-
-    data = asset(f"ui/{name}")
-    etag = f'"{sha256(data).hexdigest()[:20]}"'
-    return Page(data, gzip.compress(data, mtime=0), etag, CONTENT_TYPES[name.rpartition(".")[2]])
 
 
 class OperatingText(Record):
@@ -6343,13 +6319,6 @@ def same_secret(shown: str, secret: str) -> bool:
     return bool(secret) and is_same(shown, secret)
 
 
-def base64url(text: str) -> str:
-    """Decode base64 in the alphabet of URLs, with or without its padding. Raises ValueError."""
-    from base64 import b64decode
-
-    return b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()
-
-
 class Head(Struct):
     """What comes before the body. Agents send the same again and again: what it says is found out once."""
     headers: Mapping[str, str]
@@ -6373,9 +6342,11 @@ class Head(Struct):
         offered = [one.strip() for one in self.headers.get("Sec-Websocket-Protocol", "").split(",")]
         if SUBPROTOCOL not in offered:
             return self.bearer or None
-        shown = next((one for one in offered if one.startswith(TOKEN_SUBPROTOCOL)), "")
+        shown = next((one for one in offered if one.startswith(TOKEN_SUBPROTOCOL)), "").removeprefix(TOKEN_SUBPROTOCOL)
+        from base64 import b64decode
+
         with suppress(ValueError):
-            return base64url(shown.removeprefix(TOKEN_SUBPROTOCOL))
+            return b64decode(shown + "=" * (-len(shown) % 4), altchars=b"-_", validate=True).decode()
         return ""
 
     @Lazy
@@ -6425,30 +6396,28 @@ class Exports:
 
     def __init__(self, room: Room, call_soon: Callable[[Callable[[], None]], object]) -> None:
         self._room, self._call_soon = room, call_soon
-        self._newest: Message | None = None  # of the log that `_made` words
-        self._made: dict[Wording, bytes] = {}
-        self._waiting: dict[tuple[str, Wording], list[Callable[[bytes], None]]] = {}
+        # by the latest message and the wording: a file, or while that is made who waits for it
+        self._files: dict[tuple[str, Wording], bytes | list[Callable[[bytes], None]]] = {}
 
     def ask(self, wording: Wording, then: Callable[[bytes], None]) -> bytes | None:
         """Give the file if it is there; None: `then` gets it in a later turn."""
-        log = self._room.log
-        newest = log[-1] if log else None
-        if newest is not self._newest:
-            self._newest, self._made = newest, {}
-        if wording not in self._made:
-            key = (newest.id if newest is not None else "", wording)
-            if key not in self._waiting:
-                self._waiting[key] = []
-                go_on(self._make(key, newest, [*log]), self._call_soon)
-            if key in self._waiting:
-                self._waiting[key].append(then)
-        return self._made.get(wording)
+        log = [*self._room.log]
+        key = (log[-1].id if log else "", wording)
+        if key not in self._files:
+            self.forget(but=key[0])
+            self._files[key] = []
+            go_on(self._make(key, log), self._call_soon)
+        found = self._files[key]
+        if isinstance(found, bytes):
+            return found
+        found.append(then)
+        return None
 
-    def forget(self) -> None:
-        """Give back the memory of what nobody has asked for again. Called by the hub's clock."""
-        self._newest, self._made = None, {}
+    def forget(self, but: str | None = None) -> None:
+        """Give back the memory of what nobody has asked for again, or of another log. Called by the hub's clock."""
+        self._files = {key: one for key, one in self._files.items() if isinstance(one, list) or key[0] == but}
 
-    def _make(self, key: tuple[str, Wording], newest: Message | None, log: Sequence[Message]) -> Iterator[None]:
+    def _make(self, key: tuple[str, Wording], log: Sequence[Message]) -> Iterator[None]:
         """Word a file, and hand it out."""
         before, write, between, after = key[1]
         parts, end = [before(len(log)).encode()], time.monotonic() + EXPORT_S
@@ -6457,10 +6426,9 @@ class Exports:
             if time.monotonic() > end:
                 yield
                 end = time.monotonic() + EXPORT_S
-        file = b"".join([*parts, after.encode()])
-        if newest is self._newest:
-            self._made[key[1]] = file
-        for number, then in enumerate(self._waiting.pop(key), 1):
+        waiting, file = self._files[key], b"".join([*parts, after.encode()])
+        self._files[key] = file
+        for number, then in enumerate(waiting if isinstance(waiting, list) else (), 1):
             then(file)
             if number % EXPORTS_PER_TURN == 0:
                 yield
@@ -6487,18 +6455,14 @@ class Gate:
         """Give the address of the hub on this machine."""
         return url_at(self.settings.host, self.port)
 
-    @property
-    def is_far(self) -> bool:
-        """Whether agents may be on other machines."""
-        return bool(self.settings.public_url) or not is_loopback(self.settings.host)
-
     def check_host(self, request: Request) -> None:
         """Accept the hub's own names only: a page that rebinds DNS has another. Raises HostRefused."""
         host = request.head.headers.get("Host", "").lower()
         name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
         name = name.strip("[]")
-        bound = self.settings.host
-        if is_loopback(name) or host in self._own_hosts() or name in self.settings.allowed_hosts:
+        bound, allowed = self.settings.host, self.settings.allowed_hosts
+        own = {f"{bound}:{self.port}", *allowed, urllib.parse.urlsplit(self.settings.public_url).netloc} - {""}
+        if is_loopback(name) or host in own or name in allowed:
             return
         if not is_loopback(bound) and (re.fullmatch(r"[\d.]+|[0-9a-f:.]*:[0-9a-f:.]*", name) or name == bound):
             return  # an address is no name: nobody can rebind it
@@ -6510,10 +6474,6 @@ class Gate:
         if not self.is_own_origin(request.head.headers.get("Origin"), request.head.headers.get("Host", "")):
             raise OriginRefused("origin not allowed")
         request.head.is_admitted = True
-
-    def _own_hosts(self) -> tuple[str, ...]:
-        public = urllib.parse.urlsplit(self.settings.public_url).netloc
-        return (f"{self.settings.host}:{self.port}", *self.settings.allowed_hosts, *([public] if public else ()))
 
     def is_own_origin(self, origin: str | None, host: str) -> bool:
         """Whether a page of `origin` may call a hub that it knows as `host`; no origin means no web page."""
@@ -6605,19 +6565,29 @@ PAGE_HEADERS = (
 )
 
 
+@functools.cache
+def page(name: str) -> tuple[str, Reply, Reply, Reply]:
+    """Load a console file once: its ETag, and the answers to who has it, who takes gzip, and who does not."""
+    import gzip
+    from hashlib import sha256
+
+    data = asset(f"ui/{name}")
+    etag = f'"{sha256(data).hexdigest()[:20]}"'
+    headers = (*PAGE_HEADERS, ("Etag", etag), ("Content-Type", CONTENT_TYPES[name.rpartition(".")[2]]))
+    gzipped = Reply(200, gzip.compress(data, mtime=0), (*headers, ("Content-Encoding", "gzip")))
+    return etag, Reply(304, b"", headers), gzipped, Reply(200, data, headers)
+
+
 def console_file(gate: Gate, request: Request) -> Reply:
     """GET / and GET /assets/NAME: a file of the console, of a fixed list; no other is found."""
     path, asked = request.head.path, request.head.headers
     name = "index.html" if path == "/" else path.removeprefix("/assets/")
     if name not in CONSOLE_FILES:
         raise NotFound("Not Found")
-    found = page(name)
-    headers = (*PAGE_HEADERS, ("Etag", found.etag), ("Content-Type", found.content_type))
-    if found.etag in asked.get("If-None-Match", ""):
-        return Reply(304, b"", headers)
-    if "gzip" in asked.get("Accept-Encoding", ""):
-        return Reply(200, found.gzipped, (*headers, ("Content-Encoding", "gzip")))
-    return Reply(200, found.data, headers)
+    etag, known, gzipped, plain = page(name)
+    if etag in asked.get("If-None-Match", ""):
+        return known
+    return gzipped if "gzip" in asked.get("Accept-Encoding", "") else plain
 
 
 class Router:
@@ -7590,15 +7560,6 @@ OF_CHANNELS = frozenset({PeerLeft, PeerReaped, PeerRevived, ChannelJoined, Chann
 NOTICE_SECOND = frozenset({ModeChanged, FormOpened, RateChanged})  # after the frame that it speaks of
 
 
-def frames_of(room: Room, event: Event) -> list[bytes]:
-    """Encode an event for consoles: what changed, and the notice that the log has of it."""
-    frames = [write(room, event) for write in FRAMES.get(type(event), ())]
-    notice = notice_of(event)
-    if notice is not None:
-        frames.insert(1 if type(event) in NOTICE_SECOND else 0, message_frame(notice))
-    return frames
-
-
 def _set_rate(room: Room, body: Body) -> None:
     if "peer" in body:
         raise Invalid("peer", "the rate is the same for every agent")
@@ -8003,8 +7964,13 @@ class Consoles:
     def on_event(self, event: Event) -> None:
         """Note an event for every browser; it is encoded once, and sent with the next flush."""
         kind = type(event)
-        said = isinstance(event, MessageRouted) and event.message
-        frames: list[bytes | Message] = [said] if said else [*frames_of(self._room, event)]
+        frames: list[bytes | Message]
+        if isinstance(event, MessageRouted):
+            frames = [event.message]
+        else:  # what changed, and the notice that the log has of it
+            frames = [write(self._room, event) for write in FRAMES.get(kind, ())]
+            if (notice := notice_of(event)) is not None:
+                frames.insert(1 if kind in NOTICE_SECOND else 0, message_frame(notice))
         for feed in self._feeds:
             if feed.consoles:
                 feed.frames += frames
@@ -8498,7 +8464,8 @@ class RoomDoor:
 
     async def watch_command(self) -> str:
         """Word the command of a watch: on this machine with a private file, from elsewhere with a ticket."""
-        is_far = self._gate.is_far
+        settings = self._gate.settings
+        is_far = bool(settings.public_url) or not is_loopback(settings.host)  # it may be on another machine
         if not is_far:
             with suppress(OSError):  # no private place for a file
                 return watch_line(self.url, "--token-file", self._file.write(str(self.token)))
@@ -8525,14 +8492,6 @@ class Session(Struct):
 def project_of(request: Request) -> str:
     """Read ?project= of the URL; empty: none. Raises Invalid."""
     return text_of(request.head.parameters, "project", 0, NAME_MAX, "", "query")
-
-
-def seat_secret_of(request: Request) -> str:
-    """Read the header Caucus-Seat, by which an agent that begins anew proves to be the same. Raises Invalid."""
-    secret = request.head.headers.get("Caucus-Seat", "")
-    if secret and not SEAT_SECRET_MIN <= len(secret) <= TOKEN_MAX:
-        raise Invalid("Caucus-Seat", f"must be a secret of {SEAT_SECRET_MIN} to {TOKEN_MAX} characters", "header")
-    return secret
 
 
 class McpEndpoint:
@@ -8638,10 +8597,13 @@ class McpEndpoint:
 
     def _open(self, request: Request, about: Json, revision: str, key: str, past: str = "") -> Session:
         """Make a session with an empty seat. Raises Invalid."""
+        secret = request.head.headers.get("Caucus-Seat", "")  # by which an agent that begins anew proves to be the same
+        if secret and not SEAT_SECRET_MIN <= len(secret) <= TOKEN_MAX:
+            raise Invalid("Caucus-Seat", f"must be a secret of {SEAT_SECRET_MIN} to {TOKEN_MAX} characters", "header")
         self._opened += 1
         name = about.get("name") if isinstance(about, dict) else None
         cleaned = plain_name(str(name or "mcp-client"))[:NAME_MAX]
-        door = RoomDoor(self._gate, -self._opened, key, seat_secret_of(request), self._inherit)
+        door = RoomDoor(self._gate, -self._opened, key, secret, self._inherit)
         seat = Seat(door, project_of(request) or cleaned or "mcp-client", past=past)
         return Session(door, seat, revision, self._clock.mono())
 
@@ -8684,7 +8646,7 @@ class McpEndpoint:
             self._keep(key, session)
             taken = {one.seat.name for one in self._sessions.values()}
             if (name := session.door.find_again(project_of(request), taken)) is not None:
-                session.seat.resume(name, protocol().revision)
+                session.seat.name, session.seat.revision, session.seat.past = name, protocol().revision, ""
         session.used_at = self._clock.mono()
         return session
 
