@@ -3275,6 +3275,14 @@ def seat_of(host: str, session_id: str) -> dict[str, str]:
     return session_in(place) if place else {}
 
 
+def remove(path: str) -> None:
+    """Delete a file; if it cannot be, or is not there, it stays so."""
+    try:  # noqa: SIM105 (contextlib would take each hook 3 ms)
+        os.unlink(path)
+    except OSError:
+        pass
+
+
 def note_child(session: dict[str, str], said: str) -> None:
     """Note for the bridge which subagent is about to call it: the call that follows repeats the id of this one."""
     call = fields_in(said)
@@ -3303,10 +3311,7 @@ def ask_first(session: dict[str, str]) -> str:
     count = os.path.getsize(path) if os.path.isfile(path) else 0
     answer = ask_brake(session, **({"unasked": str(count)} if count else {}))
     if count and answer:
-        try:  # noqa: SIM105 (contextlib would take each hook 3 ms)
-            os.unlink(path)
-        except OSError:
-            pass
+        remove(path)
     return answer
 
 
@@ -3323,10 +3328,7 @@ def reason_of(session: dict[str, str], answer: str, said: str) -> str:
         return ""
     told = fields_in(answer)
     if told.get("why") == "kicked":  # it is told once; then this session is nobody's
-        try:  # noqa: SIM105 (contextlib would take each hook 3 ms)
-            os.unlink(session["place"])
-        except OSError:
-            pass
+        remove(session["place"])
     words = str(told.get("reason") or "The operator holds your tools back. End your turn.")
     return "[caucus] " + "".join([c if c.isprintable() else " " for c in words])[:400]
 
@@ -3789,16 +3791,14 @@ class TokenFile:
     def remove(self) -> None:
         """Delete it, if it is there."""
         if self._path:
-            with suppress(OSError):  # somebody tidied up
-                os.unlink(self._path)
+            remove(self._path)
             self._path = ""
 
 
 def remove_session(place: str) -> None:
     """Remove what is left of a session that is over."""
     for ending in SESSION_FILES:
-        with suppress(OSError):
-            os.unlink(place + ending)
+        remove(place + ending)
 
 
 class SessionFile:
@@ -7680,30 +7680,20 @@ def paged(names: list[str], size: int = PAGE_ROWS) -> list[list[str]]:
     return [names[at : at + size] for at in range(0, len(names), size)]
 
 
-def encoded(brackets: bytes, pages: Iterable[Value], rows_of: Callable[[Value], Collection[Json]]) -> Encoding:
-    """Encode an array, or an object, of the rows of all pages, a page at each step."""
-    parts = list[bytes]()
+def encoded(room: Room, what: str) -> Encoding:
+    """Encode the whole roster, all channels or all receipts, as a member of an object: a page at each step."""
+    # what holds the rows together, their pages, and how one of these is read
+    ways: dict[str, tuple[bytes, Iterable[Any], Callable[[Any], Collection[Json]]]] = {
+        "peers": (b"[%b]", paged(room.roster.all_names()), lambda page: [row for _, row in room.peers_seen(page)]),
+        "channels": (b"{%b}", room.channel_pages(PAGE_CHANNELS, PAGE_ROWS), room.channel_rows),
+        "receipts": (b"[%b]", [*room.spoken], lambda spoken: [room.receipt(spoken)]),
+    }
+    parts, (brackets, pages, rows_of) = list[bytes](), ways[what]
     for page in pages:
         if parts:
             yield
         parts.append(encode_plain(rows_of(page)).encode("ascii")[1:-1])
-    return brackets % b",".join(filter(None, parts))
-
-
-def encoded_rows(room: Room) -> Encoding:
-    """Encode the whole roster."""
-    names = paged(room.roster.all_names())
-    return encoded(b"[%b]", names, lambda page: [row for _, row in room.peers_seen(page)])
-
-
-def encoded_channels(room: Room) -> Encoding:
-    """Encode all channels."""
-    return encoded(b"{%b}", room.channel_pages(PAGE_CHANNELS, PAGE_ROWS), room.channel_rows)
-
-
-def encoded_receipts(room: Room) -> Encoding:
-    """Encode who has the operator's latest words."""
-    return encoded(b"[%b]", [*room.spoken], lambda spoken: [room.receipt(spoken)])
+    return b'"%b":%b' % (what.encode("ascii"), brackets % b",".join(filter(None, parts)))
 
 
 class Feed:
@@ -7736,20 +7726,16 @@ class Feed:
 
     def tell(self) -> Iterator[None]:
         """Encode the news, a bit at each step."""
-        peers, channels = self._take_news()
-        if peers:
-            rows = yield from encoded_rows(self._room)
-            self.frames.append(b'{"type":"peers","peers":%b}' % rows)
-        if channels:
-            listed = yield from encoded_channels(self._room)
-            self.frames.append(b'{"type":"channels","channels":%b}' % listed)
+        for what, names in zip(("peers", "channels"), self._take_news()):
+            if names:
+                rows = yield from encoded(self._room, what)
+                self.frames.append(b'{"type":"%b",%b}' % (what.encode("ascii"), rows))
 
     def survey(self, figures: dict[str, Json]) -> Iterator[None]:
         """Encode, a bit at each step, what changes without an event that is told at once: readings and mailboxes."""
-        rows = yield from encoded_rows(self._room)
-        receipts = yield from encoded_receipts(self._room)
-        parts = (encode_plain(figures).encode("ascii"), rows, receipts)
-        self.frames.append(b'{"type":"health","health":%b,"peers":%b,"receipts":%b}' % parts)
+        rows = yield from encoded(self._room, "peers")
+        receipts = yield from encoded(self._room, "receipts")
+        self.frames.append(b"%b,%b,%b}" % (frame_of("health", health=figures)[:-1], rows, receipts))
 
     def drop(self, console: Console) -> None:
         """Forget a console; with the last one, everything."""
@@ -8077,15 +8063,13 @@ class Consoles:
 
     def _whole_page(self) -> Pages:
         """Make the one frame that shows the whole room, in several turns of the loop when it is large."""
-        room, log, shown = self._room, self._log(), LogPage()
-        rows = yield from encoded_rows(room)
-        channels = yield from encoded_channels(room)
-        receipts = yield from encoded_receipts(room)
+        parts, log, shown = list[bytes](), self._log(), LogPage()
+        for what in ("peers", "channels", "receipts"):
+            parts.append((yield from encoded(self._room, what)))
         while log:
             shown.take(log, self._trees)
             yield None
-        parts = (self._head(), rows, channels, receipts, shown.to_json())
-        yield b'%b,"peers":%b,"channels":%b,"receipts":%b,%b}' % parts
+        yield b"%b}" % b",".join([self._head(), *parts, shown.to_json()])
         yield LOG_SHOWN
 
     def _log(self) -> deque[Message]:
@@ -9673,8 +9657,7 @@ class Waiter:
         finally:
             self._client.close()
             lock.release()
-            with suppress(OSError):
-                os.unlink(f"{self._session['place']}.waiter")
+            remove(f"{self._session['place']}.waiter")
 
     def _ask(self, hold_s: float) -> str | None:
         """Ask once; None: there is nothing yet. Raises Refusal."""
@@ -14042,8 +14025,7 @@ def run_journal(options: argparse.Namespace) -> int:
         raise Invalid("FILE", f"{error.strerror} is at work on {path}") from None
     except (Damaged, Invalid, OSError, sql_error()) as error:
         for ending in ("", *BESIDE) if wants_new and not isinstance(error, FileExistsError) else ():
-            with suppress(OSError):
-                os.unlink(options.new + ending)
+            remove(options.new + ending)
         fault = fault_of(error, path)
         place = options.new if wants_new and isinstance(fault, OSError) else path
         raise fault if isinstance(fault, Invalid) else Invalid("FILE", words_of(fault, place)) from None
