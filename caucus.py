@@ -4710,9 +4710,9 @@ def sums_of(parts: bytes, size: int, before: Sequence[bytes], order: Literal["li
 
 class LogIndex(Struct):
     """What SQLite's index of its log, the file that ends in -shm, says: it outlives a process, but no power cut."""
-    salts: bytes  # of the log that it is of
-    frames: int  # that were committed
-    copied: int  # of them, into the file
+    salts: bytes = b""  # of the log that it is of; empty: nothing that can be relied on
+    frames: int = 0  # that were committed
+    copied: int = 0  # of them, into the file
 
 
 def is_of_this_boot(written_at: float) -> bool:
@@ -4722,19 +4722,17 @@ def is_of_this_boot(written_at: float) -> bool:
     return now - up_s < written_at <= now
 
 
-def index_of_log(path: str) -> LogIndex | None:
-    """Read the index of a journal's log; None: there is none that can be relied on. Raises OSError."""
-    try:
-        with open_to_read(f"{path}-shm") as file:
-            data, written_at = file.read(136), os.fstat(file.fileno()).st_mtime
-    except FileNotFoundError:
-        return None
-    for one in (data[:48], data[48:96]) if len(data) == 136 and is_of_this_boot(written_at) else ():
-        numbers = struct.unpack("=12I", one)
-        (total,) = sums_of(one[:40], 40, [bytes(8)], sys.byteorder)
-        if struct.unpack(">2I", total) == numbers[10:] and one[12]:
-            return LogIndex(one[32:40], numbers[4], struct.unpack("=I", data[96:100])[0])
-    return None
+def index_of_log(path: str) -> LogIndex:
+    """Read the index of a journal's log, as far as it can be relied on. Raises OSError."""
+    with suppress(FileNotFoundError), open_to_read(f"{path}-shm") as file:
+        data = file.read(136)
+        is_sound = len(data) == 136 and is_of_this_boot(os.fstat(file.fileno()).st_mtime)
+        for one in (data[:48], data[48:96]) if is_sound else ():
+            numbers = struct.unpack("=12I", one)
+            (total,) = sums_of(one[:40], 40, [bytes(8)], sys.byteorder)
+            if struct.unpack(">2I", total) == numbers[10:] and one[12]:
+                return LogIndex(one[32:40], numbers[4], struct.unpack("=I", data[96:100])[0])
+    return LogIndex()
 
 
 def order_of_log(head: bytes) -> Literal["little", "big"]:
@@ -4755,27 +4753,24 @@ def frames_of_log(file: BinaryIO, head: bytes) -> Iterator[tuple[bool, bool, boo
             yield one[8:16] == head[16:24], one[16:] == total, one[4:8] != bytes(4)
 
 
-def flaw_of_log(path: str, index: LogIndex | None) -> str:
+def flaw_of_log(path: str, index: LogIndex) -> str:
     """Name what SQLite would silently skip of its log, though it was committed; empty: nothing. Raises OSError.
 
     By the index it is known how many frames were committed. Without one, any that was committed after a damaged one
     tells. What else is wrong at the end is a write that a kill has cut off.
     """
-    is_missed = index is not None and index.frames > index.copied
-    try:
-        file = open_to_read(f"{path}-wal")
-    except FileNotFoundError:
-        return "it is gone" if is_missed else ""
-    with file:
+    is_missed = index.frames > index.copied
+    with suppress(FileNotFoundError), open_to_read(f"{path}-wal") as file:
         if len(head := file.read(32)) < 32:
             return "it is empty" if is_missed else ""
         is_right = sums_of(head[:24], 24, [bytes(8)], order_of_log(head)) == [head[24:]]
         if not is_right or int.from_bytes(head[8:12], "big") not in _PAGE_SIZES:
             return "its head is not what was written"
-        committed = index.frames if index is not None and index.salts == head[16:24] else None
+        committed = index.frames if index.salts == head[16:24] else None
         about = os.fstat(file.fileno())
         is_whole = (about.st_size - 32) % (24 + int.from_bytes(head[8:12], "big")) == 0
         return flaw_in(frames_of_log(file, head), committed, is_whole and is_of_this_boot(about.st_mtime))
+    return "it is gone" if is_missed else ""
 
 
 def flaw_in(frames: Iterable[tuple[bool, bool, bool]], committed: int | None, is_whole: bool) -> str:
@@ -4810,8 +4805,7 @@ def check_log(path: str) -> None:
     SQLite ends silently at the first damaged frame, as if the rest had never been, and then forgets the rest for good.
     """
     while flaw := flaw_of_log(path, index := index_of_log(path)):
-        again = index_of_log(path)  # has its log begun anew meanwhile? Then what was read was two logs
-        if (index and index.salts) == (again and again.salts):
+        if index.salts == index_of_log(path).salts:  # else its log has begun anew, and what was read was two logs
             raise Damaged(f"the file beside it that ends in -wal has the last changes, and {flaw}")
     if not size_of(path) and size_of(f"{path}-wal") > 32:
         raise Damaged("it is empty or gone, and only the file beside it that ends in -wal has what is left")
@@ -5240,8 +5234,7 @@ def compact(path: str, keep_days: float = 0.0) -> dict[str, Json]:
         replayed = fill(room, base)
         (_, serial, *_) = next(room.rows())
         found = base.execute("SELECT at FROM event WHERE serial = ?", (serial,)).fetchone()
-        before = latest_snapshot(base)
-        if found is not None and before[0] != serial:
+        if found is not None and latest_snapshot(base)[0] != serial:
             write_snapshot(base, room, found[0])
             base.execute("DELETE FROM snapshots WHERE serial < ?", (serial,))
             while base.execute("DELETE FROM snapshot WHERE rowid IN (SELECT rowid FROM snapshot WHERE serial < ? "
