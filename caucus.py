@@ -3143,25 +3143,25 @@ def session_in(path: str) -> dict[str, str]:
     return {**found, "place": path} if is_whole and found["token"].isascii() else {}
 
 
-def open_to_read(path: str, more: int = 0) -> BinaryIO:
-    """Open a file that is there. Raises OSError, also for what is no regular file: a pipe would wait for ever."""
+def open_regular(path: str, how: int = os.O_RDONLY) -> int:
+    """Open a file. Raises OSError, also for what is no regular file: a pipe would wait for ever."""
     import errno
     import stat
 
     for name in ("O_NONBLOCK", "O_BINARY", "O_CLOEXEC"):
-        more |= getattr(os, name, 0)
-    handle = os.open(path, os.O_RDONLY | more)
+        how |= getattr(os, name, 0)
+    handle = os.open(path, how, 0o600)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise OSError(errno.EINVAL, "not a regular file", path)
-    return open(handle, "rb")
+    return handle
 
 
 def noted_in(path: str) -> dict[str, str]:
     """Read the lines of a small regular file; empty where there is none."""
     try:
-        with open_to_read(path, getattr(os, "O_NOFOLLOW", 0)) as file:
-            return dict(line.split("=", 1) for line in file.read(8192).decode().splitlines())
+        with open(open_regular(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)), encoding="utf-8") as file:
+            return dict(line.split("=", 1) for line in file.read(8192).splitlines())
     except (OSError, ValueError):
         return {}
 
@@ -3759,13 +3759,7 @@ def open_private(path: str, how: int = os.O_APPEND) -> BinaryIO:
         raise PermissionError(f"{path} is a link")
     if hasattr(os, "getuid") and os.stat(folder).st_uid not in (os.getuid(), 0):  # elsewhere than POSIX: the user's ACL
         raise PermissionError(f"{folder} belongs to somebody else")
-    from stat import S_ISREG
-
-    flags = os.O_WRONLY | os.O_CREAT | how | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # a pipe waits
-    handle = os.open(path, flags | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0), 0o600)
-    if not S_ISREG(os.fstat(handle).st_mode):  # before its rights are changed: it may be /dev/null
-        os.close(handle)
-        raise OSError(errno.EINVAL, "not a regular file", path)
+    handle = open_regular(path, os.O_WRONLY | os.O_CREAT | how | getattr(os, "O_NOFOLLOW", 0))
     if hasattr(os, "fchmod"):
         os.fchmod(handle, 0o600)
     return open(handle, "ab")
@@ -4639,7 +4633,7 @@ def process_in(handle: int) -> str:
 
 def holder_of(path: str) -> str | None:
     """Name the process that holds a lock; None: nobody does."""
-    with suppress(FileNotFoundError), open_to_read(path) as file:
+    with suppress(FileNotFoundError), open(open_regular(path), "rb") as file:
         try:
             try_lock(file.fileno())  # for a moment, for which a hub that starts waits
         except OSError:
@@ -4724,7 +4718,7 @@ def is_of_this_boot(written_at: float) -> bool:
 
 def index_of_log(path: str) -> LogIndex:
     """Read the index of a journal's log, as far as it can be relied on. Raises OSError."""
-    with suppress(FileNotFoundError), open_to_read(f"{path}-shm") as file:
+    with suppress(FileNotFoundError), open(open_regular(f"{path}-shm"), "rb") as file:
         data = file.read(136)
         is_sound = len(data) == 136 and is_of_this_boot(os.fstat(file.fileno()).st_mtime)
         for one in (data[:48], data[48:96]) if is_sound else ():
@@ -4760,7 +4754,7 @@ def flaw_of_log(path: str, index: LogIndex) -> str:
     tells. What else is wrong at the end is a write that a kill has cut off.
     """
     is_missed = index.frames > index.copied
-    with suppress(FileNotFoundError), open_to_read(f"{path}-wal") as file:
+    with suppress(FileNotFoundError), open(open_regular(f"{path}-wal"), "rb") as file:
         if len(head := file.read(32)) < 32:
             return "it is empty" if is_missed else ""
         is_right = sums_of(head[:24], 24, [bytes(8)], order_of_log(head)) == [head[24:]]
@@ -4813,7 +4807,7 @@ def check_log(path: str) -> None:
 
 def first_bytes(path: str) -> bytes:
     """Read the first bytes of a file; empty where there is none. Raises OSError."""
-    with suppress(FileNotFoundError), open_to_read(path) as file:
+    with suppress(FileNotFoundError), open(open_regular(path), "rb") as file:
         return file.read(100)
     return b""
 
@@ -5328,7 +5322,7 @@ def mend_head(path: str, told: list[str]) -> None:
 
 def save_log(path: str, copy: str) -> None:
     """Copy SQLite's log without the frames that are damaged; the others are summed up anew, one on top of the other."""
-    with open_to_read(path) as file:
+    with open(open_regular(path), "rb") as file:
         head, data = file.read(32), file.read()
     size, saved, total = 24 + int.from_bytes(head[8:12], "big"), bytearray(head), head[24:]
     for at, (is_own, is_right, _) in enumerate(frames_of_log(cast(BinaryIO, io.BytesIO(data)), head)):
@@ -7080,9 +7074,9 @@ def post_register(gate: Gate, request: Request) -> Reply:
     peer, token = gate.room.register(request.caller.source(), name, shown, request.seat_token)
     text = protocol()
     is_stale = revision is None or revision < text.revision
-    answer: dict[str, Json] = {"token": token, "project": peer.name, "protocol_version": text.revision}
+    answer: dict[str, Json] = {"token": token, "project": peer.name, "protocol_version": text.revision, "note": None}
     answer |= {"protocol_stale": is_stale, "protocol_text": text.core if is_stale else None}
-    return json_reply({**answer, "channels": gate.room.channels(), "note": None})
+    return json_reply({**answer, "channels": gate.room.channels()})
 
 
 def post_leave(gate: Gate, request: Request) -> Reply:
@@ -7989,8 +7983,8 @@ class Consoles:
     def _admit(self, console: Console, role: str) -> None:
         self._unproven.pop(console, None)
         console.role, console.held = role, []
-        is_guarded = bool(self._gate.settings.operator_token)
-        console.socket.push(text_frame(frame_of("auth_ok", role=role, auth=is_guarded)))
+        ok = frame_of("auth_ok", role=role, auth=bool(self._gate.settings.operator_token))
+        console.socket.push(text_frame(ok))
         self._openings.append(self._opening(console))
         if len(self._openings) == 1:
             self._open_next()
@@ -8097,9 +8091,8 @@ class Consoles:
     # --- what all see ---
     def _health(self) -> dict[str, Json]:
         own: dict[str, Json] = {"console_count": len(self), "mem_rss_mb": memory_mb(), "unsent_bytes": self._unsent()}
-        own["wrong_credentials"] = self._gate.wrong_credentials
-        own["journal"] = None if self._journal is None else self._journal.to_json()
-        return {**self._room.health(), **own}
+        own |= {"wrong_credentials": self._gate.wrong_credentials}
+        return {**self._room.health(), **own, "journal": None if self._journal is None else self._journal.to_json()}
 
     def _tick(self) -> None:
         """Send the figures while anybody looks; nobody looking, no timer runs."""
@@ -8508,7 +8501,9 @@ class McpEndpoint:
             del self._ended[next(iter(self._ended))]
         if session is None:
             raise NotFound("there is no such MCP session")
-        self._end(session, request.caller)
+        for cancel in [*session.waiting.values()]:
+            cancel()
+        self._finish(session, request.caller, session.seat.leave())
         return Reply(204, b"")
 
     def sweep(self) -> None:
@@ -8688,11 +8683,6 @@ class McpEndpoint:
         finally:
             session.door.caller = None  # with the request and its body
         raise AssertionError("only a listen waits")
-
-    def _end(self, session: Session, caller: Caller) -> None:
-        for cancel in list(session.waiting.values()):
-            cancel()
-        self._finish(session, caller, session.seat.leave())
 
 
 # ======================================================================================================================
