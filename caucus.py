@@ -3342,15 +3342,14 @@ def brake(host: str, is_closed: bool = False) -> int:
     said = said or read_said()
     if '"agent_id"' in said and '"mcp__caucus__' in said:
         note_child(session, said)
+    answer, reason = "", "[caucus] No hub answers for this session, and no tool may run unasked." if is_closed else ""
     try:
-        answer, is_away = ask_first(session), False
+        answer = ask_first(session)
     except (OSError, ValueError):
-        answer, is_away = "", True
-    reason = "[caucus] No hub answers for this session, and no tool may run unasked." if is_closed else ""
+        if not is_closed:
+            note_unasked(session)
     if answer:
         reason = "" if answer.startswith('{"pass":true') else reason_of(session, answer, said)
-    elif is_away and not is_closed:
-        note_unasked(session)
     if reason:
         print(held_back(host, reason))
     return 0
@@ -3686,8 +3685,7 @@ SessionExpired = a_no("session_expired", 401, "The hub knows this seat no more: 
                       "Call join() once. If it happens again, tell your user and stay out.")
 
 # What to do about each refusal that a tool can answer. A closed set; a test holds it against the refusals that exist.
-OF_TOOLS: list[type[Refusal]] = [SetupRequired, NotJoined, AlreadyJoined, SeatOfParent, SessionExpired]
-HINTS: dict[str, str] = {kind.code: kind.hint for kind in [*OF_TOOLS, *REFUSALS.values()] if kind.hint is not None}
+HINTS: dict[str, str] = {kind.code: kind.hint for kind in Refusal.__subclasses__() if kind.hint is not None}
 HINTS[Refusal.code] = "Tell your user: the hub refused this in words that this program does not know."
 
 
@@ -5204,15 +5202,14 @@ def snapshot_parts(room: Room) -> Iterator[str]:
     yield f"[{','.join(rows)}]"
 
 
-def write_snapshot(base: sqlite3.Connection, room: Room, at: float) -> int:
-    """Write a room's state beside its events, a bit at a time; give the serial of its last event."""
+def write_snapshot(base: sqlite3.Connection, room: Room, at: float) -> None:
+    """Write a room's state beside its events, a bit at a time."""
     (_, serial, *_), count = next(room.rows()), 0
     base.execute("DELETE FROM snapshot WHERE serial NOT IN (SELECT serial FROM snapshots) OR serial = ?", (serial,))
     for count, body in enumerate(snapshot_parts(room), 1):
         base.execute("INSERT INTO snapshot VALUES(?, ?, ?, ?)", (serial, count, body, crc_of(body, serial, count)))
     line = (serial, count, at, crc_of("", serial, count, at))
     base.execute("INSERT OR REPLACE INTO snapshots VALUES(?, ?, ?, ?)", line)
-    return int(serial)
 
 
 def compact(path: str, keep_days: float = 0.0) -> dict[str, Json]:
@@ -7632,29 +7629,26 @@ class Console(Struct):
     opening: int = 0  # bytes of its snapshot, which it may leave unread besides
 
 
-class LogPage(Struct):
-    """A part of the log as consoles get it: the messages, and beside them their syntax trees, as far as they fit."""
-    wires: list[bytes] = fresh(factory=list)
-    trees: list[bytes] = fresh(factory=list)
-    left: int = SNAPSHOT_MAX_BYTES
-
-    def take(self, log: deque[Message], trees: Trees) -> Self:
-        """Take the beginning of `log` off and add it: what one turn of the loop may read, one message at least."""
-        enough, end = self.left - PAGE_MAX_BYTES, time.monotonic() + PAGE_S
-        for _ in range(min(len(log), PAGE_MESSAGES)):
+def log_pages(log: deque[Message], trees: Trees, left: float = math.inf) -> Iterator[tuple[list[bytes], list[bytes]]]:
+    """Give the log in pages, each what one turn of the loop may read: messages, and their trees as far as they fit."""
+    while True:
+        wires, shown, size, end = list[bytes](), list[bytes](), 0, time.monotonic() + PAGE_S
+        while log and len(wires) < PAGE_MESSAGES and size < PAGE_MAX_BYTES and (not wires or time.monotonic() < end):
             message = log.popleft()
             tree = trees.of(message)
-            self.left -= len(message.wire) + len(tree)
-            self.wires.append(message.wire)
-            if tree and self.left > 0:
-                self.trees.append(b'"%b":%b' % (message.id.encode("ascii"), tree))
-            if self.left <= enough or time.monotonic() >= end:
-                break
-        return self
+            size += len(message.wire) + len(tree)
+            left -= len(message.wire) + len(tree)
+            wires.append(message.wire)
+            if tree and left > 0:
+                shown.append(b'"%b":%b' % (message.id.encode("ascii"), tree))
+        yield wires, shown
+        if not log:
+            return
 
-    def to_json(self) -> bytes:
-        """Give two members of an object."""
-        return b'"log":[%b],"trees":{%b}' % (b",".join(self.wires), b",".join(self.trees))
+
+def log_members(wires: list[bytes], trees: list[bytes]) -> bytes:
+    """Encode a part of the log, or all of it, as two members of an object."""
+    return b'"log":[%b],"trees":{%b}' % (b",".join(wires), b",".join(trees))
 
 
 LOG_SHOWN = b""  # of all pages of an opening: from here on a console is told what happens
@@ -8050,13 +8044,14 @@ class Consoles:
 
     def _whole_page(self) -> Pages:
         """Make the one frame that shows the whole room, in several turns of the loop when it is large."""
-        parts, log, shown = list[bytes](), self._log(), LogPage()
+        parts, log, wires, trees = list[bytes](), self._log(), list[bytes](), list[bytes]()
         for what in ("peers", "channels", "receipts"):
             parts.append((yield from encoded(self._room, what)))
-        while log:
-            shown.take(log, self._trees)
+        for said, read in log_pages(log, self._trees, SNAPSHOT_MAX_BYTES):
+            wires += said
+            trees += read
             yield None
-        yield b"%b}" % b",".join([self._head(), *parts, shown.to_json()])
+        yield b"%b}" % b",".join([self._head(), *parts, log_members(wires, trees)])
         yield LOG_SHOWN
 
     def _log(self) -> deque[Message]:
@@ -8067,14 +8062,14 @@ class Consoles:
 
     def _pages(self) -> Pages:
         """Make the frames that show the room a page a turn of the loop: the log first."""
-        room, feed, log = self._room, self._changes, self._log()
+        room, feed, log = self._room, self._changes, log_pages(self._log(), self._trees)
         names, receipts = room.roster.all_names(), [*room.spoken]
         channels = room.channel_pages(PAGE_CHANNELS, PAGE_ROWS)
         rows, listed = feed.page_of_peers(names[:PAGE_ROWS]), room.channel_rows(next(channels, []))
         head = self._head(peers=rows, channels=listed, receipts=[], more=True)
-        yield b"%b,%b}" % (head, LogPage().take(log, self._trees).to_json())
-        while log:
-            yield b'{"type":"page",%b}' % LogPage().take(log, self._trees).to_json()
+        yield b"%b,%b}" % (head, log_members(*next(log)))
+        for part in log:
+            yield b'{"type":"page",%b}' % log_members(*part)
         yield LOG_SHOWN
         rest = chain(
             (frame_of("page", peers=feed.page_of_peers(page)) for page in paged(names[PAGE_ROWS:])),
