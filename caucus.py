@@ -81,7 +81,7 @@ from bisect import bisect_left, insort
 from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from itertools import accumulate, cycle, islice, takewhile
+from itertools import accumulate, chain, cycle, islice, takewhile
 from json.encoder import encode_basestring_ascii as quote
 from queue import Empty, SimpleQueue
 from types import SimpleNamespace
@@ -3638,25 +3638,25 @@ def session_in(path: str) -> dict[str, str]:
     return {**found, "place": path} if is_whole and found["token"].isascii() else {}
 
 
-def open_to_read(path: str, more: int = 0) -> BinaryIO:
-    """Open a file that is there. Raises OSError, also for what is no regular file: a pipe would wait for ever."""
+def open_regular(path: str, how: int = os.O_RDONLY) -> int:
+    """Open a file. Raises OSError, also for what is no regular file: a pipe would wait for ever."""
     import errno
     import stat
 
     for name in ("O_NONBLOCK", "O_BINARY", "O_CLOEXEC"):
-        more |= getattr(os, name, 0)
-    handle = os.open(path, os.O_RDONLY | more)
+        how |= getattr(os, name, 0)
+    handle = os.open(path, how, 0o600)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise OSError(errno.EINVAL, "not a regular file", path)
-    return open(handle, "rb")
+    return handle
 
 
 def noted_in(path: str) -> dict[str, str]:
     """Read the lines of a small regular file; empty where there is none."""
     try:
-        with open_to_read(path, getattr(os, "O_NOFOLLOW", 0)) as file:
-            return dict(line.split("=", 1) for line in file.read(8192).decode().splitlines())
+        with open(open_regular(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)), encoding="utf-8") as file:
+            return dict(line.split("=", 1) for line in file.read(8192).splitlines())
     except (OSError, ValueError):
         return {}
 
@@ -3770,6 +3770,14 @@ def seat_of(host: str, session_id: str) -> dict[str, str]:
     return session_in(place) if place else {}
 
 
+def remove(path: str) -> None:
+    """Delete a file; if it cannot be, or is not there, it stays so."""
+    try:  # noqa: SIM105 (contextlib would take each hook 3 ms)
+        os.unlink(path)
+    except OSError:
+        pass
+
+
 def note_child(session: dict[str, str], said: str) -> None:
     """Note for the bridge which subagent is about to call it: the call that follows repeats the id of this one."""
     call = fields_in(said)
@@ -3798,10 +3806,7 @@ def ask_first(session: dict[str, str]) -> str:
     count = os.path.getsize(path) if os.path.isfile(path) else 0
     answer = ask_brake(session, **({"unasked": str(count)} if count else {}))
     if count and answer:
-        try:  # noqa: SIM105 (contextlib would take each hook 3 ms)
-            os.unlink(path)
-        except OSError:
-            pass
+        remove(path)
     return answer
 
 
@@ -3818,10 +3823,7 @@ def reason_of(session: dict[str, str], answer: str, said: str) -> str:
         return ""
     told = fields_in(answer)
     if told.get("why") == "kicked":  # it is told once; then this session is nobody's
-        try:  # noqa: SIM105 (contextlib would take each hook 3 ms)
-            os.unlink(session["place"])
-        except OSError:
-            pass
+        remove(session["place"])
     words = str(told.get("reason") or "The operator holds your tools back. End your turn.")
     return "[caucus] " + "".join([c if c.isprintable() else " " for c in words])[:400]
 
@@ -3835,15 +3837,14 @@ def brake(host: str, is_closed: bool = False) -> int:
     said = said or read_said()
     if '"agent_id"' in said and '"mcp__caucus__' in said:
         note_child(session, said)
+    answer, reason = "", "[caucus] No hub answers for this session, and no tool may run unasked." if is_closed else ""
     try:
-        answer, is_away = ask_first(session), False
+        answer = ask_first(session)
     except (OSError, ValueError):
-        answer, is_away = "", True
-    reason = "[caucus] No hub answers for this session, and no tool may run unasked." if is_closed else ""
+        if not is_closed:
+            note_unasked(session)
     if answer:
         reason = "" if answer.startswith('{"pass":true') else reason_of(session, answer, said)
-    elif is_away and not is_closed:
-        note_unasked(session)
     if reason:
         print(held_back(host, reason))
     return 0
@@ -4071,7 +4072,9 @@ class Mcp:
             "prompts/get": self._get_prompt,
         }
         self._handshake_methods = {"initialize": self._initialize, "ping": lambda params: {}, **shared}
-        self._modern_methods = {"server/discover": self._discover, **shared}
+        about: dict[str, Json] = {"supportedVersions": REVISIONS, "capabilities": CAPABILITIES}
+        about["instructions"] = instructions
+        self._modern_methods = {"server/discover": lambda params: about, **shared}
 
     async def answer(self, call: Call, revision: str, seat: object, report: Report) -> dict[str, Json]:
         """Give the response to a request; `revision` is that of the handshake, if there was one."""
@@ -4110,9 +4113,6 @@ class Mcp:
             raise RpcError(INVALID_PARAMS, "Invalid params: protocolVersion must be a string")
         about: dict[str, Json] = {"protocolVersion": agreed_revision(wanted), "capabilities": CAPABILITIES}
         return about | {"serverInfo": SERVER_INFO, "instructions": self._instructions}
-
-    def _discover(self, params: dict[str, Json]) -> dict[str, Json]:
-        return {"supportedVersions": REVISIONS, "capabilities": CAPABILITIES, "instructions": self._instructions}
 
     def _list(self, key: str, entries: Iterable[Tool | Prompt], params: dict[str, Json]) -> dict[str, Json]:
         if params.get("cursor") is not None:
@@ -4180,8 +4180,7 @@ SessionExpired = a_no("session_expired", 401, "The hub knows this seat no more: 
                       "Call join() once. If it happens again, tell your user and stay out.")
 
 # What to do about each refusal that a tool can answer. A closed set; a test holds it against the refusals that exist.
-OF_TOOLS: list[type[Refusal]] = [SetupRequired, NotJoined, AlreadyJoined, SeatOfParent, SessionExpired]
-HINTS: dict[str, str] = {kind.code: kind.hint for kind in [*OF_TOOLS, *REFUSALS.values()] if kind.hint is not None}
+HINTS: dict[str, str] = {kind.code: kind.hint for kind in Refusal.__subclasses__() if kind.hint is not None}
 HINTS[Refusal.code] = "Tell your user: the hub refused this in words that this program does not know."
 
 
@@ -4253,13 +4252,7 @@ def open_private(path: str, how: int = os.O_APPEND) -> BinaryIO:
         raise PermissionError(f"{path} is a link")
     if hasattr(os, "getuid") and os.stat(folder).st_uid not in (os.getuid(), 0):  # elsewhere than POSIX: the user's ACL
         raise PermissionError(f"{folder} belongs to somebody else")
-    from stat import S_ISREG
-
-    flags = os.O_WRONLY | os.O_CREAT | how | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # a pipe waits
-    handle = os.open(path, flags | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0), 0o600)
-    if not S_ISREG(os.fstat(handle).st_mode):  # before its rights are changed: it may be /dev/null
-        os.close(handle)
-        raise OSError(errno.EINVAL, "not a regular file", path)
+    handle = open_regular(path, os.O_WRONLY | os.O_CREAT | how | getattr(os, "O_NOFOLLOW", 0))
     if hasattr(os, "fchmod"):
         os.fchmod(handle, 0o600)
     return open(handle, "ab")
@@ -4285,16 +4278,14 @@ class TokenFile:
     def remove(self) -> None:
         """Delete it, if it is there."""
         if self._path:
-            with suppress(OSError):  # somebody tidied up
-                os.unlink(self._path)
+            remove(self._path)
             self._path = ""
 
 
 def remove_session(place: str) -> None:
     """Remove what is left of a session that is over."""
     for ending in SESSION_FILES:
-        with suppress(OSError):
-            os.unlink(place + ending)
+        remove(place + ending)
 
 
 class SessionFile:
@@ -4399,10 +4390,6 @@ class Seat:
         self._listens = 0  # ever begun or ended from outside: only the latest goes on
         self._rejoined_at, self._is_rejoining = -math.inf, False
         self._news: dict[str, Json] = {}  # what the next answer tells besides
-
-    def resume(self, name: str, revision: int) -> None:
-        """Go on in the seat that this session had at the hub before this one."""
-        self.name, self.revision, self.past = name, revision, ""
 
     async def setup(self) -> str:
         """Fetch the rules of the room and arm the other tools."""
@@ -4856,25 +4843,6 @@ def asset(name: str) -> bytes:
     raise FileNotFoundError(f"caucus is not whole: {name} is missing")
 
 
-class Page(Record):
-    """One file of the console, ready to be sent."""
-    data: bytes
-    gzipped: bytes
-    etag: str
-    content_type: str
-
-
-@functools.cache
-def page(name: str) -> Page:
-    """Load a console file once."""
-    import gzip
-    from hashlib import sha256
-
-    data = asset(f"ui/{name}")
-    etag = f'"{sha256(data).hexdigest()[:20]}"'
-    return Page(data, gzip.compress(data, mtime=0), etag, CONTENT_TYPES[name.rpartition(".")[2]])
-
-
 class OperatingText(Record):
     """The operating text for agents: a core that everyone reads, and sections for when they are needed."""
     revision: int
@@ -5070,8 +5038,18 @@ def crc_of_row(row: Row) -> int:
     return crc_of(f"{kind} {body}", serial, at, ts)
 
 
-def fault_of(error: sqlite3.Error, path: str) -> Damaged | OSError:
-    """Tell damage from a cause that is not in the file: a full disk, rights, somebody who holds it."""
+@functools.cache
+def sql_error() -> type[sqlite3.Error]:
+    """Give what SQLite raises; only who has a journal pays for the module."""
+    from sqlite3 import Error
+
+    return Error
+
+
+def fault_of(error: Exception, path: str) -> Exception:
+    """Tell whether an error of SQLite is damage, or has a cause that is not in the file: a full disk, a lock."""
+    if not isinstance(error, sql_error()):
+        return error
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return OSError(errno.EIO, str(error), path) if code in _NOT_IN_THE_FILE else Damaged(str(error))
 
@@ -5148,7 +5126,7 @@ def process_in(handle: int) -> str:
 
 def holder_of(path: str) -> str | None:
     """Name the process that holds a lock; None: nobody does."""
-    with suppress(FileNotFoundError), open_to_read(path) as file:
+    with suppress(FileNotFoundError), open(open_regular(path), "rb") as file:
         try:
             try_lock(file.fileno())  # for a moment, for which a hub that starts waits
         except OSError:
@@ -5219,9 +5197,9 @@ def sums_of(parts: bytes, size: int, before: Sequence[bytes], order: Literal["li
 
 class LogIndex(Struct):
     """What SQLite's index of its log, the file that ends in -shm, says: it outlives a process, but no power cut."""
-    salts: bytes  # of the log that it is of
-    frames: int  # that were committed
-    copied: int  # of them, into the file
+    salts: bytes = b""  # of the log that it is of; empty: nothing that can be relied on
+    frames: int = 0  # that were committed
+    copied: int = 0  # of them, into the file
 
 
 def is_of_this_boot(written_at: float) -> bool:
@@ -5231,19 +5209,17 @@ def is_of_this_boot(written_at: float) -> bool:
     return now - up_s < written_at <= now
 
 
-def index_of_log(path: str) -> LogIndex | None:
-    """Read the index of a journal's log; None: there is none that can be relied on. Raises OSError."""
-    try:
-        with open_to_read(f"{path}-shm") as file:
-            data, written_at = file.read(136), os.fstat(file.fileno()).st_mtime
-    except FileNotFoundError:
-        return None
-    for one in (data[:48], data[48:96]) if len(data) == 136 and is_of_this_boot(written_at) else ():
-        numbers = struct.unpack("=12I", one)
-        (total,) = sums_of(one[:40], 40, [bytes(8)], sys.byteorder)
-        if struct.unpack(">2I", total) == numbers[10:] and one[12]:
-            return LogIndex(one[32:40], numbers[4], struct.unpack("=I", data[96:100])[0])
-    return None
+def index_of_log(path: str) -> LogIndex:
+    """Read the index of a journal's log, as far as it can be relied on. Raises OSError."""
+    with suppress(FileNotFoundError), open(open_regular(f"{path}-shm"), "rb") as file:
+        data = file.read(136)
+        is_sound = len(data) == 136 and is_of_this_boot(os.fstat(file.fileno()).st_mtime)
+        for one in (data[:48], data[48:96]) if is_sound else ():
+            numbers = struct.unpack("=12I", one)
+            (total,) = sums_of(one[:40], 40, [bytes(8)], sys.byteorder)
+            if struct.unpack(">2I", total) == numbers[10:] and one[12]:
+                return LogIndex(one[32:40], numbers[4], struct.unpack("=I", data[96:100])[0])
+    return LogIndex()
 
 
 def order_of_log(head: bytes) -> Literal["little", "big"]:
@@ -5264,49 +5240,43 @@ def frames_of_log(file: BinaryIO, head: bytes) -> Iterator[tuple[bool, bool, boo
             yield one[8:16] == head[16:24], one[16:] == total, one[4:8] != bytes(4)
 
 
-def flaw_of_log(path: str, index: LogIndex | None) -> str:
+def flaw_of_log(path: str, index: LogIndex) -> str:
     """Name what SQLite would silently skip of its log, though it was committed; empty: nothing. Raises OSError.
 
     By the index it is known how many frames were committed. Without one, any that was committed after a damaged one
     tells. What else is wrong at the end is a write that a kill has cut off.
     """
-    is_missed = index is not None and index.frames > index.copied
-    try:
-        file = open_to_read(f"{path}-wal")
-    except FileNotFoundError:
-        return "it is gone" if is_missed else ""
-    with file:
+    is_missed = index.frames > index.copied
+    with suppress(FileNotFoundError), open(open_regular(f"{path}-wal"), "rb") as file:
         if len(head := file.read(32)) < 32:
             return "it is empty" if is_missed else ""
         is_right = sums_of(head[:24], 24, [bytes(8)], order_of_log(head)) == [head[24:]]
         if not is_right or int.from_bytes(head[8:12], "big") not in _PAGE_SIZES:
             return "its head is not what was written"
-        if index is not None and index.salts == head[16:24]:
-            return flaw_before(frames_of_log(file, head), index.frames)
+        committed = index.frames if index.salts == head[16:24] else None
         about = os.fstat(file.fileno())
         is_whole = (about.st_size - 32) % (24 + int.from_bytes(head[8:12], "big")) == 0
-        return flaw_within(frames_of_log(file, head), is_whole and is_of_this_boot(about.st_mtime))
+        return flaw_in(frames_of_log(file, head), committed, is_whole and is_of_this_boot(about.st_mtime))
+    return "it is gone" if is_missed else ""
 
 
-def flaw_before(frames: Iterable[tuple[bool, bool, bool]], committed: int) -> str:
-    """Name the first of the committed frames that is not what was written; empty: all are."""
-    count = 0
-    for count, (is_own, is_right, _) in enumerate(islice(frames, committed), 1):
-        if not (is_own and is_right):
-            return f"frame {count} of it is not what was written"
-    return "" if count == committed else f"it has {count} of {committed} frames"
+def flaw_in(frames: Iterable[tuple[bool, bool, bool]], committed: int | None, is_whole: bool) -> str:
+    """Name the first frame that was committed and is not what was written; empty: there is none.
 
-
-def flaw_within(frames: Iterable[tuple[bool, bool, bool]], is_whole: bool) -> str:
-    """Name the first damaged frame, if a committed one is after it; or if it is the last, and no write was cut off."""
-    bad, is_cut = 0, True
-    for count, (is_own, is_right, is_end) in enumerate(frames, 1):
+    If nobody knows how many were committed, that is one before a committed one; or the last, if no write was cut off.
+    """
+    bad, count, is_cut = 0, 0, True
+    for count, (is_own, is_right, is_end) in enumerate(islice(frames, committed), 1):
         if not bad and not (is_own and is_right):
             bad = count
-        if bad and is_own and is_right and is_end:
-            return f"frame {bad} of it is not what was written"
+        if bad and (committed is not None or (is_own and is_right and is_end)):
+            break
         is_cut = not (is_whole and is_own and is_end)
-    return f"frame {bad} of it is not what was written" if bad and not is_cut else ""
+    else:
+        bad = 0 if is_cut else bad
+    if bad:
+        return f"frame {bad} of it is not what was written"
+    return "" if committed in (None, count) else f"it has {count} of {committed} frames"
 
 
 def size_of(path: str) -> int:
@@ -5322,11 +5292,23 @@ def check_log(path: str) -> None:
     SQLite ends silently at the first damaged frame, as if the rest had never been, and then forgets the rest for good.
     """
     while flaw := flaw_of_log(path, index := index_of_log(path)):
-        again = index_of_log(path)  # has its log begun anew meanwhile? Then what was read was two logs
-        if (index and index.salts) == (again and again.salts):
+        if index.salts == index_of_log(path).salts:  # else its log has begun anew, and what was read was two logs
             raise Damaged(f"the file beside it that ends in -wal has the last changes, and {flaw}")
     if not size_of(path) and size_of(f"{path}-wal") > 32:
         raise Damaged("it is empty or gone, and only the file beside it that ends in -wal has what is left")
+
+
+def first_bytes(path: str) -> bytes:
+    """Read the first bytes of a file; empty where there is none. Raises OSError."""
+    with suppress(FileNotFoundError), open(open_regular(path), "rb") as file:
+        return file.read(100)
+    return b""
+
+
+def numbers_in(head: bytes) -> tuple[int, int]:
+    """Read from a file's head its application_id and its schema; 0: it has none."""
+    schema, kind = struct.unpack(">I4xI", head[60:72]) if len(head) == 100 else (0, 0)
+    return kind, schema
 
 
 def check_head(path: str) -> None:
@@ -5334,18 +5316,16 @@ def check_head(path: str) -> None:
 
     One with several names is refused: beside each of them SQLite would look for changes that are beside another.
     """
-    try:
-        with open_to_read(path) as file:
-            head, about = file.read(100), os.fstat(file.fileno())
-    except FileNotFoundError:
+    if not (head := first_bytes(path)) and not os.path.exists(path):
         return
+    about = os.stat(path)
     if about.st_nlink > 1:
         raise OSError(errno.EMLINK, f"it has {about.st_nlink} names, as hard links, and may have one only", path)
     if head and (len(head) < 100 or head[:16] != b"SQLite format 3\0"):
         raise Damaged("it does not begin as a journal does")
     if about.st_size < int.from_bytes(head[16:18], "big"):
         raise Damaged("it was cut short")
-    schema, kind = struct.unpack(">I4xI", head[60:72]) if head else (0, 0)
+    kind, schema = numbers_in(head)
     if kind or (head and not size_of(f"{path}-wal")):
         refuse_kind(path, kind, schema)
 
@@ -5358,13 +5338,21 @@ def check(path: str) -> None:
     check_log(path)
 
 
-def kept_events(base: sqlite3.Connection, after: int) -> Iterator[Event]:
-    """Read the events after a serial, and see that none was changed. Raises Damaged, sqlite3.Error."""
-    for *plain, crc in base.execute("SELECT * FROM event WHERE serial > ? ORDER BY serial", (after,)):
-        row = cast(Row, (*plain,))
+def event_of_row(kept: Sequence[Any]) -> Event:
+    """Make an event of its row, and see that this was not changed. Raises Damaged."""
+    *plain, crc = kept
+    row = cast(Row, (*plain,))
+    try:
         if crc != crc_of_row(row):
-            raise Damaged(f"event {row[0]} is not what was written")
-        yield Event.from_row(row)
+            raise ValueError("not what was written")
+        return Event.from_row(row)
+    except NONSENSE as error:
+        raise Damaged(f"event {row[0]}: {error}") from None
+
+
+def kept_events(base: sqlite3.Connection, after: int) -> Iterator[Event]:
+    """Read the events after a serial. Raises Damaged, sqlite3.Error."""
+    return map(event_of_row, base.execute("SELECT * FROM event WHERE serial > ? ORDER BY serial", (after,)))
 
 
 def event_before(event: Event) -> int:
@@ -5397,8 +5385,6 @@ def latest_snapshot(base: sqlite3.Connection) -> tuple[int, int, float]:
 
 def fill(room: Room, base: sqlite3.Connection) -> int:
     """Make an empty room the one that a journal keeps; count the events since the snapshot. Raises Damaged, OSError."""
-    from sqlite3 import Error
-
     try:
         base.execute("BEGIN")  # one view of the file, whoever writes to it
         serial, parts, _ = latest_snapshot(base)
@@ -5413,7 +5399,7 @@ def fill(room: Room, base: sqlite3.Connection) -> int:
         if serial == 0 and count and base.execute("SELECT value FROM meta WHERE key = 'dropped'").fetchone():
             raise Damaged("its snapshot is missing, and the first events were dropped")
         return count
-    except Error as error:
+    except sql_error() as error:
         raise fault_of(error, "") from None
     except NONSENSE as error:
         raise Damaged(f"{type(error).__name__}: {error}") from None
@@ -5447,16 +5433,14 @@ class Journal:
             self._lock, self._base = self._open()
         except BlockingIOError as error:
             raise Invalid("--journal", f"{self.path} is another hub's, {error.strerror}: one room a file") from None
-        except (OSError, Damaged) as error:
+        except (sql_error(), OSError, Damaged) as error:
             raise self._refusal(error) from None
 
     def _refusal(self, error: Exception) -> Invalid:
-        return Invalid("--journal", words_of(error, self.path))
+        return Invalid("--journal", words_of(fault_of(error, self.path), self.path))
 
     def _open(self) -> tuple[Lock, sqlite3.Connection]:
-        """Take the file. Raises OSError, Damaged, Invalid."""
-        from sqlite3 import Error
-
+        """Take the file. Raises sqlite3.Error, OSError, Damaged, Invalid."""
         folder = os.path.dirname(self.path)
         if not os.path.isdir(folder):
             os.makedirs(folder, 0o700)
@@ -5474,10 +5458,8 @@ class Journal:
             about = os.stat(self.path)
             self._file_id, self._size = (about.st_dev, about.st_ino), 0  # the size never shrinks
             return lock, base
-        except (Error, Damaged, Invalid, OSError) as error:
+        except (sql_error(), Damaged, Invalid, OSError):
             lock.release()
-            if isinstance(error, Error):
-                raise fault_of(error, self.path) from None
             raise
 
     def _migrate(self, base: sqlite3.Connection, schema: int) -> None:
@@ -5498,14 +5480,10 @@ class Journal:
 
         Nor is the time when nothing can be written, so that nobody is heard: it stands still then.
         """
-        from sqlite3 import Error
-
         try:
             found = self._base.execute("SELECT at FROM event ORDER BY serial DESC LIMIT 1").fetchone()
             last = float(found[0] if found else latest_snapshot(self._base)[2])
-        except Error as error:
-            raise self._refusal(fault_of(error, self.path)) from None
-        except (TypeError, ValueError, Damaged) as error:
+        except (sql_error(), TypeError, ValueError, Damaged) as error:
             raise self._refusal(error) from None
         self._clock = ResumedClock(last - time.monotonic())
         return self._clock
@@ -5543,11 +5521,9 @@ class Journal:
         """Write what is not written; whether what confirms it may go out. While nothing can be written, rulings may."""
         if not self._is_due or self.cause:
             return True
-        from sqlite3 import Error
-
         try:
             self._write()
-        except (Error, OSError) as error:
+        except (sql_error(), OSError) as error:
             self._fail(cause_of(error))
             return False
         return True
@@ -5594,14 +5570,12 @@ class Journal:
         self.call_later(JOURNAL_RETRY_S, self._try_again)
 
     def _try_again(self) -> None:
-        from sqlite3 import Error
-
         try:
             self._see_file()
             self._base.close()
             self._base = connect(self.path, sync=self._sync)
             self._write()
-        except (Error, OSError) as error:
+        except (sql_error(), OSError) as error:
             self.cause = cause_of(error)
             self.call_later(JOURNAL_RETRY_S, self._try_again)
             return
@@ -5637,9 +5611,7 @@ class Journal:
         self._keeper.start()
 
     def _checkpoint(self) -> None:
-        from sqlite3 import Error
-
-        with suppress(Error), closing(connect(self.path)) as base:  # if the disk fails `commit` tells
+        with suppress(sql_error()), closing(connect(self.path)) as base:  # if the disk fails `commit` tells
             _, frames, copied = base.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             self._frames = frames if copied == frames else 0  # else somebody reads: more is left than a moment's
 
@@ -5655,25 +5627,20 @@ class Journal:
 
     def to_json(self) -> dict[str, Json]:
         """Give what consoles show of it."""
-        size = 0
-        for path in (self.path, f"{self.path}-wal"):
-            with suppress(OSError):
-                size += os.path.getsize(path)
+        size = size_of(self.path) + size_of(f"{self.path}-wal")
         return {"path": legible(self.path), "bytes": size, "written": self.written, "unwritten": len(self._events),
                 "cause": self.cause or None}
 
     def close(self) -> None:
         """Write what is left, and let go of the file."""
-        from sqlite3 import Error
-
         self._is_due = bool(self._events)
         self.commit()
         if self._events:
             log().error("journal: %d events were never written", len(self._events))
-        with suppress(Error, OSError):
+        with suppress(sql_error(), OSError):
             self._see_file()
             self._base.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        with suppress(Error):
+        with suppress(sql_error()):
             self._base.close()
         self._lock.release()
 
@@ -5730,15 +5697,14 @@ def snapshot_parts(room: Room) -> Iterator[str]:
     yield f"[{','.join(rows)}]"
 
 
-def write_snapshot(base: sqlite3.Connection, room: Room, at: float) -> int:
-    """Write a room's state beside its events, a bit at a time; give the serial of its last event."""
+def write_snapshot(base: sqlite3.Connection, room: Room, at: float) -> None:
+    """Write a room's state beside its events, a bit at a time."""
     (_, serial, *_), count = next(room.rows()), 0
     base.execute("DELETE FROM snapshot WHERE serial NOT IN (SELECT serial FROM snapshots) OR serial = ?", (serial,))
     for count, body in enumerate(snapshot_parts(room), 1):
         base.execute("INSERT INTO snapshot VALUES(?, ?, ?, ?)", (serial, count, body, crc_of(body, serial, count)))
     line = (serial, count, at, crc_of("", serial, count, at))
     base.execute("INSERT OR REPLACE INTO snapshots VALUES(?, ?, ?, ?)", line)
-    return int(serial)
 
 
 def compact(path: str, keep_days: float = 0.0) -> dict[str, Json]:
@@ -5754,8 +5720,7 @@ def compact(path: str, keep_days: float = 0.0) -> dict[str, Json]:
         replayed = fill(room, base)
         (_, serial, *_) = next(room.rows())
         found = base.execute("SELECT at FROM event WHERE serial = ?", (serial,)).fetchone()
-        before = latest_snapshot(base)
-        if found is not None and before[0] != serial:
+        if found is not None and latest_snapshot(base)[0] != serial:
             write_snapshot(base, room, found[0])
             base.execute("DELETE FROM snapshots WHERE serial < ?", (serial,))
             while base.execute("DELETE FROM snapshot WHERE rowid IN (SELECT rowid FROM snapshot WHERE serial < ? "
@@ -5792,8 +5757,6 @@ def info_of(base: sqlite3.Connection, path: str) -> dict[str, Json]:
 
 def readable_rows(base: sqlite3.Connection, table: str, told: list[str]) -> Iterator[tuple[Any, ...]]:
     """Read what can be read of a table, in the order of its rows; note each place where something cannot."""
-    from sqlite3 import DatabaseError
-
     last, step = -1, 0
     while step < 63:
         try:
@@ -5802,7 +5765,7 @@ def readable_rows(base: sqlite3.Connection, table: str, told: list[str]) -> Iter
                 last, step = row[0], 0
                 yield row[1:]
             return
-        except DatabaseError as error:
+        except sql_error() as error:
             if not step:
                 told.append(f"{table} after row {last}: {error}")
             step += 1  # twice as far
@@ -5811,14 +5774,11 @@ def readable_rows(base: sqlite3.Connection, table: str, told: list[str]) -> Iter
 def readable_events(base: sqlite3.Connection, told: list[str]) -> Iterator[Event]:
     """Read the events that can be read; note each place where some cannot."""
     last = None
-    for *plain, crc in readable_rows(base, "event", told):
-        row = cast(Row, (*plain,))
+    for kept in readable_rows(base, "event", told):
         try:
-            if crc != crc_of_row(row):
-                raise ValueError("not what was written")
-            event = Event.from_row(row)
-        except NONSENSE as error:
-            told.append(f"event {row[0]}: {error}")
+            event = event_of_row(kept)
+        except Damaged as error:
+            told.append(str(error))
             continue
         if last is not None and event_before(event) != last.serial:
             told.append(f"what came before event {event.serial}")
@@ -5854,7 +5814,7 @@ def mend_head(path: str, told: list[str]) -> None:
 
 def save_log(path: str, copy: str) -> None:
     """Copy SQLite's log without the frames that are damaged; the others are summed up anew, one on top of the other."""
-    with open_to_read(path) as file:
+    with open(open_regular(path), "rb") as file:
         head, data = file.read(32), file.read()
     size, saved, total = 24 + int.from_bytes(head[8:12], "big"), bytearray(head), head[24:]
     for at, (is_own, is_right, _) in enumerate(frames_of_log(cast(BinaryIO, io.BytesIO(data)), head)):
@@ -5873,8 +5833,6 @@ def recovered_room(
 
     Give also what the room's clock showed, None if there was neither, and how many made none.
     """
-    from sqlite3 import Error
-
     room, at, unusable = nobodys_room(), None, 0
     for serial, parts, then, crc in reversed([*readable_rows(base, "snapshots", told)]):
         try:
@@ -5883,7 +5841,7 @@ def recovered_room(
             room.restore(snapshot_rows(base, serial, parts))
             at = then
             break
-        except (Error, Damaged, *NONSENSE) as error:
+        except (sql_error(), Damaged, *NONSENSE) as error:
             told.append(f"the snapshot at event {serial}: {error}")
             room = nobodys_room()
     (_, serial, *_) = next(room.rows()) if len(room.roster) or room.log else ("", 0)
@@ -5898,29 +5856,17 @@ def recovered_room(
     return room, events[-1].at if events and events[-1].serial >= serial else at, unusable
 
 
-def kind_in(path: str) -> int:
-    """Give the application_id in a file's head; 0: it has none. Raises Invalid for a newer journal, OSError."""
-    try:
-        with open_to_read(path) as file:
-            head = file.read(100)
-    except FileNotFoundError:
-        return 0
-    schema, kind = struct.unpack(">I4xI", head[60:72]) if len(head) == 100 else (0, 0)
-    if kind == _JOURNAL_ID:
-        refuse_kind(path, kind, schema)
-    return int(kind)
-
-
 def recover(path: str, new: str) -> dict[str, Json]:
     """Make a new journal of what can be read of a damaged one, which stays as it is; tell what could not.
 
     Events are applied as far as they make sense without those that are lost. Raises Damaged, Invalid, OSError.
     """
     from shutil import copyfile, rmtree
-    from sqlite3 import Error
     from tempfile import mkdtemp
 
-    told, kind = list[str](), kind_in(path)
+    told, (kind, schema) = list[str](), numbers_in(first_bytes(path))
+    if kind == _JOURNAL_ID:
+        refuse_kind(path, kind, schema)
     folder = mkdtemp("", "recover-", os.path.dirname(os.path.abspath(new)))
     try:
         copy, save = os.path.join(folder, "copy"), cast(Callable[[str, str], object], copyfile)
@@ -5942,7 +5888,7 @@ def recover(path: str, new: str) -> dict[str, Json]:
         saved = Journal(new)
         saved.adopt(events, room, at or 0.0)
         saved.close()
-    except Error as error:
+    except sql_error() as error:
         raise fault_of(error, new) from None
     finally:
         rmtree(folder, ignore_errors=True)
@@ -6859,13 +6805,6 @@ def same_secret(shown: str, secret: str) -> bool:
     return bool(secret) and is_same(shown, secret)
 
 
-def base64url(text: str) -> str:
-    """Decode base64 in the alphabet of URLs, with or without its padding. Raises ValueError."""
-    from base64 import b64decode
-
-    return b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()
-
-
 class Head(Struct):
     """What comes before the body. Agents send the same again and again: what it says is found out once."""
     headers: Mapping[str, str]
@@ -6889,9 +6828,11 @@ class Head(Struct):
         offered = [one.strip() for one in self.headers.get("Sec-Websocket-Protocol", "").split(",")]
         if SUBPROTOCOL not in offered:
             return self.bearer or None
-        shown = next((one for one in offered if one.startswith(TOKEN_SUBPROTOCOL)), "")
+        shown = next((one for one in offered if one.startswith(TOKEN_SUBPROTOCOL)), "").removeprefix(TOKEN_SUBPROTOCOL)
+        from base64 import b64decode
+
         with suppress(ValueError):
-            return base64url(shown.removeprefix(TOKEN_SUBPROTOCOL))
+            return b64decode(shown + "=" * (-len(shown) % 4), altchars=b"-_", validate=True).decode()
         return ""
 
     @Lazy
@@ -6920,21 +6861,6 @@ class Request(Struct):
     cursor: int | None = None  # the ack_seq of a poll whose head is remembered without it
     seat_token: str = ""  # the token that a fresh identity is to have; empty: the room draws one
 
-    @property
-    def method(self) -> str:
-        """Give the method."""
-        return self.head.method
-
-    @property
-    def path(self) -> str:
-        """Give the path, undecoded."""
-        return self.head.path
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Give the headers."""
-        return self.head.headers
-
     def require_json(self) -> None:
         """Raise Invalid unless the body says that it is JSON: so no web form can ever pass."""
         if not self.head.is_json:
@@ -6944,10 +6870,6 @@ class Request(Struct):
         """Decode the body. Raises Invalid, Malformed."""
         self.require_json()
         return decode_json(self.body)
-
-    def parameters(self) -> dict[str, str]:
-        """Decode the query string; the last of several wins. Raises Invalid."""
-        return self.head.parameters
 
 
 # How a format words the log: what comes before so many messages, each message, between two, and at the end.
@@ -6960,30 +6882,28 @@ class Exports:
 
     def __init__(self, room: Room, call_soon: Callable[[Callable[[], None]], object]) -> None:
         self._room, self._call_soon = room, call_soon
-        self._newest: Message | None = None  # of the log that `_made` words
-        self._made: dict[Wording, bytes] = {}
-        self._waiting: dict[tuple[str, Wording], list[Callable[[bytes], None]]] = {}
+        # by the latest message and the wording: a file, or while that is made who waits for it
+        self._files: dict[tuple[str, Wording], bytes | list[Callable[[bytes], None]]] = {}
 
     def ask(self, wording: Wording, then: Callable[[bytes], None]) -> bytes | None:
         """Give the file if it is there; None: `then` gets it in a later turn."""
-        log = self._room.log
-        newest = log[-1] if log else None
-        if newest is not self._newest:
-            self._newest, self._made = newest, {}
-        if wording not in self._made:
-            key = (newest.id if newest is not None else "", wording)
-            if key not in self._waiting:
-                self._waiting[key] = []
-                go_on(self._make(key, newest, [*log]), self._call_soon)
-            if key in self._waiting:
-                self._waiting[key].append(then)
-        return self._made.get(wording)
+        log = [*self._room.log]
+        key = (log[-1].id if log else "", wording)
+        if key not in self._files:
+            self.forget(but=key[0])
+            self._files[key] = []
+            go_on(self._make(key, log), self._call_soon)
+        found = self._files[key]
+        if isinstance(found, bytes):
+            return found
+        found.append(then)
+        return None
 
-    def forget(self) -> None:
-        """Give back the memory of what nobody has asked for again. Called by the hub's clock."""
-        self._newest, self._made = None, {}
+    def forget(self, but: str | None = None) -> None:
+        """Give back the memory of what nobody has asked for again, or of another log. Called by the hub's clock."""
+        self._files = {key: one for key, one in self._files.items() if isinstance(one, list) or key[0] == but}
 
-    def _make(self, key: tuple[str, Wording], newest: Message | None, log: Sequence[Message]) -> Iterator[None]:
+    def _make(self, key: tuple[str, Wording], log: Sequence[Message]) -> Iterator[None]:
         """Word a file, and hand it out."""
         before, write, between, after = key[1]
         parts, end = [before(len(log)).encode()], time.monotonic() + EXPORT_S
@@ -6992,10 +6912,9 @@ class Exports:
             if time.monotonic() > end:
                 yield
                 end = time.monotonic() + EXPORT_S
-        file = b"".join([*parts, after.encode()])
-        if newest is self._newest:
-            self._made[key[1]] = file
-        for number, then in enumerate(self._waiting.pop(key), 1):
+        waiting, file = self._files[key], b"".join([*parts, after.encode()])
+        self._files[key] = file
+        for number, then in enumerate(waiting if isinstance(waiting, list) else (), 1):
             then(file)
             if number % EXPORTS_PER_TURN == 0:
                 yield
@@ -7022,18 +6941,14 @@ class Gate:
         """Give the address of the hub on this machine."""
         return url_at(self.settings.host, self.port)
 
-    @property
-    def is_far(self) -> bool:
-        """Whether agents may be on other machines."""
-        return bool(self.settings.public_url) or not is_loopback(self.settings.host)
-
     def check_host(self, request: Request) -> None:
         """Accept the hub's own names only: a page that rebinds DNS has another. Raises HostRefused."""
-        host = request.headers.get("Host", "").lower()
+        host = request.head.headers.get("Host", "").lower()
         name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
         name = name.strip("[]")
-        bound = self.settings.host
-        if is_loopback(name) or host in self._own_hosts() or name in self.settings.allowed_hosts:
+        bound, allowed = self.settings.host, self.settings.allowed_hosts
+        own = {f"{bound}:{self.port}", *allowed, urllib.parse.urlsplit(self.settings.public_url).netloc} - {""}
+        if is_loopback(name) or host in own or name in allowed:
             return
         if not is_loopback(bound) and (re.fullmatch(r"[\d.]+|[0-9a-f:.]*:[0-9a-f:.]*", name) or name == bound):
             return  # an address is no name: nobody can rebind it
@@ -7042,13 +6957,9 @@ class Gate:
     def admit(self, request: Request) -> None:
         """Check whom the request takes this hub for, and which page sent it. Raises HostRefused, OriginRefused."""
         self.check_host(request)
-        if not self.is_own_origin(request.headers.get("Origin"), request.headers.get("Host", "")):
+        if not self.is_own_origin(request.head.headers.get("Origin"), request.head.headers.get("Host", "")):
             raise OriginRefused("origin not allowed")
         request.head.is_admitted = True
-
-    def _own_hosts(self) -> tuple[str, ...]:
-        public = urllib.parse.urlsplit(self.settings.public_url).netloc
-        return (f"{self.settings.host}:{self.port}", *self.settings.allowed_hosts, *([public] if public else ()))
 
     def is_own_origin(self, origin: str | None, host: str) -> bool:
         """Whether a page of `origin` may call a hub that it knows as `host`; no origin means no web page."""
@@ -7069,15 +6980,10 @@ class Gate:
         if self.role_of(request.head.knock or "") is None:
             self.knocks.spend(request.caller.source(), self._clock.mono())
 
-    def require_operator(self, request: Request) -> None:
-        """Raise CredentialRequired unless the operator is calling."""
-        if self.role_of(request.head.bearer) != OPERATOR_ROLE:
-            self._refuse(request, "operator token required")
-
-    def require_console(self, request: Request) -> None:
-        """Raise CredentialRequired unless the operator or an observer is calling."""
-        if self.role_of(request.head.bearer) is None:
-            self._refuse(request, "operator/observer token required")
+    def require_role(self, request: Request, *roles: str) -> None:
+        """Raise CredentialRequired unless the caller shows the token of one of these roles."""
+        if self.role_of(request.head.bearer) not in roles:
+            self._refuse(request, f"{'/'.join(roles)} token required")
 
     def require_agent_key(self, request: Request) -> None:
         """Raise CredentialRequired unless the hub has no agent key or the caller shows it."""
@@ -7145,27 +7051,29 @@ PAGE_HEADERS = (
 )
 
 
-def _page_reply(name: str, request: Request) -> Reply:
-    found = page(name)
-    headers = (*PAGE_HEADERS, ("Etag", found.etag), ("Content-Type", found.content_type))
-    if found.etag in request.headers.get("If-None-Match", ""):
-        return Reply(304, b"", headers)
-    if "gzip" in request.headers.get("Accept-Encoding", ""):
-        return Reply(200, found.gzipped, (*headers, ("Content-Encoding", "gzip")))
-    return Reply(200, found.data, headers)
+@functools.cache
+def page(name: str) -> tuple[str, Reply, Reply, Reply]:
+    """Load a console file once: its ETag, and the answers to who has it, who takes gzip, and who does not."""
+    import gzip
+    from hashlib import sha256
 
-
-def console_page(gate: Gate, request: Request) -> Reply:
-    """GET /: the console."""
-    return _page_reply("index.html", request)
+    data = asset(f"ui/{name}")
+    etag = f'"{sha256(data).hexdigest()[:20]}"'
+    headers = (*PAGE_HEADERS, ("Etag", etag), ("Content-Type", CONTENT_TYPES[name.rpartition(".")[2]]))
+    gzipped = Reply(200, gzip.compress(data, mtime=0), (*headers, ("Content-Encoding", "gzip")))
+    return etag, Reply(304, b"", headers), gzipped, Reply(200, data, headers)
 
 
 def console_file(gate: Gate, request: Request) -> Reply:
-    """GET /assets/NAME: a file of the console, from a fixed list. Raises NotFound."""
-    name = request.path.removeprefix("/assets/")
+    """GET / and GET /assets/NAME: a file of the console, of a fixed list; no other is found."""
+    path, asked = request.head.path, request.head.headers
+    name = "index.html" if path == "/" else path.removeprefix("/assets/")
     if name not in CONSOLE_FILES:
         raise NotFound("Not Found")
-    return _page_reply(name, request)
+    etag, known, gzipped, plain = page(name)
+    if etag in asked.get("If-None-Match", ""):
+        return known
+    return gzipped if "gzip" in asked.get("Accept-Encoding", "") else plain
 
 
 class Router:
@@ -7179,15 +7087,13 @@ class Router:
 
     def may_upgrade(self, request: Request) -> bool:
         """Whether this is a console's handshake, passes all checks but the origin's, and is not one too many."""
-        is_handshake = request.method == "GET" and request.headers.get("Upgrade", "").lower() == "websocket"
-        if not is_handshake or request.path != "/ui":
-            return False
-        try:
-            self._gate.check_host(request)
-            self._gate.check_knock(request)
-        except (HostRefused, Throttled):
-            return False
-        return True
+        head = request.head
+        if (head.method, head.path, head.headers.get("Upgrade", "").lower()) == ("GET", "/ui", "websocket"):
+            with suppress(HostRefused, Throttled):
+                self._gate.check_host(request)
+                self._gate.check_knock(request)
+                return True
+        return False
 
     def is_proven(self, request: Request) -> bool:
         """Whether a handshake shows a token that not everybody has: no crowd of others keeps it out."""
@@ -7202,21 +7108,21 @@ class Router:
             handler = self._routes.get((request.head.method, request.head.path), self._no_route)
             return handler(self._gate, request)
         except Refusal as refusal:
-            log().debug("refused %s %s: %s", request.method, request.path, refusal.code)
+            log().debug("refused %s %s: %s", request.head.method, request.head.path, refusal.code)
             return refusal_reply(refusal)
         except Exception:  # noqa: BLE001 (our bug: the caller gets a plain 500, and the hub goes on for everybody else)
-            log().exception("failed at %s %s", request.method, request.path)
+            log().exception("failed at %s %s", request.head.method, request.head.path)
             return json_reply({"error": "bug", "detail": "the hub failed: see its log"}, 500)
 
     def _no_route(self, gate: Gate, request: Request) -> Reply:
-        if request.path.startswith("/assets/") and request.method == "GET":
+        if request.head.path.startswith("/assets/") and request.head.method == "GET":
             return console_file(gate, request)
-        if methods := self._methods.get(request.path):
+        if methods := self._methods.get(request.head.path):
             refusal = MethodNotAllowed("Method Not Allowed", allow=[*methods])
             return refusal_reply(refusal).but(headers=(("Allow", ", ".join(methods)),))
-        if request.path.endswith("/") and request.path.rstrip("/") in self._methods:
+        if request.head.path.endswith("/") and request.head.path.rstrip("/") in self._methods:
             query = request.head.query
-            target = request.path.rstrip("/") + (f"?{query}" if query else "")
+            target = request.head.path.rstrip("/") + (f"?{query}" if query else "")
             return Reply(307, b"", (("Location", target),))
         raise NotFound("Not Found")
 
@@ -7653,7 +7559,7 @@ def get_version(gate: Gate, request: Request) -> Reply:
 
 def get_protocol(gate: Gate, request: Request) -> Reply:
     """GET /protocol[?section=name]. Raises UnknownSection."""
-    text, wanted, room = protocol(), request.parameters().get("section"), gate.room
+    text, wanted, room = protocol(), request.head.parameters.get("section"), gate.room
     names: list[Json] = [*sorted([*text.sections, *([HOUSE_RULES] if room.rules_version else [])])]
     if wanted is None:
         note_read(gate, request)
@@ -7685,11 +7591,11 @@ def post_register(gate: Gate, request: Request) -> Reply:
         room.note_rules_read(peer)
     text = protocol()
     is_stale = revision is None or revision < text.revision
-    answer: dict[str, Json] = {"token": token, "project": peer.name, "protocol_version": text.revision}
+    answer: dict[str, Json] = {"token": token, "project": peer.name, "protocol_version": text.revision, "note": None}
     answer |= {"protocol_stale": is_stale, "protocol_text": text.core if is_stale else None}
     if rules is not None:
         answer |= {"rules_version": room.rules_version, "rules": None if rules == room.rules_version else room.rules}
-    return json_reply({**answer, "channels": room.channels(), "note": None})
+    return json_reply({**answer, "channels": room.channels()})
 
 
 def post_leave(gate: Gate, request: Request) -> Reply:
@@ -7775,7 +7681,7 @@ def _hints(
 
 def get_receive(gate: Gate, request: Request) -> Reply | None:
     """GET /receive?timeout=&ack_seq=&lease=. Raises Invalid, UnknownToken, Displaced."""
-    given = request.parameters()
+    given = request.head.parameters
     hold_s = seconds_of(given["timeout"], "timeout", POLL_HOLD_S) if "timeout" in given else POLL_HOLD_S
     ack_seq = request.cursor
     if ack_seq is None and "ack_seq" in given:
@@ -7802,7 +7708,7 @@ def post_ack(gate: Gate, request: Request) -> Reply:
 
 def get_wake(gate: Gate, request: Request) -> Reply | None:
     """GET /wake?timeout=&host=: wait until there is mail, and take none. Raises Invalid, UnknownToken."""
-    given = request.parameters()
+    given = request.head.parameters
     hold_s = seconds_of(given.get("timeout", "0"), "timeout", POLL_HOLD_S)
     host = plain_name(text_of({"host": given.get("host", "other")}, "host", 1, NAME_MAX, where="query"))
     return gate.polls.wakes.wait(gate.room.peer_of(request.head.bearer), request.caller, host, hold_s)
@@ -7849,7 +7755,7 @@ def get_peek(gate: Gate, request: Request) -> Reply:
 
 def get_receipt(gate: Gate, request: Request) -> Reply:
     """GET /receipt?seq=: how far a peer's own message has come. Raises Invalid, UnknownToken, UnknownMessage."""
-    wanted, room = message_ref_of(request.parameters().get("seq"), "seq", "query"), gate.room
+    wanted, room = message_ref_of(request.head.parameters.get("seq"), "seq", "query"), gate.room
     routed = room.find(wanted)
     if gate.settings.operator_token and gate.role_of(request.head.bearer) is not None:
         is_own = True
@@ -7870,7 +7776,7 @@ def get_peers(gate: Gate, request: Request) -> Reply:
 
 def get_ping(gate: Gate, request: Request) -> Reply:
     """GET /ping?peer=NAME. Raises Invalid, CredentialRequired."""
-    name = text_of(request.parameters(), "peer", 1, NAME_MAX, where="query")
+    name = text_of(request.head.parameters, "peer", 1, NAME_MAX, where="query")
     gate.require_reader(request)
     return json_reply(gate.room.presence(name))
 
@@ -7901,14 +7807,15 @@ def post_status(gate: Gate, request: Request) -> Reply:
     body = request.json()
     token = token_of(body)
     usage = None if body.get("usage") is None else Usage.parse(object_of(body, "usage"))
-    if usage is not None and "status" not in body:  # which the program tells by itself
-        peer = gate.room.peer_of(token)
+    has_status = usage is None or "status" in body
+    status = one_line(text_of(body, "status", 0, STATUS_MAX)) or None if has_status else None
+    peer = agent_of(gate, token) if has_status else gate.room.peer_of(token)  # usage alone the program tells by itself
+    if has_status:
+        gate.room.set_status(peer, status, usage)
+    elif usage is not None:
         gate.room.set_usage(peer, usage)
-        return json_reply({"status": peer.status, "usage": usage.to_json()})
-    status = one_line(text_of(body, "status", 0, STATUS_MAX)) or None
-    peer = agent_of(gate, token)
-    gate.room.set_status(peer, status, usage)
-    return with_news(gate, peer, {"status": status, **({} if usage is None else {"usage": usage.to_json()})})
+    answer = {"status": peer.status, **({} if usage is None else {"usage": usage.to_json()})}
+    return with_news(gate, peer, answer) if has_status else json_reply(answer)
 
 
 def post_join(gate: Gate, request: Request) -> Reply:
@@ -7958,7 +7865,7 @@ def post_ask(gate: Gate, request: Request) -> Reply:
 
 def get_decisions(gate: Gate, request: Request) -> Reply:
     """GET /decisions?limit=. A peer sees what concerns it, the operator and observers all. Raises UnknownToken."""
-    limit = integer_of(request.parameters().get("limit", "20"), "limit", 1, DECISIONS_MAX, "query")
+    limit = integer_of(request.head.parameters.get("limit", "20"), "limit", 1, DECISIONS_MAX, "query")
     if gate.settings.operator_token and gate.role_of(request.head.bearer) is not None:
         return json_reply({"decisions": gate.room.decisions(limit)})
     return json_reply({"decisions": gate.room.decisions(limit, gate.room.peer_of(request.head.bearer))})
@@ -7981,14 +7888,14 @@ def post_redeem(gate: Gate, request: Request) -> Reply:
 def post_control(gate: Gate, request: Request) -> Reply:
     """POST /control. Raises Invalid, CredentialRequired, UnknownAction."""
     action = text_of(request.json(), "action")
-    gate.require_operator(request)
+    gate.require_role(request, OPERATOR_ROLE)
     return json_reply({"mode": gate.room.set_mode(action)}).but(is_ruling=True)
 
 
 def post_ring(gate: Gate, request: Request) -> Reply:
     """POST /ring: have a peer's waiter wake it. Raises Invalid, CredentialRequired, UnknownPeer, NobodyWaits."""
     name = text_of(request.json(), "peer", 1, NAME_MAX)
-    gate.require_operator(request)
+    gate.require_role(request, OPERATOR_ROLE)
     gate.room.ring(name)
     return json_reply({"rung": True, "peer": name}).but(is_ruling=True)
 
@@ -8011,28 +7918,23 @@ def _in_text(m: Message) -> str:
 
 _encode_readable = json.JSONEncoder(ensure_ascii=False).encode  # an indent is made in Python: ten times slower
 
-JSON_WORDING: Wording = (
+_AS_JSON: Wording = (
     lambda count: f'{{"version": {quote(__version__)}, "count": {count}, "messages": [\n',
     lambda m: _encode_readable(json.loads(m.wire)), ",\n", "\n]}\n",
 )
-MARKDOWN_WORDING: Wording = (lambda count: f"# Caucus transcript\n\n{count} messages", _in_markdown, "", "\n")
-TEXT_WORDING: Wording = (lambda count: "", _in_text, "", "")
-_MARKDOWN = ("md", "text/markdown; charset=utf-8", MARKDOWN_WORDING)
-_TEXT = ("txt", "text/plain; charset=utf-8", TEXT_WORDING)
+_AS_MARKDOWN: Wording = (lambda count: f"# Caucus transcript\n\n{count} messages", _in_markdown, "", "\n")
+_AS_TEXT: Wording = (lambda count: "", _in_text, "", "")
 EXPORTS: dict[str, tuple[str, str, Wording]] = {
-    "json": ("json", "application/json", JSON_WORDING),
-    "markdown": _MARKDOWN,
-    "md": _MARKDOWN,
-    "text": _TEXT,
-    "txt": _TEXT,
-    "plain": _TEXT,
+    "json": ("json", "application/json", _AS_JSON),
+    **dict.fromkeys(("markdown", "md"), ("md", "text/markdown; charset=utf-8", _AS_MARKDOWN)),
+    **dict.fromkeys(("text", "txt", "plain"), ("txt", "text/plain; charset=utf-8", _AS_TEXT)),
 }
 
 
 def get_export(gate: Gate, request: Request) -> Reply | None:
     """GET /export?format=json|markdown|text. Raises CredentialRequired."""
-    gate.require_console(request)
-    wanted = request.parameters().get("format", "json").strip().lower()
+    gate.require_role(request, OPERATOR_ROLE, OBSERVER_ROLE)
+    wanted = request.head.parameters.get("format", "json").strip().lower()
     ending, content_type, wording = EXPORTS.get(wanted, EXPORTS["json"])
     disposition = ("Content-Disposition", f'attachment; filename="caucus-chat.{ending}"')
     headers, caller = (("Content-Type", content_type), disposition), request.caller
@@ -8042,14 +7944,13 @@ def get_export(gate: Gate, request: Request) -> Reply | None:
 
 def get_ui(gate: Gate, request: Request) -> Reply:
     """GET /ui without a WebSocket handshake, or with one too many. Raises UpgradeRequired, Throttled."""
-    if request.headers.get("Upgrade", "").lower() == "websocket":
+    if request.head.headers.get("Upgrade", "").lower() == "websocket":
         gate.check_knock(request)
-    is_guarded = bool(gate.settings.operator_token)
-    raise UpgradeRequired("the console's door is a WebSocket", auth=is_guarded)
+    raise UpgradeRequired("the console's door is a WebSocket", auth=bool(gate.settings.operator_token))
 
 
 ROUTES: dict[tuple[str, str], Handler] = {
-    ("GET", "/"): console_page,
+    ("GET", "/"): console_file,
     ("GET", "/version"): get_version,
     ("GET", "/protocol"): get_protocol,
     ("POST", "/register"): post_register,
@@ -8136,12 +8037,21 @@ def _slim(tokens: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return kept
 
 
+@functools.cache
+def markdown_reader() -> Callable[[str], Any]:
+    """Give what reads Markdown into a syntax tree."""
+    import mistune
+
+    reader = mistune.create_markdown(renderer=None, plugins=["table", "strikethrough", "url", "task_lists"])
+    reader.block.rules.remove("ref_link")  # it would swallow the definition, and with it words to the agents
+    return reader
+
+
 class Trees:
     """Messages read as Markdown: mistune's syntax tree, made once per message, and only while a console is open."""
 
     def __init__(self) -> None:
         self._made: dict[str, bytes] = {}  # message id -> JSON; empty: the text is shown as it is
-        self._read: Callable[[str], Any] | None = None
         self._spare_s, self._stamp = TREES_BURST_S, time.perf_counter()
 
     def of(self, message: Message) -> bytes:
@@ -8157,30 +8067,18 @@ class Trees:
     def _make(self, message: Message) -> bytes:
         text = message.content
         is_marked = MARKS.search(text) or "://" in text or MARKED_LINE.search(text)
-        if message.origin == "hub" or len(text) > CONTENT_MAX or not is_marked or self._is_laborious(text):
+        if message.origin == "hub" or len(text) > CONTENT_MAX or not is_marked:
             return b""
+        if len(text) > MARKS_MAX < len(MARKS.findall(text)) + 2 * len(BULLETS.findall(text)):
+            return b""  # reading it would hold the loop for more than some 10 ms
         start = time.perf_counter()
         self._spare_s = min(TREES_BURST_S, self._spare_s + (start - self._stamp) * TREES_SHARE)
         self._stamp = start
         if self._spare_s <= 0:
             return b""
-        tree = encode_plain(_slim(self._reader()(text))).encode("ascii")
+        tree = encode_plain(_slim(markdown_reader()(text))).encode("ascii")
         self._spare_s -= time.perf_counter() - start
         return tree if len(tree) <= TREE_MAX_BYTES else b""
-
-    def _is_laborious(self, text: str) -> bool:
-        """Whether reading a text would hold the loop for more than some 10 ms."""
-        is_long = len(text) > MARKS_MAX
-        return is_long and len(MARKS.findall(text)) + 2 * len(BULLETS.findall(text)) > MARKS_MAX
-
-    def _reader(self) -> Callable[[str], Any]:
-        if self._read is None:
-            import mistune
-
-            reader = mistune.create_markdown(renderer=None, plugins=["table", "strikethrough", "url", "task_lists"])
-            reader.block.rules.remove("ref_link")  # it would swallow the definition, and with it words to the agents
-            self._read = reader
-        return self._read
 
 
 def frame_of(kind: str, **body: Json) -> bytes:
@@ -8228,26 +8126,16 @@ OF_CHANNELS = frozenset({PeerLeft, PeerReaped, PeerRevived, ChannelJoined, Chann
 NOTICE_SECOND = frozenset({ModeChanged, FormOpened, RateChanged, RulesSet})  # after the frame that it speaks of
 
 
-def frames_of(room: Room, event: Event) -> list[bytes]:
-    """Encode an event for consoles: what changed, and the notice that the log has of it."""
-    frames = [write(room, event) for write in FRAMES.get(type(event), ())]
-    notice = notice_of(event)
-    if notice is not None:
-        frames.insert(1 if type(event) in NOTICE_SECOND else 0, message_frame(notice))
-    return frames
-
-
-def _number_of(body: Body, key: str, low: float) -> float:
-    value = body.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= RATE_MAX:
-        raise Invalid(key, f"a number of {low:g} to {RATE_MAX:g} is required")
-    return float(value)
-
-
 def _set_rate(room: Room, body: Body) -> None:
     if "peer" in body:
         raise Invalid("peer", "the rate is the same for every agent")
-    room.set_rate(_number_of(body, "refill_rate", 1e-3), _number_of(body, "capacity", 1.0))
+    numbers = list[float]()
+    for key, low in (("refill_rate", 1e-3), ("capacity", 1.0)):
+        value = body.get(key)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= RATE_MAX:
+            raise Invalid(key, f"a number of {low:g} to {RATE_MAX:g} is required")
+        numbers.append(float(value))
+    room.set_rate(*numbers)
 
 
 def _named(frame: Body, key: str, default: str | None = None) -> str:
@@ -8329,31 +8217,30 @@ class Console(Struct):
     opening: int = 0  # bytes of its snapshot, which it may leave unread besides
 
 
-class LogPage(Struct):
-    """A part of the log as consoles get it: the messages, and beside them their syntax trees, as far as they fit."""
-    wires: list[bytes] = fresh(factory=list)
-    trees: list[bytes] = fresh(factory=list)
-    left: int = SNAPSHOT_MAX_BYTES
-
-    def take(self, log: deque[Message], trees: Trees) -> Self:
-        """Take the beginning of `log` off and add it: what one turn of the loop may read, one message at least."""
-        enough, end = self.left - PAGE_MAX_BYTES, time.monotonic() + PAGE_S
-        for _ in range(min(len(log), PAGE_MESSAGES)):
+def log_pages(log: deque[Message], trees: Trees, left: float = math.inf) -> Iterator[tuple[list[bytes], list[bytes]]]:
+    """Give the log in pages, each what one turn of the loop may read: messages, and their trees as far as they fit."""
+    while True:
+        wires, shown, size, end = list[bytes](), list[bytes](), 0, time.monotonic() + PAGE_S
+        while log and len(wires) < PAGE_MESSAGES and size < PAGE_MAX_BYTES and (not wires or time.monotonic() < end):
             message = log.popleft()
             tree = trees.of(message)
-            self.left -= len(message.wire) + len(tree)
-            self.wires.append(message.wire)
-            if tree and self.left > 0:
-                self.trees.append(b'"%b":%b' % (message.id.encode("ascii"), tree))
-            if self.left <= enough or time.monotonic() >= end:
-                break
-        return self
-
-    def to_json(self) -> bytes:
-        """Give two members of an object."""
-        return b'"log":[%b],"trees":{%b}' % (b",".join(self.wires), b",".join(self.trees))
+            size += len(message.wire) + len(tree)
+            left -= len(message.wire) + len(tree)
+            wires.append(message.wire)
+            if tree and left > 0:
+                shown.append(b'"%b":%b' % (message.id.encode("ascii"), tree))
+        yield wires, shown
+        if not log:
+            return
 
 
+def log_members(wires: list[bytes], trees: list[bytes]) -> bytes:
+    """Encode a part of the log, or all of it, as two members of an object."""
+    return b'"log":[%b],"trees":{%b}' % (b",".join(wires), b",".join(trees))
+
+
+LOG_SHOWN = b""  # of all pages of an opening: from here on a console is told what happens
+Pages = Generator[bytes | None, None, None]  # None: the next page needs another turn of the loop
 Encoding = Generator[None, None, bytes]  # JSON that is made bit by bit, so that nobody waits long meanwhile
 
 
@@ -8362,25 +8249,19 @@ def paged(names: list[Value], size: int = PAGE_ROWS) -> list[list[Value]]:
     return [names[at : at + size] for at in range(0, len(names), size)]
 
 
-def encoded(brackets: bytes, pages: Iterable[Value], rows_of: Callable[[Value], Collection[Json]]) -> Encoding:
-    """Encode an array, or an object, of the rows of all pages, a page at each step."""
-    parts = list[bytes]()
+def encoded(room: Room, what: str) -> Encoding:
+    """Encode the whole roster, or all channels, as a member of an object: a page at each step."""
+    # what holds the rows together, their pages, and how one of these is read
+    ways: dict[str, tuple[bytes, Iterable[Any], Callable[[Any], Collection[Json]]]] = {
+        "peers": (b"[%b]", paged(room.roster.all_names()), lambda page: [row for _, row in room.peers_seen(page)]),
+        "channels": (b"{%b}", room.channel_pages(PAGE_CHANNELS, PAGE_ROWS), room.channel_rows),
+    }
+    parts, (brackets, pages, rows_of) = list[bytes](), ways[what]
     for page in pages:
         if parts:
             yield
         parts.append(encode_plain(rows_of(page)).encode("ascii")[1:-1])
-    return brackets % b",".join(filter(None, parts))
-
-
-def encoded_rows(room: Room) -> Encoding:
-    """Encode the whole roster."""
-    names = paged(room.roster.all_names())
-    return encoded(b"[%b]", names, lambda page: [row for _, row in room.peers_seen(page)])
-
-
-def encoded_channels(room: Room) -> Encoding:
-    """Encode all channels."""
-    return encoded(b"{%b}", room.channel_pages(PAGE_CHANNELS, PAGE_ROWS), room.channel_rows)
+    return b'"%b":%b' % (what.encode("ascii"), brackets % b",".join(filter(None, parts)))
 
 
 class Feed:
@@ -8414,18 +8295,15 @@ class Feed:
 
     def tell(self) -> Iterator[None]:
         """Encode the news, a bit at each step."""
-        peers, channels = self._take_news()
-        if peers:
-            rows = yield from encoded_rows(self._room)
-            self.frames.append(b'{"type":"peers","peers":%b}' % rows)
-        if channels:
-            listed = yield from encoded_channels(self._room)
-            self.frames.append(b'{"type":"channels","channels":%b}' % listed)
+        for what, names in zip(("peers", "channels"), self._take_news()):
+            if names:
+                rows = yield from encoded(self._room, what)
+                self.frames.append(b'{"type":"%b",%b}' % (what.encode("ascii"), rows))
 
     def survey(self, figures: dict[str, Json]) -> Iterator[None]:
         """Encode, a bit at each step, what changes without an event that is told at once: readings and mailboxes."""
-        rows = yield from encoded_rows(self._room)
-        self.frames.append(b'{"type":"health","health":%b,"peers":%b}' % (encode_plain(figures).encode("ascii"), rows))
+        rows = yield from encoded(self._room, "peers")
+        self.frames.append(b"%b,%b}" % (frame_of("health", health=figures)[:-1], rows))
 
     def drop(self, console: Console) -> None:
         """Forget a console; with the last one, everything."""
@@ -8437,10 +8315,9 @@ class Feed:
     def take(self) -> bytes:
         """Give all that waits as frames of RFC 6455."""
         frames, self.frames = self.frames, []
-        return b"".join([text_frame(one if isinstance(one, bytes) else self._message(one)) for one in frames])
-
-    def _message(self, message: Message) -> bytes:
-        return message_frame(message, self._trees.of(message))
+        trees = self._trees
+        texts = [one if isinstance(one, bytes) else message_frame(one, trees.of(one)) for one in frames]
+        return b"".join(map(text_frame, texts))
 
     def _take_news(self) -> tuple[list[str], list[str]]:
         peers, self._peers = [*self._peers], {}
@@ -8665,7 +8542,7 @@ class Consoles:
             self._obey(console, name, frame)
         except Refusal as refusal:
             if console.role is None:
-                self._refuse(console, "the first frame must show a token, in JSON")
+                self._turn_away(console, 1008, "the first frame must show a token, in JSON", frame_of("auth_error"))
                 return
             about: dict[str, Json] = {"reason": refusal.code, "command": name, "detail": refusal.detail}
             self._answer(console, frame_of("error", **{**refusal.extra, **_form_id(frame, name), **about}))
@@ -8673,11 +8550,13 @@ class Consoles:
     def on_event(self, event: Event) -> None:
         """Note an event for every browser; it is encoded once, and sent with the next flush."""
         kind = type(event)
-        frames: list[bytes | Message] = []
+        frames: list[bytes | Message]
         if isinstance(event, MessageRouted):
             frames = [event.message]
-        elif kind.notice is not None or kind in FRAMES:
-            frames = [*frames_of(self._room, event)]
+        else:  # what changed, and the notice that the log has of it
+            frames = [write(self._room, event) for write in FRAMES.get(kind, ())]
+            if (notice := notice_of(event)) is not None:
+                frames.insert(1 if kind in NOTICE_SECOND else 0, message_frame(notice))
         for feed in self._feeds:
             if feed.consoles:
                 feed.frames += frames
@@ -8709,7 +8588,7 @@ class Consoles:
             return  # turned away already
         if role is None:
             self._gate.is_guessing(console.source)
-            self._refuse(console, "wrong token")
+            self._turn_away(console, 1008, "wrong token", frame_of("auth_error"))
         else:
             self._gate.knocks.give_back(console.source)  # it was no stranger
             self._admit(console, role)
@@ -8717,8 +8596,8 @@ class Consoles:
     def _admit(self, console: Console, role: str) -> None:
         self._unproven.pop(console, None)
         console.role, console.held = role, []
-        is_guarded = bool(self._gate.settings.operator_token)
-        console.socket.push(text_frame(frame_of("auth_ok", role=role, auth=is_guarded)))
+        ok = frame_of("auth_ok", role=role, auth=bool(self._gate.settings.operator_token))
+        console.socket.push(text_frame(ok))
         self._openings.append(self._opening(console))
         if len(self._openings) == 1:
             self._open_next()
@@ -8734,15 +8613,12 @@ class Consoles:
             if self._openings:
                 self._soon(self._open_next)
 
-    def _refuse(self, console: Console, reason: str) -> None:
-        """Answer a first frame that shows no valid token as the original does, and close."""
-        if console in self._unproven:
-            console.socket.push(text_frame(frame_of("auth_error")))
-            self._turn_away(console, 1008, reason)
-
-    def _turn_away(self, console: Console, code: int, reason: str) -> None:
+    def _turn_away(self, console: Console, code: int, reason: str, answer: bytes = b"") -> None:
+        """Close one that has not shown its token; `answer`: what it is told of that, as the original tells it."""
         if console in self._unproven:
             del self._unproven[console]
+            if answer:
+                console.socket.push(text_frame(answer))
             console.socket.close(code, reason)
 
     # --- what a newcomer sees ---
@@ -8751,11 +8627,22 @@ class Consoles:
         if console.is_gone:
             return
         self._flush()  # what happened so far is in what it is about to see
-        console.feed.consoles[console], self.is_watched = None, True
+        feed = console.feed
+        feed.consoles[console], self.is_watched = None, True
         if not self._is_ticking:
             self._is_ticking = True
             self._timer(HEALTH_S, self._tick)
-        yield from self._show_pages(console) if console.feed is self._changes else self._show_whole(console)
+        for page in self._pages() if feed is self._changes else self._whole_page():
+            if console not in feed.consoles:
+                return
+            if page == LOG_SHOWN:
+                held, console.held = console.held or [], None
+                self._write(console, b"".join(held))
+                continue
+            if page is not None:  # however much it is, it may be unread without being too much
+                console.opening += len(page)
+                self._write(console, text_frame(page))
+            yield
 
     def _head(self, **parts: Json) -> bytes:
         """Encode a snapshot without its log, and without the brace that closes it."""
@@ -8776,22 +8663,17 @@ class Consoles:
         )
         return b"%b,%b" % (head[:-1], room.forms_wire(has_prompts=True)[1:-1])
 
-    def _show_whole(self, console: Console) -> Iterator[None]:
-        """Show the whole room in one frame, which takes several turns of the loop to make when it is large."""
-        room, log = self._room, self._log()
-        rows = yield from encoded_rows(room)
-        channels = yield from encoded_channels(room)
-        shown = LogPage()
-        while log:
-            shown.take(log, self._trees)
-            if log:
-                yield
-        if console in self._whole.consoles:
-            parts = (self._head(), rows, channels, shown.to_json())
-            wire = text_frame(b'%b,"peers":%b,"channels":%b,%b}' % parts)
-            held, console.held = console.held or [], None
-            self._show(console, wire)
-            self._write(console, b"".join(held))
+    def _whole_page(self) -> Pages:
+        """Make the one frame that shows the whole room, in several turns of the loop when it is large."""
+        parts, log, wires, trees = list[bytes](), self._log(), list[bytes](), list[bytes]()
+        for what in ("peers", "channels"):
+            parts.append((yield from encoded(self._room, what)))
+        for said, read in log_pages(log, self._trees, SNAPSHOT_MAX_BYTES):
+            wires += said
+            trees += read
+            yield None
+        yield b"%b}" % b",".join([self._head(), *parts, log_members(wires, trees)])
+        yield LOG_SHOWN
 
     def _log(self) -> deque[Message]:
         """Give the newest of the log that is not too much: long messages must not keep a console from opening."""
@@ -8799,43 +8681,34 @@ class Consoles:
         count = sum(1 for _ in takewhile(lambda size: size <= SNAPSHOT_MAX_BYTES, sizes))
         return deque(self._room.log, maxlen=count)
 
-    def _show_pages(self, console: Console) -> Iterator[None]:
-        """Show the room a page a turn of the loop. What happens meanwhile waits until the log is shown."""
-        room, feed, log = self._room, self._changes, self._log()
+    def _pages(self) -> Pages:
+        """Make the frames that show the room a page a turn of the loop: the log first."""
+        room, feed, log = self._room, self._changes, log_pages(self._log(), self._trees)
         names = room.roster.all_names()
         channels = room.channel_pages(PAGE_CHANNELS, PAGE_ROWS)
         rows, listed = feed.page_of_peers(names[:PAGE_ROWS]), room.channel_rows(next(channels, []))
-        pages = self._pages(names[PAGE_ROWS:], channels)
         head = self._head(peers=rows, channels=listed, more=True)
-        self._show(console, text_frame(b"%b,%b}" % (head, LogPage().take(log, self._trees).to_json())))
-        yield
-        while log and console in feed.consoles:
-            self._show(console, text_frame(b'{"type":"page",%b}' % LogPage().take(log, self._trees).to_json()))
-            yield
-        held, console.held = console.held or [], None
-        self._write(console, b"".join(held))
-        while console in feed.consoles:
+        yield b"%b,%b}" % (head, log_members(*next(log)))
+        for part in log:
+            yield b'{"type":"page",%b}' % log_members(*part)
+        yield LOG_SHOWN
+        rest = chain(
+            (frame_of("page", peers=feed.page_of_peers(page)) for page in paged(names[PAGE_ROWS:])),
+            (frame_of("page", channels=room.channel_rows(listed)) for listed in channels),
+            feed.pages_of_receipts(),
+            [frame_of("page", last=True)],
+        )
+        while True:
             self._flush()  # a page is newer than what was told until now, and must come after it
-            if (page := next(pages, None)) is None:
+            if (page := next(rest, None)) is None:
                 return
-            self._show(console, text_frame(page))
-            yield
-
-    def _pages(self, names: list[str], channels: Iterator[list[str]]) -> Iterator[bytes]:
-        """Encode what a snapshot had no room for: each page when it is asked for."""
-        for page in paged(names):
-            yield frame_of("page", peers=self._changes.page_of_peers(page))
-        for listed in channels:
-            yield frame_of("page", channels=self._room.channel_rows(listed))
-        yield from self._changes.pages_of_receipts()
-        yield frame_of("page", last=True)
+            yield page
 
     # --- what all see ---
     def _health(self) -> dict[str, Json]:
         own: dict[str, Json] = {"console_count": len(self), "mem_rss_mb": memory_mb(), "unsent_bytes": self._unsent()}
-        own["wrong_credentials"] = self._gate.wrong_credentials
-        own["journal"] = None if self._journal is None else self._journal.to_json()
-        return {**self._room.health(), **own}
+        own |= {"wrong_credentials": self._gate.wrong_credentials}
+        return {**self._room.health(), **own, "journal": None if self._journal is None else self._journal.to_json()}
 
     def _tick(self) -> None:
         """Send the figures while anybody looks; nobody looking, no timer runs."""
@@ -8906,11 +8779,6 @@ class Consoles:
             console.held.append(wire)
         else:
             self._write(console, wire)
-
-    def _show(self, console: Console, wire: bytes) -> None:
-        """Send a part of what a newcomer is shown: however much that is, it may be unread without being too much."""
-        console.opening += len(wire)
-        self._write(console, wire)
 
     def _write(self, console: Console, wire: bytes) -> None:
         """Send frames to a browser; one that does not read is closed with 1013 and may come again."""
@@ -9074,6 +8942,8 @@ class Listen:
 
     def __init__(self, serial: int, outer: Caller, is_streaming: bool) -> None:
         self.serial, self._outer, self._is_streaming = serial, outer, is_streaming
+        self.source, self.stream = outer.source, outer.stream
+        self.is_alive, self.on_lost = outer.is_alive, outer.on_lost
         self.is_over = False  # nobody wants its answer any more
         self._gone: Callable[[], None] = lambda: None  # what to do with the poll when the request behind it goes
         self._answered: Future[Reply] | None = None  # of the present poll
@@ -9098,31 +8968,14 @@ class Listen:
         else:
             self._outer.reply(json_reply(answer))
 
-    # --- called by the long poll ---
-    def source(self) -> str:
-        """Give the address of the other end."""
-        return self._outer.source()
-
     def reply(self, reply: Reply) -> None:
         """Hand on what the poll is answered."""
         if self._answered is not None and not self._answered.done():
             self._answered.set_result(reply)
 
-    def stream(self, chunk: bytes, is_last: bool) -> None:
-        """Send a part of the answer to the request."""
-        self._outer.stream(chunk, is_last)
-
-    def is_alive(self) -> bool:
-        """Whether the other end is still there."""
-        return self._outer.is_alive()
-
     def on_gone(self, callback: Callable[[], None]) -> None:
         """Set what to do when the other end hangs up."""
         self._gone = callback
-
-    def on_lost(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Set what to do when the answer turns out not to have arrived; give what finds that out at once."""
-        return self._outer.on_lost(callback)
 
 
 class RoomDoor:
@@ -9197,7 +9050,8 @@ class RoomDoor:
 
     async def watch_command(self) -> str:
         """Word the command of a watch: on this machine with a private file, from elsewhere with a ticket."""
-        is_far = self._gate.is_far
+        settings = self._gate.settings
+        is_far = bool(settings.public_url) or not is_loopback(settings.host)  # it may be on another machine
         if not is_far:
             with suppress(OSError):  # no private place for a file
                 return watch_line(self.url, "--token-file", self._file.write(str(self.token)))
@@ -9223,15 +9077,7 @@ class Session(Struct):
 
 def project_of(request: Request) -> str:
     """Read ?project= of the URL; empty: none. Raises Invalid."""
-    return text_of(request.parameters(), "project", 0, NAME_MAX, "", "query")
-
-
-def seat_secret_of(request: Request) -> str:
-    """Read the header Caucus-Seat, by which an agent that begins anew proves to be the same. Raises Invalid."""
-    secret = request.headers.get("Caucus-Seat", "")
-    if secret and not SEAT_SECRET_MIN <= len(secret) <= TOKEN_MAX:
-        raise Invalid("Caucus-Seat", f"must be a secret of {SEAT_SECRET_MIN} to {TOKEN_MAX} characters", "header")
-    return secret
+    return text_of(request.head.parameters, "project", 0, NAME_MAX, "", "query")
 
 
 class McpEndpoint:
@@ -9251,7 +9097,7 @@ class McpEndpoint:
     def post(self, gate: Gate, request: Request) -> Reply | None:
         """POST /mcp: one message in, its answer out. Raises CredentialRequired, NotAcceptable."""
         gate.require_agent_key(request)
-        accepted = request.headers.get("Accept", "*/*")
+        accepted = request.head.headers.get("Accept", "*/*")
         if not re.search(r"application/(json|\*)|\*/\*", accepted):
             raise NotAcceptable("Accept must allow application/json")
         request.require_json()
@@ -9263,7 +9109,7 @@ class McpEndpoint:
     def delete(self, gate: Gate, request: Request) -> Reply:
         """DELETE /mcp: end a session; its peer leaves the room. Raises CredentialRequired, NotFound."""
         gate.require_agent_key(request)
-        key = request.headers.get("Mcp-Session-Id", "")
+        key = request.head.headers.get("Mcp-Session-Id", "")
         session = self._sessions.pop(key, None)
         if SESSION_ID.fullmatch(key):  # one of the hub before this one, too
             self._ended[key] = None
@@ -9271,7 +9117,9 @@ class McpEndpoint:
             del self._ended[next(iter(self._ended))]
         if session is None:
             raise NotFound("there is no such MCP session")
-        self._end(session, request.caller)
+        for cancel in [*session.waiting.values()]:
+            cancel()
+        self._finish(session, request.caller, session.seat.leave())
         return Reply(204, b"")
 
     def sweep(self) -> None:
@@ -9289,7 +9137,7 @@ class McpEndpoint:
             session.door.forget()
 
     def _answer(self, request: Request, message: Json) -> Reply | None:
-        shown = request.headers.get("Mcp-Protocol-Version")
+        shown = request.head.headers.get("Mcp-Protocol-Version")
         if isinstance(message, list):
             return self._answer_batch(request, message)
         call = call_of(message)
@@ -9337,10 +9185,13 @@ class McpEndpoint:
 
     def _open(self, request: Request, about: Json, revision: str, key: str, past: str = "") -> Session:
         """Make a session with an empty seat. Raises Invalid."""
+        secret = request.head.headers.get("Caucus-Seat", "")  # by which an agent that begins anew proves to be the same
+        if secret and not SEAT_SECRET_MIN <= len(secret) <= TOKEN_MAX:
+            raise Invalid("Caucus-Seat", f"must be a secret of {SEAT_SECRET_MIN} to {TOKEN_MAX} characters", "header")
         self._opened += 1
         name = about.get("name") if isinstance(about, dict) else None
         cleaned = plain_name(str(name or "mcp-client"))[:NAME_MAX]
-        door = RoomDoor(self._gate, -self._opened, key, seat_secret_of(request), self._inherit)
+        door = RoomDoor(self._gate, -self._opened, key, secret, self._inherit)
         seat = Seat(door, project_of(request) or cleaned or "mcp-client", past=past)
         return Session(door, seat, revision, self._clock.mono())
 
@@ -9370,19 +9221,20 @@ class McpEndpoint:
 
         Many clients never initialize twice: they would stay dead after a restart. An id that was ended stays ended.
         """
-        key = request.headers.get("Mcp-Session-Id")
+        key = request.head.headers.get("Mcp-Session-Id")
         if key is None:
             raise RpcError(INVALID_REQUEST, "Mcp-Session-Id is required: initialize first", about=about)
         session = self._sessions.get(key)
         if session is None:
             if key in self._ended or not SESSION_ID.fullmatch(key):
                 raise RpcError(UNKNOWN_SESSION, "Session not found: initialize again", about=about)
-            revision = request.headers.get("Mcp-Protocol-Version", BATCH_REVISION)  # without: that one, by the standard
+            shown = request.head.headers.get("Mcp-Protocol-Version")
+            revision = shown or BATCH_REVISION  # without: that one, by the standard
             session = self._open(request, None, revision, key, PAST)
             self._keep(key, session)
             taken = {one.seat.name for one in self._sessions.values()}
             if (name := session.door.find_again(project_of(request), taken)) is not None:
-                session.seat.resume(name, protocol().revision)
+                session.seat.name, session.seat.revision, session.seat.past = name, protocol().revision, ""
         session.used_at = self._clock.mono()
         return session
 
@@ -9396,7 +9248,7 @@ class McpEndpoint:
             session.cancels_all = True
 
     def _wait(self, request: Request, session: Session, call: Call) -> None:
-        is_streaming = "text/event-stream" in request.headers.get("Accept", "") and call.progress_token is not None
+        is_streaming = "text/event-stream" in request.head.headers.get("Accept", "") and call.progress_token is not None
         listen = Listen(session.door.serial, request.caller, is_streaming)
         session.door.listener, session.shown = listen, None
 
@@ -9447,11 +9299,6 @@ class McpEndpoint:
         finally:
             session.door.caller = None  # with the request and its body
         raise AssertionError("only a listen waits")
-
-    def _end(self, session: Session, caller: Caller) -> None:
-        for cancel in list(session.waiting.values()):
-            cancel()
-        self._finish(session, caller, session.seat.leave())
 
 
 # ======================================================================================================================
@@ -10411,8 +10258,7 @@ class Waiter:
         finally:
             self._client.close()
             lock.release()
-            with suppress(OSError):
-                os.unlink(f"{self._session['place']}.waiter")
+            remove(f"{self._session['place']}.waiter")
 
     def _ask(self, hold_s: float) -> str | None:
         """Ask once; None: there is nothing yet. Raises Refusal."""
@@ -14600,8 +14446,6 @@ JOURNAL_ACTIONS: dict[str, Callable[[argparse.Namespace], tuple[dict[str, Json],
 
 def run_journal(options: argparse.Namespace) -> int:
     """Run `caucus journal`."""
-    import sqlite3
-
     path = options.file = os.path.realpath(options.file)  # beside which, not beside a link, SQLite has its log
     wants_new = options.action in ("recover", "backup")
     if wants_new != (options.new is not None):
@@ -14616,11 +14460,10 @@ def run_journal(options: argparse.Namespace) -> int:
         about, words = JOURNAL_ACTIONS[options.action](options)
     except BlockingIOError as error:
         raise Invalid("FILE", f"{error.strerror} is at work on {path}") from None
-    except (Damaged, Invalid, OSError, sqlite3.Error) as error:
+    except (Damaged, Invalid, OSError, sql_error()) as error:
         for ending in ("", *BESIDE) if wants_new and not isinstance(error, FileExistsError) else ():
-            with suppress(OSError):
-                os.unlink(options.new + ending)
-        fault = fault_of(error, path) if isinstance(error, sqlite3.Error) else error
+            remove(options.new + ending)
+        fault = fault_of(error, path)
         place = options.new if wants_new and isinstance(fault, OSError) else path
         raise fault if isinstance(fault, Invalid) else Invalid("FILE", words_of(fault, place)) from None
     print(json.dumps(about) if options.json else words)
