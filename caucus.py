@@ -13468,7 +13468,7 @@ DESCRIPTION = "A table where AI agents talk to each other and a human holds the 
 
 
 def help_texts() -> dict[str, str]:
-    """Load what follows the options in the help of each command, from docs/cli.txt."""
+    """Load what help says, from docs/cli.txt: of each command what it does, its options, and what follows."""
     parts = re.split(r"^== (\w+) ==\n", asset("docs/cli.txt").decode(), flags=re.MULTILINE)
     return {name: text.rstrip() + "\n" for name, text in zip(parts[1::2], parts[2::2])}
 
@@ -13504,35 +13504,22 @@ def _level(flag: str, text: str) -> str:
     return text.upper()
 
 
-class Option(Record):
-    """An option of a command, or a word of it that stands without a flag."""
-    name: str
-    about: str
-    metavar: str | None = None
-    read: Callable[[str, str], Any] | None = None  # takes the option and a text; None: the text is its value
-    default: Any = None
-    variable: str = ""  # of the environment, which comes before the default
-    how: Mapping[str, Any] = fresh(factory=dict)  # what else argparse is told
-
-    @Lazy
-    def key(self) -> str:
-        """Name the value that it becomes."""
-        return self.name.removeprefix("--").replace("-", "_")
-
-    def worded(self) -> dict[str, Any]:
-        """Word it for argparse."""
-        blamed = f"{self.name} (${self.variable})" if self.variable else self.name
-        told = {"help": self.about, "metavar": self.metavar, "default": os.environ.get(self.variable) or self.default,
-                "type": self.read and functools.partial(self.read, blamed), **self.how}
-        return {key: value for key, value in told.items() if value is not None}
+Option = Mapping[str, Any]  # as argparse is told of it, but `variable` is of the environment and comes before `default`
 
 
-def _switch(name: str, about: str) -> Option:
-    return Option(name, about, default=False, how={"action": "store_true"})
+def worded(name: str, option: Option) -> dict[str, Any]:
+    """Word an option for argparse; its reader blames it."""
+    variable = option.get("variable", "")
+    told = {**option, "default": os.environ.get(variable) or option.get("default")}
+    if "type" in option:
+        told["type"] = functools.partial(option["type"], f"{name} (${variable})" if variable else name)
+    told.pop("variable", None)
+    return told
 
 
-def _one_of(name: str, words: Sequence[str], metavar: str = "HOST", **how: Any) -> Option:
-    return Option(name, f"one of {', '.join(words)}", metavar, how={"choices": words, **how})
+def key_of(name: str) -> str:
+    """Name the value that an option becomes."""
+    return name.removeprefix("--").replace("-", "_")
 
 
 def _environment_list(name: str) -> list[str]:
@@ -14239,127 +14226,72 @@ def run_doctor(options: argparse.Namespace) -> int:
     return EXIT_EXPIRED if any(one.state == _BROKEN for one in findings) else EXIT_OK
 
 
-_HUB = Option("--hub", "default %(default)s ($CAUCUS_HUB_URL)", "URL", None, DEFAULT_URL, "CAUCUS_HUB_URL")
-_HOLD = Option("--timeout", "seconds that one poll waits (default 25)", "S", _positive, POLL_HOLD_S)
-_NO_BROWSER = _switch("--no-browser", "do not open the console")
-_LOG_LEVEL = Option("--log-level", "debug, info, warning or error (default info)", None, _level, "INFO")
-_JSON_TOO = _switch("--json", "tell it as one JSON object")
-_OF_INSTALLS = (
-    Option("--scope", "this folder, or all that you do (default: project, where the host has one)",
-           how={"choices": SCOPES}),
-    _switch("--dry-run", "show the changes as a diff, and write nothing"),
-    _JSON_TOO,
-)
-# command -> what runs it, what it does, its options
-COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str, tuple[Option, ...]]] = {
-    "hub": (run_hub, "run the hub and its console", (
-        Option("--host", "address to bind (default %(default)s)", default="127.0.0.1"),
-        Option("--port", "port to bind; 0 is any free one (default %(default)s)", None, _port, DEFAULT_PORT),
-        _NO_BROWSER,
-        Option("--operator-token", "the console asks for this token ($CAUCUS_OPERATOR_TOKEN)", "S"),
-        Option("--observer-token", "a token that may only watch ($CAUCUS_OBSERVER_TOKEN)", "S"),
-        Option("--agent-key", "agents register only with this key ($CAUCUS_AGENT_KEY)", "S"),
-        Option("--client-ttl", "seconds of silence until a peer is reaped (300)", "S", _positive, PEER_TTL_S),
-        Option("--quiet-after", "... called quiet ($CAUCUS_QUIET_AFTER_SECONDS)", "S", _positive, str(QUIET_AFTER_S),
-               "CAUCUS_QUIET_AFTER_SECONDS"),
-        Option("--log-file", "append every message to F as JSON lines ($CAUCUS_LOG_FILE)", "F"),
-        Option("--journal", "the room outlives the hub, in F ($CAUCUS_JOURNAL)", "F",
-               how={"nargs": "?", "const": "yes"}),
-        Option("--journal-sync", "full: through a power cut, too", default="normal",
-               how={"choices": ("normal", "full")}),
-        Option("--journal-keep", "drop what is older and settled (default 0: nothing)", "DAYS", _from_zero, 0.0),
-        Option("--log-retention-hours", "0 keeps all ($CAUCUS_LOG_RETENTION_HOURS)", "H", _from_zero, "24",
-               "CAUCUS_LOG_RETENTION_HOURS"),
-        Option("--allowed-origin", "a further console origin; repeatable ($CAUCUS_ALLOWED_ORIGINS)", "URL",
-               how={"action": "append"}),
-        Option("--allowed-host", "a further name of this hub; repeatable ($CAUCUS_ALLOWED_HOSTS)", "HOST",
-               how={"action": "append"}),
-        Option("--public-url", "the origin under which others reach this hub ($CAUCUS_PUBLIC_URL)", "URL"),
-        _switch("--allow-insecure-bind", "bind beyond this machine without the two secrets"),
-        _switch("--plain-http", "no express lane: Tornado reads every request, ten times slower"),
-        _LOG_LEVEL,
-    )),
-    "bridge": (run_bridge, "connect an MCP host to the hub, over stdio", (
-        _HUB,
-        Option("--project", "the seat's name unless the agent chooses one ($CAUCUS_PROJECT)", "NAME"),
-        _one_of("--print-config", CONFIGS),
-    )),
-    "install": (run_install, "set up an MCP host: its entry, hooks and plugin", (
-        _one_of("host", HOST_NAMES, nargs="?"), *_OF_INSTALLS, _HUB,
-        _switch("--print", "print what would be in each file, and write nothing"),
-        _switch("--instructions", "also tell the agent, in the file that it reads first"),
-        _switch("--permissions", "its permission prompts come to the operator, too"),
-    )),
-    "uninstall": (run_uninstall, "take that out again", (_one_of("host", HOST_NAMES), *_OF_INSTALLS)),
-    "watch": (run_watch, "wait for messages, print them, exit", (
-        _HUB,
-        Option("--token", "the peer's token; others on this machine can read it in the process list", "T"),
-        Option("--token-file", "a file that holds the token", "F"),
-        Option("--ticket", "a ticket that becomes the token once", "X"),
-        _HOLD,
-        _switch("--follow", "do not exit on a message; one block per burst"),
-        _switch("--json", "one JSON object per line"),
-        Option("--wake-cmd", "take no mail: run CMD whenever some waits, with a pointer to it on stdin", "CMD"),
-        Option("--give-up", "exit with 3 when no hub answers for S seconds", "S", _positive),
-    )),
-    "agent": (run_agent, "give a Claude, or any other model, a seat of its own", (
-        _HUB,
-        Option("--project", "its name in the room ($CAUCUS_PROJECT)", "NAME", variable="CAUCUS_PROJECT"),
-        Option("--mission", "what it is to bring about; it opens the exchange ($CAUCUS_MISSION)", "TEXT", None, "",
-               "CAUCUS_MISSION"),
-        Option("--model", "default: Claude's own ($CAUCUS_AGENT_MODEL)"),
-        Option("--type", "talker (default): the room's tools only; worker: Claude Code's too ($CAUCUS_AGENT_TYPE)"),
-        Option("--permission-mode",
-               f"of a worker: {', '.join(PERMISSION_MODES)} (default auto; $CAUCUS_PERMISSION_MODE)", "MODE"),
-        _HOLD.but(name="--poll-timeout"),
-        Option("--max-turns", "leave after N turns", "N", _whole, 0),
-        Option("--max-cost", "leave when this much is spent", "USD", _positive, 0.0),
-        Option("--time-limit", "seconds that one turn may take (default 900)", "S", _positive, TURN_LIMIT_S),
-        Option("--give-up", "exit with 3 when no hub answers for S seconds; 0: never (default 900)", "S", _from_zero,
-               AGENT_GIVE_UP_S),
-        Option("--exec", "run this command for each turn instead of a Claude", "CMD"),
-        _switch("--session", "with --exec: the last turns are part of the prompt"),
-        _switch("--shell", "with --exec: CMD is a line for the shell"),
-        _LOG_LEVEL,
-    )),
-    "demo": (run_demo, "run a hub with three scripted peers", (
-        Option("--port", "default: any free one", None, _port, 0),
-        _NO_BROWSER,
-        _switch("--agent", "let a native Claude take part"),
-    )),
-    "journal": (run_journal, "look into, copy, mend the file that keeps a room", (
-        _one_of("action", [*JOURNAL_ACTIONS], "ACTION"),
-        Option("file", "the journal", "FILE"),
-        Option("new", "of recover and backup: a file that is not there yet", "NEW", how={"nargs": "?"}),
-        Option("--keep", "of compact: drop what is older and settled (default 0: nothing)", "DAYS", _from_zero, 0.0),
-        _JSON_TOO,
-    )),
-    "wake": (run_wake, "what a host's hooks run: wait for mail, and wake the agent", (
-        _one_of("host", HOSTS),
-        _switch("--now", "do not wait: tell of what waits already"),
-        _switch("--context", "tell a session which seat it has"),
-        Option("--session", "the host's session; default: what its hook says", "ID"),
-    )),
-    "permit": (run_permit, "what a host's hooks run: have the operator answer a prompt",
-               (_one_of("host", [*PROMPT_WAITS]),)),
+def _texts(*names: str) -> dict[str, Option]:
+    return {name: {} for name in names}
+
+
+def _switches(*names: str) -> dict[str, Option]:
+    return {name: {"action": "store_true", "default": False} for name in names}
+
+
+_HUB: Option = {"variable": "CAUCUS_HUB_URL", "default": DEFAULT_URL}
+_HOLD: Option = {"type": _positive, "default": POLL_HOLD_S}
+_DAYS: Option = {"type": _from_zero, "default": 0.0}
+_LEVEL: Option = {"type": _level, "default": "INFO"}
+_OF_INSTALLS: dict[str, Option] = {"--scope": {"choices": SCOPES}, **_switches("--dry-run", "--json")}
+# command -> what runs it, and its options, of which words without dashes stand first; docs/cli.txt is their help
+COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], dict[str, Option]]] = {
+    "hub": (run_hub, {
+        "--host": {"default": "127.0.0.1"},
+        "--port": {"type": _port, "default": DEFAULT_PORT},
+        "--client-ttl": {"type": _positive, "default": PEER_TTL_S},
+        "--quiet-after": {"type": _positive, "variable": "CAUCUS_QUIET_AFTER_SECONDS", "default": str(QUIET_AFTER_S)},
+        "--journal": {"nargs": "?", "const": "yes"},
+        "--journal-sync": {"choices": ("normal", "full"), "default": "normal"},
+        "--journal-keep": _DAYS,
+        "--log-retention-hours": {"type": _from_zero, "variable": "CAUCUS_LOG_RETENTION_HOURS", "default": "24"},
+        "--allowed-origin": {"action": "append"},
+        "--allowed-host": {"action": "append"},
+        "--log-level": _LEVEL,
+        **_texts("--operator-token", "--observer-token", "--agent-key", "--log-file", "--public-url"),
+        **_switches("--no-browser", "--allow-insecure-bind", "--plain-http"),
+    }),
+    "bridge": (run_bridge, {"--hub": _HUB, **_texts("--project"), "--print-config": {"choices": CONFIGS}}),
+    "install": (run_install, {
+        "host": {"choices": HOST_NAMES, "nargs": "?"}, **_OF_INSTALLS, "--hub": _HUB,
+        **_switches("--print", "--instructions", "--permissions"),
+    }),
+    "uninstall": (run_uninstall, {"host": {"choices": HOST_NAMES}, **_OF_INSTALLS}),
+    "watch": (run_watch, {
+        "--hub": _HUB, "--timeout": _HOLD, "--give-up": {"type": _positive},
+        **_texts("--token", "--token-file", "--ticket", "--wake-cmd"), **_switches("--follow", "--json"),
+    }),
+    "agent": (run_agent, {
+        "--hub": _HUB,
+        "--project": {"variable": "CAUCUS_PROJECT"},
+        "--mission": {"variable": "CAUCUS_MISSION", "default": ""},
+        "--poll-timeout": _HOLD,
+        "--max-turns": {"type": _whole, "default": 0},
+        "--max-cost": {"type": _positive, "default": 0.0},
+        "--time-limit": {"type": _positive, "default": TURN_LIMIT_S},
+        "--give-up": {"type": _from_zero, "default": AGENT_GIVE_UP_S},
+        "--log-level": _LEVEL,
+        **_texts("--model", "--type", "--permission-mode", "--exec"), **_switches("--session", "--shell"),
+    }),
+    "demo": (run_demo, {"--port": {"type": _port, "default": 0}, **_switches("--no-browser", "--agent")}),
+    "journal": (run_journal, {
+        "action": {"choices": [*JOURNAL_ACTIONS]}, "file": {}, "new": {"nargs": "?"}, "--keep": _DAYS,
+        **_switches("--json"),
+    }),
+    "wake": (run_wake, {"host": {"choices": HOSTS}, **_switches("--now", "--context"), **_texts("--session")}),
+    "permit": (run_permit, {"host": {"choices": [*PROMPT_WAITS]}}),
     "brake": (lambda options: brake(options.host, options.fail_closed),
-              "what a host's hooks run: ask whether a tool may run", (
-        _one_of("host", HOSTS),
-        _switch("--fail-closed", "without a hub no tool runs (default: it runs)"),
-    )),
-    "service": (run_service, "have the system keep a hub running, from login on", (
-        Option("action", "install, uninstall or status", "ACTION", how={"choices": ["install", "uninstall", "status"]}),
-        Option("hub", "of install: for the hub, such as -- --port 9000", "-- OPTION", how={"nargs": "*"}),
-        _switch("--dry-run", "print the file and the commands, and do nothing"),
-        _switch("--json", "tell the status as one JSON object"),
-    )),
-    "doctor": (run_doctor, "look at how all this is set up, and say what mends it", (
-        Option("--hub", "also look at this one (default: those of the hosts' entries; $CAUCUS_HUB_URL)", "URL"),
-        _JSON_TOO,
-        _switch("--tidy", "remove what programs that have ended left behind, and nothing else"),
-        Option("--wake", "only ring for this peer, and wait until it has woken", "NAME"),
-        Option("--operator-token", "of --wake, where the hub asks for it ($CAUCUS_OPERATOR_TOKEN)", "S"),
-    )),
+              {"host": {"choices": HOSTS}, **_switches("--fail-closed")}),
+    "service": (run_service, {
+        "action": {"choices": ["install", "uninstall", "status"]}, "hub": {"nargs": "*"},
+        **_switches("--dry-run", "--json"),
+    }),
+    "doctor": (run_doctor, {**_texts("--hub", "--wake", "--operator-token"), **_switches("--json", "--tidy")}),
 }  # fmt: skip
 
 
@@ -14379,20 +14311,19 @@ def read_plainly(command: str, words: Sequence[str]) -> SimpleNamespace | None:
 
     First the word that stands alone, then `--flag value` and `--switch`. None: it is for argparse. Raises Invalid.
     """
-    options, left = COMMANDS[command][2], deque(words)
-    told = {one.name: one.worded() for one in options}
-    values: dict[str, Any] = {"command": command, **{one.key: told[one.name].get("default") for one in options}}
-    for word in [one for one in options if not one.name.startswith("-")]:
-        values[word.key] = left.popleft() if left else ""
-        if values[word.key] not in told.pop(word.name)["choices"]:
+    told, left = {name: worded(name, option) for name, option in COMMANDS[command][1].items()}, deque(words)
+    values: dict[str, Any] = {"command": command, **{key_of(name): how["default"] for name, how in told.items()}}
+    for name in [name for name in told if not name.startswith("-")]:
+        values[name] = left.popleft() if left else ""
+        if values[name] not in told.pop(name)["choices"]:
             return None
     while left:
-        flag = left.popleft()
-        how, is_value = told.get(flag, {"choices": ()}), bool(left) and not left[0].startswith("-")
+        name = left.popleft()
+        how, is_value = told.get(name, {"choices": ()}), bool(left) and not left[0].startswith("-")
         is_switch = "action" in how
         if "choices" in how or not (is_switch or is_value):
             return None
-        values[flag.removeprefix("--").replace("-", "_")] = is_switch or how.get("type", str)(left.popleft())
+        values[key_of(name)] = is_switch or how.get("type", str)(left.popleft())
     return SimpleNamespace(**values)
 
 
@@ -14419,12 +14350,13 @@ def read_options(given: Sequence[str], program: str) -> Any:
         raise Invalid("COMMAND", f"there is no command {given[0]!r}{guess}{order}; `caucus help` lists them")
     wanted = given[:1] if given[0] in COMMANDS else COMMANDS  # the options of all would take their time
     for name in wanted:
-        _, summary, options = COMMANDS[name]
-        command = commands.add_parser(name, help=summary, description=summary, epilog=texts[name])
+        summary, about, more = texts[name].split("\n\n", 2)
+        command = commands.add_parser(name, help=summary, description=summary, epilog=more)
         command.formatter_class = usage
         command.add_argument("--version", action="version", version=f"{program}-{name} {__version__}")
-        for option in options:
-            command.add_argument(option.name, **option.worded())
+        for option, metavar, words in re.findall(r"^(\S+) ?(.*?)  +(.*)$", about, re.MULTILINE):
+            how = worded(option, COMMANDS[name][1][option])
+            command.add_argument(option, help=words, **({**how, "metavar": metavar} if metavar else how))
     found, strange = parser.parse_known_args(given)
     if strange:
         flags = re.findall(r"--[a-z-]+", command.format_usage())
