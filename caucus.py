@@ -10842,6 +10842,13 @@ def mcp_hosts() -> dict[str, Host]:
     return {name: Host(**row) for name, row in tables_in("docs/hosts.toml").items()}
 
 
+SCOPES = ("project", "user")
+_MOVED = (  # what a path begins with, and the variable that says where that is
+    ("~/.claude.json", "~", "CLAUDE_CONFIG_DIR"), ("~/.claude/", "~/.claude", "CLAUDE_CONFIG_DIR"),
+    ("~/.codex/", "~/.codex", "CODEX_HOME"), ("~/.config/", "~/.config", "XDG_CONFIG_HOME"),
+)
+
+
 def hooks_of(name: str, has_prompts: bool = False) -> dict[str, Json]:
     """Word the hooks of a host, a group for each event."""
     host, groups = mcp_hosts()[name], dict[str, Json]()
@@ -12020,7 +12027,7 @@ class Command:
         self._offspring.end()
 
     async def _run(self, prompt: str) -> str:
-        from asyncio import CancelledError, create_subprocess_exec, ensure_future, gather, shield
+        from asyncio import CancelledError, create_subprocess_exec, ensure_future, shield
         from asyncio.subprocess import PIPE
 
         begun = ensure_future(create_subprocess_exec(
@@ -12034,10 +12041,8 @@ class Command:
             raise
         self._process, self._is_interrupted = process, False
         self._offspring.guard(-process.pid)
-        assert process.stdin is not None and process.stdout is not None and process.stderr is not None  # noqa: PT018
         reply = bytearray()
-        talking = gather(self._feed(process.stdin, prompt.encode("utf-8", "replace")),
-                         self._read(process.stdout, reply), self._log_all(process.stderr))
+        talking = ensure_future(self._talk(process, prompt.encode("utf-8", "replace"), reply))
         try:
             if await outlasted(talking, lambda: process.returncode is not None):
                 talking.result()
@@ -12050,6 +12055,13 @@ class Command:
         if process.returncode != 0 and not self._is_interrupted:
             raise RuntimeError(f"{self.model} ended with exit code {process.returncode}")
         return reply.decode("utf-8", "replace")
+
+    async def _talk(self, process: Process, data: bytes, reply: bytearray) -> None:
+        """Give the command its prompt and take what it prints, until its pipes end. Raises ValueError."""
+        from asyncio import gather
+
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None  # noqa: PT018
+        await gather(self._feed(process.stdin, data), self._read(process.stdout, reply), self._log_all(process.stderr))
 
     async def _feed(self, sink: StreamWriter, data: bytes) -> None:
         with suppress(ConnectionError):  # it does not read to the end, which is its own business
@@ -13299,7 +13311,8 @@ def look_at_leftovers(checkup: Checkup) -> Iterator[Finding]:
         gone, left = list[str](), list[str]()
         for path in paths:
             (gone if checkup.is_tidying and is_removed(path) else left).append(path)
-        for some, how, told, fix in ((gone, _OK, f"removed: {words}", ""), (left, state, words, "caucus doctor --tidy")):
+        outcomes = (gone, _OK, f"removed: {words}", ""), (left, state, words, "caucus doctor --tidy")
+        for some, how, told, fix in outcomes:
             more = f" and {len(some) - 1} more" if len(some) > 1 else ""
             yield from [Finding(f"{some[0]}{more}", how, told, fix)] if some else []
 
