@@ -8933,15 +8933,19 @@ class SystemClock:
     wall = staticmethod(time.time)
 
 
-def owing_stream_type() -> Any:
-    """Make the class of streams that tell how much of what is in flight is theirs."""
+def handed_stream_type() -> Any:
+    """Make the class of streams whose first bytes were read before, and that tell how much in flight is theirs."""
     from tornado.iostream import IOStream
 
-    class OwingStream(IOStream):
-        def __init__(self, connection: socket.socket) -> None:
+    class HandedStream(IOStream):
+        def __init__(self, connection: socket.socket, head: bytes) -> None:
+            self._head = memoryview(head)
             self.on_owed: Callable[[int], None] = lambda size: None
+            self.on_closed: Callable[[], None] = lambda: None
             self.unsent = self._kept = 0  # bytes: of what is to be sent, and of what is read of something unfinished
             self._is_pushing, self._rest = False, list[bytes]()  # frames that are to follow the one that is under way
+            self.is_cut_off = False  # an answer was not taken to its end
+            self._end_turns = _END_TURNS  # at the end of what the client sends
             super().__init__(connection, read_chunk_size=_CHUNK_BYTES)
 
         def write(self, data: bytes | memoryview) -> Future[None]:
@@ -8991,21 +8995,6 @@ def owing_stream_type() -> Any:
             if not self.closed():
                 self.on_owed(self.unsent + self._kept)
 
-    return OwingStream
-
-
-def handed_stream_type() -> Any:
-    """Make the class of streams whose first bytes were read before they were made."""
-    base: Any = owing_stream_type()
-
-    class HandedStream(base):  # type: ignore[misc]  # known only once Tornado is imported
-        def __init__(self, connection: socket.socket, head: bytes) -> None:
-            self._head = memoryview(head)
-            self.on_closed: Callable[[], None] = lambda: None
-            self.is_cut_off = False  # an answer was not taken to its end
-            self._end_turns = _END_TURNS  # at the end of what the client sends
-            super().__init__(connection)
-
         def close(self, exc_info: Any = False) -> None:
             self.is_cut_off = self.is_cut_off or self.writing()
             super().close(exc_info)
@@ -9019,7 +9008,7 @@ def handed_stream_type() -> Any:
 
         def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
             if not self._head:
-                size: int | None = super().read_from_fd(buf)
+                size = super().read_from_fd(buf)
                 if size == 0 and self._end_turns:  # it says more than once that it is at its end
                     self._end_turns -= 1
                     return None
@@ -9587,6 +9576,16 @@ def why_not_listening(settings: Settings, error: OSError) -> str:
     return f"port {settings.port} is busy: {other}: open {url}, or choose another with --port."
 
 
+def on_signals(loop: AbstractEventLoop, end: Callable[[], object]) -> None:
+    """Call `end`, on the loop, when a signal asks this process to end."""
+    for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        try:
+            loop.add_signal_handler(number, end)
+        except NotImplementedError:  # Windows, whose select goes on waiting when a signal comes
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(end))
+            look_up(loop)
+
+
 def look_up(loop: AbstractEventLoop) -> None:
     """Have a loop that no signal wakes look up now and then, so that Ctrl-C ends it at once."""
     loop.call_later(_LOOK_UP_S, look_up, loop)
@@ -9600,13 +9599,8 @@ def serve(settings: Settings, on_start: Callable[[Hub], None]) -> int:
     turn = Turn()
 
     async def run() -> int:
-        loop, ended = turn.loop, asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
-            try:
-                loop.add_signal_handler(number, ended.set)
-            except NotImplementedError:  # Windows, whose select goes on waiting when a signal comes
-                signal.signal(number, lambda *_: loop.call_soon_threadsafe(ended.set))
-                look_up(loop)
+        ended = asyncio.Event()
+        on_signals(turn.loop, ended.set)
         try:
             hub = Hub(settings, turn)
             hub.start()
@@ -9700,22 +9694,10 @@ class Watch:
         backoff, has_begun = Backoff(math.inf if self._give_up_s is None else self._give_up_s), False
         while True:
             try:
-                if self._wake is not None:
-                    told = self._client.wait_for_mail(self._hold_s, "command")
-                    backoff.reset()
-                    has_begun = True
-                    if told.get("superseded"):
-                        raise Displaced
-                    if told.get("waiting") or told.get("ring"):
-                        self._wake(pointer_words(told))
-                    continue
-                answer = self._client.receive(self._hold_s, self._lease)
+                if (code := self._round()) is not None:
+                    return code
                 backoff.reset()
                 has_begun = True
-                if self._show(answer) and not self._is_following:
-                    return EXIT_OK
-                if answer.get("mode") == STOPPED:
-                    return EXIT_OK
                 continue
             except Refusal as refusal:
                 if refusal.status == UnknownToken.status:
@@ -9732,6 +9714,16 @@ class Watch:
                 print(f"caucus watch: no hub for {self._give_up_s:g} s, giving up", file=sys.stderr)
                 return EXIT_GAVE_UP
             time.sleep(pause_s)
+
+    def _round(self) -> int | None:
+        """Ask once, and pass on what came; give the exit code, if that is the end. Raises Refusal."""
+        if self._wake is not None:
+            if pointer := pointer_at(self._client, self._hold_s, "command"):
+                self._wake(pointer)
+            return None
+        answer = self._client.receive(self._hold_s, self._lease)
+        has_shown = self._show(answer)
+        return EXIT_OK if (has_shown and not self._is_following) or answer.get("mode") == STOPPED else None
 
     def _has_new_token(self) -> bool:
         """Wait for who keeps the token's file to join again: the hub has restarted. False: nobody does."""
@@ -9789,6 +9781,14 @@ def pointer_words(told: Mapping[str, Json]) -> str:
     return f"[caucus] {mail} for {name}{who}: call listen."
 
 
+def pointer_at(client: Client, hold_s: float, host: str) -> str | None:
+    """Wait for mail, and give the pointer to it; None: there is none yet. Raises Displaced where another one waits."""
+    told = client.wait_for_mail(hold_s, host)
+    if told.get("superseded"):
+        raise Displaced
+    return pointer_words(told) if told.get("waiting") or told.get("ring") else None
+
+
 def is_alive(pid: str) -> bool:
     """Whether a process is there, as far as can be told without harm."""
     if os.name == "nt" or not pid.isdecimal():
@@ -9840,7 +9840,7 @@ class Waiter:
         """Give the pointer; nothing, where the session is over, or another one waits. `hold_s` 0: do not wait."""
         if hold_s <= 0:
             with closing(self._client):
-                return self._ask(0.0) or ""
+                return pointer_at(self._client, 0.0, self._host) or ""
         try:
             lock = Lock(f"{self._session['place']}.waiter")
         except OSError:
@@ -9850,29 +9850,21 @@ class Waiter:
             while self._goes_on():
                 asked_at = time.monotonic()
                 try:
-                    if (words := self._ask(hold_s)) is not None:
+                    if (words := pointer_at(self._client, hold_s, self._host)) is not None:
                         return words
-                    if time.monotonic() > asked_at + BACKOFF_S:
+                    if time.monotonic() > asked_at + BACKOFF_S:  # else a hub that goes down
                         backoff.reset()
-                    else:  # a hub that goes down, or no hub: it is not asked again and again
-                        time.sleep(backoff.next_s() or BACKOFF_S)
+                        continue
                 except Refusal as refusal:  # no hub at the moment, or one that does not know this token yet
-                    if refusal.extra.get("why") in (LEFT, KICKED):
+                    if isinstance(refusal, Displaced) or refusal.extra.get("why") in (LEFT, KICKED):
                         return ""
-                    time.sleep(backoff.next_s() or BACKOFF_S)
+                time.sleep(backoff.next_s() or BACKOFF_S)
             return ""
         finally:
             self._client.close()
             lock.release()
             with suppress(OSError):
                 os.unlink(f"{self._session['place']}.waiter")
-
-    def _ask(self, hold_s: float) -> str | None:
-        """Ask once; None: there is nothing yet. Raises Refusal."""
-        told = self._client.wait_for_mail(hold_s, self._host)
-        if told.get("superseded"):
-            return ""
-        return pointer_words(told) if told.get("waiting") or told.get("ring") else None
 
     def _goes_on(self) -> bool:
         """Whether the bridge of the session is still there; take over its token, which is another after a rejoin."""
@@ -10000,14 +9992,14 @@ def start_detached(words: Sequence[str], log_file: str) -> Popen[bytes]:
     from subprocess import DEVNULL, STDOUT, Popen
 
     is_long = os.path.isfile(log_file) and os.path.getsize(log_file) > _HUB_LOG_MAX_BYTES
-    argv, folder = program_words(*words), os.path.dirname(log_file)
-    with open_private(log_file, os.O_TRUNC if is_long else os.O_APPEND) as out:
-        if sys.platform == "win32":
-            from subprocess import CREATE_NEW_PROCESS_GROUP, DETACHED_PROCESS
+    apart: dict[str, Any] = {"start_new_session": True}
+    if sys.platform == "win32":
+        from subprocess import CREATE_NEW_PROCESS_GROUP, DETACHED_PROCESS
 
-            apart = CREATE_NEW_PROCESS_GROUP | DETACHED_PROCESS
-            return Popen(argv, stdin=DEVNULL, stdout=out, stderr=STDOUT, cwd=folder, creationflags=apart)
-        return Popen(argv, stdin=DEVNULL, stdout=out, stderr=STDOUT, cwd=folder, start_new_session=True)
+        apart = {"creationflags": CREATE_NEW_PROCESS_GROUP | DETACHED_PROCESS}
+    with open_private(log_file, os.O_TRUNC if is_long else os.O_APPEND) as out:
+        folder = os.path.dirname(log_file)
+        return Popen(program_words(*words), stdin=DEVNULL, stdout=out, stderr=STDOUT, cwd=folder, **apart)
 
 
 class HubStarter:
@@ -10111,9 +10103,8 @@ class Bridge:
         self._answered: RpcId = None  # the latest call that was answered and is no listen
         self._cancels_all = False  # the host cancels what it has the answer to, as OpenCode does: that says nothing
         self._last: threading.Thread | None = None  # of the calls that are done one after the other
-        self._outbox: deque[bytes] = deque()
-        self._backlog = 0  # bytes that the host has yet to read
-        self._has_output = threading.Condition()
+        self._outbox: SimpleQueue[bytes] = SimpleQueue()
+        self._backlog, self._counting = 0, threading.Lock()  # bytes that the host has yet to read
         self._writer = threading.Thread(target=self._write_all, name="bridge writer", daemon=True)
         self._reader = threading.Thread(target=self._read_all, name="bridge reader", daemon=True)
         self._is_ending = threading.Event()
@@ -10317,30 +10308,22 @@ class Bridge:
             self._client.hang_up()
 
     def _send(self, message: Json) -> None:
-        self._queue(encode_plain(message).encode("ascii") + b"\n")
-
-    def _queue(self, data: bytes) -> None:
-        with self._has_output:
-            self._outbox.append(data)
+        data = encode_plain(message).encode("ascii") + b"\n"
+        with self._counting:
             self._backlog += len(data)
-            self._has_output.notify()
+        self._outbox.put(data)
 
     def _write_all(self) -> None:
         """Write what is queued; a host that does not read stops this thread, and no other."""
         try:
-            while data := self._next_output():
+            while data := self._outbox.get():
                 while data:
                     written = os.write(self._sink, data)
                     data = data[written:]
-                    with self._has_output:
+                    with self._counting:
                         self._backlog -= written
         except OSError:  # nobody will ever read
             self._ends.put(EXIT_OK)
-
-    def _next_output(self) -> bytes:
-        with self._has_output:
-            self._has_output.wait_for(lambda: self._outbox)
-            return self._outbox.popleft()
 
     def _end(self) -> None:
         """Finish what takes no time, leave the room, and let the host read the last answers."""
@@ -10355,7 +10338,7 @@ class Bridge:
         self._keeper.join(LAST_WORDS_S)
         self._drive(self._seat.leave())
         self._client.close()
-        self._queue(b"")  # ends the writer
+        self._outbox.put(b"")  # ends the writer
         self._writer.join(LAST_WORDS_S)
 
 
@@ -11978,11 +11961,9 @@ def shell_command(words: str) -> list[str]:
 class Command:
     """Any other model: a command that is run once per turn, the prompt on its stdin, its reply on its stdout."""
 
-    def __init__(self, words: str, is_shell: bool, keeps_context: bool, offspring: Offspring) -> None:
-        self._offspring = offspring
-        self.is_live, self._keeps_context = False, keeps_context
-        self._argv = shell_command(words) if is_shell else split_command(words)
-        self.model = os.path.basename(self._argv[0])[:NAME_MAX]
+    def __init__(self, argv: list[str], keeps_context: bool, offspring: Offspring) -> None:
+        self._argv, self._keeps_context, self._offspring = argv, keeps_context, offspring
+        self.is_live, self.model = False, os.path.basename(argv[0])[:NAME_MAX]
         self._briefing = ""
         self._past: deque[str] = deque()
         self._process: Process | None = None
@@ -13865,14 +13846,15 @@ def claude_settings(options: argparse.Namespace) -> ClaudeSettings:
     return ClaudeSettings(model or "", kind, mode or "auto", options.max_cost, cli)
 
 
-def check_command(options: argparse.Namespace) -> None:
-    """Refuse the options of a Claude for a command. Raises Invalid."""
+def turn_command(options: argparse.Namespace) -> list[str]:
+    """Give the command that --exec runs for each turn; refuse the options of a Claude for it. Raises Invalid."""
     theirs = {"--model": options.model, "--type": options.type, "--permission-mode": options.permission_mode}
     for flag, value in theirs.items():
         if value:
             raise Invalid(flag, "is for a Claude; with --exec the command itself decides that")
     if options.max_cost:
         raise Invalid("--max-cost", "what a command costs is not known: use --max-turns")
+    return shell_command(options.exec) if options.shell else split_command(options.exec)
 
 
 def run_agent(options: argparse.Namespace) -> int:
@@ -13887,18 +13869,12 @@ def run_agent(options: argparse.Namespace) -> int:
                              options.give_up)
     client = Client(options.hub, agent_key=os.environ.pop("CAUCUS_AGENT_KEY", None))  # not for what a model starts
     seat = Seat(HttpDoor(client, asyncio.to_thread, has_watch=False), name, is_patient=True)
-    is_command = options.exec is not None
-    if is_command:
-        check_command(options)
-        shell_command(options.exec) if options.shell else split_command(options.exec)
+    about = claude_settings(options) if options.exec is None else None
+    argv = turn_command(options) if about is None else []
 
     async def take_part() -> int:
-        all_started, (command, is_shell, keeps) = Offspring(), (options.exec, options.shell, options.session)
-        mind: Mind = (
-            Command(command, is_shell, keeps, all_started) if is_command else Claude(seat, about, all_started)
-        )
+        mind: Mind = Claude(seat, about, Offspring()) if about else Command(argv, options.session, Offspring())
         agent = Agent(seat, mind, settings)
-        loop = asyncio.get_running_loop()
 
         def stop() -> None:
             if agent.is_ending:  # the second time: at once
@@ -13906,15 +13882,10 @@ def run_agent(options: argparse.Namespace) -> int:
                 os._exit(EXIT_OK)
             agent.finish(EXIT_OK, "a signal came")
 
-        for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
-            try:
-                loop.add_signal_handler(number, stop)
-            except NotImplementedError:  # Windows
-                signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop))
+        on_signals(asyncio.get_running_loop(), stop)
         return await agent.run()
 
     try:
-        about = ClaudeSettings() if is_command else claude_settings(options)
         code = asyncio.new_event_loop().run_until_complete(take_part())
     except NotReady as missing:
         print(f"caucus agent: {missing}", file=sys.stderr)
