@@ -9070,12 +9070,6 @@ class Stray(Link):
         super().look()
 
 
-def headers_of(reply: Reply) -> dict[str, str]:
-    """Complete an answer's headers."""
-    length = {} if reply.status == 304 else {"Content-Length": str(len(reply.body))}
-    return dict(STANDING_HEADERS) | dict(reply.headers) | length
-
-
 def origin_form(start_line: RequestStartLine, headers: HTTPHeaders) -> RequestStartLine:
     """Read an absolute target, as a proxy's client sends it: its authority counts for Host (RFC 9112, 3.2.2)."""
     found = re.match(r"https?://([^/?#]*)", start_line.path, re.IGNORECASE)
@@ -9254,7 +9248,9 @@ class Exchange:
         body = b"" if self._start.method == "HEAD" else reply.body
         self._front.links.waits(self._link)  # for the next request; one that does not even read this answer is idle too
         is_apart = len(body) > _SHARED_MIN_BYTES and self._link.if_lost is None  # so Tornado makes no copy
-        written = self._begin(reply.status, headers_of(reply), None if is_apart else body)
+        length = {} if reply.status == 304 else {"Content-Length": str(len(reply.body))}
+        headers = {**dict(STANDING_HEADERS), **dict(reply.headers), **length}
+        written = self._begin(reply.status, headers, None if is_apart else body)
         if is_apart:
             written = self._connection.write(body)
         written.add_done_callback(self._written)
@@ -9658,29 +9654,20 @@ class Backoff:
         return pause_s * (0.5 + chance) + chance  # 0.5 to 2.5 s the first time: a crowd comes back over two seconds
 
 
-class Watch:
+class Watch(Struct):
     """Poll, print, acknowledge, exit; with `is_following`, go on until the session ends."""
-
-    def __init__(
-        self,
-        client: Client,
-        hold_s: float,
-        is_following: bool,
-        is_json: bool,
-        give_up_s: float | None,
-        read_token: Callable[[], str] = str,
-        wake: Callable[[str], None] | None = None,
-    ) -> None:
-        self._client, self._hold_s = client, hold_s
-        self._wake = wake  # takes a pointer to the mail, which then stays where it is; None: print the mail
-        self._read_token = read_token  # gives what is in the token's file at the moment, or nothing
-        self._is_following, self._is_json, self._give_up_s = is_following, is_json, give_up_s
-        self._lease = new_secret(8)  # one per process: a newer watch takes the place of this one
+    client: Client
+    hold_s: float
+    is_following: bool
+    is_json: bool
+    give_up_s: float | None  # without a hub; None: never
+    read_token: Callable[[], str] = lambda: ""  # gives what is in the token's file at the moment, or nothing
+    wake: Callable[[str], None] | None = None  # takes a pointer to mail, which stays where it is; None: print the mail
 
     def run_with_ticket(self, ticket: str) -> int:
         """Redeem a ticket, then watch."""
         try:
-            token = self._client.post("/watch-ticket/redeem", ticket=ticket)["token"]
+            token = self.client.post("/watch-ticket/redeem", ticket=ticket)["token"]
         except (Refusal, KeyError) as refusal:
             is_keyed = isinstance(refusal, CredentialRequired)  # then a fresh ticket is of no help
             advice = "" if is_keyed else "; ask for a fresh watch command"
@@ -9690,8 +9677,9 @@ class Watch:
 
     def run(self, token: str) -> int:
         """Watch until there is a reason to exit; give the exit code."""
-        self._client.token = token
-        backoff, has_begun = Backoff(math.inf if self._give_up_s is None else self._give_up_s), False
+        self.client.token = token
+        self._lease = new_secret(8)  # one per process: a newer watch takes the place of this one
+        backoff, has_begun = Backoff(math.inf if self.give_up_s is None else self.give_up_s), False
         while True:
             try:
                 if (code := self._round()) is not None:
@@ -9711,26 +9699,26 @@ class Watch:
                 print(f"caucus watch: {one_line(refusal.detail)}; trying again", file=sys.stderr)
             has_begun = True  # its first poll may have waited for long
             if (pause_s := backoff.next_s()) is None:
-                print(f"caucus watch: no hub for {self._give_up_s:g} s, giving up", file=sys.stderr)
+                print(f"caucus watch: no hub for {self.give_up_s:g} s, giving up", file=sys.stderr)
                 return EXIT_GAVE_UP
             time.sleep(pause_s)
 
     def _round(self) -> int | None:
         """Ask once, and pass on what came; give the exit code, if that is the end. Raises Refusal."""
-        if self._wake is not None:
-            if pointer := pointer_at(self._client, self._hold_s, "command"):
-                self._wake(pointer)
+        if self.wake is not None:
+            if pointer := pointer_at(self.client, self.hold_s, "command"):
+                self.wake(pointer)
             return None
-        answer = self._client.receive(self._hold_s, self._lease)
+        answer = self.client.receive(self.hold_s, self._lease)
         has_shown = self._show(answer)
-        return EXIT_OK if (has_shown and not self._is_following) or answer.get("mode") == STOPPED else None
+        return EXIT_OK if (has_shown and not self.is_following) or answer.get("mode") == STOPPED else None
 
     def _has_new_token(self) -> bool:
         """Wait for who keeps the token's file to join again: the hub has restarted. False: nobody does."""
         end = time.monotonic() + 2 * LOOK_AFTER_S
-        while (token := self._read_token()) and time.monotonic() < end:
-            if token != self._client.token:
-                self._client.token = token
+        while (token := self.read_token()) and time.monotonic() < end:
+            if token != self.client.token:
+                self.client.token = token
                 print("caucus watch: the hub has restarted, and the seat was taken again", file=sys.stderr)
                 return True
             time.sleep(FILE_LOOK_S)
@@ -9740,7 +9728,7 @@ class Watch:
         """Print a batch in one write and acknowledge it; tell whether there was anything."""
         messages = answer.get("messages")
         if not isinstance(messages, list):
-            raise Unreachable(f"what answers at {self._client.url} is not a hub")
+            raise Unreachable(f"what answers at {self.client.url} is not a hub")
         batch = [m for m in messages if isinstance(m, dict)]
         if not batch:
             return False
@@ -9749,11 +9737,11 @@ class Watch:
         sys.stdout.flush()
         if seq := max((seq for m in batch if isinstance(seq := m.get("seq"), int)), default=0):
             with suppress(Refusal):  # not acknowledged, it is handed out again: better twice than never
-                self._client.post("/ack", seq=seq)
+                self.client.post("/ack", seq=seq)
         return True
 
     def _line(self, m: dict[str, Json]) -> str:
-        if self._is_json:
+        if self.is_json:
             return json.dumps({"event": "stop"} if _is_stop(m) else {"event": "message", "message": m})
         if _is_stop(m):
             return "[caucus] STOP: the operator stopped the room. End the exchange and do not watch again until told."
@@ -9763,11 +9751,18 @@ class Watch:
 
     def _print_end(self, what: str, why: str) -> None:
         event = {"event": what.lower().replace(" ", "_"), "detail": why}
-        print(json.dumps(event) if self._is_json else f"[caucus] {what}: {one_line(why)}", flush=True)
+        print(json.dumps(event) if self.is_json else f"[caucus] {what}: {one_line(why)}", flush=True)
 
 
 # --- who wakes a host ---
 SEAT_WORDS_MAX = 400  # characters of what a session is told of its seat
+SMALL_MAX = 4096  # characters of what is read of a small file
+
+
+def line_in(path: str) -> str:
+    """Read a small file of one line. Raises OSError, UnicodeDecodeError."""
+    with open(path, encoding="utf-8") as file:
+        return file.read(SMALL_MAX).strip()
 
 
 def pointer_words(told: Mapping[str, Json]) -> str:
@@ -10865,13 +10860,6 @@ def place_of(path: str) -> str:
     return os.path.realpath(os.path.expanduser(path))
 
 
-def installed_hosts() -> list[str]:
-    """List the hosts that are on this machine, by their programs and folders."""
-    from shutil import which
-
-    return [name for name, host in mcp_hosts().items() if which(host.program) or os.path.isdir(place_of(host.folder))]
-
-
 def install_scope(name: str, given: str | None) -> str:
     """Give the scope of an install: the project's, where the host has one. Raises Invalid."""
     host = mcp_hosts()[name]
@@ -11953,11 +11941,6 @@ def split_command(words: str, flag: str = "--exec") -> list[str]:
     return argv
 
 
-def shell_command(words: str) -> list[str]:
-    """Give the words that have this system's shell run a line."""
-    return [os.environ.get("COMSPEC", "cmd.exe"), "/c", words] if os.name == "nt" else ["/bin/sh", "-c", words]
-
-
 class Command:
     """Any other model: a command that is run once per turn, the prompt on its stdin, its reply on its stdout."""
 
@@ -12394,29 +12377,36 @@ def play_demo(url: str, ended: threading.Event, pace: float = 1.0) -> None:
 # system's start and stop it. No secret is in that file: they are in one that the user writes.
 
 _SERVICE_S, _COMMAND_S = 5.0, 30.0  # until a service has started or ended; for one command of the system's
-_LABEL = "org.caucus.hub"
 _RUNS = "267009"  # Windows' last result of a task that is under way; all else that it says is in the user's language
 _WITH_SECRETS = '[ ! -r "$0" ] || { set -a; . "$0"; set +a; }; exec "$@"'
 
 
 class Keeper(Record):
-    """What keeps a program running on one system, from a user's login on."""
-    path: str  # of the file that says what to run
-    text_of: Callable[[list[str], str], str]  # that file, for a command and what it is
+    """What keeps a program running on one system; see docs/service/keepers.toml."""
+    text_of: Callable[[list[str], str, str], str]  # the file of a command, of what it is and where its secrets are
+    since: Callable[[str], str]  # of what the system says: since when it runs; empty: it does not
+    path: str
     encoding: str
-    secrets: str  # the file that the user writes them into; empty: they are in the user's environment
-    probe: Sequence[str]  # a command that fails where nobody is there to keep anything
+    secrets: str
+    probe: list[str]
     remedy: str
-    start: Sequence[Sequence[str]]
-    stop: Sequence[Sequence[str]]
-    after: Sequence[Sequence[str]]  # once the file is gone
-    ask: Sequence[str]
-    since: Callable[[str], str]  # of what that says: since when it runs; empty: it does not
+    start: list[list[str]]
+    stop: list[list[str]]
+    after: list[list[str]]
+    ask: list[str]
 
 
-def config_folder() -> str:
-    """Give the place where this user's programs look for how they are set up."""
-    return os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
+def keeper_of(name: str, text_of: Callable[[list[str], str, str], str], since: Callable[[str], str]) -> Keeper:
+    """Load what is known of a keeper, for this user."""
+    home = os.path.expanduser("~")
+    config = os.environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
+    places = {"home": home, "config": config, "state": state_folder(), "domain": f"gui/{getattr(os, 'getuid', int)()}"}
+
+    def filled(value: Any) -> Any:
+        return value.format(**places) if isinstance(value, str) else [filled(one) for one in value]
+
+    row = tables_in("docs/service/keepers.toml")[name]
+    return Keeper(text_of, since, **{key: filled(value) for key, value in row.items()})
 
 
 def unit_of(argv: list[str], about: str, secrets: str) -> str:
@@ -12429,77 +12419,52 @@ def unit_of(argv: list[str], about: str, secrets: str) -> str:
     return unit.format(about=about, command=command, secrets=secrets.replace("%", "%%"))
 
 
-def systemd() -> Keeper:
-    """Keep by a unit of the user's own systemd."""
-    of_user, name = ("systemctl", "--user"), "caucus.service"
-    secrets = os.path.join(config_folder(), "caucus", "hub.env")
-    reload = (*of_user, "daemon-reload")
-
-    def since(said: str) -> str:
-        found = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
-        return found.get("ActiveEnterTimestamp", "") if found.get("ActiveState") == "active" else ""
-
-    remedy = "log in as the user itself, or `loginctl enable-linger` and log in again, or run `caucus hub` by hand"
-    return Keeper(
-        os.path.join(config_folder(), "systemd", "user", name), lambda argv, about: unit_of(argv, about, secrets),
-        "utf-8", secrets, (*of_user, "show-environment"), remedy, (reload, (*of_user, "enable", "--now", name)),
-        ((*of_user, "disable", "--now", name),), (reload,),
-        (*of_user, "show", name, "--property=ActiveState,ActiveEnterTimestamp"), since,
-    )  # fmt: skip
+def unit_since(said: str) -> str:
+    """Read what systemd tells of a unit."""
+    found = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+    return found.get("ActiveEnterTimestamp", "") if found.get("ActiveState") == "active" else ""
 
 
-def launchd() -> Keeper:
-    """Keep by an agent of macOS's launchd."""
+def agent_of(argv: list[str], about: str, secrets: str) -> str:
+    """Write an agent of macOS's launchd."""
     import plistlib
 
-    home, domain = os.path.expanduser("~"), f"gui/{getattr(os, 'getuid', int)()}"
-    path, log_file = f"{home}/Library/LaunchAgents/{_LABEL}.plist", f"{home}/Library/Logs/caucus.log"
-    secrets = os.path.join(config_folder(), "caucus", "hub.env")
-
-    def agent_of(argv: list[str], about: str) -> str:
-        words = ["/bin/sh", "-c", _WITH_SECRETS, secrets, *argv]
-        entry = {"Label": _LABEL, "ServiceDescription": about, "ProgramArguments": words, "RunAtLoad": True}
-        entry |= {"KeepAlive": {"SuccessfulExit": False}, "StandardOutPath": log_file, "StandardErrorPath": log_file}
-        return plistlib.dumps(entry).decode()
-
-    def since(said: str) -> str:
-        found = re.search(r"^\s*pid = (\d+)", said, re.MULTILINE)
-        return system_says(("ps", "-o", "lstart=", "-p", found[1])) if found else ""
-
-    return Keeper(
-        path, agent_of, "utf-8", secrets, ("launchctl", "print", domain), "log in at the screen, or run `caucus hub`",
-        (("launchctl", "bootstrap", domain, path),), (("launchctl", "bootout", f"{domain}/{_LABEL}"),), (),
-        ("launchctl", "print", f"{domain}/{_LABEL}"), since,
-    )  # fmt: skip
+    log_file = f"{os.path.expanduser('~')}/Library/Logs/caucus.log"
+    words = ["/bin/sh", "-c", _WITH_SECRETS, secrets, *argv]
+    entry = {"Label": "org.caucus.hub", "ServiceDescription": about, "ProgramArguments": words, "RunAtLoad": True}
+    entry |= {"KeepAlive": {"SuccessfulExit": False}, "StandardOutPath": log_file, "StandardErrorPath": log_file}
+    return plistlib.dumps(entry).decode()
 
 
-def task_scheduler() -> Keeper:
-    """Keep by a task of Windows, which is described in XML: else it would end after three days, and on a battery."""
-    name, path = ("/TN", "Caucus hub"), os.path.join(state_folder(), "hub-task.xml")
-
-    def task_of(argv: list[str], about: str) -> str:
-        from html import escape
-        from subprocess import list2cmdline
-
-        silent = re.sub(r"python\.exe$", "pythonw.exe", argv[0])  # has no window
-        user = "\\".join(os.environ.get(one, "") for one in ("USERDOMAIN", "USERNAME"))
-        given = {"about": about, "user": user, "program": silent if os.path.isfile(silent) else argv[0]}
-        given = {key: escape(value) for key, value in (given | {"arguments": list2cmdline(argv[1:])}).items()}
-        return asset("docs/service/task.xml").decode().format(**given)
-
-    def since(said: str) -> str:
-        row = said.strip('"').split('","')
-        return row[5] if len(row) > 6 and row[6] == _RUNS else ""
-
-    return Keeper(
-        path, task_of, "utf-16", "", ("schtasks", "/?"), "run `caucus hub` by hand",
-        (("schtasks", "/Create", *name, "/XML", path, "/F"), ("schtasks", "/Run", *name)),
-        (("schtasks", "/End", *name), ("schtasks", "/Delete", *name, "/F")), (),
-        ("schtasks", "/Query", *name, "/V", "/FO", "CSV", "/NH"), since,
-    )  # fmt: skip
+def agent_since(said: str) -> str:
+    """Read what launchd tells of an agent."""
+    found = re.search(r"^\s*pid = (\d+)", said, re.MULTILINE)
+    return system_says(("ps", "-o", "lstart=", "-p", found[1])) if found else ""
 
 
-KEEPERS = {"linux": systemd, "darwin": launchd, "win32": task_scheduler}
+def task_of(argv: list[str], about: str, secrets: str) -> str:
+    """Write a task of Windows."""
+    from html import escape
+    from subprocess import list2cmdline
+
+    silent = re.sub(r"python\.exe$", "pythonw.exe", argv[0])  # has no window
+    user = "\\".join(os.environ.get(one, "") for one in ("USERDOMAIN", "USERNAME"))
+    given = {"about": about, "user": user, "program": silent if os.path.isfile(silent) else argv[0]}
+    given = {key: escape(value) for key, value in (given | {"arguments": list2cmdline(argv[1:])}).items()}
+    return asset("docs/service/task.xml").decode().format(**given)
+
+
+def task_since(said: str) -> str:
+    """Read what Windows tells of a task."""
+    row = said.strip('"').split('","')
+    return row[5] if len(row) > 6 and row[6] == _RUNS else ""
+
+
+KEEPERS = {
+    "linux": functools.partial(keeper_of, "systemd", unit_of, unit_since),
+    "darwin": functools.partial(keeper_of, "launchd", agent_of, agent_since),
+    "win32": functools.partial(keeper_of, "task_scheduler", task_of, task_since),
+}
 
 
 def system_says(argv: Sequence[str]) -> str:
@@ -12543,7 +12508,8 @@ class Service:
 
     def install(self, argv: list[str], url: str, is_dry: bool) -> str:
         """Write the file and start the service; give what is to be told. Raises Invalid, and leaves all as it was."""
-        keeper, text = self._keeper, self._keeper.text_of(argv, f"Caucus hub at {url}")
+        keeper = self._keeper
+        text = keeper.text_of(argv, f"Caucus hub at {url}", keeper.secrets)
         if is_dry:
             return "\n".join([f"# {keeper.path}", text.rstrip(), *(f"$ {' '.join(one)}" for one in keeper.start)])
         self._check()
@@ -13102,23 +13068,17 @@ def check_hub(checkup: Checkup) -> Iterator[Finding]:
     yield from chain(*side_by_side(jobs, _DOCTOR_S - 1.0).values())
 
 
-def fault_of_url(value: str) -> str:
-    """Say what is wrong with the address of a hub."""
-    url = bare_url(value)
-    try:
-        checked_url(url)
-    except Invalid as refusal:
-        return f"cannot be used: {str(refusal.detail).removeprefix('--hub: ').replace(repr(url), 'it')}"
-    return ""
+def fault_as(check: Callable[[str], object], plain: Callable[[str], str] = str) -> Callable[[str], str]:
+    """Make what says what is wrong with a value that is checked where it is used, too."""
+    def fault_of(value: str) -> str:
+        bare = plain(value)
+        try:
+            check(bare)
+        except Invalid as refusal:
+            return f"cannot be used: {str(refusal.detail).removeprefix('--hub: ').replace(repr(bare), 'it')}"
+        return ""
 
-
-def fault_of_name(value: str) -> str:
-    """Say what is wrong with a peer's name."""
-    try:
-        peer_name_of({"name": value}, "name")
-    except Invalid as refusal:
-        return f"cannot be used: {refusal.detail}"
-    return ""
+    return fault_of
 
 
 def fault_by(pattern: str, words: str) -> Callable[[str], str]:
@@ -13129,7 +13089,8 @@ def fault_by(pattern: str, words: str) -> Callable[[str], str]:
 fault_of_secret = fault_by(r"[!-~]+", "is not one word of ASCII, so it cannot be sent")
 # All that programs of ours read, what says what is wrong with a value, and how bad that is.
 _VARIABLES: dict[str, tuple[Callable[[str], str], str]] = {
-    "CAUCUS_HUB_URL": (fault_of_url, _BROKEN), "CAUCUS_PROJECT": (fault_of_name, _BROKEN),
+    "CAUCUS_HUB_URL": (fault_as(checked_url, bare_url), _BROKEN),
+    "CAUCUS_PROJECT": (fault_as(lambda name: peer_name_of({"name": name}, "name")), _BROKEN),
     **{f"CAUCUS_{name}": (fault_of_secret, _BROKEN)
        for name in ("OPERATOR_TOKEN", "OBSERVER_TOKEN", "AGENT_KEY", "TOKEN", "TICKET")},
     **{f"CAUCUS_{name}": (fault_by(r"\d+(\.\d+)?", "is not a number from 0"), _BROKEN)
@@ -13142,7 +13103,7 @@ _VARIABLES: dict[str, tuple[Callable[[str], str], str]] = {
 }  # fmt: skip
 
 
-def faults_of_environment() -> Iterator[Finding]:
+def check_environment(_: Checkup) -> Iterator[Finding]:
     """Tell which variables make no sense, and which proxies would catch what goes to this machine's hub."""
     env = os.environ
     for name in sorted(one for one in env if one.startswith("CAUCUS_") and env[one]):
@@ -13158,11 +13119,6 @@ def faults_of_environment() -> Iterator[Finding]:
     if proxies and not spared & {"127.0.0.1", "*"}:
         words = "may catch what goes to 127.0.0.1: our programs use none, hosts over HTTP, curl and browsers do"
         yield Finding(", ".join(proxies), _WARNING, words, "export NO_PROXY=127.0.0.1,localhost")
-
-
-def check_environment(_: Checkup) -> list[Finding]:
-    """Tell what in the environment is in the way."""
-    return [*faults_of_environment()] or [Finding("", _OK, "nothing in it is in the way")]
 
 
 def check_service(_: Checkup) -> Iterator[Finding]:
@@ -13235,12 +13191,6 @@ def oldest_s() -> float | None:
     return None
 
 
-def word_in(path: str) -> str:
-    """Read the word in a small file. Raises OSError, UnicodeDecodeError."""
-    with open(path, encoding="ascii") as file:
-        return file.read(TOKEN_MAX).strip()
-
-
 def old_tokens(seats: Sequence[Mapping[str, str]]) -> Iterator[str]:
     """List files with tokens for watches that are older than any process of ours, so that nobody needs them."""
     from tempfile import gettempdir
@@ -13250,7 +13200,7 @@ def old_tokens(seats: Sequence[Mapping[str, str]]) -> Iterator[str]:
         is_ours = re.fullmatch(r"caucus-[0-9a-f]{16}\.token", os.path.basename(path)) is not None
         if is_ours and os.path.isfile(path) and not os.path.islink(path) and is_old(path, (limit_s or 0.0) + _STALE_S):
             with suppress(OSError, UnicodeDecodeError):  # somebody else's
-                yield from [] if word_in(path) in needed else [path]
+                yield from [] if line_in(path) in needed else [path]
 
 
 def dead_locks() -> Iterator[str]:
@@ -13258,7 +13208,7 @@ def dead_locks() -> Iterator[str]:
     for path in (*paths_in(state_folder()), *paths_in(os.path.join(state_folder(), "sessions"))):
         if path.endswith(_LOCKS):
             with suppress(OSError, UnicodeDecodeError):
-                yield from [] if is_alive(word_in(path)) else [path]
+                yield from [] if is_alive(line_in(path)) else [path]
 
 
 def half_written(setups: Sequence[Setup]) -> list[str]:
@@ -13282,7 +13232,7 @@ def is_removed(path: str) -> bool:
     return not os.path.lexists(path)
 
 
-def look_at_leftovers(checkup: Checkup) -> Iterator[Finding]:
+def check_leftovers(checkup: Checkup) -> Iterator[Finding]:
     """Tell what programs that have ended left behind, or with --tidy remove it."""
     seats, over = sessions_here()
     kinds = ((_WARNING, "of a session that is over", over), (_OK, "the lock of a process that has ended", dead_locks()),
@@ -13296,11 +13246,6 @@ def look_at_leftovers(checkup: Checkup) -> Iterator[Finding]:
         for some, how, told, fix in outcomes:
             more = f" and {len(some) - 1} more" if len(some) > 1 else ""
             yield from [Finding(f"{some[0]}{more}", how, told, fix)] if some else []
-
-
-def check_leftovers(checkup: Checkup) -> list[Finding]:
-    """Tell what is left, if anything."""
-    return [*look_at_leftovers(checkup)] or [Finding("", _OK, "none")]
 
 
 # --- who wakes ---
@@ -13390,6 +13335,7 @@ def ring_once(client: Client, name: str) -> None:
         time.sleep(_RING_LOOK_S)
 
 
+_NOTHING = {"environment": "nothing in it is in the way", "leftovers": "none"}  # what to say where nothing is found
 CHECKS: dict[str, Callable[[Checkup], Iterable[Finding]]] = {
     "hosts": check_hosts, "installed": check_installed, "trust": check_trust, "hub": check_hub,
     "environment": check_environment, "service": check_service, "state folder": check_modes,
@@ -13403,7 +13349,8 @@ def examine(url: str, is_tidying: bool) -> list[Finding]:
     checkup = Checkup(url, is_tidying, tuple(setups), tuple(faults))
     found = side_by_side({what: functools.partial(check, checkup) for what, check in CHECKS.items()}, _DOCTOR_S)
     return [one.but(what=what, where="" if one.where == what else one.where)
-            for what, some in found.items() for one in some]
+            for what, some in found.items()
+            for one in some or [Finding("", _OK, words) for words in [_NOTHING.get(what)] if words]]
 
 
 def words_of_findings(findings: Sequence[Finding], has_colours: bool) -> str:
@@ -13434,6 +13381,13 @@ def help_texts() -> dict[str, str]:
 
 
 # --- readers of what an option is given; they blame it for what makes no sense ---
+
+
+def refuse(*faults: tuple[object, str, str]) -> None:
+    """Raise Invalid for the first of these that is so: a fault, what is to blame, and why."""
+    for is_so, field, why in faults:
+        if is_so:
+            raise Invalid(field, why)
 
 
 def _port(flag: str, text: str) -> int:
@@ -13491,9 +13445,6 @@ AGENT_VARIABLES = frozenset({"CAUCUS_HUB_URL", "CAUCUS_PROJECT", "CAUCUS_MISSION
                              "CAUCUS_AGENT_TYPE", "CAUCUS_PERMISSION_MODE"})
 
 
-PATH_MAX = 4096  # characters of what is read of a small file
-
-
 def checkout() -> tuple[str, bool]:
     """Give the folder of the repository that this process runs in, and that it is one; else its own. Raises OSError."""
     here = os.fsencode(os.getcwd()).decode("utf-8", "replace")
@@ -13518,10 +13469,8 @@ def branch_name() -> str:
         folder, is_repository = checkout()
         place = os.path.join(folder, ".git") if is_repository else ""
         if os.path.isfile(place):  # a worktree's, which says where its own folder is
-            with open(place, encoding="utf-8") as file:
-                place = os.path.join(folder, file.read(PATH_MAX).removeprefix("gitdir:").strip())
-        with open(os.path.join(place, "HEAD"), encoding="utf-8") as file:
-            head, _, branch = file.read(PATH_MAX).strip().partition("refs/heads/")
+            place = os.path.join(folder, line_in(place).removeprefix("gitdir:").strip())
+        head, _, branch = line_in(os.path.join(place, "HEAD")).partition("refs/heads/")
         return branch.replace("/", "-") if head == "ref: " else ""
     return ""
 
@@ -13547,7 +13496,9 @@ def print_config(options: argparse.Namespace) -> int:
 
 def chosen_hosts(wants_json: bool) -> list[str]:
     """List the hosts that are here, and on a terminal ask for which of them to install. Raises Invalid."""
-    found = installed_hosts()
+    from shutil import which
+
+    found = [name for name, host in mcp_hosts().items() if which(host.program) or os.path.isdir(place_of(host.folder))]
     lines = [f"{name:9} {mcp_hosts()[name].title}" for name in found] or [f"none of {', '.join(HOST_NAMES)} is here"]
     print(json.dumps({"hosts": found}) if wants_json else "\n".join(lines))
     if wants_json or not found or sys.stdin is None or not (sys.stdin.isatty() and sys.stdout.isatty()):
@@ -13591,7 +13542,6 @@ def do_deeds(deeds: Sequence[Deed], host: str, scope: str, options: argparse.Nam
 
 
 def run_install(options: argparse.Namespace) -> int:
-    """Run `caucus install`."""
     if options.print and (options.dry_run or options.json):
         raise Invalid("--print", "stands alone: --dry-run and --json say something else")
     url = checked_url(options.hub)
@@ -13612,7 +13562,6 @@ def run_install(options: argparse.Namespace) -> int:
 
 
 def run_uninstall(options: argparse.Namespace) -> int:
-    """Run `caucus uninstall`."""
     name, scope = options.host, install_scope(options.host, options.scope)
     deeds = [plan_uninstall(name, path, part) for path, part in our_parts(name, scope).items()]
     deeds = [deed for deed in deeds if deed.before is not None or deed.old is not None or deed.changes]
@@ -13707,7 +13656,6 @@ def begin_log(level: str) -> None:
 
 
 def run_hub(options: argparse.Namespace) -> int:
-    """Run `caucus hub`."""
     settings = settings_of(options)
     begin_log(options.log_level)
 
@@ -13721,19 +13669,13 @@ def run_hub(options: argparse.Namespace) -> int:
     return serve(settings, announce)
 
 
-def token_in(path: str) -> str:
-    """Read a token's file. Raises OSError, UnicodeDecodeError."""
-    with open(path, encoding="utf-8") as file:
-        return file.read(PATH_MAX).strip()
-
-
 def credential_of(options: argparse.Namespace) -> tuple[str, str]:
     """Find ("token" or "ticket", its value), by the precedence that the help states. Raises Invalid."""
     if options.token:
         return "token", options.token
     if options.token_file:
         try:
-            token = token_in(options.token_file)
+            token = line_in(options.token_file)
         except (OSError, UnicodeDecodeError) as error:
             raise Invalid("--token-file", str(error)) from None
         if not token:
@@ -13760,7 +13702,6 @@ def waking_command(words: str) -> list[str]:
 
 
 def run_watch(options: argparse.Namespace) -> int:
-    """Run `caucus watch`."""
     client = Client(options.hub, agent_key=os.environ.get("CAUCUS_AGENT_KEY"))
     kind, value = credential_of(options)
     if not re.fullmatch(r"[!-~]+", value):
@@ -13771,7 +13712,7 @@ def run_watch(options: argparse.Namespace) -> int:
 
     def read_token() -> str:
         with suppress(OSError, UnicodeDecodeError):  # it goes with the seat
-            return token_in(options.token_file) if kind == "token" and options.token_file and not options.token else ""
+            return line_in(options.token_file) if kind == "token" and options.token_file and not options.token else ""
         return ""
 
     command = waking_command(options.wake_cmd) if options.wake_cmd is not None else []
@@ -13795,7 +13736,6 @@ def run_watch(options: argparse.Namespace) -> int:
 
 
 def run_bridge(options: argparse.Namespace) -> int:
-    """Run `caucus bridge`."""
     if options.print_config:
         return print_config(options)
     client = Client(options.hub, agent_key=os.environ.get("CAUCUS_AGENT_KEY"))
@@ -13828,37 +13768,36 @@ def claude_settings(options: argparse.Namespace) -> ClaudeSettings:
     kind_by, kind = _chosen("--type", options.type, "CAUCUS_AGENT_TYPE")
     mode_by, mode = _chosen("--permission-mode", options.permission_mode, "CAUCUS_PERMISSION_MODE")
     kind = "talker" if kind is None else kind
-    if kind not in AGENT_TYPES:
-        raise Invalid(kind_by, f"must be {' or '.join(AGENT_TYPES)}, not {kind!r}")
-    if kind == "talker" and mode is not None:
-        raise Invalid(mode_by, "a talker has the room's tools only, nothing to permit: add --type worker")
-    if mode == "bypassPermissions":
-        raise Invalid(mode_by, "bypassPermissions would let any peer's words act on this machine unguarded")
-    if mode == "plan":
-        raise Invalid(mode_by, "plan lets nothing act, the tool that speaks included")
-    if mode is not None and mode not in PERMISSION_MODES:
-        raise Invalid(mode_by, f"must be one of {', '.join(PERMISSION_MODES)}, not {mode!r}")
-    if options.shell:
-        raise Invalid("--shell", "is for --exec; a Claude is no command line")
-    if options.session:
-        raise Invalid("--session", "is for --exec; a Claude has a session by itself")
+    refuse(
+        (kind not in AGENT_TYPES, kind_by, f"must be {' or '.join(AGENT_TYPES)}, not {kind!r}"),
+        (kind == "talker" and mode is not None, mode_by,
+         "a talker has the room's tools only, nothing to permit: add --type worker"),
+        (mode == "bypassPermissions", mode_by,
+         "bypassPermissions would let any peer's words act on this machine unguarded"),
+        (mode == "plan", mode_by, "plan lets nothing act, the tool that speaks included"),
+        (mode not in (None, *PERMISSION_MODES), mode_by, f"must be one of {', '.join(PERMISSION_MODES)}, not {mode!r}"),
+        (options.shell, "--shell", "is for --exec; a Claude is no command line"),
+        (options.session, "--session", "is for --exec; a Claude has a session by itself"),
+    )  # fmt: skip
     cli = os.environ.get("CAUCUS_CLAUDE_CLI", "")
     return ClaudeSettings(model or "", kind, mode or "auto", options.max_cost, cli)
 
 
 def turn_command(options: argparse.Namespace) -> list[str]:
     """Give the command that --exec runs for each turn; refuse the options of a Claude for it. Raises Invalid."""
-    theirs = {"--model": options.model, "--type": options.type, "--permission-mode": options.permission_mode}
-    for flag, value in theirs.items():
-        if value:
-            raise Invalid(flag, "is for a Claude; with --exec the command itself decides that")
-    if options.max_cost:
-        raise Invalid("--max-cost", "what a command costs is not known: use --max-turns")
-    return shell_command(options.exec) if options.shell else split_command(options.exec)
+    why = "is for a Claude; with --exec the command itself decides that"
+    refuse(
+        (options.model, "--model", why), (options.type, "--type", why),
+        (options.permission_mode, "--permission-mode", why),
+        (options.max_cost, "--max-cost", "what a command costs is not known: use --max-turns"),
+    )  # fmt: skip
+    if not options.shell:
+        return split_command(options.exec)
+    shell = (os.environ.get("COMSPEC", "cmd.exe"), "/c") if os.name == "nt" else ("/bin/sh", "-c")
+    return [*shell, options.exec]
 
 
 def run_agent(options: argparse.Namespace) -> int:
-    """Run `caucus agent`."""
     import asyncio
 
     begin_log("WARNING")
@@ -13895,7 +13834,6 @@ def run_agent(options: argparse.Namespace) -> int:
 
 
 def run_demo(options: argparse.Namespace) -> int:
-    """Run `caucus demo`."""
     import logging
     from subprocess import Popen
 
@@ -13977,19 +13915,20 @@ JOURNAL_ACTIONS: dict[str, Callable[[argparse.Namespace], tuple[dict[str, Json],
 
 
 def run_journal(options: argparse.Namespace) -> int:
-    """Run `caucus journal`."""
     import sqlite3
 
     path = options.file = os.path.realpath(options.file)  # beside which, not beside a link, SQLite has its log
     wants_new = options.action in ("recover", "backup")
-    if wants_new != (options.new is not None):
-        raise Invalid("NEW", f"{options.action} {'needs a new file' if wants_new else 'takes one file only'}")
-    if not os.path.isfile(path) and (options.action != "recover" or not os.path.isfile(f"{path}-wal")):
-        raise Invalid("FILE", f"there is no file {path}")
-    if wants_new and os.path.realpath(options.new) in [path + ending for ending in BESIDE]:
-        raise Invalid("NEW", f"{options.new} is for what SQLite keeps beside {path}")
-    if wants_new and os.path.lexists(options.new):
-        raise Invalid("NEW", f"{options.new} is there already")
+    new = options.new or ""
+    is_there = os.path.isfile(path) or (options.action == "recover" and os.path.isfile(f"{path}-wal"))
+    refuse(
+        (wants_new != (options.new is not None), "NEW",
+         f"{options.action} {'needs a new file' if wants_new else 'takes one file only'}"),
+        (not is_there, "FILE", f"there is no file {path}"),
+        (wants_new and os.path.realpath(new) in [path + ending for ending in BESIDE], "NEW",
+         f"{new} is for what SQLite keeps beside {path}"),
+        (wants_new and os.path.lexists(new), "NEW", f"{new} is there already"),
+    )  # fmt: skip
     try:
         about, words = JOURNAL_ACTIONS[options.action](options)
     except BlockingIOError as error:
@@ -14020,7 +13959,6 @@ def end_within(seconds: float) -> None:
 
 
 def run_wake(options: argparse.Namespace) -> int:
-    """Run `caucus wake`."""
     host = options.host
     session_id = options.session or hook_session(host)[0]
     session = seat_of(host, session_id)
@@ -14125,7 +14063,6 @@ def service_settings(words: Sequence[str], secrets: str) -> Settings:
 
 
 def run_service(options: argparse.Namespace) -> int:
-    """Run `caucus service`."""
     if sys.platform not in KEEPERS:
         raise Invalid("service", "this system has no keeper of services that caucus knows: run `caucus hub` by hand")
     keeper = KEEPERS[sys.platform]()
@@ -14149,7 +14086,6 @@ def run_service(options: argparse.Namespace) -> int:
 
 
 def run_doctor(options: argparse.Namespace) -> int:
-    """Run `caucus doctor`."""
     url = checked_url(bare_url(options.hub)) if options.hub else ""
     if options.wake is not None:
         if options.tidy:
