@@ -8933,19 +8933,15 @@ class SystemClock:
     wall = staticmethod(time.time)
 
 
-def handed_stream_type() -> Any:
-    """Make the class of streams whose first bytes were read before, and that tell how much in flight is theirs."""
+def owing_stream_type() -> Any:
+    """Make the class of streams that tell how much of what is in flight is theirs."""
     from tornado.iostream import IOStream
 
-    class HandedStream(IOStream):
-        def __init__(self, connection: socket.socket, head: bytes) -> None:
-            self._head = memoryview(head)
+    class OwingStream(IOStream):
+        def __init__(self, connection: socket.socket) -> None:
             self.on_owed: Callable[[int], None] = lambda size: None
-            self.on_closed: Callable[[], None] = lambda: None
             self.unsent = self._kept = 0  # bytes: of what is to be sent, and of what is read of something unfinished
             self._is_pushing, self._rest = False, list[bytes]()  # frames that are to follow the one that is under way
-            self.is_cut_off = False  # an answer was not taken to its end
-            self._end_turns = _END_TURNS  # at the end of what the client sends
             super().__init__(connection, read_chunk_size=_CHUNK_BYTES)
 
         def write(self, data: bytes | memoryview) -> Future[None]:
@@ -8995,6 +8991,21 @@ def handed_stream_type() -> Any:
             if not self.closed():
                 self.on_owed(self.unsent + self._kept)
 
+    return OwingStream
+
+
+def handed_stream_type() -> Any:
+    """Make the class of streams whose first bytes were read before they were made."""
+    base: Any = owing_stream_type()
+
+    class HandedStream(base):  # type: ignore[misc]  # known only once Tornado is imported
+        def __init__(self, connection: socket.socket, head: bytes) -> None:
+            self._head = memoryview(head)
+            self.on_closed: Callable[[], None] = lambda: None
+            self.is_cut_off = False  # an answer was not taken to its end
+            self._end_turns = _END_TURNS  # at the end of what the client sends
+            super().__init__(connection)
+
         def close(self, exc_info: Any = False) -> None:
             self.is_cut_off = self.is_cut_off or self.writing()
             super().close(exc_info)
@@ -9008,7 +9019,7 @@ def handed_stream_type() -> Any:
 
         def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
             if not self._head:
-                size = super().read_from_fd(buf)
+                size: int | None = super().read_from_fd(buf)
                 if size == 0 and self._end_turns:  # it says more than once that it is at its end
                     self._end_turns -= 1
                     return None
@@ -9052,15 +9063,12 @@ class Stray(Link):
         self.exchange: Exchange | None = None  # whose answer goes out at the end of this turn
 
     def close(self) -> None:
-        """End the connection."""
         self.stream.close()
 
     def is_broken(self) -> bool:
-        """Whether the other end has reset it; the kernel knows before the loop tells."""
         return bool(self.stream.is_broken())
 
     def is_sending(self) -> bool:
-        """Whether the system has yet to take a part of the answer."""
         return bool(self.stream.writing())
 
     def look(self) -> None:
@@ -9156,11 +9164,9 @@ class Exchange:
     # --- called by the long poll ---
     @property
     def serial(self) -> int:
-        """Number this connection."""
         return self._link.serial
 
     def source(self) -> str:
-        """Give the address of the other end."""
         with suppress(OSError, AttributeError):  # gone already: it shares a bucket with all that are
             return str(self._stream.socket.getpeername()[0])
         return ""
@@ -9221,11 +9227,9 @@ class Exchange:
         return False
 
     def on_gone(self, callback: Callable[[], None]) -> None:
-        """Set what to do when the other end hangs up while it waits."""
         self._on_gone = callback
 
     def on_lost(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Set what to do when the answer turns out not to have arrived; give what finds that out at once."""
         return self._link.expect(callback, is_pipelined=self._stream.has_unread())
 
     # --- private ---
@@ -11770,12 +11774,10 @@ class Claude:
             await self._session.query(self._prompts(number, prompt))
 
     async def interrupt(self) -> None:
-        """Ask the CLI to end the turn in progress."""
         if self._session is not None:
             await self._session.interrupt()
 
     async def end(self) -> None:
-        """End the CLI."""
         session, self._session = self._session, None
         self._earlier_usd, self._cost_usd = self._earlier_usd + self._cost_usd, 0.0
         if session is not None:
@@ -11785,7 +11787,6 @@ class Claude:
         self._offspring.end()
 
     def kill(self) -> None:
-        """End the CLI here and now."""
         if self._pid:
             with suppress(OSError):  # it has ended
                 os.kill(self._pid, getattr(signal, "SIGKILL", signal.SIGTERM))
@@ -11982,11 +11983,9 @@ class Command:
             self._signal("SIGKILL")
 
     async def end(self) -> None:
-        """End whatever the command has started."""
         self.kill()
 
     def kill(self) -> None:
-        """The same, here and now."""
         self._signal("SIGKILL")
         self._offspring.end()
 
@@ -12068,22 +12067,13 @@ KICKED_S, RETRY_S, STOPPED_S, THINKING_S, ACTION_S = 4.0, 1.0, 2.0, 1.5, 0.8
 QUOTE_MAX = 60
 DEMO_AGENT, DEMO_TURNS = "claude", 30  # of `demo --agent`: a real model, which costs real money
 
-CALLS = {  # verb -> path, and the fields that its scope and text go into
-    "say": ("/send", "to", "content"),
-    "status": ("/status", "", "status"),
-    "join": ("/channels/join", "channel", ""),
-    "topic": ("/channels/topic", "channel", "topic"),
-    **dict.fromkeys(FLOOR_VERBS, ("/floor", "scope", "reason")),
-}
-
-
 play = functools.partial(tables_in, "docs/play.toml")  # its texts
 
 
 class Line(Record):
     """One step of the play."""
     role: str
-    verb: str  # of CALLS; or ask, rest, silence
+    verb: str  # one of the calls; or ask, rest, silence
     scope: str  # for rest, seconds
     text: str  # for ask, the title and an option per line
 
@@ -12341,13 +12331,11 @@ class Actor:
     def _perform(self, line: Line) -> Body:
         if line.verb == "ask":
             title, *options = line.text.split("\n")
-            choice: dict[str, Json] = {"key": "choice", "label": "Your decision", "type": "radio", "required": True}
-            choice |= {"options": [*options], "allow_other": True}
-            note: dict[str, Json] = {"key": "note", "label": "Anything that we should know?", "type": "text"}
-            return self._client.post("/ask", to=line.scope, title=title, fields=[choice, note])
-        if line.verb not in CALLS:
+            choice, note = play()["question"]
+            return self._client.post("/ask", to=line.scope, title=title, fields=[choice | {"options": options}, note])
+        if line.verb not in play()["calls"]:
             return {}
-        path, scope_key, text_key = CALLS[line.verb]
+        path, scope_key, text_key = play()["calls"][line.verb]
         if line.verb == "join":
             self._channels[line.scope] = None
         return self._client.post(path, **{"action": line.verb, scope_key: line.scope, text_key: line.text})
@@ -13421,7 +13409,7 @@ def _level(flag: str, text: str) -> str:
 Option = Mapping[str, Any]  # as argparse is told of it, but `variable` is of the environment and comes before `default`
 
 
-def worded(name: str, option: Option) -> dict[str, Any]:
+def spec_of(name: str, option: Option) -> dict[str, Any]:
     """Word an option for argparse; its reader blames it."""
     variable = option.get("variable", "")
     told = {**option, "default": os.environ.get(variable) or option.get("default")}
@@ -14193,7 +14181,7 @@ def read_plainly(command: str, words: Sequence[str]) -> SimpleNamespace | None:
 
     First the word that stands alone, then `--flag value` and `--switch`. None: it is for argparse. Raises Invalid.
     """
-    told, left = {name: worded(name, option) for name, option in COMMANDS[command][1].items()}, deque(words)
+    told, left = {name: spec_of(name, option) for name, option in COMMANDS[command][1].items()}, deque(words)
     values: dict[str, Any] = {"command": command, **{key_of(name): how["default"] for name, how in told.items()}}
     for name in [name for name in told if not name.startswith("-")]:
         values[name] = left.popleft() if left else ""
@@ -14237,7 +14225,7 @@ def read_options(given: Sequence[str], program: str) -> Any:
         command.formatter_class = usage
         command.add_argument("--version", action="version", version=f"{program}-{name} {__version__}")
         for option, metavar, words in re.findall(r"^(\S+) ?(.*?)  +(.*)$", about, re.MULTILINE):
-            how = worded(option, COMMANDS[name][1][option])
+            how = spec_of(option, COMMANDS[name][1][option])
             command.add_argument(option, help=words, **({**how, "metavar": metavar} if metavar else how))
     found, strange = parser.parse_known_args(given)
     if strange:

@@ -395,7 +395,7 @@ def test_every_command_line_of_ours_in_the_documents_is_accepted() -> None:
         command, *rest = shlex.split(line)
         parser = argparse.ArgumentParser(exit_on_error=False)
         for name, option in caucus.COMMANDS[command][1].items():
-            parser.add_argument(name, **caucus.worded(name, option))
+            parser.add_argument(name, **caucus.spec_of(name, option))
         parser.parse_args(rest)  # raises, naming the option
 
 
