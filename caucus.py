@@ -2506,7 +2506,9 @@ class Room:
         self, sender: str, to: str, content: str, kind: str, origin: str, audience: list[Peer], meta: str | None = None
     ) -> MessageRouted:
         """Put one message into the mailboxes of `audience`; a full one loses its oldest, and that is an event."""
-        names, overflowed, handed = list[str](), list[str](), list[str]()
+        names: list[str] = []  # `list[str]()` would first try to note its type in the list, which raises, unseen
+        overflowed: list[str] = []
+        handed: list[str] = []
         # A poll that waits is handed it at once, but for commands: those are not kept, so `fetch` looks again.
         may_pass = origin == "operator" or self.mode == RUNNING
         may_hand = may_pass and self.mode != STOPPED and kind != "control"
