@@ -353,11 +353,11 @@ class Lazy(Generic[Value]):
     """A value that is computed at its first use. As functools.cached_property, which takes a lock until Python 3.12."""
 
     def __init__(self, compute: Callable[[Any], Value]) -> None:
-        self._compute, self.__doc__ = compute, compute.__doc__
+        self._compute, self._name, self.__doc__ = compute, compute.__name__, compute.__doc__
 
     def __get__(self, owner: object, kind: type) -> Value:
         value = self._compute(owner)
-        setattr(owner, self._compute.__name__, value)  # where it is found first from now on
+        setattr(owner, self._name, value)  # where it is found first from now on
         return value
 
 
@@ -823,7 +823,7 @@ class Message(Record):
 
 def id_of(serial: int) -> str:
     """Give an event's serial as the 12 hex characters of a message id."""
-    return f"{serial & 0xFFFF_FFFF_FFFF:012x}"
+    return "%012x" % (serial & 0xFFFF_FFFF_FFFF)
 
 
 Row = tuple[int, float, float, str, str]
@@ -6419,7 +6419,7 @@ class Head(Struct):
     method: str = "GET"
     path: str = "/"  # undecoded
     query: str = ""  # undecoded
-    is_admitted: bool = False  # it names this hub, and no foreign page
+    handler: Callable[..., Reply | None] | None = None  # who answers, once it is admitted; None of it: it is parked
 
     @Lazy
     def bearer(self) -> str:
@@ -6591,7 +6591,6 @@ class Gate:
         self.check_host(request)
         if not self.is_own_origin(request.headers.get("Origin"), request.headers.get("Host", "")):
             raise OriginRefused("origin not allowed")
-        request.head.is_admitted = True
 
     def _own_hosts(self) -> tuple[str, ...]:
         public = urllib.parse.urlsplit(self.settings.public_url).netloc
@@ -6744,9 +6743,11 @@ class Router:
     def answer(self, request: Request) -> Reply | None:
         """Answer a request, or None while it is parked. Never raises."""
         try:
-            if not request.head.is_admitted:
+            handler = request.head.handler
+            if handler is None:
                 self._gate.admit(request)
-            handler = self._routes.get((request.head.method, request.head.path), self._no_route)
+                handler = self._routes.get((request.method, request.path), self._no_route)
+                request.head.handler = handler
             return handler(self._gate, request)
         except Refusal as refusal:
             log().debug("refused %s %s: %s", request.method, request.path, refusal.code)
@@ -6792,7 +6793,6 @@ _LINE_MAX_BYTES = HEADERS_MAX_BYTES // 2  # of a request line, and of all lines 
 _LINE = re.compile(rb"(GET|POST|DELETE) (/[!-~]*) HTTP/1\.1")
 _HEADER = re.compile(rb"([A-Za-z][A-Za-z0-9-]*+): ([!-~]++(?: [!-~]++)*+)\r\n")
 _HEADERS = re.compile(rb"(?:%b)*+" % _HEADER.pattern)  # nothing is tried twice: whoever sends it, it takes no time
-_BARE_LF = re.compile(rb"(?<!\r)\n")  # ends a line for Tornado, and may end a head that has no CR at all
 _ODD_HEADERS = frozenset(
     {"Transfer-Encoding", "Te", "Trailer", "Expect", "Upgrade", "Content-Encoding", "Content-Length"}
 )
@@ -6830,24 +6830,21 @@ def without_number(head: bytes) -> tuple[bytes, int | None]:
     None: it says none, or not plainly.
     """
     if head.startswith(b"POST "):
-        before = head.find(b"\r\nContent-Length: ")
-        if before < 0:
-            before = head.find(b"\r\ncontent-length: ")
-        start, after = before + 18, head.find(b"\r", before + 18)
+        before, _, rest = head.partition(b"\r\nContent-Length: ")
+        if not rest:
+            before, _, rest = head.partition(b"\r\ncontent-length: ")
+        number, end, after = rest.partition(b"\r")
+        text = before + end + after
     elif head.startswith(b"GET /receive?"):
-        end = head.find(b"\r")
-        before = start = head.rfind(b"ack_seq=", 0, end) + 8  # the last of several counts
-        after = head.find(b"&", start, end)
-        if after < 0:
-            after = end - 9  # where the version begins
-        if head.find(b"%", 0, end) >= 0:  # it might name another
+        line, version, lines = head.partition(b" HTTP/1.1\r")
+        before, mark, rest = line.rpartition(b"ack_seq=")  # the last of several counts
+        number, end, after = rest.partition(b"&")
+        text = b"".join((before, mark, end, after, version, lines))
+        if b"%" in line or before[-1:] not in b"?&":  # it might name another, or is no name of its own
             return head, None
     else:
         return head, None
-    number = head[start:after]
-    if before < 8 or len(number) > 18 or not number.isdigit():
-        return head, None
-    return head[:before] + head[after:], int(number)
+    return (text, int(number)) if len(number) <= 18 and number.isdigit() else (head, None)
 
 
 class Lane(Link):
@@ -6864,7 +6861,7 @@ class Lane(Link):
 
     __slots__ = (
         *("_ahead", "_interest", "_is_ended", "_is_streaming", "_lanes", "_needed", "_on_gone", "_output", "_rest"),
-        *("_seen", "_socket", "_state"),
+        *("_socket", "_state"),
     )
 
     def __init__(self, lanes: Lanes, connection: socket.socket, serial: int) -> None:
@@ -6872,7 +6869,6 @@ class Lane(Link):
         self._lanes, self._socket = lanes, connection
         self._state = "reading"
         self._ahead = b""  # read from the socket, not yet taken as a request; little enough to be copied at each read
-        self._seen = 0  # bytes of it in which no head ends: they are not searched again
         self._needed = 0  # bytes of it that make a request, once its head was read; until then 0
         self._output: bytes | memoryview = b""  # what the kernel has yet to take
         self._rest = b""  # what comes after it, apart from it: many readers share the bytes of a large body
@@ -7076,35 +7072,32 @@ class Lane(Link):
         ahead, lanes = self._ahead, self._lanes
         if len(ahead) < self._needed:
             return None
-        end = ahead.find(b"\r\n\r\n", self._seen)
-        if end < 0:
+        text, end, rest = ahead.partition(b"\r\n\r\n")
+        if not end:
             self._await_head()
             return None
-        text, number = without_number(ahead[: end + 2])
+        text, number = without_number(text)
         head = lanes.heads.get(text) or lanes.read(text)
-        has_body = head is not None and head.method == "POST"
-        if head is None or (has_body and (number is None or number > BODY_MAX_BYTES)):
+        is_post = head is not None and head.method == "POST"
+        length = number if is_post else 0
+        if head is None or length is None or length > BODY_MAX_BYTES:
             self._hand_over()
             return None
-        length, cursor = (number or 0, None) if has_body else (0, number)
-        size = end + 4 + length
-        if len(ahead) < size:
-            self._needed = size
-            lanes.waits(self, size)
+        if len(rest) < length:
+            self._needed = len(ahead) - len(rest) + length
+            lanes.waits(self, self._needed)
             return None
-        self._ahead = ahead[size:]
         if self._needed:
+            self._needed = 0
             lanes.has_all(self)
-        self._seen = self._needed = 0
+        self._ahead = rest[length:]
         lanes.answered += 1
         lanes.links.heard(self)
-        return Request(head, ahead[end + 4 : size], self, cursor)
+        return Request(head, rest[:length], self, None if is_post else number)
 
     def _await_head(self) -> None:
-        """Wait for the rest of a head, unless it is too long or not plain already."""
-        ahead, seen = self._ahead, self._seen
-        self._seen = max(0, len(ahead) - 3)
-        if len(ahead) > HEADERS_MAX_BYTES or _BARE_LF.search(ahead, seen):
+        """Wait for the rest of a head, unless it is too long or not plain: for Tornado, a bare LF ends a line too."""
+        if len(self._ahead) > HEADERS_MAX_BYTES or b"\n" in self._ahead.replace(b"\r\n", b""):
             self._hand_over()
 
     def _hand_over(self) -> None:
@@ -7146,7 +7139,7 @@ class Lanes:
 
     def read(self, text: bytes) -> Head | None:
         """Read a head, and remember it; None unless it is plain."""
-        head = head_of(text)
+        head = head_of(text + b"\r\n")
         if head is not None and len(text) <= _HEAD_MAX_BYTES and len(head.headers) <= _HEADERS_MAX:
             if len(self.heads) >= _HEADS_MAX:
                 self.heads.clear()
