@@ -370,11 +370,11 @@ class Lazy(Generic[Value]):
     """A value that is computed at its first use. As functools.cached_property, which takes a lock until Python 3.12."""
 
     def __init__(self, compute: Callable[[Any], Value]) -> None:
-        self._compute, self.__doc__ = compute, compute.__doc__
+        self._compute, self._name, self.__doc__ = compute, compute.__name__, compute.__doc__
 
     def __get__(self, owner: object, kind: type) -> Value:
         value = self._compute(owner)
-        setattr(owner, self._compute.__name__, value)  # where it is found first from now on
+        setattr(owner, self._name, value)  # where it is found first from now on
         return value
 
 
@@ -851,6 +851,9 @@ class Question(Record):
         return cls(token, lane_of(body, "to", ALL), title, asked)
 
 
+_text_of_time = functools.lru_cache(16, typed=True)(repr)  # all that is said in one turn of the loop is said at once
+
+
 class Message(Record):
     """What reaches mailboxes, consoles and the log."""
     id: str  # 12 hex characters
@@ -886,7 +889,7 @@ class Message(Record):
             more += ',"expects_answer":true'
         line = (
             f'{{"id":"{self.id}","sender":{quote(self.sender)},"recipient":{quote(self.recipient)},'
-            f'"content":{quote(self.content)},"kind":"{self.kind}","ts":{self.ts!r},"seq":{self.seq},'
+            f'"content":{quote(self.content)},"kind":"{self.kind}","ts":{_text_of_time(self.ts)},"seq":{self.seq},'
             f'"origin":"{self.origin}"{more}}}'
         )
         return line.encode("ascii")
@@ -894,7 +897,7 @@ class Message(Record):
 
 def id_of(serial: int) -> str:
     """Give an event's serial as the 12 hex characters of a message id."""
-    return f"{serial & 0xFFFF_FFFF_FFFF:012x}"
+    return "%012x" % (serial & 0xFFFF_FFFF_FFFF)
 
 
 Row = tuple[int, float, float, str, str]
@@ -1697,8 +1700,25 @@ class Wake(Struct):
                 "open_ts": self.told_ts if self.is_open else None}
 
 
+class Brake(Struct):
+    """What the hook of an agent's host did with its tools. A reading."""
+    denied: int = 0  # tools that were held back
+    denied_at: float = float("-inf")  # monotonic seconds, of the latest that was told of
+    denied_tool: tuple[str, float] | None = None  # the latest, and when in Unix seconds
+    unasked: int = 0  # tools that ran while the hook could not ask, and of which nobody was told
+    unasked_told_at: float = float("-inf")  # monotonic seconds
+
+    def to_json(self) -> dict[str, Json]:
+        """Give what consoles and peers see of it."""
+        tool, ts = self.denied_tool or (None, None)
+        return {"denied": self.denied, "tool": tool, "ts": None if ts is None else round(ts, 1)}
+
+
 class Peer(Struct):
-    """One identity. The readings at the end are observations of the clock and of connections, not replayed state."""
+    """One identity. The readings at the end are observations of the clock and of connections, not replayed state.
+
+    It has at most 30 fields: with more, CPython takes a kilobyte more for each peer.
+    """
     name: str
     token_hash: str
     joined_at: float  # monotonic seconds
@@ -1727,11 +1747,7 @@ class Peer(Struct):
     is_listening: bool = False  # reading: a poll is parked, which is as good as a call
     is_fleeting: bool = False  # reading: it comes over /mcp, where clients go without a word
     wake: Wake | None = None  # reading: None until a waiter of its host has asked
-    denied: int | None = None  # reading: how many tools its host's hook held back; None until a hook has asked
-    denied_at: float = float("-inf")  # reading: monotonic seconds
-    unasked: int = 0  # reading: tools that ran while its hook could not ask, and of which nobody was told
-    unasked_told_at: float = float("-inf")  # reading: monotonic seconds
-    denied_tool: tuple[str, float] | None = None  # reading: the latest, and when in Unix seconds
+    brake: Brake | None = None  # reading: None until a hook of its host has asked
     news: dict[str, tuple[int, str]] = fresh(factory=dict)  # reading: later facts for its next call; how many of a kind
     rules_told: tuple[int, int] = (0, 0)  # reading: the version that it was told of, and with a batch up to which seq
 
@@ -2144,7 +2160,7 @@ class Room:
     def brake_on(self, peer: Peer) -> str | None:
         """Tell why no tool of `peer` may run now, as its host's hook asks; None: it may."""
         peer.last_seen = now = self._mono()
-        peer.denied = peer.denied or 0
+        peer.brake = peer.brake or Brake()
         self.note_awake(peer)
         if self.mode == STOPPED:
             return STOPPED
@@ -2154,23 +2170,25 @@ class Room:
 
     def deny(self, peer: Peer, tool: str, why: str) -> None:
         """Record that a tool was held back."""
-        stamp = self._stamp()
-        is_news = stamp[1] - peer.denied_at >= DENIED_EVERY_S or why == INTERRUPTED
-        peer.denied, peer.denied_tool = (peer.denied or 0) + 1, (tool, stamp[2])
+        stamp, brake = self._stamp(), peer.brake or Brake()
+        is_news = stamp[1] - brake.denied_at >= DENIED_EVERY_S or why == INTERRUPTED
+        brake.denied, brake.denied_tool, peer.brake = brake.denied + 1, (tool, stamp[2]), brake
         if why == STOPPED:
             self.note_stop(peer)
         if is_news and self.is_kept:
-            peer.denied_at = stamp[1]
+            brake.denied_at = stamp[1]
             self._commit(ToolDenied(*stamp, peer.name, tool, why))
 
     def note_unasked(self, peer: Peer, count: int) -> None:
         """Record that tools ran unasked, while no hub answered; of many such notes the sweep tells the rest."""
-        peer.unasked += count
+        peer.brake = peer.brake or Brake()
+        peer.brake.unasked += count
         self._tell_unasked(peer)
 
     def _tell_unasked(self, peer: Peer) -> None:
-        if peer.unasked and self.is_kept and self._mono() - peer.unasked_told_at >= DENIED_EVERY_S:
-            count, peer.unasked, peer.unasked_told_at = peer.unasked, 0, self._mono()
+        brake, now = peer.brake, self._mono()
+        if brake is not None and brake.unasked and self.is_kept and now - brake.unasked_told_at >= DENIED_EVERY_S:
+            count, brake.unasked, brake.unasked_told_at = brake.unasked, 0, now
             self._commit(ToolsUnasked(*self._stamp(), peer.name, count))
 
     def wake_for(self, peer: Peer, host: str) -> Wake:
@@ -2669,14 +2687,10 @@ class Room:
             "deaf_age": 0.0 if peer.is_waited_for else round(now - peer.polled_at, 1),
             "stop_told": None if self.stop is None else peer.stop_heard == self.stop.id,
             "wake": None if peer.wake is None else peer.wake.to_json(now),
-            "brake": None if peer.denied is None else self._brake_row(peer),
+            "brake": None if peer.brake is None else peer.brake.to_json(),
             "prompts": peer.takes_prompts,
             "rules_read": peer.rules_read,
         }
-
-    def _brake_row(self, peer: Peer) -> dict[str, Json]:
-        tool, ts = peer.denied_tool or (None, None)
-        return {"denied": peer.denied, "tool": tool, "ts": None if ts is None else round(ts, 1)}
 
     def channels(self) -> dict[str, Json]:
         """Give each listed channel's topic and live members. Made once until it changes: every newcomer gets it."""
@@ -2859,7 +2873,9 @@ class Room:
         answered: MessageRouted | None = None,
     ) -> MessageRouted:
         """Put one message into the mailboxes of `audience`; a full one loses its oldest, and that is an event."""
-        names, overflowed, handed = list[str](), list[str](), list[str]()
+        names: list[str] = []  # `list[str]()` would first try to note its type in the list, which raises, unseen
+        overflowed: list[str] = []
+        handed: list[str] = []
         # A poll that waits is handed it at once, but for commands: those are not kept, so `fetch` looks again.
         may_pass = origin == "operator" or self.mode == RUNNING
         may_hand = may_pass and self.mode != STOPPED and kind != "control"
@@ -6371,15 +6387,15 @@ class Polls:
             self._unpark(listener)
             poll.caller.reply(self._batch(listener, poll.peer, poll.caller, [*due]))
             return
-        self._take_again(poll)
+        if poll.due:
+            self._take_again(poll)
         if (reply := self._reply_now(listener, poll.peer, poll.caller)) is not None:
             self._unpark(listener).caller.reply(reply)
 
     def _take_again(self, poll: Poll) -> None:
         """Make deliverable again what a poll was handed and does not get."""
-        if poll.due:
-            due, poll.due = poll.due, ()
-            self._room.unfetch(poll.peer, [message.seq for message in due])
+        due, poll.due = poll.due, ()
+        self._room.unfetch(poll.peer, [message.seq for message in due])
 
     def _park(self, listener: Listener, peer: Peer, caller: Caller, hold_s: float) -> None:
         poll = listener.poll = Poll(peer, caller, math.ceil((self._clock.mono() + hold_s) / SLOT_S))
@@ -6401,7 +6417,8 @@ class Polls:
         assert poll is not None
         self._slots[poll.slot].discard(poll)
         self._room.note_listening(poll.peer, False)
-        self._take_again(poll)
+        if poll.due:
+            self._take_again(poll)
         return poll
 
     def _time_out(self, slot: int) -> None:
@@ -6455,11 +6472,6 @@ class Link:
     def is_sending(self) -> bool:
         """Whether the system has yet to take a part of the answer."""
         raise NotImplementedError
-
-    def expect(self, on_lost: Callable[[], None], is_pipelined: bool) -> Callable[[], None]:
-        """Set what to do when the answer that goes out now does not arrive; give what finds that out at once."""
-        self.if_lost, self.is_pipelined = on_lost, is_pipelined
-        return self.look
 
     def look(self) -> None:
         """Find out whether the last answer arrived; one that is on its way is given up, for its peer asks elsewhere."""
@@ -6605,6 +6617,7 @@ class Turn:
         self._rulings: list[Answerer] = []  # the operator's, which go out whatever the journal does
         self.commit: Callable[[], bool] = lambda: True  # keeps what the turn has changed; whether answers may go out
         self._has_end = False  # somebody is going to call `end`
+        self._mono, self._wall = time.monotonic(), time.time()  # when it began
         self._epoll: Any = None  # before the loop is there: Ctrl-C ends that at any moment, and it closes this
         self_: Any = self  # a selector by what it does, not by its class, which takes watch and bridge a millisecond
         self.loop = SelectorEventLoop(self_)
@@ -6612,6 +6625,14 @@ class Turn:
             self._epoll = select.epoll()
             self._others = selector.fileno()
             self._epoll.register(self._others, _READ)
+
+    def mono(self) -> float:
+        """Give monotonic seconds. The turn is the hub's Clock: all that happens in one happens at once."""
+        return self._mono
+
+    def wall(self) -> float:
+        """Give Unix seconds."""
+        return self._wall
 
     def watch(self, connection: socket.socket, interest: int, on_ready: Callable[[], None]) -> None:
         """Have a lane told when its socket can be read, or written; 0: neither."""
@@ -6631,8 +6652,11 @@ class Turn:
     def select(self, timeout: float | None = None) -> list[Any]:
         """Give what the loop is to see to, lanes apart. Called by the loop."""
         if self._epoll is None:
-            return self._selector.select(timeout)
+            found = self._selector.select(timeout)
+            self._mono, self._wall = time.monotonic(), time.time()
+            return found
         self._ready = ready = self._epoll.poll(timeout, _READY_SOCKETS)
+        self._mono, self._wall = time.monotonic(), time.time()
         has_others = self._others in [handle for handle, _ in ready]
         if len(ready) > has_others:
             self.loop.call_soon(self._serve)
@@ -6811,7 +6835,7 @@ class Head(Struct):
     method: str = "GET"
     path: str = "/"  # undecoded
     query: str = ""  # undecoded
-    is_admitted: bool = False  # it names this hub, and no foreign page
+    handler: Callable[..., Reply | None] | None = None  # who answers, once it is admitted; None of it: it is parked
 
     @Lazy
     def bearer(self) -> str:
@@ -6959,7 +6983,6 @@ class Gate:
         self.check_host(request)
         if not self.is_own_origin(request.head.headers.get("Origin"), request.head.headers.get("Host", "")):
             raise OriginRefused("origin not allowed")
-        request.head.is_admitted = True
 
     def is_own_origin(self, origin: str | None, host: str) -> bool:
         """Whether a page of `origin` may call a hub that it knows as `host`; no origin means no web page."""
@@ -7103,9 +7126,11 @@ class Router:
     def answer(self, request: Request) -> Reply | None:
         """Answer a request, or None while it is parked. Never raises."""
         try:
-            if not request.head.is_admitted:
+            handler = request.head.handler
+            if handler is None:
                 self._gate.admit(request)
-            handler = self._routes.get((request.head.method, request.head.path), self._no_route)
+                handler = self._routes.get((request.method, request.path), self._no_route)
+                request.head.handler = handler
             return handler(self._gate, request)
         except Refusal as refusal:
             log().debug("refused %s %s: %s", request.head.method, request.head.path, refusal.code)
@@ -7143,6 +7168,8 @@ LINGERING_MAX = 64  # at once; beyond it they are closed without a word
 _HEADS_MAX = 8192  # heads remembered: the same agent sends the same again
 _HEAD_MAX_BYTES = 640  # of a head that is remembered
 _HEADERS_MAX = 16  # in such a head
+_TCP_INFO = getattr(socket, "TCP_INFO", 0)  # 0: this system does not tell the state of a connection in this way
+_ESTABLISHED = b"\x01"  # to Linux: no end has taken leave
 
 assert HEADERS_MAX_BYTES + BODY_MAX_BYTES < AHEAD_MAX_BYTES  # inverted, a request could be too long to be read
 assert LINGERING_MAX < FILES_RESERVED
@@ -7151,7 +7178,7 @@ _LINE_MAX_BYTES = HEADERS_MAX_BYTES // 2  # of a request line, and of all lines 
 _LINE = re.compile(rb"(GET|POST|DELETE) (/[!-~]*) HTTP/1\.1")
 _HEADER = re.compile(rb"([A-Za-z][A-Za-z0-9-]*+): ([!-~]++(?: [!-~]++)*+)\r\n")
 _HEADERS = re.compile(rb"(?:%b)*+" % _HEADER.pattern)  # nothing is tried twice: whoever sends it, it takes no time
-_BARE_LF = re.compile(rb"(?<!\r)\n")  # ends a line for Tornado, and may end a head that has no CR at all
+_PERCENT = ord("%")  # looked for as a number: as bytes it takes five times as long
 _ODD_HEADERS = frozenset(
     {"Transfer-Encoding", "Te", "Trailer", "Expect", "Upgrade", "Content-Encoding", "Content-Length"}
 )
@@ -7189,24 +7216,21 @@ def without_number(head: bytes) -> tuple[bytes, int | None]:
     None: it says none, or not plainly.
     """
     if head.startswith(b"POST "):
-        before = head.find(b"\r\nContent-Length: ")
-        if before < 0:
-            before = head.find(b"\r\ncontent-length: ")
-        start, after = before + 18, head.find(b"\r", before + 18)
+        before, _, rest = head.partition(b"\r\nContent-Length: ")
+        if not rest:
+            before, _, rest = head.partition(b"\r\ncontent-length: ")
+        number, end, after = rest.partition(b"\r")
+        text = before + end + after
     elif head.startswith(b"GET /receive?"):
-        end = head.find(b"\r")
-        before = start = head.rfind(b"ack_seq=", 0, end) + 8  # the last of several counts
-        after = head.find(b"&", start, end)
-        if after < 0:
-            after = end - 9  # where the version begins
-        if head.find(b"%", 0, end) >= 0:  # it might name another
+        line, version, lines = head.partition(b" HTTP/1.1\r")
+        before, mark, rest = line.rpartition(b"ack_seq=")  # the last of several counts
+        number, end, after = rest.partition(b"&")
+        text = b"".join((before, mark, end, after, version, lines))
+        if not mark or before[-1] not in b"?&" or _PERCENT in line:  # is no name of its own; might name another
             return head, None
     else:
         return head, None
-    number = head[start:after]
-    if before < 8 or len(number) > 18 or not number.isdigit():
-        return head, None
-    return head[:before] + head[after:], int(number)
+    return (text, int(number)) if len(number) <= 18 and number.isdigit() else (head, None)
 
 
 class Lane(Link):
@@ -7223,7 +7247,7 @@ class Lane(Link):
 
     __slots__ = (
         *("_ahead", "_interest", "_is_ended", "_is_streaming", "_lanes", "_needed", "_on_gone", "_output", "_rest"),
-        *("_seen", "_socket", "_state"),
+        *("_socket", "_state"),
     )
 
     def __init__(self, lanes: Lanes, connection: socket.socket, serial: int) -> None:
@@ -7231,7 +7255,6 @@ class Lane(Link):
         self._lanes, self._socket = lanes, connection
         self._state = "reading"
         self._ahead = b""  # read from the socket, not yet taken as a request; little enough to be copied at each read
-        self._seen = 0  # bytes of it in which no head ends: they are not searched again
         self._needed = 0  # bytes of it that make a request, once its head was read; until then 0
         self._output: bytes | memoryview = b""  # what the kernel has yet to take
         self._rest = b""  # what comes after it, apart from it: many readers share the bytes of a large body
@@ -7270,9 +7293,9 @@ class Lane(Link):
 
     def is_alive(self) -> bool:
         """Whether the kernel has not yet seen the other end hang up."""
-        if not self._lanes.is_readable(self._socket):
-            return True  # nothing to read: it waits, as it should
         try:
+            if _TCP_INFO and self._socket.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 1) == _ESTABLISHED:
+                return True  # to read in vain costs twice as much
             return self._socket.recv(1, socket.MSG_PEEK) != b""
         except BlockingIOError:
             return True
@@ -7287,7 +7310,8 @@ class Lane(Link):
 
     def on_lost(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Set what to do when the answer turns out not to have arrived; give what finds that out at once."""
-        return self.expect(callback, is_pipelined=bool(self._ahead))
+        self.if_lost, self.is_pipelined = callback, bool(self._ahead)
+        return self.look
 
     # --- called by the loop, the turn, the links and the hub ---
     def look(self) -> None:
@@ -7435,35 +7459,32 @@ class Lane(Link):
         ahead, lanes = self._ahead, self._lanes
         if len(ahead) < self._needed:
             return None
-        end = ahead.find(b"\r\n\r\n", self._seen)
-        if end < 0:
+        text, end, rest = ahead.partition(b"\r\n\r\n")
+        if not end:
             self._await_head()
             return None
-        text, number = without_number(ahead[: end + 2])
+        text, number = without_number(text)
         head = lanes.heads.get(text) or lanes.read(text)
-        has_body = head is not None and head.method == "POST"
-        if head is None or (has_body and (number is None or number > BODY_MAX_BYTES)):
+        is_post = head is not None and head.method == "POST"
+        length = number if is_post else 0
+        if head is None or length is None or length > BODY_MAX_BYTES:
             self._hand_over()
             return None
-        length, cursor = (number or 0, None) if has_body else (0, number)
-        size = end + 4 + length
-        if len(ahead) < size:
-            self._needed = size
-            lanes.waits(self, size)
+        if len(rest) < length:
+            self._needed = len(ahead) - len(rest) + length
+            lanes.waits(self, self._needed)
             return None
-        self._ahead = ahead[size:]
         if self._needed:
+            self._needed = 0
             lanes.has_all(self)
-        self._seen = self._needed = 0
+        self._ahead = rest[length:]
         lanes.answered += 1
         lanes.links.heard(self)
-        return Request(head, ahead[end + 4 : size], self, cursor)
+        return Request(head, rest[:length], self, None if is_post else number)
 
     def _await_head(self) -> None:
-        """Wait for the rest of a head, unless it is too long or not plain already."""
-        ahead, seen = self._ahead, self._seen
-        self._seen = max(0, len(ahead) - 3)
-        if len(ahead) > HEADERS_MAX_BYTES or _BARE_LF.search(ahead, seen):
+        """Wait for the rest of a head, unless it is too long or not plain: for Tornado, a bare LF ends a line too."""
+        if len(self._ahead) > HEADERS_MAX_BYTES or b"\n" in self._ahead.replace(b"\r\n", b""):
             self._hand_over()
 
     def _hand_over(self) -> None:
@@ -7492,20 +7513,10 @@ class Lanes:
         self._clock = clock
         self._late: dict[Lane, float] = {}  # whose body is not complete, since when; longest first
         self.heads: dict[bytes, Head] = {}  # by the bytes that they were read from, their number apart
-        self._watcher = select.poll() if hasattr(select, "poll") else None  # Windows has none
-
-    def is_readable(self, connection: socket.socket) -> bool:
-        """Whether there may be something to read; yes where nobody knows. To read in vain costs three times this."""
-        if self._watcher is None or (handle := connection.fileno()) < 0:
-            return True
-        self._watcher.register(handle, select.POLLIN)
-        is_readable = bool(self._watcher.poll(0))
-        self._watcher.unregister(handle)
-        return is_readable
 
     def read(self, text: bytes) -> Head | None:
         """Read a head, and remember it; None unless it is plain."""
-        head = head_of(text)
+        head = head_of(text + b"\r\n")
         if head is not None and len(text) <= _HEAD_MAX_BYTES and len(head.headers) <= _HEADERS_MAX:
             if len(self.heads) >= _HEADS_MAX:
                 self.heads.clear()
@@ -9320,13 +9331,6 @@ WINDOWS_SOCKETS_MAX = 512  # that its select takes
 WARM_UP_S = 0.2  # after the start: the first console should not wait for imports
 
 
-class SystemClock:
-    """The clock of this machine."""
-
-    mono = staticmethod(time.monotonic)
-    wall = staticmethod(time.time)
-
-
 def owing_stream_type() -> Any:
     """Make the class of streams that tell how much of what is in flight is theirs."""
     from tornado.iostream import IOStream
@@ -9624,7 +9628,9 @@ class Exchange:
         self._on_gone = callback
 
     def on_lost(self, callback: Callable[[], None]) -> Callable[[], None]:
-        return self._link.expect(callback, is_pipelined=self._stream.has_unread())
+        """Set what to do when the answer turns out not to have arrived; give what finds that out at once."""
+        self._link.if_lost, self._link.is_pipelined = callback, self._stream.has_unread()
+        return self._link.look
 
     # --- private ---
     def _upgrade(self) -> Awaitable[None] | None:
@@ -9733,7 +9739,8 @@ class Hub:
         self._listening: list[socket.socket] = []
         self._complain_at = 0.0  # monotonic seconds; until then the log is spared
         self._lingering: set[socket.socket] = set()  # connections that were turned away, and may still read why
-        self._clock = clock = SystemClock()
+        self._clock: Clock = turn
+        clock = self._clock
         self.journal = self._journal()
         room_clock: Clock = clock if self.journal is None else self.journal.clock()
         self.room = Room(self._emit, room_clock, new_secret, settings.ttl_s, settings.quiet_after_s)
