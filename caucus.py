@@ -7129,7 +7129,7 @@ class Router:
             handler = request.head.handler
             if handler is None:
                 self._gate.admit(request)
-                handler = self._routes.get((request.method, request.path), self._no_route)
+                handler = self._routes.get((request.head.method, request.head.path), self._no_route)
                 request.head.handler = handler
             return handler(self._gate, request)
         except Refusal as refusal:
