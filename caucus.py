@@ -11918,15 +11918,10 @@ class Offspring:
                 return
 
     def _descendants(self, running: Sequence[Running]) -> set[int]:
-        children: dict[int, list[int]] = {}
-        for one in running:
-            children.setdefault(one.parent, []).append(one.pid)
-        found, waiting = set(), [os.getpid()]
-        while waiting:
-            born = children.get(waiting.pop(), [])
-            found.update(born)
-            waiting += born
-        return found
+        found = {os.getpid()}
+        while more := {one.pid for one in running if one.parent in found} - found:
+            found |= more
+        return found - {os.getpid()}
 
 
 def split_command(words: str, flag: str = "--exec") -> list[str]:
@@ -12934,6 +12929,11 @@ def nearest_of(table: Any, folder: str) -> Any:
     return next((known[one] for one in around if one in known), None)
 
 
+def untrusted(host: str, words: str) -> Finding:
+    """Say that a host does not trust this folder."""
+    return Finding(host, _WARNING, words, f"start `{host}` here once, and trust the folder")
+
+
 def trust_of_claude(setups: Sequence[Setup]) -> Iterator[Finding]:
     """Tell whether Claude Code trusts this folder, and has not switched the server off."""
     path, here = place_of("~/.claude.json"), os.getcwd()
@@ -12942,8 +12942,7 @@ def trust_of_claude(setups: Sequence[Setup]) -> Iterator[Finding]:
     if nearest_of(dict.fromkeys(trusted, True), here):
         yield Finding("claude", _OK, f"trusts {here}")
     else:
-        words = f"does not trust {here} yet, as far as {path} tells: its hooks do not run"
-        yield Finding("claude", _WARNING, words, "start `claude` here once, and trust the folder")
+        yield untrusted("claude", f"does not trust {here} yet, as far as {path} tells: its hooks do not run")
     if "caucus" in (dig(nearest_of(projects, here), "disabledMcpjsonServers") or ()):
         fix = "in `claude`: /mcp, and enable caucus"
         yield Finding("claude", _BROKEN, "the server caucus is switched off here", fix)
@@ -12965,8 +12964,7 @@ def trust_of_codex(setups: Sequence[Setup]) -> Iterator[Finding]:
             words = f"the hooks in {setup.hooks} were confirmed; whether in these very words cannot be known"
             yield Finding("codex", _OK, words)
         if setup.scope == "project" and dig(nearest_of(config.get("projects"), here), "trust_level") != "trusted":
-            words = f"does not trust {here}: what .codex has there does not count"
-            yield Finding("codex", _WARNING, words, "start `codex` here once, and trust the folder")
+            yield untrusted("codex", f"does not trust {here}: what .codex has there does not count")
 
 
 def trust_of_gemini(setups: Sequence[Setup]) -> Iterator[Finding]:
@@ -12980,8 +12978,8 @@ def trust_of_gemini(setups: Sequence[Setup]) -> Iterator[Finding]:
     if level in ("TRUST_FOLDER", "TRUST_PARENT"):
         yield Finding("gemini", _OK, f"trusts {os.getcwd()}")
     else:
-        words = f"{'distrusts' if level else 'does not trust'} {os.getcwd()}, as far as trustedFolders.json tells"
-        yield Finding("gemini", _WARNING, words, "start `gemini` here once, and trust the folder")
+        verb = "distrusts" if level else "does not trust"
+        yield untrusted("gemini", f"{verb} {os.getcwd()}, as far as trustedFolders.json tells")
 
 
 TRUST: dict[str, Callable[[Sequence[Setup]], Iterable[Finding]]] = {
