@@ -9760,13 +9760,13 @@ class Watch(Struct):
 
 # --- who wakes a host ---
 SEAT_WORDS_MAX = 400  # characters of what a session is told of its seat
-SMALL_MAX = 4096  # characters of what is read of a small file
+_SMALL_MAX = 4096  # characters of what is read of a small file
 
 
 def line_in(path: str) -> str:
     """Read a small file of one line. Raises OSError, UnicodeDecodeError."""
     with open(path, encoding="utf-8") as file:
-        return file.read(SMALL_MAX).strip()
+        return file.read(_SMALL_MAX).strip()
 
 
 def pointer_words(told: Mapping[str, Json]) -> str:
