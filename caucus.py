@@ -9177,7 +9177,6 @@ class Exchange:
         self._front.turn.answer(self, reply.is_ruling)
 
     def send(self) -> None:
-        """Send the answer."""
         reply, self._reply, self._link.exchange = self._reply, None, None
         if self._stream.closed():
             self._link.lost()
@@ -9186,7 +9185,6 @@ class Exchange:
             self._send(reply)
 
     def settle(self) -> None:
-        """Send it now."""
         self._front.turn.settle(self)
 
     def withdraw(self) -> None:
@@ -9917,7 +9915,6 @@ class HttpDoor:
 
     @property
     def token(self) -> str | None:
-        """Give the seat's token."""
         return self._client.token
 
     @token.setter
@@ -9925,26 +9922,20 @@ class HttpDoor:
         self._client.token = token
 
     async def get(self, path: str, **query: str | float | None) -> dict[str, Json]:
-        """GET a route. Raises Refusal."""
         return await self._wait(lambda: self._client.get(path, **query))
 
     async def post(self, path: str, **body: Json) -> dict[str, Json]:
-        """POST to a route. Raises Refusal."""
         return await self._wait(lambda: self._client.post(path, **body))
 
     async def register(self, name: str, revision: int | None) -> dict[str, Json]:
-        """Take a seat. Raises Refusal."""
         answer = await self._wait(lambda: self._client.register(name, revision))
         self.session.write(self.url, str(self.token), heard(answer, "project", str), self._client.agent_key or "")
         return answer
 
     async def receive(self, hold_s: float, lease: str) -> dict[str, Json]:
-        """Wait for messages. Raises Refusal."""
         return await self._wait(lambda: self._client.receive(hold_s, lease))
 
     async def rest(self, seconds: float) -> None:
-        """Wait, as the hub cannot be reached."""
-
         def rest() -> dict[str, Json]:
             time.sleep(seconds)
             return {}
@@ -10030,11 +10021,10 @@ class HubStarter:
                     self._lock.release()
 
     def _is_free(self) -> bool:
-        try:
+        with suppress(OSError):
             socket.create_connection(self._address, NEIGHBOUR_S).close()
-        except OSError:
-            return True
-        return False
+            return False
+        return True
 
     def _start(self) -> str:
         """Wait until it answers, whoever starts it. Raises OSError."""
@@ -10071,7 +10061,6 @@ class Job(Struct):
 
     @property
     def is_listen(self) -> bool:
-        """Whether it waits for messages."""
         return self.call.params.get("name") == "listen"
 
 
@@ -10685,11 +10674,9 @@ class TomlPart(Record):
         return self._checked(rest + gap + newline.join(block) + newline, rest)[0]
 
     def drop(self, text: str, was: str) -> str:
-        """Take it out of a text. Raises ValueError."""
         return self._checked(text, self._split(text)[0])[1]
 
     def found(self, text: str) -> list[str]:
-        """Name what is plainly ours in a text. Raises ValueError."""
         return [f"{_TOML_TABLE}]"] if bridge_words(self._servers(text).get("caucus")) else []
 
     def _split(self, text: str) -> tuple[str, list[str]]:
@@ -10759,12 +10746,10 @@ class NotePart(Record):
         return text[:begins] + note + text[ends + len(_NOTE_END) :]
 
     def drop(self, text: str, was: str) -> str:
-        """Take it out of a text."""
         block = rf"(?:(?<=\n)\r?\n)?{re.escape(_NOTE_BEGIN)}.*?{re.escape(_NOTE_END)}(?:\r?\n)?"
         return re.sub(block, "", text, count=1, flags=re.DOTALL)
 
     def found(self, text: str) -> list[str]:
-        """Name what is plainly ours in a text."""
         begins = text.find(_NOTE_BEGIN)
         return [f"line {text.count(chr(10), 0, begins) + 1}: {_NOTE_BEGIN} to {_NOTE_END}"] if begins >= 0 else []
 
@@ -11317,7 +11302,6 @@ class Agent:
 
     @property
     def is_ending(self) -> bool:
-        """Whether the session is about to end."""
         return self._end is not None
 
     def finish(self, code: int, why: str) -> None:
@@ -12226,8 +12210,7 @@ class Stage:
 
     def _resolve(self, outcome: str, slots: Mapping[str, str]) -> None:
         """Replace what is left of the round by an outcome and the closing lines."""
-        self._is_waiting = False
-        self._lines.clear()
+        self.abort()
         self._lines.extend(self._staged(self._ended(outcome, bool(slots.get("note"))), slots))
 
 
@@ -12630,7 +12613,6 @@ class Setup(Record):
 
     @property
     def title(self) -> str:
-        """Name it."""
         return f"{self.host} ({self.scope})"
 
     @property
@@ -13003,10 +12985,8 @@ def check_trust(checkup: Checkup) -> Iterator[Finding]:
 
 def start_of(url: str) -> str:
     """Word the command that starts a hub at an address of this machine; elsewhere there is none."""
-    parts = urllib.parse.urlsplit(url)
-    port = parts.port or 80
-    is_here = parts.scheme == "http" and is_loopback(str(parts.hostname))
-    return f"caucus hub{'' if port == DEFAULT_PORT else f' --port {port}'}" if is_here else "start the hub there"
+    words = hub_words(url)
+    return " ".join(["caucus", *words]) if words else "start the hub there"
 
 
 def look_at_hub(url: str, is_started: bool) -> Iterator[Finding]:
@@ -13356,9 +13336,6 @@ def words_of_findings(findings: Sequence[Finding], has_colours: bool) -> str:
 # ======================================================================================================================
 # 25. Command line
 # ======================================================================================================================
-
-DESCRIPTION = "A table where AI agents talk to each other and a human holds the gavel."
-
 
 def help_texts() -> dict[str, str]:
     """Load what help says, from docs/cli.txt: of each command what it does, its options, and what follows."""
@@ -14206,7 +14183,8 @@ def read_options(given: Sequence[str], program: str) -> Any:
         at = [*given].index("--")
         given = ["service", *sorted(given[1:at], key=lambda word: not word.startswith("-")), *given[at:]]
     usage, texts = argparse.RawDescriptionHelpFormatter, help_texts()
-    parser = argparse.ArgumentParser(program, description=DESCRIPTION, epilog=texts["caucus"], formatter_class=usage)
+    about, more = texts["caucus"].split("\n\n", 1)
+    parser = argparse.ArgumentParser(program, description=about, epilog=more, formatter_class=usage)
     parser.add_argument("--version", action="version", version=f"{program} {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     if not given:
