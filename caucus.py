@@ -11831,26 +11831,22 @@ _SUBREAPER = 36  # prctl's PR_SET_CHILD_SUBREAPER, of Linux: whoever loses its p
 KILL_ROUNDS_MAX = 20  # of looking for processes that were born while others were killed
 
 
-class Running(Record):
-    """One process of this machine."""
-    pid: int
-    parent: int
-    is_zombie: bool  # it has ended, and its parent has not asked how
+def processes() -> dict[int, tuple[int, bool]]:
+    """Map what runs on this machine to its parent, and whether it is a zombie: it has ended, and nobody has asked how.
 
-
-def processes() -> list[Running]:
-    """List what runs on this machine, elsewhere than on Linux without zombies. Empty where that cannot be told."""
+    Elsewhere than on Linux without zombies. Empty where that cannot be told.
+    """
+    found: dict[int, tuple[int, bool]] = {}
     if os.path.exists("/proc/self/stat"):
-        found = []
         for name in filter(str.isdigit, os.listdir("/proc")):
             with suppress(OSError, ValueError), open(f"/proc/{name}/stat", "rb") as file:  # it may end meanwhile
                 state, parent = file.read().rpartition(b")")[2].split()[:2]  # a name may have brackets of its own
-                found.append(Running(int(name), int(parent), state == b"Z"))
+                found[int(name)] = int(parent), state == b"Z"
         return found
     with suppress(OSError):  # Windows has no ps
         lines = output_of(("ps", "-axo", "pid=,ppid="), INTERRUPT_S)[1].splitlines()
-        return [Running(int(pid), int(parent), False) for pid, parent in map(str.split, lines)]
-    return []
+        found = {int(pid): (int(parent), False) for pid, parent in map(str.split, lines)}
+    return found
 
 
 class Offspring:
@@ -11886,26 +11882,21 @@ class Offspring:
 
     def end(self) -> None:
         """Kill all that are left, and theirs; the guard stays."""
-        spared = {self._guard.pid} if self._guard is not None else set()
+        spared = {os.getpid()} | ({self._guard.pid} if self._guard is not None else set())
         for _ in range(KILL_ROUNDS_MAX):
-            running = processes()
-            ours = self._descendants(running)
-            doomed = [one.pid for one in running if one.pid in ours - spared and not one.is_zombie]
+            running, ours = processes(), {os.getpid()}
+            while more := {pid for pid, (parent, _) in running.items() if parent in ours} - ours:
+                ours |= more
+            doomed = [pid for pid, (_, is_zombie) in running.items() if pid in ours - spared and not is_zombie]
             for pid in doomed:
                 with suppress(OSError):
                     os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
-            for one in running:  # of those that became ours when they lost their parent, nobody else asks
-                if one.is_zombie and one.parent == os.getpid() and one.pid not in spared | {self._target}:
-                    with suppress(OSError):
-                        os.waitpid(one.pid, os.WNOHANG)
+            for pid, (parent, is_zombie) in running.items():
+                if is_zombie and parent == os.getpid() and pid not in spared | {self._target}:
+                    with suppress(OSError):  # of those that became ours when they lost their parent, nobody else asks
+                        os.waitpid(pid, os.WNOHANG)
             if not doomed:
                 return
-
-    def _descendants(self, running: Sequence[Running]) -> set[int]:
-        found = {os.getpid()}
-        while more := {one.pid for one in running if one.parent in found} - found:
-            found |= more
-        return found - {os.getpid()}
 
 
 def split_command(words: str, flag: str = "--exec") -> list[str]:
