@@ -12724,16 +12724,14 @@ def hooks_part(setup: Setup, path: str, part: Part) -> Setup:
         return setup.but(hooks=path, commands=tuple(commands), is_current=text == part.text)
     if not isinstance(part, JsonPart) or not part.hooks:
         return setup
-    from shlex import split
-
     text = text_in(path)
     doc = JsonText(text)
     ours = [*part.ours(doc)]
-    lines = [split(str(doc.value((*where, "command"))), posix=os.name != "nt") for where in ours]
+    commands = [tuple(split_command(str(doc.value((*where, "command"))), path)) for where in ours]
     events = [re.sub(r"(?<!^)(?=[A-Z])", "_", str(where[1])).lower() for where in ours]
     wanted = part.but(key="", hooks=hooks_of(setup.host, "permission_request" in events))
     return setup.but(
-        hooks=path, commands=tuple(tuple(word.strip('"') for word in line) for line in lines),
+        hooks=path, commands=tuple(commands),
         keys=tuple(f"{event}:{where[2]}:{where[4]}" for event, where in zip(events, ours)),
         is_current=wanted.put(text) == text,
     )  # fmt: skip
@@ -13757,9 +13755,8 @@ def run_agent(options: argparse.Namespace) -> int:
     begin_log("WARNING")
     log().setLevel(options.log_level)  # what the SDK has to say is not what a user asks for
     name = peer_name_of({"project": options.project or folder_name()}, "project")
-    mission, hold_s = options.mission.strip(), min(options.poll_timeout, POLL_HOLD_S)
-    settings = AgentSettings(name, mission, hold_s, options.max_turns, options.max_cost, options.time_limit,
-                             options.give_up)
+    settings = AgentSettings(name, options.mission.strip(), min(options.poll_timeout, POLL_HOLD_S), options.max_turns,
+                             options.max_cost, options.time_limit, options.give_up)
     client = Client(options.hub, agent_key=os.environ.pop("CAUCUS_AGENT_KEY", None))  # not for what a model starts
     seat = Seat(HttpDoor(client, asyncio.to_thread, has_watch=False), name, is_patient=True)
     about = claude_settings(options) if options.exec is None else None
