@@ -9575,7 +9575,6 @@ class Exchange:
         self._front.turn.answer(self, reply.is_ruling)
 
     def send(self) -> None:
-        """Send the answer."""
         reply, self._reply, self._link.exchange = self._reply, None, None
         if self._stream.closed():
             self._link.lost()
@@ -9584,7 +9583,6 @@ class Exchange:
             self._send(reply)
 
     def settle(self) -> None:
-        """Send it now."""
         self._front.turn.settle(self)
 
     def withdraw(self) -> None:
@@ -10163,13 +10161,13 @@ class Watch(Struct):
 
 # --- who wakes a host ---
 SEAT_WORDS_MAX = 400  # characters of what a session is told of its seat
-SMALL_MAX = 4096  # characters of what is read of a small file
+_SMALL_MAX = 4096  # characters of what is read of a small file
 
 
 def line_in(path: str) -> str:
     """Read a small file of one line. Raises OSError, UnicodeDecodeError."""
     with open(path, encoding="utf-8") as file:
-        return file.read(SMALL_MAX).strip()
+        return file.read(_SMALL_MAX).strip()
 
 
 def pointer_words(told: Mapping[str, Json]) -> str:
@@ -10319,7 +10317,6 @@ class HttpDoor:
 
     @property
     def token(self) -> str | None:
-        """Give the seat's token."""
         return self._client.token
 
     @token.setter
@@ -10333,14 +10330,11 @@ class HttpDoor:
         return await self._wait(lambda: ask(path, **fields))
 
     async def register(self, name: str, revision: int | None) -> dict[str, Json]:
-        """Take a seat. Raises Refusal."""
         answer = await self._wait(lambda: self._client.register(name, revision))
         self.session.write(self.url, str(self.token), heard(answer, "project", str), self._client.agent_key or "")
         return answer
 
     async def rest(self, seconds: float) -> None:
-        """Wait, as the hub cannot be reached."""
-
         def rest() -> dict[str, Json]:
             time.sleep(seconds)
             return {}
@@ -10426,11 +10420,10 @@ class HubStarter:
                     self._lock.release()
 
     def _is_free(self) -> bool:
-        try:
+        with suppress(OSError):
             socket.create_connection(self._address, NEIGHBOUR_S).close()
-        except OSError:
-            return True
-        return False
+            return False
+        return True
 
     def _start(self) -> str:
         """Wait until it answers, whoever starts it. Raises OSError."""
@@ -10467,7 +10460,6 @@ class Job(Struct):
 
     @property
     def is_listen(self) -> bool:
-        """Whether it waits for messages."""
         return self.call.params.get("name") == "listen"
 
 
@@ -11081,11 +11073,9 @@ class TomlPart(Record):
         return self._checked(rest + gap + newline.join(block) + newline, rest)[0]
 
     def drop(self, text: str, was: str) -> str:
-        """Take it out of a text. Raises ValueError."""
         return self._checked(text, self._split(text)[0])[1]
 
     def found(self, text: str) -> list[str]:
-        """Name what is plainly ours in a text. Raises ValueError."""
         return [f"{_TOML_TABLE}]"] if bridge_words(self._servers(text).get("caucus")) else []
 
     def _split(self, text: str) -> tuple[str, list[str]]:
@@ -11155,12 +11145,10 @@ class NotePart(Record):
         return text[:begins] + note + text[ends + len(_NOTE_END) :]
 
     def drop(self, text: str, was: str) -> str:
-        """Take it out of a text."""
         block = rf"(?:(?<=\n)\r?\n)?{re.escape(_NOTE_BEGIN)}.*?{re.escape(_NOTE_END)}(?:\r?\n)?"
         return re.sub(block, "", text, count=1, flags=re.DOTALL)
 
     def found(self, text: str) -> list[str]:
-        """Name what is plainly ours in a text."""
         begins = text.find(_NOTE_BEGIN)
         return [f"line {text.count(chr(10), 0, begins) + 1}: {_NOTE_BEGIN} to {_NOTE_END}"] if begins >= 0 else []
 
@@ -11713,7 +11701,6 @@ class Agent:
 
     @property
     def is_ending(self) -> bool:
-        """Whether the session is about to end."""
         return self._end is not None
 
     def finish(self, code: int, why: str) -> None:
@@ -12244,26 +12231,22 @@ _SUBREAPER = 36  # prctl's PR_SET_CHILD_SUBREAPER, of Linux: whoever loses its p
 KILL_ROUNDS_MAX = 20  # of looking for processes that were born while others were killed
 
 
-class Running(Record):
-    """One process of this machine."""
-    pid: int
-    parent: int
-    is_zombie: bool  # it has ended, and its parent has not asked how
+def processes() -> dict[int, tuple[int, bool]]:
+    """Map what runs on this machine to its parent, and whether it is a zombie: it has ended, and nobody has asked how.
 
-
-def processes() -> list[Running]:
-    """List what runs on this machine, elsewhere than on Linux without zombies. Empty where that cannot be told."""
+    Elsewhere than on Linux without zombies. Empty where that cannot be told.
+    """
+    found: dict[int, tuple[int, bool]] = {}
     if os.path.exists("/proc/self/stat"):
-        found = []
         for name in filter(str.isdigit, os.listdir("/proc")):
             with suppress(OSError, ValueError), open(f"/proc/{name}/stat", "rb") as file:  # it may end meanwhile
                 state, parent = file.read().rpartition(b")")[2].split()[:2]  # a name may have brackets of its own
-                found.append(Running(int(name), int(parent), state == b"Z"))
+                found[int(name)] = int(parent), state == b"Z"
         return found
     with suppress(OSError):  # Windows has no ps
         lines = output_of(("ps", "-axo", "pid=,ppid="), INTERRUPT_S)[1].splitlines()
-        return [Running(int(pid), int(parent), False) for pid, parent in map(str.split, lines)]
-    return []
+        found = {int(pid): (int(parent), False) for pid, parent in map(str.split, lines)}
+    return found
 
 
 class Offspring:
@@ -12299,31 +12282,21 @@ class Offspring:
 
     def end(self) -> None:
         """Kill all that are left, and theirs; the guard stays."""
-        spared = {self._guard.pid} if self._guard is not None else set()
+        spared = {os.getpid()} | ({self._guard.pid} if self._guard is not None else set())
         for _ in range(KILL_ROUNDS_MAX):
-            running = processes()
-            ours = self._descendants(running)
-            doomed = [one.pid for one in running if one.pid in ours - spared and not one.is_zombie]
+            running, ours = processes(), {os.getpid()}
+            while more := {pid for pid, (parent, _) in running.items() if parent in ours} - ours:
+                ours |= more
+            doomed = [pid for pid, (_, is_zombie) in running.items() if pid in ours - spared and not is_zombie]
             for pid in doomed:
                 with suppress(OSError):
                     os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
-            for one in running:  # of those that became ours when they lost their parent, nobody else asks
-                if one.is_zombie and one.parent == os.getpid() and one.pid not in spared | {self._target}:
-                    with suppress(OSError):
-                        os.waitpid(one.pid, os.WNOHANG)
+            for pid, (parent, is_zombie) in running.items():
+                if is_zombie and parent == os.getpid() and pid not in spared | {self._target}:
+                    with suppress(OSError):  # of those that became ours when they lost their parent, nobody else asks
+                        os.waitpid(pid, os.WNOHANG)
             if not doomed:
                 return
-
-    def _descendants(self, running: Sequence[Running]) -> set[int]:
-        children: dict[int, list[int]] = {}
-        for one in running:
-            children.setdefault(one.parent, []).append(one.pid)
-        found, waiting = set(), [os.getpid()]
-        while waiting:
-            born = children.get(waiting.pop(), [])
-            found.update(born)
-            waiting += born
-        return found
 
 
 def split_command(words: str, flag: str = "--exec") -> list[str]:
@@ -12628,8 +12601,7 @@ class Stage:
 
     def _resolve(self, outcome: str, slots: Mapping[str, str]) -> None:
         """Replace what is left of the round by an outcome and the closing lines."""
-        self._is_waiting = False
-        self._lines.clear()
+        self.abort()
         self._lines.extend(self._staged(self._ended(outcome, bool(slots.get("note"))), slots))
 
 
@@ -13032,7 +13004,6 @@ class Setup(Record):
 
     @property
     def title(self) -> str:
-        """Name it."""
         return f"{self.host} ({self.scope})"
 
     @property
@@ -13153,16 +13124,14 @@ def hooks_part(setup: Setup, path: str, part: Part) -> Setup:
         return setup.but(hooks=path, commands=tuple(commands), is_current=text == part.text)
     if not isinstance(part, JsonPart) or not part.hooks:
         return setup
-    from shlex import split
-
     text = text_in(path)
     doc = JsonText(text)
     ours = [*part.ours(doc)]
-    lines = [split(str(doc.value((*where, "command"))), posix=os.name != "nt") for where in ours]
+    commands = [tuple(split_command(str(doc.value((*where, "command"))), path)) for where in ours]
     events = [re.sub(r"(?<!^)(?=[A-Z])", "_", str(where[1])).lower() for where in ours]
     wanted = part.but(key="", hooks=hooks_of(setup.host, "permission_request" in events))
     return setup.but(
-        hooks=path, commands=tuple(tuple(word.strip('"') for word in line) for line in lines),
+        hooks=path, commands=tuple(commands),
         keys=tuple(f"{event}:{where[2]}:{where[4]}" for event, where in zip(events, ours)),
         is_current=wanted.put(text) == text,
     )  # fmt: skip
@@ -13331,6 +13300,11 @@ def nearest_of(table: Any, folder: str) -> Any:
     return next((known[one] for one in around if one in known), None)
 
 
+def untrusted(host: str, words: str) -> Finding:
+    """Say that a host does not trust this folder."""
+    return Finding(host, _WARNING, words, f"start `{host}` here once, and trust the folder")
+
+
 def trust_of_claude(setups: Sequence[Setup]) -> Iterator[Finding]:
     """Tell whether Claude Code trusts this folder, and has not switched the server off."""
     path, here = place_of("~/.claude.json"), os.getcwd()
@@ -13339,8 +13313,7 @@ def trust_of_claude(setups: Sequence[Setup]) -> Iterator[Finding]:
     if nearest_of(dict.fromkeys(trusted, True), here):
         yield Finding("claude", _OK, f"trusts {here}")
     else:
-        words = f"does not trust {here} yet, as far as {path} tells: its hooks do not run"
-        yield Finding("claude", _WARNING, words, "start `claude` here once, and trust the folder")
+        yield untrusted("claude", f"does not trust {here} yet, as far as {path} tells: its hooks do not run")
     if "caucus" in (dig(nearest_of(projects, here), "disabledMcpjsonServers") or ()):
         fix = "in `claude`: /mcp, and enable caucus"
         yield Finding("claude", _BROKEN, "the server caucus is switched off here", fix)
@@ -13362,8 +13335,7 @@ def trust_of_codex(setups: Sequence[Setup]) -> Iterator[Finding]:
             words = f"the hooks in {setup.hooks} were confirmed; whether in these very words cannot be known"
             yield Finding("codex", _OK, words)
         if setup.scope == "project" and dig(nearest_of(config.get("projects"), here), "trust_level") != "trusted":
-            words = f"does not trust {here}: what .codex has there does not count"
-            yield Finding("codex", _WARNING, words, "start `codex` here once, and trust the folder")
+            yield untrusted("codex", f"does not trust {here}: what .codex has there does not count")
 
 
 def trust_of_gemini(setups: Sequence[Setup]) -> Iterator[Finding]:
@@ -13377,8 +13349,8 @@ def trust_of_gemini(setups: Sequence[Setup]) -> Iterator[Finding]:
     if level in ("TRUST_FOLDER", "TRUST_PARENT"):
         yield Finding("gemini", _OK, f"trusts {os.getcwd()}")
     else:
-        words = f"{'distrusts' if level else 'does not trust'} {os.getcwd()}, as far as trustedFolders.json tells"
-        yield Finding("gemini", _WARNING, words, "start `gemini` here once, and trust the folder")
+        verb = "distrusts" if level else "does not trust"
+        yield untrusted("gemini", f"{verb} {os.getcwd()}, as far as trustedFolders.json tells")
 
 
 TRUST: dict[str, Callable[[Sequence[Setup]], Iterable[Finding]]] = {
@@ -13402,10 +13374,8 @@ def check_trust(checkup: Checkup) -> Iterator[Finding]:
 
 def start_of(url: str) -> str:
     """Word the command that starts a hub at an address of this machine; elsewhere there is none."""
-    parts = urllib.parse.urlsplit(url)
-    port = parts.port or 80
-    is_here = parts.scheme == "http" and is_loopback(str(parts.hostname))
-    return f"caucus hub{'' if port == DEFAULT_PORT else f' --port {port}'}" if is_here else "start the hub there"
+    words = hub_words(url)
+    return " ".join(["caucus", *words]) if words else "start the hub there"
 
 
 def look_at_hub(url: str, is_started: bool) -> Iterator[Finding]:
@@ -13755,9 +13725,6 @@ def words_of_findings(findings: Sequence[Finding], has_colours: bool) -> str:
 # ======================================================================================================================
 # 25. Command line
 # ======================================================================================================================
-
-DESCRIPTION = "A table where AI agents talk to each other and a human holds the gavel."
-
 
 def help_texts() -> dict[str, str]:
     """Load what help says, from docs/cli.txt: of each command what it does, its options, and what follows."""
@@ -14199,9 +14166,8 @@ def run_agent(options: argparse.Namespace) -> int:
     begin_log("WARNING")
     log().setLevel(options.log_level)  # what the SDK has to say is not what a user asks for
     name = peer_name_of({"project": options.project or folder_name()}, "project")
-    mission, hold_s = options.mission.strip(), min(options.poll_timeout, POLL_HOLD_S)
-    settings = AgentSettings(name, mission, hold_s, options.max_turns, options.max_cost, options.time_limit,
-                             options.give_up)
+    settings = AgentSettings(name, options.mission.strip(), min(options.poll_timeout, POLL_HOLD_S), options.max_turns,
+                             options.max_cost, options.time_limit, options.give_up)
     client = Client(options.hub, agent_key=os.environ.pop("CAUCUS_AGENT_KEY", None))  # not for what a model starts
     seat = Seat(HttpDoor(client, asyncio.to_thread, has_watch=False), name, is_patient=True)
     about = claude_settings(options) if options.exec is None else None
@@ -14614,7 +14580,8 @@ def read_options(given: Sequence[str], program: str) -> Any:
         at = [*given].index("--")
         given = ["service", *sorted(given[1:at], key=lambda word: not word.startswith("-")), *given[at:]]
     usage, texts = argparse.RawDescriptionHelpFormatter, help_texts()
-    parser = argparse.ArgumentParser(program, description=DESCRIPTION, epilog=texts["caucus"], formatter_class=usage)
+    about, more = texts["caucus"].split("\n\n", 1)
+    parser = argparse.ArgumentParser(program, description=about, epilog=more, formatter_class=usage)
     parser.add_argument("--version", action="version", version=f"{program} {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     if not given:
