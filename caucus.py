@@ -3282,7 +3282,7 @@ def remove(path: str) -> None:
         pass
 
 
-def note(path: str, text: str, most: int = 1 << 31) -> None:
+def write_note(path: str, text: str, most: int = 1 << 31) -> None:
     """Add to a file, or begin it anew if it has so many bytes; what cannot be noted, nobody will know."""
     try:
         is_full = os.path.exists(path) and os.path.getsize(path) >= most
@@ -3297,7 +3297,7 @@ def note_child(session: dict[str, str], said: str) -> None:
     call = fields_in(said)
     words = [str(call.get(key, "")) for key in ("tool_use_id", "agent_type", "agent_id")]
     plain = ["".join(c for c in one if c.isalnum() or c in "_-")[:64] for one in words]
-    note(session["place"] + ".children", " ".join(plain) + "\n", _CHILDREN_MAX)
+    write_note(session["place"] + ".children", " ".join(plain) + "\n", _CHILDREN_MAX)
 
 
 def ask_first(session: dict[str, str]) -> str:
@@ -3342,7 +3342,7 @@ def brake(host: str, is_closed: bool = False) -> int:
         answer = ask_first(session)
     except (OSError, ValueError):
         if not is_closed:
-            note(session["place"] + ".unasked", ".")  # a byte for each tool that runs while no hub can be asked
+            write_note(session["place"] + ".unasked", ".")  # a byte for each tool that runs while no hub can be asked
     if answer:
         reason = "" if answer.startswith('{"pass":true') else reason_of(session, answer, said)
     if reason:
