@@ -3782,8 +3782,7 @@ def hook_session(host: str) -> tuple[str, str]:
 
 def seat_of(host: str, session_id: str) -> dict[str, str]:
     """Read which seat a session has; empty: none."""
-    place = session_place(host, session_id) if session_id else ""
-    return session_in(place) if place else {}
+    return session_in(session_place(host, session_id))
 
 
 def remove(path: str) -> None:
@@ -3794,26 +3793,22 @@ def remove(path: str) -> None:
         pass
 
 
+def write_note(path: str, text: str, most: int = 1 << 31) -> None:
+    """Add to a file, or begin it anew if it has so many bytes; what cannot be noted, nobody will know."""
+    try:
+        is_full = os.path.exists(path) and os.path.getsize(path) >= most
+        with open(path, "w" if is_full else "a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError:
+        pass
+
+
 def note_child(session: dict[str, str], said: str) -> None:
     """Note for the bridge which subagent is about to call it: the call that follows repeats the id of this one."""
     call = fields_in(said)
     words = [str(call.get(key, "")) for key in ("tool_use_id", "agent_type", "agent_id")]
-    path = session["place"] + ".children"
-    try:
-        how = "a" if os.path.exists(path) and os.path.getsize(path) < _CHILDREN_MAX else "w"
-        with open(path, how, encoding="utf-8") as file:
-            file.write(" ".join("".join(c for c in one if c.isalnum() or c in "_-")[:64] for one in words) + "\n")
-    except OSError:  # then it speaks without a mark
-        pass
-
-
-def note_unasked(session: dict[str, str]) -> None:
-    """Note that a tool runs while no hub can be asked: a byte for each."""
-    try:
-        with open(session["place"] + ".unasked", "ab") as file:
-            file.write(b".")
-    except OSError:  # then nobody will know
-        pass
+    plain = ["".join(c for c in one if c.isalnum() or c in "_-")[:64] for one in words]
+    write_note(session["place"] + ".children", " ".join(plain) + "\n", _CHILDREN_MAX)
 
 
 def ask_first(session: dict[str, str]) -> str:
@@ -3858,7 +3853,7 @@ def brake(host: str, is_closed: bool = False) -> int:
         answer = ask_first(session)
     except (OSError, ValueError):
         if not is_closed:
-            note_unasked(session)
+            write_note(session["place"] + ".unasked", ".")  # a byte for each tool that runs while no hub can be asked
     if answer:
         reason = "" if answer.startswith('{"pass":true') else reason_of(session, answer, said)
     if reason:
@@ -3908,10 +3903,8 @@ class RpcError(Exception):
 
     def to_json(self) -> dict[str, Json]:
         """Give the response."""
-        error: dict[str, Json] = {"code": self.code, "message": self.message}
-        if self.data is not None:
-            error["data"] = self.data
-        return {"jsonrpc": "2.0", "id": self.about, "error": error}
+        more: dict[str, Json] = {} if self.data is None else {"data": self.data}
+        return {"jsonrpc": "2.0", "id": self.about, "error": {"code": self.code, "message": self.message, **more}}
 
 
 class Call(Record):
@@ -4951,8 +4944,8 @@ class DiskLog:
             if time.monotonic() >= next_prune and not self._rest:
                 self._prune()
                 next_prune = time.monotonic() + PRUNE_S
-            left_s = max(1.0, next_prune - time.monotonic())
-            self._has_lines.wait(LOG_RETRY_S if self._is_failing else min(left_s, PRUNE_S))
+            left_s = LOG_RETRY_S if self._is_failing else next_prune - time.monotonic()
+            self._has_lines.wait(min(max(LOG_RETRY_S, left_s), PRUNE_S))
             self._has_lines.clear()
             self._write_lines()
         self._write_lines()  # what came while the last ones were written
@@ -8282,11 +8275,15 @@ class Feed:
     """
 
     def __init__(self, room: Room, trees: Trees) -> None:
-        self.consoles: dict[Console, None] = {}  # in order of arrival
-        self.frames: list[bytes | Message] = []  # a message is read as Markdown when it is sent: nobody waits for that
-        self.is_telling = False  # they are being encoded
-        self.due_at = 0.0  # monotonic seconds; until then news of peers and channels wait
         self._room, self._trees = room, trees
+        self.consoles: dict[Console, None] = {}  # in order of arrival
+        self.is_telling = False  # news are being encoded
+        self.due_at = 0.0  # monotonic seconds; until then news of peers and channels wait
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew: nobody looks."""
+        self.frames: list[bytes | Message] = []  # a message is read as Markdown when it is sent: nobody waits for that
         self._peers: dict[str, None] = {}  # names of whom to tell anew
         self._channels: dict[str, None] = {}
         self._owed = False  # whether what is owed has changed; to consoles of this dialect it is nothing
@@ -8320,8 +8317,7 @@ class Feed:
         """Forget a console; with the last one, everything."""
         self.consoles.pop(console, None)
         if not self.consoles:
-            self.frames = []
-            self._take_news()
+            self.forget()
 
     def take(self) -> bytes:
         """Give all that waits as frames of RFC 6455."""
@@ -8355,8 +8351,8 @@ class ChangesFeed(Feed):
     All of them know the same of a peer, `_looks`, or will get it with a page that is still to come.
     """
 
-    def __init__(self, room: Room, trees: Trees) -> None:
-        super().__init__(room, trees)
+    def forget(self) -> None:
+        super().forget()
         self._looks: dict[str, tuple[object, ...]] = {}  # by name: as consoles were told
         self._moved: set[str] = set()  # whose mailboxes changed since receipts were told
         self._answered: set[int] = set()  # seqs of what was answered since
@@ -8375,12 +8371,6 @@ class ChangesFeed(Feed):
             self._moved.add(event.name)
             self._owed |= kind is PeerLeft or kind is MailboxOverflowed
         super().mark(event)
-
-    def drop(self, console: Console) -> None:
-        super().drop(console)
-        if not self.consoles:
-            for known in (self._looks, self._moved, self._answered, self._receipts):
-                known.clear()
 
     def tell(self) -> Iterator[None]:
         peers, channels = self._take_news()
