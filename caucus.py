@@ -1311,7 +1311,8 @@ class Mailbox:
         self._drop([one for one in self._out if one <= seq])
         if self._again and seq <= self._handed_out:
             self._drop([one for one in self._again if one <= seq])
-        self._acknowledged = max(self._acknowledged, min(seq, self._handed_out))
+        if seq > self._acknowledged:
+            self._acknowledged = min(seq, self._handed_out)
         self.acknowledgements += 1
 
     def _mark(self, seqs: list[int]) -> None:
