@@ -1429,7 +1429,8 @@ class Mailbox:
         self._free([one for one in self._out if one <= seq])
         if self._again and seq <= self._handed_out:
             self._free([one for one in self._again if one <= seq])
-        self._acknowledged = max(self._acknowledged, min(seq, self._handed_out))
+        if seq > self._acknowledged:
+            self._acknowledged = min(seq, self._handed_out)
         self.acknowledgements += 1
 
     @property
@@ -1715,10 +1716,8 @@ class Brake(Struct):
 
 
 class Peer(Struct):
-    """One identity. The readings at the end are observations of the clock and of connections, not replayed state.
-
-    It has at most 30 fields: with more, CPython takes a kilobyte more for each peer.
-    """
+    """One identity. The readings at the end are observations of the clock and of connections, not replayed state."""
+    # With more than 30 fields, CPython would take a kilobyte more for each peer.
     name: str
     token_hash: str
     joined_at: float  # monotonic seconds
@@ -2170,13 +2169,13 @@ class Room:
 
     def deny(self, peer: Peer, tool: str, why: str) -> None:
         """Record that a tool was held back."""
-        stamp, brake = self._stamp(), peer.brake or Brake()
-        is_news = stamp[1] - brake.denied_at >= DENIED_EVERY_S or why == INTERRUPTED
-        brake.denied, brake.denied_tool, peer.brake = brake.denied + 1, (tool, stamp[2]), brake
+        stamp, held = self._stamp(), peer.brake or Brake()
+        is_news = stamp[1] - held.denied_at >= DENIED_EVERY_S or why == INTERRUPTED
+        held.denied, held.denied_tool, peer.brake = held.denied + 1, (tool, stamp[2]), held
         if why == STOPPED:
             self.note_stop(peer)
         if is_news and self.is_kept:
-            brake.denied_at = stamp[1]
+            held.denied_at = stamp[1]
             self._commit(ToolDenied(*stamp, peer.name, tool, why))
 
     def note_unasked(self, peer: Peer, count: int) -> None:
@@ -2186,9 +2185,9 @@ class Room:
         self._tell_unasked(peer)
 
     def _tell_unasked(self, peer: Peer) -> None:
-        brake, now = peer.brake, self._mono()
-        if brake is not None and brake.unasked and self.is_kept and now - brake.unasked_told_at >= DENIED_EVERY_S:
-            count, brake.unasked, brake.unasked_told_at = brake.unasked, 0, now
+        held, now = peer.brake, self._mono()
+        if held is not None and held.unasked and self.is_kept and now - held.unasked_told_at >= DENIED_EVERY_S:
+            count, held.unasked, held.unasked_told_at = held.unasked, 0, now
             self._commit(ToolsUnasked(*self._stamp(), peer.name, count))
 
     def wake_for(self, peer: Peer, host: str) -> Wake:
@@ -6644,12 +6643,12 @@ class Turn:
 
     def select(self, timeout: float | None = None) -> list[Any]:
         """Give what the loop is to see to, lanes apart. Called by the loop."""
-        if self._epoll is None:
-            found = self._selector.select(timeout)
-            self._mono, self._wall = time.monotonic(), time.time()
-            return found
-        self._ready = ready = self._epoll.poll(timeout, _READY_SOCKETS)
+        epoll = self._epoll
+        ready: list[Any] = self._selector.select(timeout) if epoll is None else epoll.poll(timeout, _READY_SOCKETS)
         self._mono, self._wall = time.monotonic(), time.time()
+        if epoll is None:
+            return ready
+        self._ready = ready
         has_others = self._others in [handle for handle, _ in ready]
         if len(ready) > has_others:
             self.loop.call_soon(self._serve)
@@ -7270,8 +7269,14 @@ class Lane(Link):
 
     def reply(self, reply: Reply) -> None:
         """Answer the request that waits, if its sender does."""
-        if self._state == "waiting":
-            self._answer(reply)
+        if self._state != "waiting":
+            return
+        self._on_gone, self._state = None, "sending"
+        if len(reply.body) <= _SHARED_MIN_BYTES:
+            self._output = reply.raw
+        else:
+            self._output, self._rest = reply.head, reply.body
+        self._lanes.turn.answer(self, reply.is_ruling)
 
     def stream(self, chunk: bytes, is_last: bool) -> None:
         """Answer it bit by bit, as an event stream; the first bit brings the headers."""
@@ -7414,15 +7419,7 @@ class Lane(Link):
         self._state = "waiting"
         reply = self._lanes.router.answer(request)
         if reply is not None:
-            self._answer(reply)
-
-    def _answer(self, reply: Reply) -> None:
-        self._on_gone, self._state = None, "sending"
-        if len(reply.body) <= _SHARED_MIN_BYTES:
-            self._output = reply.raw
-        else:
-            self._output, self._rest = reply.head, reply.body
-        self._lanes.turn.answer(self, reply.is_ruling)
+            self.reply(reply)
 
     def _sent(self) -> None:
         """Go on after an answer that the kernel has taken. What else was sent is read later: others come first."""
@@ -9727,8 +9724,7 @@ class Hub:
         self._listening: list[socket.socket] = []
         self._complain_at = 0.0  # monotonic seconds; until then the log is spared
         self._lingering: set[socket.socket] = set()  # connections that were turned away, and may still read why
-        self._clock: Clock = turn
-        clock = self._clock
+        self._clock = clock = turn
         self.journal = self._journal()
         room_clock: Clock = clock if self.journal is None else self.journal.clock()
         self.room = Room(self._emit, room_clock, new_secret, settings.ttl_s, settings.quiet_after_s)
