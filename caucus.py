@@ -8014,12 +8014,12 @@ def post_status(gate: Gate, request: Request) -> Reply:
     body = request.json()
     token = token_of(body)
     usage = None if body.get("usage") is None else Usage.parse(object_of(body, "usage"))
-    if usage is not None and "status" not in body:  # which the program tells by itself
+    if usage is not None and "status" not in body:  # usage the program tells by itself: its mind need not have read
         peer = gate.room.peer_of(token)
         gate.room.set_usage(peer, usage)
         return json_reply({"status": peer.status, "usage": usage.to_json()})
     status = one_line(text_of(body, "status", 0, STATUS_MAX)) or None
-    peer = agent_of(gate, token)
+    peer = agent_of(gate, token) if usage is None else gate.room.peer_of(token)
     gate.room.set_status(peer, status, usage)
     return told(gate, peer, {"status": status, **({} if usage is None else {"usage": usage.to_json()})})
 
