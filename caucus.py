@@ -4008,7 +4008,8 @@ class Tool(Record):
 
     def to_json(self) -> dict[str, Json]:
         """Give one entry of tools/list."""
-        hints: dict[str, Json] = {"readOnlyHint": self.is_reading, "destructiveHint": False, "openWorldHint": False}
+        hints: dict[str, Json] = {"readOnlyHint" if self.is_reading else "destructiveHint": self.is_reading}
+        hints["openWorldHint"] = False  # what is left out is so by default, or means nothing beside the rest
         return {"name": self.name, "description": self.text, "inputSchema": self.schema, "annotations": hints}
 
 
@@ -4482,7 +4483,7 @@ class Seat:
         if rules := self._note_rules(answer):
             told |= {"rules": rules, "rules_version": self.rules}
         with suppress(Refusal):
-            told |= await self._owed("owes")
+            told |= await self.open_questions("owes")
         told["channels"], watch = answer.get("channels"), await self.watch_command()
         return {**told, "watch": watch} if watch else {**told, "watch": None, "woken": WOKEN}
 
@@ -4530,14 +4531,14 @@ class Seat:
         if self.name is not None:
             try:
                 await self.confirm()
-                open_ones = await self._owed("owes", "asked")
+                open_ones = await self.open_questions("owes", "asked")
             except Refusal as refusal:
                 note = refusal.detail
         about: dict[str, Json] = {"joined": self.name is not None, "project": self.name, "hub": self.door.url}
         about |= {"default_project": self.default_name, "setup_done": self.revision is not None}
         return about | {"protocol_version": self.revision} | open_ones | ({"note": note} if note else {})
 
-    async def _owed(self, *keys: str) -> dict[str, Json]:
+    async def open_questions(self, *keys: str) -> dict[str, Json]:
         """Ask the hub for what has no answer yet, to others and from others. Raises Refusal."""
         answer = await self.call("GET /peek")
         return {key: answer[key] for key in keys if answer.get(key)}
@@ -4664,9 +4665,9 @@ class Seat:
         """End a listen that goes on between two polls."""
         self._listens += 1
 
-    def tell(self, note: str) -> None:
+    def tell(self, note: str, key: str = "note") -> None:
         """Have the next answer tell what happened besides."""
-        self._news["note"] = note
+        self._news[key] = note
 
     def take_news(self) -> dict[str, Json]:
         """Give what happened to the seat since the last answer, once."""
@@ -11857,9 +11858,9 @@ You speak with the tool `say`: what you write outside of it, nobody sees. When t
 without a word; you are given whatever comes next."""
 
 WITH_WORDS = """\
-What you print is your reply; it goes where the last message came from. A first line of `@name` or `#channel` alone
-sends it there instead. Print PASS and nothing else to say nothing. There are no tools here: skip what the rules say of
-them."""
+What you print is your reply; it goes where the last message came from, as the answer to it. A first line of `@name` or
+`#channel` alone sends it there instead. Print PASS and nothing else to say nothing; whoever expects an answer of you is
+told so. There are no tools here: skip what the rules say of them."""
 
 
 class NotReady(Exception):
@@ -11886,6 +11887,7 @@ class Outcome(Record):
 
 class Mind(Protocol):
     """What thinks for an agent. Any call may raise NotReady; what else a turn raises is a failed turn."""
+    briefing: str  # what it was started with; may be set anew
     model: str  # empty: not known
     is_live: bool  # one program for all turns, with the room's tools; else each turn is a run of its own
 
@@ -11924,10 +11926,39 @@ def one_liner(text: object) -> str:
 
 def scope_to_answer(batch: Sequence[dict[str, Json]], name: str) -> str:
     """Give the scope in which the last of those who spoke to `name` expects an answer."""
-    said = [m for m in batch if m.get("origin") != "hub"]
-    if not said or said[-1].get("recipient") != name:
-        return str(said[-1].get("recipient")) if said else ALL
-    return str(said[-1].get("sender"))  # the operator's is an address too, though no mailbox
+    return ([ALL, *answered_in(batch, name)])[-1]
+
+
+def answered_in(batch: Sequence[dict[str, Json]], name: str) -> dict[str, dict[str, Json]]:
+    """Give, by scope, what an answer there answers: the latest question, else the latest message. The last is last."""
+    found: dict[str, dict[str, Json]] = {}
+    for m in batch:
+        if m.get("origin") != "hub":
+            scope = str(m.get("sender" if m.get("recipient") == name else "recipient"))  # the operator's is one too
+            before = found.pop(scope, m)
+            found[scope] = m if m.get("expects_answer") or not before.get("expects_answer") else before
+    return found
+
+
+class AgentSeat(Seat):
+    """A seat whose program knows what its mind is at: what is said where that came from answers it."""
+
+    def __init__(self, door: Door, name: str) -> None:
+        super().__init__(door, name, is_patient=True)
+        self.answering: dict[str, int] = {}  # scope -> seq, while the mind is at it
+
+    async def say(self, **said: Json) -> dict[str, Json]:
+        """Speak; the first words to a scope answer what was said there, unless they are a question. Raises Refusal."""
+        to = str(said.get("to", ""))
+        if not said.keys() & (Manner.KEYS.keys() | {"expects_answer"}) and (seq := self.answering.get(to)):
+            with suppress(UnknownMessage):  # it is long ago, or the hub is another one: then it is said for itself
+                answer = await super().say(**said, reply_to=seq)
+                self.answering.pop(to, None)
+                return answer
+        answer = await super().say(**said)
+        done = [said.get(key) for key in Manner.KEYS]
+        self.answering = {scope: seq for scope, seq in self.answering.items() if seq not in done}
+        return answer
 
 
 def addressed(reply: str) -> tuple[str, str]:
@@ -11952,13 +11983,15 @@ def parts_of(text: str) -> list[str]:
 class Agent:
     """One seat, its mind, and the two tasks between them."""
 
-    def __init__(self, seat: Seat, mind: Mind, settings: AgentSettings, speaking: str) -> None:
+    def __init__(self, seat: AgentSeat, mind: Mind, settings: AgentSettings, speaking: str) -> None:
         from asyncio import Event as Flag
         from asyncio import get_running_loop
 
         self._loop = get_running_loop()
         self._seat, self._mind, self._settings, self._speaking = seat, mind, settings, speaking
         self._briefing = ""
+        self._has_new_rules, self._rules_told = False, 0  # of the house; and their version in the briefing
+        self._owed = 0  # the question, by its seq, that the turn in progress has not answered yet
         self._inbox: list[dict[str, Json]] = []  # fetched, and acknowledged when its turn begins
         self._heard: deque[str] = deque(maxlen=LOG_MAX)  # message ids: a lost answer comes again
         self._mode = RUNNING
@@ -12018,15 +12051,20 @@ class Agent:
         """Take a seat, once there is a mind to fill it. Raises NotReady."""
         settings = self._settings
         try:
-            rules = await self._seat.setup()
+            await self._read_rules()
             # a wrong agent key is told before a mind is started
             await self._seat.door.call("GET /ping", peer=settings.name)
-            mission = f"\nYour mission, from your own user:\n{settings.mission}\n" if settings.mission else ""
-            self._briefing = BRIEFING.format(name=settings.name, speaking=self._speaking, mission=mission, rules=rules)
             await self._start_mind()
             await self._join()
         except Refusal as refusal:
             raise self._refused(refusal) from None
+
+    async def _read_rules(self) -> None:
+        """Make the briefing anew, of the rules as they are. Raises Refusal."""
+        settings, rules = self._settings, await self._seat.setup()
+        self._has_new_rules, self._rules_told = False, self._seat.rules
+        mission = f"\nYour mission, from your own user:\n{settings.mission}\n" if settings.mission else ""
+        self._briefing = BRIEFING.format(name=settings.name, speaking=self._speaking, mission=mission, rules=rules)
 
     async def _join(self) -> None:
         """Take the seat. A hub lets in one a second from each address; where many start at once, wait."""
@@ -12097,7 +12135,7 @@ class Agent:
 
     def _take(self, answer: dict[str, Json]) -> None:
         """Sort what a poll brought: commands act at once, the rest waits for the driver."""
-        self._mode = str(answer.get("mode"))
+        self._mode, self._has_new_rules = str(answer.get("mode")), self._has_new_rules or bool(answer.get("rules"))
         messages = heard(answer, "messages", list)
         for m in messages:
             if not isinstance(m, dict) or m.get("id") in self._heard:
@@ -12153,7 +12191,7 @@ class Agent:
             if self._is_reset:
                 await self._renew()
             elif (batch := await self._next_batch()) or (self._opening and self._may_open()):
-                await self._turn(self._worded(batch), batch)
+                await self._turn(await self._worded(batch), batch)
             else:
                 await self._wait()
 
@@ -12185,7 +12223,14 @@ class Agent:
     def _ready(self) -> list[dict[str, Json]]:
         """List what a turn can be made of, no more than is read at once; in a paused room the operator's words only."""
         ready = [m for m in self._inbox if self._mode == RUNNING or m.get("origin") == "operator"]
-        return ready[: fitting(ready)] if any(map(self._is_call, ready)) else []
+        end = fitting(ready)
+        if not self._mind.is_live:  # it has one reply, so each question has a turn
+            end = next((at for at, m in enumerate(ready[:end], 1) if self._is_question(m)), end)
+        return ready[:end] if any(map(self._is_call, ready)) else []
+
+    def _is_question(self, m: Body) -> bool:
+        """Whether it is this agent, and nobody else, who owes an answer."""
+        return m.get("expects_answer") is True and m.get("recipient") == self._settings.name
 
     def _is_call(self, m: dict[str, Json]) -> bool:
         """Whether a message is worth a turn; the hub's notices are not, but for a stick that a live mind waits for."""
@@ -12202,19 +12247,29 @@ class Agent:
             self._inbox = [m for m in self._inbox if m not in batch]
         return batch
 
-    async def _acknowledge(self) -> None:
-        """Acknowledge what turns were made of, and learn how the room is: a parked poll does not tell of a pause."""
+    async def _acknowledge(self, is_read: bool = False) -> None:
+        """Acknowledge what turns were made of, and learn how the room is: a parked poll does not tell of a pause.
+
+        `is_read`: the mind has been at it, and not only this program.
+        """
         with suppress(Refusal):
-            answer = await self._seat.call("POST /ack", seq=self._acked)
+            answer = await self._seat.call("POST /ack", seq=self._acked, read=is_read)
             self._mode = str(answer.get("mode", self._mode))  # other hubs do not tell
 
-    def _worded(self, batch: list[dict[str, Json]]) -> str:
-        """Word a batch for the mind, with what has become of the seat since the last."""
+    async def _worded(self, batch: list[dict[str, Json]]) -> str:
+        """Word a batch for the mind, with what has become since the last of its seat, its words and the rules."""
         opening = self._opening if self._mode == RUNNING else ""
         self._opening = "" if opening else self._opening
+        beside: dict[str, Json] = {}
+        with suppress(Refusal):
+            if self._has_new_rules or self._rules_told != self._seat.rules:
+                await self._read_rules()
+                self._mind.briefing = self._briefing
+                self._seat.tell(await self._seat.section(HOUSE_RULES), "rules")
+            beside = await self._seat.open_questions("owes") if self._mind.is_live else {}
         news = self._seat.take_news()
-        arrived = fenced(batch, self._mode, len(self._ready())) if batch else ""
-        return "\n".join(filter(None, [opening, json.dumps(news) if news else "", arrived]))
+        arrived = fenced(batch, self._mode, len(self._ready()), beside) if batch else ""
+        return "\n".join(filter(None, [opening, json.dumps(news, ensure_ascii=False) if news else "", arrived]))
 
     async def _renew(self) -> None:
         """Give the mind a clean context."""
@@ -12228,7 +12283,10 @@ class Agent:
 
     async def _turn(self, prompt: str, batch: list[dict[str, Json]]) -> None:
         """Take one turn, in public: a status while it lasts, a line in the room if it fails."""
-        scope = scope_to_answer(batch, self._settings.name)
+        answered = answered_in(batch, self._settings.name)
+        scope = ([ALL, *answered])[-1]
+        self._seat.answering = {where: heard(m, "seq", int) for where, m in answered.items()}
+        self._owed = self._seat.answering[scope] if answered and self._is_question(answered[scope]) else 0
         self._turns, self._is_cut = self._turns + 1, self._end is not None or self._is_reset
         await self._publish(COMPOSING)
         outcome = Outcome() if self._is_cut else await self._attempt(prompt, scope)  # an order may come that early
@@ -12236,6 +12294,8 @@ class Agent:
         self._output_tokens += outcome.output_tokens
         self._cost_usd = outcome.cost_usd if outcome.cost_usd is not None else self._cost_usd
         await self._publish(self._seat.status)
+        if not outcome.failure and not self._is_cut:
+            await self._acknowledge(is_read=True)
         if self._end is None:
             await self._judge(outcome, scope)
 
@@ -12249,6 +12309,8 @@ class Agent:
             async with timeout(self._settings.turn_limit_s) as self._deadline:
                 [result] = await gather(self._think(prompt, scope), return_exceptions=True)
         self._deadline, self._is_thinking = None, False
+        self._owed = self._owed if self._owed in self._seat.answering.values() else 0
+        self._seat.answering = {}  # what follows are the agent's own lines
         if isinstance(result, Outcome):
             return result
         self._is_reset = self._is_reset or self._mind.is_live  # nobody knows what that one does next
@@ -12278,7 +12340,9 @@ class Agent:
         self._failures = self._failures + 1 if has_failed else 0
         if has_failed:
             log().error("the turn failed: %s", outcome.failure)
-            await self._say_shortly(scope, f"My turn failed: {outcome.failure}")
+            await self._say_shortly(scope, f"My turn failed: {outcome.failure}", declines=self._owed)
+        elif self._owed and not self._mind.is_live and not self._is_cut:
+            await self._say_shortly(scope, "I have no answer to that.", declines=self._owed)
         limits = self._settings
         if self._failures >= FAILURES_MAX:
             await self._say_goodbye(ALL, EXIT_GAVE_UP, f"{FAILURES_MAX} turns in a row have failed")
@@ -12291,23 +12355,26 @@ class Agent:
         await self._say_shortly(scope, f"I am leaving: {why}.")
         self.finish(code, why)
 
-    async def _say_shortly(self, scope: str, line: str) -> None:
+    async def _say_shortly(self, scope: str, line: str, declines: int = 0) -> None:
         """Say a line of the agent's own, if that is soon possible."""
         from asyncio import timeout
 
         with suppress(TimeoutError):
             async with timeout(LINE_S):
-                await self._say(scope, line)
+                await self._say(scope, line, declines)
 
-    async def _say(self, to: str, text: str) -> bool:
+    async def _say(self, to: str, text: str, declines: int = 0) -> bool:
         """Say a text, in parts if it is long; wait for the stick and for the hub. False: nobody bears that name."""
         parts, has_hand = deque(parts_of(text)), False
         try:
             while parts and self._end is None:
                 try:
-                    if (await self._seat.call("POST /send", to=to, content=parts[0])).get("missed"):
+                    ended: dict[str, Json] = {"declines": declines} if declines else {}
+                    if (await self._seat.say(to=to, content=parts[0], **ended)).get("missed"):
                         return False
                     parts.popleft()
+                except UnknownQuestion:  # it has ended otherwise
+                    declines = 0
                 except FloorHeld:
                     if not has_hand:
                         has_hand = True  # first: an order may come while the hub raises it
@@ -12385,14 +12452,14 @@ class Claude:
         self.model = settings.model
         self._mcp = Mcp(AGENT_TOOLS, (), "")
         self._session: Any = None
-        self._briefing = ""
+        self.briefing = ""
         self._pid = 0  # of the CLI, as it says itself
         self._has_numbers = False  # results say which prompts they answer
         self._cost_usd = self._earlier_usd = 0.0  # of the present session, and of those before it
 
     async def start(self, briefing: str) -> None:
         """Start the CLI with a clean context. Raises NotReady."""
-        self._briefing = briefing
+        self.briefing = briefing
         self._session = self._sdk.ClaudeSDKClient(self._options(briefing))
         try:
             await self._connect()
@@ -12454,7 +12521,7 @@ class Claude:
         except self._sdk.CLIConnectionError:  # it has died since its last turn; nothing was asked yet
             log().warning("claude has ended meanwhile, another is started")
             await self.end()
-            await self.start(self._briefing)
+            await self.start(self.briefing)
             await self._session.query(self._prompts(number, prompt))
 
     async def interrupt(self) -> None:
@@ -12644,7 +12711,7 @@ class Command:
         self.is_live, self._keeps_context = False, keeps_context
         self._argv = shell_command(words) if is_shell else split_command(words)
         self.model = os.path.basename(self._argv[0])[:NAME_MAX]
-        self._briefing = ""
+        self.briefing = ""
         self._past: deque[str] = deque()
         self._process: Process | None = None
         self._is_interrupted = False
@@ -12655,12 +12722,12 @@ class Command:
 
         if which(self._argv[0]) is None:
             raise NotReady(f"there is no program {self._argv[0]!r}: install it, or give --exec its path", EXIT_USAGE)
-        self._briefing = briefing
+        self.briefing = briefing
         self._past.clear()
 
     async def think(self, prompt: str) -> Outcome:
         """Run the command. Raises OSError, RuntimeError, ValueError."""
-        reply = (await self._run("\n\n".join([self._briefing, *self._past, prompt]))).strip()
+        reply = (await self._run("\n\n".join([self.briefing, *self._past, prompt]))).strip()
         if self._keeps_context:
             self._past += [prompt, f"You replied:\n{reply or 'PASS'}"]
             while sum(map(len, self._past)) > CONTEXT_MAX:
@@ -14600,7 +14667,7 @@ def run_agent(options: argparse.Namespace) -> int:
     settings = AgentSettings(name, mission, hold_s, options.max_turns, options.max_cost, options.time_limit,
                              options.give_up)
     client = Client(options.hub, agent_key=os.environ.pop("CAUCUS_AGENT_KEY", None))  # not for what a model starts
-    seat = Seat(HttpDoor(client, asyncio.to_thread, has_watch=False), name, is_patient=True)
+    seat = AgentSeat(HttpDoor(client, asyncio.to_thread, has_watch=False), name)
     is_command = options.exec is not None
     if is_command:
         check_command(options)

@@ -456,7 +456,7 @@ def test_a_stop_while_it_waits_to_be_let_in_ends_it_at_once(hub: HubProcess) -> 
             raise caucus.Throttled(50.0)
 
     client = caucus.Client(hub.url)
-    seat = caucus.Seat(Closed(client, asyncio.to_thread, has_watch=False), "mute")
+    seat = caucus.AgentSeat(Closed(client, asyncio.to_thread, has_watch=False), "mute")
     agent: caucus.Agent
 
     async def run() -> int:
@@ -844,7 +844,7 @@ async def meddled(hub: HubProcess, api: str, where: str, do: Callable[[], object
     """Let `do` happen while the agent is `where`, and be noticed there; give its turns, its starts, its exit code."""
     client = caucus.Client(hub.url)
     door, mind = Meddled(client), Mute()
-    agent = caucus.Agent(caucus.Seat(door, "mute"), mind, caucus.AgentSettings("mute", hold_s=5.0), "")
+    agent = caucus.Agent(caucus.AgentSeat(door, "mute"), mind, caucus.AgentSettings("mute", hold_s=5.0), "")
 
     async def happen() -> None:
         await asyncio.to_thread(do)
@@ -894,7 +894,7 @@ def test_a_hub_that_restarts_twice_in_a_row_is_survived(
 
         with running_hub() as hub:
             client = caucus.Client(hub.url)
-            seat = caucus.Seat(caucus.HttpDoor(client, asyncio.to_thread, has_watch=False), "mute", is_patient=True)
+            seat = caucus.AgentSeat(caucus.HttpDoor(client, asyncio.to_thread, has_watch=False), "mute")
             agent = caucus.Agent(seat, Mute(), caucus.AgentSettings("mute", hold_s=5.0), "")
             running = asyncio.create_task(agent.run())
             await asyncio.to_thread(wait_for_it)
@@ -911,7 +911,7 @@ def test_a_hub_that_restarts_twice_in_a_row_is_survived(
 
 def test_displaced_it_ends_with_2(hub: HubProcess, api: str) -> None:
     client = caucus.Client(hub.url)
-    seat = caucus.Seat(caucus.HttpDoor(client, asyncio.to_thread, has_watch=False), "mute")
+    seat = caucus.AgentSeat(caucus.HttpDoor(client, asyncio.to_thread, has_watch=False), "mute")
 
     async def run() -> int:
         agent = caucus.Agent(seat, Mute(), caucus.AgentSettings("mute", hold_s=5.0), "")
