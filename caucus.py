@@ -4377,7 +4377,7 @@ def reminders(answer: Body) -> list[str]:
         lines.append(f"and {len(more)} more: whoami() lists them")
     if version := answer.get("rules"):
         lines.append(f"the rules changed to {version}: read them with protocol_section({HOUSE_RULES!r})")
-    return lines
+    return [one_line(line) for line in lines]
 
 
 SHOWN = ("seq", "sender", "recipient", "origin", "kind", "reply_to", "quote", "outcome", "expects_answer", "meta")
@@ -10436,8 +10436,9 @@ class Watch:
     @staticmethod
     def _about(m: dict[str, Json]) -> str:
         """Tell by what number a message is answered, and what it answers; what it quotes is JSON, and stays so."""
-        about = [str(m["seq"])] if m.get("seq") else []
-        if reply_to := m.get("reply_to"):
+        seq, reply_to = (number if type(number := m.get(key)) is int else 0 for key in ("seq", "reply_to"))
+        about = [str(seq)] if seq else []
+        if reply_to:
             quote = f" {json.dumps(one_line(str(words)), ensure_ascii=False)}" if (words := m.get("quote")) else ""
             about.append(f"{OUTCOME_VERBS.get(m.get('outcome'), 'answers')} {reply_to}{quote}")
         if m.get("expects_answer"):

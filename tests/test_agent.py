@@ -451,7 +451,7 @@ def test_one_of_many_that_start_at_once_waits_until_the_hub_lets_it_in() -> None
 
 def test_a_stop_while_it_waits_to_be_let_in_ends_it_at_once(hub: HubProcess) -> None:
     class Closed(caucus.HttpDoor):
-        async def register(self, name: str, revision: int | None) -> dict[str, Any]:
+        async def register(self, name: str, revision: int | None, rules: int) -> dict[str, Any]:
             asyncio.get_running_loop().call_later(0.01, agent.finish, 130, "interrupted")
             raise caucus.Throttled(50.0)
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 from hubs import DEADLINE_S, ROOT, START, HubProcess, eventually, running_hub
-from wires import LOOPBACK, Ended, newcomer, read_request, stub_hub
+from wires import LOOPBACK, Ended, newcomer, read_request, stub_hub, unnumbered
 
 import caucus
 
@@ -542,7 +542,7 @@ def shell(command: str) -> tuple[int, str]:
     done = subprocess.run(
         ["sh", "-c", command], capture_output=True, text=True, timeout=DEADLINE_S, env=environment(), check=False
     )
-    return done.returncode, done.stdout
+    return done.returncode, unnumbered(done.stdout)
 
 
 @NOT_WINDOWS

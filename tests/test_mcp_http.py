@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import socket
 import subprocess
@@ -563,7 +564,7 @@ def test_the_watch_command_of_a_hub_on_this_machine_runs_as_it_is(web: Session, 
     command = web.join("web")["watch"]
     hub.say(hub.register("api"), "web", "to the watch")
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=20, check=True)
-    assert done.stdout == "[caucus] msg api -> web: to the watch\n"
+    assert re.fullmatch(r"\[caucus\] msg api -> web \(\d+\): to the watch\n", done.stdout)
     assert web.call("whoami")["project"] == "web"
     hub.clear()
 

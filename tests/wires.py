@@ -7,6 +7,7 @@ import http.client
 import itertools
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -155,8 +156,14 @@ class Ended:
     """How a process ended."""
 
     code: int
-    out: str
+    out: str  # of a watch, without the numbers of messages: they depend on what was said before
     err: str
+    printed: str = field(default="", compare=False)  # the same as it was
+
+
+def unnumbered(printed: str) -> str:
+    """Take the numbers of messages out of what a watch prints."""
+    return re.sub(r"^(\[caucus\] msg .+? -> .+?) \(\d+\): ", r"\1: ", printed, flags=re.MULTILINE)
 
 
 class WatchProcess:
@@ -189,7 +196,8 @@ class WatchProcess:
             self.process.kill()
             out, err = self.process.communicate()
             raise AssertionError(f"watch did not end; it printed {out!r} and {err!r}") from None
-        ended = Ended(self.process.returncode, (out or b"").decode(), err.decode())
+        printed = (out or b"").decode()
+        ended = Ended(self.process.returncode, unnumbered(printed), err.decode(), printed)
         assert "Traceback" not in ended.err, ended.err
         return ended
 
