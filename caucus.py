@@ -751,7 +751,7 @@ def message_ref_of(value: Json, key: str, where: str = "body") -> int | str:
 
 def speech_of(body: Body) -> tuple[str, str, str, Manner]:
     """Read POST /send: token, scope, content, and how it is said; what answers may leave out whom. Raises Invalid."""
-    manner = PLAINLY if len(body) == 3 else Manner.parse(body)
+    manner = PLAINLY if len(body) == 3 and "to" in body else Manner.parse(body)
     return token_of(body), scope_of(body, default="" if manner.reply_to else None), text_of(body, "content", 1), manner
 
 
