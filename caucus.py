@@ -4162,7 +4162,7 @@ async def no_report(done: float, total: float, words: str) -> None:
 REJOIN_EVERY_S = 60.0  # a seat that is lost again sooner was taken away on purpose
 BACKOFF_S, BACKOFF_MAX_S = 1.0, 15.0  # between two tries to reach a hub, about
 PROGRESS_S = 5.0  # how often a waiting listen reports, where somebody wants to know
-SAY_AGAIN_MAX, SAY_AGAIN_S = 3, 5.0  # how often, and how long, a lost reply to what was said is asked for again
+LOST_MAX, LOST_S = 3, 5.0  # how often, and how long, a lost reply to what was said is asked for again
 OWES_SHOWN_MAX = 5  # questions that a batch reminds of
 HOUSE_RULES = "house-rules"  # the section of the protocol that is the operator's own
 WOKEN = "Start nothing: you are woken when mail comes, by a line that begins with [caucus]. Then call listen."
@@ -4569,8 +4569,8 @@ class Seat:
         """
         if self._doubtful[0] != said:
             self._doubtful = said, new_secret(8)
-        client_id, end = self._doubtful[1], time.monotonic() + SAY_AGAIN_S
-        for left in range(SAY_AGAIN_MAX, -1, -1):
+        client_id, end = self._doubtful[1], time.monotonic() + LOST_S
+        for left in range(LOST_MAX, -1, -1):
             try:
                 answer = await self.call("POST /send", **said, client_id=client_id)
                 break
@@ -12843,7 +12843,6 @@ CAST = {"api": "shop-api", "web": "shop-web", "tests": "shop-tests"}  # role -> 
 TICK_S = 0.7  # one poll of an actor; a pause is noticed within this
 PATIENCE_S = 15.0  # a line that waits longer for the floor is dropped: the play must not freeze
 KICKED_S, RETRY_S, STOPPED_S, THINKING_S, ACTION_S = 4.0, 1.0, 2.0, 1.5, 0.8
-QUOTE_MAX = 60
 DEMO_AGENT, DEMO_TURNS = "claude", 30  # of `demo --agent`: a real model, which costs real money
 
 CALLS = {  # verb -> path, and the fields that its scope and text go into
@@ -12869,6 +12868,7 @@ class Line(Record):
     verb: str  # of CALLS; or ask, rest, silence
     scope: str  # for rest, seconds
     text: str  # for ask, the title and an option per line
+    manner: str  # of words: ? expects an answer, = answers the latest that does
 
     __eq__, __hash__ = object.__eq__, object.__hash__  # the same words again are another line
 
@@ -12890,12 +12890,6 @@ def filled(text: str, slots: Mapping[str, str]) -> str:
     return text
 
 
-def quoted(words: Json) -> str:
-    """Give the first words of a text, on one line."""
-    line = " ".join(str(words or "").split())
-    return line if len(line) <= QUOTE_MAX else line[: QUOTE_MAX - 1] + "…"
-
-
 class Stage:
     """Whose line is next: all that the actors' threads share. Every method is called with `lock` held."""
 
@@ -12913,6 +12907,7 @@ class Stage:
         self._unheard: dict[str, str] = {}  # name -> id of the last line sent to it; it hears that before it goes on
         self._form: tuple[str, dict[str, str]] | None = None  # id of the open question and its slots
         self._is_waiting = False  # for its answer
+        self.question: Json = None  # the seq of the latest that expects an answer of a peer
         self._claimed: deque[str] = deque(maxlen=100)  # operator messages that one of several answers
 
     def seat(self, role: str, name: str) -> None:
@@ -12934,6 +12929,8 @@ class Stage:
     def finish(self, line: Line, answer: Body) -> None:
         """Move on after the hub's answer to a line, and leave time to read it."""
         self.sent(answer)
+        if line.manner == "?":
+            self.question = answer.get("seq")
         is_current = line in self._lines  # else the room was stopped meanwhile, or the operator answered
         if "form_id" in answer:
             self._form, self._is_waiting = (str(answer["form_id"]), self._slots), is_current
@@ -12964,8 +12961,8 @@ class Stage:
             return
         given, slots = meta.get("answers"), self._form[1]
         answers = given if isinstance(given, dict) else {}
-        choice = quoted(answers.get("choice"))
-        words = slots | {"answer": choice or "cancelled", "note": quoted(answers.get("note"))}
+        choice = first_words(str(answers.get("choice") or ""))
+        words = slots | {"answer": choice or "cancelled", "note": first_words(str(answers.get("note") or ""))}
         offered = {filled(slots["first"], slots): "first", filled(slots["second"], slots): "second"}
         self._form = None
         if self._is_waiting:
@@ -12987,7 +12984,7 @@ class Stage:
         """Word an answer to the operator, and do what was wished."""
         intent = next(row for row in play()["intents"] if re.search(row["pattern"], said.lower()))
         self._pace *= intent["tempo"]
-        words = self._slots | {"said": quoted(said), "left": str(len(self._lines))}
+        words = self._slots | {"said": first_words(said), "left": str(len(self._lines))}
         text = filled(drawn(intent["reply"], self._chance), {"title": "between two tasks"} | words)
         self._rest(intent["rest_s"], text)
         return text
@@ -13004,10 +13001,10 @@ class Stage:
     def _staged(self, screenplay: str, slots: Mapping[str, str]) -> list[Line]:
         lines = []
         for block in blocks_of(screenplay):
-            found = re.fullmatch(r"(\S+) (?:>|/(\w+)) ?([^\s:]*)(?:: (.*))?", block, re.DOTALL)
+            found = re.fullmatch(r"(\S+) (?:([?=]?)>|/(\w+)) ?([^\s:]*)(?:: (.*))?", block, re.DOTALL)
             assert found, block
-            role, verb, scope, text = (filled(drawn(part, self._chance), slots) for part in found.groups(""))
-            lines.append(Line(role, verb or "say", self._names.get(scope, scope), text))
+            role, manner, verb, scope, text = (filled(drawn(part, self._chance), slots) for part in found.groups(""))
+            lines.append(Line(role, verb or "say", self._names.get(scope, scope), text, manner))
         return lines
 
     def _begin_round(self) -> None:
@@ -13103,10 +13100,11 @@ class Actor:
     def _answer_operator(self) -> None:
         """Answer where the operator spoke; to all, if it spoke to this peer alone."""
         self._wait(THINKING_S)
-        scope = str(self._asked[0]["recipient"])
+        said, scope = self._asked[0], str(self._asked[0]["recipient"])
         with self._stage.lock:
-            text = self._stage.reply_to(str(self._asked[0]["content"]))
-            self._stage.sent(self._client.post("/send", to=ALL if scope == self._name else scope, content=text))
+            text = self._stage.reply_to(str(said["content"]))
+            to = ALL if scope == self._name else scope
+            self._stage.sent(self._client.post("/send", to=to, content=text, reply_to=said["seq"]))
         self._asked.popleft()
 
     def _play(self, line: Line) -> None:
@@ -13133,7 +13131,10 @@ class Actor:
         path, scope_key, text_key = CALLS[line.verb]
         if line.verb == "join":
             self._channels[line.scope] = None
-        return self._client.post(path, **{"action": line.verb, scope_key: line.scope, text_key: line.text})
+        body: dict[str, Json] = {"action": line.verb, scope_key: line.scope, text_key: line.text}
+        if line.manner:
+            body |= {"expects_answer": True} if line.manner == "?" else {"reply_to": self._stage.question}
+        return self._client.post(path, **body)
 
     def _end_exchange(self) -> None:
         self._mode = STOPPED

@@ -543,13 +543,13 @@ def test_its_prompt_has_the_rules_the_mission_and_the_fenced_message(hub: HubPro
     with agent(hub.url, "--project", "sh", "--mission", "Count.", "--exec", script(tmp_path, f"cat > {out}\necho ok")):
         next_message(hub, api, sender="sh")
         assert "open the exchange" in out.read_text()
-        hub.say(api, "sh", "a question")
+        hub.say(api, "sh", "how many?")
         next_message(hub, api, sender="sh")
         text = out.read_text()
         assert "Count." in text
         assert "talking stick" in text
         assert "untrusted text of a peer" in text
-        assert text.index("talking stick") < text.index("a question")
+        assert text.index("talking stick") < text.index("how many?")
         assert "open the exchange" not in text
 
 

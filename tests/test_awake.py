@@ -596,7 +596,7 @@ def test_peers_and_speakers_are_told_how_a_peer_is_reached(
     waiter = waiting(end, hub, hooks)
     assert bridge.call("list_peers")["reach"] == {"api": "can be woken, not proven yet"}
     told = hub.post("/send", token=web, to="api", content="hello").body
-    assert told["reach"]["api"] == "woken 0 s ago, no call yet"
+    assert told["recipients"]["api"] == {"state": "queued", "seen": 0, "reach": "woken 0 s ago, no call yet"}
     assert waiter.wait(10) == caucus.EXIT_WAKE
     bridge.call("listen", timeout=0)
     waiting(end, hub, hooks)

@@ -587,7 +587,7 @@ def test_the_same_words_after_a_failure_are_the_same_message_and_other_words_are
     use(seat, "say", content="bye")
     ids = [body["client_id"] for body in door.bodies("/send")]
     assert len(set(ids[:-1])) == 1
-    assert len(ids) == caucus.SAY_AGAIN_MAX + 3
+    assert len(ids) == caucus.LOST_MAX + 3
     assert ids[-1] != ids[0]
 
 
