@@ -557,6 +557,45 @@ def test_a_hub_that_ends_answers_who_waits() -> None:
         assert b'\\"messages\\": 0' in line.recv(65_536)
 
 
+# --- what has become of a message ---
+
+
+def test_a_later_call_proves_that_what_was_shown_was_read_and_tells_what_was_lost(
+    web: Session, hub: HubProcess
+) -> None:
+    web.join("web")
+    api = hub.register("api")
+    seq = hub.say(api, "web", "hello")["seq"]
+    web.call("listen", timeout=0)
+    state = lambda: hub.get("/receipt", api, seq=seq).body["who"]["web"]  # noqa: E731
+    assert state() == "fetched"
+    web.call("floor_status")
+    assert state() == "acknowledged"
+    lost = web.call("say", content="are you there?", to="api")["seq"]
+    hub.clear()
+    assert web.call("list_peers")["news"] == [f"{lost} was lost: api left"]
+
+
+def test_the_end_of_a_session_proves_nothing(hub: HubProcess) -> None:
+    session, api = Session(hub), hub.register("api")
+    session.join("web")
+    seq = hub.say(api, "web", "hello")["seq"]
+    session.call("listen", timeout=0)
+    session.end()
+    assert hub.get("/receipt", api, seq=seq).body["who"]["web"] == "fetched"
+    hub.clear()
+
+
+def test_setup_over_http_has_the_house_rules(web: Session, hub: HubProcess) -> None:
+    with hub.console() as console:
+        console.send(rules="Be brief.")
+        console.next("rules")
+        assert "set by the operator\n\nBe brief." in web.call("setup")
+        assert "rules" not in let_in(lambda: web.call("join", project="web"))
+        console.send(rules="")
+        console.next("rules")
+
+
 # --- the watch ---
 
 
