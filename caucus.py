@@ -7817,7 +7817,7 @@ def agent_of(gate: Gate, token: str) -> Peer:
     return peer
 
 
-def told(gate: Gate, peer: Peer, answer: dict[str, Json]) -> Reply:
+def with_news(gate: Gate, peer: Peer, answer: dict[str, Json]) -> Reply:
     """Answer an agent, and tell what has become of what it said before."""
     news = gate.room.take_news(peer)
     return json_reply({**answer, "news": news} if news else answer)
@@ -7836,7 +7836,7 @@ def post_send(gate: Gate, request: Request) -> Reply:
         more = f'"warning":null,"hint":null,"recipients":{{{name}:{{"state":"listening"}}}}'
         return Reply(200, f"{{{head},{more}}}".encode("ascii"), ())
     answer = _sent_answer(room, sent, manner)
-    return told(gate, peer, {**answer, "repeated": True} if sent.message.seq <= last else answer)
+    return with_news(gate, peer, {**answer, "repeated": True} if sent.message.seq <= last else answer)
 
 
 def _sent_answer(room: Room, sent: MessageRouted, manner: Manner) -> dict[str, Json]:
@@ -7911,7 +7911,7 @@ def post_ack(gate: Gate, request: Request) -> Reply:
     is_proof, peer = boolean_of(body, "read"), gate.room.peer_of(token)
     gate.room.acknowledge(peer, seq, is_proof)
     answer: dict[str, Json] = {"acked": True, "seq": seq, "mode": gate.room.mode}
-    return told(gate, peer, answer) if is_proof else json_reply(answer)
+    return with_news(gate, peer, answer) if is_proof else json_reply(answer)
 
 
 def get_wake(gate: Gate, request: Request) -> Reply | None:
@@ -8022,7 +8022,7 @@ def post_status(gate: Gate, request: Request) -> Reply:
     status = one_line(text_of(body, "status", 0, STATUS_MAX)) or None
     peer = agent_of(gate, token) if usage is None else gate.room.peer_of(token)
     gate.room.set_status(peer, status, usage)
-    return told(gate, peer, {"status": status, **({} if usage is None else {"usage": usage.to_json()})})
+    return with_news(gate, peer, {"status": status, **({} if usage is None else {"usage": usage.to_json()})})
 
 
 def post_join(gate: Gate, request: Request) -> Reply:
@@ -8031,7 +8031,7 @@ def post_join(gate: Gate, request: Request) -> Reply:
     token, channel = token_of(body), channel_of(body)
     peer = agent_of(gate, token)
     gate.room.join_channel(peer, channel)
-    return told(gate, peer, {"joined": True, "channel": channel})
+    return with_news(gate, peer, {"joined": True, "channel": channel})
 
 
 def post_leave_channel(gate: Gate, request: Request) -> Reply:
@@ -8040,7 +8040,7 @@ def post_leave_channel(gate: Gate, request: Request) -> Reply:
     token, channel = token_of(body), channel_of(body)
     peer = agent_of(gate, token)
     gate.room.leave_channel(peer, channel)
-    return told(gate, peer, {"left": True, "channel": channel})
+    return with_news(gate, peer, {"left": True, "channel": channel})
 
 
 def post_topic(gate: Gate, request: Request) -> Reply:
@@ -8049,7 +8049,7 @@ def post_topic(gate: Gate, request: Request) -> Reply:
     token, channel, topic = token_of(body), channel_of(body), optional_text_of(body, "topic", TOPIC_MAX)
     peer = agent_of(gate, token)
     gate.room.set_topic(peer, channel, topic)
-    return told(gate, peer, {"channel": channel, "topic": topic})
+    return with_news(gate, peer, {"channel": channel, "topic": topic})
 
 
 def post_floor(gate: Gate, request: Request) -> Reply:
@@ -8057,7 +8057,7 @@ def post_floor(gate: Gate, request: Request) -> Reply:
     token, verb, scope, reason = floor_call_of(request.json())
     peer = agent_of(gate, token)
     try:
-        return told(gate, peer, gate.room.use_floor(peer, verb, scope, reason))
+        return with_news(gate, peer, gate.room.use_floor(peer, verb, scope, reason))
     except (Stopped, NotAMember, NotHolder, NoFloor) as refusal:
         return json_reply({"ok": False, "scope": scope, **refusal.body()})
 
@@ -8067,7 +8067,7 @@ def post_ask(gate: Gate, request: Request) -> Reply:
     question = Question.parse(request.json())
     peer = agent_of(gate, question.token)
     form = gate.room.ask(peer, question)
-    return told(gate, peer, {"form_id": form.id, "to": form.to})
+    return with_news(gate, peer, {"form_id": form.id, "to": form.to})
 
 
 def get_decisions(gate: Gate, request: Request) -> Reply:

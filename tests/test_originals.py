@@ -681,6 +681,22 @@ def test_bridge_yields_to_a_watcher_and_takes_the_slot_back(table: Table, hub: H
     assert (code, out.startswith("[caucus] DISPLACED")) == (2, True)
 
 
+@both
+def test_what_a_bridge_was_shown_is_acknowledged_once_its_agent_has_called_again(
+    table: Table, hub: Hub, version: str
+) -> None:
+    a, b = hub.register("a"), table.bridge(version, hub, "b")
+    b.join()
+    seq = a.say("b", "hello")["seq"]
+    state = lambda: hub.call("GET", f"/receipt?seq={seq}", bearer=a.token).body["who"]["b"]  # noqa: E731
+    assert state() == "queued"
+    b.tool("listen", timeout=5)
+    assert state() == "fetched"
+    b.tool("listen", timeout=1)
+    b.tool("say", content="I have it", to="a")
+    assert state() == "acknowledged"
+
+
 @only_5
 def test_bridge_peeks_and_reads_sections(table: Table, hub: Hub, version: str) -> None:
     a, b = hub.register("a"), table.bridge(version, hub, "b")
