@@ -14897,10 +14897,11 @@ def tell_seat(session: Mapping[str, str]) -> int:
     """Tell a session that begins, or that was compacted, which seat it has and what waits."""
     if not session:
         return EXIT_OK
-    waiting, mine = 0, list[str]()
+    waiting, owed, mine = 0, 0, list[str]()
     try:
         with closing(Client(session["url"], session["token"], session.get("key"))) as client:
-            waiting = heard(client.get("/peek"), "pending", int)
+            peeked = client.get("/peek")
+            waiting, owed = heard(peeked, "pending", int), len(heard({"owes": [], **peeked}, "owes", list))
             mine = [one_line(str(name)) for name, one in heard(client.get("/channels"), "channels", dict).items()
                     if isinstance(one, dict) and session["name"] in heard(one, "members", list)]
     except Refusal:
@@ -14908,6 +14909,7 @@ def tell_seat(session: Mapping[str, str]) -> int:
     where = f" Your channels: {', '.join(mine)}." if mine else ""
     words = f"[caucus] You have the seat {json.dumps(session['name'])} in the room at {session['url']}.{where} "
     words += f"{waiting} messages wait: call listen." if waiting else "No mail waits; you are woken when some comes."
+    words += f" You owe answers, {owed}: call whoami." if owed else ""
     about: dict[str, Json] = {"hookEventName": "SessionStart", "additionalContext": words[:SEAT_WORDS_MAX]}
     print(json.dumps({"hookSpecificOutput": about}))
     return EXIT_OK

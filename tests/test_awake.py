@@ -180,10 +180,11 @@ def test_a_session_is_told_its_seat_again(hub: HubProcess, tmp_path: Path, end: 
     hooks = Hooks(hub.url, tmp_path)
     bridge = hooks.bridge(end, tmp_path)
     bridge.call("join_channel", channel="#build")
-    hub.say(hub.register("web"), "api", "hello")
+    hub.post("/send", token=hub.register("web"), to="api", content="when?", expects_answer=True)
     told = json.loads(hooks.run("wake", "claude", "--context")[1])["hookSpecificOutput"]
     assert told["hookEventName"] == "SessionStart"
     words = told["additionalContext"]
+    assert "You owe answers, 1: call whoami." in words
     assert len(words) <= caucus.SEAT_WORDS_MAX
     assert all(part in words for part in ('"api"', hub.url, "#build", "1 messages wait"))
 
