@@ -4435,6 +4435,7 @@ class Seat:
         self._rejoined_at, self._is_rejoining = -math.inf, False
         self._news: dict[str, Json] = {}  # what the next answer tells besides
         self._fates: list[Json] = []  # and what has become of what was said
+        self._fates_told: list[Json] = []  # the same, told by answers that no call has confirmed
         self._doubtful: tuple[dict[str, Json], str] = {}, ""  # said without an answer, and its client_id
 
     def resume(self, name: str, revision: int) -> None:
@@ -4641,7 +4642,7 @@ class Seat:
         """
         if self.name is None:
             return
-        seq = self._shown
+        seq, self._fates_told = self._shown, []
         try:
             self._heed(await self.door.call("POST /ack", seq=seq, read=True))
         except Unreachable:
@@ -4654,6 +4655,7 @@ class Seat:
     def show_again(self) -> None:
         """Have the hub hand out again what was not acknowledged: the last answer reached nobody."""
         self._lease, self._shown = new_secret(8), 0
+        self._fates, self._fates_told = self._fates_told + self._fates, []
 
     def lose(self, why: str) -> None:
         """Be without the seat from here on, for a reason that the next call is told."""
@@ -4673,6 +4675,7 @@ class Seat:
         """Give what happened to the seat since the last answer, once."""
         news, self._news = self._news, {}
         fates, self._fates = self._fates, []
+        self._fates_told += fates
         return {**news, "news": fates} if fates else news
 
     async def look_after(self) -> None:

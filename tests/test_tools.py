@@ -540,6 +540,16 @@ def test_what_became_of_ones_words_is_told_by_the_next_answer_once(seat, door):
     assert "news" not in use(seat, "say", content="y")
 
 
+def test_what_an_answer_told_that_reached_nobody_is_told_again(seat, door):
+    door.once["/ack"] = [{"acked": True, "news": ["12 was lost: web left"]}]
+    use(seat, "listen", timeout=0)
+    seat.show_again()
+    assert use(seat, "peek")["news"] == ["12 was lost: web left"]
+    use(seat, "peek")
+    seat.show_again()
+    assert "news" not in use(seat, "peek")
+
+
 def test_news_come_before_what_a_listen_shows(seat, door):
     door.once["/ack"] = [{"acked": True, "news": ["12 was lost: web left"]}]
     first, second = use(seat, "listen", timeout=0).split("\n")[:2]
