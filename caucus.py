@@ -11819,7 +11819,7 @@ def carry_out(deed: Deed, mode: int) -> None:
 # ======================================================================================================================
 # 23. Agent
 # ======================================================================================================================
-# A peer that owns its loop. The poller listens; the driver makes turns of what arrived, everything that waits in one;
+# A peer that owns its loop. The poller listens; the driver makes turns of what arrived, all in one but for questions;
 # a mind thinks: a Claude in one live session, or any command that is run once per turn. What the operator rules reaches
 # the mind through the poller, in mid-turn: an interrupt ends the turn, a reset clears its context, a stop ends it all.
 
