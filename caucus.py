@@ -11928,13 +11928,11 @@ def one_liner(text: object) -> str:
     return words if len(words) <= REASON_MAX else words[: REASON_MAX - 1] + "…"
 
 
-def scope_to_answer(batch: Sequence[dict[str, Json]], name: str) -> str:
-    """Give the scope in which the last of those who spoke to `name` expects an answer."""
-    return ([ALL, *answered_in(batch, name)])[-1]
-
-
 def answered_in(batch: Sequence[dict[str, Json]], name: str) -> dict[str, dict[str, Json]]:
-    """Give, by scope, what an answer there answers: the latest question, else the latest message. The last is last."""
+    """Give, by scope, what an answer there answers: the latest question, else the latest message.
+
+    The last scope is that of whoever spoke last.
+    """
     found: dict[str, dict[str, Json]] = {}
     for m in batch:
         if m.get("origin") != "hub":
@@ -11995,7 +11993,7 @@ class Agent:
         self._seat, self._mind, self._settings, self._speaking = seat, mind, settings, speaking
         self._briefing = ""
         self._has_new_rules, self._rules_told = False, 0  # of the house; and their version in the briefing
-        self._owed = 0  # the question, by its seq, that the turn in progress has not answered yet
+        self._owed = 0  # the question, by its seq, that the turn has not answered
         self._inbox: list[dict[str, Json]] = []  # fetched, and acknowledged when its turn begins
         self._heard: deque[str] = deque(maxlen=LOG_MAX)  # message ids: a lost answer comes again
         self._mode = RUNNING
@@ -12288,12 +12286,10 @@ class Agent:
     async def _turn(self, prompt: str, batch: list[dict[str, Json]]) -> None:
         """Take one turn, in public: a status while it lasts, a line in the room if it fails."""
         answered = answered_in(batch, self._settings.name)
-        scope = ([ALL, *answered])[-1]
-        self._seat.answering = {where: heard(m, "seq", int) for where, m in answered.items()}
-        self._owed = self._seat.answering[scope] if answered and self._is_question(answered[scope]) else 0
+        scope, self._owed = next(reversed(answered), ALL), 0
         self._turns, self._is_cut = self._turns + 1, self._end is not None or self._is_reset
         await self._publish(COMPOSING)
-        outcome = Outcome() if self._is_cut else await self._attempt(prompt, scope)  # an order may come that early
+        outcome = Outcome() if self._is_cut else await self._attempt(prompt, scope, answered)  # an order came
         self._input_tokens += outcome.input_tokens
         self._output_tokens += outcome.output_tokens
         self._cost_usd = outcome.cost_usd if outcome.cost_usd is not None else self._cost_usd
@@ -12303,17 +12299,19 @@ class Agent:
         if self._end is None:
             await self._judge(outcome, scope)
 
-    async def _attempt(self, prompt: str, scope: str) -> Outcome:
+    async def _attempt(self, prompt: str, scope: str, answered: Mapping[str, dict[str, Json]]) -> Outcome:
         """Have the mind think, and say what it does not say itself; whatever goes wrong is a failed turn."""
         from asyncio import gather, timeout
 
         result: Outcome | BaseException = RuntimeError(f"nothing came of it within {self._settings.turn_limit_s:g} s")
         self._is_thinking = True
+        self._seat.answering = {where: heard(m, "seq", int) for where, m in answered.items()}
+        question = self._seat.answering[scope] if answered and self._is_question(answered[scope]) else 0
         with suppress(TimeoutError):
             async with timeout(self._settings.turn_limit_s) as self._deadline:
                 [result] = await gather(self._think(prompt, scope), return_exceptions=True)
         self._deadline, self._is_thinking = None, False
-        self._owed = self._owed if self._owed in self._seat.answering.values() else 0
+        self._owed = question if question in self._seat.answering.values() else 0
         self._seat.answering = {}  # what follows are the agent's own lines
         if isinstance(result, Outcome):
             return result

@@ -958,7 +958,7 @@ def test_only_a_first_line_of_its_own_is_an_address(reply: str, to: str, text: s
     ],
 )
 def test_an_answer_goes_where_the_last_who_spoke_expects_it(batch: list[Any], scope: str) -> None:
-    assert caucus.scope_to_answer(batch, "me") == scope
+    assert next(reversed(caucus.answered_in(batch, "me")), caucus.ALL) == scope
 
 
 def test_a_text_is_cut_between_lines_and_at_last_anywhere() -> None:
