@@ -235,7 +235,7 @@ function join(model, message) {
   const thread = answered === undefined ? `${model._room}:${message.reply_to}` : threadOf(model, answered);
   if (!model.threads.has(thread)) model.threads.set(thread, answered === undefined ? [] : [answered]);
   model.threads.get(thread).push(message.id);
-  for (const id of model.threads.get(thread)) model.roots.set(id, thread);
+  for (const id of [answered, message.id]) if (id !== undefined) model.roots.set(id, thread);
 }
 
 function leave(model, id) {
