@@ -128,7 +128,7 @@ STATUS_MAX = 280
 REASON_MAX = 280
 TOPIC_MAX = 200
 RULES_MAX = 4000  # of the house rules: read in each session, so each token is paid for again and again
-QUOTE_MAX = 80  # of a message that is answered: its first words
+WORDS_MAX = 80  # of a message that is answered: its first words
 CLIENT_ID_MAX = 64
 TITLE_MAX = 200
 LABEL_MAX = 200
@@ -158,7 +158,7 @@ FREE_NAMES = 3  # offered to whom a name is refused
 RECENT_MAX = 1000  # messages whose fate is known, and that can be answered
 RECENT_NAMES_MAX = 1_000_000  # recipients of all those together, 8 bytes each
 GONE_MAX = 1000  # identities that have ended, of which is kept what they had not read
-SENT_MAX = 50_000  # client_ids that are remembered, some 300 bytes each
+SENT_MAX = 10_000  # client_ids that are remembered, some 300 bytes each
 QUESTIONS_MAX, ASKED_MAX = 256, 16  # open between peers, in the room and of one asker
 TOLD_MAX = 16  # kinds of later facts that wait for a peer's next call; the rest are counted
 RECIPIENTS_SHOWN_MAX = 16  # recipients whose state the answer to a speaker spells out; of more it counts them
@@ -508,9 +508,9 @@ def text_of(
 
 
 def first_words(text: str) -> str:
-    """Give what reminds of a text: at most QUOTE_MAX characters of it, on one line."""
-    line = one_line(text[: 4 * QUOTE_MAX])
-    return line if len(line) <= QUOTE_MAX else f"{line[: QUOTE_MAX - 1]}…"
+    """Give what reminds of a text: at most WORDS_MAX characters of it, on one line."""
+    line = one_line(text[: 4 * WORDS_MAX])
+    return line if len(line) <= WORDS_MAX else f"{line[: WORDS_MAX - 1]}…"
 
 
 LINE_BREAK = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
@@ -751,7 +751,7 @@ def message_ref_of(value: Json, key: str, where: str = "body") -> int | str:
 
 def speech_of(body: Body) -> tuple[str, str, str, Manner]:
     """Read POST /send: token, scope, content, and how it is said; what answers may leave out whom. Raises Invalid."""
-    manner = PLAINLY if len(body) == 3 else Manner.parse(body)
+    manner = PLAINLY if len(body) == 3 and "to" in body else Manner.parse(body)
     return token_of(body), scope_of(body, default="" if manner.reply_to else None), text_of(body, "content", 1), manner
 
 
@@ -1268,6 +1268,7 @@ def portion_of(batch: Sequence[Message]) -> int:
 NO_SEQS: Any = frozenset()  # shared, for an empty set of one's own takes 216 bytes, and most mailboxes have none
 NONE_LOST: dict[int, str] = {}
 QUEUED, FETCHED, ACKNOWLEDGED, ANSWERED, LOST = "queued", "fetched", "acknowledged", "answered", "lost"
+FULL = "the mailbox was full"
 
 
 class Mailbox:
@@ -1318,7 +1319,7 @@ class Mailbox:
 
     def lose(self) -> None:
         """Lose the oldest."""
-        self._lose([self.oldest().seq], "the mailbox was full")
+        self._lose([self.oldest().seq], FULL)
 
     def _lose(self, seqs: Collection[int], why: str) -> None:
         self._drop(seqs)
@@ -1352,6 +1353,10 @@ class Mailbox:
     def is_unheard(self, seq: int) -> bool:
         """Whether these words of the operator wait for a poll."""
         return seq in self._mail and seq not in self._out
+
+    def was_handed(self, seq: int) -> bool:
+        """Whether a poll was ever given a message that was put here; what is taken back may have been read."""
+        return seq in self._out or seq in self._again if seq in self._mail else seq <= self._handed_out
 
     def has_deliverable(self, held: bool) -> bool:
         """Whether a poll would get anything now."""
@@ -1438,10 +1443,10 @@ class Mailbox:
         """Note that the agent has called: it has taken in what its process acknowledged."""
         self._unproven = NO_SEQS
 
-    def remains(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """List what nobody has fetched, and what was fetched and not taken in, as far as anybody knows."""
+    def remains(self) -> tuple[tuple[int, ...], ...]:
+        """List what nobody has fetched, what was fetched and perhaps not taken in, and what is lost."""
         waiting = tuple([seq for seq in self._mail if seq not in self._out])
-        return waiting, tuple(sorted(self._out | self._unproven))
+        return waiting, tuple(sorted(self._out | self._unproven)), tuple(self._lost)
 
     def _free(self, seqs: list[int]) -> None:
         self._drop(seqs)
@@ -1707,6 +1712,7 @@ class Peer(Struct):
     is_paused: bool = False
     takes_prompts: bool = False  # permission prompts of its host come to the operator
     rules_read: int = 0  # the version of the house rules that it was given last
+    serial: int = 0  # of the event with which it came
     reaped_at: float | None = None  # monotonic seconds; None while live
     message_count: int = 0
     character_count: int = 0
@@ -1763,14 +1769,18 @@ class Peer(Struct):
 
 class Gone(Record):
     """What is kept of an identity that has ended, for the fate of what it was sent."""
-    joined_at: float  # monotonic seconds
+    since: int  # the serial of the event with which it came
+    until: int  # and of that with which it went
     why: str
-    lost: tuple[int, ...]  # seqs that it never fetched
+    waited: tuple[int, ...]  # seqs that it never fetched
     unproven: tuple[int, ...]  # that it fetched, and perhaps never took in
+    lost: tuple[int, ...]  # that it had lost before
 
     def state_of(self, seq: int) -> tuple[str, str]:
         """Tell how far a message had come, as a mailbox does."""
-        return (LOST, self.why) if seq in self.lost else (FETCHED if seq in self.unproven else ACKNOWLEDGED, "")
+        if seq in self.waited or seq in self.lost:
+            return LOST, self.why if seq in self.waited else FULL
+        return (FETCHED if seq in self.unproven else ACKNOWLEDGED), ""
 
 
 # How an identity ends. One that was kicked, or left, is not to come back by itself.
@@ -1964,7 +1974,7 @@ class Meter:
 PEER_STATE = (
     *("name", "token_hash", "joined_at", "status", "status_at", "usage", "is_paused", "reaped_at", "message_count"),
     *("character_count", "contested_at", "losses", "latest_loss", "losses_told_at", "interrupted_at"),
-    *("takes_prompts", "is_fleeting", "rules_read"),
+    *("takes_prompts", "is_fleeting", "rules_read", "serial"),
 )
 
 
@@ -1974,6 +1984,7 @@ class Owed(Struct):
     asker: str
     to: str  # a scope
     text: str  # its first words
+    serial: int  # of the event that asked
     at: float  # monotonic seconds
     ts: float  # Unix seconds
     left: int  # how many of those who were asked are here, and have not declined
@@ -1990,7 +2001,7 @@ class Owed(Struct):
         if self.owing is not None or peer.name in self.declined:
             return self.to == peer.name
         is_asked = peer.name in self.asked if self.asked else peer.name != self.asker
-        return is_asked and peer.joined_at <= self.at
+        return is_asked and peer.serial < self.serial
 
     def to_json(self) -> dict[str, Json]:
         """Give what consoles and peers see of it."""
@@ -2276,11 +2287,11 @@ class Room:
 
     def _has_heard(self, peer: Peer, routed: MessageRouted) -> bool:
         """Whether a peer has said a message, or was handed it."""
-        if peer.joined_at > routed.at:
+        if peer.serial > routed.serial:
             return False  # who bore its name before
         if routed.message.sender == peer.name:
             return True
-        return peer.name in routed.to and peer.mailbox.state_of(routed.message.seq)[0] not in (QUEUED, LOST)
+        return peer.name in routed.to and peer.mailbox.was_handed(routed.message.seq)
 
     @staticmethod
     def _scope_of_answer(answered: MessageRouted | None, name: str) -> str:
@@ -2692,20 +2703,20 @@ class Room:
         traffic: dict[str, Json] = {"msg_count": one.message_count, "char_count": one.character_count}
         return {"topic": one.topic, "members": [*one.live], **traffic, "last_ts": one.last_ts}
 
-    def state_of(self, routed: MessageRouted, name: str) -> tuple[str, str]:
-        """Tell how far a recent message has come with one recipient, and if it is lost, why."""
+    def state_of(self, routed: MessageRouted, name: str) -> tuple[str, str] | None:
+        """Tell how far a recent message has come with a recipient, and if it is lost, why. None: that is forgotten."""
         seq = routed.message.seq
         if name in self._answers.get(seq, ()):
             return ANSWERED, ""
         peer = self.roster.get(name)
-        if peer is not None and peer.joined_at <= routed.at:
+        if peer is not None and peer.serial < routed.serial:
             return peer.mailbox.state_of(seq)
         gone = self._gone.get(name)
-        return gone.state_of(seq) if gone is not None and gone.joined_at <= routed.at else (LOST, "its mailbox is gone")
+        return gone.state_of(seq) if gone is not None and gone.since < routed.serial < gone.until else None
 
     def receipt(self, routed: MessageRouted) -> dict[str, Json]:
         """Count how far a recent message has come with its recipients; of a few, tell each by name."""
-        states = {name: self.state_of(routed, name) for name in routed.to}
+        states = {name: state for name in routed.to if (state := self.state_of(routed, name)) is not None}
         counts = dict.fromkeys((QUEUED, FETCHED, ACKNOWLEDGED, ANSWERED, LOST), 0)
         for kind, _ in states.values():
             counts[kind] += 1
@@ -2899,7 +2910,7 @@ class Room:
             seq, budget = seq + 1, budget - 1 - len(routed.to)
             if routed.message.origin != "agent" or self.mode != RUNNING:
                 continue
-            deaf = [name for name in routed.to if self.state_of(routed, name)[0] == QUEUED]
+            deaf = [name for name in routed.to if self.state_of(routed, name) == (QUEUED, "")]
             if deaf:
                 whom = deaf[0] if len(routed.to) == 1 else f"{len(deaf)} of {len(routed.to)} peers"
                 verb = "has" if len(deaf) == 1 else "have"
@@ -3014,7 +3025,7 @@ class Room:
         left = sum(name != message.sender for name in event.to) or int(message.recipient == OPERATOR)
         if message.expects_answer and left:
             asked = event.to if is_channel(message.recipient) else ()
-            about = message.sender, message.recipient, first_words(message.content), event.at, event.ts
+            about = message.sender, message.recipient, first_words(message.content), event.serial, event.at, event.ts
             self.owed[message.seq] = Owed(message.seq, *about, left, asked)
 
     def _write_off(self, debt: Owed) -> None:
@@ -3065,7 +3076,7 @@ class Room:
         speech, updates = TokenBucket(self.speech_rate, event.at), TokenBucket(self._status_rate, event.at)
         peer = Peer(event.name, event.token_hash, event.at, speech, updates)
         peer.last_seen = peer.polled_at = event.at
-        peer.is_fleeting = event.is_fleeting
+        peer.is_fleeting, peer.serial = event.is_fleeting, event.serial
         self.roster.add(peer)
 
     def _on_name_contested(self, event: NameContested) -> None:
@@ -3081,7 +3092,7 @@ class Room:
             elif debt.is_owed_by(peer):
                 self._write_off(debt)
         self._gone.pop(event.name, None)
-        self._gone[event.name] = Gone(peer.joined_at, event.why, *peer.mailbox.remains())
+        self._gone[event.name] = Gone(peer.serial, event.serial, event.why, *peer.mailbox.remains())
         if len(self._gone) > GONE_MAX:
             del self._gone[next(iter(self._gone))]
         self.roster.remove(peer, event.why)
@@ -6822,6 +6833,7 @@ class Settings(Record):
     is_journal_synced: bool = False  # to the disk itself, so that it outlives a power cut too
     journal_keep_days: float = 0.0  # what is older and settled is dropped; 0: nothing is
     is_plain_http: bool = False  # no express lane: Tornado reads every request
+    rules: str | None = None  # of the house; None: those that the journal has, if any
 
 
 _DECODER = json.JSONDecoder(parse_constant=no_constant)
@@ -7646,7 +7658,7 @@ def get_version(gate: Gate, request: Request) -> Reply:
 def get_protocol(gate: Gate, request: Request) -> Reply:
     """GET /protocol[?section=name]. Raises UnknownSection."""
     text, wanted, room = protocol(), request.parameters().get("section"), gate.room
-    names: list[Json] = [*sorted(text.sections), HOUSE_RULES]
+    names: list[Json] = [*sorted([*text.sections, *([HOUSE_RULES] if room.rules_version else [])])]
     if wanted is None:
         note_read(gate, request)
         rules: dict[str, Json] = {"rules": room.rules, "rules_version": room.rules_version}
@@ -7696,7 +7708,7 @@ def agent_of(gate: Gate, token: str) -> Peer:
     return peer
 
 
-def told(gate: Gate, peer: Peer, answer: dict[str, Json]) -> Reply:
+def with_news(gate: Gate, peer: Peer, answer: dict[str, Json]) -> Reply:
     """Answer an agent, and tell what has become of what it said before."""
     news = gate.room.take_news(peer)
     return json_reply({**answer, "news": news} if news else answer)
@@ -7714,11 +7726,11 @@ def post_send(gate: Gate, request: Request) -> Reply:
         head = f'"message_id":"{message.id}","seq":{message.seq},"delivered_to":[{name}],"missed":[]'
         more = f'"warning":null,"hint":null,"recipients":{{{name}:{{"state":"listening"}}}}'
         return Reply(200, f"{{{head},{more}}}".encode("ascii"), ())
-    answer = _sent_answer(room, sent, manner)
-    return told(gate, peer, {**answer, "repeated": True} if sent.message.seq <= last else answer)
+    answer = sent_answer(room, sent, manner)
+    return with_news(gate, peer, {**answer, "repeated": True} if sent.message.seq <= last else answer)
 
 
-def _sent_answer(room: Room, sent: MessageRouted, manner: Manner) -> dict[str, Json]:
+def sent_answer(room: Room, sent: MessageRouted, manner: Manner) -> dict[str, Json]:
     """Word to whom something went, and who of them hears it now."""
     to, names = sent.message.recipient, sent.to
     nearest = room.nearest(to) if sent.missed else None
@@ -7762,8 +7774,8 @@ def _hints(
         yield "the room is paused: this is kept, and delivered when the operator resumes"
     elif states == {"away"}:
         yield "nobody whom this is for is here: it is kept for their return, so do not wait for an answer"
-    elif states and "listening" not in states:
-        yield "nobody whom this is for listens at the moment: go on with other work, you are told if it stays unread"
+    elif states == {"queued"} and all(cast(int, one["seen"]) >= UNFETCHED_S for one in reaches.values()):
+        yield "nobody whom this is for has called of late: go on with other work, you are told if it stays unread"
 
 
 def get_receive(gate: Gate, request: Request) -> Reply | None:
@@ -7790,7 +7802,7 @@ def post_ack(gate: Gate, request: Request) -> Reply:
     is_proof, peer = boolean_of(body, "read"), gate.room.peer_of(token)
     gate.room.acknowledge(peer, seq, is_proof)
     answer: dict[str, Json] = {"acked": True, "seq": seq, "mode": gate.room.mode}
-    return told(gate, peer, answer) if is_proof else json_reply(answer)
+    return with_news(gate, peer, answer) if is_proof else json_reply(answer)
 
 
 def get_wake(gate: Gate, request: Request) -> Reply | None:
@@ -7848,7 +7860,7 @@ def get_receipt(gate: Gate, request: Request) -> Reply:
         is_own = True
     else:
         peer = room.peer_of(request.head.bearer)
-        is_own = routed is not None and routed.message.sender == peer.name and routed.at >= peer.joined_at
+        is_own = routed is not None and routed.message.sender == peer.name and routed.serial > peer.serial
     if routed is None or not is_own:
         raise UnknownMessage(f"you have said no message {wanted} of late", seq=wanted)
     return json_reply(room.receipt(routed))
@@ -7901,7 +7913,7 @@ def post_status(gate: Gate, request: Request) -> Reply:
     status = one_line(text_of(body, "status", 0, STATUS_MAX)) or None
     peer = agent_of(gate, token)
     gate.room.set_status(peer, status, usage)
-    return told(gate, peer, {"status": status, **({} if usage is None else {"usage": usage.to_json()})})
+    return with_news(gate, peer, {"status": status, **({} if usage is None else {"usage": usage.to_json()})})
 
 
 def post_join(gate: Gate, request: Request) -> Reply:
@@ -7910,7 +7922,7 @@ def post_join(gate: Gate, request: Request) -> Reply:
     token, channel = token_of(body), channel_of(body)
     peer = agent_of(gate, token)
     gate.room.join_channel(peer, channel)
-    return told(gate, peer, {"joined": True, "channel": channel})
+    return with_news(gate, peer, {"joined": True, "channel": channel})
 
 
 def post_leave_channel(gate: Gate, request: Request) -> Reply:
@@ -7919,7 +7931,7 @@ def post_leave_channel(gate: Gate, request: Request) -> Reply:
     token, channel = token_of(body), channel_of(body)
     peer = agent_of(gate, token)
     gate.room.leave_channel(peer, channel)
-    return told(gate, peer, {"left": True, "channel": channel})
+    return with_news(gate, peer, {"left": True, "channel": channel})
 
 
 def post_topic(gate: Gate, request: Request) -> Reply:
@@ -7928,7 +7940,7 @@ def post_topic(gate: Gate, request: Request) -> Reply:
     token, channel, topic = token_of(body), channel_of(body), optional_text_of(body, "topic", TOPIC_MAX)
     peer = agent_of(gate, token)
     gate.room.set_topic(peer, channel, topic)
-    return told(gate, peer, {"channel": channel, "topic": topic})
+    return with_news(gate, peer, {"channel": channel, "topic": topic})
 
 
 def post_floor(gate: Gate, request: Request) -> Reply:
@@ -7936,7 +7948,7 @@ def post_floor(gate: Gate, request: Request) -> Reply:
     token, verb, scope, reason = floor_call_of(request.json())
     peer = agent_of(gate, token)
     try:
-        return told(gate, peer, gate.room.use_floor(peer, verb, scope, reason))
+        return with_news(gate, peer, gate.room.use_floor(peer, verb, scope, reason))
     except (Stopped, NotAMember, NotHolder, NoFloor) as refusal:
         return json_reply({"ok": False, "scope": scope, **refusal.body()})
 
@@ -7946,7 +7958,7 @@ def post_ask(gate: Gate, request: Request) -> Reply:
     question = Question.parse(request.json())
     peer = agent_of(gate, question.token)
     form = gate.room.ask(peer, question)
-    return told(gate, peer, {"form_id": form.id, "to": form.to})
+    return with_news(gate, peer, {"form_id": form.id, "to": form.to})
 
 
 def get_decisions(gate: Gate, request: Request) -> Reply:
@@ -9940,6 +9952,8 @@ class Hub:
         self._hearers = [{kind: [*self._hearers_of(kind, watched)] for kind in EVENTS} for watched in (False, True)]
         if self.journal is not None and self.journal.load(self.room):
             self.room.reopen()
+        if settings.rules is not None:
+            self.room.set_rules(settings.rules)
 
     def _journal(self) -> Journal | None:
         """Open the file that keeps the room, if there is to be one. Raises Invalid."""
@@ -14282,6 +14296,16 @@ def journal_of(given: str, port: int) -> str:
     return os.path.join(state_folder(), f"hub-{port}.journal")
 
 
+def rules_in(path: str) -> str:
+    """Read the house rules. Raises Invalid."""
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            text = file.read(RULES_MAX * 4)
+    except (OSError, ValueError) as error:
+        raise Invalid("--rules", f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    return text_of({"--rules": text.strip()}, "--rules", 0, RULES_MAX)
+
+
 def settings_of(options: argparse.Namespace) -> Settings:
     """Check the options of the hub and of its environment. Raises Invalid."""
     env = os.environ.get
@@ -14302,6 +14326,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
         is_journal_synced=options.journal_sync == "full",
         journal_keep_days=options.journal_keep,
         is_plain_http=options.plain_http,
+        rules=None if options.rules is None else rules_in(options.rules),
     )
     for flag, origins in (("--public-url", [settings.public_url]), ("--allowed-origin", settings.allowed_origins)):
         if strange := [one for one in origins if one and not is_origin(one)]:
@@ -14841,6 +14866,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str, tuple[Option
         Option("--journal-keep", "drop what is older and settled (default 0: nothing)", "DAYS", _from_zero, 0.0),
         Option("--log-retention-hours", "0 keeps all ($CAUCUS_LOG_RETENTION_HOURS)", "H", _from_zero, "24",
                "CAUCUS_LOG_RETENTION_HOURS"),
+        Option("--rules", "what every agent here is to know: a file of at most 4,000 characters", "FILE"),
         Option("--allowed-origin", "a further console origin; repeatable ($CAUCUS_ALLOWED_ORIGINS)", "URL",
                how={"action": "append"}),
         Option("--allowed-host", "a further name of this hub; repeatable ($CAUCUS_ALLOWED_HOSTS)", "HOST",

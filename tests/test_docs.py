@@ -133,8 +133,9 @@ def test_what_a_handler_says_it_raises_is_what_the_manual_says(route: tuple[str,
 
 
 def test_every_field_of_the_answer_to_a_speaker_is_in_the_manual() -> None:
-    source = inspect.getsource(caucus.post_send)
+    source = inspect.getsource(caucus.sent_answer)
     answered = {one or other for one, other in re.findall(r'^ +"(\w+)": |answer\["(\w+)"\]', source, re.MULTILINE)}
+    answered |= {"repeated", "news"}
     table = part(API, "### POST /send").partition("| Answer |")[2]
     assert {row[0].strip("`") for row in rows("| Answer |" + table)} == answered
 
@@ -282,7 +283,7 @@ def a_room() -> caucus.Room:
 
 def test_every_key_of_a_message_is_in_the_manual() -> None:
     table = rows(part(API, "## Messages"))[: len(caucus.Message.FIELDS)]
-    message = caucus.Message("0" * 12, "a", "b", "c", "answer", 0.0, 1, "operator", "{}")
+    message = caucus.Message("0" * 12, "a", "b", "c", "answer", 0.0, 1, "operator", "{}", 1, "d", True, "settled")
     assert [row[0].strip("`") for row in table] == list(json.loads(message.wire))
 
 

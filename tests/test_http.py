@@ -1246,7 +1246,143 @@ def test_send_answers_who_has_it(hub: HubProcess) -> None:
     a, _ = hub.register("a"), hub.register("b")
     body = hub.say(a, "b", "hello")
     assert re.fullmatch(r"[0-9a-f]{12}", body.pop("message_id"))
-    assert body == {"delivered_to": ["b"], "missed": [], "warning": None, "hint": None}
+    assert body.pop("seq") > 0
+    assert body == {
+        "delivered_to": ["b"], "missed": [], "warning": None, "hint": None,
+        "recipients": {"b": {"state": "queued", "seen": 0}},
+    }
+
+
+def test_send_answers_who_hears_it_now_who_later_and_who_on_its_return(hub: HubProcess) -> None:
+    a, b = hub.register("a"), hub.register("b")
+    hub.register("c")
+    with park(hub, "b", b):
+        body = hub.say(a, "all", "hello")
+    assert body["hint"] is None
+    assert body["recipients"] == {"b": {"state": "listening"}, "c": {"state": "queued", "seen": 0}}
+    assert [*body["recipients"]] == ["c", "b"], "who does not hear it comes first"
+
+
+def test_of_many_it_answers_some_and_counts_all(hub: HubProcess) -> None:
+    a = hub.register("a")
+    for number in range(caucus.RECIPIENTS_SHOWN_MAX + 3):
+        hub.register(f"p{number}")
+    body = hub.say(a, "all", "hello")
+    assert len(body["recipients"]) == caucus.RECIPIENTS_SHOWN_MAX
+    assert body["counts"] == {"queued": caucus.RECIPIENTS_SHOWN_MAX + 3}
+
+
+def test_a_question_is_asked_shown_answered_and_settled(hub: HubProcess) -> None:
+    a, b = hub.register("a"), hub.register("b")
+    asked = hub.post("/send", token=a, to="b", content="which port?", expects_answer=True).body
+    batch = hub.receive(b)
+    assert (batch["messages"][0]["expects_answer"], batch["owes"][0]["seq"]) == (True, asked["seq"])
+    assert [one["text"] for one in hub.get("/peek", b).body["owes"]] == ["which port?"]
+    assert [one["to"] for one in hub.get("/peek", a).body["asked"]] == ["b"]
+    answered = hub.post("/send", token=b, content="8765", reply_to=asked["seq"])
+    assert answered.body["delivered_to"] == ["a"]
+    answer = hub.receive(a)["messages"][0]
+    assert (answer["reply_to"], answer["quote"]) == (asked["seq"], "which port?")
+    assert hub.get("/peek", a).body["asked"] == hub.get("/peek", b).body["owes"] == []
+    assert hub.get("/receipt", a, seq=asked["seq"]).body["who"] == {"b": "answered"}
+
+
+def test_a_declined_question_tells_its_asker_why(hub: HubProcess) -> None:
+    a, b = hub.register("a"), hub.register("b")
+    asked = hub.post("/send", token=a, to="b", content="which port?", expects_answer=True).body
+    hub.receive(b)
+    hub.post("/send", token=b, content="not my field", declines=asked["seq"])
+    answer = hub.receive(a)["messages"][0]
+    assert (answer["content"], answer["outcome"], answer["reply_to"]) == ("not my field", "declined", asked["seq"])
+    again = hub.post("/send", token=b, content="really", declines=asked["seq"])
+    assert (again.status, again.body["error"]) == (404, "unknown_question")
+
+
+@pytest.mark.parametrize("field", ["reply_to", "declines", "settles"])
+def test_what_was_not_for_one_cannot_be_answered(hub: HubProcess, field: str) -> None:
+    a, c = hub.register("a"), hub.register("c")
+    hub.register("b")
+    secret = hub.say(a, "b", "psst")["seq"]
+    for seq in (secret, 10**6):
+        answer = hub.post("/send", token=c, to="all", content="aha", **{field: seq})
+        assert (answer.status, answer.body["error"]) == (404, "unknown_message")
+        assert answer.body["detail"] == f"there is no message {seq} that you could answer"
+
+
+def test_a_receipt_is_for_who_said_it(hub: HubProcess) -> None:
+    a, b = hub.register("a"), hub.register("b")
+    sent = hub.say(a, "b", "hi")
+    assert hub.get("/receipt", a, seq=sent["message_id"]).body["who"] == {"b": "queued"}
+    hub.receive(b)
+    assert hub.get("/receipt", a, seq=sent["seq"]).body["who"] == {"b": "fetched"}
+    hub.post("/ack", token=b, seq=sent["seq"])
+    assert hub.get("/receipt", a, seq=sent["seq"]).body["who"] == {"b": "fetched"}, "printed is not read"
+    hub.post("/status", token=b, status="at it")
+    assert hub.get("/receipt", a, seq=sent["seq"]).body["who"] == {"b": "acknowledged"}
+    assert hub.get("/receipt", b, seq=sent["seq"]).body["error"] == "unknown_message"
+    assert hub.get("/receipt", a, seq="soon").body["field"] == "seq"
+    assert hub.get("/receipt", a).body["field"] == "seq"
+
+
+def test_the_operator_may_ask_for_any_receipt(guarded: HubProcess) -> None:
+    a = guarded.register("a", KEY)
+    sent = guarded.say(a, "human", "hi")
+    for token in (OPERATOR, OBSERVER):
+        assert guarded.get("/receipt", token, seq=sent["seq"]).body["id"] == sent["message_id"]
+
+
+def test_what_became_of_it_is_told_with_the_next_call_and_once(hub: HubProcess) -> None:
+    a, b = hub.register("a"), hub.register("b")
+    sent = hub.say(a, "b", "hi")
+    hub.post("/leave", token=b)
+    assert hub.say(a, "human", "next")["news"] == [f"{sent['seq']} was lost: b left"]
+    assert "news" not in hub.say(a, "human", "and next")
+
+
+@pytest.mark.parametrize("call", ["/status", "/ack", "/channels/join", "/floor"])
+def test_whatever_an_agent_calls_tells_it(hub: HubProcess, call: str) -> None:
+    a, b = hub.register("a"), hub.register("b")
+    hub.say(a, "b", "hi")
+    hub.post("/leave", token=b)
+    given = {"/status": {"status": "x"}, "/ack": {"seq": 0, "read": True}, "/channels/join": {"channel": "#x"},
+             "/floor": {"action": "take"}}
+    assert len(hub.post(call, token=a, **given[call]).body["news"]) == 1
+
+
+def test_what_is_said_twice_under_one_client_id_is_in_the_room_once(hub: HubProcess) -> None:
+    a, b = hub.register("a"), hub.register("b")
+    said = [hub.post("/send", token=a, to="b", content="hi", client_id="x1").body for _ in range(3)]
+    assert [one.pop("repeated", False) for one in said] == [False, True, True]
+    assert said[0]["message_id"] == said[1]["message_id"] == said[2]["message_id"]
+    assert len(hub.receive(b)["messages"]) == 1
+
+
+def test_house_rules_are_read_with_the_protocol_or_with_a_seat(tmp_path: Path) -> None:
+    (tmp_path / "rules.md").write_text("Be kind.\n")
+    with running_hub("--rules", str(tmp_path / "rules.md")) as hub:
+        assert hub.get("/protocol").body["rules"] == "Be kind."
+        assert "house-rules" in hub.get("/protocol").body["sections"]
+        change_the_rules(hub)
+
+
+def change_the_rules(hub: HubProcess) -> None:
+    early = hub.register("early")
+    with hub.console() as console:
+        console.send(rules="  Be brief.  ")
+        assert console.next("rules")["text"] == "Be brief."
+        assert console.message(content="house rules: version 2")
+        console.send(rules="x" * (caucus.RULES_MAX + 1))
+        assert console.next("error")["field"] == "rules"
+    assert hub.get("/protocol").body["rules"] == "Be brief."
+    late = hub.post("/register", project="late", rules_version=0).body
+    assert (late["rules_version"], late["rules"]) == (2, "Be brief.")
+    hub.say(late["token"], "all", "hi")
+    assert hub.receive(early)["rules"] == 2
+    hub.say(early, "all", "hi")
+    assert "rules" not in hub.receive(late["token"])
+    assert hub.get("/protocol", early, section="house-rules").body["text"] == "Be brief."
+    with hub.console() as console:
+        assert {row["name"]: row["rules_read"] for row in console.snapshot["peers"]} == {"early": 2, "late": 2}
 
 
 def test_a_message_has_the_shape_that_all_clients_know(hub: HubProcess) -> None:
@@ -1714,16 +1850,16 @@ def test_a_command_pierces_a_pause_and_is_handed_out_once(hub: HubProcess, verb:
 
 def test_peek_tells_what_waits_and_drains_nothing(hub: HubProcess) -> None:
     a = hub.register("a")
-    assert hub.get("/peek", a).body == {"pending": 0, "last": None}
+    assert hub.get("/peek", a).body == {"pending": 0, "last": None, "owes": [], "asked": []}
     hub.say(a, "a", "first")
     hub.say(a, "a", "abc")
     hub.post("/control", action="pause")
     last = {"sender": "a", "preview": "abc", "preview_truncated": False, "content_chars": 3}
     for _ in range(2):
-        assert hub.get("/peek", a).body == {"pending": 2, "last": last}
+        assert hub.get("/peek", a).body == {"pending": 2, "last": last, "owes": [], "asked": []}
     hub.post("/control", action="resume")
     assert contents(hub.receive(a)) == ["first", "abc"]
-    assert hub.get("/peek", a).body == {"pending": 0, "last": None}
+    assert hub.get("/peek", a).body == {"pending": 0, "last": None, "owes": [], "asked": []}
 
 
 @pytest.mark.parametrize(
@@ -2231,7 +2367,7 @@ def test_a_ticket_lasts_two_minutes(room: RecordingRoom, clock: FakeClock) -> No
 
 def test_the_protocol_has_a_core_and_named_sections(guarded: HubProcess) -> None:
     body = guarded.get("/protocol").body
-    assert body.keys() == {"version", "text", "sections"}
+    assert body.keys() == {"version", "text", "sections", "rules", "rules_version"}
     assert body["version"] >= 25
     assert 0 < len(body["text"]) <= 4500
     assert body["sections"] == sorted(body["sections"])

@@ -21,15 +21,21 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 import caucus
 from caucus import (
+    ACKNOWLEDGED,
     ALL,
+    ANSWERED,
+    FETCHED,
     GRACE_S,
+    LOST,
     OPERATOR,
     PEER_TTL_S,
+    QUEUED,
     Event,
     Field,
     FloorHeld,
     InvalidForm,
     MailboxOverflowed,
+    Manner,
     MessageRouted,
     ModeChanged,
     NameContested,
@@ -48,9 +54,12 @@ from caucus import (
     TooManyChannels,
     TooManyForms,
     TooManyHands,
+    TooManyQuestions,
     UnknownChannel,
     UnknownForm,
+    UnknownMessage,
     UnknownPeer,
+    UnknownQuestion,
     UnknownToken,
     Usage,
     encode_plain,
@@ -65,6 +74,12 @@ CAPS = {
     "HANDS_MAX": 2,
     "FORMS_MAX": 2,
     "LOG_MAX": 30,
+    "RECENT_MAX": 25,
+    "RECENT_NAMES_MAX": 40,
+    "GONE_MAX": 2,
+    "SENT_MAX": 4,
+    "ASKED_MAX": 2,
+    "QUESTIONS_MAX": 3,
 }
 NAMES = ("ann", "ann", "bob", "bob", "cid", "cid", "dan", "eve")
 CHANNELS = ("#x", "#x", "#y", "#z")
@@ -103,6 +118,7 @@ class ModelPeer:
         self.returned: set[int] = set()  # seqs that wait again
         self.handed_out = 0  # the highest seq
         self.acknowledged = 0  # the highest seq, as far as it was handed out
+        self.heard: set[int] = set()  # seqs that it said, or that it was ever handed
 
     def held(self) -> int:
         return len(self.chat) + len(self.urgent) + len(self.fetched)
@@ -139,6 +155,7 @@ class Story(RuleBasedStateMachine):
         self.operator_seqs: set[int] = set()
         self.command_seqs: set[int] = set()
         self.acting: set[str] = set()  # who is about to go, and need not hear of it
+        self.fates: dict[tuple[int, str], str] = {}  # of recent messages, by seq and recipient
 
     def teardown(self) -> None:
         self.caps.stop()
@@ -253,6 +270,7 @@ class Story(RuleBasedStateMachine):
             is_handed = is_free and is_waited_for and self.mode_told != "stopped"
             assert (name in event.handed) == is_handed, "handed to one who does not wait for it, or not to one who does"
             if is_handed:
+                peer.heard.add(message.seq)
                 peer.fetched.append(message.seq)
                 peer.handed_out = message.seq
             else:
@@ -398,6 +416,55 @@ class Story(RuleBasedStateMachine):
             assert sent.missed == ((to,) if to not in self.peers and to != ALL and to[0] != "#" else ())
             self.listen()
 
+    @operation(10, name=NAMES, to=SCOPES, back=(0, 0, 1, 1, 2, 4, 8, 30), how=(*Manner.KEYS, "reply_to", "asks"))
+    def say_in_a_thread(self, name: str, to: str, back: int, how: str) -> None:
+        """Answer, decline or settle what was said a moment ago, or ask."""
+        peer = self.caller(name)
+        if peer is None or self.mode == "stopped" or self.channel_fault(name, to)[1]:
+            return
+        if (line := self.floors.get(to)) is not None and line[0] != name:
+            return
+        seq, asks = max(1, self.seq - back), how == "asks"
+        manner = Manner(0 if asks else seq, Manner.KEYS.get(how, ""), asks)
+        recent, owed = self.room.recent.get(seq), self.room.owed.get(seq)
+        is_deaf = not asks and (recent is None or not (recent.message.sender == name or seq in self.peers[name].heard))
+        was_here = recent is None or recent.serial > peer.serial
+        is_mine = owed is not None and (owed.asker == name if how == "settles" else owed.is_owed_by(peer))
+        asked = [one.asker for one in self.room.owed.values()]
+        is_much = asked.count(name) >= CAPS["ASKED_MAX"] or len(asked) >= CAPS["QUESTIONS_MAX"]
+        sent = self.attempt(
+            lambda: self.room.say(peer, to, "words", manner),
+            (UnknownMessage, is_deaf or (not asks and not was_here)),
+            (UnknownQuestion, not asks and how != "reply_to" and not is_mine and not is_deaf and was_here),
+            (TooManyQuestions, asks and is_much),
+        )
+        if sent is not None:
+            self.join(name, to)
+            assert (sent.message.reply_to, sent.message.outcome) == (0 if asks else seq, manner.outcome)
+            if how in ("declines", "settles") and owed is not None and (how == "settles" or owed.owing is not None):
+                assert seq not in self.room.owed
+            self.listen()
+
+    @operation(2, name=NAMES, client_id=("one", "two", "six"))
+    def say_perhaps_again(self, name: str, client_id: str) -> None:
+        """The same client_id is the same message, for as long as it is remembered."""
+        peer = self.caller(name)
+        if peer is None or self.mode == "stopped" or self.floors.get(ALL, [name])[0] != name:
+            return
+        known, before = self.room.said_before(peer.token_hash, Manner(client_id=client_id)), self.seq
+        sent = self.attempt(lambda: self.room.say(peer, ALL, "words", Manner(client_id=client_id)))
+        if sent is not None:
+            self.listen()
+            assert (sent.message.seq == self.seq == before + 1) if known is None else (sent == known)
+
+    @operation(4, name=NAMES)
+    def call(self, name: str) -> None:
+        """The agent itself calls: what its process had acknowledged, it has taken in."""
+        peer = self.caller(name)
+        if peer is not None:
+            self.room.note_call(peer)
+            assert peer.mailbox.is_proven
+
     @operation(12, name=NAMES)
     def fetch(self, name: str) -> None:
         peer = self.caller(name)
@@ -416,6 +483,7 @@ class Story(RuleBasedStateMachine):
         mine.fetched = sorted(mine.fetched + [seq for seq in got if seq not in self.command_seqs])
         mine.handed_out = max(mine.handed_out, *got, 0)
         mine.returned -= set(got)
+        mine.heard |= set(got)
 
     @operation(6, name=NAMES, ahead=(0, 0, 0, 1, -1, -2, -4, 10**9))
     def acknowledge(self, name: str, ahead: int) -> None:
@@ -644,6 +712,7 @@ class Story(RuleBasedStateMachine):
         state: Any = state_of(self.room)
         self.check_mailboxes(state)
         self.check_floors(state)
+        self.check_fates()
         assert state["mode"] == self.mode == self.mode_told
         assert (self.room.stop is not None) is (self.mode == "stopped"), "whoever asks does not learn of the stop"
         assert {one["id"]: (one["asker"], one["to"]) for one in state["forms"]} == self.forms
@@ -659,6 +728,25 @@ class Story(RuleBasedStateMachine):
             assert known["fetched"] == peer.fetched
             assert set(known["channels"]) == peer.channels
             assert (known["flags"][0], known["flags"][1]) == (peer.is_paused, peer.reaped_at)
+
+    def check_fates(self) -> None:
+        """What is said of a message's fate stays true: it goes forward only, but back to waiting if an answer was lost.
+
+        And who owes an answer is here, as is who waits for it.
+        """
+        ranks, now = {kind: rank for rank, kind in enumerate((QUEUED, FETCHED, ACKNOWLEDGED, LOST, ANSWERED))}, {}
+        for seq, routed in self.room.recent.items():
+            for name in routed.to:
+                if (state := self.room.state_of(routed, name)) is not None:
+                    kind, before = state[0], self.fates.get((seq, name), QUEUED)
+                    now[seq, name] = kind
+                    is_back = (before, kind) == (FETCHED, QUEUED)
+                    assert ranks[kind] >= ranks[before] or is_back, f"{seq} for {name} went from {before} to {kind}"
+                    assert (before, kind) != (ACKNOWLEDGED, LOST), "lost what was taken in"
+        self.fates = now
+        for owed in self.room.owed.values():
+            assert {owed.asker, owed.owing or OPERATOR} <= {*self.peers, OPERATOR}
+            assert owed.left >= 1
 
     def check_floors(self, state: Any) -> None:
         """3: one holder, live and inside; so is everybody who waits. And a topic lives as long as a live member."""

@@ -115,6 +115,23 @@ def test_a_stop_stays_a_stop(place: Path) -> None:
         assert hub.post("/send", token=ann, to="all", content="hello?").body["error"] == "stopped"
 
 
+def test_what_was_said_under_a_client_id_is_not_said_again_after_a_kill(place: Path) -> None:
+    with kept_hub(place) as kept:
+        ann, bob = kept.hub.register("ann"), kept.hub.register("bob")
+        said = {"token": ann, "to": "bob", "content": "which port?", "expects_answer": True, "client_id": "one"}
+        first = kept.hub.post("/send", **said).body
+        hub = kept.kill_and_restart()
+        again = hub.post("/send", **said).body
+        assert (again["message_id"], again["repeated"]) == (first["message_id"], True)
+        batch = hub.receive(bob)
+        assert [m["content"] for m in batch["messages"]] == ["which port?"]
+        assert [one["seq"] for one in batch["owes"]] == [first["seq"]]
+        hub.post("/send", token=bob, content="8765", reply_to=first["seq"])
+        hub = kept.kill_and_restart()
+        assert hub.get("/receipt", ann, seq=first["seq"]).body["who"] == {"bob": "answered"}
+        assert hub.get("/peek", bob).body["owes"] == []
+
+
 def test_how_a_token_ended_outlives_the_hub(place: Path) -> None:
     with kept_hub(place) as kept:
         ann = kept.hub.register("ann")

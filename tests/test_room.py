@@ -14,6 +14,7 @@ import caucus
 from caucus import (
     ALL,
     CONTESTED_EVERY_S,
+    DECLINED,
     GRACE_S,
     LOG_MAX,
     MAILBOX_MAX,
@@ -28,6 +29,7 @@ from caucus import (
     FloorHeld,
     Invalid,
     InvalidForm,
+    Manner,
     NameContested,
     NameInUse,
     NobodyWaits,
@@ -46,10 +48,13 @@ from caucus import (
     TooManyChannels,
     TooManyForms,
     TooManyHands,
+    TooManyQuestions,
     UnknownAction,
     UnknownChannel,
     UnknownForm,
+    UnknownMessage,
     UnknownPeer,
+    UnknownQuestion,
     UnknownToken,
     Usage,
 )
@@ -1780,7 +1785,7 @@ def test_a_minute_of_traffic_is_what_health_shows(room, clock, pair, later, coun
 
 def busy(room: RecordingRoom, monkeypatch: pytest.MonkeyPatch) -> dict[str, Peer]:
     """Fill a room in which every refusal is near: small caps, a held stick, a pending form."""
-    caps = {"IDENTITIES_MAX": 4, "CHANNELS_PER_PEER_MAX": 2, "HANDS_MAX": 1, "FORMS_MAX": 1}
+    caps = {"IDENTITIES_MAX": 4, "CHANNELS_PER_PEER_MAX": 2, "HANDS_MAX": 1, "FORMS_MAX": 1, "ASKED_MAX": 1}
     for cap, value in caps.items():
         monkeypatch.setattr(caucus, cap, value)
     peers = {name: room.join(name, "#x") for name in ("ann", "bob", "cid")}
@@ -1788,7 +1793,7 @@ def busy(room: RecordingRoom, monkeypatch: pytest.MonkeyPatch) -> dict[str, Peer
     room.use_floor(peers["ann"], "take", "#x", "plan")
     room.use_floor(peers["bob"], "raise", "#x", None)
     room.set_topic(peers["dan"], "#y", "tests")
-    room.say(peers["dan"], ALL, "hi")
+    room.say(peers["dan"], ALL, "hi?", Manner(expects_answer=True))
     room.fetch(peers["ann"])
     room.ask(peers["cid"], question(ALL, Field("go", "Go", "radio", ("yes", "no"), True, False)))
     return peers
@@ -1833,6 +1838,16 @@ REFUSED = {
     "a look at no form": (UnknownForm, lambda room, peers: room.form("strange")),
     "a cancel of nothing": (UnknownForm, lambda room, peers: room.cancel("strange")),
     "an answer that does not fit": (InvalidForm, lambda room, peers: room.answer(room.forms()[0]["id"], {})),
+    "an answer to no message": (UnknownMessage, lambda room, peers: room.say(peers["dan"], ALL, "hi", Manner(10**6))),
+    "declining one's own question": (
+        UnknownQuestion, lambda room, peers: room.say(peers["dan"], ALL, "hi", Manner(room.last_seq, DECLINED)),
+    ),
+    "asking too much": (
+        TooManyQuestions, lambda room, peers: room.say(peers["dan"], ALL, "hi?", Manner(expects_answer=True)),
+    ),
+    "the operator's answer to nothing": (
+        UnknownMessage, lambda room, peers: room.operator_say("", "hi", Manner(10**6)),
+    ),
     "a mode that does not exist": (UnknownAction, lambda room, peers: room.set_mode("explode")),
     "a command that does not exist": (UnknownAction, lambda room, peers: room.command("ann", "explode")),
     "a command to nobody": (UnknownPeer, lambda room, peers: room.command("zoe", "reset")),

@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 import caucus
 from caucus import (
     ALL,
+    CLIENT_ID_MAX,
     CONTENT_MAX,
     FIELDS_MAX,
     LABEL_MAX,
     NAME_MAX,
     OPTION_MAX,
     OPTIONS_MAX,
+    PLAINLY,
     REASON_MAX,
     RESERVED,
     TITLE_MAX,
@@ -29,6 +31,7 @@ from caucus import (
     Invalid,
     InvalidForm,
     LossTold,
+    Manner,
     Message,
     ModeChanged,
     PeerJoined,
@@ -413,8 +416,54 @@ def test_a_registration_with_a_fault_is_refused(fault):
         registration_of({"project": "ann"} | fault)
 
 
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({"reply_to": 7}, Manner(7)),
+        ({"reply_to": "7"}, Manner(7)),
+        ({"reply_to": "00000000001f"}, Manner("00000000001f")),
+        ({"reply_to": None}, Manner()),
+        ({"declines": 7}, Manner(7, "declined")),
+        ({"settles": 7}, Manner(7, "settled")),
+        ({"reply_to": 7, "expects_answer": True}, Manner(7, "", True)),
+        ({"expects_answer": "yes", "client_id": "x" * CLIENT_ID_MAX}, Manner(0, "", True, "x" * CLIENT_ID_MAX)),
+        ({"child": "reviewer 1"}, Manner(child="reviewer 1")),
+    ],
+)
+def test_what_stands_beside_the_words_is_read(more, expected):
+    assert speech_of({"token": "t", "to": "all", "content": "hi", **more}) == ("t", "all", "hi", expected)
+
+
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ({"reply_to": 0}, "reply_to"),
+        ({"reply_to": "soon"}, "reply_to"),
+        ({"reply_to": [7]}, "reply_to"),
+        ({"settles": -1}, "settles"),
+        ({"reply_to": 7, "declines": 7}, "declines"),
+        ({"declines": 7, "settles": 8}, "settles"),
+        ({"declines": 7, "expects_answer": True}, "expects_answer"),
+        ({"expects_answer": "perhaps"}, "expects_answer"),
+        ({"client_id": ""}, "client_id"),
+        ({"client_id": "x" * (CLIENT_ID_MAX + 1)}, "client_id"),
+        ({"client_id": 7}, "client_id"),
+    ],
+)
+def test_what_stands_beside_the_words_is_refused_by_its_name(more, field):
+    with pytest.raises(Invalid) as refused:
+        speech_of({"token": "t", "to": "all", "content": "hi", **more})
+    assert refused.value.extra["field"] == field
+
+
+def test_only_an_answer_may_leave_out_whom_it_is_for():
+    assert speech_of({"token": "t", "content": "hi", "reply_to": 7}) == ("t", "", "hi", Manner(7))
+    with pytest.raises(Invalid):
+        speech_of({"token": "t", "content": "hi"})
+
+
 def test_speech_keeps_its_content_to_the_letter():
-    assert speech_of({"token": "t", "to": "all", "content": " hi\n"}) == ("t", "all", " hi\n", None)
+    assert speech_of({"token": "t", "to": "all", "content": " hi\n"}) == ("t", "all", " hi\n", PLAINLY)
 
 
 @pytest.mark.parametrize("content", ["x", "x" * CONTENT_MAX])
