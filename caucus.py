@@ -8334,7 +8334,7 @@ def _receipt_frame(room: Room, frame: Body) -> bytes:
     routed = room.find(seq)
     if routed is None:
         raise UnknownMessage(f"nothing is known of message {seq}, or not any more")
-    states = [(room.state_of(routed, name), name) for name in routed.to]
+    states = [(state, name) for name in routed.to if (state := room.state_of(routed, name)) is not None]
     states.sort(key=lambda one: (WORST_FIRST[one[0][0]], one[1]))
     who: dict[str, Json] = {name: f"{kind}: {why}" if why else kind for (kind, why), name in states[:RECEIPT_NAMES_MAX]}
     return frame_of("receipt", seq=seq, who=who, more=len(states) - len(who))

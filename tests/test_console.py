@@ -1250,9 +1250,10 @@ def test_house_rules_have_a_version_and_peers_tell_which_they_have_read(hub: Hub
         assert console.next("error")["reason"] == "invalid"
         console.send(rules="Tests first.")
         barrier(console)
-    assert hub.get("/rules", token=api).body["version"] == 1, "the same again is no new version"
+    assert [peer["rules_read"] for peer in state(hub)["peers"]] == [0]
+    assert hub.get("/protocol", token=api).body["rules"] == "Tests first."
     fresh = state(hub)
-    assert fresh["rules"] == {"text": "Tests first.", "version": 1}
+    assert fresh["rules"] == {"text": "Tests first.", "version": 1}, "the same again is no new version"
     assert [peer["rules_read"] for peer in fresh["peers"]] == [1]
 
 

@@ -236,8 +236,10 @@ def test_who_keeps_the_room_by_changes_knows_what_the_whole_frames_tell(
     for other in others:
         assert not other["isOpening"]
         assert whole["log"][-len(other["log"]) :] == other["log"][-len(whole["log"]) :]
-        receipts = [*map(audience.room.receipt, audience.room.recent.values())]
-        assert [one for one in other["receipts"] if one["seq"] in audience.room.recent] == receipts
+        told = {one["id"]: one["who"] or {} for one in other["receipts"]}
+        for receipt in map(audience.room.receipt, audience.room.recent.values()):
+            if receipt["id"] in other["log"] and receipt["who"] and told[receipt["id"]]:
+                assert receipt["who"].items() <= told[receipt["id"]].items()  # of who left long ago the room forgets
         assert other["owed"] == [debt.to_json() for debt in audience.room.owed.values()]
         for part in whole.keys() - {"log", "receipts", "owed"}:
             assert nearly(whole[part], other[part]), (part, whole[part], other[part])
