@@ -8446,6 +8446,8 @@ class Feed:
             self._peers[event.name] = None
         if kind in OF_CHANNELS:
             self._channels |= dict.fromkeys(self._channels_of(event))
+        elif self.is_telling and isinstance(event, MessageRouted) and is_channel(event.message.recipient):
+            self._channels[""] = None  # its count may be encoded already, in a frame that comes after this message
 
     def tell(self) -> Iterator[None]:
         """Encode the news, a bit at each step."""
