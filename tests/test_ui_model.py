@@ -109,7 +109,8 @@ const told = scripts.map((script) => {
   const receipts = [...model.receipts.values()].map(({ at, ...rest }) => rest).sort((a, b) => a.seq - b.seq);
   const pauses = model.spans.filter(({ kind, to }) => kind === "pause" && to === null).map(({ who }) => who).sort();
   const log = model.log.map(({ id }) => id);
-  return { mode, channels: Object.entries(channels), floors, forms, receipts, owed: model.owed, rate, isOpening, peers, pauses, log };
+  const room = { mode, channels: Object.entries(channels), floors, forms, rate, isOpening, owed: model.owed };
+  return { ...room, receipts, peers, pauses, log };
 });
 process.stdout.write(JSON.stringify(told));
 """
@@ -174,9 +175,10 @@ class Audience:
             deeds += [lambda: room.join(name)] * 9
         else:
             token = room.tokens[name]
+            scopes = ["all", channel, *NAMES]
             touch = lambda: room.peer_of(token)  # noqa: E731
             deeds += [
-                *[lambda: room.say(touch(), self.chance.choice(["all", channel, *NAMES]), "a *word*", self.manner())] * 4,
+                *[lambda: room.say(touch(), self.chance.choice(scopes), "a *word*", self.manner())] * 4,
                 *[lambda: room.fetch(touch())] * 3,
                 lambda: room.unfetch(touch()),
                 lambda: room.acknowledge(touch(), 1 << 40, self.chance.random() < 0.5),

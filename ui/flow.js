@@ -421,6 +421,9 @@ function toolsOf(view) {
 function carryTools(view, row) {
   if (!row || view.tools.parentNode === row) return;
   row.append(view.tools);
+  const tick = row.querySelector(":scope > .tick:not([hidden])");
+  const taken = tick && row.getBoundingClientRect().right - tick.getBoundingClientRect().left;
+  view.tools.style.setProperty("right", tick ? `${taken + 4}px` : ""); // beside the tick, never over it
   view.tools.querySelector(".row-source").hidden = !view.model.trees.has(row.dataset.id);
   view.tools.querySelector(".row-thread").hidden = !view.model.roots.has(row.dataset.id) || Boolean(view.filter.thread);
   view.tools.querySelector(".row-reply").hidden = !isOperator(view.model) || !(Number(row.dataset.seq) > 0);

@@ -33,7 +33,7 @@ export function render(root, model, send, now, seat) {
 function open(root, seat) {
   const view = { model: null, version: -1, isDirty: false, length: 0, fact: el("span", { class: "count" }),
     counter: el("span", { class: "facts", id: "rules-count" }), meanwhile: el("p", { class: "refusal", role: "status", hidden: true }),
-    deed: el("span", { class: "facts", role: "status" }), readers: el("p", { class: "facts rules-readers" }) };
+    deed: el("span", { class: "facts", role: "status" }), readers: el("p", { class: "facts", id: "rules-readers" }) };
   view.text = el("textarea", { id: "rules-text", rows: "6", dir: "auto", "aria-describedby": "rules-count rules-belong", spellcheck: "true", oninput: () => { view.isDirty = true; seat.go(); } });
   view.save = button("Save the rules", "check", { class: "strong", onclick: () => seat.act({ rules: view.text.value }) });
   view.undo = button("Take back", null, { class: "quiet", title: "Forget what you changed", onclick: () => { view.isDirty = false; take(view); seat.go(); } });
