@@ -43,8 +43,8 @@ SHOWN: dict[str, tuple[str, str]] = {
     "peers.status_age": (f"{API} .status", r"\d+ s ago"),
     "peers.last_seen_age": (f"{API} .chips", r"heard \d+ s ago"),
     "peers.uptime": (f"{API} > .facts", r"here \d+ s"),
-    "peers.msg_count": (f"{API} > .facts", "2 said"),
-    "peers.char_count": (f"{API} > .facts", "23 char"),
+    "peers.msg_count": (f"{API} > .facts", "6 said"),
+    "peers.char_count": (f"{API} > .facts", r"\d+ char"),
     "peers.usage": (f"{API} .usage", r"12 turns · 48k tokens · \$0\.31"),
     "peers.waiting": (f"{API} .mail", "waiting"),
     "peers.unacknowledged": ('.peer[data-peer="web"] .mail', "not confirmed"),
@@ -154,9 +154,10 @@ def busy(hub: HubProcess, console: Any) -> None:
     hub.receive(web)
     hub.post("/send", token=web, content="ask ops", declines=asked)
     answered = hub.say(api, "web", "a second one")["seq"]
-    hub.receive(web)
+    hub.receive(web, ack_seq=hub.receive(web)["messages"][-1]["seq"])
     hub.post("/send", token=web, content="yes", reply_to=answered)
     hub.post("/send", token=api, to="web", content="may I merge?", expects_answer=True)
+    hub.receive(web)
     gone = hub.register("gone")
     hub.say(api, "gone", "too late")
     hub.post("/leave", token=gone)

@@ -37,7 +37,9 @@ export function render(root, model, send, now, seat) {
   const isEmpty = view.rows.items.length === 0;
   view.empty.hidden = !isEmpty;
   if (isEmpty) setText(view.empty, end ? "Nothing of what was said passes the filter." : "Nobody has spoken yet. What agents say appears here as they say it.");
-  if (!view.isLinkRead && end > 0) view.isLinkRead = readPermalink(root, !model.isOpening); // the log comes in pages
+  if (view.isLinkRead || end === 0) return;
+  view.isLinkRead = true; // showing it draws again
+  view.isLinkRead = readPermalink(root, !model.isOpening); // the log comes in pages
 }
 
 // ---- what others ask of the flow --------------------------------------------------------------------------------
@@ -46,8 +48,7 @@ export function render(root, model, send, now, seat) {
 export function follow(root) {
   const view = views.get(root);
   if (!view) return;
-  view.following = true;
-  view.isDirty = true;
+  Object.assign(view, { following: true, isDirty: true, current: -1 });
   render(root, view.model);
 }
 
@@ -190,6 +191,7 @@ function open(root) {
     nodes: new Map(), // key -> {node, stamp}, those on the page
     unfolded: new Set(), sources: new Set(), // message ids: shown whole, shown as they were written
     following: true, anchor: { place: 0, offset: 0 }, // reading: this row is at the top of the window, so far above its edge
+    end: 0, // of the conversation, when it was looked at last
     readTo: 0, // the reader has had the end on the page up to here
     receipts: null, lastTop: 0, height: 0, isDirty: true, isLinkRead: false, current: -1, hit: -1,
   };
@@ -223,6 +225,8 @@ function sync(view) {
     heights.dropFront(dropped);
     view.anchor = dropped > view.anchor.place ? { place: 0, offset: 0 } : { ...view.anchor, place: view.anchor.place - dropped };
   }
+  if (view.end !== logEnd(view.model)) view.isDirty = true; // an answer that is folded away counts on the first of its thread
+  view.end = logEnd(view.model);
   if (!dropped && from === heights.size && from === rows.items.length) return;
   heights.truncate(from);
   for (let place = heights.size; place < rows.items.length; place += 1) heights.push(view.known.get(rows.items[place].key) ?? guessOf(rows.items[place]));

@@ -42,7 +42,7 @@ function open(root, seat) {
     el("div", { class: "rules-head" }, el("h3", {}, el("label", { for: "rules-text" }, "House rules")), view.fact),
     el("p", { class: "facts" }, "What every agent in this room is to know. It comes with the brief, after the protocol; of a change each agent is told with its next batch."),
     view.text, view.counter, view.meanwhile, view.buttons, view.readers,
-    el("p", { class: "facts", id: "rules-belong" }, "A rule that the hub can hold, as of rate, roles or budgets, belongs there and not here: the hub keeps it, an agent may forget it. ",
+    el("p", { class: "facts", id: "rules-belong" }, "A rule that the hub can hold, of rate, roles or budgets, belongs there: the hub keeps it, while what stands here is advice. ",
       button("Set the rate", null, { class: "rules-rate quiet", onclick: () => seat.go("rate") })));
   views.set(root, view);
   return view;
