@@ -53,7 +53,7 @@ function open(root, seat) {
   view.all = el("div", { id: "needs-all", class: "drop", popover: "auto", role: "region", "aria-label": "Everything that needs you", ontoggle: (event) => { placeBelowBrakes(event.target); seat.go(); } },
     el("h2", {}, "Needs you"), view.rest, el("h2", { class: "owed-title" }, "Who owes whom an answer"), view.owed, view.owedNone);
   view.owesText = el("span");
-  view.owes = el("button", { type: "button", class: "needs-more needs-owed", popovertarget: "needs-all", title: "Who owes whom an answer", hidden: true }, icon("help"), view.owesText, el("span", { class: "owed-word" }, "unanswered"));
+  view.owes = el("button", { type: "button", class: "needs-owed", popovertarget: "needs-all", title: "Who owes whom an answer", hidden: true }, icon("help"), view.owesText, " ", el("span", { class: "owed-word" }, "unanswered"));
   view.debt = el("p", { class: "debt", hidden: true }, icon("book"), el("span", { class: "debt-text" }),
     el("meter", { class: "debt-meter", min: "0", max: String(DEBT_SHOWN_MIN), low: "5", high: "15", optimum: "0", "aria-label": "Reading debt, in minutes" }),
     button("Caught up", "check", { class: "caught-up quiet", title: "You have read enough: the debt is settled", onclick: () => seat.go("caught-up") }));
