@@ -273,8 +273,10 @@ def test_who_owes_whom_is_listed_oldest_first_and_leads_to_the_message(hub: HubP
     lines.first.locator(".owe-words").click()
     expect(page.locator("#needs-all")).to_be_hidden()
     expect(page.locator(".message.revealed .content")).to_have_text("which port?")
+    expect(row(page, "which port?").locator(".asks")).to_have_text("expects an answer")
     hub.receive(api)
     answer(hub, api, first, "8080")
+    expect(row(page, "which port?").locator(".asks")).to_have_text("expected an answer")
     expect(page.locator(".needs-owed")).to_contain_text("1")
 
 

@@ -3,7 +3,7 @@
 
 import { announce, button, copyText, el, icon, setText, toast } from "./dom.js";
 import { Heights } from "./heights.js";
-import { drawRow, guessOf, isLong } from "./message.js";
+import { drawRow, guessOf, isLong, refreshAsks } from "./message.js";
 import { entryAt, indexOf, isOperator, logEnd, saidAs, threadOf } from "./model.js";
 import { onPref, pref } from "./prefs.js";
 import { advance, emptyFilter, emptyRows, havingFate, isNarrow, rowOf } from "./rows.js";
@@ -193,7 +193,7 @@ function open(root) {
     following: true, anchor: { place: 0, offset: 0 }, // reading: this row is at the top of the window, so far above its edge
     end: 0, // of the conversation, when it was looked at last
     readTo: 0, // the reader has had the end on the page up to here
-    receipts: null, lastTop: 0, height: 0, isDirty: true, isLinkRead: false, current: -1, hit: -1,
+    receipts: null, owed: null, lastTop: 0, height: 0, isDirty: true, isLinkRead: false, current: -1, hit: -1,
   };
   root.append(view.empty, view.list);
   view.below.append(icon("down"), view.belowText);
@@ -258,11 +258,13 @@ function followFate(view) {
 
 /** Ticks change where they stand: a row is not drawn anew for them, and its height stays. */
 function refreshTicks(view) {
-  if (view.receipts === view.model.receipts) return;
-  view.receipts = view.model.receipts;
+  const { receipts, owed } = view.model;
+  if (view.receipts === receipts && view.owed === owed) return;
+  Object.assign(view, { receipts, owed });
   for (const { node } of view.nodes.values()) {
-    const tick = node.querySelector(":scope > .tick");
+    const [tick, asks] = [node.querySelector(":scope > .tick"), node.querySelector(".asks")];
     if (tick) refreshTick(tick, view.model, node.dataset.id);
+    if (asks) refreshAsks(asks, view.model, Number(node.dataset.seq));
   }
 }
 

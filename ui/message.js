@@ -1,6 +1,6 @@
 // Message: one row of the flow. Time, origin and sender have places of their own, so no text can imitate what stands in them.
 
-import { button, el, icon, nameTag } from "./dom.js";
+import { button, el, icon, nameTag, setText } from "./dom.js";
 import { drawText, drawTree } from "./markdown.js";
 import { ageText, audienceOf, hueOf, saidAs, threadOf } from "./model.js";
 import { isFound } from "./rows.js";
@@ -69,10 +69,18 @@ function drawMessage(model, item, look) {
 
 // ---- what it answers, what answers it ---------------------------------------------------------------------------
 
+/** Whether what is asked is still open: that changes in place, as ticks do. */
+export function refreshAsks(node, model, seq) {
+  const isOpen = model.owed.some((debt) => debt.seq === seq);
+  node.dataset.open = String(isOpen);
+  setText(node.lastElementChild, isOpen ? "expects an answer" : "expected an answer");
+}
+
 const OUTCOMES = { declined: "declines to answer", settled: "settles without an answer" };
 
 function aboutLine(model, message) {
-  const asks = message.expects_answer && el("span", { class: "asks" }, icon("help"), "expects an answer");
+  const asks = message.expects_answer && el("span", { class: "asks" }, icon("help"), el("span"));
+  if (asks) refreshAsks(asks, model, message.seq);
   return message.reply_to || asks ? el("div", { class: "about" }, message.reply_to ? quoteButton(model, message) : null, asks) : null;
 }
 
