@@ -39,8 +39,9 @@ SHEBANG = b"#!/usr/bin/env python3\n"
 
 # What caucus.py reads of docs/.
 DOCS = (
-    *("docs/protocol.md", "docs/cli.txt", "docs/play.toml", "docs/hosts.toml", "docs/hosts/opencode.js"),
-    *("docs/hosts/note.md", "docs/service/caucus.service", "docs/service/task.xml"),
+    *("docs/protocol.md", "docs/cli.txt", "docs/play.toml", "docs/agent.toml", "docs/hosts.toml"),
+    *("docs/hosts/opencode.js", "docs/hosts/note.md"),
+    *("docs/service/keepers.toml", "docs/service/caucus.service", "docs/service/task.xml"),
 )
 
 # The only file in the zip that an old interpreter gets to read, so Python 2 must be able to parse it.

@@ -461,7 +461,7 @@ def test_a_stop_while_it_waits_to_be_let_in_ends_it_at_once(hub: HubProcess) -> 
 
     async def run() -> int:
         nonlocal agent
-        agent = caucus.Agent(seat, Mute(), caucus.AgentSettings("mute", hold_s=5.0), "")
+        agent = caucus.Agent(seat, Mute(), caucus.AgentSettings("mute", hold_s=5.0))
         async with asyncio.timeout(20.0):
             return await agent.run()
 
@@ -844,7 +844,7 @@ async def meddled(hub: HubProcess, api: str, where: str, do: Callable[[], object
     """Let `do` happen while the agent is `where`, and be noticed there; give its turns, its starts, its exit code."""
     client = caucus.Client(hub.url)
     door, mind = Meddled(client), Mute()
-    agent = caucus.Agent(caucus.Seat(door, "mute"), mind, caucus.AgentSettings("mute", hold_s=5.0), "")
+    agent = caucus.Agent(caucus.Seat(door, "mute"), mind, caucus.AgentSettings("mute", hold_s=5.0))
 
     async def happen() -> None:
         await asyncio.to_thread(do)
@@ -895,7 +895,7 @@ def test_a_hub_that_restarts_twice_in_a_row_is_survived(
         with running_hub() as hub:
             client = caucus.Client(hub.url)
             seat = caucus.Seat(caucus.HttpDoor(client, asyncio.to_thread, has_watch=False), "mute", is_patient=True)
-            agent = caucus.Agent(seat, Mute(), caucus.AgentSettings("mute", hold_s=5.0), "")
+            agent = caucus.Agent(seat, Mute(), caucus.AgentSettings("mute", hold_s=5.0))
             running = asyncio.create_task(agent.run())
             await asyncio.to_thread(wait_for_it)
         for _ in range(2):
@@ -914,7 +914,7 @@ def test_displaced_it_ends_with_2(hub: HubProcess, api: str) -> None:
     seat = caucus.Seat(caucus.HttpDoor(client, asyncio.to_thread, has_watch=False), "mute")
 
     async def run() -> int:
-        agent = caucus.Agent(seat, Mute(), caucus.AgentSettings("mute", hold_s=5.0), "")
+        agent = caucus.Agent(seat, Mute(), caucus.AgentSettings("mute", hold_s=5.0))
         running = asyncio.create_task(agent.run())
         await asyncio.to_thread(eventually, lambda: hub.is_listening("mute"), "its poll")
         await asyncio.to_thread(hub.receive, str(client.token), 0.0, lease="another")

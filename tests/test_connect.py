@@ -231,7 +231,7 @@ def test_the_table_of_prompts_is_the_codes() -> None:
 
 def test_every_code_that_a_tool_can_answer_is_in_the_manual_and_no_other() -> None:
     table = part(CONNECT, "## When a tool says no").partition("| Elsewhere |")[0]
-    assert [row[0].strip("`") for row in rows(table)] == [*caucus.HINTS]
+    assert sorted(row[0].strip("`") for row in rows(table)) == sorted(caucus.HINTS)
 
 
 def test_every_tool_that_a_way_out_names_exists() -> None:

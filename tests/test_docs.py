@@ -71,7 +71,7 @@ def code_spans(text: str) -> set[str]:
 
 def flags_of(command: str) -> set[str]:
     """List the long options of a subcommand."""
-    ours = {option.name for option in caucus.COMMANDS[command][2] if option.name.startswith("--")}
+    ours = {name for name in caucus.COMMANDS[command][1] if name.startswith("--")}
     return ours | {"--help", "--version"}
 
 
@@ -338,6 +338,12 @@ def test_every_option_of_a_command_is_in_its_part_and_no_other(command: str, hea
     assert documented == flags_of(command)
 
 
+@pytest.mark.parametrize("command", PARTS)
+def test_help_has_a_line_for_every_option_of_a_command_and_no_other(command: str) -> None:
+    lines = caucus.help_texts()[command].split("\n\n", 2)[1].splitlines()
+    assert sorted(line.split()[0] for line in lines) == sorted(caucus.COMMANDS[command][1])
+
+
 def test_every_command_has_its_part_in_the_manual() -> None:
     assert set(caucus.COMMANDS) == set(PARTS)
 
@@ -389,8 +395,8 @@ def test_every_command_line_of_ours_in_the_documents_is_accepted() -> None:
     for line in lines:
         command, *rest = shlex.split(line)
         parser = argparse.ArgumentParser(exit_on_error=False)
-        for option in caucus.COMMANDS[command][2]:
-            parser.add_argument(option.name, **option.worded())
+        for name, option in caucus.COMMANDS[command][1].items():
+            parser.add_argument(name, **caucus.spec_of(name, option))
         parser.parse_args(rest)  # raises, naming the option
 
 

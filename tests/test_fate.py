@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import re
 
 import pytest
 from fakes import FakeClock, RecordingRoom, replayed, state_of
@@ -671,3 +673,57 @@ def test_what_is_owed_stands_beside_each_batch(room, clock, ann, bob):
         ]
     }
     assert room.beside(ann, 1) == {}
+
+
+# --- a minute of trouble ---
+
+SPEAKERS = tuple(f"speaker-{number}" for number in range(4))
+HEARERS = ("well", "stuck", "leaving", "kicked")  # what befalls each in the course of it
+
+
+def test_in_a_minute_of_trouble_each_sender_knows_of_each_failure_at_its_next_call(room, clock):
+    """Eight agents; the four that speak call every 5 s or so. What is lost, they know when they next call."""
+    chance = random.Random(18)
+    peers = {name: room.join(name) for name in (*SPEAKERS, *HEARERS)}
+    room.set_rate(50.0, 100.0)
+    open_by_sender: dict[str, dict[int, float]] = {name: {} for name in SPEAKERS}  # what is not taken in: seq -> since
+    failed: dict[str, dict[int, float]] = {name: {} for name in SPEAKERS}  # seq -> when
+    known = 0  # failures of which a sender was told
+    for second in range(60):
+        clock.advance(1.0)
+        now = clock.mono()
+        take_if_any(room, peers["well"])
+        befall(room, peers, second)
+        for name in SPEAKERS:
+            for seq in [seq for seq in open_by_sender[name] if is_lost(room, seq)]:
+                failed[name][seq] = now
+                del open_by_sender[name][seq]
+            if chance.random() < 0.2:
+                told = [line for line in map(str, room.take_news(peers[name])) if "was lost" in line]
+                counts = [int(more[1]) if (more := re.search(r"\((\d+) such\)$", line)) else 1 for line in told]
+                assert sum(counts) == len(failed[name]), "told of more or less than has failed since the last call"
+                assert not told or str(max(failed[name])) in " ".join(told)
+                known += len(failed[name])
+                failed[name].clear()
+                to = chance.choice([one for one in HEARERS if room.roster.get(one)])
+                sent = room.say(peers[name], to, "hi?", asks() if chance.random() < 0.3 else Manner())
+                open_by_sender[name][sent.message.seq] = now
+    assert known >= 10, "not much of a trouble"
+
+
+def take_if_any(room: RecordingRoom, peer: Peer) -> None:
+    if peer.mailbox.waiting:
+        take(room, peer)
+        room.note_call(peer)
+
+
+def befall(room: RecordingRoom, peers: dict[str, Peer], second: int) -> None:
+    """Let one hearer leave, and one be kicked, with what they have not read."""
+    if second == 25:
+        room.leave(room.tokens["leaving"])
+    if second == 45:
+        room.kick("kicked")
+
+
+def is_lost(room: RecordingRoom, seq: int) -> bool:
+    return bool(room.receipt(room.recent[seq])["lost"])

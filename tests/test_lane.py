@@ -358,7 +358,8 @@ def test_a_head_is_remembered_without_the_number_that_is_another_each_time(
     POSTED + b"\r\n", POSTED + b"\r\nContent-Length: +2\r\n", POSTED + b"\r\nContent-Length: " + b"1" * 19 + b"\r\n",
     POSTED + b"\r\nX-Content-Length: 2\r\n", POSTED + b"\r\nCONTENT-LENGTH: 2\r\n",
     POLLED % b"ack_seq=-1", POLLED % b"ack_seq=", POLLED % b"ack_seq=1&ack%5Fseq=2", POLLED % b"timeout=2",
-    POLLED % b"timeout=2" + b"X: ack_seq=1 \r\n", POLLED % b"ack_seq=1.0", POLLED % (b"ack_seq=" + b"1" * 19),
+    POLLED % b"timeout=2" + b"X: ack_seq=1 \r\n", POLLED % b"xack_seq=1", POLLED % b"timeout=2&xack_seq=1",
+    POLLED % b"ack_seq=1.0", POLLED % (b"ack_seq=" + b"1" * 19),
     b"GET /peek?ack_seq=1 HTTP/1.1\r\nContent-Length: 2\r\n",
 ])
 def test_a_number_that_is_not_plain_stays(head: bytes) -> None:

@@ -23,7 +23,7 @@ import build_zipapp
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = (ROOT / "caucus.py").read_text(encoding="utf-8")
-DOCS = (*dict.fromkeys(re.findall(r'asset\("(docs/[^"]+)"\)', PROGRAM)),)  # what it reads there
+DOCS = (*dict.fromkeys(re.findall(r'"(docs/[\w/.]+\.\w+)"', PROGRAM)),)  # what it reads there
 SOURCES = ("build_zipapp.py", "vendor.lock", "caucus.py", "ui", *DOCS)
 UI = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "ui").rglob("*")) if path.is_file()]
 VERSION = re.findall(r'^__version__\b.*"(.+)"', PROGRAM, re.MULTILINE)[0]

@@ -37,6 +37,10 @@ def roster() -> Roster:
     return made
 
 
+def test_a_peer_has_no_more_fields_than_cpython_keeps_without_a_table_for_each():
+    assert len(Peer.FIELDS) <= 30, "with one more, a peer takes a kilobyte more"
+
+
 def test_a_peer_is_found_by_name(roster):
     assert roster.get("ann").name == "ann"
 
