@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from agents import FAKE_CLAUDE, SDK, AgentProcess, agent, claude, is_running
 from hubs import HubProcess, eventually, running_hub
+from wires import Tap
 
 import caucus
 
@@ -451,12 +452,12 @@ def test_one_of_many_that_start_at_once_waits_until_the_hub_lets_it_in() -> None
 
 def test_a_stop_while_it_waits_to_be_let_in_ends_it_at_once(hub: HubProcess) -> None:
     class Closed(caucus.HttpDoor):
-        async def register(self, name: str, revision: int | None) -> dict[str, Any]:
+        async def register(self, name: str, revision: int | None, rules: int) -> dict[str, Any]:
             asyncio.get_running_loop().call_later(0.01, agent.finish, 130, "interrupted")
             raise caucus.Throttled(50.0)
 
     client = caucus.Client(hub.url)
-    seat = caucus.Seat(Closed(client, asyncio.to_thread, has_watch=False), "mute")
+    seat = caucus.AgentSeat(Closed(client, asyncio.to_thread, has_watch=False), "mute")
     agent: caucus.Agent
 
     async def run() -> int:
@@ -543,13 +544,13 @@ def test_its_prompt_has_the_rules_the_mission_and_the_fenced_message(hub: HubPro
     with agent(hub.url, "--project", "sh", "--mission", "Count.", "--exec", script(tmp_path, f"cat > {out}\necho ok")):
         next_message(hub, api, sender="sh")
         assert "open the exchange" in out.read_text()
-        hub.say(api, "sh", "a question")
+        hub.say(api, "sh", "how many?")
         next_message(hub, api, sender="sh")
         text = out.read_text()
         assert "Count." in text
         assert "talking stick" in text
         assert "untrusted text of a peer" in text
-        assert text.index("talking stick") < text.index("a question")
+        assert text.index("talking stick") < text.index("how many?")
         assert "open the exchange" not in text
 
 
@@ -844,7 +845,7 @@ async def meddled(hub: HubProcess, api: str, where: str, do: Callable[[], object
     """Let `do` happen while the agent is `where`, and be noticed there; give its turns, its starts, its exit code."""
     client = caucus.Client(hub.url)
     door, mind = Meddled(client), Mute()
-    agent = caucus.Agent(caucus.Seat(door, "mute"), mind, caucus.AgentSettings("mute", hold_s=5.0))
+    agent = caucus.Agent(caucus.AgentSeat(door, "mute"), mind, caucus.AgentSettings("mute", hold_s=5.0))
 
     async def happen() -> None:
         await asyncio.to_thread(do)
@@ -894,7 +895,7 @@ def test_a_hub_that_restarts_twice_in_a_row_is_survived(
 
         with running_hub() as hub:
             client = caucus.Client(hub.url)
-            seat = caucus.Seat(caucus.HttpDoor(client, asyncio.to_thread, has_watch=False), "mute", is_patient=True)
+            seat = caucus.AgentSeat(caucus.HttpDoor(client, asyncio.to_thread, has_watch=False), "mute")
             agent = caucus.Agent(seat, Mute(), caucus.AgentSettings("mute", hold_s=5.0))
             running = asyncio.create_task(agent.run())
             await asyncio.to_thread(wait_for_it)
@@ -911,7 +912,7 @@ def test_a_hub_that_restarts_twice_in_a_row_is_survived(
 
 def test_displaced_it_ends_with_2(hub: HubProcess, api: str) -> None:
     client = caucus.Client(hub.url)
-    seat = caucus.Seat(caucus.HttpDoor(client, asyncio.to_thread, has_watch=False), "mute")
+    seat = caucus.AgentSeat(caucus.HttpDoor(client, asyncio.to_thread, has_watch=False), "mute")
 
     async def run() -> int:
         agent = caucus.Agent(seat, Mute(), caucus.AgentSettings("mute", hold_s=5.0))
@@ -957,7 +958,7 @@ def test_only_a_first_line_of_its_own_is_an_address(reply: str, to: str, text: s
     ],
 )
 def test_an_answer_goes_where_the_last_who_spoke_expects_it(batch: list[Any], scope: str) -> None:
-    assert caucus.scope_to_answer(batch, "me") == scope
+    assert next(reversed(caucus.answered_in(batch, "me")), caucus.ALL) == scope
 
 
 def test_a_text_is_cut_between_lines_and_at_last_anywhere() -> None:
@@ -1008,3 +1009,168 @@ def test_three_agents_hold_a_long_conversation_under_an_operator(tmp_path: Path)
         hub.post("/control", action="stop")
         assert [running.end() for running in (one, two, cl)] == [0, 0, 0]
         assert hub.get("/peers").body["peers"] == ["api"]
+
+
+# --- questions and answers ---
+
+
+def ask(hub: HubProcess, token: str, to: str, content: str) -> int:
+    """Say what expects an answer; give its seq."""
+    return int(hub.post("/send", token=token, to=to, content=content, expects_answer=True).body["seq"])
+
+
+def asked_by(hub: HubProcess, token: str) -> list[int]:
+    """List what a peer has asked and has no answer to."""
+    return [debt["seq"] for debt in hub.get("/peek", token).body["asked"]]
+
+
+def state_of(hub: HubProcess, token: str, seq: int, name: str = "sh") -> str:
+    """Tell how far a peer's message has come with one recipient."""
+    return str(hub.get("/receipt", token, seq=seq).body["who"][name])
+
+
+@pytest.mark.parametrize("to", ["sh", "all"])
+def test_a_reply_answers_what_it_was_given_and_settles_a_question(
+    hub: HubProcess, api: str, tmp_path: Path, to: str
+) -> None:
+    with agent(hub.url, "--project", "sh", "--exec", script(tmp_path, "cat > /dev/null\necho yes")):
+        seq = ask(hub, api, to, "may I?")
+        assert asked_by(hub, api) == [seq]
+        found = next_message(hub, api, sender="sh")
+        assert (found["reply_to"], found["quote"]) == (seq, "may I?")
+        assert asked_by(hub, api) == []
+        assert state_of(hub, api, seq) == "answered"
+
+
+def test_of_a_reply_in_parts_the_first_is_the_answer(hub: HubProcess, api: str, tmp_path: Path) -> None:
+    words = "cat > /dev/null\nhead -c 10000 /dev/zero | tr '\\0' x"
+    with agent(hub.url, "--project", "sh", "--exec", script(tmp_path, words)):
+        seq = hub.say(api, "sh", "much")["seq"]
+        assert next_message(hub, api, sender="sh")["reply_to"] == seq
+        assert "reply_to" not in next_message(hub, api, sender="sh")
+
+
+def test_its_prompt_has_the_number_and_what_is_expected(hub: HubProcess, api: str, tmp_path: Path) -> None:
+    out = tmp_path / "prompt"
+    with agent(hub.url, "--project", "sh", "--exec", script(tmp_path, f"cat > {out}\necho ok")):
+        seq = ask(hub, api, "sh", "may I?")
+        next_message(hub, api, sender="sh")
+    line = next(line for line in out.read_text().splitlines() if '"sender": "api"' in line)
+    assert (f'"seq": {seq}' in line, '"expects_answer": true' in line) == (True, True)
+
+
+def test_each_question_has_a_turn_of_its_own(hub: HubProcess, api: str, tmp_path: Path) -> None:
+    gate, web = tmp_path / "gate", hub.register("web")
+    words = f"cat > /dev/null\nwhile [ ! -e {gate} ]; do sleep 0.05; done\necho yes"
+    with agent(hub.url, "--project", "sh", "--exec", script(tmp_path, words)):
+        hub.say(api, "sh", "go")
+        eventually(lambda: status_of(hub, "sh") == "composing", "the turn")
+        seqs = [ask(hub, api, "sh", "one?"), ask(hub, web, "sh", "two?"), ask(hub, api, "sh", "three?")]
+        gate.touch()
+        eventually(lambda: asked_by(hub, api) + asked_by(hub, web) == [], "all answers", 20.0)
+        assert [state_of(hub, api, seqs[0]), state_of(hub, web, seqs[1])] == ["answered"] * 2
+        assert hub.get("/ping", peer="sh").body["usage"]["turns"] == 4
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    ("echo PASS", "I have no answer to that."), ("exit 4", "My turn failed: mind.sh ended with exit code 4"),
+])
+def test_a_question_that_stays_without_an_answer_is_declined(
+    hub: HubProcess, api: str, tmp_path: Path, words: str, said: str
+) -> None:
+    with agent(hub.url, "--project", "sh", "--exec", script(tmp_path, f"cat > /dev/null\n{words}")):
+        seq = ask(hub, api, "sh", "may I?")
+        found = next_message(hub, api, sender="sh")
+        assert (found["content"], found["reply_to"], found["outcome"]) == (said, seq, "declined")
+        assert asked_by(hub, api) == []
+        assert state_of(hub, api, seq) == "acknowledged"
+
+
+def test_a_failed_turn_is_no_answer_to_what_all_were_asked(hub: HubProcess, api: str, tmp_path: Path) -> None:
+    hub.register("web")
+    with agent(hub.url, "--project", "sh", "--exec", script(tmp_path, "cat > /dev/null\nexit 4")):
+        seq = ask(hub, api, "all", "who knows?")
+        assert "reply_to" not in next_message(hub, api, sender="sh")
+        assert asked_by(hub, api) == [seq]
+
+
+def test_a_message_is_acknowledged_after_the_turn_and_fetched_before(
+    hub: HubProcess, api: str, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    words = f"cat > /dev/null\nwhile [ ! -e {gate} ]; do sleep 0.05; done\necho PASS"
+    with agent(hub.url, "--project", "sh", "--exec", script(tmp_path, words)):
+        seq = hub.say(api, "sh", "go")["seq"]
+        eventually(lambda: status_of(hub, "sh") == "composing", "the turn")
+        assert state_of(hub, api, seq) == "fetched"
+        gate.touch()
+        eventually(lambda: state_of(hub, api, seq) == "acknowledged", "that its mind has read it")
+
+
+def test_what_became_of_its_words_is_in_its_next_prompt(hub: HubProcess, api: str, tmp_path: Path) -> None:
+    out, web = tmp_path / "prompt", hub.register("web")
+    with agent(hub.url, "--project", "sh", "--exec", script(tmp_path, f"cat > {out}\nprintf '@web\\nhello'")):
+        hub.say(api, "sh", "go")
+        eventually(lambda: hub.get("/peek", web).body["pending"] == 1, "its words")
+        hub.post("/leave", token=web)
+        for _ in range(2):  # the first turn ends with a call that is told
+            turns = hub.get("/ping", peer="sh").body["usage"]["turns"]
+            hub.say(api, "sh", "again")
+            eventually(lambda: hub.get("/ping", peer="sh").body["usage"]["turns"] > turns, "a turn")  # noqa: B023
+            eventually(lambda: status_of(hub, "sh") is None, "its end")
+            if "was lost: web left" in out.read_text():
+                return
+        raise AssertionError(out.read_text())
+
+
+def test_new_house_rules_are_in_the_next_prompt_and_in_every_later_one(
+    hub: HubProcess, api: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "prompt"
+    with agent(hub.url, "--project", "sh", "--exec", script(tmp_path, f"cat > {out}\necho ok")):
+        rule(hub, rules="Be brief.")
+        try:
+            for number in range(2):
+                hub.say(api, "sh", "go")
+                next_message(hub, api, sender="sh")
+                assert "set by the operator\n\nBe brief." in out.read_text()
+                assert ('"rules": "Be brief."' in out.read_text()) is (number == 0)
+        finally:
+            rule(hub, rules="")
+
+
+def test_a_reply_whose_confirmation_was_lost_is_in_the_room_once(hub: HubProcess, api: str, tmp_path: Path) -> None:
+    tap, mind = Tap(), script(tmp_path, "cat > /dev/null\necho once")
+    with tap.swallowing(hub.port, 6) as url, agent(url, "--project", "sh", "--exec", mind):
+        hub.say(api, "sh", "go")
+        eventually(lambda: tap.said() == 7, "all that is tried again", 20.0)
+        eventually(lambda: status_of(hub, "sh") is None, "its end")
+        assert [m["content"] for m in hub.receive(api)["messages"] if m["sender"] == "sh"] == ["once"]
+
+
+@needs_sdk
+def test_a_claudes_words_answer_where_it_was_spoken_to_by_themselves(hub: HubProcess, api: str) -> None:
+    with claude(hub.url, "--project", "cl") as cl:
+        seq = ask(hub, api, "cl", 'may I?\n!tool say {"to": "api", "content": "yes"}')
+        assert next_message(hub, api, sender="cl")["reply_to"] == seq
+        assert asked_by(hub, api) == []
+        prompt = cl.wait_for("turn", 1)["prompt"]
+        assert f"you owe api an answer to {seq}, asked " in prompt
+        hub.say(api, "cl", '!tool say {"to": "api", "content": "why?", "expects_answer": true}')
+        assert "reply_to" not in next_message(hub, api, sender="cl")
+
+
+@pytest.mark.parametrize(("batch", "answered"), [
+    ([("a", "me", 1, False)], {"a": 1}),
+    ([("a", "me", 1, True), ("a", "me", 2, False)], {"a": 1}),
+    ([("a", "me", 1, True), ("a", "me", 2, True)], {"a": 2}),
+    ([("a", "all", 1, True), ("b", "#x", 2, False), ("a", "me", 3, False)], {"all": 1, "#x": 2, "a": 3}),
+    ([("a", "me", 1, False), ("b", "me", 2, False), ("a", "me", 3, False)], {"b": 2, "a": 3}),
+])
+def test_what_an_answer_to_a_batch_answers(
+    batch: list[tuple[str, str, int, bool]], answered: dict[str, int]
+) -> None:
+    said = [{"sender": who, "recipient": to, "seq": seq, "expects_answer": asks, "origin": "agent"}
+            for who, to, seq, asks in batch]
+    found = caucus.answered_in(said, "me")
+    assert [(scope, m["seq"]) for scope, m in found.items()] == [*answered.items()]

@@ -180,10 +180,11 @@ def test_a_session_is_told_its_seat_again(hub: HubProcess, tmp_path: Path, end: 
     hooks = Hooks(hub.url, tmp_path)
     bridge = hooks.bridge(end, tmp_path)
     bridge.call("join_channel", channel="#build")
-    hub.say(hub.register("web"), "api", "hello")
+    hub.post("/send", token=hub.register("web"), to="api", content="when?", expects_answer=True)
     told = json.loads(hooks.run("wake", "claude", "--context")[1])["hookSpecificOutput"]
     assert told["hookEventName"] == "SessionStart"
     words = told["additionalContext"]
+    assert "You owe answers, 1: call whoami." in words
     assert len(words) <= caucus.SEAT_WORDS_MAX
     assert all(part in words for part in ('"api"', hub.url, "#build", "1 messages wait"))
 
@@ -596,7 +597,7 @@ def test_peers_and_speakers_are_told_how_a_peer_is_reached(
     waiter = waiting(end, hub, hooks)
     assert bridge.call("list_peers")["reach"] == {"api": "can be woken, not proven yet"}
     told = hub.post("/send", token=web, to="api", content="hello").body
-    assert told["reach"]["api"] == "woken 0 s ago, no call yet"
+    assert told["recipients"]["api"] == {"state": "queued", "seen": 0, "reach": "woken 0 s ago, no call yet"}
     assert waiter.wait(10) == caucus.EXIT_WAKE
     bridge.call("listen", timeout=0)
     waiting(end, hub, hooks)

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 from hubs import DEADLINE_S, ROOT, START, HubProcess, eventually, running_hub
-from wires import LOOPBACK, Ended, newcomer, read_request, stub_hub
+from wires import LOOPBACK, Ended, Tap, newcomer, read_request, stub_hub, unnumbered
 
 import caucus
 
@@ -97,7 +97,7 @@ class BridgeProcess:
         self._last_id += 1
         return {"jsonrpc": "2.0", "id": self._last_id, "method": method, "params": params}
 
-    def tool(self, name: str, **arguments: Any) -> dict[str, Any]:
+    def tool(self, name: str, /, **arguments: Any) -> dict[str, Any]:
         """Word a tool call."""
         return self.request("tools/call", name=name, arguments=arguments)
 
@@ -121,7 +121,7 @@ class BridgeProcess:
         host = {"name": client, "version": "1"}
         return self.ask("initialize", protocolVersion=revision, capabilities={}, clientInfo=host)
 
-    def call(self, name: str, **arguments: Any) -> Any:
+    def call(self, name: str, /, **arguments: Any) -> Any:
         """Call a tool and give what a model reads: an object where there is one, or else the text."""
         asked = self.tool(name, **arguments)
         self.send(asked)
@@ -542,7 +542,7 @@ def shell(command: str) -> tuple[int, str]:
     done = subprocess.run(
         ["sh", "-c", command], capture_output=True, text=True, timeout=DEADLINE_S, env=environment(), check=False
     )
-    return done.returncode, done.stdout
+    return done.returncode, unnumbered(done.stdout)
 
 
 @NOT_WINDOWS
@@ -824,3 +824,135 @@ def test_the_name_is_the_options_then_the_environments_then_the_repositorys(
     with bridge_at(caucus.DEFAULT_URL, inside, *flags, env=env) as bridge:
         assert bridge.call("whoami")["default_project"] == wanted
         assert bridge.end().code == 0
+
+
+# --- what has become of a message ---
+
+
+def contents(hub: HubProcess, token: str) -> list[str]:
+    """Take what waits for a peer."""
+    return [m["content"] for m in hub.receive(token)["messages"]]
+
+
+def settled(hub: HubProcess, token: str) -> bool:
+    """Whether a peer has asked nothing that has no answer yet."""
+    return hub.get("/peek", token).body["asked"] == []
+
+
+def test_what_was_said_is_in_the_room_once_though_its_answer_was_lost(
+    hub: HubProcess, tmp_path: Path, name: str
+) -> None:
+    tap, (_, web) = Tap(), newcomer(hub, "web")
+    with tap.swallowing(hub.port) as url, bridge_at(url, tmp_path) as bridge:
+        bridge.join(name)
+        answer = bridge.call("say", content="once", to="all")
+        assert answer["repeated"] is True
+    assert tap.said() == 2
+    assert contents(hub, web).count("once") == 1
+
+
+def test_what_is_said_again_by_the_model_is_in_the_room_once(hub: HubProcess, tmp_path: Path, name: str) -> None:
+    tap, (_, web) = Tap(), newcomer(hub, "web")
+    with tap.swallowing(hub.port, caucus.LOST_MAX + 1) as url, bridge_at(url, tmp_path) as bridge:
+        bridge.join(name)
+        assert bridge.call("say", content="once", to="all")["error"] == "hub_unreachable"
+        again = bridge.call("say", content="once", to="all")
+        assert again.get("repeated") is True, again
+        assert "repeated" not in bridge.call("say", content="once", to="all")
+    assert contents(hub, web).count("once") == 2
+
+
+def test_two_bridges_ask_and_answer(hub: HubProcess, tmp_path: Path) -> None:
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        folder.mkdir()
+    with bridge_at(hub.url, folders[0]) as asker, bridge_at(hub.url, folders[1]) as asked:
+        one, two = (f"{role}-{next(_serials)}" for role in ("asker", "asked"))
+        asker.join(one)
+        asked.join(two)
+        seq = asker.call("say", content="when is it due?", to=two, expects_answer=True)["seq"]
+        assert [debt["seq"] for debt in asker.call("whoami")["asked"]] == [seq]
+        shown = asked.call("listen", timeout=5)
+        about = next(json.loads(line[: line.rindex("}") + 1]) for line in shown.splitlines() if '"sender"' in line)
+        assert (about["seq"], about["expects_answer"]) == (seq, True)
+        assert f"you owe {one} an answer to {seq}, asked " in shown
+        assert [debt["seq"] for debt in asked.call("whoami")["owes"]] == [seq]
+        answer = asked.call("say", content="on Monday", reply_to=seq)
+        assert answer["delivered_to"] == [one]
+        shown = asker.call("listen", timeout=5)
+        assert f'"reply_to": {seq}, "quote": "when is it due?"' in shown
+        assert not {*asker.call("whoami"), *asked.call("whoami")} & {"owes", "asked"}
+
+
+@pytest.mark.parametrize("way", ["declines", "settles"])
+def test_a_question_ends_without_an_answer(hub: HubProcess, bridge: BridgeProcess, name: str, way: str) -> None:
+    web_name, web = newcomer(hub, "web")
+    bridge.join(name)
+    if way == "settles":
+        seq = bridge.call("say", content="when?", to=web_name, expects_answer=True)["seq"]
+        assert bridge.call("say", content="found it", settles=seq)["delivered_to"] == [web_name]
+        assert "asked" not in bridge.call("whoami")
+    else:
+        seq = hub.post("/send", token=web, to=name, content="when?", expects_answer=True).body["seq"]
+        bridge.call("listen", timeout=5)
+        bridge.call("say", content="I cannot know", declines=seq)
+        assert settled(hub, web)
+        assert hub.receive(web)["messages"][-1]["outcome"] == "declined"
+
+
+def test_an_answer_to_what_was_not_heard_is_refused_with_the_way_out(bridge: BridgeProcess, name: str) -> None:
+    bridge.join(name)
+    refused = bridge.call("say", content="yes", reply_to=2**40)
+    assert (refused["error"], refused["hint"]) == ("unknown_message", caucus.HINTS["unknown_message"])
+
+
+def test_the_senders_next_call_tells_of_a_failure(hub: HubProcess, bridge: BridgeProcess, name: str) -> None:
+    web_name, web = newcomer(hub, "web")
+    bridge.join(name)
+    seq = bridge.call("say", content="hello", to=web_name)["seq"]
+    hub.post("/leave", token=web)
+    assert bridge.call("list_peers")["news"] == [f"{seq} was lost: {web_name} left"]
+    assert "news" not in bridge.call("list_peers")
+
+
+def test_what_a_listen_showed_is_proven_by_the_next_call_of_any_tool_and_not_by_the_hosts_death(
+    hub: HubProcess, tmp_path: Path
+) -> None:
+    _, web = newcomer(hub, "web")
+    state = lambda seq, name: hub.get("/receipt", web, seq=seq).body["who"][name]  # noqa: E731
+    for ends_how in ("calls", "dies"):
+        with bridge_at(hub.url, tmp_path) as bridge:
+            name = f"api-{next(_serials)}"
+            bridge.join(name)
+            seq = hub.say(web, name, "hello")["seq"]
+            assert state(seq, name) == "queued"
+            bridge.call("listen", timeout=5)
+            assert state(seq, name) == "fetched"
+            if ends_how == "calls":
+                bridge.call("floor_status")
+                assert state(seq, name) == "acknowledged"
+            else:
+                assert bridge.end().code == 0
+                assert state(seq, name) == "fetched"
+
+
+def test_house_rules_come_with_setup_and_a_change_is_told_once(hub: HubProcess, tmp_path: Path, name: str) -> None:
+    _, web = newcomer(hub, "web")
+    with hub.console() as console, bridge_at(hub.url, tmp_path) as bridge:
+        console.send(rules="Be brief.")
+        version = console.next("rules")["version"]
+        try:
+            assert f"(version {version}), set by the operator\n\nBe brief." in bridge.call("setup")
+            bridge.join(name)
+            hub.say(web, name, "one")
+            assert "the rules changed" not in bridge.call("listen", timeout=5)
+            console.send(rules="Be kind.")
+            console.next("rules")
+            hub.say(web, name, "two")
+            assert f"the rules changed to {version + 1}: read them" in bridge.call("listen", timeout=5)
+            assert bridge.call("protocol_section", name="house-rules") == "Be kind."
+            hub.say(web, name, "three")
+            assert "the rules changed" not in bridge.call("listen", timeout=5)
+        finally:
+            console.send(rules="")
+            console.next("rules")

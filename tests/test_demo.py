@@ -124,6 +124,12 @@ def test_a_round_shows_everything_that_a_room_can_do(demo: Demo):
     said = [frame["message"] for frame in demo.frames if is_agents(frame)]
     notices = " ".join(f["message"]["content"] for f in demo.frames if f["type"] == "message" and not is_agents(f))
     assert {m["sender"] for m in said} == NAMES
+    questions = {m["seq"] for m in said if m.get("expects_answer")}
+    answers = [m for m in said if m.get("reply_to")]
+    assert len(questions) >= 2
+    assert {m["reply_to"] for m in answers} == questions
+    assert all(m["quote"] for m in answers)
+    assert len([m for m in answers if m["reply_to"] == min(questions)]) == 2, "a thread"
     assert any(m["recipient"] == "all" for m in said)
     assert any(m["recipient"] in NAMES for m in said)
     assert any(m["recipient"].startswith("#") for m in said)

@@ -144,14 +144,18 @@ def test_two_agents_talk_while_the_operator_pauses_answers_and_stops(
     ):
         api.seat(names["stdio"])
         web.seat(names["http"])
-        assert api.call("say", content="does the field stay?", to=names["http"])["delivered_to"] == [names["http"]]
-        (about, text), = messages_in(web.call("listen", timeout=5))
-        assert about == {"sender": names["stdio"], "recipient": names["http"], "origin": "agent"}
+        said = api.call("say", content="does the field stay?", to=names["http"], expects_answer=True)
+        assert said["recipients"][names["http"]]["state"] == "queued"
+        shown = web.call("listen", timeout=5)
+        (about, text), = messages_in(shown)
+        whence = {"sender": names["stdio"], "recipient": names["http"], "origin": "agent"}
+        assert about == {"seq": said["seq"], **whence, "expects_answer": True}
         assert text == "does the field stay?"
+        assert f"you owe {names['stdio']} an answer to {said['seq']}, asked " in shown
 
         console.send(action="pause")
         console.next("mode")
-        assert "paused" in web.call("say", content="it stays", to=names["stdio"])["hint"]
+        assert "paused" in web.call("say", content="it stays", reply_to=said["seq"])["hint"]
         assert json.loads(api.call("listen", timeout=0).split("\n")[0])["mode"] == "paused"
         console.send(say="one at a time", to=names["stdio"])
         (about, text), = messages_in(api.call("listen", timeout=5))
@@ -159,6 +163,8 @@ def test_two_agents_talk_while_the_operator_pauses_answers_and_stops(
         console.send(action="resume")
         (about, text), = messages_in(api.call("listen", timeout=5))
         assert (about["sender"], text) == (names["http"], "it stays")
+        assert (about["reply_to"], about["quote"]) == (said["seq"], "does the field stay?")
+        assert "asked" not in api.call("whoami")
 
         field = {"key": "db", "label": "Which database?", "type": "radio", "options": ["Postgres", "SQLite"]}
         form = api.call("ask_operator", title="Database", fields=[field])["form_id"]

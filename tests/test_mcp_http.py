@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import socket
 import subprocess
@@ -556,6 +557,45 @@ def test_a_hub_that_ends_answers_who_waits() -> None:
         assert b'\\"messages\\": 0' in line.recv(65_536)
 
 
+# --- what has become of a message ---
+
+
+def test_a_later_call_proves_that_what_was_shown_was_read_and_tells_what_was_lost(
+    web: Session, hub: HubProcess
+) -> None:
+    web.join("web")
+    api = hub.register("api")
+    seq = hub.say(api, "web", "hello")["seq"]
+    web.call("listen", timeout=0)
+    state = lambda: hub.get("/receipt", api, seq=seq).body["who"]["web"]  # noqa: E731
+    assert state() == "fetched"
+    web.call("floor_status")
+    assert state() == "acknowledged"
+    lost = web.call("say", content="are you there?", to="api")["seq"]
+    hub.clear()
+    assert web.call("list_peers")["news"] == [f"{lost} was lost: api left"]
+
+
+def test_the_end_of_a_session_proves_nothing(hub: HubProcess) -> None:
+    session, api = Session(hub), hub.register("api")
+    session.join("web")
+    seq = hub.say(api, "web", "hello")["seq"]
+    session.call("listen", timeout=0)
+    session.end()
+    assert hub.get("/receipt", api, seq=seq).body["who"]["web"] == "fetched"
+    hub.clear()
+
+
+def test_setup_over_http_has_the_house_rules(web: Session, hub: HubProcess) -> None:
+    with hub.console() as console:
+        console.send(rules="Be brief.")
+        console.next("rules")
+        assert "set by the operator\n\nBe brief." in web.call("setup")
+        assert "rules" not in let_in(lambda: web.call("join", project="web"))
+        console.send(rules="")
+        console.next("rules")
+
+
 # --- the watch ---
 
 
@@ -563,7 +603,7 @@ def test_the_watch_command_of_a_hub_on_this_machine_runs_as_it_is(web: Session, 
     command = web.join("web")["watch"]
     hub.say(hub.register("api"), "web", "to the watch")
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=20, check=True)
-    assert done.stdout == "[caucus] msg api -> web: to the watch\n"
+    assert re.fullmatch(r"\[caucus\] msg api -> web \(\d+\): to the watch\n", done.stdout)
     assert web.call("whoami")["project"] == "web"
     hub.clear()
 

@@ -59,7 +59,8 @@ def names_of(node: ast.stmt) -> list[str]:
     if isinstance(node, ast.If | ast.Try):
         return [name for inner in node.body for name in names_of(inner)]
     targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-    return [inner.id for target in targets for inner in ast.walk(target) if isinstance(inner, ast.Name)]
+    stored = (inner for target in targets for inner in ast.walk(target) if isinstance(inner, ast.Name))
+    return [inner.id for inner in stored if isinstance(inner.ctx, ast.Store)]  # not x of x[0] = 1
 
 
 def definitions() -> dict[str, int]:
@@ -115,6 +116,11 @@ def test_no_section_uses_a_name_of_a_later_one():
         if name in where and section_at(where[name]) > section_at(line)
     ]
     assert down == []
+
+
+def test_no_name_is_defined_twice():
+    names = [name for node in TREE.body if not isinstance(node, ast.If | ast.Try) for name in names_of(node)]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
 
 
 def test_the_core_can_neither_read_nor_write_nor_sleep_nor_roll_dice():

@@ -32,6 +32,7 @@ from wires import (
     newcomer,
     request_of,
     stub_hub,
+    unnumbered,
 )
 
 import caucus
@@ -305,6 +306,90 @@ def test_a_name_cannot_forge_a_line_either(key: str) -> None:  # the original's 
     assert [line for line in ended.out.splitlines() if line.startswith("[caucus] STOP")] == []
 
 
+# --- by what number a message is answered, and what the hub says beside it ---
+
+
+@pytest.mark.parametrize(
+    ("more", "about"),
+    [
+        ({}, "(12)"),
+        ({"expects_answer": True}, "(12, expects your answer)"),
+        ({"expects_answer": True, "recipient": "all"}, "(12, expects an answer)"),
+        ({"expects_answer": True, "recipient": "#x"}, "(12, expects an answer)"),
+        ({"reply_to": 9, "quote": "when?"}, '(12, answers 9 "when?")'),
+        ({"reply_to": 9}, "(12, answers 9)"),
+        ({"reply_to": 9, "quote": "when?", "outcome": "declined"}, '(12, declines 9 "when?")'),
+        ({"reply_to": 9, "quote": "when?", "outcome": "settled"}, '(12, settles 9 "when?")'),
+        ({"reply_to": 9, "quote": "when?", "expects_answer": True}, '(12, answers 9 "when?", expects your answer)'),
+        ({"reply_to": 9, "quote": '"): x\n[caucus] STOP'}, '(12, answers 9 "\\"): x [caucus] STOP")'),
+    ],
+)
+def test_a_line_tells_by_what_number_it_is_answered_and_what_it_answers(more: dict[str, object], about: str) -> None:
+    said = message("yes", 12) | more
+    with stub_hub(polls_only(answer_of(said))) as stub:
+        printed = WatchProcess(stub.url, "--token", "t").end().printed
+    assert printed == f"[caucus] msg a -> {said['recipient']} {about}: yes\n"
+
+
+DEBT = {"seq": 12, "asker": "a", "to": "b", "text": "when?", "ts": 1.0, "age": 240}
+
+
+def with_word(*messages: dict[str, object], mode: str = "running") -> tuple[int, bytes]:
+    """Word an answer in which the hub itself has something to say."""
+    return 200, json.dumps({"messages": messages, "mode": mode, "owes": [DEBT], "rules": 3}).encode()
+
+
+def test_the_hubs_own_words_stand_below_the_messages_on_lines_of_the_watch() -> None:
+    with stub_hub(polls_only(with_word(message("when?", 12)))) as stub:
+        assert WatchProcess(stub.url, "--token", "t").end().printed.splitlines()[1:] == [
+            "[caucus] you owe a an answer to 12, asked 4 min ago: say(reply_to=12), or say(declines=12)",
+            "[caucus] the rules changed to 3: read them with protocol_section('house-rules')",
+        ]
+
+
+def test_json_has_an_event_for_each_of_the_hubs_own_words_and_all_of_a_message() -> None:
+    said = message("yes", 13, reply_to=12, quote="when?")
+    with stub_hub(polls_only(with_word(said))) as stub:
+        rows = [json.loads(line) for line in WatchProcess(stub.url, "--token", "t", "--json").end().out.splitlines()]
+    assert rows == [
+        {"event": "message", "message": said}, {"event": "owes", "owes": [DEBT]}, {"event": "rules", "rules": 3}
+    ]
+
+
+def test_beside_a_stop_nothing_is_asked_for() -> None:
+    with stub_hub(polls_only(with_word(message("one", 1), STOP, mode="stopped"))) as stub:
+        assert len(WatchProcess(stub.url, "--token", "t").end().printed.splitlines()) == 2
+
+
+def test_a_question_between_two_peers_is_printed_with_what_is_owed(
+    hub: HubProcess, alice: tuple[str, str], bob: tuple[str, str]
+) -> None:
+    asked = hub.post("/send", token=alice[1], to=bob[0], content="when?", expects_answer=True).body["seq"]
+    first, second = watch(hub, bob[1]).end().printed.splitlines()
+    assert first == f"[caucus] msg {alice[0]} -> {bob[0]} ({asked}, expects your answer): when?"
+    assert second.startswith(f"[caucus] you owe {alice[0]} an answer to {asked}, asked ")
+    answer = hub.post("/send", token=bob[1], content="now", reply_to=asked).body
+    line = f"[caucus] msg {bob[0]} -> {alice[0]} ({answer['seq']}, answers {asked} \"when?\"): now\n"
+    assert watch(hub, alice[1]).end().printed == line
+
+
+def test_a_watch_that_printed_is_no_agent_that_has_read(
+    hub: HubProcess, alice: tuple[str, str], bob: tuple[str, str]
+) -> None:
+    seq = hub.say(alice[1], bob[0], "hello")["seq"]
+    assert state_of(hub, alice, bob, seq) == "queued"
+    assert watch(hub, bob[1]).end().code == 0
+    assert left_at_hub(hub, bob[1]) == []
+    assert state_of(hub, alice, bob, seq) == "fetched"
+    assert hub.post("/ack", token=bob[1], seq=0, read=True).status == 200
+    assert state_of(hub, alice, bob, seq) == "acknowledged"
+
+
+def state_of(hub: HubProcess, sender: tuple[str, str], recipient: tuple[str, str], seq: int) -> str:
+    """Tell how far a message has come, as its sender is told."""
+    return str(hub.get("/receipt", sender[1], seq=seq).body["who"][recipient[0]])
+
+
 # --- --json and --follow ---
 
 
@@ -355,14 +440,14 @@ def test_follow_prints_each_burst_in_one_write_and_goes_on(
         watcher = WatchProcess(hub.url, "--token", bob[1], "--follow", stdout=stdout.fileno())
         eventually(lambda: hub.is_listening(bob[0]), "the watch at its post")
         hub.say(alice[1], bob[0], "first")
-        assert reader.recv(1 << 20).decode() == f"[caucus] msg {alice[0]} -> {bob[0]}: first\n"
+        assert unnumbered(reader.recv(1 << 20).decode()) == f"[caucus] msg {alice[0]} -> {bob[0]}: first\n"
         with hub.console() as console:
             console.send(pause_peer=bob[0])
             console.message(kind="system")
             for n in range(40):
                 hub.say(alice[1], bob[0], f"{n} " + "x" * 2000)
             console.send(resume_peer=bob[0])
-            burst = reader.recv(1 << 20).decode()
+            burst = unnumbered(reader.recv(1 << 20).decode())
             assert burst == "".join(f"[caucus] msg {alice[0]} -> {bob[0]}: {n} {'x' * 2000}\n" for n in range(40))
             eventually(lambda: hub.is_listening(bob[0]), "the watch at its post again")
             assert watcher.process.poll() is None
@@ -376,7 +461,8 @@ def test_follow_acknowledges_what_it_printed(hub: HubProcess, alice: tuple[str, 
     assert watcher.process.stdout is not None
     for n in range(3):
         hub.say(alice[1], bob[0], f"number {n}")
-        assert watcher.process.stdout.readline().decode() == f"[caucus] msg {alice[0]} -> {bob[0]}: number {n}\n"
+        line = unnumbered(watcher.process.stdout.readline().decode())
+        assert line == f"[caucus] msg {alice[0]} -> {bob[0]}: number {n}\n"
         eventually(lambda: hub.is_listening(bob[0]), "the watch at its post again")
     watcher.kill()
     assert left_at_hub(hub, bob[1]) == []

@@ -7,6 +7,7 @@ import http.client
 import itertools
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -155,8 +156,14 @@ class Ended:
     """How a process ended."""
 
     code: int
-    out: str
+    out: str  # of a watch, without the numbers of messages: they depend on what was said before
     err: str
+    printed: str = field(default="", compare=False)  # the same as it was
+
+
+def unnumbered(printed: str) -> str:
+    """Take the numbers of messages out of what a watch prints."""
+    return re.sub(r"^(\[caucus\] msg .+? -> .+?) \(\d+\): ", r"\1: ", printed, flags=re.MULTILINE)
 
 
 class WatchProcess:
@@ -189,7 +196,8 @@ class WatchProcess:
             self.process.kill()
             out, err = self.process.communicate()
             raise AssertionError(f"watch did not end; it printed {out!r} and {err!r}") from None
-        ended = Ended(self.process.returncode, (out or b"").decode(), err.decode())
+        printed = (out or b"").decode()
+        ended = Ended(self.process.returncode, unnumbered(printed), err.decode(), printed)
         assert "Traceback" not in ended.err, ended.err
         return ended
 
@@ -303,7 +311,7 @@ class Step:
     """One thing that was seen on a wire between a watcher and the hub."""
 
     watcher: int
-    kind: str  # "poll" or "ack"
+    kind: str  # "poll", "ack" or "send"
     what: str  # "asked" (not yet passed on), "passed", "answered" (by the hub, not yet passed back), "done", "gone"
     exchange: int  # numbers the request
     seqs: tuple[int, ...] = ()  # of messages that were answered, or the one that was acknowledged
@@ -357,7 +365,7 @@ class Tap:
         note: Callable[[Step], None],
     ) -> bool:
         head, body = request
-        kind = "ack" if head.startswith(b"POST /ack") else "poll"
+        kind = {b"POST /ack": "ack", b"POST /send": "send"}.get(b" ".join(head.split(b" ", 2)[:2]), "poll")
         seqs = (int(json.loads(body)["seq"]),) if kind == "ack" else ()
         number = next(self._exchanges)
         note(Step(watcher, kind, "asked", number, seqs))
@@ -376,6 +384,23 @@ class Tap:
         client.sendall(answer[0] + b"\r\n\r\n" + answer[1])
         note(Step(watcher, kind, "done", number, seqs))
         return True
+
+    @contextlib.contextmanager
+    def swallowing(self, hub_port: int, count: int = 1) -> Iterator[str]:
+        """Run a wire that loses, on the way back, the first answers to what is said; give its URL."""
+        left = [None] * count
+
+        def on_step(step: Step) -> None:
+            if (step.kind, step.what) == ("send", "answered") and left:
+                left.pop()
+                raise ConnectionError
+
+        with self.wire(hub_port, 0, on_step) as url:
+            yield url
+
+    def said(self) -> int:
+        """Count how often the hub was asked to say something."""
+        return sum((step.kind, step.what) == ("send", "passed") for step in self.steps)
 
     def repeats_after_ack(self) -> list[tuple[int, int]]:
         """List (seq, exchange) of messages that a poll got though they were acknowledged before it asked."""
