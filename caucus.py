@@ -4956,7 +4956,8 @@ PROMPTS = (
 
 CONSOLE_FILES = (
     *("index.html", "console.css", "flow.css", "icon.svg", "dom.js", "prefs.js", "model.js", "heights.js", "rows.js"),
-    *("picture.js", "transcript.js", "markdown.js", "message.js", "socket.js", "needs.js", "deeds.js", "answers.js"),
+    *("receipts.js", "ticks.js", "picture.js", "transcript.js", "markdown.js", "message.js", "socket.js", "outbox.js"),
+    *("needs.js", "deeds.js", "answers.js", "rules.js"),
     *("sure.js", "commands.js", "flow.js", "tools.js", "lanes.js", "attention.js", "settings.js", "health.js"),
     *("roster.js", "brakes.js", "orders.js", "channels.js", "forms.js", "composer.js", "app.js"),
 )
@@ -8122,6 +8123,7 @@ SNAPSHOT_MAX_BYTES = BACKLOG_MAX_BYTES // 2  # of the log that a console opens w
 FLUSH_S = 0.016  # what happens within this, a frame of a screen, is one write to each console; at once after a lull
 WHOLE_SHARE = 0.1  # of the hub's time, for what consoles are told of peers and channels: 5,000 rows take 50 ms
 PAGE_ROWS = 200  # peers that are read in one turn of the loop: 2 ms
+RECEIPT_NAMES_MAX = 500  # recipients whose state a console is told by name, when it asks
 PAGE_NAMES = 1000  # recipients of messages whose receipts are read in one turn: 1 ms
 PAGE_CHANNELS = 16  # each may have thousands of members
 PAGE_MESSAGES, PAGE_MAX_BYTES, PAGE_S = 100, 1 << 17, 0.002  # of the log, in one turn: whichever is reached first
@@ -8317,11 +8319,40 @@ OPERATOR_COMMANDS: dict[str, Callable[[Room, Body], object]] = {
 RULINGS = frozenset({"action", "kick", "pause_peer", "resume_peer"})
 
 
-def _form_id(frame: Body, name: str | None) -> dict[str, Json]:
-    """Name the form that a refused command was about, so that the page can show the refusal on it."""
+def _subject_of(frame: Body, name: str | None) -> dict[str, Json]:
+    """Name what a refused command was about, a form or words, so that the page can show the refusal there."""
     if name == "answer" and isinstance(body := frame["answer"], dict):
         return {"id": body.get("id")}
+    if name == "say" and isinstance(frame.get("client_id"), str):
+        return {"client_id": frame["client_id"]}
     return {"id": frame["cancel_form"]} if name == "cancel_form" else {}
+
+
+def _heartbeat_frame(room: Room, frame: Body) -> bytes:
+    return frame_of("heartbeat_result", result=room.presence(text_of(frame, "heartbeat", 1, NAME_MAX)))
+
+
+WORST_FIRST = {LOST: 0, QUEUED: 1, FETCHED: 2, ACKNOWLEDGED: 3, ANSWERED: 4}
+
+
+def _receipt_frame(room: Room, frame: Body) -> bytes:
+    """Tell how far a recent message has come with each recipient, the worst first; of very many with the first.
+
+    Raises Invalid, UnknownMessage.
+    """
+    seq = integer_of(frame["receipt"], "receipt", 1, 2**63)
+    routed = room.find(seq)
+    if routed is None:
+        raise UnknownMessage(f"nothing is known of message {seq}, or not any more")
+    states = [(state, name) for name in routed.to if (state := room.state_of(routed, name)) is not None]
+    states.sort(key=lambda one: (WORST_FIRST[one[0][0]], one[1]))
+    who: dict[str, Json] = {name: f"{kind}: {why}" if why else kind for (kind, why), name in states[:RECEIPT_NAMES_MAX]}
+    return frame_of("receipt", seq=seq, who=who, more=len(states) - len(who))
+
+
+# What a console can ask: the answer is its own, and nothing changes. Of these an observer may ask some.
+CONSOLE_QUESTIONS: dict[str, Callable[[Room, Body], bytes]] = {"heartbeat": _heartbeat_frame, "receipt": _receipt_frame}
+OF_OBSERVERS = frozenset({"receipt"})
 
 
 # --- who watches, and what they are sent ---
@@ -8422,6 +8453,8 @@ class Feed:
             self._peers[event.name] = None
         if kind in OF_CHANNELS:
             self._channels |= dict.fromkeys(self._channels_of(event))
+        elif self.is_telling and isinstance(event, MessageRouted) and is_channel(event.message.recipient):
+            self._channels[""] = None  # its count may be encoded already, in a frame that comes after this message
 
     def tell(self) -> Iterator[None]:
         """Encode the news, a bit at each step."""
@@ -8520,7 +8553,7 @@ class ChangesFeed(Feed):
             yield
         for page in self._receipts_changed():
             if page:
-                self.frames.append(frame_of("receipts", changed=page))
+                self.frames.append(self._receipts_frame(page))
             yield
 
     def _receipts_changed(self) -> Iterator[list[Json]]:
@@ -8551,7 +8584,11 @@ class ChangesFeed(Feed):
         """Encode all that consoles know of receipts, for a newcomer; what changes meanwhile comes with the survey."""
         for seqs in paged([*self._receipts], PAGE_MESSAGES):
             known = [self._receipts[seq] for seq in seqs if seq in self._receipts]
-            yield frame_of("receipts", changed=[*known])
+            yield self._receipts_frame([*known])
+
+    def _receipts_frame(self, changed: list[Json]) -> bytes:
+        """Encode receipts, and the seq from which on they are kept up to date."""
+        return frame_of("receipts", changed=changed, since=next(iter(self._room.recent), 0))
 
     def _channels_of(self, event: Event) -> Iterable[str]:
         if isinstance(event, PeerLeft):
@@ -8661,14 +8698,14 @@ class Consoles:
             if console.role is None:
                 self._authenticate(console, frame)
                 return
-            name = next((key for key in ("heartbeat", *OPERATOR_COMMANDS) if key in frame), None)
+            name = next((key for key in (*CONSOLE_QUESTIONS, *OPERATOR_COMMANDS) if key in frame), None)
             self._obey(console, name, frame)
         except Refusal as refusal:
             if console.role is None:
                 self._turn_away(console, 1008, "the first frame must show a token, in JSON", frame_of("auth_error"))
                 return
             about: dict[str, Json] = {"reason": refusal.code, "command": name, "detail": refusal.detail}
-            self._answer(console, frame_of("error", **{**refusal.extra, **_form_id(frame, name), **about}))
+            self._answer(console, frame_of("error", **{**refusal.extra, **_subject_of(frame, name), **about}))
 
     def on_event(self, event: Event) -> None:
         """Note an event for every browser; it is encoded once, and sent with the next flush."""
@@ -8914,19 +8951,21 @@ class Consoles:
         """Run one command. Raises Refusal."""
         if name is None:
             if not frame.keys() & {"auth", "auth_probe"}:  # openings of a dashboard that was let in without
-                raise UnknownAction("no known command in this frame", commands=["heartbeat", *OPERATOR_COMMANDS])
+                raise UnknownAction("no known command in this frame", commands=[*CONSOLE_QUESTIONS, *OPERATOR_COMMANDS])
             return
-        if console.role != OPERATOR_ROLE:
+        if console.role != OPERATOR_ROLE and name not in OF_OBSERVERS:
             raise Forbidden("an observer watches only")
-        if name == "heartbeat":
-            presence = self._room.presence(text_of(frame, "heartbeat", 1, NAME_MAX))
-            self._answer(console, frame_of("heartbeat_result", result=presence))
-        else:
-            if not self._room.is_kept and name not in RULINGS:
-                raise JournalUnavailable
-            OPERATOR_COMMANDS[name](self._room, frame)
-            if not self._commit() and name not in RULINGS:
-                raise JournalUnavailable("the hub cannot write its journal: this may be lost")
+        if name in CONSOLE_QUESTIONS:
+            self._answer(console, CONSOLE_QUESTIONS[name](self._room, frame))
+            return
+        if not self._room.is_kept and name not in RULINGS:
+            raise JournalUnavailable
+        done = OPERATOR_COMMANDS[name](self._room, frame)
+        if not self._commit() and name not in RULINGS:
+            raise JournalUnavailable("the hub cannot write its journal: this may be lost")
+        if isinstance(done, MessageRouted) and done.client_id:  # who may say it again wants to know that it is said
+            about: dict[str, Json] = {"id": done.message.id, "seq": done.message.seq}
+            self._answer(console, frame_of("said", client_id=done.client_id, **about))
 
 
 def unmask(mask: bytes, data: bytes) -> bytes:

@@ -133,9 +133,9 @@ class HubProcess:
         return bool(self.get("/ping", peer=name).body.get("listening"))
 
     @contextlib.contextmanager
-    def console(self, auth: str | None = None) -> Iterator[Console]:
-        """Open the operator's socket, snapshot included."""
-        with connect(f"ws://127.0.0.1:{self.port}/ui", proxy=None, max_size=None, max_queue=None) as socket:
+    def console(self, auth: str | None = None, path: str = "/ui") -> Iterator[Console]:
+        """Open the operator's socket, snapshot included; at /ui?changes=1 as our own page does."""
+        with connect(f"ws://127.0.0.1:{self.port}{path}", proxy=None, max_size=None, max_queue=None) as socket:
             if auth is not None:
                 socket.send(json.dumps({"auth": auth}))
             console = Console(socket)

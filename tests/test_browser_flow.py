@@ -176,20 +176,6 @@ def test_a_long_message_folds_and_opens_by_key_too(hub: HubProcess, console: Ope
     expect(one).to_have_attribute("data-open", "false")
 
 
-def test_the_operators_words_tell_who_has_them(hub: HubProcess, console: Open) -> None:
-    api, web = hub.register("api"), hub.register("web")
-    page = console(hub)
-    with hub.console() as operator:
-        operator.send(say="stand up")
-        receipt = row(page, "stand up").locator(".receipt")
-        expect(receipt).to_have_text("0 of 2 have it")
-        hub.receive(api)
-        expect(receipt).to_have_text("1 of 2 have it")
-        expect(receipt).to_have_attribute("title", "Not fetched yet by web")
-        hub.receive(web)
-        expect(receipt).to_have_text("2 of 2 have it")
-
-
 def test_times_are_utc_when_the_reader_wants_that(hub: HubProcess, console: Open) -> None:
     page = console(hub, timezone_id="Asia/Tokyo")
     hub.say(hub.register("api"), "all", "when?")

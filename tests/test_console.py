@@ -35,6 +35,7 @@ PEER_KEYS = {
     *("name", "state", "listening", "paused", "status", "status_age", "last_seen_age", "uptime", "msg_count"),
     *("quiet", "status_stale"),
     *("char_count", "waiting", "unacknowledged", "deaf_age", "stop_told", "usage", "wake", "brake", "prompts"),  # ours
+    "rules_read",
 }
 HEALTH_KEYS = {
     *("uptime", "peer_count", "msg_per_min", "queue_depth", "mem_rss_mb"),
@@ -42,7 +43,7 @@ HEALTH_KEYS = {
 }
 SNAPSHOT_KEYS = {
     *("type", "mode", "peers", "channels", "floors", "forms", "log", "health", "rate", "quiet_after", "agents"),
-    *("decisions", "version", "trees", "receipts"),  # ours
+    *("decisions", "version", "trees", "rules", "owed"),  # ours
 }
 SILENT = {"msg_count": 0, "char_count": 0, "last_ts": None}  # a channel's traffic
 COMMANDS: dict[str, dict[str, Any]] = {  # each that the contract lists, and one well-formed frame of it
@@ -643,6 +644,14 @@ def opened(consoles: caucus.Consoles, timers: Timers) -> tuple[FakeSocket, list[
     return browser, browser.take()
 
 
+def surveyed(timers: Any) -> None:
+    """Let the hub's survey happen."""
+    due, timers.set = timers.set, []
+    for _, then in due:
+        then()
+    timers.ring()
+
+
 def test_a_console_that_wants_changes_opens_page_by_page(room: RecordingRoom, clock: FakeClock) -> None:
     consoles, timers = consoles_of(room, clock)
     peers = crowd(room, 450)
@@ -669,8 +678,11 @@ def test_a_console_that_wants_changes_opens_page_by_page(room: RecordingRoom, cl
     assert listed == room.channel_rows(room.channels())
     log = first["log"] + [message for page in pages for message in page.get("log", [])]
     assert [message["id"] for message in log] == [message.id for message in room.log]
-    receipts = [room.receipt(spoken) for spoken in room.spoken]
-    assert [page["changed"] for page in pages if page["type"] == "receipts"] == [receipts]
+    assert [page for page in pages if page["type"] == "receipts"] == []  # the first console gets them with the survey
+    surveyed(timers)
+    [receipts] = browser.take("receipts")
+    assert receipts == {"type": "receipts", "changed": [*map(room.receipt, room.recent.values())], "since": 1}
+    assert [frame for frame in opened(consoles, timers)[1] if frame["type"] == "receipts"] == [receipts]
 
 
 def test_what_is_said_while_a_console_opens_follows_the_log(room: RecordingRoom, clock: FakeClock) -> None:
@@ -715,12 +727,10 @@ def test_a_tick_tells_of_changed_rows_only(room: RecordingRoom, clock: FakeClock
 
     def tick() -> list[Any]:
         clock.advance(caucus.HEALTH_S)
-        due, timers.set = timers.set, []
-        for _, then in due:
-            then()
-        timers.ring()
+        surveyed(timers)
         return browser.take()
 
+    assert [frame["type"] for frame in tick()] == ["health", "receipts"]
     assert [frame["type"] for frame in tick()] == ["health"]  # ages grew; nobody needs to be told
     room.peer_of(room.tokens["peer-0001"])
     room.note_listening(peers[2], True)
@@ -729,7 +739,7 @@ def test_a_tick_tells_of_changed_rows_only(room: RecordingRoom, clock: FakeClock
     assert [frame["type"] for frame in frames] == ["health", "peers", "receipts"]
     assert set(frames[0]) == {"type", "health"}
     assert [row["name"] for row in frames[1]["changed"]] == ["peer-0001", "peer-0002", "peer-0003"]
-    assert frames[2]["changed"][0]["told"] == ["peer-0003"]
+    assert [one["who"] for one in frames[2]["changed"]] == [{"peer-0003": "fetched"}]
     clock.advance(room.quiet_after_s)
     assert sum(len(frame["changed"]) for frame in tick() if frame["type"] == "peers") == 449  # quiet, but who listens
 
@@ -1112,52 +1122,139 @@ def test_a_reason_that_is_no_line_of_text_leaves_the_form_pending(hub: HubProces
     assert [form["id"] for form in state(hub)["forms"]] == [form_id]
 
 
-# --- who has what the operator said ---
+# --- who has what was said ---
 
 
-def receipt(hub: HubProcess) -> Any:
-    """Give the hub's word on the operator's last message."""
-    return state(hub)["receipts"][-1]
+def counted(receipt: Any) -> dict[str, int]:
+    """Give the counts of a receipt that are not zero."""
+    states = ("queued", "fetched", "acknowledged", "answered", "lost")
+    return {state: receipt[state] for state in states if receipt[state]}
 
 
-def test_a_receipt_tells_who_has_fetched_the_operators_words_and_who_not(hub: HubProcess) -> None:
-    api, web = hub.register("api"), hub.register("web")
-    with hub.console() as console:
-        console.send(say="all stand up")
-        said = console.next("message", where=lambda frame: frame["message"]["origin"] == "operator")["message"]
-        first = receipt(hub)
-        assert {key: first[key] for key in ("id", "seq", "kind", "to", "ts")} == {
-            **{key: said[key] for key in ("id", "seq", "kind", "ts")},
-            "to": "all",
-        }
-        assert (first["told"], first["untold"]) == ([], ["api", "web"])
-        hub.receive(api)
-        assert (receipt(hub)["told"], receipt(hub)["untold"]) == (["api"], ["web"])
-        hub.post("/leave", token=web)
-        assert (receipt(hub)["told"], receipt(hub)["untold"]) == (["api"], [])
-        hub.register("web")  # another one: it was not there to be told
-        assert (receipt(hub)["told"], receipt(hub)["untold"]) == (["api"], [])
-        assert console.next("health", where=lambda frame: frame["receipts"])["receipts"] == [receipt(hub)]
+def test_every_message_has_a_receipt_that_goes_forward(room: RecordingRoom, clock: FakeClock) -> None:
+    consoles, timers = consoles_of(room, clock)
+    web, api, ops = room.join("web"), room.join("api"), room.join("ops")
+    browser, _ = opened(consoles, timers)
+
+    def changed() -> list[Any]:
+        timers.ring()
+        surveyed(timers)
+        return [(counted(one), one["who"]) for frame in browser.take("receipts") for one in frame["changed"]]
+
+    seq = room.say(web, "all", "who is here?").message.seq
+    assert changed() == [({"queued": 2}, {"api": "queued", "ops": "queued"})]
+    assert changed() == []
+    room.fetch(api)
+    assert changed() == [({"queued": 1, "fetched": 1}, {"api": "fetched", "ops": "queued"})]
+    room.acknowledge(api, seq)
+    assert changed() == [], "the process has it; whether its agent does, nobody knows"
+    room.note_call(api)
+    assert changed() == [({"queued": 1, "acknowledged": 1}, {"api": "acknowledged", "ops": "queued"})]
+    clock.advance(5.0)
+    answer = room.say(api, "web", "I am", caucus.Manner(reply_to=seq)).message
+    first, second = changed()
+    assert first == ({"queued": 1, "answered": 1}, {"api": "answered", "ops": "queued"})
+    assert second == ({"queued": 1}, {"web": "queued"})
+    assert answer.quote == "who is here?"
+    room.leave(room.tokens[ops.name])
+    assert changed() == [({"answered": 1, "lost": 1}, {"api": "answered", "ops": "lost: left"})]
 
 
-def test_receipts_are_for_commands_and_answers_too_and_for_the_last_ones_only(hub: HubProcess) -> None:
+def test_who_has_a_message_to_many_is_told_by_name_when_a_console_asks(
+    room: RecordingRoom, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consoles, timers = consoles_of(room, clock)
+    peers = crowd(room, caucus.RECIPIENTS_SHOWN_MAX + 4)
+    seq = room.operator_say("all", "stand up").message.seq
+    room.fetch(peers[0])
+    browser = FakeSocket()
+    console = consoles.open(browser, NO_HEAD, "", wants_changes=True)
+    timers.ring()
+    surveyed(timers)
+    assert [one["who"] for frame in browser.take("receipts") for one in frame["changed"]] == [None]
+    monkeypatch.setattr(caucus, "RECEIPT_NAMES_MAX", 2)
+    consoles.on_frame(console, json.dumps({"receipt": seq}))
+    who = {"peer-0001": "queued", "peer-0002": "queued"}  # the worst first
+    assert browser.take("receipt") == [{"type": "receipt", "seq": seq, "who": who, "more": len(peers) - 2}]
+    for wrong, reason in ((seq + 1, "unknown_message"), ("x", "invalid"), (0, "invalid")):
+        consoles.on_frame(console, json.dumps({"receipt": wrong}))
+        assert [(one["reason"], one["command"]) for one in browser.take("error")] == [(reason, "receipt")]
+
+
+def test_an_observer_may_ask_who_has_a_message_and_nothing_else(guarded: HubProcess) -> None:
+    api = guarded.register("api")
+    guarded.register("web")
+    seq = guarded.say(api, "web", "hello")["seq"]
+    with guarded.console(OBSERVER) as console:
+        console.send(receipt=seq)
+        assert console.next("receipt", "error")["who"] == {"web": "queued"}
+        for frame in ({"rules": "mine"}, {"heartbeat": "api"}, {"say": "x", "client_id": "c"}):
+            console.send(**frame)
+            assert console.next("error")["reason"] == "forbidden"
+
+
+# --- words with a client_id, answers, rules ---
+
+
+def test_the_same_words_again_are_said_once_and_confirmed_twice(hub: HubProcess) -> None:
     api = hub.register("api")
-    hub.register("web")
-    form_id = ask(hub, api)
     with hub.console() as console:
-        console.send(command="interrupt", to="api")
-        console.send(answer={"id": form_id, "answers": {"pick": "a"}})
-        console.next("form_resolved")
-        seen = state(hub)["receipts"]
-        assert [(one["kind"], one["to"], one["untold"]) for one in seen] == [
-            ("control", "api", ["api"]),
-            ("answer", "all", ["api", "web"]),
-        ]
-        hub.say(api, "web", "an agent's words have no receipt")
-        for n in range(caucus.RECEIPTS_MAX):
-            console.send(say=str(n), to="api")
+        console.send(say="once", to="api", client_id="c-1")
+        first = console.next("said")
+    with hub.console() as console:  # another line, as after a cut
+        console.send(say="once", to="api", client_id="c-1")
+        assert console.next("said") == first
+        console.send(say="nobody hears", to="nobody", client_id="c-2")
+        error = console.next("error")
+        assert (error["command"], error["reason"], error["client_id"]) == ("say", "unknown_peer", "c-2")
+    assert set(first) == {"type", "client_id", "id", "seq"}
+    assert [message["id"] for message in hub.receive(api)["messages"]] == [first["id"]]
+
+
+def test_a_console_that_names_no_client_id_gets_no_confirmation(hub: HubProcess) -> None:
+    with hub.console() as console:
+        console.send(say="hello")
+        console.send(heartbeat="nobody")
+        assert console.next("said", "heartbeat_result")["type"] == "heartbeat_result"
+
+
+def test_what_is_owed_is_told_until_the_operator_settles_or_answers_it(hub: HubProcess) -> None:
+    web = hub.register("web")
+    hub.register("api")
+    with hub.console(path="/ui?changes=1") as console:
+        asked = hub.post("/send", token=web, to="api", content="which port?", expects_answer=True).body["seq"]
+        [debt] = console.next("owed")["owed"]
+        assert (debt["seq"], debt["asker"], debt["to"], debt["text"]) == (asked, "web", "api", "which port?")
+        assert set(debt) == {"seq", "asker", "to", "text", "ts"}
+        console.send(say="please answer", to="api", reply_to=asked, client_id="n")
+        console.next("said")
+        assert state(hub)["owed"] == [debt], "a nudge is no answer"
+        console.send(say="settled", settles=asked)
+        assert console.next("owed", where=lambda frame: frame["owed"] == [])
+        mine = hub.post("/send", token=web, to="human", content="may I?", expects_answer=True).body["seq"]
+        assert console.next("owed", where=lambda frame: frame["owed"])["owed"][0]["to"] == "human"
+        console.send(say="you may", reply_to=mine)
+        assert console.next("owed", where=lambda frame: frame["owed"] == [])
+    [*_, answer] = hub.receive(web)["messages"]
+    assert (answer["content"], answer["reply_to"], answer["quote"]) == ("you may", mine, "may I?")
+
+
+def test_house_rules_have_a_version_and_peers_tell_which_they_have_read(hub: HubProcess) -> None:
+    api = hub.register("api")
+    with hub.console() as console:
+        assert console.snapshot["rules"] == {"text": "", "version": 0}
+        console.send(rules="  Tests first.\n")
+        rules = console.next("rules")
+        assert (rules["text"], rules["version"]) == ("Tests first.", 1)
+        console.send(rules="x" * (caucus.RULES_MAX + 1))
+        assert console.next("error")["reason"] == "invalid"
+        console.send(rules="Tests first.")
         barrier(console)
-    assert [one["to"] for one in state(hub)["receipts"]] == ["api"] * caucus.RECEIPTS_MAX
+    assert [peer["rules_read"] for peer in state(hub)["peers"]] == [0]
+    assert hub.get("/protocol", token=api).body["rules"] == "Tests first."
+    fresh = state(hub)
+    assert fresh["rules"] == {"text": "Tests first.", "version": 1}, "the same again is no new version"
+    assert [peer["rules_read"] for peer in fresh["peers"]] == [1]
 
 
 def test_a_stop_is_told_to_who_polls_and_to_who_is_refused(hub: HubProcess) -> None:
@@ -1278,7 +1375,7 @@ def test_health_comes_by_itself_with_the_roster(hub: HubProcess) -> None:
     hub.register("api")
     with hub.console() as console:
         frame = console.next("health")
-    assert set(frame) == {"type", "health", "peers", "receipts"}
+    assert set(frame) == {"type", "health", "peers"}
     assert set(frame["health"]) == HEALTH_KEYS
     assert (frame["health"]["peer_count"], frame["health"]["console_count"]) == (1, 1)
     assert [peer["name"] for peer in frame["peers"]] == ["api"]

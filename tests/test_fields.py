@@ -13,6 +13,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '
 expect = playwright.expect
 
 FIELD = {"key": "k", "label": "Which?", "type": "radio", "options": ["now"], "required": True, "allow_other": True}
+TICK = '.message[data-origin="operator"] .tick'
 API, X = '.peer[data-peer="api"]', '.channel[data-channel="#x"]'
 
 # field of a frame -> where it is on the page, and what stands there in the room that `busy` makes.
@@ -42,8 +43,8 @@ SHOWN: dict[str, tuple[str, str]] = {
     "peers.status_age": (f"{API} .status", r"\d+ s ago"),
     "peers.last_seen_age": (f"{API} .chips", r"heard \d+ s ago"),
     "peers.uptime": (f"{API} > .facts", r"here \d+ s"),
-    "peers.msg_count": (f"{API} > .facts", "2 said"),
-    "peers.char_count": (f"{API} > .facts", "23 char"),
+    "peers.msg_count": (f"{API} > .facts", "6 said"),
+    "peers.char_count": (f"{API} > .facts", r"\d+ char"),
     "peers.usage": (f"{API} .usage", r"12 turns · 48k tokens · \$0\.31"),
     "peers.waiting": (f"{API} .mail", "waiting"),
     "peers.unacknowledged": ('.peer[data-peer="web"] .mail', "not confirmed"),
@@ -85,8 +86,23 @@ SHOWN: dict[str, tuple[str, str]] = {
     "log.meta.asker": (".settled li", "api"),
     "log.meta.to": ('.message[data-kind="answer"] .route', "all"),
     "trees": ('.message[data-audience="channel"] .content.md em', "soon"),
-    "receipts.told": ('.message[data-origin="operator"] .receipt', "1 of 2 have it"),
-    "receipts.untold": ('.message[data-origin="operator"] .receipt', "1 of 2 have it"),
+    "log.reply_to": (".quote", "which port"),  # by which the first words are found, or named
+    "log.quote": (".quote", "which port"),
+    "log.outcome": (".quote .outcome", "declines"),
+    "log.expects_answer": (".asks", "expects an answer"),
+    "owed.asker": (".owe", "owes api"),
+    "owed.to": (".owe", "web owes"),
+    "owed.text": (".owe-words", "may I merge"),
+    "owed.ts": (".owe", r"for \d+ s"),
+    "receipts.queued": (TICK, "1 of 2 have it"),
+    "receipts.fetched": (TICK, "1 of 2 have it"),
+    "receipts.lost": (".tick", "lost"),
+    "receipts.answered": (".tick", "answered"),
+    "receipts.acknowledged": (".tick", "acknowledged"),
+    "receipts.who": (".fate", "api.*queued: waits in its mailbox"),
+    "rules.text": ("#rules-readers", "Not read yet by api and web"),  # the field beside it has the text itself
+    "rules.version": ("#rules .count", "Version 1"),
+    "peers.rules_read": ("#rules-readers", "Not read yet by api and web"),
 }
 STOPPED = {"peers.stop_told": (f"{API} .untold", "not told of the stop")}
 UNSHOWN = {
@@ -110,9 +126,7 @@ UNSHOWN = {
     "log.meta.answers": "Null for a cancelled form; the message's own text words the answers of an answered one.",
     "receipts.id": "The handle: the message whose receipt it is.",
     "receipts.seq": "As `log.seq`, of the same message.",
-    "receipts.kind": "As `log.kind`, of the same message.",
-    "receipts.to": "As `log.recipient`, of the same message.",
-    "receipts.ts": "As `log.ts`, of the same message.",
+    "owed.seq": "The handle: which message is nudged for, or settled.",
 }
 
 
@@ -136,6 +150,18 @@ def busy(hub: HubProcess, console: Any) -> None:
     console.send(say="as you were")
     console.next("message", where=lambda frame: frame["message"]["content"] == "as you were")
     hub.receive(web)
+    asked = hub.post("/send", token=api, to="web", content="which port?", expects_answer=True).body["seq"]
+    hub.receive(web)
+    hub.post("/send", token=web, content="ask ops", declines=asked)
+    answered = hub.say(api, "web", "a second one")["seq"]
+    hub.receive(web, ack_seq=hub.receive(web)["messages"][-1]["seq"])
+    hub.post("/send", token=web, content="yes", reply_to=answered)
+    hub.post("/send", token=api, to="web", content="may I merge?", expects_answer=True)
+    hub.receive(web)
+    gone = hub.register("gone")
+    hub.say(api, "gone", "too late")
+    hub.post("/leave", token=gone)
+    console.send(rules="Tests first.")
     console.send(pause_peer="web")
     console.next("peers", where=lambda frame: frame["peers"][-1]["paused"])
 
@@ -163,6 +189,8 @@ def test_every_field_that_the_hub_sends_has_a_place_or_a_reason(hub: HubProcess)
         busy(hub, console)
         with hub.console() as fresh:
             parts = {part: listed(part, value) for part, value in fresh.snapshot.items() if part != "type"}
+        with hub.console(path="/ui?changes=1") as ours:
+            parts["receipts"] = ours.next("receipts")["changed"]
     sent = {name for part, value in parts.items() for name in fields_of(part, value)}
     assert sent - SHOWN.keys() - STOPPED.keys() - UNSHOWN.keys() == set(), "computed means shown"
     assert (SHOWN.keys() | STOPPED.keys() | UNSHOWN.keys()) - sent == set(), "nobody sends it any more"
@@ -173,12 +201,29 @@ def test_every_place_is_on_the_page_and_says_it(hub: HubProcess, console: Open) 
         busy(hub, operator)
         page = console(hub)
         expect(row(page, "as you were")).to_be_visible()
-        missing = [name for name, place in SHOWN.items() if not says(page, *place)]
+        missing = [name for name, place in SHOWN.items() if not is_behind_a_button(name) and not says(page, *place)]
+        for button, names in BEHIND.items():
+            page.locator(button).last.click()
+            missing += [name for name in names if not says(page, *SHOWN[name])]
+            page.keyboard.press("Escape")
+        expect(page.locator("#rules-text")).to_have_value("Tests first.")
         assert missing == []
         operator.send(action="stop")
         expect(page.locator("#mode")).to_have_text("Stopped")
         for name, (selector, words) in STOPPED.items():
             expect(page.locator(selector).first, name).to_contain_text(re.compile(words))
+
+
+BEHIND = {  # what has to be opened -> what is there
+    ".needs-owed": ("owed.asker", "owed.to", "owed.text", "owed.ts"),
+    "#settings-open": ("rules.text", "rules.version", "peers.rules_read"),
+    TICK: ("receipts.who",),
+}
+
+
+def is_behind_a_button(name: str) -> bool:
+    """Whether a field is on the page only when something is opened."""
+    return any(name in names for names in BEHIND.values())
 
 
 def says(page: Any, selector: str, words: str) -> bool:

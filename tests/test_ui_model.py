@@ -105,10 +105,12 @@ const told = scripts.map((script) => {
   const ages = ["last_seen_age", "deaf_age", "uptime", "status_age"];
   const agesOf = (peer) => Object.fromEntries(ages.map((key) => [key, aged(peer, key)]));
   const peers = model.peers.map((peer) => ({ ...peer, heardAt: 0, ...agesOf(peer) }));
-  const { mode, channels, floors, forms, receipts, rate, isOpening } = model;
+  const { mode, channels, floors, forms, rate, isOpening } = model;
+  const receipts = [...model.receipts.values()].map(({ at, ...rest }) => rest).sort((a, b) => a.seq - b.seq);
   const pauses = model.spans.filter(({ kind, to }) => kind === "pause" && to === null).map(({ who }) => who).sort();
   const log = model.log.map(({ id }) => id);
-  return { mode, channels: Object.entries(channels), floors, forms, receipts, rate, isOpening, peers, pauses, log };
+  const room = { mode, channels: Object.entries(channels), floors, forms, rate, isOpening, owed: model.owed };
+  return { ...room, receipts, peers, pauses, log };
 });
 process.stdout.write(JSON.stringify(told));
 """
@@ -151,6 +153,14 @@ class Audience:
         for socket, script in zip(self.sockets, self.scripts, strict=True):
             script += [(self.clock.wall() * 1000, frame) for frame in socket.take()]
 
+    def manner(self) -> caucus.Manner:
+        """Ask, answer, decline, settle, or say it plainly."""
+        known = [0, *self.room.recent, *self.room.owed, *self.room.owed]
+        about = self.chance.choice(known)
+        outcome = self.chance.choice(["", "declined", "settled"]) if about else ""
+        asks = not outcome and self.chance.random() < 0.4
+        return caucus.Manner(reply_to=about, outcome=outcome, expects_answer=asks)
+
     def act(self) -> None:
         """Do something that peers or the operator may do; a refusal is fine."""
         name, channel = self.chance.choice(NAMES), f"#{self.chance.randrange(5)}"
@@ -165,12 +175,13 @@ class Audience:
             deeds += [lambda: room.join(name)] * 9
         else:
             token = room.tokens[name]
+            scopes = ["all", channel, *NAMES]
             touch = lambda: room.peer_of(token)  # noqa: E731
             deeds += [
-                *[lambda: room.say(touch(), self.chance.choice(["all", channel, *NAMES]), "a *word*")] * 4,
+                *[lambda: room.say(touch(), self.chance.choice(scopes), "a *word*", self.manner())] * 4,
                 *[lambda: room.fetch(touch())] * 3,
                 lambda: room.unfetch(touch()),
-                lambda: room.acknowledge(touch(), 1 << 40),
+                lambda: room.acknowledge(touch(), 1 << 40, self.chance.random() < 0.5),
                 *[lambda: room.join_channel(touch(), channel)] * 3,
                 lambda: room.leave_channel(touch(), channel),
                 lambda: room.set_topic(touch(), channel, self.chance.choice(["plans", None])),
@@ -227,5 +238,10 @@ def test_who_keeps_the_room_by_changes_knows_what_the_whole_frames_tell(
     for other in others:
         assert not other["isOpening"]
         assert whole["log"][-len(other["log"]) :] == other["log"][-len(whole["log"]) :]
-        for part in whole.keys() - {"log"}:
+        told = {one["id"]: one["who"] or {} for one in other["receipts"]}
+        for receipt in map(audience.room.receipt, audience.room.recent.values()):
+            if receipt["id"] in other["log"] and receipt["who"] and told[receipt["id"]]:
+                assert receipt["who"].items() <= told[receipt["id"]].items()  # of who left long ago the room forgets
+        assert other["owed"] == [debt.to_json() for debt in audience.room.owed.values()]
+        for part in whole.keys() - {"log", "receipts", "owed"}:
             assert nearly(whole[part], other[part]), (part, whole[part], other[part])

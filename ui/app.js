@@ -18,7 +18,9 @@ import * as lanes from "./lanes.js";
 import * as composer from "./composer.js";
 import * as forms from "./forms.js";
 import * as channels from "./channels.js";
+import * as rules from "./rules.js";
 import * as settings from "./settings.js";
+import { openOutbox } from "./outbox.js";
 
 const HIDDEN_DRAW_MS = 1000; // a hidden tab gets no animation frames, but its title must tell of a new need
 const TICK_MS = 1000; // ages and "since" count on without the hub
@@ -28,7 +30,8 @@ const byId = (id) => document.getElementById(id);
 const model = emptyModel();
 
 /** What panels need besides the model: what was asked, what is needed, and the ways to act and to go elsewhere. */
-const seat = { deeds: emptyDeeds(), debt: emptyDebt(), needs: [], act, go };
+const seat = { deeds: emptyDeeds(), debt: emptyDebt(), needs: [], act, ask: (frame) => line.send(frame), go };
+const outbox = openOutbox(sessionStorage);
 
 // ---- drawing ----------------------------------------------------------------------------------------------------
 
@@ -45,6 +48,7 @@ const PANELS = [
   ["forms", forms.render],
   ["floors", channels.renderFloors],
   ["channels", channels.render],
+  ["rules", rules.render],
 ];
 
 let isDrawPlanned = false;
@@ -81,24 +85,35 @@ const line = openLine({
   onFrame: (frame) => {
     const now = Date.now();
     apply(model, frame, now);
+    outbox.hear(frame);
     hear(seat.deeds, model, frame, now);
     plan();
   },
   onStatus: (status) => {
     applyLink(model, status);
+    if (status.state === "open" && isOperator(model)) sayAgain();
     if (status.state !== "open") lose(seat.deeds, Date.now());
     askForToken(status);
     plan();
   },
 });
 
-/** Send a command and remember it as asked; false when there is no line, so that the caller keeps what was typed. */
-function send(frame) {
+/** Send a command and remember it as asked; give it as it was sent, or false when there is no line, so that the caller keeps what was typed. */
+function send(command) {
+  const frame = outbox.sign(command);
   if (!isOperator(model) || !line.send(frame)) return false;
+  outbox.note(frame, Date.now());
   noteSent(model, frame);
   note(seat.deeds, model, frame, Date.now());
   plan();
-  return true;
+  return frame;
+}
+
+/** The line is back: what the hub has not confirmed goes again, under the same client_id. */
+function sayAgain() {
+  const { frames, old } = outbox.again(Date.now());
+  for (const frame of frames) line.send(frame);
+  for (const { say } of old) toast(`Nobody knows whether the room has this, for the line was away too long to send it again: “${String(say).slice(0, 200)}”`, "refused");
 }
 
 /** Do what a control stands for; what cannot be taken back asks once. */
@@ -160,6 +175,7 @@ const PLACES = {
   form: (id) => { showTab("forms"); forms.reveal(byId("forms"), id); },
   message: showMessage,
   roster: (name) => { showTab("health"); roster.reveal(byId("roster"), name); },
+  reply: (message) => { showTab("flow"); composer.reply(byId("composer"), message); },
   write: (scope) => { showTab("flow"); composer.aim(byId("composer"), scope); },
   dismiss: (id) => dismissed.add(id),
   "caught-up": () => settleDebt(seat.debt, model),
@@ -294,7 +310,7 @@ const KEYS = [
   ["Shift S", "Stop all (asks first)", () => brakes.press("Shift S")],
   ["Shift R", "Reset a stopped room (asks first)", () => brakes.press("Shift R")],
   ["t", "Change the theme", nextTheme],
-  [",", "Settings", () => byId("settings").showModal()],
+  [",", "Settings, and the house rules", () => { byId("settings").showModal(); plan(); }],
   ["?", "Show this map", () => byId("help").showModal()],
 ];
 const FIXED_KEYS = [
@@ -303,7 +319,8 @@ const FIXED_KEYS = [
   ["↑ ↓", "In the composer: what you said before"],
   ["@ # /", "In the composer: peers, channels, commands; Tab takes one"],
   ["Ctrl Enter", "In a form: next question, or send"],
-  ["Esc", "Leave a field, close a dialog"],
+  ["Enter", "In the flow: to the newest message; on a message: who has it"],
+  ["Esc", "Leave a field, a dialog, or a thread; in the composer: drop the answer"],
 ];
 
 function onKey(event) {
@@ -313,6 +330,8 @@ function onKey(event) {
     if (event.key === "Escape") typing.blur();
     return;
   }
+  if (event.key === "Enter" && flow.onEnter(byId("flow"), event.target)) return event.preventDefault();
+  if (event.key === "Escape" && !document.querySelector("[popover]:popover-open") && flow.leaveThread(byId("flow"))) return event.preventDefault();
   const pressed = event.shiftKey && /^[a-z]$/i.test(event.key) ? `Shift ${event.key.toUpperCase()}` : event.key;
   const binding = pref("keys") ? KEYS.find(([key]) => key === pressed) : undefined;
   if (!binding) return;
@@ -342,7 +361,7 @@ keyed(byId("help-keys"), [...KEYS, ...FIXED_KEYS], ([key]) => key,
   ([key, text]) => el("div", {}, el("dt", {}, key.split(" ").map((one) => el("kbd", {}, one))), el("dd", {}, text)));
 for (const node of document.querySelectorAll("[data-goto]")) node.addEventListener("click", () => showTab(node.dataset.goto));
 for (const name of ["help", "settings"]) {
-  byId(`${name}-open`).addEventListener("click", () => byId(name).showModal());
+  byId(`${name}-open`).addEventListener("click", () => { byId(name).showModal(); plan(); });
   byId(`${name}-close`).addEventListener("click", () => byId(name).close());
 }
 byId("theme").addEventListener("click", nextTheme);

@@ -2,10 +2,10 @@
 
 import { button, el, icon, keyed, nameTag, setText } from "./dom.js";
 import { ageText, hueOf, isOpen, isOperator } from "./model.js";
-import { minutesOf } from "./needs.js";
+import { minutesOf, nameOfScope, owedOf } from "./needs.js";
 import { clockOf } from "./prefs.js";
 
-const ICONS = { form: "form", stop: "stop", loop: "loop", mention: "mention", deaf: "deaf", stick: "stick" };
+const ICONS = { form: "form", stop: "stop", loop: "loop", mention: "mention", deaf: "deaf", stick: "stick", question: "help", owed: "wait" };
 const WIDE = matchMedia("(min-width: 100rem)"); // three fit; else two; on a phone one
 const NARROW = matchMedia("(max-width: 62rem)");
 
@@ -25,10 +25,16 @@ export function render(root, model, send, now, seat) {
   const mode = `${isOperator(model)}`;
   const keyOf = (need) => `${need.id}\n${need.help.word}\n${mode}`;
   keyed(view.strip, inStrip, keyOf, (need) => item(need, model, seat), (node, need) => refresh(node, need, model, now));
-  keyed(view.rest, view.all.matches(":popover-open") ? needs : [], keyOf, (need) => item(need, model, seat), (node, need) => refresh(node, need, model, now));
+  const isShown = view.all.matches(":popover-open");
+  const owed = known ? owedOf(model) : [];
+  keyed(view.rest, isShown ? needs.filter((need) => need.kind !== "owed") : [], keyOf, (need) => item(need, model, seat), (node, need) => refresh(node, need, model, now));
+  keyed(view.owed, isShown ? owed : [], ({ seq, acts }) => `${seq} ${acts.length} ${mode}`, (debt) => owedLine(debt, model, seat), (node, debt) => refreshOwed(node, debt, model, now, seat));
+  view.owedNone.hidden = owed.length > 0;
+  view.owes.hidden = owed.length === 0;
+  setText(view.owesText, String(owed.length));
   view.more.hidden = needs.length <= fits;
   setText(view.moreText, `All ${needs.length}`);
-  if (view.more.hidden && view.all.matches(":popover-open")) view.all.hidePopover();
+  if (needs.length === 0 && owed.length === 0 && isShown) view.all.hidePopover();
   showDebt(view, seat.debt, known);
 }
 
@@ -40,15 +46,18 @@ function placeBelowBrakes(list) {
 }
 
 function open(root, seat) {
-  const view = { strip: el("ul", { class: "needs" }), rest: el("ul", { class: "needs" }), count: el("span", { class: "needs-count" }), moreText: el("span"),
+  const view = { strip: el("ul", { class: "needs" }), rest: el("ul", { class: "needs" }), owed: el("ul", { class: "owed" }),
+    owedNone: el("p", { class: "facts" }, "Nobody: every question has its answer."), count: el("span", { class: "needs-count" }), moreText: el("span"),
     quiet: el("p", { class: "needs-none", hidden: true }, icon("check"), "Nothing needs you.") };
   view.more = el("button", { type: "button", class: "needs-more", popovertarget: "needs-all", hidden: true }, view.moreText, icon("down"));
   view.all = el("div", { id: "needs-all", class: "drop", popover: "auto", role: "region", "aria-label": "Everything that needs you", ontoggle: (event) => { placeBelowBrakes(event.target); seat.go(); } },
-    el("h2", {}, "Needs you"), view.rest);
+    el("h2", {}, "Needs you"), view.rest, el("h2", { class: "owed-title" }, "Who owes whom an answer"), view.owed, view.owedNone);
+  view.owesText = el("span");
+  view.owes = el("button", { type: "button", class: "needs-owed", popovertarget: "needs-all", title: "Who owes whom an answer", hidden: true }, icon("help"), view.owesText, " ", el("span", { class: "owed-word" }, "unanswered"));
   view.debt = el("p", { class: "debt", hidden: true }, icon("book"), el("span", { class: "debt-text" }),
     el("meter", { class: "debt-meter", min: "0", max: String(DEBT_SHOWN_MIN), low: "5", high: "15", optimum: "0", "aria-label": "Reading debt, in minutes" }),
     button("Caught up", "check", { class: "caught-up quiet", title: "You have read enough: the debt is settled", onclick: () => seat.go("caught-up") }));
-  root.append(el("h2", { class: "needs-title" }, icon("bell"), "Needs you", view.count), view.quiet, view.strip, view.more, view.all, view.debt);
+  root.append(el("h2", { class: "needs-title" }, icon("bell"), "Needs you", view.count), view.quiet, view.strip, view.more, view.owes, view.all, view.debt);
   for (const width of [WIDE, NARROW]) width.addEventListener("change", () => seat.go());
   views.set(root, view);
   return view;
@@ -79,9 +88,42 @@ function refresh(node, need, model, now) {
   part.need = need;
   setText(part.text, need.text);
   node.title = `${need.who ? `${need.who} ` : ""}${need.verb ? `${need.verb}: ` : ""}${need.text}`;
-  setText(part.age, ["form", "mention"].includes(need.kind) && need.since ? ageText((now - need.since) / 1000) : "");
+  setText(part.age, ["form", "mention", "question", "owed"].includes(need.kind) && need.since ? ageText((now - need.since) / 1000) : "");
   if (part.help) part.help.disabled = Boolean(need.help.frame) && !isOpen(model);
 }
+
+// ---- who owes whom an answer ------------------------------------------------------------------------------------
+
+function owedLine(debt, model, seat) {
+  const lane = debt.to === "all" ? "anybody" : debt.to.startsWith("#") ? `anybody in ${debt.to}` : null;
+  const tag = (name) => (name === "human" ? el("b", {}, nameOfScope(name)) : nameTag(name, hueOf(model, name)));
+  const part = { debt, age: el("span", { class: "facts" }), acts: [] };
+  const show = () => act({ go: ["message", part.debt.id] }, seat);
+  if (isOperator(model)) part.acts = debt.acts.map((_, at) => button(debt.acts[at].word, null, { class: "quiet", title: debt.acts[at].title, onclick: () => act(part.debt.acts[at], seat) }));
+  const node = el("li", { class: "owe", data: { seq: String(debt.seq) } },
+    el("p", { class: "owe-who" }, lane ? el("b", {}, lane) : tag(debt.to), debt.to === "human" ? " owe " : " owes ", tag(debt.asker), " ", part.age),
+    el("button", { type: "button", class: "owe-words quiet", title: "Go to the message", onclick: show }, el("bdi", {}, debt.text)),
+    el("div", { class: "owe-acts" }, part.acts));
+  parts.set(node, part);
+  return node;
+}
+
+function act(one, seat) {
+  if (one.go) document.getElementById("needs-all").hidePopover();
+  if (one.go) seat.go(...one.go);
+  else seat.act(one.frame);
+}
+
+/** A deed on a question cannot be done twice while it is under way: its button waits until the hub confirms. */
+function refreshOwed(node, debt, model, now, seat) {
+  const part = parts.get(node);
+  part.debt = debt;
+  setText(part.age, `for ${ageText((now - debt.since) / 1000)}`);
+  const isAsked = seat.deeds.list.some((deed) => deed.state === "asked" && [deed.frame.settles, deed.frame.reply_to].includes(debt.seq));
+  for (const control of part.acts) control.disabled = !isOpen(model) || isAsked;
+}
+
+// ---- what there is to read --------------------------------------------------------------------------------------
 
 function showDebt(view, debt, known) {
   const minutes = minutesOf(debt.chars);

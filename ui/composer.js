@@ -1,11 +1,11 @@
 // Composer: the operator speaks. Where the next message goes is always in sight and changes only by the operator's hand.
 
 import { commandOf, offersFor, speechOf } from "./commands.js";
-import { announce, button, el, keyed, nameTag, setText } from "./dom.js";
+import { announce, button, el, icon, keyed, nameTag, setText } from "./dom.js";
 import { hueOf, isOpen, isOperator } from "./model.js";
 import { pref } from "./prefs.js";
 
-const KEPT = { draft: "caucus.draft", target: "caucus.target", said: "caucus.said" }; // they survive a reload of the tab
+const KEPT = { draft: "caucus.draft", target: "caucus.target", said: "caucus.said", reply: "caucus.reply" }; // they survive a reload of the tab
 const SAID_MAX = 50;
 const HEIGHT_MAX_PX = 220;
 const HINT_MS = 8_000;
@@ -41,6 +41,8 @@ function open(root, send, seat) {
     said: stored(KEPT.said), back: 0, // how far back in what was said one has walked
     offers: null, at: 0, // completions, and the marked one
     hint: "", hintUntil: 0,
+    reply: stored(KEPT.reply, null), // what the next message answers: {seq, id, name, words}
+    sent: new Map(), // client_id -> what was sent under it: given back if it is refused
     held: false, asked: false, // the room is paused, or asked to, because one types
     everyone: el("optgroup", { label: "The room" }), peersGroup: el("optgroup", { label: "Peers" }), channelsGroup: el("optgroup", { label: "Channels" }) };
   view.transmit = send;
@@ -50,20 +52,29 @@ function open(root, send, seat) {
   view.text = el("textarea", { rows: "1", dir: "auto", "aria-label": "Message to the room", "aria-keyshortcuts": "Enter",
     "aria-autocomplete": "list", "aria-controls": "offers",
     onkeydown: (event) => onKey(event, view), oninput: () => onInput(view), onblur: () => closeOffers(view), onclick: () => offer(view) });
+  view.replyName = el("bdi", { class: "reply-name" });
+  view.replyWords = el("bdi", { class: "reply-words" });
+  view.replyLine = el("div", { class: "reply-line", role: "group", "aria-label": "What this answers", hidden: true }, icon("reply"),
+    el("button", { type: "button", class: "quiet reply-show", title: "Go to the message that this answers", onclick: () => seat.go("message", view.reply.id) },
+      "Answer to ", view.replyName, ": ", view.replyWords),
+    button("Do not answer it: say it by itself", "close", { class: "reply-drop", onclick: () => { answerTo(view, null); view.text.focus(); } }, true));
+  view.asks = el("input", { type: "checkbox", id: "asks" });
   view.send = button("Send", "send", { id: "say", class: "strong", title: "Send (Enter)", onclick: () => say(view) });
   view.text.value = sessionStorage.getItem(KEPT.draft) ?? "";
   view.wanted = sessionStorage.getItem(KEPT.target) ?? "all";
-  root.append(el("label", { class: "to", for: "target" }, "To"), view.target, el("div", { class: "writing" }, view.list, view.text), view.send, view.hintLine);
+  root.append(view.replyLine, el("label", { class: "to", for: "target" }, "To"), view.target, el("div", { class: "writing" }, view.list, view.text), view.send, el("div", { class: "composer-foot" }, view.hintLine,
+    el("label", { class: "choice asks-choice", title: "The hub follows it until it is answered, declined or settled" }, view.asks, "Expects an answer")));
+  answerTo(view, view.reply);
   views.set(root, view);
   fit(view);
   return view;
 }
 
-function stored(key) {
+function stored(key, otherwise = []) {
   try {
-    return JSON.parse(sessionStorage.getItem(key) ?? "[]");
+    return JSON.parse(sessionStorage.getItem(key)) ?? otherwise;
   } catch {
-    return [];
+    return otherwise;
   }
 }
 
@@ -114,6 +125,26 @@ export function aim(root, target) {
   view.text.focus();
 }
 
+/** Answer a message: it goes to where the answer belongs, which the operator can still change. */
+export function reply(root, message) {
+  const view = views.get(root);
+  if (!view) return;
+  const isLane = message.recipient === "all" || message.recipient.startsWith("#");
+  aim(root, isLane || message.origin === "operator" ? message.recipient : message.sender);
+  answerTo(view, { seq: message.seq, id: message.id, name: message.origin === "agent" ? message.sender : "operator",
+    words: message.content.slice(0, 160).replace(/\s+/g, " ") });
+  view.text.focus();
+  announce(`Answering ${view.reply.name}`);
+}
+
+function answerTo(view, answered) {
+  view.reply = answered;
+  keep(KEPT.reply, JSON.stringify(answered));
+  view.replyLine.hidden = !answered;
+  setText(view.replyName, answered?.name ?? "");
+  setText(view.replyWords, answered?.words ?? "");
+}
+
 // ---- keys -------------------------------------------------------------------------------------------------------
 
 function onKey(event, view) {
@@ -125,6 +156,10 @@ function onKey(event, view) {
     say(view);
   } else if (event.key === "ArrowUp" && !event.shiftKey) recall(event, view, 1);
   else if (event.key === "ArrowDown" && !event.shiftKey) recall(event, view, -1);
+  else if (event.key === "Escape" && view.reply) {
+    answerTo(view, null);
+    event.stopPropagation(); // the field keeps the focus
+  }
 }
 
 /** Walk through what was said, from an empty composer or from an entry that was not changed. */
@@ -154,11 +189,23 @@ function say(view) {
   const command = commandOf(text.trim(), view.model);
   if (command?.complaint) return tell(view, command.complaint);
   if (command) obey(view, command);
-  else if (!view.transmit({ say: speechOf(text), to: view.target.value })) return;
+  else if (!speak(view, text)) return;
   view.said = [...view.said.filter((old) => old !== text), text].slice(-SAID_MAX);
   keep(KEPT.said, JSON.stringify(view.said));
   write(view, "");
   if (!command) view.text.focus();
+}
+
+/** Send words; false when there is no line. */
+function speak(view, text) {
+  const about = { ...(view.reply && { reply_to: view.reply.seq }), ...(view.asks.checked && { expects_answer: true }) };
+  const sent = view.transmit({ say: speechOf(text), to: view.target.value, ...about });
+  if (!sent) return false;
+  view.sent.set(sent.client_id, { text, reply: view.reply, asks: view.asks.checked });
+  if (view.sent.size > SAID_MAX) view.sent.delete(view.sent.keys().next().value);
+  answerTo(view, null);
+  view.asks.checked = false;
+  return true;
 }
 
 function obey(view, command) {
@@ -183,9 +230,14 @@ function showHint(view, now) {
 
 /** A refused message goes back into an empty composer. */
 function giveBack(view, model) {
-  const refused = model.notices.some((notice) => notice.n > view.noticeCount && notice.command === "say");
+  const refused = model.notices.filter((notice) => notice.n > view.noticeCount && view.sent.has(notice.clientId)).at(-1);
   view.noticeCount = model.noticeCount;
-  if (refused && !view.text.value && view.said.length) write(view, view.said.pop());
+  if (!refused || view.text.value) return;
+  const { text, reply: answered, asks } = view.sent.get(refused.clientId);
+  view.said = view.said.filter((old) => old !== text);
+  write(view, text);
+  answerTo(view, answered);
+  view.asks.checked = asks;
 }
 
 function write(view, text, back = 0) {
@@ -201,7 +253,7 @@ function write(view, text, back = 0) {
 function holdWhileTyping(view) {
   const writes = view.text.value.trim() !== "" && !view.text.value.startsWith("/");
   if (pref("pauseWhileTyping") && writes && !view.held && view.model.mode === "running") {
-    view.held = view.asked = view.transmit({ action: "pause" });
+    view.held = view.asked = Boolean(view.transmit({ action: "pause" }));
   } else if (!writes && view.held) {
     view.held = view.asked = false;
     view.transmit({ action: "resume" });

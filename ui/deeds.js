@@ -32,10 +32,14 @@ const KINDS = {
     isDone: (model) => model.rate?.refill_rate === rate.refill_rate && model.rate?.capacity === rate.capacity,
     effect: () => "it holds for every peer",
   }),
-  say: ({ say, to = "all" }) => ({
-    word: `Say to ${to === "all" ? "everyone" : to}`, sender: "human",
+  say: ({ say, to = "all", settles, reply_to }) => ({
+    word: settles ? `Settle message ${settles}` : `${reply_to ? "Answer" : "Say"} to ${to === "all" ? "everyone" : to}`,
     isHeard: (message) => message.kind === "message" && message.recipient === to && message.content === say,
     effect: (model, deed) => saidText(deed), reach: messageReach,
+  }),
+  rules: ({ rules }) => ({
+    word: rules.trim() ? "House rules" : "No house rules", isDone: (model) => model.rules.text.trim() === rules.trim(),
+    effect: (model) => `version ${model.rules.version}; each agent is told with its next batch`,
   }),
   kick: ({ kick: name }) => ({
     word: `Kick ${name}`, subject: name, isDone: (model) => !model.peers.some((peer) => peer.name === name),
@@ -124,7 +128,7 @@ function progress(deed, deeds, model, frame, now) {
 }
 
 /** Whether a frame tells what happened while this page was away. */
-const isRetold = (frame) => frame?.type === "snapshot" || frame?.type === "page";
+const isRetold = (frame) => ["snapshot", "page", "said"].includes(frame?.type);
 
 /** The messages of a frame that may be the deed's: the one that is live, or after a cut line those since it was asked. */
 function candidates(frame, deed) {
@@ -134,6 +138,10 @@ function candidates(frame, deed) {
 
 function isEffective(deed, deeds, model, frame) {
   if (deed.isAnswer) return deed.isAnswer(frame);
+  if (frame?.type === "said" && frame.client_id === deed.frame.client_id) {
+    deed.messageId = frame.id;
+    return true;
+  }
   if (!deed.isHeard) return !model.isOpening && deed.isDone(model, deed); // of half a roster nobody is missing yet
   const claimed = new Set(deeds.list.map((one) => one.messageId)); // said twice, it is heard twice
   const isIt = (message) => message.origin === "operator" && !claimed.has(message.id) && deed.isHeard(message);
@@ -147,8 +155,8 @@ function isEffective(deed, deeds, model, frame) {
 function reach(deed, deeds, model) {
   const found = deed.reach?.(model, deed, deeds);
   if (!found) return false;
-  const [told, untold] = [found.told.join("\n"), found.untold.join("\n")];
-  if (told === deed.told.join("\n") && untold === deed.untold.join("\n")) return false;
+  const isSame = (a, b) => a.length === b.length && a.join("\n") === b.join("\n");
+  if (isSame(found.told, deed.told) && isSame(found.untold, deed.untold)) return false;
   Object.assign(deed, { told: found.told, untold: found.untold });
   return true;
 }
@@ -169,18 +177,26 @@ export function heldBack(model) {
   return held.length ? `; tools of ${listed(held)} held back` : "";
 }
 
-/** Who has fetched a message of the operator, where the hub tells. */
+/** Who has fetched a message of the operator, by the hub's receipts; of many recipients it gives numbers only. */
 function messageReach(model, deed) {
-  const known = model.receipts?.find((receipt) => receipt.id === deed.messageId);
-  return known ? { told: known.told, untold: known.untold } : null;
+  const receipt = model.receipts?.get(deed.messageId);
+  if (!receipt) return null;
+  const untold = receipt.queued + receipt.lost;
+  const told = receipt.fetched + receipt.acknowledged + receipt.answered;
+  if (!receipt.who) return { told: Array(told).fill(""), untold: Array(untold).fill("") };
+  const names = Object.keys(receipt.who);
+  const has = (name) => !/^(queued|lost)/.test(receipt.who[name]);
+  return { told: names.filter(has), untold: names.filter((name) => !has(name)) };
 }
 
 const saidText = (deed) => (deed.told.length + deed.untold.length ? "it is said" : "it is in the room");
 
+const isSaidAs = (deed, frame) => frame.client_id !== undefined && deed.frame.client_id === frame.client_id && deed.state !== "effective";
+
 /** The refusal of a command: of the newest deed of that kind that waits. The hub answers in order, but one kind rarely waits twice. */
 function refuse(deeds, frame, now) {
-  const waits = deeds.list.filter((deed) => deed.state === "asked" && deed.command === frame.command);
-  const deed = waits.find((one) => frame.id !== undefined && one.form === frame.id) ?? waits.at(-1);
+  const waits = deeds.list.filter((deed) => (deed.state === "asked" || isSaidAs(deed, frame)) && deed.command === frame.command);
+  const deed = waits.find((one) => isSaidAs(one, frame) || (frame.id !== undefined && one.form === frame.id)) ?? waits.at(-1);
   if (!deed) return;
   Object.assign(deed, { state: "refused", settledAt: now, text: typeof frame.detail === "string" && frame.detail ? frame.detail : String(frame.reason) });
   deeds.list = [...deeds.list];
@@ -190,7 +206,7 @@ function refuse(deeds, frame, now) {
 export function lose(deeds, now) {
   const asked = deeds.list.filter((deed) => deed.state === "asked");
   if (asked.length === 0) return deeds;
-  for (const deed of asked) Object.assign(deed, { state: "unknown", settledAt: now, text: "the line was cut before the hub confirmed it" });
+  for (const deed of asked) Object.assign(deed, { state: "unknown", settledAt: now, text: `the line was cut before the hub confirmed it${deed.frame.client_id ? "; it goes again when the line is back" : ""}` });
   deeds.list = [...deeds.list];
   return deeds;
 }
@@ -208,7 +224,7 @@ export function wordsOf(deed, now) {
   if (deed.state === "unknown") return deed.text;
   const all = deed.told.length + deed.untold.length;
   if (all === 0) return deed.text;
-  const names = deed.untold.length ? `, not yet ${listed(deed.untold)}` : "";
+  const names = deed.untold.length && deed.untold[0] ? `, not yet ${listed(deed.untold)}` : "";
   return `${deed.told.length} of ${all} ${all === 1 ? "agent" : "agents"} reached${names}; ${deed.text}`;
 }
 

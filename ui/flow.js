@@ -3,10 +3,11 @@
 
 import { announce, button, copyText, el, icon, setText, toast } from "./dom.js";
 import { Heights } from "./heights.js";
-import { drawRow, guessOf, isLong, receiptText } from "./message.js";
-import { entryAt, indexOf, logEnd } from "./model.js";
+import { drawRow, guessOf, isLong, refreshAsks } from "./message.js";
+import { entryAt, indexOf, isOperator, logEnd, saidAs, threadOf } from "./model.js";
 import { onPref, pref } from "./prefs.js";
-import { advance, emptyFilter, emptyRows, isNarrow, rowOf } from "./rows.js";
+import { advance, emptyFilter, emptyRows, havingFate, isNarrow, rowOf } from "./rows.js";
+import { openFates, refreshFates, refreshTick, showFates } from "./ticks.js";
 import { markdownOf } from "./transcript.js";
 
 const OVERSCAN_PX = 600; // above and below the window, so that a turn of the wheel meets rows that are there
@@ -16,21 +17,29 @@ const TAIL_PX = 16; // of air below the last row
 const KNOWN_MAX = 40_000; // measured heights that are kept
 const FLASH_MS = 2_200;
 const PERMALINK = "#m-";
+const THREAD_LINK = "#t-";
 
 const views = new WeakMap(); // root -> view
 
-export function render(root, model) {
+export function render(root, model, send, now, seat) {
   const view = views.get(root) ?? open(root);
-  view.model = model;
+  view.model = view.fates.model = model;
+  view.seat = view.fates.seat = seat ?? view.seat;
+  followFate(view);
   sync(view);
   if (view.isDirty) layout(view);
   const end = logEnd(model);
   setText(view.counter, end ? `${end.toLocaleString()} ${end === 1 ? "entry" : "entries"}` : "");
   drawBelow(view);
+  refreshTicks(view);
+  refreshFates(view.fates, Date.now());
+  drawThreadBar(view);
   const isEmpty = view.rows.items.length === 0;
   view.empty.hidden = !isEmpty;
   if (isEmpty) setText(view.empty, end ? "Nothing of what was said passes the filter." : "Nobody has spoken yet. What agents say appears here as they say it.");
-  if (!view.isLinkRead && end > 0) view.isLinkRead = readPermalink(root, !model.isOpening); // the log comes in pages
+  if (view.isLinkRead || end === 0) return;
+  view.isLinkRead = true; // showing it draws again
+  view.isLinkRead = readPermalink(root, !model.isOpening); // the log comes in pages
 }
 
 // ---- what others ask of the flow --------------------------------------------------------------------------------
@@ -39,8 +48,7 @@ export function render(root, model) {
 export function follow(root) {
   const view = views.get(root);
   if (!view) return;
-  view.following = true;
-  view.isDirty = true;
+  Object.assign(view, { following: true, isDirty: true, current: -1 });
   render(root, view.model);
 }
 
@@ -57,7 +65,12 @@ function revealAt(view, index) {
   sync(view);
   let place = rowOf(view.rows, index);
   if (place < 0) {
-    setFilter(view.scroller, { ...emptyFilter(), needle: view.filter.needle }); // what hides it gives way
+    view.collapsed.delete(threadOf(view.model, entryAt(view.model, index).id)); // what hides it gives way
+    rebuild(view);
+    place = rowOf(view.rows, index);
+  }
+  if (place < 0) {
+    setFilter(view.scroller, { ...emptyFilter(), needle: view.filter.needle });
     place = rowOf(view.rows, index);
   }
   const item = view.rows.items[place];
@@ -85,9 +98,43 @@ export const filterOf = (root) => views.get(root)?.filter ?? emptyFilter();
 export function setFilter(root, filter) {
   const view = views.get(root);
   if (!view) return;
+  if (view.filter.thread && !filter.thread && location.hash.startsWith(THREAD_LINK)) history.pushState(null, "", location.pathname + location.search);
   view.filter = filter;
+  view.having = havingFate(view.model, filter.fate);
+  root.toggleAttribute("data-thread", Boolean(filter.thread));
   rebuild(view);
   render(root, view.model);
+}
+
+/** Show the thread of a message alone; it has an address, and the browser's own way back leads out of it. */
+export function showThread(root, id, isLinked = false) {
+  const view = views.get(root);
+  if (!view || indexOf(view.model, id) < 0) return false;
+  const thread = threadOf(view.model, id);
+  if (!view.filter.thread) view.before = { following: view.following, index: view.rows.items[view.anchor.place]?.index ?? -1, current: view.current };
+  const address = THREAD_LINK + (view.model.threads.get(thread)?.[0] ?? id);
+  if (!isLinked && location.hash !== address) history.pushState(null, "", address);
+  setFilter(root, { ...emptyFilter(), thread });
+  revealAt(view, indexOf(view.model, id));
+  announce(`One thread, of ${countsOf(root).passed} messages. Escape leads back.`);
+  return true;
+}
+
+/** Back to the whole conversation, to where the reader was; false if no thread was shown alone. */
+export function leaveThread(root) {
+  const view = views.get(root);
+  if (!view?.filter.thread) return false;
+  const { following, index } = view.before ?? { following: true, index: -1 };
+  setFilter(root, emptyFilter());
+  const place = rowOf(view.rows, index);
+  if (following || place < 0) follow(root);
+  else {
+    Object.assign(view, { following: false, anchor: { place, offset: 0 }, isDirty: true });
+    render(root, view.model);
+  }
+  root.focus({ preventScroll: true });
+  announce("The whole conversation.");
+  return true;
 }
 
 /** How many entries pass the filter, of how many; and where the needle was found. */
@@ -136,12 +183,17 @@ function open(root) {
     below: document.getElementById("new-below"), belowText: el("span"),
     counter: document.getElementById("flow-count"),
     filter: emptyFilter(), opened: new Set(), // of bursts
+    collapsed: new Set(), // threads whose answers are folded away
+    having: null, havingOf: null, // ids that have the filter's fate, and what of the model they were read from
+    before: null, // where one was before a thread was shown alone
+    fates: openFates(root), seat: null,
     rows: emptyRows(emptyFilter(), pref("utc")), heights: new Heights(), known: new Map(), // key -> measured height
     nodes: new Map(), // key -> {node, stamp}, those on the page
     unfolded: new Set(), sources: new Set(), // message ids: shown whole, shown as they were written
     following: true, anchor: { place: 0, offset: 0 }, // reading: this row is at the top of the window, so far above its edge
+    end: 0, // of the conversation, when it was looked at last
     readTo: 0, // the reader has had the end on the page up to here
-    receipts: null, lastTop: 0, height: 0, isDirty: true, isLinkRead: false, current: -1, hit: -1,
+    receipts: null, owed: null, lastTop: 0, height: 0, isDirty: true, isLinkRead: false, current: -1, hit: -1,
   };
   root.append(view.empty, view.list);
   view.below.append(icon("down"), view.belowText);
@@ -154,7 +206,8 @@ function open(root) {
   root.addEventListener("pointerover", (event) => carryTools(view, event.target.closest?.(".message")));
   new ResizeObserver(() => { view.isDirty = true; layout(view); }).observe(root); // the composer grew, the window was resized
   onPref((name) => { if (name === "utc") { rebuild(view); render(root, view.model); } });
-  addEventListener("hashchange", () => readPermalink(root));
+  addEventListener("hashchange", () => { if (!location.hash.startsWith(THREAD_LINK)) leaveThread(root); readPermalink(root); });
+  view.bar = threadBar(view);
   document.addEventListener("selectionchange", () => {
     const selection = getSelection();
     if (!selection.isCollapsed && root.contains(selection.anchorNode)) leaveEnd(view); // what is being marked must not run away
@@ -172,8 +225,8 @@ function sync(view) {
     heights.dropFront(dropped);
     view.anchor = dropped > view.anchor.place ? { place: 0, offset: 0 } : { ...view.anchor, place: view.anchor.place - dropped };
   }
-  if (view.receipts !== view.model.receipts) view.isDirty = true;
-  view.receipts = view.model.receipts;
+  if (view.end !== logEnd(view.model)) view.isDirty = true; // an answer that is folded away counts on the first of its thread
+  view.end = logEnd(view.model);
   if (!dropped && from === heights.size && from === rows.items.length) return;
   heights.truncate(from);
   for (let place = heights.size; place < rows.items.length; place += 1) heights.push(view.known.get(rows.items[place].key) ?? guessOf(rows.items[place]));
@@ -183,13 +236,56 @@ function sync(view) {
 /** Choose the rows anew, and keep the reader where the reader is. */
 function rebuild(view) {
   const at = view.rows.items[view.anchor.place]?.index ?? -1;
-  view.rows = emptyRows(view.filter, pref("utc"), view.opened);
+  view.rows = emptyRows(view.filter, pref("utc"), view);
   view.heights = new Heights();
   sync(view);
   view.isDirty = true;
   const place = view.rows.items.findIndex((item) => item.index >= at);
   const isSame = view.rows.items[place]?.index === at;
   view.anchor = { place: place < 0 ? Math.max(0, view.rows.items.length - 1) : place, offset: isSame ? view.anchor.offset : 0 };
+}
+
+/** With a filter by fate: choose anew when other messages have it. */
+function followFate(view) {
+  const { receipts, owed } = view.model;
+  if (!view.filter.fate || (view.havingOf?.receipts === receipts && view.havingOf?.owed === owed)) return;
+  view.havingOf = { receipts, owed };
+  const having = havingFate(view.model, view.filter.fate);
+  if (view.having && having.size === view.having.size && [...having].every((id) => view.having.has(id))) return;
+  view.having = having;
+  rebuild(view);
+}
+
+/** Ticks change where they stand: a row is not drawn anew for them, and its height stays. */
+function refreshTicks(view) {
+  const { receipts, owed } = view.model;
+  if (view.receipts === receipts && view.owed === owed) return;
+  Object.assign(view, { receipts, owed });
+  for (const { node } of view.nodes.values()) {
+    const [tick, asks] = [node.querySelector(":scope > .tick"), node.querySelector(".asks")];
+    if (tick) refreshTick(tick, view.model, node.dataset.id);
+    if (asks) refreshAsks(asks, view.model, Number(node.dataset.seq));
+  }
+}
+
+// ---- a thread alone ---------------------------------------------------------------------------------------------
+
+function threadBar(view) {
+  const text = el("span", { class: "thread-bar-text" });
+  const bar = el("div", { id: "thread-bar", role: "group", "aria-label": "One thread is shown", hidden: true },
+    icon("thread"), text, button("Whole conversation (Esc)", "back", { class: "quiet", onclick: () => leaveThread(view.scroller) }));
+  document.getElementById("flow-tools").append(bar);
+  return Object.assign(bar, { text });
+}
+
+function drawThreadBar(view) {
+  const { thread } = view.filter;
+  view.bar.hidden = !thread;
+  if (!thread) return;
+  const ids = view.model.threads.get(thread) ?? [thread];
+  const first = entryAt(view.model, indexOf(view.model, ids[0]));
+  const words = first ? `${first.sender === "human" ? "operator" : first.sender}: ${first.content.slice(0, 120).replace(/\s+/g, " ")}` : "";
+  setText(view.bar.text, `Only the thread of ${ids.length} ${ids.length === 1 ? "message" : "messages"} that begins with ${words}`);
 }
 
 // ---- where one is -----------------------------------------------------------------------------------------------
@@ -287,10 +383,16 @@ function mount(view, from, to) {
 function nodeOf(view, item) {
   const known = view.nodes.get(item.key);
   const id = item.message?.id;
-  const stamp = [item.goesOn, item.hidden?.length, view.rows.utc, view.filter.needle, view.unfolded.has(id), view.sources.has(id), item.message && receiptText(view.model, item.message)].join();
+  const stamp = [item.goesOn, item.hidden?.length, view.rows.utc, view.filter.needle, view.unfolded.has(id), view.sources.has(id), threadStamp(view, id)].join();
   if (known?.stamp === stamp) return known;
-  const look = { utc: view.rows.utc, needle: view.filter.needle, isUnfolded: (message) => view.unfolded.has(message.id), isSource: (message) => view.sources.has(message.id) };
+  const look = { utc: view.rows.utc, needle: view.filter.needle, isUnfolded: (message) => view.unfolded.has(message.id), isSource: (message) => view.sources.has(message.id), isCollapsed: (thread) => view.collapsed.has(thread) };
   return { node: drawRow(view.model, item, look), stamp };
+}
+
+/** What of its thread a message shows: only the first one does. */
+function threadStamp({ model, collapsed }, id) {
+  const thread = model.roots.get(id);
+  return thread !== undefined && model.threads.get(thread)[0] === id ? `${model.threads.get(thread).length} ${collapsed.has(thread)}` : "";
 }
 
 /** Measure what is on the page; true if a height was not what it was taken for. */
@@ -314,6 +416,8 @@ function measure(view, from, to) {
 function toolsOf(view) {
   const act = (deed) => () => deed(view, messageOf(view, view.tools.closest(".message")));
   return el("span", { class: "row-tools" },
+    button("Answer this message (r)", "reply", { class: "row-reply", onclick: act(answer) }, true),
+    button("Show this thread alone (v)", "thread", { class: "row-thread", onclick: act((_, message) => message && showThread(view.scroller, message.id)) }, true),
     button("Copy as Markdown (y)", "copy", { onclick: act(copy) }, true),
     button("Copy a link to this message", "link", { onclick: act(copyLink) }, true),
     button("Show as it was written (u)", "source", { class: "row-source", onclick: act(toggleSource) }, true));
@@ -323,7 +427,35 @@ function toolsOf(view) {
 function carryTools(view, row) {
   if (!row || view.tools.parentNode === row) return;
   row.append(view.tools);
+  const tick = row.querySelector(":scope > .tick:not([hidden])");
+  const taken = tick && row.getBoundingClientRect().right - tick.getBoundingClientRect().left;
+  view.tools.style.setProperty("right", tick ? `${taken + 4}px` : ""); // beside the tick, never over it
   view.tools.querySelector(".row-source").hidden = !view.model.trees.has(row.dataset.id);
+  view.tools.querySelector(".row-thread").hidden = !view.model.roots.has(row.dataset.id) || Boolean(view.filter.thread);
+  view.tools.querySelector(".row-reply").hidden = !isOperator(view.model) || !(Number(row.dataset.seq) > 0);
+}
+
+function answer(view, message) {
+  if (message?.seq > 0 && isOperator(view.model)) view.seat.go("reply", message);
+}
+
+/** Go to what a message answers. */
+function jump(view, seq) {
+  const answered = saidAs(view.model, seq);
+  if (answered && reveal(view.scroller, answered.id)) view.nodes.get(`m${view.current}`)?.node.focus({ preventScroll: true });
+  else toast("What this answers is not on this page any more; the export has it.", "refused");
+}
+
+/** Fold the answers of a thread away, or show them again. */
+function foldThread(view, thread) {
+  const head = view.model.threads.get(thread)?.[0];
+  if (head === undefined || view.filter.thread) return;
+  if (!view.collapsed.delete(thread)) view.collapsed.add(thread);
+  keepPlace(view);
+  rebuild(view);
+  render(view.scroller, view.model);
+  const row = view.nodes.get(`m${indexOf(view.model, head)}`)?.node;
+  (row?.querySelector(".thread-fold") ?? row ?? view.scroller).focus({ preventScroll: true });
 }
 
 const messageOf = (view, row) => (row ? entryAt(view.model, indexOf(view.model, row.dataset.id)) : undefined);
@@ -360,6 +492,10 @@ function keepPlaceOf(view, id) {
 function onClick(view, event) {
   const unfold = event.target.closest("[data-unfold]");
   if (unfold) toggle(view, view.unfolded, unfold.dataset.unfold);
+  const { jump: seq, foldThread: thread, alone } = event.target.closest("[data-jump], [data-fold-thread], [data-alone]")?.dataset ?? {};
+  if (seq) return jump(view, Number(seq));
+  if (thread) return foldThread(view, thread);
+  if (alone) return void showThread(view.scroller, alone);
   const burst = event.target.closest("[data-unfold-burst]");
   if (!burst) return;
   keepPlace(view);
@@ -386,7 +522,20 @@ export const KEYS = [
   ["o", "Show all of the message, or less", (root) => withCurrent(root, (view, message) => isLong(message) && toggle(view, view.unfolded, message.id))],
   ["y", "Copy the message as Markdown", (root) => withCurrent(root, copy)],
   ["u", "Show the message as it was written", (root) => withCurrent(root, toggleSource)],
+  ["r", "Answer the message", (root) => withCurrent(root, answer)],
+  ["p", "Go to what the message answers", (root) => withCurrent(root, (view, message) => message.reply_to && jump(view, message.reply_to))],
+  ["v", "Show the message's thread alone", (root) => withCurrent(root, (view, message) => showThread(root, message.id))],
+  ["e", "Fold the thread's answers, or show them", (root) => withCurrent(root, (view, message) => foldThread(view, threadOf(view.model, message.id)))],
 ];
+
+/** Enter on a row tells who has its message; on the flow itself it goes to the newest row. True if it was for the flow. */
+export function onEnter(root, target) {
+  const view = views.get(root);
+  if (target === root) walk(root, -1);
+  else if (!view || !target.matches?.("#flow .message")) return false;
+  else showFates(view.fates, target);
+  return true;
+}
 
 function withCurrent(root, deed) {
   const view = views.get(root);
@@ -425,6 +574,11 @@ function show(view, place) {
 
 /** Go to the linked message; false if it may be on a page that is still to come. */
 function readPermalink(root, isLogWhole = true) {
+  if (location.hash.startsWith(THREAD_LINK)) {
+    const isHere = showThread(root, location.hash.slice(THREAD_LINK.length), true);
+    if (!isHere && isLogWhole) toast("The linked thread is not among what this hub still keeps.", "refused");
+    return isHere || isLogWhole;
+  }
   if (!location.hash.startsWith(PERMALINK)) return true;
   const isFound = reveal(root, location.hash.slice(PERMALINK.length));
   if (!isFound && isLogWhole) toast("The linked message is not among those that this hub still keeps.", "refused");

@@ -1,9 +1,10 @@
 // Message: one row of the flow. Time, origin and sender have places of their own, so no text can imitate what stands in them.
 
-import { el, icon, nameTag } from "./dom.js";
+import { button, el, icon, nameTag, setText } from "./dom.js";
 import { drawText, drawTree } from "./markdown.js";
-import { ageText, audienceOf, hueOf } from "./model.js";
+import { ageText, audienceOf, hueOf, saidAs, threadOf } from "./model.js";
 import { isFound } from "./rows.js";
+import { drawTick } from "./ticks.js";
 
 const LONG_CHARS = 1_600;
 const LONG_LINES = 32;
@@ -27,10 +28,10 @@ export function guessOf(item) {
   if (item.type !== "message") return 38;
   const { content } = item.message;
   const lines = Math.min(LONG_LINES, content.split("\n", LONG_LINES).reduce((sum, line) => sum + Math.max(1, Math.ceil(line.length / 70)), 0));
-  return (item.goesOn ? 6 : 30) + lines * 22;
+  return (item.goesOn ? 6 : 30) + lines * 22 + (item.message.reply_to ? 24 : 0);
 }
 
-/** Draw one row. `look`: {utc, needle, isUnfolded(message), isSource(message)}. */
+/** Draw one row. `look`: {utc, needle, isUnfolded(message), isSource(message), isCollapsed(thread)}. */
 export function drawRow(model, item, look) {
   return ROWS[item.type](model, item, look);
 }
@@ -57,9 +58,56 @@ function drawMessage(model, item, look) {
   },
   el("time", { datetime: new Date(message.ts * 1000).toISOString(), title: timeTitle(message, look) }, CLOCK[zone(look)].format(message.ts * 1000)),
   el("span", { class: "origin" }, originBadge(model, message)),
-  el("span", { class: "who" }, sender(model, message), route(message, audience), kindChip(message), receiptChip(model, message)),
-  content(model, message, look),
-  folds && el("button", { type: "button", class: "unfold quiet", "aria-expanded": String(isOpen), data: { unfold: message.id } }, isOpen ? "Show less" : `Show all ${sizeOf(message)}`));
+  el("span", { class: "who" }, sender(model, message), route(message, audience), kindChip(message)),
+  el("div", { class: "body" },
+    aboutLine(model, message),
+    content(model, message, look),
+    folds && el("button", { type: "button", class: "unfold quiet", "aria-expanded": String(isOpen), data: { unfold: message.id } }, isOpen ? "Show less" : `Show all ${sizeOf(message)}`),
+    threadButton(model, message, look)),
+  drawTick(model, message));
+}
+
+// ---- what it answers, what answers it ---------------------------------------------------------------------------
+
+/** Whether what is asked is still open: that changes in place, as ticks do. */
+export function refreshAsks(node, model, seq) {
+  const isOpen = model.owed.some((debt) => debt.seq === seq);
+  node.dataset.open = String(isOpen);
+  setText(node.lastElementChild, isOpen ? "expects an answer" : "expected an answer");
+}
+
+const OUTCOMES = { declined: "declines to answer", settled: "settles without an answer" };
+
+function aboutLine(model, message) {
+  const asks = message.expects_answer && el("span", { class: "asks" }, icon("help"), el("span"));
+  if (asks) refreshAsks(asks, model, message.seq);
+  return message.reply_to || asks ? el("div", { class: "about" }, message.reply_to ? quoteButton(model, message) : null, asks) : null;
+}
+
+/** The first words of what is answered: as the hub quotes them, or from this page, for the operator may read all. */
+function quoteButton(model, message) {
+  const answered = saidAs(model, message.reply_to);
+  const words = (message.quote || answered?.content.slice(0, QUOTE_CHARS) || "").replace(INVISIBLE, "").replace(/\s+/g, " ").trim();
+  const outcome = Object.hasOwn(OUTCOMES, message.outcome ?? "") && el("span", { class: "outcome" }, OUTCOMES[message.outcome]);
+  return el("button", { type: "button", class: "quote", title: "Go to what this answers (p)", data: { jump: String(message.reply_to) } },
+    icon("reply"), outcome, answered && el("bdi", { class: "quoted-name" }, answered.origin === "agent" ? answered.sender : "operator"),
+    el("bdi", { class: "quoted" }, words || `message ${message.reply_to}`));
+}
+
+const QUOTE_CHARS = 200;
+const INVISIBLE = /[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]/g; // they turn or hide words; the message itself names them
+
+/** How many answers follow in a thread that this message begins; they fold away. */
+function threadButton(model, message, look) {
+  const thread = threadOf(model, message.id);
+  const ids = model.threads.get(thread);
+  if (ids?.[0] !== message.id || ids.length < 2) return null;
+  const isOpen = !look.isCollapsed(thread);
+  const count = ids.length - 1;
+  return el("div", { class: "thread" },
+    button(`${count} ${count === 1 ? "answer" : "answers"}${isOpen ? "" : " folded"}`, isOpen ? "down" : "next",
+      { class: "thread-fold quiet", "aria-expanded": String(isOpen), title: "Fold the answers, or show them (e)", data: { foldThread: thread } }),
+    button("Only this", "thread", { class: "thread-alone quiet", title: "Show this thread alone (v)", data: { alone: message.id } }));
 }
 
 function sizeOf({ content }) {
@@ -110,23 +158,4 @@ function kindChip(message) {
   if (!Object.hasOwn(KINDS, message.kind)) return null;
   const [word, iconName] = KINDS[message.kind];
   return el("span", { class: "kind", data: { kind: message.kind } }, icon(iconName), word);
-}
-
-/** Who has the operator's words, as far as the hub still tells: "1 of 2 have it". Empty for all other messages. */
-export function receiptText(model, message) {
-  if (message.origin !== "operator") return "";
-  const receipt = model.receipts.find((one) => one.id === message.id);
-  const all = receipt ? receipt.told.length + receipt.untold.length : 0;
-  return all ? `${receipt.told.length} of ${all} ${all === 1 ? "has" : "have"} it` : "";
-}
-
-const NAMES_MAX = 12;
-
-function receiptChip(model, message) {
-  const text = receiptText(model, message);
-  if (!text) return null;
-  const { untold } = model.receipts.find((one) => one.id === message.id);
-  const names = `${untold.slice(0, NAMES_MAX).join(", ")}${untold.length > NAMES_MAX ? ", ..." : ""}`;
-  return el("span", { class: "receipt", data: { whole: String(untold.length === 0) }, title: untold.length ? `Not fetched yet by ${names}` : "Fetched by everyone whom it is for" },
-    icon(untold.length ? "wait" : "check"), text);
 }

@@ -27,7 +27,12 @@ export function emptyModel() {
     isOpening: false, // a snapshot is here, and pages of it are still to come
     channels: {}, // name -> {topic, members, msg_count, char_count, last_ts}; the traffic counts on between the hub's frames
     floors: {},
-    receipts: [], // of the operator's last messages: {id, seq, kind, to, ts, told: [names], untold: [names]}
+    receipts: new Map(), // message id -> {id, seq, queued, fetched, acknowledged, answered, lost, who, at}; replaced when one changes
+    fates: null, // {seq, who, more, at}: each recipient of one message to many, as the hub last said when asked
+    owed: [], // what expects an answer and has none, oldest first: {seq, asker, to, text, ts}
+    rules: { text: "", version: 0 }, // of the house
+    roots: new Map(), // message id -> its thread, for those in one: the id of what began it, or a name for what is not here
+    threads: new Map(), // thread -> ids of its messages, oldest first
     spans: [], // what lasted: {kind: mode | pause | stick | form, key, who, scope, word, text, from, to}, ms; to: null while it lasts
     forms: [], // pending, oldest first
     settled: [], // newest first: {id, title, asker, to, status, answers: [[label, text]], summary, reason, askedAt, at}
@@ -42,12 +47,15 @@ export function emptyModel() {
     log: [],
     logStart: 0,
     trees: new Map(), // message id -> its syntax tree; without one its text is shown as it is
-    notices: [], // {n, tone, text, command}: for the toasts, in order
+    notices: [], // {n, tone, text, command, clientId}: for the toasts, in order
     noticeCount: 0,
     hues: new Map(), // peer -> its step on the colour circle
     _taken: new Set(), // the steps that have a peer
     _indexes: new Map(), // message id -> its place in the conversation, for those in `log`
     _chars: 0, // of the messages in `log`
+    _ids: new Map(), // seq -> message id, for those in `log` that this room said
+    _room: 0, // +1 with each room that this page saw: seqs begin anew
+    _followedFrom: 0, // the hub keeps receipts up to date from this seq on
     _recent: new Map(), // channel -> when its last messages were said, s; read by perMinute
     _hubStart: null, // s, in this browser's clock
     _heard: null, // the last live message: {ts, at}, s by the hub's clock and ms by the browser's
@@ -63,6 +71,12 @@ export const indexOf = (model, id) => model._indexes.get(id) ?? -1;
 /** Entry `index` of the whole conversation. */
 export const entryAt = (model, index) => model.log[index - model.logStart];
 
+/** The message of this seq; undefined when this page does not have it. */
+export const saidAs = (model, seq) => entryAt(model, indexOf(model, model._ids.get(seq)));
+
+/** The thread that a message is in, or would begin. */
+export const threadOf = (model, id) => model.roots.get(id) ?? id;
+
 /** Take one frame of the hub. Unknown frames are ignored: a newer hub may send more. */
 export function apply(model, frame, now = 0) {
   if (frame !== null && typeof frame === "object" && Object.hasOwn(FRAMES, frame.type)) FRAMES[frame.type](model, frame, now);
@@ -76,6 +90,9 @@ const FRAMES = {
   peers: (model, frame, now) => (frame.changed ? changePeers(model, frame, now) : takePeers(model, frame.peers, now)),
   channels: (model, frame) => (frame.changed ? changeChannels(model, frame) : void (model.channels = frame.channels ?? {})),
   receipts: takeReceipts,
+  receipt: (model, { seq, who, more }, now) => { model.fates = { seq, who, more, at: now }; },
+  owed: (model, frame) => { model.owed = frame.owed ?? []; },
+  rules: (model, { text, version }) => { model.rules = { text, version }; },
   mode: (model, frame, now) => { model.mode = frame.mode; model.modeAt = now; },
   floor: (model, frame, now) => takeFloors(model, frame.floors, now),
   form: takeForm,
@@ -113,7 +130,7 @@ function takeSnapshot(model, frame, now) {
   const log = frame.log ?? [];
   const hubStart = now / 1000 - (frame.health?.uptime ?? 0);
   if (model.log.length && !log.some((message) => model._indexes.has(message.id))) {
-    if (hubStart > model._hubStart + RESTART_SLACK_S) marker(model, "The hub started anew: this is a new room. What is above was said before.", now);
+    if (hubStart > model._hubStart + RESTART_SLACK_S) beginRoom(model, now);
     else if (log.length) marker(model, "Messages are missing here: more were said while this page was away than the hub keeps.", now);
   }
   model._hubStart = hubStart;
@@ -126,9 +143,11 @@ function takeSnapshot(model, frame, now) {
   model.quietAfter = frame.quiet_after ?? null;
   model.version = frame.version ?? null;
   model.agents = frame.agents ?? [];
+  model.owed = frame.owed ?? [];
+  model.rules = frame.rules ?? model.rules;
   for (const peer of frame.peers ?? []) claimHue(model, peer.name);
   for (const message of log) takeMessage(model, message, frame.trees?.[message.id], now);
-  takeHealth(model, { health: frame.health ?? null, peers: frame.peers, receipts: frame.receipts }, now);
+  takeHealth(model, { health: frame.health ?? null, peers: frame.peers }, now);
   takeLedger(model, frame.decisions ?? []);
   mendSpans(model, frame, now);
 }
@@ -144,7 +163,7 @@ function takePage(model, frame, now) {
 }
 
 /** The moment by the hub's clock, ms: the browser's may be minutes off. */
-function momentOf(model, now) {
+export function momentOf(model, now) {
   return model._heard === null ? now : model._heard.ts * 1000 + (now - model._heard.at);
 }
 
@@ -180,6 +199,13 @@ export function perMinute(model, channel, now) {
   return recent.length;
 }
 
+/** Another room: its seqs begin anew, so those of the old one lead nowhere. */
+function beginRoom(model, now) {
+  marker(model, "The hub started anew: this is a new room. What is above was said before.", now);
+  model._room += 1;
+  Object.assign(model, { _ids: new Map(), _followedFrom: 0, receipts: new Map(), fates: null });
+}
+
 /** A line of the console itself, where the conversation is not whole. */
 function marker(model, text, now) {
   append(model, { id: `marker-${logEnd(model)}`, kind: "marker", content: text, ts: now / 1000, seq: 0, origin: "console" });
@@ -188,6 +214,8 @@ function marker(model, text, now) {
 function append(model, message) {
   model._indexes.set(message.id, logEnd(model));
   model.log.push(message);
+  if (message.seq > 0) model._ids.set(message.seq, message.id);
+  if (message.reply_to) join(model, message);
   model._chars += message.content.length;
   if (model.log.length < LOG_MAX + LOG_SLACK && model._chars < LOG_CHARS_MAX) return;
   const cut = model.log.splice(0, Math.max(LOG_SLACK, model.log.length - LOG_MAX));
@@ -195,8 +223,27 @@ function append(model, message) {
     model._indexes.delete(old.id);
     model.trees.delete(old.id);
     model._chars -= old.content.length;
+    if (model._ids.get(old.seq) === old.id) model._ids.delete(old.seq);
+    leave(model, old.id);
   }
   model.logStart += cut.length;
+}
+
+/** Enter an answer into the thread of what it answers. */
+function join(model, message) {
+  const answered = model._ids.get(message.reply_to);
+  const thread = answered === undefined ? `${model._room}:${message.reply_to}` : threadOf(model, answered);
+  if (!model.threads.has(thread)) model.threads.set(thread, answered === undefined ? [] : [answered]);
+  model.threads.get(thread).push(message.id);
+  for (const id of [answered, message.id]) if (id !== undefined) model.roots.set(id, thread);
+}
+
+function leave(model, id) {
+  const thread = model.roots.get(id);
+  if (!model.roots.delete(id)) return;
+  const rest = model.threads.get(thread).filter((other) => other !== id);
+  if (rest.length) model.threads.set(thread, rest);
+  else model.threads.delete(thread);
 }
 
 /** Who may hear a message: "notice" (the console only), "broadcast", "channel" or "direct". */
@@ -265,15 +312,28 @@ function endPauses(model, now) {
   for (const span of lasting) if (!paused.has(span.who)) endSpan(model, span.key, now);
 }
 
-/** Receipts that changed, and the ids of all that count, oldest first. */
-function takeReceipts(model, { changed, ids }) {
-  const known = new Map([...model.receipts, ...changed].map((receipt) => [receipt.id, receipt]));
-  model.receipts = ids.filter((id) => known.has(id)).map((id) => known.get(id));
+const FRESH_MS = 10_000; // what was said within this, this page has seen from its beginning
+
+/** Take receipts that changed. What is too old for the hub to follow, and could have gone on, is not known any more. */
+function takeReceipts(model, { changed = [], since = 0 }, now) {
+  const receipts = new Map(model.receipts);
+  for (const one of changed) receipts.set(one.id, { ...one, at: momentsOf(model, receipts.get(one.id), one, now) });
+  if (since !== model._followedFrom) {
+    for (const [id, { seq, queued, fetched }] of receipts) if (!model._indexes.has(id) || (seq < since && queued + fetched > 0)) receipts.delete(id);
+  }
+  model._followedFrom = since;
+  model.receipts = receipts;
+}
+
+/** When each recipient came to where it is, as far as this page has seen it: name -> ms or null. */
+function momentsOf(model, before, { id, who }, now) {
+  const message = entryAt(model, indexOf(model, id));
+  const sees = before !== undefined || (message && momentOf(model, now) - message.ts * 1000 < FRESH_MS);
+  return new Map(Object.entries(who ?? {}).map(([name, state]) => [name, before?.who?.[name] === state ? before.at.get(name) : sees ? now : null]));
 }
 
 function takeHealth(model, frame, now) {
   model.health = frame.health;
-  if (frame.receipts) model.receipts = frame.receipts;
   if (frame.peers) takePeers(model, frame.peers, now);
   if (!frame.health) return;
   const { msg_per_min: msgs, char_per_min: chars = null, queue_depth: queue, mem_rss_mb: mem = null } = frame.health;
@@ -417,7 +477,7 @@ function takeRefusal(model, frame) {
   const why = reasonText(frame);
   const text = frame.command && !isForbidden(frame) ? `Refused (${frame.command}): ${why}` : why;
   const id = formOf(model, frame);
-  if (id === null) return notice(model, "refused", text, frame.command);
+  if (id === null) return notice(model, "refused", text, frame.command, frame.client_id);
   model.waiting = new Set(model.waiting);
   model.waiting.delete(id);
   if (!model.forms.some((form) => form.id === id)) return notice(model, "refused", text, frame.command);
@@ -437,9 +497,9 @@ function reasonText(frame) {
   return isForbidden(frame) ? "You are observing: only the operator may do that." : `The hub refused: ${frame.reason}.`;
 }
 
-function notice(model, tone, text, command = null) {
+function notice(model, tone, text, command = null, clientId = null) {
   model.noticeCount += 1;
-  model.notices = [...model.notices, { n: model.noticeCount, tone, text, command }].slice(-NOTICES_MAX);
+  model.notices = [...model.notices, { n: model.noticeCount, tone, text, command, clientId }].slice(-NOTICES_MAX);
 }
 
 // ---- words and colours ------------------------------------------------------------------------------------------

@@ -1,10 +1,11 @@
 // Needs: what waits for the operator, each with its cause in words and the deed that helps; and the reading debt.
 // Pure: no DOM, no clock; time comes as an argument.
 //
+//   owedOf(model, now)                who owes whom: [{seq, id, asker, to, text, since, acts: [{word, frame | go}]}], the oldest first
 //   needsOf(model, now)               [{id, kind, text, since, help: {word, frame | go}}], the most urgent first
 //   owe(debt, model, looks, now)      count what arrived since the operator last looked
 
-import { UNWOKEN_S, ageText, isToOperator, logEnd, passedSince } from "./model.js";
+import { UNWOKEN_S, ageText, isToOperator, logEnd, passedSince, saidAs } from "./model.js";
 import { listed, stopReach } from "./deeds.js";
 
 const DEAF_S = 60; // an agent between two polls is busy; longer, and nobody comes to fetch its mail
@@ -15,7 +16,7 @@ const STOP_GRACE_S = 5; // a parked poll is answered at once; whoever lacks the 
 
 /** Everything that waits, in order of urgency. A need keeps its id for as long as its cause lasts. */
 export function needsOf(model, now) {
-  return [...stopNeeds(model, now), ...loopNeeds(model, now), ...formNeeds(model), ...mentionNeeds(model), ...stuckNeeds(model, now), ...stickNeeds(model, now)];
+  return [...stopNeeds(model, now), ...loopNeeds(model, now), ...formNeeds(model), ...questionNeeds(model), ...mentionNeeds(model), ...overdueNeeds(model, now), ...stuckNeeds(model, now), ...stickNeeds(model, now)];
 }
 
 // ---- forms ------------------------------------------------------------------------------------------------------
@@ -23,6 +24,49 @@ export function needsOf(model, now) {
 function formNeeds(model) {
   return model.forms.map((form) => ({
     id: `form:${form.id}`, kind: "form", who: form.asker, verb: "asks", text: form.title, since: form.ts * 1000, help: { word: "Answer", go: ["form", form.id] },
+  }));
+}
+
+// ---- who owes whom an answer ------------------------------------------------------------------------------------
+
+const OVERDUE_S = 180; // agents answer within their turn; a question that is older has been forgotten, or its peer is stuck
+
+/** Every question without an answer, the oldest first, and what the operator can do about it. */
+export function owedOf(model) {
+  return model.owed.map((debt) => ({ ...debt, id: saidAs(model, debt.seq)?.id ?? null, since: debt.ts * 1000, acts: actsOn(model, debt) }));
+}
+
+function actsOn(model, debt) {
+  const settle = { word: "Settle", title: "Nobody owes an answer to it any more", frame: { say: "Settled by the operator: this needs no answer any more.", settles: debt.seq } };
+  if (debt.to !== "human") return [{ word: "Nudge", title: `Remind ${nameOfScope(debt.to)} of it`, frame: nudgeFor(debt) }, settle];
+  const message = saidAs(model, debt.seq);
+  return message ? [{ word: "Answer", title: "Answer it in the composer", go: ["reply", message] }, settle] : [settle];
+}
+
+export const nameOfScope = (scope) => ({ all: "everyone", human: "you" })[scope] ?? scope;
+
+/** A word to the one who owes. To several it is no answer to the question, for the first answer of anybody would settle it. */
+function nudgeFor({ seq, asker, to, text }) {
+  const whose = asker === "human" ? "my question" : `the question of ${asker}`;
+  const isLane = to === "all" || to.startsWith("#");
+  const how = `say(..., reply_to=${seq})`;
+  const words = isLane ? `Somebody please answer ${whose} ("${text}") with ${how}.` : `Please answer ${whose} with ${how}, or decline it with declines=${seq}: "${text}"`;
+  return { say: words, to, ...(!isLane && { reply_to: seq }) };
+}
+
+function questionNeeds(model) {
+  return owedOf(model).filter((debt) => debt.to === "human").map((debt) => ({
+    id: `question:${debt.seq}`, kind: "question", who: debt.asker, verb: "asks you", text: excerpt(debt.text), since: debt.since,
+    help: debt.acts[0].go ? { word: "Answer", go: debt.acts[0].go } : { word: "Settle", frame: debt.acts[0].frame },
+  }));
+}
+
+function overdueNeeds(model, now) {
+  if (model.mode !== "running") return [];
+  return owedOf(model).filter((debt) => debt.to !== "human" && now - debt.since >= OVERDUE_S * 1000).map((debt) => ({
+    id: `owed:${debt.seq}`, kind: "owed", who: debt.asker === "human" ? null : debt.asker,
+    text: `${debt.asker === "human" ? "You wait" : "waits"} for an answer of ${debt.to === "all" ? "anybody" : debt.to}: ${excerpt(debt.text)}`, since: debt.since,
+    help: { word: "Nudge", frame: debt.acts[0].frame },
   }));
 }
 
@@ -102,7 +146,7 @@ const MENTIONS_MAX = 5; // the newest; older ones are in the flow
 const MENTION_SEEN = 500; // newest entries that are looked at
 
 /** A peer that wants the operator's eye speaks to `human`, or writes @operator in its text. */
-export const isForOperator = (message) => message.origin === "agent" && (isToOperator(message) || MENTION.test(message.content));
+export const isForOperator = (message) => message.origin === "agent" && !(isToOperator(message) && message.expects_answer) && (isToOperator(message) || MENTION.test(message.content));
 
 const mentionMemo = new WeakMap(); // model -> {upTo, found}: a message is tested once
 

@@ -1,12 +1,13 @@
 // Rows: what of the conversation is shown, and in what order: messages, and between them days, silences and folds. Pure.
 //
-//   emptyRows(filter, utc, opened)   nothing is shown yet
+//   emptyRows(filter, utc, look)     nothing is shown yet
 //   advance(rows, model)             take what was said since; {from, dropped}: rows before `from` are as they were,
 //                                    `dropped` rows at the front are forgotten, with the log
 //
 // A row: {type: message | marker | day | gap | fold, key, index, ...}; `index` is a place in the whole conversation.
 
-import { audienceOf, entryAt, logEnd } from "./model.js";
+import { audienceOf, entryAt, logEnd, threadOf } from "./model.js";
+import { isUnfetched } from "./receipts.js";
 
 const TOGETHER_S = 60; // a sender who goes on within this keeps one heading
 const GAP_S = 600; // a silence worth a line
@@ -14,15 +15,24 @@ const BURST_S = 20; // the hub lets a peer say a line each half second: whoever 
 const BURST_MIN = 8; // so many in one breath are folded ...
 const BURST_HEAD = 3; // ... but for the first, and the last
 
-export const emptyFilter = () => ({ who: "", scope: "", kind: "", needle: "", only: false });
+/** `fate`: "" | unfetched | unanswered; `thread`: a thread, shown alone. */
+export const emptyFilter = () => ({ who: "", scope: "", kind: "", fate: "", thread: "", needle: "", only: false });
 
 /** Whether some of the conversation is hidden. */
-export const isNarrow = (filter) => Boolean(filter.who || filter.scope || filter.kind || (filter.only && filter.needle));
+export const isNarrow = (filter) => Boolean(filter.who || filter.scope || filter.kind || filter.fate || filter.thread || (filter.only && filter.needle));
 
-export function emptyRows(filter = emptyFilter(), utc = false, opened = new Set()) {
+/** Ids of the messages that have this fate now; null: no matter which. */
+export function havingFate(model, fate) {
+  if (fate === "unfetched") return new Set([...model.receipts.values()].filter(isUnfetched).map((receipt) => receipt.id));
+  return fate === "unanswered" ? new Set(model.owed.map(({ seq }) => model._ids.get(seq))) : null;
+}
+
+export function emptyRows(filter = emptyFilter(), utc = false, { opened = new Set(), collapsed = new Set(), having = null } = {}) {
   return {
     filter, utc,
     opened, // first indexes of the bursts that are not to be folded
+    collapsed, // threads of which only the first message is shown
+    having, // ids of the messages that have the filter's fate
     items: [],
     upTo: null, // the place in the conversation up to which it was read
     passed: 0, // messages that the filter let through
@@ -37,7 +47,7 @@ export function advance(rows, model) {
   const start = Math.max(rows.upTo ?? 0, model.logStart);
   const dropped = forget(rows, model.logStart);
   let from = rows.items.length;
-  for (let index = start; index < end; index += 1) from = Math.min(from, take(rows, entryAt(model, index), index));
+  for (let index = start; index < end; index += 1) from = Math.min(from, take(rows, model, entryAt(model, index), index));
   rows.upTo = end;
   return { from, dropped };
 }
@@ -51,7 +61,7 @@ function forget(rows, logStart) {
 }
 
 /** Add the rows of one message; give the first place in `items` that changed. */
-function take(rows, message, index) {
+function take(rows, model, message, index) {
   const { items, last } = rows;
   const end = items.length;
   if (message.kind === "marker") {
@@ -60,7 +70,7 @@ function take(rows, message, index) {
     return end;
   }
   const isHit = rows.filter.needle !== "" && isFound(message, rows.filter.needle);
-  if (!passes(message, rows.filter, isHit)) return end;
+  if (!passes(message, rows, isHit) || isHiddenByThread(message, rows, model)) return end;
   rows.passed += 1;
   if (isHit) rows.hits.push(index);
   const isNewDay = !last || dayOf(last.ts, rows.utc) !== dayOf(message.ts, rows.utc);
@@ -92,7 +102,7 @@ function fold(items, row, start, count) {
 }
 
 function isSameTurn(a, b) {
-  return a.sender === b.sender && a.recipient === b.recipient && a.kind === b.kind && a.origin === b.origin && b.origin === "agent"; // the operator's words each have their receipt
+  return !b.reply_to && a.sender === b.sender && a.recipient === b.recipient && a.kind === b.kind && a.origin === b.origin && b.origin === "agent"; // the operator's words each stand for themselves
 }
 
 /** Lines of one agent, or notices of the hub: a full mailbox tells of each message that it loses. */
@@ -104,11 +114,18 @@ export function isFound({ content, sender }, needle) {
   return text.includes(needle) || sender.toLowerCase().includes(needle) || (/[*_`~]/.test(text) && text.replace(/[*_`~]+/g, "").includes(needle)); // as it is shown, too
 }
 
-function passes(message, filter, isHit) {
+function passes(message, { filter, having }, isHit) {
+  if (having && !having.has(message.id)) return false;
   if (filter.only && filter.needle && !isHit) return false;
   if (filter.kind && kindOf(message) !== filter.kind) return false;
   if (filter.scope && !isInScope(message, filter.scope)) return false;
   return !filter.who || isOf(message, filter.who);
+}
+
+function isHiddenByThread({ id }, { filter, collapsed }, model) {
+  const thread = threadOf(model, id);
+  if (filter.thread) return thread !== filter.thread;
+  return collapsed.has(thread) && model.threads.get(thread)?.[0] !== id;
 }
 
 /** What a message is, for the filter: message, answer, control, or system for the hub's own lines. */

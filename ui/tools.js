@@ -8,6 +8,7 @@ import { FORMATS, transcriptOf } from "./transcript.js";
 const TYPING_MS = 150; // the conversation is searched when the fingers rest
 
 const VIEWS = [["transcript", "Transcript", "flow"], ["both", "Both", "both"], ["picture", "Picture", "lanes"]];
+const FATES = [["", "Any fate"], ["unfetched", "Not fetched"], ["unanswered", "Unanswered"]];
 const KINDS = [["", "Any kind"], ["message", "Messages"], ["answer", "Answers to forms"], ["control", "Controls"], ["system", "The hub's lines"]];
 
 const views = new WeakMap();
@@ -44,10 +45,11 @@ function open(root) {
   view.who = el("select", { "aria-label": "By or to whom", onchange: change });
   view.scope = el("select", { "aria-label": "Where", onchange: change });
   view.kind = el("select", { "aria-label": "Kind", onchange: change }, ...KINDS.map(([value, word]) => el("option", { value }, word)));
+  view.fate = el("select", { "aria-label": "What became of it", onchange: change }, ...FATES.map(([value, word]) => el("option", { value }, word)));
   view.shown = el("span", { class: "shown", role: "status" });
   view.clear = button("Clear", "close", { class: "quiet", onclick: () => clear(view) });
   view.panel = el("div", { id: "flow-filters", role: "group", "aria-label": "Filters", hidden: true },
-    view.who, view.scope, view.kind, view.clear, view.shown,
+    view.who, view.scope, view.kind, view.fate, view.clear, view.shown,
     el("span", { class: "save-shown", role: "group", "aria-label": "Save what is shown" }, "Save as",
       ...Object.keys(FORMATS).map((format) => button({ json: "JSON", markdown: "Markdown", text: "Text" }[format], null, { class: "quiet", data: { save: format }, onclick: () => save(view, format) }))));
   view.switch = el("div", { class: "view-switch", role: "group", "aria-label": "What to see" },
@@ -67,12 +69,13 @@ function open(root) {
 function apply(view) {
   clearTimeout(view.timer);
   const needle = view.search.value.trim().toLowerCase();
-  flow.setFilter(flowRoot(), { who: view.who.value, scope: view.scope.value, kind: view.kind.value, needle, only: view.only.checked });
+  const { thread } = flow.filterOf(flowRoot());
+  flow.setFilter(flowRoot(), { who: view.who.value, scope: view.scope.value, kind: view.kind.value, fate: view.fate.value, thread, needle, only: view.only.checked });
   render(view.search.closest("#flow-tools"), view.model);
 }
 
 function clear(view) {
-  for (const select of [view.who, view.scope, view.kind]) select.value = "";
+  for (const select of [view.who, view.scope, view.kind, view.fate]) select.value = "";
   view.only.checked = false;
   apply(view);
 }
@@ -101,10 +104,10 @@ function drawHits(view) {
   setText(view.hits, !isOn ? "" : hits === 0 ? "nowhere" : hit ? `${hit.toLocaleString()} of ${hits.toLocaleString()}` : `${hits.toLocaleString()} found`);
   for (const node of [view.back, view.next, view.onlyLabel]) node.hidden = !isOn;
   for (const node of [view.back, view.next]) node.disabled = hits === 0;
-  const count = [filter.who, filter.scope, filter.kind].filter(Boolean).length;
+  const count = [filter.who, filter.scope, filter.kind, filter.fate].filter(Boolean).length;
   setText(view.toggle.lastElementChild, count ? `Filter (${count})` : "Filter");
   view.toggle.dataset.on = String(count > 0);
-  const fields = [[view.who, filter.who], [view.scope, filter.scope], [view.kind, filter.kind]];
+  const fields = [[view.who, filter.who], [view.scope, filter.scope], [view.kind, filter.kind], [view.fate, filter.fate]];
   for (const [select, value] of fields) if (select.value !== value && document.activeElement !== select) select.value = value; // a permalink may have cleared them
   if (view.only.checked !== filter.only) view.only.checked = filter.only;
 }

@@ -124,9 +124,32 @@ test("receipts tell who has fetched what was said", () => {
   const [model, deeds] = [room("api", "web"), emptyDeeds()];
   note(deeds, model, { say: "hello", to: "all" }, T0);
   hub(deeds, model, { type: "message", message: { id: "m", seq: 1, ts: T0 / 1000, origin: "operator", kind: "message", sender: "human", recipient: "all", content: "hello" } });
-  model.receipts = [{ id: "m", told: ["api"], untold: ["web"] }];
-  hear(deeds, model, { type: "health" }, T0);
+  hub(deeds, model, { type: "receipts", since: 1, changed: [receipt({ queued: 1, fetched: 1, who: { api: "fetched", web: "queued" } })] });
   assert.equal(wordsOf(deeds.list[0], T0), "1 of 2 agents reached, not yet web; it is said");
+  hub(deeds, model, { type: "receipts", since: 1, changed: [receipt({ queued: 7, fetched: 13 })] });
+  assert.equal(wordsOf(deeds.list[0], T0), "13 of 20 agents reached; it is said", "of many the hub gives numbers only");
+});
+
+const receipt = (more) => ({ id: "m", seq: 1, queued: 0, fetched: 0, acknowledged: 0, answered: 0, lost: 0, who: null, ...more });
+
+test("the hub's own word on a client_id settles it, after a cut line too", () => {
+  const [model, deeds] = [room("api"), emptyDeeds()];
+  note(deeds, model, { say: "once", to: "api", client_id: "c1" }, T0);
+  note(deeds, model, { say: "once", to: "api", client_id: "c2" }, T0);
+  lose(deeds, T0 + 5);
+  assert.match(wordsOf(deeds.list[0], T0), /goes again when the line is back/);
+  hub(deeds, model, { type: "said", client_id: "c1", id: "m", seq: 4 });
+  hub(deeds, model, { type: "error", command: "say", client_id: "c2", reason: "unknown_peer", detail: "no api" });
+  assert.deepEqual(deeds.list.map((deed) => [deed.state, deed.messageId]), [["refused", null], ["effective", "m"]]);
+});
+
+test("house rules are set when the room has them", () => {
+  const [model, deeds] = [room("api"), emptyDeeds()];
+  note(deeds, model, { rules: " Tests first. " }, T0);
+  hub(deeds, model, { type: "health", health: {} });
+  assert.equal(deeds.list[0].state, "asked");
+  hub(deeds, model, { type: "rules", text: "Tests first.", version: 3 });
+  assert.match(wordsOf(deeds.list[0], T0), /^version 3/);
 });
 
 test("a refusal belongs to the deed it answers, with its reason", () => {

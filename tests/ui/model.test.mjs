@@ -1,7 +1,7 @@
 // The console's pure model. Run: node --test tests/ui/
 import test from "node:test";
 import assert from "node:assert/strict";
-import { LOG_MAX, ageText, apply, applyLink, audienceOf, emptyModel, hueOf, indexOf, isOpen, isOperator, logEnd, noteSent, perMinute, costText, usageExactly, usageOf, usageText } from "../../ui/model.js";
+import { LOG_MAX, ageText, apply, applyLink, audienceOf, emptyModel, hueOf, indexOf, isOpen, isOperator, logEnd, noteSent, perMinute, saidAs, threadOf, costText, usageExactly, usageOf, usageText } from "../../ui/model.js";
 
 const NOW = 1_795_384_800_000;
 let lastId = 0;
@@ -239,11 +239,54 @@ test("figures are kept for the charts, for ten minutes", () => {
   assert.deepEqual(model.history.at(-1), { at: NOW + 699 * 1500, msgs: 699, chars: 1398, queue: 3, mem: null });
 });
 
-test("receipts come with the snapshot and with each health frame", () => {
-  const model = opened({ receipts: [{ id: "a", told: [], untold: ["api"] }] });
-  assert.deepEqual(model.receipts[0].untold, ["api"]);
-  apply(model, { type: "health", health: { uptime: 1 }, receipts: [{ id: "a", told: ["api"], untold: [] }] }, NOW);
-  assert.deepEqual(model.receipts[0].told, ["api"]);
+const receipt = (id, seq, more) => ({ id, seq, queued: 0, fetched: 0, acknowledged: 0, answered: 0, lost: 0, who: null, ...more });
+const receipts = (since, ...changed) => ({ type: "receipts", since, changed });
+
+test("receipts are kept as they change, with the moment in which this page saw it", () => {
+  const model = opened({ log: [said("web", "old", { ts: NOW / 1000 - 500 })] });
+  const [old] = model.log;
+  apply(model, receipts(1, receipt(old.id, old.seq, { acknowledged: 1, who: { api: "acknowledged" } })), NOW);
+  assert.equal(model.receipts.get(old.id).at.get("api"), null, "when that was, this page did not see");
+  const fresh = said("web", "new");
+  apply(model, live(fresh), NOW);
+  const before = model.receipts;
+  apply(model, receipts(1, receipt(fresh.id, fresh.seq, { queued: 1, fetched: 1, who: { api: "queued", constructor: "fetched" } })), NOW + 1000);
+  apply(model, receipts(1, receipt(fresh.id, fresh.seq, { fetched: 2, who: { api: "fetched", constructor: "fetched" } })), NOW + 9000);
+  assert.notEqual(model.receipts, before);
+  assert.deepEqual([...model.receipts.get(fresh.id).at], [["api", NOW + 9000], ["constructor", NOW + 1000]]);
+});
+
+test("what the hub follows no more is not shown as if it were known", () => {
+  const model = opened({ log: [said("web", "a"), said("web", "b"), said("web", "c")] });
+  const [a, b, c] = model.log;
+  apply(model, receipts(a.seq, receipt(a.id, a.seq, { queued: 1 }), receipt(b.id, b.seq, { answered: 1 }), receipt(c.id, c.seq, { queued: 1 })), NOW);
+  apply(model, receipts(c.seq), NOW);
+  assert.deepEqual([...model.receipts.keys()], [b.id, c.id], "answered stays answered");
+});
+
+test("answers are threads, whether or not their beginning is here", () => {
+  const model = opened({ log: [said("web", "q")] });
+  const [q] = model.log;
+  const [one, two, far, near] = [said("api", "1", { reply_to: q.seq }), said("ops", "2", { reply_to: q.seq + 1 }), said("api", "3", { reply_to: 100_000 }), said("web", "4", { reply_to: 100_000 })];
+  for (const message of [one, two, far, near]) apply(model, live(message), NOW);
+  assert.deepEqual(model.threads.get(q.id), [q.id, one.id, two.id]);
+  assert.equal(threadOf(model, two.id), q.id);
+  assert.deepEqual(model.threads.get(threadOf(model, far.id)), [far.id, near.id]);
+  assert.equal(saidAs(model, one.seq), one);
+  apply(model, snapshot({ health: { uptime: 0 } }), NOW + 60_000);
+  assert.equal(saidAs(model, one.seq), undefined, "a new room counts anew");
+  const other = said("api", "5", { seq: 2, reply_to: 1 });
+  apply(model, live(other), NOW + 60_001);
+  assert.notEqual(threadOf(model, other.id), q.id);
+});
+
+test("what is owed, the house rules and the fates of one message are taken as they come", () => {
+  const model = opened({ owed: [{ seq: 1, asker: "web", to: "api", text: "?", ts: 1 }], rules: { text: "x", version: 2 } });
+  assert.deepEqual([model.owed.length, model.rules.version], [1, 2]);
+  apply(model, { type: "owed", owed: [] }, NOW);
+  apply(model, { type: "rules", text: "y", version: 3 }, NOW);
+  apply(model, { type: "receipt", seq: 7, who: { api: "queued" }, more: 3 }, NOW);
+  assert.deepEqual([model.owed, model.rules, model.fates], [[], { text: "y", version: 3 }, { seq: 7, who: { api: "queued" }, more: 3, at: NOW }]);
 });
 
 test("the ledger fills the settled forms, and keeps what this page knew better", () => {

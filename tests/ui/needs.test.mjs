@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { emptyModel } from "../../ui/model.js";
-import { emptyDebt, isForOperator, loopOf, minutesOf, needsOf, owe, READ_PER_MIN, settleDebt } from "../../ui/needs.js";
+import { emptyDebt, isForOperator, loopOf, minutesOf, needsOf, owe, owedOf, READ_PER_MIN, settleDebt } from "../../ui/needs.js";
 
 const NOW = 1_700_000_000_000;
 
@@ -110,4 +110,30 @@ test("the debt grows while nobody looks, and is paid back at reading speed", () 
   owe(debt, model, false, NOW + 62_000);
   settleDebt(debt, model);
   assert.equal(owe(debt, model, false, NOW + 63_000).chars, 0);
+});
+
+const debt = (more) => ({ seq: 7, asker: "web", to: "api", text: "which port?", ts: NOW / 1000 - 10, ...more });
+
+test("who owes whom is listed with a nudge that answers nothing, and a way to settle", () => {
+  const [direct, lane, own] = owedOf(room({ owed: [debt(), debt({ seq: 8, to: "#x" }), debt({ seq: 9, asker: "human" })] }));
+  assert.deepEqual(direct.acts.map((act) => act.word), ["Nudge", "Settle"]);
+  assert.deepEqual([direct.acts[0].frame.to, direct.acts[0].frame.reply_to], ["api", 7]);
+  assert.match(direct.acts[0].frame.say, /question of web with say\(\.\.\., reply_to=7\), or decline it with declines=7/);
+  assert.equal(direct.acts[1].frame.settles, 7);
+  assert.deepEqual([lane.acts[0].frame.to, "reply_to" in lane.acts[0].frame], ["#x", false], "heard by its asker, it would settle the question");
+  assert.match(own.acts[0].frame.say, /answer my question/);
+});
+
+test("a question to the operator needs him at once; one between peers when it grows old", () => {
+  const message = said("web", "which port?", { recipient: "human", expects_answer: true });
+  const model = room();
+  model.log.push(message);
+  model._indexes.set(message.id, 0);
+  model._ids.set(message.seq, message.id);
+  model.owed = [debt({ seq: message.seq, to: "human" }), debt()];
+  assert.deepEqual(kinds(model), ["question"], "and it is no mention besides");
+  assert.deepEqual(needsOf(model, NOW)[0].help, { word: "Answer", go: ["reply", message] });
+  assert.deepEqual(kinds(model, NOW + 175_000), ["question", "owed"]);
+  assert.equal(needsOf(model, NOW + 175_000)[1].text, "waits for an answer of api: which port?");
+  assert.deepEqual(kinds({ ...model, mode: "paused" }, NOW + 175_000), ["question"], "the operator holds them all");
 });

@@ -2,7 +2,7 @@
 import test from "node:test";
 import assert from "node:assert/strict";
 import { apply, emptyModel, LOG_MAX } from "../../ui/model.js";
-import { advance, emptyFilter, emptyRows, isNarrow, rowOf } from "../../ui/rows.js";
+import { advance, emptyFilter, emptyRows, havingFate, isNarrow, rowOf } from "../../ui/rows.js";
 
 const NOON = Date.UTC(2026, 10, 23, 12) / 1000;
 let lastId = 0;
@@ -18,8 +18,8 @@ function heard(...messages) {
   for (const message of messages) apply(model, { type: "message", message }, 0);
   return model;
 }
-function shown(model, filter = {}, opened = new Set()) {
-  const rows = emptyRows({ ...emptyFilter(), ...filter }, true, opened);
+function shown(model, filter = {}, opened = new Set(), more = {}) {
+  const rows = emptyRows({ ...emptyFilter(), ...filter }, true, { opened, ...more });
   advance(rows, model);
   return rows;
 }
@@ -113,4 +113,23 @@ test("rows of what the log forgets are forgotten, and the rest keeps its places"
   assert.ok(dropped >= 1000);
   assert.ok(rows.items[0].index >= model.logStart);
   assert.equal(rows.items.at(-1).message.content, `${LOG_MAX + 1099}`);
+});
+
+test("a thread is shown alone, or folded to its first message, and other words stay", () => {
+  const q = said("web", "q");
+  const model = heard(q, said("ops", "aside"), said("api", "a", { reply_to: q.seq }), said("ops", "b", { reply_to: q.seq }));
+  assert.deepEqual(contents(shown(model, { thread: q.id })), ["q", "a", "b"]);
+  assert.ok(isNarrow({ ...emptyFilter(), thread: q.id }));
+  assert.deepEqual(contents(shown(model, {}, new Set(), { collapsed: new Set([q.id]) })), ["q", "aside"]);
+  assert.deepEqual(contents(shown(model, { thread: model.log[1].id })), ["aside"], "a message without answers is a thread of one");
+});
+
+test("a filter by fate shows what nobody has fetched, or what has no answer", () => {
+  const model = heard(said("web", "a"), said("web", "b"), said("web", "c"));
+  const [a, b, c] = model.log;
+  const receipt = (message, more) => ({ id: message.id, seq: message.seq, queued: 0, fetched: 0, acknowledged: 0, answered: 0, lost: 0, who: null, ...more });
+  apply(model, { type: "receipts", since: 1, changed: [receipt(a, { queued: 1, fetched: 3 }), receipt(b, { acknowledged: 2 }), receipt(c, { lost: 1 })] }, 0);
+  apply(model, { type: "owed", owed: [{ seq: b.seq, asker: "web", to: "api", text: "b", ts: NOON }] }, 0);
+  const contentsOf = (fate) => contents(shown(model, { fate }, new Set(), { having: havingFate(model, fate) }));
+  assert.deepEqual([contentsOf("unfetched"), contentsOf("unanswered"), contentsOf("")], [["a", "c"], ["b"], ["a", "b", "c"]]);
 });

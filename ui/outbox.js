@@ -1,0 +1,51 @@
+// Outbox: what the operator has said and the hub has not confirmed yet. Each word has a `client_id`; after a cut line it
+// is sent again under the same one, so that the hub has it once, whether it was the word that was lost or the answer.
+
+const KEY = "caucus.outbox"; // it survives a reload of the tab
+const AGAIN_MS = 9 * 60_000; // the hub knows a client_id for 10 minutes: later, the same word might be said twice
+
+/** Keep it in `storage`. */
+export function openOutbox(storage) {
+  const waiting = new Map(stored(storage).map((one) => [one.frame.client_id, one]));
+  const keep = () => {
+    try {
+      storage.setItem(KEY, JSON.stringify([...waiting.values()]));
+    } catch {
+      // no storage, or it is full: it holds for this page
+    }
+  };
+  return {
+    /** Give a frame that speaks its client_id; others stay as they are. */
+    sign: (frame) => (Object.hasOwn(frame, "say") ? { ...frame, client_id: frame.client_id ?? freshId() } : frame),
+    /** Remember a signed frame that was sent. */
+    note(frame, now) {
+      if (!frame.client_id) return;
+      waiting.set(frame.client_id, { frame, at: now });
+      keep();
+    },
+    /** Take the hub's word on one: it is said, or refused. */
+    hear(frame) {
+      if (!["said", "error"].includes(frame?.type) || !waiting.delete(frame.client_id)) return;
+      keep();
+    },
+    /** The line is back: give what is to be sent again, and what is too old for that. */
+    again(now) {
+      const all = [...waiting.values()];
+      const old = all.filter(({ at }) => now - at > AGAIN_MS);
+      for (const { frame } of old) waiting.delete(frame.client_id);
+      if (old.length) keep();
+      return { frames: all.filter((one) => !old.includes(one)).map(({ frame }) => frame), old: old.map(({ frame }) => frame) };
+    },
+  };
+}
+
+function stored(storage) {
+  try {
+    return JSON.parse(storage.getItem(KEY) ?? "[]").filter((one) => typeof one?.frame?.client_id === "string");
+  } catch {
+    return [];
+  }
+}
+
+/** 128 bits of chance; `randomUUID` is not there on a page that came over plain http from another machine. */
+const freshId = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");

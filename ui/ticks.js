@@ -1,0 +1,110 @@
+// Ticks: one calm mark on each message, and behind it each recipient. A tick changes with the hub's survey only, in
+// place: its row is not drawn anew, so nothing flickers and what is marked in a row stays marked.
+
+import { el, icon, keyed, nameTag, setIcon, setText } from "./dom.js";
+import { ageText, entryAt, hueOf, indexOf } from "./model.js";
+import { MEANINGS, fatesOf, tickOf } from "./receipts.js";
+
+const ICONS = { lost: "close", queued: "wait", fetched: "check", acknowledged: "doublecheck", answered: "reply" };
+const HOVER_MS = 250; // a pointer that only passes opens nothing
+const LEAVE_MS = 150; // the way from the mark to the list
+
+/** The mark of one message; empty until the hub tells. Reached with Enter on its row. */
+export function drawTick(model, message) {
+  if (!(message.seq > 0)) return null;
+  const tick = el("button", { type: "button", class: "tick", tabindex: "-1", "aria-haspopup": "dialog", hidden: true }, icon("wait"), el("span"));
+  refreshTick(tick, model, message.id);
+  return tick;
+}
+
+/** Show what is known now; nothing is touched that stays the same. */
+export function refreshTick(tick, model, id) {
+  const found = tickOf(model.receipts.get(id));
+  if (!found) {
+    if (!tick.hidden) tick.hidden = true;
+    return;
+  }
+  if (tick.dataset.state !== found.state) {
+    tick.dataset.state = found.state;
+    setIcon(tick, ICONS[found.state]);
+  }
+  setText(tick.lastElementChild, found.text);
+  if (tick.hidden) tick.hidden = false;
+}
+
+// ---- who has it -------------------------------------------------------------------------------------------------
+
+/** One box serves all ticks: `seat.ask(frame)` asks the hub for the recipients of a message to many. */
+export function openFates(root) {
+  const view = { root, model: null, seat: null, id: null, timer: null, isHovered: false,
+    title: el("h2", { id: "fates-title" }), list: el("ul", { class: "fates-list" }), more: el("p", { class: "facts" }) };
+  view.box = el("div", { id: "fates", class: "drop", popover: "auto", role: "dialog", "aria-labelledby": "fates-title", tabindex: "-1" },
+    view.title, view.list, view.more);
+  document.body.append(view.box);
+  root.addEventListener("pointerover", (event) => onPointer(view, event.target.closest?.(".tick")));
+  root.addEventListener("pointerleave", () => onPointer(view, null));
+  root.addEventListener("click", (event) => { const tick = event.target.closest?.(".tick"); if (tick) show(view, tick, false); });
+  root.addEventListener("scroll", () => view.isHovered && hide(view), { passive: true });
+  view.box.addEventListener("pointerenter", () => clearTimeout(view.timer));
+  view.box.addEventListener("pointerleave", () => onPointer(view, null));
+  view.box.addEventListener("toggle", (event) => { if (event.newState === "closed") view.id = null; });
+  return view;
+}
+
+function onPointer(view, tick) {
+  clearTimeout(view.timer);
+  if (tick && view.id !== tick.closest(".message").dataset.id) view.timer = setTimeout(() => show(view, tick, true), HOVER_MS);
+  else if (!tick && view.isHovered) view.timer = setTimeout(() => hide(view), LEAVE_MS);
+}
+
+const hide = (view) => view.box.matches(":popover-open") && view.box.hidePopover();
+
+/** Show who has the message of this row; true if there is something to tell. */
+export function showFates(view, row) {
+  const tick = row?.querySelector(".tick:not([hidden])");
+  if (tick) show(view, tick, false);
+  return Boolean(tick);
+}
+
+function show(view, tick, isHovered) {
+  if (!tick.isConnected) return;
+  view.id = tick.closest(".message").dataset.id;
+  view.isHovered = isHovered;
+  const { seq } = entryAt(view.model, indexOf(view.model, view.id));
+  if (!view.model.receipts.get(view.id)?.who) view.seat.ask({ receipt: seq });
+  refreshFates(view, Date.now());
+  if (!view.box.matches(":popover-open")) view.box.showPopover();
+  place(view.box, tick.getBoundingClientRect());
+  if (!isHovered) view.box.focus({ preventScroll: true });
+}
+
+/** Beside the tick, and whole in the window. */
+function place(box, at) {
+  const { offsetWidth: width, offsetHeight: height } = box;
+  const below = at.bottom + 4 + height < innerHeight;
+  box.style.setProperty("left", `${Math.max(8, Math.min(at.right - width, innerWidth - width - 8))}px`);
+  box.style.setProperty("top", `${Math.max(8, below ? at.bottom + 4 : at.top - 4 - height)}px`);
+}
+
+/** Ages count on; who has it changes with the survey. */
+export function refreshFates(view, now) {
+  const message = view.id === null ? undefined : entryAt(view.model, indexOf(view.model, view.id));
+  if (!message) return;
+  const { lines, more, isKnown } = fatesOf(view.model, message, now);
+  setText(view.title, tickOf(view.model.receipts.get(view.id))?.text ?? "");
+  keyed(view.list, lines, ({ name }) => name, (line) => fateLine(view.model, line), refreshLine);
+  setText(view.more, isKnown ? (more ? `and ${more.toLocaleString()} more` : "") : more ? "Asking the hub…" : "The hub does not follow this message any more.");
+}
+
+function fateLine(model, { name }) {
+  return el("li", { class: "fate" }, icon("wait"), nameTag(name, hueOf(model, name)), el("span", { class: "fate-words" }));
+}
+
+function refreshLine(node, { state, why, age }) {
+  if (node.dataset.state !== state) {
+    node.dataset.state = state;
+    setIcon(node, ICONS[state] ?? "help");
+  }
+  const since = age === null ? "" : state === "queued" ? ` for ${ageText(age)}` : `, seen ${ageText(age)} ago`;
+  setText(node.lastElementChild, `${state}: ${why || MEANINGS[state] || ""}${since}`);
+}
