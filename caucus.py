@@ -1747,7 +1747,6 @@ class Peer(Struct):
     is_fleeting: bool = False  # reading: it comes over /mcp, where clients go without a word
     wake: Wake | None = None  # reading: None until a waiter of its host has asked
     brake: Brake | None = None  # reading: None until a hook of its host has asked
-    news: dict[str, tuple[int, str]] = fresh(factory=dict)  # reading: later facts for its next call; how many of a kind
     rules_told: tuple[int, int] = (0, 0)  # reading: the version that it was told of, and with a batch up to which seq
 
     @property
@@ -2064,6 +2063,7 @@ class Room:
         self._gone: dict[str, Gone] = {}  # by name, the latest of each; oldest first
         self._sent: OrderedDict[tuple[str, str], MessageRouted] = OrderedDict()  # by whom and client_id; wordless
         self._sent_names = 0  # recipients of all those
+        self.news: dict[str, dict[str, tuple[int, str]]] = {}  # reading: for the next call, by name and kind
         self._looked_upto = 0  # reading: up to which seq it was seen whether somebody has fetched it
         self._woken: dict[str, None] = {}  # reading: names of those whose waiter has ever asked; some have left
         names = {kind: re.sub("([A-Z])", r"_\1", kind.__name__).lower() for kind in EVENTS}
@@ -2761,9 +2761,7 @@ class Room:
 
     def take_news(self, peer: Peer) -> list[Json]:
         """Word, once, what has become of what a peer has said."""
-        if not peer.news:
-            return []
-        told, peer.news = peer.news, {}
+        told = self.news.pop(peer.name, {})
         return [words if count == 1 else f"{words} ({count} such)" for count, words in told.values()]
 
     def reach(self, peer: Peer) -> dict[str, Json]:
@@ -2911,12 +2909,11 @@ class Room:
 
     def _inform(self, name: str, kind: str, whom: str, words: str) -> None:
         """Have a peer's next call tell a later fact: the latest of each kind, and how many there are."""
-        peer = self.roster.get(name)
-        if peer is not None:
-            key = f"{kind} {whom}"
-            if key not in peer.news and len(peer.news) >= TOLD_MAX:
+        if name in self._peers:
+            news, key = self.news.setdefault(name, {}), f"{kind} {whom}"
+            if key not in news and len(news) >= TOLD_MAX:
                 key, words = "more", "and more of the same with other peers"
-            peer.news[key] = (peer.news.get(key, (0, ""))[0] + 1, words)
+            news[key] = (news.get(key, (0, ""))[0] + 1, words)
 
     def _look_for_unfetched(self, now: float) -> None:
         """Tell senders what nobody has fetched for too long; each message is looked at once, and never in a crowd."""
@@ -2945,6 +2942,7 @@ class Room:
             told = f"withdrawn: {peer.name} {why}"
             self._commit(FormSettled(*self._stamp(), form.id, "withdrawn", None, told, None))
         self._tell_of_end(peer, why)
+        self.news.pop(peer.name, None)
         self._commit(PeerLeft(*self._stamp(), peer.name, why, tuple(sorted(peer.channels))))
 
     def _tell_of_end(self, peer: Peer, why: str) -> None:
@@ -7749,7 +7747,7 @@ def post_send(gate: Gate, request: Request) -> Reply:
     room, peer = gate.room, gate.room.peer_of(token)
     sent = room.say(peer, to, content, manner)
     is_usual = manner is PLAINLY and len(sent.handed) == len(sent.to) == 1 and not sent.overflowed
-    if is_usual and not peer.news:  # an encoder cheaper
+    if is_usual and peer.name not in room.news:  # an encoder cheaper
         name, message = quote(sent.to[0]), sent.message
         head = f'"message_id":"{message.id}","seq":{message.seq},"delivered_to":[{name}],"missed":[]'
         more = f'"warning":null,"hint":null,"recipients":{{{name}:{{"state":"listening"}}}}'
