@@ -157,10 +157,13 @@ NEAREST_MAX = 64  # live, away, and channels each: names that a misspelt one is 
 FREE_NAMES = 3  # offered to whom a name is refused
 RECENT_MAX = 1000  # messages whose fate is known, and that can be answered
 RECENT_NAMES_MAX = 1_000_000  # recipients of all those together, 8 bytes each
+GONE_OF_NAME_MAX = 3  # of those that have borne one name
 GONE_MAX = 1000  # identities that have ended, of which is kept what they had not read
 SENT_MAX = 10_000  # client_ids that are remembered, some 300 bytes each
 QUESTIONS_MAX, ASKED_MAX = 256, 16  # open between peers, in the room and of one asker
 TOLD_MAX = 16  # kinds of later facts that wait for a peer's next call; the rest are counted
+TOLD_SEQS_MAX = 5  # messages that one of those names
+OWES_MAX = 8  # answers owed of which a batch reminds
 RECIPIENTS_SHOWN_MAX = 16  # recipients whose state the answer to a speaker spells out; of more it counts them
 DECISIONS_MAX = 500
 LEDGER_MAX_BYTES = 1 << 20  # of all decisions that are kept, in JSON
@@ -536,6 +539,19 @@ def lines_in(text: str) -> list[str]:
     return ["".join([c if _is_harmless(c) else ascii(c)[1:-1] for c in line]) for line in lines]
 
 
+def plain_peer(name: Json) -> str:
+    """Name a peer in a line of the hub; an odd name is quoted, so that it cannot pass for the hub's words."""
+    text = one_line(str(name))
+    return text if re.fullmatch(r"[\w.@-]+", text) else json.dumps(text, ensure_ascii=False)
+
+
+def told_of(words: str, count: int, seqs: Sequence[int]) -> str:
+    """Word what has become of some messages, of which the latest are named."""
+    named = [str(seq) for seq in seqs] + ([f"{count - len(seqs)} more"] if count > len(seqs) else [])
+    which = named[0] if len(named) == 1 else f"{', '.join(named[:-1])} and {named[-1]}"
+    return words.replace("%s lost", f"%s {'was' if count == 1 else 'were'} lost").replace("%s", which, 1)
+
+
 def line_of(body: Body, key: str, low: int, high: int) -> str:
     """Read one line of text of `low` to `high` code points. Raises Invalid."""
     return text_of({key: one_line(text_of(body, key, low, high))}, key, low, high)
@@ -721,6 +737,7 @@ class Manner(Record):
     expects_answer: bool = False
     client_id: str = ""  # the sender's own: the same again is the same message
     child: str | None = None  # which subagent speaks, if the host told
+    is_proof: bool = True  # the agent itself speaks, not its program
 
     KEYS: ClassVar[dict[str, str]] = {"reply_to": "", "declines": DECLINED, "settles": SETTLED}  # and the outcome
 
@@ -736,7 +753,8 @@ class Manner(Record):
         reply_to = message_ref_of(body[about[0]], about[0]) if about else 0
         child = optional_text_of(body, "child", NAME_MAX)
         client_id = "" if body.get("client_id") is None else text_of(body, "client_id", 1, CLIENT_ID_MAX)
-        return cls(reply_to, cls.KEYS[about[0]] if about else "", asks, client_id, child)
+        is_proof = boolean_of(body, "read") if "read" in body else True
+        return cls(reply_to, cls.KEYS[about[0]] if about else "", asks, client_id, child, is_proof)
 
 
 PLAINLY = Manner()
@@ -895,6 +913,11 @@ class Message(Record):
         return line.encode("ascii")
 
 
+def serial_of(message_id: str) -> int:
+    """Give the serial of the event that made a message."""
+    return int(message_id, 16)
+
+
 def id_of(serial: int) -> str:
     """Give an event's serial as the 12 hex characters of a message id."""
     return "%012x" % (serial & 0xFFFF_FFFF_FFFF)
@@ -1045,6 +1068,7 @@ class MessageRouted(Event):
     overflowed: tuple[str, ...] = ()  # whose mailboxes lost their oldest for it
     handed: tuple[str, ...] = ()  # whose polls waited for it: they have fetched it
     client_id: str = ""  # the sender's own
+    is_proof: bool = True  # of an agent's: it has called; not so a line of its program's own
 
     @property
     def missed(self) -> tuple[str, ...]:
@@ -1089,7 +1113,19 @@ class Acknowledged(PeerEvent):
 
 
 class Proven(PeerEvent):
-    """The peer's agent has called: it has taken in what its process acknowledged before. Its words say so as well."""
+    """The peer's agent has called: it has taken in what its process acknowledged up to `upto`. Words say so, too."""
+    upto: int
+
+
+class Overdue(Event):
+    """A message has waited for UNFETCHED_S, and its sender is to be told."""
+    seq: int
+    whom: str  # who has not fetched it, in words
+
+
+class NewsTold(PeerEvent):
+    """The peer has been told what has become of its words, as far as events up to a serial say."""
+    upto: int
 
 
 class FloorGranted(Event):
@@ -1321,8 +1357,9 @@ class Mailbox:
         return self._mail[next(out, 0) or next(waiting, 0) or next(iter(self._mail))]
 
     def lose(self) -> None:
-        """Lose the oldest."""
-        self._lose([self.oldest().seq], FULL)
+        """Lose the oldest; what a process has already is not lost to it."""
+        seq = self.oldest().seq
+        self._free([seq]) if seq in self._out else self._lose([seq], FULL)
 
     def _lose(self, seqs: Collection[int], why: str) -> None:
         self._drop(seqs)
@@ -1359,7 +1396,9 @@ class Mailbox:
 
     def was_handed(self, seq: int) -> bool:
         """Whether a poll was ever given a message that was put here; what is taken back may have been read."""
-        return seq in self._out or seq in self._again if seq in self._mail else seq <= self._handed_out
+        if seq in self._mail:
+            return seq in self._out or seq in self._again
+        return seq <= self._handed_out and seq not in self._lost
 
     def has_deliverable(self, held: bool) -> bool:
         """Whether a poll would get anything now."""
@@ -1438,19 +1477,19 @@ class Mailbox:
         """Give the highest seq acknowledged."""
         return self._acknowledged
 
-    @property
-    def is_proven(self) -> bool:
-        """Whether the agent has called since its process acknowledged."""
-        return not self._unproven
+    def is_proven(self, upto: float = math.inf) -> bool:
+        """Whether the agent has called since its process acknowledged what came up to a seq."""
+        return not self._unproven or min(self._unproven) > upto
 
-    def prove(self) -> None:
-        """Note that the agent has called: it has taken in what its process acknowledged."""
-        self._unproven = NO_SEQS
+    def prove(self, upto: float = math.inf) -> None:
+        """Note that the agent has called: it has taken in what its process acknowledged up to a seq."""
+        if self._unproven:
+            self._unproven = {seq for seq in self._unproven if seq > upto} or NO_SEQS
 
     def remains(self) -> tuple[tuple[int, ...], ...]:
-        """List what nobody has fetched, what was fetched and perhaps not taken in, and what is lost."""
+        """List, in order, what nobody has fetched, what was fetched and perhaps not taken in, and what is lost."""
         waiting = tuple([seq for seq in self._mail if seq not in self._out])
-        return waiting, tuple(sorted(self._out | self._unproven)), tuple(self._lost)
+        return waiting, tuple(sorted(self._out | self._unproven)), tuple(sorted(self._lost))
 
     def _free(self, seqs: list[int]) -> None:
         self._drop(seqs)
@@ -1781,6 +1820,12 @@ class Peer(Struct):
         return token is not None and token.isascii() and is_same(hash_of(token), self.token_hash)
 
 
+def has(ordered: Sequence[int], wanted: int) -> bool:
+    """Whether a number is among ordered ones."""
+    place = bisect_left(ordered, wanted)
+    return place < len(ordered) and ordered[place] == wanted
+
+
 class Gone(Record):
     """What is kept of an identity that has ended, for the fate of what it was sent."""
     since: int  # the serial of the event with which it came
@@ -1792,9 +1837,9 @@ class Gone(Record):
 
     def state_of(self, seq: int) -> tuple[str, str]:
         """Tell how far a message had come, as a mailbox does."""
-        if seq in self.waited or seq in self.lost:
-            return LOST, self.why if seq in self.waited else FULL
-        return (FETCHED if seq in self.unproven else ACKNOWLEDGED), ""
+        if has(self.waited, seq):
+            return LOST, self.why
+        return (LOST, FULL) if has(self.lost, seq) else (FETCHED if has(self.unproven, seq) else ACKNOWLEDGED, "")
 
 
 # How an identity ends. One that was kicked, or left, is not to come back by itself.
@@ -1950,6 +1995,16 @@ class Clock(Protocol):
         """Give Unix seconds."""
 
 
+class Answered(Record):
+    """What a message answers, or ends: one that is recent, or a question that is open still."""
+    seq: int
+    sender: str
+    recipient: str
+    serial: int  # of the event that routed it
+    text: str
+    names: tuple[str, ...]  # to whom it went; of a question to all that is not recent, nobody
+
+
 class Channel(Struct):
     """A scope with members; it is listed while one of them is live, and its topic dies when none is."""
     name: str
@@ -2017,6 +2072,11 @@ class Owed(Struct):
         is_asked = peer.name in self.asked if self.asked else peer.name != self.asker
         return is_asked and peer.serial < self.serial
 
+    @property
+    def sender(self) -> str:
+        """Name who said it, as of any message."""
+        return self.asker
+
     def to_json(self) -> dict[str, Json]:
         """Give what consoles and peers see of it."""
         return {"seq": self.seq, "asker": self.asker, "to": self.to, "text": self.text, "ts": self.ts}
@@ -2060,11 +2120,13 @@ class Room:
         self._meter = Meter()
         self._recent_names = 0  # recipients of all recent messages
         self._answers: dict[int, dict[str, int]] = {}  # seq of a recent message -> who has answered it, and by which
-        self._gone: dict[str, Gone] = {}  # by name, the latest of each; oldest first
+        self._gone: dict[str, tuple[Gone, ...]] = {}  # by name, the latest of each; oldest first
         self._sent: OrderedDict[tuple[str, str], MessageRouted] = OrderedDict()  # by whom and client_id; wordless
         self._sent_names = 0  # recipients of all those
-        self.news: dict[str, dict[str, tuple[int, str]]] = {}  # reading: for the next call, by name and kind
-        self._looked_upto = 0  # reading: up to which seq it was seen whether somebody has fetched it
+        # Later facts for the next call, by name and by words: the event that told, how many messages, and the latest.
+        self.news: dict[str, dict[str, tuple[int, int, tuple[int, ...]]]] = {}
+        self._confirming: set[str] = set()  # reading: names of those who say up to where they have heard such news
+        self._looked_upto = 0  # up to which seq it was seen whether somebody has fetched it; kept as of the latest news
         self._woken: dict[str, None] = {}  # reading: names of those whose waiter has ever asked; some have left
         names = {kind: re.sub("([A-Z])", r"_\1", kind.__name__).lower() for kind in EVENTS}
         self._appliers: dict[type[Event], Callable[..., None]] = {
@@ -2261,7 +2323,8 @@ class Room:
             return before
         self._refuse_if_stopped(peer)
         answered = self._answered(manner, peer) if manner.reply_to else None
-        to = to or self._scope_of_answer(answered, peer.name)
+        if answered is not None:
+            to = self._scope_of_answer(answered, peer.name, manner, to)
         floor = self._floors.get(to)
         if floor is not None and floor.holder != peer.name:
             raise FloorHeld(
@@ -2283,18 +2346,33 @@ class Room:
         routed = self._sent.get((who, manner.client_id)) if manner.client_id else None
         return routed if routed is not None and self._mono() - routed.at < SENT_S else None
 
-    def _answered(self, manner: Manner, peer: Peer | None) -> MessageRouted:
+    def _answered(self, manner: Manner, peer: Peer | None) -> Answered:
         """Find what a message answers or ends. None speaks: the operator. Raises UnknownMessage, UnknownQuestion."""
         wanted, name = manner.reply_to, OPERATOR if peer is None else peer.name
         routed = self.find(wanted)
-        if routed is None or (peer is not None and not self._has_heard(peer, routed)):
+        debt = self.owed.get(wanted if isinstance(wanted, int) else 0 if routed is None else routed.message.seq)
+        if peer is not None and not (
+            self._has_heard(peer, routed) if routed is not None else debt is not None and self._has_part_in(debt, peer)
+        ):
+            routed, debt = None, None
+        if routed is None and debt is None:
             raise UnknownMessage(f"there is no message {wanted} that you could answer", reply_to=wanted)
-        debt = self.owed.get(routed.message.seq)
-        mine = debt is not None and (name in (debt.asker, OPERATOR) if manner.outcome == SETTLED else
-                                     debt.is_owed_by(peer) if peer is not None else debt.to == OPERATOR)
-        if manner.outcome and not mine:
+        if manner.outcome == SETTLED:
+            may_end = debt is not None and name in (debt.asker, OPERATOR)
+        else:
+            may_end = debt is not None and (debt.to == OPERATOR if peer is None else debt.is_owed_by(peer))
+        if manner.outcome and not may_end:
             raise UnknownQuestion(f"there is no open question {wanted} that you could end so", reply_to=wanted)
-        return routed
+        if routed is not None:
+            m = routed.message
+            return Answered(m.seq, m.sender, m.recipient, routed.serial, m.content, routed.to)
+        assert debt is not None
+        names = debt.asked or (debt.to,)
+        return Answered(debt.seq, debt.asker, debt.to, debt.serial, debt.text, names)
+
+    def _has_part_in(self, debt: Owed, peer: Peer) -> bool:
+        """Whether a peer has asked a question, or was handed it."""
+        return peer.name == debt.asker or (debt.is_owed_by(peer) and peer.mailbox.was_handed(debt.seq))
 
     def find(self, ref: int | str) -> MessageRouted | None:
         """Find a recent message by its seq or id."""
@@ -2310,20 +2388,29 @@ class Room:
             return True
         return peer.name in routed.to and peer.mailbox.was_handed(routed.message.seq)
 
-    @staticmethod
-    def _scope_of_answer(answered: MessageRouted | None, name: str) -> str:
-        """Tell where an answer goes by itself: to whom has written to one, or to where all heard it."""
-        if answered is None:
-            return ""
-        message = answered.message
-        is_lane = message.recipient == ALL or is_channel(message.recipient)
-        return message.recipient if is_lane or message.sender == name else message.sender
+    def _is_same(self, name: str, serial: int) -> bool:
+        """Whether a name is still borne by who bore it at an event, and not by a newcomer."""
+        peer = self.roster.get(name)
+        return name == OPERATOR or (peer is not None and peer.serial < serial)
+
+    def _scope_of_answer(self, answered: Answered, name: str, manner: Manner, to: str) -> str:
+        """Tell where an answer goes by itself: to whom has written to one, or to where all heard it; an end, to whom
+        it concerns. Raises Invalid.
+        """
+        is_lane = answered.recipient == ALL or is_channel(answered.recipient)
+        back = answered.sender if manner.outcome == DECLINED or not (is_lane or answered.sender == name) else ""
+        own = back or answered.recipient
+        if manner.outcome and to not in ("", own):
+            raise Invalid("to", f"this goes to {own} by itself: leave it out")
+        if not to and own != ALL and not is_channel(own) and not self._is_same(own, answered.serial):
+            raise Invalid("to", f"{own} is gone: say where this goes")
+        return to or own
 
     def _refuse_if_asked_much(self, asker: str) -> None:
         """Raise TooManyQuestions."""
         if sum(debt.asker == asker for debt in self.owed.values()) >= ASKED_MAX:
             raise TooManyQuestions(f"{ASKED_MAX} of your questions are open already")
-        if len(self.owed) >= QUESTIONS_MAX:
+        if len(self.owed) >= QUESTIONS_MAX and asker != OPERATOR:
             raise TooManyQuestions(f"{QUESTIONS_MAX} questions are open in this room already")
 
     def fetch(self, peer: Peer) -> list[Message]:
@@ -2355,12 +2442,13 @@ class Room:
         if peer.mailbox.acknowledged_by(seq) and self._is_here(peer):
             self._commit(Acknowledged(*self._stamp(), peer.name, seq, is_proof))
         elif is_proof:
-            self.note_call(peer)
+            self.note_call(peer, seq)
 
-    def note_call(self, peer: Peer) -> None:
-        """Take a call as proof that the agent, and not only its process, has what was acknowledged before."""
-        if not peer.mailbox.is_proven and self._is_here(peer):
-            self._commit(Proven(*self._stamp(), peer.name))
+    def note_call(self, peer: Peer, upto: int = 0) -> None:
+        """Take a call as proof that the agent, and not only its process, has what was acknowledged, or a part of it."""
+        upto = upto or self._seq
+        if not peer.mailbox.is_proven(upto) and self._is_here(peer):
+            self._commit(Proven(*self._stamp(), peer.name, upto))
 
     def is_held(self, peer: Peer) -> bool:
         """Whether only operator traffic is delivered to `peer` now."""
@@ -2544,7 +2632,7 @@ class Room:
         if (before := self.said_before(OPERATOR, manner)) is not None:
             return before
         answered = self._answered(manner, None) if manner.reply_to else None
-        to = to or self._scope_of_answer(answered, OPERATOR) or ALL
+        to = to or ALL if answered is None else self._scope_of_answer(answered, OPERATOR, manner, to)
         if is_channel(to):
             self._channel(to)
         elif to != ALL:
@@ -2724,12 +2812,13 @@ class Room:
         peer = self.roster.get(name)
         if peer is not None and peer.serial < routed.serial:
             return peer.mailbox.state_of(seq)
-        gone = self._gone.get(name)
-        return gone.state_of(seq) if gone is not None and gone.since < routed.serial < gone.until else None
+        borne = [one for one in self._gone.get(name, ()) if one.since < routed.serial < one.until]
+        return borne[0].state_of(seq) if borne else None
 
     def receipt(self, routed: MessageRouted) -> dict[str, Json]:
         """Count how far a recent message has come with its recipients; of a few, tell each by name."""
-        states = {name: state for name in routed.to if (state := self.state_of(routed, name)) is not None}
+        names = (OPERATOR,) if routed.message.recipient == OPERATOR else routed.to
+        states = {name: state for name in names if (state := self.state_of(routed, name)) is not None}
         counts = dict.fromkeys((QUEUED, FETCHED, ACKNOWLEDGED, ANSWERED, LOST), 0)
         for kind, _ in states.values():
             counts[kind] += 1
@@ -2739,8 +2828,9 @@ class Room:
 
     def owed_by(self, peer: Peer) -> list[Json]:
         """List what a peer owes an answer to, oldest first."""
-        now = self._mono()
-        return [{**debt.to_json(), "age": round(now - debt.at)} for debt in self.owed.values() if debt.to == peer.name]
+        now, was_handed = self._mono(), peer.mailbox.was_handed
+        own = [debt for debt in self.owed.values() if debt.to == peer.name and was_handed(debt.seq)]
+        return [{**debt.to_json(), "age": round(now - debt.at)} for debt in own]
 
     def asked_by(self, peer: Peer) -> list[Json]:
         """List what a peer has asked and has no answer to, oldest first."""
@@ -2751,7 +2841,8 @@ class Room:
     def beside(self, peer: Peer, upto: int) -> dict[str, Json]:
         """Give what the hub itself says with a batch up to a seq: answers that are owed, rules that have changed."""
         owes = self.owed_by(peer) if self.owed else []
-        said: dict[str, Json] = {"owes": owes} if owes else {}
+        said: dict[str, Json] = {"owes": owes[:OWES_MAX]} if owes else {}
+        said |= {"owes_more": len(owes) - OWES_MAX} if owes[OWES_MAX:] else {}
         version, told_upto = peer.rules_told
         is_told = version == self.rules_version and told_upto <= peer.mailbox.acknowledged
         if self.rules_version != peer.rules_read and not is_told:
@@ -2759,10 +2850,26 @@ class Room:
             said["rules"] = self.rules_version
         return said
 
+    def news_of(self, peer: Peer) -> tuple[list[Json], int]:
+        """Word what has become of what a peer has said, and tell as of which event."""
+        told = self.news.get(peer.name, {})
+        return [told_of(words, count, seqs) for words, (_, count, seqs) in told.items()], max(
+            [serial for serial, _, _ in told.values()], default=0
+        )
+
     def take_news(self, peer: Peer) -> list[Json]:
-        """Word, once, what has become of what a peer has said."""
-        told = self.news.pop(peer.name, {})
-        return [words if count == 1 else f"{words} ({count} such)" for count, words in told.values()]
+        """Word it once; who confirms such news is told of it where it does."""
+        if peer.name not in self.news or peer.name in self._confirming:
+            return []
+        news, upto = self.news_of(peer)
+        self._commit(NewsTold(*self._stamp(), peer.name, upto))
+        return news
+
+    def confirm_news(self, peer: Peer, upto: int) -> None:
+        """Note that a peer has heard such news, as of an event; from here on it is told again what it has not."""
+        self._confirming.add(peer.name)
+        if any(serial <= upto for serial, _, _ in self.news.get(peer.name, {}).values()):
+            self._commit(NewsTold(*self._stamp(), peer.name, upto))
 
     def reach(self, peer: Peer) -> dict[str, Json]:
         """Tell a speaker whether a recipient hears it now, later, or on its return; ages in seconds."""
@@ -2770,6 +2877,8 @@ class Room:
         if peer.reaped_at is not None:
             return {"state": "away", "kept": max(0, round(peer.reaped_at + GRACE_S - now))}
         more: dict[str, Json] = {} if wake is None or peer.is_listening else {"reach": self.reach_of(peer)}
+        if peer.is_paused:
+            return {"state": "queued", "seen": round(now - peer.last_seen), "paused": True, **more}
         if peer.is_listening or (wake is not None and wake.is_waiting and wake.latency_s is not None):
             return {"state": "listening", **more}
         return {"state": "queued", "seen": round(now - peer.last_seen), **more}
@@ -2867,7 +2976,7 @@ class Room:
         audience: list[Peer],
         meta: str | None = None,
         manner: Manner = PLAINLY,
-        answered: MessageRouted | None = None,
+        answered: Answered | None = None,
     ) -> MessageRouted:
         """Put one message into the mailboxes of `audience`; a full one loses its oldest, and that is an event."""
         names: list[str] = []  # `list[str]()` would first try to note its type in the list, which raises, unseen
@@ -2887,48 +2996,41 @@ class Room:
             lost = self._peers[name].mailbox.oldest()
             self._commit(MailboxOverflowed(*self._stamp(), name, sender, lost.seq, lost.sender))
             self._tell_losses(self._peers[name])
-            self._inform(lost.sender, "full", name, f"{lost.seq} was lost: the mailbox of {name} is full")
         serial, at, ts = self._stamp()
         message = Message(id_of(serial), sender, to, content, kind, ts, self._seq + 1, origin, meta)
         if answered is not None:
             shown = self._quote(answered, names)
-            message = message.but(reply_to=answered.message.seq, quote=shown, outcome=manner.outcome)
+            message = message.but(reply_to=answered.seq, quote=shown, outcome=manner.outcome)
         if manner.expects_answer:
             message = message.but(expects_answer=True)
-        to_whom, client_id = tuple(names), manner.client_id
-        routed = MessageRouted(serial, at, ts, message, to_whom, tuple(overflowed), tuple(handed), client_id)
+        lists = tuple(names), tuple(overflowed), tuple(handed)
+        routed = MessageRouted(serial, at, ts, message, *lists, manner.client_id, manner.is_proof)
         self._commit(routed)
         return routed
 
-    @staticmethod
-    def _quote(answered: MessageRouted, names: Sequence[str]) -> str:
-        """Give the first words of what is answered, if all who get the answer could read them."""
-        message = answered.message
-        may_read = message.recipient == ALL or {*names} <= {*answered.to, message.sender}
-        return first_words(message.content) if may_read else ""
-
-    def _inform(self, name: str, kind: str, whom: str, words: str) -> None:
-        """Have a peer's next call tell a later fact: the latest of each kind, and how many there are."""
-        if name in self._peers:
-            news, key = self.news.setdefault(name, {}), f"{kind} {whom}"
-            if key not in news and len(news) >= TOLD_MAX:
-                key, words = "more", "and more of the same with other peers"
-            news[key] = (news.get(key, (0, ""))[0] + 1, words)
+    def _quote(self, answered: Answered, names: Sequence[str]) -> str:
+        """Give the first words of what is answered, if all who get the answer may read them."""
+        known = {*answered.names, answered.sender}
+        are_same = all(one in known and self._is_same(one, answered.serial) for one in names)
+        return first_words(answered.text) if are_same or answered.recipient == ALL else ""
 
     def _look_for_unfetched(self, now: float) -> None:
         """Tell senders what nobody has fetched for too long; each message is looked at once, and never in a crowd."""
         budget, seq = 10 * RECENT_MAX, max(self._looked_upto, next(iter(self.recent), 1) - 1)
-        while budget > 0 and (routed := self.recent.get(seq + 1)) is not None and now - routed.at >= UNFETCHED_S:
+        while self.mode == RUNNING and budget > 0 and (routed := self.recent.get(seq + 1)) is not None:
+            if now - routed.at < UNFETCHED_S:
+                break
             seq, budget = seq + 1, budget - 1 - len(routed.to)
-            if routed.message.origin != "agent" or self.mode != RUNNING:
-                continue
-            deaf = [name for name in routed.to if self.state_of(routed, name) == (QUEUED, "")]
-            if deaf:
-                whom = deaf[0] if len(routed.to) == 1 else f"{len(deaf)} of {len(routed.to)} peers"
-                verb = "has" if len(deaf) == 1 else "have"
-                words = f"{whom} {verb} not fetched {seq} for {UNFETCHED_S / 60:g} min"
-                self._inform(routed.message.sender, "unfetched", routed.message.recipient, words)
+            deaf = [name for name in routed.to if self._is_deaf_to(routed, name)]
+            if deaf and routed.message.origin == "agent":
+                whom = plain_peer(deaf[0]) if len(routed.to) == 1 else f"{len(deaf)} of {len(routed.to)} peers"
+                self._commit(Overdue(*self._stamp(), seq, f"{whom} {'has' if len(deaf) == 1 else 'have'}"))
         self._looked_upto = seq
+
+    def _is_deaf_to(self, routed: MessageRouted, name: str) -> bool:
+        """Whether a recipient has not fetched a message, and no pause is the reason."""
+        peer = self.roster.get(name)
+        return peer is not None and not peer.is_paused and self.state_of(routed, name) == (QUEUED, "")
 
     def _tell_losses(self, peer: Peer) -> None:
         """Tell what a mailbox has lost, unless that was done a moment ago: then the next loss, or the sweep, does."""
@@ -2941,19 +3043,8 @@ class Room:
         for form in [form for form in self._forms.values() if form.asker == peer.name]:
             told = f"withdrawn: {peer.name} {why}"
             self._commit(FormSettled(*self._stamp(), form.id, "withdrawn", None, told, None))
-        self._tell_of_end(peer, why)
-        self.news.pop(peer.name, None)
+        self._confirming.discard(peer.name)
         self._commit(PeerLeft(*self._stamp(), peer.name, why, tuple(sorted(peer.channels))))
-
-    def _tell_of_end(self, peer: Peer, why: str) -> None:
-        """Tell those who have written to a peer that is about to go what it has not read, and will not answer."""
-        for debt in self.owed.values():
-            if debt.left == 1 and debt.is_owed_by(peer):
-                words = f"{debt.seq} will not be answered: {peer.name} {why}"
-                self._inform(debt.asker, "unanswerable", str(debt.seq), words)
-        for message in peer.mailbox:
-            if message.origin == "agent" and peer.mailbox.state_of(message.seq)[0] == QUEUED:
-                self._inform(message.sender, "lost", peer.name, f"{message.seq} was lost: {peer.name} {why}")
 
     def _is_here(self, peer: Peer) -> bool:
         return self.roster.get(peer.name) is peer  # not when it left, even if another bears its name now
@@ -3006,7 +3097,8 @@ class Room:
         if speaker is not None:
             speaker.message_count += 1
             speaker.character_count += size
-            speaker.mailbox.prove()
+            if event.is_proof:
+                speaker.mailbox.prove()
         self._keep_recent(event)
         if message.reply_to or message.expects_answer:
             self._keep_books(event)
@@ -3029,7 +3121,7 @@ class Room:
         is_owed = debt is not None and message.sender != debt.asker
         if message.outcome == DECLINED and debt is not None:
             debt.declined[message.sender] = None
-            self._write_off(debt)
+            self._write_off(debt, event, "")
         elif message.outcome == SETTLED or (is_owed and debt is not None and debt.asker in (*event.to, OPERATOR)):
             self.owed.pop(message.reply_to, None)
         answered = self.recent.get(message.reply_to)
@@ -3041,17 +3133,19 @@ class Room:
             about = message.sender, message.recipient, first_words(message.content), event.serial, event.at, event.ts
             self.owed[message.seq] = Owed(message.seq, *about, left, asked)
 
-    def _write_off(self, debt: Owed) -> None:
-        """Count one less who may answer; nobody is left: the question has ended."""
+    def _write_off(self, debt: Owed, event: Event, why: str) -> None:
+        """Count one less who may answer; nobody is left: the question has ended, and its asker is to know, and why."""
         debt.left -= 1
         if debt.left <= 0:
             del self.owed[debt.seq]
+            if why:
+                self._inform(event, debt.asker, debt.serial, debt.seq, f"%s will not be answered: {why}")
 
     def _keep_sent(self, who: str, event: MessageRouted) -> None:
         """Remember what was said under a client_id, without the words; and forget what is old, or too much."""
-        sent = self._sent
-        self._sent_names += len(event.to)
-        sent[who, event.client_id] = event.but(message=event.message.but(content="", quote=""))
+        sent, key = self._sent, (who, event.client_id)
+        self._sent_names += len(event.to) - (len(sent.pop(key).to) if key in sent else 0)
+        sent[key] = event.but(message=event.message.but(content="", quote=""))
         while (len(sent) > SENT_MAX or self._sent_names > RECENT_NAMES_MAX
                or sent[next(iter(sent))].at < event.at - SENT_S):
             self._sent_names -= len(sent.popitem(last=False)[1].to)
@@ -3066,19 +3160,43 @@ class Room:
         mailbox = self._peers[event.name].mailbox
         mailbox.acknowledge(event.seq)
         if event.is_proof:
-            mailbox.prove()
+            mailbox.prove(event.seq)
 
     def _on_proven(self, event: Proven) -> None:
-        self._peers[event.name].mailbox.prove()
+        self._peers[event.name].mailbox.prove(event.upto)
+
+    def _on_overdue(self, event: Overdue) -> None:
+        routed = self.recent[event.seq]
+        words = f"{event.whom} not fetched %s for {(event.at - routed.at) / 60:.0f} min"
+        self._inform(event, routed.message.sender, routed.serial, event.seq, words)
+        self._looked_upto = event.seq
+
+    def _on_news_told(self, event: NewsTold) -> None:
+        kept = {words: told for words, told in self.news.pop(event.name, {}).items() if told[0] > event.upto}
+        if kept:
+            self.news[event.name] = kept
+
+    def _inform(self, event: Event, name: str, since: int, seq: int, words: str) -> None:
+        """Have the next call of who said a message, with the event `since`, tell what has become of it."""
+        if name in self._peers and self._is_same(name, since):
+            news = self.news.setdefault(name, {})
+            if words not in news and len(news) >= TOLD_MAX:
+                words = "and more of this kind: %s"
+            _, count, seqs = news.get(words, (0, 0, ()))
+            news[words] = event.serial, count + 1, (*seqs, seq)[-TOLD_SEQS_MAX:]
 
     def _on_mailbox_overflowed(self, event: MailboxOverflowed) -> None:
-        peer = self._peers[event.name]
+        peer, lost = self._peers[event.name], self._peers[event.name].mailbox.oldest()
         peer.mailbox.lose()
         peer.losses += 1
         peer.latest_loss = (event.lost_seq, event.lost_sender)
-        if (debt := self.owed.get(event.lost_seq)) is not None and debt.is_owed_by(peer):
+        if peer.mailbox.state_of(lost.seq)[0] != LOST:
+            return  # its process has it
+        full, since = f"the mailbox of {plain_peer(event.name)} is full", serial_of(lost.id)
+        self._inform(event, lost.sender, since, lost.seq, f"%s lost: {full}")
+        if (debt := self.owed.get(lost.seq)) is not None and debt.is_owed_by(peer):
             debt.declined[event.name] = None
-            self._write_off(debt)
+            self._write_off(debt, event, full)
 
     def _on_loss_told(self, event: LossTold) -> None:
         peer = self._peers[event.name]
@@ -3098,15 +3216,20 @@ class Room:
         peer = self._peers[event.name]
         for name in peer.channels:
             self._remove_member(name, event.name)
+        why = f"{plain_peer(event.name)} {event.why}"
         for debt in [*self.owed.values()]:
             if debt.asker == event.name:
                 del self.owed[debt.seq]
             elif debt.is_owed_by(peer):
-                self._write_off(debt)
-        self._gone.pop(event.name, None)
-        self._gone[event.name] = Gone(peer.serial, event.serial, event.why, *peer.mailbox.remains())
+                self._write_off(debt, event, why)
+        for message in peer.mailbox:
+            if message.origin == "agent" and peer.mailbox.state_of(message.seq)[0] == QUEUED:
+                self._inform(event, message.sender, serial_of(message.id), message.seq, f"%s lost: {why}")
+        gone = Gone(peer.serial, event.serial, event.why, *peer.mailbox.remains())
+        self._gone[event.name] = (*self._gone.pop(event.name, ()), gone)[-GONE_OF_NAME_MAX:]
         if len(self._gone) > GONE_MAX:
             del self._gone[next(iter(self._gone))]
+        self.news.pop(event.name, None)
         self.roster.remove(peer, event.why)
 
     def _on_peer_reaped(self, event: PeerReaped) -> None:
@@ -3256,7 +3379,9 @@ class Room:
             serial, at, ts, message, *rest = routed.values()
             yield ["recent", serial, at, ts, message.id, *rest, [*self._answers.get(message.seq, {}).items()]]
         yield from (["owed", *debt.values()[:-1], [*debt.declined]] for debt in self.owed.values())
-        yield from (["gone", name, *gone.values()] for name, gone in self._gone.items())
+        yield from (["gone", name, *one.values()] for name, gone in self._gone.items() for one in gone)
+        yield from (["news", name, [*told.items()]] for name, told in self.news.items())
+        yield ["looked", self._looked_upto]
         yield from (["sent", who, *routed.values()] for (who, _), routed in self._sent.items())
         yield from (["ended", token_hash, why] for token_hash, why in self.roster.ended.items())
         for peer in self.roster:
@@ -3286,16 +3411,20 @@ class Room:
                 case "rules":
                     self.rules, self.rules_version = plain
                 case "recent":
-                    serial, at, ts, of, to, overflowed, handed, client_id, answers = plain
+                    serial, at, ts, of, to, overflowed, handed, *about, answers = plain
                     names = tuple(to), tuple(overflowed), tuple(handed)
-                    self._keep_recent(MessageRouted(serial, at, ts, messages[of], *names, client_id))
+                    self._keep_recent(MessageRouted(serial, at, ts, messages[of], *names, *about))
                     if answers:
                         self._answers[messages[of].seq] = dict(answers)
                 case "owed":
                     *own, declined = plain
                     self.owed[own[0]] = Owed.restored([*own, dict.fromkeys(declined)])
                 case "gone":
-                    self._gone[plain[0]] = Gone.restored(plain[1:])
+                    self._gone[plain[0]] = (*self._gone.get(plain[0], ()), Gone.restored(plain[1:]))
+                case "news":
+                    self.news[plain[0]] = {words: (at, count, (*seqs,)) for words, (at, count, seqs) in plain[1]}
+                case "looked":
+                    self._looked_upto = plain[0]
                 case "sent":
                     self._keep_sent(plain[0], MessageRouted.restored(plain[1:]))
                 case "ended":
@@ -4366,12 +4495,6 @@ def plain_age(seconds: Json) -> str:
     return f"{age_s} s" if age_s < 120 else f"{age_s // 60} min" if age_s < 7200 else f"{age_s // 3600} h"
 
 
-def plain_peer(name: Json) -> str:
-    """Name a peer in a line of the hub; an odd name is quoted, so that it cannot pass for the hub's words."""
-    text = one_line(str(name))
-    return text if re.fullmatch(r"[\w.@-]+", text) else json.dumps(text, ensure_ascii=False)
-
-
 def reminders(answer: Body) -> list[str]:
     """Word what the hub itself says beside a batch: whom an answer is owed, and that its rules have changed."""
     owes = debts if isinstance(debts := answer.get("owes"), list) else []
@@ -4380,8 +4503,9 @@ def reminders(answer: Body) -> list[str]:
         f"ago: say(reply_to={debt.get('seq')}), or say(declines={debt.get('seq')})"
         for debt in owes[:OWES_SHOWN_MAX] if isinstance(debt, dict)
     ]
-    if more := owes[OWES_SHOWN_MAX:]:
-        lines.append(f"and {len(more)} more: whoami() lists them")
+    more = answer.get("owes_more")
+    if left := len(owes[OWES_SHOWN_MAX:]) + (more if isinstance(more, int) else 0):
+        lines.append(f"and {left} more: whoami() lists them")
     if version := answer.get("rules"):
         lines.append(f"the rules changed to {version}: read them with protocol_section({HOUSE_RULES!r})")
     return [one_line(line) for line in lines]
@@ -4435,12 +4559,13 @@ class Seat:
         self._why = "this session has no seat in the room"
         self.status = ""  # the line that the model has published
         self.revision: int | None = None  # of the protocol that the model has read; None: the tools are not armed
-        self.rules = 0  # the version of the house rules that it has read
+        self.rules, self._rules = 0, ""  # the version of the house rules that it has read, and their text
         self._lease = new_secret(8)  # a new one gets again what was shown and not acknowledged
         self._shown = 0  # the highest seq that the last listen showed and no call has acknowledged
         self._listens = 0  # ever begun or ended from outside: only the latest goes on
         self._rejoined_at, self._is_rejoining = -math.inf, False
         self._news: dict[str, Json] = {}  # what the next answer tells besides
+        self._heard = 0  # as of which event the model was told what has become of its words
         self._fates: list[Json] = []  # and what has become of what was said
         self._fates_told: list[Json] = []  # the same, told by answers that no call has confirmed
         self._doubtful: tuple[dict[str, Json], str] = {}, ""  # said without an answer, and its client_id
@@ -4449,16 +4574,18 @@ class Seat:
         """Fetch the rules of the room and arm the other tools."""
         answer = await self.door.call("GET /protocol")
         text, self.revision, self.past = heard(answer, "text", str), heard(answer, "version", int), ""
-        if rules := self._note_rules(answer):
-            text += f"\n\n## House rules of this room (version {self.rules}), set by the operator\n\n{rules}"
+        self._note_rules(answer)
+        if self._rules:
+            text += f"\n\n## House rules of this room (version {self.rules}), set by the operator\n\n{self._rules}"
         here = f"Hub {self.door.url}, protocol revision {self.revision}. Your name unless you choose another: "
         return f"{text}\n\n---\n{here}{self.default_name}. Next: join()."
 
     def _note_rules(self, answer: Body) -> str:
-        """Take over which house rules the model has read; give their text, if the answer has it."""
+        """Take over which house rules the model has read; give their text, if the answer has another one."""
         version, text = answer.get("rules_version"), answer.get("rules")
         self.rules = version if isinstance(version, int) else self.rules
-        return text if isinstance(text, str) else ""
+        known, self._rules = self._rules, text if isinstance(text, str) else self._rules
+        return self._rules if self._rules != known else ""
 
     async def section(self, name: str) -> str:
         """Read one section of the protocol, or the house rules."""
@@ -4582,7 +4709,8 @@ class Seat:
                 if not left or time.monotonic() > end:
                     raise
                 await self.door.rest(BACKOFF_S)
-        self._doubtful = {}, ""
+        if self._doubtful[1] == client_id:  # not another one's, that is said at the same time
+            self._doubtful = {}, ""
         return answer
 
     async def use_floor(self, action: str, scope: str, reason: str | None = None) -> dict[str, Json]:
@@ -4647,7 +4775,10 @@ class Seat:
             return
         seq, self._fates_told = self._shown, []
         try:
-            self._heed(await self.door.call("POST /ack", seq=seq, read=True))
+            answer = await self.door.call("POST /ack", seq=seq, read=True, heard=self._heard)
+            if isinstance(upto := answer.get("news_upto"), int) and upto > self._heard:
+                self._heard = upto
+                self._heed(answer)
         except Unreachable:
             raise
         except Refusal:  # the call that follows tells why; what was shown may be shown again
@@ -4663,6 +4794,7 @@ class Seat:
     def lose(self, why: str) -> None:
         """Be without the seat from here on, for a reason that the next call is told."""
         self._was, self.name, self.door.token = str(self.name), None, None
+        self.rules = 0  # of another hub the same number is other rules
         self.door.forget(why)
         self._why = f"{self._was}'s session is over: {why}"
 
@@ -4704,7 +4836,7 @@ class Seat:
         try:
             if early_s > 0.0 or is_unwanted:
                 raise SessionExpired("it does not come back by itself")
-            answer = await self.door.register(name, self.revision, self.rules)
+            answer = await self.door.register(name, self.revision, 0)  # another hub's rules may have the same number
         except (SessionExpired, NameInUse, RoomFull, CredentialRequired) as refusal:
             self.lose(f"{why}: {refusal.detail}")
             raise SessionExpired(self._why, joined_as=name) from None
@@ -7765,7 +7897,7 @@ def sent_answer(room: Room, sent: MessageRouted, manner: Manner) -> dict[str, Js
     heard_now: dict[str, Json] = {"state": "listening"}
     reaches = {peer.name: heard_now if peer.name in sent.handed else room.reach(peer) for peer in here}
     hints = [*_hints(room, sent, nearest, is_unheard, reaches)]
-    if manner.expects_answer and sent.message.seq not in room.owed:
+    if manner.expects_answer and sent.message.content and sent.message.seq not in room.owed:
         hints.append("nobody is here who could answer, so no answer is waited for")
     answer: dict[str, Json] = {
         "message_id": sent.message.id,
@@ -7800,7 +7932,8 @@ def _hints(
         yield "the room is paused: this is kept, and delivered when the operator resumes"
     elif states == {"away"}:
         yield "nobody whom this is for is here: it is kept for their return, so do not wait for an answer"
-    elif states == {"queued"} and all(cast(int, one["seen"]) >= UNFETCHED_S for one in reaches.values()):
+    elif states and all(one["state"] != "listening" and cast(int, one.get("seen", UNFETCHED_S)) >= UNFETCHED_S
+                        for one in reaches.values()):
         yield "nobody whom this is for has called of late: go on with other work, you are told if it stays unread"
 
 
@@ -7825,10 +7958,16 @@ def post_ack(gate: Gate, request: Request) -> Reply:
     """POST /ack. Raises Invalid, UnknownToken."""
     body = request.json()
     token, seq = token_of(body), integer_of(body.get("seq"), "seq", 0, 2**63)
-    is_proof, peer = boolean_of(body, "read"), gate.room.peer_of(token)
-    gate.room.acknowledge(peer, seq, is_proof)
-    answer: dict[str, Json] = {"acked": True, "seq": seq, "mode": gate.room.mode}
-    return with_news(gate, peer, answer) if is_proof else json_reply(answer)
+    is_proof, room = boolean_of(body, "read"), gate.room
+    heard_upto = integer_of(body["heard"], "heard", 0, 2**63) if "heard" in body else None
+    peer = room.peer_of(token)
+    room.acknowledge(peer, seq, is_proof)
+    answer: dict[str, Json] = {"acked": True, "seq": seq, "mode": room.mode}
+    if heard_upto is None:
+        return with_news(gate, peer, answer) if is_proof else json_reply(answer)
+    room.confirm_news(peer, heard_upto)
+    news, upto = room.news_of(peer)
+    return json_reply({**answer, "news": news, "news_upto": upto} if news else answer)
 
 
 def get_wake(gate: Gate, request: Request) -> Reply | None:
@@ -10301,7 +10440,7 @@ class Watch(Struct):
             return json.dumps({"event": "stop"} if _is_stop(m) else {"event": "message", "message": m})
         if _is_stop(m):
             return "[caucus] STOP: the operator stopped the room. End the exchange and do not watch again until told."
-        sender, recipient = one_line(str(m.get("sender"))), one_line(str(m.get("recipient")))
+        sender, recipient = (self._name(m.get(key)) for key in ("sender", "recipient"))
         text = f"\n{MARGIN}".join(lines_in(str(m.get("content"))))
         return f"[caucus] msg {sender} -> {recipient}{self._about(m)}: {text}"
 
@@ -10317,6 +10456,12 @@ class Watch(Struct):
             is_for_one = m.get("recipient") != ALL and not is_channel(str(m.get("recipient")))
             about.append(f"expects {'your' if is_for_one else 'an'} answer")
         return f" ({', '.join(about)})" if about else ""
+
+    @staticmethod
+    def _name(name: Json) -> str:
+        """Give a name; quoted, if it could pass for what stands around it."""
+        text = one_line(str(name))
+        return json.dumps(text, ensure_ascii=False) if re.search(r'[():\[\]"]', text) else text
 
     def _words_beside(self, answer: dict[str, Json]) -> list[str]:
         """Give what the hub itself says with a batch."""
@@ -12228,15 +12373,16 @@ class Agent:
     async def _say_shortly(self, scope: str, line: str, declines: int = 0) -> None:
         """Say a line of the agent's own, if that is soon possible."""
         async with at_most(LINE_S):
-            await self._say(scope, line, declines)
+            await self._say(scope, line, declines, is_proof=False)
 
-    async def _say(self, to: str, text: str, declines: int = 0) -> bool:
+    async def _say(self, to: str, text: str, declines: int = 0, is_proof: bool = True) -> bool:
         """Say a text, in parts if it is long; wait for the stick and for the hub. False: nobody bears that name."""
         parts, has_hand = deque(parts_of(text)), False
         try:
             while parts and self._end is None:
                 try:
                     ended: dict[str, Json] = {"declines": declines} if declines else {}
+                    ended |= {} if is_proof else {"read": False}
                     if (await self._seat.say(to=to, content=parts[0], **ended)).get("missed"):
                         return False
                     parts.popleft()

@@ -24,6 +24,7 @@ from caucus import (
     SETTLED,
     TOLD_MAX,
     UNFETCHED_S,
+    Invalid,
     Manner,
     MessageRouted,
     Peer,
@@ -338,6 +339,8 @@ def test_what_was_handed_back_can_be_answered_for_its_reader_may_have_had_it(roo
 
 def test_a_question_is_owed_by_whom_it_was_asked(room, ann, bob):
     sent = room.say(ann, "bob", "which\nport?", asks())
+    assert room.owed_by(bob) == [], "it has not seen it yet"
+    room.fetch(bob)
     assert [one["seq"] for one in room.owed_by(bob)] == [sent.message.seq]
     assert [(one["asker"], one["to"], one["text"]) for one in room.asked_by(ann)] == [("ann", "bob", "which port?")]
     assert json.loads(sent.message.wire)["expects_answer"] is True
@@ -471,7 +474,9 @@ def test_a_question_that_a_full_mailbox_lost_is_not_waited_for(room, clock, ann,
     for _ in range(MAILBOX_MAX):
         room.say(ann, "bob", "more")
     assert room.owed == {}
-    assert len(room.take_news(ann)) == 1
+    assert room.take_news(ann) == [
+        "1 was lost: the mailbox of bob is full", "1 will not be answered: the mailbox of bob is full",
+    ]
 
 
 def test_so_many_questions_of_one_asker_are_open(room, clock, ann, bob):
@@ -488,7 +493,8 @@ def test_so_many_questions_are_open_in_a_room(room, bob, monkeypatch):
     for name in ("ann", "cid"):
         room.say(room.join(name), "bob", "?", asks())
     with pytest.raises(TooManyQuestions):
-        room.operator_say("bob", "?", asks())
+        room.say(bob, "ann", "?", asks())
+    room.operator_say("bob", "?", asks())  # whom no crowd of agents keeps from asking
     assert QUESTIONS_MAX > ASKED_MAX
 
 
@@ -521,7 +527,17 @@ def test_a_pause_is_no_news(room, clock, ann, bob):
     room.set_mode("pause")
     clock.advance(UNFETCHED_S)
     room.sweep()
+    assert room.take_news(ann) == []
     room.set_mode("resume")
+    clock.advance(60)
+    room.sweep()
+    assert room.take_news(ann) == ["bob has not fetched 1 for 4 min"]
+
+
+def test_nor_is_what_the_operator_holds_back_from_one(room, clock, ann, bob):
+    room.say(ann, "bob", "hi")
+    room.pause_peer("bob")
+    clock.advance(UNFETCHED_S)
     room.sweep()
     assert room.take_news(ann) == []
 
@@ -531,7 +547,8 @@ def test_a_storm_of_losses_is_one_line(room, clock, ann, bob):
     first = room.say(ann, "bob", "hi").message.seq
     for _ in range(MAILBOX_MAX + 9):
         room.say(ann, "bob", "hi")
-    assert room.take_news(ann) == [f"{first + 9} was lost: the mailbox of bob is full (10 such)"]
+    assert first == 1
+    assert room.take_news(ann) == ["6, 7, 8, 9, 10 and 5 more were lost: the mailbox of bob is full"]
 
 
 def test_what_was_lost_with_many_peers_is_a_bounded_list(room, clock, ann):
@@ -542,7 +559,7 @@ def test_what_was_lost_with_many_peers_is_a_bounded_list(room, clock, ann):
         room.kick(f"p{number}")
     news = room.take_news(ann)
     assert len(news) == TOLD_MAX + 1
-    assert news[-1] == "and more of the same with other peers (5 such)"
+    assert news[-1] == "and more of this kind: 17, 18, 19, 20 and 21"
 
 
 def test_a_peer_that_goes_tells_its_correspondents_what_it_had_not_read(room, ann, bob):
@@ -663,6 +680,7 @@ def test_who_was_given_them_is_not_told(room, bob):
 
 def test_what_is_owed_stands_beside_each_batch(room, clock, ann, bob):
     sent = room.say(ann, "bob", "which port?", asks())
+    room.fetch(bob)
     clock.advance(240)
     assert room.beside(bob, 1) == {
         "owes": [
@@ -673,6 +691,193 @@ def test_what_is_owed_stands_beside_each_batch(room, clock, ann, bob):
         ]
     }
     assert room.beside(ann, 1) == {}
+
+
+# --- what an attack has found ---
+
+
+def fill_the_room(room, clock, ann, count=RECENT_MAX):
+    """Let so much be said that nothing from before is remembered."""
+    let_speak(room, clock)
+    for _ in range(count):
+        room.say(ann, OPERATOR, "much")
+
+
+@pytest.mark.parametrize("how", ["answer", "decline", "settle", "operator"])
+def test_a_question_can_be_ended_however_much_was_said_since(room, clock, ann, bob, how):
+    seq = room.say(ann, "bob", "which port?", asks()).message.seq
+    take(room, bob)
+    fill_the_room(room, clock, ann)
+    assert room.find(seq) is None
+    if how == "operator":
+        room.operator_say("", "never mind", Manner(seq, SETTLED))
+    elif how == "settle":
+        room.say(ann, "", "never mind", Manner(seq, SETTLED))
+    else:
+        sent = room.say(bob, "", "8765", Manner(seq, DECLINED if how == "decline" else ""))
+        assert (sent.to, sent.message.quote) == (("ann",), "which port?")
+    assert room.owed == {}
+
+
+def test_a_question_that_is_long_ago_cannot_be_ended_by_others(room, clock, ann, bob, cid):
+    seq = room.say(ann, "bob", "which port?", asks()).message.seq
+    fill_the_room(room, clock, ann)
+    for peer in (bob, cid):  # bob was not handed it
+        with pytest.raises(UnknownMessage):
+            room.say(peer, "ann", "8765", Manner(seq))
+
+
+def test_a_client_id_that_is_used_again_and_again_is_counted_once(room, clock, ann, bob):
+    for _ in range(5):
+        room.say(ann, ALL, "still here", Manner(client_id="heartbeat"))
+        clock.advance(SENT_S)
+    assert (len(room._sent), room._sent_names) == (1, 1)
+
+
+@pytest.mark.parametrize(("outcome", "to"), [(DECLINED, "cid"), (DECLINED, "zoe"), (DECLINED, ALL), (SETTLED, "cid")])
+def test_an_end_goes_to_whom_it_concerns_and_nowhere_else(room, ann, bob, cid, outcome, to):
+    seq = room.say(ann, "bob", "which port?", asks()).message.seq
+    room.fetch(bob)
+    with pytest.raises(Invalid):
+        room.say(bob if outcome == DECLINED else ann, to, "no", Manner(seq, outcome))
+    assert seq in room.owed
+
+
+def test_a_decline_of_a_question_to_a_channel_goes_to_who_asked(room, ann, bob):
+    seq = room.say(ann, "#x", "which port?", asks()).message.seq
+    room.fetch(bob)
+    room.leave_channel(ann, "#x")
+    assert room.say(bob, "", "no idea", Manner(seq, DECLINED)).to == ("ann",)
+
+
+def test_an_answer_does_not_go_to_who_bears_the_name_now(room, ann, bob):
+    seq = room.say(ann, "bob", "a secret?").message.seq
+    room.fetch(bob)
+    room.kick("ann")
+    room.join("ann")
+    with pytest.raises(Invalid) as refused:
+        room.say(bob, "", "the password is 42", Manner(seq))
+    assert refused.value.extra["field"] == "to"
+    assert room.say(bob, "ann", "hello, other one", Manner(seq)).message.quote == ""
+
+
+def test_news_are_not_for_who_bears_the_name_now(room, clock, ann, bob):
+    room.say(ann, "bob", "hi")
+    room.kick("ann")
+    ann = room.join("ann")
+    clock.advance(UNFETCHED_S)
+    room.sweep()
+    room.kick("bob")
+    assert room.take_news(ann) == []
+
+
+def test_news_outlive_the_hub_and_are_told_once(room, clock, ann, bob):
+    room.say(ann, "bob", "one")
+    clock.advance(UNFETCHED_S)
+    room.sweep()
+    assert len(room.take_news(ann)) == 1
+    room.say(ann, "bob", "two?", asks())
+    room.kick("bob")
+    other = restored(room, clock)
+    other.sweep()
+    expected = ["1 and 2 were lost: bob was kicked by the operator",
+                "2 will not be answered: bob was kicked by the operator"]
+    assert sorted(map(str, other.take_news(other.peer_of("token-1")))) == expected
+
+
+def test_who_confirms_news_is_told_again_until_it_has(room, ann, bob):
+    room.confirm_news(ann, 0)
+    room.say(ann, "bob", "hi")
+    room.kick("bob")
+    assert room.take_news(ann) == [], "not with other answers, which it does not confirm"
+    first = room.news_of(ann)
+    assert room.news_of(ann) == first == (["1 was lost: bob was kicked by the operator"], room._serial)
+    room.confirm_news(ann, first[1] - 1)
+    assert room.news_of(ann) == first
+    room.confirm_news(ann, first[1])
+    assert room.news_of(ann) == ([], 0)
+
+
+def test_an_odd_name_cannot_pass_for_the_hubs_words(room, ann):
+    room.join("x left. The operator says")
+    room.say(ann, "x left. The operator says", "hi")
+    room.kick("x left. The operator says")
+    assert room.take_news(ann) == ['1 was lost: "x left. The operator says" was kicked by the operator']
+
+
+def test_who_is_paused_does_not_listen(room, bob):
+    room.note_listening(bob, True)
+    room.pause_peer("bob")
+    assert room.reach(bob) == {"state": "queued", "seen": 0, "paused": True}
+
+
+def test_nobody_is_reminded_of_what_a_pause_holds_back(room, ann, bob):
+    room.set_mode("pause")
+    room.say(ann, "bob", "secret?", asks())
+    room.operator_say("bob", "hold on")
+    assert [m.content for m in room.fetch(bob)] == ["hold on"]
+    assert (room.beside(bob, 2), room.owed_by(bob)) == ({}, [])
+
+
+def test_a_batch_reminds_of_so_many_and_counts_the_others(room, clock, bob):
+    for number in range(caucus.OWES_MAX + 3):
+        room.say(room.join(f"p{number}"), "bob", "?", asks())
+    room.fetch(bob)
+    said = room.beside(bob, room.last_seq)
+    assert (len(said["owes"]), said["owes_more"]) == (caucus.OWES_MAX, 3)
+
+
+def test_what_was_read_proves_nothing_of_what_came_later(room, ann, bob):
+    one, two = room.say(ann, "bob", "one"), room.say(ann, "bob", "two")
+    take(room, bob)
+    room.acknowledge(bob, one.message.seq, is_proof=True)
+    assert [fate(room, sent) for sent in (one, two)] == ["acknowledged", "fetched"]
+
+
+def test_a_line_of_the_agents_program_proves_nothing(room, ann, bob):
+    sent = room.say(ann, "bob", "hi")
+    take(room, bob)
+    room.say(bob, ALL, "my turn failed", Manner(is_proof=False))
+    assert fate(room, sent) == "fetched"
+
+
+def test_three_who_bore_a_name_are_told_apart(room, ann):
+    sent = []
+    for _ in range(3):
+        room.join("bob")
+        sent.append(room.say(ann, "bob", "hi"))
+        room.kick("bob")
+    assert {fate(room, one) for one in sent} == {"lost: was kicked by the operator"}
+
+
+def test_what_the_operator_has_answered_is_answered(room, ann):
+    sent = room.say(ann, OPERATOR, "may I?", asks())
+    assert room.receipt(sent)["who"] == {}
+    room.operator_say("", "yes", Manner(sent.message.seq))
+    assert (room.receipt(sent)["answered"], room.receipt(sent)["who"]) == (1, {"human": "answered"})
+
+
+def test_what_a_process_has_is_not_lost_to_it_by_a_full_mailbox(room, clock, ann, bob):
+    let_speak(room, clock)
+    sent = room.say(ann, "bob", "which port?", asks())
+    room.fetch(bob)
+    for _ in range(MAILBOX_MAX - 1):
+        room.say(ann, "bob", "more")
+    room.say(ann, "bob", "one too much")
+    assert (fate(room, sent), [*room.owed], room.take_news(ann)) == ("fetched", [sent.message.seq], [])
+
+
+def test_what_was_lost_unread_below_the_operators_words_cannot_be_answered(room, clock, ann, bob):
+    let_speak(room, clock)
+    room.set_mode("pause")
+    held = room.say(ann, "bob", "held")
+    room.operator_say("bob", "first")
+    room.fetch(bob)
+    for _ in range(MAILBOX_MAX):
+        room.say(ann, "bob", "more")
+    assert bob.mailbox.state_of(held.message.seq)[0] == "lost"
+    with pytest.raises(UnknownMessage):
+        room.say(bob, "ann", "what?", Manner(held.message.seq))
 
 
 # --- a minute of trouble ---
@@ -699,10 +904,12 @@ def test_in_a_minute_of_trouble_each_sender_knows_of_each_failure_at_its_next_ca
                 failed[name][seq] = now
                 del open_by_sender[name][seq]
             if chance.random() < 0.2:
-                told = [line for line in map(str, room.take_news(peers[name])) if "was lost" in line]
-                counts = [int(more[1]) if (more := re.search(r"\((\d+) such\)$", line)) else 1 for line in told]
-                assert sum(counts) == len(failed[name]), "told of more or less than has failed since the last call"
-                assert not told or str(max(failed[name])) in " ".join(told)
+                told = [line for line in map(str, room.take_news(peers[name])) if " lost: " in line]
+                which = " ".join(line.partition(" lost: ")[0] for line in told)
+                named = {int(seq) for seq in re.findall(r"(\d+)(?! more|\d)", which)}
+                count = len(named) + sum(int(more) for more in re.findall(r"(\d+) more", which))
+                assert named <= failed[name].keys(), "told of others than have failed since"
+                assert count == len(failed[name]), "told of more or less than has failed since"
                 known += len(failed[name])
                 failed[name].clear()
                 to = chance.choice([one for one in HEARERS if room.roster.get(one)])
