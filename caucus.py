@@ -4776,9 +4776,9 @@ class Seat:
         seq, self._fates_told = self._shown, []
         try:
             answer = await self.door.call("POST /ack", seq=seq, read=True, heard=self._heard)
-            if isinstance(upto := answer.get("news_upto"), int) and upto > self._heard:
-                self._heard = upto
-                self._heed(answer)
+            is_new = not isinstance(upto := answer.get("news_upto"), int) or upto > self._heard
+            self._heard = upto if is_new and isinstance(upto, int) else self._heard
+            self._heed(answer if is_new else {})
         except Unreachable:
             raise
         except Refusal:  # the call that follows tells why; what was shown may be shown again

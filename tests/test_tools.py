@@ -489,7 +489,7 @@ def test_a_pause_says_hold(seat, door):
 def test_what_was_shown_is_acknowledged_by_the_next_call(seat, door):
     door.once["/receive"] = [batch(message(3), message(4))]
     use(seat, "listen", timeout=0)
-    assert door.bodies("/ack") == [{"seq": 0, "read": True}]
+    assert door.bodies("/ack") == [{"seq": 0, "read": True, "heard": 0}]
     use(seat, "whoami")
     use(seat, "whoami")
     assert [body["seq"] for body in door.bodies("/ack")] == [0, 4, 0]
@@ -548,6 +548,14 @@ def test_what_an_answer_told_that_reached_nobody_is_told_again(seat, door):
     use(seat, "peek")
     seat.show_again()
     assert "news" not in use(seat, "peek")
+
+
+def test_up_to_where_news_were_heard_is_said_with_the_next_call_and_what_comes_again_is_not_told_again(seat, door):
+    again = {"acked": True, "news": ["12 was lost: web left"], "news_upto": 77}
+    door.once["/ack"] = [again, again]
+    assert use(seat, "peek")["news"] == ["12 was lost: web left"]
+    assert "news" not in use(seat, "peek")
+    assert [body["heard"] for body in door.bodies("/ack")] == [0, 77]
 
 
 def test_news_come_before_what_a_listen_shows(seat, door):
