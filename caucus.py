@@ -5983,6 +5983,7 @@ def recovered_room(
             told.append(f"the snapshot at event {serial}: {error}")
             room = nobodys_room()
     (_, serial, *_) = next(room.rows()) if len(room.roster) or room.log else ("", 0)
+    room.born = room.born if serial or not events else event_before(events[0])
     for event in events:
         if event.serial > serial:
             try:

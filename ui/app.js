@@ -2,7 +2,7 @@
 
 import { announce, ask, el, keyed, saveAs, setIcon, setText, toast, wireAsk } from "./dom.js";
 import { clockOf, onPref, pref, setPref } from "./prefs.js";
-import { ageText, apply, applyLink, emptyModel, isOpen, isOperator, noteSent } from "./model.js";
+import { ageText, apply, applyLink, emptyModel, isOpen, isOperator, lineOf, noteSent } from "./model.js";
 import { fetchExport, openLine } from "./socket.js";
 import { emptyDebt, needsOf, owe, settleDebt } from "./needs.js";
 import { emptyDeeds, hear, lose, note, wordsOf as wordsOfDeed } from "./deeds.js";
@@ -115,7 +115,7 @@ function sayAgain() {
   const { frames, old, strange } = outbox.again(Date.now(), model.room);
   strangers.push(...strange);
   for (const frame of frames) line.send(frame);
-  for (const { say } of old) toast(`Nobody knows whether the room has this, for the line was away too long to send it again: “${String(say).slice(0, 200)}”`, "refused");
+  for (const { say } of old) toast(`Nobody knows whether the room has this, for the line was away too long to send it again: “${lineOf(say, 200)}”`, "refused");
 }
 
 const strangers = []; // what was said into another room, until the page is drawn
@@ -123,7 +123,7 @@ const strangers = []; // what was said into another room, until the page is draw
 function giveBack() {
   for (const { frame, isTyped } of strangers.splice(0)) {
     if (isTyped && composer.takeBack(byId("composer"), frame)) toast("This is a new room, and nobody knows whether the old one had your words: they are in the field again.", "refused");
-    else toast(`This is a new room; into the old one you said, unconfirmed: “${String(frame.say).slice(0, 200)}”`, "refused");
+    else toast(`This is a new room; into the old one you said, unconfirmed: “${lineOf(frame.say, 200)}”`, "refused");
   }
 }
 
