@@ -79,7 +79,7 @@ function nudgesOf(model) {
 
 function questionNeeds(model) {
   return model.owed.filter((debt) => debt.to === "human").map((debt) => debtOf(model, debt)).map((debt) => ({
-    id: `question:${debt.seq}`, kind: "question", who: debt.asker, verb: `asks ${you(model)}`, text: excerpt(debt.text), since: debt.since,
+    id: `question:${model.room}:${debt.seq}`, kind: "question", who: debt.asker, verb: `asks ${you(model)}`, text: excerpt(debt.text), since: debt.since,
     help: { word: "Answer", go: debt.acts[0].go },
   }));
 }
@@ -88,7 +88,7 @@ function overdueNeeds(model, now) {
   if (model.mode !== "running") return [];
   const isOverdue = ({ seq, ts, to }) => to !== "human" && now - Math.max(ts * 1000, nudgesOf(model).get(seq) ?? 0) >= OVERDUE_S * 1000;
   return model.owed.filter(isOverdue).map((debt) => debtOf(model, debt)).map((debt) => ({
-    id: `owed:${debt.seq}`, kind: "owed", who: debt.asker === "human" ? null : debt.asker,
+    id: `owed:${model.room}:${debt.seq}`, kind: "owed", who: debt.asker === "human" ? null : debt.asker,
     text: `${debt.asker !== "human" ? "waits" : isOperator(model) ? "You wait" : "The operator waits"} for an answer of ${debt.to === "all" ? "anybody" : debt.to}: ${excerpt(debt.text)}`, since: debt.since,
     help: { word: "Nudge", frame: debt.acts[0].frame },
   }));
