@@ -683,6 +683,31 @@ def test_a_slow_double_click_settles_one_question(hub: HubProcess, console: Open
     hub.receive(api)
 
 
+def test_of_many_questions_the_oldest_are_drawn_and_the_others_at_a_press(hub: HubProcess, console: Open) -> None:
+    unthrottle(hub)
+    askers = [hub.register(f"asker-{n}") for n in range(4)]
+    hub.register("web")
+    seqs = [ask(hub, askers[n % 4], "web", f"question {n}") for n in range(50)]
+    page = console(hub)
+    page.locator(".needs-owed").click()
+    expect(page.locator(".owe")).to_have_count(40)
+    expect(page.locator(".owe").first).to_have_attribute("data-seq", str(seqs[0]))
+    page.evaluate(
+        """() => {
+          window.redrawn = 0;
+          const count = (all) => { window.redrawn += all.length; };
+          new MutationObserver(count).observe(document.querySelector(".owed"), { subtree: true, childList: true });
+        }"""
+    )
+    for n in range(30):
+        hub.say(askers[n % 4], "#noise", f"line {n}")
+    expect(row(page, "line 29")).to_be_attached()
+    assert page.evaluate("window.redrawn") <= 40 * 4, "ages count on once a second, and frames of the hub draw nothing"
+    page.locator(".owed-more").click()
+    expect(page.locator(".owe")).to_have_count(50)
+    expect(page.locator(".owed-more")).to_be_hidden()
+
+
 def test_a_question_older_than_the_page_is_answered(hub: HubProcess, console: Open) -> None:
     unthrottle(hub)
     web = hub.register("web")
