@@ -613,8 +613,8 @@ def test_of_many_recipients_the_open_box_follows_and_is_whole_in_the_window(hub:
     fates = page.locator("#fates .fate")
     expect(fates).to_have_count(19)
     expect(page.locator(".fates-of")).to_contain_text("of peer-00: good morning")
-    box = page.locator("#fates").bounding_box()
-    assert box["y"] >= 0
+    box, brakes = page.locator("#fates").bounding_box(), page.locator(".top").bounding_box()
+    assert box["y"] >= brakes["y"] + brakes["height"], "Pause and Stop stay free"
     assert box["y"] + box["height"] <= 600
     hub.receive(tokens[7])
     expect(page.locator("#fates h2")).to_have_text("1 of 19 have it")

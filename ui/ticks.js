@@ -91,15 +91,23 @@ function show(view, tick, isHovered) {
   if (!isHovered) view.box.focus({ preventScroll: true });
 }
 
-/** Beside the tick, and whole in the window, whatever its size has become. */
+const LEAST_PX = 96; // a heading and two lines; what does not fit is scrolled
+
+/** Beside the tick, whole in the window and below the brakes, whatever its size has become. */
 function place(view) {
   const { box, at } = view;
-  const { offsetWidth: width, offsetHeight: height } = box;
-  if (view.size === `${width} ${height}`) return;
-  view.size = `${width} ${height}`;
-  const top = at.bottom + 4 + height < innerHeight - 8 ? at.bottom + 4 : Math.min(at.top - 4, innerHeight - 8) - height;
-  box.style.setProperty("left", `${Math.max(8, Math.min(at.right - width, innerWidth - width - 8))}px`);
-  box.style.setProperty("top", `${Math.max(8, top)}px`);
+  const size = `${box.offsetWidth} ${box.scrollHeight}`;
+  if (view.size === size) return;
+  view.size = size;
+  box.style.setProperty("max-height", "");
+  const [least, most] = [document.querySelector(".top").getBoundingClientRect().bottom + 4, innerHeight - 8];
+  const [above, below] = [at.top - 4 - least, most - at.bottom - 4];
+  const isBelow = below >= Math.min(box.offsetHeight, above);
+  const room = Math.max(LEAST_PX, isBelow ? below : above);
+  if (box.offsetHeight > room) box.style.setProperty("max-height", `${room}px`);
+  const height = box.offsetHeight;
+  box.style.setProperty("left", `${Math.max(8, Math.min(at.right - box.offsetWidth, innerWidth - box.offsetWidth - 8))}px`);
+  box.style.setProperty("top", `${Math.max(Math.min(least, most - height), Math.min(isBelow ? at.bottom + 4 : at.top - 4 - height, most - height))}px`);
 }
 
 /** Ages count on; who has it changes with the survey, and of a message to many the hub is asked again then. */
