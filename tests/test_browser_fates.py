@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from browsers import LINE_LOST, OBSERVER, Open, Page, enter, heard, peer, row
-from hubs import HubProcess, eventually
+from hubs import HubProcess, eventually, running_hub
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install -e '.[dev]'")
@@ -217,9 +217,13 @@ def test_a_thread_stands_alone_at_an_address_and_escape_leads_back(hub: HubProce
     assert shown(page) == ["which port?", "an aside", "8080", "thanks"]
     assert "#" not in page.url
     page.go_back()
-    expect(page.locator("#thread-bar")).to_be_visible()
-    page.locator("#thread-bar button").click()
+    expect(page.locator("#thread-bar")).to_be_hidden()
     expect(row(page, "an aside")).to_be_visible()
+    row(page, "thanks").focus()
+    page.keyboard.press("v")
+    expect(page.locator("#thread-bar")).to_be_visible()
+    page.go_back()
+    expect(page.locator("#thread-bar")).to_be_hidden()
     page.goto("about:blank")
     page.goto(address)
     expect(page.locator("#thread-bar")).to_be_visible()
@@ -289,12 +293,19 @@ def test_a_nudge_is_a_word_to_who_owes_and_settling_ends_it(hub: HubProcess, con
     expect(page.locator("#orders .order").first).to_contain_text("Answer to api")
     [_, nudge] = hub.receive(api)["messages"]
     assert (nudge["sender"], nudge["reply_to"], nudge["origin"]) == ("human", seq, "operator")
-    assert "which port?" in nudge["content"]
+    assert "web" not in nudge["content"], "the operator's voice carries no peer's name"
+    assert "which port?" not in nudge["content"], "nor its words"
+    again = page.get_by_role("button", name="Nudge")
+    expect(again).to_have_attribute("aria-disabled", "true")
+    expect(page.locator(".owe")).to_contain_text("nudged")
+    again.dispatch_event("click")
     assert owed(hub) == [seq]
     page.get_by_role("button", name="Settle").click()
-    expect(page.locator("#needs-all")).to_be_hidden()
     expect(page.locator(".needs-owed")).to_be_hidden()
+    page.mouse.move(5, 600)
+    expect(page.locator("#needs-all")).to_be_hidden()
     assert owed(hub) == []
+    assert hub.receive(api)["messages"] == [], "a second nudge in a breath says nothing"
     [settled] = hub.receive(web)["messages"]
     assert (settled["reply_to"], settled["outcome"]) == (seq, "settled")
 
@@ -527,3 +538,339 @@ def test_fates_threads_debts_and_rules_bar_nobody(
     check("a thread and an answer")
     page.locator("#settings-open").click()
     check("house rules")
+
+
+# --- another room ---
+
+
+def test_nothing_meant_for_one_room_goes_into_another(console: Open) -> None:
+    """An answer went to whatever the new room had under that number, and unconfirmed words with it."""
+    with running_hub() as hub:
+        port = hub.port
+        asked = ask(hub, hub.register("api"), "all", "may I drop the table?")
+        page = console(hub, expected=LINE_LOST)
+        row(page, "may I drop the table?").hover()
+        page.locator(".row-reply").click()
+        page.keyboard.type("yes, do it")
+        expect(page.locator(".reply-line")).to_be_visible()
+    with running_hub("--port", str(port)) as hub:
+        web = hub.register("web")
+        api = hub.register("api")
+        while hub.say(web, "all", "delete the database?")["seq"] < asked:
+            pass
+        expect(page.locator("#connection")).to_have_text("Connected", timeout=30_000)
+        expect(page.locator(".marker")).to_contain_text("new room")
+        expect(page.locator(".reply-line")).to_be_hidden()
+        expect(page.locator(".composer-hint")).to_contain_text("This is a new room")
+        expect(page.locator("#composer textarea")).to_have_value("yes, do it")
+        page.locator("#composer textarea").fill("")
+        page.evaluate(
+            """(seq) => {
+              const frame = { say: "unconfirmed", to: "all", reply_to: seq, client_id: "c".repeat(32) };
+              const waiting = [{ at: Date.now(), room: "another", isTyped: true, frame }];
+              sessionStorage.setItem("caucus.outbox", JSON.stringify(waiting));
+            }""",
+            asked,
+        )
+        page.reload()
+        expect(page.locator("#composer textarea")).to_have_value("unconfirmed")
+        assert log_of(hub) == []
+        page.locator("#say").click()
+        expect(row(page, "unconfirmed")).to_be_visible()
+        [said] = [one for one in hub.receive(api)["messages"] if one["origin"] == "operator"]
+        assert said.get("reply_to") is None
+        assert said["content"] == "unconfirmed"
+
+
+def test_answering_one_who_has_left_announces_no_broadcast(hub: HubProcess, console: Open) -> None:
+    ghost, web = hub.register("ghost"), hub.register("web")
+    hub.say(ghost, "human", "a secret")
+    page = console(hub)
+    hub.post("/leave", token=ghost)
+    expect(peer(page, "ghost")).to_have_count(0)
+    row(page, "a secret").focus()
+    page.keyboard.press("r")
+    expect(page.locator("#target")).to_have_value("ghost")
+    expect(page.locator("#composer textarea")).to_have_attribute("placeholder", "ghost is gone: choose where this goes")
+    expect(page.locator(".composer-hint")).to_have_text("ghost is gone: choose where this goes")
+    page.keyboard.type("for your eyes only")
+    page.keyboard.press("Enter")
+    expect(page.locator("#composer textarea")).to_have_value("for your eyes only")
+    assert heard(hub, web) == []
+
+
+# --- the box that tells who has it ---
+
+
+def test_of_many_recipients_the_open_box_follows_and_is_whole_in_the_window(hub: HubProcess, console: Open) -> None:
+    tokens = [hub.register(f"peer-{n:02}") for n in range(20)]
+    page = console(hub, viewport={"width": 1280, "height": 600})
+    for n in range(12):
+        hub.say(tokens[n % 2], "#x" if n % 3 else "all", f"line {n} of all")
+    hub.say(tokens[0], "all", "good morning")
+    expect(tick(page, "good morning")).to_have_text("0 of 19 have it")
+    tick(page, "good morning").click()
+    fates = page.locator("#fates .fate")
+    expect(fates).to_have_count(19)
+    expect(page.locator(".fates-of")).to_contain_text("of peer-00: good morning")
+    box, brakes = page.locator("#fates").bounding_box(), page.locator(".top").bounding_box()
+    assert box["y"] >= brakes["y"] + brakes["height"], "Pause and Stop stay free"
+    assert box["y"] + box["height"] <= 600
+    hub.receive(tokens[7])
+    expect(page.locator("#fates h2")).to_have_text("1 of 19 have it")
+    expect(fates.last).to_contain_text("peer-07fetched: its process has it, seen")
+
+
+def test_the_box_stays_while_rows_pass_under_a_still_pointer(hub: HubProcess, console: Open) -> None:
+    unthrottle(hub)
+    api, web = hub.register("api"), hub.register("web")
+    page = console(hub)
+    for n in range(30):
+        hub.say((api, web)[n % 2], "all", f"line {n}")
+    expect(tick(page, "line 29")).to_have_text("queued")
+    page.evaluate(
+        """() => {
+          window.toggled = [];
+          const box = document.getElementById("fates");
+          box.addEventListener("toggle", (event) => window.toggled.push(event.newState));
+        }"""
+    )
+    place = tick(page, "line 26").bounding_box()
+    page.mouse.move(place["x"] + 5, place["y"] + 5)
+    expect(page.locator("#fates")).to_be_visible()
+    for n in range(8):
+        hub.say((api, web)[n % 2], "all", f"later {n}")
+        expect(row(page, f"later {n}")).to_be_visible()
+        page.wait_for_timeout(350)
+    assert page.evaluate("window.toggled") == ["open"]
+    page.mouse.move(300, 5)
+    expect(page.locator("#fates")).to_be_hidden()
+    tick(page, "later 5").click()
+    title = page.locator(".fates-of").inner_text()
+    other = tick(page, "later 2").bounding_box()
+    page.mouse.move(other["x"] + 5, other["y"] + 5)
+    page.mouse.move(other["x"] + 8, other["y"] + 5)
+    page.wait_for_timeout(600)
+    assert page.locator(".fates-of").inner_text() == title, "what was opened by hand stays"
+
+
+# --- who owes whom, under the hand ---
+
+
+def test_a_slow_double_click_settles_one_question(hub: HubProcess, console: Open) -> None:
+    unthrottle(hub)
+    api, web = hub.register("api"), hub.register("web")
+    seqs = [ask(hub, web, "api", f"question {n}") for n in range(4)]
+    page = console(hub)
+    page.locator(".needs-owed").click()
+    expect(page.locator(".owed-title")).to_be_focused()
+    expect(page.get_by_role("heading", name="Needs you", exact=True)).to_have_count(1)
+    settle = page.locator(".owe").first.get_by_role("button", name="Settle").bounding_box()
+    page.mouse.move(settle["x"] + 8, settle["y"] + 8)
+    page.mouse.down()
+    page.mouse.up()
+    expect(page.locator(".owe[data-done]")).to_have_count(1)
+    page.mouse.down()
+    page.mouse.up()
+    page.wait_for_timeout(300)
+    assert owed(hub) == seqs[1:]
+    page.mouse.move(5, 600)
+    expect(page.locator(".owe")).to_have_count(3)
+    page.locator(".owe").first.get_by_role("button", name="Settle").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator(f'.owe[data-seq="{seqs[2]}"]').get_by_role("button", name="Settle")).to_be_focused()
+    eventually(lambda: owed(hub) == seqs[2:], "one more is settled")
+    hub.receive(api)
+
+
+def test_of_many_questions_the_oldest_are_drawn_and_the_others_at_a_press(hub: HubProcess, console: Open) -> None:
+    unthrottle(hub)
+    askers = [hub.register(f"asker-{n}") for n in range(4)]
+    hub.register("web")
+    seqs = [ask(hub, askers[n % 4], "web", f"question {n}") for n in range(50)]
+    page = console(hub)
+    page.locator(".needs-owed").click()
+    expect(page.locator(".owe")).to_have_count(40)
+    expect(page.locator(".owe").first).to_have_attribute("data-seq", str(seqs[0]))
+    page.evaluate(
+        """() => {
+          window.redrawn = 0;
+          const count = (all) => { window.redrawn += all.length; };
+          new MutationObserver(count).observe(document.querySelector(".owed"), { subtree: true, childList: true });
+        }"""
+    )
+    for n in range(30):
+        hub.say(askers[n % 4], "#noise", f"line {n}")
+    expect(row(page, "line 29")).to_be_attached()
+    assert page.evaluate("window.redrawn") <= 40 * 4, "ages count on once a second, and frames of the hub draw nothing"
+    page.locator(".owed-more").click()
+    expect(page.locator(".owe")).to_have_count(50)
+    expect(page.locator(".owed-more")).to_be_hidden()
+
+
+def test_a_question_older_than_the_page_is_answered(hub: HubProcess, console: Open) -> None:
+    unthrottle(hub)
+    web = hub.register("web")
+    seq = ask(hub, web, "human", "which region?")
+    for n in range(520):
+        hub.say(web, "#noise", f"filler {n}")
+    page = console(hub)
+    page.locator('#attention > .needs .need[data-kind="question"]').get_by_role("button", name="Answer").click()
+    expect(page.locator(".reply-line")).to_contain_text("Answer to web: which region?")
+    page.keyboard.type("eu-1")
+    page.keyboard.press("Enter")
+    eventually(lambda: owed(hub) == [], "it is answered")
+    assert hub.receive(web)["messages"][-1]["reply_to"] == seq
+
+
+def test_an_observer_is_not_told_to_owe(guarded: HubProcess, console: Open) -> None:
+    ask(guarded, guarded.register("web"), "human", "which port?")
+    page = console(guarded)
+    enter(page, OBSERVER)
+    expect(page.locator("#attention .need")).to_contain_text("asks the operator")
+    page.locator(".needs-owed").click()
+    expect(page.locator(".owe")).to_contain_text("the operator owes web")
+
+
+# --- threads, search and filters ---
+
+
+def test_a_folded_thread_shows_what_is_looked_for(hub: HubProcess, console: Open) -> None:
+    seq = thread(hub)
+    api, web = hub.register("api2"), hub.register("web2")
+    ask(hub, api, "web2", "one question")
+    hub.receive(web)
+    page = console(hub)
+    row(page, "which port?").locator(".thread-fold").click()
+    expect(row(page, "8080")).to_have_count(0)
+    page.locator("#search").fill("808")
+    expect(row(page, "8080")).to_be_visible()
+    expect(page.locator(".hits")).to_have_text("1 found")
+    page.locator("#search").fill("")
+    expect(row(page, "8080")).to_have_count(0)
+    with hub.console() as operator:
+        operator.send(say="and now?", to="web2", reply_to=seq, expects_answer=True, client_id="c")
+        operator.next("said")
+    expect(page.locator(".needs-owed")).to_contain_text("2")
+    page.locator("#flow-tools button", has_text="Filter").click()
+    page.get_by_label("What became of it").select_option("Unanswered")
+    expect(row(page, "and now?")).to_be_visible()
+
+
+def test_a_thread_gives_search_and_filters_back(hub: HubProcess, console: Open) -> None:
+    thread(hub)
+    page = console(hub)
+    page.locator("#flow-tools button", has_text="Filter").click()
+    page.get_by_label("By or to whom").select_option("web")
+    page.locator("#search").fill("808")
+    expect(page.locator(".hits")).to_have_text("1 found")
+    filtered = shown(page)
+    row(page, "8080").focus()
+    page.keyboard.press("v")
+    expect(page.locator("#thread-bar")).to_be_visible()
+    expect(page.locator("#search")).to_have_value("808")
+    expect(page.locator("#flow mark")).to_have_count(1)
+    page.keyboard.press("Escape")
+    expect(page.get_by_label("By or to whom")).to_have_value("=web")
+    assert shown(page) == filtered
+    expect(page.locator("#flow mark")).to_have_count(1)
+    row(page, "8080").focus()
+    page.keyboard.press("v")
+    page.locator("#flow-filters button", has_text="Clear").click()
+    expect(page.locator("#thread-bar")).to_be_hidden()
+    assert shown(page) == ["which port?", "an aside", "8080", "thanks"]
+    row(page, "an aside").focus()
+    page.keyboard.press("v")
+    expect(page.locator("#thread-bar")).to_be_hidden()
+    expect(page.locator(".toast")).to_contain_text("in no thread")
+
+
+def test_what_turns_words_is_not_in_the_bar_and_the_answer_line(hub: HubProcess, console: Open) -> None:
+    api, web = hub.register("api"), hub.register("web")
+    seq = hub.say(api, "all", "pay \u202e001\u202c \u2066now\u2069")["seq"]
+    answer(hub, web, seq, "done")
+    page = console(hub)
+    row(page, "done").focus()
+    page.keyboard.press("v")
+    expect(page.locator(".thread-bar-text")).to_have_text(
+        "Only the thread of 2 messages that begins with api: pay 001 now"
+    )
+    page.locator("#flow .message").first.focus()
+    page.keyboard.press("r")
+    expect(page.locator(".reply-words")).to_have_text("pay 001 now")
+
+
+def test_a_thread_without_its_beginning_says_so(hub: HubProcess, console: Open) -> None:
+    unthrottle(hub)
+    api, web = hub.register("api"), hub.register("web")
+    seq = hub.say(api, "all", "long ago")["seq"]
+    for n in range(510):
+        hub.say(api, "#noise", f"filler {n}")
+    for text in ("late", "later"):
+        answer(hub, web, seq, text)
+    page = console(hub)
+    row(page, "later").focus()
+    page.keyboard.press("v")
+    expect(page.locator("#thread-bar")).to_contain_text("whose beginning is not on this page")
+
+
+# --- drafts, and small windows ---
+
+
+def test_expects_an_answer_and_a_draft_of_rules_survive_a_reload(hub: HubProcess, console: Open) -> None:
+    for n in range(7):
+        hub.register(f"peer-{n}")
+    page = console(hub)
+    page.locator("#composer textarea").fill("is it done?")
+    page.locator("#asks").check()
+    page.keyboard.press("Escape")
+    page.locator("#settings-open").click()
+    page.locator("#rules-text").fill("Tests first.")
+    page.reload()
+    expect(page.locator("#asks")).to_be_checked()
+    page.locator("#settings-open").click()
+    expect(page.locator("#rules-text")).to_have_value("Tests first.")
+    page.get_by_role("button", name="Save the rules").click()
+    expect(page.locator("#rules .count")).to_have_text("Version 1")
+    expect(page.locator("#rules-readers")).to_contain_text("peer-6")
+    page.reload()
+    page.locator("#settings-open").click()
+    expect(page.get_by_role("button", name="Save the rules")).to_be_disabled()
+
+
+@pytest.mark.parametrize("size", [(640, 400), (512, 384), (320, 640), (1280, 400)], ids=str)
+def test_in_a_low_window_what_is_said_keeps_its_room(hub: HubProcess, console: Open, size: tuple[int, int]) -> None:
+    width, height = size
+    api = hub.register("api")
+    hub.say(api, "all", "hello")
+    hub.say(api, "human", "to you")
+    page = console(hub, viewport={"width": width, "height": height})
+    expect(row(page, "hello")).to_be_attached()
+    assert page.locator("#flow").evaluate("(node) => node.clientHeight") >= 0.4 * height
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for name in ("no such #channel", "nor another " * 12, "nor a third " * 12, "x"):
+        page.evaluate("(text) => import('/assets/dom.js').then((dom) => dom.toast(text, 'refused'))", name)
+    for control in ("#pause", "#stop", "#say"):
+        assert page.locator(control).evaluate(
+            """(node) => { const at = node.getBoundingClientRect();
+              return node.contains(document.elementFromPoint((at.left + at.right) / 2, (at.top + at.bottom) / 2)); }"""
+        ), control
+
+
+def test_the_tools_of_a_row_of_one_line_are_whole_and_a_tick_can_be_touched(hub: HubProcess, console: Open) -> None:
+    api, _ = hub.register("api"), hub.register("web")
+    for n in range(3):
+        hub.say(api, "web", f"go {n}")
+    page = console(hub)
+    row(page, "go 1").hover()
+    for edge in ("top + 2", "bottom - 2"):
+        assert page.locator(".row-reply").evaluate(
+            f"""(node) => {{
+              const at = node.getBoundingClientRect();
+              return node.contains(document.elementFromPoint((at.left + at.right) / 2, at.{edge}));
+            }}"""
+        ), edge
+    page.set_viewport_size(PHONE)
+    expect(tick(page, "go 2")).to_be_visible()
+    box = tick(page, "go 2").bounding_box()
+    assert min(box["width"], box["height"]) >= 36

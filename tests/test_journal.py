@@ -24,8 +24,8 @@ from typing import Any
 
 import pytest
 from agents import agent
-from fakes import FakeClock, RecordingRoom, question, state_of
-from hubs import ROADS, START, KeptHub, eventually
+from fakes import FakeClock, RecordingRoom, question, replayed, state_of
+from hubs import ROADS, START, HubProcess, KeptHub, eventually
 from originals_support import VERSIONS, Connector, Refused, require_originals
 from test_bridge import BridgeProcess, bridge_at
 from wires import WatchProcess
@@ -667,6 +667,32 @@ def test_a_snapshot_is_made_while_the_hub_runs(place: Path) -> None:
         kept.hub.post("/status", token=ann, status="later")
         hub = kept.kill_and_restart()
         assert hub.get("/ping", peer="ann").body["status"] == "later"
+
+
+def room_of(hub: HubProcess) -> str:
+    """Give the identity of the room that a console is shown."""
+    with hub.console() as console:
+        return str(console.snapshot["room"])
+
+
+def test_a_room_keeps_its_identity_through_restarts_and_snapshots(place: Path) -> None:
+    with kept_hub(place) as kept:
+        kept.hub.register("ann")
+        born = room_of(kept.hub)
+        assert room_of(kept.kill_and_restart()) == born, "told by the first event"
+        journal("compact", place)
+        assert room_of(kept.kill_and_restart()) == born, "told by the snapshot"
+    with kept_hub(place.with_name("another")) as other:
+        other.hub.register("ann")
+        assert room_of(other.hub) != born
+
+
+def test_a_snapshot_of_a_hub_that_kept_no_identity_gives_the_same_at_each_start() -> None:
+    rows = [["room", 7, 3, "running", None, 10.0, 2.0]]
+    rooms = [replayed([]), replayed([])]
+    for room in rooms:
+        room.restore(rows)
+    assert [room.born for room in rooms] == [7, 7]
 
 
 @pytest.mark.parametrize("spot", ["head", "events", "snapshot line"])
