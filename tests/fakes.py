@@ -85,6 +85,7 @@ def state_of(room: Room) -> dict[str, Any]:
         "owed": [[*owed.values()] for owed in room.owed.values()],
         "sent": [[*key, event.message.seq, [*event.to]] for key, event in room._sent.items()],
         "rules": [room.rules, room.rules_version],
+        "said": room.said_to_all,
         "floors": room.floors(),
         "forms": json.loads(room.forms_wire(has_prompts=True))["forms"],
         "decisions": room.decisions(DECISIONS_MAX),
