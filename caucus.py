@@ -6108,7 +6108,7 @@ QUERY_MAX, QUERY_WORDS_MAX = 256, 32  # characters and words of a search
 QUERIES_MAX, QUERIES_EACH_MAX = 64, 4  # that wait, of all and of one reader
 QUERY_S, QUERY_ALONE_S = 0.05, 0.25  # that one may look around, when others wait and when nobody does
 BUILD_S = 0.1  # of making the index, before a query is told to come again
-_INDEX_LAG_S = 1.0  # after which what was said is entered, if nobody asks before: so many share a transaction
+_INDEX_LAG_S = 0.2  # after which what was said is entered, if nobody asks before: so many share a transaction
 _INDEX_ID, _INDEX_SCHEMA = 0x43617578, 1  # "Caux", and what its tables are like
 _INDEX_ROWS = 200  # messages that are entered at a time
 _SHARE_BITS = 16  # 65,536 messages share a table of words: in one nothing can interrupt SQLite, and it is dropped whole
@@ -6569,7 +6569,7 @@ class Index:
     # --- what is asked ---
     def _seq_where(self, column: str, least: float) -> int:
         """Find the first message of which a number that only grows is so great; if there is none, what comes after."""
-        ends = [self._base.execute(f"SELECT {one}(seq) FROM message").fetchone()[0] for one in ("min", "max")]
+        ends = self._base.execute("SELECT min(seq), max(seq) FROM message").fetchone()
         low, high = (0, 0) if ends[0] is None else (ends[0], ends[1] + 1)
         while low < high:
             middle = (low + high) // 2
@@ -10319,7 +10319,6 @@ ACCEPT_PAUSE_S = 0.25  # when the system has no file left for a connection; it w
 NEIGHBOUR_S = 0.8  # for what has our port to say what it is
 _LOOK_UP_S = 0.2  # on Windows
 WINDOWS_SOCKETS_MAX = 512  # that its select takes
-_SWITCH_S = 0.001  # that the loop waits for another thread of ours, such as the record's; Python's own 5 ms are felt
 WARM_UP_S = 0.2  # after the start: the first console should not wait for imports
 
 
@@ -10994,7 +10993,6 @@ def serve(settings: Settings, on_start: Callable[[Hub], None]) -> int:
     import gc
 
     turn = Turn()
-    sys.setswitchinterval(_SWITCH_S)
 
     async def run() -> int:
         ended = asyncio.Event()
