@@ -6751,6 +6751,8 @@ class Archive:
             if isinstance(fault_of(error, ""), Damaged):
                 log().warning("record: the index is damaged (%s), and is made again", error)
                 self._index.destroy()
+                with suppress(sql_error(), OSError):
+                    return read()
             raise RecordUnavailable(f"the record cannot be read: {cause_of(error)}") from None
 
     def _serve(self, query: Query) -> None:

@@ -770,7 +770,8 @@ def test_a_brief_tells_how_the_room_stands(room: RecordingRoom, clock: FakeClock
     told = caucus.brief_of(room, bob)
     assert told == (
         "Room running. 2 messages to all came before: history() reads them, q= searches. Here: ann. Your channels: "
-        '#build "ship \\"it\\" now". You owe answers: 2 to ann "what about this?". Last decision: "Deploy?": "Why: why not".'
+        '#build "ship \\"it\\" now". You owe answers: 2 to ann "what about this?". '
+        'Last decision: "Deploy?": "Why: why not".'
     )
     assert "You wait for answers: 2 of bob." in caucus.brief_of(room, ann)
     assert caucus.brief_of(room, bob).count("\n") == 0
