@@ -6108,9 +6108,9 @@ QUERY_MAX, QUERY_WORDS_MAX = 256, 32  # characters and words of a search
 QUERIES_MAX, QUERIES_EACH_MAX = 64, 4  # that wait, of all and of one reader
 QUERY_S, QUERY_ALONE_S = 0.05, 0.25  # that one may look around, when others wait and when nobody does
 BUILD_S = 0.1  # of making the index, before a query is told to come again
-_INDEX_LAG_S = 0.2  # after which what was said is entered, if nobody asks before: so many share a transaction
+_INDEX_LAG_S = 5.0  # after which what was said is entered, if nobody asks and little is said: many share a transaction
 _INDEX_ID, _INDEX_SCHEMA = 0x43617578, 1  # "Caux", and what its tables are like
-_INDEX_ROWS = 200  # messages that are entered at a time
+_INDEX_ROWS = 500  # messages that are entered at a time, in 12 ms; so many are not let wait
 _SHARE_BITS = 16  # 65,536 messages share a table of words: in one nothing can interrupt SQLite, and it is dropped whole
 _LOOK_MIN, _LOOK_MAX = 64, 4096  # messages that are looked at in one statement
 _OPEN = 1 << 62  # the end of what has none yet
@@ -6493,23 +6493,24 @@ class Index:
         base = self._base
         base.execute("BEGIN IMMEDIATE")
         try:
-            messages, words = list[tuple[Any, ...]](), dict[int, list[tuple[int, str]]]()
+            messages, direct = list[tuple[Any, ...]](), set[tuple[int, int]]()
+            words = dict[int, list[tuple[int, str]]]()  # by share
             for serial, at, ts, kind, body, crc in rows:
                 if crc != crc_of_row((serial, at, ts, kind, body)):
                     continue
                 plain, to, *_ = json.loads(body)
                 seq, sender, recipient = plain["seq"], plain["sender"], plain["recipient"]
-                messages.append((seq, serial, ts, self._id_of(sender), self._id_of(recipient)))
+                who, lane = self._id_of(sender), self._id_of(recipient)
+                messages.append((seq, serial, ts, who, lane))
                 if is_channel(recipient):
-                    hearers = frozenset([*to, sender] if plain["origin"] == "agent" else to)
-                    self._note_hearers(self._id_of(recipient), seq, hearers)
+                    self._note_hearers(lane, seq, frozenset([*to, sender] if plain["origin"] == "agent" else to))
                 elif recipient != ALL:
-                    both = {self._id_of(sender), self._id_of(recipient)}
-                    base.executemany("INSERT INTO direct VALUES(?, ?)", [(one, seq) for one in both])
+                    direct |= {(who, seq), (lane, seq)}
                 text = plain["content"]
                 line = text if text.isascii() else " ".join(tokens_of(text))
                 words.setdefault(seq >> _SHARE_BITS, []).append((seq, line))
             base.executemany("INSERT INTO message VALUES(?, ?, ?, ?, ?)", messages)
+            base.executemany("INSERT INTO direct VALUES(?, ?)", sorted(direct))
             for share, lines in words.items() if has_fts() else ():
                 if share not in self._shares:
                     base.execute(f"CREATE VIRTUAL TABLE words_{share} USING "
@@ -6569,7 +6570,7 @@ class Index:
     # --- what is asked ---
     def _seq_where(self, column: str, least: float) -> int:
         """Find the first message of which a number that only grows is so great; if there is none, what comes after."""
-        ends = self._base.execute("SELECT min(seq), max(seq) FROM message").fetchone()
+        ends = [self._base.execute(f"SELECT {one}(seq) FROM message").fetchone()[0] for one in ("min", "max")]
         low, high = (0, 0) if ends[0] is None else (ends[0], ends[1] + 1)
         while low < high:
             middle = (low + high) // 2
@@ -6682,7 +6683,8 @@ class Archive:
         self._index = Index(journal) if journal else None
         self._queue: SimpleQueue[Query | None] = SimpleQueue()
         self._waiting: Counter[str] = Counter()  # queries, by reader
-        self._is_told = self._is_closed = False
+        self._behind = 0  # messages that were said since it was entered what was
+        self._is_closed = False
         self._thread: threading.Thread | None = None
 
     def ask(self, wanted: Wanted, viewer: Viewer, then: Callable[[bytes | Refusal], None]) -> Query:
@@ -6697,8 +6699,8 @@ class Archive:
 
     def hear(self, event: Event) -> None:
         """Have what was said entered in a moment."""
-        if not self._is_told and self._index is not None:
-            self._is_told = True
+        self._behind += 1
+        if self._index is not None and (self._behind == 1 or self._behind % _INDEX_ROWS == 0):
             self._put(None)
 
     def close(self) -> None:
@@ -6724,8 +6726,9 @@ class Archive:
                     query = self._queue.get(timeout=None if wait_s == math.inf else max(0.0, wait_s))
                 if query is not None:
                     self._serve(query)
-                elif self._is_told and due == math.inf:
-                    due = time.monotonic() + _INDEX_LAG_S
+                elif self._behind:
+                    lag_s = _INDEX_LAG_S if self._behind < _INDEX_ROWS else 0.0
+                    due = min(due, time.monotonic() + lag_s)
                 if time.monotonic() >= due:
                     due = math.inf if self._enter() else time.monotonic() + BUILD_S
         finally:
@@ -6735,7 +6738,7 @@ class Archive:
     def _enter(self) -> bool:
         """Enter what was said, unless somebody asks meanwhile; whether that is done."""
         assert self._index is not None
-        self._is_told, end = False, time.monotonic() + BUILD_S
+        self._behind, end = 0, time.monotonic() + BUILD_S
         index, is_late = self._index, lambda: self._is_closed or not self._queue.empty() or time.monotonic() > end
         with suppress(RecordUnavailable):  # until something is said, or asked, again
             return bool(self._safely(lambda: index.catch_up(is_late)))
