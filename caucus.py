@@ -6107,10 +6107,10 @@ HISTORY_CHARS, HISTORY_CHARS_MIN, HISTORY_CHARS_MAX = 20_000, 1_000, 2_000_000  
 QUERY_MAX, QUERY_WORDS_MAX = 256, 32  # characters and words of a search
 QUERIES_MAX, QUERIES_EACH_MAX = 64, 4  # that wait, of all and of one reader
 QUERY_S, QUERY_ALONE_S = 0.05, 0.25  # that one may look around, when others wait and when nobody does
-BUILD_S = 0.1  # of making the index, before a query is told to come again
+BUILD_S = 0.25  # of making the index, before a query is told to come again
 _INDEX_LAG_S = 5.0  # after which what was said is entered, if nobody asks and little is said: many share a transaction
 _INDEX_ID, _INDEX_SCHEMA = 0x43617578, 1  # "Caux", and what its tables are like
-_INDEX_ROWS = 500  # messages that are entered at a time, in 12 ms; so many are not let wait
+_INDEX_ROWS = 1_000  # messages that are entered at a time, in 20 ms; so many are not let wait
 _SHARE_BITS = 16  # 65,536 messages share a table of words: in one nothing can interrupt SQLite, and it is dropped whole
 _LOOK_MIN, _LOOK_MAX = 64, 4096  # messages that are looked at in one statement
 _OPEN = 1 << 62  # the end of what has none yet
@@ -6374,11 +6374,11 @@ def has_fts() -> bool:
     return False
 
 
-def mark_of(row: Sequence[Any] | None) -> str:
+def mark_of(row: Sequence[Any]) -> str:
     """Give what tells an event of a journal from any other."""
     from hashlib import sha256
 
-    return "" if row is None else sha256(repr((*row,)).encode("utf-8", "surrogatepass")).hexdigest()
+    return sha256(repr((*row,)).encode("utf-8", "surrogatepass")).hexdigest() if row else ""
 
 
 class Index:
@@ -6421,7 +6421,7 @@ class Index:
         log().info("record: makes %s anew", self._place)
         self.destroy()
         base = self._connected()
-        marks = f"PRAGMA application_id = {_INDEX_ID}; PRAGMA user_version = {_INDEX_SCHEMA};"
+        marks = f"PRAGMA application_id = {_INDEX_ID}; PRAGMA user_version = {2 * _INDEX_SCHEMA + has_fts()};"
         base.executescript(f"BEGIN IMMEDIATE; {_INDEX_TABLES} {marks} COMMIT;")
         self._upto, self._first = 0, 0
         self._forget_names()
@@ -6437,15 +6437,20 @@ class Index:
     def _is_bound(self, base: sqlite3.Connection) -> bool:
         """Whether an index is one, and is of this journal. Raises sqlite3.Error."""
         kind = [base.execute(f"PRAGMA {one}").fetchone()[0] for one in ("application_id", "user_version")]
-        if kind != [_INDEX_ID, _INDEX_SCHEMA]:
+        if kind != [_INDEX_ID, 2 * _INDEX_SCHEMA + has_fts()]:
             return False
         self._upto, mark = base.execute("SELECT upto, mark FROM meta").fetchone()
         self._first = 0
         self._forget_names()
         self._shares = {int(name.removeprefix("words_")) for (name,) in base.execute(
             "SELECT name FROM sqlite_master WHERE sql LIKE 'CREATE VIRTUAL TABLE words_%'")}
-        found = self._from_journal("SELECT serial, at, ts, kind, body FROM event WHERE serial = ?", self._upto)
-        return bool(mark == mark_of(found[0] if found else None) and (found or not self._upto))
+        found = self._event(self._upto)
+        return bool(mark == mark_of(found) and (found or not self._upto))
+
+    def _event(self, serial: int) -> Sequence[Any]:
+        """Give an event's row, its checksum apart; empty: it is not there."""
+        found = self._from_journal("SELECT serial, at, ts, kind, body FROM event WHERE serial = ?", serial)
+        return tuple(found[0]) if found else ()
 
     def _forget_names(self) -> None:
         self._names, self._hearers, self._shares = {}, {}, set()
@@ -6475,6 +6480,7 @@ class Index:
     def catch_up(self, is_late: Callable[[], bool]) -> bool:
         """Enter what the journal has and the index has not; whether that is all. Raises sqlite3.Error, OSError."""
         self._open()
+        is_begun = False
         (first,), = self._from_journal("SELECT min(serial) FROM event")
         if first is not None and first > self._first:
             self._drop(first)
@@ -6482,35 +6488,37 @@ class Index:
             found = self._from_journal("SELECT serial, at, ts, kind, body FROM event ORDER BY serial DESC LIMIT 1")
             if not found or found[0][0] <= self._upto:
                 return True
-            rows = self._from_journal("SELECT * FROM event WHERE serial > ? AND serial <= ? AND kind = 'MessageRouted' "
-                                      "ORDER BY serial LIMIT ?", self._upto, found[0][0], _INDEX_ROWS)
-            self._enter(rows, rows[-1][:-1] if len(rows) == _INDEX_ROWS else found[0])
-            if is_late():
+            if is_begun and is_late():
                 return False
+            rows = self._from_journal("SELECT serial, ts, body FROM event WHERE serial > ? AND serial <= ? AND kind = "
+                                      "'MessageRouted' ORDER BY serial LIMIT ?", self._upto, found[0][0], _INDEX_ROWS)
+            self._enter(rows, self._event(rows[-1][0]) if len(rows) == _INDEX_ROWS else found[0])
+            is_begun = True
 
     def _enter(self, rows: Sequence[Sequence[Any]], last: Sequence[Any]) -> None:
         """Enter some messages in one transaction. Raises sqlite3.Error."""
-        base = self._base
+        base, read_json = self._base, json.JSONDecoder().raw_decode
         base.execute("BEGIN IMMEDIATE")
         try:
             messages, direct = list[tuple[Any, ...]](), set[tuple[int, int]]()
             words = dict[int, list[tuple[int, str]]]()  # by share
-            for serial, at, ts, kind, body, crc in rows:
-                if crc != crc_of_row((serial, at, ts, kind, body)):
+            for serial, ts, body in rows:
+                try:  # whether it is what was written is seen when it is read to be shown
+                    (plain, to, *_), _ = read_json(body)
+                    seq, sender, recipient, text = [plain[key] for key in ("seq", "sender", "recipient", "content")]
+                    line = text if text.isascii() else " ".join(tokens_of(text))
+                    hearers = frozenset([*to, sender] if plain["origin"] == "agent" else to)
+                except NONSENSE:
                     continue
-                plain, to, *_ = json.loads(body)
-                seq, sender, recipient = plain["seq"], plain["sender"], plain["recipient"]
                 who, lane = self._id_of(sender), self._id_of(recipient)
                 messages.append((seq, serial, ts, who, lane))
                 if is_channel(recipient):
-                    self._note_hearers(lane, seq, frozenset([*to, sender] if plain["origin"] == "agent" else to))
+                    self._note_hearers(lane, seq, hearers)
                 elif recipient != ALL:
                     direct |= {(who, seq), (lane, seq)}
-                text = plain["content"]
-                line = text if text.isascii() else " ".join(tokens_of(text))
                 words.setdefault(seq >> _SHARE_BITS, []).append((seq, line))
-            base.executemany("INSERT INTO message VALUES(?, ?, ?, ?, ?)", messages)
-            base.executemany("INSERT INTO direct VALUES(?, ?)", sorted(direct))
+            base.executemany("INSERT OR REPLACE INTO message VALUES(?, ?, ?, ?, ?)", messages)
+            base.executemany("INSERT OR IGNORE INTO direct VALUES(?, ?)", sorted(direct))
             for share, lines in words.items() if has_fts() else ():
                 if share not in self._shares:
                     base.execute(f"CREATE VIRTUAL TABLE words_{share} USING "
@@ -6549,7 +6557,7 @@ class Index:
             left = [(seq - 1, self._id_of(name), lane, _OPEN) for name in before - hearers]
             base.executemany("UPDATE heard SET last = ? WHERE name = ? AND lane = ? AND last = ?", left)
             new = [(self._id_of(name), lane, seq, _OPEN) for name in hearers - before]
-            base.executemany("INSERT INTO heard VALUES(?, ?, ?, ?)", new)
+            base.executemany("INSERT OR REPLACE INTO heard VALUES(?, ?, ?, ?)", new)
         if len(self._hearers) > _LOOK_MAX:
             self._hearers.clear()
         self._hearers[lane] = hearers

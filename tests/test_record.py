@@ -716,7 +716,9 @@ def test_the_record_outlives_kills_and_an_index_that_was_removed(tmp_path: Path)
         elif chance.random() < 0.5:
             (tmp_path / "journal-index").write_bytes(b"no index" * 1000)
         hub = kept.restart()
-        assert contents_of(hub.get("/history", ann, limit=200).body) == told
+        again = hub.get("/history", ann, limit=200)
+        assert again.status == 200, (again.text, hub.log)
+        assert contents_of(again.body) == told
         assert len(hub.get("/history", ann, q=f"round{round_}", limit=200).body["messages"]) == sum(
             one.startswith(f"round{round_} ") for one in told)
     kept.kill()
