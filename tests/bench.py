@@ -24,6 +24,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -93,10 +94,11 @@ class Plan:
     registrations: int  # of each size of the room, in twenties
     counted: int  # messages under callgrind
     soak_s: float
+    kept: int  # messages in the journal whose past is read
 
 
-FULL = Plan(9, 3000, 25, 10.0, starts=2, round_trips=1000, registrations=200, counted=1500, soak_s=60.0)
-QUICK = Plan(3, 1500, 11, 3.0, starts=1, round_trips=400, registrations=100, counted=1000, soak_s=10.0)
+FULL = Plan(9, 3000, 25, 10.0, starts=2, round_trips=1000, registrations=200, counted=1500, soak_s=60.0, kept=1_000_000)
+QUICK = Plan(3, 1500, 11, 3.0, starts=1, round_trips=400, registrations=100, counted=1000, soak_s=10.0, kept=100_000)
 
 
 # --- Agents: the load -------------------------------------------------------------------------------------------------
@@ -671,6 +673,73 @@ def measure_journal(program: Program, plan: Plan) -> dict[str, float]:
     return {f"kept_{name}": value for name, value in {**measured, **measure_broadcast(program, plan)}.items()}
 
 
+# What is asked of a long record, and how many answers of it are timed.
+READS = {"page": "limit=50", "old_page": "limit=50&before={middle}", "channel_page": "limit=50&scope=%23channel-4",
+         "search": "q=price_cents", "needle": "q=needle", "chinese": "q=%E4%BB%B7%E6%A0%BC"}
+READS_EACH = 300
+
+
+def measure_record(program: Program, plan: Plan) -> dict[str, float]:
+    """Read the past of a long journal: what making its index takes, how long answers take, and how long others wait."""
+    path = journal_file()
+    command = [sys.executable, str(ROOT / "tests/long_journal.py"), path, str(plan.kept)]
+    about = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=600).stdout)
+    measured = dict[str, float]()
+    with Server(replace(program, command=tuple(word.replace("{journal}", path) for word in program.command))) as server:
+        reader, other = Line(server.port), Line(server.port)
+        while b" 200 " not in asked_plainly(reader, history("limit=1", about["token"])):
+            time.sleep(0.2)
+        measured["record_index_us"] = server.cpu_s() / plan.kept * 1e6  # its start is little beside it
+        measured["record_index_bytes"] = os.path.getsize(f"{path}-index") / plan.kept
+        waits = list[float]()
+        measured["record_calm_ms"] = worst_wait_ms(other, lambda: time.sleep(0.002), READS_EACH, waits)
+        waits.clear()
+        for name, query in READS.items():
+            request = history(query.format(middle=plan.kept // 2), about["token"])
+            took = list[float]()
+
+            def read(request: bytes = request, took: list[float] = took) -> None:
+                started = time.perf_counter()
+                reader.ask(request)
+                took.append(time.perf_counter() - started)
+
+            worst_wait_ms(other, read, READS_EACH, waits)
+            measured[f"record_{name}_ms"] = statistics.median(took) * 1e3
+        measured["record_wait_ms"] = statistics.quantiles(waits, n=100)[98] * 1e3
+    return measured
+
+
+def history(query: str, token: str) -> bytes:
+    """Word a GET of the past."""
+    return f"GET /history?{query} HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+
+
+def asked_plainly(line: Line, request: bytes) -> bytes:
+    """Give the first bytes of whatever is answered."""
+    line.sock.sendall(request)
+    return line.sock.recv(65_536)[:20]
+
+
+def worst_wait_ms(line: Line, do: Callable[[], None], count: int, waits: list[float]) -> float:
+    """Do something so often, while somebody else, in a thread, asks for next to nothing; give what 1 % of it took."""
+    is_over = threading.Event()
+
+    def ask() -> None:
+        request = f"GET /version HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()
+        while not is_over.wait(0.0005):
+            started = time.perf_counter()
+            line.ask(request)
+            waits.append(time.perf_counter() - started)
+
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(ask)
+        for _ in range(count):
+            do()
+        is_over.set()
+        asking.result()
+    return statistics.quantiles(waits, n=100)[98] * 1e3
+
+
 def measure_consoles(program: Program, plan: Plan) -> dict[str, float]:
     """CPU of the hub per 1,000 direct messages, nobody watching and CONSOLES consoles open."""
     with Server(program) as server:
@@ -1042,6 +1111,28 @@ MEASURES = {
                 Goal(1.1),
             ),
         ),
+        is_for_hubs=True,
+    ),
+    "record": Measure(
+        measure_record,
+        (
+            *(
+                Row(f"the past, {title}, ms", f"record_{key}_ms", "journal", "", Goal(limit, is_ratio=False))
+                for key, title, limit in (
+                    ("page", "newest 50", 5),
+                    ("old_page", "50 from the middle", 5),
+                    ("channel_page", "50 of a channel", 5),
+                    ("search", "a search for price_cents", 20),
+                    ("needle", "a search for one message", 20),
+                    ("chinese", "a search in Chinese", 20),
+                )
+            ),
+            Row("wait of a bystander meanwhile, p99, ms", "record_wait_ms", "journal", "journal",
+                Goal(10, is_ratio=False), "record_calm_ms"),
+            Row("CPU of its index, in a thread, per message, µs", "record_index_us", "journal", ""),
+            Row("size of its index, per message, bytes", "record_index_bytes", "journal", ""),
+        ),
+        every=99,
         is_for_hubs=True,
     ),
     "growth": Measure(
