@@ -387,7 +387,7 @@ def test_a_compaction_may_end_while_a_hub_starts(place: Path, monkeypatch: pytes
 def test_an_older_file_is_brought_up_and_a_copy_of_it_stays(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = a_journal(place, 5)
     monkeypatch.setattr(caucus, "_SCHEMA", caucus._SCHEMA + 1)
-    monkeypatch.setitem(caucus.MIGRATIONS, caucus._SCHEMA - 1, "CREATE TABLE novelty(x);")
+    monkeypatch.setitem(caucus.MIGRATIONS, caucus._SCHEMA - 1, lambda base: base.execute("CREATE TABLE novelty(x)"))
     assert loaded(place) == state
     base = sqlite3.connect(place)
     assert base.execute("PRAGMA user_version").fetchone() == (caucus._SCHEMA,)
