@@ -5611,9 +5611,9 @@ def kept_rows(base: sqlite3.Connection, chain: Chain) -> Iterator[Row]:
 
 def snapshot_rows(base: sqlite3.Connection, serial: int, parts: int) -> Iterator[list[Any]]:
     """Read the state as of an event. Raises Damaged, sqlite3.Error, ValueError."""
-    found = base.execute("SELECT part, body, hash FROM snapshot WHERE serial = ? ORDER BY part", (serial,))
+    found = base.execute("SELECT * FROM snapshot WHERE serial = ? ORDER BY part", (serial,))
     count = 0
-    for count, (part, body, hashed) in enumerate(found, 1):
+    for count, (_, part, body, hashed) in enumerate(found, 1):
         is_sum = isinstance(hashed, int)  # of a schema 1 that is recovered
         if part != count or hashed != (crc_of(body, serial, part) if is_sum else hash_of_part(serial, part, body)):
             raise Damaged(f"part {count} of the snapshot at event {serial} is not what was written")
@@ -5622,14 +5622,20 @@ def snapshot_rows(base: sqlite3.Connection, serial: int, parts: int) -> Iterator
         raise Damaged(f"the snapshot at event {serial} has {count} of {parts} parts")
 
 
+def hashes_of_parts(base: sqlite3.Connection, serial: int) -> list[bytes]:
+    """Read what sums up the parts of a snapshot. Raises sqlite3.Error."""
+    found = base.execute("SELECT hash FROM snapshot WHERE serial = ? ORDER BY part", (serial,))
+    return [hashed for (hashed,) in found]
+
+
 def check_line(base: sqlite3.Connection, line: Sequence[Any]) -> None:
     """See that the line of a snapshot is what was written. Raises Damaged, sqlite3.Error."""
     serial, parts, at, head, hashed = (*line, None)[:5]
-    hashes = [one for (one,) in base.execute("SELECT hash FROM snapshot WHERE serial = ? ORDER BY part", (serial,))]
     try:
-        is_sum = isinstance(head, int)  # of a schema 1 that is recovered
-        is_right = head == crc_of("", serial, parts, at) if is_sum else (
-            hashed == hash_of_line(serial, parts, at, head, hashes))
+        if isinstance(head, int):  # of a schema 1 that is recovered
+            is_right = head == crc_of("", serial, parts, at)
+        else:
+            is_right = hashed == hash_of_line(serial, parts, at, head, hashes_of_parts(base, serial))
     except NONSENSE:
         is_right = False
     if not is_right:
@@ -5734,8 +5740,7 @@ def migrated_seam(last: int, count: int) -> Seam:
 
 def write_line(base: sqlite3.Connection, serial: int, parts: int, at: float, head: bytes) -> None:
     """Write the line of a snapshot whose parts are there: it counts from then on."""
-    hashes = [one for (one,) in base.execute("SELECT hash FROM snapshot WHERE serial = ? ORDER BY part", (serial,))]
-    line = serial, parts, at, head, hash_of_line(serial, parts, at, head, hashes)
+    line = serial, parts, at, head, hash_of_line(serial, parts, at, head, hashes_of_parts(base, serial))
     base.execute("INSERT OR REPLACE INTO snapshots VALUES(?, ?, ?, ?, ?)", line)
 
 
@@ -5801,10 +5806,8 @@ class Journal:
         """Bring an older file to this schema, in one transaction; a copy of the old one stays beside it."""
         if schema == _SCHEMA:
             return
+        copy = f"{self.path}.schema-{schema}"
         if schema:
-            log().info("journal: %s is of schema %d, and becomes %d; a copy stays beside it", self.path, schema,
-                       _SCHEMA)
-            copy = f"{self.path}.schema-{schema}"
             for half_made in (f"{copy}.part", f"{copy}.part-journal"):  # by a start that was killed
                 remove(half_made)
             backup(base, f"{copy}.part")
@@ -5821,6 +5824,9 @@ class Journal:
         finally:
             if base.in_transaction:
                 base.execute("ROLLBACK")
+        if schema:
+            log().info("journal: %s was brought from schema %d to %d; the old one is %s", self.path, schema, _SCHEMA,
+                       copy)
 
     # --- the room ---
     def clock(self) -> Clock:
@@ -6242,7 +6248,7 @@ def end_seams(rows: Sequence[Kept], seams: list[Seam], room: Room, is_doubtful: 
     """Add to the seams of what could be read what is known of its end; give them in their order."""
     (_, end, *_), (last, head) = next(room.rows()), (rows[-1][0], rows[-1][5]) if rows else (0, NO_HASH)
     if isinstance(head, int):
-        seams, head = [migrated_seam(last, len(rows))], NO_HASH
+        seams, head = [*seams, migrated_seam(last, len(rows))], NO_HASH
     if is_doubtful or end > last:  # nobody knows what else there was
         seams.append(lost_seam(last, head, max(last, end)))
     return sorted(seams, key=lambda seam: seam.serial)
@@ -14983,8 +14989,10 @@ def words_of_note(note: Mapping[str, Any]) -> str:
         return f"before, {note['events']} events were dropped, up to {serial} of {when}; their last hash is left"
     if note["why"] == "migrated":
         return f"the hashes of the events up to {serial} were made on {when}, when the file was brought up to them"
-    place = f"after event {note['after']}, whose hash was {note['head']}," if note["after"] else "first"
-    return f"what came {place} up to event {serial}, could not be read on {when}: the rest is chained anew"
+    known = "" if note["head"] == NO_HASH.hex() else f", whose hash was {note['head']}"
+    place = f"after event {note['after']}{known}" if note["after"] else "first"
+    reach = f"up to event {serial}" if serial > note["after"] else "if anything did"
+    return f"what came {place}, {reach}, could not be read on {when}: the chain goes on anew from there"
 
 
 def words_of_proof(about: Mapping[str, Any], noted: str) -> str:
