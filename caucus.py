@@ -83,7 +83,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Generato
 from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from itertools import accumulate, chain, cycle, islice, takewhile
 from json.encoder import encode_basestring_ascii as quote
-from queue import Empty, SimpleQueue
+from queue import Empty, Full, Queue, SimpleQueue
 from types import SimpleNamespace
 from typing import (
     TYPE_CHECKING,
@@ -6525,6 +6525,10 @@ def batch_reply(messages: Sequence[Message], mode: str) -> Reply:
     return Reply(200, b'{"messages":[%b],"mode":"%b"}' % (wires, mode.encode("ascii")), ())
 
 
+Headers = tuple[tuple[str, str], ...]
+EVENT_STREAM: Headers = (("Content-Type", "text/event-stream"), ("Cache-Control", "no-cache"))
+
+
 class Caller(Protocol):
     """The connection behind one request."""
 
@@ -6538,8 +6542,11 @@ class Caller(Protocol):
     def reply(self, reply: Reply) -> None:
         """Answer the request that was parked."""
 
-    def stream(self, chunk: bytes, is_last: bool) -> None:
-        """Answer it bit by bit, as an event stream."""
+    def stream(self, chunk: bytes, is_last: bool, headers: Headers = EVENT_STREAM) -> None:
+        """Answer it bit by bit, as an event stream or what else its headers say; no bit is empty."""
+
+    def is_sending(self) -> bool:
+        """Whether the system has yet to take a part of the answer."""
 
     def is_alive(self) -> bool:
         """Whether the other end is still there, as far as the kernel knows."""
@@ -7464,6 +7471,121 @@ class Exports:
                 yield
 
 
+RECORDS_MAX = 2  # exports of the whole record at a time, each by a process of its own; who else asks gets the log
+RECORD_TAKE_S = 60.0  # for a part of one to be taken: who reads more slowly holds up others
+_RECORD_CHUNK_BYTES = 1 << 18
+_RECORD_LOOK_S = 0.01  # between two looks whether more of one has come, and can go out
+
+
+class RecordExport:
+    """The whole record as an answer: a process words it, a thread reads that, and the loop passes it on as it is taken.
+
+    So the loop does little for it, and whatever the length, a megabyte of it is in memory.
+    """
+
+    def __init__(self, words: Sequence[str], caller: Caller, headers: Headers, end: Callable[[bool], None]) -> None:
+        """Begin; `end` is told when it is over, and whether nothing of it was sent."""
+        self._caller, self._headers, self._end = caller, headers, end
+        self._parts: Queue[bytes | None] = Queue(2)  # None: it was the last, and all went well
+        self._held = b""  # a part that goes out when it is known whether it is the last
+        self._is_begun = self._is_over = False
+        self._process: Popen[bytes] | None = None
+        self._taken_at = time.monotonic()  # when a part went out, or the last one was taken
+        caller.on_gone(self.stop)
+        threading.Thread(target=self._read, args=(words,), name="export", daemon=True).start()
+
+    def _read(self, words: Sequence[str]) -> None:
+        from subprocess import DEVNULL, PIPE, Popen
+
+        with Popen(words, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL) as process:
+            self._process = process
+            assert process.stdout is not None
+            while (part := process.stdout.read(_RECORD_CHUNK_BYTES)) and self._put(part):
+                pass
+            if self._is_over:
+                process.kill()
+        self._put(b"" if process.returncode else None)
+
+    def _put(self, part: bytes | None) -> bool:
+        while not self._is_over:
+            with suppress(Full):
+                self._parts.put(part, timeout=1.0)
+                return True
+        return False
+
+    def look(self) -> None:
+        """Pass on what has come, if the last of it was taken."""
+        if self._caller.is_sending():
+            if time.monotonic() - self._taken_at > RECORD_TAKE_S:
+                self._finish(b"\n\n[it was read too slowly]\n")
+            return
+        self._taken_at = time.monotonic()
+        if self._parts.empty():
+            return
+        part = self._parts.get()
+        if part and not self._held:
+            self._held = part
+        elif part:
+            self._send(part, is_last=False)
+        elif self._held and (part is None or self._is_begun):
+            self._finish(b"" if part is None else b"\n\n[the record could not be read any further]\n")
+        else:
+            self.stop()
+
+    def _finish(self, last: bytes) -> None:
+        self._send(last, is_last=True)
+        self.stop()
+
+    def _send(self, next_part: bytes, is_last: bool) -> None:
+        out, self._held = (self._held + next_part, b"") if is_last else (self._held, next_part)
+        self._is_begun = True
+        self._caller.stream(out, is_last, self._headers)
+
+    def stop(self) -> None:
+        """End it; its reader may be gone."""
+        if not self._is_over:
+            self._is_over = True
+            if self._process is not None:
+                self._process.kill()
+            self._end(not self._is_begun)
+
+
+class Records:
+    """Who is answered the whole record."""
+
+    def __init__(self, path: str, call_later: Callable[[float, Callable[[], None]], object]) -> None:
+        self._path, self._call_later = path, call_later
+        self._running: list[RecordExport] = []
+
+    def ask(self, name: str, caller: Caller, headers: Headers, otherwise: Callable[[], None]) -> bool:
+        """Begin to answer in a format, unless there is no place; `otherwise` is called if it cannot be read at all."""
+        if len(self._running) >= RECORDS_MAX:
+            return False
+
+        def end(is_unanswered: bool) -> None:
+            self._running.remove(export)
+            if is_unanswered and caller.is_alive():
+                otherwise()
+
+        words = program_words("journal", "export", self._path, f"--{name}")
+        export = RecordExport(words, caller, headers, end)
+        self._running.append(export)
+        if len(self._running) == 1:
+            self._look()
+        return True
+
+    def _look(self) -> None:
+        for export in [*self._running]:
+            export.look()
+        if self._running:
+            self._call_later(_RECORD_LOOK_S, self._look)
+
+    def close(self) -> None:
+        """End what runs."""
+        for export in [*self._running]:
+            export.stop()
+
+
 class Gate:
     """Who may come in, and what every route works with: the room, the polls, the credentials, the tickets."""
 
@@ -7476,6 +7598,7 @@ class Gate:
         self._clock = clock
         self._tickets: dict[str, tuple[str, float]] = {}  # ticket -> token, monotonic end of life
         self.exports = Exports(room, call_soon)
+        self.records: Records | None = None  # where there is a journal
         self.knocks = Buckets(Rate(KNOCK_BURST, KNOCK_PER_S))
         self._guesses = Buckets(Rate(GUESS_BURST, GUESS_PER_S))
         self.wrong_credentials, self._complain_at = 0, -math.inf
@@ -7702,7 +7825,6 @@ _PERCENT = ord("%")  # looked for as a number: as bytes it takes five times as l
 _ODD_HEADERS = frozenset(
     {"Transfer-Encoding", "Te", "Trailer", "Expect", "Upgrade", "Content-Encoding", "Content-Length"}
 )
-_EVENT_STREAM = _answer_head(200, (("Content-Type", "text/event-stream"), ("Cache-Control", "no-cache")))
 
 
 @functools.lru_cache(256)
@@ -7806,11 +7928,11 @@ class Lane(Link):
             self._output, self._rest = reply.head, reply.body
         self._lanes.turn.answer(self, reply.is_ruling)
 
-    def stream(self, chunk: bytes, is_last: bool) -> None:
-        """Answer it bit by bit, as an event stream; the first bit brings the headers."""
+    def stream(self, chunk: bytes, is_last: bool, headers: Headers = EVENT_STREAM) -> None:
+        """Answer it bit by bit; the first bit brings the headers."""
         if self._state == "closed":
             return
-        head = b"" if self._is_streaming else _EVENT_STREAM + b"Transfer-Encoding: chunked\r\n\r\n"
+        head = b"" if self._is_streaming else _answer_head(200, headers) + b"Transfer-Encoding: chunked\r\n\r\n"
         end = b"0\r\n\r\n" if is_last else b""
         self._is_streaming = not is_last
         self._state = "sending"
@@ -8466,10 +8588,11 @@ _AS_MARKDOWN: Wording = (
     _markdown_before, _in_markdown, "", lambda count: f"\n\n---\n\n{count} messages and notices\n",
 )
 _AS_TEXT: Wording = (lambda about: "", _in_text, "", lambda count: "")
+_ENDINGS = {"text": "txt"}  # of files, where they are no names of formats
 EXPORTS: dict[str, tuple[str, str, Wording]] = {
     "json": ("json", "application/json", _AS_JSON),
     **dict.fromkeys(("markdown", "md"), ("md", "text/markdown; charset=utf-8", _AS_MARKDOWN)),
-    **dict.fromkeys(("text", "txt", "plain"), ("txt", "text/plain; charset=utf-8", _AS_TEXT)),
+    **dict.fromkeys(("text", "txt", "plain"), ("text", "text/plain; charset=utf-8", _AS_TEXT)),
 }
 
 
@@ -8489,6 +8612,7 @@ def write_record(wording: Wording, proof: Proof, span: Span, write: Callable[[by
 RECORDS: dict[str, Callable[[Proof, Span, Callable[[bytes], object]], int]] = {
     "json": functools.partial(write_record, _AS_JSON),
     "md": functools.partial(write_record, _AS_MARKDOWN),
+    "text": functools.partial(write_record, _AS_TEXT),
 }
 
 
@@ -8496,11 +8620,21 @@ def get_export(gate: Gate, request: Request) -> Reply | None:
     """GET /export?format=json|markdown|text. Raises CredentialRequired."""
     gate.require_role(request, OPERATOR_ROLE, OBSERVER_ROLE)
     wanted = request.head.parameters.get("format", "json").strip().lower()
-    ending, content_type, wording = EXPORTS.get(wanted, EXPORTS["json"])
-    disposition = ("Content-Disposition", f'attachment; filename="caucus-chat.{ending}"')
-    headers, caller = (("Content-Type", content_type), disposition), request.caller
-    file = gate.exports.ask(wording, lambda file: caller.reply(Reply(200, file, headers)))
-    return None if file is None else Reply(200, file, headers)
+    name, content_type, wording = EXPORTS.get(wanted, EXPORTS["json"])
+    disposition = f'attachment; filename="caucus-chat.{_ENDINGS.get(name, name)}"'
+    headers, caller = (("Content-Type", content_type), ("Content-Disposition", disposition)), request.caller
+
+    def recent() -> Reply | None:
+        file = gate.exports.ask(wording, lambda file: caller.reply(Reply(200, file, headers)))
+        return None if file is None else Reply(200, file, headers)
+
+    def instead() -> None:
+        if (reply := recent()) is not None:
+            caller.reply(reply)
+
+    if gate.records is not None and gate.records.ask(name, caller, headers, instead):
+        return None
+    return recent()
 
 
 def get_ui(gate: Gate, request: Request) -> Reply:
@@ -9538,7 +9672,7 @@ class Listen:
 
     def __init__(self, serial: int, outer: Caller, is_streaming: bool) -> None:
         self.serial, self._outer, self._is_streaming = serial, outer, is_streaming
-        self.source, self.stream = outer.source, outer.stream
+        self.source, self.stream, self.is_sending = outer.source, outer.stream, outer.is_sending
         self.is_alive, self.on_lost = outer.is_alive, outer.on_lost
         self.is_over = False  # nobody wants its answer any more
         self._gone: Callable[[], None] = lambda: None  # what to do with the poll when the request behind it goes
@@ -10178,15 +10312,19 @@ class Exchange:
             self._reply = withdrawn()
         self.send()
 
-    def stream(self, chunk: bytes, is_last: bool) -> None:
-        """Answer it bit by bit, as an event stream; the first bit brings the headers."""
+    def is_sending(self) -> bool:
+        """Whether the system has yet to take a part of the answer."""
+        return self._link.is_sending()
+
+    def stream(self, chunk: bytes, is_last: bool, headers: Headers = EVENT_STREAM) -> None:
+        """Answer it bit by bit; the first bit brings the headers."""
         if not self._front.turn.commit():
             self._link.lost()
             self._stream.close()
             return
         if not self._is_streaming:
             self._is_streaming = True
-            self._begin(200, {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
+            self._begin(200, dict(headers))
         written = self._connection.write(chunk)
         if is_last:
             self._connection.set_close_callback(None)
@@ -10329,6 +10467,8 @@ class Hub:
         self.room = Room(self._emit, room_clock, new_secret, settings.ttl_s, settings.quiet_after_s)
         self.polls = Polls(self.room, clock, loop.call_at)
         self.gate = Gate(settings, self.room, self.polls, clock, loop.call_soon)
+        if self.journal is not None:
+            self.gate.records = Records(self.journal.path, loop.call_later)
         self.links = Links(file_limit() - FILES_RESERVED, clock, loop.call_soon)
         self.consoles = Consoles(self.gate, loop.call_later, lambda: self.links.unsent, self.journal)
         self.mcp = McpEndpoint(self.gate, clock, self._spawn)
@@ -10405,6 +10545,8 @@ class Hub:
         await self._server.close_all_connections()
         for connection in [*self._lingering]:
             self._let_go(connection)
+        if self.gate.records is not None:
+            self.gate.records.close()
         if self.journal is not None:
             self.journal.close()
         if self._disk_log is not None:
@@ -15372,6 +15514,17 @@ def join_dashed_values(arguments: Sequence[str]) -> list[str]:
     return joined
 
 
+def words_first(command: str, given: Sequence[str]) -> list[str]:
+    """Put the words that stand alone before the options: argparse gives up on one that may be missing too early."""
+    told, words, options, left = COMMANDS[command][1], list[str](), list[str](), deque(given)
+    while left:
+        word = left.popleft()
+        (options if word.startswith("-") else words).append(word)
+        if left and "action" not in told.get(word, {"action": ""}):
+            options.append(left.popleft())
+    return [*words, *options]
+
+
 def read_plainly(command: str, words: Sequence[str]) -> SimpleNamespace | None:
     """Read the plainest of command lines as argparse does, whose import takes a tenth of the start of a watch.
 
@@ -15403,6 +15556,8 @@ def read_options(given: Sequence[str], program: str) -> Any:
     if given and given[0] == "service" and "--" in given:  # switches first: argparse ends the arguments at one between
         at = [*given].index("--")
         given = ["service", *sorted(given[1:at], key=lambda word: not word.startswith("-")), *given[at:]]
+    if given and given[0] == "journal":
+        given = ["journal", *words_first("journal", given[1:])]
     usage, texts = argparse.RawDescriptionHelpFormatter, help_texts()
     about, more = texts["caucus"].split("\n\n", 1)
     parser = argparse.ArgumentParser(program, description=about, epilog=more, formatter_class=usage)

@@ -1132,6 +1132,163 @@ def test_a_chain_goes_on_after_a_full_disk(place: Path) -> None:
         eventually(lambda: kept.hub.post("/send", token=ann, to="ann", content="again").status == 200, "a disk")
         assert verified(place)[0] == 0
 
+# --- export ---
+
+
+def exported(place: Path, *words: str) -> Any:
+    """Run `caucus journal export --json`; give what it writes."""
+    done = journal("export", place, "--json", *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    return json.loads(done.stdout)
+
+
+def test_an_export_has_the_whole_record_in_the_words_of_the_hub(place: Path, tmp_path: Path) -> None:
+    with kept_hub(place, "--plain-http") as kept:
+        ann, bob = kept.hub.register("ann"), kept.hub.register("bob")
+        kept.hub.post("/channels/join", token=ann, channel="#x")
+        with kept.hub.console() as console:
+            console.send(set_rate={"refill_rate": 1000, "capacity": 1000})
+            console.next("rate")
+        for n in range(300):
+            kept.hub.say(ann, "#x", f"in x: {n} grüße 😀 **bold**")
+            kept.hub.say(bob, "all", f"**to all** {n}\n**forged**")
+        log = [json.loads(wire) for wire in (row[4] for row in rows_of(place)) if '"bob"' in wire]
+        assert log
+        served = {name: kept.hub.request("GET", f"/export?format={name}") for name in ("json", "md", "text")}
+        head = json.loads(journal("info", place, "--json").stdout)["head"]
+    for name, answer in served.items():
+        assert answer.status == 200
+        assert f'filename="caucus-chat.{name.replace("text", "txt")}"' in answer.headers["content-disposition"]
+        assert "content-length" not in answer.headers
+    whole = json.loads(served["json"].content)
+    assert (whole["count"], whole["head"]) == (len(whole["messages"]), head)
+    assert whole["count"] >= 600 + 4
+    assert [m["seq"] for m in whole["messages"] if m["seq"]] == [*range(1, 601)]
+    after = exported(place)
+    assert after["messages"][: whole["count"]] == whole["messages"]
+    words = journal("export", place, "--md").stdout
+    assert f"its head is `{after['head']}`" in words
+    assert words.count("\n**bob** → all · ") == 300
+    assert words.endswith(f"\n---\n\n{after['count']} messages and notices\n")
+    out = tmp_path / "out.md"
+    done = journal("export", place, "--md", out)
+    assert (done.returncode, out.read_text()) == (0, words)
+    assert (out.stat().st_mode & 0o777, f"head {after['head']}" in done.stdout) == (0o600, True)
+    assert "there already" in journal("export", place, "--md", out).stderr
+    lines = journal("export", place, "--text").stdout.splitlines()
+    assert len(lines) == after["count"]
+    assert served["md"].content.decode().splitlines()[4:50] == words.splitlines()[4:50]
+
+
+def test_an_export_may_be_of_a_channel_and_of_a_time(place: Path) -> None:
+    a_journal(place, 12)
+    whole = exported(place)["messages"]
+    ours = exported(place, "--channel", "#x")
+    assert ours["messages"] == [m for m in whole if m["recipient"] == "#x"]
+    assert (ours["channel"], ours["count"]) == ("#x", 12)
+    assert exported(place, "--channel", "#nowhere")["count"] == 0
+    times = sorted({m["ts"] for m in whole})
+    some = exported(place, "--since", str(times[3]), "--until", str(times[5]))["messages"]
+    assert some == [m for m in whole if times[3] <= m["ts"] <= times[5]]
+    iso = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(times[3]))
+    assert exported(place, "--since", f"{iso}Z")["messages"] == [m for m in whole if m["ts"] >= times[3]]
+    local = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(times[3]))
+    assert exported(place, "--until", local)["messages"] == [m for m in whole if m["ts"] <= times[3]]
+    assert exported(place, "--since", "2h")["count"] == 0
+    assert exported(place, "--until", "2h")["count"] == len(whole)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("export", "FILE"), "--json: "),
+        (("export", "FILE", "--json", "--md"), "--md: "),
+        *((("export", "FILE", "--md", "--since", bad), "--since: ") for bad in ("", "soon", "2y", "nan", "1e999", "2026-13-01",
+                                                                                "99999-01-01")),
+        (("export", "FILE", "--md", "--until", "x"), "--until: "),
+        (("export", "FILE", "--md", "--since", "2000", "--until", "1000"), "--since: "),
+        *((("export", "FILE", "--md", "--channel", bad), "--channel: ") for bad in ("", "x", "#", "#" + "x" * 64)),
+        *((("verify", "FILE", "--head", bad), "--head: ") for bad in ("", "12", "g" * 64, "a" * 63)),
+        (("info", "FILE", "--since", "2h"), "--since: "),
+        (("verify", "FILE", "--md"), "--md: "),
+        (("info", "FILE", "--head", "a" * 64), "--head: "),
+        (("verify", "FILE", "--keep", "3"), "--keep: "),
+        (("verify", "FILE", "OUT"), "NEW: "),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_named(place: Path, words: tuple[str, ...], told: str) -> None:
+    a_journal(place, 1)
+    done = journal(*[word.replace("FILE", str(place)) for word in words])
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith(f"caucus: {told}")
+
+
+def test_an_export_of_a_changed_record_ends_with_a_no(place: Path) -> None:
+    a_journal(place, 10)
+    change(place, f"UPDATE event SET ts = ts + 1 WHERE serial = {nth(place, 60)}")
+    out = place.with_name("out")
+    done = journal("export", place, "--json", out)
+    assert (done.returncode, done.stdout, out.exists()) == (2, "", False)
+    assert "not what was written" in done.stderr
+
+
+def test_who_reads_an_export_may_have_enough(place: Path) -> None:
+    a_journal(place, 300)
+    argv = [*PROGRAM, "journal", "export", str(place), "--json"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(100)
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(timeout=30)) == (b"", 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_long_export_takes_little_memory(place: Path) -> None:
+    kept, serial = Journal(str(place)), 1 << 46
+    for n in range(60_000):
+        words = f"{n} " + "x" * 200
+        message = caucus.Message(caucus.id_of(serial + n), "ann", "bob", words, "message", 1.7e9, n, "agent")
+        kept.hear(caucus.MessageRouted(serial + n, float(n), 1.7e9, message, ()))
+        if n % 1000 == 0:
+            kept.commit()
+    kept.close()
+    words = ("import sys; sys.path.insert(0, sys.argv.pop(1)); import caucus; caucus.main(); "
+             "print(*[one for one in open('/proc/self/status') if one.startswith('VmHWM')], file=sys.stderr)")
+    argv = [sys.executable, "-c", words, str(Path(caucus.__file__).parent), "journal", "export", str(place), "--json"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(done.stdout)["count"] == 60_000
+    assert len(done.stdout) > 18_000_000
+    assert int(done.stderr.split()[-2]) < 45_000  # kB; 30 MB of it are Python and we
+
+
+@pytest.mark.parametrize("road", ROADS)
+def test_a_whole_record_comes_from_a_hub_that_goes_on_answering(place: Path, road: str) -> None:
+    kept_room, serial = Journal(str(place)), int(time.time() - 1000) << 16
+    for n in range(40_000):
+        message = caucus.Message(caucus.id_of(serial + n), "ann", "bob", f"{n} " + "x" * 400, "message", 1.7e9, n + 1,
+                                 "agent")
+        kept_room.hear(caucus.MessageRouted(serial + n, 1.0, 1.7e9, message, ()))
+    kept_room.commit()
+    kept_room.close()
+    with kept_hub(place, *ROADS[road]) as kept:
+        hub, slowest, answers = kept.hub, 0.0, list[Any]()
+        ask = threading.Thread(target=lambda: answers.append(hub.http.get("/export", timeout=60)))
+        ask.start()
+        while ask.is_alive():
+            began = time.monotonic()
+            assert hub.get("/version").status == 200
+            slowest = max(slowest, time.monotonic() - began)
+        whole = answers[0].json()
+        assert whole["count"] > 40_000
+        assert slowest < 0.25, slowest
+        with hub.http.stream("GET", "/export") as first, hub.http.stream("GET", "/export?format=md"):
+            assert first.status_code == 200
+            third = hub.get("/export").body  # all places are taken
+            assert (third["count"], third["said"]) == (500, 40_000)
+        eventually(lambda: hub.get("/export").body["count"] > 40_000, "a place")
+        assert hub.get("/version").status == 200
+
 
 # --- schema 1, which had sums in place of hashes ---
 
