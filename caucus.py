@@ -533,8 +533,11 @@ def one_line(text: str) -> str:
 
 def lines_in(text: str) -> list[str]:
     """Split at every line break that Unicode knows; make visible what a terminal would obey or hide."""
-    lines = LINE_BREAK.split(text)
-    return ["".join([c if _is_harmless(c) else ascii(c)[1:-1] for c in line]) for line in lines]
+    return [line if line.isprintable() else _visible(line) for line in LINE_BREAK.split(text)]
+
+
+def _visible(line: str) -> str:
+    return "".join([c if _is_harmless(c) else ascii(c)[1:-1] for c in line])
 
 
 def line_of(body: Body, key: str, low: int, high: int) -> str:
@@ -5168,7 +5171,7 @@ class Damaged(Exception):
 
 
 @functools.cache
-def sha256() -> Callable[[bytes], hashlib._Hash]:
+def _sha256() -> Callable[[bytes], hashlib._Hash]:
     """Give SHA-256; only who has a journal pays for the module."""
     from hashlib import sha256
 
@@ -5179,17 +5182,17 @@ def hash_of_row(row: Row, before: bytes) -> bytes:
     """Sum up an event's row on top of the hash before it: 1 us."""
     serial, at, ts, kind, body = row
     name = kind.encode()
-    return sha256()(b"%b%b%b%b" % (before, _stamp_bytes(serial, at, ts, len(name)), name, body.encode())).digest()
+    return _sha256()(b"%b%b%b%b" % (before, _stamp_bytes(serial, at, ts, len(name)), name, body.encode())).digest()
 
 
 def hash_of_part(serial: int, part: int, body: str) -> bytes:
     """Sum up a part of a snapshot."""
-    return sha256()(struct.pack(">qq", serial, part) + body.encode()).digest()
+    return _sha256()(struct.pack(">qq", serial, part) + body.encode()).digest()
 
 
 def hash_of_line(serial: int, parts: int, at: float, head: bytes, hashes: Iterable[bytes]) -> bytes:
     """Sum up the line of a snapshot: the hash of its event, and those of its parts."""
-    return sha256()(b"%b%b%b" % (head, struct.pack(">qqd", serial, parts, at), b"".join(hashes))).digest()
+    return _sha256()(b"%b%b%b" % (head, struct.pack(">qqd", serial, parts, at), b"".join(hashes))).digest()
 
 
 @functools.cache
@@ -5532,7 +5535,7 @@ class Seam(Struct):
 
 def linked(head: bytes, note: str) -> bytes:
     """Sum up a seam on top of the hash before it."""
-    return sha256()(head + note.encode()).digest()
+    return _sha256()(head + note.encode()).digest()
 
 
 def seams_in(base: sqlite3.Connection) -> list[Seam]:
@@ -8564,7 +8567,12 @@ def _in_text(m: Message) -> str:
     return f"[{_local(m.ts)}] {m.sender} -> {m.recipient}{kind}: {one_line(m.content)}\n"
 
 
-_encode_readable = json.JSONEncoder(ensure_ascii=False).encode  # an indent is made in Python: ten times slower
+_encode_readable = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def _in_json(m: Message) -> str:
+    text = m.wire.decode("ascii")
+    return _encode_readable(json.loads(text)) if "\\u" in text else text
 
 def _json_before(about: Mapping[str, Any]) -> str:
     known = {"version": __version__, **{key: value for key, value in about.items() if key != "count"}}
@@ -8582,7 +8590,7 @@ def _markdown_before(about: Mapping[str, Any]) -> str:
 
 
 _AS_JSON: Wording = (
-    _json_before, lambda m: _encode_readable(json.loads(m.wire)), ",\n", lambda count: f'\n], "count": {count}}}\n',
+    _json_before, _in_json, ",\n", lambda count: f'\n], "count": {count}}}\n',
 )
 _AS_MARKDOWN: Wording = (
     _markdown_before, _in_markdown, "", lambda count: f"\n\n---\n\n{count} messages and notices\n",

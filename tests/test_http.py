@@ -2280,7 +2280,8 @@ def test_the_json_transcript_has_messages_and_notices(hub: HubProcess) -> None:
     a = hub.register("a")
     hub.say(a, "all", "grüße 😀")
     body = hub.get("/export").body
-    assert body.keys() == {"version", "count", "messages"}
+    assert body.keys() == {"version", "said", "since", "messages", "count"}
+    assert (body["said"], body["since"]) == (max(m["seq"] for m in body["messages"]), body["messages"][0]["ts"])
     assert body["version"] == caucus.__version__
     assert body["count"] == len(body["messages"]) <= 500
     joined, said = body["messages"][-2:]
@@ -2294,7 +2295,7 @@ def test_the_markdown_transcript_can_be_read(hub: HubProcess) -> None:
     text = hub.request("GET", "/export?format=md").content.decode()
     title, count, *_ = (line for line in text.splitlines() if line)
     assert title.startswith("# ")
-    assert re.search(r"\d+ messages", count)
+    assert re.search(r"^The last \d+ messages and notices, from \d{4}-.* on, of \d+ messages that were said", count)
     assert re.search(r"\*\*a\*\* → all · \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\n\n# one\ntwo 😀\n", text)
     assert re.search(r"\*\*hub\*\* → all · .* · system\n\n> a joined\n", text)
 
@@ -2312,8 +2313,10 @@ def test_a_transcript_forgets_the_oldest_beyond_500(fast: HubProcess) -> None:
     a = fast.register("a")
     for n in range(510):
         fast.say(a, "a", str(n))
-    messages = fast.get("/export").body["messages"]
+    body = fast.get("/export").body
+    messages = body["messages"]
     assert [m["content"] for m in messages] == [str(n) for n in range(10, 510)]
+    assert (body["count"], body["said"]) == (500, messages[-1]["seq"])
 
 
 # --- tickets ---

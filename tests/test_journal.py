@@ -1203,8 +1203,8 @@ def test_an_export_may_be_of_a_channel_and_of_a_time(place: Path) -> None:
     [
         (("export", "FILE"), "--json: "),
         (("export", "FILE", "--json", "--md"), "--md: "),
-        *((("export", "FILE", "--md", "--since", bad), "--since: ") for bad in ("", "soon", "2y", "nan", "1e999", "2026-13-01",
-                                                                                "99999-01-01")),
+        *((("export", "FILE", "--md", "--since", bad), "--since: ")
+          for bad in ("", "soon", "2y", "nan", "1e999", "2026-13-01", "99999-01-01")),
         (("export", "FILE", "--md", "--until", "x"), "--until: "),
         (("export", "FILE", "--md", "--since", "2000", "--until", "1000"), "--since: "),
         *((("export", "FILE", "--md", "--channel", bad), "--channel: ") for bad in ("", "x", "#", "#" + "x" * 64)),
