@@ -5137,6 +5137,7 @@ _LATE = Acknowledged, Fetched  # lost with the hub, a message comes twice
 _LATE_MAX = 50  # of those that wait for a commit; of very many, one would hold up its turn
 _WAL_MAX_FRAMES = 65_536  # of that log, 256 MB: if no pause has let it begin anew, the loop sees to it, in 20 ms
 _MIGRATED_AT_A_TIME = 5_000  # old events, in memory
+_LONG_BYTES = 1 << 26  # of an older journal: 4 seconds, and it is told
 _DROPPED_AT_A_TIME = 500  # old events, in one transaction: the hub's own have to wait for it
 _BUSY_S = 0.25  # that the loop waits for who else writes to the file
 _COMPACT_BUSY_S = 10.0  # that a compaction waits, or a hub that starts while one ends
@@ -5813,6 +5814,8 @@ class Journal:
         if schema:
             for half_made in (f"{copy}.part", f"{copy}.part-journal"):  # by a start that was killed
                 remove(half_made)
+            if size_of(self.path) > _LONG_BYTES:
+                log().info("journal: %s is of schema %d: bringing it up may take a minute", self.path, schema)
             backup(base, f"{copy}.part")
             os.replace(f"{copy}.part", copy)
         try:
@@ -7559,6 +7562,7 @@ class Records:
     def __init__(self, path: str, call_later: Callable[[float, Callable[[], None]], object]) -> None:
         self._path, self._call_later = path, call_later
         self._running: list[RecordExport] = []
+        self._is_looking = False
 
     def ask(self, name: str, caller: Caller, headers: Headers, otherwise: Callable[[], None]) -> bool:
         """Begin to answer in a format, unless there is no place; `otherwise` is called if it cannot be read at all."""
@@ -7573,14 +7577,15 @@ class Records:
         words = program_words("journal", "export", self._path, f"--{name}")
         export = RecordExport(words, caller, headers, end)
         self._running.append(export)
-        if len(self._running) == 1:
+        if not self._is_looking:
             self._look()
         return True
 
     def _look(self) -> None:
         for export in [*self._running]:
             export.look()
-        if self._running:
+        self._is_looking = bool(self._running)
+        if self._is_looking:
             self._call_later(_RECORD_LOOK_S, self._look)
 
     def close(self) -> None:

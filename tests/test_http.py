@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -826,6 +826,63 @@ def test_a_long_log_is_exported_in_turns_of_the_loop_and_once_for_all_who_ask(
     assert exports.ask(wording, pytest.fail) is got[0]
     for n in range(50):
         assert f"{n} \N{SNOWMAN}*" in got[0].decode()
+
+
+class SlowReader:
+    """A caller that takes what it is sent only if it is told to."""
+
+    def __init__(self) -> None:
+        self.parts, self.is_slow, self.lasts = list[bytes](), False, list[bool]()
+
+    def stream(self, chunk: bytes, is_last: bool, headers: Any) -> None:
+        """Note it."""
+        assert chunk
+        self.parts.append(chunk)
+        self.lasts.append(is_last)
+
+    def is_sending(self) -> bool:
+        """Whether it has yet to take something."""
+        return self.is_slow and bool(self.parts)
+
+    def on_gone(self, callback: Callable[[], None]) -> None:
+        """Note what to do when it goes."""
+        self.go = callback
+
+
+def record_export(code: str, reader: SlowReader, is_done: Callable[[], Any]) -> list[bool]:
+    """Stream what a Python program prints, until something is so; give what was told at the end."""
+    ends = list[bool]()
+    export = caucus.RecordExport([sys.executable, "-c", code], cast(Any, reader), (), ends.append)
+    eventually(lambda: export.look() or ends or is_done(), "the end")
+    return ends
+
+
+def test_a_record_goes_out_as_it_is_taken_and_says_when_it_could_not_be_read_to_its_end() -> None:
+    reader = SlowReader()
+    assert record_export("print('x' * 10**6, end='')", reader, lambda: False) == [False]
+    assert (b"".join(reader.parts), reader.lasts) == (b"x" * 10**6, [False] * (len(reader.parts) - 1) + [True])
+    assert len(reader.parts) == 4
+    reader = SlowReader()
+    assert record_export("print('x' * 10**6); raise SystemExit(2)", reader, lambda: False) == [False]
+    assert b"".join(reader.parts).endswith(b"x\n\n\n[the record could not be read any further]\n")
+    reader = SlowReader()
+    assert record_export("raise SystemExit(2)", reader, lambda: False) == [True]
+    assert reader.parts == []
+
+
+def test_who_takes_nothing_of_a_record_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    endless = "while True: print('x' * 10**5)"
+    reader = SlowReader()
+    reader.is_slow = True
+    assert record_export(endless, reader, lambda: len(reader.parts) > 1 or reader.is_sending()) == []
+    reader = SlowReader()
+    reader.is_slow = True
+    monkeypatch.setattr(caucus, "RECORD_TAKE_S", 0.0)
+    assert record_export(endless, reader, lambda: False) == [False]
+    assert reader.parts[-1].endswith(b"[it was read too slowly]\n")
+    assert len(reader.parts) == 2
+    gone = SlowReader()
+    assert record_export(endless, gone, lambda: gone.parts and gone.go()) == [False]
 
 
 def test_who_guesses_credentials_is_slowed_and_told_of_once_and_the_operator_is_not() -> None:
