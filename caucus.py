@@ -6424,6 +6424,8 @@ class Proof:
         (last,) = self._base.execute("SELECT ts FROM event ORDER BY serial DESC LIMIT 1").fetchone() or (None,)
         own: dict[str, Json] = {"since": span.since, "until": span.until, "channel": span.channel}
         wanted = {key: value for key, value in own.items() if value not in (-math.inf, math.inf, "")}
+        for seam in [seam for seam in self.seams[:1] if seam.why == "dropped"]:
+            wanted |= {"dropped": json.loads(seam.note)["events"], "dropped_to": json.loads(seam.note)["ts"]}
         return {"head": head.hex(), "serial": serial, "last": last, **wanted}
 
     def to_json(self) -> dict[str, Json]:
@@ -8586,8 +8588,12 @@ def _json_before(about: Mapping[str, Any]) -> str:
 
 def _markdown_before(about: Mapping[str, Any]) -> str:
     if "head" in about:
-        when = _local(about["last"] or 0.0)
+        when, gone = _local(about["last"] or 0.0), about.get("dropped", 0)
         reach = f"The record up to event {about['serial']} of {when}; its head is `{about['head']}`"
+        reach += f"; {gone} events before {_local(about['dropped_to'])} were dropped" if gone else ""
+        span = {key: _local(about[key]) for key in ("since", "until") if key in about}
+        asked = [f"{key} {value}" for key, value in {**span, "channel": about.get("channel")}.items() if value]
+        reach += f"\n\nOf it: {', '.join(asked)}" if asked else ""
     else:
         since = f", from {_local(about['since'])} on" if about["since"] else ""
         reach = f"The last {about['count']} messages and notices{since}, of {about['said']} messages that were said"
@@ -10331,7 +10337,7 @@ class Exchange:
 
     def stream(self, chunk: bytes, is_last: bool, headers: Headers = EVENT_STREAM) -> None:
         """Answer it bit by bit; the first bit brings the headers."""
-        if not self._front.turn.commit():
+        if self._stream.closed() or not self._front.turn.commit():  # written to, a closed one trips Tornado up
             self._link.lost()
             self._stream.close()
             return

@@ -1055,6 +1055,29 @@ def test_what_is_dropped_leaves_its_hash(place: Path) -> None:
     assert verified(place)[0] == 1
 
 
+def test_events_are_dropped_and_copied_under_a_hub_that_goes_on(place: Path) -> None:
+    with kept_hub(place) as kept:
+        ann = kept.hub.register("ann")
+        for n in range(4):
+            kept.hub.say(ann, "ann", f"word {n}")
+            assert journal("compact", place, "--keep", "0.0000001").returncode == 0
+            kept.hub.say(ann, "ann", f"and {n}")
+            code, told = verified(place)
+            assert (code, len(told["notes"])) == (0, 1)
+            assert by_the_book(place).hex() == told["head"]
+        assert told["notes"][0]["events"] + told["events"] == 9
+        copy = place.with_name("copy")
+        assert journal("backup", place, copy).returncode == 0
+        assert verified(copy, "--head", told["head"])[0] == 0
+        kept.kill_and_restart()
+        assert kept.hub.get("/peek", ann).body["pending"] == 8
+        assert verified(place, "--head", told["head"])[0] == 0
+        whole = kept.hub.get("/export").body
+        assert (whole["count"] < 10, whole["dropped"]) == (True, told["notes"][0]["events"])
+        assert f"; {whole['dropped']} events before " in kept.hub.request("GET", "/export?format=md").content.decode()
+        assert whole["head"] == verified(place)[1]["head"]
+
+
 def test_a_drop_that_was_killed_leaves_a_whole_chain_and_the_next_one_goes_on(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
