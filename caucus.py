@@ -83,10 +83,10 @@ import urllib.parse
 from bisect import bisect_left, insort
 from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from itertools import accumulate, chain, cycle, islice, takewhile
 from json.encoder import encode_basestring_ascii as quote
-from queue import Empty, SimpleQueue
+from queue import Empty, Full, Queue, SimpleQueue
 from types import SimpleNamespace
 from typing import (
     TYPE_CHECKING,
@@ -105,6 +105,7 @@ from typing import (
 
 if TYPE_CHECKING:  # the hub imports these when it starts; watch and bridge must not pay for them
     import argparse
+    import hashlib
     import random
     import sqlite3
     from asyncio import AbstractEventLoop, Future, StreamReader, StreamWriter, Task, Timeout
@@ -546,8 +547,11 @@ def one_line(text: str) -> str:
 
 def lines_in(text: str) -> list[str]:
     """Split at every line break that Unicode knows; make visible what a terminal would obey or hide."""
-    lines = LINE_BREAK.split(text)
-    return ["".join([c if _is_harmless(c) else ascii(c)[1:-1] for c in line]) for line in lines]
+    return [line if line.isprintable() else _visible(line) for line in LINE_BREAK.split(text)]
+
+
+def _visible(line: str) -> str:
+    return "".join([c if _is_harmless(c) else ascii(c)[1:-1] for c in line])
 
 
 def plain_peer(name: Json) -> str:
@@ -5301,9 +5305,10 @@ class DiskLog:
 #
 # event      serial is 1 more than that of the row before; only a RoomReopened jumps, and tells where it jumped from
 # snapshot   the state as of an event, in parts; it counts once its line in `snapshots` is there
-# crc        of the whole row, so that no flipped byte goes unnoticed
+# hash       of the row and of the hash before it, so that no change goes unnoticed; docs/operating.md has its bytes
+# seam       in `meta`: where the chain of hashes goes on though events are not there; its note is hashed like an event
 
-_SCHEMA = 1
+_SCHEMA = 2
 _JOURNAL_ID = 0x43617563  # "Cauc", SQLite's application_id
 SNAPSHOT_EVERY = 10_000  # events: what a start has to replay, at 25 us each
 _PART_BYTES = 262_144  # of a snapshot, written at a time: a millisecond
@@ -5311,6 +5316,8 @@ _CHECKPOINT_EVERY = 2_000  # events, after which a thread copies the log of SQLi
 _LATE = Acknowledged, Fetched  # lost with the hub, a message comes twice
 _LATE_MAX = 50  # of those that wait for a commit; of very many, one would hold up its turn
 _WAL_MAX_FRAMES = 65_536  # of that log, 256 MB: if no pause has let it begin anew, the loop sees to it, in 20 ms
+_MIGRATED_AT_A_TIME = 5_000  # old events, in memory
+_LONG_BYTES = 1 << 26  # of an older journal: 4 seconds, and it is told
 _DROPPED_AT_A_TIME = 500  # old events, in one transaction: the hub's own have to wait for it
 _BUSY_S = 0.25  # that the loop waits for who else writes to the file
 _COMPACT_BUSY_S = 10.0  # that a compaction waits, or a hub that starts while one ends
@@ -5328,30 +5335,46 @@ _INDEX_FILES = ("-index", "-index-wal", "-index-shm")  # of section 14c
 BESIDE = ("-wal", "-shm", "-journal", ".lock", ".compacting", *_INDEX_FILES)  # what there may be beside a journal
 TABLES = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
-CREATE TABLE event(serial INTEGER PRIMARY KEY, at REAL, ts REAL, kind TEXT, body TEXT, crc INTEGER);
-CREATE TABLE snapshot(serial INTEGER, part INTEGER, body TEXT, crc INTEGER, PRIMARY KEY(serial, part));
-CREATE TABLE snapshots(serial INTEGER PRIMARY KEY, parts INTEGER, at REAL, crc INTEGER);
+CREATE TABLE event(serial INTEGER PRIMARY KEY, at REAL, ts REAL, kind TEXT, body TEXT, hash BLOB);
+CREATE TABLE snapshot(serial INTEGER, part INTEGER, body TEXT, hash BLOB, PRIMARY KEY(serial, part));
+CREATE TABLE snapshots(serial INTEGER PRIMARY KEY, parts INTEGER, at REAL, head BLOB, hash BLOB);
 """
-MIGRATIONS: dict[int, str] = {}  # schema -> what makes the next one of it
+NO_HASH = bytes(32)  # before the first event
+_stamp_bytes = struct.Struct(">qddB").pack  # of an event: serial, both times, how many bytes its kind has
 # What rows that make no sense end in.
 NONSENSE = (ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError, struct.error)
+
+
+Kept = tuple[Any, ...]  # a row as it is read: its fields, and what sums it up
 
 
 class Damaged(Exception):
     """A journal that is not whole, or is none; its words say what is wrong."""
 
 
-def crc_of(text: str, *numbers: float) -> int:
-    """Sum up a row."""
-    from zlib import crc32
+@functools.cache
+def _sha256() -> Callable[[bytes], hashlib._Hash]:
+    """Give SHA-256; only who has a journal pays for the module."""
+    from hashlib import sha256
 
-    return crc32(text.encode(), crc32(struct.pack(f"{len(numbers)}d", *numbers)))
+    return sha256
 
 
-def crc_of_row(row: Row) -> int:
-    """Sum up an event's row."""
+def hash_of_row(row: Row, before: bytes) -> bytes:
+    """Sum up an event's row on top of the hash before it: 1 us."""
     serial, at, ts, kind, body = row
-    return crc_of(f"{kind} {body}", serial, at, ts)
+    name = kind.encode()
+    return _sha256()(b"%b%b%b%b" % (before, _stamp_bytes(serial, at, ts, len(name)), name, body.encode())).digest()
+
+
+def hash_of_part(serial: int, part: int, body: str) -> bytes:
+    """Sum up a part of a snapshot."""
+    return _sha256()(struct.pack(">qq", serial, part) + body.encode()).digest()
+
+
+def hash_of_line(serial: int, parts: int, at: float, head: bytes, hashes: Iterable[bytes]) -> bytes:
+    """Sum up the line of a snapshot: the hash of its event, and those of its parts."""
+    return _sha256()(b"%b%b%b" % (head, struct.pack(">qqd", serial, parts, at), b"".join(hashes))).digest()
 
 
 @functools.cache
@@ -5455,7 +5478,7 @@ def legible(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "replace")
 
 
-def connect(path: str, busy_s: float = _BUSY_S, sync: str = "NORMAL") -> sqlite3.Connection:
+def connect(path: str, busy_s: float = _BUSY_S, sync: str = "NORMAL", mode: str = "rw") -> sqlite3.Connection:
     """Open a journal's file, which is there. Raises sqlite3.Error.
 
     `sync`: NORMAL has a commit in the hands of the system, where kill -9 cannot undo it; FULL has it on the disk.
@@ -5463,12 +5486,21 @@ def connect(path: str, busy_s: float = _BUSY_S, sync: str = "NORMAL") -> sqlite3
     import sqlite3
 
     place = urllib.parse.quote(os.fsencode(os.path.abspath(path).replace(os.sep, "/")))
-    uri = f"file:{place if place.startswith('/') else f'/{place}'}?mode=rw"
+    uri = f"file:{place if place.startswith('/') else f'/{place}'}?mode={mode}"
     base = sqlite3.connect(uri, uri=True, timeout=busy_s, isolation_level=None, check_same_thread=False)
     base.execute("PRAGMA cell_size_check = ON")
     base.execute("PRAGMA wal_autocheckpoint = 0")  # it may take long: a thread of the hub does it
     base.execute(f"PRAGMA synchronous = {sync}")
     return base
+
+
+def connect_reader(path: str) -> sqlite3.Connection:
+    """Open a journal to read it, and change nothing. Raises sqlite3.Error.
+
+    Who is the last to close one that has a log would otherwise copy that into the file; where there is none, who may
+    only read would leave an empty one behind.
+    """
+    return connect(path, _COMPACT_BUSY_S, mode="ro" if size_of(f"{path}-wal") else "rw")
 
 
 def refuse_kind(path: str, kind: int, schema: int) -> None:
@@ -5487,6 +5519,13 @@ def check_kind(base: sqlite3.Connection, path: str) -> int:
     if tables or kind or schema:
         refuse_kind(path, kind, schema)
     return schema
+
+
+def refuse_older(base: sqlite3.Connection, path: str) -> None:
+    """Raise Invalid unless a journal has the present schema. Raises sqlite3.Error."""
+    if 0 < (schema := check_kind(base, path)) < _SCHEMA:
+        raise Invalid("FILE", f"{path} was written by an older Caucus (schema {schema}): a hub brings it up as it "
+                              f"starts, and `caucus journal recover {path} NEW` makes a newer one of it")
 
 
 def sums_of(parts: bytes, size: int, before: Sequence[bytes], order: Literal["little", "big"]) -> list[bytes]:
@@ -5654,65 +5693,171 @@ def check(path: str) -> None:
     check_log(path)
 
 
-def event_of_row(kept: Sequence[Any]) -> Event:
-    """Make an event of its row, and see that this was not changed. Raises Damaged."""
-    *plain, crc = kept
-    row = cast(Row, (*plain,))
-    try:
-        if crc != crc_of_row(row):
-            raise ValueError("not what was written")
-        return Event.from_row(row)
-    except NONSENSE as error:
-        raise Damaged(f"event {row[0]}: {error}") from None
-
-
-def kept_events(base: sqlite3.Connection, after: int) -> Iterator[Event]:
-    """Read the events after a serial. Raises Damaged, sqlite3.Error."""
-    return map(event_of_row, base.execute("SELECT * FROM event WHERE serial > ? ORDER BY serial", (after,)))
-
-
 def event_before(event: Event) -> int:
     """Give the serial of the event that came before."""
     return event.after if isinstance(event, RoomReopened) else event.serial - 1
 
 
+class Seam(Struct):
+    """Where the chain of hashes goes on otherwise than from one event to the next."""
+    serial: int  # of the event before what comes next, whether that is still there or not
+    hash: bytes  # on top of which the next event is summed up
+    note: str  # JSON: why, and what is known of it
+
+    @property
+    def why(self) -> str:
+        """Tell what happened: dropped, lost, or migrated."""
+        return str(json.loads(self.note).get("why"))
+
+    @property
+    def after(self) -> int:
+        """Give the serial of the event that it comes after, as the file was when it was made."""
+        return int(json.loads(self.note).get("after", self.serial))
+
+
+def linked(head: bytes, note: str) -> bytes:
+    """Sum up a seam on top of the hash before it."""
+    return _sha256()(head + note.encode()).digest()
+
+
+def seams_in(base: sqlite3.Connection) -> list[Seam]:
+    """Read where the chain goes on otherwise, in its order. Raises Damaged, sqlite3.Error."""
+    try:
+        found = base.execute("SELECT key, value FROM meta WHERE key GLOB 'seam *'").fetchall()
+        rows = [json.loads(value) for _, value in sorted(found, key=lambda row: int(row[0][5:]))]
+        return [Seam(serial, bytes.fromhex(hashed), note) for serial, hashed, note in rows]
+    except NONSENSE as error:
+        raise Damaged(f"where its chain of hashes goes on: {error}") from None
+
+
+def write_seams(base: sqlite3.Connection, seams: Iterable[Seam]) -> None:
+    """Write where the chain goes on otherwise, in place of what was said of it."""
+    base.execute("DELETE FROM meta WHERE key GLOB 'seam *'")
+    rows = [(f"seam {at}", encode_plain([one.serial, one.hash.hex(), one.note])) for at, one in enumerate(seams)]
+    base.executemany("INSERT INTO meta VALUES(?, ?)", rows)
+
+
+class Chain:
+    """The hashes of a journal, followed from event to event; it has a few microseconds for each."""
+
+    def __init__(self, base: sqlite3.Connection, serial: int = 0, head: bytes = NO_HASH) -> None:
+        """Begin after an event, or before the first. Raises Damaged, sqlite3.Error."""
+        self.serial, self.head = serial, head  # of the latest event, or of the seam that came after it
+        self.heads: dict[int, bytes] = {}  # after these events, for who asks by an entry here
+        self._seams = deque([seam for seam in seams_in(base) if seam.serial >= serial])
+
+    def pass_seams(self, serial: float = math.inf) -> bytes:
+        """Go on to an event, or to the end, by the seams before it; give the head there. Raises Damaged."""
+        while self._seams and self._seams[0].serial < serial:
+            seam = self._seams.popleft()
+            is_all = not self.serial and seam.why == "dropped"  # this is what is left of what was before
+            if not is_all and seam.hash != linked(self.head, seam.note):
+                raise Damaged(f"the note on what came before event {seam.serial + 1} is not what was written")
+            if seam.serial in self.heads and seam.serial != self.serial:
+                self.heads[seam.serial] = self.head
+            self.serial, self.head = seam.serial, seam.hash
+        return self.head
+
+    def follow(self, kept: Sequence[Any]) -> Row:
+        """Take the row of the next event; see that it is the next, and what was written. Raises Damaged."""
+        *plain, hashed = kept
+        row = cast(Row, (*plain,))
+        serial, _, _, kind, _ = row
+        if self._seams:
+            self.pass_seams(serial)
+        try:
+            is_right = hashed == hash_of_row(row, self.head)
+            before = event_before(Event.from_row(row)) if kind == "RoomReopened" else serial - 1
+        except NONSENSE as error:
+            raise Damaged(f"event {serial}: {error}") from None
+        if self.serial and before != self.serial:
+            raise Damaged(f"what came between the events {self.serial} and {serial} is missing")
+        if not is_right:
+            doubt = "" if self.serial else ", or what came before it is missing"
+            raise Damaged(f"event {serial}: not what was written{doubt}")
+        self.serial, self.head = serial, hashed
+        if serial in self.heads:
+            self.heads[serial] = hashed
+        return row
+
+
+def event_of_row(row: Row) -> Event:
+    """Make an event of its row. Raises Damaged."""
+    try:
+        return Event.from_row(row)
+    except NONSENSE as error:
+        raise Damaged(f"event {row[0]}: {error}") from None
+
+
+def kept_rows(base: sqlite3.Connection, chain: Chain) -> Iterator[Row]:
+    """Read the rows of the events that come after what a chain has seen. Raises Damaged, sqlite3.Error."""
+    return map(chain.follow, base.execute("SELECT * FROM event WHERE serial > ? ORDER BY serial", (chain.serial,)))
+
+
 def snapshot_rows(base: sqlite3.Connection, serial: int, parts: int) -> Iterator[list[Any]]:
     """Read the state as of an event. Raises Damaged, sqlite3.Error, ValueError."""
-    found = base.execute("SELECT part, body, crc FROM snapshot WHERE serial = ? ORDER BY part", (serial,))
+    found = base.execute("SELECT * FROM snapshot WHERE serial = ? ORDER BY part", (serial,))
     count = 0
-    for count, (part, body, crc) in enumerate(found, 1):
-        if crc != crc_of(body, serial, part) or part != count:
+    for count, (_, part, body, hashed) in enumerate(found, 1):
+        is_sum = isinstance(hashed, int)  # of a schema 1 that is recovered
+        if part != count or hashed != (crc_of(body, serial, part) if is_sum else hash_of_part(serial, part, body)):
             raise Damaged(f"part {count} of the snapshot at event {serial} is not what was written")
         yield from json.loads(body)
     if count != parts:
         raise Damaged(f"the snapshot at event {serial} has {count} of {parts} parts")
 
 
-def latest_snapshot(base: sqlite3.Connection) -> tuple[int, int, float]:
-    """Give the newest snapshot: as of which event, in how many parts, and when. Raises Damaged, sqlite3.Error."""
+def hashes_of_parts(base: sqlite3.Connection, serial: int) -> list[bytes]:
+    """Read what sums up the parts of a snapshot. Raises sqlite3.Error."""
+    found = base.execute("SELECT hash FROM snapshot WHERE serial = ? ORDER BY part", (serial,))
+    return [hashed for (hashed,) in found]
+
+
+def check_line(base: sqlite3.Connection, line: Sequence[Any]) -> None:
+    """See that the line of a snapshot is what was written. Raises Damaged, sqlite3.Error."""
+    serial, parts, at, head, hashed = (*line, None)[:5]
+    try:
+        if isinstance(head, int):  # of a schema 1 that is recovered
+            is_right = head == crc_of("", serial, parts, at)
+        else:
+            is_right = hashed == hash_of_line(serial, parts, at, head, hashes_of_parts(base, serial))
+    except NONSENSE:
+        is_right = False
+    if not is_right:
+        raise Damaged(f"the line of the snapshot at event {serial} is not what was written")
+
+
+def latest_snapshot(base: sqlite3.Connection) -> tuple[int, int, float, bytes]:
+    """Give the newest snapshot: its event, how many parts, when, the head there. Raises Damaged, sqlite3.Error."""
     found = base.execute("SELECT * FROM snapshots ORDER BY serial DESC LIMIT 1").fetchone()
     if found is None:
-        return 0, 0, 0.0
-    serial, parts, at, crc = found
-    if crc != crc_of("", serial, parts, at):
-        raise Damaged(f"the line of the snapshot at event {serial} is not what was written")
-    return serial, parts, at
+        return 0, 0, 0.0, NO_HASH
+    check_line(base, found)
+    serial, parts, at, head, _ = found
+    return serial, parts, at, head
+
+
+def end_of(base: sqlite3.Connection) -> tuple[int, bytes]:
+    """Give the serial of the last event, and the head after it; what is before is not read. Raises Damaged."""
+    found = base.execute("SELECT serial, hash FROM event ORDER BY serial DESC LIMIT 1").fetchone()
+    serial, head = found or latest_snapshot(base)[::3]
+    if not isinstance(head, bytes):
+        raise Damaged(f"event {serial}: not what was written")
+    return serial, Chain(base, serial, head).pass_seams()
 
 
 def fill(room: Room, base: sqlite3.Connection) -> int:
     """Make an empty room the one that a journal keeps; count the events since the snapshot. Raises Damaged, OSError."""
     try:
         base.execute("BEGIN")  # one view of the file, whoever writes to it
-        serial, parts, _ = latest_snapshot(base)
+        serial, parts, _, head = latest_snapshot(base)
         if parts:
             room.restore(snapshot_rows(base, serial, parts))
-        count, last = 0, serial
-        for event in kept_events(base, serial):
-            if last and event_before(event) != last:
-                raise Damaged(f"what came between the events {last} and {event.serial} is missing")
-            room.born = room.born if last else event_before(event)
+        count, chain = 0, Chain(base, serial, head)
+        for count, row in enumerate(kept_rows(base, chain), 1):
+            event = event_of_row(row)
+            room.born = event_before(event) if count == 1 and not parts else room.born
             room.apply(event)
-            count, last = count + 1, event.serial
         if serial == 0 and count and base.execute("SELECT value FROM meta WHERE key = 'dropped'").fetchone():
             raise Damaged("its snapshot is missing, and the first events were dropped")
         return count
@@ -5723,6 +5868,70 @@ def fill(room: Room, base: sqlite3.Connection) -> int:
     finally:
         if base.in_transaction:
             base.execute("ROLLBACK")
+
+
+def crc_of(text: str, *numbers: float) -> int:
+    """Sum up a row as schema 1 had it."""
+    from zlib import crc32
+
+    return crc32(text.encode(), crc32(struct.pack(f"{len(numbers)}d", *numbers)))
+
+
+def is_sound(row: Row, hashed: object, befores: Iterable[bytes]) -> bool:
+    """Whether an event's row is what was written, by the sum of schema 1, or on top of any of these hashes."""
+    serial, at, ts, kind, body = row
+    try:
+        if isinstance(hashed, int):
+            return hashed == crc_of(f"{kind} {body}", serial, at, ts)
+        return any(hashed == hash_of_row(row, before) for before in befores)
+    except NONSENSE:
+        return False
+
+
+def chain_up(base: sqlite3.Connection) -> None:
+    """Make schema 2 of schema 1: hashes in place of sums. Raises Damaged, sqlite3.Error."""
+    for words in ("event RENAME COLUMN crc TO hash", "snapshot RENAME COLUMN crc TO hash",
+                  "snapshots RENAME COLUMN crc TO head", "snapshots ADD COLUMN hash BLOB"):
+        base.execute(f"ALTER TABLE {words}")  # so the tables stay in their places, as `mend_head` needs
+    chain, count = Chain(base), 0
+    while found := base.execute(f"SELECT * FROM event WHERE serial > ? ORDER BY serial LIMIT {_MIGRATED_AT_A_TIME}",
+                                (chain.serial,)).fetchall():
+        updates = list[tuple[bytes, int]]()
+        for *plain, crc in found:
+            row = cast(Row, (*plain,))
+            if not is_sound(row, crc, ()):
+                raise Damaged(f"event {row[0]}: not what was written")
+            updates.append((hash_of_row(row, updates[-1][0] if updates else chain.head), row[0]))
+        base.executemany("UPDATE event SET hash = ? WHERE serial = ?", updates)
+        (chain.head, chain.serial), count = updates[-1], count + len(updates)
+    for serial, part, body, crc in base.execute("SELECT * FROM snapshot").fetchall():
+        if crc != crc_of(body, serial, part):
+            raise Damaged(f"part {part} of the snapshot at event {serial} is not what was written")
+        base.execute("UPDATE snapshot SET hash = ? WHERE serial = ? AND part = ?",
+                     (hash_of_part(serial, part, body), serial, part))
+    for serial, parts, at, crc, _ in base.execute("SELECT * FROM snapshots").fetchall():
+        if crc != crc_of("", serial, parts, at):
+            raise Damaged(f"the line of the snapshot at event {serial} is not what was written")
+        (head,) = base.execute("SELECT hash FROM event WHERE serial <= ? ORDER BY serial DESC LIMIT 1",
+                               (serial,)).fetchone() or (NO_HASH,)
+        write_line(base, serial, parts, at, head)
+    if count:
+        seam = migrated_seam(chain.serial, count)
+        write_seams(base, [Seam(seam.serial, linked(chain.head, seam.note), seam.note)])
+
+
+def migrated_seam(last: int, count: int) -> Seam:
+    """Make a seam after the last event of schema 1: the hashes before are younger than the events."""
+    return Seam(last, b"", encode_plain({"why": "migrated", "events": count, "ts": time.time()}))
+
+
+def write_line(base: sqlite3.Connection, serial: int, parts: int, at: float, head: bytes) -> None:
+    """Write the line of a snapshot whose parts are there: it counts from then on."""
+    line = serial, parts, at, head, hash_of_line(serial, parts, at, head, hashes_of_parts(base, serial))
+    base.execute("INSERT OR REPLACE INTO snapshots VALUES(?, ?, ?, ?, ?)", line)
+
+
+MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {1: chain_up}  # schema -> what makes the next one of it
 
 
 class Journal:
@@ -5769,6 +5978,7 @@ class Journal:
             lock.hold(self.path)
             base = connect(self.path, busy_s=_COMPACT_BUSY_S, sync=self._sync)  # a compaction may be about to end
             self._migrate(base, check_kind(base, self.path))
+            self.serial, self.head = end_of(base)  # of the last event that is in the file; `load` sees that it fits
             base.execute("PRAGMA journal_mode = WAL")
             base.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             base.execute(f"PRAGMA busy_timeout = {_BUSY_S * 1000:.0f}")
@@ -5783,13 +5993,29 @@ class Journal:
         """Bring an older file to this schema, in one transaction; a copy of the old one stays beside it."""
         if schema == _SCHEMA:
             return
-        steps = [MIGRATIONS[one] for one in range(schema, _SCHEMA)] if schema else [TABLES]
+        copy = f"{self.path}.schema-{schema}"
         if schema:
-            backup(base, f"{self.path}.schema-{schema}")
-            log().info("journal: %s is of schema %d, and becomes %d; a copy stays beside it", self.path, schema,
-                       _SCHEMA)
-        marks = f"PRAGMA application_id = {_JOURNAL_ID}; PRAGMA user_version = {_SCHEMA};"
-        base.executescript(f"BEGIN IMMEDIATE; {' '.join(steps)} {marks} COMMIT;")
+            for half_made in (f"{copy}.part", f"{copy}.part-journal"):  # by a start that was killed
+                remove(half_made)
+            if size_of(self.path) > _LONG_BYTES:
+                log().info("journal: %s is of schema %d: bringing it up may take a minute", self.path, schema)
+            backup(base, f"{copy}.part")
+            os.replace(f"{copy}.part", copy)
+        try:
+            base.execute("BEGIN IMMEDIATE")
+            for words in TABLES.split(";") if not schema else ():
+                base.execute(words)
+            for one in range(schema or _SCHEMA, _SCHEMA):
+                MIGRATIONS[one](base)
+            base.execute(f"PRAGMA application_id = {_JOURNAL_ID}")
+            base.execute(f"PRAGMA user_version = {_SCHEMA}")
+            base.execute("COMMIT")
+        finally:
+            if base.in_transaction:
+                base.execute("ROLLBACK")
+        if schema:
+            log().info("journal: %s was brought from schema %d to %d; the old one is %s", self.path, schema, _SCHEMA,
+                       copy)
 
     # --- the room ---
     def clock(self) -> Clock:
@@ -5813,14 +6039,24 @@ class Journal:
             raise self._refusal(error) from None
         return self._since_snapshot > 0 or latest_snapshot(self._base)[1] > 0
 
-    def adopt(self, events: Sequence[Event], room: Room, at: float) -> None:
-        """Keep another journal's events, the room that was made of them, and its time. Raises sqlite3.Error."""
-        base = self._base
+    def adopt(self, rows: Sequence[Kept], seams: Sequence[Seam], room: Room, at: float) -> None:
+        """Keep another journal's events, the room that was made of them, and its time. Raises sqlite3.Error.
+
+        They are chained anew: the hashes are the old ones as far as nothing is lost before them.
+        """
+        base, left, anew, head, kept = self._base, deque(seams), list[Seam](), NO_HASH, list[tuple[Any, ...]]()
+        for row in rows:
+            head = sew(left, row[0], head, anew)
+            head = hash_of_row(cast(Row, row[:5]), head)
+            kept.append((*row[:5], head))
         base.execute("BEGIN")
-        self._insert(events)
+        base.executemany("INSERT INTO event VALUES(?, ?, ?, ?, ?, ?)", kept)
         base.execute("INSERT OR REPLACE INTO meta VALUES('dropped', '0')")
-        write_snapshot(base, room, at)
+        write_snapshot(base, room, at, head)
+        sew(left, math.inf, head, anew)
+        write_seams(base, anew)
         base.execute("COMMIT")
+        self.serial, self.head = end_of(base)
 
     def hear(self, event: Event) -> None:
         """Note an event; it is in the file when `commit` returns."""
@@ -5855,14 +6091,19 @@ class Journal:
     def _write(self) -> None:
         """Write the events in one transaction. Raises sqlite3.Error, OSError, and then nothing is written."""
         self._see_file()
-        base, count = self._base, len(self._events)
+        base, count, head, rows = self._base, len(self._events), self.head, list[tuple[Any, ...]]()
+        for event in self._events:
+            row = event.to_row()
+            head = hash_of_row(row, head)
+            rows.append((*row, head))
         try:
             base.execute("BEGIN IMMEDIATE")
-            self._insert(self._events)
+            base.executemany("INSERT INTO event VALUES(?, ?, ?, ?, ?, ?)", rows)
             base.execute("COMMIT")
         finally:
             if base.in_transaction:
                 base.execute("ROLLBACK")
+        self.serial, self.head = rows[-1][0], head
         self._events.clear()
         self._is_due = False
         self.written += count
@@ -5873,10 +6114,6 @@ class Journal:
             base.execute("PRAGMA wal_checkpoint(PASSIVE)")
         if self._since_checkpoint >= _CHECKPOINT_EVERY:
             self._keep_house()
-
-    def _insert(self, events: Iterable[Event]) -> None:
-        rows = [(*row, crc_of_row(row)) for row in [event.to_row() for event in events]]
-        self._base.executemany("INSERT INTO event VALUES(?, ?, ?, ?, ?, ?)", rows)
 
     # --- when the disk fails ---
     def _fail(self, cause: str) -> None:
@@ -5946,7 +6183,7 @@ class Journal:
         """Give what consoles show of it."""
         size = size_of(self.path) + size_of(f"{self.path}-wal")
         return {"path": legible(self.path), "bytes": size, "written": self.written, "unwritten": len(self._events),
-                "cause": self.cause or None}
+                "head": self.head.hex(), "serial": self.serial, "cause": self.cause or None}
 
     def close(self) -> None:
         """Write what is left, and let go of the file."""
@@ -5956,6 +6193,8 @@ class Journal:
             log().error("journal: %d events were never written", len(self._events))
         with suppress(sql_error(), OSError):
             self._see_file()
+            words = encode_plain([self.serial, self.head.hex()])
+            self._base.execute("INSERT OR REPLACE INTO meta VALUES('closed', ?)", (words,))  # should its end be cut off
             self._base.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         with suppress(sql_error()):
             self._base.close()
@@ -6014,14 +6253,14 @@ def snapshot_parts(room: Room) -> Iterator[str]:
     yield f"[{','.join(rows)}]"
 
 
-def write_snapshot(base: sqlite3.Connection, room: Room, at: float) -> None:
-    """Write a room's state beside its events, a bit at a time."""
+def write_snapshot(base: sqlite3.Connection, room: Room, at: float, head: bytes) -> None:
+    """Write a room's state beside its events, a bit at a time; the head is that of its last event."""
     (_, serial, *_), count = next(room.rows()), 0
     base.execute("DELETE FROM snapshot WHERE serial NOT IN (SELECT serial FROM snapshots) OR serial = ?", (serial,))
     for count, body in enumerate(snapshot_parts(room), 1):
-        base.execute("INSERT INTO snapshot VALUES(?, ?, ?, ?)", (serial, count, body, crc_of(body, serial, count)))
-    line = (serial, count, at, crc_of("", serial, count, at))
-    base.execute("INSERT OR REPLACE INTO snapshots VALUES(?, ?, ?, ?)", line)
+        row = serial, count, body, hash_of_part(serial, count, body)
+        base.execute("INSERT INTO snapshot VALUES(?, ?, ?, ?)", row)
+    write_line(base, serial, count, at, head)
 
 
 def compact(path: str, keep_days: float = 0.0) -> dict[str, Json]:
@@ -6032,13 +6271,13 @@ def compact(path: str, keep_days: float = 0.0) -> dict[str, Json]:
     lock = Lock(f"{path}.compacting")
     try:
         base = connect(path, busy_s=_COMPACT_BUSY_S)
-        check_kind(base, path)
+        refuse_older(base, path)
         room = nobodys_room()
         replayed = fill(room, base)
         (_, serial, *_) = next(room.rows())
-        found = base.execute("SELECT at FROM event WHERE serial = ?", (serial,)).fetchone()
+        found = base.execute("SELECT at, hash FROM event WHERE serial = ?", (serial,)).fetchone()
         if found is not None and latest_snapshot(base)[0] != serial:
-            write_snapshot(base, room, found[0])
+            write_snapshot(base, room, *found)
             base.execute("DELETE FROM snapshots WHERE serial < ?", (serial,))
             while base.execute("DELETE FROM snapshot WHERE rowid IN (SELECT rowid FROM snapshot WHERE serial < ? "
                                "LIMIT 4)", (serial,)).rowcount:
@@ -6052,20 +6291,23 @@ def compact(path: str, keep_days: float = 0.0) -> dict[str, Json]:
 
 def info_of(base: sqlite3.Connection, path: str) -> dict[str, Json]:
     """Read a journal whole: what it is, and the room in it. Raises Damaged, sqlite3.Error, Invalid."""
-    schema, room = check_kind(base, path), nobodys_room()
+    refuse_older(base, path)
+    room = nobodys_room()
     for (found,) in base.execute("PRAGMA quick_check"):
         if found != "ok":
             raise Damaged(found)
-    replayed, events, gaps, before = fill(room, base), 0, 0, 0
-    first = last = None
-    for event in kept_events(base, 0):
-        events += 1
-        gaps += bool(before) and event_before(event) != before
-        first, last, before = first or event.ts, event.ts, event.serial
+    replayed, events, first, last = fill(room, base), 0, None, None
+    base.execute("BEGIN")
+    chain = Chain(base)
+    for events, row in enumerate(kept_rows(base, chain), 1):  # noqa: B007 (it counts)
+        first, last = first or row[2], row[2]
+    head, seams = chain.pass_seams(), seams_in(base)
+    base.execute("COMMIT")
     process = holder_of(f"{path}.lock")
     return {
-        "path": legible(path), "bytes": os.path.getsize(path), "schema": schema, "process": process,
-        "events": events, "gaps": gaps, "replayed": replayed, "first": first, "last": last,
+        "path": legible(path), "bytes": os.path.getsize(path), "schema": _SCHEMA, "process": process,
+        "events": events, "gaps": len([seam for seam in seams if seam.why == "lost"]), "replayed": replayed,
+        "first": first, "last": last, "serial": chain.serial, "head": head.hex(),
         "mode": room.mode, "peers": len(room.roster), "channels": len(room.channels()),
         "waiting": sum([len(peer.mailbox) for peer in room.roster]),
         "forms": len(json.loads(room.forms_wire())["forms"]), "decisions": len(room.decisions(DECISIONS_MAX)),
@@ -6088,19 +6330,67 @@ def readable_rows(base: sqlite3.Connection, table: str, told: list[str]) -> Iter
             step += 1  # twice as far
 
 
-def readable_events(base: sqlite3.Connection, told: list[str]) -> Iterator[Event]:
-    """Read the events that can be read; note each place where some cannot."""
-    last = None
-    for kept in readable_rows(base, "event", told):
+def readable_seams(base: sqlite3.Connection, told: list[str]) -> list[Seam]:
+    """Read where the chain goes on otherwise, if that can be read."""
+    try:
+        return seams_in(base)
+    except (Damaged, sql_error()) as error:
+        told.append(str(error))
+        return []
+
+
+def lost_seam(after: int, head: bytes, before: int) -> Seam:
+    """Make a seam from the last event that can be read to one whose forerunner cannot; its own hash is made later."""
+    note = {"why": "lost", "after": after, "head": head.hex(), "ts": time.time()}
+    return Seam(before, b"", encode_plain(note))
+
+
+def readable_events(base: sqlite3.Connection, told: list[str], seams: list[Seam]) -> Iterator[Kept]:
+    """Read the rows of the events that can be read; note each place where some cannot, and a seam there.
+
+    One that comes after a gap cannot be held against its hash: it is believed, for what comes next can be.
+    """
+    known = {seam.serial: seam for seam in seams}
+    start = seams[0] if seams and seams[0].why == "dropped" else Seam(0, NO_HASH, "{}")
+    good, head, last, befores = start.serial, start.hash, start.serial, [start.hash]
+    for *plain, hashed in readable_rows(base, "event", told):
+        row = cast(Row, (*plain,))
+        serial, seam = row[0], None
         try:
-            event = event_of_row(kept)
-        except Damaged as error:
-            told.append(str(error))
+            before = event_before(Event.from_row(row))
+            if (seam := known.get(before)) is not None:
+                befores = [seam.hash]
+            is_gap = before != last if last and seam is None else not last and not is_sound(row, hashed, befores)
+            if is_gap:
+                told.append(f"what came before event {serial}")
+            if not (is_gap and isinstance(hashed, bytes)) and not is_sound(row, hashed, befores):
+                raise ValueError("not what was written")
+        except NONSENSE as error:
+            told.append(f"event {serial}: {error}")
+            last, befores = serial, hashes_of(row, hashed, befores)
             continue
-        if last is not None and event_before(event) != last.serial:
-            told.append(f"what came before event {event.serial}")
-        last = event
-        yield event
+        if is_gap or (last and good != (before if seam is None else seam.after)):
+            seams.append(lost_seam(good, head, before))
+        good, head, last, befores = serial, hashed if isinstance(hashed, bytes) else NO_HASH, serial, [hashed]
+        yield (*row, hashed)
+
+
+def hashes_of(row: Row, hashed: object, befores: Sequence[bytes]) -> list[bytes]:
+    """List what the event after one that was changed may be summed up on: its hash as it is, and as it should be."""
+    found = [hashed] if isinstance(hashed, bytes) else []
+    for before in befores:
+        with suppress(*NONSENSE):
+            found.append(hash_of_row(row, before))
+    return found
+
+
+def sew(left: deque[Seam], serial: float, head: bytes, anew: list[Seam]) -> bytes:
+    """Pass the seams before an event, summed up anew; give the head there."""
+    while left and left[0].serial < serial:
+        seam = left.popleft()
+        head = seam.hash if seam.why == "dropped" else linked(head, seam.note)
+        anew.append(Seam(seam.serial, head, seam.note))
+    return head
 
 
 def mend_head(path: str, told: list[str]) -> None:
@@ -6143,18 +6433,28 @@ def save_log(path: str, copy: str) -> None:
         file.write(saved)
 
 
+def end_seams(rows: Sequence[Kept], seams: list[Seam], room: Room, is_doubtful: bool) -> list[Seam]:
+    """Add to the seams of what could be read what is known of its end; give them in their order."""
+    (_, end, *_), (last, head) = next(room.rows()), (rows[-1][0], rows[-1][5]) if rows else (0, NO_HASH)
+    if isinstance(head, int):
+        seams, head = [*seams, migrated_seam(last, len(rows))], NO_HASH
+    if is_doubtful or end > last:  # nobody knows what else there was
+        seams.append(lost_seam(last, head, max(last, end)))
+    return sorted(seams, key=lambda seam: seam.serial)
+
+
 def recovered_room(
-    base: sqlite3.Connection, events: Sequence[Event], told: list[str]
+    base: sqlite3.Connection, rows: Sequence[Kept], told: list[str]
 ) -> tuple[Room, float | None, int]:
     """Make the room of the newest snapshot that is whole and of the events since, of which some may make no sense.
 
     Give also what the room's clock showed, None if there was neither, and how many made none.
     """
     room, at, unusable = nobodys_room(), None, 0
-    for serial, parts, then, crc in reversed([*readable_rows(base, "snapshots", told)]):
+    for line in reversed([*readable_rows(base, "snapshots", told)]):
+        serial, parts, then, *_ = line
         try:
-            if crc != crc_of("", serial, parts, then):
-                raise Damaged("its line is not what was written")
+            check_line(base, line)
             room.restore(snapshot_rows(base, serial, parts))
             at = then
             break
@@ -6162,16 +6462,16 @@ def recovered_room(
             told.append(f"the snapshot at event {serial}: {error}")
             room = nobodys_room()
     (_, serial, *_) = next(room.rows()) if len(room.roster) or room.log else ("", 0)
-    room.born = room.born if serial or not events else event_before(events[0])
-    for event in events:
-        if event.serial > serial:
+    room.born = room.born if serial or not rows else event_before(event_of_row(rows[0]))
+    for row in rows:
+        if row[0] > serial:
             try:
-                room.apply(event)
+                room.apply(Event.from_row(cast(Row, row[:5])))
             except NONSENSE:
                 unusable += 1
-    if at is not None and (not events or events[-1].serial < serial):  # that event itself is never dropped
+    if at is not None and (not rows or rows[-1][0] < serial):  # that event itself is never dropped
         told.append(f"what came after the snapshot at event {serial}, if anything did")
-    return room, events[-1].at if events and events[-1].serial >= serial else at, unusable
+    return room, rows[-1][1] if rows and rows[-1][0] >= serial else at, unusable
 
 
 def recover(path: str, new: str) -> dict[str, Json]:
@@ -6199,19 +6499,21 @@ def recover(path: str, new: str) -> dict[str, Json]:
             save(f"{path}-wal", f"{copy}-wal")
         mend_head(copy, told)
         with closing(connect(copy)) as base:
-            events = [*readable_events(base, told)]
-            room, at, unusable = recovered_room(base, events, told)
+            seams = readable_seams(base, told)
+            rows = [*readable_events(base, told, seams)]
+            is_doubtful = bool(told)
+            room, at, unusable = recovered_room(base, rows, told)
         if at is None and (told or kind != _JOURNAL_ID):
             raise Invalid("FILE", f"{path} is no journal, or nothing of it can be read")
         saved = Journal(new)
-        saved.adopt(events, room, at or 0.0)
+        saved.adopt(rows, end_seams(rows, seams, room, is_doubtful), room, at or 0.0)
         saved.close()
     except sql_error() as error:
         raise fault_of(error, new) from None
     finally:
         rmtree(folder, ignore_errors=True)
     about: list[Json] = [*told[:_TOLD_MAX]]
-    return {"events": len(events), "unreadable": len(told), "unusable": unusable, "what": about}
+    return {"events": len(rows), "unreadable": len(told), "unusable": unusable, "what": about}
 
 
 def drop_events(base: sqlite3.Connection, upto: int, oldest: float) -> int:
@@ -6221,11 +6523,117 @@ def drop_events(base: sqlite3.Connection, upto: int, oldest: float) -> int:
     if past is None or past >= (limit := upto if first is None else min(first, upto)):
         return 0
     base.execute("INSERT OR REPLACE INTO meta VALUES('dropped', ?)", (str(limit),))
-    dropped = 0
-    while count := base.execute("DELETE FROM event WHERE serial IN (SELECT serial FROM event WHERE serial < ? "
-                                f"ORDER BY serial LIMIT {_DROPPED_AT_A_TIME})", (limit,)).rowcount:
-        dropped += count
+    dropped, chain = 0, Chain(base)
+    words = f"SELECT * FROM event WHERE serial < ? ORDER BY serial LIMIT {_DROPPED_AT_A_TIME}"
+    while rows := [chain.follow(kept) for kept in base.execute(words, (limit,))]:
+        leave_hash(base, chain, rows[-1][2], len(rows))
+        dropped += len(rows)
     return dropped
+
+
+def leave_hash(base: sqlite3.Connection, chain: Chain, ts: float, count: int) -> None:
+    """Drop the events that a chain has seen, in one transaction; what is left of them is the head after them."""
+    base.execute("BEGIN IMMEDIATE")
+    try:
+        seams, head = seams_in(base), chain.pass_seams(chain.serial + 1)
+        if seams and seams[0].why == "dropped":
+            count += json.loads(seams[0].note)["events"]
+        note = encode_plain({"why": "dropped", "events": count, "ts": ts})
+        left = [seam for seam in seams if seam.serial > chain.serial]
+        write_seams(base, [Seam(chain.serial, head, note), *left])
+        base.execute("DELETE FROM event WHERE serial <= ?", (chain.serial,))
+        base.execute("COMMIT")
+    finally:
+        if base.in_transaction:
+            base.execute("ROLLBACK")
+
+
+class Span(Struct):
+    """Which part of a record is wanted."""
+    since: float = -math.inf  # Unix seconds
+    until: float = math.inf
+    channel: str = ""  # empty: all that was said
+
+
+class Proof:
+    """What a journal's chain of hashes says, from its first event to its last."""
+
+    def __init__(self, base: sqlite3.Connection, noted: bytes = b"") -> None:
+        """Begin; `noted` is a head to be looked for. Raises Damaged, Invalid, sqlite3.Error."""
+        base.execute("BEGIN")  # one view of the file, whoever writes to it
+        self._base, self._noted = base, noted
+        self._found: dict[bytes, tuple[int, float]] = {}  # where a head that is looked for was met, and of when it is
+        self.events, self.first, self.last = 0, 0.0, 0.0  # how many fit, and of when they are
+        self.chain, self.seams = Chain(base), seams_in(base)
+        self._lines = base.execute("SELECT * FROM snapshots ORDER BY serial").fetchall()
+        self.chain.heads = {line[0]: b"" for line in self._lines}
+        closed = base.execute("SELECT value FROM meta WHERE key = 'closed'").fetchone()
+        try:
+            at, words = json.loads(closed[0]) if closed else (0, "")
+            self._closed_at, self._closed = int(at), bytes.fromhex(words)
+        except NONSENSE:
+            raise Damaged("the note of where it was closed is not what was written") from None
+
+    def rows(self) -> Iterator[Row]:
+        """Follow the chain to its end, event by event. Raises Damaged, sqlite3.Error."""
+        sought, closed_at = {self._noted, self._closed}, self._closed_at
+        for kept in self._base.execute("SELECT * FROM event ORDER BY serial"):
+            row = self.chain.follow(kept)
+            if not self.events:
+                self.first, closed_at = row[2], closed_at if closed_at >= row[0] else 0  # it was dropped
+            self.events, self.last = self.events + 1, row[2]
+            if kept[5] in sought:
+                self._found[kept[5]] = row[0], row[2]
+            yield row
+        self.chain.pass_seams()
+        for seam in self.seams:
+            self._found[seam.hash] = seam.serial, float(json.loads(seam.note)["ts"])
+        if closed_at and self._closed not in self._found:
+            raise Damaged(f"event {closed_at}, the last one when it was closed, is missing")
+
+    def check_snapshots(self) -> None:
+        """See that each is what was written at its event. Raises Damaged, sqlite3.Error, ValueError."""
+        if not self._lines and self.seams and self.seams[0].why == "dropped":
+            raise Damaged("its snapshot is missing, and the first events were dropped")
+        for line in self._lines:
+            check_line(self._base, line)
+            for _ in snapshot_rows(self._base, line[0], line[1]):
+                pass
+            if self.chain.heads[line[0]] != line[3]:
+                raise Damaged(f"the snapshot at event {line[0]} is of an event that is not here")
+
+    def reach(self, span: Span) -> dict[str, Json]:
+        """Tell where it ends, before it was followed to there, and which part is wanted. Raises Damaged."""
+        serial, head = end_of(self._base)
+        (last,) = self._base.execute("SELECT ts FROM event ORDER BY serial DESC LIMIT 1").fetchone() or (None,)
+        own: dict[str, Json] = {"since": span.since, "until": span.until, "channel": span.channel}
+        wanted = {key: value for key, value in own.items() if value not in (-math.inf, math.inf, "")}
+        for seam in [seam for seam in self.seams[:1] if seam.why == "dropped"]:
+            wanted |= {"dropped": json.loads(seam.note)["events"], "dropped_to": json.loads(seam.note)["ts"]}
+        return {"head": head.hex(), "serial": serial, "last": last, **wanted}
+
+    def to_json(self) -> dict[str, Json]:
+        """Tell how far it goes."""
+        notes: list[Json] = [{**json.loads(seam.note), "serial": seam.serial} for seam in self.seams]
+        return {"events": self.events, "serial": self.chain.serial, "head": self.chain.head.hex(),
+                "first": self.first or None, "last": self.last or None, "notes": notes}
+
+    def noted(self) -> dict[str, Json] | None:
+        """Tell where the head is that is looked for; None: nowhere."""
+        serial, ts = self._found.get(self._noted, (0, 0.0))
+        return {"serial": serial, "ts": ts} if serial else None
+
+
+def said_in(rows: Iterable[Row], span: Span) -> Iterator[Message]:
+    """Give the messages and notices of a record, one by one. Raises Damaged."""
+    for row in rows:
+        _, _, ts, kind, _ = row
+        is_said = kind == "MessageRouted" or (known := EVENT_KINDS.get(kind)) is None or known.notice
+        if is_said and span.since <= ts <= span.until:
+            event = event_of_row(row)
+            message = event.message if isinstance(event, MessageRouted) else notice_of(event)
+            if message is not None and span.channel in ("", message.recipient):
+                yield message
 
 
 # ======================================================================================================================
@@ -7014,6 +7422,10 @@ def batch_reply(messages: Sequence[Message], mode: str) -> Reply:
     return Reply(200, b'{"messages":[%b],"mode":"%b"}' % (wires, mode.encode("ascii")), ())
 
 
+Headers = tuple[tuple[str, str], ...]
+EVENT_STREAM: Headers = (("Content-Type", "text/event-stream"), ("Cache-Control", "no-cache"))
+
+
 class Caller(Protocol):
     """The connection behind one request."""
 
@@ -7027,8 +7439,11 @@ class Caller(Protocol):
     def reply(self, reply: Reply) -> None:
         """Answer the request that was parked."""
 
-    def stream(self, chunk: bytes, is_last: bool) -> None:
-        """Answer it bit by bit, as an event stream."""
+    def stream(self, chunk: bytes, is_last: bool, headers: Headers = EVENT_STREAM) -> None:
+        """Answer it bit by bit, as an event stream or what else its headers say; no bit is empty."""
+
+    def is_sending(self) -> bool:
+        """Whether the system has yet to take a part of the answer."""
 
     def is_alive(self) -> bool:
         """Whether the other end is still there, as far as the kernel knows."""
@@ -7903,8 +8318,9 @@ class Request(Struct):
         return decode_json(self.body)
 
 
-# How a format words the log: what comes before so many messages, each message, between two, and at the end.
-Wording = tuple[Callable[[int], str], Callable[[Message], str], str, str]
+# How a format words what was said: what comes before, of all that is known of it; each message; between two; and what
+# comes after so many.
+Wording = tuple[Callable[[Mapping[str, Any]], str], Callable[[Message], str], str, Callable[[int], str]]
 EXPORT_S, EXPORTS_PER_TURN = 0.002, 8  # of wording, and files handed out, in one turn of the loop
 
 
@@ -7937,18 +8353,136 @@ class Exports:
     def _make(self, key: tuple[str, Wording], log: Sequence[Message]) -> Iterator[None]:
         """Word a file, and hand it out."""
         before, write, between, after = key[1]
-        parts, end = [before(len(log)).encode()], time.monotonic() + EXPORT_S
+        about = {"count": len(log), "said": self._room.health()["msg_total"], "since": log[0].ts if log else None}
+        parts, end = [before(about).encode()], time.monotonic() + EXPORT_S
         for number, message in enumerate(log):
             parts.append(f"{between if number else ''}{write(message)}".encode())
             if time.monotonic() > end:
                 yield
                 end = time.monotonic() + EXPORT_S
-        waiting, file = self._files[key], b"".join([*parts, after.encode()])
+        waiting, file = self._files[key], b"".join([*parts, after(len(log)).encode()])
         self._files[key] = file
         for number, then in enumerate(waiting if isinstance(waiting, list) else (), 1):
             then(file)
             if number % EXPORTS_PER_TURN == 0:
                 yield
+
+
+RECORDS_MAX = 2  # exports of the whole record at a time, each by a process of its own; who else asks gets the log
+RECORD_TAKE_S = 60.0  # for a part of one to be taken: who reads more slowly holds up others
+_RECORD_CHUNK_BYTES = 1 << 18
+_RECORD_LOOK_S = 0.01  # between two looks whether more of one has come, and can go out
+
+
+class RecordExport:
+    """The whole record as an answer: a process words it, a thread reads that, and the loop passes it on as it is taken.
+
+    So the loop does little for it, and whatever the length, a megabyte of it is in memory.
+    """
+
+    def __init__(self, words: Sequence[str], caller: Caller, headers: Headers, end: Callable[[bool], None]) -> None:
+        """Begin; `end` is told when it is over, and whether nothing of it was sent."""
+        self._caller, self._headers, self._end = caller, headers, end
+        self._parts: Queue[bytes | None] = Queue(2)  # None: it was the last, and all went well
+        self._held = b""  # a part that goes out when it is known whether it is the last
+        self._is_begun = self._is_over = False
+        self._process: Popen[bytes] | None = None
+        self._taken_at = time.monotonic()  # when a part went out, or the last one was taken
+        caller.on_gone(self.stop)
+        threading.Thread(target=self._read, args=(words,), name="export", daemon=True).start()
+
+    def _read(self, words: Sequence[str]) -> None:
+        from subprocess import DEVNULL, PIPE, Popen
+
+        with Popen(words, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL) as process:
+            self._process = process
+            assert process.stdout is not None
+            while (part := process.stdout.read(_RECORD_CHUNK_BYTES)) and self._put(part):
+                pass
+            if self._is_over:
+                process.kill()
+        self._put(b"" if process.returncode else None)
+
+    def _put(self, part: bytes | None) -> bool:
+        while not self._is_over:
+            with suppress(Full):
+                self._parts.put(part, timeout=1.0)
+                return True
+        return False
+
+    def look(self) -> None:
+        """Pass on what has come, if the last of it was taken."""
+        if self._caller.is_sending():
+            if time.monotonic() - self._taken_at > RECORD_TAKE_S:
+                self._finish(b"\n\n[it was read too slowly]\n")
+            return
+        self._taken_at = time.monotonic()
+        if self._parts.empty():
+            return
+        part = self._parts.get()
+        if part and not self._held:
+            self._held = part
+        elif part:
+            self._send(part, is_last=False)
+        elif self._held and (part is None or self._is_begun):
+            self._finish(b"" if part is None else b"\n\n[the record could not be read any further]\n")
+        else:
+            self.stop()
+
+    def _finish(self, last: bytes) -> None:
+        self._send(last, is_last=True)
+        self.stop()
+
+    def _send(self, next_part: bytes, is_last: bool) -> None:
+        out, self._held = (self._held + next_part, b"") if is_last else (self._held, next_part)
+        self._is_begun = True
+        self._caller.stream(out, is_last, self._headers)
+
+    def stop(self) -> None:
+        """End it; its reader may be gone."""
+        if not self._is_over:
+            self._is_over = True
+            if self._process is not None:
+                self._process.kill()
+            self._end(not self._is_begun)
+
+
+class Records:
+    """Who is answered the whole record."""
+
+    def __init__(self, path: str, call_later: Callable[[float, Callable[[], None]], object]) -> None:
+        self._path, self._call_later = path, call_later
+        self._running: list[RecordExport] = []
+        self._is_looking = False
+
+    def ask(self, name: str, caller: Caller, headers: Headers, otherwise: Callable[[], None]) -> bool:
+        """Begin to answer in a format, unless there is no place; `otherwise` is called if it cannot be read at all."""
+        if len(self._running) >= RECORDS_MAX:
+            return False
+
+        def end(is_unanswered: bool) -> None:
+            self._running.remove(export)
+            if is_unanswered and caller.is_alive():
+                otherwise()
+
+        words = program_words("journal", "export", self._path, f"--{name}")
+        export = RecordExport(words, caller, headers, end)
+        self._running.append(export)
+        if not self._is_looking:
+            self._look()
+        return True
+
+    def _look(self) -> None:
+        for export in [*self._running]:
+            export.look()
+        self._is_looking = bool(self._running)
+        if self._is_looking:
+            self._call_later(_RECORD_LOOK_S, self._look)
+
+    def close(self) -> None:
+        """End what runs."""
+        for export in [*self._running]:
+            export.stop()
 
 
 class Gate:
@@ -7964,6 +8498,7 @@ class Gate:
         self.archive = Archive(room, "", call_soon)  # a hub with a journal, or a loop, has another
         self._tickets: dict[str, tuple[str, float]] = {}  # ticket -> token, monotonic end of life
         self.exports = Exports(room, call_soon)
+        self.records: Records | None = None  # where there is a journal
         self.knocks = Buckets(Rate(KNOCK_BURST, KNOCK_PER_S))
         self._guesses = Buckets(Rate(GUESS_BURST, GUESS_PER_S))
         self.wrong_credentials, self._complain_at = 0, -math.inf
@@ -8190,7 +8725,6 @@ _PERCENT = ord("%")  # looked for as a number: as bytes it takes five times as l
 _ODD_HEADERS = frozenset(
     {"Transfer-Encoding", "Te", "Trailer", "Expect", "Upgrade", "Content-Encoding", "Content-Length"}
 )
-_EVENT_STREAM = _answer_head(200, (("Content-Type", "text/event-stream"), ("Cache-Control", "no-cache")))
 
 
 @functools.lru_cache(256)
@@ -8294,11 +8828,11 @@ class Lane(Link):
             self._output, self._rest = reply.head, reply.body
         self._lanes.turn.answer(self, reply.is_ruling)
 
-    def stream(self, chunk: bytes, is_last: bool) -> None:
-        """Answer it bit by bit, as an event stream; the first bit brings the headers."""
+    def stream(self, chunk: bytes, is_last: bool, headers: Headers = EVENT_STREAM) -> None:
+        """Answer it bit by bit; the first bit brings the headers."""
         if self._state == "closed":
             return
-        head = b"" if self._is_streaming else _EVENT_STREAM + b"Transfer-Encoding: chunked\r\n\r\n"
+        head = b"" if self._is_streaming else _answer_head(200, headers) + b"Transfer-Encoding: chunked\r\n\r\n"
         end = b"0\r\n\r\n" if is_last else b""
         self._is_streaming = not is_last
         self._state = "sending"
@@ -8998,18 +9532,64 @@ def _in_text(m: Message) -> str:
     return f"[{_local(m.ts)}] {m.sender} -> {m.recipient}{kind}: {one_line(m.content)}\n"
 
 
-_encode_readable = json.JSONEncoder(ensure_ascii=False).encode  # an indent is made in Python: ten times slower
+_encode_readable = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def _in_json(m: Message) -> str:
+    text = m.wire.decode("ascii")
+    return _encode_readable(json.loads(text)) if "\\u" in text else text
+
+def _json_before(about: Mapping[str, Any]) -> str:
+    known = {"version": __version__, **{key: value for key, value in about.items() if key != "count"}}
+    return f'{encode_plain(known)[:-1]},"messages": [\n'
+
+
+def _markdown_before(about: Mapping[str, Any]) -> str:
+    if "head" in about:
+        when, gone = _local(about["last"] or 0.0), about.get("dropped", 0)
+        reach = f"The record up to event {about['serial']} of {when}; its head is `{about['head']}`"
+        reach += f"; {gone} events before {_local(about['dropped_to'])} were dropped" if gone else ""
+        span = {key: _local(about[key]) for key in ("since", "until") if key in about}
+        asked = [f"{key} {value}" for key, value in {**span, "channel": about.get("channel")}.items() if value]
+        reach += f"\n\nOf it: {', '.join(asked)}" if asked else ""
+    else:
+        since = f", from {_local(about['since'])} on" if about["since"] else ""
+        reach = f"The last {about['count']} messages and notices{since}, of {about['said']} messages that were said"
+    return f"# Caucus transcript\n\n{reach}"
+
 
 _AS_JSON: Wording = (
-    lambda count: f'{{"version": {quote(__version__)}, "count": {count}, "messages": [\n',
-    lambda m: _encode_readable(json.loads(m.wire)), ",\n", "\n]}\n",
+    _json_before, _in_json, ",\n", lambda count: f'\n], "count": {count}}}\n',
 )
-_AS_MARKDOWN: Wording = (lambda count: f"# Caucus transcript\n\n{count} messages", _in_markdown, "", "\n")
-_AS_TEXT: Wording = (lambda count: "", _in_text, "", "")
+_AS_MARKDOWN: Wording = (
+    _markdown_before, _in_markdown, "", lambda count: f"\n\n---\n\n{count} messages and notices\n",
+)
+_AS_TEXT: Wording = (lambda about: "", _in_text, "", lambda count: "")
+_ENDINGS = {"text": "txt"}  # of files, where they are no names of formats
 EXPORTS: dict[str, tuple[str, str, Wording]] = {
     "json": ("json", "application/json", _AS_JSON),
     **dict.fromkeys(("markdown", "md"), ("md", "text/markdown; charset=utf-8", _AS_MARKDOWN)),
-    **dict.fromkeys(("text", "txt", "plain"), ("txt", "text/plain; charset=utf-8", _AS_TEXT)),
+    **dict.fromkeys(("text", "txt", "plain"), ("text", "text/plain; charset=utf-8", _AS_TEXT)),
+}
+
+
+def write_record(wording: Wording, proof: Proof, span: Span, write: Callable[[bytes], object]) -> int:
+    """Word what was said in a record, bit by bit; count it. Raises Damaged, sqlite3.Error."""
+    before, word, between, after = wording
+    write(before(proof.reach(span)).encode())
+    count = 0
+    for message in said_in(proof.rows(), span):
+        write(f"{between if count else ''}{word(message)}".encode())
+        count += 1
+    write(after(count).encode())
+    return count
+
+
+# What `caucus journal export` writes.
+RECORDS: dict[str, Callable[[Proof, Span, Callable[[bytes], object]], int]] = {
+    "json": functools.partial(write_record, _AS_JSON),
+    "md": functools.partial(write_record, _AS_MARKDOWN),
+    "text": functools.partial(write_record, _AS_TEXT),
 }
 
 
@@ -9017,11 +9597,21 @@ def get_export(gate: Gate, request: Request) -> Reply | None:
     """GET /export?format=json|markdown|text. Raises CredentialRequired."""
     gate.require_role(request, OPERATOR_ROLE, OBSERVER_ROLE)
     wanted = request.head.parameters.get("format", "json").strip().lower()
-    ending, content_type, wording = EXPORTS.get(wanted, EXPORTS["json"])
-    disposition = ("Content-Disposition", f'attachment; filename="caucus-chat.{ending}"')
-    headers, caller = (("Content-Type", content_type), disposition), request.caller
-    file = gate.exports.ask(wording, lambda file: caller.reply(Reply(200, file, headers)))
-    return None if file is None else Reply(200, file, headers)
+    name, content_type, wording = EXPORTS.get(wanted, EXPORTS["json"])
+    disposition = f'attachment; filename="caucus-chat.{_ENDINGS.get(name, name)}"'
+    headers, caller = (("Content-Type", content_type), ("Content-Disposition", disposition)), request.caller
+
+    def recent() -> Reply | None:
+        file = gate.exports.ask(wording, lambda file: caller.reply(Reply(200, file, headers)))
+        return None if file is None else Reply(200, file, headers)
+
+    def instead() -> None:
+        if (reply := recent()) is not None:
+            caller.reply(reply)
+
+    if gate.records is not None and gate.records.ask(name, caller, headers, instead):
+        return None
+    return recent()
 
 
 def get_ui(gate: Gate, request: Request) -> Reply:
@@ -10061,7 +10651,7 @@ class Listen:
 
     def __init__(self, serial: int, outer: Caller, is_streaming: bool) -> None:
         self.serial, self._outer, self._is_streaming = serial, outer, is_streaming
-        self.source, self.stream = outer.source, outer.stream
+        self.source, self.stream, self.is_sending = outer.source, outer.stream, outer.is_sending
         self.is_alive, self.on_lost = outer.is_alive, outer.on_lost
         self.is_over = False  # nobody wants its answer any more
         self._gone: Callable[[], None] = lambda: None  # what to do with the poll when the request behind it goes
@@ -10738,15 +11328,19 @@ class Exchange:
             self._reply = withdrawn()
         self.send()
 
-    def stream(self, chunk: bytes, is_last: bool) -> None:
-        """Answer it bit by bit, as an event stream; the first bit brings the headers."""
-        if not self._front.turn.commit():
+    def is_sending(self) -> bool:
+        """Whether the system has yet to take a part of the answer."""
+        return self._link.is_sending()
+
+    def stream(self, chunk: bytes, is_last: bool, headers: Headers = EVENT_STREAM) -> None:
+        """Answer it bit by bit; the first bit brings the headers."""
+        if self._stream.closed() or not self._front.turn.commit():  # written to, a closed one trips Tornado up
             self._link.lost()
             self._stream.close()
             return
         if not self._is_streaming:
             self._is_streaming = True
-            self._begin(200, {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
+            self._begin(200, dict(headers))
         written = self._connection.write(chunk)
         if is_last:
             self._connection.set_close_callback(None)
@@ -10891,6 +11485,8 @@ class Hub:
         self.gate = Gate(settings, self.room, self.polls, clock, loop.call_soon)
         kept = "" if self.journal is None else self.journal.path
         self.gate.archive = Archive(self.room, kept, loop.call_soon_threadsafe)
+        if self.journal is not None:
+            self.gate.records = Records(self.journal.path, loop.call_later)
         self.links = Links(file_limit() - FILES_RESERVED, clock, loop.call_soon)
         self.consoles = Consoles(self.gate, loop.call_later, lambda: self.links.unsent, self.journal)
         self.mcp = McpEndpoint(self.gate, clock, self._spawn)
@@ -10968,6 +11564,8 @@ class Hub:
         for connection in [*self._lingering]:
             self._let_go(connection)
         self.gate.archive.close()
+        if self.gate.records is not None:
+            self.gate.records.close()
         if self.journal is not None:
             self.journal.close()
         if self._disk_log is not None:
@@ -15012,6 +15610,32 @@ def _level(flag: str, text: str) -> str:
     return text.upper()
 
 
+def _head(flag: str, text: str) -> str:
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", text.strip()):
+        raise Invalid(flag, f"{text!r} is not a head: 64 hex digits")
+    return text.strip().lower()
+
+
+def _moment(flag: str, text: str) -> float:
+    """Read a time: ISO, local where it names no zone; Unix seconds; or how long ago."""
+    from datetime import datetime
+
+    if found := re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smhdw])", text):
+        return time.time() - float(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}[found[2]]
+    with suppress(ValueError, OverflowError, OSError):
+        if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
+            return float(text)
+        return datetime.fromisoformat(text).timestamp()
+    raise Invalid(flag, f"{text!r} is not a time: 2026-11-30, 2026-11-30T18:00, Unix seconds, or how long ago, as 2h")
+
+
+def _channel(flag: str, text: str) -> str:
+    try:
+        return channel_of({"channel": text})
+    except Invalid as refusal:
+        raise Invalid(flag, refusal.detail.removeprefix("channel: ")) from None
+
+
 Option = Mapping[str, Any]  # as argparse is told of it, but `variable` is of the environment and comes before `default`
 
 
@@ -15261,17 +15885,21 @@ def begin_log(level: str) -> None:
 
 
 def run_hub(options: argparse.Namespace) -> int:
-    settings = settings_of(options)
+    settings, served = settings_of(options), list[Hub]()
     begin_log(options.log_level)
 
     def announce(hub: Hub) -> None:
+        served.append(hub)
         print(f"caucus {__version__}: hub and console at {hub.url} (Ctrl-C ends it)", flush=True)
         if hub.journal is not None:
             print(f"caucus: the room is kept in {legible(hub.journal.path)}", flush=True)
         if not options.no_browser:
             open_browser(hub.url)
 
-    return serve(settings, announce)
+    code = serve(settings, announce)
+    for journal in [hub.journal for hub in served if hub.journal is not None]:
+        print(f"caucus: the record ends at event {journal.serial}, head {journal.head.hex()}", flush=True)
+    return code
 
 
 def credential_of(options: argparse.Namespace) -> tuple[str, str]:
@@ -15478,6 +16106,7 @@ def journal_info(path: str) -> tuple[dict[str, Json], str]:
         f"{about['events']} events{gaps}, from {moments[0]} to {moments[1]}; {about['replayed']} since the snapshot",
         f"the room is {about['mode']}, with {about['peers']} peers and {about['channels']} channels",
         f"{about['waiting']} messages wait, {about['forms']} questions are open, {about['decisions']} are decided",
+        f"the record ends at event {about['serial']}, head {about['head']}",
     ]
     return about, "\n".join(lines)
 
@@ -15510,40 +16139,159 @@ def journal_recover(path: str, new: str) -> tuple[dict[str, Json], str]:
     return told, f"{words}\n{journal_info(new)[1]}"
 
 
+class Progress:
+    """Tells on stderr how far a long work is, now and then."""
+
+    def __init__(self, every_s: float = 2.0) -> None:
+        self._every_s, self._next = every_s, time.monotonic() + every_s
+
+    def tell(self, count: int, what: str, ts: float) -> None:
+        """Say it, if it is time to."""
+        if (now := time.monotonic()) > self._next:
+            self._next = now + self._every_s
+            print(f"caucus: {count} {what} so far, up to {_local(ts)}", file=sys.stderr, flush=True)
+
+
+def words_of_note(note: Mapping[str, Any]) -> str:
+    """Word where the chain goes on otherwise than from one event to the next."""
+    when, serial = _local(note["ts"]), note["serial"]
+    if note["why"] == "dropped":
+        return f"before, {note['events']} events were dropped, up to {serial} of {when}; their last hash is left"
+    if note["why"] == "migrated":
+        return f"the hashes of the events up to {serial} were made on {when}, when the file was brought up to them"
+    known = "" if note["head"] == NO_HASH.hex() else f", whose hash was {note['head']}"
+    place = f"after event {note['after']}{known}" if note["after"] else "first"
+    reach = f"up to event {serial}" if serial > note["after"] else "if anything did"
+    return f"what came {place}, {reach}, could not be read on {when}: the chain goes on anew from there"
+
+
+def words_of_proof(about: Mapping[str, Any], noted: str) -> str:
+    """Word what a chain of hashes says."""
+    count, notes = about.get("events", 0), about.get("notes", [])
+    lines = [about["fault"] or f"{count} events, unbroken, head {about['head']}"]
+    if count:
+        first, last, what = _local(about["first"]), _local(about["last"]), "before it " if about["fault"] else ""
+        lines.append(f"{count} events {what}fit, from {first} to {last}; the last is {about['serial']}")
+    lines += [words_of_note(note) for note in notes]
+    if noted and about["noted"]:
+        found = about["noted"]
+        lines.append(f"the head that was noted is that of event {found['serial']}, of {_local(found['ts'])}: what came "
+                     "before is as it was then")
+    elif noted:
+        is_partial = notes and notes[0]["why"] == "dropped"
+        lines.append("the head that was noted is not in this chain: what it is of was changed since"
+                     + (", or dropped, and of that nothing can be said any more" if is_partial else ""))
+    return "\n".join(lines)
+
+
+def journal_verify(path: str, noted: str) -> tuple[dict[str, Json], str]:
+    """Follow the chain of hashes through a journal. Raises Invalid, OSError."""
+    fault, proof, progress = "", None, Progress()
+    try:
+        check(path)
+        with closing(connect_reader(path)) as base:
+            refuse_older(base, path)
+            proof = Proof(base, bytes.fromhex(noted))
+            for row in proof.rows():
+                if proof.events % 10_000 == 0:
+                    progress.tell(proof.events, "events fit", row[2])
+            proof.check_snapshots()
+    except (Damaged, sql_error(), *NONSENSE) as error:
+        if isinstance(found := fault_of(error, path), OSError):
+            raise found from None
+        fault = str(found)
+    about: dict[str, Json] = {"path": legible(path), "fault": fault or None}
+    about |= {"events": 0} if proof is None else proof.to_json()
+    if noted:
+        about["noted"] = None if proof is None else proof.noted()
+    return about, f"{legible(path)}: {words_of_proof(about, noted)}"
+
+
+def span_of(options: argparse.Namespace) -> Span:
+    """Read which part of a record is wanted."""
+    since, until = (end if given is None else given for given, end in
+                    ((options.since, -math.inf), (options.until, math.inf)))
+    return Span(since, until, options.channel or "")
+
+
+def journal_export(options: argparse.Namespace) -> tuple[dict[str, Json], str]:
+    """Write what was said, as a file or to stdout. Raises Damaged, Invalid, OSError, sqlite3.Error."""
+    check(options.file)
+    progress, (write_as,) = Progress(), [RECORDS[name] for name in RECORDS if getattr(options, name)]
+    span = span_of(options)
+    with ExitStack() as end:
+        base = end.enter_context(closing(connect_reader(options.file)))
+        refuse_older(base, options.file)
+        proof = Proof(base)
+        out = end.enter_context(open_private(options.new, os.O_EXCL)) if options.new else sys.stdout.buffer
+
+        def write(part: bytes) -> None:
+            progress.tell(proof.events, "events read", proof.last)
+            out.write(part)
+
+        count = write_as(proof, span, write)
+        out.flush()
+    about = proof.to_json()
+    told = f"{count} messages and notices are in {options.new}; the record ends at event {about['serial']}"
+    return {"count": count, **about}, f"{told}, head {about['head']}" if options.new else ""
+
+
 JOURNAL_ACTIONS: dict[str, Callable[[argparse.Namespace], tuple[dict[str, Json], str]]] = {
     "info": lambda options: journal_info(options.file),
     "compact": lambda options: journal_compact(options.file, options.keep),
     "backup": lambda options: journal_backup(options.file, options.new),
     "recover": lambda options: journal_recover(options.file, options.new),
+    "verify": lambda options: journal_verify(options.file, options.head or ""),
+    "export": journal_export,
 }
 
 
-def run_journal(options: argparse.Namespace) -> int:
+# Options of `caucus journal` that are of one action only.
+_OF_ACTIONS = {"keep": "compact", "head": "verify", "since": "export", "until": "export", "channel": "export",
+               **{name: "export" for name in RECORDS if name != "json"}}
 
-    path = options.file = os.path.realpath(options.file)  # beside which, not beside a link, SQLite has its log
-    wants_new = options.action in ("recover", "backup")
-    new = options.new or ""
-    is_there = os.path.isfile(path) or (options.action == "recover" and os.path.isfile(f"{path}-wal"))
+
+def refuse_journal(options: argparse.Namespace, path: str) -> None:
+    """Raise Invalid for a combination of words and options that makes no sense."""
+    needs_new, new, action = options.action in ("recover", "backup"), options.new or "", options.action
+    is_there = os.path.isfile(path) or (action == "recover" and os.path.isfile(f"{path}-wal"))
+    formats = [name for name in RECORDS if getattr(options, name)]
+    for key, owner in _OF_ACTIONS.items():
+        is_given = getattr(options, key) not in (None, False, 0.0)
+        refuse((is_given and action != owner, f"--{key}", f"is for {owner} only"))
     refuse(
-        (wants_new != (options.new is not None), "NEW",
-         f"{options.action} {'needs a new file' if wants_new else 'takes one file only'}"),
+        (needs_new and not new, "NEW", f"{action} needs a new file"),
+        (new and not needs_new and action != "export", "NEW", f"{action} takes one file only"),
         (not is_there, "FILE", f"there is no file {path}"),
-        (wants_new and os.path.realpath(new) in [path + ending for ending in BESIDE], "NEW",
+        (new and os.path.realpath(new) in [path + ending for ending in BESIDE], "NEW",
          f"{new} is for what SQLite keeps beside {path}"),
-        (wants_new and os.path.lexists(new), "NEW", f"{new} is there already"),
+        (new and os.path.lexists(new), "NEW", f"{new} is there already"),
+        (action == "export" and len(formats) != 1, f"--{formats[-1] if formats else 'json'}",
+         f"export needs one of --{', --'.join(RECORDS)}"),
+        (span_of(options).since > span_of(options).until, "--since", "is later than --until"),
     )  # fmt: skip
+
+
+def run_journal(options: argparse.Namespace) -> int:
+    path = options.file = os.path.realpath(options.file)  # beside which, not beside a link, SQLite has its log
+    refuse_journal(options, path)
     try:
         about, words = JOURNAL_ACTIONS[options.action](options)
     except BlockingIOError as error:
         raise Invalid("FILE", f"{error.strerror} is at work on {path}") from None
+    except BrokenPipeError:  # who read what was exported has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
     except (Damaged, Invalid, OSError, sql_error()) as error:
-        for ending in ("", *BESIDE) if wants_new and not isinstance(error, FileExistsError) else ():
+        for ending in ("", *BESIDE) if options.new and not isinstance(error, FileExistsError) else ():
             remove(options.new + ending)
         fault = fault_of(error, path)
-        place = options.new if wants_new and isinstance(fault, OSError) else path
+        place = options.new if options.new and isinstance(fault, OSError) else path
         raise fault if isinstance(fault, Invalid) else Invalid("FILE", words_of(fault, place)) from None
-    print(json.dumps(about) if options.json else words)
-    return EXIT_EXPIRED if about.get("unreadable") or about.get("unusable") else EXIT_OK
+    if words:
+        print(json.dumps(about) if options.json and options.action != "export" else words)
+    is_flawed = about.get("unreadable") or about.get("unusable") or about.get("fault") or about.get("noted", "") is None
+    return EXIT_EXPIRED if is_flawed else EXIT_OK
 
 
 HOSTS = ("claude", "codex", "gemini", "opencode", "other")
@@ -15767,7 +16515,9 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], dict[str, Option]
     "demo": (run_demo, {"--port": {"type": _port, "default": 0}, **_switches("--no-browser", "--agent")}),
     "journal": (run_journal, {
         "action": {"choices": [*JOURNAL_ACTIONS]}, "file": {}, "new": {"nargs": "?"}, "--keep": _DAYS,
-        **_switches("--json"),
+        "--head": {"type": _head}, "--since": {"type": _moment}, "--until": {"type": _moment},
+        "--channel": {"type": _channel},
+        **_switches(*[f"--{name}" for name in RECORDS]),
     }),
     "wake": (run_wake, {"host": {"choices": HOSTS}, **_switches("--now", "--context"), **_texts("--session")}),
     "permit": (run_permit, {"host": {"choices": [*PROMPT_WAITS]}}),
@@ -15790,6 +16540,17 @@ def join_dashed_values(arguments: Sequence[str]) -> list[str]:
         else:
             joined.append(argument)
     return joined
+
+
+def words_first(command: str, given: Sequence[str]) -> list[str]:
+    """Put the words that stand alone before the options: argparse gives up on one that may be missing too early."""
+    told, words, options, left = COMMANDS[command][1], list[str](), list[str](), deque(given)
+    while left:
+        word = left.popleft()
+        (options if word.startswith("-") else words).append(word)
+        if left and "action" not in told.get(word, {"action": ""}):
+            options.append(left.popleft())
+    return [*words, *options]
 
 
 def read_plainly(command: str, words: Sequence[str]) -> SimpleNamespace | None:
@@ -15823,6 +16584,8 @@ def read_options(given: Sequence[str], program: str) -> Any:
     if given and given[0] == "service" and "--" in given:  # switches first: argparse ends the arguments at one between
         at = [*given].index("--")
         given = ["service", *sorted(given[1:at], key=lambda word: not word.startswith("-")), *given[at:]]
+    if given and given[0] == "journal":
+        given = ["journal", *words_first("journal", given[1:])]
     usage, texts = argparse.RawDescriptionHelpFormatter, help_texts()
     about, more = texts["caucus"].split("\n\n", 1)
     parser = argparse.ArgumentParser(program, description=about, epilog=more, formatter_class=usage)

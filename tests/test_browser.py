@@ -790,6 +790,9 @@ def test_a_console_lives_through_a_kill_and_says_that_nothing_was_lost(console: 
         kept.hub.say(ann, "bob", "before the kill")
         expect(page.locator("#flow")).to_contain_text("before the kill")
         expect(page.locator('[data-figure="journal"]')).to_contain_text(re.compile(r"\d\.\d MB"))
+        with kept.hub.console() as other:
+            head = other.next("health")["health"]["journal"]["head"]
+        expect(page.locator('[data-figure="head"]')).to_contain_text(f"Head of the record{head}")
         kept.kill_and_restart()
         expect(page.locator("#flow")).to_contain_text("the hub restarted; nothing was lost", timeout=15_000)
         kept.hub.say(ann, "bob", "after it")

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -826,6 +826,63 @@ def test_a_long_log_is_exported_in_turns_of_the_loop_and_once_for_all_who_ask(
     assert exports.ask(wording, pytest.fail) is got[0]
     for n in range(50):
         assert f"{n} \N{SNOWMAN}*" in got[0].decode()
+
+
+class SlowReader:
+    """A caller that takes what it is sent only if it is told to."""
+
+    def __init__(self) -> None:
+        self.parts, self.is_slow, self.lasts = list[bytes](), False, list[bool]()
+
+    def stream(self, chunk: bytes, is_last: bool, headers: Any) -> None:
+        """Note it."""
+        assert chunk
+        self.parts.append(chunk)
+        self.lasts.append(is_last)
+
+    def is_sending(self) -> bool:
+        """Whether it has yet to take something."""
+        return self.is_slow and bool(self.parts)
+
+    def on_gone(self, callback: Callable[[], None]) -> None:
+        """Note what to do when it goes."""
+        self.go = callback
+
+
+def record_export(code: str, reader: SlowReader, is_done: Callable[[], Any]) -> list[bool]:
+    """Stream what a Python program prints, until something is so; give what was told at the end."""
+    ends = list[bool]()
+    export = caucus.RecordExport([sys.executable, "-c", code], cast(Any, reader), (), ends.append)
+    eventually(lambda: export.look() or ends or is_done(), "the end")
+    return ends
+
+
+def test_a_record_goes_out_as_it_is_taken_and_says_when_it_could_not_be_read_to_its_end() -> None:
+    reader = SlowReader()
+    assert record_export("print('x' * 10**6, end='')", reader, lambda: False) == [False]
+    assert (b"".join(reader.parts), reader.lasts) == (b"x" * 10**6, [False] * (len(reader.parts) - 1) + [True])
+    assert len(reader.parts) == 4
+    reader = SlowReader()
+    assert record_export("print('x' * 10**6); raise SystemExit(2)", reader, lambda: False) == [False]
+    assert b"".join(reader.parts).endswith(b"x\n\n\n[the record could not be read any further]\n")
+    reader = SlowReader()
+    assert record_export("raise SystemExit(2)", reader, lambda: False) == [True]
+    assert reader.parts == []
+
+
+def test_who_takes_nothing_of_a_record_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    endless = "while True: print('x' * 10**5)"
+    reader = SlowReader()
+    reader.is_slow = True
+    assert record_export(endless, reader, lambda: len(reader.parts) > 1 or reader.is_sending()) == []
+    reader = SlowReader()
+    reader.is_slow = True
+    monkeypatch.setattr(caucus, "RECORD_TAKE_S", 0.0)
+    assert record_export(endless, reader, lambda: False) == [False]
+    assert reader.parts[-1].endswith(b"[it was read too slowly]\n")
+    assert len(reader.parts) == 2
+    gone = SlowReader()
+    assert record_export(endless, gone, lambda: gone.parts and gone.go()) == [False]
 
 
 def test_who_guesses_credentials_is_slowed_and_told_of_once_and_the_operator_is_not() -> None:
@@ -2280,7 +2337,8 @@ def test_the_json_transcript_has_messages_and_notices(hub: HubProcess) -> None:
     a = hub.register("a")
     hub.say(a, "all", "grüße 😀")
     body = hub.get("/export").body
-    assert body.keys() == {"version", "count", "messages"}
+    assert body.keys() == {"version", "said", "since", "messages", "count"}
+    assert (body["said"], body["since"]) == (max(m["seq"] for m in body["messages"]), body["messages"][0]["ts"])
     assert body["version"] == caucus.__version__
     assert body["count"] == len(body["messages"]) <= 500
     joined, said = body["messages"][-2:]
@@ -2294,7 +2352,7 @@ def test_the_markdown_transcript_can_be_read(hub: HubProcess) -> None:
     text = hub.request("GET", "/export?format=md").content.decode()
     title, count, *_ = (line for line in text.splitlines() if line)
     assert title.startswith("# ")
-    assert re.search(r"\d+ messages", count)
+    assert re.search(r"^The last \d+ messages and notices, from \d{4}-.* on, of \d+ messages that were said", count)
     assert re.search(r"\*\*a\*\* → all · \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\n\n# one\ntwo 😀\n", text)
     assert re.search(r"\*\*hub\*\* → all · .* · system\n\n> a joined\n", text)
 
@@ -2312,8 +2370,10 @@ def test_a_transcript_forgets_the_oldest_beyond_500(fast: HubProcess) -> None:
     a = fast.register("a")
     for n in range(510):
         fast.say(a, "a", str(n))
-    messages = fast.get("/export").body["messages"]
+    body = fast.get("/export").body
+    messages = body["messages"]
     assert [m["content"] for m in messages] == [str(n) for n in range(10, 510)]
+    assert (body["count"], body["said"]) == (500, messages[-1]["seq"])
 
 
 # --- tickets ---

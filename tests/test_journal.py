@@ -6,6 +6,7 @@ CAUCUS_TORTURE=N runs the torture of kills and the one of flipped bytes N times 
 from __future__ import annotations
 
 import contextlib
+import gzip
 import itertools
 import json
 import os
@@ -13,12 +14,14 @@ import random
 import re
 import shutil
 import sqlite3
+import struct
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -387,7 +390,7 @@ def test_a_compaction_may_end_while_a_hub_starts(place: Path, monkeypatch: pytes
 def test_an_older_file_is_brought_up_and_a_copy_of_it_stays(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = a_journal(place, 5)
     monkeypatch.setattr(caucus, "_SCHEMA", caucus._SCHEMA + 1)
-    monkeypatch.setitem(caucus.MIGRATIONS, caucus._SCHEMA - 1, "CREATE TABLE novelty(x);")
+    monkeypatch.setitem(caucus.MIGRATIONS, caucus._SCHEMA - 1, lambda base: base.execute("CREATE TABLE novelty(x)"))
     assert loaded(place) == state
     base = sqlite3.connect(place)
     assert base.execute("PRAGMA user_version").fetchone() == (caucus._SCHEMA,)
@@ -867,6 +870,557 @@ def test_a_registration_that_could_not_be_kept_holds_no_name(place: Path) -> Non
             assert kept.hub.post("/register", project="ann").status == 503
         ann = kept.hub.register("ann")
         assert kept.kill_and_restart().get("/peek", ann).status == 200
+
+# --- proof: the chain of hashes ---
+
+
+def verified(place: Path, *words: str | Path) -> tuple[int, Any]:
+    """Run `caucus journal verify --json`, which must change nothing; give its exit code and what it says."""
+    before = files_in(place.parent)
+    done = journal("verify", place, "--json", *words)
+    after = files_in(place.parent)
+    assert {name: data for name, data in after.items() if "-shm" not in name} == {
+        name: data for name, data in before.items() if "-shm" not in name
+    }
+    return done.returncode, json.loads(done.stdout)
+
+
+def change(place: Path, *words: str) -> None:
+    """Change a journal as somebody could who has the file and SQLite."""
+    with contextlib.closing(sqlite3.connect(place)) as base:
+        for one in words:
+            base.execute(one)
+        base.commit()
+
+
+def rows_of(place: Path) -> list[tuple[Any, ...]]:
+    """Read all events, with their hashes."""
+    with contextlib.closing(sqlite3.connect(place)) as base:
+        return base.execute("SELECT * FROM event ORDER BY serial").fetchall()
+
+
+def by_the_book(place: Path) -> bytes:
+    """Verify a journal by what docs/operating.md says, and nothing of ours; give its head."""
+    with contextlib.closing(sqlite3.connect(place)) as base:
+        rows = base.execute("SELECT serial, at, ts, kind, body, hash FROM event ORDER BY serial").fetchall()
+        seams = base.execute("SELECT value FROM meta WHERE key GLOB 'seam *' ORDER BY 0 + substr(key, 6)").fetchall()
+    head, left = bytes(32), [json.loads(value) for (value,) in seams]
+    for row in [*rows, (1 << 62,)]:
+        while left and left[0][0] < row[0]:
+            _, hashed, note = left.pop(0)
+            if json.loads(note)["why"] != "dropped":
+                assert hashed == sha256(head + note.encode()).hexdigest()
+            head = bytes.fromhex(hashed)
+        if len(row) > 1:
+            serial, at, ts, kind, body, hashed = row
+            stamp = serial.to_bytes(8, "big") + struct.pack(">d", at) + struct.pack(">d", ts)
+            head = sha256(head + stamp + bytes([len(kind)]) + kind.encode() + body.encode()).digest()
+            assert hashed == head, serial
+    return head
+
+
+def test_verify_proves_a_room_that_runs_and_each_shows_the_same_head(place: Path) -> None:
+    with kept_hub(place) as kept:
+        ann = kept.hub.register("ann")
+        heads = []
+        for n in range(3):
+            kept.hub.say(ann, "ann", f"word {n}")
+            with kept.hub.console() as console:
+                shown = console.next("health")["health"]["journal"]
+            code, told = verified(place, "--head", shown["head"])
+            assert (code, told["fault"], told["head"], told["serial"]) == (0, None, shown["head"], shown["serial"])
+            assert told["noted"]["serial"] == told["serial"]
+            assert json.loads(journal("info", place, "--json").stdout)["head"] == shown["head"]
+            heads.append(shown["head"])
+        assert len({*heads}) == 3
+        kept.kill_and_restart()
+        kept.hub.say(ann, "ann", "and on")
+    code, told = verified(place, "--head", heads[0])
+    assert (code, told["events"]) == (0, len(rows_of(place)))
+    assert told["noted"]["serial"] < told["serial"]
+    assert by_the_book(place).hex() == told["head"]
+    words = journal("verify", place, "--head", heads[0]).stdout
+    assert f"{told['events']} events, unbroken, head {told['head']}\n" in words
+    assert f"is that of event {told['noted']['serial']}, of {caucus._local(told['noted']['ts'])}" in words
+
+
+def test_a_hub_prints_the_head_at_its_end(place: Path) -> None:
+    argv = [*PROGRAM, "hub", "--port", "0", "--no-browser", "--journal", str(place)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as hub:
+        assert hub.stdout is not None
+        assert "hub and console" in hub.stdout.readline()
+        hub.terminate()
+        told = hub.communicate(timeout=30)[0].splitlines()[-1]
+    _, about = verified(place)
+    assert told == f"caucus: the record ends at event {about['serial']}, head {about['head']}"
+
+
+def test_verify_changes_nothing_of_what_a_kill_has_left(killed: tuple[KeptHub, str], place: Path) -> None:
+    code, told = verified(place)
+    assert (code, told["fault"]) == (0, None)
+    assert place.with_name(f"{place.name}-wal").stat().st_size
+
+
+def nth(place: Path, at: int) -> int:
+    return int(rows_of(place)[at][0])
+
+
+TAMPERED: dict[str, tuple[Callable[[Path], None], str]] = {
+    "a word": (lambda place: change(place, "UPDATE event SET body = replace(body, 'to you 3', 'to you 4') "
+                                           "WHERE body LIKE '%to you 3%'"), r"event \d+: not what was written"),
+    "a time": (lambda place: change(place, f"UPDATE event SET ts = ts + 1e-6 WHERE serial = {nth(place, 40)}"),
+               "event"),
+    "the room's time": (lambda place: change(place, f"UPDATE event SET at = 0 WHERE serial = {nth(place, 0)}"),
+                        "event"),
+    "a kind": (lambda place: change(place, "UPDATE event SET kind = 'PeerRevived' WHERE kind = 'PeerPaused'"),
+               "event"),
+    "a kind and a body": (lambda place: change(place, f"UPDATE event SET kind = kind || substr(body, 1, 1), "
+                                               f"body = substr(body, 2) WHERE serial = {nth(place, 9)}"), "event"),
+    "a hash": (lambda place: change(place, f"UPDATE event SET hash = zeroblob(32) WHERE serial = {nth(place, 9)}"),
+               "event"),
+    "no hash": (lambda place: change(place, f"UPDATE event SET hash = NULL WHERE serial = {nth(place, -1)}"), "event"),
+    "two rows": (lambda place: change(
+        place, f"UPDATE event SET serial = -1 WHERE serial = {nth(place, 20)}",
+        f"UPDATE event SET serial = {nth(place, 20)} WHERE serial = {nth(place, 21)}",
+        f"UPDATE event SET serial = {nth(place, 20) + 1} WHERE serial = -1"), "event"),
+    "the first": (lambda place: change(place, f"DELETE FROM event WHERE serial <= {nth(place, 3)}"),
+                  "or what came before it is missing"),
+    "one in the middle": (lambda place: change(place, f"DELETE FROM event WHERE serial = {nth(place, 30)}"),
+                          "what came between the events"),
+    "the last": (lambda place: change(place, f"DELETE FROM event WHERE serial > {nth(place, -3)}"),
+                 "the last one when it was closed, is missing"),
+    "all since the snapshot": (lambda place: change(
+        place, "DELETE FROM event WHERE serial >= (SELECT serial FROM snapshots)",
+        "DELETE FROM meta WHERE key = 'closed'"), "is of an event that is not here"),
+    "a snapshot": (lambda place: change(place, "UPDATE snapshot SET body = replace(body, 'carry on', 'carry off')"),
+                   "part 1 of the snapshot"),
+    "the line of a snapshot": (lambda place: change(place, "UPDATE snapshots SET at = at + 1"), "the line of"),
+    "the event of a snapshot": (lambda place: change(place, "UPDATE snapshots SET serial = serial - 1",
+                                                     "UPDATE snapshot SET serial = serial - 1"), "the line of"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", TAMPERED)
+def test_verify_names_the_first_that_was_changed(place: Path, what: str) -> None:
+    a_journal(place, 10, 6)
+    assert verified(place)[0] == 0
+    tamper, words = TAMPERED[what]
+    before = rows_of(place)
+    tamper(place)
+    code, told = verified(place)
+    assert code == 1
+    assert re.search(words, told["fault"]), told
+    good = list(itertools.takewhile(lambda pair: pair[0] == pair[1], zip(before, rows_of(place))))
+    if told["fault"].startswith("event") and what != "the last":
+        assert f"{rows_of(place)[len(good)][0]}: " in told["fault"]
+        assert told["events"] == len(good)
+    assert told["fault"] in journal("verify", place).stdout
+
+
+def test_no_flipped_byte_escapes_verify(tmp_path: Path) -> None:
+    whole, copy, chance = tmp_path / "whole", tmp_path / "copy", random.Random(7)
+    a_journal(whole, 10, 6)
+    rows, data, found = rows_of(whole), whole.read_bytes(), 0
+    for _ in range(150 * SCALE):
+        changed = bytearray(data)
+        changed[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        copy.write_bytes(changed)
+        try:
+            about, _ = caucus.journal_verify(str(copy), "")
+        except Invalid:
+            about = {"fault": "no journal"}
+        found += bool(about["fault"])
+        if not about["fault"]:
+            assert rows_of(copy) == rows
+    assert found > 60
+
+
+def test_a_chain_that_was_made_anew_is_found_by_a_head_that_was_noted(place: Path) -> None:
+    a_journal(place, 10, 6)
+    rows = rows_of(place)
+    late, early = rows[100], rows[20]
+    head, anew = rows[49][5], []
+    for row in rows[50:]:
+        body = row[4].replace("to you", "to none")
+        head = caucus.hash_of_row((*row[:4], body), head)
+        anew.append((body, head, row[0]))
+    with contextlib.closing(sqlite3.connect(place)) as base:
+        base.executemany("UPDATE event SET body = ?, hash = ? WHERE serial = ?", anew)
+        base.execute("DELETE FROM meta WHERE key = 'closed'")
+        base.execute("DELETE FROM snapshots")
+        base.commit()
+    assert verified(place)[0] == 0  # it fits in itself
+    code, told = verified(place, "--head", late[5].hex())
+    assert (code, told["fault"], told["noted"]) == (1, None, None)
+    assert "not in this chain" in journal("verify", place, "--head", late[5].hex().upper()).stdout
+    code, told = verified(place, "--head", early[5].hex())
+    assert (code, told["noted"]) == (0, {"serial": early[0], "ts": early[2]})
+
+
+def test_what_is_dropped_leaves_its_hash(place: Path) -> None:
+    state = a_journal(place, 10, 6)
+    rows = rows_of(place)
+    with contextlib.closing(sqlite3.connect(place)) as base:
+        (upto,) = base.execute("SELECT serial FROM snapshots").fetchone()
+    change(place, f"UPDATE event SET ts = ts WHERE serial < {upto}")
+    assert journal("compact", place, "--keep", "1").returncode == 0
+    left = rows_of(place)
+    assert left == rows[-1:]
+    code, told = verified(place, "--head", rows[-1][5].hex())
+    assert (code, told["events"], told["head"]) == (0, 1, rows[-1][5].hex())
+    (note,) = told["notes"]
+    assert (note["why"], note["events"], note["serial"]) == ("dropped", len(rows) - 1, rows[-2][0])
+    assert verified(place, "--head", rows[-2][5].hex())[0] == 0  # the last that was dropped
+    assert verified(place, "--head", rows[-3][5].hex())[0] == 1
+    assert "dropped, and of that nothing can be said" in journal("verify", place, "--head", rows[3][5].hex()).stdout
+    assert by_the_book(place) == rows[-1][5]
+    assert loaded(place) == state
+    change(place, "UPDATE meta SET value = replace(value, '\\\"events\\\":', '\\\"events\\\":1') WHERE key = 'seam 0'")
+    assert verified(place)[0] == 0  # what the note says of what is gone cannot be proven; its hash can
+    change(place, f"UPDATE meta SET value = replace(value, '{rows[-2][5].hex()}', '{rows[-3][5].hex()}')")
+    assert verified(place)[0] == 1
+
+
+def test_events_are_dropped_and_copied_under_a_hub_that_goes_on(place: Path) -> None:
+    with kept_hub(place) as kept:
+        ann = kept.hub.register("ann")
+        for n in range(4):
+            kept.hub.say(ann, "ann", f"word {n}")
+            assert journal("compact", place, "--keep", "0.0000001").returncode == 0
+            kept.hub.say(ann, "ann", f"and {n}")
+            code, told = verified(place)
+            assert (code, len(told["notes"])) == (0, 1)
+            assert by_the_book(place).hex() == told["head"]
+        assert told["notes"][0]["events"] + told["events"] == 9
+        copy = place.with_name("copy")
+        assert journal("backup", place, copy).returncode == 0
+        assert verified(copy, "--head", told["head"])[0] == 0
+        kept.kill_and_restart()
+        assert kept.hub.get("/peek", ann).body["pending"] == 8
+        assert verified(place, "--head", told["head"])[0] == 0
+        whole = kept.hub.get("/export").body
+        assert (whole["count"] < 10, whole["dropped"]) == (True, told["notes"][0]["events"])
+        assert f"; {whole['dropped']} events before " in kept.hub.request("GET", "/export?format=md").content.decode()
+        assert whole["head"] == verified(place)[1]["head"]
+
+
+def test_a_drop_that_was_killed_leaves_a_whole_chain_and_the_next_one_goes_on(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_journal(place, 10)
+    rows = rows_of(place)
+    monkeypatch.setattr(caucus, "_DROPPED_AT_A_TIME", 50)
+    leave, calls = caucus.leave_hash, []
+
+    def killed_at_the_second(*words: Any) -> None:
+        calls.append(words)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        leave(*words)
+
+    monkeypatch.setattr(caucus, "leave_hash", killed_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        caucus.compact(str(place), 1.0)
+    assert (rows_of(place), verified(place)[0]) == (rows[50:], 0)
+    monkeypatch.setattr(caucus, "leave_hash", leave)
+    caucus.compact(str(place), 1.0)
+    assert verified(place)[1]["notes"][0]["events"] == len(rows) - 1
+
+
+def test_what_does_not_fit_is_not_dropped(place: Path) -> None:
+    a_journal(place, 10, 6)
+    change(place, f"UPDATE event SET ts = ts + 1 WHERE serial = {nth(place, 5)}")
+    done = journal("compact", place, "--keep", "1")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "not what was written" in done.stderr
+    assert verified(place)[1]["events"] == 5
+
+
+def test_recover_keeps_the_chain_up_to_the_break_and_tells_of_it(tmp_path: Path) -> None:
+    place, new = tmp_path / "room", tmp_path / "new"
+    a_journal(place, 10)
+    rows = rows_of(place)
+    change(place, f"DELETE FROM event WHERE serial = {rows[30][0]}",
+           f"UPDATE event SET ts = ts + 1 WHERE serial = {rows[60][0]}")
+    done = journal("recover", place, new)
+    assert done.returncode == 1
+    left = rows_of(new)
+    assert [row[:5] for row in left] == [row[:5] for row in rows if row[0] not in (rows[30][0], rows[60][0])]
+    assert [row[5] for row in left[:30]] == [row[5] for row in rows[:30]]
+    code, told = verified(new, "--head", rows[29][5].hex())
+    assert (code, told["noted"]["serial"]) == (0, rows[29][0])
+    assert verified(new, "--head", rows[31][5].hex())[0] == 1
+    lost = [(note["why"], note["after"], note["head"]) for note in told["notes"]]
+    assert lost == [("lost", rows[n][0], rows[n][5].hex()) for n in (29, 59, len(rows) - 1)]
+    assert f"after event {rows[29][0]}, whose hash was {rows[29][5].hex()}" in journal("verify", new).stdout
+    assert by_the_book(new).hex() == told["head"]
+    change(new, "DELETE FROM meta WHERE key = 'seam 1'")
+    assert verified(new)[0] == 1
+    with kept_hub(tmp_path / "again") as kept:
+        kept.hub.stop()
+        shutil.copyfile(place, kept.path)
+        kept.path.unlink()
+        assert journal("recover", place, kept.path).returncode == 1
+        kept.restart().register("later")
+        assert (verified(kept.path)[0], by_the_book(kept.path).hex()) == (0, verified(kept.path)[1]["head"])
+    again = tmp_path / "twice"  # what was recovered can be damaged, dropped and recovered again
+    change(kept.path, f"DELETE FROM event WHERE serial = {rows[80][0]}")
+    assert journal("recover", kept.path, again).returncode == 1
+    assert len(verified(again)[1]["notes"]) == 5
+    assert journal("compact", again, "--keep", "0.0000001").returncode == 0
+    code, told = verified(again)
+    assert (code, [note["why"] for note in told["notes"][:1]]) == (0, ["dropped"])
+    assert by_the_book(again).hex() == told["head"]
+
+
+def test_a_chain_goes_on_after_a_full_disk(place: Path) -> None:
+    with kept_hub(place) as kept:
+        ann = kept.hub.register("ann")
+        with full_disk(kept):
+            assert kept.hub.post("/send", token=ann, to="ann", content="x" * 3000).status == 503
+        eventually(lambda: kept.hub.post("/send", token=ann, to="ann", content="again").status == 200, "a disk")
+        assert verified(place)[0] == 0
+
+# --- export ---
+
+
+def exported(place: Path, *words: str) -> Any:
+    """Run `caucus journal export --json`; give what it writes."""
+    done = journal("export", place, "--json", *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    return json.loads(done.stdout)
+
+
+def test_an_export_has_the_whole_record_in_the_words_of_the_hub(place: Path, tmp_path: Path) -> None:
+    with kept_hub(place, "--plain-http") as kept:
+        ann, bob = kept.hub.register("ann"), kept.hub.register("bob")
+        kept.hub.post("/channels/join", token=ann, channel="#x")
+        with kept.hub.console() as console:
+            console.send(set_rate={"refill_rate": 1000, "capacity": 1000})
+            console.next("rate")
+        for n in range(300):
+            kept.hub.say(ann, "#x", f"in x: {n} grüße 😀 **bold**")
+            kept.hub.say(bob, "all", f"**to all** {n}\n**forged**")
+        log = [json.loads(wire) for wire in (row[4] for row in rows_of(place)) if '"bob"' in wire]
+        assert log
+        served = {name: kept.hub.request("GET", f"/export?format={name}") for name in ("json", "md", "text")}
+        head = json.loads(journal("info", place, "--json").stdout)["head"]
+    for name, answer in served.items():
+        assert answer.status == 200
+        assert f'filename="caucus-chat.{name.replace("text", "txt")}"' in answer.headers["content-disposition"]
+        assert "content-length" not in answer.headers
+    whole = json.loads(served["json"].content)
+    assert (whole["count"], whole["head"]) == (len(whole["messages"]), head)
+    assert whole["count"] >= 600 + 4
+    assert [m["seq"] for m in whole["messages"] if m["seq"]] == [*range(1, 601)]
+    after = exported(place)
+    assert after["messages"][: whole["count"]] == whole["messages"]
+    words = journal("export", place, "--md").stdout
+    assert f"its head is `{after['head']}`" in words
+    assert words.count("\n**bob** → all · ") == 300
+    assert words.endswith(f"\n---\n\n{after['count']} messages and notices\n")
+    out = tmp_path / "out.md"
+    done = journal("export", place, "--md", out)
+    assert (done.returncode, out.read_text()) == (0, words)
+    assert (out.stat().st_mode & 0o777, f"head {after['head']}" in done.stdout) == (0o600, True)
+    assert "there already" in journal("export", place, "--md", out).stderr
+    lines = journal("export", place, "--text").stdout.splitlines()
+    assert len(lines) == after["count"]
+    assert served["md"].content.decode().splitlines()[4:50] == words.splitlines()[4:50]
+
+
+def test_an_export_may_be_of_a_channel_and_of_a_time(place: Path) -> None:
+    a_journal(place, 12)
+    whole = exported(place)["messages"]
+    ours = exported(place, "--channel", "#x")
+    assert ours["messages"] == [m for m in whole if m["recipient"] == "#x"]
+    assert (ours["channel"], ours["count"]) == ("#x", 12)
+    assert exported(place, "--channel", "#nowhere")["count"] == 0
+    times = sorted({m["ts"] for m in whole})
+    some = exported(place, "--since", str(times[3]), "--until", str(times[5]))["messages"]
+    assert some == [m for m in whole if times[3] <= m["ts"] <= times[5]]
+    iso = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(times[3]))
+    assert exported(place, "--since", f"{iso}Z")["messages"] == [m for m in whole if m["ts"] >= times[3]]
+    local = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(times[3]))
+    assert exported(place, "--until", local)["messages"] == [m for m in whole if m["ts"] <= times[3]]
+    assert exported(place, "--since", "2h")["count"] == 0
+    assert exported(place, "--until", "2h")["count"] == len(whole)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("export", "FILE"), "--json: "),
+        (("export", "FILE", "--json", "--md"), "--md: "),
+        *((("export", "FILE", "--md", "--since", bad), "--since: ")
+          for bad in ("", "soon", "2y", "nan", "1e999", "2026-13-01", "99999-01-01")),
+        (("export", "FILE", "--md", "--until", "x"), "--until: "),
+        (("export", "FILE", "--md", "--since", "2000", "--until", "1000"), "--since: "),
+        *((("export", "FILE", "--md", "--channel", bad), "--channel: ") for bad in ("", "x", "#", "#" + "x" * 64)),
+        *((("verify", "FILE", "--head", bad), "--head: ") for bad in ("", "12", "g" * 64, "a" * 63)),
+        (("info", "FILE", "--since", "2h"), "--since: "),
+        (("verify", "FILE", "--md"), "--md: "),
+        (("info", "FILE", "--head", "a" * 64), "--head: "),
+        (("verify", "FILE", "--keep", "3"), "--keep: "),
+        (("verify", "FILE", "OUT"), "NEW: "),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_named(place: Path, words: tuple[str, ...], told: str) -> None:
+    a_journal(place, 1)
+    done = journal(*[word.replace("FILE", str(place)) for word in words])
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith(f"caucus: {told}")
+
+
+def test_an_export_of_a_changed_record_ends_with_a_no(place: Path) -> None:
+    a_journal(place, 10)
+    change(place, f"UPDATE event SET ts = ts + 1 WHERE serial = {nth(place, 60)}")
+    out = place.with_name("out")
+    done = journal("export", place, "--json", out)
+    assert (done.returncode, done.stdout, out.exists()) == (2, "", False)
+    assert "not what was written" in done.stderr
+
+
+def test_who_reads_an_export_may_have_enough(place: Path) -> None:
+    a_journal(place, 300)
+    argv = [*PROGRAM, "journal", "export", str(place), "--json"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(100)
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(timeout=30)) == (b"", 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_long_export_takes_little_memory(place: Path) -> None:
+    kept, serial = Journal(str(place)), 1 << 46
+    for n in range(60_000):
+        words = f"{n} " + "x" * 200
+        message = caucus.Message(caucus.id_of(serial + n), "ann", "bob", words, "message", 1.7e9, n, "agent")
+        kept.hear(caucus.MessageRouted(serial + n, float(n), 1.7e9, message, ()))
+        if n % 1000 == 0:
+            kept.commit()
+    kept.close()
+    words = ("import sys; sys.path.insert(0, sys.argv.pop(1)); import caucus; caucus.main(); "
+             "print(*[one for one in open('/proc/self/status') if one.startswith('VmHWM')], file=sys.stderr)")
+    argv = [sys.executable, "-c", words, str(Path(caucus.__file__).parent), "journal", "export", str(place), "--json"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(done.stdout)["count"] == 60_000
+    assert len(done.stdout) > 18_000_000
+    assert int(done.stderr.split()[-2]) < 45_000  # kB; 30 MB of it are Python and we
+
+
+@pytest.mark.parametrize("road", ROADS)
+def test_a_whole_record_comes_from_a_hub_that_goes_on_answering(place: Path, road: str) -> None:
+    kept_room, serial = Journal(str(place)), int(time.time() - 1000) << 16
+    for n in range(40_000):
+        message = caucus.Message(caucus.id_of(serial + n), "ann", "bob", f"{n} " + "x" * 400, "message", 1.7e9, n + 1,
+                                 "agent")
+        kept_room.hear(caucus.MessageRouted(serial + n, 1.0, 1.7e9, message, ()))
+    kept_room.commit()
+    kept_room.close()
+    with kept_hub(place, *ROADS[road]) as kept:
+        hub, count, answers = kept.hub, 0, list[Any]()
+        ask = threading.Thread(target=lambda: answers.append(hub.http.get("/export", timeout=60)))
+        ask.start()
+        while ask.is_alive():
+            assert hub.get("/version").status == 200
+            count += 1
+        whole = answers[0].json()
+        assert whole["count"] > 40_000
+        assert count > 20, "others were answered meanwhile"
+        with hub.http.stream("GET", "/export") as first, hub.http.stream("GET", "/export?format=md"):
+            assert first.status_code == 200
+            third = hub.get("/export").body  # all places are taken
+            assert (third["count"], third["said"]) == (500, 40_000)
+        eventually(lambda: hub.get("/export").body["count"] > 40_000, "a place")
+        assert hub.get("/version").status == 200
+
+
+# --- schema 1, which had sums in place of hashes ---
+
+SCHEMA_1 = Path(__file__).with_name("schema-1.journal.gz")  # made by 0.1.0 as it was before
+
+
+def older(place: Path) -> list[tuple[Any, ...]]:
+    """Put a journal of schema 1 in a place; give its events."""
+    place.parent.mkdir(mode=0o700, exist_ok=True)
+    place.write_bytes(gzip.decompress(SCHEMA_1.read_bytes()))
+    return rows_of(place)
+
+
+def test_a_journal_of_schema_1_gets_its_hashes_and_says_since_when(place: Path) -> None:
+    rows, state = older(place), a_journal(place.with_name("same"), 10, 6)
+    for action in ("info", "verify", "compact", "export"):
+        done = journal(action, place, *(["--md"] if action == "export" else []))
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "older Caucus (schema 1)" in done.stderr
+    assert rows_of(place) == rows
+    assert loaded(place) == state
+    assert [row[:5] for row in rows_of(place)] == [row[:5] for row in rows]
+    code, told = verified(place)
+    assert (code, told["events"]) == (0, len(rows))
+    assert [(note["why"], note["events"], note["serial"]) for note in told["notes"]] == [
+        ("migrated", len(rows), rows[-1][0])
+    ]
+    assert by_the_book(place).hex() == told["head"]
+    assert "when the file was brought up" in journal("verify", place).stdout
+    with contextlib.closing(sqlite3.connect(f"{place}.schema-1")) as copy:
+        assert copy.execute("SELECT * FROM event ORDER BY serial").fetchall() == rows
+    with kept_hub(place) as kept:
+        kept.hub.register("later")
+        assert verified(place)[0] == 0
+    data = bytearray(place.read_bytes())
+    data[18:300] = bytes(282)
+    place.write_bytes(data)
+    assert journal("recover", place, place.with_name("mended")).returncode == 0  # its tables are where they were
+    assert verified(place.with_name("mended"))[1]["head"] == verified(place.with_name("mended"))[1]["head"]
+
+
+def test_a_damaged_journal_of_schema_1_is_refused_as_it_is_and_recovered(place: Path) -> None:
+    rows = older(place)
+    change(place, f"UPDATE event SET ts = ts + 1 WHERE serial = {rows[90][0]}")
+    data = place.read_bytes()
+    for _ in range(2):
+        assert f"event {rows[90][0]}: not what was written" in refusal_of(place)
+        assert place.read_bytes() == data
+    new = place.with_name("new")
+    done = journal("recover", place, new)
+    assert done.returncode == 1
+    assert [row[:5] for row in rows_of(new)] == [row[:5] for row in rows if row[0] != rows[90][0]]
+    code, told = verified(new)
+    assert (code, {note["why"] for note in told["notes"]}) == (0, {"migrated", "lost"})
+
+
+def test_a_whole_journal_of_schema_1_is_recovered_as_a_newer_one(place: Path) -> None:
+    rows, state = older(place), a_journal(place.with_name("same"), 10, 6)
+    new = place.with_name("new")
+    assert journal("recover", place, new).returncode == 0
+    assert [row[:5] for row in rows_of(new)] == [row[:5] for row in rows]
+    assert [note["why"] for note in verified(new)[1]["notes"]] == ["migrated"]
+    assert loaded(new) == state
+
+
+def test_a_start_that_is_killed_while_it_brings_up_a_file_loses_nothing(place: Path) -> None:
+    rows = older(place)
+    many = [(rows[-1][0] + n, *caucus.Acknowledged(0, 80.0, 1.7e9, "ann9", n).to_row()[1:]) for n in range(1, 60_001)]
+    with contextlib.closing(sqlite3.connect(place)) as base:
+        kept = [(*row, caucus.crc_of(f"{row[3]} {row[4]}", *row[:3])) for row in many]
+        base.executemany("INSERT INTO event VALUES(?, ?, ?, ?, ?, ?)", kept)
+        base.commit()
+    argv = [*PROGRAM, "hub", "--port", "0", "--no-browser", "--journal", str(place)]
+    copy, log = place.with_name(f"{place.name}.schema-1"), place.with_name(f"{place.name}-wal")
+    for is_there in (Path(f"{copy}.part").exists, copy.exists, lambda: caucus.size_of(str(log)) > 3_000_000):
+        with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as hub:
+            while not is_there() and hub.poll() is None:
+                pass
+            hub.kill()
+    assert caucus.size_of(str(log)) > 3_000_000
+    kept_room = KeptHub(place)
+    assert kept_room.hub.stop()[0] == 0
+    assert verified(place)[1]["events"] == len(rows) + 60_000 + 1  # and a RoomReopened
+    assert not place.with_name(f"{place.name}.schema-1.part").exists()
 
 
 class Answer:

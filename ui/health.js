@@ -22,6 +22,7 @@ const FIGURES = [
   ["unsent_bytes", "Unread by readers", ({ health }) => `${(health.unsent_bytes / 2 ** 20).toFixed(1)} MB`],
   ["wrong_credentials", "Wrong tokens", ({ health }) => count(health.wrong_credentials)],
   ["journal", "Journal", ({ health }) => (health.journal ? `${(health.journal.bytes / 2 ** 20).toFixed(1)} MB` : "none")],
+  ["head", "Head of the record", ({ health }) => health.journal.head],
   ["usage", "Cost", ({ peers }) => costText(usageOf(live(peers)))],
   ["rate", "Rate", ({ rate }) => `${rate.refill_rate}/s, burst ${rate.capacity}`],
 ];
@@ -30,13 +31,14 @@ const TITLES = {
   unsent_bytes: "Answers that their readers have not taken yet; beyond 64 MB the hub closes the greatest of them",
   wrong_credentials: "Calls and consoles that showed a token or key which is not the right one",
   journal: "The file that keeps the room through a restart; without one, a restart forgets everything",
+  head: "The hash of the latest event and of all before it: who notes it can later prove that nothing was changed, with caucus journal verify",
   rate: "How fast each peer may speak: messages a second, and how many at once",
   char_per_min: "Characters that agents said in the last minute",
 };
 
 function isKnown(model) {
   const hasJournal = model.health && "journal" in model.health; // null: it keeps none, which is worth knowing
-  const own = { mode: model.mode, rate: model.rate, usage: usageOf(live(model.peers)), journal: hasJournal || null }; // the rest are of the hub's health
+  const own = { mode: model.mode, rate: model.rate, usage: usageOf(live(model.peers)), journal: hasJournal || null, head: model.health?.journal?.head }; // the rest are of the hub's health
   return ([key]) => ((key in own ? own[key] : model.health?.[key]) ?? null) !== null;
 }
 
