@@ -4962,7 +4962,8 @@ CONSOLE_FILES = (
     *("receipts.js", "ticks.js", "picture.js", "transcript.js", "markdown.js", "message.js", "socket.js", "outbox.js"),
     *("needs.js", "deeds.js", "answers.js", "rules.js"),
     *("sure.js", "commands.js", "flow.js", "tools.js", "lanes.js", "attention.js", "settings.js", "health.js"),
-    *("roster.js", "brakes.js", "orders.js", "channels.js", "forms.js", "composer.js", "app.js"),
+    *("roster.js", "brakes.js", "orders.js", "channels.js", "forms.js", "composer.js", "replay.js", "past.js"),
+    *("timeline.js", "app.js"),
 )
 CONTENT_TYPES = {
     "html": "text/html; charset=utf-8",
@@ -9097,7 +9098,7 @@ REPLAYS_KEPT = 4  # that may go on with their next part; another has the past ap
 REPLAYS_WAITING_MAX = 16
 FILE_MAX_BYTES = 32 << 20  # of a record as one page, that the hub makes; the command line makes any
 _ROWS_AT_A_TIME = 500  # of a journal: a read that goes on holds up who wants to tidy the file
-_FIGURES_S = 10.0  # between two figures of the room
+_FIGURES_S = 5.0  # between two figures of the room
 _WORK_S, _REST_S = 0.001, 0.0005  # a thread works so long, and then lets the loop have its turn
 # Readings: nobody knows how they were. Rows of the past do not have them.
 READINGS = frozenset({"listening", "last_seen_age", "quiet", "status_stale", "deaf_age", "stop_told", "wake", "brake"})
@@ -9461,7 +9462,7 @@ class Recorder:
             self._read_at = now if at == math.inf else max(now, self._read_at + HEALTH_S)
             self._ms += round((self._read_at - now) * 1000)
             self._is_unread, figures = False, dict[str, Json]()
-            if self._read_at >= self._figures_at + _FIGURES_S:
+            if at == math.inf or self._read_at >= self._figures_at + _FIGURES_S:
                 self._figures_at, figures = self._read_at, self._health()
             yield from map(self._entry, self._feed.readings(figures))
 
@@ -9687,7 +9688,8 @@ def record_page(
     with closing(read_only(path)) as base:
         _, first, last = reach_of_journal(base)
         begin = max(math.floor(first * 1000) / 1000, since or 0.0)
-        span = Span(begin, max(begin, min(last, until or math.inf)), channel, since is not None)
+        end = math.ceil(min(last, math.inf if until is None else until) * 1000) / 1000
+        span = Span(begin, max(begin, end), channel, since is not None)
         about: dict[str, Json] = {"version": __version__, "from": span.since, "to": span.until, "channel": channel}
         before, after = record_frame()
         yield b"%b%b" % (before, as_data(encode_plain(about).encode("ascii"))[:-1])

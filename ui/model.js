@@ -4,9 +4,10 @@
 //   apply(model, frame, now)     take one frame of the hub; changes `model` and returns it
 //   applyLink(model, link)       take one status of the socket
 //   noteSent(model, frame)       remember which form was answered, until the hub settles it or refuses
+//   copyOf(model)                the model as it is now, for who wants to come back to this moment
 //
 // A part that changes is replaced (peers, channels, floors, forms, settled, refusals), so a panel skips its work by
-// comparing references. Only `log` grows in place: entry i of the whole conversation is `log[i - logStart]`.
+// comparing references. Only what is in GROWING changes in place: entry i of the whole conversation is `log[i - logStart]`.
 
 export const LOG_MAX = 20_000; // messages kept; above the 500 of the hub's snapshot, so a reconnect repeats none of them
 const LOG_SLACK = 500; // cut in blocks: one splice per 500 messages, not one per message
@@ -60,6 +61,26 @@ export function emptyModel() {
     _hubStart: null, // s, in this browser's clock
     _heard: null, // the last live message: {ts, at}, s by the hub's clock and ms by the browser's
   };
+}
+
+const GROWING = ["log", "trees", "roots", "threads", "hues", "_taken", "_indexes", "_ids", "_recent"]; // in place
+
+/** The model as it is now, which goes its own way from here. */
+export function copyOf(model) {
+  const copy = { ...model };
+  for (const part of GROWING) copy[part] = copyOfPart(model[part]);
+  return copy;
+}
+
+function copyOfPart(part) {
+  if (Array.isArray(part)) return [...part];
+  if (part instanceof Set) return new Set(part);
+  const copy = new Map(part);
+  for (const [key, value] of copy) {
+    if (!Array.isArray(value)) break; // of one map, all or none
+    copy.set(key, [...value]);
+  }
+  return copy;
 }
 
 /** One past the last entry of the conversation. */
