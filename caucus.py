@@ -9178,6 +9178,8 @@ class PastFeed(ChangesFeed):
             self._touched |= dict.fromkeys((event.message.sender, *event.to))
         elif isinstance(event, PeerEvent):
             self._touched[event.name] = None
+        if isinstance(event, PeerJoined) and event.name in self._rows_told:  # another one of this name
+            self._rows_told[event.name] |= {"joined": None, "status_at": None}
         if isinstance(event, RoomReopened):  # the clocks jumped
             self._peers |= dict.fromkeys(self._room.roster.all_names())
         if self._span.channel and isinstance(event, ChannelJoined | ChannelLeft | ChannelClosed | PeerLeft):
