@@ -5132,6 +5132,7 @@ class DiskLog:
 _SCHEMA = 1
 _JOURNAL_ID = 0x43617563  # "Cauc", SQLite's application_id
 SNAPSHOT_EVERY = 10_000  # events: what a start has to replay, at 25 us each
+SNAPSHOTS_KEPT = 8  # of a journal: a replay begins at the nearest one
 _PART_BYTES = 262_144  # of a snapshot, written at a time: a millisecond
 _CHECKPOINT_EVERY = 2_000  # events, after which a thread copies the log of SQLite into the file
 _LATE = Acknowledged, Fetched  # lost with the hub, a message comes twice
@@ -5848,6 +5849,23 @@ def write_snapshot(base: sqlite3.Connection, room: Room, at: float) -> None:
     base.execute("INSERT OR REPLACE INTO snapshots VALUES(?, ?, ?, ?)", line)
 
 
+def thin_snapshots(base: sqlite3.Connection) -> None:
+    """Forget all but a few snapshots, which are far apart, and those from before the first event that is there.
+
+    From each of them the past can be read on.
+    """
+    (first,) = base.execute("SELECT min(serial) FROM event").fetchone()
+    kept = [serial for (serial,) in base.execute("SELECT serial FROM snapshots ORDER BY serial")]
+    kept = [serial for serial in kept[:-1] if serial >= (first or 0)] + kept[-1:]
+    while len(kept) > SNAPSHOTS_KEPT:
+        del kept[min(range(1, len(kept) - 1), key=lambda at: kept[at + 1] - kept[at - 1])]
+    marks = ",".join("?" * len(kept))
+    base.execute(f"DELETE FROM snapshots WHERE serial NOT IN ({marks})", kept)
+    while base.execute(f"DELETE FROM snapshot WHERE rowid IN (SELECT rowid FROM snapshot WHERE serial NOT IN ({marks}) "
+                       "LIMIT 4)", kept).rowcount:
+        pass
+
+
 def compact(path: str, keep_days: float = 0.0) -> dict[str, Json]:
     """Write a snapshot, whether a hub has the file or not; drop events that are older, if so many days are given.
 
@@ -5863,11 +5881,8 @@ def compact(path: str, keep_days: float = 0.0) -> dict[str, Json]:
         found = base.execute("SELECT at FROM event WHERE serial = ?", (serial,)).fetchone()
         if found is not None and latest_snapshot(base)[0] != serial:
             write_snapshot(base, room, found[0])
-            base.execute("DELETE FROM snapshots WHERE serial < ?", (serial,))
-            while base.execute("DELETE FROM snapshot WHERE rowid IN (SELECT rowid FROM snapshot WHERE serial < ? "
-                               "LIMIT 4)", (serial,)).rowcount:
-                pass
         dropped = drop_events(base, serial, time.time() - keep_days * 86_400.0) if keep_days else 0
+        thin_snapshots(base)
         base.close()
         return {"serial": serial, "replayed": replayed, "dropped": dropped}
     finally:
@@ -9179,7 +9194,7 @@ class PastFeed(ChangesFeed):
         elif isinstance(event, PeerEvent):
             self._touched[event.name] = None
         if isinstance(event, PeerJoined) and event.name in self._rows_told:  # another one of this name
-            self._rows_told[event.name] |= {"joined": None, "status_at": None}
+            self._rows_told[event.name] |= {"joined": "", "status_at": ""}  # are told anew, whatever they are
         if isinstance(event, RoomReopened):  # the clocks jumped
             self._peers |= dict.fromkeys(self._room.roster.all_names())
         if self._span.channel and isinstance(event, ChannelJoined | ChannelLeft | ChannelClosed | PeerLeft):
@@ -14640,6 +14655,15 @@ def _positive(flag: str, text: str, least: float = math.ulp(0.0)) -> float:
 _from_zero = functools.partial(_positive, least=0.0)
 
 
+def _moment(flag: str, text: str) -> float:
+    """Read a day, a time or Unix seconds; without a zone it is this machine's."""
+    from datetime import datetime
+
+    with suppress(ValueError, OverflowError, OSError):
+        return float(text) if re.fullmatch(r"\d{6,12}(\.\d+)?", text) else datetime.fromisoformat(text).timestamp()
+    raise Invalid(flag, f"{text!r} is no time: write 2026-11-30, or 2026-11-30T14:05, or Unix seconds")
+
+
 def _whole(flag: str, text: str) -> int:
     if re.fullmatch(r"[0-9]{1,9}", text) and int(text) > 0:
         return int(text)
@@ -15150,37 +15174,56 @@ def journal_recover(path: str, new: str) -> tuple[dict[str, Json], str]:
     return told, f"{words}\n{journal_info(new)[1]}"
 
 
+def journal_export(options: argparse.Namespace) -> tuple[dict[str, Json], str]:
+    """Write a journal's record into a file that stands alone. Raises Damaged, Invalid, OSError, sqlite3.Error."""
+    path, size = options.file, 0
+    if holder_of(f"{path}.lock") is None:  # a hub that has the file has checked it
+        check(path)
+    try:
+        with open_private(options.html, os.O_EXCL) as file:
+            for part in record_page(path, options.since, options.until, options.channel or "", lambda: None):
+                size += file.write(part)
+    except NONSENSE as error:
+        raise error if isinstance(error, Invalid) else Damaged(f"{type(error).__name__}: {error}") from None
+    return {"html": legible(options.html), "bytes": size}, f"{legible(options.html)}: {size} bytes; it opens anywhere"
+
+
 JOURNAL_ACTIONS: dict[str, Callable[[argparse.Namespace], tuple[dict[str, Json], str]]] = {
     "info": lambda options: journal_info(options.file),
     "compact": lambda options: journal_compact(options.file, options.keep),
     "backup": lambda options: journal_backup(options.file, options.new),
     "recover": lambda options: journal_recover(options.file, options.new),
+    "export": journal_export,
 }
 
 
 def run_journal(options: argparse.Namespace) -> int:
 
     path = options.file = os.path.realpath(options.file)  # beside which, not beside a link, SQLite has its log
-    wants_new = options.action in ("recover", "backup")
-    new = options.new or ""
+    wants_new, is_export = options.action in ("recover", "backup"), options.action == "export"
+    new = (options.html if is_export else options.new) or ""
     is_there = os.path.isfile(path) or (options.action == "recover" and os.path.isfile(f"{path}-wal"))
     refuse(
         (wants_new != (options.new is not None), "NEW",
          f"{options.action} {'needs a new file' if wants_new else 'takes one file only'}"),
         (not is_there, "FILE", f"there is no file {path}"),
-        (wants_new and os.path.realpath(new) in [path + ending for ending in BESIDE], "NEW",
+        (is_export != (options.html is not None), "--html",
+         f"{options.action} {'needs a file to write' if is_export else 'writes none'}"),
+        (not is_export and (options.since, options.until, options.channel) != (None, None, None), "--since",
+         f"{options.action} takes no --since, --until or --channel"),
+        (bool(new) and os.path.realpath(new) in [path + ending for ending in BESIDE], "NEW",
          f"{new} is for what SQLite keeps beside {path}"),
-        (wants_new and os.path.lexists(new), "NEW", f"{new} is there already"),
+        (bool(new) and os.path.lexists(new), "NEW", f"{new} is there already"),
     )  # fmt: skip
     try:
         about, words = JOURNAL_ACTIONS[options.action](options)
     except BlockingIOError as error:
         raise Invalid("FILE", f"{error.strerror} is at work on {path}") from None
     except (Damaged, Invalid, OSError, sql_error()) as error:
-        for ending in ("", *BESIDE) if wants_new and not isinstance(error, FileExistsError) else ():
-            remove(options.new + ending)
+        for ending in ("", *BESIDE) if new and not isinstance(error, FileExistsError) else ():
+            remove(new + ending)
         fault = fault_of(error, path)
-        place = options.new if wants_new and isinstance(fault, OSError) else path
+        place = new if new and isinstance(fault, OSError) else path
         raise fault if isinstance(fault, Invalid) else Invalid("FILE", words_of(fault, place)) from None
     print(json.dumps(about) if options.json else words)
     return EXIT_EXPIRED if about.get("unreadable") or about.get("unusable") else EXIT_OK
@@ -15407,6 +15450,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], dict[str, Option]
     "demo": (run_demo, {"--port": {"type": _port, "default": 0}, **_switches("--no-browser", "--agent")}),
     "journal": (run_journal, {
         "action": {"choices": [*JOURNAL_ACTIONS]}, "file": {}, "new": {"nargs": "?"}, "--keep": _DAYS,
+        "--since": {"type": _moment}, "--until": {"type": _moment}, **_texts("--html", "--channel"),
         **_switches("--json"),
     }),
     "wake": (run_wake, {"host": {"choices": HOSTS}, **_switches("--now", "--context"), **_texts("--session")}),
