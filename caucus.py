@@ -9105,7 +9105,7 @@ def console_socket(consoles: Consoles) -> type[WebSocketHandler]:
 # the first  is a snapshot, of the room as it was when the span begins
 #
 # A row of `peers` has only what changed of it, with moments (`joined`, `status_at`) in place of ages; of readings, of
-# which no event tells, it has none.
+# which no event tells, it has none. And of what is owed there is only what is new or `gone`.
 
 REPLAY_SPAN_S = 86_400.0  # of the past, if nobody says from when
 REPLAY_PART_BYTES = 1 << 20  # of one answer, and a bit: a browser reads it in 10 ms
@@ -9114,7 +9114,7 @@ REPLAYS_WAITING_MAX = 16
 FILE_MAX_BYTES = 32 << 20  # of a record as one page, that the hub makes; the command line makes any
 _ROWS_AT_A_TIME = 500  # of a journal: a read that goes on holds up who wants to tidy the file
 _FIGURES_S = 5.0  # between two figures of the room
-_WORK_S, _REST_S = 0.001, 0.0005  # a thread works so long, and then lets the loop have its turn
+_WORK_S, _REST_S = 0.002, 0.0002  # a thread works so long, and then lets the loop have its turn
 # Readings: nobody knows how they were. Rows of the past do not have them.
 READINGS = frozenset({"listening", "last_seen_age", "quiet", "status_stale", "deaf_age", "stop_told", "wake", "brake"})
 _MOMENT_SLACK_S = 1.0  # two clocks tell of a moment; they agree within this
@@ -9176,6 +9176,7 @@ class PastFeed(ChangesFeed):
     def __init__(self, room: Room, clock: PastClock, trees: Trees, span: Span) -> None:
         self._clock, self._span = clock, span
         self._rows_told: dict[str, dict[str, Json]] = {}  # by name: as it was told, moments for ages
+        self._debts_told: dict[Json, dict[str, Json]] = {}  # by seq
         self._touched: dict[str, None] = {}  # names of those whose counts may have changed
         self._open: set[int] = set()  # seqs of messages of which more may become
         self._looked = 0  # up to which seq receipts were read
@@ -9203,10 +9204,10 @@ class PastFeed(ChangesFeed):
     def opening(self, figures: dict[str, Json]) -> Iterator[bytes]:
         """Encode the room as it is when the span begins."""
         room, span = self._room, self._span
-        head = snapshot_of(room, figures)
+        head, self._debts_told = snapshot_of(room, figures), {debt["seq"]: debt for debt in self._debts()}
         head["floors"] = self._floors()
         head["decisions"] = [one for one in room.decisions(DECISIONS_MAX) if self._is_told(one)]
-        head["owed"] = self._debts()
+        head["owed"] = [*self._debts_told.values()]
         if span.channel:
             head |= {"rate": None, "rules": {"text": "", "version": 0}, "health": None}
         head["forms"] = [one for one in json.loads(room.forms_wire(has_prompts=True))["forms"] if self._is_told(one)]
@@ -9241,7 +9242,9 @@ class PastFeed(ChangesFeed):
         """Encode what changed of peers and channels, and of what is owed."""
         room, span = self._room, self._span
         if self._owed:
-            yield frame_of("owed", owed=self._debts())
+            before, self._debts_told = self._debts_told, {debt["seq"]: debt for debt in self._debts()}
+            fresh: list[Json] = [debt for seq, debt in self._debts_told.items() if seq not in before]
+            yield frame_of("owed", changed=fresh, gone=[seq for seq in before if seq not in self._debts_told])
         rows = [*self._rows(self._peers)]
         gone: list[Json] = [name for name in self._peers if name in self._rows_told and not self._is_seen(name)]
         for name in gone:
@@ -9320,7 +9323,7 @@ class PastFeed(ChangesFeed):
         return {scope: one if self._span.knows(one["since"]) else {**one, "reason": None}
                 for scope, one in floors.items()}
 
-    def _debts(self) -> list[Json]:
+    def _debts(self) -> list[dict[str, Json]]:
         return [debt.to_json() for debt in self._room.owed.values() if not self.is_narrow or debt.seq in self.told_seqs]
 
     def _is_seen(self, name: str) -> bool:
@@ -9595,12 +9598,11 @@ class Replays:
             playing = self._begun(path, since, until)
             for _ in islice(playing.entries, after):
                 pass
-        entries, size, more, rest = list[bytes](), 0, True, Rest()
+        entries, size, more = list[bytes](), 0, True
         while size < REPLAY_PART_BYTES and (more := (entry := next(playing.entries, None)) is not None):
             assert entry is not None
             entries.append(entry)
             size += len(entry)
-            rest()
         count, head = after + len(entries), playing.head
         if more:
             self._kept[cast(float, head["from"]), cast(float, head["to"]), count] = playing

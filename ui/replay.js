@@ -9,7 +9,7 @@
 // An entry: [ms, serial, frame, mark?]. Now and then a copy of the model is kept, so that a jump applies a few hundred
 // entries and not a whole day of them.
 
-import { apply, applyLink, copyOf, emptyModel } from "./model.js";
+import { applyAll, applyLink, copyOf, emptyModel } from "./model.js";
 
 const COPIES_MAX = 32; // of the model; more, and every second one goes
 const COPY_EVERY = 500; // entries, at first
@@ -105,9 +105,11 @@ const fresh = () => applyLink(emptyModel(), LINK);
 export function readOn(replay, count) {
   replay.reader ??= fresh();
   const end = Math.min(replay.entries.length, replay.read + count);
-  for (; replay.read < end; replay.read += 1) {
+  while (replay.read < end) {
     if (replay.read % replay.every === 0 && replay.read > 0) keep(replay);
-    take(replay.reader, replay.entries[replay.read]);
+    const next = Math.min(end, (Math.floor(replay.read / replay.every) + 1) * replay.every);
+    take(replay, replay.reader, replay.read, next);
+    replay.read = next;
   }
   return end < replay.entries.length;
 }
@@ -128,18 +130,30 @@ export function goTo(replay, ms) {
     if (!near) Object.assign(replay, { shown: copy ? copyOf(copy.model) : fresh(), at: copy?.at ?? 0 });
   }
   replay.applied = end - replay.at;
-  for (; replay.at < end; replay.at += 1) take(replay.shown, replay.entries[replay.at]);
+  take(replay, replay.shown, replay.at, end);
+  replay.at = end;
   return replay.shown;
 }
 
-const take = (model, [ms, , frame]) => apply(model, whole(model, frame, ms), ms);
+const take = (replay, model, from, end) => applyAll(model, wholes(replay, model, from, end));
 
-// ---- rows of peers ----------------------------------------------------------------------------------------------
+function* wholes(replay, model, from, end) {
+  for (let at = from; at < end; at += 1) {
+    const [ms, , frame] = replay.entries[at];
+    yield [ms, whole(model, frame, ms)]; // when those before are taken
+  }
+}
+
+// ---- what the record has only the changes of --------------------------------------------------------------------
 
 const UNKNOWN = { listening: null, last_seen_age: null, quiet: false, status_stale: false, deaf_age: null, stop_told: null, wake: null, brake: null };
 
-/** Give a frame its rows of peers whole: the record has only what changed of each, and moments in place of ages. */
+/** Give a frame whole: the record has only what changed of what is owed and of each peer, and moments in place of ages. */
 function whole(model, frame, ms) {
+  if (frame.type === "owed") {
+    const gone = new Set(frame.gone);
+    return { ...frame, owed: [...model.owed.filter(({ seq }) => !gone.has(seq)), ...frame.changed] };
+  }
   const list = frame.type === "snapshot" ? "peers" : frame.type === "peers" ? "changed" : null;
   if (list === null) return frame;
   const known = new Map(frame.type === "snapshot" ? [] : model.peers.map((peer) => [peer.name, peer]));
