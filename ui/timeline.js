@@ -10,6 +10,7 @@ const DAY_MS = 86_400_000;
 const SLOTS = 300; // of marks along the slider: where several meet, the gravest is drawn
 const GRAVITY = ["stop", "kick", "restart", "form", "decision", "pause", "go", "departure", "arrival"]; // gravest first
 const SKIP_SHOWN_MS = 4_000;
+const [STEP_MS, STEPS] = [100, 2_000]; // of the slider: so fine at most, and so many at most
 
 const views = new WeakMap();
 
@@ -25,10 +26,12 @@ export function render(root, past, { needs, since, go, now }) {
   drawBanner(view, past, needs, since);
   for (const control of view.controls) control.disabled = !isShown;
   view.range.disabled = !isShown;
-  const length = Math.round(lengthOf(replay) / 1000);
-  setAttribute(view.range, "max", String(Math.max(1, length)));
-  const place = Math.round(xOf(replay, past.ms) / 1000);
+  const step = Math.max(STEP_MS, Math.ceil(lengthOf(replay) / STEPS));
+  setAttribute(view.range, "step", String(step));
+  setAttribute(view.range, "max", String(Math.max(1, Math.ceil(lengthOf(replay) / step)) * step));
+  const place = Math.round(xOf(replay, past.ms) / step) * step;
   if (isShown && Number(view.range.value) !== place) view.range.value = String(place);
+  root.dataset.at = isShown ? String(Math.round(past.ms)) : "";
   setAttribute(view.range, "aria-valuetext", isShown ? momentText(past.ms) : "");
   drawMarks(view, replay);
   drawButtons(view, past);
@@ -94,7 +97,7 @@ function open(root, past, go) {
     marks: el("div", { class: "time-marks", "aria-hidden": "true" }), time: el("time", { class: "time-now" }), words: el("p", { class: "time-words", dir: "auto" }),
     bannerText: el("p", { class: "past-text" }), liveNews: el("span", { class: "live-news" }) };
   view.range = el("input", { type: "range", min: "0", max: "1", step: "1", value: "0", "aria-label": "The moment that is shown",
-    oninput: () => seek(past, msOf(past.replay, Number(view.range.value) * 1000)) });
+    oninput: () => seek(past, msOf(past.replay, Number(view.range.value))) });
   view.play = button("Play (.)", "play", { class: "time-play", onclick: () => toggle(past) }, true);
   view.back = button("The mark before ([)", "back", { onclick: () => jump(past, -1) }, true);
   view.next = button("The next mark (])", "next", { onclick: () => jump(past, 1) }, true);
