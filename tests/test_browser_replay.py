@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from browsers import CHOICE, GUARDED, OBSERVER, OPERATOR, TELL_VIOLATIONS, Open, Page, ask, enter, peer, row
-from hubs import HubProcess, eventually
+from hubs import HubProcess
 from test_journal import journal, kept_hub
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
@@ -78,7 +78,8 @@ def go_to_mark(page: Page, words: str) -> None:
 def address_of(page: Page) -> str:
     """Give the address of the moment that is shown, once the page has it."""
     shown = page.evaluate("new Date(Number(document.getElementById('timeline').dataset.at)).toISOString()")
-    return str(eventually(lambda: page.url if page.url.endswith(f"#at={shown}") else "", "an address"))
+    expect(page).to_have_url(re.compile(f"#at={re.escape(shown)}$"))
+    return str(page.url)
 
 
 def drag(page: Page, share: float) -> None:
