@@ -56,9 +56,9 @@ export async function lookAt(past, ms = Infinity) {
   }
 }
 
-/** Show the record that came with this page. */
-export function openFile(past, record) {
-  Object.assign(past, { isFile: true, state: "loading", replay: addPart(emptyReplay(), record), wanted: Infinity });
+/** Show the record that came with this page, at a moment or at its end. */
+export function openFile(past, record, ms) {
+  Object.assign(past, { isFile: true, state: "loading", replay: addPart(emptyReplay(), record), wanted: ms });
   readAll(past, leaveSpan(past));
 }
 
