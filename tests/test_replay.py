@@ -514,3 +514,40 @@ def test_export_takes_a_channel_and_times_and_writes_no_other_file(place: Path, 
     for words in (("info", place, "--html", tmp_path / "z.html"), ("info", place, "--channel", "#x")):
         assert journal(*words).returncode == 2
     assert not (tmp_path / "z.html").exists()
+
+
+# --- at length ---
+
+DAY = SIGHT + """
+const replay = addPart(emptyReplay(), data.part);
+const began = performance.now();
+while (readOn(replay, 100));
+const read = performance.now() - began;
+const told = data.jumps.map((share) => {
+  const from = performance.now();
+  const model = goTo(replay, msOf(replay, share * lengthOf(replay)));
+  return { applied: replay.applied, ms: performance.now() - from, said: model.log.length };
+});
+process.stdout.write(JSON.stringify({ read, told, copies: replay.copies.length, entries: replay.entries.length }));
+"""
+
+
+def test_a_jump_in_a_day_of_ten_thousand_messages_applies_a_small_part_of_it() -> None:
+    clock, chance = FakeClock(), random.Random(7)
+    room = RecordingRoom(clock)
+    room.set_rate(1e6, 1e6)
+    peers = [room.join(f"peer-{n}") for n in range(6)]
+    for n in range(10_000):
+        clock.advance(chance.choice([2.0, 5.0, 12.0]))
+        room.say(peers[n % 6], peers[(n + 1) % 6].name, f"word {n} " * 20)
+        for one in chance.sample(peers, 2):
+            room.fetch(one)
+            room.acknowledge(one, 1 << 40, is_proof=True)
+    part = part_of(recorded(room.events))
+    done = in_node(DAY, {"part": part, "jumps": [chance.random() for _ in range(50)]})
+    assert done["entries"] > 30_000
+    assert done["copies"] <= 32
+    assert max(one["applied"] for one in done["told"]) <= done["entries"] / 10
+    assert max(one["said"] for one in done["told"]) > 9_000
+    slowest = max(one["ms"] for one in done["told"])
+    print(f"read in {done['read']:.0f} ms; the slowest of 50 jumps took {slowest:.0f} ms")
