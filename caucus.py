@@ -9548,10 +9548,7 @@ class Replays:
         self._ask(request.caller, lambda path: self._part(path, since, until, after))
 
     def get_record(self, gate: Gate, request: Request) -> None:
-        """GET /record?since=&until=&channel=: it as one page. Raises Invalid, CredentialRequired, NoRecord, Throttled.
-
-        The page opens from disk, without this hub.
-        """
+        """GET /record?since=&until=&channel=: a page. Raises Invalid, CredentialRequired, NoRecord, Throttled."""
         gate.require_role(request, OPERATOR_ROLE, OBSERVER_ROLE)
         since, until = (_moment_in(request, name) for name in ("since", "until"))
         channel = request.head.parameters.get("channel", "")
