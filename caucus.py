@@ -9111,6 +9111,7 @@ REPLAY_SPAN_S = 86_400.0  # of the past, if nobody says from when
 REPLAY_PART_BYTES = 1 << 20  # of one answer, and a bit: a browser reads it in 10 ms
 REPLAYS_KEPT = 4  # that may go on with their next part; another has the past applied anew
 REPLAYS_WAITING_MAX = 16
+_KEPT_S = 60.0  # that they may
 FILE_MAX_BYTES = 32 << 20  # of a record as one page, that the hub makes; the command line makes any
 _ROWS_AT_A_TIME = 500  # of a journal: a read that goes on holds up who wants to tidy the file
 _FIGURES_S = 5.0  # between two figures of the room
@@ -9533,7 +9534,7 @@ class Replays:
         """Take the journal's path, None if there is none, and what has something done on the loop, from a thread."""
         self._path, self._call_soon = path, call_soon
         self._waiting: deque[tuple[Caller, Callable[[], Reply]]] = deque()
-        self._is_busy = False
+        self._is_busy, self._asked_at = False, 0.0  # monotonic seconds
         self._kept: OrderedDict[tuple[float, float, int], Playing] = OrderedDict()  # of the thread
 
     def routes(self) -> dict[tuple[str, str], Handler]:
@@ -9583,8 +9584,14 @@ class Replays:
             with suppress(RuntimeError):  # the hub has ended meanwhile
                 self._call_soon(functools.partial(self._hand_over, caller, reply))
 
+    def forget(self) -> None:
+        """Give back the memory of what nobody has gone on with for a while. Called by the hub's clock."""
+        if not self._is_busy and time.monotonic() > self._asked_at + _KEPT_S:
+            while self._kept:
+                self._kept.popitem()[1].base.close()
+
     def _hand_over(self, caller: Caller, reply: Reply) -> None:
-        self._is_busy = False
+        self._is_busy, self._asked_at = False, time.monotonic()
         self._go_on()
         caller.reply(reply)
 
@@ -9595,18 +9602,21 @@ class Replays:
             playing = self._begun(path, since, until)
             for _ in islice(playing.entries, after):
                 pass
-        entries, size, more = list[bytes](), 0, True
-        while size < REPLAY_PART_BYTES and (more := (entry := next(playing.entries, None)) is not None):
-            assert entry is not None
-            entries.append(entry)
-            size += len(entry)
+        entries, size, more = list[bytes](), 0, False
+        try:
+            for entry in playing.entries:
+                entries.append(entry)
+                size += len(entry)
+                if more := size >= REPLAY_PART_BYTES:
+                    break
+        finally:
+            if not more:
+                playing.base.close()
         count, head = after + len(entries), playing.head
         if more:
             self._kept[cast(float, head["from"]), cast(float, head["to"]), count] = playing
         for _ in range(len(self._kept) - REPLAYS_KEPT):
             self._kept.popitem(last=False)[1].base.close()
-        if not more:
-            playing.base.close()
         told = encode_plain({**head, "next": count if more else None}).encode("ascii")
         return Reply(200, b'%b,"entries":[%b]}' % (told[:-1], b",\n".join(entries)), ())
 
@@ -10744,6 +10754,7 @@ class Hub:
         if self.journal is not None:
             self.journal.sweep()
         self.gate.exports.forget()
+        self.replays.forget()
         self._sweeper = self._loop.call_later(min(SWEEP_S, self.settings.ttl_s / 4), self._sweep)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:

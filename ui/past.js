@@ -8,6 +8,7 @@ import { addPart, emptyReplay, goTo, nextMoment, placeOf, readOn } from "./repla
 
 export const SPEEDS = [1, 10, 60];
 const SPAN_MS = 86_400_000; // that is asked for at once: a day
+const LAST_MS = 9e13; // the hub knows no later time
 const ENTRIES_MAX = 400_000; // of one span: beyond, the rest of it is not asked for
 const SLICE_MS = 8; // of reading, between two frames of the screen
 const SLICE = 100; // entries
@@ -36,7 +37,7 @@ export const isLooking = (past) => past.state !== "live";
 /** Look at the span around a moment, ms, or without one at the latest. */
 export async function lookAt(past, ms = Infinity) {
   const load = leaveSpan(past);
-  const ask = Number.isFinite(ms) ? { from: (ms - SPAN_MS / 2) / 1000, to: (ms + SPAN_MS / 2) / 1000 } : {};
+  const ask = Number.isFinite(ms) ? { from: Math.max(0, ms - SPAN_MS / 2) / 1000, to: Math.min(LAST_MS, ms + SPAN_MS / 2) / 1000 } : {};
   Object.assign(past, { state: "loading", why: "", replay: emptyReplay(), wanted: ms, isPlaying: false, skipped: null });
   past.changed();
   try {
