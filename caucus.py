@@ -9112,7 +9112,7 @@ REPLAY_PART_BYTES = 1 << 20  # of one answer, and a bit: a browser reads it in 1
 REPLAYS_KEPT = 4  # that may go on with their next part; another has the past applied anew
 REPLAYS_WAITING_MAX = 16
 _KEPT_S = 60.0  # that they may
-FILE_MAX_BYTES = 32 << 20  # of a record as one page, that the hub makes; the command line makes any
+FILE_MAX_BYTES = 24 << 20  # of a record as one page, that the hub makes; the command line makes any
 _ROWS_AT_A_TIME = 500  # of a journal: a read that goes on holds up who wants to tidy the file
 _FIGURES_S = 5.0  # between two figures of the room
 _WORK_S, _REST_S = 0.002, 0.0002  # a thread works so long, and then lets the loop have its turn
@@ -9738,9 +9738,7 @@ def record_reply(path: str, since: float | None, until: float | None, channel: s
             raise Invalid("since", words, "query")
     headers = (("Content-Type", "text/html; charset=utf-8"),
                ("Content-Disposition", 'attachment; filename="caucus-record.html"'))
-    reply = Reply(200, b"".join(parts), headers)
-    len(reply.raw)  # made here, not by the loop
-    return reply
+    return Reply(200, b"".join(parts), headers)
 
 
 # ======================================================================================================================
