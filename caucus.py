@@ -23,7 +23,8 @@ Map       I    The room, no I/O      1 Constants  2 Refusals  3 Wire types and e
                                      15 Long poll
                                      15b The turn, and its connections
                                      16 HTTP: common ground  16b HTTP: the express lane
-                                     17 HTTP: the agents' API  18 Console  19 MCP over HTTP  20 Hub
+                                     17 HTTP: the agents' API  18 Console
+                                     18b Replay: the room as it was  19 MCP over HTTP  20 Hub
           IV   The seats             21 Watch  22 Bridge  22b Hosts  23 Agent
           V                          24 Demo  24b Service  24c Doctor  25 Command line
 
@@ -362,6 +363,8 @@ UnknownTicket = a_no("unknown_ticket", 404, "The ticket was never issued, is use
 UnknownPeer = a_no("unknown_peer", 404, "The operator named a peer that is not in the room.")
 PromptsOff = a_no("prompts_off", 403, "The operator takes no permission prompts of this peer's host.")
 NobodyWaits = a_no("nobody_waits", 409, "The operator rang for a peer beside which no waiter stands.")
+NoRecord = a_no("no_record", 404, "There is no past to show: the hub has no journal, or it cannot be read.",
+                says="this hub has no journal: start it with --journal")
 UnknownChannel = a_no("unknown_channel", 404, "The operator named a channel that does not exist.")
 UnknownForm = a_no("unknown_form", 404, "No pending question has that id: settled by someone else, or never asked.")
 MethodNotAllowed = a_no("method_not_allowed", 405, "The path exists, the method does not.")
@@ -5141,7 +5144,8 @@ CONSOLE_FILES = (
     *("receipts.js", "ticks.js", "picture.js", "transcript.js", "markdown.js", "message.js", "socket.js", "outbox.js"),
     *("needs.js", "deeds.js", "answers.js", "rules.js"),
     *("sure.js", "commands.js", "flow.js", "tools.js", "lanes.js", "attention.js", "settings.js", "health.js"),
-    *("roster.js", "brakes.js", "orders.js", "channels.js", "forms.js", "composer.js", "app.js"),
+    *("roster.js", "brakes.js", "orders.js", "channels.js", "forms.js", "composer.js", "replay.js", "past.js"),
+    *("timeline.js", "app.js"),
 )
 CONTENT_TYPES = {
     "html": "text/html; charset=utf-8",
@@ -5311,6 +5315,7 @@ class DiskLog:
 _SCHEMA = 2
 _JOURNAL_ID = 0x43617563  # "Cauc", SQLite's application_id
 SNAPSHOT_EVERY = 10_000  # events: what a start has to replay, at 25 us each
+SNAPSHOTS_KEPT = 8  # of a journal: a replay begins at the nearest one
 _PART_BYTES = 262_144  # of a snapshot, written at a time: a millisecond
 _CHECKPOINT_EVERY = 2_000  # events, after which a thread copies the log of SQLite into the file
 _LATE = Acknowledged, Fetched  # lost with the hub, a message comes twice
@@ -6263,6 +6268,23 @@ def write_snapshot(base: sqlite3.Connection, room: Room, at: float, head: bytes)
     write_line(base, serial, count, at, head)
 
 
+def thin_snapshots(base: sqlite3.Connection) -> None:
+    """Forget all but a few snapshots, which are far apart, and those from before the first event that is there.
+
+    From each of them the past can be read on.
+    """
+    (first,) = base.execute("SELECT min(serial) FROM event").fetchone()
+    kept = [serial for (serial,) in base.execute("SELECT serial FROM snapshots ORDER BY serial")]
+    kept = [serial for serial in kept[:-1] if serial >= (first or 0)] + kept[-1:]
+    while len(kept) > SNAPSHOTS_KEPT:
+        del kept[min(range(1, len(kept) - 1), key=lambda at: kept[at + 1] - kept[at - 1])]
+    marks = ",".join("?" * len(kept))
+    base.execute(f"DELETE FROM snapshots WHERE serial NOT IN ({marks})", kept)
+    while base.execute(f"DELETE FROM snapshot WHERE rowid IN (SELECT rowid FROM snapshot WHERE serial NOT IN ({marks}) "
+                       "LIMIT 4)", kept).rowcount:
+        pass
+
+
 def compact(path: str, keep_days: float = 0.0) -> dict[str, Json]:
     """Write a snapshot, whether a hub has the file or not; drop events that are older, if so many days are given.
 
@@ -6278,11 +6300,8 @@ def compact(path: str, keep_days: float = 0.0) -> dict[str, Json]:
         found = base.execute("SELECT at, hash FROM event WHERE serial = ?", (serial,)).fetchone()
         if found is not None and latest_snapshot(base)[0] != serial:
             write_snapshot(base, room, *found)
-            base.execute("DELETE FROM snapshots WHERE serial < ?", (serial,))
-            while base.execute("DELETE FROM snapshot WHERE rowid IN (SELECT rowid FROM snapshot WHERE serial < ? "
-                               "LIMIT 4)", (serial,)).rowcount:
-                pass
         dropped = drop_events(base, serial, time.time() - keep_days * 86_400.0) if keep_days else 0
+        thin_snapshots(base)
         base.close()
         return {"serial": serial, "replayed": replayed, "dropped": dropped}
     finally:
@@ -10172,6 +10191,23 @@ def memory_mb() -> float | None:
     return None
 
 
+def snapshot_of(room: Room, figures: dict[str, Json]) -> dict[str, Json]:
+    """Give what consoles are shown of a room at first, but for its log, and for what may be long."""
+    return {
+        "mode": room.mode,
+        "floors": room.floors(),
+        "decisions": room.decisions(DECISIONS_MAX),
+        "health": figures,
+        "rate": room.rate(),
+        "rules": {"text": room.rules, "version": room.rules_version},
+        "owed": [debt.to_json() for debt in room.owed.values()],
+        "quiet_after": room.quiet_after_s,
+        "agents": [],
+        "version": __version__,
+        "room": id_of(room.born),
+    }
+
+
 class Consoles:
     """All browsers: each shows its credential, then gets every event; the operator's commands come back from them.
 
@@ -10355,23 +10391,8 @@ class Consoles:
 
     def _head(self, **parts: Json) -> bytes:
         """Encode a snapshot without its log, and without the brace that closes it."""
-        room = self._room
-        head = frame_of(
-            "snapshot",
-            mode=room.mode,
-            floors=room.floors(),
-            decisions=room.decisions(DECISIONS_MAX),
-            health=self._health(),
-            rate=room.rate(),
-            rules={"text": room.rules, "version": room.rules_version},
-            owed=[debt.to_json() for debt in room.owed.values()],
-            quiet_after=room.quiet_after_s,
-            agents=[],
-            version=__version__,
-            room=id_of(room.born),
-            **parts,
-        )
-        return b"%b,%b" % (head[:-1], room.forms_wire(has_prompts=True)[1:-1])
+        head = frame_of("snapshot", **snapshot_of(self._room, self._health()), **parts)
+        return b"%b,%b" % (head[:-1], self._room.forms_wire(has_prompts=True)[1:-1])
 
     def _whole_page(self) -> Pages:
         """Make the one frame that shows the whole room, in several turns of the loop when it is large."""
@@ -10622,6 +10643,652 @@ def console_socket(consoles: Consoles) -> type[WebSocketHandler]:
             return unsent
 
     return ConsoleSocket
+
+
+# ======================================================================================================================
+# 18b. Replay: the room as it was
+# ======================================================================================================================
+# A journal's events, applied to an empty room, give the frames that a console would have been sent had it watched: made
+# by the encoders of section 18, and told with their times. So the past is shown by what shows the present.
+#
+# entry      [ms, serial, frame] or [ms, serial, frame, mark]: when, after which event, what, and what it is a mark of
+# the first  is a snapshot, of the room as it was when the span begins
+#
+# A row of `peers` has only what changed of it, with moments (`joined`, `status_at`) in place of ages; of readings, of
+# which no event tells, it has none. And of what is owed there is only what is new or `gone`.
+
+REPLAY_SPAN_S = 86_400.0  # of the past, if nobody says from when
+REPLAY_PART_BYTES = 1 << 20  # of one answer, and a bit: a browser reads it in 10 ms
+REPLAYS_KEPT = 4  # that may go on with their next part; another has the past applied anew
+REPLAYS_WAITING_MAX = 16
+_KEPT_S = 60.0  # that they may
+FILE_MAX_BYTES = 24 << 20  # of a record as one page, that the hub makes; the command line makes any
+_ROWS_AT_A_TIME = 500  # of a journal: a read that goes on holds up who wants to tidy the file
+_FIGURES_S = 5.0  # between two figures of the room
+_WORK_S, _REST_S = 0.002, 0.0002  # a thread works so long, and then lets the loop have its turn
+# Readings: nobody knows how they were. Rows of the past do not have them.
+READINGS = frozenset({"listening", "last_seen_age", "quiet", "status_stale", "deaf_age", "stop_told", "wake", "brake"})
+_MOMENT_SLACK_S = 1.0  # two clocks tell of a moment; they agree within this
+# Events that one may want to jump to, and what kind of mark each is.
+MARKS_OF: dict[type[Event], Callable[[Any], str]] = {
+    ModeChanged: lambda event: {RUNNING: "go", PAUSED: "pause", STOPPED: "stop"}[event.mode],
+    PeerJoined: lambda event: "arrival",
+    PeerLeft: lambda event: "kick" if event.why == KICKED else "departure",
+    PeerPaused: lambda event: "pause",
+    PeerResumed: lambda event: "go",
+    FormOpened: lambda event: "form",
+    FormSettled: lambda event: "decision",
+    RoomReopened: lambda event: "restart",
+}
+
+
+class PastClock:
+    """Shows the time of the event that was applied last."""
+
+    def __init__(self) -> None:
+        self.at, self.ts = 0.0, 0.0
+
+    def mono(self) -> float:
+        """Give monotonic seconds."""
+        return self.at
+
+    def wall(self) -> float:
+        """Give Unix seconds."""
+        return self.ts
+
+
+class AllTrees(Trees):
+    """Reads every message as Markdown: nobody waits for it."""
+
+    def of(self, message: Message) -> bytes:
+        self._spare_s = TREES_BURST_S
+        return self._make(message)
+
+
+class Stretch(Struct):
+    """Which part of the past: of which time, and of which channel."""
+    since: float  # Unix seconds
+    until: float
+    channel: str = ""  # empty: of everything
+    is_strict: bool = False  # nothing that was said before is told
+
+    def has(self, scope: Json) -> bool:
+        """Whether what is for a scope is part of it."""
+        return not self.channel or scope == self.channel
+
+    def knows(self, ts: Json) -> bool:
+        """Whether what was said then may be told."""
+        return not self.is_strict or (isinstance(ts, float | int) and ts >= self.since)
+
+
+class PastFeed(ChangesFeed):
+    """What a console gets that watches all the time, of one span; of a channel alone, nothing else."""
+
+    def __init__(self, room: Room, clock: PastClock, trees: Trees, span: Stretch) -> None:
+        self._clock, self._span = clock, span
+        self._rows_told: dict[str, dict[str, Json]] = {}  # by name: as it was told, moments for ages
+        self._debts_told: dict[Json, dict[str, Json]] = {}  # by seq
+        self._touched: dict[str, None] = {}  # names of those whose counts may have changed
+        self._open: set[int] = set()  # seqs of messages of which more may become
+        self._looked = 0  # up to which seq receipts were read
+        self.told_seqs: set[int] = set()  # of messages; kept only where not all are told
+        super().__init__(room, trees)
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether not everything is told."""
+        return bool(self._span.channel) or self._span.is_strict
+
+    def mark(self, event: Event) -> None:
+        super().mark(event)
+        if isinstance(event, MessageRouted):
+            self._touched |= dict.fromkeys((event.message.sender, *event.to))
+        elif isinstance(event, PeerEvent):
+            self._touched[event.name] = None
+        if isinstance(event, PeerJoined) and event.name in self._rows_told:  # another one of this name
+            self._rows_told[event.name] |= {"joined": "", "status_at": ""}  # are told anew, whatever they are
+        if isinstance(event, RoomReopened):  # the clocks jumped
+            self._peers |= dict.fromkeys(self._room.roster.all_names())
+        if self._span.channel and isinstance(event, ChannelJoined | ChannelLeft | ChannelClosed | PeerLeft):
+            self._peers |= dict.fromkeys([*self._rows_told, *([event.name] if isinstance(event, PeerEvent) else [])])
+
+    def opening(self, figures: dict[str, Json]) -> Iterator[bytes]:
+        """Encode the room as it is when the span begins."""
+        room, span = self._room, self._span
+        head, self._debts_told = snapshot_of(room, figures), {debt["seq"]: debt for debt in self._debts()}
+        head["floors"] = self._floors()
+        head["decisions"] = [one for one in room.decisions(DECISIONS_MAX) if self._is_told(one)]
+        head["owed"] = [*self._debts_told.values()]
+        if span.channel:
+            head |= {"rate": None, "rules": {"text": "", "version": 0}, "health": None}
+        head["forms"] = [one for one in json.loads(room.forms_wire(has_prompts=True))["forms"] if self._is_told(one)]
+        head["peers"] = [*self._rows(room.roster.all_names())]
+        head["channels"] = room.channel_rows([name for name in room.channels() if span.has(name)])
+        log = [] if self.is_narrow else [*room.log]
+        members = log_members([one.wire for one in log], [b'"%b":%b' % (one.id.encode(), tree) for one in log
+                                                          if (tree := self._trees.of(one))])
+        yield b"%b,%b}" % (frame_of("snapshot", **head)[:-1], members)
+        self.forget_news()
+        yield from self.readings({})
+
+    def forget_news(self) -> None:
+        """Note that all is told as it is."""
+        self._peers, self._channels, self._touched, self._owed = {}, {}, {}, False
+
+    def frames_of(self, event: Event) -> Iterator[bytes]:
+        """Encode what an event is told by, in the order in which consoles get it."""
+        if isinstance(event, MessageRouted):
+            if self._span.has(event.message.recipient):
+                yield self._message_frame(event.message)
+            return
+        if not self._concerns(event):
+            return
+        frames = [frame_of("floor", floors=self._floors()) if write is _floor_frame else write(self._room, event)
+                  for write in FRAMES.get(type(event), ())]
+        if (notice := notice_of(event)) is not None:
+            frames.insert(1 if type(event) in NOTICE_SECOND else 0, message_frame(notice))
+        yield from frames
+
+    def tell_news(self) -> Iterator[bytes]:
+        """Encode what changed of peers and channels, and of what is owed."""
+        room, span = self._room, self._span
+        if self._owed:
+            before, self._debts_told = self._debts_told, {debt["seq"]: debt for debt in self._debts()}
+            fresh: list[Json] = [debt for seq, debt in self._debts_told.items() if seq not in before]
+            yield frame_of("owed", changed=fresh, gone=[seq for seq in before if seq not in self._debts_told])
+        rows = [*self._rows(self._peers)]
+        gone: list[Json] = [name for name in self._peers if name in self._rows_told and not self._is_seen(name)]
+        for name in gone:
+            del self._rows_told[str(name)]
+        if rows or gone:
+            yield frame_of("peers", changed=rows, gone=gone)
+        names = [name for name in self._channels if span.has(name)]
+        if names:
+            listed = room.channel_rows(names)
+            yield frame_of("channels", changed=listed, gone=[name for name in names if name not in listed])
+        self._peers, self._channels, self._owed = {}, {}, False
+
+    def readings(self, figures: dict[str, Json]) -> Iterator[bytes]:
+        """Encode what consoles are told of mailboxes now and then."""
+        if figures and not self._span.channel:
+            yield frame_of("health", health=figures)
+        rows, self._touched = [*self._rows(self._touched)], {}
+        if rows:
+            yield frame_of("peers", changed=rows, gone=[])
+        for page in self._receipts_changed():
+            if page:
+                yield self._receipts_frame(page)
+
+    def _receipts_changed(self) -> Iterator[list[Json]]:
+        """Give the receipts that changed: of those that may, which are few."""
+        room, told, page = self._room, self._receipts, list[Json]()
+        moved, self._moved, answered, self._answered = self._moved, set(), self._answered, set()
+        since = next(iter(room.recent), room.last_seq + 1)
+        fresh, self._looked = range(max(since, self._looked + 1), room.last_seq + 1), room.last_seq
+        for seq in sorted({*self._open, *answered, *fresh}):
+            routed, before = room.recent.get(seq), told.get(seq)
+            if routed is None or (self.is_narrow and seq not in self.told_seqs):
+                self._open.discard(seq)
+            elif before is None or seq in answered or not moved.isdisjoint(routed.to):
+                now = room.receipt(routed)
+                (self._open.add if self._may_move(now) else self._open.discard)(seq)
+                if now != before:
+                    told[seq] = now
+                    page.append(now)
+        if len(told) > 2 * RECENT_MAX:
+            for seq in [seq for seq in told if seq < since]:
+                del told[seq]
+        yield page
+
+    def _is_told(self, about: Any) -> bool:
+        """Whether a question, or what was decided, is part of the span."""
+        when = about.get("asked_ts", about["ts"])
+        return self._span.has(about.get("to", ALL)) and self._span.knows(when)
+
+    def _concerns(self, event: Event) -> bool:
+        """Whether an event is told: in one channel, what is the channel's own, and what holds for all alike."""
+        if isinstance(event, FormSettled) and self.is_narrow:
+            return event.form_id in self.told_forms
+        if isinstance(event, FormOpened) and self._span.has(event.to):
+            self.told_forms.add(event.form_id)
+        scopes = [getattr(event, name) for name in ("channel", "scope", "to") if hasattr(event, name)]
+        return not self._span.channel or isinstance(event, ModeChanged | RoomReopened) or self._span.channel in scopes
+
+    @functools.cached_property
+    def told_forms(self) -> set[str]:
+        """Ids of the questions that are told; kept only where not all are."""
+        forms = json.loads(self._room.forms_wire(has_prompts=True))["forms"]
+        return {one["id"] for one in forms if self._is_told(one)}
+
+    def _message_frame(self, message: Message) -> bytes:
+        if self.is_narrow:
+            if message.reply_to and message.reply_to not in self.told_seqs:  # it quotes what is not told
+                message = message.but(reply_to=0, quote="", outcome="")
+            self.told_seqs.add(message.seq)
+        return message_frame(message, self._trees.of(message))
+
+    def _floors(self) -> dict[str, Json]:
+        """Give the sticks; of one that was taken before, not the words that were said of it."""
+        floors = {scope: cast(dict[str, Json], one) for scope, one in self._room.floors().items()
+                  if self._span.has(scope)}
+        return {scope: one if self._span.knows(one["since"]) else {**one, "reason": None}
+                for scope, one in floors.items()}
+
+    def _debts(self) -> list[dict[str, Json]]:
+        return [debt.to_json() for debt in self._room.owed.values() if not self.is_narrow or debt.seq in self.told_seqs]
+
+    def _is_seen(self, name: str) -> bool:
+        peer, channel = self._room.roster.get(name), self._span.channel
+        return peer is not None and (not channel or channel in peer.channels)
+
+    def _rows(self, names: Iterable[str], only_new: bool = False) -> Iterator[Json]:
+        offset = self._clock.ts - self._clock.at
+        for peer, seen in self._room.peers_seen([name for name in names if self._is_seen(name)]):
+            row = {key: value for key, value in seen.items() if key not in READINGS and key not in AGES}
+            row["joined"] = round(peer.joined_at + offset, 1)
+            row["status_at"] = None if peer.status is None else round(peer.status_at + offset, 1)
+            if self._span.channel:
+                row = {"name": peer.name, "state": row["state"], "paused": row["paused"], "joined": row["joined"]}
+            told = self._rows_told.get(peer.name)
+            changed = row if told is None else {key: one for key, one in row.items() if not _is_same(one, told[key])}
+            self._rows_told[peer.name] = row if told is None else told | changed
+            if changed:
+                yield {"name": peer.name, **changed}
+
+
+def _is_same(a: Json, b: Json) -> bool:
+    """Whether a field is as it was told; moments, by whichever clock."""
+    return a == b or (isinstance(a, float) and isinstance(b, float) and abs(a - b) < _MOMENT_SLACK_S)
+
+
+def read_only(path: str) -> sqlite3.Connection:
+    """Open a journal to look at it, beside a hub that writes. Raises sqlite3.Error."""
+    base = connect(path, _COMPACT_BUSY_S)
+    base.execute("PRAGMA query_only = ON")
+    return base
+
+
+def serial_at(base: sqlite3.Connection, ts: float) -> int:
+    """Find the last event before a time; 0: there is none. Raises sqlite3.Error."""
+    low, high = base.execute("SELECT min(serial), max(serial) FROM event").fetchone()
+    if low is None:
+        return 0
+    while low <= high:  # by halves: there is no index of times, and serials jump
+        middle = (low + high) // 2
+        serial, found = base.execute("SELECT serial, ts FROM event WHERE serial >= ? ORDER BY serial LIMIT 1",
+                                     (middle,)).fetchone()
+        if found < ts:
+            low = serial + 1
+        else:
+            high = middle - 1
+    (before,) = base.execute("SELECT max(serial) FROM event WHERE serial < ?", (low,)).fetchone()
+    return before or 0
+
+
+def reach_of_journal(base: sqlite3.Connection) -> tuple[int, float, float]:
+    """Tell how far back a journal reaches: after which event the room is known, and from when to when.
+
+    Raises Damaged, sqlite3.Error.
+    """
+    start = 0
+    if base.execute("SELECT value FROM meta WHERE key = 'dropped'").fetchone():
+        found = base.execute("SELECT min(serial) FROM snapshots").fetchone()
+        start = found[0] or 0
+        if not start:
+            raise Damaged("its snapshot is missing, and the first events were dropped")
+    first = base.execute("SELECT ts FROM event WHERE serial >= ? ORDER BY serial LIMIT 1", (start,)).fetchone()
+    last = base.execute("SELECT ts FROM event ORDER BY serial DESC LIMIT 1").fetchone()
+    if first is None or last is None:
+        raise Damaged("it has no events")
+    return start, first[0], max(first[0], last[0])
+
+
+def events_after(base: sqlite3.Connection, serial: int, rest: Callable[[], None]) -> Iterator[Event]:
+    """Read the events after a serial, some at a time, and see that none is missing. Raises Damaged, sqlite3.Error."""
+    select = "SELECT * FROM event WHERE serial > ? ORDER BY serial LIMIT ?"
+    while rows := base.execute(select, (serial, _ROWS_AT_A_TIME)).fetchall():
+        for row in rows:
+            event = event_of_row(row)
+            if serial and event_before(event) != serial:
+                raise Damaged(f"what came between the events {serial} and {event.serial} is missing")
+            serial = event.serial
+            yield event
+            rest()
+
+
+class Recorder:
+    """Makes the frames of a span of a journal, one after the other. Raises Damaged, sqlite3.Error, NONSENSE."""
+
+    def __init__(self, base: sqlite3.Connection, span: Stretch, rest: Callable[[], None] = lambda: None) -> None:
+        self._base, self._span, self._rest = base, span, rest
+        self._clock = PastClock()
+        self._room = Room(lambda event: None, self._clock, new_secret)
+        self._feed = PastFeed(self._room, self._clock, AllTrees(), span)
+        self._ms, self._serial = 0, 0  # of what was told last
+        self._untold_at, self._is_unread = math.inf, False  # since when news wait; whether readings do
+        self._read_at = self._figures_at = -math.inf  # monotonic seconds, of the room: when they were told last
+
+    def entries(self) -> Iterator[bytes]:
+        """Give the entries, in the order of time."""
+        yield from self.record(self._events())
+
+    def record(self, events: Iterable[Event]) -> Iterator[bytes]:
+        """Tell of events; those before the span make the room that it begins with."""
+        is_begun = False
+        for event in events:
+            if not is_begun and event.ts >= self._span.since:
+                is_begun = True
+                yield from self._begin()
+            if not is_begun:
+                self._clock.at, self._clock.ts = event.at, event.ts
+                self._room.apply(event)
+                self._serial = event.serial
+                continue
+            if event.ts > self._span.until:
+                break
+            yield from self._settle(event.at)
+            yield from self._tell(event)
+        if not is_begun:
+            yield from self._begin()
+        yield from self._settle(math.inf)
+
+    def _events(self) -> Iterator[Event]:
+        start, _, _ = reach_of_journal(self._base)
+        wanted = serial_at(self._base, self._span.since)
+        found = self._base.execute("SELECT serial, parts, at, crc FROM snapshots WHERE serial <= ? "
+                                   "ORDER BY serial DESC LIMIT 1", (max(wanted, start),)).fetchone()
+        if found is not None:
+            serial, parts, at, crc = found
+            if crc != crc_of("", serial, parts, at):
+                raise Damaged(f"the line of the snapshot at event {serial} is not what was written")
+            self._room.restore(snapshot_rows(self._base, serial, parts))
+            stamp = self._base.execute("SELECT ts FROM event WHERE serial = ?", (serial,)).fetchone()
+            self._clock.at, self._clock.ts = at, stamp[0] if stamp else self._span.since
+            start = self._serial = serial
+        return events_after(self._base, start, self._rest)
+
+    def _begin(self) -> Iterator[bytes]:
+        self._ms, self._read_at = round(self._span.since * 1000), self._clock.at
+        yield from map(self._entry, self._feed.opening(self._health()))
+
+    def _tell(self, event: Event) -> Iterator[bytes]:
+        """Apply an event, and tell what is told of it at once."""
+        mark = self._mark_of(event)
+        self._clock.at, self._clock.ts = event.at, event.ts
+        self._room.apply(event)
+        self._ms, self._serial = max(self._ms, round(event.ts * 1000)), event.serial
+        self._feed.mark(event)
+        self._untold_at, self._is_unread = min(self._untold_at, event.at), True
+        for frame in self._feed.frames_of(event):
+            yield self._entry(frame, mark)
+            mark = None
+
+    def _settle(self, at: float) -> Iterator[bytes]:
+        """Tell, before what comes at a time, what a console was told until then of what happened before."""
+        if at >= self._untold_at + FLUSH_S:
+            self._untold_at = math.inf
+            yield from map(self._entry, self._feed.tell_news())
+        if self._is_unread and at >= self._read_at + HEALTH_S:
+            now = self._clock.at
+            self._read_at = now if at == math.inf else max(now, self._read_at + HEALTH_S)
+            self._ms += round((self._read_at - now) * 1000)
+            self._is_unread, figures = False, dict[str, Json]()
+            if at == math.inf or self._read_at >= self._figures_at + _FIGURES_S:
+                self._figures_at, figures = self._read_at, self._health()
+            yield from map(self._entry, self._feed.readings(figures))
+
+    def _health(self) -> dict[str, Json]:
+        return {key: value for key, value in self._room.health().items() if key != "uptime"}
+
+    def _mark_of(self, event: Event) -> bytes | None:
+        """Word an event that one may want to jump to. To be called before it is applied."""
+        if (kind := MARKS_OF.get(type(event))) is None:
+            return None
+        notice = notice_of(event)
+        words = notice.content if notice is not None else ""
+        if isinstance(event, FormSettled):
+            words = f"{event.status}: {self._room.form(event.form_id)['title']}"
+        return encode_plain({"kind": kind(event), "text": words}).encode("ascii")
+
+    def _entry(self, frame: bytes, mark: bytes | None = None) -> bytes:
+        return b"[%d,%d,%b%b]" % (self._ms, self._serial, frame, b"" if mark is None else b",%b" % mark)
+
+
+# --- for the browser, part by part ---
+
+
+class Rest:
+    """Lets the loop have its turn, while a thread works."""
+
+    def __init__(self) -> None:
+        self._until = time.monotonic() + _WORK_S
+
+    def __call__(self) -> None:
+        """Sleep for a moment, if it is time."""
+        if time.monotonic() > self._until:
+            time.sleep(_REST_S)
+            self._until = time.monotonic() + _WORK_S
+
+
+class Playing(Struct):
+    """A span that is being told part by part."""
+    base: sqlite3.Connection
+    head: dict[str, Json]
+    entries: Iterator[bytes]
+
+
+class Replays:
+    """Tells consoles of the past, in a thread that reads the journal by itself, one request after the other."""
+
+    def __init__(self, path: str | None, call_soon: Callable[[Callable[[], None]], object]) -> None:
+        """Take the journal's path, None if there is none, and what has something done on the loop, from a thread."""
+        self._path, self._call_soon = path, call_soon
+        self._waiting: deque[tuple[Caller, Callable[[], Reply]]] = deque()
+        self._is_busy, self._asked_at = False, 0.0  # monotonic seconds
+        self._kept: OrderedDict[tuple[float, float, int], Playing] = OrderedDict()  # of the thread
+
+    def routes(self) -> dict[tuple[str, str], Handler]:
+        """Give the routes."""
+        return {("GET", "/replay"): self.get_replay, ("GET", "/record"): self.get_record}
+
+    def get_replay(self, gate: Gate, request: Request) -> None:
+        """GET /replay?from=&to=&after=: a part of the past. Raises Invalid, CredentialRequired, NoRecord, Throttled."""
+        gate.require_role(request, OPERATOR_ROLE, OBSERVER_ROLE)
+        since, until = (_moment_in(request, name) for name in ("from", "to"))
+        after = integer_of(request.head.parameters.get("after", "0"), "after", 0, 2**53, "query")
+        self._ask(request.caller, lambda path: self._part(path, since, until, after))
+
+    def get_record(self, gate: Gate, request: Request) -> None:
+        """GET /record?since=&until=&channel=: a page. Raises Invalid, CredentialRequired, NoRecord, Throttled."""
+        gate.require_role(request, OPERATOR_ROLE, OBSERVER_ROLE)
+        since, until = (_moment_in(request, name) for name in ("since", "until"))
+        channel = request.head.parameters.get("channel", "")
+        self._ask(request.caller, lambda path: record_reply(path, since, until, channel))
+
+    def _ask(self, caller: Caller, make: Callable[[str], Reply]) -> None:
+        """Have an answer made. Raises NoRecord, Throttled."""
+        if (path := self._path) is None:
+            raise NoRecord
+        if len(self._waiting) >= REPLAYS_WAITING_MAX:
+            raise Throttled(1.0, "too many ask for the past at once")
+        self._waiting.append((caller, lambda: make(path)))
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._waiting and not self._is_busy:
+            self._is_busy = True
+            threading.Thread(target=self._work, args=self._waiting.popleft(), name="replay", daemon=True).start()
+
+    def _work(self, caller: Caller, make: Callable[[], Reply]) -> None:
+        """Make an answer, in a thread."""
+        reply = json_reply({"error": "bug", "detail": "the hub failed: see its log"}, 500)
+        try:
+            reply = make()
+        except Refusal as refusal:
+            reply = refusal_reply(refusal)
+        except (Damaged, OSError, sql_error(), *NONSENSE) as error:
+            fault = fault_of(error, str(self._path))
+            log().warning("replay: %s", words_of(fault, str(self._path)))
+            reply = refusal_reply(NoRecord(words_of(fault, "the journal")))
+        finally:
+            with suppress(RuntimeError):  # the hub has ended meanwhile
+                self._call_soon(functools.partial(self._hand_over, caller, reply))
+
+    def forget(self) -> None:
+        """Give back the memory of what nobody has gone on with for a while. Called by the hub's clock."""
+        if not self._is_busy and time.monotonic() > self._asked_at + _KEPT_S:
+            while self._kept:
+                self._kept.popitem()[1].base.close()
+
+    def _hand_over(self, caller: Caller, reply: Reply) -> None:
+        self._is_busy, self._asked_at = False, time.monotonic()
+        self._go_on()
+        caller.reply(reply)
+
+    def _part(self, path: str, since: float | None, until: float | None, after: int) -> Reply:
+        """Tell the entries after so many, as many as fit. Raises NoRecord, Damaged, OSError, sqlite3.Error."""
+        playing = None if since is None or until is None else self._kept.pop((since, until, after), None)
+        if playing is None:
+            playing = self._begun(path, since, until)
+            for _ in islice(playing.entries, after):
+                pass
+        entries, size, more = list[bytes](), 0, False
+        try:
+            for entry in playing.entries:
+                entries.append(entry)
+                size += len(entry)
+                if more := size >= REPLAY_PART_BYTES:
+                    break
+        finally:
+            if not more:
+                playing.base.close()
+        count, head = after + len(entries), playing.head
+        if more:
+            self._kept[cast(float, head["from"]), cast(float, head["to"]), count] = playing
+        for _ in range(len(self._kept) - REPLAYS_KEPT):
+            self._kept.popitem(last=False)[1].base.close()
+        told = encode_plain({**head, "next": count if more else None}).encode("ascii")
+        return Reply(200, b'%b,"entries":[%b]}' % (told[:-1], b",\n".join(entries)), ())
+
+    def _begun(self, path: str, since: float | None, until: float | None) -> Playing:
+        base = read_only(path)
+        _, first, last = reach_of_journal(base)
+        until = math.ceil(last * 1000) / 1000 if until is None else until
+        since = max(math.floor(first * 1000) / 1000, until - REPLAY_SPAN_S if since is None else since)
+        span = Stretch(since, max(since, until))
+        head: dict[str, Json] = {"version": __version__, "from": span.since, "to": span.until, "first": first,
+                                 "last": last}
+        return Playing(base, head, Recorder(base, span, Rest()).entries())
+
+
+def _moment_in(request: Request, name: str) -> float | None:
+    """Read Unix seconds of a query; None: nobody says. Raises Invalid."""
+    text = request.head.parameters.get(name, "")
+    with suppress(ValueError):
+        if not text or 0.0 <= float(text) < 1e11:
+            return round(float(text), 3) if text else None
+    raise Invalid(name, "Unix seconds are required", "query")
+
+
+# --- as one file ---
+
+RECORD_POLICY = (
+    "default-src 'none'; script-src 'sha256-%s'; style-src 'sha256-%s'; img-src data:; base-uri 'none'; "
+    "form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+)
+_IMPORT = re.compile(r'^import (?:\* as (\w+)|\{([^}]*)\}) from "\./(\w+)\.js";.*$', re.MULTILINE)
+_EXPORT = re.compile(r"^export (?=(?:async )?(?:function|const|class) (\w+))", re.MULTILINE)
+
+
+def bundle() -> str:
+    """Put the console's modules into one script: each becomes what a function gives, in the order of their imports."""
+    done: dict[str, str] = {}
+
+    def take(name: str) -> None:
+        if name in done:
+            return
+        text = asset(f"ui/{name}.js").decode().replace("\r\n", "\n")
+        for _, _, other in _IMPORT.findall(text):
+            take(other)
+        given = ", ".join(_EXPORT.findall(text))
+        text = _EXPORT.sub("", _IMPORT.sub(_import_in_bundle, text))
+        if found := re.search(r"^(?:import|export)\b.*|</script|<!--", text, re.MULTILINE | re.IGNORECASE):
+            raise ValueError(f"ui/{name}.js: cannot bundle {found[0]!r}")
+        done[name] = f"const ${name} = (() => {{\n{text}\nreturn {{ {given} }};\n}})();\n"
+
+    take("app")
+    return "".join(done.values())
+
+
+def _import_in_bundle(found: re.Match[str]) -> str:
+    everything, names, module = found.groups()
+    return f"const {everything or '{' + names.replace(' as ', ': ') + '}'} = ${module};"
+
+
+@functools.cache
+def record_frame() -> tuple[bytes, bytes]:
+    """Give what is before and after the record in a page: the console, whole, with a policy that lets nothing else run.
+
+    Raises ValueError: the console has something that cannot be put into one file.
+    """
+    from base64 import b64encode
+    from hashlib import sha256
+
+    script, icon = bundle(), b64encode(asset("ui/icon.svg")).decode()
+    style = "".join(asset(f"ui/{name}").decode() for name in CONSOLE_FILES if name.endswith(".css"))
+    style = style.replace("\r\n", "\n")
+    policy = RECORD_POLICY % tuple(b64encode(sha256(one.encode()).digest()).decode() for one in (script, style))
+    page = asset("ui/index.html").decode().replace("\r\n", "\n")
+    page = re.sub(r"\n *<(?:link rel=\"stylesheet\"|script)[^>]*>(?:</script>)?", "", page)
+    page = page.replace("/assets/icon.svg", f"data:image/svg+xml;base64,{icon}")
+    page = page.replace("<meta charset=\"utf-8\">", f'<meta charset="utf-8">\n  <meta http-equiv='
+                        f'"Content-Security-Policy" content="{policy}">', 1)
+    page = page.replace("</head>", f"<style>{style}</style>\n</head>", 1)
+    page = page.replace("<body ", "<body data-record ", 1)
+    if "/assets/" in page or "</style" in style or "data-record" not in page or "Content-Security" not in page:
+        raise ValueError("ui/index.html: it cannot be put into one file")
+    head, _, tail = page.partition("</body>")
+    before = f'{head}<script type="application/json" id="record">'
+    return before.encode(), f'</script>\n<script type="module">{script}</script>\n</body>{tail}'.encode()
+
+
+def as_data(text: bytes) -> bytes:
+    """Write JSON so that nothing in it means anything to a page: all that could, stands in its strings."""
+    return text.replace(b"<", b"\\u003c").replace(b">", b"\\u003e").replace(b"&", b"\\u0026")
+
+
+def record_page(
+    path: str, since: float | None, until: float | None, channel: str, rest: Callable[[], None]
+) -> Iterator[bytes]:
+    """Give a page that has a journal's record in it, bit by bit. Raises Invalid, Damaged, sqlite3.Error, NONSENSE."""
+    with closing(read_only(path)) as base:
+        _, first, last = reach_of_journal(base)
+        begin = max(math.floor(first * 1000) / 1000, since or 0.0)
+        end = math.ceil(min(last, math.inf if until is None else until) * 1000) / 1000
+        span = Stretch(begin, max(begin, end), channel, since is not None)
+        about: dict[str, Json] = {"version": __version__, "from": span.since, "to": span.until, "channel": channel}
+        before, after = record_frame()
+        yield b"%b%b" % (before, as_data(encode_plain(about).encode("ascii"))[:-1])
+        mark = b',"entries":['
+        for entry in Recorder(base, span, rest).entries():
+            yield mark + as_data(entry)
+            mark = b",\n"
+        yield b"]}%b" % after
+
+
+def record_reply(path: str, since: float | None, until: float | None, channel: str) -> Reply:
+    """Answer with the record as a page. Raises Invalid, Damaged, OSError, sqlite3.Error."""
+    parts, size = list[bytes](), 0
+    for part in record_page(path, since, until, channel, Rest()):
+        parts.append(part)
+        size += len(part)
+        if size > FILE_MAX_BYTES:
+            most = f"{FILE_MAX_BYTES >> 20} MB"
+            words = f"this would be more than {most}: ask for less, or use `caucus journal export`"
+            raise Invalid("since", words, "query")
+    headers = (("Content-Type", "text/html; charset=utf-8"),
+               ("Content-Disposition", 'attachment; filename="caucus-record.html"'))
+    return Reply(200, b"".join(parts), headers)
 
 
 # ======================================================================================================================
@@ -11493,6 +12160,7 @@ class Hub:
         self.links = Links(file_limit() - FILES_RESERVED, clock, loop.call_soon)
         self.consoles = Consoles(self.gate, loop.call_later, lambda: self.links.unsent, self.journal)
         self.mcp = McpEndpoint(self.gate, clock, self._spawn)
+        self.replays = Replays(None if self.journal is None else self.journal.path, loop.call_soon_threadsafe)
         self._disk_log = DiskLog(settings.log_file, settings.log_retention_h) if settings.log_file else None
         self._tasks: set[object] = set()
         self._hearers = [{kind: [*self._hearers_of(kind, watched)] for kind in EVENTS} for watched in (False, True)]
@@ -11532,7 +12200,7 @@ class Hub:
 
         sockets = bind_sockets(self.settings.port, self.settings.host, backlog=LISTEN_BACKLOG)
         self.gate.port = sockets[0].getsockname()[1]
-        router = Router(self.gate, {**ROUTES, **self.mcp.routes()})
+        router = Router(self.gate, {**ROUTES, **self.replays.routes(), **self.mcp.routes()})
         handshakes = Turns(HANDSHAKES_PER_TURN, self._loop)
         has_place = lambda: self.consoles.open_count + len(handshakes) < CONSOLES_MAX  # noqa: E731
         to_console = lambda connection: self.application.start_request(connection, connection)  # noqa: E731
@@ -11684,6 +12352,7 @@ class Hub:
         if self.journal is not None:
             self.journal.sweep()
         self.gate.exports.forget()
+        self.replays.forget()
         self._sweeper = self._loop.call_later(min(SWEEP_S, self.settings.ttl_s / 4), self._sweep)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
@@ -16220,6 +16889,8 @@ def span_of(options: argparse.Namespace) -> Span:
 def journal_export(options: argparse.Namespace) -> tuple[dict[str, Json], str]:
     """Write what was said, as a file or to stdout. Raises Damaged, Invalid, OSError, sqlite3.Error."""
     check(options.file)
+    if options.html:
+        return page_export(options)
     progress, (write_as,) = Progress(), [RECORDS[name] for name in RECORDS if getattr(options, name)]
     span = span_of(options)
     with ExitStack() as end:
@@ -16239,6 +16910,19 @@ def journal_export(options: argparse.Namespace) -> tuple[dict[str, Json], str]:
     return {"count": count, **about}, f"{told}, head {about['head']}" if options.new else ""
 
 
+def page_export(options: argparse.Namespace) -> tuple[dict[str, Json], str]:
+    """Write a record as a page that stands alone. Raises Damaged, Invalid, OSError, sqlite3.Error."""
+    size, channel = 0, options.channel or ""
+    try:
+        with open_private(options.new, os.O_EXCL) as file:
+            for part in record_page(options.file, options.since, options.until, channel, lambda: None):
+                size += file.write(part)
+    except NONSENSE as error:
+        raise error if isinstance(error, Invalid) else Damaged(f"{type(error).__name__}: {error}") from None
+    place = legible(options.new)
+    return {"html": place, "bytes": size}, f"{place}: {size} bytes; it opens anywhere"
+
+
 JOURNAL_ACTIONS: dict[str, Callable[[argparse.Namespace], tuple[dict[str, Json], str]]] = {
     "info": lambda options: journal_info(options.file),
     "compact": lambda options: journal_compact(options.file, options.keep),
@@ -16251,14 +16935,14 @@ JOURNAL_ACTIONS: dict[str, Callable[[argparse.Namespace], tuple[dict[str, Json],
 
 # Options of `caucus journal` that are of one action only.
 _OF_ACTIONS = {"keep": "compact", "head": "verify", "since": "export", "until": "export", "channel": "export",
-               **{name: "export" for name in RECORDS if name != "json"}}
+               **{name: "export" for name in (*RECORDS, "html") if name != "json"}}
 
 
 def refuse_journal(options: argparse.Namespace, path: str) -> None:
     """Raise Invalid for a combination of words and options that makes no sense."""
     needs_new, new, action = options.action in ("recover", "backup"), options.new or "", options.action
     is_there = os.path.isfile(path) or (action == "recover" and os.path.isfile(f"{path}-wal"))
-    formats = [name for name in RECORDS if getattr(options, name)]
+    formats = [name for name in (*RECORDS, "html") if getattr(options, name)]
     for key, owner in _OF_ACTIONS.items():
         is_given = getattr(options, key) not in (None, False, 0.0)
         refuse((is_given and action != owner, f"--{key}", f"is for {owner} only"))
@@ -16270,7 +16954,8 @@ def refuse_journal(options: argparse.Namespace, path: str) -> None:
          f"{new} is for what SQLite keeps beside {path}"),
         (new and os.path.lexists(new), "NEW", f"{new} is there already"),
         (action == "export" and len(formats) != 1, f"--{formats[-1] if formats else 'json'}",
-         f"export needs one of --{', --'.join(RECORDS)}"),
+         f"export needs one of --{', --'.join(RECORDS)}, --html"),
+        (bool(options.html) and not new, "--html", "needs a file to write: --html OUT"),
         (span_of(options).since > span_of(options).until, "--since", "is later than --until"),
     )  # fmt: skip
 
@@ -16520,7 +17205,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], dict[str, Option]
         "action": {"choices": [*JOURNAL_ACTIONS]}, "file": {}, "new": {"nargs": "?"}, "--keep": _DAYS,
         "--head": {"type": _head}, "--since": {"type": _moment}, "--until": {"type": _moment},
         "--channel": {"type": _channel},
-        **_switches(*[f"--{name}" for name in RECORDS]),
+        **_switches(*[f"--{name}" for name in (*RECORDS, "html")]),
     }),
     "wake": (run_wake, {"host": {"choices": HOSTS}, **_switches("--now", "--context"), **_texts("--session")}),
     "permit": (run_permit, {"host": {"choices": [*PROMPT_WAITS]}}),

@@ -26,7 +26,11 @@ SOURCE = (ROOT / "caucus.py").read_text(encoding="utf-8")
 EVENTS = {kind.__name__: kind for kind in caucus.EVENTS}
 REFUSALS = dict(caucus.REFUSALS)  # here, because some test may declare one of its own
 
-ROUTES = {**caucus.ROUTES, **caucus.McpEndpoint(None, None, None).routes()}  # type: ignore[arg-type]
+ROUTES = {
+    **caucus.ROUTES,
+    **caucus.Replays(None, lambda call: None).routes(),
+    **caucus.McpEndpoint(None, None, None).routes(),  # type: ignore[arg-type]
+}
 
 README_LINES_MAX = 184
 CORE_MAX = 4_500  # characters: every agent pays for them on every join

@@ -2,11 +2,12 @@
 
 import { announce, ask, el, keyed, saveAs, setIcon, setText, toast, wireAsk } from "./dom.js";
 import { clockOf, onPref, pref, setPref } from "./prefs.js";
-import { ageText, apply, applyLink, emptyModel, isOpen, isOperator, lineOf, noteSent } from "./model.js";
-import { fetchExport, openLine } from "./socket.js";
+import { ageText, apply, applyLink, emptyModel, isOpen, isOperator, lineOf, logEnd, noteSent } from "./model.js";
+import { fetchExport, fetchPast, openLine } from "./socket.js";
 import { emptyDebt, needsOf, owe, settleDebt } from "./needs.js";
 import { emptyDeeds, hear, lose, note, wordsOf as wordsOfDeed } from "./deeds.js";
 import { sureOf } from "./sure.js";
+import { goLive, isLooking as isLookingBack, lookAt, modelThen, openFile, openPast, seek, tick } from "./past.js";
 import * as attention from "./attention.js";
 import * as brakes from "./brakes.js";
 import * as orders from "./orders.js";
@@ -20,6 +21,7 @@ import * as forms from "./forms.js";
 import * as channels from "./channels.js";
 import * as rules from "./rules.js";
 import * as settings from "./settings.js";
+import * as timeline from "./timeline.js";
 import { openOutbox } from "./outbox.js";
 
 const HIDDEN_DRAW_MS = 1000; // a hidden tab gets no animation frames, but its title must tell of a new need
@@ -33,22 +35,28 @@ const model = emptyModel();
 const seat = { deeds: emptyDeeds(), debt: emptyDebt(), needs: [], act, ask: (frame) => line.send(frame), go };
 const outbox = openOutbox(sessionStorage);
 
+const record = byId("record"); // this page is a file: the past is in it, and there is no hub
+const past = openPast({ fetchPart: fetchPast, changed: plan });
+const seatThen = { ...seat, deeds: emptyDeeds(), debt: emptyDebt(), act: () => {}, ask: () => false }; // of the past nothing can be changed
+let endBefore = null; // of the conversation, when somebody began to look back
+
 // ---- drawing ----------------------------------------------------------------------------------------------------
 
-const PANELS = [
+const PANELS = [ // of the present, whatever is looked at
   ["attention", attention.render],
-  ["brakes", brakes.render],
   ["orders", orders.render],
+  ["composer", composer.render],
+  ["rules", rules.render],
+];
+const SIGHTS = [ // of the moment that is looked at
+  ["brakes", brakes.render],
   ["health", health.render],
   ["roster", roster.render],
   ["flow", flow.render],
   ["flow-tools", tools.render],
   ["lanes", lanes.render],
-  ["composer", composer.render],
-  ["forms", forms.render],
   ["floors", channels.renderFloors],
   ["channels", channels.render],
-  ["rules", rules.render],
 ];
 
 let isDrawPlanned = false;
@@ -64,25 +72,34 @@ function draw() {
   isDrawPlanned = false;
   const now = Date.now();
   if (isOpen(model) && !model.isOpening) seat.needs = needsHere(now); // of a room that is out of sight nobody knows what it needs
+  tick(past, performance.now());
   owe(seat.debt, model, isLooking(now), now);
-  for (const [id, render] of PANELS) render(byId(id), model, send, now, seat);
+  const then = modelThen(past);
+  const [shown, at, own] = then ? [then, past.ms, seatThen] : [model, now, seat];
+  document.body.toggleAttribute("data-past", isLookingBack(past));
+  if (!record) for (const [id, render] of PANELS) render(byId(id), model, send, now, seat);
+  for (const [id, render] of SIGHTS) render(byId(id), shown, send, at, own);
+  forms.render(byId(then ? "forms-then" : "forms"), shown, send, at, own); // what is typed into one of the present stays
+  if (endBefore === null && model.mode !== null && !model.isOpening) endBefore = logEnd(model);
+  timeline.render(byId("timeline"), past, { needs: seat.needs.length, since: logEnd(model) - (endBefore ?? logEnd(model)), go, now: performance.now() });
   giveBack();
-  drawLink(now);
-  drawCounts();
+  drawLink(now, shown);
+  drawCounts(shown);
   tellNews();
+  if (past.isPlaying) plan();
 }
 
-function drawCounts() {
-  const counts = { peers: model.peers.length, channels: Object.keys(model.channels).length, forms: model.forms.length };
+function drawCounts(shown) {
+  const counts = { peers: shown.peers.length, channels: Object.keys(shown.channels).length, forms: shown.forms.length };
   for (const node of document.querySelectorAll("[data-count]")) setText(node, counts[node.dataset.count] ? String(counts[node.dataset.count]) : "");
   const waiting = pref("badge") && seat.needs.length ? `(${seat.needs.length}) ` : "";
-  const title = `${waiting}Caucus${model.mode && model.mode !== "running" ? ` · ${model.mode}` : ""}${isOpen(model) ? "" : " · disconnected"}`;
+  const title = record ? "Caucus record" : `${waiting}${isLookingBack(past) ? "Replay · " : ""}Caucus${model.mode && model.mode !== "running" ? ` · ${model.mode}` : ""}${isOpen(model) ? "" : " · disconnected"}`;
   if (document.title !== title) document.title = title;
 }
 
 // ---- the line to the hub ----------------------------------------------------------------------------------------
 
-const line = openLine({
+const line = record ? { send: () => false, retryNow: () => {} } : openLine({
   onFrame: (frame) => {
     const now = Date.now();
     apply(model, frame, now);
@@ -136,13 +153,14 @@ async function act(frame) {
 
 const LINK_WORDS = { open: "Connected", connecting: "Connecting…", closed: "Disconnected", "needs-token": "Token needed" };
 
-function drawLink(now) {
+function drawLink(now, shown) {
+  document.body.toggleAttribute("data-known", shown.mode !== null);
+  if (record) return;
   const { state, since, retryAt, reason, role, auth } = model.link;
   const connection = byId("connection");
   connection.dataset.state = state;
   document.body.dataset.link = state;
   document.body.dataset.role = role ?? "";
-  document.body.toggleAttribute("data-known", model.mode !== null);
   setText(connection, state === "open" && role === "observer" ? "Connected, observing" : LINK_WORDS[state]);
   byId("forget-token").hidden = !(auth && state === "open");
   const lost = model.mode !== null || state === "closed"; // the very first try needs no alarm
@@ -179,7 +197,7 @@ for (const kind of ["pointermove", "pointerdown", "keydown", "wheel", "focus"]) 
 
 /** Whether somebody reads what arrives: the page is in front, not left alone, and shows the newest. */
 function isLooking(now) {
-  return !document.hidden && document.hasFocus() && now - touchedAt < IDLE_MS && flow.isFollowing(byId("flow"));
+  return !isLookingBack(past) && !document.hidden && document.hasFocus() && now - touchedAt < IDLE_MS && flow.isFollowing(byId("flow"));
 }
 
 const PLACES = {
@@ -192,6 +210,8 @@ const PLACES = {
   "caught-up": () => settleDebt(seat.debt, model),
   rate: openRate,
   help: () => byId("help").showModal(),
+  look: lookBack,
+  live: backToLive,
 };
 
 function showMessage(id) {
@@ -204,6 +224,49 @@ function go(where, what) {
   PLACES[where]?.(what);
   plan();
 }
+
+// ---- the past ---------------------------------------------------------------------------------------------------
+
+const AT_LINK = "#at=";
+const ADDRESS_MS = 500; // browsers take no more than so many changes of the address
+
+/** Look at the room as it was, ms, or without a moment at the latest of it. */
+function lookBack(ms = Infinity) {
+  if (record) return seek(past, ms);
+  if (!isLookingBack(past)) endBefore = null;
+  announce("Replay: the room as it was. Nothing can be done in it.");
+  return void lookAt(past, ms);
+}
+
+function backToLive() {
+  if (record || !isLookingBack(past)) return;
+  goLive(past);
+  history.replaceState(null, "", location.pathname + location.search);
+  announce("The present again.");
+}
+
+/** The moment that the address names, ms; null: it names none. */
+function momentOfAddress() {
+  const ms = location.hash.startsWith(AT_LINK) ? Date.parse(location.hash.slice(AT_LINK.length)) : NaN;
+  return Number.isNaN(ms) ? null : ms;
+}
+
+function readAddress() {
+  const ms = momentOfAddress();
+  const { replay, state } = past;
+  if (ms === null || (state === "shown" && Math.abs(ms - past.ms) < 1)) return;
+  if (state === "shown" && ms >= replay.from && ms <= replay.to) seek(past, ms);
+  else lookBack(ms);
+}
+
+setInterval(() => {
+  if (past.state !== "shown" || past.isPlaying || (record && past.ms >= past.replay.to)) return;
+  const address = AT_LINK + new Date(past.ms).toISOString();
+  if (location.hash !== address && (location.hash === "" || location.hash.startsWith(AT_LINK))) history.replaceState(null, "", address);
+}, ADDRESS_MS);
+
+byId("replay-open").addEventListener("click", () => (isLookingBack(past) ? backToLive() : lookBack()));
+addEventListener("hashchange", readAddress);
 
 // ---- news: toasts, and what a screen reader is told -------------------------------------------------------------
 
@@ -274,13 +337,13 @@ byId("rate-no").addEventListener("click", () => byId("rate-dialog").close());
 
 for (const link of document.querySelectorAll("[data-export]")) {
   link.addEventListener("click", async (event) => {
-    if (!model.link.auth) return; // an open hub serves a plain link
+    if (!model.link.auth && link.dataset.export !== "record") return; // an open hub serves a plain link; of a record it may have none
     event.preventDefault();
     try {
-      const { blob, name } = await fetchExport(link.dataset.export);
+      const { blob, name } = await fetchExport(link.getAttribute("href"));
       saveAs(blob, name);
     } catch (failure) {
-      toast(`The export failed: ${failure.message}.`, "refused");
+      toast(`Nothing was exported: ${failure.message}.`, "refused");
     }
   });
 }
@@ -320,6 +383,10 @@ const KEYS = [
   ["Shift P", "Pause, or resume", () => brakes.press("Shift P")],
   ["Shift S", "Stop all (asks first)", () => brakes.press("Shift S")],
   ["Shift R", "Reset a stopped room (asks first)", () => brakes.press("Shift R")],
+  ["b", "Look back: replay; and back to the present", () => (isLookingBack(past) ? backToLive() : lookBack())],
+  ["[", "In the replay: to the mark before", () => timeline.jump(past, -1)],
+  ["]", "In the replay: to the next mark", () => timeline.jump(past, 1)],
+  [".", "In the replay: play, or hold", () => timeline.toggle(past)],
   ["t", "Change the theme", nextTheme],
   [",", "Settings, and the house rules", () => { byId("settings").showModal(); plan(); }],
   ["?", "Show this map", () => byId("help").showModal()],
@@ -382,4 +449,6 @@ wireAsk();
 showTheme();
 onPref(plan);
 setInterval(plan, TICK_MS);
+if (record) openFile(past, JSON.parse(record.textContent), momentOfAddress() ?? Infinity);
+else readAddress();
 plan();

@@ -23,6 +23,7 @@ const views = new WeakMap(); // root -> view
 
 export function render(root, model, send, now, seat) {
   const view = views.get(root) ?? open(root);
+  if (view.model !== null && view.model !== model) turnTo(view);
   view.model = view.fates.model = model;
   view.seat = view.fates.seat = seat ?? view.seat;
   followFate(view);
@@ -32,7 +33,7 @@ export function render(root, model, send, now, seat) {
   setText(view.counter, end ? `${end.toLocaleString()} ${end === 1 ? "entry" : "entries"}` : "");
   drawBelow(view);
   refreshTicks(view);
-  refreshFates(view.fates, Date.now());
+  refreshFates(view.fates, now ?? Date.now());
   drawThreadBar(view);
   const isEmpty = view.rows.items.length === 0;
   view.empty.hidden = !isEmpty;
@@ -216,6 +217,18 @@ function open(root) {
   view.tools = toolsOf(view);
   views.set(root, view);
   return view;
+}
+
+/** Another model: the past, or another moment of it, or the present again. Nothing that was drawn holds. */
+function turnTo(view) {
+  view.tools.remove();
+  for (const { node } of view.nodes.values()) node.remove();
+  Object.assign(view, {
+    heights: new Heights(), known: new Map(), nodes: new Map(), opened: new Set(), collapsed: new Set(), unfolded: new Set(), sources: new Set(),
+    before: null, having: null, havingOf: null, following: true, anchor: { place: 0, offset: 0 },
+    end: 0, readTo: 0, receipts: null, owed: null, current: -1, hit: -1, isDirty: true,
+  });
+  view.rows = emptyRows(view.filter, pref("utc"), view);
 }
 
 /** Take what was said since, and make room for it. */

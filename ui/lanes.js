@@ -24,6 +24,10 @@ const flowRoot = () => document.getElementById("flow");
 
 export function render(root, model, send, now) {
   const view = views.get(root) ?? open(root);
+  if (view.model !== model) { // the past, or the present again
+    Object.assign(view, { picture: emptyPicture(), hover: -1, isDirty: true });
+    view.tip.hidden = true;
+  }
   view.model = model;
   if (root.clientWidth === 0) return; // not on the screen
   const moved = extend(view.picture, model);

@@ -2,11 +2,13 @@
 //
 //   emptyModel()                 a console that has heard nothing yet
 //   apply(model, frame, now)     take one frame of the hub; changes `model` and returns it
+//   applyAll(model, frames)      take many, of which only the last state is looked at
 //   applyLink(model, link)       take one status of the socket
 //   noteSent(model, frame)       remember which form was answered, until the hub settles it or refuses
+//   copyOf(model)                the model as it is now, for who wants to come back to this moment
 //
 // A part that changes is replaced (peers, channels, floors, forms, settled, refusals), so a panel skips its work by
-// comparing references. Only `log` grows in place: entry i of the whole conversation is `log[i - logStart]`.
+// comparing references. Only what is in GROWING changes in place: entry i of the whole conversation is `log[i - logStart]`.
 
 export const LOG_MAX = 20_000; // messages kept; above the 500 of the hub's snapshot, so a reconnect repeats none of them
 const LOG_SLACK = 500; // cut in blocks: one splice per 500 messages, not one per message
@@ -55,11 +57,33 @@ export function emptyModel() {
     _chars: 0, // of the messages in `log`
     _ids: new Map(), // seq -> message id, for those in `log` that this room said
     _followedFrom: 0, // the hub keeps receipts up to date from this seq on
+    _prunedTo: 0, // `logStart`, when receipts were looked through for those of messages that are gone
+    _batch: null, // while many frames are taken at once: {receipts}, a map that nobody else has yet
     _recent: new Map(), // channel -> when its last messages were said, s; read by perMinute
     _liveFrom: Infinity, // messages from this place on were said before this page's eyes
     _isResumed: false, // the next receipts tell of what happened while nobody looked
     _heard: null, // the last live message: {ts, at}, s by the hub's clock and ms by the browser's
   };
+}
+
+const GROWING = ["log", "trees", "roots", "threads", "hues", "_taken", "_indexes", "_ids", "_recent"]; // in place
+
+/** The model as it is now, which goes its own way from here. */
+export function copyOf(model) {
+  const copy = { ...model };
+  for (const part of GROWING) copy[part] = copyOfPart(model[part]);
+  return copy;
+}
+
+function copyOfPart(part) {
+  if (Array.isArray(part)) return [...part];
+  if (part instanceof Set) return new Set(part);
+  const copy = new Map(part);
+  for (const [key, value] of copy) {
+    if (!Array.isArray(value)) break; // of one map, all or none
+    copy.set(key, [...value]);
+  }
+  return copy;
 }
 
 /** One past the last entry of the conversation. */
@@ -80,6 +104,14 @@ export const threadOf = (model, id) => model.roots.get(id) ?? id;
 /** Take one frame of the hub. Unknown frames are ignored: a newer hub may send more. */
 export function apply(model, frame, now = 0) {
   if (frame !== null && typeof frame === "object" && Object.hasOwn(FRAMES, frame.type)) FRAMES[frame.type](model, frame, now);
+  return model;
+}
+
+/** Take many frames, [ms, frame], as one: in between nobody looks. */
+export function applyAll(model, frames) {
+  model._batch = {};
+  for (const [ms, frame] of frames) apply(model, frame, ms);
+  model._batch = null;
   return model;
 }
 
@@ -317,14 +349,19 @@ function endPauses(model, now) {
 
 /** Take receipts that changed. What is too old for the hub to follow, and could have gone on, is not known any more. */
 function takeReceipts(model, { changed = [], since = 0 }, now) {
-  const receipts = new Map(model.receipts);
+  const receipts = model._batch?.receipts === model.receipts ? model.receipts : new Map(model.receipts);
   for (const one of changed) receipts.set(one.id, { ...one, at: momentsOf(model, receipts.get(one.id), one, now) });
-  if (since !== model._followedFrom) {
-    for (const [id, { seq, queued, fetched }] of receipts) if (!model._indexes.has(id) || (seq < since && queued + fetched > 0)) receipts.delete(id);
+  const from = model._followedFrom;
+  if (since !== from) {
+    const isBit = since > from && since - from < receipts.size && model.logStart === model._prunedTo; // else all are looked at
+    const olds = isBit ? Array.from({ length: since - from }, (_, step) => receipts.get(model._ids.get(from + step))).filter(Boolean) : receipts.values();
+    for (const { id, seq, queued, fetched } of olds) if (!model._indexes.has(id) || (seq < since && queued + fetched > 0)) receipts.delete(id);
+    model._prunedTo = model.logStart;
   }
   model._followedFrom = since;
   model._isResumed = false;
   model.receipts = receipts;
+  if (model._batch) model._batch.receipts = receipts;
 }
 
 /** When each recipient came to where it is, as far as this page has seen it: name -> ms or null. */

@@ -120,6 +120,7 @@ function refresh(node, peer, passed, view) {
     setIcon(part.ears, hears ? "ear" : "deaf");
   }
   setText(part.ears.lastElementChild, earsOf(peer, passed, view.now));
+  part.ears.hidden = part.heard.hidden = peer.listening === null; // of the past nobody knows
   part.held.hidden = !peer.paused;
   part.quiet.hidden = !peer.quiet;
   part.quiet.title = `Neither a call nor a new status for ${ageText(view.quietAfter)} or more`;

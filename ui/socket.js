@@ -132,13 +132,25 @@ export function openLine({ onFrame, onStatus, url = lineUrl() }) {
   };
 }
 
-/** The transcript as a blob and its file name; with the token, if this page holds one. */
-export async function fetchExport(format) {
+/** Ask the hub; with the token, if this page holds one. Throws what the hub says against it. */
+async function askHub(path) {
   const token = storedToken();
-  const response = await fetch(`/export?format=${format}`, { headers: token ? { Authorization: `Bearer ${token}` } : {} });
-  if (!response.ok) throw new Error(`the hub answered ${response.status}`);
+  const response = await fetch(path, { headers: token ? { Authorization: `Bearer ${token}` } : {} });
+  if (response.ok) return response;
+  const { detail } = await response.json().catch(() => ({}));
+  throw new Error(typeof detail === "string" ? detail : `the hub answered ${response.status}`);
+}
+
+/** An export as a blob, and its file name. */
+export async function fetchExport(path) {
+  const response = await askHub(path);
   const named = /filename="([^"]+)"/.exec(response.headers.get("Content-Disposition") ?? "");
-  return { blob: await response.blob(), name: named?.[1] ?? `caucus-chat.${format}` };
+  return { blob: await response.blob(), name: named?.[1] ?? "caucus-chat" };
+}
+
+/** A part of the past: `from` and `to` in Unix seconds, `after` so many entries. */
+export async function fetchPast(query) {
+  return (await askHub(`/replay?${new URLSearchParams(query)}`)).json();
 }
 
 /** A text as base64 in the alphabet of URLs: what a subprotocol's name may be made of. */

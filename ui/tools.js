@@ -122,8 +122,8 @@ function showFilters(view, shown) {
 }
 
 function drawChoices(view, model) {
-  if (view.hueCount !== model.hues.size) { // every peer that was ever here has one
-    view.hueCount = model.hues.size;
+  if (view.hueCount !== model.hues.size || view.huesOf !== model) { // every peer that was ever here has one
+    Object.assign(view, { hueCount: model.hues.size, huesOf: model });
     const people = [["", "Anybody"], ["operator", "The operator"], ["hub", "The hub"], ...[...model.hues.keys()].sort().map((name) => [`=${name}`, name])];
     choose(view.who, people);
   }
