@@ -6481,7 +6481,7 @@ def recovered_room(
             told.append(f"the snapshot at event {serial}: {error}")
             room = nobodys_room()
     (_, serial, *_) = next(room.rows()) if len(room.roster) or room.log else ("", 0)
-    room.born = room.born if serial or not rows else event_before(event_of_row(rows[0]))
+    room.born = room.born if serial or not rows else event_before(event_of_row(cast(Row, rows[0][:5])))
     for row in rows:
         if row[0] > serial:
             try:
