@@ -14219,12 +14219,14 @@ class Agent:
         """Take the seat. A hub lets in one a second from each address; where many start at once, wait."""
         while self._end is None:
             try:
-                await self._seat.join(self._settings.name)
+                joined = await self._seat.join(self._settings.name)
             except Throttled as refusal:
                 log().info("%s: many come in at once; trying again", refusal.detail)
                 await self._rest(refusal.retry_s)
             else:
                 log().info("%s has joined the room at %s", self._seat.name, self._seat.door.url)
+                if self._mind.is_live and (brief := joined.get("brief")):
+                    self._seat.tell(str(brief), "brief")  # with the first that it is given
                 return
 
     def _refused(self, refusal: Refusal) -> NotReady:
