@@ -6108,7 +6108,7 @@ class Journal:
         finally:
             if base.in_transaction:
                 base.execute("ROLLBACK")
-        self.serial, self.head = rows[-1][0], head
+        self.serial, self.head = rows[-1][0] if rows else self.serial, head
         self._events.clear()
         self._is_due = False
         self.written += count
@@ -10943,16 +10943,12 @@ def reach_of_journal(base: sqlite3.Connection) -> tuple[int, float, float]:
     return start, first[0], max(first[0], last[0])
 
 
-def events_after(base: sqlite3.Connection, serial: int, rest: Callable[[], None]) -> Iterator[Event]:
-    """Read the events after a serial, some at a time, and see that none is missing. Raises Damaged, sqlite3.Error."""
+def events_after(base: sqlite3.Connection, chain: Chain, rest: Callable[[], None]) -> Iterator[Event]:
+    """Read the events after what a chain has seen, some at a time. Raises Damaged, sqlite3.Error."""
     select = "SELECT * FROM event WHERE serial > ? ORDER BY serial LIMIT ?"
-    while rows := base.execute(select, (serial, _ROWS_AT_A_TIME)).fetchall():
+    while rows := base.execute(select, (chain.serial, _ROWS_AT_A_TIME)).fetchall():
         for row in rows:
-            event = event_of_row(row)
-            if serial and event_before(event) != serial:
-                raise Damaged(f"what came between the events {serial} and {event.serial} is missing")
-            serial = event.serial
-            yield event
+            yield event_of_row(chain.follow(row))
             rest()
 
 
@@ -10995,17 +10991,17 @@ class Recorder:
     def _events(self) -> Iterator[Event]:
         start, _, _ = reach_of_journal(self._base)
         wanted = serial_at(self._base, self._span.since)
-        found = self._base.execute("SELECT serial, parts, at, crc FROM snapshots WHERE serial <= ? "
-                                   "ORDER BY serial DESC LIMIT 1", (max(wanted, start),)).fetchone()
+        found = self._base.execute("SELECT * FROM snapshots WHERE serial <= ? ORDER BY serial DESC LIMIT 1",
+                                   (max(wanted, start),)).fetchone()
+        head = NO_HASH
         if found is not None:
-            serial, parts, at, crc = found
-            if crc != crc_of("", serial, parts, at):
-                raise Damaged(f"the line of the snapshot at event {serial} is not what was written")
+            check_line(self._base, found)
+            serial, parts, at, head, _ = found
             self._room.restore(snapshot_rows(self._base, serial, parts))
             stamp = self._base.execute("SELECT ts FROM event WHERE serial = ?", (serial,)).fetchone()
             self._clock.at, self._clock.ts = at, stamp[0] if stamp else self._span.since
             start = self._serial = serial
-        return events_after(self._base, start, self._rest)
+        return events_after(self._base, Chain(self._base, start, head), self._rest)
 
     def _begin(self) -> Iterator[bytes]:
         self._ms, self._read_at = round(self._span.since * 1000), self._clock.at
@@ -16944,7 +16940,7 @@ def refuse_journal(options: argparse.Namespace, path: str) -> None:
     """Raise Invalid for a combination of words and options that makes no sense."""
     needs_new, new, action = options.action in ("recover", "backup"), options.new or "", options.action
     is_there = os.path.isfile(path) or (action == "recover" and os.path.isfile(f"{path}-wal"))
-    formats = [name for name in (*RECORDS, "html") if getattr(options, name)]
+    formats = ["html"] if options.html else [name for name in RECORDS if getattr(options, name)]
     for key, owner in _OF_ACTIONS.items():
         is_given = getattr(options, key) not in (None, False, 0.0)
         refuse((is_given and action != owner, f"--{key}", f"is for {owner} only"))
@@ -16957,7 +16953,7 @@ def refuse_journal(options: argparse.Namespace, path: str) -> None:
         (new and os.path.lexists(new), "NEW", f"{new} is there already"),
         (action == "export" and len(formats) != 1, f"--{formats[-1] if formats else 'json'}",
          f"export needs one of --{', --'.join(RECORDS)}, --html"),
-        (bool(options.html) and not new, "--html", "needs a file to write: --html OUT"),
+        (bool(options.html) and not new, "--html", "needs a file to write: journal export FILE OUT --html"),
         (span_of(options).since > span_of(options).until, "--since", "is later than --until"),
     )  # fmt: skip
 
@@ -16979,7 +16975,7 @@ def run_journal(options: argparse.Namespace) -> int:
         place = options.new if options.new and isinstance(fault, OSError) else path
         raise fault if isinstance(fault, Invalid) else Invalid("FILE", words_of(fault, place)) from None
     if words:
-        print(json.dumps(about) if options.json and options.action != "export" else words)
+        print(json.dumps(about) if options.json and (options.html or options.action != "export") else words)
     is_flawed = about.get("unreadable") or about.get("unusable") or about.get("fault") or about.get("noted", "") is None
     return EXIT_EXPIRED if is_flawed else EXIT_OK
 

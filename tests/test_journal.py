@@ -1350,14 +1350,19 @@ def older(place: Path) -> list[tuple[Any, ...]]:
     return rows_of(place)
 
 
+def known_to_schema_1(state: dict[str, Any]) -> dict[str, Any]:
+    """Give what of a room's state a snapshot of an older hub has."""
+    return {key: value for key, value in state.items() if key not in ("said", "born", "news")}
+
+
 def test_a_journal_of_schema_1_gets_its_hashes_and_says_since_when(place: Path) -> None:
-    rows, state = older(place), a_journal(place.with_name("same"), 10, 6)
+    rows, state = older(place), known_to_schema_1(a_journal(place.with_name("same"), 10, 6))
     for action in ("info", "verify", "compact", "export"):
         done = journal(action, place, *(["--md"] if action == "export" else []))
         assert (done.returncode, done.stdout) == (2, "")
         assert "older Caucus (schema 1)" in done.stderr
     assert rows_of(place) == rows
-    assert loaded(place) == state
+    assert known_to_schema_1(loaded(place)) == state
     assert [row[:5] for row in rows_of(place)] == [row[:5] for row in rows]
     code, told = verified(place)
     assert (code, told["events"]) == (0, len(rows))
@@ -1394,12 +1399,12 @@ def test_a_damaged_journal_of_schema_1_is_refused_as_it_is_and_recovered(place: 
 
 
 def test_a_whole_journal_of_schema_1_is_recovered_as_a_newer_one(place: Path) -> None:
-    rows, state = older(place), a_journal(place.with_name("same"), 10, 6)
+    rows, state = older(place), known_to_schema_1(a_journal(place.with_name("same"), 10, 6))
     new = place.with_name("new")
     assert journal("recover", place, new).returncode == 0
     assert [row[:5] for row in rows_of(new)] == [row[:5] for row in rows]
     assert [note["why"] for note in verified(new)[1]["notes"]] == ["migrated"]
-    assert loaded(new) == state
+    assert known_to_schema_1(loaded(new)) == state
 
 
 def test_a_start_that_is_killed_while_it_brings_up_a_file_loses_nothing(place: Path) -> None:
