@@ -2120,6 +2120,7 @@ class Room:
         self._mono, self._wall = clock.mono, clock.wall
         self._opened_at = clock.mono()
         self._serial = int(clock.wall() * (1 << 16))  # so ids differ from those of a previous run, a moment ago
+        self.born = self._serial  # which room this is: the serial before its first event
         self._seq = 0
         self._channels: dict[str, Channel] = {}
         self._listed: dict[str, Json] | None = None  # what `channels` gave, until it changes
@@ -3382,7 +3383,7 @@ class Room:
     def rows(self) -> Iterator[list[Any]]:
         """Give the whole state, readings apart, in rows: what each is of, and then what it says."""
         rate = self.speech_rate
-        yield ["room", self._serial, self._seq, self.mode, self.stop, rate.burst, rate.per_s]
+        yield ["room", self._serial, self._seq, self.mode, self.stop, rate.burst, rate.per_s, self.born]
         kept = {m.id: m for m in self.log} | {m.id: m for peer in self.roster for m in peer.mailbox}
         kept |= {routed.message.id: routed.message for routed in self.recent.values()}
         yield from (["message", *message.values()] for message in kept.values())
@@ -3413,7 +3414,8 @@ class Room:
         for kind, *plain in rows:
             match kind:
                 case "room":
-                    self._serial, self._seq, self.mode, stop, *rate = plain
+                    self._serial, self._seq, self.mode, stop, *rate = plain[:6]
+                    (self.born,) = plain[6:] or (self._serial,)  # a hub before this one kept none
                     self.stop = None if stop is None else Message.restored(stop)
                     self.speech_rate.burst, self.speech_rate.per_s = rate
                 case "message":
@@ -5708,6 +5710,7 @@ def fill(room: Room, base: sqlite3.Connection) -> int:
         for event in kept_events(base, serial):
             if last and event_before(event) != last:
                 raise Damaged(f"what came between the events {last} and {event.serial} is missing")
+            room.born = room.born if last else event_before(event)
             room.apply(event)
             count, last = count + 1, event.serial
         if serial == 0 and count and base.execute("SELECT value FROM meta WHERE key = 'dropped'").fetchone():
@@ -6159,6 +6162,7 @@ def recovered_room(
             told.append(f"the snapshot at event {serial}: {error}")
             room = nobodys_room()
     (_, serial, *_) = next(room.rows()) if len(room.roster) or room.log else ("", 0)
+    room.born = room.born if serial or not events else event_before(events[0])
     for event in events:
         if event.serial > serial:
             try:
@@ -9760,6 +9764,7 @@ class Consoles:
             quiet_after=room.quiet_after_s,
             agents=[],
             version=__version__,
+            room=id_of(room.born),
             **parts,
         )
         return b"%b,%b" % (head[:-1], room.forms_wire(has_prompts=True)[1:-1])

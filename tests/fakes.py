@@ -77,6 +77,7 @@ def state_of(room: Room) -> dict[str, Any]:
         "mode": room.mode,
         "seq": room._seq,
         "serial": room._serial,
+        "born": room.born,
         "rate": room.rate(),
         "log": [message.wire.decode() for message in room.log],
         "peers": {peer.name: _peer_state(peer) for peer in room.roster},

@@ -108,6 +108,7 @@ STOPPED = {"peers.stop_told": (f"{API} .untold", "not told of the stop")}
 UNSHOWN = {
     "agents": "Native agents are not there yet; the list is empty.",
     "peers.prompts": "The gavel on the card, pressed or not; only where the hub has an operator token.",
+    "room": "The page tells by it that a hub started anew: what was meant for another room is not sent (test_browser_fates).",
     "quiet_after": "It is in the title of the quiet mark, and it moves when `peers.quiet` becomes true.",
     "peers.quiet": "A mark that takes minutes to appear; test_room has when, roster.js has `.quiet-peer`.",
     "peers.status_stale": "The line is dimmed, minutes after it was set; roster.js has `.stale`.",

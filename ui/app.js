@@ -2,7 +2,7 @@
 
 import { announce, ask, el, keyed, saveAs, setIcon, setText, toast, wireAsk } from "./dom.js";
 import { clockOf, onPref, pref, setPref } from "./prefs.js";
-import { ageText, apply, applyLink, emptyModel, isOpen, isOperator, noteSent } from "./model.js";
+import { ageText, apply, applyLink, emptyModel, isOpen, isOperator, lineOf, noteSent } from "./model.js";
 import { fetchExport, openLine } from "./socket.js";
 import { emptyDebt, needsOf, owe, settleDebt } from "./needs.js";
 import { emptyDeeds, hear, lose, note, wordsOf as wordsOfDeed } from "./deeds.js";
@@ -66,6 +66,7 @@ function draw() {
   if (isOpen(model) && !model.isOpening) seat.needs = needsHere(now); // of a room that is out of sight nobody knows what it needs
   owe(seat.debt, model, isLooking(now), now);
   for (const [id, render] of PANELS) render(byId(id), model, send, now, seat);
+  giveBack();
   drawLink(now);
   drawCounts();
   tellNews();
@@ -87,11 +88,11 @@ const line = openLine({
     apply(model, frame, now);
     outbox.hear(frame);
     hear(seat.deeds, model, frame, now);
+    if (frame?.type === "snapshot" && isOperator(model)) sayAgain();
     plan();
   },
   onStatus: (status) => {
     applyLink(model, status);
-    if (status.state === "open" && isOperator(model)) sayAgain();
     if (status.state !== "open") lose(seat.deeds, Date.now());
     askForToken(status);
     plan();
@@ -99,28 +100,38 @@ const line = openLine({
 });
 
 /** Send a command and remember it as asked; give it as it was sent, or false when there is no line, so that the caller keeps what was typed. */
-function send(command) {
+function send(command, isTyped = true) {
   const frame = outbox.sign(command);
-  if (!isOperator(model) || !line.send(frame)) return false;
-  outbox.note(frame, Date.now());
+  if (!isOperator(model) || !isOpen(model) || !line.send(frame)) return false;
+  outbox.note(frame, Date.now(), model.room, isTyped);
   noteSent(model, frame);
   note(seat.deeds, model, frame, Date.now());
   plan();
   return frame;
 }
 
-/** The line is back: what the hub has not confirmed goes again, under the same client_id. */
+/** The line is back: what the hub has not confirmed goes again, under the same client_id; but never into another room. */
 function sayAgain() {
-  const { frames, old } = outbox.again(Date.now());
+  const { frames, old, strange } = outbox.again(Date.now(), model.room);
+  strangers.push(...strange);
   for (const frame of frames) line.send(frame);
-  for (const { say } of old) toast(`Nobody knows whether the room has this, for the line was away too long to send it again: “${String(say).slice(0, 200)}”`, "refused");
+  for (const { say } of old) toast(`Nobody knows whether the room has this, for the line was away too long to send it again: “${lineOf(say, 200)}”`, "refused");
+}
+
+const strangers = []; // what was said into another room, until the page is drawn
+
+function giveBack() {
+  for (const { frame, isTyped } of strangers.splice(0)) {
+    if (isTyped && composer.takeBack(byId("composer"), frame)) toast("This is a new room, and nobody knows whether the old one had your words: they are in the field again.", "refused");
+    else toast(`This is a new room; into the old one you said, unconfirmed: “${lineOf(frame.say, 200)}”`, "refused");
+  }
 }
 
 /** Do what a control stands for; what cannot be taken back asks once. */
 async function act(frame) {
   const question = sureOf(frame, model);
   if (question && !(await ask(question))) return;
-  if (!send(frame)) toast("The hub is out of reach: nothing was sent.", "refused");
+  if (!send(frame, false)) toast("The hub is out of reach: nothing was sent.", "refused");
 }
 
 const LINK_WORDS = { open: "Connected", connecting: "Connecting…", closed: "Disconnected", "needs-token": "Token needed" };

@@ -1,14 +1,16 @@
 // Attention: the strip that says what needs the operator, and how much there is to read. First in the page.
 
-import { button, el, icon, keyed, nameTag, setText } from "./dom.js";
-import { ageText, hueOf, isOpen, isOperator } from "./model.js";
-import { minutesOf, nameOfScope, owedOf } from "./needs.js";
+import { button, el, icon, keyed, nameTag, setAttribute, setText } from "./dom.js";
+import { ageText, hueOf, isOpen, isOperator, lineOf } from "./model.js";
+import { NUDGE_S, minutesOf, nameOfScope, owedOf } from "./needs.js";
 import { clockOf } from "./prefs.js";
 
 const ICONS = { form: "form", stop: "stop", loop: "loop", mention: "mention", deaf: "deaf", stick: "stick", question: "help", owed: "wait" };
 const WIDE = matchMedia("(min-width: 100rem)"); // three fit; else two; on a phone one
 const NARROW = matchMedia("(max-width: 62rem)");
 
+const HAND_MS = 5_000; // a hand that has not moved for so long is not about to press
+const OWED_SHOWN = 40; // lines at a time: the hub follows up to some hundred questions
 const DEBT_SHOWN_MIN = 30; // minutes of reading that fill the gauge
 
 const views = new WeakMap();
@@ -18,7 +20,7 @@ export function render(root, model, send, now, seat) {
   const known = model.mode !== null;
   const needs = known ? seat.needs : [];
   const fits = NARROW.matches ? 1 : WIDE.matches ? 3 : 2;
-  const inStrip = needs.slice(0, fits);
+  const inStrip = steady(view, view.strip, needs, ({ id }) => id, now).slice(0, fits);
   root.dataset.calls = String(needs.length > 0);
   setText(view.count, needs.length ? String(needs.length) : "");
   view.quiet.hidden = !known || needs.length > 0;
@@ -26,16 +28,42 @@ export function render(root, model, send, now, seat) {
   const keyOf = (need) => `${need.id}\n${need.help.word}\n${mode}`;
   keyed(view.strip, inStrip, keyOf, (need) => item(need, model, seat), (node, need) => refresh(node, need, model, now));
   const isShown = view.all.matches(":popover-open");
-  const owed = known ? owedOf(model) : [];
-  keyed(view.rest, isShown ? needs.filter((need) => need.kind !== "owed") : [], keyOf, (need) => item(need, model, seat), (node, need) => refresh(node, need, model, now));
-  keyed(view.owed, isShown ? owed : [], ({ seq, acts }) => `${seq} ${acts.length} ${mode}`, (debt) => owedLine(debt, model, seat), (node, debt) => refreshOwed(node, debt, model, now, seat));
-  view.owedNone.hidden = owed.length > 0;
+  const rest = steady(view, view.rest, isShown ? needs.filter((need) => need.kind !== "owed") : [], ({ id }) => id, now);
+  keyed(view.rest, rest, keyOf, (need) => item(need, model, seat), (node, need) => refresh(node, need, model, now));
+  view.title.hidden = rest.length === 0;
+  drawOwed(view, model, seat, now, isShown, mode);
+  const owed = known ? model.owed : [];
   view.owes.hidden = owed.length === 0;
   setText(view.owesText, String(owed.length));
   view.more.hidden = needs.length <= fits;
   setText(view.moreText, `All ${needs.length}`);
-  if (needs.length === 0 && owed.length === 0 && isShown) view.all.hidePopover();
+  if (isShown && rest.length === 0 && view.owed.childElementCount === 0) view.all.hidePopover();
+  else if (isShown && view.opensAt) openAt(view);
   showDebt(view, seat.debt, known);
+}
+
+/** What of a list is shown: while a hand is on it nothing slides under it, so what is done keeps its place, and what is new comes last. */
+function steady(view, list, items, idOf, now) {
+  const isHeld = now - (view.hands.get(list) ?? 0) < HAND_MS && list.matches(":hover, :focus-within");
+  const fresh = new Map(items.map((one) => [idOf(one), one]));
+  const kept = isHeld ? (view.shown.get(list) ?? []).map((old) => fresh.get(idOf(old)) ?? { ...old, isDone: true }) : [];
+  for (const one of kept) fresh.delete(idOf(one));
+  const shown = [...kept, ...fresh.values()];
+  view.shown.set(list, shown);
+  return shown;
+}
+
+function watchHand(view, list, seat) {
+  for (const kind of ["pointermove", "pointerdown", "keydown", "focusin"]) list.addEventListener(kind, () => view.hands.set(list, Date.now()), { passive: true });
+  for (const kind of ["pointerleave", "focusout"]) list.addEventListener(kind, () => { view.owedStamp = []; seat.go(); });
+}
+
+/** Go to the part of the list that was asked for. */
+function openAt(view) {
+  const place = view.opensAt.hidden ? view.owedTitle : view.opensAt;
+  view.opensAt = null;
+  place.focus({ preventScroll: true });
+  view.all.scrollTop = place === view.title ? 0 : place.offsetTop - 8;
 }
 
 /** The list never covers Pause and Stop: the hand that reads it may have to reach for them. */
@@ -47,18 +75,24 @@ function placeBelowBrakes(list) {
 
 function open(root, seat) {
   const view = { strip: el("ul", { class: "needs" }), rest: el("ul", { class: "needs" }), owed: el("ul", { class: "owed" }),
+    shown: new Map(), hands: new Map(), // list -> what it shows, and when a hand last moved on it
+    owedStamp: [], owedMax: OWED_SHOWN, // what the lines were drawn from, and how many at most
+    opensAt: null, // the heading that the list is to open at
+    title: el("h2", { tabindex: "-1" }, "Needs you"), owedTitle: el("h2", { class: "owed-title", tabindex: "-1" }, "Who owes whom an answer"),
     owedNone: el("p", { class: "facts" }, "Nobody: every question has its answer."), count: el("span", { class: "needs-count" }), moreText: el("span"),
     quiet: el("p", { class: "needs-none", hidden: true }, icon("check"), "Nothing needs you.") };
-  view.more = el("button", { type: "button", class: "needs-more", popovertarget: "needs-all", hidden: true }, view.moreText, icon("down"));
+  view.more = el("button", { type: "button", class: "needs-more", popovertarget: "needs-all", hidden: true, onclick: () => { view.opensAt = view.title; } }, view.moreText, icon("down"));
+  view.owedMore = button("", "down", { class: "owed-more quiet", onclick: () => { view.owedMax += OWED_SHOWN; seat.go(); } });
   view.all = el("div", { id: "needs-all", class: "drop", popover: "auto", role: "region", "aria-label": "Everything that needs you", ontoggle: (event) => { placeBelowBrakes(event.target); seat.go(); } },
-    el("h2", {}, "Needs you"), view.rest, el("h2", { class: "owed-title" }, "Who owes whom an answer"), view.owed, view.owedNone);
+    view.title, view.rest, view.owedTitle, view.owed, view.owedMore, view.owedNone);
   view.owesText = el("span");
-  view.owes = el("button", { type: "button", class: "needs-owed", popovertarget: "needs-all", title: "Who owes whom an answer", hidden: true }, icon("help"), view.owesText, " ", el("span", { class: "owed-word" }, "unanswered"));
+  view.owes = el("button", { type: "button", class: "needs-owed", popovertarget: "needs-all", title: "Who owes whom an answer", hidden: true, onclick: () => { view.opensAt = view.owedTitle; } }, icon("help"), view.owesText, " ", el("span", { class: "owed-word" }, "unanswered"));
   view.debt = el("p", { class: "debt", hidden: true }, icon("book"), el("span", { class: "debt-text" }),
     el("meter", { class: "debt-meter", min: "0", max: String(DEBT_SHOWN_MIN), low: "5", high: "15", optimum: "0", "aria-label": "Reading debt, in minutes" }),
     button("Caught up", "check", { class: "caught-up quiet", title: "You have read enough: the debt is settled", onclick: () => seat.go("caught-up") }));
   root.append(el("h2", { class: "needs-title" }, icon("bell"), "Needs you", view.count), view.quiet, view.strip, view.more, view.owes, view.all, view.debt);
   for (const width of [WIDE, NARROW]) width.addEventListener("change", () => seat.go());
+  for (const list of [view.strip, view.rest, view.owed]) watchHand(view, list, seat);
   views.set(root, view);
   return view;
 }
@@ -78,9 +112,9 @@ function item(need, model, seat) {
 }
 
 function help(need, seat) {
+  if (need.help.frame) return void seat.act(need.help.frame);
   document.getElementById("needs-all").hidePopover();
-  if (need.help.frame) seat.act(need.help.frame);
-  else seat.go(...need.help.go);
+  seat.go(...need.help.go);
 }
 
 function refresh(node, need, model, now) {
@@ -89,20 +123,41 @@ function refresh(node, need, model, now) {
   setText(part.text, need.text);
   node.title = `${need.who ? `${need.who} ` : ""}${need.verb ? `${need.verb}: ` : ""}${need.text}`;
   setText(part.age, ["form", "mention", "question", "owed"].includes(need.kind) && need.since ? ageText((now - need.since) / 1000) : "");
-  if (part.help) part.help.disabled = Boolean(need.help.frame) && !isOpen(model);
+  node.toggleAttribute("data-done", Boolean(need.isDone));
+  if (part.help) part.help.disabled = Boolean(need.isDone) || (Boolean(need.help.frame) && !isOpen(model));
 }
 
 // ---- who owes whom an answer ------------------------------------------------------------------------------------
 
+/** Lines are drawn anew when something of them has changed, not with every frame of the hub. */
+function drawOwed(view, model, seat, now, isShown, mode) {
+  if (!isShown) view.owedMax = OWED_SHOWN;
+  const stamp = [isShown, model.owed, seat.deeds.list, mode, isOpen(model), Math.floor(now / 1000), view.owedMax];
+  if (stamp.every((one, at) => one === view.owedStamp[at])) return;
+  view.owedStamp = stamp;
+  const owed = isShown ? owedOf(model) : [];
+  const lines = steady(view, view.owed, owed.slice(0, view.owedMax), ({ seq }) => seq, now);
+  keyed(view.owed, lines, ({ seq }) => `${seq} ${mode}`, (debt) => owedLine(debt, model, seat), (node, debt) => refreshOwed(node, debt, model, now, seat));
+  const more = owed.length - view.owedMax;
+  view.owedMore.hidden = more <= 0;
+  setText(view.owedMore.lastElementChild, `${more} more, younger ones`);
+  view.owedNone.hidden = lines.length > 0;
+}
+
 function owedLine(debt, model, seat) {
   const lane = debt.to === "all" ? "anybody" : debt.to.startsWith("#") ? `anybody in ${debt.to}` : null;
-  const tag = (name) => (name === "human" ? el("b", {}, nameOfScope(name)) : nameTag(name, hueOf(model, name)));
+  const tag = (name) => (name === "human" ? el("b", {}, nameOfScope(model, name)) : nameTag(name, hueOf(model, name)));
   const part = { debt, age: el("span", { class: "facts" }), acts: [] };
   const show = () => act({ go: ["message", part.debt.id] }, seat);
-  if (isOperator(model)) part.acts = debt.acts.map((_, at) => button(debt.acts[at].word, null, { class: "quiet", title: debt.acts[at].title, onclick: () => act(part.debt.acts[at], seat) }));
+  const press = (event, at) => {
+    if (event.currentTarget.getAttribute("aria-disabled") === "true") return;
+    act(part.debt.acts[at], seat);
+    if (part.debt.acts[at].frame?.settles && event.detail === 0) focusAfter(node); // by a key
+  };
+  if (isOperator(model)) part.acts = debt.acts.map((_, at) => button(debt.acts[at].word, null, { class: "quiet", title: debt.acts[at].title, onclick: (event) => press(event, at) }));
   const node = el("li", { class: "owe", data: { seq: String(debt.seq) } },
-    el("p", { class: "owe-who" }, lane ? el("b", {}, lane) : tag(debt.to), debt.to === "human" ? " owe " : " owes ", tag(debt.asker), " ", part.age),
-    el("button", { type: "button", class: "owe-words quiet", title: "Go to the message", onclick: show }, el("bdi", {}, debt.text)),
+    el("p", { class: "owe-who" }, lane ? el("b", {}, lane) : tag(debt.to), debt.to === "human" && isOperator(model) ? " owe " : " owes ", tag(debt.asker), " ", part.age),
+    el("button", { type: "button", class: "owe-words quiet", title: "Go to the message", onclick: show }, el("bdi", {}, lineOf(debt.text, 200))),
     el("div", { class: "owe-acts" }, part.acts));
   parts.set(node, part);
   return node;
@@ -114,13 +169,25 @@ function act(one, seat) {
   else seat.act(one.frame);
 }
 
-/** A deed on a question cannot be done twice while it is under way: its button waits until the hub confirms. */
+/** To the same deed on the next question that is open; after the last, to the heading. */
+function focusAfter(node) {
+  const after = (step) => { let next = node[step]; while (next?.hasAttribute("data-done")) next = next[step]; return next; };
+  const next = after("nextElementSibling") ?? after("previousElementSibling");
+  (next?.querySelector(".owe-acts button:last-child") ?? document.querySelector(".owed-title")).focus();
+}
+
+/** A deed on a question cannot be done twice while it is under way: its button waits until the hub confirms, and keeps the focus. */
 function refreshOwed(node, debt, model, now, seat) {
   const part = parts.get(node);
   part.debt = debt;
-  setText(part.age, `for ${ageText((now - debt.since) / 1000)}`);
+  node.toggleAttribute("data-done", Boolean(debt.isDone));
+  const nudge = debt.nudgedAt === null ? null : Math.max(0, now - debt.nudgedAt) / 1000;
+  setText(part.age, debt.isDone ? "no more" : `for ${ageText((now - debt.since) / 1000)}${nudge === null ? "" : `, nudged ${ageText(nudge)} ago`}`);
   const isAsked = seat.deeds.list.some((deed) => deed.state === "asked" && [deed.frame.settles, deed.frame.reply_to].includes(debt.seq));
-  for (const control of part.acts) control.disabled = !isOpen(model) || isAsked;
+  for (const [at, control] of part.acts.entries()) {
+    const isAgain = debt.acts[at].word === "Nudge" && nudge !== null && nudge < NUDGE_S;
+    setAttribute(control, "aria-disabled", String(!isOpen(model) || isAsked || isAgain || Boolean(debt.isDone)));
+  }
 }
 
 // ---- what there is to read --------------------------------------------------------------------------------------

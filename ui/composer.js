@@ -2,10 +2,10 @@
 
 import { commandOf, offersFor, speechOf } from "./commands.js";
 import { announce, button, el, icon, keyed, nameTag, setText } from "./dom.js";
-import { hueOf, isOpen, isOperator } from "./model.js";
+import { hueOf, isOpen, isOperator, lineOf } from "./model.js";
 import { pref } from "./prefs.js";
 
-const KEPT = { draft: "caucus.draft", target: "caucus.target", said: "caucus.said", reply: "caucus.reply" }; // they survive a reload of the tab
+const KEPT = { draft: "caucus.draft", target: "caucus.target", said: "caucus.said", reply: "caucus.reply", asks: "caucus.asks" }; // they survive a reload of the tab
 const SAID_MAX = 50;
 const HEIGHT_MAX_PX = 220;
 const HINT_MS = 8_000;
@@ -30,6 +30,7 @@ export function render(root, model, send, now, seat) {
   }
   showTarget(view, model);
   view.send.disabled = !isOpen(model);
+  if (isOpen(model)) dropStrangeReply(view);
   if (view.noticeCount !== model.noticeCount) giveBack(view, model);
   if (view.held && model.mode !== "paused" && !view.asked) view.held = false; // somebody resumed
   if (model.mode === "paused") view.asked = false;
@@ -41,7 +42,7 @@ function open(root, send, seat) {
     said: stored(KEPT.said), back: 0, // how far back in what was said one has walked
     offers: null, at: 0, // completions, and the marked one
     hint: "", hintUntil: 0,
-    reply: stored(KEPT.reply, null), // what the next message answers: {seq, id, name, words}
+    reply: stored(KEPT.reply, null), // what the next message answers: {seq, id, name, words, room}
     sent: new Map(), // client_id -> what was sent under it: given back if it is refused
     held: false, asked: false, // the room is paused, or asked to, because one types
     everyone: el("optgroup", { label: "The room" }), peersGroup: el("optgroup", { label: "Peers" }), channelsGroup: el("optgroup", { label: "Channels" }) };
@@ -58,13 +59,14 @@ function open(root, send, seat) {
     el("button", { type: "button", class: "quiet reply-show", title: "Go to the message that this answers", onclick: () => seat.go("message", view.reply.id) },
       "Answer to ", view.replyName, ": ", view.replyWords),
     button("Do not answer it: say it by itself", "close", { class: "reply-drop", onclick: () => { answerTo(view, null); view.text.focus(); } }, true));
-  view.asks = el("input", { type: "checkbox", id: "asks" });
+  view.asks = el("input", { type: "checkbox", id: "asks", onchange: () => expect(view, view.asks.checked) });
   view.send = button("Send", "send", { id: "say", class: "strong", title: "Send (Enter)", onclick: () => say(view) });
   view.text.value = sessionStorage.getItem(KEPT.draft) ?? "";
   view.wanted = sessionStorage.getItem(KEPT.target) ?? "all";
   root.append(view.replyLine, el("label", { class: "to", for: "target" }, "To"), view.target, el("div", { class: "writing" }, view.list, view.text), view.send, el("div", { class: "composer-foot" }, view.hintLine,
     el("label", { class: "choice asks-choice", title: "The hub follows it until it is answered, declined or settled" }, view.asks, "Expects an answer")));
   answerTo(view, view.reply);
+  expect(view, stored(KEPT.asks, false));
   views.set(root, view);
   fit(view);
   return view;
@@ -84,13 +86,12 @@ const keep = (key, text) => sessionStorage.setItem(key, text);
 
 function choose(view) {
   keep(KEPT.target, view.target.value);
-  view.isGone = false;
+  refreshTargets(view, view.model);
   showTarget(view, view.model);
 }
 
 /** Rewrite the choices by key; the chosen one stays, even when its peer or channel is gone. */
-function refreshTargets(view, model) {
-  const chosen = view.target.value || view.wanted;
+function refreshTargets(view, model, chosen = view.target.value || view.wanted) {
   const peers = model.peers.map((peer) => peer.name);
   const channels = Object.keys(model.channels);
   view.isGone = chosen !== "all" && !peers.includes(chosen) && !channels.includes(chosen);
@@ -112,18 +113,22 @@ function showTarget(view, model) {
   view.root.toggleAttribute("data-gone", Boolean(view.isGone) && target !== "all");
   view.root.style.setProperty("--hue", String(audience === "direct" ? hueOf(model, target) : 0));
   view.text.placeholder = !isOpen(model) ? "The hub is out of reach; you can go on typing"
-    : view.isGone && target !== "all" ? `${target} is gone: choose where this goes` : `Say something to ${target === "all" ? "everyone" : target}`;
+    : view.isGone && target !== "all" ? goneText(target) : `Say something to ${target === "all" ? "everyone" : target}`;
 }
 
-/** Choose where messages go: by the operator's own word, from the roster, a command or a completion. */
+/** Choose where messages go: by the operator's own word, from the roster, a command or a completion. Who is gone stands there as gone. */
 export function aim(root, target) {
   const view = views.get(root);
   if (!view) return;
+  refreshTargets(view, view.model, target);
   view.target.value = target;
-  if (view.target.value !== target) return; // gone meanwhile
-  choose(view);
+  keep(KEPT.target, target);
+  showTarget(view, view.model);
+  if (view.isGone) tell(view, goneText(target));
   view.text.focus();
 }
+
+const goneText = (target) => `${target} is gone: choose where this goes`;
 
 /** Answer a message: it goes to where the answer belongs, which the operator can still change. */
 export function reply(root, message) {
@@ -132,9 +137,31 @@ export function reply(root, message) {
   const isLane = message.recipient === "all" || message.recipient.startsWith("#");
   aim(root, isLane || message.origin === "operator" ? message.recipient : message.sender);
   answerTo(view, { seq: message.seq, id: message.id, name: message.origin === "agent" ? message.sender : "operator",
-    words: message.content.slice(0, 160).replace(/\s+/g, " ") });
+    words: lineOf(message.content, 160), room: view.model.room });
   view.text.focus();
-  announce(`Answering ${view.reply.name}`);
+  announce(`Answering ${view.reply.name}${view.isGone ? `. ${goneText(view.target.value)}` : ""}`);
+}
+
+/** In another room, what was to be answered is another message. */
+function dropStrangeReply(view) {
+  if (!view.reply || view.reply.room === view.model.room) return false;
+  answerTo(view, null);
+  tell(view, "This is a new room: what you were answering is not in it. What you write is said by itself.");
+  return true;
+}
+
+/** Take words back that no room has confirmed; false when something else is being written. */
+export function takeBack(root, { say: text, to }) {
+  const view = views.get(root);
+  if (!view || view.text.value.trim()) return false;
+  aim(root, to ?? "all");
+  write(view, text.startsWith("/") ? `/${text}` : text);
+  return true;
+}
+
+function expect(view, isExpected) {
+  view.asks.checked = isExpected;
+  keep(KEPT.asks, JSON.stringify(isExpected));
 }
 
 function answerTo(view, answered) {
@@ -198,13 +225,14 @@ function say(view) {
 
 /** Send words; false when there is no line. */
 function speak(view, text) {
+  if (dropStrangeReply(view)) return false; // the new room is here, and not drawn yet
   const about = { ...(view.reply && { reply_to: view.reply.seq }), ...(view.asks.checked && { expects_answer: true }) };
   const sent = view.transmit({ say: speechOf(text), to: view.target.value, ...about });
   if (!sent) return false;
   view.sent.set(sent.client_id, { text, reply: view.reply, asks: view.asks.checked });
   if (view.sent.size > SAID_MAX) view.sent.delete(view.sent.keys().next().value);
   answerTo(view, null);
-  view.asks.checked = false;
+  expect(view, false);
   return true;
 }
 
@@ -237,7 +265,7 @@ function giveBack(view, model) {
   view.said = view.said.filter((old) => old !== text);
   write(view, text);
   answerTo(view, answered);
-  view.asks.checked = asks;
+  expect(view, asks);
 }
 
 function write(view, text, back = 0) {

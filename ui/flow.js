@@ -4,7 +4,7 @@
 import { announce, button, copyText, el, icon, setText, toast } from "./dom.js";
 import { Heights } from "./heights.js";
 import { drawRow, guessOf, isLong, refreshAsks } from "./message.js";
-import { entryAt, indexOf, isOperator, logEnd, saidAs, threadOf } from "./model.js";
+import { entryAt, indexOf, isOperator, lineOf, logEnd, saidAs, threadOf } from "./model.js";
 import { onPref, pref } from "./prefs.js";
 import { advance, emptyFilter, emptyRows, havingFate, isNarrow, rowOf } from "./rows.js";
 import { openFates, refreshFates, refreshTick, showFates } from "./ticks.js";
@@ -98,7 +98,7 @@ export const filterOf = (root) => views.get(root)?.filter ?? emptyFilter();
 export function setFilter(root, filter) {
   const view = views.get(root);
   if (!view) return;
-  if (view.filter.thread && !filter.thread && location.hash.startsWith(THREAD_LINK)) history.pushState(null, "", location.pathname + location.search);
+  if (view.filter.thread && !filter.thread && location.hash.startsWith(THREAD_LINK)) history.replaceState(null, "", location.pathname + location.search); // an entry that led back in would be a trap
   view.filter = filter;
   view.having = havingFate(view.model, filter.fate);
   root.toggleAttribute("data-thread", Boolean(filter.thread));
@@ -111,21 +111,22 @@ export function showThread(root, id, isLinked = false) {
   const view = views.get(root);
   if (!view || indexOf(view.model, id) < 0) return false;
   const thread = threadOf(view.model, id);
-  if (!view.filter.thread) view.before = { following: view.following, index: view.rows.items[view.anchor.place]?.index ?? -1, current: view.current };
+  const isInside = Boolean(view.filter.thread);
+  if (!isInside) view.before = { following: view.following, index: view.rows.items[view.anchor.place]?.index ?? -1, filter: view.filter };
   const address = THREAD_LINK + (view.model.threads.get(thread)?.[0] ?? id);
-  if (!isLinked && location.hash !== address) history.pushState(null, "", address);
-  setFilter(root, { ...emptyFilter(), thread });
+  if (!isLinked && location.hash !== address) history[isInside ? "replaceState" : "pushState"](null, "", address);
+  setFilter(root, { ...emptyFilter(), needle: view.filter.needle, thread });
   revealAt(view, indexOf(view.model, id));
   announce(`One thread, of ${countsOf(root).passed} messages. Escape leads back.`);
   return true;
 }
 
-/** Back to the whole conversation, to where the reader was; false if no thread was shown alone. */
+/** Back to the whole conversation, to where the reader was, as it was filtered; false if no thread was shown alone. */
 export function leaveThread(root) {
   const view = views.get(root);
   if (!view?.filter.thread) return false;
-  const { following, index } = view.before ?? { following: true, index: -1 };
-  setFilter(root, emptyFilter());
+  const { following, index, filter } = view.before ?? { following: true, index: -1, filter: emptyFilter() };
+  setFilter(root, { ...filter, needle: view.filter.needle, thread: "" });
   const place = rowOf(view.rows, index);
   if (following || place < 0) follow(root);
   else {
@@ -284,8 +285,9 @@ function drawThreadBar(view) {
   if (!thread) return;
   const ids = view.model.threads.get(thread) ?? [thread];
   const first = entryAt(view.model, indexOf(view.model, ids[0]));
-  const words = first ? `${first.sender === "human" ? "operator" : first.sender}: ${first.content.slice(0, 120).replace(/\s+/g, " ")}` : "";
-  setText(view.bar.text, `Only the thread of ${ids.length} ${ids.length === 1 ? "message" : "messages"} that begins with ${words}`);
+  const words = first ? `${first.sender === "human" ? "operator" : first.sender}: ${lineOf(first.content, 120)}` : "";
+  const count = `${ids.length} ${ids.length === 1 ? "message" : "messages"}`;
+  setText(view.bar.text, first?.reply_to ? `Only a thread whose beginning is not on this page any more: ${count}, the first of them ${words}` : `Only the thread of ${count} that begins with ${words}`);
 }
 
 // ---- where one is -----------------------------------------------------------------------------------------------
@@ -417,7 +419,7 @@ function toolsOf(view) {
   const act = (deed) => () => deed(view, messageOf(view, view.tools.closest(".message")));
   return el("span", { class: "row-tools" },
     button("Answer this message (r)", "reply", { class: "row-reply", onclick: act(answer) }, true),
-    button("Show this thread alone (v)", "thread", { class: "row-thread", onclick: act((_, message) => message && showThread(view.scroller, message.id)) }, true),
+    button("Show this thread alone (v)", "thread", { class: "row-thread", onclick: act((_, message) => message && showAlone(view, message)) }, true),
     button("Copy as Markdown (y)", "copy", { onclick: act(copy) }, true),
     button("Copy a link to this message", "link", { onclick: act(copyLink) }, true),
     button("Show as it was written (u)", "source", { class: "row-source", onclick: act(toggleSource) }, true));
@@ -437,6 +439,11 @@ function carryTools(view, row) {
 
 function answer(view, message) {
   if (message?.seq > 0 && isOperator(view.model)) view.seat.go("reply", message);
+}
+
+function showAlone(view, message) {
+  if (view.model.roots.has(message.id)) showThread(view.scroller, message.id);
+  else toast("This message is in no thread: it answers nothing, and nothing answers it.");
 }
 
 /** Go to what a message answers. */
@@ -524,7 +531,7 @@ export const KEYS = [
   ["u", "Show the message as it was written", (root) => withCurrent(root, toggleSource)],
   ["r", "Answer the message", (root) => withCurrent(root, answer)],
   ["p", "Go to what the message answers", (root) => withCurrent(root, (view, message) => message.reply_to && jump(view, message.reply_to))],
-  ["v", "Show the message's thread alone", (root) => withCurrent(root, (view, message) => showThread(root, message.id))],
+  ["v", "Show the message's thread alone", (root) => withCurrent(root, showAlone)],
   ["e", "Fold the thread's answers, or show them", (root) => withCurrent(root, (view, message) => foldThread(view, threadOf(view.model, message.id)))],
 ];
 

@@ -5,7 +5,7 @@
 import { announce, el, setText } from "./dom.js";
 import * as flow from "./flow.js";
 import { clockText } from "./message.js";
-import { entryAt, hueOf, logEnd } from "./model.js";
+import { entryAt, hueOf, lineOf, logEnd } from "./model.js";
 import { emptyPicture, extend, heightOf, indexesBetween, lanesOf, nearest, strokesOf, yAt, yOf } from "./picture.js";
 import { onPref, pref, setPref } from "./prefs.js";
 
@@ -386,9 +386,8 @@ function hover(view, index) {
 const headOf = (message) => (strokesOf(message)[1] === null ? "the hub" : `${message.origin === "agent" ? message.sender : message.origin} to ${message.recipient}`);
 
 function tell(view, message) {
-  const text = message.content.slice(0, EXCERPT);
   setText(view.tipHead, `${clockText(message.ts * 1000, pref("utc"))} · ${headOf(message)}`);
-  setText(view.tipText, message.content.length > EXCERPT ? `${text}…` : text);
+  setText(view.tipText, lineOf(message.content, EXCERPT));
   const y = view.at ? view.at[1] : yAt(view.picture, view.hover) - view.scroller.scrollTop + view.head;
   const isLow = y > view.height / 2;
   view.tip.style.setProperty("top", isLow ? "auto" : `${y + 14}px`);
@@ -417,6 +416,6 @@ function onKey(view, event) {
   if (y < scroller.scrollTop + 10 || y > scroller.scrollTop + view.height - view.head - 10) scroller.scrollTop = y - (view.height - view.head) / 2;
   hover(view, index);
   const message = entryAt(view.model, index);
-  announce(`${headOf(message)}: ${message.content.slice(0, EXCERPT)}`);
+  announce(`${headOf(message)}: ${lineOf(message.content, EXCERPT)}`);
   return undefined;
 }

@@ -2,7 +2,7 @@
 
 import { button, el, icon, nameTag, setText } from "./dom.js";
 import { drawText, drawTree } from "./markdown.js";
-import { ageText, audienceOf, hueOf, saidAs, threadOf } from "./model.js";
+import { ageText, audienceOf, hueOf, lineOf, saidAs, threadOf } from "./model.js";
 import { isFound } from "./rows.js";
 import { drawTick } from "./ticks.js";
 
@@ -87,7 +87,7 @@ function aboutLine(model, message) {
 /** The first words of what is answered: as the hub quotes them, or from this page, for the operator may read all. */
 function quoteButton(model, message) {
   const answered = saidAs(model, message.reply_to);
-  const words = (message.quote || answered?.content.slice(0, QUOTE_CHARS) || "").replace(INVISIBLE, "").replace(/\s+/g, " ").trim();
+  const words = lineOf(message.quote || answered?.content || "", QUOTE_CHARS);
   const outcome = Object.hasOwn(OUTCOMES, message.outcome ?? "") && el("span", { class: "outcome" }, OUTCOMES[message.outcome]);
   return el("button", { type: "button", class: "quote", title: "Go to what this answers (p)", data: { jump: String(message.reply_to) } },
     icon("reply"), outcome, answered && el("bdi", { class: "quoted-name" }, answered.origin === "agent" ? answered.sender : "operator"),
@@ -95,7 +95,6 @@ function quoteButton(model, message) {
 }
 
 const QUOTE_CHARS = 200;
-const INVISIBLE = /[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]/g; // they turn or hide words; the message itself names them
 
 /** How many answers follow in a thread that this message begins; they fold away. */
 function threadButton(model, message, look) {
@@ -105,7 +104,7 @@ function threadButton(model, message, look) {
   const isOpen = !look.isCollapsed(thread);
   const count = ids.length - 1;
   return el("div", { class: "thread" },
-    button(`${count} ${count === 1 ? "answer" : "answers"}${isOpen ? "" : " folded"}`, isOpen ? "down" : "next",
+    button(`${count} ${message.reply_to ? "more " : ""}${count === 1 ? "answer" : "answers"}${isOpen ? "" : " folded"}`, isOpen ? "down" : "next",
       { class: "thread-fold quiet", "aria-expanded": String(isOpen), title: "Fold the answers, or show them (e)", data: { foldThread: thread } }),
     button("Only this", "thread", { class: "thread-alone quiet", title: "Show this thread alone (v)", data: { alone: message.id } }));
 }

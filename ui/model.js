@@ -15,11 +15,11 @@ const SETTLED_MAX = 50; // a short memory on screen; the hub keeps the ledger
 const SPANS_MAX = 500;
 export const HISTORY_MS = 600_000; // of figures, for the charts
 const NOTICES_MAX = 20;
-const RESTART_SLACK_S = 5; // hub start times, computed from two uptimes, agree within this
 
 export function emptyModel() {
   return {
     link: { state: "connecting", role: null, auth: false, since: 0 }, // role stays known while disconnected
+    room: null, // which room it is, by the hub; null until the first snapshot
     mode: null, // running | paused | stopped; null until the first snapshot
     modeAt: null, // ms, when it last changed, if that is known
     peers: [],
@@ -28,7 +28,7 @@ export function emptyModel() {
     channels: {}, // name -> {topic, members, msg_count, char_count, last_ts}; the traffic counts on between the hub's frames
     floors: {},
     receipts: new Map(), // message id -> {id, seq, queued, fetched, acknowledged, answered, lost, who, at}; replaced when one changes
-    fates: null, // {seq, who, more, at}: each recipient of one message to many, as the hub last said when asked
+    fates: null, // {seq, who, more, at: name -> ms or null}: each recipient of one message to many, as the hub last said when asked
     owed: [], // what expects an answer and has none, oldest first: {seq, asker, to, text, ts}
     rules: { text: "", version: 0 }, // of the house
     roots: new Map(), // message id -> its thread, for those in one: the id of what began it, or a name for what is not here
@@ -54,10 +54,10 @@ export function emptyModel() {
     _indexes: new Map(), // message id -> its place in the conversation, for those in `log`
     _chars: 0, // of the messages in `log`
     _ids: new Map(), // seq -> message id, for those in `log` that this room said
-    _room: 0, // +1 with each room that this page saw: seqs begin anew
     _followedFrom: 0, // the hub keeps receipts up to date from this seq on
     _recent: new Map(), // channel -> when its last messages were said, s; read by perMinute
-    _hubStart: null, // s, in this browser's clock
+    _liveFrom: Infinity, // messages from this place on were said before this page's eyes
+    _isResumed: false, // the next receipts tell of what happened while nobody looked
     _heard: null, // the last live message: {ts, at}, s by the hub's clock and ms by the browser's
   };
 }
@@ -90,7 +90,7 @@ const FRAMES = {
   peers: (model, frame, now) => (frame.changed ? changePeers(model, frame, now) : takePeers(model, frame.peers, now)),
   channels: (model, frame) => (frame.changed ? changeChannels(model, frame) : void (model.channels = frame.channels ?? {})),
   receipts: takeReceipts,
-  receipt: (model, { seq, who, more }, now) => { model.fates = { seq, who, more, at: now }; },
+  receipt: takeFates,
   owed: (model, frame) => { model.owed = frame.owed ?? []; },
   rules: (model, { text, version }) => { model.rules = { text, version }; },
   mode: (model, frame, now) => { model.mode = frame.mode; model.modeAt = now; },
@@ -104,7 +104,7 @@ const FRAMES = {
   error: takeRefusal,
 };
 
-/** Take the socket's status. Whether an answer has arrived is unknown once the line is cut. */
+/** Take the socket's status. Whether an answer has arrived is unknown once the line is cut; which room is behind a new one, until its snapshot. */
 export function applyLink(model, link) {
   model.link = { ...link, role: link.role ?? model.link.role, auth: link.auth ?? model.link.auth };
   if (link.state !== "open" && model.waiting.size) model.waiting = new Set();
@@ -121,19 +121,21 @@ export function noteSent(model, frame) {
   return model;
 }
 
-export const isOpen = (model) => model.link.state === "open";
+/** Whether one may act: there is a line, and its snapshot has told of which room. */
+export const isOpen = (model) => model.link.state === "open" && model.link.isTold === true;
 export const isOperator = (model) => model.link.role === "operator";
 
 // ---- the log ----------------------------------------------------------------------------------------------------
 
 function takeSnapshot(model, frame, now) {
   const log = frame.log ?? [];
-  const hubStart = now / 1000 - (frame.health?.uptime ?? 0);
-  if (model.log.length && !log.some((message) => model._indexes.has(message.id))) {
-    if (hubStart > model._hubStart + RESTART_SLACK_S) beginRoom(model, now);
-    else if (log.length) marker(model, "Messages are missing here: more were said while this page was away than the hub keeps.", now);
+  if (model.mode !== null && model.room !== frame.room) beginRoom(model, now);
+  else if (model.log.length && log.length && !log.some((message) => model._indexes.has(message.id))) {
+    marker(model, "Messages are missing here: more were said while this page was away than the hub keeps.", now);
   }
-  model._hubStart = hubStart;
+  model.room = frame.room;
+  model.link = { ...model.link, isTold: true };
+  Object.assign(model, { _isResumed: true, _liveFrom: Infinity });
   model.isOpening = Boolean(frame.more);
   model.mode = frame.mode;
   model.channels = frame.channels ?? {};
@@ -150,6 +152,7 @@ function takeSnapshot(model, frame, now) {
   takeHealth(model, { health: frame.health ?? null, peers: frame.peers }, now);
   takeLedger(model, frame.decisions ?? []);
   mendSpans(model, frame, now);
+  if (!model.isOpening) model._liveFrom = logEnd(model);
 }
 
 /** More of a snapshot: rows, channels, and what was said after what came so far; the last page is empty. */
@@ -159,6 +162,7 @@ function takePage(model, frame, now) {
   if (frame.channels) changeChannels(model, { changed: frame.channels });
   if (!frame.last) return;
   model.isOpening = false;
+  model._liveFrom = logEnd(model);
   endPauses(model, now);
 }
 
@@ -201,8 +205,7 @@ export function perMinute(model, channel, now) {
 
 /** Another room: its seqs begin anew, so those of the old one lead nowhere. */
 function beginRoom(model, now) {
-  marker(model, "The hub started anew: this is a new room. What is above was said before.", now);
-  model._room += 1;
+  if (model.log.length) marker(model, "The hub started anew: this is a new room. What is above was said before.", now);
   Object.assign(model, { _ids: new Map(), _followedFrom: 0, receipts: new Map(), fates: null });
 }
 
@@ -232,7 +235,7 @@ function append(model, message) {
 /** Enter an answer into the thread of what it answers. */
 function join(model, message) {
   const answered = model._ids.get(message.reply_to);
-  const thread = answered === undefined ? `${model._room}:${message.reply_to}` : threadOf(model, answered);
+  const thread = answered === undefined ? `${model.room}:${message.reply_to}` : threadOf(model, answered);
   if (!model.threads.has(thread)) model.threads.set(thread, answered === undefined ? [] : [answered]);
   model.threads.get(thread).push(message.id);
   for (const id of [answered, message.id]) if (id !== undefined) model.roots.set(id, thread);
@@ -312,8 +315,6 @@ function endPauses(model, now) {
   for (const span of lasting) if (!paused.has(span.who)) endSpan(model, span.key, now);
 }
 
-const FRESH_MS = 10_000; // what was said within this, this page has seen from its beginning
-
 /** Take receipts that changed. What is too old for the hub to follow, and could have gone on, is not known any more. */
 function takeReceipts(model, { changed = [], since = 0 }, now) {
   const receipts = new Map(model.receipts);
@@ -322,14 +323,21 @@ function takeReceipts(model, { changed = [], since = 0 }, now) {
     for (const [id, { seq, queued, fetched }] of receipts) if (!model._indexes.has(id) || (seq < since && queued + fetched > 0)) receipts.delete(id);
   }
   model._followedFrom = since;
+  model._isResumed = false;
   model.receipts = receipts;
 }
 
 /** When each recipient came to where it is, as far as this page has seen it: name -> ms or null. */
 function momentsOf(model, before, { id, who }, now) {
-  const message = entryAt(model, indexOf(model, id));
-  const sees = before !== undefined || (message && momentOf(model, now) - message.ts * 1000 < FRESH_MS);
+  const sees = indexOf(model, id) >= model._liveFrom || (before !== undefined && !model._isResumed);
   return new Map(Object.entries(who ?? {}).map(([name, state]) => [name, before?.who?.[name] === state ? before.at.get(name) : sees ? now : null]));
+}
+
+/** Take each recipient of one message to many, as asked for: what moved between two answers, moved now. */
+function takeFates(model, { seq, who, more }, now) {
+  const before = model.fates?.seq === seq ? model.fates : null;
+  const at = new Map(Object.entries(who).map(([name, state]) => [name, before?.who[name] === state ? before.at.get(name) : before?.who[name] ? now : null]));
+  model.fates = { seq, who, more, at };
 }
 
 function takeHealth(model, frame, now) {
@@ -503,6 +511,14 @@ function notice(model, tone, text, command = null, clientId = null) {
 }
 
 // ---- words and colours ------------------------------------------------------------------------------------------
+
+const INVISIBLE = /[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]/g; // they turn or hide words; the message itself names them
+
+/** The first `max` characters of a text as one line, without what turns or hides words. */
+export function lineOf(text, max) {
+  const line = String(text).slice(0, max * 8).replace(INVISIBLE, "").replace(/\s+/g, " ").trim();
+  return line.length > max ? `${line.slice(0, max - 1)}…` : line;
+}
 
 /** A duration in at most two units: "4 s", "3 min", "2 h 5 min". */
 export function ageText(seconds) {

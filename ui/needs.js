@@ -1,11 +1,11 @@
 // Needs: what waits for the operator, each with its cause in words and the deed that helps; and the reading debt.
 // Pure: no DOM, no clock; time comes as an argument.
 //
-//   owedOf(model, now)                who owes whom: [{seq, id, asker, to, text, since, acts: [{word, frame | go}]}], the oldest first
+//   owedOf(model)                     who owes whom: [{seq, id, asker, to, text, since, nudgedAt, acts: [{word, frame | go}]}], the oldest first
 //   needsOf(model, now)               [{id, kind, text, since, help: {word, frame | go}}], the most urgent first
 //   owe(debt, model, looks, now)      count what arrived since the operator last looked
 
-import { UNWOKEN_S, ageText, isToOperator, logEnd, passedSince, saidAs } from "./model.js";
+import { UNWOKEN_S, ageText, isOperator, isToOperator, lineOf, logEnd, passedSince, saidAs } from "./model.js";
 import { listed, stopReach } from "./deeds.js";
 
 const DEAF_S = 60; // an agent between two polls is busy; longer, and nobody comes to fetch its mail
@@ -23,49 +23,73 @@ export function needsOf(model, now) {
 
 function formNeeds(model) {
   return model.forms.map((form) => ({
-    id: `form:${form.id}`, kind: "form", who: form.asker, verb: "asks", text: form.title, since: form.ts * 1000, help: { word: "Answer", go: ["form", form.id] },
+    id: `form:${form.id}`, kind: "form", who: form.asker, verb: "asks", text: excerpt(form.title), since: form.ts * 1000, help: { word: "Answer", go: ["form", form.id] },
   }));
 }
 
 // ---- who owes whom an answer ------------------------------------------------------------------------------------
 
 const OVERDUE_S = 180; // agents answer within their turn; a question that is older has been forgotten, or its peer is stuck
+export const NUDGE_S = 60; // a second nudge within this reminds nobody of anything
 
 /** Every question without an answer, the oldest first, and what the operator can do about it. */
-export function owedOf(model) {
-  return model.owed.map((debt) => ({ ...debt, id: saidAs(model, debt.seq)?.id ?? null, since: debt.ts * 1000, acts: actsOn(model, debt) }));
+export const owedOf = (model) => model.owed.map((debt) => debtOf(model, debt));
+
+function debtOf(model, debt) {
+  const nudgedAt = nudgesOf(model).get(debt.seq) ?? null;
+  return { ...debt, id: saidAs(model, debt.seq)?.id ?? null, since: debt.ts * 1000, nudgedAt, acts: actsOn(model, debt) };
 }
 
-function actsOn(model, debt) {
-  const settle = { word: "Settle", title: "Nobody owes an answer to it any more", frame: { say: "Settled by the operator: this needs no answer any more.", settles: debt.seq } };
-  if (debt.to !== "human") return [{ word: "Nudge", title: `Remind ${nameOfScope(debt.to)} of it`, frame: nudgeFor(debt) }, settle];
-  const message = saidAs(model, debt.seq);
-  return message ? [{ word: "Answer", title: "Answer it in the composer", go: ["reply", message] }, settle] : [settle];
+/** A question that is older than what this page has is answered all the same: its number and its first words are known. */
+function actsOn(model, { seq, asker, to, text }) {
+  const settle = { word: "Settle", title: "Nobody owes an answer to it any more", frame: { say: "Settled by the operator: this needs no answer any more.", settles: seq } };
+  if (to !== "human") return [{ word: "Nudge", title: `Remind ${nameOfScope(model, to)} of it`, frame: nudgeFor(seq, to) }, settle];
+  const message = saidAs(model, seq) ?? { seq, id: null, sender: asker, recipient: to, content: text, origin: "agent" };
+  return [{ word: "Answer", title: "Answer it in the composer", go: ["reply", message] }, settle];
 }
 
-export const nameOfScope = (scope) => ({ all: "everyone", human: "you" })[scope] ?? scope;
+/** The operator, to whoever reads this page. */
+export const you = (model) => (isOperator(model) ? "you" : "the operator");
+export const nameOfScope = (model, scope) => ({ all: "everyone", human: you(model) })[scope] ?? scope;
 
-/** A word to the one who owes. To several it is no answer to the question, for the first answer of anybody would settle it. */
-function nudgeFor({ seq, asker, to, text }) {
-  const whose = asker === "human" ? "my question" : `the question of ${asker}`;
+/**
+ * A word to the one who owes, without any word or name of a peer: it is said in the operator's voice. To several it is no
+ * answer to the question, for the first answer of anybody would settle it.
+ */
+function nudgeFor(seq, to) {
   const isLane = to === "all" || to.startsWith("#");
-  const how = `say(..., reply_to=${seq})`;
-  const words = isLane ? `Somebody please answer ${whose} ("${text}") with ${how}.` : `Please answer ${whose} with ${how}, or decline it with declines=${seq}: "${text}"`;
-  return { say: words, to, ...(!isLane && { reply_to: seq }) };
+  const say = isLane ? `Somebody please answer message ${seq}, with say(reply_to=${seq}).` : `Please answer this, or decline it, with say(reply_to=${seq}) / say(declines=${seq}).`;
+  return { say, to, ...(!isLane && { reply_to: seq }) };
+}
+
+const NUDGE = /^(?:Please|Somebody please) answer .*with say\(reply_to=(\d+)\)/;
+const nudgeMemo = new WeakMap(); // model -> {room, upTo, at}: a message is read once
+
+/** When the operator last reminded of a question: seq -> ms. */
+function nudgesOf(model) {
+  let memo = nudgeMemo.get(model);
+  if (memo?.room !== model.room) nudgeMemo.set(model, memo = { room: model.room, upTo: memo?.upTo ?? 0, at: new Map() });
+  for (memo.upTo = Math.max(memo.upTo, model.logStart); memo.upTo < logEnd(model); memo.upTo += 1) {
+    const { origin, content, ts } = model.log[memo.upTo - model.logStart];
+    const seq = origin === "operator" && NUDGE.exec(content)?.[1];
+    if (seq) memo.at.set(Number(seq), ts * 1000);
+  }
+  return memo.at;
 }
 
 function questionNeeds(model) {
-  return owedOf(model).filter((debt) => debt.to === "human").map((debt) => ({
-    id: `question:${debt.seq}`, kind: "question", who: debt.asker, verb: "asks you", text: excerpt(debt.text), since: debt.since,
-    help: debt.acts[0].go ? { word: "Answer", go: debt.acts[0].go } : { word: "Settle", frame: debt.acts[0].frame },
+  return model.owed.filter((debt) => debt.to === "human").map((debt) => debtOf(model, debt)).map((debt) => ({
+    id: `question:${debt.seq}`, kind: "question", who: debt.asker, verb: `asks ${you(model)}`, text: excerpt(debt.text), since: debt.since,
+    help: { word: "Answer", go: debt.acts[0].go },
   }));
 }
 
 function overdueNeeds(model, now) {
   if (model.mode !== "running") return [];
-  return owedOf(model).filter((debt) => debt.to !== "human" && now - debt.since >= OVERDUE_S * 1000).map((debt) => ({
+  const isOverdue = ({ seq, ts, to }) => to !== "human" && now - Math.max(ts * 1000, nudgesOf(model).get(seq) ?? 0) >= OVERDUE_S * 1000;
+  return model.owed.filter(isOverdue).map((debt) => debtOf(model, debt)).map((debt) => ({
     id: `owed:${debt.seq}`, kind: "owed", who: debt.asker === "human" ? null : debt.asker,
-    text: `${debt.asker === "human" ? "You wait" : "waits"} for an answer of ${debt.to === "all" ? "anybody" : debt.to}: ${excerpt(debt.text)}`, since: debt.since,
+    text: `${debt.asker !== "human" ? "waits" : isOperator(model) ? "You wait" : "The operator waits"} for an answer of ${debt.to === "all" ? "anybody" : debt.to}: ${excerpt(debt.text)}`, since: debt.since,
     help: { word: "Nudge", frame: debt.acts[0].frame },
   }));
 }
@@ -167,17 +191,13 @@ const isAnswered = (question, word) => word.recipient === question.recipient || 
 
 function mentionNeeds(model) {
   return mentionsOf(model).map((message) => ({
-    id: `mention:${message.id}`, kind: "mention", who: message.sender, verb: "writes to you", text: excerpt(message.content), since: message.ts * 1000,
+    id: `mention:${message.id}`, kind: "mention", who: message.sender, verb: `writes to ${you(model)}`, text: excerpt(message.content), since: message.ts * 1000,
     help: { word: "Show", go: ["message", message.id] },
   }));
 }
 
 const EXCERPT = 140;
-const INVISIBLE = /[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]/g; // they turn or hide words; the flow shows them, a line has no room to
-const excerpt = (text) => {
-  const line = text.slice(0, 1000).replace(INVISIBLE, "").replace(/\s+/g, " ").trim();
-  return line.length > EXCERPT ? `${line.slice(0, EXCERPT - 1)}…` : line;
-};
+const excerpt = (text) => lineOf(text, EXCERPT);
 
 // ---- peers that are deaf or stuck -------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 // Outbox: what the operator has said and the hub has not confirmed yet. Each word has a `client_id`; after a cut line it
 // is sent again under the same one, so that the hub has it once, whether it was the word that was lost or the answer.
+// Another room gets none of them: there, what they answer is another message.
 
 const KEY = "caucus.outbox"; // it survives a reload of the tab
 const AGAIN_MS = 9 * 60_000; // the hub knows a client_id for 10 minutes: later, the same word might be said twice
@@ -17,10 +18,10 @@ export function openOutbox(storage) {
   return {
     /** Give a frame that speaks its client_id; others stay as they are. */
     sign: (frame) => (Object.hasOwn(frame, "say") ? { ...frame, client_id: frame.client_id ?? freshId() } : frame),
-    /** Remember a signed frame that was sent. */
-    note(frame, now) {
+    /** Remember a signed frame that was sent into a room; `isTyped`: the operator's own words. */
+    note(frame, now, room, isTyped = true) {
       if (!frame.client_id) return;
-      waiting.set(frame.client_id, { frame, at: now });
+      waiting.set(frame.client_id, { frame, at: now, room, isTyped });
       keep();
     },
     /** Take the hub's word on one: it is said, or refused. */
@@ -28,13 +29,14 @@ export function openOutbox(storage) {
       if (!["said", "error"].includes(frame?.type) || !waiting.delete(frame.client_id)) return;
       keep();
     },
-    /** The line is back: give what is to be sent again, and what is too old for that. */
-    again(now) {
+    /** The line is back, to `room`: give what is to be sent again, what is too old for that, and what was for another room. */
+    again(now, room) {
       const all = [...waiting.values()];
-      const old = all.filter(({ at }) => now - at > AGAIN_MS);
-      for (const { frame } of old) waiting.delete(frame.client_id);
-      if (old.length) keep();
-      return { frames: all.filter((one) => !old.includes(one)).map(({ frame }) => frame), old: old.map(({ frame }) => frame) };
+      const strange = all.filter((one) => one.room !== room);
+      const old = all.filter((one) => one.room === room && now - one.at > AGAIN_MS);
+      for (const { frame } of [...strange, ...old]) waiting.delete(frame.client_id);
+      keep();
+      return { frames: [...waiting.values()].map(({ frame }) => frame), old: old.map(({ frame }) => frame), strange };
     },
   };
 }

@@ -49,7 +49,7 @@ export function fatesOf(model, message, now) {
   const queuedFor = Math.max(0, momentOf(model, now) / 1000 - message.ts);
   const lines = Object.entries(who).map(([name, words]) => {
     const [, state, why = ""] = /^(\w+)(?:: (.*))?$/s.exec(words) ?? [null, words];
-    const since = receipt.at.get(name) ?? null;
+    const since = (receipt.who ? receipt : told).at.get(name) ?? null;
     const age = state === "queued" ? queuedFor : since === null ? null : Math.max(0, now - since) / 1000;
     return { name, state, why, age };
   });

@@ -70,7 +70,7 @@ function take(rows, model, message, index) {
     return end;
   }
   const isHit = rows.filter.needle !== "" && isFound(message, rows.filter.needle);
-  if (!passes(message, rows, isHit) || isHiddenByThread(message, rows, model)) return end;
+  if (!passes(message, rows, isHit) || isHiddenByThread(message, rows, model, isHit)) return end;
   rows.passed += 1;
   if (isHit) rows.hits.push(index);
   const isNewDay = !last || dayOf(last.ts, rows.utc) !== dayOf(message.ts, rows.utc);
@@ -122,9 +122,11 @@ function passes(message, { filter, having }, isHit) {
   return !filter.who || isOf(message, filter.who);
 }
 
-function isHiddenByThread({ id }, { filter, collapsed }, model) {
+/** A folded thread still shows what is looked for. */
+function isHiddenByThread({ id }, { filter, collapsed }, model, isHit) {
   const thread = threadOf(model, id);
   if (filter.thread) return thread !== filter.thread;
+  if (isHit || isNarrow(filter)) return false;
   return collapsed.has(thread) && model.threads.get(thread)?.[0] !== id;
 }
 

@@ -2,10 +2,10 @@
 // place: its row is not drawn anew, so nothing flickers and what is marked in a row stays marked.
 
 import { el, icon, keyed, nameTag, setIcon, setText } from "./dom.js";
-import { ageText, entryAt, hueOf, indexOf } from "./model.js";
+import { ageText, entryAt, hueOf, indexOf, lineOf } from "./model.js";
 import { MEANINGS, fatesOf, tickOf } from "./receipts.js";
 
-const ICONS = { lost: "close", queued: "wait", fetched: "check", acknowledged: "doublecheck", answered: "reply" };
+const ICONS = { lost: "close", queued: "wait", fetched: "check", acknowledged: "doublecheck", answered: "answered" };
 const HOVER_MS = 250; // a pointer that only passes opens nothing
 const LEAVE_MS = 150; // the way from the mark to the list
 
@@ -37,24 +37,39 @@ export function refreshTick(tick, model, id) {
 /** One box serves all ticks: `seat.ask(frame)` asks the hub for the recipients of a message to many. */
 export function openFates(root) {
   const view = { root, model: null, seat: null, id: null, timer: null, isHovered: false,
-    title: el("h2", { id: "fates-title" }), list: el("ul", { class: "fates-list" }), more: el("p", { class: "facts" }) };
+    at: null, size: "", // where its tick stood, and how large it was when it was placed
+    asked: null, // for which counts the hub was asked
+    pointer: "", // where it was last: rows that move under a still one open nothing
+    title: el("h2", { id: "fates-title" }), of: el("p", { class: "facts fates-of" }), list: el("ul", { class: "fates-list" }), more: el("p", { class: "facts" }) };
   view.box = el("div", { id: "fates", class: "drop", popover: "auto", role: "dialog", "aria-labelledby": "fates-title", tabindex: "-1" },
-    view.title, view.list, view.more);
+    view.title, view.of, view.list, view.more);
   document.body.append(view.box);
-  root.addEventListener("pointerover", (event) => onPointer(view, event.target.closest?.(".tick")));
-  root.addEventListener("pointerleave", () => onPointer(view, null));
+  root.addEventListener("pointermove", (event) => onPointer(view, event), { passive: true });
+  root.addEventListener("pointerleave", () => leaveTick(view));
   root.addEventListener("click", (event) => { const tick = event.target.closest?.(".tick"); if (tick) show(view, tick, false); });
-  root.addEventListener("scroll", () => view.isHovered && hide(view), { passive: true });
+  root.addEventListener("wheel", () => view.isHovered && hide(view), { passive: true });
   view.box.addEventListener("pointerenter", () => clearTimeout(view.timer));
-  view.box.addEventListener("pointerleave", () => onPointer(view, null));
-  view.box.addEventListener("toggle", (event) => { if (event.newState === "closed") view.id = null; });
+  view.box.addEventListener("pointerleave", () => leaveTick(view));
+  view.box.addEventListener("toggle", () => { if (!view.box.matches(":popover-open")) Object.assign(view, { id: null, isHovered: false }); });
   return view;
 }
 
-function onPointer(view, tick) {
+/** What is open by a click or a key stays, whatever the pointer passes. */
+function onPointer(view, event) {
+  const pointer = `${event.clientX} ${event.clientY}`;
+  if (event.pointerType === "touch" || pointer === view.pointer) return;
+  view.pointer = pointer;
+  const tick = event.target.closest?.(".tick");
+  if (!tick) return leaveTick(view);
   clearTimeout(view.timer);
-  if (tick && view.id !== tick.closest(".message").dataset.id) view.timer = setTimeout(() => show(view, tick, true), HOVER_MS);
-  else if (!tick && view.isHovered) view.timer = setTimeout(() => hide(view), LEAVE_MS);
+  const id = tick.closest(".message").dataset.id;
+  const rests = () => tick.isConnected && tick.closest(".message").dataset.id === id && tick.matches(":hover");
+  if (view.id === null || (view.isHovered && view.id !== id)) view.timer = setTimeout(() => rests() && show(view, tick, true), HOVER_MS);
+}
+
+function leaveTick(view) {
+  clearTimeout(view.timer);
+  if (view.isHovered) view.timer = setTimeout(() => hide(view), LEAVE_MS);
 }
 
 const hide = (view) => view.box.matches(":popover-open") && view.box.hidePopover();
@@ -68,32 +83,37 @@ export function showFates(view, row) {
 
 function show(view, tick, isHovered) {
   if (!tick.isConnected) return;
-  view.id = tick.closest(".message").dataset.id;
-  view.isHovered = isHovered;
-  const { seq } = entryAt(view.model, indexOf(view.model, view.id));
-  if (!view.model.receipts.get(view.id)?.who) view.seat.ask({ receipt: seq });
-  refreshFates(view, Date.now());
+  clearTimeout(view.timer);
+  Object.assign(view, { id: tick.closest(".message").dataset.id, isHovered, at: tick.getBoundingClientRect(), size: "", asked: null });
   if (!view.box.matches(":popover-open")) view.box.showPopover();
-  place(view.box, tick.getBoundingClientRect());
+  view.box.scrollTop = 0;
+  refreshFates(view, Date.now());
   if (!isHovered) view.box.focus({ preventScroll: true });
 }
 
-/** Beside the tick, and whole in the window. */
-function place(box, at) {
+/** Beside the tick, and whole in the window, whatever its size has become. */
+function place(view) {
+  const { box, at } = view;
   const { offsetWidth: width, offsetHeight: height } = box;
-  const below = at.bottom + 4 + height < innerHeight;
+  if (view.size === `${width} ${height}`) return;
+  view.size = `${width} ${height}`;
+  const top = at.bottom + 4 + height < innerHeight - 8 ? at.bottom + 4 : Math.min(at.top - 4, innerHeight - 8) - height;
   box.style.setProperty("left", `${Math.max(8, Math.min(at.right - width, innerWidth - width - 8))}px`);
-  box.style.setProperty("top", `${Math.max(8, below ? at.bottom + 4 : at.top - 4 - height)}px`);
+  box.style.setProperty("top", `${Math.max(8, top)}px`);
 }
 
-/** Ages count on; who has it changes with the survey. */
+/** Ages count on; who has it changes with the survey, and of a message to many the hub is asked again then. */
 export function refreshFates(view, now) {
   const message = view.id === null ? undefined : entryAt(view.model, indexOf(view.model, view.id));
   if (!message) return;
+  const receipt = view.model.receipts.get(view.id);
+  if (receipt && !receipt.who && view.asked !== receipt && view.seat.ask({ receipt: message.seq })) view.asked = receipt;
   const { lines, more, isKnown } = fatesOf(view.model, message, now);
-  setText(view.title, tickOf(view.model.receipts.get(view.id))?.text ?? "");
+  setText(view.title, tickOf(receipt)?.text ?? "");
+  setText(view.of, `Message ${message.seq} of ${message.origin === "agent" ? message.sender : message.origin}: ${lineOf(message.content, 80)}`);
   keyed(view.list, lines, ({ name }) => name, (line) => fateLine(view.model, line), refreshLine);
   setText(view.more, isKnown ? (more ? `and ${more.toLocaleString()} more` : "") : more ? "Asking the hub…" : "The hub does not follow this message any more.");
+  place(view);
 }
 
 function fateLine(model, { name }) {

@@ -75,9 +75,11 @@ function apply(view) {
 }
 
 function clear(view) {
+  flow.leaveThread(flowRoot());
   for (const select of [view.who, view.scope, view.kind, view.fate]) select.value = "";
   view.only.checked = false;
   apply(view);
+  view.toggle.focus(); // the button itself is free of use now
 }
 
 function onSearchKey(view, event) {
@@ -109,6 +111,7 @@ function drawHits(view) {
   view.toggle.dataset.on = String(count > 0);
   const fields = [[view.who, filter.who], [view.scope, filter.scope], [view.kind, filter.kind], [view.fate, filter.fate]];
   for (const [select, value] of fields) if (select.value !== value && document.activeElement !== select) select.value = value; // a permalink may have cleared them
+  if (document.activeElement !== view.search && view.search.value.trim().toLowerCase() !== filter.needle) view.search.value = filter.needle; // the field says what is marked
   if (view.only.checked !== filter.only) view.only.checked = filter.only;
 }
 

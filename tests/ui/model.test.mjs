@@ -18,7 +18,7 @@ function form(id, more = {}) {
   return { id, title: "Q?", asker: "api", to: "all", fields, status: "pending", answers: null, ts: NOW / 1000, seq: 0, ...more };
 }
 function snapshot(more = {}) {
-  return { type: "snapshot", mode: "running", peers: [], channels: {}, floors: {}, forms: [], log: [], health: { uptime: 100 }, rate: { refill_rate: 2, capacity: 10 }, ...more };
+  return { type: "snapshot", room: "r1", mode: "running", peers: [], channels: {}, floors: {}, forms: [], log: [], health: { uptime: 100 }, rate: { refill_rate: 2, capacity: 10 }, ...more };
 }
 const live = (message) => ({ type: "message", message });
 const contents = (model) => model.log.map((message) => message.content);
@@ -53,9 +53,9 @@ test("a reconnect adds what was missed and repeats nothing", () => {
 });
 
 test("a hub that started anew is told from a gap in the conversation", () => {
-  const restarted = apply(opened({ log: [said("api", "before")] }), snapshot({ log: [said("api", "after")], health: { uptime: 2 } }), NOW + 60_000);
+  const restarted = apply(opened({ log: [said("api", "before")] }), snapshot({ room: "r2", log: [said("api", "after")] }), NOW + 1_000);
   assert.match(restarted.log[1].content, /started anew/);
-  const gap = apply(opened({ log: [said("api", "before")] }), snapshot({ log: [said("api", "much later")], health: { uptime: 160 } }), NOW + 60_000);
+  const gap = apply(opened({ log: [said("api", "before")] }), snapshot({ log: [said("api", "much later")], health: { uptime: 2 } }), NOW + 60_000);
   assert.match(gap.log[1].content, /missing/);
   assert.equal(gap.log[1].kind, "marker");
 });
@@ -273,7 +273,7 @@ test("answers are threads, whether or not their beginning is here", () => {
   assert.equal(threadOf(model, two.id), q.id);
   assert.deepEqual(model.threads.get(threadOf(model, far.id)), [far.id, near.id]);
   assert.equal(saidAs(model, one.seq), one);
-  apply(model, snapshot({ health: { uptime: 0 } }), NOW + 60_000);
+  apply(model, snapshot({ room: "r2" }), NOW + 60_000);
   assert.equal(saidAs(model, one.seq), undefined, "a new room counts anew");
   const other = said("api", "5", { seq: 2, reply_to: 1 });
   apply(model, live(other), NOW + 60_001);
@@ -286,7 +286,9 @@ test("what is owed, the house rules and the fates of one message are taken as th
   apply(model, { type: "owed", owed: [] }, NOW);
   apply(model, { type: "rules", text: "y", version: 3 }, NOW);
   apply(model, { type: "receipt", seq: 7, who: { api: "queued" }, more: 3 }, NOW);
-  assert.deepEqual([model.owed, model.rules, model.fates], [[], { text: "y", version: 3 }, { seq: 7, who: { api: "queued" }, more: 3, at: NOW }]);
+  assert.deepEqual([model.owed, model.rules, model.fates], [[], { text: "y", version: 3 }, { seq: 7, who: { api: "queued" }, more: 3, at: new Map([["api", null]]) }]);
+  apply(model, { type: "receipt", seq: 7, who: { api: "fetched" }, more: 3 }, NOW + 5);
+  assert.equal(model.fates.at.get("api"), NOW + 5);
 });
 
 test("the ledger fills the settled forms, and keeps what this page knew better", () => {

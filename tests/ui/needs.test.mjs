@@ -118,10 +118,11 @@ test("who owes whom is listed with a nudge that answers nothing, and a way to se
   const [direct, lane, own] = owedOf(room({ owed: [debt(), debt({ seq: 8, to: "#x" }), debt({ seq: 9, asker: "human" })] }));
   assert.deepEqual(direct.acts.map((act) => act.word), ["Nudge", "Settle"]);
   assert.deepEqual([direct.acts[0].frame.to, direct.acts[0].frame.reply_to], ["api", 7]);
-  assert.match(direct.acts[0].frame.say, /question of web with say\(\.\.\., reply_to=7\), or decline it with declines=7/);
+  assert.equal(direct.acts[0].frame.say, "Please answer this, or decline it, with say(reply_to=7) / say(declines=7).", "no peer's words in the operator's voice");
   assert.equal(direct.acts[1].frame.settles, 7);
   assert.deepEqual([lane.acts[0].frame.to, "reply_to" in lane.acts[0].frame], ["#x", false], "heard by its asker, it would settle the question");
-  assert.match(own.acts[0].frame.say, /answer my question/);
+  assert.equal(lane.acts[0].frame.say, "Somebody please answer message 8, with say(reply_to=8).");
+  assert.equal(own.acts[0].frame.to, "api");
 });
 
 test("a question to the operator needs him at once; one between peers when it grows old", () => {
@@ -136,4 +137,32 @@ test("a question to the operator needs him at once; one between peers when it gr
   assert.deepEqual(kinds(model, NOW + 175_000), ["question", "owed"]);
   assert.equal(needsOf(model, NOW + 175_000)[1].text, "waits for an answer of api: which port?");
   assert.deepEqual(kinds({ ...model, mode: "paused" }, NOW + 175_000), ["question"], "the operator holds them all");
+});
+
+test("a nudge is told, and puts the need off: nobody is reminded twice in a breath", () => {
+  const model = room({ owed: [debt({ ts: NOW / 1000 - 400 })] });
+  assert.deepEqual(kinds(model), ["owed"]);
+  const { say, to, reply_to } = owedOf(model)[0].acts[0].frame;
+  model.log.push(said("human", say, { origin: "operator", recipient: to, reply_to, ts: NOW / 1000 }));
+  assert.equal(owedOf(model)[0].nudgedAt, NOW);
+  assert.deepEqual(kinds(model), []);
+  assert.deepEqual(kinds(model, NOW + 181_000), ["owed"]);
+});
+
+test("a question to the operator that is older than the page is answered all the same", () => {
+  const [need] = needsOf(room({ owed: [debt({ to: "human" })] }), NOW);
+  assert.equal(need.help.word, "Answer");
+  const [, message] = need.help.go;
+  assert.deepEqual([message.seq, message.sender, message.content, message.id], [7, "web", "which port?", null]);
+});
+
+test("an observer is not told that he owes anything", () => {
+  const watched = room({ owed: [debt({ to: "human" }), debt({ asker: "human", ts: NOW / 1000 - 400 })] });
+  watched.link = { ...watched.link, role: "observer" };
+  assert.deepEqual(needsOf(watched, NOW).map(({ verb, text }) => verb ?? text), ["asks the operator", "The operator waits for an answer of api: which port?"]);
+});
+
+test("what turns words is not in a need", () => {
+  const [need] = needsOf(room({ owed: [debt({ to: "human", text: "a\u202eb\u061c\u2066c" })] }), NOW);
+  assert.equal(need.text, "abc");
 });

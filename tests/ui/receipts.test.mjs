@@ -10,7 +10,7 @@ const receipt = (more) => ({ id: "m", seq: 1, queued: 0, fetched: 0, acknowledge
 const message = { id: "m", seq: 1, ts: NOW / 1000, origin: "agent", kind: "message", sender: "web", recipient: "all", content: "hello" };
 
 function heard(now, ...frames) {
-  const model = apply(emptyModel(), { type: "message", message }, NOW);
+  const model = apply(apply(emptyModel(), { type: "snapshot", room: "r", mode: "running", log: [] }, NOW), { type: "message", message }, NOW);
   for (const frame of frames) apply(model, frame, now);
   return model;
 }
@@ -51,4 +51,24 @@ test("of many recipients the hub is asked", () => {
   apply(model, { type: "receipt", seq: 1, who: { api: "queued" }, more: 19 }, NOW);
   const { lines, more, isKnown } = fatesOf(model, message, NOW + 3000);
   assert.deepEqual([lines[0].name, lines[0].age, more, isKnown], ["api", 3, 19, true]);
+});
+
+test("of one to many an age is told once it was asked for before, and moved", () => {
+  const model = heard(NOW, { type: "receipts", since: 1, changed: [receipt({ queued: 20 })] });
+  apply(model, { type: "receipt", seq: 1, who: { api: "queued" }, more: 19 }, NOW);
+  apply(model, { type: "receipt", seq: 1, who: { api: "fetched" }, more: 19 }, NOW + 1000);
+  assert.equal(fatesOf(model, message, NOW + 4000).lines[0].age, 3);
+});
+
+test("after a reload no age is invented, whatever the snapshot's messages have come to", () => {
+  const model = apply(emptyModel(), { type: "snapshot", room: "r", mode: "running", log: [message] }, NOW + 2000);
+  const told = (state, now) => apply(model, { type: "receipts", since: 1, changed: [receipt({ [state]: 1, who: { web: state } })] }, now);
+  const age = (now) => fatesOf(model, message, now).lines[0].age;
+  told("fetched", NOW + 2000);
+  assert.equal(age(NOW + 5000), null);
+  told("acknowledged", NOW + 6000);
+  assert.equal(age(NOW + 7000), 1, "this was seen");
+  apply(model, { type: "snapshot", room: "r", mode: "running", log: [message] }, NOW + 20_000);
+  told("answered", NOW + 20_000);
+  assert.equal(age(NOW + 21_000), null, "it happened while the line was cut");
 });
