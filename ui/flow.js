@@ -228,7 +228,7 @@ function open(root) {
   onPref((name) => { if (name === "utc") { rebuild(view); render(root, view.model); } });
   addEventListener("hashchange", () => {
     if (!location.hash.startsWith(THREAD_LINK)) leaveThread(root);
-    if (view.model) view.isLinkRead = readPermalink(root, !view.model.isOpening); // its message may be on a page that is still to come
+    view.isLinkRead = Boolean(view.model) && readPermalink(root, view.model.link.isTold && !view.model.isOpening); // its message may be on a page that is still to come
   });
   view.bar = threadBar(view);
   document.addEventListener("selectionchange", () => {
@@ -803,7 +803,7 @@ function readPermalink(root, isLogWhole = true) {
   if (location.hash.startsWith(SEQ_LINK)) {
     const seq = Number(location.hash.slice(SEQ_LINK.length));
     if (!Number.isSafeInteger(seq) || seq < 1) toast("The link names no message: after #seq= stands a number.", "refused");
-    else if (!isLogWhole && !saidAs(views.get(root).model, seq)) return false;
+    else if (!isLogWhole && !saidAs(views.get(root).model, seq) && !views.get(root).past.bySeq.has(seq)) return false;
     else void openSeq(root, seq);
     return true;
   }

@@ -82,7 +82,7 @@ export class Past {
     this.onChange();
   }
 
-  /** Have the page with message `seq` in its middle, in place of all others; false if the record does not have it. Throws an Error in words. */
+  /** Have the page with message `seq` in its middle, in place of all others, for its caller to show; false if the record does not have it. Throws an Error in words. */
   async open(seq, edge) {
     const run = (this.run += 1);
     Object.assign(this, { top: IDLE, end: IDLE });
@@ -94,7 +94,6 @@ export class Past {
     this.add(reply.messages.filter((message) => message.seq < edge), true);
     Object.assign(this, { before: reply.next?.before ?? null, isFirst: reply.next === null });
     if (reply.messages.some((message) => message.seq >= edge)) this.joinedTo = edge;
-    this.onChange();
     return true;
   }
 
