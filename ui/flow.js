@@ -228,7 +228,7 @@ function open(root) {
   onPref((name) => { if (name === "utc") { rebuild(view); render(root, view.model); } });
   addEventListener("hashchange", () => {
     if (!location.hash.startsWith(THREAD_LINK)) leaveThread(root);
-    view.isLinkRead = Boolean(view.model) && readPermalink(root, view.model.link.isTold && !view.model.isOpening); // its message may be on a page that is still to come
+    view.isLinkRead = Boolean(view.model) && readPermalink(root, view.model.link.isTold === true && !view.model.isOpening); // its message may be on a page that is still to come
   });
   view.bar = threadBar(view);
   document.addEventListener("selectionchange", () => {
@@ -794,7 +794,7 @@ function show(view, place) {
 }
 
 /** Go to the linked message; false if it may be on a page that is still to come. */
-function readPermalink(root, isLogWhole = true) {
+function readPermalink(root, isLogWhole) {
   if (location.hash.startsWith(THREAD_LINK)) {
     const isHere = showThread(root, location.hash.slice(THREAD_LINK.length), true);
     if (!isHere && isLogWhole) toast("The linked thread is not among what this hub still keeps.", "refused");
