@@ -5136,8 +5136,8 @@ CONSOLE_FILES = (
     *("index.html", "console.css", "flow.css", "icon.svg", "dom.js", "prefs.js", "model.js", "heights.js", "rows.js"),
     *("receipts.js", "ticks.js", "picture.js", "transcript.js", "markdown.js", "message.js", "socket.js", "outbox.js"),
     *("needs.js", "deeds.js", "answers.js", "rules.js", "past.js", "when.js"),
-    *("sure.js", "commands.js", "flow.js", "beyond.js", "tools.js", "lanes.js", "attention.js", "settings.js", "health.js"),
-    *("roster.js", "brakes.js", "orders.js", "channels.js", "forms.js", "composer.js", "app.js"),
+    *("sure.js", "commands.js", "flow.js", "beyond.js", "tools.js", "lanes.js", "attention.js", "settings.js"),
+    *("health.js", "roster.js", "brakes.js", "orders.js", "channels.js", "forms.js", "composer.js", "app.js"),
 )
 CONTENT_TYPES = {
     "html": "text/html; charset=utf-8",

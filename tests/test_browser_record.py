@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hubs import HubProcess, KeptHub, eventually, running_hub
 
 import caucus
 
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install -e '.[dev]'")
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
 expect = playwright.expect
 
@@ -78,7 +80,8 @@ def top_row(page: Any) -> tuple[int, float]:
     """Give the first message that is in the window, and where it stands."""
     seq, y = page.evaluate("""() => {
       const edge = document.getElementById("flow").getBoundingClientRect().top;
-      const one = [...document.querySelectorAll("#flow .message:not([data-seq='0'])")].find((row) => row.getBoundingClientRect().bottom > edge + 1);
+      const all = [...document.querySelectorAll("#flow .message:not([data-seq='0'])")];
+      const one = all.find((row) => row.getBoundingClientRect().bottom > edge + 1);
       return [Number(one.dataset.seq), one.getBoundingClientRect().top];
     }""")
     return int(seq), float(y)
@@ -87,7 +90,9 @@ def top_row(page: Any) -> tuple[int, float]:
 WATCH_JUMPS = """(steps) => new Promise((resolve) => {
   const flow = document.getElementById("flow");
   const edge = flow.getBoundingClientRect().top;
-  const tops = () => new Map([...flow.querySelectorAll(".message:not([data-seq='0'])")].map((row) => [row.dataset.seq, row.getBoundingClientRect().top]));
+  const said = () => [...flow.querySelectorAll(".message:not([data-seq='0'])")];
+  const tops = () => new Map(said().map((row) => [row.dataset.seq, row.getBoundingClientRect().top]));
+  const isSeen = (y) => y > edge - 400 && y < edge + flow.clientHeight;
   let worst = 0, most = 0, step = 0;
   const turn = () => {
     const before = tops();
@@ -97,7 +102,9 @@ WATCH_JUMPS = """(steps) => new Promise((resolve) => {
     flow.dispatchEvent(new Event("scroll"));
     requestAnimationFrame(() => setTimeout(() => {
       const after = tops();
-      for (const [seq, y] of after) if (before.has(seq) && y > edge - 400 && y < edge + flow.clientHeight) worst = Math.max(worst, Math.abs(y - before.get(seq) - moved));
+      for (const [seq, y] of after) {
+        if (before.has(seq) && isSeen(y)) worst = Math.max(worst, Math.abs(y - before.get(seq) - moved));
+      }
       most = Math.max(most, flow.querySelectorAll("*").length);
       step += 1;
       if (step < steps) turn(); else resolve({ worst, most });
@@ -131,7 +138,7 @@ def test_a_page_that_arrives_leaves_the_row_at_the_top_where_it_is(recorded: Hub
     page = console(recorded)
     expect(said(page, SAID)).to_be_visible()
     asked: list[Any] = []
-    page.route("**/history?*", lambda route: asked.append(route))
+    page.route("**/history?*", asked.append)
     page.locator("#flow").focus()
     page.evaluate("document.getElementById('flow').scrollTop = 0")
     expect(page.locator(".record-edge")).to_contain_text("Reading older messages")
@@ -214,7 +221,7 @@ def test_one_goes_to_a_time_and_back_to_now(recorded: HubProcess, console: Open)
     page.keyboard.type("some day")
     page.keyboard.press("Enter")
     expect(page.locator("#when-refused")).to_contain_text("is understood")
-    aim = datetime.fromtimestamp(BEGAN + 1_999 * STEP_S).strftime("%Y-%m-%d %H:%M:%S")
+    aim = datetime.fromtimestamp(BEGAN + 1_999 * STEP_S, UTC).strftime("%Y-%m-%d %H:%M:%S")
     page.locator("#when").fill(f"{aim}Z")
     page.keyboard.press("Enter")
     expect(said(page, 2_000)).to_be_in_viewport(timeout=LONG_MS)
@@ -239,7 +246,7 @@ def test_from_the_past_one_scrolls_down_into_the_present(recorded: HubProcess, c
         if said(page, SAID).count():
             break
     assert seen == sorted(seen)
-    assert max(b - a for a, b in zip(seen, seen[1:], strict=False)) < 60, seen
+    assert max(b - a for a, b in pairwise(seen)) < 60, seen
     expect(page.locator(".record-edge")).to_have_count(0)
 
 
@@ -314,9 +321,15 @@ def test_a_hub_that_restarts_meanwhile_is_read_on(journal: Path, tmp_path: Path,
         kept.hub.stop()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_and_a_phone(recorded: HubProcess, console: Open, scheme: str) -> None:
-    page = console(recorded, viewport={"width": 375, "height": 720}, color_scheme=scheme)
+def faults_of(page: Any) -> list[Any]:
+    """Ask axe-core."""
+    found = axe.Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    return [(one["id"], [node["target"] for node in one["nodes"]]) for one in found]
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 375), ("dark", 375), ("light", 1280), ("dark", 1280)])
+def test_the_past_bars_nobody_and_fits_a_phone(recorded: HubProcess, console: Open, scheme: str, width: int) -> None:
+    page = console(recorded, "Failed to load|ERR_", viewport={"width": width, "height": 720}, color_scheme=scheme)
     page.evaluate("location.hash = '#seq=3'")
     expect(said(page, 3)).to_be_in_viewport(timeout=LONG_MS)
     page.evaluate("document.getElementById('flow').scrollTop = 0")
@@ -326,3 +339,13 @@ def test_axe_and_a_phone(recorded: HubProcess, console: Open, scheme: str) -> No
     expect(page.locator(".record-hit")).to_have_count(3, timeout=LONG_MS)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.locator("#flow").evaluate("(flow) => flow.clientHeight") > 60
+    page.locator("#when").fill("some day")
+    page.locator("#when").press("Enter")
+    page.route("**/history?*", lambda route: route.abort())
+    page.evaluate("location.hash = '#seq=2222'")
+    expect(page.locator("#record-note")).to_contain_text("could not be opened: the hub is out of reach.")
+    assert faults_of(page) == []
+    page.unroute("**/history?*")
+    page.locator("#record-note").get_by_role("button", name="Try again").click()
+    expect(said(page, 2_222)).to_be_in_viewport(timeout=LONG_MS)
+    expect(page.locator("#record-note")).to_be_hidden()
