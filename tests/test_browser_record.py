@@ -138,7 +138,7 @@ def test_a_page_that_arrives_leaves_the_row_at_the_top_where_it_is(recorded: Hub
     page = console(recorded)
     expect(said(page, SAID)).to_be_visible()
     asked: list[Any] = []
-    page.route("**/history?*", asked.append)
+    page.route("**/history?*", lambda route: asked.append(route))  # noqa: PLW0108  # playwright marks its handlers
     page.locator("#flow").focus()
     page.evaluate("document.getElementById('flow').scrollTop = 0")
     expect(page.locator(".record-edge")).to_contain_text("Reading older messages")
@@ -200,6 +200,9 @@ def test_a_search_goes_through_all_of_the_record(recorded: HubProcess, console: 
     expect(hits).to_have_count(3)
     expect(hits.first.locator("mark")).to_have_text("albatross")
     expect(hits.first).to_contain_text("message 1500")
+    expect(page.locator(".hits")).to_have_text("none on this page")
+    page.keyboard.press("Enter")
+    expect(said(page, 1_500)).to_be_in_viewport(timeout=LONG_MS)
     hits.nth(1).focus()
     page.keyboard.press("Enter")
     expect(said(page, 78)).to_be_in_viewport(timeout=LONG_MS)
@@ -308,6 +311,9 @@ def test_a_hub_that_restarts_meanwhile_is_read_on(journal: Path, tmp_path: Path,
         kept.kill()
         expect(page.locator("#connection")).to_have_text("Disconnected", timeout=LONG_MS)
         place = top_row(page)
+        page.evaluate("location.hash = '#seq=300'")  # told when the room is there again
+        page.evaluate("location.hash = '#seq=2000'")
+        expect(said(page, 2_000)).to_be_in_viewport()
         kept.restart()
         expect(page.locator("#connection")).to_have_text("Connected", timeout=LONG_MS)
         assert top_row(page)[0] == place[0]

@@ -209,7 +209,7 @@ function open(root) {
     receipts: null, owed: null, lastTop: 0, height: 0, isDirty: true, isLinkRead: false, current: NOWHERE, hit: NOWHERE,
     isUpward: true, // so the reader moved last
     past: null, drawn: "", // what of the past is among the rows
-    room: null, // of which the past is
+    room: null, isTold: false, // of which the past is; whether the line to it is open
     opening: 0, // counts what was to be opened from the record
     note: el("div", { id: "record-note", role: "status", hidden: true }),
   };
@@ -303,6 +303,9 @@ function syncPast(view) {
     view.room = model.room;
     past.clear();
   }
+  const isTold = model.link.isTold === true;
+  if (isTold && !view.isTold) past.recover(); // what failed without the hub is tried again with it
+  view.isTold = isTold;
   const edge = edgeOf(model);
   const drawn = [past.version, edge, model.link.state, isNarrow(rows.filter), rows.filter.thread].join();
   if (view.drawn === drawn) return;
@@ -328,7 +331,8 @@ function headOf({ past, filter }, edge) {
   const back = past.reaches?.ts ? ` They reach back to ${whenOf(past.reaches.ts)}.` : "";
   if (head.state === "loading") return { ...head, text: "Reading older messages…" };
   if (head.state === "failed") return { ...head, text: `Older messages could not be read: ${past.top.why}.`, act: "older", word: "Try again" };
-  if (!past.hasAllBefore(edge)) return { ...head, text: `There are older messages.${back}`, act: "older", word: "Show older" };
+  const than = past.pages.length ? ` than ${whenOf(past.pages[0].messages[0].ts)}` : "";
+  if (!past.hasAllBefore(edge)) return { ...head, text: `There are older messages${than}.${back}`, act: "older", word: "Show older" };
   return { ...head, state: "first", text: firstWords(past.reaches) };
 }
 

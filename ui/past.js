@@ -114,6 +114,12 @@ export class Past {
     }
   }
 
+  /** Forget what failed. */
+  recover() {
+    for (const side of ["top", "end"]) if (this[side].state === "failed") this[side] = IDLE;
+    this.version += 1;
+  }
+
   show(side, state) {
     this[side] = state;
     this.version += 1;

@@ -130,7 +130,8 @@ function onSearchKey(view, event) {
   if (event.key === "Enter") {
     event.preventDefault();
     if (flow.filterOf(flowRoot()).needle !== view.search.value.trim().toLowerCase()) apply(view);
-    step(view, event.shiftKey ? 1 : -1); // the newest first: what one looks for was mostly said just now
+    if (flow.countsOf(flowRoot()).hits === 0) view.beyond.list.querySelector("button")?.click(); // what is older, the newest of it
+    else step(view, event.shiftKey ? 1 : -1); // the newest first: what one looks for was mostly said just now
   } else if (event.key === "Escape" && view.search.value) {
     event.stopPropagation();
     view.search.value = "";
@@ -147,7 +148,7 @@ function drawHits(view) {
   const filter = flow.filterOf(flowRoot());
   const { hits, hit } = flow.countsOf(flowRoot());
   const isOn = filter.needle !== "";
-  setText(view.hits, !isOn ? "" : hits === 0 ? "nowhere" : hit ? `${hit.toLocaleString()} of ${hits.toLocaleString()}` : `${hits.toLocaleString()} found`);
+  setText(view.hits, !isOn ? "" : hits === 0 ? (flow.loadedFrom(flowRoot()) > 1 ? "none on this page" : "nowhere") : hit ? `${hit.toLocaleString()} of ${hits.toLocaleString()}` : `${hits.toLocaleString()} found`);
   for (const node of [view.back, view.next, view.onlyLabel]) node.hidden = !isOn;
   for (const node of [view.back, view.next]) node.disabled = hits === 0;
   const count = [filter.who, filter.scope, filter.kind, filter.fate].filter(Boolean).length;
