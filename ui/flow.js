@@ -4,9 +4,11 @@
 import { announce, button, copyText, el, icon, setText, toast } from "./dom.js";
 import { Heights } from "./heights.js";
 import { drawRow, guessOf, isLong, refreshAsks } from "./message.js";
-import { entryAt, indexOf, isOperator, lineOf, logEnd, saidAs, threadOf } from "./model.js";
+import { entryAt as logEntryAt, indexOf as logIndexOf, isOperator, lineOf, logEnd, saidAs, threadOf } from "./model.js";
+import { Past, edgeOf } from "./older.js";
 import { onPref, pref } from "./prefs.js";
-import { advance, emptyFilter, emptyRows, havingFate, isNarrow, rowOf } from "./rows.js";
+import { advance, emptyFilter, emptyRows, havingFate, isNarrow, pastRows, rowOf } from "./rows.js";
+import { fetchHistory } from "./socket.js";
 import { openFates, refreshFates, refreshTick, showFates } from "./ticks.js";
 import { markdownOf } from "./transcript.js";
 
@@ -16,7 +18,11 @@ const PASSES = 4; // of drawing and measuring: heights are guessed until a row i
 const TAIL_PX = 16; // of air below the last row
 const KNOWN_MAX = 40_000; // measured heights that are kept
 const FLASH_MS = 2_200;
+const NEAR_PX = 2_400; // as near as this to what is not loaded, it is fetched
+const FAR_PX = 20_000; // who follows the newest that far below the past reads it no more
+const NOWHERE = -1; // no place of the log, nor of the past
 const PERMALINK = "#m-";
+const SEQ_LINK = "#seq=";
 const THREAD_LINK = "#t-";
 
 const views = new WeakMap(); // root -> view
@@ -35,10 +41,11 @@ export function render(root, model, send, now, seat) {
   refreshTicks(view);
   refreshFates(view.fates, now ?? Date.now());
   drawThreadBar(view);
-  const isEmpty = view.rows.items.length === 0;
+  const isEmpty = view.rows.items.every(isEdge);
   view.empty.hidden = !isEmpty;
   if (isEmpty) setText(view.empty, end ? "Nothing of what was said passes the filter." : "Nobody has spoken yet. What agents say appears here as they say it.");
-  if (view.isLinkRead || end === 0) return;
+  reach(view);
+  if (view.isLinkRead || !model.link.isTold || (end === 0 && model.isOpening)) return;
   view.isLinkRead = true; // showing it draws again
   view.isLinkRead = readPermalink(root, !model.isOpening); // the log comes in pages
 }
@@ -49,7 +56,9 @@ export function render(root, model, send, now, seat) {
 export function follow(root) {
   const view = views.get(root);
   if (!view) return;
-  Object.assign(view, { following: true, isDirty: true, current: -1 });
+  view.opening += 1; // what was to be opened is not wanted any more
+  tell(view, "");
+  Object.assign(view, { following: true, isDirty: true, current: NOWHERE });
   render(root, view.model);
 }
 
@@ -58,15 +67,15 @@ export const isFollowing = (root) => views.get(root)?.following ?? true;
 /** Bring a message into the middle of the window and let it flash; false when this page does not have it. */
 export function reveal(root, id) {
   const view = views.get(root);
-  const index = view ? indexOf(view.model, id) : -1;
-  return index >= 0 && revealAt(view, index);
+  const index = view ? indexOf(view, id) : NOWHERE;
+  return index !== NOWHERE && revealAt(view, index);
 }
 
 function revealAt(view, index) {
   sync(view);
   let place = rowOf(view.rows, index);
   if (place < 0) {
-    view.collapsed.delete(threadOf(view.model, entryAt(view.model, index).id)); // what hides it gives way
+    view.collapsed.delete(threadOf(view.model, entryAt(view, index).id)); // what hides it gives way
     rebuild(view);
     place = rowOf(view.rows, index);
   }
@@ -110,14 +119,14 @@ export function setFilter(root, filter) {
 /** Show the thread of a message alone; it has an address, and the browser's own way back leads out of it. */
 export function showThread(root, id, isLinked = false) {
   const view = views.get(root);
-  if (!view || indexOf(view.model, id) < 0) return false;
+  if (!view || logIndexOf(view.model, id) < 0) return false;
   const thread = threadOf(view.model, id);
   const isInside = Boolean(view.filter.thread);
-  if (!isInside) view.before = { following: view.following, index: view.rows.items[view.anchor.place]?.index ?? -1, filter: view.filter };
+  if (!isInside) view.before = { following: view.following, index: view.rows.items[view.anchor.place]?.index ?? NOWHERE, filter: view.filter };
   const address = THREAD_LINK + (view.model.threads.get(thread)?.[0] ?? id);
   if (!isLinked && location.hash !== address) history[isInside ? "replaceState" : "pushState"](null, "", address);
   setFilter(root, { ...emptyFilter(), needle: view.filter.needle, thread });
-  revealAt(view, indexOf(view.model, id));
+  revealAt(view, indexOf(view, id));
   announce(`One thread, of ${countsOf(root).passed} messages. Escape leads back.`);
   return true;
 }
@@ -126,7 +135,7 @@ export function showThread(root, id, isLinked = false) {
 export function leaveThread(root) {
   const view = views.get(root);
   if (!view?.filter.thread) return false;
-  const { following, index, filter } = view.before ?? { following: true, index: -1, filter: emptyFilter() };
+  const { following, index, filter } = view.before ?? { following: true, index: NOWHERE, filter: emptyFilter() };
   setFilter(root, { ...filter, needle: view.filter.needle, thread: "" });
   const place = rowOf(view.rows, index);
   if (following || place < 0) follow(root);
@@ -143,14 +152,17 @@ export function leaveThread(root) {
 export function countsOf(root) {
   const view = views.get(root);
   if (!view) return { passed: 0, all: 0, hits: 0, hit: 0, isNarrow: false };
-  const { hits, passed } = view.rows;
-  return { passed, all: logEnd(view.model), hits: hits.length, hit: hits.indexOf(view.hit) + 1, isNarrow: isNarrow(view.filter) };
+  const { passed, pastPassed } = view.rows;
+  const hits = hitsOf(view);
+  return { passed: passed + pastPassed, all: logEnd(view.model) + view.past.count, hits: hits.length, hit: hits.indexOf(view.hit) + 1, isNarrow: isNarrow(view.filter) };
 }
+
+const hitsOf = ({ rows }) => (rows.pastHits.length ? [...rows.pastHits, ...rows.hits] : rows.hits);
 
 /** Go to the next (1) or previous (-1) place where the needle was found; from the end, the newest first. */
 export function goToHit(root, step) {
   const view = views.get(root);
-  const hits = view?.rows.hits ?? [];
+  const hits = view ? hitsOf(view) : [];
   if (!hits.length) return false;
   const known = hits.indexOf(view.hit);
   const next = known < 0 ? (step > 0 ? 0 : hits.length - 1) : (known + step + hits.length) % hits.length;
@@ -163,16 +175,16 @@ export function shownOf(root) {
   const view = views.get(root);
   if (!view) return [];
   const indexes = view.rows.items.flatMap((item) => (item.type === "fold" ? item.hidden : item.type === "message" ? [item.index] : []));
-  return indexes.map((index) => entryAt(view.model, index));
+  return indexes.map((index) => entryAt(view, index));
 }
 
-/** The first and the last place in the conversation that is in the window; null while there is none. */
+/** The first and the last place of the page's log that is in the window; null while there is none. */
 export function windowOf(root) {
   const view = views.get(root);
-  if (!view?.rows.items.length || root.clientHeight === 0) return null;
+  if (!view || view.rows.items.length === view.rows.past || root.clientHeight === 0) return null;
   const top = view.lastTop;
   const { items } = view.rows;
-  return [items[view.heights.at(top)].index, items[view.heights.at(top + view.height - 1)].index];
+  return [top, top + view.height - 1].map((y) => Math.max(view.model.logStart, items[view.heights.at(y)].index)); // the past is not in the picture
 }
 
 // ---- the view ---------------------------------------------------------------------------------------------------
@@ -195,8 +207,15 @@ function open(root) {
     following: true, anchor: { place: 0, offset: 0 }, // reading: this row is at the top of the window, so far above its edge
     end: 0, // of the conversation, when it was looked at last
     readTo: 0, // the reader has had the end on the page up to here
-    receipts: null, owed: null, lastTop: 0, height: 0, isDirty: true, isLinkRead: false, current: -1, hit: -1,
+    receipts: null, owed: null, lastTop: 0, height: 0, isDirty: true, isLinkRead: false, current: NOWHERE, hit: NOWHERE,
+    isUpward: true, // so the reader moved last
+    past: null, drawn: "", // what of the past is among the rows
+    room: null, isTold: false, // of which the past is; whether the line to it is open
+    opening: 0, // counts what was to be opened from the record
+    note: el("div", { id: "record-note", role: "status", hidden: true }),
   };
+  view.past = new Past((query) => fetchHistory(query, view.model.link.auth), () => showPast(view));
+  root.parentNode.append(view.note);
   root.append(view.empty, view.list);
   view.below.append(icon("down"), view.belowText);
   view.below.addEventListener("click", () => { follow(root); root.focus({ preventScroll: true }); });
@@ -208,7 +227,10 @@ function open(root) {
   root.addEventListener("pointerover", (event) => carryTools(view, event.target.closest?.(".message")));
   new ResizeObserver(() => { view.isDirty = true; layout(view); }).observe(root); // the composer grew, the window was resized
   onPref((name) => { if (name === "utc") { rebuild(view); render(root, view.model); } });
-  addEventListener("hashchange", () => { if (!location.hash.startsWith(THREAD_LINK)) leaveThread(root); readPermalink(root); });
+  addEventListener("hashchange", () => {
+    if (!location.hash.startsWith(THREAD_LINK)) leaveThread(root);
+    view.isLinkRead = Boolean(view.model) && readPermalink(root, view.model.link.isTold === true && !view.model.isOpening); // its message may be on a page that is still to come
+  });
   view.bar = threadBar(view);
   document.addEventListener("selectionchange", () => {
     const selection = getSelection();
@@ -236,27 +258,223 @@ function sync(view) {
   const { rows, heights } = view;
   const { from, dropped } = advance(rows, view.model);
   if (dropped) {
-    heights.dropFront(dropped);
-    view.anchor = dropped > view.anchor.place ? { place: 0, offset: 0 } : { ...view.anchor, place: view.anchor.place - dropped };
+    heights.splice(rows.past, dropped);
+    const { place } = view.anchor;
+    if (place >= rows.past) view.anchor = place < rows.past + dropped ? { place: rows.past, offset: 0 } : { ...view.anchor, place: place - dropped };
   }
   if (view.end !== logEnd(view.model)) view.isDirty = true; // an answer that is folded away counts on the first of its thread
   view.end = logEnd(view.model);
-  if (!dropped && from === heights.size && from === rows.items.length) return;
-  heights.truncate(from);
-  for (let place = heights.size; place < rows.items.length; place += 1) heights.push(view.known.get(rows.items[place].key) ?? guessOf(rows.items[place]));
-  view.isDirty = true;
+  if (dropped || from !== heights.size || from !== rows.items.length) {
+    heights.truncate(from);
+    for (let place = heights.size; place < rows.items.length; place += 1) heights.push(heightOf(view, rows.items[place]));
+    view.isDirty = true;
+  }
+  syncPast(view);
 }
+
+const heightOf = (view, item) => view.known.get(item.key) ?? guessOf(item);
 
 /** Choose the rows anew, and keep the reader where the reader is. */
 function rebuild(view) {
-  const at = view.rows.items[view.anchor.place]?.index ?? -1;
+  const held = heldBy(view);
   view.rows = emptyRows(view.filter, pref("utc"), view);
   view.heights = new Heights();
+  view.drawn = "";
   sync(view);
+  holdOn(view, held);
+}
+
+/** What the reader has at the top of the window: a message, for days and edges come and go. */
+function heldBy({ rows, heights, anchor }) {
+  const top = heights.top(Math.min(anchor.place, heights.size)) + anchor.offset;
+  let place = Math.min(anchor.place, rows.items.length - 1);
+  while (place < rows.items.length - 1 && !isSaid(rows.items[place])) place += 1;
+  return { index: rows.items[place]?.index ?? 0, offset: top - heights.top(Math.max(0, place)) };
+}
+
+const isSaid = ({ type }) => type === "message" || type === "fold" || type === "marker";
+const isEdge = ({ type }) => type === "head" || type === "hole";
+
+/** Keep it there, wherever its row is now. */
+function holdOn(view, { index, offset }) {
+  const { items } = view.rows;
+  const same = rowOf(view.rows, index);
+  const next = same < 0 ? items.findIndex((item) => item.index >= index) : same;
+  view.anchor = { place: next < 0 ? Math.max(0, items.length - 1) : next, offset: same < 0 ? 0 : offset };
   view.isDirty = true;
-  const place = view.rows.items.findIndex((item) => item.index >= at);
-  const isSame = view.rows.items[place]?.index === at;
-  view.anchor = { place: place < 0 ? Math.max(0, view.rows.items.length - 1) : place, offset: isSame ? view.anchor.offset : 0 };
+}
+
+// ---- the past ---------------------------------------------------------------------------------------------------
+
+const indexOf = (view, id) => view.model._indexes.get(id) ?? view.past.places.get(id) ?? NOWHERE;
+const entryAt = (view, index) => (index < 0 ? view.past.entryAt(index) : logEntryAt(view.model, index));
+
+/** Whether the room is shown as it is: what was said before a moment of replay, or in a file, is all that there is. */
+const isPresent = () => !document.body.hasAttribute("data-past");
+
+/** Put what is loaded of the past before all other rows, if it is not what stands there. */
+function syncPast(view) {
+  const { model, past, rows, heights } = view;
+  if (view.room !== model.room) { // its seqs tell of other messages now
+    view.room = model.room;
+    past.clear();
+  }
+  const isTold = model.link.isTold === true;
+  if (isTold && !view.isTold) past.recover(); // what failed without the hub is tried again with it
+  view.isTold = isTold;
+  const edge = edgeOf(model);
+  const drawn = [past.version, edge, model.link.state, isNarrow(rows.filter), rows.filter.thread, isPresent()].join();
+  if (view.drawn === drawn) return;
+  view.drawn = drawn;
+  const head = headOf(view, edge);
+  const hole = past.pages.length > 0 && !past.isJoined(edge) ? holeOf(past) : null;
+  const items = isPresent() ? [head, ...pastRows(rows, past, model), hole].filter(Boolean) : [];
+  const held = heights.size ? heldBy(view) : null;
+  heights.splice(0, rows.past, items.map((item) => heightOf(view, item)));
+  rows.items.splice(0, rows.past, ...items);
+  rows.past = items.length;
+  if (held) holdOn(view, held);
+  view.isDirty = true;
+}
+
+const WHEN = { dateStyle: "medium", timeStyle: "short" };
+const whenOf = (ts) => new Date(ts * 1000).toLocaleString([], { ...WHEN, timeZone: pref("utc") ? "UTC" : undefined });
+
+/** The row above all others: how far back one can go. */
+function headOf({ past, filter }, edge) {
+  if (filter.thread || (past.pages.length === 0 && !(edge > 1 && edge < Infinity))) return null;
+  const head = { type: "head", key: "head", index: -Infinity, act: null, word: "", state: past.top.state };
+  const back = past.reaches?.ts ? ` They reach back to ${whenOf(past.reaches.ts)}.` : "";
+  if (head.state === "loading") return { ...head, text: "Reading older messages…" };
+  if (head.state === "failed") return { ...head, text: `Older messages could not be read: ${past.top.why}.`, act: "older", word: "Try again" };
+  const than = past.pages.length ? ` than ${whenOf(past.pages[0].messages[0].ts)}` : "";
+  if (!past.hasAllBefore(edge)) return { ...head, text: `There are older messages${than}.${back}`, act: "older", word: "Show older" };
+  return { ...head, state: "first", text: firstWords(past.reaches) };
+}
+
+function firstWords({ kept, seq, ts }) {
+  const since = ts ? `, of ${whenOf(ts)}` : "";
+  if (kept !== "journal") return `The oldest message that the hub still has${since}: without a journal it keeps the last thousand in memory.`;
+  return seq > 1 ? `The first message that the record has${since}: what was said before is not kept in the journal any more.` : `The first message of this room${since}.`;
+}
+
+const HOLE = { type: "hole", key: "hole", index: -2 };
+
+function holeOf({ end }) {
+  if (end.state === "failed") return { ...HOLE, state: "failed", text: `What follows could not be read: ${end.why}.`, act: "newer", word: "Try again" };
+  return { ...HOLE, state: end.state, text: end.state === "loading" ? "Reading on…" : "More was said here.", act: end.state === "loading" ? null : "newer", word: "Show it" };
+}
+
+function showPast(view) {
+  if (!view.model) return;
+  sync(view);
+  layout(view);
+  drawBelow(view);
+  reach(view);
+}
+
+/** Fetch what the window comes near to, and forget what it is far from. */
+function reach(view) {
+  const { past, model, rows, heights, filter, lastTop, height } = view;
+  if (!isPresent() || height === 0 || !model.link.isTold || model.isOpening || filter.thread) return;
+  const edge = edgeOf(model);
+  if (past.pages.length && view.following && lastTop - heights.top(rows.past) > FAR_PX) {
+    past.clear();
+    return showPast(view);
+  }
+  if (isNarrow(filter) || model.link.state !== "open") return; // what is filtered out would be fetched to the very first; there is a button
+  const head = rows.items[0];
+  const isShown = lastTop < heights.list[0];
+  if (head?.type === "head" && head.state === "idle" && head.act && lastTop < NEAR_PX && (view.isUpward || isShown)) void past.older(edge);
+  const hole = rows.items[rows.past - 1];
+  if (hole?.type !== "hole" || hole.state !== "idle") return;
+  const y = heights.top(rows.past - 1);
+  const margin = view.isUpward ? 0 : NEAR_PX; // what follows is not fetched for one who goes back
+  if (y > lastTop - NEAR_PX && y < lastTop + height + margin) void past.newer(edge);
+}
+
+function onEdge(view, act) {
+  if (act === "older") void view.past.older(edgeOf(view.model));
+  else void view.past.newer(edgeOf(view.model));
+  view.scroller.focus({ preventScroll: true });
+}
+
+/** A calm line over the conversation; `again`: what its button does. */
+function tell(view, text, again = null) {
+  view.note.hidden = !text;
+  view.note.replaceChildren(...(text ? [el("span", {}, text), again && button("Try again", null, { class: "quiet", onclick: again }), again && button("Dismiss", "close", { onclick: () => tell(view, "") }, true)].filter(Boolean) : []));
+}
+
+/** Where the page's own log begins: what is older is in the record. */
+export function loadedFrom(root) {
+  const view = views.get(root);
+  return view?.model ? edgeOf(view.model) : Infinity;
+}
+
+/** Ask the record; as the past does. */
+export const askRecord = (root, query) => views.get(root).past.ask(query);
+
+/** Show message `seq`, from the record if it is not on the page. */
+export async function openSeq(root, seq) {
+  const view = views.get(root);
+  if (!view?.model) return;
+  const { model, past } = view;
+  const run = (view.opening += 1);
+  tell(view, "");
+  const live = saidAs(model, seq);
+  const place = live ? logIndexOf(model, live.id) : past.placeOf({ seq });
+  if (live || past.bySeq.has(seq)) return arrive(view, place);
+  const edge = edgeOf(model);
+  const last = Math.max(0, ...model._ids.keys());
+  if (edge === Infinity || seq > last) return toast(`Message ${seq.toLocaleString()} has not been said: the newest is ${last.toLocaleString()}.`, "refused");
+  if (edge === 0 || seq > edge) return toast(`Message ${seq.toLocaleString()} is missing on this page. Load the page again, and it is found.`, "refused");
+  tell(view, `Opening message ${seq.toLocaleString()}…`);
+  try {
+    const isFound = await past.open(seq, edge);
+    if (run !== view.opening || isFound === null) return undefined;
+    tell(view, "");
+    if (isFound) return arrive(view, place);
+    const { reaches } = past;
+    return toast(reaches?.seq ? `The record does not have message ${seq.toLocaleString()}: it reaches back to message ${reaches.seq.toLocaleString()}, of ${whenOf(reaches.ts)}.` : "The record has no messages.", "refused");
+  } catch (failure) {
+    if (run === view.opening) tell(view, `Message ${seq.toLocaleString()} could not be opened: ${failure.message}.`, () => openSeq(root, seq));
+  }
+  return undefined;
+}
+
+/** Show a row and have the keys there. */
+function arrive(view, place) {
+  if (!revealAt(view, place)) return;
+  reach(view);
+  const row = view.nodes.get(view.rows.items[rowOf(view.rows, place)]?.key)?.node;
+  if (!document.querySelector("dialog[open]")) (row ?? view.scroller).focus({ preventScroll: true });
+}
+
+/** Show the first message that was said at a moment (ms) or later. */
+export async function openTime(root, ms) {
+  const view = views.get(root);
+  if (!view?.model) return;
+  const { model } = view;
+  const first = model.log.findIndex((message) => message.seq > 0);
+  const isHere = first >= 0 && (model.log[first].ts * 1000 <= ms || edgeOf(model) <= 1);
+  if (isHere) {
+    const found = model.log.findIndex((message, at) => at >= first && message.seq > 0 && message.ts * 1000 >= ms);
+    if (found >= 0) return arrive(view, model.logStart + found);
+    follow(root);
+    return toast("Nothing was said since then: this is the newest.", "info");
+  }
+  const run = (view.opening += 1);
+  tell(view, `Looking for ${whenOf(ms / 1000)}…`);
+  try {
+    const { messages } = await view.past.ask({ at: String(ms / 1000), limit: 1 });
+    if (run !== view.opening) return undefined;
+    tell(view, "");
+    if (messages.length) return await openSeq(root, messages[0].seq);
+    return toast("The record has nothing of that time or later.", "refused");
+  } catch (failure) {
+    if (run === view.opening) tell(view, `That time could not be opened: ${failure.message}.`, () => openTime(root, ms));
+  }
+  return undefined;
 }
 
 /** With a filter by fate: choose anew when other messages have it. */
@@ -297,7 +515,7 @@ function drawThreadBar(view) {
   view.bar.hidden = !thread;
   if (!thread) return;
   const ids = view.model.threads.get(thread) ?? [thread];
-  const first = entryAt(view.model, indexOf(view.model, ids[0]));
+  const first = logEntryAt(view.model, logIndexOf(view.model, ids[0]));
   const words = first ? `${first.sender === "human" ? "operator" : first.sender}: ${lineOf(first.content, 120)}` : "";
   const count = `${ids.length} ${ids.length === 1 ? "message" : "messages"}`;
   setText(view.bar.text, first?.reply_to ? `Only a thread whose beginning is not on this page any more: ${count}, the first of them ${words}` : `Only the thread of ${count} that begins with ${words}`);
@@ -318,11 +536,13 @@ function onScroll(view) {
   if (Math.abs(top - lastTop) < 1) return; // our own
   const toEnd = scroller.scrollHeight - scroller.clientHeight - top;
   view.lastTop = top;
+  view.isUpward = top < lastTop;
   if (top < lastTop && toEnd > END_PX) view.following = false;
   if (top > lastTop && toEnd <= END_PX) view.following = true;
   keepPlace(view);
   layout(view);
   drawBelow(view);
+  reach(view);
 }
 
 function keepPlace(view) {
@@ -340,7 +560,7 @@ function drawBelow(view) {
     const item = rows.items[place];
     unseen += item.type === "fold" ? item.hidden.length : item.type === "message" ? 1 : 0;
   }
-  view.below.hidden = view.following || rows.items.length === 0;
+  view.below.hidden = view.following || rows.items.every(isEdge);
   if (!view.below.hidden) setText(view.belowText, unseen ? `${unseen.toLocaleString()} new below` : "Back to the latest");
 }
 
@@ -389,7 +609,7 @@ function mount(view, from, to) {
     else list.insertBefore(node, cursor);
   }
   view.nodes = wanted;
-  if (focused !== document.activeElement && focused?.closest?.(".message, .fold")) view.scroller.focus({ preventScroll: true }); // it is out of sight: the keys still work
+  if (focused !== document.activeElement && focused?.closest?.(".message, .fold, .record-edge")) view.scroller.focus({ preventScroll: true }); // it is out of sight: the keys still work
   const before = heights.top(from);
   list.style.setProperty("padding-top", `${before}px`);
   list.style.setProperty("padding-bottom", `${Math.max(0, heights.total - heights.top(to)) + TAIL_PX}px`);
@@ -398,7 +618,7 @@ function mount(view, from, to) {
 function nodeOf(view, item) {
   const known = view.nodes.get(item.key);
   const id = item.message?.id;
-  const stamp = [item.goesOn, item.hidden?.length, view.rows.utc, view.filter.needle, view.unfolded.has(id), view.sources.has(id), threadStamp(view, id)].join();
+  const stamp = [item.goesOn, item.hidden?.length, view.rows.utc, view.filter.needle, view.unfolded.has(id), view.sources.has(id), threadStamp(view, id), item.text].join();
   if (known?.stamp === stamp) return known;
   const look = { utc: view.rows.utc, needle: view.filter.needle, isUnfolded: (message) => view.unfolded.has(message.id), isSource: (message) => view.sources.has(message.id), isCollapsed: (thread) => view.collapsed.has(thread) };
   return { node: drawRow(view.model, item, look), stamp };
@@ -463,7 +683,7 @@ function showAlone(view, message) {
 function jump(view, seq) {
   const answered = saidAs(view.model, seq);
   if (answered && reveal(view.scroller, answered.id)) view.nodes.get(`m${view.current}`)?.node.focus({ preventScroll: true });
-  else toast("What this answers is not on this page any more; the export has it.", "refused");
+  else void openSeq(view.scroller, seq);
 }
 
 /** Fold the answers of a thread away, or show them again. */
@@ -474,11 +694,11 @@ function foldThread(view, thread) {
   keepPlace(view);
   rebuild(view);
   render(view.scroller, view.model);
-  const row = view.nodes.get(`m${indexOf(view.model, head)}`)?.node;
+  const row = view.nodes.get(`m${indexOf(view, head)}`)?.node;
   (row?.querySelector(".thread-fold") ?? row ?? view.scroller).focus({ preventScroll: true });
 }
 
-const messageOf = (view, row) => (row ? entryAt(view.model, indexOf(view.model, row.dataset.id)) : undefined);
+const messageOf = (view, row) => (row ? entryAt(view, indexOf(view, row.dataset.id)) : undefined);
 
 function copy(view, message) {
   if (message) copyText(markdownOf(message, pref("utc"))).then((done) => toast(done ? "Copied the message." : "The browser does not let this page copy.", done ? "info" : "refused"));
@@ -486,7 +706,7 @@ function copy(view, message) {
 
 function copyLink(view, message) {
   if (!message) return;
-  history.replaceState(null, "", PERMALINK + message.id);
+  history.replaceState(null, "", message.seq > 0 ? SEQ_LINK + message.seq : PERMALINK + message.id);
   copyText(location.href).then((done) => toast(done ? "Copied a link to the message. It holds no token." : "The link is in the address bar.", "info"));
 }
 
@@ -499,12 +719,12 @@ function toggle(view, set, id) {
   if (view.following) keepPlaceOf(view, id);
   view.isDirty = true;
   layout(view);
-  view.nodes.get(`m${indexOf(view.model, id)}`)?.node.focus({ preventScroll: true });
+  view.nodes.get(`m${indexOf(view, id)}`)?.node.focus({ preventScroll: true });
 }
 
 /** What was unfolded is being read: from now on its row stays, and the end moves. */
 function keepPlaceOf(view, id) {
-  const index = indexOf(view.model, id);
+  const index = indexOf(view, id);
   if (index < logEnd(view.model) - 1 || view.unfolded.has(id)) view.following = false;
   keepPlace(view);
 }
@@ -512,7 +732,8 @@ function keepPlaceOf(view, id) {
 function onClick(view, event) {
   const unfold = event.target.closest("[data-unfold]");
   if (unfold) toggle(view, view.unfolded, unfold.dataset.unfold);
-  const { jump: seq, foldThread: thread, alone } = event.target.closest("[data-jump], [data-fold-thread], [data-alone]")?.dataset ?? {};
+  const { jump: seq, foldThread: thread, alone, record } = event.target.closest("[data-jump], [data-fold-thread], [data-alone], [data-record]")?.dataset ?? {};
+  if (record) return onEdge(view, record);
   if (seq) return jump(view, Number(seq));
   if (thread) return foldThread(view, thread);
   if (alone) return void showThread(view.scroller, alone);
@@ -529,7 +750,7 @@ function onClick(view, event) {
 function onFocus(view, event) {
   const row = event.target.closest(".message");
   if (!row) return;
-  view.current = indexOf(view.model, row.dataset.id);
+  view.current = indexOf(view, row.dataset.id);
   carryTools(view, row);
   if (row.dataset.open === "false" && event.target.closest(".content")) toggle(view, view.unfolded, row.dataset.id); // the focus went into what is folded
 }
@@ -559,7 +780,7 @@ export function onEnter(root, target) {
 
 function withCurrent(root, deed) {
   const view = views.get(root);
-  const message = view && view.current >= view.model.logStart ? entryAt(view.model, view.current) : undefined;
+  const message = view && view.current !== NOWHERE ? entryAt(view, view.current) : undefined;
   if (message) deed(view, message);
 }
 
@@ -568,7 +789,7 @@ function walk(root, step) {
   const view = views.get(root);
   if (!view?.rows.items.length) return;
   const { items } = view.rows;
-  const known = view.current >= 0 ? rowOf(view.rows, view.current) : -1;
+  const known = view.current === NOWHERE ? -1 : rowOf(view.rows, view.current);
   let place = known < 0 ? view.heights.at(view.lastTop + (step > 0 ? 0 : view.height - 1)) - step : known;
   do place += step; while (items[place] && items[place].type !== "message");
   if (!items[place]) return;
@@ -593,11 +814,18 @@ function show(view, place) {
 }
 
 /** Go to the linked message; false if it may be on a page that is still to come. */
-function readPermalink(root, isLogWhole = true) {
+function readPermalink(root, isLogWhole) {
   if (location.hash.startsWith(THREAD_LINK)) {
     const isHere = showThread(root, location.hash.slice(THREAD_LINK.length), true);
     if (!isHere && isLogWhole) toast("The linked thread is not among what this hub still keeps.", "refused");
     return isHere || isLogWhole;
+  }
+  if (location.hash.startsWith(SEQ_LINK)) {
+    const seq = Number(location.hash.slice(SEQ_LINK.length));
+    if (!Number.isSafeInteger(seq) || seq < 1) toast("The link names no message: after #seq= stands a number.", "refused");
+    else if (!isLogWhole && !saidAs(views.get(root).model, seq) && !views.get(root).past.bySeq.has(seq)) return false;
+    else void openSeq(root, seq);
+    return true;
   }
   if (!location.hash.startsWith(PERMALINK)) return true;
   const isFound = reveal(root, location.hash.slice(PERMALINK.length));

@@ -33,9 +33,9 @@ export class Heights {
     if (size < this.list.length) this.refill(this.list.slice(0, size));
   }
 
-  /** Forget the first `count` rows. */
-  dropFront(count) {
-    if (count > 0) this.refill(this.list.slice(count));
+  /** Put `heights` in place of `count` rows. */
+  splice(from, count, heights = []) {
+    if (count > 0 || heights.length) this.refill([...this.list.slice(0, from), ...heights, ...this.list.slice(from + count)]);
   }
 
   refill(list) {

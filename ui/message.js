@@ -42,8 +42,16 @@ const ROWS = {
   gap: (model, { seconds }) => el("li", { class: "gap" }, el("span", {}, `${ageText(seconds)} of silence`)),
   fold: (model, { hidden, sender, start }) => el("li", { class: "fold" },
     el("button", { type: "button", class: "quiet", data: { unfoldBurst: String(start) } }, icon("next"), el("span", {}, `${hidden.length} more from `, sender === null ? "the hub" : nameTag(sender, hueOf(model, sender)), " in one breath"))),
+  head: (model, item) => drawEdge(item),
+  hole: (model, item) => drawEdge(item),
   message: drawMessage,
 };
+
+/** Where what is loaded of the record ends: what is beyond, and the way there. Its height stays, whatever it says. */
+function drawEdge({ text, state, act, word }) {
+  return el("li", { class: "record-edge", data: { state } }, state === "loading" && icon("wait"), el("span", {}, text),
+    act && button(word, null, { class: "quiet", data: { record: act } }));
+}
 
 function drawMessage(model, item, look) {
   const { message, goesOn } = item;

@@ -3,8 +3,10 @@
 //   emptyRows(filter, utc, look)     nothing is shown yet
 //   advance(rows, model)             take what was said since; {from, dropped}: rows before `from` are as they were,
 //                                    `dropped` rows at the front are forgotten, with the log
+//   pastRows(rows, past, model)      the rows of what was loaded from the record; they stand before all others
 //
-// A row: {type: message | marker | day | gap | fold, key, index, ...}; `index` is a place in the whole conversation.
+// A row: {type: message | marker | day | gap | fold | head | hole, key, index, ...}; `index` is a place in the whole
+// conversation, and ascends. Of the past it is below 0.
 
 import { audienceOf, entryAt, logEnd, threadOf } from "./model.js";
 import { isUnfetched } from "./receipts.js";
@@ -34,6 +36,8 @@ export function emptyRows(filter = emptyFilter(), utc = false, { opened = new Se
     collapsed, // threads of which only the first message is shown
     having, // ids of the messages that have the filter's fate
     items: [],
+    past: 0, // so many of them are of the past
+    pastPassed: 0, pastHits: [],
     upTo: null, // the place in the conversation up to which it was read
     passed: 0, // messages that the filter let through
     hits: [], // places of the messages that the needle is in
@@ -53,11 +57,34 @@ export function advance(rows, model) {
 }
 
 function forget(rows, logStart) {
-  const kept = rows.items.findIndex((item) => item.index >= logStart);
-  const dropped = kept < 0 ? rows.items.length : kept;
-  if (dropped > 0) rows.items.splice(0, dropped);
+  const kept = rows.items.findIndex((item, place) => place >= rows.past && item.index >= logStart);
+  const dropped = (kept < 0 ? rows.items.length : kept) - rows.past;
+  if (dropped > 0) rows.items.splice(rows.past, dropped);
   if (rows.hits.length && rows.hits[0] < logStart) rows.hits = rows.hits.filter((index) => index >= logStart);
   return dropped;
+}
+
+/** The rows of the past. Each page has its own, whatever is loaded beside it, so that none that is on the page changes. */
+export function pastRows(rows, past, model) {
+  const items = [];
+  Object.assign(rows, { pastPassed: 0, pastHits: [] });
+  let day = null;
+  for (const page of past.pages) {
+    if (page.rowsFor !== rows) Object.assign(page, { rowsFor: rows, rows: rowsOfPage(rows, page, past, model) });
+    const { items: own, hits, passed } = page.rows;
+    const isSameDay = own[0]?.type === "day" && day === dayOf(own[0].ts, rows.utc);
+    for (let place = isSameDay ? 1 : 0; place < own.length; place += 1) items.push(own[place]);
+    rows.pastHits.push(...hits);
+    rows.pastPassed += passed;
+    if (own.length) day = dayOf(page.rows.last.ts, rows.utc);
+  }
+  return items;
+}
+
+function rowsOfPage(rows, page, past, model) {
+  const own = emptyRows(rows.filter, rows.utc, rows);
+  for (const message of page.messages) take(own, model, message, past.placeOf(message));
+  return own;
 }
 
 /** Add the rows of one message; give the first place in `items` that changed. */

@@ -153,6 +153,26 @@ export async function fetchPast(query) {
   return (await askHub(`/replay?${new URLSearchParams(query)}`)).json();
 }
 
+const ANSWER_MS = 20_000; // a hub that has not answered by then is asked again by hand
+const AGAIN_MS = 500; // the record is busy, or is being indexed: it says to come again
+const AGAIN_MAX = 12;
+
+/** A page of the record, GET /history; an Error in words when there is none. */
+export async function fetchHistory(query, isGuarded) {
+  const token = isGuarded ? storedToken() : null; // an open hub would take it for a peer's
+  for (let tries = 1; ; tries += 1) {
+    const response = await fetch(`/history?${new URLSearchParams(query)}`, { headers: token ? { Authorization: `Bearer ${token}` } : {}, signal: AbortSignal.timeout(ANSWER_MS) })
+      .catch((failure) => { throw new Error(failure.name === "TimeoutError" ? "the hub does not answer" : "the hub is out of reach"); });
+    const body = await response.json().catch(() => ({}));
+    if (response.ok && Array.isArray(body.messages)) return body;
+    if (response.status !== 503 || tries === AGAIN_MAX) throw new Error(wordsOf(body) || `the hub answered ${response.status}`);
+    await new Promise((resolve) => { setTimeout(resolve, AGAIN_MS); });
+  }
+}
+
+/** What a refusal says: a text, or a list of faults. */
+const wordsOf = ({ detail }) => (Array.isArray(detail) ? String(detail[0]?.msg ?? "").replace(/^q: /, "") : String(detail ?? ""));
+
 /** A text as base64 in the alphabet of URLs: what a subprotocol's name may be made of. */
 function base64url(text) {
   const bytes = String.fromCharCode(...new TextEncoder().encode(text));

@@ -1,9 +1,11 @@
 // Tools: search, filters, the choice of view, and the export of what is shown. What they are set to lives in the flow.
 
+import { openBeyond, search } from "./beyond.js";
 import { button, el, icon, keyed, saveAs, setText } from "./dom.js";
 import * as flow from "./flow.js";
 import { onPref, pref, setPref } from "./prefs.js";
 import { FORMATS, transcriptOf } from "./transcript.js";
+import { WHEN_HELP, momentOf } from "./when.js";
 
 const TYPING_MS = 150; // the conversation is searched when the fingers rest
 
@@ -32,15 +34,23 @@ export function focusSearch() {
   field?.select();
 }
 
+/** Ask for a time, and go there. */
+export function askTime() {
+  const view = views.get(document.getElementById("flow-tools"));
+  if (view) showTime(view, true);
+}
+
 function open(root) {
   const view = { model: null, timer: null };
   const change = () => apply(view);
+  view.beyond = openBeyond();
   view.search = el("input", { id: "search", type: "search", placeholder: "Search", "aria-label": "Search the conversation", autocomplete: "off", spellcheck: "false" });
   view.hits = el("span", { class: "hits", role: "status" });
   view.back = button("Previous place (Shift Enter)", "up", { onclick: () => step(view, -1) }, true);
   view.next = button("Next place (Enter)", "down", { onclick: () => step(view, 1) }, true);
   view.only = el("input", { type: "checkbox", onchange: change });
   view.onlyLabel = el("label", { class: "choice only-hits" }, view.only, " only these");
+  view.goTime = button("Go to a time (b)", "wait", { "aria-expanded": "false", "aria-controls": "flow-time", onclick: () => showTime(view, view.time.hidden) }, true);
   view.toggle = button("Filter", "filter", { class: "quiet", "aria-expanded": "false", "aria-controls": "flow-filters", onclick: () => showFilters(view, view.panel.hidden) });
   view.who = el("select", { "aria-label": "By or to whom", onchange: change });
   view.scope = el("select", { "aria-label": "Where", onchange: change });
@@ -56,8 +66,8 @@ function open(root) {
     ...VIEWS.map(([name, word, iconName]) => button(word, iconName, { class: "quiet", data: { view: name }, title: word, onclick: () => setPref("view", name) })));
   root.append(
     el("div", { class: "tools-row" },
-      el("span", { class: "search-box" }, icon("search"), view.search), view.hits, view.back, view.next, view.onlyLabel, el("span", { class: "tools-gap" }), view.toggle, view.switch),
-    view.panel);
+      el("span", { class: "search-box" }, icon("search"), view.search), view.hits, view.back, view.next, view.onlyLabel, el("span", { class: "tools-gap" }), view.goTime, view.toggle, view.switch),
+    timeForm(view), view.beyond.node, view.panel);
   view.search.addEventListener("input", () => { clearTimeout(view.timer); view.timer = setTimeout(change, TYPING_MS); });
   view.search.addEventListener("keydown", (event) => onSearchKey(view, event));
   onPref((name) => { if (name === "view") showView(view); });
@@ -71,7 +81,41 @@ function apply(view) {
   const needle = view.search.value.trim().toLowerCase();
   const { thread } = flow.filterOf(flowRoot());
   flow.setFilter(flowRoot(), { who: view.who.value, scope: view.scope.value, kind: view.kind.value, fate: view.fate.value, thread, needle, only: view.only.checked });
+  search(view.beyond, view.search.value.trim(), view.model);
   render(view.search.closest("#flow-tools"), view.model);
+}
+
+function timeForm(view) {
+  view.when = el("input", { id: "when", type: "text", autocomplete: "off", spellcheck: "false", placeholder: "yesterday 14:00", "aria-describedby": "when-refused" });
+  view.whenRefused = el("p", { id: "when-refused", class: "refusal", role: "alert", hidden: true });
+  view.time = el("form", { id: "flow-time", class: "record-bar", hidden: true },
+    el("label", { for: "when" }, "Go to"), view.when, el("button", { type: "submit" }, "Go"),
+    button("Back to now (l)", "down", { class: "quiet", onclick: () => { showTime(view, false); flow.follow(flowRoot()); flowRoot().focus({ preventScroll: true }); } }),
+    button("Close", "close", { onclick: () => { showTime(view, false); view.goTime.focus(); } }, true), view.whenRefused);
+  view.time.addEventListener("submit", (event) => { event.preventDefault(); goToTime(view); });
+  view.time.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    event.stopPropagation();
+    showTime(view, false);
+    view.goTime.focus();
+  });
+  return view.time;
+}
+
+function showTime(view, shown) {
+  view.time.hidden = !shown;
+  view.goTime.setAttribute("aria-expanded", String(shown));
+  if (!shown) return;
+  view.when.focus();
+  view.when.select();
+}
+
+function goToTime(view) {
+  const ms = momentOf(view.when.value, Date.now(), pref("utc"));
+  view.whenRefused.hidden = ms !== null;
+  setText(view.whenRefused, ms === null ? WHEN_HELP : "");
+  view.when.setAttribute("aria-invalid", String(ms === null));
+  if (ms !== null) void flow.openTime(flowRoot(), ms);
 }
 
 function clear(view) {
@@ -86,7 +130,8 @@ function onSearchKey(view, event) {
   if (event.key === "Enter") {
     event.preventDefault();
     if (flow.filterOf(flowRoot()).needle !== view.search.value.trim().toLowerCase()) apply(view);
-    step(view, event.shiftKey ? 1 : -1); // the newest first: what one looks for was mostly said just now
+    if (flow.countsOf(flowRoot()).hits === 0) view.beyond.list.querySelector("button")?.click(); // what is older, the newest of it
+    else step(view, event.shiftKey ? 1 : -1); // the newest first: what one looks for was mostly said just now
   } else if (event.key === "Escape" && view.search.value) {
     event.stopPropagation();
     view.search.value = "";
@@ -103,7 +148,7 @@ function drawHits(view) {
   const filter = flow.filterOf(flowRoot());
   const { hits, hit } = flow.countsOf(flowRoot());
   const isOn = filter.needle !== "";
-  setText(view.hits, !isOn ? "" : hits === 0 ? "nowhere" : hit ? `${hit.toLocaleString()} of ${hits.toLocaleString()}` : `${hits.toLocaleString()} found`);
+  setText(view.hits, !isOn ? "" : hits === 0 ? (flow.loadedFrom(flowRoot()) > 1 ? "none on this page" : "nowhere") : hit ? `${hit.toLocaleString()} of ${hits.toLocaleString()}` : `${hits.toLocaleString()} found`);
   for (const node of [view.back, view.next, view.onlyLabel]) node.hidden = !isOn;
   for (const node of [view.back, view.next]) node.disabled = hits === 0;
   const count = [filter.who, filter.scope, filter.kind, filter.fate].filter(Boolean).length;

@@ -20,7 +20,7 @@ test("sums and places agree with the plain list, whatever was pushed, set, cut a
     if (what < 15 || list.length === 0) { const height = 1 + dice(90); heights.push(height); list.push(height); }
     else if (what < 18) { const at = dice(list.length); heights.set(at, 5); list[at] = 5; }
     else if (what === 18) { const size = list.length - dice(Math.min(9, list.length)); heights.truncate(size); list = list.slice(0, size); }
-    else { const count = dice(Math.min(5, list.length)); heights.dropFront(count); list = list.slice(count); }
+    else { const count = dice(Math.min(5, list.length)); heights.splice(0, count); list = list.slice(count); }
     if (turn % 100) continue;
     assert.equal(heights.size, list.length);
     assert.equal(heights.total, sum(list));

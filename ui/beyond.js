@@ -1,0 +1,102 @@
+// Beyond: what a search finds in the record, before this page's own log; as a list under the search field, the newest first.
+
+import { button, el, nameTag, setText } from "./dom.js";
+import * as flow from "./flow.js";
+import { drawText } from "./markdown.js";
+import { hueOf, lineOf } from "./model.js";
+import { pref } from "./prefs.js";
+
+const REST_MS = 450; // the record is asked when the fingers rest a little longer
+const HITS = 20; // of one look
+const HITS_MAX = 200; // in the list
+const ROUNDS_MAX = 40; // a quarter of a second each at most: then somebody must want it
+const AROUND = [50, 130]; // characters before and after what was found
+
+export function openBeyond() {
+  const view = { run: 0, timer: null, needle: "", model: null, found: [], before: null, from: 0, reaches: null, state: "off", why: "" };
+  view.text = el("span", { role: "status" });
+  view.more = button("Look further back", null, { class: "quiet", onclick: () => look(view) });
+  view.list = el("ol", { class: "record-hits", "aria-label": "Found in older messages", hidden: true });
+  view.node = el("div", { class: "record-bar", id: "beyond", hidden: true }, view.text, view.more, view.list);
+  return view;
+}
+
+/** Look for what was typed, soon; nothing for an empty text. */
+export function search(view, typed, model) {
+  view.model = model;
+  if (typed === view.needle) return;
+  clearTimeout(view.timer);
+  const from = flow.loadedFrom(document.getElementById("flow"));
+  Object.assign(view, { needle: typed, run: view.run + 1, found: [], before: from, from, reaches: null, state: "off", why: "" });
+  view.list.replaceChildren();
+  draw(view);
+  if (typed && from > 1 && from < Infinity) view.timer = setTimeout(() => look(view), REST_MS);
+}
+
+async function look(view) {
+  const run = (view.run += 1);
+  const wanted = view.found.length + HITS;
+  Object.assign(view, { state: "looking", why: "" });
+  draw(view);
+  try {
+    for (let round = 0; round < ROUNDS_MAX && view.before !== null && view.found.length < wanted; round += 1) {
+      const reply = await flow.askRecord(document.getElementById("flow"), { q: view.needle, before: view.before, limit: HITS });
+      if (run !== view.run) return;
+      view.reaches = reply.reaches;
+      view.before = reply.next?.before ?? null;
+      add(view, reply.messages.reverse());
+      draw(view);
+    }
+    view.state = "done";
+  } catch (failure) {
+    if (run !== view.run) return;
+    Object.assign(view, { state: "failed", why: failure.message });
+  }
+  draw(view);
+}
+
+function add(view, messages) {
+  view.found.push(...messages);
+  view.list.append(...messages.map((message) => el("li", {}, hitOf(view, message))));
+}
+
+function hitOf(view, message) {
+  const zone = pref("utc") ? "UTC" : undefined;
+  const when = new Date(message.ts * 1000);
+  const name = message.origin === "agent" ? nameTag(message.sender, hueOf(view.model, message.sender)) : el("span", { class: "name" }, message.origin === "hub" ? "hub" : "operator");
+  return el("button", { type: "button", class: "record-hit", onclick: () => flow.openSeq(document.getElementById("flow"), message.seq) },
+    el("time", { datetime: when.toISOString() }, when.toLocaleString([], { dateStyle: "short", timeStyle: "short", timeZone: zone })),
+    name, el("bdi", {}, `to ${message.recipient}`), el("span", { class: "words", dir: "auto" }, ...drawText(...partOf(message.content, view.needle))));
+}
+
+/** The words around the first one that was looked for, and that one. */
+function partOf(content, needle) {
+  const lower = content.toLowerCase();
+  const words = needle.toLowerCase().split(/[\s"]+/).filter((word) => word && !word.startsWith("-"));
+  const word = words.find((one) => lower.includes(one)) ?? "";
+  const at = Math.max(0, lower.indexOf(word));
+  const [from, to] = [Math.max(0, at - AROUND[0]), at + AROUND[1]];
+  const part = lineOf(content.slice(from, to), AROUND[0] + AROUND[1] + 1);
+  return [`${from ? "…" : ""}${part}${to < content.length ? "…" : ""}`, word];
+}
+
+const many = (count) => `${count.toLocaleString()} older ${count === 1 ? "message" : "messages"}`;
+
+function draw(view) {
+  view.node.hidden = view.state === "off";
+  setText(view.text, wordsOf(view));
+  view.list.hidden = view.found.length === 0;
+  view.more.hidden = view.state === "looking" || (view.state === "done" && (view.before === null || view.found.length >= HITS_MAX));
+  setText(view.more.lastElementChild, view.state === "failed" ? "Try again" : "Look further back");
+}
+
+function wordsOf({ state, why, found, before, from, reaches }) {
+  if (state === "failed") return `Older messages could not be searched: ${why}.`;
+  const first = reaches?.seq ?? from;
+  const all = Math.max(0, from - first);
+  const looked = Math.max(0, from - Math.max(first, before ?? first));
+  const count = found.length ? `${found.length.toLocaleString()} found` : state === "looking" ? "Looking" : "Nothing found";
+  if (reaches === null) return "Looking through older messages…";
+  const full = found.length >= HITS_MAX && before !== null ? " More are not listed: add a word." : "";
+  return `${count} in ${looked < all ? `${looked.toLocaleString()} of ` : ""}${many(all)}${state === "looking" ? "…" : "."}${full}`;
+}
