@@ -219,7 +219,7 @@ def test_a_search_goes_through_all_of_the_record(recorded: HubProcess, console: 
 def test_one_goes_to_a_time_and_back_to_now(recorded: HubProcess, console: Open) -> None:
     page = console(recorded, timezone_id="UTC")
     expect(said(page, SAID)).to_be_visible()
-    page.keyboard.press("b")
+    page.keyboard.press("d")
     expect(page.locator("#when")).to_be_focused()
     page.keyboard.type("some day")
     page.keyboard.press("Enter")
@@ -340,7 +340,7 @@ def test_the_past_bars_nobody_and_fits_a_phone(recorded: HubProcess, console: Op
     expect(said(page, 3)).to_be_in_viewport(timeout=LONG_MS)
     page.evaluate("document.getElementById('flow').scrollTop = 0")
     expect(page.locator(".record-edge").first).to_be_visible()
-    page.keyboard.press("b")
+    page.keyboard.press("d")
     page.locator("#search").fill("albatross")
     expect(page.locator(".record-hit")).to_have_count(3, timeout=LONG_MS)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -374,7 +374,7 @@ const KEYS = [
   ["a", "Choose whom the message is for", () => goTo("flow", byId("target"))],
   ["l", "Go to the latest message and follow", () => { flow.follow(byId("flow")); goTo("flow", byId("flow")); }],
   ["/", "Search the conversation", () => { showTab("flow"); tools.focusSearch(); }],
-  ["b", "Go to a time", () => { showTab("flow"); tools.askTime(); }],
+  ["d", "Go to a time", () => { showTab("flow"); tools.askTime(); }],
   ...flow.KEYS.map(([key, text, run]) => [key, text, () => { showTab("flow"); run(byId("flow")); }]),
   ["f", "Go to the first form that waits", () => { showTab("forms"); if (!forms.reveal(byId("forms"))) byId("forms-title").focus(); }],
   ["h", "Go to the room's health", () => goTo("health", byId("health-title"))],

@@ -317,7 +317,7 @@ function syncPast(view) {
   const { model, past, rows, heights } = view;
   if (view.room !== model.room) { // its seqs tell of other messages now
     view.room = model.room;
-    past.clear();
+    past.begin();
   }
   const isTold = model.link.isTold === true;
   if (isTold && !view.isTold) past.recover(); // what failed without the hub is tried again with it
@@ -421,6 +421,7 @@ export async function openSeq(root, seq) {
   const { model, past } = view;
   const run = (view.opening += 1);
   tell(view, "");
+  sync(view); // this may be another room
   const live = saidAs(model, seq);
   const place = live ? logIndexOf(model, live.id) : past.placeOf({ seq });
   if (live || past.bySeq.has(seq)) return arrive(view, place);
@@ -431,8 +432,9 @@ export async function openSeq(root, seq) {
   tell(view, `Opening message ${seq.toLocaleString()}…`);
   try {
     const isFound = await past.open(seq, edge);
-    if (run !== view.opening || isFound === null) return undefined;
+    if (run !== view.opening) return undefined;
     tell(view, "");
+    if (isFound === null) return undefined;
     if (isFound) return arrive(view, place);
     const { reaches } = past;
     return toast(reaches?.seq ? `The record does not have message ${seq.toLocaleString()}: it reaches back to message ${reaches.seq.toLocaleString()}, of ${whenOf(reaches.ts)}.` : "The record has no messages.", "refused");

@@ -21,7 +21,7 @@ export function edgeOf(model) {
 
 export class Past {
   constructor(ask, onChange) {
-    Object.assign(this, { ask, onChange, reaches: null, version: 0 });
+    Object.assign(this, { ask, onChange, reaches: null, version: 0, opening: 0 });
     this.clear();
   }
 
@@ -39,6 +39,13 @@ export class Past {
       run: (this.run ?? 0) + 1,
     });
     this.version += 1;
+  }
+
+  /** The room is another one: what is being opened is not of it. */
+  begin() {
+    this.opening += 1;
+    this.reaches = null;
+    this.clear();
   }
 
   get first() {
@@ -84,10 +91,9 @@ export class Past {
 
   /** Have the page with message `seq` in its middle, in place of all others, for its caller to show; false if the record does not have it. Throws an Error in words. */
   async open(seq, edge) {
-    const run = (this.run += 1);
-    Object.assign(this, { top: IDLE, end: IDLE });
+    const opening = (this.opening += 1);
     const reply = await this.ask({ around: seq, limit: PAGE, max_chars: CHARS });
-    if (run !== this.run) return null; // something else was asked for meanwhile
+    if (opening !== this.opening) return null; // something else was asked for meanwhile
     this.reaches = reply.reaches;
     if (!reply.messages.some((message) => message.seq === seq)) return false;
     this.clear();

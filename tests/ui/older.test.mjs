@@ -105,3 +105,15 @@ test("where another room went on in this page there is no older message to fetch
   apply(model, { type: "snapshot", room: "b", mode: "running", log: [{ ...said(3), id: "new" }] }, 0);
   assert.equal(edgeOf(model), 0);
 });
+
+test("what is being opened is opened though what was loaded is forgotten meanwhile, but not in another room", async () => {
+  const past = new Past(recordOf(5_000).ask, () => {});
+  await past.older(4_501);
+  const opened = past.open(2_000, 4_501);
+  past.clear();
+  assert.equal(await opened, true);
+  const other = past.open(1_000, 4_501);
+  past.begin();
+  assert.equal(await other, null);
+  assert.equal(past.count, 0);
+});
