@@ -12,7 +12,7 @@ import sys
 import bench
 import pytest
 
-INSTRUCTIONS_MAX = 287_000  # per direct message; measured 278,000 with CPython 3.11, and 3 % slack
+INSTRUCTIONS_MAX = 306_000  # per direct message; measured 297,000 with CPython 3.11, and 3 % slack
 MESSAGES = 300  # counted; more do not change the figure by 1 %
 
 
