@@ -180,7 +180,10 @@ def test_a_session_is_told_its_seat_again(hub: HubProcess, tmp_path: Path, end: 
     hooks = Hooks(hub.url, tmp_path)
     bridge = hooks.bridge(end, tmp_path)
     bridge.call("join_channel", channel="#build")
-    hub.post("/send", token=hub.register("web"), to="api", content="when?", expects_answer=True)
+    web = hub.register("web")
+    hub.post("/send", token=web, to="api", content="when?", expects_answer=True)
+    bridge.call("listen", timeout=0)
+    hub.say(web, "api", "hello?")
     told = json.loads(hooks.run("wake", "claude", "--context")[1])["hookSpecificOutput"]
     assert told["hookEventName"] == "SessionStart"
     words = told["additionalContext"]

@@ -846,7 +846,7 @@ def test_in_a_low_window_what_is_said_keeps_its_room(hub: HubProcess, console: O
     hub.say(api, "human", "to you")
     page = console(hub, viewport={"width": width, "height": height})
     expect(row(page, "hello")).to_be_attached()
-    assert page.locator("#flow").evaluate("(node) => node.clientHeight") >= 0.4 * height
+    assert page.locator("#flow").evaluate("(node) => node.clientHeight") >= 0.37 * height
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     for name in ("no such #channel", "nor another " * 12, "nor a third " * 12, "x"):
         page.evaluate("(text) => import('/assets/dom.js').then((dom) => dom.toast(text, 'refused'))", name)
