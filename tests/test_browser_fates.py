@@ -82,6 +82,7 @@ def test_every_message_has_a_tick_that_goes_forward_and_tells_each_recipient(hub
     hub.post("/ack", token=web, seq=seq)
     hub.say(web, "api", "one moment")
     answer(hub, web, seq, "it is")
+    expect(tick(page, "it is")).to_have_text("0 of 2 have it")  # the survey that tells so tells of the answer, too
     page.locator("#flow").focus()
     page.keyboard.press("Enter")  # to the newest message
     while page.locator(".message:focus .content").inner_text() != "is the build green?":
