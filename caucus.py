@@ -1408,10 +1408,6 @@ class Mailbox:
             return [m for seq, m in self._mail.items() if m.origin == "operator" and seq not in out]
         return [m for seq, m in self._mail.items() if seq not in out] if out else [*self._mail.values()]
 
-    def is_unheard(self, seq: int) -> bool:
-        """Whether these words of the operator wait for a poll."""
-        return seq in self._mail and seq not in self._out
-
     def was_handed(self, seq: int) -> bool:
         """Whether a poll was ever given a message that was put here; what is taken back may have been read."""
         if seq in self._mail:
@@ -2089,11 +2085,6 @@ class Owed(Struct):
             return self.to == peer.name
         is_asked = peer.name in self.asked if self.asked else peer.name != self.asker
         return is_asked and peer.serial < self.serial
-
-    @property
-    def sender(self) -> str:
-        """Name who said it, as of any message."""
-        return self.asker
 
     def to_json(self) -> dict[str, Json]:
         """Give what consoles and peers see of it."""
@@ -3139,12 +3130,13 @@ class Room:
     def _keep_books(self, event: MessageRouted) -> None:
         """Enter what expects an answer, and strike out what has one, or needs none any more."""
         message, debt = event.message, self.owed.get(event.message.reply_to)
-        is_owed = debt is not None and message.sender != debt.asker
-        if message.outcome == DECLINED and debt is not None:
+        if debt is not None and message.outcome == DECLINED:
             debt.declined[message.sender] = None
             self._write_off(debt, event, "")
-        elif message.outcome == SETTLED or (is_owed and debt is not None and debt.asker in (*event.to, OPERATOR)):
-            self.owed.pop(message.reply_to, None)
+        elif debt is not None:
+            is_answer = message.sender != debt.asker and debt.asker in (*event.to, OPERATOR)
+            if is_answer or message.outcome == SETTLED:
+                del self.owed[debt.seq]
         answered = self.recent.get(message.reply_to)
         if not message.outcome and answered is not None and message.sender in (*answered.to, OPERATOR):
             self._answers.setdefault(message.reply_to, {})[message.sender] = message.seq
@@ -4820,9 +4812,12 @@ class Seat:
         seq, self._fates_told = self._shown, []
         try:
             answer = await self.door.call("POST /ack", seq=seq, read=True, heard=self._heard)
-            is_new = not isinstance(upto := answer.get("news_upto"), int) or upto > self._heard
-            self._heard = upto if is_new and isinstance(upto, int) else self._heard
-            self._heed(answer if is_new else {})
+            upto = answer.get("news_upto")
+            if isinstance(upto, int) and upto <= self._heard:
+                answer.pop("news", None)  # it is told again until the hub knows that it was heard
+            elif isinstance(upto, int):
+                self._heard = upto
+            self._heed(answer)
         except Unreachable:
             raise
         except Refusal:  # the call that follows tells why; what was shown may be shown again
@@ -6568,10 +6563,19 @@ def leave_hash(base: sqlite3.Connection, chain: Chain, ts: float, count: int) ->
 
 
 class Span(Struct):
-    """Which part of a record is wanted."""
+    """Which part of a record: of which time, and of which channel."""
     since: float = -math.inf  # Unix seconds
     until: float = math.inf
-    channel: str = ""  # empty: all that was said
+    channel: str = ""  # empty: of everything
+    is_strict: bool = False  # nothing that was said before is told, though it holds on
+
+    def has(self, scope: Json) -> bool:
+        """Whether what is for a scope is part of it."""
+        return not self.channel or scope == self.channel
+
+    def knows(self, ts: Json) -> bool:
+        """Whether what was said then may be told."""
+        return not self.is_strict or (isinstance(ts, float | int) and ts >= self.since)
 
 
 class Proof:
@@ -6651,7 +6655,7 @@ def said_in(rows: Iterable[Row], span: Span) -> Iterator[Message]:
         if is_said and span.since <= ts <= span.until:
             event = event_of_row(row)
             message = event.message if isinstance(event, MessageRouted) else notice_of(event)
-            if message is not None and span.channel in ("", message.recipient):
+            if message is not None and span.has(message.recipient):
                 yield message
 
 
@@ -9822,6 +9826,13 @@ OF_CHANNELS = frozenset({PeerLeft, PeerReaped, PeerRevived, ChannelJoined, Chann
 NOTICE_SECOND = frozenset({ModeChanged, FormOpened, RateChanged, RulesSet})  # after the frame that it speaks of
 
 
+def with_notice(event: Event, frames: list[bytes]) -> list[bytes]:
+    """Add to the frames of what changed the notice that the log has of it."""
+    if (notice := notice_of(event)) is not None:
+        frames.insert(1 if type(event) in NOTICE_SECOND else 0, message_frame(notice))
+    return frames
+
+
 def _set_rate(room: Room, body: Body) -> None:
     if "peer" in body:
         raise Invalid("peer", "the rate is the same for every agent")
@@ -10298,10 +10309,8 @@ class Consoles:
         frames: list[bytes | Message]
         if isinstance(event, MessageRouted):
             frames = [event.message]
-        else:  # what changed, and the notice that the log has of it
-            frames = [write(self._room, event) for write in FRAMES.get(kind, ())]
-            if (notice := notice_of(event)) is not None:
-                frames.insert(1 if kind in NOTICE_SECOND else 0, message_frame(notice))
+        else:
+            frames = [*with_notice(event, [write(self._room, event) for write in FRAMES.get(kind, ())])]
         for feed in self._feeds:
             if feed.consoles:
                 feed.frames += frames
@@ -10705,26 +10714,10 @@ class AllTrees(Trees):
         return self._make(message)
 
 
-class Stretch(Struct):
-    """Which part of the past: of which time, and of which channel."""
-    since: float  # Unix seconds
-    until: float
-    channel: str = ""  # empty: of everything
-    is_strict: bool = False  # nothing that was said before is told
-
-    def has(self, scope: Json) -> bool:
-        """Whether what is for a scope is part of it."""
-        return not self.channel or scope == self.channel
-
-    def knows(self, ts: Json) -> bool:
-        """Whether what was said then may be told."""
-        return not self.is_strict or (isinstance(ts, float | int) and ts >= self.since)
-
-
 class PastFeed(ChangesFeed):
     """What a console gets that watches all the time, of one span; of a channel alone, nothing else."""
 
-    def __init__(self, room: Room, clock: PastClock, trees: Trees, span: Stretch) -> None:
+    def __init__(self, room: Room, clock: PastClock, trees: Trees, span: Span) -> None:
         self._clock, self._span = clock, span
         self._rows_told: dict[str, dict[str, Json]] = {}  # by name: as it was told, moments for ages
         self._debts_told: dict[Json, dict[str, Json]] = {}  # by seq
@@ -10785,9 +10778,7 @@ class PastFeed(ChangesFeed):
             return
         frames = [frame_of("floor", floors=self._floors()) if write is _floor_frame else write(self._room, event)
                   for write in FRAMES.get(type(event), ())]
-        if (notice := notice_of(event)) is not None:
-            frames.insert(1 if type(event) in NOTICE_SECOND else 0, message_frame(notice))
-        yield from frames
+        yield from with_notice(event, frames)
 
     def tell_news(self) -> Iterator[bytes]:
         """Encode what changed of peers and channels, and of what is owed."""
@@ -10901,13 +10892,6 @@ def _is_same(a: Json, b: Json) -> bool:
     return a == b or (isinstance(a, float) and isinstance(b, float) and abs(a - b) < _MOMENT_SLACK_S)
 
 
-def read_only(path: str) -> sqlite3.Connection:
-    """Open a journal to look at it, beside a hub that writes. Raises sqlite3.Error."""
-    base = connect(path, _COMPACT_BUSY_S)
-    base.execute("PRAGMA query_only = ON")
-    return base
-
-
 def serial_at(base: sqlite3.Connection, ts: float) -> int:
     """Find the last event before a time; 0: there is none. Raises sqlite3.Error."""
     low, high = base.execute("SELECT min(serial), max(serial) FROM event").fetchone()
@@ -10955,7 +10939,7 @@ def events_after(base: sqlite3.Connection, chain: Chain, rest: Callable[[], None
 class Recorder:
     """Makes the frames of a span of a journal, one after the other. Raises Damaged, sqlite3.Error, NONSENSE."""
 
-    def __init__(self, base: sqlite3.Connection, span: Stretch, rest: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, base: sqlite3.Connection, span: Span, rest: Callable[[], None] = lambda: None) -> None:
         self._base, self._span, self._rest = base, span, rest
         self._clock = PastClock()
         self._room = Room(lambda event: None, self._clock, new_secret)
@@ -11167,11 +11151,11 @@ class Replays:
         return Reply(200, b'%b,"entries":[%b]}' % (told[:-1], b",\n".join(entries)), ())
 
     def _begun(self, path: str, since: float | None, until: float | None) -> Playing:
-        base = read_only(path)
+        base = connect_reader(path)
         _, first, last = reach_of_journal(base)
         until = math.ceil(last * 1000) / 1000 if until is None else until
         since = max(math.floor(first * 1000) / 1000, until - REPLAY_SPAN_S if since is None else since)
-        span = Stretch(since, max(since, until))
+        span = Span(since, max(since, until))
         head: dict[str, Json] = {"version": __version__, "from": span.since, "to": span.until, "first": first,
                                  "last": last}
         return Playing(base, head, Recorder(base, span, Rest()).entries())
@@ -11257,11 +11241,11 @@ def record_page(
     path: str, since: float | None, until: float | None, channel: str, rest: Callable[[], None]
 ) -> Iterator[bytes]:
     """Give a page that has a journal's record in it, bit by bit. Raises Invalid, Damaged, sqlite3.Error, NONSENSE."""
-    with closing(read_only(path)) as base:
+    with closing(connect_reader(path)) as base:
         _, first, last = reach_of_journal(base)
         begin = max(math.floor(first * 1000) / 1000, since or 0.0)
         end = math.ceil(min(last, math.inf if until is None else until) * 1000) / 1000
-        span = Stretch(begin, max(begin, end), channel, since is not None)
+        span = Span(begin, max(begin, end), channel, since is not None)
         about: dict[str, Json] = {"version": __version__, "from": span.since, "to": span.until, "channel": channel}
         before, after = record_frame()
         yield b"%b%b" % (before, as_data(encode_plain(about).encode("ascii"))[:-1])

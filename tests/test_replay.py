@@ -29,7 +29,7 @@ READINGS = {*caucus.READINGS, "heardAt"}
 
 def recorded(events: Any, since: float = 0.0, until: float = 1e11, **narrow: Any) -> list[Any]:
     """Give the entries that a recorder makes of events."""
-    recorder = caucus.Recorder(None, caucus.Stretch(since, until, **narrow))  # type: ignore[arg-type]  # reads no file
+    recorder = caucus.Recorder(None, caucus.Span(since, until, **narrow))  # type: ignore[arg-type]  # reads no file
     return [json.loads(entry) for entry in recorder.record(events)]
 
 
@@ -297,8 +297,8 @@ def test_a_hub_tells_its_past_in_parts_which_are_one_recording(place: Path) -> N
         assert len(parts) >= 3
         assert all(len(part["entries"]) < 400 for part in parts)
         entries = [entry for part in parts for entry in part["entries"]]
-        with closing(caucus.read_only(str(place))) as base:
-            span = caucus.Stretch(parts[0]["from"], parts[0]["to"])
+        with closing(caucus.connect_reader(str(place))) as base:
+            span = caucus.Span(parts[0]["from"], parts[0]["to"])
             assert entries == [json.loads(one) for one in caucus.Recorder(base, span).entries()]
         whole = [parts_of(hub, **{"from": parts[0]["from"] + n / 1000}) for n in range(6)]  # more than are kept
         assert {len(one) for one in whole} <= {len(parts), len(parts) + 1}

@@ -94,7 +94,7 @@ export function nearest(picture, y, reach) {
 }
 
 /** The first place in an ordered list at which `holds`; the list's length if nowhere. */
-function lowest(list, holds) {
+export function lowest(list, holds) {
   let [low, high] = [0, list.length];
   while (low < high) {
     const middle = (low + high) >> 1;

@@ -10,6 +10,7 @@
 // entries and not a whole day of them.
 
 import { applyAll, applyLink, copyOf, emptyModel } from "./model.js";
+import { lowest } from "./picture.js";
 
 const COPIES_MAX = 32; // of the model; more, and every second one goes
 const COPY_EVERY = 500; // entries, at first
@@ -66,7 +67,7 @@ export const xOf = (replay, ms) => between(replay.knots, ms, "ms", "x");
 export const msOf = (replay, x) => between(replay.knots, x, "x", "ms");
 
 function between(knots, value, from, to) {
-  const next = firstAfter(knots, (knot) => knot[from] > value);
+  const next = lowest(knots, (knot) => knot[from] > value);
   if (next === 0) return knots[0]?.[to] ?? 0;
   if (next === knots.length) return knots.at(-1)[to];
   const [a, b] = [knots[next - 1], knots[next]];
@@ -74,29 +75,19 @@ function between(knots, value, from, to) {
 }
 
 /** How many entries there were at a moment. */
-export const placeOf = (replay, ms) => firstAfter(replay.entries, (entry) => entry[0] > ms);
+export const placeOf = (replay, ms) => lowest(replay.entries, (entry) => entry[0] > ms);
 
 /** The moment at which something more happens than at this one; null: nothing does. */
 export const nextMoment = (replay, ms) => replay.entries[placeOf(replay, ms)]?.[0] ?? null;
 
 /** The next (1) or the previous (-1) mark from a moment; undefined when there is none. */
 export function markFrom(replay, ms, step) {
-  const next = firstAfter(replay.marks, (mark) => mark.ms > ms);
+  const next = lowest(replay.marks, (mark) => mark.ms > ms);
   return step > 0 ? replay.marks[next] : replay.marks.slice(0, next).findLast((mark) => mark.ms < ms);
 }
 
 /** The last mark up to a moment. */
-export const markAt = (replay, ms) => replay.marks[firstAfter(replay.marks, (mark) => mark.ms > ms) - 1];
-
-function firstAfter(list, holds) {
-  let [low, high] = [0, list.length];
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (holds(list[middle])) high = middle;
-    else low = middle + 1;
-  }
-  return low;
-}
+export const markAt = (replay, ms) => replay.marks[lowest(replay.marks, (mark) => mark.ms > ms) - 1];
 
 // ---- the models -------------------------------------------------------------------------------------------------
 
@@ -125,7 +116,7 @@ export function goTo(replay, ms) {
   const end = placeOf(replay, ms);
   const isOn = replay.shown !== null && end >= replay.at && end - replay.at < replay.every;
   if (!isOn) {
-    const copy = replay.copies[firstAfter(replay.copies, ({ at }) => at > end) - 1];
+    const copy = replay.copies[lowest(replay.copies, ({ at }) => at > end) - 1];
     const near = replay.shown !== null && replay.at <= end && replay.at >= (copy?.at ?? 0); // nearer than any copy
     if (!near) Object.assign(replay, { shown: copy ? copyOf(copy.model) : fresh(), at: copy?.at ?? 0 });
   }
