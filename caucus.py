@@ -166,6 +166,9 @@ GONE_OF_NAME_MAX = 3  # of those that have borne one name
 GONE_MAX = 1000  # identities that have ended, of which is kept what they had not read
 SENT_MAX = 10_000  # client_ids that are remembered, some 300 bytes each
 QUESTIONS_MAX, ASKED_MAX = 256, 16  # open between peers, in the room and of one asker
+LOOPS_MAX = 256  # lanes that are known to go round in circles, each with at most HELD_MAX messages that wait
+HELD_MAX = 64  # messages that wait in one lane for the operator; further ones are refused
+GO_ON_MAX = 20  # messages that the operator lets a lane that was held go on for
 TOLD_MAX = 16  # kinds of later facts that wait for a peer's next call; the rest are counted
 TOLD_SEQS_MAX = 5  # messages that one of those names
 OWES_MAX = 8  # answers owed of which a batch reminds
@@ -178,6 +181,7 @@ SOURCES_MAX = 4096  # addresses whose rate, of registrations and of knocks, is r
 SPEECH_BURST, SPEECH_PER_S = 10.0, 2.0  # an agent that answers faster is looping
 STATUS_BURST, STATUS_PER_S = 30.0, 1.0
 REGISTER_BURST, REGISTER_PER_S = 20.0, 1.0  # per source address
+SLOWER = 4.0  # times, in a lane that goes round in circles; and all who speak there share that
 
 # Times, in seconds.
 PEER_TTL_S = 300.0  # silent this long and without a poll: reaped
@@ -197,6 +201,7 @@ WAKE_GAP_S = 3.0  # between two polls of one waiter
 WAKE_AGAIN_S = 600.0  # an agent that was woken and reads nothing is not woken again sooner: each time is a turn
 INTERRUPTED_S = 60.0  # an interrupt holds back the next tool within this: later ones belong to another matter
 SENT_S = 600.0  # how long the same client_id again is the same message
+SHARE_WAIT_S = 10.0  # who was refused a word in a slowed lane has a place in its queue for so long
 UNFETCHED_S = 180.0  # what nobody has fetched for so long, its sender is told of
 DENIED_EVERY_S = 10.0  # at most one notice per agent whose tools are held back: a stubborn one calls twice a second
 
@@ -278,6 +283,10 @@ class Throttled(Refusal, code="rate_limited", status=429, retryable=True):
 Stopped = a_no("stopped", 409, "The operator stopped the room; only the operator speaks.",
                "The operator stopped the room. End the exchange; say nothing more until your user tells you to go on.",
                says="room stopped")
+LaneFull = a_no("lane_full", 422, "The operator holds a lane that goes round in circles, and much waits in it already.",
+                "Say no more there: what you said is kept until the operator rules. Go on with other work.")
+MatterClosed = a_no("matter_closed", 403, "The operator has closed the matter that a lane was about.",
+                    "The operator wants no more words there. Go on with other work, or end your turn.")
 FloorHeld = a_no("floor_held", 423, "Another peer holds the talking stick of that scope.",
                  "raise_hand() to be next, listen until the stick is passed or put away, or use another scope.",
                  retryable=True)
@@ -365,6 +374,7 @@ PromptsOff = a_no("prompts_off", 403, "The operator takes no permission prompts 
 NobodyWaits = a_no("nobody_waits", 409, "The operator rang for a peer beside which no waiter stands.")
 NoRecord = a_no("no_record", 404, "There is no past to show: the hub has no journal, or it cannot be read.",
                 says="this hub has no journal: start it with --journal")
+UnknownLoop = a_no("unknown_loop", 404, "The operator ruled on a lane of which no loop is known, or not any more.")
 UnknownChannel = a_no("unknown_channel", 404, "The operator named a channel that does not exist.")
 UnknownForm = a_no("unknown_form", 404, "No pending question has that id: settled by someone else, or never asked.")
 MethodNotAllowed = a_no("method_not_allowed", 405, "The path exists, the method does not.")
@@ -837,6 +847,45 @@ class Usage(Record):
         return abs(float(value))  # -0.0 would be shown with its sign
 
 
+CALM, HINT, SLOW, HOLD = 0, 1, 2, 3  # how sure it is that a lane goes round in circles, and what is done then
+LOOPS_UPTO = {"off": CALM, "hint": HINT, "slow": SLOW, "hold": HOLD}  # how far the hub goes by itself
+
+
+class Evidence(Record):
+    """What shows that a lane goes round in circles, or does so no more."""
+    kind: str  # a word, such as thanks or echo
+    level: int  # CALM, HINT, SLOW or HOLD
+    count: int  # messages that show it
+    of: int  # among so many
+    names: tuple[str, ...]  # who said them
+    first_seq: int
+    last_seq: int
+    words: str  # for agents and the operator
+
+    ANSWERS: ClassVar[tuple[str, ...]] = ("over", "hint", "slowed", "held for the operator")
+
+    @property
+    def answer(self) -> str:
+        """Word what the hub does about it."""
+        return self.ANSWERS[self.level]
+
+    def to_json(self) -> dict[str, Json]:
+        """Give what consoles and speakers see of it."""
+        return super().to_json() | {"level": ("calm", "hint", "slow", "hold")[self.level]}
+
+
+# What a lane comes to that was held, closed or let run.
+GO_ON, CLOSE, RUN, WATCH, UNRULED, OVER = "continue", "close", "run", "watch", "silence", "over"
+RULED = {
+    GO_ON: f"may go on for {GO_ON_MAX} messages, the operator says",
+    CLOSE: "is closed by the operator",
+    RUN: "may run, the operator says: it is not held again",
+    WATCH: "is watched for loops again",
+    UNRULED: "is let go on slowly, once, for the operator was silent",
+    OVER: "is held no more: its conversation has ended",
+}
+
+
 class Field(Record):
     """One line of a form."""
     key: str
@@ -1216,6 +1265,29 @@ class RateChanged(Event):
     notice = "rate: {per_s:g} messages per second, bursts of {burst:g}"
 
 
+class LoopSeen(Event):
+    """A lane goes round in circles, more or less than before, or no more; at HOLD, what agents say there waits."""
+    lane: str  # all, a #channel, or two names with an arrow between them
+    evidence: Evidence
+    notice = "{evidence.kind} in {lane}, {evidence.answer}: {evidence.words}"
+
+
+class LaneRuled(Event):
+    """What becomes of a lane that was held, closed, or let run; what waited there is delivered."""
+    lane: str
+    ruling: str  # a key of RULED
+    to: tuple[str, ...]  # peers in whose mailboxes something waited for it
+    told: str  # the ruling, in words
+    notice = "{lane} {told}"
+
+
+class LoopsSet(Event):
+    """How far the hub goes by itself with lanes that go round in circles."""
+    upto: str  # a key of LOOPS_UPTO
+    release_s: float  # of the operator's silence, after which a lane that is held is let go on, once; 0: never
+    notice = "loops are answered by: {upto}"
+
+
 class RulesSet(Event):
     """The operator's house rules, which every agent is to know; empty: there are none."""
     text: str
@@ -1267,13 +1339,13 @@ class TokenBucket:
         self._level = rate.burst
         self._stamp = now
 
-    def check(self, now: float) -> None:
-        """Refill up to `now`; raise Throttled unless one unit is there."""
+    def check(self, now: float, units: float = 1.0) -> None:
+        """Refill up to `now`; raise Throttled unless so many units are there."""
         rate = self._rate
         self._level = min(rate.burst, self._level + (now - self._stamp) * rate.per_s)
         self._stamp = now
-        if self._level < 1.0 - 1e-6:  # who waited for `retry_after` is not refused for a rounding error
-            raise Throttled((1.0 - self._level) / rate.per_s)
+        if self._level < units - 1e-6:  # who waited for `retry_after` is not refused for a rounding error
+            raise Throttled((units - self._level) / rate.per_s)
 
     def spend(self, now: float) -> None:
         """Take one unit. Raises Throttled, and then takes nothing."""
@@ -1309,6 +1381,29 @@ class Buckets:
         """Put back one unit of a source's."""
         if (bucket := self._of.get(source)) is not None:
             bucket.give_back()
+
+
+class Share:
+    """How fast all together may speak in a slowed lane: who was refused goes before who has spoken since. A reading."""
+
+    def __init__(self, rate: Rate, now: float) -> None:
+        self._bucket = TokenBucket(rate, now)
+        self._queue: dict[str, float] = {}  # who was refused, in order, and when it tried last
+
+    def check(self, name: str, now: float) -> None:
+        """Raise Throttled unless there is a word for a speaker beside those who are before it in the queue."""
+        self._queue = {one: at for one, at in self._queue.items() if now - at < SHARE_WAIT_S}
+        before = [*self._queue].index(name) if name in self._queue else len(self._queue)
+        try:
+            self._bucket.check(now, before + 1.0)
+        except Throttled:
+            self._queue[name] = now
+            raise
+
+    def spend(self, name: str, now: float) -> None:
+        """Take a speaker's word."""
+        self._queue.pop(name, None)
+        self._bucket.spend(now)
 
 
 # ======================================================================================================================
@@ -1401,11 +1496,13 @@ class Mailbox:
             self._mark([message.seq])
             self._handed_out = message.seq
 
-    def deliverable(self, held: bool) -> list[Message]:
-        """List in order what a poll may fetch now; `held`: operator traffic only."""
+    def deliverable(self, held: bool, back: Collection[int] = NO_SEQS) -> list[Message]:
+        """List in order what a poll may fetch now; `held`: operator traffic only; `back`: seqs that may not go out."""
         out = self._out
         if held:
             return [m for seq, m in self._mail.items() if m.origin == "operator" and seq not in out]
+        if back:
+            return [m for seq, m in self._mail.items() if seq not in out and seq not in back]
         return [m for seq, m in self._mail.items() if seq not in out] if out else [*self._mail.values()]
 
     def was_handed(self, seq: int) -> bool:
@@ -1414,17 +1511,17 @@ class Mailbox:
             return seq in self._out or seq in self._again
         return seq <= self._handed_out and seq not in self._lost
 
-    def has_deliverable(self, held: bool) -> bool:
+    def has_deliverable(self, held: bool, back: Collection[int] = NO_SEQS) -> bool:
         """Whether a poll would get anything now."""
-        return len(self._mail) > len(self._out) and not (held and not self.deliverable(held))
+        return len(self._mail) > len(self._out) and not ((held or back) and not self.deliverable(held, back))
 
     def last_waiting(self) -> Message | None:
         """Give the newest message that no poll has fetched."""
         return next((message for seq, message in reversed(self._mail.items()) if seq not in self._out), None)
 
-    def fetch(self, held: bool, upto: float = math.inf) -> None:
+    def fetch(self, held: bool, upto: float = math.inf, back: Collection[int] = NO_SEQS) -> None:
         """Mark what is deliverable up to a seq as fetched. Commands are not kept: handed out again, they were stale."""
-        batch = [message for message in self.deliverable(held) if message.seq <= upto]
+        batch = [message for message in self.deliverable(held, back) if message.seq <= upto]
         if not batch:
             return
         self._handed_out = max(self._handed_out, batch[-1].seq)
@@ -1980,6 +2077,48 @@ class Roster:
 
 
 # ======================================================================================================================
+# 8b. Loops
+# ======================================================================================================================
+
+ARROW = " ↔ "
+
+
+def lane_between(a: str, b: str) -> str:
+    """Name the lane of two peers."""
+    return f"{a}{ARROW}{b}" if a < b else f"{b}{ARROW}{a}"
+
+
+def lane_for(sender: str, to: str) -> str:
+    """Name the lane in which something is said; empty: it is said to the operator, who goes round in no circles."""
+    if to == ALL or to.startswith("#"):
+        return to
+    return "" if to == OPERATOR else lane_between(sender, to)
+
+
+class Detector:
+    """A stub."""
+
+    def __init__(self) -> None:
+        self._same: dict[str, tuple[str, int]] = {}
+
+    def hear(self, lane: str, sender: str, text: str, seq: int, at: float, reply_to: int = 0) -> Evidence | None:
+        last, count = self._same.get(lane, ("", 0))
+        if text != last:
+            self._same[lane] = text, 0
+            return Evidence("echo", 0, 0, 0, (), 0, 0, "something new") if count > 2 else None
+        count += 1
+        self._same[lane] = text, count
+        level = 3 if count >= 9 else 2 if count >= 6 else 1 if count >= 3 else 0
+        words = f"{count} messages are the same"
+        return Evidence("echo", level, count, count, (sender,), seq - count, seq, words) if level else None
+
+    def refresh(self, scope: str) -> None:
+        for lane in [*self._same]:
+            if scope in (ALL, lane) or scope in lane.split(ARROW):
+                del self._same[lane]
+
+
+# ======================================================================================================================
 # 9. Room: who may say what to whom, and when
 # ======================================================================================================================
 # Every public method that changes something checks all of it, commits events and returns; a refusal commits nothing.
@@ -2091,6 +2230,58 @@ class Owed(Struct):
         return {"seq": self.seq, "asker": self.asker, "to": self.to, "text": self.text, "ts": self.ts}
 
 
+# What became of a lane that goes round in circles, or went so: the hub watches it and may slow it down; what agents say
+# there waits for the operator's ruling; agents say nothing there; it is not held any more.
+WATCHED, HELD, CLOSED, FREE = "watched", "held", "closed", "free"
+# (state, ruling) -> the next; "" is none, and it is forgotten. A pair that is not here is refused.
+LANE_AFTER = {
+    (HELD, GO_ON): WATCHED,
+    (HELD, UNRULED): WATCHED,
+    **dict.fromkeys([(WATCHED, CLOSE), (HELD, CLOSE), (FREE, CLOSE)], CLOSED),
+    **dict.fromkeys([(WATCHED, RUN), (HELD, RUN)], FREE),
+    **dict.fromkeys([(CLOSED, WATCH), (FREE, WATCH)], ""),
+    **dict.fromkeys([(WATCHED, OVER), (HELD, OVER), (CLOSED, OVER), (FREE, OVER)], ""),
+}
+RULINGS_OF_OPERATOR = (GO_ON, CLOSE, RUN, WATCH)
+CLOSED_WORDS = "The operator has closed this matter: what was said before needs no answer. Go on with other work."
+# What who speaks in such a lane is told, by the level of its evidence.
+LOOP_HINTS = (
+    "",
+    "{words}: bring something new, or let it rest",
+    "{words}, so this lane is slowed down: bring something new, or let it rest",
+    "{words}, so what is said here is kept until the operator rules: do not wait for an answer, go on with other work",
+)
+
+
+class Loop(Struct):
+    """A lane that goes round in circles, and what has come of it."""
+    lane: str
+    evidence: Evidence  # its level is that of the hub's answer
+    at: float  # monotonic seconds; of the latest change
+    ts: float  # Unix seconds
+    state: str = WATCHED
+    credit: int = 0  # messages that it may go on for before it is held again
+    was_let_go: bool = False  # without a ruling, which happens once
+    waiting: list[int] = fresh(factory=list)  # seqs
+
+    @property
+    def most(self) -> int:
+        """Give the highest level that the hub answers now."""
+        if self.state == FREE or (self.credit and not self.was_let_go):
+            return HINT
+        return SLOW if self.credit else HOLD
+
+    @property
+    def hint(self) -> str:
+        """Word it for who speaks there."""
+        return LOOP_HINTS[self.evidence.level].format(words=self.evidence.words)
+
+    def to_json(self) -> dict[str, Json]:
+        """Give what consoles see of it."""
+        own: dict[str, Json] = {"lane": self.lane, "state": self.state, "ts": self.ts, "credit": self.credit}
+        return own | {"waiting": len(self.waiting), **self.evidence.to_json()}
+
+
 class Room:
     """The shared state and its rules. Time, chance and output come from outside; tokens go out once and stay hashed."""
 
@@ -2107,12 +2298,19 @@ class Room:
         self.recent: dict[int, MessageRouted] = {}  # by seq, oldest first: of these the fate is known
         self.owed: dict[int, Owed] = {}  # by seq: what has no answer yet
         self.rules, self.rules_version = "", 0  # of the house
+        self.loops: dict[str, Loop] = {}  # by lane
+        self.loops_upto, self.release_s = "hold", 0.0  # how far the hub goes with them; when it lets one go by itself
+        self.held: dict[int, None] = {}  # seqs of what waits in lanes that are held
+        self._detector = Detector()  # reading
+        self._shares: dict[str, Share] = {}  # reading: of slowed lanes
+        self._heard_operator_at = clock.mono()  # reading
         self.said_to_all = 0  # messages, ever
         self.roster = Roster()
         self._peers = self.roster.by_name
         self.ttl_s, self.quiet_after_s = ttl_s, quiet_after_s
         self.is_kept = True  # reading: what changes is kept; if not, nothing of agents is let in or handed out
-        self.speech_rate = Rate(SPEECH_BURST, SPEECH_PER_S)
+        self.speech_rate, self._slow_rate = Rate(SPEECH_BURST, SPEECH_PER_S), Rate(0.0, 0.0)
+        self._retune()
         self.stop: Message | None = None  # what a poll gets while the room is stopped
         self._emit, self._new_token = emit, new_token
         self._mono, self._wall = clock.mono, clock.wall
@@ -2209,6 +2407,9 @@ class Room:
             elif peer.is_forgotten(now):
                 self._end(peer, AWAY)
         self._look_for_unfetched(now)
+        for loop in [loop for loop in self.loops.values() if loop.state == HELD and not loop.was_let_go]:
+            if self.release_s and now - max(loop.at, self._heard_operator_at) >= self.release_s:
+                self._rule(loop, UNRULED)
 
     def disown(self, joined: PeerJoined) -> None:
         """End an identity whose token could not be given out: nobody else could ever have the name."""
@@ -2278,7 +2479,7 @@ class Room:
         if wake is None or not self._is_here(peer):
             return None
         is_rung, wake.is_rung = wake.is_rung, False
-        batch = [m for m in peer.mailbox.deliverable(self.is_held(peer)) if m.kind != "control"]
+        batch = [m for m in peer.mailbox.deliverable(self.is_held(peer), self.held) if m.kind != "control"]
         newest = batch[-1].seq if batch else 0
         # While it has not read what it was told of, only the operator's words are worth another turn.
         is_read, urgent = not batch or batch[0].seq > wake.seq, [m.seq for m in batch if m.origin == "operator"]
@@ -2347,7 +2548,9 @@ class Room:
             )
         if manner.expects_answer:
             self._refuse_if_asked_much(peer.name)
-        self._spend_speech(peer, joining=to)
+        lane = lane_for(peer.name, to)
+        self._spend_speech(peer, joining=to, lane=lane)
+        self._look_for_loop(lane, peer.name, content, manner)
         meta = None if manner.child is None else json.dumps({"child": manner.child})
         audience = self._audience(to, but=peer.name)
         return self._route(peer.name, to, content, "message", "agent", audience, meta, manner, answered)
@@ -2432,7 +2635,7 @@ class Room:
         if self.mode == STOPPED or not self.is_kept or not self._is_here(peer):
             return []
         held = self.is_held(peer)
-        batch = peer.mailbox.deliverable(held)
+        batch = peer.mailbox.deliverable(held, self.held)
         if batch:
             if len(batch) > 1:
                 batch = batch[: portion_of(batch)]
@@ -2467,7 +2670,7 @@ class Room:
 
     def has_deliverable(self, peer: Peer) -> bool:
         """Whether a poll of `peer` would be answered at once."""
-        return self.mode == STOPPED or peer.mailbox.has_deliverable(self.is_held(peer))
+        return self.mode == STOPPED or peer.mailbox.has_deliverable(self.is_held(peer), self.held)
 
     # --- channels ---
     def join_channel(self, peer: Peer, channel: str) -> None:
@@ -2479,6 +2682,7 @@ class Room:
         self._spend_speech(peer)
         if channel in peer.channels:
             self._quit_floors(peer, [channel], but=peer.name)
+            self._end_loops_without(peer, [channel])
             self._commit(ChannelLeft(*self._stamp(), peer.name, channel))
 
     def set_topic(self, peer: Peer, channel: str, topic: str | None) -> None:
@@ -2633,6 +2837,7 @@ class Room:
             raise UnknownAction(f"unknown action {action!r}", actions=[*MODE_AFTER])
         if mode != self.mode:
             self._commit(ModeChanged(*self._stamp(), mode))
+            self._detector = Detector()
         return mode
 
     def operator_say(self, to: str, content: str, manner: Manner = PLAINLY) -> MessageRouted:
@@ -2650,6 +2855,8 @@ class Room:
             self._peer(to)
         if manner.expects_answer:
             self._refuse_if_asked_much(OPERATOR)
+        self._heard_operator_at = self._mono()
+        self._begin_anew(to, "the operator has spoken")
         return self._route(OPERATOR, to, content, "message", "operator", self._audience(to), None, manner, answered)
 
     def set_rules(self, text: str) -> int:
@@ -2701,6 +2908,8 @@ class Room:
     def close_channel(self, name: str) -> None:
         """Send all members of a channel away; its stick goes with it. Raises UnknownChannel."""
         self._channel(name)
+        if name in self.loops:
+            self._rule(self.loops[name], OVER)
         if name in self._floors:
             self._commit(FloorReleased(*self._stamp(), name, OPERATOR))
         self._commit(ChannelClosed(*self._stamp(), name))
@@ -2716,6 +2925,36 @@ class Room:
         """Retune how fast every agent may speak."""
         if (per_s, burst) != (self.speech_rate.per_s, self.speech_rate.burst):
             self._commit(RateChanged(*self._stamp(), per_s, burst))
+
+    def rule(self, lane: str, ruling: str) -> None:
+        """Rule on a lane that goes round in circles, or went so. Raises UnknownAction, UnknownLoop."""
+        if ruling not in RULINGS_OF_OPERATOR:
+            raise UnknownAction(f"unknown ruling {ruling!r}", actions=[*RULINGS_OF_OPERATOR])
+        loop = self.loops.get(lane)
+        if loop is None or (loop.state, ruling) not in LANE_AFTER:
+            what = "no loop is known" if loop is None else f"it is {loop.state}"
+            raise UnknownLoop(f"{ruling} is no ruling on {lane}: {what}", lane=lane)
+        self._heard_operator_at = self._mono()
+        if ruling == CLOSE:
+            for scope in lane.split(ARROW):
+                self._route(OPERATOR, scope, CLOSED_WORDS, "message", "operator", self._audience(scope))
+        self._rule(loop, ruling)
+
+    def set_loops(self, upto: str, release_s: float) -> None:
+        """Set how far the hub goes with lanes that go round in circles; what it would not have held is let go.
+
+        Raises UnknownAction.
+        """
+        if upto not in LOOPS_UPTO:
+            raise UnknownAction(f"loops are answered up to one of these, not {upto!r}", actions=[*LOOPS_UPTO])
+        if (upto, release_s) == (self.loops_upto, self.release_s):
+            return
+        self._commit(LoopsSet(*self._stamp(), upto, release_s))
+        for loop in [*self.loops.values()]:
+            if loop.state == HELD and LOOPS_UPTO[upto] < HOLD:
+                self._rule(loop, OVER, f"is held no more: loops are answered by {upto} only")
+            elif loop.state == WATCHED and LOOPS_UPTO[upto] < loop.evidence.level:
+                self._calm(loop, "the operator has changed how loops are answered")
 
     # --- what can be seen; these change nothing ---
     def now(self) -> float:
@@ -2894,6 +3133,15 @@ class Room:
             return {"state": "listening", **more}
         return {"state": "queued", "seen": round(now - peer.last_seen), **more}
 
+    def loop_of(self, message: Message) -> Loop | None:
+        """Find what is known of the lane of a message, if that goes round in circles."""
+        return self.loops.get(lane_for(message.sender, message.recipient)) if self.loops else None
+
+    def loops_row(self) -> dict[str, Json]:
+        """Give all lanes that go round in circles, and how far the hub goes by itself."""
+        lanes: Json = [loop.to_json() for loop in self.loops.values()]
+        return {"upto": self.loops_upto, "release": self.release_s, "lanes": lanes}
+
     def floors(self) -> dict[str, Json]:
         """Give the sticks in force, by scope."""
         return {scope: floor.to_json() for scope, floor in self._floors.items()}
@@ -2957,15 +3205,87 @@ class Room:
         if usage is not None and usage != peer.usage:  # the same figures again are no news: they have no age
             self._commit(UsageSet(*self._stamp(), peer.name, usage))
 
-    def _spend_speech(self, peer: Peer, joining: str = "") -> None:
-        """Spend one unit of speech, and join a channel that is spoken in. Raises Throttled, TooManyChannels."""
+    def _spend_speech(self, peer: Peer, joining: str = "", lane: str = "") -> None:
+        """Spend one unit of speech, and join a channel that is spoken in.
+
+        Raises Throttled, TooManyChannels, MatterClosed, LaneFull.
+        """
         now, is_new = self._mono(), is_channel(joining) and joining not in peer.channels
         if is_new and len(peer.channels) >= CHANNELS_PER_PEER_MAX:
             peer.speech.check(now)
             raise TooManyChannels(f"{peer.name} is in {CHANNELS_PER_PEER_MAX} channels: leave one first")
+        share = self._share_of(peer, lane, now) if self.loops and lane in self.loops else None
         peer.speech.spend(now)
+        if share is not None:
+            share.spend(peer.name, now)
         if is_new:
+            self._begin_anew(joining, f"{plain_peer(peer.name)} has joined")
             self._commit(ChannelJoined(*self._stamp(), peer.name, joining))
+
+    # --- lanes that go round in circles ---
+    def _share_of(self, peer: Peer, lane: str, now: float) -> Share | None:
+        """Give what all who speak in a lane share, if it is slowed. Raises Throttled, MatterClosed, LaneFull."""
+        loop = self.loops[lane]
+        if loop.state == CLOSED:
+            raise MatterClosed(f"the operator has closed the matter of {lane}", lane=lane)
+        if loop.state == HELD and len(loop.waiting) >= HELD_MAX:
+            raise LaneFull(f"{lane} is held for the operator, and {HELD_MAX} messages wait there already", lane=lane)
+        if loop.state != WATCHED or loop.evidence.level < SLOW:
+            return None
+        peer.speech.check(now)
+        if lane not in self._shares:
+            self._shares[lane] = Share(self._slow_rate, now)
+        self._shares[lane].check(peer.name, now)
+        return self._shares[lane]
+
+    def _look_for_loop(self, lane: str, name: str, content: str, manner: Manner) -> None:
+        """Look whether words that are about to be said go round in circles with those before."""
+        loop = self.loops.get(lane) if self.loops else None
+        if self.loops_upto == "off" or not lane or (loop is not None and loop.state == HELD):
+            return
+        answered = manner.reply_to if isinstance(manner.reply_to, int) else 0
+        evidence = self._detector.hear(lane, name, content, self._seq + 1, self._mono(), answered)
+        if evidence is not None:
+            self._note_loop(lane, evidence)
+
+    def _note_loop(self, lane: str, evidence: Evidence) -> None:
+        loop = self.loops.get(lane)
+        level = min(evidence.level, LOOPS_UPTO[self.loops_upto], HOLD if loop is None else loop.most)
+        if level == (CALM if loop is None else loop.evidence.level):
+            return
+        if loop is None and len(self.loops) >= LOOPS_MAX:
+            oldest = next((one for one in self.loops.values() if one.state == WATCHED), None)
+            if oldest is None:
+                return  # so many lanes wait for a ruling that another one changes nothing
+            self._calm(oldest, "too many other lanes go round in circles")
+        self._commit(LoopSeen(*self._stamp(), lane, evidence.but(level=level)))
+
+    def _calm(self, loop: Loop, why: str) -> None:
+        """Forget that a lane went round in circles."""
+        self._commit(LoopSeen(*self._stamp(), loop.lane, loop.evidence.but(level=CALM, words=why)))
+
+    def _begin_anew(self, scope: str, why: str) -> None:
+        """Have nothing that was said before count as a loop any more, where `scope` hears it."""
+        self._detector.refresh(scope)
+        for loop in [*self.loops.values()] if self.loops else ():
+            if loop.state == WATCHED and (scope in (ALL, loop.lane) or scope in loop.lane.split(ARROW)):
+                self._calm(loop, why)
+            elif loop.state == CLOSED and scope == loop.lane and why == "the operator has spoken":
+                self._rule(loop, WATCH)
+
+    def _end_loops_without(self, peer: Peer, channels: Iterable[str]) -> None:
+        """Let lanes go whose conversation ends as `peer` goes: its pairs, and channels that it leaves empty."""
+        for loop in [*self.loops.values()] if self.loops else ():
+            is_last = loop.lane in channels and len(self._channels[loop.lane].members) == 1
+            if is_last or (loop.lane not in channels and peer.name in loop.lane.split(ARROW)):
+                self._rule(loop, OVER)
+
+    def _rule(self, loop: Loop, ruling: str, told: str = "") -> None:
+        scopes = loop.lane.split(ARROW) if loop.waiting else ()
+        names = tuple([peer.name for scope in scopes for peer in self._audience(scope)])
+        self._commit(LaneRuled(*self._stamp(), loop.lane, ruling, names, told or RULED[ruling]))
+        if ruling == WATCH:
+            self._detector.refresh(loop.lane)
 
     def _audience(self, scope: str, but: str | None = None) -> list[Peer]:
         """List who gets what is said in `scope`, reaped peers too. Words to one peer reach it whoever wrote them."""
@@ -2996,6 +3316,8 @@ class Room:
         # A poll that waits is handed it at once, but for commands: those are not kept, so `fetch` looks again.
         may_pass = origin == "operator" or self.mode == RUNNING
         may_hand = may_pass and self.mode != STOPPED and kind != "control"
+        if self.loops and origin == "agent" and (loop := self.loops.get(lane_for(sender, to))) is not None:
+            may_hand = may_hand and loop.state != HELD
         for peer in audience:
             mailbox = peer.mailbox
             names.append(peer.name)
@@ -3041,7 +3363,9 @@ class Room:
     def _is_deaf_to(self, routed: MessageRouted, name: str) -> bool:
         """Whether a recipient has not fetched a message, and no pause is the reason."""
         peer = self.roster.get(name)
-        return peer is not None and not peer.is_paused and self.state_of(routed, name) == (QUEUED, "")
+        if peer is None or peer.is_paused or routed.message.seq in self.held:
+            return False
+        return self.state_of(routed, name) == (QUEUED, "")
 
     def _tell_losses(self, peer: Peer) -> None:
         """Tell what a mailbox has lost, unless that was done a moment ago: then the next loss, or the sweep, does."""
@@ -3055,6 +3379,7 @@ class Room:
             told = f"withdrawn: {peer.name} {why}"
             self._commit(FormSettled(*self._stamp(), form.id, "withdrawn", None, told, None))
         self._confirming.discard(peer.name)
+        self._end_loops_without(peer, peer.channels)
         self._commit(PeerLeft(*self._stamp(), peer.name, why, tuple(sorted(peer.channels))))
 
     def _is_here(self, peer: Peer) -> bool:
@@ -3116,6 +3441,17 @@ class Room:
             self._keep_books(event)
         if event.client_id:
             self._keep_sent(OPERATOR if speaker is None else speaker.token_hash, event)
+        if self.loops and message.origin == "agent":
+            self._count_in_loop(message)
+
+    def _count_in_loop(self, message: Message) -> None:
+        """Have what is said in a lane that is held wait, or count what it may go on for."""
+        loop = self.loop_of(message)
+        if loop is not None and loop.state == HELD:
+            loop.waiting.append(message.seq)
+            self.held[message.seq] = None
+        elif loop is not None and loop.credit:
+            loop.credit -= 1
 
     def _keep_recent(self, event: MessageRouted) -> None:
         """Enter a message among the recent ones, and forget the oldest that are too many."""
@@ -3164,7 +3500,7 @@ class Room:
             self._sent_names -= len(sent.popitem(last=False)[1].to)
 
     def _on_fetched(self, event: Fetched) -> None:
-        self._peers[event.name].mailbox.fetch(event.held, event.upto)
+        self._peers[event.name].mailbox.fetch(event.held, event.upto, self.held)
 
     def _on_unfetched(self, event: Unfetched) -> None:
         self._peers[event.name].mailbox.unfetch(event.seqs)
@@ -3346,7 +3682,8 @@ class Room:
         self.mode = event.mode
         self.stop = None
         if event.mode == STOPPED:
-            self._floors.clear()
+            for state in (self._floors, self.loops, self.held, self._shares):
+                state.clear()
             self.stop = Message(event.id, HUB, ALL, "stop", "control", event.ts, 0, HUB)
 
     def _on_room_reopened(self, event: RoomReopened) -> None:
@@ -3362,6 +3699,39 @@ class Room:
 
     def _on_rate_changed(self, event: RateChanged) -> None:
         self.speech_rate.per_s, self.speech_rate.burst = event.per_s, event.burst
+        self._retune()
+
+    def _retune(self) -> None:
+        """Set how fast slowed lanes are by how fast a peer is."""
+        rate = self.speech_rate
+        self._slow_rate.per_s, self._slow_rate.burst = rate.per_s / SLOWER, max(1.0, rate.burst / SLOWER)
+
+    def _on_loop_seen(self, event: LoopSeen) -> None:
+        loop, level = self.loops.get(event.lane), event.evidence.level
+        if loop is None:
+            loop = self.loops[event.lane] = Loop(event.lane, event.evidence, event.at, event.ts)
+        loop.evidence, loop.at, loop.ts = event.evidence, event.at, event.ts
+        loop.state = HELD if level == HOLD else loop.state
+        if level < SLOW:
+            self._shares.pop(event.lane, None)
+        if level == CALM and loop.state == WATCHED:
+            del self.loops[event.lane]
+
+    def _on_lane_ruled(self, event: LaneRuled) -> None:
+        loop = self.loops[event.lane]
+        for seq in loop.waiting:
+            self.held.pop(seq, None)
+        loop.waiting, loop.at, loop.ts = [], event.at, event.ts
+        loop.state = LANE_AFTER[loop.state, event.ruling]
+        loop.credit = GO_ON_MAX if event.ruling in (GO_ON, UNRULED) else 0
+        loop.was_let_go = event.ruling == UNRULED
+        loop.evidence = loop.evidence.but(level=min(loop.evidence.level, loop.most))
+        self._shares.pop(event.lane, None)
+        if not loop.state:
+            del self.loops[event.lane]
+
+    def _on_loops_set(self, event: LoopsSet) -> None:
+        self.loops_upto, self.release_s = event.upto, event.release_s
 
     def _remove_member(self, channel: str, name: str) -> None:
         one = self._channels[channel]
@@ -3389,6 +3759,8 @@ class Room:
         yield ["log", *[message.id for message in self.log]]
         yield ["rules", self.rules, self.rules_version]
         yield ["said", self.said_to_all]
+        yield ["loops", self.loops_upto, self.release_s]
+        yield from (["loop", *loop.values()] for loop in self.loops.values())
         for routed in self.recent.values():
             serial, at, ts, message, *rest = routed.values()
             yield ["recent", serial, at, ts, message.id, *rest, [*self._answers.get(message.seq, {}).items()]]
@@ -3417,6 +3789,7 @@ class Room:
                     (self.born,) = plain[6:] or (self._serial,)  # a hub before this one kept none
                     self.stop = None if stop is None else Message.restored(stop)
                     self.speech_rate.burst, self.speech_rate.per_s = rate
+                    self._retune()
                 case "message":
                     messages[plain[0]] = Message.restored(plain)
                 case "log":
@@ -3427,6 +3800,11 @@ class Room:
                     self.rules, self.rules_version = plain
                 case "said":
                     (self.said_to_all,) = plain
+                case "loops":
+                    self.loops_upto, self.release_s = plain
+                case "loop":
+                    loop = self.loops[plain[0]] = Loop.restored(plain)
+                    self.held |= dict.fromkeys(loop.waiting)
                 case "recent":
                     serial, at, ts, of, to, overflowed, handed, *about, answers = plain
                     names = tuple(to), tuple(overflowed), tuple(handed)
@@ -6810,14 +7188,14 @@ class Viewer(Record):
     def of(cls, room: Room, peer: Peer) -> Self:
         """Tell who a peer is at this moment."""
         waiting = peer.mailbox.deliverable(held=False) if room.is_held(peer) else ()
-        held = frozenset(m.seq for m in waiting if m.origin != "operator")
+        held = frozenset(m.seq for m in waiting if m.origin != "operator").union(room.held)
         return cls(peer.name, peer.serial, frozenset(peer.channels), held)
 
     def may_read(self, routed: MessageRouted) -> bool:
         """Whether the past is open to it: all that went to all, and what it has said or was sent itself."""
         if not self.name:
             return True
-        if routed.message.seq in self.held:
+        if routed.message.seq in self.held and routed.message.sender != self.name:
             return False
         is_own = routed.message.sender == self.name or self.name in routed.to
         return routed.message.recipient == ALL or (is_own and routed.serial > self.since)
@@ -7514,6 +7892,7 @@ class Wakes:
             MessageRouted: self._on_message_routed,
             ModeChanged: lambda event: self._look(tuple(self._waiting)),
             PeerResumed: lambda event: self._look((event.name,)),
+            LaneRuled: lambda event: self._look(event.to),
             PeerRung: lambda event: self._look((event.name,)),
             Unfetched: lambda event: self._look((event.name,)),
             PeerLeft: self._on_peer_left,
@@ -7641,6 +8020,7 @@ class Polls:
             MessageRouted: self._on_message_routed,
             ModeChanged: self._on_mode_changed,
             PeerResumed: self._on_deliverable,
+            LaneRuled: lambda event: self._wake_all(event.to),
             Unfetched: self._on_deliverable,
             PeerReaped: self._on_peer_reaped,
             PeerLeft: self._on_peer_left,
@@ -8248,6 +8628,8 @@ class Settings(Record):
     journal_keep_days: float = 0.0  # what is older and settled is dropped; 0: nothing is
     is_plain_http: bool = False  # no express lane: Tornado reads every request
     rules: str | None = None  # of the house; None: those that the journal has, if any
+    loops: str | None = None  # how far loops are answered; None: as the journal has it, else all the way
+    loops_release_s: float | None = None  # of the operator's silence, until a held lane is let go; None: as before
 
 
 _DECODER = json.JSONDecoder(parse_constant=no_constant)
@@ -9233,7 +9615,7 @@ def post_send(gate: Gate, request: Request) -> Reply:
     token, to, content, manner = speech_of(request.json())
     room, peer = gate.room, gate.room.peer_of(token)
     sent = room.say(peer, to, content, manner)
-    is_usual = manner is PLAINLY and len(sent.handed) == len(sent.to) == 1 and not sent.overflowed
+    is_usual = manner is PLAINLY and len(sent.handed) == len(sent.to) == 1 and not (sent.overflowed or room.loops)
     if is_usual and peer.name not in room.news:  # an encoder cheaper
         name, message = quote(sent.to[0]), sent.message
         head = f'"message_id":"{message.id}","seq":{message.seq},"delivered_to":[{name}],"missed":[]'
@@ -9266,6 +9648,8 @@ def sent_answer(room: Room, sent: MessageRouted, manner: Manner) -> dict[str, Js
     answer["recipients"] = {name: reaches[name] for name in apart[:RECIPIENTS_SHOWN_MAX]}
     if len(apart) > RECIPIENTS_SHOWN_MAX:
         answer["counts"] = dict(Counter(str(one["state"]) for one in reaches.values()))
+    if (loop := room.loop_of(sent.message)) is not None:
+        answer["loop"] = {"lane": loop.lane, "state": loop.state, **loop.evidence.to_json()}
     if nearest:
         answer["nearest"] = nearest
     if sent.overflowed:
@@ -9278,6 +9662,8 @@ def _hints(
 ) -> Iterator[str]:
     """Word what a speaker should know of who hears it."""
     to, states = sent.message.recipient, {str(one["state"]) for one in reaches.values()}
+    if (loop := room.loop_of(sent.message)) is not None:
+        yield loop.hint
     if is_unheard:
         yield f"nobody else is in {to} yet; nothing said now reaches those who come later"
     if sent.missed:
@@ -9705,6 +10091,8 @@ LAST_FRAMES_MAX = 8  # that are read of a console once its line is broken: what 
 FRAME_MAX_BYTES = 1 << 18
 OPERATOR_CONTENT_MAX = 32_768
 RATE_MAX = 1e9
+LANE_MAX = 2 * NAME_MAX + 3  # characters: two names, and what joins them
+RELEASE_MAX_S = 86_400.0  # of silence, after which a lane that is held is let go on
 TREE_MAX_BYTES = 1 << 16  # 8,192 characters can make half a megabyte of table; such a text is shown as it is
 TREES_SHARE, TREES_BURST_S = 0.2, 0.25  # of the hub's time: usual messages take 0.2 ms to read
 MARKS_MAX = 1000  # of one text, bullets twice; each takes up to 10 us to read, and 8,192 characters can be 4,000
@@ -9811,12 +10199,23 @@ def _settled_frame(room: Room, event: FormSettled) -> bytes:
     return frame_of("form_resolved", id=event.form_id, status=event.status, **more)
 
 
+def _loop_frame(room: Room, event: Any) -> bytes:
+    loop = room.loops.get(event.lane)
+    return frame_of("loop", lane=event.lane, loop=None if loop is None else loop.to_json())
+
+
+def _loops_frame(room: Room, _event: Event) -> bytes:
+    return frame_of("loops", **room.loops_row())
+
+
 # What consoles get of an event, in order; `peers` and `channels` follow, once for all that happened within a flush.
 FRAMES: dict[type[Event], tuple[Callable[..., bytes], ...]] = {
     **dict.fromkeys((FloorGranted, FloorPassed, FloorReleased, HandRaised, HandLowered), (_floor_frame,)),
     FormOpened: (lambda room, event: frame_of("form", form=room.form(event.form_id)),),
     FormSettled: (_settled_frame,),
-    ModeChanged: (lambda room, event: frame_of("mode", mode=event.mode), _floor_frame),
+    **dict.fromkeys((LoopSeen, LaneRuled), (_loop_frame,)),
+    LoopsSet: (_loops_frame,),
+    ModeChanged: (lambda room, event: frame_of("mode", mode=event.mode), _floor_frame, _loops_frame),
     RateChanged: (lambda room, event: frame_of("rate", rate=room.rate()),),
     RulesSet: (lambda room, event: frame_of("rules", text=event.text, version=event.version),),
 }
@@ -9843,6 +10242,14 @@ def _set_rate(room: Room, body: Body) -> None:
             raise Invalid(key, f"a number of {low:g} to {RATE_MAX:g} is required")
         numbers.append(float(value))
     room.set_rate(*numbers)
+
+
+def _set_loops(room: Room, body: Body) -> None:
+    """Read how far loops are answered, and after how many seconds one that is held is let go; 0: never."""
+    release = body.get("release", room.release_s)
+    if isinstance(release, bool) or not isinstance(release, int | float) or not 0 <= release <= RELEASE_MAX_S:
+        raise Invalid("release", f"a number of 0 to {RELEASE_MAX_S:g} seconds is required")
+    room.set_loops(text_of(body, "upto", default=room.loops_upto), float(release))
 
 
 def _named(frame: Body, key: str, default: str | None = None) -> str:
@@ -9872,6 +10279,10 @@ OPERATOR_COMMANDS: dict[str, Callable[[Room, Body], object]] = {
     "set_rate": lambda room, frame: _set_rate(room, object_of(frame, "set_rate")),
     "say": _say,
     "rules": lambda room, frame: room.set_rules(text_of(frame, "rules", 0, RULES_MAX).strip()),
+    "loops": lambda room, frame: _set_loops(room, object_of(frame, "loops")),
+    "rule": lambda room, frame: room.rule(
+        text_of(object_of(frame, "rule"), "lane", 1, LANE_MAX), text_of(object_of(frame, "rule"), "ruling")
+    ),
     "kick": lambda room, frame: room.kick(_named(frame, "kick")),
     "ring": lambda room, frame: room.ring(_named(frame, "ring")),
     "prompts": lambda room, frame: room.set_prompts(
@@ -10211,6 +10622,7 @@ def snapshot_of(room: Room, figures: dict[str, Json]) -> dict[str, Json]:
         "health": figures,
         "rate": room.rate(),
         "rules": {"text": room.rules, "version": room.rules_version},
+        "loops": room.loops_row(),
         "owed": [debt.to_json() for debt in room.owed.values()],
         "quiet_after": room.quiet_after_s,
         "agents": [],
@@ -10308,7 +10720,8 @@ class Consoles:
         kind = type(event)
         frames: list[bytes | Message]
         if isinstance(event, MessageRouted):
-            frames = [event.message]
+            loop = self._room.loop_of(event.message)
+            frames = [event.message, *([frame_of("loop", lane=loop.lane, loop=loop.to_json())] if loop else [])]
         else:
             frames = [*with_notice(event, [write(self._room, event) for write in FRAMES.get(kind, ())])]
         for feed in self._feeds:
@@ -10683,6 +11096,8 @@ MARKS_OF: dict[type[Event], Callable[[Any], str]] = {
     ModeChanged: lambda event: {RUNNING: "go", PAUSED: "pause", STOPPED: "stop"}[event.mode],
     PeerJoined: lambda event: "arrival",
     PeerLeft: lambda event: "kick" if event.why == KICKED else "departure",
+    LoopSeen: lambda event: "loop" if event.evidence.level else "go",
+    LaneRuled: lambda event: "go",
     PeerPaused: lambda event: "pause",
     PeerResumed: lambda event: "go",
     FormOpened: lambda event: "form",
@@ -10752,6 +11167,8 @@ class PastFeed(ChangesFeed):
         head["floors"] = self._floors()
         head["decisions"] = [one for one in room.decisions(DECISIONS_MAX) if self._is_told(one)]
         head["owed"] = [*self._debts_told.values()]
+        lanes = [loop.to_json() for loop in room.loops.values() if span.has(loop.lane)]
+        head["loops"] = {**room.loops_row(), "lanes": lanes}
         if span.channel:
             head |= {"rate": None, "rules": {"text": "", "version": 0}, "health": None}
         head["forms"] = [one for one in json.loads(room.forms_wire(has_prompts=True))["forms"] if self._is_told(one)]
@@ -10773,6 +11190,8 @@ class PastFeed(ChangesFeed):
         if isinstance(event, MessageRouted):
             if self._span.has(event.message.recipient):
                 yield self._message_frame(event.message)
+                if (loop := self._room.loop_of(event.message)) is not None:
+                    yield frame_of("loop", lane=loop.lane, loop=loop.to_json())
             return
         if not self._concerns(event):
             return
@@ -10842,7 +11261,7 @@ class PastFeed(ChangesFeed):
             return event.form_id in self.told_forms
         if isinstance(event, FormOpened) and self._span.has(event.to):
             self.told_forms.add(event.form_id)
-        scopes = [getattr(event, name) for name in ("channel", "scope", "to") if hasattr(event, name)]
+        scopes = [getattr(event, name) for name in ("channel", "scope", "to", "lane") if hasattr(event, name)]
         return not self._span.channel or isinstance(event, ModeChanged | RoomReopened) or self._span.channel in scopes
 
     @functools.cached_property
@@ -12148,6 +12567,9 @@ class Hub:
             self.room.reopen()
         if settings.rules is not None:
             self.room.set_rules(settings.rules)
+        upto, release_s = settings.loops, settings.loops_release_s
+        room = self.room
+        room.set_loops(upto or room.loops_upto, room.release_s if release_s is None else release_s)
 
     def _journal(self) -> Journal | None:
         """Open the file that keeps the room, if there is to be one. Raises Invalid."""
@@ -16506,6 +16928,8 @@ def settings_of(options: argparse.Namespace) -> Settings:
         journal_keep_days=options.journal_keep,
         is_plain_http=options.plain_http,
         rules=None if options.rules is None else rules_in(options.rules),
+        loops=options.loops,
+        loops_release_s=None if options.loops_release is None else options.loops_release * 60.0,
     )
     for flag, origins in (("--public-url", [settings.public_url]), ("--allowed-origin", settings.allowed_origins)):
         if strange := [one for one in origins if one and not is_origin(one)]:
@@ -17153,6 +17577,8 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], dict[str, Option]
         "--journal": {"nargs": "?", "const": "yes"},
         "--journal-sync": {"choices": ("normal", "full"), "default": "normal"},
         "--journal-keep": _DAYS,
+        "--loops": {"choices": tuple(LOOPS_UPTO)},
+        "--loops-release": {"type": _from_zero},
         "--log-retention-hours": {"type": _from_zero, "variable": "CAUCUS_LOG_RETENTION_HOURS", "default": "24"},
         "--allowed-origin": {"action": "append"},
         "--allowed-host": {"action": "append"},

@@ -8,7 +8,7 @@ import { lengthOf, markAt, markFrom, msOf, xOf } from "./replay.js";
 
 const DAY_MS = 86_400_000;
 const SLOTS = 300; // of marks along the slider: where several meet, the gravest is drawn
-const GRAVITY = ["stop", "kick", "restart", "form", "decision", "pause", "go", "departure", "arrival"]; // gravest first
+const GRAVITY = ["stop", "kick", "restart", "loop", "form", "decision", "pause", "go", "departure", "arrival"]; // gravest first
 const SKIP_SHOWN_MS = 4_000;
 const [STEP_MS, STEPS] = [100, 2_000]; // of the slider: so fine at most, and so many at most
 
