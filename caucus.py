@@ -10912,7 +10912,7 @@ def serial_at(base: sqlite3.Connection, ts: float) -> int:
 def reach_of_journal(base: sqlite3.Connection) -> tuple[int, float, float]:
     """Tell how far back a journal reaches: after which event the room is known, and from when to when.
 
-    Raises Damaged, sqlite3.Error.
+    Raises NoRecord, Damaged, sqlite3.Error.
     """
     start = 0
     if base.execute("SELECT value FROM meta WHERE key = 'dropped'").fetchone():
@@ -10923,7 +10923,7 @@ def reach_of_journal(base: sqlite3.Connection) -> tuple[int, float, float]:
     first = base.execute("SELECT ts FROM event WHERE serial >= ? ORDER BY serial LIMIT 1", (start,)).fetchone()
     last = base.execute("SELECT ts FROM event ORDER BY serial DESC LIMIT 1").fetchone()
     if first is None or last is None:
-        raise Damaged("it has no events")
+        raise NoRecord("nothing has happened yet: the journal is empty")
     return start, first[0], max(first[0], last[0])
 
 
@@ -16899,6 +16899,8 @@ def page_export(options: argparse.Namespace) -> tuple[dict[str, Json], str]:
         with open_private(options.new, os.O_EXCL) as file:
             for part in record_page(options.file, options.since, options.until, channel, lambda: None):
                 size += file.write(part)
+    except NoRecord as refusal:
+        raise Invalid("FILE", refusal.detail) from None
     except NONSENSE as error:
         raise error if isinstance(error, Invalid) else Damaged(f"{type(error).__name__}: {error}") from None
     place = legible(options.new)
