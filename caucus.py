@@ -7050,6 +7050,7 @@ HISTORY_CHARS, HISTORY_CHARS_MIN, HISTORY_CHARS_MAX = 20_000, 1_000, 2_000_000  
 QUERY_MAX, QUERY_WORDS_MAX = 256, 32  # characters and words of a search
 QUERIES_MAX, QUERIES_EACH_MAX = 64, 4  # that wait, of all and of one reader
 QUERY_S, QUERY_ALONE_S = 0.05, 0.25  # that one may look around, when others wait and when nobody does
+_WORK_S, _REST_S = 0.002, 0.0002  # a thread works so long, and then lets the loop have its turn
 BUILD_S = 0.25  # of making the index, before a query is told to come again
 _INDEX_LAG_S = 5.0  # after which what was said is entered, if nobody asks and little is said: many share a transaction
 _INDEX_ID, _INDEX_SCHEMA = 0x43617578, 1  # "Caux", and what its tables are like
@@ -7145,6 +7146,7 @@ class Wanted(Record):
     at: float = 0  # the seq, or the time
     limit: int = HISTORY_LIMIT
     max_chars: int = HISTORY_CHARS
+    has_trees: bool = False  # for consoles: syntax trees of the Markdown beside the messages
 
     WAYS: ClassVar[tuple[str, ...]] = ("before", "after", "around", "at")
 
@@ -7163,7 +7165,8 @@ class Wanted(Record):
         chars = given.get("max_chars") or HISTORY_CHARS
         max_chars = integer_of(chars, "max_chars", HISTORY_CHARS_MIN, HISTORY_CHARS_MAX, "query")
         scope, sender = [printable(text_of(given, key, 0, NAME_MAX, "", "query"), key) for key in ("scope", "sender")]
-        return cls(scope, sender, Search.parse(q) if q.strip() else None, way, at, limit, max_chars)
+        search = Search.parse(q) if q.strip() else None
+        return cls(scope, sender, search, way, at, limit, max_chars, boolean_of(given, "trees"))
 
     def fits(self, message: Message) -> bool:
         """Whether a message is meant, wherever its place is."""
@@ -7269,7 +7272,10 @@ def gather(
     return Page(found, None)
 
 
-def page_of(shelf: Shelf, wanted: Wanted, viewer: Viewer, is_late: Callable[[], bool]) -> bytes:
+def page_of(
+    shelf: Shelf, wanted: Wanted, viewer: Viewer, is_late: Callable[[], bool],
+    tree_of: Callable[[Message], bytes] = lambda message: b"",
+) -> bytes:
     """Answer GET /history, in JSON. Raises NotYourChannel."""
     channel = wanted.scope if is_channel(wanted.scope) else ""
     if channel and viewer.name and channel not in viewer.channels and not shelf.has_heard(viewer, channel):
@@ -7288,9 +7294,13 @@ def page_of(shelf: Shelf, wanted: Wanted, viewer: Viewer, is_late: Callable[[], 
     goes_on: Json = None if upto is None else {"after" if is_up else "before": upto}
     reach = shelf.reaches()
     reaches: Json = {"kept": shelf.kept, **({"seq": reach[0], "ts": reach[1]} if reach else {"seq": None, "ts": None})}
-    wires = b",".join([message.wire for message in shortened(messages, wanted.max_chars)])
+    shown = shortened(messages, wanted.max_chars)
+    wires, trees = b",".join([message.wire for message in shown]), b""
+    if wanted.has_trees and not viewer.name:
+        made = ((message.id.encode("ascii"), tree_of(message)) for message in shown if not is_late())
+        trees = b',"trees":{%b}' % b",".join([b'"%b":%b' % one for one in made if one[1]])
     end = encode_plain({"next": goes_on, "reaches": reaches}).encode("ascii")
-    return b'{"messages":[%b],%b' % (wires, end[1:])
+    return b'{"messages":[%b]%b,%b' % (wires, trees, end[1:])
 
 
 def shortened(messages: Sequence[Message], most: int) -> list[Message]:
@@ -7626,6 +7636,19 @@ class Query(Struct):
         self.is_dropped = True
 
 
+class Rest:
+    """Lets the loop have its turn, while a thread works."""
+
+    def __init__(self) -> None:
+        self._until = time.monotonic() + _WORK_S
+
+    def __call__(self) -> None:
+        """Sleep for a moment, if it is time."""
+        if time.monotonic() > self._until:
+            time.sleep(_REST_S)
+            self._until = time.monotonic() + _WORK_S
+
+
 class Archive:
     """Answers what is asked of the past, one after the other, in a thread of its own."""
 
@@ -7634,6 +7657,7 @@ class Archive:
     ) -> None:
         """`call_soon` has something done on the loop; it is called in the thread."""
         self._room, self._call_soon = room, call_soon
+        self.tree_of: Callable[[Message], bytes] = lambda message: b""  # reads Markdown; called in the thread
         self._index = Index(journal) if journal else None
         self._queue: SimpleQueue[Query | None] = SimpleQueue()
         self._waiting: Counter[str] = Counter()  # queries, by reader
@@ -7735,7 +7759,13 @@ class Archive:
             took_s = time.monotonic() - began
             return took_s > QUERY_S and (took_s > QUERY_ALONE_S or not self._queue.empty())
 
-        return page_of(shelf, query.wanted, query.viewer, is_late)
+        rest = Rest()
+
+        def tree_of(message: Message) -> bytes:
+            rest()
+            return self.tree_of(message)
+
+        return page_of(shelf, query.wanted, query.viewer, is_late, tree_of)
 
     def _finish(self, query: Query, answer: bytes | Refusal) -> None:
         self._waiting[query.viewer.name] -= 1
@@ -11087,7 +11117,6 @@ _KEPT_S = 60.0  # that they may
 FILE_MAX_BYTES = 24 << 20  # of a record as one page, that the hub makes; the command line makes any
 _ROWS_AT_A_TIME = 500  # of a journal: a read that goes on holds up who wants to tidy the file
 _FIGURES_S = 5.0  # between two figures of the room
-_WORK_S, _REST_S = 0.002, 0.0002  # a thread works so long, and then lets the loop have its turn
 # Readings: nobody knows how they were. Rows of the past do not have them.
 READINGS = frozenset({"listening", "last_seen_age", "quiet", "status_stale", "deaf_age", "stop_told", "wake", "brake"})
 _MOMENT_SLACK_S = 1.0  # two clocks tell of a moment; they agree within this
@@ -11331,7 +11360,7 @@ def serial_at(base: sqlite3.Connection, ts: float) -> int:
 def reach_of_journal(base: sqlite3.Connection) -> tuple[int, float, float]:
     """Tell how far back a journal reaches: after which event the room is known, and from when to when.
 
-    Raises Damaged, sqlite3.Error.
+    Raises NoRecord, Damaged, sqlite3.Error.
     """
     start = 0
     if base.execute("SELECT value FROM meta WHERE key = 'dropped'").fetchone():
@@ -11342,7 +11371,7 @@ def reach_of_journal(base: sqlite3.Connection) -> tuple[int, float, float]:
     first = base.execute("SELECT ts FROM event WHERE serial >= ? ORDER BY serial LIMIT 1", (start,)).fetchone()
     last = base.execute("SELECT ts FROM event ORDER BY serial DESC LIMIT 1").fetchone()
     if first is None or last is None:
-        raise Damaged("it has no events")
+        raise NoRecord("nothing has happened yet: the journal is empty")
     return start, first[0], max(first[0], last[0])
 
 
@@ -11454,19 +11483,6 @@ class Recorder:
 
 
 # --- for the browser, part by part ---
-
-
-class Rest:
-    """Lets the loop have its turn, while a thread works."""
-
-    def __init__(self) -> None:
-        self._until = time.monotonic() + _WORK_S
-
-    def __call__(self) -> None:
-        """Sleep for a moment, if it is time."""
-        if time.monotonic() > self._until:
-            time.sleep(_REST_S)
-            self._until = time.monotonic() + _WORK_S
 
 
 class Playing(Struct):
@@ -12554,6 +12570,7 @@ class Hub:
         self.gate = Gate(settings, self.room, self.polls, clock, loop.call_soon)
         kept = "" if self.journal is None else self.journal.path
         self.gate.archive = Archive(self.room, kept, loop.call_soon_threadsafe)
+        self.gate.archive.tree_of = AllTrees().of
         if self.journal is not None:
             self.gate.records = Records(self.journal.path, loop.call_later)
         self.links = Links(file_limit() - FILES_RESERVED, clock, loop.call_soon)
@@ -17323,6 +17340,8 @@ def page_export(options: argparse.Namespace) -> tuple[dict[str, Json], str]:
         with open_private(options.new, os.O_EXCL) as file:
             for part in record_page(options.file, options.since, options.until, channel, lambda: None):
                 size += file.write(part)
+    except NoRecord as refusal:
+        raise Invalid("FILE", refusal.detail) from None
     except NONSENSE as error:
         raise error if isinstance(error, Invalid) else Damaged(f"{type(error).__name__}: {error}") from None
     place = legible(options.new)

@@ -21,6 +21,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '
 expect = playwright.expect
 
 SAID = 5_000
+MARKED = 1_502  # it has a word in bold
 BEGAN = 1_700_000_000.0  # of the fake clock
 STEP_S = 30.0  # between two messages: none are folded, and some two days pass
 LONG_MS = 20_000
@@ -34,7 +35,7 @@ def keep(path: Path, count: int = SAID, step_s: float = STEP_S) -> None:
     room.set_rate(1e6, 1e6)
     ann, bob = room.join("ann"), room.join("bob")
     for n in range(1, count + 1):
-        word = " albatross price_cents" if n in (77, 78, 1_500) else ""
+        word = " albatross price_cents" if n in (77, 78, 1_500) else " **bold**" if n == MARKED else ""
         room.say(ann if n % 2 else bob, caucus.ALL, f"message {n}{word}" + f" words{n % 7}" * (n * 7 % 40))
         clock.advance(step_s)
         if n % 500 == 0:
@@ -251,6 +252,17 @@ def test_from_the_past_one_scrolls_down_into_the_present(recorded: HubProcess, c
     assert seen == sorted(seen)
     assert max(b - a for a, b in pairwise(seen)) < 60, seen
     expect(page.locator(".record-edge")).to_have_count(0)
+
+
+def test_the_past_is_shown_with_its_markdown_as_the_present_is(recorded: HubProcess, console: Open) -> None:
+    page = console(recorded)
+    page.goto("about:blank")
+    page.goto(f"{recorded.url}/#seq={MARKED}")
+    row = said(page, MARKED)
+    expect(row.locator(".content.md strong")).to_have_text("bold", timeout=LONG_MS)
+    row.hover()
+    row.locator(".row-source").click()
+    expect(row.locator(".content")).to_contain_text("**bold**")
 
 
 def test_a_link_opens_a_fresh_page_at_its_message(recorded: HubProcess, console: Open) -> None:

@@ -599,6 +599,19 @@ def test_history_says_how_far_back_it_reaches_and_where(cleared: HubProcess) -> 
     assert 1 <= page["reaches"]["seq"] <= page["messages"][0]["seq"]
 
 
+def test_a_console_reads_the_past_with_its_markdown_and_a_peer_without(cleared: HubProcess) -> None:
+    ann = cleared.register("ann")
+    said = cleared.say(ann, "all", "this is **bold**")["message_id"]
+    cleared.say(ann, "all", "this is plain")
+    trees = cleared.get("/history", trees="1").body["trees"]
+    assert [*trees] == [said]
+    assert "strong" in json.dumps(trees[said])
+    assert "trees" not in cleared.get("/history").body
+    assert "trees" not in cleared.get("/history", ann, trees="1").body
+    refused = cleared.get("/history", trees="perhaps")
+    assert (refused.status, refused.body["field"]) == (422, "trees")
+
+
 def test_a_channel_never_joined_is_refused_whether_it_exists_or_not(cleared: HubProcess) -> None:
     ann, bob = cleared.register("ann"), cleared.register("bob")
     cleared.say(ann, "#secret", "inside")

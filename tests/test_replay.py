@@ -345,6 +345,18 @@ def test_a_hub_without_a_journal_says_so() -> None:
         hub.stop()
 
 
+def test_a_journal_in_which_nothing_has_happened_is_empty_and_not_damaged(place: Path, tmp_path: Path) -> None:
+    with kept_hub(place) as kept:
+        for path in ("/replay", "/record"):
+            answer = kept.hub.get(path)
+            assert (answer.status, answer.body["error"]) == (404, "no_record")
+            assert answer.body["detail"] == "nothing has happened yet: the journal is empty"
+    out = tmp_path / "out.html"
+    refused = journal("export", str(place), str(out), "--html")
+    assert (refused.returncode, out.exists()) == (2, False)
+    assert "nothing has happened yet" in refused.stderr
+
+
 def damage(place: Path) -> None:
     """Change a word that somebody has said."""
     with closing(sqlite3.connect(place)) as base:

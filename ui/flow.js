@@ -3,7 +3,7 @@
 
 import { announce, button, copyText, el, icon, setText, toast } from "./dom.js";
 import { Heights } from "./heights.js";
-import { drawRow, guessOf, isLong, refreshAsks } from "./message.js";
+import { drawRow, guessOf, isLong, refreshAsks, treeOf } from "./message.js";
 import { entryAt as logEntryAt, indexOf as logIndexOf, isOperator, lineOf, logEnd, saidAs, threadOf } from "./model.js";
 import { Past, edgeOf } from "./older.js";
 import { onPref, pref } from "./prefs.js";
@@ -667,7 +667,7 @@ function carryTools(view, row) {
   const tick = row.querySelector(":scope > .tick:not([hidden])");
   const taken = tick && row.getBoundingClientRect().right - tick.getBoundingClientRect().left;
   view.tools.style.setProperty("right", tick ? `${taken + 4}px` : ""); // beside the tick, never over it
-  view.tools.querySelector(".row-source").hidden = !view.model.trees.has(row.dataset.id);
+  view.tools.querySelector(".row-source").hidden = !treeOf(view.model, messageOf(view, row) ?? {});
   view.tools.querySelector(".row-thread").hidden = !view.model.roots.has(row.dataset.id) || Boolean(view.filter.thread);
   view.tools.querySelector(".row-reply").hidden = !isOperator(view.model) || !(Number(row.dataset.seq) > 0);
 }

@@ -117,12 +117,15 @@ function threadButton(model, message, look) {
     button("Only this", "thread", { class: "thread-alone quiet", title: "Show this thread alone (v)", data: { alone: message.id } }));
 }
 
+/** The syntax tree of a message's Markdown; a message of the record brings its own. */
+export const treeOf = (model, message) => model.trees.get(message.id) ?? message.tree;
+
 function sizeOf({ content }) {
   return content.length > LONG_CHARS ? `${content.length.toLocaleString()} characters` : `${content.split("\n").length.toLocaleString()} lines`;
 }
 
 function content(model, message, look) {
-  const tree = look.isSource(message) ? null : model.trees.get(message.id);
+  const tree = look.isSource(message) ? null : treeOf(model, message);
   if (tree) return el("div", { class: "content md", dir: "auto" }, ...drawTree(tree, look.needle));
   return el("div", { class: "content", dir: "auto" }, ...drawText(message.content, look.needle));
 }

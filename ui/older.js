@@ -1,7 +1,7 @@
 // Past: what was said before this page's own log, in pages of the record (GET /history). The live model knows nothing of
 // it. What is kept is one stretch without gaps, bounded; its far end is dropped, and fetched again when one comes back.
 //
-//   ask(query)     gives {messages, next, reaches}, or throws an Error in words
+//   ask(query)     gives {messages, trees, next, reaches}, or throws an Error in words
 //   onChange()     is called whenever there is something else to show
 
 export const PAGE = 200; // messages that are fetched at once: as many as the hub gives
@@ -10,6 +10,12 @@ export const PAST_CHARS_MAX = 16_000_000; // of their texts
 const PAGES_MIN = 3; // kept in any case: one before the window, one in it, one after it
 const CHARS = 2_000_000; // of a page: more than 200 messages can have, so that none is cut
 const BASE = 2 ** 52; // a place in the past is its seq less this: before all of the log, whose places begin at 0
+
+/** Each message of a page with the syntax tree of its Markdown, if it has one. */
+function withTrees(reply) {
+  for (const message of reply.messages) if (reply.trees?.[message.id]) message.tree = reply.trees[message.id];
+  return reply;
+}
 
 const IDLE = { state: "idle", why: "" };
 
@@ -92,7 +98,7 @@ export class Past {
   /** Have the page with message `seq` in its middle, in place of all others, for its caller to show; false if the record does not have it. Throws an Error in words. */
   async open(seq, edge) {
     const opening = (this.opening += 1);
-    const reply = await this.ask({ around: seq, limit: PAGE, max_chars: CHARS });
+    const reply = withTrees(await this.ask({ around: seq, limit: PAGE, max_chars: CHARS, trees: 1 }));
     if (opening !== this.opening) return null; // something else was asked for meanwhile
     this.reaches = reply.reaches;
     if (!reply.messages.some((message) => message.seq === seq)) return false;
@@ -108,7 +114,7 @@ export class Past {
     const { run } = this;
     this.show(side, { state: "loading", why: "" });
     try {
-      const reply = await this.ask({ ...query, limit: PAGE, max_chars: CHARS });
+      const reply = withTrees(await this.ask({ ...query, limit: PAGE, max_chars: CHARS, trees: 1 }));
       if (run !== this.run) return undefined;
       this[side] = IDLE;
       this.reaches = reply.reaches;
