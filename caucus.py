@@ -1526,8 +1526,9 @@ class Mailbox:
             return
         self._handed_out = max(self._handed_out, batch[-1].seq)
         self._mark([message.seq for message in batch])
-        if self._again:
-            self._again -= self._out
+        if self._again:  # what is held back now was not in this batch: to acknowledge that says nothing of it
+            upto = batch[-1].seq
+            self._again = frozenset([seq for seq in self._again if seq > upto])
         self._free([message.seq for message in batch if message.kind == "control"])
 
     def drop_commands(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 
 import pytest
 from fakes import FakeClock, RecordingRoom, contents, replayed, state_of
@@ -29,6 +30,7 @@ from caucus import (
     MatterClosed,
     Peer,
     Rate,
+    Refusal,
     Share,
     Throttled,
     UnknownAction,
@@ -477,3 +479,111 @@ def test_notices_of_loops_name_the_lane_and_why(room: LoopingRoom) -> None:
         "ann ↔ bob is closed by the operator",
     ]
     assert room.loops[LANE].state == CLOSED
+
+
+class Tale:
+    """Random operations on a room whose lanes are held and ruled on, and what each peer has been handed."""
+
+    NAMES, SCOPES = ("ann", "bob", "eve"), ("all", "#x", "ann", "bob", "eve")
+
+    def __init__(self, seed: int) -> None:
+        self.chance, self.clock = random.Random(seed), FakeClock()
+        self.room = LoopingRoom(self.clock)
+        self.room.loops_upto = "off"  # as the room that only hears the events begins
+        self.room.set_loops("hold", 0.0)
+        self.due: dict[int, list[int]] = {}  # by the serial of who is to get them: seqs
+        self.got: dict[int, list[int]] = {}
+        for name in self.NAMES:
+            self.room.join(name, "#x")
+
+    def peer(self) -> Peer | None:
+        """Choose a peer that is here."""
+        return self.room.roster.get(self.chance.choice(self.NAMES))
+
+    def note(self, seq: int) -> None:
+        """Note who is to get what was said."""
+        for name in self.room.recent[seq].to:
+            self.due.setdefault(self.room.roster.by_name[name].serial, []).append(seq)
+
+    def say(self) -> None:
+        if (peer := self.peer()) is not None:
+            self.room.script.level = self.chance.choice((CALM, HINT, SLOW, HOLD, HOLD))
+            self.note(self.room.say(peer, self.chance.choice(self.SCOPES), "thank you").message.seq)
+
+    def fetch(self) -> None:
+        if (peer := self.peer()) is not None:
+            held, batch = {*self.room.held}, self.room.fetch(peer)
+            assert held.isdisjoint(m.seq for m in batch), "what is held went out"
+            assert self.room.mode == "running" or all(m.origin == "operator" for m in batch)
+            self.got.setdefault(peer.serial, []).extend(m.seq for m in batch)
+            if batch and self.chance.random() < 0.7:
+                self.room.acknowledge(peer, batch[-1].seq)
+            elif batch:
+                self.room.unfetch(peer)
+                self.got[peer.serial] = self.got[peer.serial][: -len(batch)]
+
+    def operator(self) -> None:
+        to = self.chance.choice(self.SCOPES)
+        seq = self.room.operator_say(to, "a word").message.seq
+        self.note(seq)
+        assert seq not in self.room.held
+        for name in self.room.recent[seq].to:
+            peer = self.room.roster.by_name[name]
+            assert self.room.mode == "stopped" or self.room.has_deliverable(peer), "the operator is held"
+
+    def rule(self) -> None:
+        lanes = [*self.room.loops] or ["#x"]
+        self.room.rule(self.chance.choice(lanes), self.chance.choice(("continue", "close", "run", "watch")))
+
+    def mode(self) -> None:
+        self.room.set_mode(self.chance.choice(("pause", "resume", "stop", "reset")))
+
+    def settings(self) -> None:
+        self.room.set_loops(self.chance.choice(("off", "hint", "slow", "hold", "hold", "hold")), 0.0)
+
+    def come_and_go(self) -> None:
+        name = self.chance.choice(self.NAMES)
+        if self.room.roster.get(name) is not None:
+            self.room.kick(name)
+        self.room.join(name, *self.chance.choice(((), ("#x",))))
+
+    def membership(self) -> None:
+        if (peer := self.peer()) is not None:
+            self.chance.choice((self.room.join_channel, self.room.leave_channel))(peer, "#x")
+
+    def step(self) -> None:
+        acts = (self.say,) * 8 + (self.fetch,) * 4 + (self.rule,) * 3 + (self.operator, self.mode, self.settings,
+                                                                        self.come_and_go, self.membership)
+        self.clock.advance(self.chance.choice((0.0, 0.1, 30.0)))
+        seq = self.room.last_seq
+        try:
+            self.chance.choice(acts)()
+        except Refusal:
+            assert self.room.last_seq == seq, "a refusal said something"
+        told = {one for routed in self.due.values() for one in routed}
+        for late in range(seq + 1, self.room.last_seq + 1):  # what the room itself has said meanwhile
+            if late not in told:
+                self.note(late)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_is_held_and_ruled_nothing_is_lost_and_every_hold_ends(seed: int) -> None:
+    tale = Tale(seed)
+    for _ in range(250):
+        tale.step()
+        room = tale.room
+        waiting = [seq for loop in room.loops.values() for seq in loop.waiting]
+        assert sorted(waiting) == sorted(room.held), "each that is held waits in one lane"
+        assert all(loop.state == HELD for loop in room.loops.values() if loop.waiting)
+    assert state_of(replayed(room.events)) == state_of(room) == state_of(room.restored())
+    room.set_mode("reset")
+    room.set_mode("resume")
+    for loop in [*room.loops.values()]:
+        if loop.state == HELD:
+            room.rule(loop.lane, tale.chance.choice(("continue", "close", "run")))
+    for peer in room.roster:
+        while batch := room.fetch(peer):
+            tale.got.setdefault(peer.serial, []).extend(m.seq for m in batch)
+        due = set(tale.due.get(peer.serial, []))
+        assert due <= {*tale.got.get(peer.serial, [])}, "lost"
+        assert len(tale.got.get(peer.serial, [])) == len({*tale.got.get(peer.serial, [])}), "twice"

@@ -238,3 +238,13 @@ def test_fetching_up_to_a_seq_through_a_pause_leaves_what_it_holds():
     box = mailbox(1, 3, operator=(2, 4))
     box.fetch(held=True, upto=2)
     assert (fetched(box), waiting(box)) == ([2], [1, 3, 4])
+
+
+def test_what_waits_again_and_is_held_back_is_not_acknowledged_with_what_came_after_it():
+    box = mailbox(1)
+    box.fetch(held=False)
+    box.unfetch([1])
+    box.put(message(2, origin="operator"))
+    box.fetch(held=True)
+    box.acknowledge(2)
+    assert waiting(box) == [1]
