@@ -56,7 +56,7 @@ class HubProcess:
         clean = {key: value for key, value in os.environ.items() if not key.startswith("CAUCUS_")}
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # not a pipe: nobody reads it meanwhile, and a pipe fills up
         self.process = subprocess.Popen(
-            [*argv, "--port", "0", "--no-browser", *flags],
+            [*argv, "--port", "0", "--no-browser", "--loops", "off", *flags],  # tests say the same again and again
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
