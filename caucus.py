@@ -17,7 +17,8 @@
     python caucus.pyz doctor     look at how all this is set up, and say what mends it
 
 Map       I    The room, no I/O      1 Constants  2 Refusals  3 Wire types and events  4 Token bucket
-                                     5 Mailbox  6 Floor  7 Forms  8 Roster  9 Room
+                                     5 Mailbox  6 Floor  7 Forms  8 Roster  8b Loops
+                                     9 Room
           II   Speaking to a hub     10 Client  10b Brake  11 MCP core  12 Tools
           III  The hub               13 Assets  14 Disk log  14b Journal  14c Record
                                      15 Long poll
@@ -85,7 +86,7 @@ from bisect import bisect_left, insort
 from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing, suppress
-from itertools import accumulate, chain, cycle, islice, takewhile
+from itertools import accumulate, chain, cycle, islice, pairwise, takewhile
 from json.encoder import encode_basestring_ascii as quote
 from queue import Empty, Full, Queue, SimpleQueue
 from types import SimpleNamespace
@@ -96,6 +97,7 @@ from typing import (
     ClassVar,
     Generic,
     Literal,
+    NamedTuple,
     NoReturn,
     Protocol,
     Self,
@@ -1977,6 +1979,477 @@ class Roster:
         self.ended[peer.token_hash] = why
         if len(self.ended) > IDENTITIES_MAX:
             del self.ended[next(iter(self.ended))]
+
+
+# ======================================================================================================================
+# 8b. Loops: who goes round in circles
+# ======================================================================================================================
+# A lane is where a conversation goes on: all, a channel, or a pair of peers. What an agent says there counts for or
+# against a loop: points for what repeats, thanks, waits or agrees, points off for new words, numbers, paths and code.
+# It is arithmetic over the latest messages, not a guess: what it finds comes with the messages that it rests on. A
+# reading, like a bucket: not replayed, and gone with the hub. tests/data/conversations decides the thresholds.
+
+CALM, HINT, SLOW, HOLD = range(4)
+_LEVELS = ((13, HOLD), (11, SLOW), (9, HINT))  # points; no honest conversation of the corpus comes beyond 8
+LOOP_LANES_MAX = 1_024  # of which a head of what was said is kept; the one that was looked at longest ago goes
+LOOP_MEMORY_MAX = 16  # messages of a lane: with 560 bytes at most of each, 16 kB a lane
+_COUNTED = 12  # of the latest messages; evidence says how many of them are needless
+_LOOK_EVERY = 4  # messages of a calm lane: the cost of a look is shared, and a loop is still seen in time
+_WARY_FROM = 4  # points from which each message is looked at
+_HEAD_MAX = 240  # characters of a message that are read: its beginning, middle and end
+_HEAD_BYTES = 560  # and bytes: emoji take four each
+
+# Words that carry nothing new, cut to their first letters: what all say, and what says something to the other only.
+# Fewer words find loops later, not never: what repeats is found in any language.
+_FILLER = """a an the this that these those it its it's is are was were be been being am i i'm i'd i'll i've you
+    you'r you'd you'l your yours we we're our us my me mine they them their he she his her to of in on at for from
+    with and or but so if then than as by up out not don't do does did done have has had havin will would can could
+    may might must just too also very much many lot such one all both each every how why when where now let let's
+    into over about what' that' there make makes made take takes taken give given get got say said thing way no
+    witho only own pleas der die das den dem des ein eine einen einem einer eines und oder aber ich du er sie es
+    wir ihr mir mich dir dich uns euch ist sind war waren bin bist sein seine hat habe hab haben hatte wird werde
+    kann kanns könne soll sollt muss mein meine dein deine unser zu zum zur von vom mit auf für im bei nach aus als
+    wie sehr nicht kein keine auch nur dass wenn doch mal da dann hier bitte sich um über viel viele alle alles
+    dafür damit na fürs le la les l' un une de d' et ou mais je tu il elle nous vous ils te se mon ma mes ton ta
+    tes votre vos notre nos est sont suis êtes ai avons avez ont c'est ce cet cette ces ça à au aux en dans pour
+    par sur avec sans ne pas plus très que qui si s'il j'ai m'a aussi beauc tous toute y merci el los las una unos
+    unas o pero yo tú él ella nosot usted mi mis tus su sus nuest son soy eres era fue ha han hay lo del al por
+    para con sin más muy como tambi mucho mucha todo gli uno della dei di per tra e ed io lui lei noi voi ti ci vi
+    mio tuo suo nostr è sono sei ho hai che non più molto anche come quest tutto os uma mas eu você ele ela nós meu
+    minha seu sua nosso é são sou foi tem dos em com sem não muito també isso este esta tudo het een maar ik jij
+    hij zij wij u mij jou ons mijn jouw zijn ben heb heeft van op voor met niet geen ook zo dat dit aan om veel и в
+    на с по к у за из от до не но а я ты вы мы он она они мне тебе вам нам меня тебя вас это этот эта то что как
+    так же бы был была мой твой ваш наш очень все всё для если w z nie że się jest są był ja ty wy jak tak bardz
+    dla ve bir bu şu sen biz siz için ile çok var 的 了 是 我 你 您 他 们 我们 这 那 和 也 都 就 很 吧 呢 吗 啊 嗯
+    请 在 有 不 着 地 得 与 为 の は が を に で と も から まで です ます した する こと これ それ あれ ね よ か
+    な お ご し て い る 은 는 이 가 을 를 에 의 도 와 과 저 제 우리 입니 합니 요"""
+_SOCIAL = {
+    "thanks": """شكر شكرا شكراً أشكرك يشكرك العفو ممتن يسعدن لطف جزيلا आभार स्वाग अच्छा सौभाग nett takk köszö köszi
+        szíve kösz örülö kiito ilo samoi mukav hieno asant karib nashu furah 감사 고맙 천만 별말 덕분 도움 기쁩
+        친절 光栄 助かり 役に立 楽しみ 今後とも お願い こちら 恐縮 迅速 cảm ơn terim kasih děkuj dík thank thx
+        grate grati appre welco glad kind danke dank dankb gern gerne gesch freut freue freun herzl remer recon
+        plais volon genti ravi bienv graci agrad place encan amabl grazi ringr prego piace volen felic obrig praze
+        bedan graag dankj vrien dzięk prosz przyj tack tacka varså kiitt ole hyvä teşek rica ederi sağ sağol спаси
+        благо пожал рад рада прият díky prosí 謝謝 谢谢 感谢 多谢 不客气 客气 荣幸 辛苦 ありがとう 感謝
+        どういたしまして こちらこそ お疲れ 嬉しい عفوا धन्यव शुक्र ευχαρ παρακ תודה""",
+    "sorry": """죄송 미안 사과 잘못 책임 불편 조심 괜찮 おわび お詫び 謝罪 反省 迷惑 vina moje bocsá elnéz scuse
+        sorry apolo forgi pardo regre fault mista blame incon entsc tut leid verze schul bedau désol excus faute
+        navré perdó perdo discu sient lamen culpa scusa scusi dispi colpa descu spijt przep förlå ursäk antee özür
+        diler kusur извин прост вина моя 抱歉 对不起 不好意思 是我的错 道歉 すみません ごめん ごめんなさい 申し訳
+        失礼""",
+    "bye": """zobac razie pa dobra dobre nocy miłeg dnia trzym usłys wkrót jutra hasta proch coura nuit demai até
+        amanh boa noite tarde doman notte buona görüş üzere 잘가 수고 내일 또봐 お元気 明日 明天 路上 bye goodb
+        farew ciao cheer tomor later soon see signi off care luck eveni weeke night rest tschü tscha wiede bald
+        morge abend feier woche schön nacht revoi bient adieu salut journ soiré bonne adiós luego pront mañan chao
+        salud vemos noche día arriv prest giorn serat tchau adeus logo breve doei tot ziens strak vrede widze cześć
+        hej adjö moikk näkem hoşça kal güle свида пока встре удачи завтр 再见 拜拜 明天见 回头见 保重 晚安
+        さようなら またね では また 失礼します おやすみ じゃあ 안녕 가세 계세""",
+    "turn": """turn floor begin start proce first insis lead after follo ahead go goes going shall shoul ready
+        whene prefe choos decid yield pass passi which dran anfan fang zuers lasse vortr beste weite comme prior
+        abord empie empez comie adela turno prime inizi comin primo tocca avant começ vez beurt начин начат начну
+        очере первы 请先 你先 您先 轮到 开始 先请 お先に どうぞ 始め 順番 먼저 시작 차례""",
+    "waiting": """тоже измен новос нет связи ожида продо стату дальш novid mudan noved cambi sigue rien chang nouve
+        nessu novit nieuw bez zmian noweg haber yok değiş 변화 아직 소식 계속 상태 変化 まだ 状況 更新 进展 消息
+        仍然 依旧 目前 还是 没有 知道 继续 不清楚 再等 unver neues uncha nope quiet wait waiti waits waite still
+        stand statu updat news idle onlin alive heart ping pong pingi check monit holdi hold block pendi nothi none
+        any yet noted ackno ack recei copy copie roger confi under anyon anybo someo someb hello hi hey bump bumpi
+        remin aroun here once more again same retry retri attem tryin tried try faile faili failu warte noch immer
+        berei jeman hallo verst bestä erhal empfa notie erneu nochm versu fehlg gleic atten toujo prêt prête quelq
+        bonjo reçu compr noté encor essai esper sigo todav listo lista algui hola recib enten anota nuevo otra
+        inten aspet attes ancor qualc ricev capit confe nuovo aguar ainda algué olá receb novam wacht nog steed
+        klaar ieman ontva begre beves opnie czeka nadal gotow ktoś odebr rozum potwi znowu bekli hala hazır kimse
+        merha alınd anlaş tekra жду ждём ждем ещё еще готов кто-н приве приня понял понят подтв снова опять 等待 等
+        收到 明白 了解 确认 还在 有人吗 在吗 你好 没有变化 重试 再次 失败 待機 待って 待ち 承知 確認 受け取り 誰か
+        いますか 変わり 引き続き 再試行 대기 기다 확인 알겠 여보 다시""",
+    "agree": """plena alinh sinto certe dúvid igual mesmo sensa dito kolej coinc opino mismo parei même avis d'acc
+        piena certa stess 맞아 동감 훌륭 최고 전적 그렇 아니 아닙 まさしく 確かに 完全に 大賛成 重要 方向 总结 深有
+        清楚 想法 思路 高度 英雄所见略同 说得 agree absol exact preci indee defin total compl fully right true
+        corre excel great good nice perfe wonde fanta amazi aweso super brill lovel well congr kudos bravo proud
+        celeb team teamw effor hats job miles achie colla coope partn toget work worki insig persp view thoug idea
+        point summa bette likew align page wavel sound sensi key matte count value valua truly reall since deepl
+        cours sure fine okay ok yes yeah yep alrig probl worri anyti alway happy alrea state menti above befor add
+        addin honor honou delig excit forwa looki feel mutua share obser wise spiri succe inspi suppo zusti stimm
+        genau richt völli vollk ganz sehe ebens ausge großa toll prima wunde glück gratu klass stark zusam gemei
+        leist ansic meinu gedan gesag treff formu natür klar siche nein einig wahr wertv accor parfa félic génia
+        magni raiso tout fait équip ensem trava oui bien sûr effec vraim acuer enhor genia magní razón colab equip
+        junto traba sí claro efect realm esatt assol ottim eccel ragio squad lavor certo conco exata parab ótimo
+        razão eens helem gefel gewel uitst gelij samen zgadz dokła świet dosko katıl kesin harik tebri mükem согла
+        именн точно абсол верно прави отлич прекр поздр молод замеч конеч коман вмест 非常 十分 深深 由衷 衷心 真诚
+        珍惜 珍贵 默契 信任 支持 鼓励 肯定 愿意 相信 希望 期待 共同 彼此 互相 一起 努力 幸运 高兴 美好 理解 尊重
+        用心 感受 同意 赞同 赞成 没错 确实 正确 完全 太好 很好 对 是的 是啊 一致 共识 认同 恭喜 祝贺 太棒 精彩 优秀
+        合作 愉快 团队 有道理 到位 深刻 同感 所言极是 如此 值得 见解 同感です 賛成 その通り おっしゃる 通り まさに
+        素晴らしい おめでとう 良い 完璧 協力 一緒 はい いいえ 동의 맞습 정말 축하 완벽 좋습 좋아 함께 네""",
+    "asking": """what who whom clari tell rephr mean meant answe know welch wer kläre klars sagen frage antwo meins
+        quel quell quels quoi préci répon cuál qué quién aclar pregu respu quale cosa chi chiar rispo qual quem
+        escla pergu respo welk welke wat какой какая какую кто уточн вопро ответ 哪个 什么 请问 问题 どれ どちら 何
+        質問 教えて 어느 무엇 질문""",
+}
+_TROUBLE = re.compile(
+    "error|fail|refused|crash|timeout|exception|unreachable|unavailable|denied|cannot|fehler|erreur|échec|errore|erro|"
+    "falha|fallo|falló|błąd|ошибк|сбой|hata|错误|失败|超时|异常|エラー|失敗|例外|오류|실패"
+)
+_STRONG = {"thanks", "sorry", "bye"}  # even one such word in a long sentence says what it is for
+_COUNTING = {"thanks", "sorry", "bye", "waiting"}  # said again with another number it is still nothing new
+
+_WIDE = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # no spaces
+_MARKS = "\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u064b-\u065f\u0900-\u0963\u0970-\u09e5\u0a00-\u0a65\u0a70-\u0dff"
+_WORD = re.compile(rf"[{_WIDE}]+|(?:[^\W\d_{_WIDE}]|[{_MARKS}])+(?:['’][^\W\d_]+)*")
+_IS_WIDE = re.compile(f"[{_WIDE}]").match
+_HAS_WIDE = re.compile(f"[{_WIDE}]").search
+_SIGNS_OF_WIDE = re.compile("[\u30a0-\u30ff]+|[\u0e00-\u17ff]{1,2}|[^\u3040-\u309f]")
+_QUICK_STEM = re.compile(r"(?<![^\W\d_])[^\W\d_]{1,5}")
+_SLOT = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-z]*\d[0-9a-z]*(?:[.:,/-]?[0-9a-z]*\d[0-9a-z]*)*")
+_NUMBER = re.compile(r"(\d{1,14}(?:[.,]\d+)?)([a-zµ%]{0,4})")
+_SIGN = r"(?:[_/\\=<>{}\[\]@|~$^]|(?<=\w)\()"
+_HARD = re.compile(
+    rf"(?<!\S)\S*[^\W\d]{_SIGN}\S*|(?<!\S)\S*{_SIGN}\S*[^\W\d]\S*|\S+\.[a-z]\S*|(?<!\S)--?[a-z][\w-]+"
+    rf'|(?<!\S)[^\w\s]*{_SIGN}[^\w\s]*(?!\S)|`[^`\s]{{1,40}}`|"[^"\s]{{1,40}}"'
+)
+_WARM = re.compile("[!！¡\U0001f300-\U0001faff\u2600-\u27bf]|[:;]-?[)D]")
+
+
+def lane_between(one: str, other: str) -> str:
+    """Name the lane of two peers, the same from both sides; no name and no channel has an arrow."""
+    return f"{one} ↔ {other}" if one <= other else f"{other} ↔ {one}"
+
+
+_FINDINGS = {  # what evidence says of the messages that it counts, by its kind
+    "thanks": "only thank",
+    "sorry": "only apologise",
+    "bye": "only say goodbye",
+    "turn": "only pass the turn",
+    "waiting": "only wait, or acknowledge",
+    "agree": "only agree, or acknowledge each other",
+    "asking": "ask what was asked before",
+    "echo": "repeat earlier ones, but for counters, times and ids",
+    "rewording": "say again in other words what was said before",
+    "wordless": "have no words",
+    "monologue": "are one agent's that nobody answers, with nothing new in them",
+    "chorus": "are several agents' who all say the same",
+}
+
+
+class Evidence(Record):
+    """What a level rests on: `count` of the last `of` messages, from `first` to `last`, said by `names`."""
+    kind: str  # one of _FINDINGS
+    level: int  # CALM: the talk has just come to something new
+    count: int
+    of: int
+    names: tuple[str, ...]
+    first: int  # seq
+    last: int
+    words: str  # for agents and the operator
+
+
+class _Said(NamedTuple):
+    """What a text consists of."""
+    template: str  # with # for all numbers, ids and times
+    slots: tuple[str, ...]  # those
+    words: frozenset[str]  # stems that carry something
+    social: tuple[str, ...]  # kinds of those that don't
+    size: int  # in words, or in signs of a script without spaces
+    hard: frozenset[str]  # paths, code, flags, quotes
+    is_warm: bool  # has an exclamation mark or an emoji
+    asks: bool
+
+
+class _Heard(NamedTuple):
+    """One message of a lane."""
+    sender: str
+    head: str
+    seq: int
+
+
+def _stem_of(word: str, length: int = 4) -> str:
+    """Cut a word so that its forms are one; two syllables of Korean."""
+    return word[:2] if "\uac00" <= word[0] <= "\ud7a3" else word[:length]
+
+
+class _Lexicon(NamedTuple):
+    kinds: dict[str, str]  # by stem; "" is filler
+    wide_kinds: dict[str, str]  # by phrase of a script without spaces
+    wide_phrase: re.Pattern[str]
+    wide_filler: re.Pattern[str]
+
+
+@functools.cache
+def _lexicon() -> _Lexicon:
+    kinds: dict[str, str] = {}
+    wide: dict[str, str] = {}
+    signs = ""
+    for kind, words in (("", _FILLER), *_SOCIAL.items()):
+        for word in words.split():
+            if _IS_WIDE(word) and len(word) == 1 and not kind:
+                signs += word
+            else:
+                (wide if _IS_WIDE(word) else kinds).setdefault(word, kind)
+    longest_first = sorted(wide, key=len, reverse=True)
+    return _Lexicon(kinds, wide, re.compile("|".join(longest_first)), re.compile(f"[{signs}]+"))
+
+
+@functools.lru_cache(512)  # some 4 kB each; a lane that is looked at each time reads each message once
+def _said_in(head: str) -> _Said:
+    """Take a text to pieces."""
+    low = head.casefold()
+    template = _SLOT.sub("#", low)
+    kinds, wide_kinds, wide_phrase, wide_filler = _lexicon()
+    words: set[str] = set()
+    social: list[str] = []
+    size = 0
+    for run in _WORD.findall(template):
+        if not _IS_WIDE(run):
+            kind = kinds.get(_stem_of(run, 5))
+            size += 1
+            if kind is None:
+                words.add(_stem_of(run))
+            elif kind:
+                social.append(kind)
+            continue
+        phrases = wide_phrase.findall(run)
+        social += [kind for phrase in phrases if (kind := wide_kinds[phrase])]
+        signs = {sign[:4] for sign in _SIGNS_OF_WIDE.findall(wide_filler.sub(" ", wide_phrase.sub(" ", run)))} - {" "}
+        size += len(phrases) + len(signs)
+        words |= signs
+    hard = {found.strip(".,;:!?\"'()`#*") or found for found in _HARD.findall(template)}
+    is_warm, asks = _WARM.search(head) is not None, "?" in head or "？" in head
+    return _Said(template, tuple(_SLOT.findall(low)), frozenset(words), tuple(social), size, frozenset(hard),
+                 is_warm, asks)
+
+
+def _number_in(slot: str) -> float | None:
+    found = _NUMBER.fullmatch(slot)
+    return float(found[1].replace(",", ".")) if found else None
+
+
+def _change_of(series: Sequence[tuple[str, ...]]) -> str:
+    """Tell what changes from one message of a template to the next: values, progress, ids, a counter, or little."""
+    totals, counters, has_ids = [], [], False
+    for column in zip(*series):
+        numbers = [_number_in(slot) for slot in column]
+        if len(set(column)) == 1:
+            totals += [number for number in numbers[:1] if number is not None]
+        elif None in numbers or any(len(slot.split(".")[0]) >= 6 for slot in column):
+            has_ids = True
+        elif len(set(column)) > 2:
+            known = [number for number in numbers if number is not None]
+            steps = {round(later - earlier, 6) for earlier, later in pairwise(known)}
+            if len(steps) > 1:
+                return "values"
+            counters.append((known[-1], steps.pop(), "%" in column[-1]))
+    is_bound = any(step < 0 or is_share or any(total >= last for total in totals) for last, step, is_share in counters)
+    if is_bound and not has_ids:
+        return "progress"
+    return "ids" if has_ids else "counter" if counters else "little"
+
+
+class _Reading:
+    """Reads a lane's messages in their order, and gives each its points: above 0 it is needless, below it is not."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = frozenset(_stem_of(word) for name in names for word in _WORD.findall(name.casefold()))
+        self._words: set[str] = set()  # all that were said
+        self._hard: set[str] = set()
+        self._slots: set[str] = set()
+        self._series: dict[str, list[tuple[str, ...]]] = {}  # slots, by template
+        self._recent: deque[frozenset[str]] = deque(maxlen=6)  # words of the latest messages
+        self._dry = 0  # messages since the latest with a number, a path, code, or a question
+        self._teller = ""  # who said something new last
+        self._answered: set[str] = set()  # who has spoken since
+
+    def points_of(self, sender: str, said: _Said) -> tuple[int, str]:
+        """Give a message's points, and the kind of what is needless in it."""
+        new = said.words - self._words - self._names
+        hard, slots = said.hard - self._hard, set(said.slots) - self._slots
+        is_question = said.asks and 2 * len(new) > len(said.words)
+        self._dry = 0 if hard or slots or is_question else self._dry + 1
+        is_answer = self._teller not in ("", sender) and sender not in self._answered
+        before = self._series.get(said.template)
+        found = self._repeats(said, before, is_answer) if before else None
+        if found is None:
+            fresh = len(hard) + len(slots)
+            found = self._evidence(said, len(new), fresh, hard) if fresh else self._talk(said, len(new), is_answer)
+        if found[0] < 0:
+            self._teller, self._answered = sender, set()
+        else:
+            self._answered.add(sender)
+        self._recent.append(said.words)
+        self._words |= said.words
+        self._hard |= hard
+        self._slots |= slots
+        self._series.setdefault(said.template, []).append(said.slots)
+        return found
+
+    def _repeats(self, said: _Said, before: list[tuple[str, ...]], is_answer: bool) -> tuple[int, str] | None:
+        """Judge what was said before, but for numbers; None: it is so short that its number is what it says."""
+        if said.slots in before:
+            return (0 if is_answer else 2), "echo"  # a vote, a poll: it answers something new
+        counts = not _COUNTING.isdisjoint(said.social)
+        if said.size < 3 and (said.words or not counts):
+            return None
+        change = _change_of([*before[-3:], said.slots]) if len(before) > 1 else "little"
+        if change in ("values", "progress"):
+            return -2, "echo"
+        if len(before) < 2:
+            return 0, "echo"  # two of a kind do not tell what changes
+        return (2 if change == "ids" or counts or _TROUBLE.search(said.template) else 0), "echo"
+
+    def _is_on_theme(self, said: _Said, words: int, share: float) -> bool:
+        """Whether so many words of a message were in such a share of the latest."""
+        recent = self._recent
+        if len(recent) < 4:
+            return False
+        return sum(sum(word in one for one in recent) >= share * len(recent) for word in said.words) >= words
+
+    def _evidence(self, said: _Said, new: int, fresh: int, hard: Collection[str]) -> tuple[int, str]:
+        """Judge what has new numbers, paths or code."""
+        if not hard and said.size > 3 and 2 * new <= said.size and (
+            self._is_on_theme(said, 2, 0.5) or self._is_on_theme(said, 1, 0.8)
+        ):
+            return 0, "rewording"  # an hour, 60 minutes, 3600 s
+        if len(hard) == fresh and said.size >= 8 and new + fresh <= 0.15 * said.size:
+            return 1, "echo"  # Fwd: Fwd:
+        return (-4 if fresh >= 3 else -2), ""
+
+    def _talk(self, said: _Said, new: int, is_answer: bool) -> tuple[int, str]:
+        """Judge words: how many of them are new, and what the others are for."""
+        size, social = said.size, said.social
+        if not size:
+            return (1 if said.slots else 2), "wordless"
+        is_social = said.is_warm or 5 * len(social) >= size > 0 < len(social) or not _STRONG.isdisjoint(social)
+        kind = Counter(social).most_common(1)[0][0] if social else "rewording"
+        if not new:
+            if size <= 3 and is_answer and self._dry < 3:
+                return 0, kind
+            return (2 if is_social or size >= 4 else 1), kind
+        share, of_words = new / size, new / len(said.words)
+        if share <= 0.5 and self._is_on_theme(said, 2, 0.5):
+            return 2, "rewording"
+        if share <= 0.4 and size >= 8 and self._is_on_theme(said, 1, 0.8):
+            return (2 if share <= 0.2 else 1), "rewording"
+        if size > 25 and len(social) > 1 and not said.hard and not said.slots:
+            return (2 if share <= 0.4 else 1), kind
+        if self._dry >= 3:  # for three messages no number, no code, no question: new words alone are little
+            if is_social:
+                return (2 if share <= 0.4 or of_words <= 0.5 else 1), kind
+            return _rated(of_words, _DRY_RATES), kind
+        if is_social:
+            return _rated(share, _LONG_SOCIAL_RATES if said.is_warm or size > 20 else _SOCIAL_RATES), kind
+        return (-2 if size <= 5 else _rated(share, _PLAIN_RATES)), kind
+
+
+# Points by the share of new words: up to it, so many.
+_DRY_RATES = ((0.5, 2), (0.7, 1), (0.8, 0), (1.0, -1))
+_SOCIAL_RATES = ((0.35, 2), (0.5, 1), (1.0, -2))
+_LONG_SOCIAL_RATES = ((0.35, 2), (0.5, 1), (1.0, 0))
+_PLAIN_RATES = ((0.15, 2), (0.3, 1), (0.4, 0), (1.0, -2))
+
+
+def _rated(share: float, rates: Sequence[tuple[float, int]]) -> int:
+    return next((points for most, points in rates if share <= most), rates[-1][1])
+
+
+def _head_of(text: str) -> str:
+    """Cut what is read of a text: all of a short one, of a long one its beginning, middle and end."""
+    third = _HEAD_MAX // 3
+    middle = len(text) // 2 - third // 2
+    head = text if len(text) <= _HEAD_MAX else f"{text[:third]} {text[middle : middle + third]} {text[-third:]}"
+    return head if head.__sizeof__() <= _HEAD_BYTES else head[: _HEAD_MAX // 2]
+
+
+class _Lane:
+    """The latest messages of a lane."""
+    __slots__ = ("before", "heard", "kind", "left", "level")
+
+    def __init__(self) -> None:
+        self.heard: deque[_Heard] = deque(maxlen=LOOP_MEMORY_MAX)
+        self.left = _LOOK_EVERY  # messages until it is looked at
+        self.level = CALM
+        self.kind = ""  # of the level's evidence
+        self.before: frozenset[str] = frozenset()  # stems of the message that was looked at last
+
+    def looks_fresh(self) -> bool:
+        """Whether the latest message is plainly new, at a glance: most stems of it carry something, and are."""
+        head = self.heard[-1].head[:160]
+        if not head.isascii() and _HAS_WIDE(head):
+            return False  # its words cannot be told apart so quickly
+        stems = frozenset(_QUICK_STEM.findall(head.lower()))
+        fresh = stems.difference(_lexicon().kinds, self.before)
+        self.before = stems
+        return len(fresh) >= 6 and 5 * len(fresh) >= 2 * len(stems)
+
+
+class Loops:
+    """Which lanes go round in circles."""
+
+    def __init__(self) -> None:
+        self._lanes: OrderedDict[str, _Lane] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._lanes)
+
+    def hear(self, lane: str, sender: str, text: str, seq: int) -> Evidence | None:
+        """Take in what an agent says, before it is routed; give what the lane's level rests on.
+
+        None: the lane is calm, and was. Evidence of level CALM: it is calm again.
+        """
+        known = self._lanes.get(lane)
+        if known is None:
+            known = self._open(lane)
+        known.heard.append(_Heard(sender, _head_of(text), seq))
+        known.left -= 1
+        return None if known.left > 0 else self._look(lane, known)
+
+    def refresh(self, lane: str) -> None:
+        """Let what was said before not count any more: the operator has spoken, or somebody new has come."""
+        self._lanes.pop(lane, None)
+
+    forget = refresh
+
+    def _open(self, lane: str) -> _Lane:
+        known = self._lanes[lane] = _Lane()
+        if len(self._lanes) > LOOP_LANES_MAX:
+            self._lanes.popitem(last=False)
+        return known
+
+    def _look(self, name: str, lane: _Lane) -> Evidence | None:
+        self._lanes.move_to_end(name)
+        lane.left = _LOOK_EVERY
+        if lane.level == CALM and lane.looks_fresh():
+            return None
+        reading = _Reading({heard.sender for heard in lane.heard})
+        found = [reading.points_of(heard.sender, _said_in(heard.head)) for heard in lane.heard]
+        sums = [*accumulate(found, lambda total, one: max(0, total + one[0]), initial=0)]
+        before, lane.level = lane.level, next((level for least, level in _LEVELS if sums[-1] >= least), CALM)
+        if sums[-1] >= _WARY_FROM:
+            lane.left = 1
+        return None if lane.level == before == CALM else _evidence_of(lane, found)
+
+
+def _kind_of(needless: Sequence[_Heard], kinds: Sequence[str]) -> str:
+    """Name what needless messages have in common."""
+    kind = Counter(kinds).most_common(1)[0][0]
+    senders = {one.sender for one in needless}
+    if len(senders) == 1:
+        return "monologue"
+    if 2 * sum(_said_in(one.head).asks for one in needless) > len(needless):
+        return "asking"
+    return "chorus" if len(senders) > 2 and kind in ("agree", "rewording") else kind
+
+
+def _evidence_of(lane: _Lane, found: Sequence[tuple[int, str]]) -> Evidence:
+    """Word what a lane's level rests on: the needless ones of its latest messages."""
+    latest = [*zip(lane.heard, found)][-_COUNTED:]
+    needless = [(heard, kind) for heard, (points, kind) in latest if points > 0]
+    if lane.level == CALM:
+        words = "the conversation has come to something new"
+        needless = []
+    else:
+        lane.kind = _kind_of([heard for heard, _ in needless], [kind for _, kind in needless])
+        words = f"{len(needless)} of the last {len(latest)} messages {_FINDINGS[lane.kind]}"
+    counted = [heard for heard, _ in needless] or [heard for heard, _ in latest]
+    names = tuple(sorted({heard.sender for heard in counted}))
+    about = lane.kind, lane.level, len(needless), len(latest), names
+    return Evidence(*about, counted[0].seq, counted[-1].seq, words)
 
 
 # ======================================================================================================================
