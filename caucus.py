@@ -2093,8 +2093,9 @@ _COUNTING = {"thanks", "sorry", "bye", "waiting"}  # said again with another num
 
 _WIDE = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # no spaces
 _MARKS = "\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u064b-\u065f\u0900-\u0963\u0970-\u09e5\u0a00-\u0a65\u0a70-\u0dff"
-_WORD = re.compile(rf"[{_WIDE}]+|(?:[^\W\d_{_WIDE}]|[{_MARKS}])+(?:['’][^\W\d_]+)*")
+_LOOP_WORD = re.compile(rf"[{_WIDE}]+|(?:[^\W\d_{_WIDE}]|[{_MARKS}])+(?:['’][^\W\d_]+)*")
 _IS_WIDE = re.compile(f"[{_WIDE}]").match
+_HAS_HARD = re.compile(r"[0-9`_/={}<>]").search
 _HAS_WIDE = re.compile(f"[{_WIDE}]").search
 _SIGNS_OF_WIDE = re.compile("[\u30a0-\u30ff]+|[\u0e00-\u17ff]{1,2}|[^\u3040-\u309f]")
 _QUICK_STEM = re.compile(r"(?<![^\W\d_])[^\W\d_]{1,5}")
@@ -2196,7 +2197,7 @@ def _said_in(head: str) -> _Said:
     words: set[str] = set()
     social: list[str] = []
     size = 0
-    for run in _WORD.findall(template):
+    for run in _LOOP_WORD.findall(template):
         if not _IS_WIDE(run):
             kind = kinds.get(_stem_of(run, 5))
             size += 1
@@ -2246,7 +2247,7 @@ class _Reading:
     """Reads a lane's messages in their order, and gives each its points: above 0 it is needless, below it is not."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        self._names = frozenset(_stem_of(word) for name in names for word in _WORD.findall(name.casefold()))
+        self._names = frozenset(_stem_of(word) for name in names for word in _LOOP_WORD.findall(name.casefold()))
         self._words: set[str] = set()  # all that were said
         self._hard: set[str] = set()
         self._slots: set[str] = set()
@@ -2358,7 +2359,7 @@ def _head_of(text: str) -> str:
 
 class _Lane:
     """The latest messages of a lane."""
-    __slots__ = ("before", "heard", "kind", "left", "level")
+    __slots__ = ("before", "heard", "kind", "left", "level", "was_believed")
 
     def __init__(self) -> None:
         self.heard: deque[_Heard] = deque(maxlen=LOOP_MEMORY_MAX)
@@ -2366,16 +2367,23 @@ class _Lane:
         self.level = CALM
         self.kind = ""  # of the level's evidence
         self.before: frozenset[str] = frozenset()  # stems of the message that was looked at last
+        self.was_believed = False  # that one, though it had only words
 
     def looks_fresh(self) -> bool:
-        """Whether the latest message is plainly new, at a glance: most stems of it carry something, and are."""
+        """Whether the latest message is plainly new, at a glance: most stems of it carry something, and are.
+
+        Words alone, without a number or code among them, are believed every other time only.
+        """
         head = self.heard[-1].head[:160]
         if not head.isascii() and _HAS_WIDE(head):
             return False  # its words cannot be told apart so quickly
         stems = frozenset(_QUICK_STEM.findall(head.lower()))
-        fresh = stems.difference(_lexicon().kinds, self.before)
+        fresh = len(stems.difference(_lexicon().kinds, self.before))
         self.before = stems
-        return len(fresh) >= 6 and 5 * len(fresh) >= 2 * len(stems)
+        has_hard = _HAS_HARD(head) is not None
+        is_believed = has_hard or not self.was_believed
+        self.was_believed = is_believed and not has_hard
+        return is_believed and fresh >= 6 and fresh >= (0.35 if has_hard else 0.6) * len(stems)
 
 
 class Loops:
@@ -2416,9 +2424,9 @@ class Loops:
         lane.left = _LOOK_EVERY
         if lane.level == CALM and lane.looks_fresh():
             return None
-        reading = _Reading({heard.sender for heard in lane.heard})
-        found = [reading.points_of(heard.sender, _said_in(heard.head)) for heard in lane.heard]
-        sums = [*accumulate(found, lambda total, one: max(0, total + one[0]), initial=0)]
+        reading = _Reading({one.sender for one in lane.heard})
+        found = [reading.points_of(one.sender, _said_in(one.head)) for one in lane.heard]
+        sums = [*accumulate(found, lambda total, points: max(0, total + points[0]), initial=0)]
         before, lane.level = lane.level, next((level for least, level in _LEVELS if sums[-1] >= least), CALM)
         if sums[-1] >= _WARY_FROM:
             lane.left = 1
@@ -2439,15 +2447,15 @@ def _kind_of(needless: Sequence[_Heard], kinds: Sequence[str]) -> str:
 def _evidence_of(lane: _Lane, found: Sequence[tuple[int, str]]) -> Evidence:
     """Word what a lane's level rests on: the needless ones of its latest messages."""
     latest = [*zip(lane.heard, found)][-_COUNTED:]
-    needless = [(heard, kind) for heard, (points, kind) in latest if points > 0]
+    needless = [(one, kind) for one, (points, kind) in latest if points > 0]
     if lane.level == CALM:
         words = "the conversation has come to something new"
         needless = []
     else:
-        lane.kind = _kind_of([heard for heard, _ in needless], [kind for _, kind in needless])
+        lane.kind = _kind_of([one for one, _ in needless], [kind for _, kind in needless])
         words = f"{len(needless)} of the last {len(latest)} messages {_FINDINGS[lane.kind]}"
-    counted = [heard for heard, _ in needless] or [heard for heard, _ in latest]
-    names = tuple(sorted({heard.sender for heard in counted}))
+    counted = [one for one, _ in needless] or [one for one, _ in latest]
+    names = tuple(sorted({one.sender for one in counted}))
     about = lane.kind, lane.level, len(needless), len(latest), names
     return Evidence(*about, counted[0].seq, counted[-1].seq, words)
 
