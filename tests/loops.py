@@ -1,4 +1,4 @@
-"""Conversations for the loop detector, what it makes of them, and that as a table: python3 tests/loops.py [tuned|kept]."""
+"""Conversations for the loop detector, and what it makes of them, as a table: python3 tests/loops.py [tuned|kept]."""
 
 from __future__ import annotations
 
