@@ -2101,11 +2101,7 @@ _SIGNS_OF_WIDE = re.compile("[\u30a0-\u30ff]+|[\u0e00-\u17ff]{1,2}|[^\u3040-\u30
 _QUICK_STEM = re.compile(r"(?<![^\W\d_])[^\W\d_]{1,5}")
 _SLOT = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-z]*\d[0-9a-z]*(?:[.:,/-]?[0-9a-z]*\d[0-9a-z]*)*")
 _NUMBER = re.compile(r"(\d{1,14}(?:[.,]\d+)?)([a-zµ%]{0,4})")
-_SIGN = r"(?:[_/\\=<>{}\[\]@|~$^]|(?<=\w)\()"
-_HARD = re.compile(
-    rf"(?<!\S)\S*[^\W\d]{_SIGN}\S*|(?<!\S)\S*{_SIGN}\S*[^\W\d]\S*|\S+\.[a-z]\S*|(?<!\S)--?[a-z][\w-]+"
-    rf'|(?<!\S)[^\w\s]*{_SIGN}[^\w\s]*(?!\S)|`[^`\s]{{1,40}}`|"[^"\s]{{1,40}}"'
-)
+_IS_HARD = re.compile(r"[_/\\=<>{}\[\]@|~$^]|\w\(|\w\.[a-z]|^--?[a-z]|^[`\"][^`\"]+[`\"]").search
 _WARM = re.compile("[!！¡\U0001f300-\U0001faff\u2600-\u27bf]|[:;]-?[)D]")
 
 
@@ -2211,7 +2207,7 @@ def _said_in(head: str) -> _Said:
         signs = {sign[:4] for sign in _SIGNS_OF_WIDE.findall(wide_filler.sub(" ", wide_phrase.sub(" ", run)))} - {" "}
         size += len(phrases) + len(signs)
         words |= signs
-    hard = {found.strip(".,;:!?\"'()`#*") or found for found in _HARD.findall(template)}
+    hard = {found.strip(".,;:!?\"'()`#*") or found for found in template.split() if _IS_HARD(found)}
     is_warm, asks = _WARM.search(head) is not None, "?" in head or "？" in head
     return _Said(template, tuple(_SLOT.findall(low)), frozenset(words), tuple(social), size, frozenset(hard),
                  is_warm, asks)
@@ -2359,11 +2355,12 @@ def _head_of(text: str) -> str:
 
 class _Lane:
     """The latest messages of a lane."""
-    __slots__ = ("before", "heard", "kind", "left", "level", "was_believed")
+    __slots__ = ("before", "heard", "is_wary", "kind", "left", "level", "was_believed")
 
     def __init__(self) -> None:
         self.heard: deque[_Heard] = deque(maxlen=LOOP_MEMORY_MAX)
         self.left = _LOOK_EVERY  # messages until it is looked at
+        self.is_wary = False  # each message is looked at
         self.level = CALM
         self.kind = ""  # of the level's evidence
         self.before: frozenset[str] = frozenset()  # stems of the message that was looked at last
@@ -2384,6 +2381,11 @@ class _Lane:
         is_believed = has_hard or not self.was_believed
         self.was_believed = is_believed and not has_hard
         return is_believed and fresh >= 6 and fresh >= (0.35 if has_hard else 0.6) * len(stems)
+
+
+def _read(heard: Collection[_Heard]) -> list[tuple[int, str]]:
+    reading = _Reading({one.sender for one in heard})
+    return [reading.points_of(one.sender, _said_in(one.head)) for one in heard]
 
 
 class Loops:
@@ -2424,12 +2426,13 @@ class Loops:
         lane.left = _LOOK_EVERY
         if lane.level == CALM and lane.looks_fresh():
             return None
-        reading = _Reading({one.sender for one in lane.heard})
-        found = [reading.points_of(one.sender, _said_in(one.head)) for one in lane.heard]
+        if lane.level == CALM and not lane.is_wary and sum(max(0, one[0]) for one in _read([*lane.heard][-4:])) < 3:
+            return None  # the last few alone tell that there is no need to read all
+        found = _read(lane.heard)
         sums = [*accumulate(found, lambda total, points: max(0, total + points[0]), initial=0)]
         before, lane.level = lane.level, next((level for least, level in _LEVELS if sums[-1] >= least), CALM)
-        if sums[-1] >= _WARY_FROM:
-            lane.left = 1
+        lane.is_wary = sums[-1] >= _WARY_FROM
+        lane.left = 1 if lane.is_wary else _LOOK_EVERY
         return None if lane.level == before == CALM else _evidence_of(lane, found)
 
 
