@@ -2426,8 +2426,8 @@ class Loops:
         lane.left = _LOOK_EVERY
         if lane.level == CALM and lane.looks_fresh():
             return None
-        if lane.level == CALM and not lane.is_wary and sum(max(0, one[0]) for one in _read([*lane.heard][-4:])) < 3:
-            return None  # the last few alone tell that there is no need to read all
+        if lane.level == CALM and not lane.is_wary and all(points < 0 for points, _ in _read([*lane.heard][-5:])):
+            return None  # each of the last few said something new
         found = _read(lane.heard)
         sums = [*accumulate(found, lambda total, points: max(0, total + points[0]), initial=0)]
         before, lane.level = lane.level, next((level for least, level in _LEVELS if sums[-1] >= least), CALM)
