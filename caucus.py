@@ -2239,6 +2239,13 @@ def _change_of(series: Sequence[tuple[str, ...]]) -> str:
     return "ids" if has_ids else "counter" if counters else "little"
 
 
+def _purpose_of(said: _Said, otherwise: str = "echo") -> str:
+    """Name what most of a text's empty words are for."""
+    if not said.size:
+        return "wordless"
+    return Counter(said.social).most_common(1)[0][0] if said.social else otherwise
+
+
 class _Reading:
     """Reads a lane's messages in their order, and gives each its points: above 0 it is needless, below it is not."""
 
@@ -2279,7 +2286,7 @@ class _Reading:
     def _repeats(self, said: _Said, before: list[tuple[str, ...]], is_answer: bool) -> tuple[int, str] | None:
         """Judge what was said before, but for numbers; None: it is so short that its number is what it says."""
         if said.slots in before:
-            return (0 if is_answer else 2), "echo"  # a vote, a poll: it answers something new
+            return (0 if is_answer else 2), _purpose_of(said)  # a vote, a poll: it answers something new
         counts = not _COUNTING.isdisjoint(said.social)
         if said.size < 3 and (said.words or not counts):
             return None
@@ -2313,7 +2320,7 @@ class _Reading:
         if not size:
             return (1 if said.slots else 2), "wordless"
         is_social = said.is_warm or 5 * len(social) >= size > 0 < len(social) or not _STRONG.isdisjoint(social)
-        kind = Counter(social).most_common(1)[0][0] if social else "rewording"
+        kind = _purpose_of(said, "rewording")
         if not new:
             if size <= 3 and is_answer and self._dry < 3:
                 return 0, kind
@@ -2383,9 +2390,9 @@ class _Lane:
         return is_believed and fresh >= 6 and fresh >= (0.35 if has_hard else 0.6) * len(stems)
 
 
-def _read(heard: Collection[_Heard]) -> list[tuple[int, str]]:
-    reading = _Reading({one.sender for one in heard})
-    return [reading.points_of(one.sender, _said_in(one.head)) for one in heard]
+def _read(latest: Collection[_Heard]) -> list[tuple[int, str]]:
+    reading = _Reading({one.sender for one in latest})
+    return [reading.points_of(one.sender, _said_in(one.head)) for one in latest]
 
 
 class Loops:

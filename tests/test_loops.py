@@ -49,7 +49,7 @@ def say(loops: Loops, *texts: str, lane: str = "#x", senders: str = "ab") -> lis
         ("wordless", "ab", ["🎉", "🚀"]),
         ("monologue", "a", ["Is anybody there?", "Hello?"]),
         ("asking", "ab", ["Which port shall it be?", "Tell me which port it shall be?"]),
-        ("echo", "ab", ["Received: the same old story of the fox."]),
+        ("echo", "ab", ["The quick fox jumps over dogs."]),
     ],
 )
 def test_evidence_names_what_goes_round(kind, senders, texts):
@@ -69,7 +69,8 @@ def test_a_level_rises_by_and_by():
 def test_something_new_calms_a_lane_and_says_so_once():
     loops = Loops()
     say(loops, *["Thanks!", "Thank you!"] * 5)
-    news = [f"src/part{at}.py:{at * 7} raises KeyError, fixed in {at}ab{at}" for at in range(1, 9)]
+    files = ["auth", "mail", "queue", "views", "export", "config", "models", "urls"]
+    news = [f"src/{name}.py: {name}_all() raises {name.title()}Error" for name in files]
     found = say(loops, *news)
     assert [one.level for one in found][-1] == CALM
     assert [one.level for one in found].count(CALM) == 1
