@@ -2184,7 +2184,7 @@ def _lexicon() -> _Lexicon:
     return _Lexicon(kinds, wide, re.compile("|".join(longest_first)), re.compile(f"[{signs}]+"))
 
 
-@functools.lru_cache(512)  # some 4 kB each; a lane that is looked at each time reads each message once
+@functools.lru_cache(2_048)  # some 3 kB each, of all lanes that are looked at: each message is taken to pieces once
 def _said_in(head: str) -> _Said:
     """Take a text to pieces."""
     low = head.casefold()

@@ -53,7 +53,7 @@ def say(loops: Loops, *texts: str, lane: str = "#x", senders: str = "ab") -> lis
     ],
 )
 def test_evidence_names_what_goes_round(kind, senders, texts):
-    last = say(Loops(), *(texts * 12)[:16], senders=senders)[-1]
+    last = say(Loops(), *(texts * 16)[:16], senders=senders)[-1]
     assert (last.kind, last.level) == (kind, HOLD)
     assert set(last.names) == set(senders)
     assert last.words.startswith(f"{last.count} of the last {last.of} messages ")
