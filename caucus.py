@@ -2044,7 +2044,8 @@ _SOCIAL = {
         salud vemos noche día arriv prest giorn serat tchau adeus logo breve doei tot ziens strak vrede widze cześć
         hej adjö moikk näkem hoşça kal güle свида пока встре удачи завтр 再见 拜拜 明天见 回头见 保重 晚安
         さようなら またね では また 失礼します おやすみ じゃあ 안녕 가세 계세""",
-    "turn": """turn floor begin start proce first insis lead after follo ahead go goes going shall shoul ready
+    "turn": """einve passt mach mache losle leg lege sobal grüne licht freig einwä start
+        turn floor begin start proce first insis lead after follo ahead go goes going shall shoul ready
         whene prefe choos decid yield pass passi which dran anfan fang zuers lasse vortr beste weite comme prior
         abord empie empez comie adela turno prime inizi comin primo tocca avant começ vez beurt начин начат начну
         очере первы 请先 你先 您先 轮到 开始 先请 お先に どうぞ 始め 順番 먼저 시작 차례""",
