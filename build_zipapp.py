@@ -39,7 +39,7 @@ SHEBANG = b"#!/usr/bin/env python3\n"
 
 # What caucus.py reads of docs/.
 DOCS = (
-    *("docs/protocol.md", "docs/cli.txt", "docs/play.toml", "docs/agent.toml", "docs/hosts.toml"),
+    *("docs/protocol.md", "docs/cli.txt", "docs/play.toml", "docs/agent.toml", "docs/hosts.toml", "docs/loops.toml"),
     *("docs/hosts/opencode.js", "docs/hosts/note.md"),
     *("docs/service/keepers.toml", "docs/service/caucus.service", "docs/service/task.xml"),
 )

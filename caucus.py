@@ -17,7 +17,8 @@
     python caucus.pyz doctor     look at how all this is set up, and say what mends it
 
 Map       I    The room, no I/O      1 Constants  2 Refusals  3 Wire types and events  4 Token bucket
-                                     5 Mailbox  6 Floor  7 Forms  8 Roster  9 Room
+                                     5 Mailbox  6 Floor  7 Forms  8 Roster  8b Loops
+                                     9 Room
           II   Speaking to a hub     10 Client  10b Brake  11 MCP core  12 Tools
           III  The hub               13 Assets  14 Disk log  14b Journal  14c Record
                                      15 Long poll
@@ -85,7 +86,7 @@ from bisect import bisect_left, insort
 from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing, suppress
-from itertools import accumulate, chain, cycle, islice, takewhile
+from itertools import accumulate, chain, cycle, islice, pairwise, takewhile
 from json.encoder import encode_basestring_ascii as quote
 from queue import Empty, Full, Queue, SimpleQueue
 from types import SimpleNamespace
@@ -96,6 +97,7 @@ from typing import (
     ClassVar,
     Generic,
     Literal,
+    NamedTuple,
     NoReturn,
     Protocol,
     Self,
@@ -2078,45 +2080,419 @@ class Roster:
 
 
 # ======================================================================================================================
-# 8b. Loops
+# 8b. Loops: who goes round in circles
 # ======================================================================================================================
+# A lane is where a conversation goes on: all, a channel, or a pair of peers. What an agent says there counts for or
+# against a loop: points for what repeats, thanks, waits or agrees, points off for new words, numbers, paths and code.
+# It is arithmetic over the latest messages, not a guess: what it finds comes with the messages that it rests on. A
+# reading, like a bucket: not replayed, and gone with the hub. tests/data/conversations decides the thresholds.
 
-ARROW = " ↔ "
+_LEVELS = ((13, HOLD), (11, SLOW), (9, HINT))  # points; no honest conversation of the corpus comes beyond 8
+LOOP_LANES_MAX = 1_024  # of which a head of what was said is kept; the one that was looked at longest ago goes
+LOOP_MEMORY_MAX = 16  # messages of a lane: with 560 bytes at most of each, 16 kB a lane
+_COUNTED = 12  # of the latest messages; evidence says how many of them are needless
+_LOOK_EVERY = 4  # messages of a calm lane: the cost of a look is shared, and a loop is still seen in time
+_WARY_FROM = 4  # points from which each message is looked at
+# A look takes 0.1 to 1 ms: so many at once, refilled at so many a second, of one lane and of all. Where more is said,
+# not each message is looked at; but a look reads the latest 16.
+_LOOKS_AT_ONCE, _LOOKS_PER_S = 16.0, 1.0
+_ALL_LOOKS_AT_ONCE, _ALL_LOOKS_PER_S = 100.0, 50.0
+_HEAD_MAX = 240  # characters of a message that are read: its beginning, middle and end
+_HEAD_BYTES = 560  # and bytes: emoji take four each
+_SHORT = 120  # characters that are within both
+
+_STRONG = {"thanks", "sorry", "bye"}  # even one such word in a long sentence says what it is for
+_COUNTING = {"thanks", "sorry", "bye", "waiting"}  # said again with another number it is still nothing new
+
+_WIDE = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # no spaces
+_MARKS = "\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u064b-\u065f\u0900-\u0963\u0970-\u09e5\u0a00-\u0a65\u0a70-\u0dff"
+_LOOP_WORD = re.compile(rf"[{_WIDE}]+|(?:[^\W\d_{_WIDE}]|[{_MARKS}])+(?:['’][^\W\d_]+)*")
+_IS_WIDE = re.compile(f"[{_WIDE}]").match
+_HAS_HARD = re.compile(r"[0-9`_/={}<>]").search
+_HAS_WIDE = re.compile(f"[{_WIDE}]").search
+_SIGNS_OF_WIDE = re.compile("[\u30a0-\u30ff]+|[\u0e00-\u17ff]{1,2}|[^\u3040-\u309f]")
+_QUICK_STEM = re.compile(r"(?<![^\W\d_])[^\W\d_]{1,5}")
+_SLOT = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-z]*\d[0-9a-z]*(?:[.:,/-]?[0-9a-z]*\d[0-9a-z]*)*")
+_NUMBER = re.compile(r"(\d{1,14}(?:[.,]\d+)?)([a-zµ%]{0,4})")
+_IS_HARD = re.compile(r"[_/\\=<>{}\[\]@|~$^]|\w\(|\w\.[a-z]|^--?[a-z]|^[`\"][^`\"]+[`\"]").search
+_WARM = re.compile("[!！¡\U0001f300-\U0001faff\u2600-\u27bf]|[:;]-?[)D]")
 
 
-def lane_between(a: str, b: str) -> str:
-    """Name the lane of two peers."""
-    return f"{a}{ARROW}{b}" if a < b else f"{b}{ARROW}{a}"
+ARROW = " ↔ "  # no name and no channel has an arrow
+
+
+def lane_between(one: str, other: str) -> str:
+    """Name the lane of two peers, the same from both sides."""
+    return f"{one}{ARROW}{other}" if one <= other else f"{other}{ARROW}{one}"
 
 
 def lane_for(sender: str, to: str) -> str:
     """Name the lane in which something is said; empty: it is said to the operator, who goes round in no circles."""
-    if to == ALL or to.startswith("#"):
+    if to == ALL or to[:1] == "#":
         return to
     return "" if to == OPERATOR else lane_between(sender, to)
 
 
+_FINDINGS = {  # what evidence says of the messages that it counts, by its kind
+    "thanks": "only thank",
+    "sorry": "only apologise",
+    "bye": "only say goodbye",
+    "turn": "only pass the turn",
+    "waiting": "only wait, or acknowledge",
+    "agree": "only agree, or acknowledge each other",
+    "asking": "ask what was asked before",
+    "echo": "repeat earlier ones, but for counters, times and ids",
+    "rewording": "say again in other words what was said before",
+    "wordless": "have no words",
+    "monologue": "are one agent's that nobody answers, with nothing new in them",
+    "chorus": "are several agents' who all say the same",
+}
+
+
+class Said(NamedTuple):
+    """What a text consists of."""
+    template: str  # with # for all numbers, ids and times
+    slots: tuple[str, ...]  # those
+    words: frozenset[str]  # stems that carry something
+    social: tuple[str, ...]  # kinds of those that don't
+    size: int  # in words, or in signs of a script without spaces
+    hard: frozenset[str]  # paths, code, flags, quotes
+    is_warm: bool  # has an exclamation mark or an emoji
+    asks: bool
+
+
+class Heard(NamedTuple):
+    """One message of a lane."""
+    sender: str
+    head: str
+    seq: int
+
+
+def _stem_of(word: str, length: int = 4) -> str:
+    """Cut a word so that its forms are one; two syllables of Korean."""
+    return word[:2] if "\uac00" <= word[0] <= "\ud7a3" else word[:length]
+
+
+class Lexicon:
+    """The words of docs/loops.toml, by which texts are taken to pieces."""
+
+    def __init__(self, tables: Mapping[str, str]) -> None:
+        self.kinds: dict[str, str] = {}  # by stem; "" is filler
+        self._wide_kinds: dict[str, str] = {}  # by phrase of a script without spaces
+        signs = ""
+        for name in ("filler", *(name for name in tables if name not in ("filler", "trouble"))):
+            kind = "" if name == "filler" else name
+            for word in tables[name].split():
+                if _IS_WIDE(word) and len(word) == 1 and not kind:
+                    signs += word
+                else:
+                    (self._wide_kinds if _IS_WIDE(word) else self.kinds).setdefault(word, kind)
+        longest_first = sorted(self._wide_kinds, key=len, reverse=True)
+        self._wide_phrase, self._wide_filler = re.compile("|".join(longest_first)), re.compile(f"[{signs}]+")
+        self.has_trouble = re.compile("|".join(tables["trouble"].split())).search
+        self.said_in = functools.lru_cache(2_048)(self._said_in)  # some 3 kB each; each message is taken to pieces once
+
+    def _said_in(self, head: str) -> Said:
+        """Take a text to pieces."""
+        low = head.casefold()
+        template = _SLOT.sub("#", low)
+        words: set[str] = set()
+        social: list[str] = []
+        size = 0
+        for run in _LOOP_WORD.findall(template):
+            if not _IS_WIDE(run):
+                kind = self.kinds.get(_stem_of(run, 5))
+                size += 1
+                if kind is None:
+                    words.add(_stem_of(run))
+                elif kind:
+                    social.append(kind)
+                continue
+            phrases = self._wide_phrase.findall(run)
+            social += [kind for phrase in phrases if (kind := self._wide_kinds[phrase])]
+            rest = self._wide_filler.sub(" ", self._wide_phrase.sub(" ", run))
+            signs = {sign[:4] for sign in _SIGNS_OF_WIDE.findall(rest)} - {" "}
+            size += len(phrases) + len(signs)
+            words |= signs
+        hard = {found.strip(".,;:!?\"'()`#*") or found for found in template.split() if _IS_HARD(found)}
+        is_warm, asks = _WARM.search(head) is not None, "?" in head or "？" in head
+        return Said(template, tuple(_SLOT.findall(low)), frozenset(words), tuple(social), size, frozenset(hard),
+                    is_warm, asks)
+
+
+def _number_in(slot: str) -> float | None:
+    found = _NUMBER.fullmatch(slot)
+    return float(found[1].replace(",", ".")) if found else None
+
+
+def _change_of(series: Sequence[tuple[str, ...]]) -> str:
+    """Tell what changes from one message of a template to the next: values, progress, ids, a counter, or little."""
+    totals, counters, has_ids = [], [], False
+    for column in zip(*series):
+        numbers = [_number_in(slot) for slot in column]
+        if len(set(column)) == 1:
+            totals += [number for number in numbers[:1] if number is not None]
+        elif None in numbers or any(len(slot.split(".")[0]) >= 6 for slot in column):
+            has_ids = True
+        elif len(set(column)) > 2:
+            known = [number for number in numbers if number is not None]
+            steps = {round(later - earlier, 6) for earlier, later in pairwise(known)}
+            if len(steps) > 1:
+                return "values"
+            counters.append((known[-1], steps.pop(), "%" in column[-1]))
+    is_bound = any(step < 0 or is_share or any(total >= last for total in totals) for last, step, is_share in counters)
+    if is_bound and not has_ids:
+        return "progress"
+    return "ids" if has_ids else "counter" if counters else "little"
+
+
+def _purpose_of(said: Said, otherwise: str = "echo") -> str:
+    """Name what most of a text's empty words are for."""
+    if not said.size:
+        return "wordless"
+    return Counter(said.social).most_common(1)[0][0] if said.social else otherwise
+
+
+class _Reading:
+    """Reads a lane's messages in their order, and gives each its points: above 0 it is needless, below it is not."""
+
+    def __init__(self, lexicon: Lexicon, names: Iterable[str]) -> None:
+        self._lexicon = lexicon
+        self._names = frozenset(_stem_of(word) for name in names for word in _LOOP_WORD.findall(name.casefold()))
+        self._words: set[str] = set()  # all that were said
+        self._hard: set[str] = set()
+        self._slots: set[str] = set()
+        self._series: dict[str, list[tuple[str, ...]]] = {}  # slots, by template
+        self._recent: deque[frozenset[str]] = deque(maxlen=6)  # words of the latest messages
+        self._dry = 0  # messages since the latest with a number, a path, code, or a question
+        self._teller = ""  # who said something new last
+        self._answered: set[str] = set()  # who has spoken since
+
+    def points_of(self, sender: str, said: Said) -> tuple[int, str]:
+        """Give a message's points, and the kind of what is needless in it."""
+        new = said.words - self._words - self._names
+        hard, slots = said.hard - self._hard, set(said.slots) - self._slots
+        is_question = said.asks and 2 * len(new) > len(said.words)
+        self._dry = 0 if hard or slots or is_question else self._dry + 1
+        is_answer = self._teller not in ("", sender) and sender not in self._answered
+        before = self._series.get(said.template)
+        found = self._repeats(said, before, is_answer) if before else None
+        if found is None:
+            fresh = len(hard) + len(slots)
+            found = self._evidence(said, len(new), fresh, hard) if fresh else self._talk(said, len(new), is_answer)
+        if found[0] < 0:
+            self._teller, self._answered = sender, set()
+        else:
+            self._answered.add(sender)
+        self._recent.append(said.words)
+        self._words |= said.words
+        self._hard |= hard
+        self._slots |= slots
+        self._series.setdefault(said.template, []).append(said.slots)
+        return found
+
+    def _repeats(self, said: Said, before: list[tuple[str, ...]], is_answer: bool) -> tuple[int, str] | None:
+        """Judge what was said before, but for numbers; None: it is so short that its number is what it says."""
+        if said.slots in before:
+            return (0 if is_answer else 2), _purpose_of(said)  # a vote, a poll: it answers something new
+        counts = not _COUNTING.isdisjoint(said.social)
+        if said.size < 3 and (said.words or not counts):
+            return None
+        change = _change_of([*before[-3:], said.slots]) if len(before) > 1 else "little"
+        if change in ("values", "progress"):
+            return -2, "echo"
+        if len(before) < 2:
+            return 0, "echo"  # two of a kind do not tell what changes
+        return (2 if change == "ids" or counts or self._lexicon.has_trouble(said.template) else 0), "echo"
+
+    def _is_on_theme(self, said: Said, words: int, share: float) -> bool:
+        """Whether so many words of a message were in such a share of the latest."""
+        recent = self._recent
+        if len(recent) < 4:
+            return False
+        return sum(sum(word in one for one in recent) >= share * len(recent) for word in said.words) >= words
+
+    def _evidence(self, said: Said, new: int, fresh: int, hard: Collection[str]) -> tuple[int, str]:
+        """Judge what has new numbers, paths or code."""
+        if not hard and said.size > 3 and 2 * new <= said.size and (
+            self._is_on_theme(said, 2, 0.5) or self._is_on_theme(said, 1, 0.8)
+        ):
+            return 0, "rewording"  # an hour, 60 minutes, 3600 s
+        if len(hard) == fresh and said.size >= 8 and new + fresh <= 0.15 * said.size:
+            return 1, "echo"  # Fwd: Fwd:
+        return (-4 if fresh >= 3 else -2), ""
+
+    def _talk(self, said: Said, new: int, is_answer: bool) -> tuple[int, str]:
+        """Judge words: how many of them are new, and what the others are for."""
+        size, social = said.size, said.social
+        if not size:
+            return (1 if said.slots else 2), "wordless"
+        is_social = said.is_warm or 5 * len(social) >= size > 0 < len(social) or not _STRONG.isdisjoint(social)
+        kind = _purpose_of(said, "rewording")
+        if not new:
+            if size <= 3 and is_answer and self._dry < 3:
+                return 0, kind
+            return (2 if is_social or size >= 4 else 1), kind
+        share, of_words = new / size, new / len(said.words)
+        if share <= 0.5 and self._is_on_theme(said, 2, 0.5):
+            return 2, "rewording"
+        if share <= 0.4 and size >= 8 and self._is_on_theme(said, 1, 0.8):
+            return (2 if share <= 0.2 else 1), "rewording"
+        if size > 25 and len(social) > 1 and not said.hard and not said.slots:
+            return (2 if share <= 0.4 else 1), kind
+        if self._dry >= 3:  # for three messages no number, no code, no question: new words alone are little
+            if is_social:
+                return (2 if share <= 0.4 or of_words <= 0.5 else 1), kind
+            return _rated(of_words, _DRY_RATES), kind
+        if is_social:
+            return _rated(share, _LONG_SOCIAL_RATES if said.is_warm or size > 20 else _SOCIAL_RATES), kind
+        return (-2 if size <= 5 else _rated(share, _PLAIN_RATES)), kind
+
+
+# Points by the share of new words: up to it, so many.
+_DRY_RATES = ((0.5, 2), (0.7, 1), (0.8, 0), (1.0, -1))
+_SOCIAL_RATES = ((0.35, 2), (0.5, 1), (1.0, -2))
+_LONG_SOCIAL_RATES = ((0.35, 2), (0.5, 1), (1.0, 0))
+_PLAIN_RATES = ((0.15, 2), (0.3, 1), (0.4, 0), (1.0, -2))
+
+
+def _rated(share: float, rates: Sequence[tuple[float, int]]) -> int:
+    return next((points for most, points in rates if share <= most), rates[-1][1])
+
+
+def _head_of(text: str) -> str:
+    """Cut what is read of a text: all of a short one, of a long one its beginning, middle and end."""
+    third = _HEAD_MAX // 3
+    middle = len(text) // 2 - third // 2
+    head = text if len(text) <= _HEAD_MAX else f"{text[:third]} {text[middle : middle + third]} {text[-third:]}"
+    return head if head.__sizeof__() <= _HEAD_BYTES else head[: _HEAD_MAX // 2]
+
+
+class _Lane:
+    """The latest messages of a lane."""
+    __slots__ = ("before", "heard", "is_wary", "kind", "left", "level", "looked_at", "looks", "was_believed")
+
+    def __init__(self, level: int, now: float) -> None:
+        self.heard: deque[Heard] = deque(maxlen=LOOP_MEMORY_MAX)
+        self.left = _LOOK_EVERY  # messages until it is looked at
+        self.is_wary = False  # each message is looked at
+        self.level = level
+        self.looks, self.looked_at = _LOOKS_AT_ONCE, now  # that it may have, and as of when
+        self.kind = ""  # of the level's evidence
+        self.before: frozenset[str] = frozenset()  # stems of the message that was looked at last
+        self.was_believed = False  # that one, though it had only words
+
+    def looks_fresh(self, lexicon: Lexicon) -> bool:
+        """Whether the latest message is plainly new, at a glance: most stems of it carry something, and are.
+
+        Words alone, without a number or code among them, are believed every other time only.
+        """
+        head = self.heard[-1].head[:160]
+        if not head.isascii() and _HAS_WIDE(head):
+            return False  # its words cannot be told apart so quickly
+        stems = frozenset(_QUICK_STEM.findall(head.lower()))
+        fresh = len(stems.difference(lexicon.kinds, self.before))
+        self.before = stems
+        has_hard = _HAS_HARD(head) is not None
+        is_believed = has_hard or not self.was_believed
+        self.was_believed = is_believed and not has_hard
+        return is_believed and fresh >= 6 and fresh >= (0.35 if has_hard else 0.6) * len(stems)
+
+
 class Detector:
-    """A stub."""
+    """Finds which lanes go round in circles."""
 
-    def __init__(self) -> None:
-        self._same: dict[str, tuple[str, int]] = {}
+    def __init__(self, tables: Callable[[], Mapping[str, str]]) -> None:
+        """`tables` gives the words by which it goes; it is asked at the first look."""
+        self._tables = tables
+        self._lanes: OrderedDict[str, _Lane] = OrderedDict()
+        self._looks, self._looked_at = _ALL_LOOKS_AT_ONCE, 0.0
 
-    def hear(self, lane: str, sender: str, text: str, seq: int, at: float, reply_to: int = 0) -> Evidence | None:
-        last, count = self._same.get(lane, ("", 0))
-        if text != last:
-            self._same[lane] = text, 0
-            return Evidence("echo", 0, 0, 0, (), 0, 0, "something new") if count > 2 else None
-        count += 1
-        self._same[lane] = text, count
-        level = 3 if count >= 9 else 2 if count >= 6 else 1 if count >= 3 else 0
-        words = f"{count} messages are the same"
-        return Evidence("echo", level, count, count, (sender,), seq - count, seq, words) if level else None
+    def __len__(self) -> int:
+        return len(self._lanes)
+
+    @functools.cached_property
+    def lexicon(self) -> Lexicon:
+        """Its words."""
+        return Lexicon(self._tables())
+
+    def hear(self, lane: str, sender: str, text: str, seq: int, now: float, level: int = CALM) -> Evidence | None:
+        """Take in what an agent says, before it is routed; give what the lane's level rests on.
+
+        None: the lane is calm, and was. Evidence of level CALM: it is calm again. `level` is that of a lane that is
+        not known here any more.
+        """
+        known = self._lanes.get(lane)
+        if known is None:
+            known = self._open(lane, level, now)
+        known.heard.append(Heard(sender, text if len(text) <= _SHORT else _head_of(text), seq))
+        known.left -= 1
+        return self._look(lane, known) if known.left <= 0 and self._may_look(known, now) else None
 
     def refresh(self, scope: str) -> None:
-        for lane in [*self._same]:
-            if scope in (ALL, lane) or scope in lane.split(ARROW):
-                del self._same[lane]
+        """Let nothing count any more of what was said where a scope is heard; `all` is heard everywhere."""
+        if scope == ALL:
+            self._lanes.clear()
+        for lane in [lane for lane in self._lanes if lane == scope or scope in lane.split(ARROW)]:
+            del self._lanes[lane]
+
+    def _open(self, lane: str, level: int, now: float) -> _Lane:
+        known = self._lanes[lane] = _Lane(level, now)
+        if len(self._lanes) > LOOP_LANES_MAX:
+            self._lanes.popitem(last=False)
+        return known
+
+    def _may_look(self, lane: _Lane, now: float) -> bool:
+        """Whether a look is within what looks may cost; if so, take it."""
+        lane.looks = min(_LOOKS_AT_ONCE, lane.looks + (now - lane.looked_at) * _LOOKS_PER_S)
+        self._looks = min(_ALL_LOOKS_AT_ONCE, self._looks + (now - self._looked_at) * _ALL_LOOKS_PER_S)
+        lane.looked_at = self._looked_at = now
+        if lane.looks < 1.0 or self._looks < 1.0:
+            return False
+        lane.looks -= 1.0
+        self._looks -= 1.0
+        return True
+
+    def _look(self, name: str, lane: _Lane) -> Evidence | None:
+        self._lanes.move_to_end(name)
+        lane.left = _LOOK_EVERY
+        if lane.level == CALM and lane.looks_fresh(self.lexicon):
+            return None
+        if lane.level == CALM and not lane.is_wary and all(points < 0 for points, _ in self._read([*lane.heard][-5:])):
+            return None  # each of the last few said something new
+        found = self._read(lane.heard)
+        sums = [*accumulate(found, lambda total, points: max(0, total + points[0]), initial=0)]
+        before, lane.level = lane.level, next((level for least, level in _LEVELS if sums[-1] >= least), CALM)
+        lane.is_wary = sums[-1] >= _WARY_FROM
+        lane.left = 1 if lane.is_wary else _LOOK_EVERY
+        return None if lane.level == before == CALM else self._evidence_of(lane, found)
+
+    def _read(self, latest: Collection[Heard]) -> list[tuple[int, str]]:
+        reading = _Reading(self.lexicon, {one.sender for one in latest})
+        return [reading.points_of(one.sender, self.lexicon.said_in(one.head)) for one in latest]
+
+    def _evidence_of(self, lane: _Lane, found: Sequence[tuple[int, str]]) -> Evidence:
+        """Word what a lane's level rests on: the needless ones of its latest messages."""
+        latest = [*zip(lane.heard, found)][-_COUNTED:]
+        needless = [(one, kind) for one, (points, kind) in latest if points > 0] if lane.level else []
+        words = "the conversation has come to something new"
+        if needless:
+            lane.kind = self._kind_of([one for one, _ in needless], [kind for _, kind in needless])
+            words = f"{len(needless)} of the last {len(latest)} messages {_FINDINGS[lane.kind]}"
+        counted = [one for one, _ in needless] or [one for one, _ in latest]
+        names = tuple(sorted({one.sender for one in counted}))
+        about = lane.kind, lane.level, len(needless), len(latest), names
+        return Evidence(*about, counted[0].seq, counted[-1].seq, words)
+
+    def _kind_of(self, needless: Sequence[Heard], kinds: Sequence[str]) -> str:
+        """Name what needless messages have in common."""
+        kind = Counter(kinds).most_common(1)[0][0]
+        senders = {one.sender for one in needless}
+        if len(senders) == 1:
+            return "monologue"
+        if 2 * sum(self.lexicon.said_in(one.head).asks for one in needless) > len(needless):
+            return "asking"
+        return "chorus" if len(senders) > 2 and kind in ("agree", "rewording") else kind
 
 
 # ======================================================================================================================
@@ -2302,7 +2678,7 @@ class Room:
         self.loops: dict[str, Loop] = {}  # by lane
         self.loops_upto, self.release_s = "hold", 0.0  # how far the hub goes with them; when it lets one go by itself
         self.held: dict[int, None] = {}  # seqs of what waits in lanes that are held
-        self._detector = Detector()  # reading
+        self.detector: Detector | None = None  # reading; without one no lane is looked at
         self._shares: dict[str, Share] = {}  # reading: of slowed lanes
         self._heard_operator_at = clock.mono()  # reading
         self.said_to_all = 0  # messages, ever
@@ -2551,7 +2927,7 @@ class Room:
             self._refuse_if_asked_much(peer.name)
         lane = lane_for(peer.name, to)
         self._spend_speech(peer, joining=to, lane=lane)
-        self._look_for_loop(lane, peer.name, content, manner)
+        self._look_for_loop(lane, peer.name, content)
         meta = None if manner.child is None else json.dumps({"child": manner.child})
         audience = self._audience(to, but=peer.name)
         return self._route(peer.name, to, content, "message", "agent", audience, meta, manner, answered)
@@ -2838,7 +3214,7 @@ class Room:
             raise UnknownAction(f"unknown action {action!r}", actions=[*MODE_AFTER])
         if mode != self.mode:
             self._commit(ModeChanged(*self._stamp(), mode))
-            self._detector = Detector()
+            self._refresh(ALL)
         return mode
 
     def operator_say(self, to: str, content: str, manner: Manner = PLAINLY) -> MessageRouted:
@@ -3239,13 +3615,13 @@ class Room:
         self._shares[lane].check(peer.name, now)
         return self._shares[lane]
 
-    def _look_for_loop(self, lane: str, name: str, content: str, manner: Manner) -> None:
+    def _look_for_loop(self, lane: str, name: str, content: str) -> None:
         """Look whether words that are about to be said go round in circles with those before."""
         loop = self.loops.get(lane) if self.loops else None
-        if self.loops_upto == "off" or not lane or (loop is not None and loop.state == HELD):
+        if self.detector is None or self.loops_upto == "off" or not lane or (loop is not None and loop.state == HELD):
             return
-        answered = manner.reply_to if isinstance(manner.reply_to, int) else 0
-        evidence = self._detector.hear(lane, name, content, self._seq + 1, self._mono(), answered)
+        level = CALM if loop is None else loop.evidence.level
+        evidence = self.detector.hear(lane, name, content, self._seq + 1, self._mono(), level)
         if evidence is not None:
             self._note_loop(lane, evidence)
 
@@ -3265,9 +3641,13 @@ class Room:
         """Forget that a lane went round in circles."""
         self._commit(LoopSeen(*self._stamp(), loop.lane, loop.evidence.but(level=CALM, words=why)))
 
+    def _refresh(self, scope: str) -> None:
+        if self.detector is not None:
+            self.detector.refresh(scope)
+
     def _begin_anew(self, scope: str, why: str) -> None:
         """Have nothing that was said before count as a loop any more, where `scope` hears it."""
-        self._detector.refresh(scope)
+        self._refresh(scope)
         for loop in [*self.loops.values()] if self.loops else ():
             if loop.state == WATCHED and (scope in (ALL, loop.lane) or scope in loop.lane.split(ARROW)):
                 self._calm(loop, why)
@@ -3286,7 +3666,7 @@ class Room:
         names = tuple([peer.name for scope in scopes for peer in self._audience(scope)])
         self._commit(LaneRuled(*self._stamp(), loop.lane, ruling, names, told or RULED[ruling]))
         if ruling == WATCH:
-            self._detector.refresh(loop.lane)
+            self._refresh(loop.lane)
 
     def _audience(self, scope: str, but: str | None = None) -> list[Peer]:
         """List who gets what is said in `scope`, reaped peers too. Words to one peer reach it whoever wrote them."""
@@ -5538,6 +5918,14 @@ def asset(name: str) -> bytes:
             data: bytes = loader.get_data(os.path.join(folder, *name.split("/")))
             return data
     raise FileNotFoundError(f"caucus is not whole: {name} is missing")
+
+
+@functools.cache
+def tables_in(name: str) -> dict[str, Any]:
+    """Load a file of tables that ships with caucus."""
+    import tomllib
+
+    return tomllib.loads(asset(name).decode())
 
 
 class OperatingText(Record):
@@ -11197,7 +11585,7 @@ class PastFeed(ChangesFeed):
         head["floors"] = self._floors()
         head["decisions"] = [one for one in room.decisions(DECISIONS_MAX) if self._is_told(one)]
         head["owed"] = [*self._debts_told.values()]
-        lanes = [loop.to_json() for loop in room.loops.values() if span.has(loop.lane)]
+        lanes: Json = [loop.to_json() for loop in room.loops.values() if span.has(loop.lane)]
         head["loops"] = {**room.loops_row(), "lanes": lanes}
         if span.channel:
             head |= {"rate": None, "rules": {"text": "", "version": 0}, "health": None}
@@ -12567,6 +12955,7 @@ class Hub:
         self.journal = self._journal()
         room_clock: Clock = clock if self.journal is None else self.journal.clock()
         self.room = Room(self._emit, room_clock, new_secret, settings.ttl_s, settings.quiet_after_s)
+        self.room.detector = Detector(lambda: tables_in("docs/loops.toml"))
         self.polls = Polls(self.room, clock, loop.call_at)
         self.gate = Gate(settings, self.room, self.polls, clock, loop.call_soon)
         kept = "" if self.journal is None else self.journal.path
@@ -14057,14 +14446,6 @@ class Host(Record):
     prompts: Mapping[str, Mapping[str, Any]] = fresh(factory=dict)
     settings: Mapping[str, Json] = fresh(factory=dict)
     unknown: str = ""
-
-
-@functools.cache
-def tables_in(name: str) -> dict[str, Any]:
-    """Load a file of tables that ships with caucus."""
-    import tomllib
-
-    return tomllib.loads(asset(name).decode())
 
 
 HOST_NAMES = ("claude", "codex", "gemini", "opencode", "cursor", "vscode", "copilot")

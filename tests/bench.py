@@ -9,6 +9,7 @@ with the lowest and the highest round beside it. Trust a difference only when it
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
 import math
@@ -63,7 +64,7 @@ CROWD = 5000  # peers in a full room; the hub takes 10,000 names
 POLLS = 1000  # parked at once
 LENGTHS = (40, 4000)  # characters of a message; every order of magnitude as often as the next
 SAYINGS = 61  # requests that one speaker words ahead of time, each of another length
-PROSE = 'The build is green again: see "main".\n- `Room.say` routes it\n- who waits has it at once, and all in order. '
+DOCS = ("design", "operating", "connect", "protocol", "api")  # what agents say is cut from these: real words, varied
 POLL_S = 25.0  # what a client asks for; the hub holds no longer
 ANSWER_TIMEOUT_S = 40.0  # longer than a poll: silence beyond it is a failure
 ATTACK_SCALE, ATTACK_S = 1.0, 8.0
@@ -171,9 +172,16 @@ def contents(seed: int, count: int = SAYINGS) -> list[str]:
     low, high = (math.log(length) for length in LENGTHS)
     lengths = [round(math.exp(low + (high - low) * (at + chance.random()) / count)) for at in range(count)]
     chance.shuffle(lengths)
-    starts = [chance.randrange(len(PROSE)) for _ in lengths]
-    text = PROSE * (LENGTHS[1] // len(PROSE) + 2)
+    text = prose()
+    starts = [chance.randrange(len(text) - LENGTHS[1]) for _ in lengths]
     return [text[start : start + length] for start, length in zip(starts, lengths, strict=True)]
+
+
+@functools.cache
+def prose() -> str:
+    """Read prose that hardly repeats, in ASCII: what says the same again and again is a loop, and is held."""
+    files = (ROOT / "docs" / f"{name}.md" for name in DOCS)
+    return "\n".join(file.read_text("utf-8") for file in files).encode("ascii", "ignore").decode()
 
 
 def source_of(number: int) -> str:

@@ -1,0 +1,112 @@
+"""Section 8b: which conversations go round in circles, on what evidence, and which only look so."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from loops import NEEDLESS_MAX, Conversation, conversations, needless_when_held, play
+
+from caucus import CALM, CONTENT_MAX, HOLD, LOOP_LANES_MAX, LOOP_MEMORY_MAX, Evidence, Loops, lane_between
+
+CASES = [pytest.param(case, id=f"{part}-{case.name}") for part in ("tuned", "kept") for case in conversations(part)]
+LOOPS = [param for param in CASES if param.values[0].loop]
+HONEST = [param for param in CASES if not param.values[0].loop]
+
+
+@pytest.mark.parametrize("case", LOOPS)
+def test_a_loop_is_held_before_its_twelfth_needless_message(case: Conversation):
+    at = needless_when_held(case)
+    assert at is not None
+    assert at < NEEDLESS_MAX
+
+
+@pytest.mark.parametrize("case", HONEST)
+def test_an_honest_conversation_is_never_held(case: Conversation):
+    assert HOLD not in play(case).first
+
+
+def test_at_most_two_per_cent_of_honest_conversations_get_a_hint():
+    hinted = [param.values[0].name for param in HONEST if play(param.values[0]).first]
+    assert len(hinted) <= 0.02 * len(HONEST), hinted
+
+
+def say(loops: Loops, *texts: str, lane: str = "#x", senders: str = "ab") -> list[Evidence]:
+    """Let agents speak in turn; give all evidence."""
+    found = [loops.hear(lane, senders[at % len(senders)], text, at) for at, text in enumerate(texts)]
+    return [one for one in found if one is not None]
+
+
+@pytest.mark.parametrize(
+    ("kind", "senders", "texts"),
+    [
+        ("thanks", "ab", ["Thank you so much!", "No, thank you!"]),
+        ("sorry", "ab", ["I'm so sorry.", "No, my apologies."]),
+        ("bye", "ab", ["Goodbye!", "Bye, see you soon!"]),
+        ("waiting", "ab", ["Still waiting.", "No update, standing by."]),
+        ("wordless", "ab", ["🎉", "🚀"]),
+        ("monologue", "a", ["Is anybody there?", "Hello?"]),
+        ("asking", "ab", ["Which port shall it be?", "Tell me which port it shall be?"]),
+        ("echo", "ab", ["The quick fox jumps over dogs."]),
+    ],
+)
+def test_evidence_names_what_goes_round(kind, senders, texts):
+    last = say(Loops(), *(texts * 16)[:16], senders=senders)[-1]
+    assert (last.kind, last.level) == (kind, HOLD)
+    assert set(last.names) == set(senders)
+    assert last.words.startswith(f"{last.count} of the last {last.of} messages ")
+    assert last.first < last.last == 15
+
+
+def test_a_level_rises_by_and_by():
+    levels = [one.level for one in say(Loops(), *["Thanks!", "Thank you!"] * 8)]
+    assert levels == sorted(levels)
+    assert levels[-1] == HOLD
+
+
+def test_something_new_calms_a_lane_and_says_so_once():
+    loops = Loops()
+    say(loops, *["Thanks!", "Thank you!"] * 5)
+    files = ["auth", "mail", "queue", "views", "export", "config", "models", "urls"]
+    news = [f"src/{name}.py: {name}_all() raises {name.title()}Error" for name in files]
+    found = say(loops, *news)
+    assert [one.level for one in found][-1] == CALM
+    assert [one.level for one in found].count(CALM) == 1
+
+
+def test_what_was_before_a_refresh_does_not_count():
+    loops = Loops()
+    say(loops, *["Thanks!", "Thank you!"] * 8)
+    loops.refresh("#x")
+    assert say(loops, "Thanks!", "Thank you!") == []
+
+
+def test_a_pair_has_one_lane():
+    assert lane_between("b", "a") == lane_between("a", "b") == "a ↔ b"
+
+
+def test_lanes_are_bounded():
+    loops = Loops()
+    for at in range(LOOP_LANES_MAX + 10):
+        loops.hear(f"#c{at}", "a", "Thanks!", at)
+    assert len(loops) == LOOP_LANES_MAX
+
+
+@pytest.mark.parametrize("sign", ["x", "ü", "語", "🎉", "\u0301", "a ", "a\u0301", "1"])
+def test_a_lane_keeps_16_kb_at_most_of_whatever_is_said(sign):
+    loops = Loops()
+    for at in range(3 * LOOP_MEMORY_MAX):
+        loops.hear("#x", "a", (sign * CONTENT_MAX)[:CONTENT_MAX], at)
+    lane = loops._lanes["#x"]
+    kept = [*lane.heard, *(one.head for one in lane.heard), lane.heard, lane.before, *lane.before]
+    assert sum(map(sys.getsizeof, kept)) <= 16_384
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.text(max_size=300)), max_size=30))
+def test_any_text_can_be_heard(said):
+    loops = Loops()
+    for at, (sender, text) in enumerate(said):
+        found = loops.hear("#x", sender, text, at)
+        assert found is None or (CALM <= found.level <= HOLD and found.count <= found.of <= LOOP_MEMORY_MAX)
