@@ -48,7 +48,7 @@ class Script:
         self.level = CALM
         self.refreshed: list[str] = []
 
-    def hear(self, lane: str, sender: str, text: str, seq: int, at: float, reply_to: int = 0) -> Evidence | None:
+    def hear(self, lane: str, sender: str, text: str, seq: int, now: float, level: int = CALM) -> Evidence | None:
         """Give evidence of the level that the test has set."""
         return Evidence("thanks", self.level, 9, 12, (sender,), max(1, seq - 11), seq, "9 of the last 12 only thank")
 
@@ -63,9 +63,8 @@ class LoopingRoom(RecordingRoom):
 
     def __init__(self, clock: FakeClock) -> None:
         super().__init__(clock)
-        self.loops_upto = "hold"
         self.script = Script()
-        self._detector = self.script  # type: ignore[assignment]
+        self.detector = self.script  # type: ignore[assignment]
         self.set_rate(1e6, 1e6)
 
     def hold(self, peer: Peer, to: str) -> None:
@@ -489,8 +488,6 @@ class Tale:
     def __init__(self, seed: int) -> None:
         self.chance, self.clock = random.Random(seed), FakeClock()
         self.room = LoopingRoom(self.clock)
-        self.room.loops_upto = "off"  # as the room that only hears the events begins
-        self.room.set_loops("hold", 0.0)
         self.due: dict[int, list[int]] = {}  # by the serial of who is to get them: seqs
         self.got: dict[int, list[int]] = {}
         for name in self.NAMES:

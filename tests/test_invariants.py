@@ -144,7 +144,6 @@ class Story(RuleBasedStateMachine):
         self.seen = 0  # events that the model has taken in
         self.room = Room(self.events.append, self.clock, self.new_token)
         self.echo = Room(lambda event: None, FakeClock(), lambda: "unused")  # its clock stands still
-        self.room.loops_upto = self.echo.loops_upto = "off"  # test_holds.py tells of those
         self.serial: int = state_of(self.room)["serial"]  # type: ignore[assignment]
         self.peers: dict[str, ModelPeer] = {}
         self.floors: dict[str, list[str]] = {}  # the holder first, then the hands
