@@ -2108,6 +2108,7 @@ class Room:
         self.owed: dict[int, Owed] = {}  # by seq: what has no answer yet
         self.rules, self.rules_version = "", 0  # of the house
         self.said_to_all = 0  # messages, ever
+        self.open_upto = 0  # the last seq before the mode was no longer running; without a meaning while it is
         self.roster = Roster()
         self._peers = self.roster.by_name
         self.ttl_s, self.quiet_after_s = ttl_s, quiet_after_s
@@ -3010,7 +3011,7 @@ class Room:
         serial, at, ts = self._stamp()
         message = Message(id_of(serial), sender, to, content, kind, ts, self._seq + 1, origin, meta)
         if answered is not None:
-            shown = self._quote(answered, names)
+            shown = self._quote(answered, to, names)
             message = message.but(reply_to=answered.seq, quote=shown, outcome=manner.outcome)
         if manner.expects_answer:
             message = message.but(expects_answer=True)
@@ -3019,11 +3020,16 @@ class Room:
         self._commit(routed)
         return routed
 
-    def _quote(self, answered: Answered, names: Sequence[str]) -> str:
-        """Give the first words of what is answered, if all who get the answer may read them."""
-        known = {*answered.names, answered.sender}
+    def _quote(self, answered: Answered, to: str, names: Sequence[str]) -> str:
+        """Give the first words of what is answered, if all who get the answer, now or by the record, may read them."""
+        is_held = self.mode != RUNNING and answered.seq > self.open_upto and answered.sender != OPERATOR
+        if answered.recipient == ALL and not is_held:
+            return first_words(answered.text)
+        if to == ALL or (is_channel(to) and to != answered.recipient):  # others may read it later, or export it
+            return ""
+        known = {answered.sender} if is_held else {*answered.names, answered.sender}
         are_same = all(one in known and self._is_same(one, answered.serial) for one in names)
-        return first_words(answered.text) if are_same or answered.recipient == ALL else ""
+        return first_words(answered.text) if are_same else ""
 
     def _look_for_unfetched(self, now: float) -> None:
         """Tell senders what nobody has fetched for too long; each message is looked at once, and never in a crowd."""
@@ -3343,6 +3349,7 @@ class Room:
             self._ledger_bytes -= self._ledger.popleft()[1]
 
     def _on_mode_changed(self, event: ModeChanged) -> None:
+        self.open_upto = self._seq if self.mode == RUNNING else self.open_upto
         self.mode = event.mode
         self.stop = None
         if event.mode == STOPPED:
@@ -3382,7 +3389,8 @@ class Room:
     def rows(self) -> Iterator[list[Any]]:
         """Give the whole state, readings apart, in rows: what each is of, and then what it says."""
         rate = self.speech_rate
-        yield ["room", self._serial, self._seq, self.mode, self.stop, rate.burst, rate.per_s, self.born]
+        born, upto = self.born, self.open_upto
+        yield ["room", self._serial, self._seq, self.mode, self.stop, rate.burst, rate.per_s, born, upto]
         kept = {m.id: m for m in self.log} | {m.id: m for peer in self.roster for m in peer.mailbox}
         kept |= {routed.message.id: routed.message for routed in self.recent.values()}
         yield from (["message", *message.values()] for message in kept.values())
@@ -3414,7 +3422,8 @@ class Room:
             match kind:
                 case "room":
                     self._serial, self._seq, self.mode, stop, *rate = plain[:6]
-                    (self.born,) = plain[6:] or (self._serial,)  # a hub before this one kept none
+                    instead = [self._serial, self._seq]  # of what hubs before this one did not keep
+                    self.born, self.open_upto = plain[6:] + instead[len(plain) - 6 :]
                     self.stop = None if stop is None else Message.restored(stop)
                     self.speech_rate.burst, self.speech_rate.per_s = rate
                 case "message":
@@ -6647,8 +6656,16 @@ class Proof:
         return {"serial": serial, "ts": ts} if serial else None
 
 
+def told_alone(message: Message, told: set[int]) -> Message:
+    """Give a message as it is where only some are told: it answers, and quotes, none but those. Note that it is one."""
+    told.add(message.seq)
+    is_whole = not message.reply_to or message.reply_to in told
+    return message if is_whole else message.but(reply_to=0, quote="", outcome="")
+
+
 def said_in(rows: Iterable[Row], span: Span) -> Iterator[Message]:
     """Give the messages and notices of a record, one by one. Raises Damaged."""
+    told, is_part = set[int](), bool(span.channel) or span.since > -math.inf
     for row in rows:
         _, _, ts, kind, _ = row
         is_said = kind == "MessageRouted" or (known := EVENT_KINDS.get(kind)) is None or known.notice
@@ -6656,7 +6673,7 @@ def said_in(rows: Iterable[Row], span: Span) -> Iterator[Message]:
             event = event_of_row(row)
             message = event.message if isinstance(event, MessageRouted) else notice_of(event)
             if message is not None and span.has(message.recipient):
-                yield message
+                yield told_alone(message, told) if is_part else message
 
 
 # ======================================================================================================================
@@ -6808,22 +6825,25 @@ class Viewer(Record):
     since: int = 0  # the serial with which it came: what its name heard before was not for it
     channels: frozenset[str] = frozenset()  # of which it is a member
     held: frozenset[int] = frozenset()  # seqs that wait for it, and are not delivered now
+    upto: float = math.inf  # the last seq before a pause: what agents say in it is held back from all, newcomers too
 
     @classmethod
     def of(cls, room: Room, peer: Peer) -> Self:
         """Tell who a peer is at this moment."""
         waiting = peer.mailbox.deliverable(held=False) if room.is_held(peer) else ()
         held = frozenset(m.seq for m in waiting if m.origin != "operator")
-        return cls(peer.name, peer.serial, frozenset(peer.channels), held)
+        upto = math.inf if room.mode == RUNNING else room.open_upto
+        return cls(peer.name, peer.serial, frozenset(peer.channels), held, upto)
 
     def may_read(self, routed: MessageRouted) -> bool:
         """Whether the past is open to it: all that went to all, and what it has said or was sent itself."""
         if not self.name:
             return True
-        if routed.message.seq in self.held:
+        message, is_since = routed.message, routed.serial > self.since
+        has_said = message.sender == self.name and is_since
+        if message.seq in self.held or (message.seq > self.upto and message.origin != "operator" and not has_said):
             return False
-        is_own = routed.message.sender == self.name or self.name in routed.to
-        return routed.message.recipient == ALL or (is_own and routed.serial > self.since)
+        return message.recipient == ALL or has_said or (self.name in routed.to and is_since)
 
 
 class Shelf(Protocol):
@@ -6838,6 +6858,9 @@ class Shelf(Protocol):
 
     def has_heard(self, viewer: Viewer, channel: str) -> bool:
         """Whether a viewer has ever read anything in a channel."""
+
+    def find(self, seq: int) -> MessageRouted | None:
+        """Give a message; None: it is not there."""
 
     def walk(
         self, wanted: Wanted, viewer: Viewer, start: int, is_up: bool
@@ -6863,6 +6886,9 @@ class Memory:
 
     def has_heard(self, viewer: Viewer, channel: str) -> bool:
         return any(one.message.recipient == channel and viewer.may_read(one) for one in self._recent)
+
+    def find(self, seq: int) -> MessageRouted | None:
+        return next((one for one in self._recent if one.message.seq == seq), None)
 
     def walk(
         self, wanted: Wanted, viewer: Viewer, start: int, is_up: bool
@@ -6916,13 +6942,21 @@ def page_of(
     goes_on: Json = None if upto is None else {"after" if is_up else "before": upto}
     reach = shelf.reaches()
     reaches: Json = {"kept": shelf.kept, **({"seq": reach[0], "ts": reach[1]} if reach else {"seq": None, "ts": None})}
-    shown = shortened(messages, wanted.max_chars)
+    shown = [without_secrets(one, shelf, viewer) for one in shortened(messages, wanted.max_chars)]
     wires, trees = b",".join([message.wire for message in shown]), b""
     if wanted.has_trees and not viewer.name:
         made = ((message.id.encode("ascii"), tree_of(message)) for message in shown if not is_late())
         trees = b',"trees":{%b}' % b",".join([b'"%b":%b' % one for one in made if one[1]])
     end = encode_plain({"next": goes_on, "reaches": reaches}).encode("ascii")
     return b'{"messages":[%b]%b,%b' % (wires, trees, end[1:])
+
+
+def without_secrets(message: Message, shelf: Shelf, viewer: Viewer) -> Message:
+    """Give a message without the words that it quotes, unless its reader may read what has them."""
+    if not message.quote or not viewer.name:
+        return message
+    answered = shelf.find(message.reply_to)
+    return message if answered is not None and viewer.may_read(answered) else message.but(quote="")
 
 
 def shortened(messages: Sequence[Message], most: int) -> list[Message]:
@@ -7176,6 +7210,10 @@ class Index:
             "SELECT 1 FROM heard h WHERE name = :name AND lane = :lane AND last >= :since AND EXISTS (SELECT 1 FROM "
             "message m WHERE m.lane = h.lane AND m.seq BETWEEN max(h.first, :since) AND h.last)", given
         ).fetchone() is not None
+
+    def find(self, seq: int) -> MessageRouted | None:
+        found = self._base.execute("SELECT serial FROM message WHERE seq = ?", (seq,)).fetchone()
+        return None if found is None else self._message(seq, found[0])
 
     def _sources(self, wanted: Wanted, start: int, is_up: bool) -> list[str]:
         """Word where to look, one place after the other; each gives seqs."""
@@ -9206,16 +9244,19 @@ def brief_of(room: Room, peer: Peer) -> str:
     listed = {name: room.channels()[name] for name in sorted(peer.channels) if name in room.channels()}
     topics = [(name, cast(dict[str, Json], row)["topic"]) for name, row in listed.items()]
     channels = [f"#{plain_peer(name[1:])}" + (f" {_quoted(topic, 40)}" if topic else "") for name, topic in topics]
+    held = Viewer.of(room, peer).held
     owes = [f"{debt.seq} to {plain_peer(debt.asker)} {_quoted(debt.text, 40)}"
-            for debt in room.owed.values() if debt.to == peer.name]
-    asked = [f"{debt.seq} of {plain_peer(debt.to)}" for debt in room.owed.values() if debt.asker == peer.name]
+            for debt in room.owed.values() if debt.to == peer.name and debt.seq not in held]
+    forms = [one for one in json.loads(room.forms_wire())["forms"] if one["asker"] == peer.name]
+    asked = [f"the operator {_quoted(one['title'], 30)}" for one in forms]
+    asked += [f"{debt.seq} of {plain_peer(debt.to)}" for debt in room.owed.values() if debt.asker == peer.name]
     decided = [cast(dict[str, Json], one) for one in room.decisions(1, peer)]
     lines = [
         f"Room {room.mode}. {room.said_to_all} messages to all came before: history() reads them, q= searches.",
-        f"Here: {_listed(others, 110)}." if others else "Nobody else is here.",
-        f"Your channels: {_listed(channels, 110)}." if channels else "",
+        f"Here: {_listed(others, 90)}." if others else "Nobody else is here.",
+        f"Your channels: {_listed(channels, 90)}." if channels else "",
         f"You owe answers: {_listed(owes, 90)}." if owes else "",
-        f"You wait for answers: {_listed(asked, 40)}." if asked else "",
+        f"You wait for answers: {_listed(asked, 80)}." if asked else "",
         *[f"Last decision: {_quoted(one['title'], 30)}: {_quoted(one['answer_summary'], 60)}." for one in decided],
     ]
     return " ".join(filter(None, lines))[:BRIEF_MAX]
@@ -10882,9 +10923,7 @@ class PastFeed(ChangesFeed):
 
     def _message_frame(self, message: Message) -> bytes:
         if self.is_narrow:
-            if message.reply_to and message.reply_to not in self.told_seqs:  # it quotes what is not told
-                message = message.but(reply_to=0, quote="", outcome="")
-            self.told_seqs.add(message.seq)
+            message = told_alone(message, self.told_seqs)
         return message_frame(message, self._trees.of(message))
 
     def _floors(self) -> dict[str, Json]:

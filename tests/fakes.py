@@ -87,7 +87,7 @@ def state_of(room: Room) -> dict[str, Any]:
         "sent": [[*key, event.message.seq, [*event.to]] for key, event in room._sent.items()],
         "rules": [room.rules, room.rules_version],
         "news": {name: [*told.items()] for name, told in room.news.items()},
-        "said": room.said_to_all,
+        "said": [room.said_to_all, room.open_upto],
         "floors": room.floors(),
         "forms": json.loads(room.forms_wire(has_prompts=True))["forms"],
         "decisions": room.decisions(DECISIONS_MAX),

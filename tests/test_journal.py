@@ -1247,6 +1247,25 @@ def test_an_export_may_be_of_a_channel_and_of_a_time(place: Path) -> None:
     assert exported(place, "--until", "2h")["count"] == len(whole)
 
 
+def test_an_export_of_a_part_quotes_nothing_that_is_not_in_it(place: Path) -> None:
+    with kept_hub(place) as kept:
+        ann, bob = kept.hub.register("ann"), kept.hub.register("bob")
+        for token in (ann, bob):
+            kept.hub.post("/channels/join", token=token, channel="#x")
+        seqs = [kept.hub.say(ann, to, f"asked in {to}")["seq"] for to in ("bob", "all", "#x")]
+        kept.hub.receive(bob)
+        for seq in seqs:
+            kept.hub.post("/send", token=bob, to="#x", content=f"answers {seq}", reply_to=seq)
+    whole = exported(place)["messages"]
+    assert [m.get("quote") for m in whole if m["sender"] == "bob"] == [None, "asked in all", "asked in #x"]
+    ours = exported(place, "--channel", "#x")["messages"]
+    assert [m.get("quote") for m in ours if m["sender"] == "bob"] == [None, None, "asked in #x"]
+    assert [m.get("reply_to") for m in ours if m["sender"] == "bob"] == [None, None, seqs[2]]
+    since = next(m["ts"] for m in whole if m["seq"] == seqs[2])
+    later = exported(place, "--since", repr(since))["messages"]
+    assert [m.get("quote") for m in later if m["sender"] == "bob"] == [None, None, "asked in #x"]
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

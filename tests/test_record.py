@@ -232,6 +232,78 @@ def test_what_a_pause_holds_back_is_not_read_around_it(kept: Recorded) -> None:
     assert len(read(kept.shelves[1], kept.viewer("bob"))["messages"]) == 3
 
 
+def test_what_a_pause_holds_back_is_not_read_by_who_comes_anew(kept: Recorded) -> None:
+    ann, bob = kept.room.join("ann"), kept.room.join("bob")
+    kept.room.say(ann, ALL, "before")
+    kept.room.set_mode("pause")
+    held = kept.room.say(ann, ALL, "held").message.seq
+    kept.room.say(ann, "bob", "held, too", caucus.Manner(expects_answer=True))
+    kept.room.operator_say(ALL, "ruling", caucus.Manner(reply_to=held))
+    assert "held" not in caucus.brief_of(kept.room, bob)
+    kept.room.kick("bob")
+    for name in ("bob", "cid"):
+        kept.room.join(name)
+    for mode in ("pause", "stop"):
+        kept.room.set_mode(mode)
+        for shelf in kept.shelves:
+            for name in ("bob", "cid"):
+                page = read(shelf, kept.viewer(name))
+                assert contents_of(page) == ["before", "ruling"]
+                assert "held" not in json.dumps(page)
+            assert "held" in contents_of(read(shelf, kept.viewer("ann")))
+    kept.room.kick("ann")
+    kept.room.join("ann")
+    assert contents_of(read(kept.shelves[1], kept.viewer("ann"))) == ["before", "ruling"]
+    kept.room.set_mode("resume")
+    assert contents_of(read(kept.shelves[1], kept.viewer("cid"))) == ["before", "held", "ruling"]
+
+
+def test_a_pause_outlives_the_hub_with_what_it_holds_back(kept: Recorded) -> None:
+    ann = kept.room.join("ann")
+    kept.room.say(ann, ALL, "before")
+    kept.room.set_mode("pause")
+    kept.room.say(ann, ALL, "held")
+    assert kept.shelves
+    kept.journal._base.execute("BEGIN")
+    caucus.write_snapshot(kept.journal._base, kept.room, 0.0, kept.journal.head)
+    kept.journal._base.execute("COMMIT")
+    again = caucus.nobodys_room()
+    assert caucus.fill(again, kept.journal._base) == 0
+    cid, _ = again.register("here", "cid", "", None)
+    assert contents_of(read(kept.index, Viewer.of(again, cid))) == ["before"]
+
+
+@pytest.mark.parametrize(("first", "second", "is_quoted"), [
+    (ALL, ALL, True), (ALL, "#x", True), (ALL, "bob", True), ("#x", "#x", True),
+    ("#x", ALL, False), ("#x", "#y", False), ("bob", ALL, False), ("bob", "#x", False), ("bob", "bob", True),
+    ("#x", "bob", True),
+])  # fmt: skip
+def test_a_quote_is_for_who_may_read_what_it_is_of(kept: Recorded, first: str, second: str, is_quoted: bool) -> None:
+    ann, bob = kept.room.join("ann", "#x"), kept.room.join("bob", "#x")
+    for peer in (ann, bob):
+        kept.room.join_channel(peer, "#y")
+    seq = kept.room.say(ann, first, "the secret").message.seq
+    kept.room.fetch(bob)
+    answer = kept.room.say(bob, "ann" if second == "bob" else second, "an answer", caucus.Manner(reply_to=seq)).message
+    assert (answer.quote == "the secret") == is_quoted
+    for shelf in kept.shelves:
+        told = read(shelf, kept.viewer("ann"), q="answer")["messages"][0]
+        assert ("quote" in told) == is_quoted
+
+
+def test_a_quote_that_was_kept_is_not_shown_to_who_may_not_read_what_it_is_of(kept: Recorded) -> None:
+    ann, bob = kept.room.join("ann"), kept.room.join("bob")
+    kept.room._quote = lambda answered, to, names: answered.text  # as hubs before this one did
+    secret = kept.room.say(ann, "bob", "the secret").message.seq
+    kept.room.fetch(bob)
+    kept.room.say(bob, ALL, "an answer", caucus.Manner(reply_to=secret))
+    kept.room.join("cid")
+    for shelf in kept.shelves:
+        assert [read(shelf, kept.viewer(name), q="answer")["messages"][0].get("quote") for name in ("ann", "cid")] == [
+            "the secret", None]
+        assert "the secret" in json.dumps(read(shelf, Viewer()))
+
+
 class Story:
     """Random operations; what each identity may read is kept in plain sets, by the rules of the issue alone."""
 
@@ -591,6 +663,21 @@ def test_what_was_confirmed_is_found_at_once(cleared: HubProcess) -> None:
         assert found["seq"] == said["seq"]
 
 
+def test_who_comes_later_reads_neither_a_quote_of_private_words_nor_what_a_pause_holds_back(
+    cleared: HubProcess,
+) -> None:
+    ann, bob = cleared.register("ann"), cleared.register("bob")
+    seq = cleared.say(ann, "bob", "the secret")["seq"]
+    cleared.receive(bob)
+    assert cleared.post("/send", token=bob, to=ALL, content="an answer", reply_to=seq).status == 200
+    cleared.post("/control", action="pause")
+    cleared.say(ann, ALL, "held")
+    page = cleared.get("/history", cleared.register("cid")).body
+    cleared.post("/control", action="resume")
+    assert [m["content"] for m in page["messages"] if m["seq"] >= seq] == ["an answer"]
+    assert not {"the secret", "held"} & {word for m in page["messages"] for word in map(str, m.values())}
+
+
 def test_history_says_how_far_back_it_reaches_and_where(cleared: HubProcess) -> None:
     ann = cleared.register("ann")
     cleared.say(ann, ALL, "first or not")
@@ -789,6 +876,9 @@ def test_a_brief_tells_how_the_room_stands(room: RecordingRoom, clock: FakeClock
         'Last decision: "Deploy?": "Why: why not".'
     )
     assert "You wait for answers: 2 of bob." in caucus.brief_of(room, ann)
+    room.ask(ann, question(title="Really?"))
+    assert 'You wait for answers: the operator "Really?", 2 of bob.' in caucus.brief_of(room, ann)
+    assert "Really" not in caucus.brief_of(room, bob)
     assert caucus.brief_of(room, bob).count("\n") == 0
 
 
