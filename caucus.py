@@ -84,7 +84,7 @@ import urllib.parse
 from bisect import bisect_left, insort
 from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager, closing, suppress
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from itertools import accumulate, chain, cycle, islice, takewhile
 from json.encoder import encode_basestring_ascii as quote
 from queue import Empty, Full, Queue, SimpleQueue
@@ -5348,10 +5348,13 @@ CREATE TABLE event(serial INTEGER PRIMARY KEY, at REAL, ts REAL, kind TEXT, body
 CREATE TABLE snapshot(serial INTEGER, part INTEGER, body TEXT, hash BLOB, PRIMARY KEY(serial, part));
 CREATE TABLE snapshots(serial INTEGER PRIMARY KEY, parts INTEGER, at REAL, head BLOB, hash BLOB);
 """
+_COLUMNS = {"meta": "key value", "event": "serial at ts kind body hash", "snapshot": "serial part body hash",
+            "snapshots": "serial parts at head hash"}
 NO_HASH = bytes(32)  # before the first event
 _stamp_bytes = struct.Struct(">qddB").pack  # of an event: serial, both times, how many bytes its kind has
 # What rows that make no sense end in.
-NONSENSE = (ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError, struct.error)
+NONSENSE = (ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError, struct.error, OverflowError,
+            RecursionError)
 
 
 Kept = tuple[Any, ...]  # a row as it is read: its fields, and what sums it up
@@ -5531,10 +5534,13 @@ def check_kind(base: sqlite3.Connection, path: str) -> int:
 
 
 def refuse_older(base: sqlite3.Connection, path: str) -> None:
-    """Raise Invalid unless a journal has the present schema. Raises sqlite3.Error."""
+    """Raise Invalid unless a journal has the present schema, Damaged unless its tables are so. Raises sqlite3.Error."""
     if 0 < (schema := check_kind(base, path)) < _SCHEMA:
         raise Invalid("FILE", f"{path} was written by an older Caucus (schema {schema}): a hub brings it up as it "
                               f"starts, and `caucus journal recover {path} NEW` makes a newer one of it")
+    for table, columns in _COLUMNS.items():
+        if schema and [row[1] for row in base.execute(f"PRAGMA table_info({table})")] != columns.split():
+            raise Damaged(f"its table {table} is not as it was made")
 
 
 def sums_of(parts: bytes, size: int, before: Sequence[bytes], order: Literal["little", "big"]) -> list[bytes]:
@@ -5686,7 +5692,7 @@ def check_head(path: str) -> None:
     if about.st_nlink > 1:
         raise OSError(errno.EMLINK, f"it has {about.st_nlink} names, as hard links, and may have one only", path)
     if head and (len(head) < 100 or head[:16] != b"SQLite format 3\0"):
-        raise Damaged("it does not begin as a journal does")
+        raise Damaged("it does not begin as a journal does: it is none, or its beginning is gone")
     if about.st_size < int.from_bytes(head[16:18], "big"):
         raise Damaged("it was cut short")
     kind, schema = numbers_in(head)
@@ -5729,12 +5735,46 @@ def linked(head: bytes, note: str) -> bytes:
     return _sha256()(head + note.encode()).digest()
 
 
+def dropped_note(events: int, ts: float, head: bytes) -> str:
+    """Word what was dropped before a seam; its sum tells that this was changed, for no later hash is on top of it."""
+    about = {"why": "dropped", "events": events, "ts": ts}
+    return encode_plain({**about, "sum": linked(head, encode_plain(about)).hex()})
+
+
+# What the notes have beside `why`, and what each may be: serials, counts, moments that have a date, a hash in hex.
+_NOTES: dict[str, frozenset[str]] = {
+    "dropped": frozenset({"events", "ts"}),
+    "lost": frozenset({"after", "head", "ts"}),
+    "migrated": frozenset({"events", "ts"}),
+}
+_NOTE_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "events": lambda value: type(value) is int and 0 <= value < 1 << 63,
+    "after": lambda value: type(value) is int and 0 <= value < 1 << 63,
+    "ts": lambda value: type(value) in (int, float) and 0 <= value < 1e11,
+    "head": lambda value: len(bytes.fromhex(value)) == len(NO_HASH),
+}
+
+
+def check_seam(seam: Seam) -> None:
+    """See that a seam is one. Raises NONSENSE."""
+    about = json.loads(seam.note)
+    is_one = type(seam.serial) is int and 0 <= seam.serial < 1 << 63 and len(seam.hash) == len(NO_HASH)
+    if not is_one or not all(_NOTE_FIELDS[name](about[name]) for name in _NOTES[about["why"]]):
+        raise ValueError(f"the note at event {seam.serial} makes no sense")
+    is_summed = about["why"] == "dropped" and "sum" in about  # hubs before this one made no sum
+    if is_summed and seam.note != dropped_note(about["events"], about["ts"], seam.hash):
+        raise ValueError(f"the note of the events up to {seam.serial}, which were dropped, is not what was written")
+
+
 def seams_in(base: sqlite3.Connection) -> list[Seam]:
     """Read where the chain goes on otherwise, in its order. Raises Damaged, sqlite3.Error."""
     try:
         found = base.execute("SELECT key, value FROM meta WHERE key GLOB 'seam *'").fetchall()
         rows = [json.loads(value) for _, value in sorted(found, key=lambda row: int(row[0][5:]))]
-        return [Seam(serial, bytes.fromhex(hashed), note) for serial, hashed, note in rows]
+        seams = [Seam(serial, bytes.fromhex(hashed), note) for serial, hashed, note in rows]
+        for seam in seams:
+            check_seam(seam)
+        return seams
     except NONSENSE as error:
         raise Damaged(f"where its chain of hashes goes on: {error}") from None
 
@@ -6561,9 +6601,8 @@ def leave_hash(base: sqlite3.Connection, chain: Chain, ts: float, count: int) ->
         seams, head = seams_in(base), chain.pass_seams(chain.serial + 1)
         if seams and seams[0].why == "dropped":
             count += json.loads(seams[0].note)["events"]
-        note = encode_plain({"why": "dropped", "events": count, "ts": ts})
         left = [seam for seam in seams if seam.serial > chain.serial]
-        write_seams(base, [Seam(chain.serial, head, note), *left])
+        write_seams(base, [Seam(chain.serial, head, dropped_note(count, ts, head)), *left])
         base.execute("DELETE FROM event WHERE serial <= ?", (chain.serial,))
         base.execute("COMMIT")
     finally:
@@ -11297,6 +11336,7 @@ def record_page(
 ) -> Iterator[bytes]:
     """Give a page that has a journal's record in it, bit by bit. Raises Invalid, Damaged, sqlite3.Error, NONSENSE."""
     with closing(connect_reader(path)) as base:
+        refuse_older(base, path)
         _, first, last = reach_of_journal(base)
         begin = max(math.floor(first * 1000) / 1000, since or 0.0)
         end = math.ceil(min(last, math.inf if until is None else until) * 1000) / 1000
@@ -16849,6 +16889,20 @@ def journal_recover(path: str, new: str) -> tuple[dict[str, Json], str]:
     return told, f"{words}\n{journal_info(new)[1]}"
 
 
+def to_stdout(part: bytes, is_last: bool = False) -> None:
+    """Write to stdout. Raises OSError, which blames it; BrokenPipeError: who reads it has enough."""
+    try:
+        if sys.stdout is None:
+            raise OSError(errno.EBADF, "it is closed")
+        sys.stdout.buffer.write(part)
+        if is_last:
+            sys.stdout.buffer.flush()
+    except OSError as error:
+        if sys.stdout is not None:  # as it ends, Python would try again what is left
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OSError(error.errno, error.strerror, "standard output") from None
+
+
 class Progress:
     """Tells on stderr how far a long work is, now and then."""
 
@@ -16859,7 +16913,8 @@ class Progress:
         """Say it, if it is time to."""
         if (now := time.monotonic()) > self._next:
             self._next = now + self._every_s
-            print(f"caucus: {count} {what} so far, up to {_local(ts)}", file=sys.stderr, flush=True)
+            with suppress(OSError):  # nobody is told, and the work goes on
+                print(f"caucus: {count} {what} so far, up to {_local(ts)}", file=sys.stderr, flush=True)
 
 
 def words_of_note(note: Mapping[str, Any]) -> str:
@@ -16935,14 +16990,17 @@ def journal_export(options: argparse.Namespace) -> tuple[dict[str, Json], str]:
         base = end.enter_context(closing(connect_reader(options.file)))
         refuse_older(base, options.file)
         proof = Proof(base)
-        out = end.enter_context(open_private(options.new, os.O_EXCL)) if options.new else sys.stdout.buffer
+        write_out: Callable[[bytes], object] = to_stdout
+        if options.new:
+            write_out = end.enter_context(open_private(options.new, os.O_EXCL)).write
 
         def write(part: bytes) -> None:
             progress.tell(proof.events, "events read", proof.last)
-            out.write(part)
+            write_out(part)
 
         count = write_as(proof, span, write)
-        out.flush()
+        if not options.new:
+            to_stdout(b"", is_last=True)
     about = proof.to_json()
     told = f"{count} messages and notices are in {options.new}; the record ends at event {about['serial']}"
     return {"count": count, **about}, f"{told}, head {about['head']}" if options.new else ""
@@ -16973,6 +17031,7 @@ JOURNAL_ACTIONS: dict[str, Callable[[argparse.Namespace], tuple[dict[str, Json],
 }
 
 
+_OF_SQLITE = "-wal", "-shm", "-journal"  # beside a file, what it has of its last changes
 # Options of `caucus journal` that are of one action only.
 _OF_ACTIONS = {"keep": "compact", "head": "verify", "since": "export", "until": "export", "channel": "export",
                **{name: "export" for name in (*RECORDS, "html") if name != "json"}}
@@ -16982,7 +17041,8 @@ def refuse_journal(options: argparse.Namespace, path: str) -> None:
     """Raise Invalid for a combination of words and options that makes no sense."""
     needs_new, new, action = options.action in ("recover", "backup"), options.new or "", options.action
     is_there = os.path.isfile(path) or (action == "recover" and os.path.isfile(f"{path}-wal"))
-    formats = ["html"] if options.html else [name for name in RECORDS if getattr(options, name)]
+    formats = [name for name in (*RECORDS, "html") if getattr(options, name)]
+    formats = ["html"] if formats == ["json", "html"] else formats  # a page, and told of as JSON
     for key, owner in _OF_ACTIONS.items():
         is_given = getattr(options, key) not in (None, False, 0.0)
         refuse((is_given and action != owner, f"--{key}", f"is for {owner} only"))
@@ -16992,7 +17052,11 @@ def refuse_journal(options: argparse.Namespace, path: str) -> None:
         (not is_there, "FILE", f"there is no file {path}"),
         (new and os.path.realpath(new) in [path + ending for ending in BESIDE], "NEW",
          f"{new} is for what SQLite keeps beside {path}"),
+        (new == "-", "NEW", "this would be a file named -; without NEW, an export goes to standard output"),
         (new and os.path.lexists(new), "NEW", f"{new} is there already"),
+        *[(needs_new and os.path.lexists(new + ending), "NEW",
+           f"{new}{ending} is there already, and may be what is left of another journal: choose another name")
+          for ending in _OF_SQLITE],
         (action == "export" and len(formats) != 1, f"--{formats[-1] if formats else 'json'}",
          f"export needs one of --{', --'.join(RECORDS)}, --html"),
         (bool(options.html) and not new, "--html", "needs a file to write: journal export FILE OUT --html"),
@@ -17000,24 +17064,41 @@ def refuse_journal(options: argparse.Namespace, path: str) -> None:
     )  # fmt: skip
 
 
+@contextmanager
+def half_made_removed(paths: Sequence[str]) -> Iterator[None]:
+    """Remove files that are not there yet, if the work that makes them does not come to its end, for whatever cause."""
+    left = paths
+    try:
+        yield
+        left = ()
+    except FileExistsError:  # somebody else has made one meanwhile
+        left = ()
+        raise
+    finally:
+        for path in left:
+            remove(path)
+
+
 def run_journal(options: argparse.Namespace) -> int:
     path = options.file = os.path.realpath(options.file)  # beside which, not beside a link, SQLite has its log
     refuse_journal(options, path)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    made = [options.new + ending for ending in ("", *BESIDE)] if options.new else []
+    made = [one for one in (made[:1] if options.action == "export" else made) if not os.path.lexists(one)]
     try:
-        about, words = JOURNAL_ACTIONS[options.action](options)
+        with half_made_removed(made):
+            about, words = JOURNAL_ACTIONS[options.action](options)
+        words = json.dumps(about) if options.json and (options.html or options.action != "export") else words
+        with suppress(BrokenPipeError):
+            to_stdout(f"{words}\n".encode(errors="replace") if words else b"", is_last=True)
     except BlockingIOError as error:
         raise Invalid("FILE", f"{error.strerror} is at work on {path}") from None
     except BrokenPipeError:  # who read what was exported has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
     except (Damaged, Invalid, OSError, sql_error()) as error:
-        for ending in ("", *BESIDE) if options.new and not isinstance(error, FileExistsError) else ():
-            remove(options.new + ending)
         fault = fault_of(error, path)
         place = options.new if options.new and isinstance(fault, OSError) else path
         raise fault if isinstance(fault, Invalid) else Invalid("FILE", words_of(fault, place)) from None
-    if words:
-        print(json.dumps(about) if options.json and (options.html or options.action != "export") else words)
     is_flawed = about.get("unreadable") or about.get("unusable") or about.get("fault") or about.get("noted", "") is None
     return EXIT_EXPIRED if is_flawed else EXIT_OK
 
@@ -17354,6 +17435,8 @@ def guess_at(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
+_INTERRUPTED = 130  # as shells say it of Ctrl-C: what was to be done, or proven, is not
+_ENDLESS = frozenset({"hub", "bridge", "watch", "agent", "demo", "wake", "permit", "brake"})  # or nobody waits for them
 # Words in place of options: many programs have them.
 WORDS = {"help": "--help", "version": "--version"}
 
@@ -17371,7 +17454,10 @@ def main(arguments: Sequence[str] | None = None, program: str = "caucus") -> int
         print(f"caucus: {refusal.detail}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
-        return EXIT_OK
+        if not given or given[0] in _ENDLESS:
+            return EXIT_OK
+        print("caucus: interrupted", file=sys.stderr)
+        return _INTERRUPTED
 
 
 def main_of(command: str) -> Callable[[], int]:
