@@ -30,6 +30,7 @@ import pytest
 from agents import agent
 from fakes import FakeClock, RecordingRoom, question, replayed, state_of
 from hubs import ROADS, START, HubProcess, KeptHub, eventually
+from long_journal import long_journal
 from originals_support import VERSIONS, Connector, Refused, require_originals
 from test_bridge import BridgeProcess, bridge_at
 from wires import WatchProcess
@@ -1480,6 +1481,18 @@ def test_a_whole_record_comes_from_a_hub_that_goes_on_answering(place: Path, roa
             assert (third["count"], third["said"]) == (500, 40_000)
         eventually(lambda: hub.get("/export").body["count"] > 40_000, "a place")
         assert hub.get("/version").status == 200
+
+
+def test_the_long_journal_of_the_bench_is_one_and_all_of_it_is_found(place: Path) -> None:
+    place.parent.mkdir(mode=0o700)
+    about = long_journal(str(place), 6_000)
+    code, told = verified(place)
+    assert (code, told["fault"], told["events"] > 6_000) == (0, None, True)
+    with kept_hub(place) as kept:
+        asked = [kept.hub.get("/history", about["token"], q=q, limit=200) for q in (about["rare"], "needle", "价格")]
+        assert [answer.status for answer in asked] == [200] * 3
+        assert [bool(answer.body["messages"]) for answer in asked[1:]] == [True, True]
+        assert len(kept.hub.get("/history", about["token"], limit=200).body["messages"]) == 200
 
 
 # --- schema 1, which had sums in place of hashes ---

@@ -110,6 +110,13 @@ def test_a_time_is_iso_or_unix_seconds(at):
     assert Wanted.parse({"at": at}).at == 1_700_000_000
 
 
+def test_what_is_wrong_with_a_query_is_said_to_be_in_the_query() -> None:
+    for given in ({"scope": "a -> b"}, {"sender": "\u202e"}, {"at": "٣"}, {"q": "x" * 257}, {"limit": "0"}):
+        with pytest.raises(Invalid) as refused:
+            Wanted.parse(given)
+        assert refused.value.location[0] == "query"
+
+
 # --- a room, what it remembers, and the index of its journal ---
 class Recorded:
     """A room with a journal, and both shelves of it."""
@@ -166,6 +173,10 @@ def test_pages_go_back_and_forth_and_meet(kept: Recorded) -> None:
         assert ([m["seq"] for m in around["messages"]], around["next"]) == ([*range(22, 28)], {"before": 22})
         assert [m["seq"] for m in read(shelf, Viewer(), around=50, limit=6)["messages"]] == [*range(45, 51)]
         assert [m["seq"] for m in read(shelf, Viewer(), around=1, limit=6)["messages"]] == [*range(1, 7)]
+        for seq in (1, 5, 50):
+            alone = read(shelf, Viewer(), around=seq, limit=1)
+            assert [m["seq"] for m in alone["messages"]] == [seq]
+            assert alone["next"] == (None if seq == 1 else {"before": seq})
         at = kept.room.recent[30].message.ts
         assert [m["seq"] for m in read(shelf, Viewer(), at=at - 0.5, limit=3)["messages"]] == [30, 31, 32]
         for beyond in ({"before": 0}, {"before": 1}, {"after": 50}, {"after": 2**53}, {"at": 4e9}):
@@ -586,13 +597,19 @@ def test_what_the_journal_drops_the_index_drops(tmp_path: Path, monkeypatch: pyt
     recorded.close()
 
 
-def test_a_changed_row_of_the_journal_is_not_shown(kept: Recorded) -> None:
+def test_a_changed_row_of_the_journal_is_not_shown_and_the_log_says_so_once(
+    kept: Recorded, caplog: pytest.LogCaptureFixture, expect_warning: Callable[[str], None]
+) -> None:
+    expect_warning("is not what was written, and is not shown")
     ann = kept.room.join("ann")
     kept.room.say(ann, ALL, "as it was")
     kept.room.say(ann, ALL, "another")
     (_, index) = kept.shelves
     kept.journal._base.execute("UPDATE event SET body = replace(body, 'as it was', 'as it wasnt')")
-    assert contents_of(read(index, Viewer())) == ["another"]
+    for _ in range(2):
+        assert contents_of(read(index, Viewer())) == ["another"]
+    (told,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "is not what was written, and is not shown" in told
 
 
 @pytest.mark.skipif(os.name == "nt", reason="modes are of POSIX")
@@ -626,6 +643,31 @@ def test_a_query_that_finds_little_ends_in_time_and_goes_on_where_it_was(kept: R
         wanted = {"q": '"b a"', "before": str(page["next"]["before"])}
     assert page["messages"][0]["seq"] == 4
     assert pages > 100
+
+
+@pytest.mark.parametrize("given", [{"q": "secret"}, {"sender": "ann"}, {"scope": "bob"}, {}])
+@pytest.mark.parametrize("way", [{}, {"after": 0}])
+def test_where_a_page_ends_tells_nothing_of_what_may_not_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, str], way: dict[str, int]
+) -> None:
+    monkeypatch.setattr(caucus, "_SHARE_BITS", 8)
+    pages = list[Any]()
+    for number, secret in enumerate(("secret", "other")):
+        kept = Recorded(tmp_path / f"journal-{number}")
+        ann, eve = kept.room.join("ann"), kept.room.join("eve")
+        kept.room.join("bob")
+        kept.room.join("cid")
+        for seq in range(1, 1001):
+            is_it = secret == "secret" and seq < 900
+            kept.room.say(ann if is_it else eve, "bob" if is_it else "cid", f"a {secret} word")
+        out = kept.room.join("out")
+        for shelf in kept.shelves[1:]:
+            wanted = Wanted.parse({key: str(value) for key, value in (given | way).items()})
+            page = caucus.page_of(shelf, wanted, Viewer.of(kept.room, out), lambda: True)
+            pages.append(json.loads(page)["next"])
+        kept.close()
+    assert pages[0] == pages[1]
+    assert pages[0] in ({"before": 768}, {"after": 255})
 
 
 def test_no_reader_fills_the_queue_for_others(room: RecordingRoom) -> None:
@@ -848,6 +890,12 @@ def test_the_official_client_reads_the_past_as_data(
         assert json.loads(late.call("history", scope=ALL, limit=1, before=1).split("\n")[0])["messages"] == 0
         assert late.call("history", scope="#inner")["error"] == "not_your_channel"
         assert late.call("history", limit=1_000_000)["error"] == "invalid"
+        told = late.call("history", q='"' * 8000)
+        assert (told["error"], told["detail"]) == ("invalid", "q: must have 0 to 256 characters, has 8000")
+        for key in ("scope", "sender", "at"):
+            assert late.call("history", **{key: "x" * 20_000})["detail"].startswith(f"{key}: ")
+        assert late.call("protocol_section", name="x" * 20_000)["detail"].startswith("section: ")
+        assert late.call("ping", peer="x" * 20_000)["error"] == "invalid"
         late.call("leave")
 
 
