@@ -6736,7 +6736,7 @@ QUERY_S, QUERY_ALONE_S = 0.05, 0.25  # that one may look around, when others wai
 _WORK_S, _REST_S = 0.002, 0.0002  # a thread works so long, and then lets the loop have its turn
 BUILD_S = 0.25  # of making the index, before a query is told to come again
 _INDEX_LAG_S = 5.0  # after which what was said is entered, if nobody asks and little is said: many share a transaction
-_INDEX_ID, _INDEX_SCHEMA = 0x43617578, 1  # "Caux", and what its tables are like
+_INDEX_ID, _INDEX_SCHEMA = 0x43617578, 2  # "Caux", and what its tables, and the words in them, are like
 _INDEX_ROWS = 1_000  # messages that are entered at a time, in 20 ms; so many are not let wait
 _SHARE_BITS = 16  # 65,536 messages share a table of words: in one nothing can interrupt SQLite, and it is dropped whole
 _LOOK_MIN, _LOOK_MAX = 64, 4096  # messages that are looked at in one statement
@@ -6761,8 +6761,15 @@ _EACH = (
     "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u2e80-\u2fdf\u3005-\u3007\u3020-\u31ff\u3400-\u9fff\uac00-\ud7af"
     "\uf900-\ufaff\U00020000-\U0003ffff"
 )
+_ACCENTS = re.compile(
+    "[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f\u0670]"
+)
+# Signs without which an Indian word is another one: for Python they are no letters.
+_SIGNS = "".join(one for one in map(chr, range(0x900, 0xE00)) if unicodedata.category(one) in ("Mc", "Mn"))
 _ASCII_WORD = re.compile("[0-9a-z]+")
-_WORD = re.compile(f"[^\\W_{_EACH}]+|[^\\x00-\\xbf\\s\u2000-\u206f\u3001-\u3004\u3008-\u301f\ufe00-\ufe0f]")
+_WORD = re.compile(
+    f"(?:[^\\W_{_EACH}]|[{_SIGNS}])+|[^\\x00-\\xbf\\s\u2000-\u206f\u3001-\u3004\u3008-\u301f\ufe00-\ufe0f]"
+)
 _TERM = re.compile(r'(-?)(?:"([^"]*)"|([^\s"]+))')
 
 
@@ -6770,7 +6777,7 @@ def tokens_of(text: str) -> list[str]:
     """Give the words of a text, in their order."""
     if text.isascii():
         return _ASCII_WORD.findall(text.lower())
-    plain = re.sub("[\u0300-\u036f]", "", unicodedata.normalize("NFKD", text).casefold())
+    plain = _ACCENTS.sub("", unicodedata.normalize("NFKD", text).casefold())
     return _WORD.findall(unicodedata.normalize("NFC", plain))
 
 
