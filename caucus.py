@@ -6893,7 +6893,8 @@ class Viewer(Record):
             return True
         message, is_since = routed.message, routed.serial > self.since
         has_said = message.sender == self.name and is_since
-        if message.seq in self.held or (message.seq > self.upto and message.origin != "operator" and not has_said):
+        is_held = message.seq in self.held or (message.seq > self.upto and message.origin != "operator")
+        if is_held and not has_said:
             return False
         return message.recipient == ALL or has_said or (self.name in routed.to and is_since)
 

@@ -334,6 +334,7 @@ class Story:
         self.readers: dict[int, set[int] | None] = {}  # seq -> identities; None: everybody
         self.about: dict[int, tuple[str, str, str]] = {}  # seq -> sender, recipient, content
         self.heard: dict[int, set[str]] = {}  # identity -> channels
+        self.held: dict[int, int] = {}  # seq of what an agent, or the hub, said in the pause -> who said it, if anybody
         self.seen = 0
 
     def take_in(self, but: str = "") -> None:
@@ -351,6 +352,8 @@ class Story:
                 for one in who if m.recipient in self.members else ():
                     self.heard.setdefault(one, set()).add(m.recipient)
             self.about[m.seq] = m.sender, m.recipient, m.content
+            if self.room.mode != caucus.RUNNING and m.origin != "operator":
+                self.held[m.seq] = self.identity.get(m.sender, 0)
         self.seen = len(self.room.events)
 
     def end(self, name: str) -> None:
@@ -372,15 +375,31 @@ class Story:
 
     OPERATIONS = (
         *["say"] * 12, *["enter"] * 3, "go", "kick", "leave", "close", "operator", "operator", "stick", "form", "away",
+        *["fetch"] * 4, "pause", "resume",
     )
 
     def do_say(self, name: str, peer: Any, channel: str) -> None:
         to = self.chance.choice([ALL, channel, channel, *self.NAMES, OPERATOR, "nobody"])
         words = self.chance.choice(["price_cents 价格", "build is green", "green is the build", "secret"])
-        with contextlib.suppress(caucus.FloorHeld):
-            self.room.say(self.room.peer_of(self.room.tokens[name]), to, f"{words} {len(self.about)}")
+        answered = self.chance.choice([0, *[*self.about][-6:]])
+        manner = caucus.Manner(reply_to=answered) if answered else caucus.PLAINLY
+        with contextlib.suppress(caucus.FloorHeld, caucus.UnknownMessage):
+            self.room.say(self.room.peer_of(self.room.tokens[name]), to, f"{len(self.about)} {words}", manner)
             if to in self.members:
                 self.members[to].add(name)
+
+    def do_fetch(self, name: str, peer: Any, channel: str) -> None:
+        self.room.fetch(self.room.peer_of(self.room.tokens[name]))
+
+    def do_pause(self, name: str, peer: Any, channel: str) -> None:
+        if self.room.mode == caucus.RUNNING:
+            for one in [*self.room.roster]:
+                self.room.fetch(one)  # what waits at a pause is held back as well; of that another test tells
+        self.room.set_mode("pause")
+
+    def do_resume(self, name: str, peer: Any, channel: str) -> None:
+        self.room.set_mode("resume")
+        self.held.clear()
 
     def do_enter(self, name: str, peer: Any, channel: str) -> None:
         self.room.join_channel(self.room.peer_of(self.room.tokens[name]), channel)
@@ -443,6 +462,17 @@ class Story:
                 viewer = Viewer() if name is None else self.kept.viewer(name)
                 for given in queries:
                     self.check_one(shelf, name, viewer, given)
+                if name is not None:
+                    self.check_quotes(read(shelf, viewer, limit=200)["messages"], self.identity[name])
+
+    def check_quotes(self, messages: list[Any], who: int) -> None:
+        """See that no words are quoted that a reader may not read."""
+        for message in messages:
+            if "quote" in message:
+                seq = message["reply_to"]
+                readers = {self.held[seq]} if seq in self.held else self.readers[seq]
+                assert readers is None or who in readers
+                assert message["quote"] == caucus.first_words(self.about[seq][2])
 
     def check_one(self, shelf: Any, name: str | None, viewer: Viewer, given: dict[str, Any]) -> None:
         who, scope = None if name is None else self.identity[name], given.get("scope", "")
@@ -453,7 +483,7 @@ class Story:
             return
         expected = []
         for seq, (sender, recipient, content) in self.about.items():
-            readers = self.readers[seq]
+            readers = {self.held[seq]} if seq in self.held else self.readers[seq]
             is_lane = recipient == ALL or recipient.startswith("#")
             in_scope = not scope or (recipient == scope if scope[0] == "#" or scope == ALL
                                      else not is_lane and scope in (sender, recipient))
