@@ -13,6 +13,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import sqlite3
 import struct
 import subprocess
@@ -29,6 +30,7 @@ import pytest
 from agents import agent
 from fakes import FakeClock, RecordingRoom, question, replayed, state_of
 from hubs import ROADS, START, HubProcess, KeptHub, eventually
+from long_journal import long_journal
 from originals_support import VERSIONS, Connector, Refused, require_originals
 from test_bridge import BridgeProcess, bridge_at
 from wires import WatchProcess
@@ -1057,6 +1059,56 @@ def test_a_chain_that_was_made_anew_is_found_by_a_head_that_was_noted(place: Pat
     assert (code, told["noted"]) == (0, {"serial": early[0], "ts": early[2]})
 
 
+def set_note(place: Path, edit: Callable[[Any], object]) -> Iterator[str]:
+    """Change the note at the first seam; give what it was."""
+    with contextlib.closing(sqlite3.connect(place)) as base:
+        (value,) = base.execute("SELECT value FROM meta WHERE key = 'seam 0'").fetchone()
+        serial, head, before = json.loads(value)
+        note = json.loads(before)
+        edit(note)
+        base.execute("UPDATE meta SET value = ? WHERE key = 'seam 0'",
+                     (caucus.encode_plain([serial, head, caucus.encode_plain(note)]),))
+        base.commit()
+    return iter([before])
+
+
+ODD_NOTES: dict[str, Any] = {
+    "no object": "[]", "null": "null", "nothing": "{}", "deep": "[" * 100_000,
+    "no time": {"why": "dropped", "events": 1}, "a time without a date": {"why": "dropped", "events": 1, "ts": 1e300},
+    "a text for a time": {"why": "dropped", "events": 1, "ts": "x"}, "no count": {"why": "dropped", "ts": 1.0},
+    "another why": {"why": "x", "events": 1, "ts": 1.0}, "no head": {"why": "lost", "after": 3, "ts": 1.0},
+    "a head that is none": {"why": "lost", "after": 3, "ts": 1.0, "head": "xy"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("note", ODD_NOTES)
+@pytest.mark.parametrize("serial", [0, "x", 1e300])
+def test_an_odd_note_is_damage_and_no_bug(place: Path, note: str, serial: Any) -> None:
+    a_journal(place, 3)
+    words = ODD_NOTES[note] if isinstance(ODD_NOTES[note], str) else json.dumps(ODD_NOTES[note])
+    change(place, f"INSERT OR REPLACE INTO meta VALUES('seam 0', '{json.dumps([serial, '00' * 32, words])}')")
+    about, _ = caucus.journal_verify(str(place), "")
+    assert "its chain of hashes goes on" in str(about["fault"])
+    with pytest.raises((caucus.Damaged, Invalid)):
+        caucus.journal_info(str(place))
+
+
+@pytest.mark.parametrize("sql", [
+    "INSERT OR REPLACE INTO meta VALUES('closed', '[1e400, \"00\"]')", "ALTER TABLE event ADD COLUMN z",
+    "ALTER TABLE snapshots ADD COLUMN z", "DROP TABLE snapshot",
+])  # fmt: skip
+def test_what_else_was_changed_in_the_file_ends_in_words(place: Path, sql: str) -> None:
+    a_journal(place, 3)
+    change(place, sql)
+    out = place.with_name("out")
+    for words in (("verify",), ("export", "--json"), ("export", out, "--html"), ("info",), ("backup", out)):
+        done = journal(words[0], place, *words[1:])
+        assert "Traceback" not in done.stderr
+        assert (done.returncode, out.exists()) in ((1, False), (2, False), (0, words[0] in ("export", "backup")))
+        out.unlink(missing_ok=True)
+    assert journal("verify", place).returncode == 1
+
+
 def test_what_is_dropped_leaves_its_hash(place: Path) -> None:
     state = a_journal(place, 10, 6)
     rows = rows_of(place)
@@ -1075,8 +1127,14 @@ def test_what_is_dropped_leaves_its_hash(place: Path) -> None:
     assert "dropped, and of that nothing can be said" in journal("verify", place, "--head", rows[3][5].hex()).stdout
     assert by_the_book(place) == rows[-1][5]
     assert loaded(place) == state
-    change(place, "UPDATE meta SET value = replace(value, '\\\"events\\\":', '\\\"events\\\":1') WHERE key = 'seam 0'")
-    assert verified(place)[0] == 0  # what the note says of what is gone cannot be proven; its hash can
+    (whole,) = set_note(place, lambda note: note.pop("sum"))
+    assert verified(place)[0] == 0  # of a hub before this one
+    for field, value in (("events", 3), ("ts", 1.0)):
+        set_note(place, lambda note, field=field, value=value: note.update(json.loads(whole) | {field: value}))
+        code, told = verified(place)
+        assert (code, "which were dropped, is not what was written" in told["fault"]) == (1, True)
+    set_note(place, lambda note: note.update(json.loads(whole)))
+    assert verified(place)[0] == 0
     change(place, f"UPDATE meta SET value = replace(value, '{rows[-2][5].hex()}', '{rows[-3][5].hex()}')")
     assert verified(place)[0] == 1
 
@@ -1247,6 +1305,25 @@ def test_an_export_may_be_of_a_channel_and_of_a_time(place: Path) -> None:
     assert exported(place, "--until", "2h")["count"] == len(whole)
 
 
+def test_an_export_of_a_part_quotes_nothing_that_is_not_in_it(place: Path) -> None:
+    with kept_hub(place) as kept:
+        ann, bob = kept.hub.register("ann"), kept.hub.register("bob")
+        for token in (ann, bob):
+            kept.hub.post("/channels/join", token=token, channel="#x")
+        seqs = [kept.hub.say(ann, to, f"asked in {to}")["seq"] for to in ("bob", "all", "#x")]
+        kept.hub.receive(bob)
+        for seq in seqs:
+            kept.hub.post("/send", token=bob, to="#x", content=f"answers {seq}", reply_to=seq)
+    whole = exported(place)["messages"]
+    assert [m.get("quote") for m in whole if m["sender"] == "bob"] == [None, "asked in all", "asked in #x"]
+    ours = exported(place, "--channel", "#x")["messages"]
+    assert [m.get("quote") for m in ours if m["sender"] == "bob"] == [None, None, "asked in #x"]
+    assert [m.get("reply_to") for m in ours if m["sender"] == "bob"] == [None, None, seqs[2]]
+    since = next(m["ts"] for m in whole if m["seq"] == seqs[2])
+    later = exported(place, "--since", repr(since))["messages"]
+    assert [m.get("quote") for m in later if m["sender"] == "bob"] == [None, None, "asked in #x"]
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -1263,6 +1340,8 @@ def test_an_export_may_be_of_a_channel_and_of_a_time(place: Path) -> None:
         (("info", "FILE", "--head", "a" * 64), "--head: "),
         (("verify", "FILE", "--keep", "3"), "--keep: "),
         (("verify", "FILE", "OUT"), "NEW: "),
+        (("export", "FILE", "FILE-2", "--md", "--html"), "--html: "),
+        (("export", "FILE", "-", "--md"), "NEW: "),
     ],
 )
 def test_an_option_that_makes_no_sense_is_named(place: Path, words: tuple[str, ...], told: str) -> None:
@@ -1279,6 +1358,72 @@ def test_an_export_of_a_changed_record_ends_with_a_no(place: Path) -> None:
     done = journal("export", place, "--json", out)
     assert (done.returncode, done.stdout, out.exists()) == (2, "", False)
     assert "not what was written" in done.stderr
+
+
+@pytest.mark.parametrize(("words", "made"), [
+    (("export", "--md"), ()), (("export", "--html"), ()), (("recover",), ("-wal", "-shm", "-journal")),
+    (("backup",), ("-wal", "-shm", "-journal")),
+])  # fmt: skip
+def test_what_stands_beside_a_new_file_stays(place: Path, words: tuple[str, ...], made: tuple[str, ...]) -> None:
+    a_journal(place, 10)
+    whole = place.read_bytes()
+    for ending in caucus.BESIDE:
+        new = place.with_name(f"new{ending}x")
+        beside = Path(f"{new}{ending}")
+        beside.write_text("precious")
+        place.write_bytes(whole)
+        if words[0] != "backup":
+            change(place, f"UPDATE event SET ts = ts + 1 WHERE serial = {nth(place, 60)}")
+        done = journal(words[0], place, new, *words[1:])
+        if ending in made:
+            assert (done.returncode, new.exists()) == (2, False)
+            assert f"{new}{ending} is there already" in done.stderr
+        if words[0] == "export" or ending in made:
+            assert beside.read_text() == "precious"
+        assert beside.exists()
+        assert new.exists() == (done.returncode < 2)
+
+
+@pytest.mark.parametrize("words", [("verify",), ("info",), ("export", "--json"), ("export", "--html"), ("recover",)])
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.skipif(os.name == "nt", reason="signals are of POSIX")
+def test_who_is_interrupted_says_so_and_leaves_nothing_half_made(
+    place: Path, words: tuple[str, ...], sign: signal.Signals
+) -> None:
+    a_journal(place, 10)
+    new = place.with_name("new")
+    code = (
+        "import os, sys; import caucus; from caucus import *\n"
+        "def slow(*words):\n"
+        "    print('at work', file=sys.stderr, flush=True); time.sleep(60)\n"
+        "caucus.event_of_row = caucus.readable_seams = caucus.check_line = slow\n"
+        "caucus.Proof.check_snapshots = caucus.Chain.follow = slow\n"
+        "sys.exit(caucus.main(sys.argv[1:]))"
+    )
+    argv = [sys.executable, "-c", code, "journal", words[0], str(place)]
+    argv += [str(new)] if words[0] in ("export", "recover") else []
+    with subprocess.Popen([*argv, *words[1:]], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          cwd=Path(caucus.__file__).parent) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "at work\n"
+        process.send_signal(sign)
+        told = process.communicate(timeout=30)
+    assert (process.returncode, told) == (130, ("", "caucus: interrupted\n"))
+    assert [one.name for one in place.parent.iterdir() if "new" in one.name or "recover" in one.name] == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
+@pytest.mark.parametrize("words", [("export", "--md"), ("verify",), ("info", "--json")])
+def test_a_stdout_that_takes_nothing_is_blamed_itself(place: Path, words: tuple[str, ...]) -> None:
+    a_journal(place, 10)
+    argv = [*PROGRAM, "journal", words[0], str(place), *words[1:]]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (
+        2, "caucus: FILE: cannot open or write standard output: No space left on device\n")
+    done = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *argv], stderr=subprocess.PIPE, text=True, timeout=60,
+                          check=False)
+    assert (done.returncode, done.stderr) == (2, "caucus: FILE: cannot open or write standard output: it is closed\n")
 
 
 def test_who_reads_an_export_may_have_enough(place: Path) -> None:
@@ -1338,6 +1483,18 @@ def test_a_whole_record_comes_from_a_hub_that_goes_on_answering(place: Path, roa
         assert hub.get("/version").status == 200
 
 
+def test_the_long_journal_of_the_bench_is_one_and_all_of_it_is_found(place: Path) -> None:
+    place.parent.mkdir(mode=0o700)
+    about = long_journal(str(place), 6_000)
+    code, told = verified(place)
+    assert (code, told["fault"], told["events"] > 6_000) == (0, None, True)
+    with kept_hub(place) as kept:
+        asked = [kept.hub.get("/history", about["token"], q=q, limit=200) for q in (about["rare"], "needle", "价格")]
+        assert [answer.status for answer in asked] == [200] * 3
+        assert [bool(answer.body["messages"]) for answer in asked[1:]] == [True, True]
+        assert len(kept.hub.get("/history", about["token"], limit=200).body["messages"]) == 200
+
+
 # --- schema 1, which had sums in place of hashes ---
 
 SCHEMA_1 = Path(__file__).with_name("schema-1.journal.gz")  # made by 0.1.0 as it was before
@@ -1357,8 +1514,9 @@ def known_to_schema_1(state: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_journal_of_schema_1_gets_its_hashes_and_says_since_when(place: Path) -> None:
     rows, state = older(place), known_to_schema_1(a_journal(place.with_name("same"), 10, 6))
-    for action in ("info", "verify", "compact", "export"):
-        done = journal(action, place, *(["--md"] if action == "export" else []))
+    page = place.with_name("page")
+    for words in (("info",), ("verify",), ("compact",), ("export", "--md"), ("export", page, "--html")):
+        done = journal(words[0], place, *words[1:])
         assert (done.returncode, done.stdout) == (2, "")
         assert "older Caucus (schema 1)" in done.stderr
     assert rows_of(place) == rows

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import itertools
 import json
+import queue
 import random
 import re
 import sqlite3
 import subprocess
+import threading
 import time
 import urllib.parse
 from base64 import b64encode
+from collections.abc import Callable
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from fakes import FakeClock, RecordingRoom, question
@@ -318,7 +321,7 @@ def test_what_is_asked_of_the_past_is_checked(place: Path) -> None:
             assert answer.status == 200, odd
             assert answer.body["next"] is None
             assert len(answer.body["entries"]) <= 3
-        for wrong in ({"since": "x"}, {"until": "inf"}):
+        for wrong in ({"since": "x"}, {"until": "inf"}, {"channel": "build"}, {"channel": "#" + "x" * 64}):
             assert hub.get("/record", **wrong).status == 422
         assert hub.get("/record", channel="#nobody-was-here").status == 200
 
@@ -355,6 +358,43 @@ def test_a_journal_in_which_nothing_has_happened_is_empty_and_not_damaged(place:
     refused = journal("export", str(place), str(out), "--html")
     assert (refused.returncode, out.exists()) == (2, False)
     assert "nothing has happened yet" in refused.stderr
+
+
+class Asking:
+    """Who asks for the past, and may hang up."""
+
+    def __init__(self) -> None:
+        self.replies = list[Any]()
+        self.hang_up: Callable[[], None] = lambda: None
+
+    def on_gone(self, callback: Callable[[], None]) -> None:
+        self.hang_up = callback
+
+    def reply(self, reply: Any) -> None:
+        self.replies.append(reply)
+
+
+def test_what_nobody_waits_for_any_more_is_not_made() -> None:
+    calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+    replays, callers, begun = caucus.Replays("journal", calls.put), [Asking() for _ in range(6)], threading.Event()
+    made = list[int]()
+
+    def making(number: int) -> caucus.Reply:
+        made.append(number)
+        while number == 0:  # a long one
+            begun.set()
+            replays._rest_while_wanted()
+        return caucus.json_reply({"number": number})
+
+    for number, caller in enumerate(callers):
+        replays._ask(cast(Any, caller), lambda path, number=number: making(number))
+    assert begun.wait(30)
+    for caller in callers[:-1]:
+        caller.hang_up()
+    for _ in range(2):
+        calls.get(timeout=30)()
+    assert made == [0, 5]
+    assert [len(caller.replies) for caller in callers] == [0, 0, 0, 0, 0, 1]
 
 
 def damage(place: Path) -> None:
