@@ -49,7 +49,7 @@ const KINDS = {
   }),
   loops: ({ loops: { upto, release } }, model) => ({
     word: `Loops: ${upto}`, held: heldLanes(model), isDone: ({ loops }) => loops.upto === upto && loops.release === release,
-    effect: (now, deed) => `${FAR[upto]}${release ? `; a held lane goes on after ${Math.round(release / 6) / 10} min of silence` : ""}${upto !== "hold" && deed.held ? "; what was held is delivered" : ""}`,
+    effect: (now, deed) => `${FAR[upto]}${release && upto === "hold" ? `; a held lane goes on after ${Math.round(release / 6) / 10} min of silence` : ""}${upto !== "hold" && deed.held ? "; what was held is delivered" : ""}`,
   }),
   kick: ({ kick: name }) => ({
     word: `Kick ${name}`, subject: name, isDone: (model) => !model.peers.some((peer) => peer.name === name),
