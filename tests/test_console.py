@@ -34,7 +34,7 @@ MESSAGE_KEYS = {"id", "sender", "recipient", "content", "kind", "ts", "seq", "or
 PEER_KEYS = {
     *("name", "state", "listening", "paused", "status", "status_age", "last_seen_age", "uptime", "msg_count"),
     *("quiet", "status_stale"),
-    *("char_count", "waiting", "unacknowledged", "deaf_age", "stop_told", "usage", "wake", "brake", "prompts"),  # ours
+    *("char_count", "waiting", "unacknowledged", "held", "deaf_age", "stop_told", "usage", "wake", "brake", "prompts"),  # ours
     "rules_read",
 }
 HEALTH_KEYS = {
