@@ -107,8 +107,9 @@ def test_a_hint_changes_nothing_but_is_told_and_shown(room: LoopingRoom) -> None
     assert loop.state == WATCHED
     assert "bring something new" in loop.hint
     assert room.loops_row()["lanes"] == [
-        {"lane": LANE, "state": "watched", "ts": loop.ts, "credit": 0, "waiting": 0, "kind": "thanks", "level": "hint",
-         "count": 9, "of": 12, "names": ["ann"], "first_seq": 1, "last_seq": 1, "words": "9 of the last 12 only thank"}
+        {"lane": LANE, "state": "watched", "ts": loop.ts, "credit": 0, "waiting": 0, "waits_from": 0, "kind": "thanks",
+         "level": "hint", "count": 9, "of": 12, "names": ["ann"], "first_seq": 1, "last_seq": 1,
+         "words": "9 of the last 12 only thank"}
     ]
 
 
