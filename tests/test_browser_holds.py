@@ -261,6 +261,7 @@ def test_how_far_loops_are_answered_is_set_and_tells_what_came_of_it(
     expect(other.locator("#loops-release")).to_have_value("10")
     assert violations(page) == []
     page.locator("#loops-slow").check()
+    expect(setter).to_be_enabled()
     page.keyboard.press("Enter")
     expect(page.locator("#loops-settings [role=status]")).to_contain_text("what was held is delivered")
     expect(other.locator("#loops-slow")).to_be_checked()

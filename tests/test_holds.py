@@ -154,6 +154,19 @@ def test_what_waits_for_a_ruling_is_no_news_for_a_poll_or_a_waiter(room: Looping
     assert room.pointer(bob) is not None
 
 
+def test_what_waits_for_a_ruling_is_not_peeked_at_and_counted_apart(room: LoopingRoom) -> None:
+    ann, bob = room.join("ann"), room.join("bob")
+    room.say(ann, "bob", "line 12 is wrong")
+    room.hold(ann, "bob")
+    assert room.peek(bob)["pending"] == 1
+    assert room.peek(bob)["last"]["preview"] == "line 12 is wrong"  # type: ignore[index, call-overload]
+    [(_, row)] = room.peers_seen(["bob"])
+    assert (row["waiting"], row["held"]) == (2, 1)
+    room.rule(LANE, "continue")
+    [(_, row)] = room.peers_seen(["bob"])
+    assert (row["waiting"], row["held"]) == (2, 0)
+
+
 def test_the_operator_is_never_held(room: LoopingRoom) -> None:
     ann, bob = room.join("ann"), room.join("bob")
     room.hold(ann, "bob")

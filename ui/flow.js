@@ -183,8 +183,8 @@ function drawEvidenceBar({ evidence, marks }) {
 }
 
 function evidenceBar(view) {
-  const text = el("span", { class: "thread-bar-text" });
-  const bar = el("div", { id: "evidence-bar", class: "thread-bar", role: "group", "aria-label": "Evidence is marked", hidden: true },
+  const text = el("span", { class: "evidence-text" });
+  const bar = el("div", { id: "evidence-bar", role: "group", "aria-label": "Evidence is marked", hidden: true },
     icon("loop"), text, button("No marks (Esc)", "close", { class: "quiet", onclick: () => showEvidence(view.scroller, null) }));
   document.getElementById("flow-tools").append(bar);
   return Object.assign(bar, { text });
