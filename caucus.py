@@ -1456,6 +1456,10 @@ class Mailbox:
         """Count what no poll has fetched."""
         return len(self._mail) - len(self._out)
 
+    def held_of(self, back: Mapping[int, None]) -> int:
+        """Count what waits here that may not go out."""
+        return len(self._mail.keys() & back.keys()) if back else 0
+
     @property
     def fetched(self) -> tuple[Message, ...]:
         """List what was handed out and not acknowledged."""
@@ -1517,10 +1521,6 @@ class Mailbox:
     def has_deliverable(self, held: bool, back: Collection[int] = NO_SEQS) -> bool:
         """Whether a poll would get anything now."""
         return len(self._mail) > len(self._out) and not ((held or back) and not self.deliverable(held, back))
-
-    def last_waiting(self) -> Message | None:
-        """Give the newest message that no poll has fetched."""
-        return next((message for seq, message in reversed(self._mail.items()) if seq not in self._out), None)
 
     def fetch(self, held: bool, upto: float = math.inf, back: Collection[int] = NO_SEQS) -> None:
         """Mark what is deliverable up to a seq as fetched. Commands are not kept: handed out again, they were stale."""
@@ -2675,7 +2675,8 @@ class Loop(Struct):
     def to_json(self) -> dict[str, Json]:
         """Give what consoles see of it."""
         own: dict[str, Json] = {"lane": self.lane, "state": self.state, "ts": self.ts, "credit": self.credit}
-        return own | {"waiting": len(self.waiting), **self.evidence.to_json()}
+        own |= {"waiting": len(self.waiting), "waits_from": self.waiting[0] if self.waiting else 0}
+        return own | self.evidence.to_json()
 
 
 class Room:
@@ -3418,6 +3419,7 @@ class Room:
             "char_count": peer.character_count,
             "waiting": peer.mailbox.waiting,
             "unacknowledged": len(peer.mailbox) - peer.mailbox.waiting,
+            "held": peer.mailbox.held_of(self.held),
             "deaf_age": 0.0 if peer.is_waited_for else round(now - peer.polled_at, 1),
             "stop_told": None if self.stop is None else peer.stop_heard == self.stop.id,
             "wake": None if peer.wake is None else peer.wake.to_json(now),
@@ -3565,15 +3567,16 @@ class Room:
         return [*visible[-limit:]]
 
     def peek(self, peer: Peer) -> dict[str, Json]:
-        """Tell what waits for `peer`, held or not, and drain nothing."""
-        last, preview = peer.mailbox.last_waiting(), 120
+        """Tell what waits for `peer`, paused or not, but for what waits in lanes that are held; drain nothing."""
+        waiting, preview = peer.mailbox.deliverable(held=False, back=self.held), 120
         seen: Json = None
-        if last is not None:
+        if waiting:
+            last = waiting[-1]
             cut = len(last.content) - preview
             text = last.content[:preview] + (f" [+{cut} chars]" if cut > 0 else "")
             seen = {"sender": last.sender, "preview": text, "preview_truncated": cut > 0}
             seen["content_chars"] = len(last.content)
-        return {"pending": peer.mailbox.waiting, "last": seen}
+        return {"pending": len(waiting), "last": seen}
 
     def health(self) -> dict[str, Json]:
         """Give the figures of the room; memory is the hub's to add."""
@@ -5929,9 +5932,9 @@ CONSOLE_FILES = (
     *("index.html", "console.css", "flow.css", "icon.svg", "dom.js", "prefs.js", "model.js", "heights.js", "rows.js"),
     *("receipts.js", "ticks.js", "picture.js", "transcript.js", "markdown.js", "message.js", "socket.js", "outbox.js"),
     *("needs.js", "deeds.js", "answers.js", "rules.js", "older.js", "when.js", "beyond.js"),
-    *("sure.js", "commands.js", "flow.js", "tools.js", "lanes.js", "attention.js", "settings.js", "health.js"),
-    *("roster.js", "brakes.js", "orders.js", "channels.js", "forms.js", "composer.js", "replay.js", "past.js"),
-    *("timeline.js", "app.js"),
+    *("sure.js", "commands.js", "flow.js", "tools.js", "lanes.js", "attention.js", "loops.js", "settings.js"),
+    *("health.js", "roster.js", "brakes.js", "orders.js", "channels.js", "forms.js", "composer.js", "replay.js"),
+    *("past.js", "timeline.js", "app.js"),
 )
 CONTENT_TYPES = {
     "html": "text/html; charset=utf-8",
@@ -11717,8 +11720,7 @@ class PastFeed(ChangesFeed):
         head["floors"] = self._floors()
         head["decisions"] = [one for one in room.decisions(DECISIONS_MAX) if self._is_told(one)]
         head["owed"] = [*self._debts_told.values()]
-        lanes: Json = [loop.to_json() for loop in room.loops.values() if span.has(loop.lane)]
-        head["loops"] = {**room.loops_row(), "lanes": lanes}
+        head["loops"] = self._loops()
         if span.channel:
             head |= {"rate": None, "rules": {"text": "", "version": 0}, "health": None}
         head["forms"] = [one for one in json.loads(room.forms_wire(has_prompts=True))["forms"] if self._is_told(one)]
@@ -11745,9 +11747,14 @@ class PastFeed(ChangesFeed):
             return
         if not self._concerns(event):
             return
-        frames = [frame_of("floor", floors=self._floors()) if write is _floor_frame else write(self._room, event)
-                  for write in FRAMES.get(type(event), ())]
+        frames = [self._frame(write, event) for write in FRAMES.get(type(event), ())]
         yield from with_notice(event, frames)
+
+    def _frame(self, write: Callable[..., bytes], event: Event) -> bytes:
+        """Encode a frame; of sticks and loops those of the span alone."""
+        if write is _floor_frame:
+            return frame_of("floor", floors=self._floors())
+        return frame_of("loops", **self._loops()) if write is _loops_frame else write(self._room, event)
 
     def tell_news(self) -> Iterator[bytes]:
         """Encode what changed of peers and channels, and of what is owed."""
@@ -11831,6 +11838,11 @@ class PastFeed(ChangesFeed):
                   if self._span.has(scope)}
         return {scope: one if self._span.knows(one["since"]) else {**one, "reason": None}
                 for scope, one in floors.items()}
+
+    def _loops(self) -> dict[str, Json]:
+        """Give the lanes of the span that go round in circles."""
+        lanes: Json = [loop.to_json() for loop in self._room.loops.values() if self._span.has(loop.lane)]
+        return {**self._room.loops_row(), "lanes": lanes}
 
     def _debts(self) -> list[dict[str, Json]]:
         return [debt.to_json() for debt in self._room.owed.values() if not self.is_narrow or debt.seq in self.told_seqs]

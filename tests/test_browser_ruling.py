@@ -87,35 +87,6 @@ def test_words_to_the_operator_wait_until_they_were_seen_or_answered(hub: HubPro
     expect(need(page, "mention")).to_have_count(0)
 
 
-def test_what_is_waved_away_comes_back_with_a_new_cause(hub: HubProcess, console: Open) -> None:
-    page = console(hub)
-    fast(hub)
-    api = hub.register("api")
-    lines = ["done", "done", "done", "done", "done", "done", "done", "done"]
-    for line in lines:
-        hub.say(api, "all", line)
-    need(page, "loop").get_by_role("button", name="Not now").click()
-    expect(need(page, "loop")).to_have_count(0)
-    write(page, "enough")  # the operator has spoken: the loop is over
-    expect(row(page, "enough")).to_be_visible()
-    for line in lines:
-        hub.say(api, "all", line)
-    expect(need(page, "loop")).to_contain_text("api says the same again and again")
-
-
-def test_a_room_that_loops_can_be_paused_from_the_strip(hub: HubProcess, console: Open) -> None:
-    fast(hub)
-    page = console(hub)
-    api, web = hub.register("api"), hub.register("web")
-    for n in range(6):
-        hub.say(api, "all", f"Thank you! ({n})")
-        hub.say(web, "all", f"You are welcome! ({n})")
-    expect(need(page, "loop")).to_contain_text("api and web say the same again and again")
-    need(page, "loop").get_by_role("button", name="Pause the room").click()
-    expect(page.locator("#mode")).to_have_text("Paused")
-    expect(need(page, "loop")).to_have_count(0)
-
-
 def test_a_stop_tells_whom_it_has_reached_and_who_lacks_it(hub: HubProcess, console: Open) -> None:
     api, web = hub.register("api"), hub.register("web")
     page = console(hub)

@@ -34,8 +34,8 @@ MESSAGE_KEYS = {"id", "sender", "recipient", "content", "kind", "ts", "seq", "or
 PEER_KEYS = {
     *("name", "state", "listening", "paused", "status", "status_age", "last_seen_age", "uptime", "msg_count"),
     *("quiet", "status_stale"),
-    *("char_count", "waiting", "unacknowledged", "deaf_age", "stop_told", "usage", "wake", "brake", "prompts"),  # ours
-    "rules_read",
+    *("char_count", "waiting", "unacknowledged", "held", "deaf_age", "stop_told", "usage", "wake", "brake"),  # ours
+    *("prompts", "rules_read"),
 }
 HEALTH_KEYS = {
     *("uptime", "peer_count", "msg_per_min", "queue_depth", "mem_rss_mb"),
@@ -43,7 +43,7 @@ HEALTH_KEYS = {
 }
 SNAPSHOT_KEYS = {
     *("type", "mode", "peers", "channels", "floors", "forms", "log", "health", "rate", "quiet_after", "agents"),
-    *("decisions", "version", "trees", "rules", "owed", "room"),  # ours
+    *("decisions", "version", "trees", "rules", "loops", "owed", "room"),  # ours
 }
 SILENT = {"msg_count": 0, "char_count": 0, "last_ts": None}  # a channel's traffic
 COMMANDS: dict[str, dict[str, Any]] = {  # each that the contract lists, and one well-formed frame of it

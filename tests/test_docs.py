@@ -88,7 +88,8 @@ def limits() -> dict[str, float]:
         for name in (inner.id for target in targets for inner in ast.walk(target) if isinstance(inner, ast.Name)):
             value = getattr(caucus, name)
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if is_number and value >= 0 and not name.startswith(("_", "EXIT_")):
+            is_level = name.lower() in ("calm", *caucus.LOOPS_UPTO)  # a rank, which bounds nothing
+            if is_number and value >= 0 and not is_level and not name.startswith(("_", "EXIT_")):
                 found_limits[name] = value
     return found_limits
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Any
 
@@ -43,7 +44,7 @@ SHOWN: dict[str, tuple[str, str]] = {
     "peers.status_age": (f"{API} .status", r"\d+ s ago"),
     "peers.last_seen_age": (f"{API} .chips", r"heard \d+ s ago"),
     "peers.uptime": (f"{API} > .facts", r"here \d+ s"),
-    "peers.msg_count": (f"{API} > .facts", "6 said"),
+    "peers.msg_count": (f"{API} > .facts", r"\d+ said"),
     "peers.char_count": (f"{API} > .facts", r"\d+ char"),
     "peers.usage": (f"{API} .usage", r"12 turns · 48k tokens · \$0\.31"),
     "peers.waiting": (f"{API} .mail", "waiting"),
@@ -103,6 +104,20 @@ SHOWN: dict[str, tuple[str, str]] = {
     "rules.text": ("#rules-readers", "Not read yet by api and web"),  # the field beside it has the text itself
     "rules.version": ("#rules .count", "Version 1"),
     "peers.rules_read": ("#rules-readers", "Not read yet by api and web"),
+    "peers.held": (".peer .mail", "of them held"),
+    "loops.upto": ("#loops-settings label", "Hold"),  # the one that is chosen
+    "loops.release": ("#loops-settings", "minutes of your silence"),  # the field beside it has the number
+    "loops.lanes.lane": (".loop .scope", "#loop"),
+    "loops.lanes.state": (".loop-state", "held"),
+    "loops.lanes.ts": (".loop-state", r"for \d+ s"),
+    "loops.lanes.waiting": (".loop-facts", "1 message waits"),
+    "loops.lanes.kind": (".loop-facts", r"^\w+: "),
+    "loops.lanes.count": (".loop-facts", r"\d+ of \d+ messages"),
+    "loops.lanes.of": (".loop-facts", r"\d+ of \d+ messages"),
+    "loops.lanes.names": (".loop-facts", "by .*(api|web)"),
+    "loops.lanes.words": (".loop-words", r"\w"),
+    "loops.lanes.first_seq": (".loop-evidence", "Show the evidence"),
+    "loops.lanes.last_seq": (".loop-evidence", "Show the evidence"),
 }
 STOPPED = {"peers.stop_told": (f"{API} .untold", "not told of the stop")}
 UNSHOWN = {
@@ -127,6 +142,9 @@ UNSHOWN = {
     "log.meta.answers": "Null for a cancelled form; the message's own text words the answers of an answered one.",
     "receipts.id": "The handle: the message whose receipt it is.",
     "receipts.seq": "As `log.seq`, of the same message.",
+    "loops.lanes.credit": "On the card, once the operator has let the lane go on; test_browser_holds.",
+    "loops.lanes.waits_from": "By it messages have the mark that says held; test_browser_holds.",
+    "loops.lanes.level": "It chooses the word of the card: watched, slowed or held.",
     "owed.seq": "The handle: which message is nudged for, or settled.",
 }
 
@@ -135,6 +153,11 @@ def busy(hub: HubProcess, console: Any) -> None:
     """Make a room in which every field has something to say."""
     console.send(set_rate={"refill_rate": 50, "capacity": 70})
     api, web = hub.register("api"), hub.register("web")
+    for speaker in itertools.cycle((api, web)):
+        thanked = hub.say(speaker, "#loop", "Thank you!")
+        assert thanked["seq"] < 60, "nobody holds them"
+        if thanked.get("loop", {}).get("state") == "held":
+            break
     hub.post("/status", token=api, status="on the parser", usage=USAGE)
     hub.post("/brake", token=api)
     hub.say(api, "#x", "I am done *soon*")
@@ -180,7 +203,7 @@ def fields_of(part: str, value: Any) -> set[str]:
         return {part}
     names = set()
     for key, inner in value.items():
-        is_deeper = (part, key) in {("forms", "fields"), ("log", "meta")}
+        is_deeper = (part, key) in {("forms", "fields"), ("log", "meta"), ("loops", "lanes")}
         names |= fields_of(f"{part}.{key}", inner) if is_deeper else {f"{part}.{key}"}
     return names
 
@@ -217,7 +240,7 @@ def test_every_place_is_on_the_page_and_says_it(hub: HubProcess, console: Open) 
 
 BEHIND = {  # what has to be opened -> what is there
     ".needs-owed": ("owed.asker", "owed.to", "owed.text", "owed.ts"),
-    "#settings-open": ("rules.text", "rules.version", "peers.rules_read"),
+    "#settings-open": ("rules.text", "rules.version", "peers.rules_read", "loops.upto", "loops.release"),
     TICK: ("receipts.who",),
 }
 

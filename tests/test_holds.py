@@ -108,8 +108,9 @@ def test_a_hint_changes_nothing_but_is_told_and_shown(room: LoopingRoom) -> None
     assert loop.state == WATCHED
     assert "bring something new" in loop.hint
     assert room.loops_row()["lanes"] == [
-        {"lane": LANE, "state": "watched", "ts": loop.ts, "credit": 0, "waiting": 0, "kind": "thanks", "level": "hint",
-         "count": 9, "of": 12, "names": ["ann"], "first_seq": 1, "last_seq": 1, "words": "9 of the last 12 only thank"}
+        {"lane": LANE, "state": "watched", "ts": loop.ts, "credit": 0, "waiting": 0, "waits_from": 0, "kind": "thanks",
+         "level": "hint", "count": 9, "of": 12, "names": ["ann"], "first_seq": 1, "last_seq": 1,
+         "words": "9 of the last 12 only thank"}
     ]
 
 
@@ -152,6 +153,19 @@ def test_what_waits_for_a_ruling_is_no_news_for_a_poll_or_a_waiter(room: Looping
     room.rule(LANE, "continue")
     assert room.has_deliverable(bob)
     assert room.pointer(bob) is not None
+
+
+def test_what_waits_for_a_ruling_is_not_peeked_at_and_counted_apart(room: LoopingRoom) -> None:
+    ann, bob = room.join("ann"), room.join("bob")
+    room.say(ann, "bob", "line 12 is wrong")
+    room.hold(ann, "bob")
+    assert room.peek(bob)["pending"] == 1
+    assert room.peek(bob)["last"]["preview"] == "line 12 is wrong"  # type: ignore[index, call-overload]
+    [(_, row)] = room.peers_seen(["bob"])
+    assert (row["waiting"], row["held"]) == (2, 1)
+    room.rule(LANE, "continue")
+    [(_, row)] = room.peers_seen(["bob"])
+    assert (row["waiting"], row["held"]) == (2, 0)
 
 
 def test_the_operator_is_never_held(room: LoopingRoom) -> None:

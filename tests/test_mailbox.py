@@ -198,20 +198,6 @@ def test_an_overflow_loses_what_was_handed_out_then_what_waits_and_the_operators
     assert lost == [1, 4, 2, 3, 5, 6, 7]
 
 
-@pytest.mark.parametrize(
-    ("agents", "operators", "newest"), [((1, 3), (2,), 3), ((1,), (2,), 2), ((), (2,), 2), ((), (), None)]
-)
-def test_the_newest_waiting_message_is_found_whoever_sent_it(agents, operators, newest):
-    last = mailbox(*agents, operator=operators).last_waiting()
-    assert (last and last.seq) == newest
-
-
-def test_a_fetched_message_is_not_the_newest_waiting():
-    box = mailbox(1)
-    box.fetch(held=False)
-    assert box.last_waiting() is None
-
-
 def test_what_a_poll_waited_for_is_out_at_once():
     box = mailbox(1)
     box.put(message(2), is_out=True)

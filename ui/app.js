@@ -16,6 +16,7 @@ import * as roster from "./roster.js";
 import * as flow from "./flow.js";
 import * as tools from "./tools.js";
 import * as lanes from "./lanes.js";
+import * as loops from "./loops.js";
 import * as composer from "./composer.js";
 import * as forms from "./forms.js";
 import * as channels from "./channels.js";
@@ -47,6 +48,7 @@ const PANELS = [ // of the present, whatever is looked at
   ["orders", orders.render],
   ["composer", composer.render],
   ["rules", rules.render],
+  ["loops-settings", loops.renderSettings],
 ];
 const SIGHTS = [ // of the moment that is looked at
   ["brakes", brakes.render],
@@ -55,6 +57,7 @@ const SIGHTS = [ // of the moment that is looked at
   ["flow", flow.render],
   ["flow-tools", tools.render],
   ["lanes", lanes.render],
+  ["loops", loops.render],
   ["floors", channels.renderFloors],
   ["channels", channels.render],
 ];
@@ -203,6 +206,8 @@ function isLooking(now) {
 const PLACES = {
   form: (id) => { showTab("forms"); forms.reveal(byId("forms"), id); },
   message: showMessage,
+  loop: showLoop,
+  evidence: (evidence) => { showTab("flow"); flow.showEvidence(byId("flow"), evidence); },
   roster: (name) => { showTab("health"); roster.reveal(byId("roster"), name); },
   reply: (message) => { showTab("flow"); composer.reply(byId("composer"), message); },
   write: (scope) => { showTab("flow"); composer.aim(byId("composer"), scope); },
@@ -218,6 +223,13 @@ function showMessage(id) {
   showTab("flow");
   if (flow.reveal(byId("flow"), id)) dismissed.add(`mention:${id}`); // it was seen
   else toast("That message is not on this page any more; the export has it.", "refused");
+}
+
+/** A lane of the present, whatever is looked at. */
+function showLoop(lane) {
+  backToLive();
+  showTab("channels");
+  requestAnimationFrame(() => requestAnimationFrame(() => loops.reveal(byId("loops"), lane))); // when the present is drawn again
 }
 
 function go(where, what) {
@@ -399,7 +411,7 @@ const FIXED_KEYS = [
   ["@ # /", "In the composer: peers, channels, commands; Tab takes one"],
   ["Ctrl Enter", "In a form: next question, or send"],
   ["Enter", "In the flow: to the newest message; on a message: who has it"],
-  ["Esc", "Leave a field, a dialog, or a thread; in the composer: drop the answer"],
+  ["Esc", "Leave a field, a dialog, marks, or a thread; in the composer: drop the answer"],
 ];
 
 function onKey(event) {
@@ -410,7 +422,8 @@ function onKey(event) {
     return;
   }
   if (event.key === "Enter" && flow.onEnter(byId("flow"), event.target)) return event.preventDefault();
-  if (event.key === "Escape" && !document.querySelector("[popover]:popover-open") && flow.leaveThread(byId("flow"))) return event.preventDefault();
+  const leaves = () => flow.leaveEvidence(byId("flow")) || flow.leaveThread(byId("flow"));
+  if (event.key === "Escape" && !document.querySelector("[popover]:popover-open") && leaves()) return event.preventDefault();
   const pressed = event.shiftKey && /^[a-z]$/i.test(event.key) ? `Shift ${event.key.toUpperCase()}` : event.key;
   const binding = pref("keys") ? KEYS.find(([key]) => key === pressed) : undefined;
   if (!binding) return;

@@ -5,7 +5,7 @@ import { ageText, hueOf, isOpen, isOperator, lineOf } from "./model.js";
 import { NUDGE_S, minutesOf, nameOfScope, owedOf } from "./needs.js";
 import { clockOf } from "./prefs.js";
 
-const ICONS = { form: "form", stop: "stop", loop: "loop", mention: "mention", deaf: "deaf", stick: "stick", question: "help", owed: "wait" };
+const ICONS = { form: "form", stop: "stop", loop: "loop", slow: "loop", mention: "mention", deaf: "deaf", stick: "stick", question: "help", owed: "wait" };
 const WIDE = matchMedia("(min-width: 100rem)"); // three fit; else two; on a phone one
 const NARROW = matchMedia("(max-width: 62rem)");
 
@@ -122,7 +122,7 @@ function refresh(node, need, model, now) {
   part.need = need;
   setText(part.text, need.text);
   node.title = `${need.who ? `${need.who} ` : ""}${need.verb ? `${need.verb}: ` : ""}${need.text}`;
-  setText(part.age, ["form", "mention", "question", "owed"].includes(need.kind) && need.since ? ageText((now - need.since) / 1000) : "");
+  setText(part.age, ["form", "loop", "mention", "question", "owed"].includes(need.kind) && need.since ? ageText((now - need.since) / 1000) : "");
   node.toggleAttribute("data-done", Boolean(need.isDone));
   if (part.help) part.help.disabled = Boolean(need.isDone) || (Boolean(need.help.frame) && !isOpen(model));
 }
@@ -212,7 +212,7 @@ let called = null; // ids that were called out; null before the first look, whic
 
 /** Call the operator to what is new; `prefs` says how. Gives the new ones. */
 export function call(needs, prefs) {
-  const fresh = called === null ? [] : needs.filter((need) => !called.has(need.id));
+  const fresh = called === null ? [] : needs.filter((need) => !need.isQuiet && !called.has(need.id));
   called = new Set(needs.map((need) => need.id));
   if (fresh.length === 0) return fresh;
   if (prefs.sound) beep();

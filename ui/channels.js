@@ -1,7 +1,8 @@
 // Channels and talking sticks: the scopes of the room, who is in them, and who alone may speak there.
 
 import { button, el, emptyNote, icon, keyed, nameTag, setText } from "./dom.js";
-import { ageText, hueOf, isOpen, isOperator, perMinute } from "./model.js";
+import { ageText, hueOf, isOpen, isOperator, loopOf, perMinute } from "./model.js";
+import { stateOfLoop } from "./needs.js";
 
 const views = new WeakMap();
 const parts = new WeakMap(); // card -> the nodes that change
@@ -29,6 +30,9 @@ export function render(root, model, send, now, seat) {
     const part = parts.get(node);
     setText(part.topic, channel.topic ?? "");
     part.topic.hidden = !channel.topic;
+    const loop = loopOf(model, channel.name);
+    part.loop.hidden = !loop;
+    if (loop) setText(part.loop.lastElementChild, stateOfLoop(loop));
     setText(part.traffic, trafficOf(model, channel, now));
     names(part.members, channel.members, model);
     if (part.close) part.close.disabled = !isOpen(model);
@@ -51,6 +55,7 @@ function channelCard(name, operator, view) {
   const part = {
     topic: el("p", { class: "topic", dir: "auto" }),
     traffic: el("p", { class: "facts traffic" }),
+    loop: el("p", { class: "chip loop-chip", title: "It goes round in circles, or went so", hidden: true }, icon("loop"), el("span")),
     members: el("ul", { class: "names", "aria-label": `Members of ${name}` }),
     close: operator && button(`Close ${name}`, "close",
       { class: "close-channel", data: { tone: "danger" }, onclick: () => view.seat.act({ close_channel: name }) }, true),
@@ -58,7 +63,7 @@ function channelCard(name, operator, view) {
   const write = operator && button(`Write to ${name}`, "reply", { class: "write", onclick: () => view.seat.go("write", name) }, true);
   const node = el("li", { class: "card channel", data: { channel: name } },
     el("div", { class: "card-head" }, el("bdi", { class: "scope", title: name }, name), write, part.close),
-    part.topic, part.members, part.traffic);
+    part.topic, part.loop, part.members, part.traffic);
   parts.set(node, part);
   return node;
 }

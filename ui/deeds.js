@@ -7,6 +7,8 @@
 //
 // A deed is effective when the room shows it, never because a button was pressed. `list` is replaced when it changes.
 
+import { GO_ON, loopOf } from "./model.js";
+
 const DEEDS_MAX = 30;
 const LATE_MS = 4_000; // the hub answers within milliseconds: beyond this something is wrong, and the page says so
 
@@ -40,6 +42,14 @@ const KINDS = {
   rules: ({ rules }) => ({
     word: rules.trim() ? "House rules" : "No house rules", isDone: (model) => model.rules.text.trim() === rules.trim(),
     effect: (model) => `version ${model.rules.version}; each agent is told with its next batch`,
+  }),
+  rule: ({ rule: { lane, ruling } }, model) => ({
+    word: `${RULINGS[ruling].word} ${scopeText(lane)}`, subject: lane, waited: loopOf(model, lane)?.waiting ?? 0,
+    isDone: (now, deed) => isRuled(loopOf(now, lane), deed), effect: (now, deed) => RULINGS[ruling].effect + deliveredText(deed.waited),
+  }),
+  loops: ({ loops: { upto, release } }, model) => ({
+    word: `Loops: ${upto}`, held: heldLanes(model), isDone: ({ loops }) => loops.upto === upto && loops.release === release,
+    effect: (now, deed) => `${FAR[upto]}${release && upto === "hold" ? `; a held lane goes on after ${Math.round(release / 6) / 10} min of silence` : ""}${upto !== "hold" && deed.held ? "; what was held is delivered" : ""}`,
   }),
   kick: ({ kick: name }) => ({
     word: `Kick ${name}`, subject: name, isDone: (model) => !model.peers.some((peer) => peer.name === name),
@@ -85,6 +95,25 @@ const KINDS = {
     effect: () => "the hub answered" }),
 };
 
+// ruling -> its word, the state of a lane that shows it ("" when nothing is known of it any more), and what comes of it
+const RULINGS = {
+  continue: { word: "Continue", state: "watched", effect: `it goes on for ${GO_ON} messages` },
+  close: { word: "Close the matter of", state: "closed", effect: "agents say nothing there any more" },
+  run: { word: "Let run", state: "free", effect: "it is not held again" },
+  watch: { word: "Watch again", state: "", effect: "it is watched as all others are" },
+};
+const FAR = { off: "nothing is looked for", hint: "who speaks there is told", slow: "such a lane is slowed", hold: "such a lane is held for you" };
+
+/** Whether a lane is as ruled; until then the deed counts what waits there, for that is what will be delivered. */
+function isRuled(loop, deed) {
+  if (loop?.state === "held") deed.waited = loop.waiting;
+  return (loop?.state ?? "") === RULINGS[deed.frame.rule.ruling].state;
+}
+
+const deliveredText = (count) => (count ? `; ${count} that waited ${count === 1 ? "is" : "are"} delivered` : "");
+const heldLanes = (model) => model.loops.lanes.filter(({ state }) => state === "held").length;
+const scopeText = (scope) => (scope === "all" ? "everyone" : scope);
+
 const isRung = (wake, deed) => hasWoken(wake, deed) || (wake?.open_ts ?? 0) * 1000 >= deed.at - CLOCKS_S * 1000;
 const hasWoken = (wake, deed) => wake?.open_ts === null && wake.proven_ts !== null && wake.proven_ts * 1000 >= deed.at - CLOCKS_S * 1000;
 const ringText = (wake, deed) => (hasWoken(wake, deed) ? `it woke in ${wake.latency} s` : "its waiter has it; no call has followed yet");
@@ -100,7 +129,7 @@ export function note(deeds, model, frame, now) {
   if (command === null) return deeds;
   deeds.count += 1;
   const asked = { n: deeds.count, command, frame, at: now, state: "asked", settledAt: null, text: "", told: [], untold: [], messageId: null };
-  const deed = { ...asked, ...KINDS[command](frame) };
+  const deed = { ...asked, ...KINDS[command](frame, model) };
   deeds.list = [deed, ...deeds.list].slice(0, DEEDS_MAX);
   return deeds;
 }
@@ -196,7 +225,7 @@ const isSaidAs = (deed, frame) => frame.client_id !== undefined && deed.frame.cl
 /** The refusal of a command: of the newest deed of that kind that waits. The hub answers in order, but one kind rarely waits twice. */
 function refuse(deeds, frame, now) {
   const waits = deeds.list.filter((deed) => (deed.state === "asked" || isSaidAs(deed, frame)) && deed.command === frame.command);
-  const deed = waits.find((one) => isSaidAs(one, frame) || (frame.id !== undefined && one.form === frame.id)) ?? waits.at(-1);
+  const deed = waits.find((one) => isSaidAs(one, frame) || (frame.id !== undefined && one.form === frame.id) || (frame.lane !== undefined && one.subject === frame.lane)) ?? waits.at(-1);
   if (!deed) return;
   Object.assign(deed, { state: "refused", settledAt: now, text: typeof frame.detail === "string" && frame.detail ? frame.detail : String(frame.reason) });
   deeds.list = [...deeds.list];

@@ -4,7 +4,7 @@
 import { announce, button, copyText, el, icon, setText, toast } from "./dom.js";
 import { Heights } from "./heights.js";
 import { drawRow, guessOf, isLong, refreshAsks, treeOf } from "./message.js";
-import { entryAt as logEntryAt, indexOf as logIndexOf, isOperator, lineOf, logEnd, saidAs, threadOf } from "./model.js";
+import { entryAt as logEntryAt, indexOf as logIndexOf, isOperator, laneOf, lineOf, logEnd, saidAs, threadOf } from "./model.js";
 import { Past, edgeOf } from "./older.js";
 import { onPref, pref } from "./prefs.js";
 import { advance, emptyFilter, emptyRows, havingFate, isNarrow, pastRows, rowOf } from "./rows.js";
@@ -148,6 +148,48 @@ export function leaveThread(root) {
   return true;
 }
 
+/** Mark what a lane's loop is shown by, seqs `from` to `to`, and go to the first of it; without a lane mark nothing. */
+export function showEvidence(root, evidence) {
+  const view = views.get(root);
+  if (!view?.model) return;
+  view.evidence = evidence;
+  if (evidence) {
+    if (isNarrow(view.filter) || view.filter.thread) setFilter(root, { ...emptyFilter(), needle: view.filter.needle });
+    for (const item of view.rows.items) if (item.type === "fold" && item.hidden.some((index) => isEvidence(view, entryAt(view, index)))) view.opened.add(item.start);
+    rebuild(view);
+  }
+  view.isDirty = true;
+  drawEvidenceBar(view);
+  render(root, view.model);
+  if (!evidence) return root.focus({ preventScroll: true });
+  const first = view.model.log.find((message) => isEvidence(view, message));
+  announce(`Marked: what shows a loop in ${evidence.lane}.`);
+  if (first && (first.seq === evidence.from || !isPresent())) return arrive(view, logIndexOf(view.model, first.id));
+  void openSeq(root, evidence.from);
+}
+
+/** Forget the marks; false if there were none. */
+export function leaveEvidence(root) {
+  if (!views.get(root)?.evidence) return false;
+  showEvidence(root, null);
+  return true;
+}
+
+const isEvidence = ({ evidence }, message) => Boolean(evidence && message && message.seq >= evidence.from && message.seq <= evidence.to && laneOf(message) === evidence.lane);
+
+function drawEvidenceBar({ evidence, marks }) {
+  marks.hidden = evidence === null;
+  if (evidence) setText(marks.text, `Marked: what shows a loop in ${evidence.lane}`);
+}
+
+function evidenceBar(view) {
+  const text = el("span", { class: "evidence-text" });
+  const bar = el("div", { id: "evidence-bar", role: "group", "aria-label": "Evidence is marked", hidden: true },
+    icon("loop"), text, button("No marks (Esc)", "close", { class: "quiet", onclick: () => showEvidence(view.scroller, null) }));
+  document.getElementById("flow-tools").append(bar);
+  return Object.assign(bar, { text });
+}
+
 /** How many entries pass the filter, of how many; and where the needle was found. */
 export function countsOf(root) {
   const view = views.get(root);
@@ -201,13 +243,14 @@ function open(root) {
     having: null, havingOf: null, // ids that have the filter's fate, and what of the model they were read from
     before: null, // where one was before a thread was shown alone
     fates: openFates(root), seat: null,
+    evidence: null, // {lane, from, to}: seqs of what is marked
     rows: emptyRows(emptyFilter(), pref("utc")), heights: new Heights(), known: new Map(), // key -> measured height
     nodes: new Map(), // key -> {node, stamp}, those on the page
     unfolded: new Set(), sources: new Set(), // message ids: shown whole, shown as they were written
     following: true, anchor: { place: 0, offset: 0 }, // reading: this row is at the top of the window, so far above its edge
     end: 0, // of the conversation, when it was looked at last
     readTo: 0, // the reader has had the end on the page up to here
-    receipts: null, owed: null, lastTop: 0, height: 0, isDirty: true, isLinkRead: false, current: NOWHERE, hit: NOWHERE,
+    receipts: null, owed: null, loops: null, lastTop: 0, height: 0, isDirty: true, isLinkRead: false, current: NOWHERE, hit: NOWHERE,
     isUpward: true, // so the reader moved last
     past: null, drawn: "", // what of the past is among the rows
     room: null, isTold: false, // of which the past is; whether the line to it is open
@@ -232,6 +275,7 @@ function open(root) {
     view.isLinkRead = Boolean(view.model) && readPermalink(root, view.model.link.isTold === true && !view.model.isOpening); // its message may be on a page that is still to come
   });
   view.bar = threadBar(view);
+  view.marks = evidenceBar(view);
   document.addEventListener("selectionchange", () => {
     const selection = getSelection();
     if (!selection.isCollapsed && root.contains(selection.anchorNode)) leaveEnd(view); // what is being marked must not run away
@@ -248,9 +292,10 @@ function turnTo(view) {
   Object.assign(view, {
     heights: new Heights(), known: new Map(), nodes: new Map(), opened: new Set(), collapsed: new Set(), unfolded: new Set(), sources: new Set(),
     before: null, having: null, havingOf: null, following: true, anchor: { place: 0, offset: 0 },
-    end: 0, readTo: 0, receipts: null, owed: null, current: -1, hit: -1, isDirty: true,
+    end: 0, readTo: 0, receipts: null, owed: null, loops: null, evidence: null, current: -1, hit: -1, isDirty: true,
   });
   view.rows = emptyRows(view.filter, pref("utc"), view);
+  drawEvidenceBar(view);
 }
 
 /** Take what was said since, and make room for it. */
@@ -492,12 +537,12 @@ function followFate(view) {
 
 /** Ticks change where they stand: a row is not drawn anew for them, and its height stays. */
 function refreshTicks(view) {
-  const { receipts, owed } = view.model;
-  if (view.receipts === receipts && view.owed === owed) return;
-  Object.assign(view, { receipts, owed });
+  const { receipts, owed, loops } = view.model;
+  if (view.receipts === receipts && view.owed === owed && view.loops === loops) return;
+  Object.assign(view, { receipts, owed, loops });
   for (const { node } of view.nodes.values()) {
     const [tick, asks] = [node.querySelector(":scope > .tick"), node.querySelector(".asks")];
-    if (tick) refreshTick(tick, view.model, node.dataset.id);
+    if (tick) refreshTick(tick, view.model, entryAt(view, indexOf(view, node.dataset.id)));
     if (asks) refreshAsks(asks, view.model, Number(node.dataset.seq));
   }
 }
@@ -620,9 +665,9 @@ function mount(view, from, to) {
 function nodeOf(view, item) {
   const known = view.nodes.get(item.key);
   const id = item.message?.id;
-  const stamp = [item.goesOn, item.hidden?.length, view.rows.utc, view.filter.needle, view.unfolded.has(id), view.sources.has(id), threadStamp(view, id), item.text].join();
+  const stamp = [item.goesOn, item.hidden?.length, view.rows.utc, view.filter.needle, view.unfolded.has(id), view.sources.has(id), threadStamp(view, id), item.text, isEvidence(view, item.message)].join();
   if (known?.stamp === stamp) return known;
-  const look = { utc: view.rows.utc, needle: view.filter.needle, isUnfolded: (message) => view.unfolded.has(message.id), isSource: (message) => view.sources.has(message.id), isCollapsed: (thread) => view.collapsed.has(thread) };
+  const look = { utc: view.rows.utc, needle: view.filter.needle, isUnfolded: (message) => view.unfolded.has(message.id), isSource: (message) => view.sources.has(message.id), isEvidence: (message) => isEvidence(view, message), isCollapsed: (thread) => view.collapsed.has(thread) };
   return { node: drawRow(view.model, item, look), stamp };
 }
 

@@ -1,11 +1,11 @@
 // Lanes: the picture of the conversation. A lane per peer and channel, an arrow per message, time running down; what lasted
-// (a stop, a pause, a stick, a form) is drawn along its time. Hover shows a message, a click goes to it in the transcript.
+// (a stop, a pause, a stick, a form, a loop) is drawn along its time. Hover shows a message, a click goes to it in the transcript.
 // It follows the transcript: the bracket at the left is what the transcript shows.
 
 import { announce, el, setText } from "./dom.js";
 import * as flow from "./flow.js";
 import { clockText } from "./message.js";
-import { entryAt, hueOf, lineOf, logEnd } from "./model.js";
+import { ARROW, entryAt, hueOf, isHeld, lineOf, logEnd } from "./model.js";
 import { emptyPicture, extend, heightOf, indexesBetween, lanesOf, nearest, strokesOf, yAt, yOf } from "./picture.js";
 import { onPref, pref, setPref } from "./prefs.js";
 
@@ -33,8 +33,8 @@ export function render(root, model, send, now) {
   const moved = extend(view.picture, model);
   const window = flow.windowOf(flowRoot());
   const state = [logEnd(model), window?.join(), view.hover, root.clientWidth, root.clientHeight, Math.floor(now / 1000), flow.isFollowing(flowRoot()), model.peers.length, pref("utc")].join();
-  if (state === view.state && view.spans === model.spans && view.channels === model.channels && !moved && !view.isDirty) return;
-  Object.assign(view, { state, spans: model.spans, channels: model.channels, window, now, isDirty: false });
+  if (state === view.state && view.spans === model.spans && view.loops === model.loops && view.channels === model.channels && !moved && !view.isDirty) return;
+  Object.assign(view, { state, spans: model.spans, loops: model.loops, channels: model.channels, window, now, isDirty: false });
   arrange(view);
   if (moved) view.scroller.scrollTop -= moved;
   lead(view);
@@ -88,9 +88,14 @@ function arrange(view) {
     canvas.style.setProperty("height", `${height}px`);
   }
   Object.assign(view, { width, height, scale });
-  const label = `${view.lanes.length} lanes: ${view.lanes.map((lane) => lane.label).join(", ").slice(0, 400)}. The transcript tells the same in words.`;
+  const label = `${view.lanes.length} lanes: ${view.lanes.map((lane) => lane.label).join(", ").slice(0, 400)}.${barredText(view.model)} The transcript tells the same in words.`;
   if (canvas.getAttribute("aria-label") !== label) canvas.setAttribute("aria-label", label);
   root.dataset.lanes = String(view.lanes.length);
+}
+
+function barredText({ loops }) {
+  const held = loops.lanes.filter(({ state }) => state === "held").map(({ lane }) => lane);
+  return held.length ? ` Held: ${held.join(", ").slice(0, 400)}.` : "";
 }
 
 /** Keep what the transcript shows in the picture, unless somebody is at work in the picture itself. */
@@ -208,6 +213,24 @@ const SPANS = {
     view.brush.lineCap = "round";
     line(view.brush, x, from, x, Math.max(from + 1, to));
   },
+  // a loop: the way between two, or a channel's lane, is barred, and a word says how
+  loop: (view, span, x, from, to) => {
+    const [left, right] = barOf(view, span);
+    const { brush } = view;
+    brush.fillStyle = colour(view, "--hold");
+    brush.globalAlpha = span.word === "slowed" ? 0.08 : 0.18;
+    brush.fillRect(left, from, right - left, Math.max(2, to - from));
+    brush.globalAlpha = 1;
+    brush.strokeStyle = colour(view, "--hold");
+    brush.setLineDash(span.word === "slowed" ? [1, 4] : [3, 3]);
+    brush.lineWidth = 1.5;
+    brush.strokeRect(left, from, right - left, Math.max(2, to - from));
+    brush.fillStyle = colour(view, "--hold");
+    brush.font = `600 10px ${getComputedStyle(view.scroller).fontFamily}`;
+    brush.textAlign = "center";
+    brush.textBaseline = "bottom";
+    brush.fillText(span.word, (left + right) / 2, from - 1);
+  },
   // a form: it waits at the operator's lane from the question to the answer
   form: (view, span, x, from, to) => {
     const at = view.xs.get("operator");
@@ -221,10 +244,23 @@ const SPANS = {
   },
 };
 
+const BAR_PX = 7; // beside the lanes that a loop bars
+
+/** From where to where a loop bars the picture, sideways; null while no lane of it is there. */
+function barOf({ xs }, { scope }) {
+  const ends = scope.split(ARROW).map((name) => xs.get(scope.includes(ARROW) ? `=${name}` : scope)).filter((x) => x !== undefined);
+  return ends.length ? [Math.min(...ends) - BAR_PX, Math.max(...ends) + BAR_PX] : null;
+}
+
+function placeOf(view, span) {
+  if (span.kind === "loop") return barOf(view, span)?.[0] ?? null;
+  return view.xs.get(`=${span.who}`) ?? (span.kind === "form" ? 0 : null);
+}
+
 function paintSpans(view, top, bottom) {
   for (const span of view.model.spans) {
     if (!Object.hasOwn(SPANS, span.kind)) continue;
-    const x = view.xs.get(`=${span.who}`) ?? (span.kind === "form" ? 0 : null);
+    const x = placeOf(view, span);
     const [from, to] = reachOf(view, span);
     if (x === null || to < top - 10 || from > bottom + 10) continue;
     view.brush.save();
@@ -252,7 +288,8 @@ function paintMessage(view, message, y, isHover) {
     if (goal !== undefined) ring(brush, goal, y, 2.5); // the hub's own words
     return;
   }
-  if (goal !== undefined && goal !== x) arrow(brush, x, goal, y, to === "all" ? [1, 3] : to.startsWith("=") ? [] : [5, 2]);
+  if (goal !== undefined && goal !== x && isHeld(view.model, message)) barred(brush, x, (x + goal) / 2, y);
+  else if (goal !== undefined && goal !== x) arrow(brush, x, goal, y, to === "all" ? [1, 3] : to.startsWith("=") ? [] : [5, 2]);
   if (message.kind === "answer") square(view, x, y, own, true);
   else if (message.kind === "control") diamond(brush, x, y, 4);
   else dot(brush, x, y, isHover ? 4.5 : goal === x ? 4 : 3.2);
@@ -292,6 +329,14 @@ function square({ brush }, x, y, ink, isFull) {
   brush.strokeStyle = brush.fillStyle = ink;
   if (isFull) brush.fillRect(x - 4, y - 4, 8, 8);
   else brush.strokeRect(x - 3.5, y - 3.5, 7, 7);
+}
+
+/** What waits in a held lane goes half the way. */
+function barred(brush, x, end, y) {
+  brush.lineWidth = 1.25;
+  line(brush, x, y, end, y);
+  brush.lineWidth = 2.5;
+  line(brush, end, y - 4, end, y + 4);
 }
 
 /** To one peer whole, to a channel dashed, to everyone dotted: not by colour alone. */

@@ -31,7 +31,7 @@ export function guessOf(item) {
   return (item.goesOn ? 6 : 30) + lines * 22 + (item.message.reply_to ? 24 : 0);
 }
 
-/** Draw one row. `look`: {utc, needle, isUnfolded(message), isSource(message), isCollapsed(thread)}. */
+/** Draw one row. `look`: {utc, needle, isUnfolded(message), isSource(message), isEvidence(message), isCollapsed(thread)}. */
 export function drawRow(model, item, look) {
   return ROWS[item.type](model, item, look);
 }
@@ -60,7 +60,7 @@ function drawMessage(model, item, look) {
   const isOpen = !folds || look.isUnfolded(message);
   const isHit = look.needle !== "" && isFound(message, look.needle);
   return el("li", {
-    class: `message${goesOn ? " goes-on" : ""}${folds ? " long" : ""}${isHit ? " hit" : ""}`,
+    class: `message${goesOn ? " goes-on" : ""}${folds ? " long" : ""}${isHit ? " hit" : ""}${look.isEvidence(message) ? " evidence" : ""}`,
     tabindex: "-1",
     data: { seq: String(message.seq), id: message.id, kind: message.kind, origin: message.origin ?? "agent", audience, ...(folds && { open: String(isOpen) }) },
   },
@@ -69,6 +69,7 @@ function drawMessage(model, item, look) {
   el("span", { class: "who" }, sender(model, message), route(message, audience), kindChip(message)),
   el("div", { class: "body" },
     aboutLine(model, message),
+    look.isEvidence(message) && el("p", { class: "evidence-mark" }, icon("loop"), "evidence"),
     content(model, message, look),
     folds && el("button", { type: "button", class: "unfold quiet", "aria-expanded": String(isOpen), data: { unfold: message.id } }, isOpen ? "Show less" : `Show all ${sizeOf(message)}`),
     threadButton(model, message, look)),

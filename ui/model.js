@@ -18,6 +18,8 @@ const SPANS_MAX = 500;
 export const HISTORY_MS = 600_000; // of figures, for the charts
 const NOTICES_MAX = 20;
 
+const NO_LOOPS = { upto: null, release: 0, lanes: [] }; // release: s of the operator's silence, 0: never
+
 export function emptyModel() {
   return {
     link: { state: "connecting", role: null, auth: false, since: 0 }, // role stays known while disconnected
@@ -33,6 +35,7 @@ export function emptyModel() {
     fates: null, // {seq, who, more, at: name -> ms or null}: each recipient of one message to many, as the hub last said when asked
     owed: [], // what expects an answer and has none, oldest first: {seq, asker, to, text, ts}
     rules: { text: "", version: 0 }, // of the house
+    loops: NO_LOOPS, // how far loops are answered, and the lanes that go round in circles; a lane as the hub tells of it
     roots: new Map(), // message id -> its thread, for those in one: the id of what began it, or a name for what is not here
     threads: new Map(), // thread -> ids of its messages, oldest first
     spans: [], // what lasted: {kind: mode | pause | stick | form, key, who, scope, word, text, from, to}, ms; to: null while it lasts
@@ -125,6 +128,8 @@ const FRAMES = {
   receipt: takeFates,
   owed: (model, frame) => { model.owed = frame.owed ?? []; },
   rules: (model, { text, version }) => { model.rules = { text, version }; },
+  loops: takeLoops,
+  loop: takeLoop,
   mode: (model, frame, now) => { model.mode = frame.mode; model.modeAt = now; },
   floor: (model, frame, now) => takeFloors(model, frame.floors, now),
   form: takeForm,
@@ -179,6 +184,7 @@ function takeSnapshot(model, frame, now) {
   model.agents = frame.agents ?? [];
   model.owed = frame.owed ?? [];
   model.rules = frame.rules ?? model.rules;
+  takeLoops(model, frame.loops ?? NO_LOOPS, now);
   for (const peer of frame.peers ?? []) claimHue(model, peer.name);
   for (const message of log) takeMessage(model, message, frame.trees?.[message.id], now);
   takeHealth(model, { health: frame.health ?? null, peers: frame.peers }, now);
@@ -394,6 +400,52 @@ function takeFloors(model, floors, now) {
     beginSpan(model, { kind: "stick", key: `stick:${scope}:${holder}`, who: holder, scope, word: "talking stick", text: reason ?? "", from: since * 1000 });
   }
 }
+
+// ---- lanes that go round in circles -----------------------------------------------------------------------------
+
+export const ARROW = " ↔ "; // between two names; no name has it
+export const GO_ON = 20; // messages that the operator lets a lane that was held go on for
+
+/** The lane that a message was said in; "" for words to the operator, and for what is no agent's. */
+export function laneOf({ origin, sender, recipient }) {
+  if (origin !== "agent" || recipient === "human") return "";
+  if (recipient === "all" || recipient.startsWith("#")) return recipient;
+  return [sender, recipient].sort(inOrder).join(ARROW);
+}
+
+/** What is known of a lane that goes round in circles, or went so; undefined for all others. */
+export const loopOf = (model, lane) => model.loops.lanes.find((loop) => loop.lane === lane);
+
+/** Whether a message waits for the operator's ruling on its lane. */
+export function isHeld(model, message) {
+  if (model.loops.lanes.length === 0 || !message) return false;
+  const loop = loopOf(model, laneOf(message));
+  return loop?.state === "held" && loop.waiting > 0 && message.seq >= loop.waits_from;
+}
+
+function takeLoops(model, { upto, release, lanes }, now) {
+  model.loops = { upto, release, lanes };
+  markLoops(model, now);
+}
+
+function takeLoop(model, { lane, loop }, now) {
+  const { lanes } = model.loops;
+  const known = lanes.findIndex((one) => one.lane === lane);
+  const rest = loop === null ? lanes.filter((one) => one.lane !== lane) : known < 0 ? [...lanes, loop] : lanes.with(known, loop);
+  model.loops = { ...model.loops, lanes: rest };
+  markLoops(model, now);
+}
+
+/** What the picture shows of it: since when a lane is slowed, held, or closed. */
+function markLoops(model, now) {
+  const drawn = model.loops.lanes.map((loop) => [loop, markOf(loop)]).filter(([, word]) => word !== "");
+  const keys = new Set(drawn.map(([{ lane }, word]) => `loop:${word}:${lane}`));
+  const over = model.spans.filter((span) => span.kind === "loop" && span.to === null && !keys.has(span.key));
+  for (const span of over) endSpan(model, span.key, momentOf(model, now));
+  for (const [{ lane, ts, words }, word] of drawn) beginSpan(model, { kind: "loop", key: `loop:${word}:${lane}`, scope: lane, word, text: words, from: ts * 1000 });
+}
+
+const markOf = ({ state, level }) => (state === "held" || state === "closed" ? state : state === "watched" && level === "slow" ? "slowed" : "");
 
 // ---- what lasted: for the picture -------------------------------------------------------------------------------
 

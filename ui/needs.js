@@ -2,10 +2,10 @@
 // Pure: no DOM, no clock; time comes as an argument.
 //
 //   owedOf(model)                     who owes whom: [{seq, id, asker, to, text, since, nudgedAt, acts: [{word, frame | go}]}], the oldest first
-//   needsOf(model, now)               [{id, kind, text, since, help: {word, frame | go}}], the most urgent first
+//   needsOf(model, now)               [{id, kind, text, since, help: {word, frame | go}, isQuiet?}], the most urgent first; for a quiet one nobody is called
 //   owe(debt, model, looks, now)      count what arrived since the operator last looked
 
-import { UNWOKEN_S, ageText, isOperator, isToOperator, lineOf, logEnd, passedSince, saidAs } from "./model.js";
+import { ARROW, GO_ON, UNWOKEN_S, ageText, isOperator, isToOperator, lineOf, logEnd, passedSince, saidAs } from "./model.js";
 import { listed, stopReach } from "./deeds.js";
 
 const DEAF_S = 60; // an agent between two polls is busy; longer, and nobody comes to fetch its mail
@@ -16,7 +16,7 @@ const STOP_GRACE_S = 5; // a parked poll is answered at once; whoever lacks the 
 
 /** Everything that waits, in order of urgency. A need keeps its id for as long as its cause lasts. */
 export function needsOf(model, now) {
-  return [...stopNeeds(model, now), ...loopNeeds(model, now), ...formNeeds(model), ...questionNeeds(model), ...mentionNeeds(model), ...overdueNeeds(model, now), ...stuckNeeds(model, now), ...stickNeeds(model, now)];
+  return [...stopNeeds(model, now), ...heldNeeds(model), ...formNeeds(model), ...questionNeeds(model), ...mentionNeeds(model), ...overdueNeeds(model, now), ...stuckNeeds(model, now), ...stickNeeds(model, now), ...slowNeeds(model)];
 }
 
 // ---- forms ------------------------------------------------------------------------------------------------------
@@ -112,55 +112,35 @@ function stopNeeds(model, now) {
 
 const kickHelp = (name) => ({ word: `Kick ${name}`, frame: { kick: name } });
 
-// ---- a room that loops ------------------------------------------------------------------------------------------
+// ---- lanes that go round in circles -----------------------------------------------------------------------------
 
-const LOOP_SEEN = 40; // newest entries that are looked at
-const LOOP_S = 120;
-const LOOP_MIN = 8; // fewer lines prove nothing
-const VOLLEY_MIN = 20; // short lines between the same two, without anybody else, within VOLLEY_S
-const VOLLEY_S = 60;
-const SHORT = 160; // characters
-
-/** Repetition, or a volley between two: [{names, text, count}] or null. */
-export function loopOf(model, now) {
-  const recent = [];
-  for (let index = model.log.length - 1; index >= Math.max(0, model.log.length - LOOP_SEEN); index -= 1) {
-    const message = model.log[index];
-    if (now / 1000 - message.ts > LOOP_S) break;
-    if (message.origin === "operator") break; // the operator has spoken since: what went before is settled
-    if (message.origin === "agent") recent.push(message);
-  }
-  return repetition(recent) ?? volley(recent, now);
+/** The words for what has become of such a lane. */
+export function stateOfLoop({ state, level, credit }) {
+  if (state === "held") return "held";
+  if (state === "closed") return "closed by the operator: agents say nothing there";
+  if (state === "free") return "may run: it is not held again";
+  const pace = level === "slow" ? "slowed" : "watched";
+  return credit ? `${pace}; ${credit} of ${GO_ON} messages left` : level === "hint" ? "watched: who speaks there is told" : pace;
 }
 
-/** Digits and spaces differ in "try 1 failed", "try 2 failed"; the sentence does not. */
-const gist = (message) => String(message.content).slice(0, 200).toLowerCase().replace(/\d+/g, "#").replace(/\s+/g, " ").trim();
+/** "ann and bob go", "#plans goes". */
+const goesOf = (model, lane) => (lane.includes(ARROW) ? `${listed(lane.split(ARROW))} go` : `${nameOfScope(model, lane)} goes`);
 
-function repetition(recent) {
-  if (recent.length < LOOP_MIN) return null;
-  const counts = new Map();
-  for (const message of recent) counts.set(gist(message), [...(counts.get(gist(message)) ?? []), message]);
-  const repeated = [...counts.values()].filter((same) => same.length >= 3).flat();
-  if (repeated.length < Math.max(LOOP_MIN, recent.length * 0.6)) return null;
-  return { names: [...new Set(repeated.map((message) => message.sender))].sort(), count: repeated.length, how: "say the same again and again" };
+/** A lane that is held waits for the operator. */
+function heldNeeds(model) {
+  return model.loops.lanes.filter(({ state }) => state === "held").map(({ lane, words, waiting, ts }) => ({
+    id: `held:${model.room}:${lane}:${ts}`, kind: "loop", since: ts * 1000, help: { word: "Rule on it", go: ["loop", lane] },
+    text: `${goesOf(model, lane)} round in circles and ${lane.includes(ARROW) ? "are" : "is"} held: ${excerpt(words)}; ${waiting} ${waiting === 1 ? "message waits" : "messages wait"}.`,
+  }));
 }
 
-function volley(recent, now) {
-  const fresh = recent.filter((message) => now / 1000 - message.ts <= VOLLEY_S);
-  const names = [...new Set(fresh.map((message) => message.sender))].sort();
-  if (fresh.length < VOLLEY_MIN || names.length !== 2 || fresh.some((message) => message.content.length > SHORT)) return null;
-  const turns = fresh.filter((message, index) => index > 0 && message.sender !== fresh[index - 1].sender).length;
-  return turns < fresh.length * 0.7 ? null : { names, count: fresh.length, how: "throw short lines back and forth" };
-}
-
-function loopNeeds(model, now) {
-  const found = model.mode === "running" ? loopOf(model, now) : null;
-  if (!found) return [];
-  const how = found.names.length === 1 ? found.how.replace("say", "says") : found.how;
-  return [{
-    id: `loop:${found.names.join("\n")}`, kind: "loop", text: `${listed(found.names)} ${how}: ${found.count} times within two minutes.`, since: null,
-    help: { word: "Pause the room", frame: { action: "pause" } },
-  }];
+/** A lane that is slowed may wait: nobody is called for it. Of a mere hint only the lane's own place tells. */
+function slowNeeds(model) {
+  const slowed = model.loops.lanes.filter(({ state, level, credit }) => state === "watched" && level === "slow" && !credit);
+  return slowed.map(({ lane, words, ts }) => ({
+    id: `slow:${model.room}:${lane}`, kind: "slow", since: ts * 1000, help: { word: "Look at it", go: ["loop", lane] }, isQuiet: true,
+    text: `${goesOf(model, lane)} round in circles and ${lane.includes(ARROW) ? "are" : "is"} slowed: ${excerpt(words)}.`,
+  }));
 }
 
 // ---- words to the operator --------------------------------------------------------------------------------------
@@ -203,12 +183,15 @@ const excerpt = (text) => lineOf(text, EXCERPT);
 
 function stuckNeeds(model, now) {
   if (model.mode !== "running") return []; // held or stopped: that mail waits is what the operator wanted
-  const held = model.peers.filter((peer) => !peer.paused && (peer.waiting ?? 0) > 0);
+  const held = model.peers.filter((peer) => !peer.paused && waitingOf(peer) > 0);
   return held.map((peer) => stuckNeed(peer, passedSince(model, peer, now), now)).filter(Boolean);
 }
 
+/** What it could fetch: not what waits in lanes that are held. */
+const waitingOf = (peer) => (peer.waiting ?? 0) - (peer.held ?? 0);
+
 function stuckNeed(peer, passed, now) {
-  const waiting = peer.waiting ?? 0;
+  const waiting = waitingOf(peer);
   const unheard = (peer.deaf_age ?? peer.last_seen_age ?? 0) + passed;
   const mail = `${waiting} ${waiting === 1 ? "message waits" : "messages wait"} in its mailbox`;
   const help = peer.wake?.kind === "waits" ? { word: `Ring ${peer.name}`, frame: { ring: peer.name } } : { word: `Ping ${peer.name}`, frame: { heartbeat: peer.name } };

@@ -1,20 +1,22 @@
 // Receipts: how far a message has come, in words that are true. Pure.
 //
-//   tickOf(receipt)                            null, or {state, text}: the one mark of a message
+//   tickOf(receipt, held)                      null, or {state, text}: the one mark of a message; held: its lane is
 //   fatesOf(model, message, now)               {lines: [{name, state, why, age}], more, isKnown}: each recipient, the worst first
 //
 // queued        it waits in the recipient's mailbox
+// held          so it does, and the operator is to rule on its lane first
 // fetched       the recipient's process has it; whether its agent has read it, nobody knows
 // acknowledged  the recipient's agent has called since
 // answered      the recipient has answered it
 // lost          it never will arrive: the mailbox was full, or its peer is gone
 
-import { momentOf } from "./model.js";
+import { isHeld, momentOf } from "./model.js";
 
 export const STATES = ["lost", "queued", "fetched", "acknowledged", "answered"]; // the worst first
 
 export const MEANINGS = {
   queued: "waits in its mailbox",
+  held: "its lane is held for the operator",
   fetched: "its process has it",
   acknowledged: "its agent has called since",
   answered: "it has answered",
@@ -24,7 +26,8 @@ export const MEANINGS = {
 const countOf = (receipt) => STATES.reduce((sum, state) => sum + receipt[state], 0);
 
 /** The mark of a message: the worst of its recipients, and how many are beyond that. */
-export function tickOf(receipt) {
+export function tickOf(receipt, held = false) {
+  if (held) return { state: "held", text: "held" }; // for all of its recipients
   const all = receipt ? countOf(receipt) : 0;
   if (all === 0) return null;
   const state = STATES.find((one) => receipt[one] > 0);
@@ -47,11 +50,12 @@ export function fatesOf(model, message, now) {
   const who = receipt.who ?? told?.who;
   if (!who) return { lines: [], more: countOf(receipt), isKnown: false };
   const queuedFor = Math.max(0, momentOf(model, now) / 1000 - message.ts);
+  const held = isHeld(model, message);
   const lines = Object.entries(who).map(([name, words]) => {
     const [, state, why = ""] = /^(\w+)(?:: (.*))?$/s.exec(words) ?? [null, words];
     const since = (receipt.who ? receipt : told).at.get(name) ?? null;
     const age = state === "queued" ? queuedFor : since === null ? null : Math.max(0, now - since) / 1000;
-    return { name, state, why, age };
+    return { name, state: held && state === "queued" ? "held" : state, why, age };
   });
   lines.sort((a, b) => STATES.indexOf(a.state) - STATES.indexOf(b.state));
   return { lines, more: receipt.who ? 0 : told.more, isKnown: true };

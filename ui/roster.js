@@ -3,7 +3,7 @@
 import { button, el, emptyNote, icon, keyed, nameTag, setAttribute, setIcon, setText } from "./dom.js";
 import { isLate, wordsOf } from "./deeds.js";
 import {
-  UNWOKEN_S, ageText, hueOf, isOpen, isOperator, passedSince, stateWord, usageExactly, usageText,
+  ARROW, UNWOKEN_S, ageText, hueOf, isOpen, isOperator, passedSince, stateWord, usageExactly, usageText,
 } from "./model.js";
 
 const SHOWN = 200; // cards at first, and so many more each time: of thousands nobody reads all, and a browser draws them slowly
@@ -14,6 +14,7 @@ const views = new WeakMap();
 export function render(root, model, send, now, seat) {
   const view = views.get(root) ?? open(root);
   Object.assign(view, { model, operator: isOperator(model), open: isOpen(model), quietAfter: model.quietAfter, seat, now });
+  view.loops = loopsOfPairs(model);
   drawCards(view);
   view.empty.hidden = model.peers.length > 0;
   const live = model.peers.filter((peer) => peer.state === "live").length;
@@ -69,6 +70,7 @@ function card(peer, hue, view) {
     heard: el("span", { class: "facts" }),
     quiet: chip("quiet-peer", "wait", "quiet"),
     mail: chip("mail", "mail", "", "Messages in its mailbox that it has not fetched"),
+    loop: chip("loop-chip", "loop", "", "They go round in circles, or went so"),
     stop: chip("untold", "stop", "not told of the stop", "It has not called the hub since the stop"),
     facts: el("p", { class: "facts" }),
     usage: el("p", { class: "facts usage" }, el("span", { "aria-hidden": "true" }), el("span", { class: "unseen" })),
@@ -77,7 +79,7 @@ function card(peer, hue, view) {
   const node = el("li", { class: "card peer", data: { peer: peer.name } },
     el("div", { class: "card-head" }, el("span", { class: "dot", style: { "--hue": String(hue) } }), nameTag(peer.name, hue), part.state),
     part.status,
-    el("div", { class: "chips" }, part.ears, part.heard, part.mail, part.held, part.quiet, part.stop),
+    el("div", { class: "chips" }, part.ears, part.heard, part.mail, part.held, part.loop, part.quiet, part.stop),
     part.facts,
     part.usage,
     view.operator && el("div", { class: "card-foot" }, controls(peer.name, part, view), part.deed));
@@ -122,6 +124,9 @@ function refresh(node, peer, passed, view) {
   setText(part.ears.lastElementChild, earsOf(peer, passed, view.now));
   part.ears.hidden = part.heard.hidden = peer.listening === null; // of the past nobody knows
   part.held.hidden = !peer.paused;
+  const loops = view.loops.get(peer.name) ?? "";
+  part.loop.hidden = loops === "";
+  setText(part.loop.lastElementChild, loops);
   part.quiet.hidden = !peer.quiet;
   part.quiet.title = `Neither a call nor a new status for ${ageText(view.quietAfter)} or more`;
   part.stop.hidden = peer.stop_told !== false;
@@ -133,6 +138,19 @@ function refresh(node, peer, passed, view) {
   setText(part.facts, factsOf(peer, passed) + brakeOf(peer.brake, view.now));
   refreshUsage(part.usage, peer.usage);
   if (view.operator) refreshControls(part, peer, view);
+}
+
+const LOOP_WORDS = { held: "held", closed: "closed", free: "may run" };
+
+/** What a peer's lanes with others have come to: name -> "held with bob". */
+function loopsOfPairs({ loops }) {
+  const words = new Map();
+  for (const { lane, state, level } of loops.lanes.filter((one) => one.lane.includes(ARROW))) {
+    const pair = lane.split(ARROW);
+    const word = LOOP_WORDS[state] ?? (level === "slow" ? "slowed" : "in circles");
+    for (const [at, name] of pair.entries()) words.set(name, [words.get(name), `${word} with ${pair[1 - at]}`].filter(Boolean).join(", "));
+  }
+  return words;
 }
 
 const DEAF_SHOWN_S = 10; // shorter is the pause between two polls
@@ -178,10 +196,10 @@ function refreshUsage(node, usage) {
   setAttribute(node, "title", whole);
 }
 
-function refreshMail(node, { waiting = 0, unacknowledged = 0 }) {
+function refreshMail(node, { waiting = 0, unacknowledged = 0, held = 0 }) {
   node.hidden = waiting + unacknowledged === 0;
   node.classList.toggle("heap", waiting > 0);
-  const words = [waiting && `${amount(waiting)} waiting`, unacknowledged && `${amount(unacknowledged)} not confirmed`];
+  const words = [waiting && `${amount(waiting)} waiting${held ? `, ${amount(held)} of them held` : ""}`, unacknowledged && `${amount(unacknowledged)} not confirmed`];
   setText(node.lastElementChild, words.filter(Boolean).join(", "));
 }
 

@@ -2,10 +2,10 @@
 // place: its row is not drawn anew, so nothing flickers and what is marked in a row stays marked.
 
 import { el, icon, keyed, nameTag, setIcon, setText } from "./dom.js";
-import { ageText, entryAt, hueOf, indexOf, lineOf } from "./model.js";
+import { ageText, entryAt, hueOf, indexOf, isHeld, lineOf } from "./model.js";
 import { MEANINGS, fatesOf, tickOf } from "./receipts.js";
 
-const ICONS = { lost: "close", queued: "wait", fetched: "check", acknowledged: "doublecheck", answered: "answered" };
+const ICONS = { lost: "close", queued: "wait", held: "pause", fetched: "check", acknowledged: "doublecheck", answered: "answered" };
 const HOVER_MS = 250; // a pointer that only passes opens nothing
 const LEAVE_MS = 150; // the way from the mark to the list
 
@@ -13,13 +13,13 @@ const LEAVE_MS = 150; // the way from the mark to the list
 export function drawTick(model, message) {
   if (!(message.seq > 0)) return null;
   const tick = el("button", { type: "button", class: "tick", tabindex: "-1", "aria-haspopup": "dialog", hidden: true }, icon("wait"), el("span"));
-  refreshTick(tick, model, message.id);
+  refreshTick(tick, model, message);
   return tick;
 }
 
 /** Show what is known now; nothing is touched that stays the same. */
-export function refreshTick(tick, model, id) {
-  const found = tickOf(model.receipts.get(id));
+export function refreshTick(tick, model, message) {
+  const found = tickOf(model.receipts.get(message.id), isHeld(model, message));
   if (!found) {
     if (!tick.hidden) tick.hidden = true;
     return;
@@ -117,7 +117,7 @@ export function refreshFates(view, now) {
   const receipt = view.model.receipts.get(view.id);
   if (receipt && !receipt.who && view.asked !== receipt && view.seat.ask({ receipt: message.seq })) view.asked = receipt;
   const { lines, more, isKnown } = fatesOf(view.model, message, now);
-  setText(view.title, tickOf(receipt)?.text ?? "");
+  setText(view.title, tickOf(receipt, isHeld(view.model, message))?.text ?? "");
   setText(view.of, `Message ${message.seq} of ${message.origin === "agent" ? message.sender : message.origin}: ${lineOf(message.content, 80)}`);
   keyed(view.list, lines, ({ name }) => name, (line) => fateLine(view.model, line), refreshLine);
   setText(view.more, isKnown ? (more ? `and ${more.toLocaleString()} more` : "") : more ? "Asking the hub…" : "The hub does not follow this message any more.");
@@ -133,6 +133,6 @@ function refreshLine(node, { state, why, age }) {
     node.dataset.state = state;
     setIcon(node, ICONS[state] ?? "help");
   }
-  const since = age === null ? "" : state === "queued" ? ` for ${ageText(age)}` : `, seen ${ageText(age)} ago`;
+  const since = age === null ? "" : state === "queued" || state === "held" ? ` for ${ageText(age)}` : `, seen ${ageText(age)} ago`;
   setText(node.lastElementChild, `${state}: ${why || MEANINGS[state] || ""}${since}`);
 }

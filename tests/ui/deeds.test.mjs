@@ -192,3 +192,50 @@ test("what cannot be taken back is asked, and says what will happen", () => {
   assert.equal(sureOf({ command: "reset", to: "api" }, model).verb, "Reset the agent");
   for (const harmless of [{ action: "pause" }, { action: "resume" }, { say: "x", to: "all" }, { pause_peer: "api" }, { command: "interrupt", to: "api" }, { set_rate: {} }]) assert.equal(sureOf(harmless, model), null);
 });
+
+const LANE = "api ↔ web";
+const lane = (more = {}) => ({ lane: LANE, state: "held", ts: T0 / 1000, credit: 0, waiting: 2, waits_from: 9, kind: "thanks", level: "hold", count: 9, of: 12, names: ["api"], first_seq: 1, last_seq: 9, words: "", ...more });
+const tell = (loop) => ({ type: "loop", lane: LANE, loop });
+
+test("a ruling is effective when the lane is so, and tells how many that waited are delivered", () => {
+  const rulings = [
+    ["continue", lane({ state: "watched", credit: 20, waiting: 0 }), "it goes on for 20 messages; 3 that waited are delivered"],
+    ["close", lane({ state: "closed", waiting: 0 }), "agents say nothing there any more; 3 that waited are delivered"],
+    ["run", lane({ state: "free", waiting: 0 }), "it is not held again; 3 that waited are delivered"],
+  ];
+  for (const [ruling, after, words] of rulings) {
+    const [model, deeds] = [room("api", "web"), emptyDeeds()];
+    apply(model, { type: "loops", upto: "hold", release: 0, lanes: [lane()] }, T0);
+    note(deeds, model, { rule: { lane: LANE, ruling } }, T0);
+    hub(deeds, model, tell(lane({ waiting: 3 })));
+    assert.equal(deeds.list[0].state, "asked", "one more was said meanwhile");
+    hub(deeds, model, tell(after));
+    assert.equal(wordsOf(deeds.list[0], T0), words);
+  }
+});
+
+test("a lane is watched again when nothing is known of it any more", () => {
+  const [model, deeds] = [room("api", "web"), emptyDeeds()];
+  apply(model, { type: "loops", upto: "hold", release: 0, lanes: [lane({ state: "closed", waiting: 0 })] }, T0);
+  note(deeds, model, { rule: { lane: LANE, ruling: "watch" } }, T0);
+  hub(deeds, model, tell(null));
+  assert.equal(wordsOf(deeds.list[0], T0), "it is watched as all others are");
+});
+
+test("a ruling that comes after another's is refused, on its own lane", () => {
+  const [model, deeds] = [room("api", "web"), emptyDeeds()];
+  apply(model, { type: "loops", upto: "hold", release: 0, lanes: [lane(), lane({ lane: "#x" })] }, T0);
+  note(deeds, model, { rule: { lane: LANE, ruling: "continue" } }, T0);
+  note(deeds, model, { rule: { lane: "#x", ruling: "continue" } }, T0);
+  hub(deeds, model, tell(lane({ state: "closed", waiting: 0 })));
+  hub(deeds, model, { type: "error", command: "rule", reason: "unknown_loop", lane: LANE, detail: "continue is no ruling on api ↔ web: it is closed" });
+  assert.deepEqual(deeds.list.map(({ state }) => state), ["asked", "refused"]);
+});
+
+test("how far loops are answered is set when the hub says so, and what was held is told of", () => {
+  const [model, deeds] = [room("api", "web"), emptyDeeds()];
+  apply(model, { type: "loops", upto: "hold", release: 0, lanes: [lane()] }, T0);
+  note(deeds, model, { loops: { upto: "slow", release: 600 } }, T0);
+  hub(deeds, model, { type: "loops", upto: "slow", release: 600, lanes: [] });
+  assert.equal(wordsOf(deeds.list[0], T0), "such a lane is slowed; what was held is delivered");
+});

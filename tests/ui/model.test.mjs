@@ -1,7 +1,7 @@
 // The console's pure model. Run: node --test tests/ui/
 import test from "node:test";
 import assert from "node:assert/strict";
-import { LOG_MAX, ageText, apply, applyLink, audienceOf, emptyModel, hueOf, indexOf, isOpen, isOperator, logEnd, noteSent, perMinute, saidAs, threadOf, costText, usageExactly, usageOf, usageText } from "../../ui/model.js";
+import { LOG_MAX, ageText, apply, applyLink, audienceOf, emptyModel, hueOf, indexOf, isOpen, isOperator, logEnd, noteSent, perMinute, saidAs, threadOf, costText, usageExactly, usageOf, usageText, isHeld, laneOf, loopOf } from "../../ui/model.js";
 
 const NOW = 1_795_384_800_000;
 let lastId = 0;
@@ -375,4 +375,50 @@ test("the cost of the room is the sum of what its peers say", () => {
   assert.equal(costText(total), "$1.27, 100 turns");
   assert.equal(costText(usageOf([{ usage: usage({ cost_usd: null }) }])), "12 turns");
   assert.equal(usageOf([silent]), null);
+});
+
+// ---- lanes that go round in circles
+
+const lane = (more = {}) => ({ lane: "api ↔ web", state: "held", ts: NOW / 1000, credit: 0, waiting: 0, waits_from: 0, kind: "thanks", level: "hold", count: 9, of: 12,
+  names: ["api", "web"], first_seq: 1, last_seq: 9, words: "9 of 12 only thank", ...more });
+const looping = (...lanes) => ({ type: "loops", upto: "hold", release: 0, lanes });
+
+test("lanes that go round in circles come with the snapshot, change one by one, and go with a stop or another room", () => {
+  const model = opened({ loops: looping(lane()) });
+  assert.equal(loopOf(model, "api ↔ web").words, "9 of 12 only thank");
+  const before = model.loops;
+  apply(model, { type: "loop", lane: "#x", loop: lane({ lane: "#x", state: "watched", level: "hint" }) }, NOW);
+  assert.notEqual(model.loops, before, "a panel sees by the reference that it changed");
+  apply(model, { type: "loop", lane: "api ↔ web", loop: lane({ state: "closed" }) }, NOW);
+  assert.deepEqual(model.loops.lanes.map(({ lane, state }) => [lane, state]), [["api ↔ web", "closed"], ["#x", "watched"]]);
+  apply(model, { type: "loop", lane: "#x", loop: null }, NOW);
+  assert.equal(loopOf(model, "#x"), undefined);
+  apply(model, { type: "loops", upto: "slow", release: 60, lanes: [] }, NOW);
+  assert.deepEqual(model.loops, { upto: "slow", release: 60, lanes: [] });
+  apply(model, looping(lane()), NOW);
+  apply(model, snapshot({ room: "r2", loops: { upto: "hold", release: 0, lanes: [] } }), NOW);
+  assert.deepEqual(model.loops.lanes, []);
+});
+
+test("what waits in a held lane is known by its lane, its sender and its seq", () => {
+  const model = opened({ loops: looping(lane({ waiting: 2, waits_from: 10 })) });
+  const to = (sender, recipient, seq, more = {}) => said(sender, "thanks", { recipient, seq, ...more });
+  for (const held of [to("api", "web", 10), to("web", "api", 11)]) assert.equal(isHeld(model, held), true);
+  const free = [to("api", "web", 9), to("api", "all", 12), to("api", "human", 12), to("api", "ops", 12), to("human", "web", 12, { origin: "operator" })];
+  for (const other of free) assert.equal(isHeld(model, other), false, JSON.stringify(other));
+  apply(model, { type: "loop", lane: "api ↔ web", loop: lane({ state: "watched", credit: 20 }) }, NOW);
+  assert.equal(isHeld(model, to("api", "web", 10)), false, "it was released");
+});
+
+test("a lane has one name from both sides, in the hub's order", () => {
+  assert.equal(laneOf(said("web", "hi", { recipient: "api" })), "api ↔ web");
+  assert.equal(laneOf(said("\u{1F600}", "hi", { recipient: "\uffee" })), "\uffee ↔ \u{1F600}", "by code points");
+  assert.equal(laneOf(said("web", "hi", { recipient: "#x" })), "#x");
+});
+
+test("since when a lane is held is drawn, until it is not", () => {
+  const model = opened({ loops: looping(lane()) });
+  assert.deepEqual(model.spans.filter(({ kind }) => kind === "loop").map(({ word, scope, from, to }) => [word, scope, from, to]), [["held", "api ↔ web", NOW, null]]);
+  apply(model, { type: "loop", lane: "api ↔ web", loop: lane({ state: "closed", ts: NOW / 1000 + 5 }) }, NOW + 5_000);
+  assert.deepEqual(model.spans.filter(({ kind }) => kind === "loop").map(({ word, from, to }) => [word, from, to]), [["held", NOW, NOW + 5_000], ["closed", NOW + 5_000, null]]);
 });

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { emptyModel } from "../../ui/model.js";
-import { emptyDebt, isForOperator, loopOf, minutesOf, needsOf, owe, owedOf, READ_PER_MIN, settleDebt } from "../../ui/needs.js";
+import { emptyDebt, isForOperator, minutesOf, needsOf, owe, owedOf, READ_PER_MIN, settleDebt, stateOfLoop } from "../../ui/needs.js";
 
 const NOW = 1_700_000_000_000;
 
@@ -73,16 +73,40 @@ test("a mention is a word of its own, of an agent", () => {
   assert.ok(!isForOperator(said("hub", "@operator", { origin: "hub" })));
 });
 
-test("repetition and volleys are a loop, work is not", () => {
-  const thanks = Array.from({ length: 10 }, (_, n) => said(n % 2 ? "api" : "web", n % 2 ? `Thank you! (${n})` : `You are welcome! (${n})`));
-  assert.deepEqual(loopOf(says(room(), ...thanks), NOW).names, ["api", "web"]);
-  const volley = Array.from({ length: 24 }, (_, n) => said(n % 2 ? "api" : "web", `short line ${String.fromCharCode(97 + n).repeat(5)}`));
-  assert.match(loopOf(says(room(), ...volley), NOW).how, /back and forth/);
-  const work = Array.from({ length: 30 }, (_, n) => said(["api", "web", "ops"][n % 3], `${String.fromCharCode(97 + n).repeat(9)} step done`));
-  assert.equal(loopOf(says(room(), ...work), NOW), null);
-  assert.deepEqual(needsOf(says(room(), ...thanks), NOW)[0].help.frame, { action: "pause" });
-  assert.deepEqual(kinds(says(room({ mode: "paused" }), ...thanks)), [], "it is held already");
-  assert.equal(loopOf(says(room(), ...thanks, said("human", "enough", { origin: "operator" })), NOW), null, "the operator has spoken");
+const loop = (more = {}) => ({ lane: "api ↔ web", state: "held", ts: NOW / 1000 - 90, credit: 0, waiting: 3, waits_from: 9, kind: "thanks", level: "hold", count: 9, of: 12,
+  names: ["api", "web"], first_seq: 1, last_seq: 9, words: "9 of the last 12 only thank", ...more });
+const looping = (...lanes) => room({ loops: { upto: "hold", release: 0, lanes } });
+
+test("a lane that is held needs a ruling, with its evidence and what waits", () => {
+  const [need] = needsOf(looping(loop()), NOW);
+  assert.equal(need.text, "api and web go round in circles and are held: 9 of the last 12 only thank; 3 messages wait.");
+  assert.deepEqual([need.kind, need.help, need.isQuiet], ["loop", { word: "Rule on it", go: ["loop", "api ↔ web"] }, undefined]);
+  const [plan] = needsOf(looping(loop({ lane: "#plans", waiting: 1 })), NOW);
+  assert.match(plan.text, /^#plans goes round in circles and is held: .*; 1 message waits\.$/);
+  assert.equal(needsOf(looping(loop({ waiting: 4 })), NOW)[0].id, need.id, "one more waits: it is the same hold");
+  assert.notEqual(needsOf(looping(loop({ ts: NOW / 1000 })), NOW)[0].id, need.id, "it was held again");
+});
+
+test("a slowed lane comes last and calls nobody; a hint, a credit, a closed or a free lane is no need", () => {
+  const floors = { all: { scope: "all", holder: "web", hands: [], since: NOW / 1000 - 400 } };
+  const model = Object.assign(looping(loop({ state: "watched", level: "slow" })), { floors });
+  assert.deepEqual(kinds(model), ["stick", "slow"]);
+  assert.equal(needsOf(model, NOW)[1].isQuiet, true);
+  for (const calm of [{ state: "watched", level: "hint" }, { state: "watched", level: "slow", credit: 5 }, { state: "closed" }, { state: "free" }]) assert.deepEqual(kinds(looping(loop(calm))), [], JSON.stringify(calm));
+});
+
+test("what has become of a lane is said in words", () => {
+  assert.equal(stateOfLoop(loop()), "held");
+  assert.equal(stateOfLoop(loop({ state: "watched", level: "hint", credit: 12 })), "watched; 12 of 20 messages left");
+  assert.equal(stateOfLoop(loop({ state: "watched", level: "slow", credit: 12 })), "slowed; 12 of 20 messages left");
+  assert.equal(stateOfLoop(loop({ state: "watched", level: "slow" })), "slowed");
+  assert.match(stateOfLoop(loop({ state: "closed" })), /^closed/);
+  assert.match(stateOfLoop(loop({ state: "free" })), /^may run/);
+});
+
+test("a peer whose mail is held is not deaf for it", () => {
+  assert.deepEqual(kinds(room({ peers: [row("web", { waiting: 40, held: 40 })] })), []);
+  assert.match(needsOf(room({ peers: [row("web", { waiting: 65, held: 40 })] }), NOW)[0].text, /25 messages wait/);
 });
 
 test("a need keeps its id while its cause lasts, and a new cause has a new one", () => {

@@ -29,6 +29,7 @@ test("the mark is the worst of all recipients, with how many are beyond it", () 
     [{ lost: 5 }, "lost", "lost for all 5"],
   ];
   for (const [counts, state, text] of cases) assert.deepEqual(tickOf(receipt(counts)), { state, text });
+  assert.deepEqual(tickOf(receipt({ queued: 1 }), true), { state: "held", text: "held" }, "its lane is held");
   assert.equal(tickOf(receipt({})), null, "it is for nobody");
   assert.equal(tickOf(undefined), null, "nothing is known of it");
 });
