@@ -270,7 +270,7 @@ def test_how_far_loops_are_answered_is_set_and_tells_what_came_of_it(
 
 
 def test_a_hold_outlives_the_hub_and_the_past_shows_it_without_a_button(tmp_path: Path, console: Open) -> None:
-    with kept_hub(tmp_path / "room.journal") as kept:
+    with kept_hub(tmp_path / "room.journal", "--loops", "hold") as kept:
         fast(kept.hub)
         ann, bob = pair(kept.hub)
         count = thank(kept.hub, ann, bob)
@@ -336,7 +336,7 @@ def thanks_until_held(watching: Any) -> int:
 
 def test_two_programs_that_thank_each_other_are_held_released_and_held_again(tmp_path: Path, console: Open) -> None:
     with (
-        running_hub() as hub,
+        running_hub("--loops", "hold") as hub,
         hub.console() as watching,
         agent(hub.url, "--project", "ann", "--exec", thanker(tmp_path, "bob")),
         agent(hub.url, "--project", "bob", "--exec", thanker(tmp_path, "ann")),

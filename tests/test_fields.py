@@ -152,6 +152,7 @@ UNSHOWN = {
 def busy(hub: HubProcess, console: Any) -> None:
     """Make a room in which every field has something to say."""
     console.send(set_rate={"refill_rate": 50, "capacity": 70})
+    console.send(loops={"upto": "hold"})
     api, web = hub.register("api"), hub.register("web")
     for speaker in itertools.cycle((api, web)):
         thanked = hub.say(speaker, "#loop", "Thank you!")

@@ -1140,7 +1140,7 @@ def test_what_is_dropped_leaves_its_hash(place: Path) -> None:
 
 
 def test_events_are_dropped_and_copied_under_a_hub_that_goes_on(place: Path) -> None:
-    with kept_hub(place) as kept:
+    with kept_hub(place, "--loops", "hold") as kept:
         ann = kept.hub.register("ann")
         for n in range(4):
             kept.hub.say(ann, "ann", f"word {n}")
@@ -1580,7 +1580,7 @@ def test_a_start_that_is_killed_while_it_brings_up_a_file_loses_nothing(place: P
                 pass
             hub.kill()
     assert caucus.size_of(str(log)) > 3_000_000
-    kept_room = KeptHub(place)
+    kept_room = KeptHub(place, "--loops", "hold")  # as it is by itself
     assert kept_room.hub.stop()[0] == 0
     assert verified(place)[1]["events"] == len(rows) + 60_000 + 1  # and a RoomReopened
     assert not place.with_name(f"{place.name}.schema-1.part").exists()
