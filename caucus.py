@@ -10246,6 +10246,7 @@ def snapshot_of(room: Room, figures: dict[str, Json]) -> dict[str, Json]:
         "agents": [],
         "version": __version__,
         "room": id_of(room.born),
+        "last_seq": room.last_seq,
     }
 
 
