@@ -196,7 +196,7 @@ def test_a_search_goes_through_all_of_the_record(recorded: HubProcess, console: 
     page.keyboard.type("albatross")
     beyond = page.locator("#beyond")
     expect(beyond).to_contain_text("3 found in", timeout=LONG_MS)
-    expect(beyond.get_by_role("status")).to_have_text(re.compile(r"3 found in 4,\d\d\d older messages\."))
+    expect(beyond.get_by_role("status")).to_have_text(re.compile(r"3 found in the words of 4,\d\d\d older messages\."))
     hits = beyond.locator(".record-hit")
     expect(hits).to_have_count(3)
     expect(hits.first.locator("mark")).to_have_text("albatross")
