@@ -100,7 +100,8 @@ function draw(view) {
   view.fold.hidden = view.found.length === 0;
   setText(view.fold.lastElementChild, view.isFolded ? "Show them" : "Fold them");
   view.fold.setAttribute("aria-expanded", String(!view.isFolded));
-  view.more.hidden = view.state === "looking" || (view.state === "done" && (view.before === null || view.found.length >= HITS_MAX));
+  const isOneLine = view.isFolded && view.found.length > 0;
+  view.more.hidden = isOneLine || view.state === "looking" || (view.state === "done" && (view.before === null || view.found.length >= HITS_MAX));
   setText(view.more.lastElementChild, view.state === "failed" ? "Try again" : "Look further back");
 }
 

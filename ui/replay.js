@@ -38,12 +38,12 @@ export function emptyReplay() {
 }
 
 export function addPart(replay, part) {
-  const { first = part.from, last = part.to } = part;
+  const [first, last] = [Math.floor((part.first ?? part.from) * 1000), Math.ceil((part.last ?? part.to) * 1000)];
   const isFirst = replay.entries.length === 0;
   if (isFirst) Object.assign(replay, { asked: { from: part.from, to: part.to }, channel: part.channel ?? "", version: part.version });
-  if (isFirst) Object.assign(replay, { from: Math.min(part.to, Math.max(part.from, first)) * 1000, to: Math.max(part.from, Math.min(part.to, last)) * 1000 });
+  if (isFirst) Object.assign(replay, { from: Math.min(part.to * 1000, Math.max(part.from * 1000, first)), to: Math.max(part.from * 1000, Math.min(part.to * 1000, last)) });
   if (isFirst) replay.knots.push({ ms: replay.from, x: 0 });
-  Object.assign(replay, { first: first * 1000, last: last * 1000, next: part.next ?? null });
+  Object.assign(replay, { first, last, next: part.next ?? null });
   for (const entry of part.entries) {
     replay.entries.push(entry);
     lengthen(replay, entry[0]);

@@ -42,11 +42,11 @@ function drawBanner(view, past, needs, since, trouble) {
   const { state, replay, ms, isFile } = past;
   const of = isFile ? `Record${replay.channel ? ` of ${replay.channel}` : ""}: ` : "Replay: ";
   const texts = {
-    loading: `${of}reading the past, ${Math.round(100 * shareRead(past))} %`,
-    shown: `${of}the room as it was on ${momentText(ms)}. Read-only.`,
-    none: `No replay: ${past.why}.`,
+    loading: ["", `reading the past, ${Math.round(100 * shareRead(past))} %`],
+    shown: ["the room as it was on ", `${momentText(ms)}. Read-only.`],
+    none: ["", `${past.why}.`],
   };
-  setText(view.bannerText, texts[state] ?? "");
+  for (const [at, text] of [state === "none" ? "No replay: " : of, ...texts[state]].entries()) setText(view.bannerText.children[at], text);
   view.live.hidden = isFile;
   view.again.hidden = state !== "none" && !past.isCut;
   const news = [since > 0 && `${since.toLocaleString()} new`, needs > 0 && `${needs} need${needs === 1 ? "s" : ""} you`, trouble].filter(Boolean).join(", ");
@@ -97,7 +97,7 @@ function drawMarks(view, replay) {
 function open(root, past, go) {
   const view = { of: null, markKey: "", isPlaying: null, banner: document.getElementById("past-banner"),
     marks: el("div", { class: "time-marks", "aria-hidden": "true" }), time: el("time", { class: "time-now" }), words: el("p", { class: "time-words", dir: "auto" }),
-    bannerText: el("p", { class: "past-text" }), liveNews: el("span", { class: "live-news" }) };
+    bannerText: el("p", { class: "past-text" }, el("span"), el("span", { class: "past-words" }), el("span")), liveNews: el("span", { class: "live-news" }) };
   view.range = el("input", { type: "range", min: "0", max: "1", step: "1", value: "0", "aria-label": "The moment that is shown",
     oninput: () => seek(past, msOf(past.replay, Number(view.range.value))) });
   view.play = button("Play (.)", "play", { class: "time-play", onclick: () => toggle(past) }, true);
