@@ -270,7 +270,7 @@ function turnTo(view) {
   if (!isPresent() && !view.home) {
     const { following, openingSeq, opened, collapsed, unfolded, sources } = view;
     view.home = { following, held: view.heights.size ? heldBy(view) : null, seq: openingSeq, folds: { opened, collapsed, unfolded, sources } };
-    leaveOpening(view);
+    Object.assign(view, { opening: view.opening + 1, openingSeq: 0 });
     tell(view, "");
   }
   const home = isPresent() ? view.home : null;
@@ -551,6 +551,7 @@ async function openThen(view, seq, run) {
 }
 
 function showWanted(view) {
+  if (!document.body.hasAttribute("data-past")) view.wanted = 0; // it was left
   const found = isPresent() ? undefined : saidAs(view.model, view.wanted);
   if (found) view.wanted = 0;
   if (found) arrive(view, logIndexOf(view.model, found.id));
@@ -745,7 +746,10 @@ const alike = (row, control) => [...row.querySelectorAll(control.localName)].fil
 function giveFocus(view, { key, control, at }) {
   const row = view.nodes.get(key)?.node;
   view.isMounting = true;
-  if (row && view.tools.contains(control)) carryTools(view, row);
+  if (row && view.tools.contains(control)) {
+    carryTools(view, row);
+    row.focus({ preventScroll: true }); // else they are not shown
+  }
   const same = row && (view.tools.contains(control) ? control : at === NOWHERE ? row : alike(row, control)[at] ?? row);
   same?.focus({ preventScroll: true });
   if (!row?.contains(document.activeElement)) view.scroller.focus({ preventScroll: true });
