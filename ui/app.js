@@ -91,7 +91,7 @@ function draw() {
   for (const [id, render] of SIGHTS) render(byId(id), seen, send, at, own);
   for (const [id, render] of TALK) render(byId(id), shown, send, at, own);
   forms.render(byId(isPast ? "forms-then" : "forms"), seen, send, at, own); // what is typed into one of the present stays
-  (isPast ? rules.renderThen : rules.render)(byId(isPast ? "rules-then" : "rules"), isPast ? seen : model, send, at, own);
+  (isPast ? rules.renderThen : rules.render)(byId(isPast ? "rules-then" : "rules"), seen, send, at, own);
   if (endBefore === null && model.mode !== null && !model.isOpening) endBefore = logEnd(model);
   timeline.render(byId("timeline"), past, { needs: seat.needs.length, since: logEnd(model) - (endBefore ?? logEnd(model)), trouble: troubleOf(), go, now: performance.now() });
   giveBack();
