@@ -10360,6 +10360,7 @@ def snapshot_of(room: Room, figures: dict[str, Json]) -> dict[str, Json]:
         "agents": [],
         "version": __version__,
         "room": id_of(room.born),
+        "last_seq": room.last_seq,
     }
 
 
@@ -10896,7 +10897,7 @@ class PastFeed(ChangesFeed):
         head["decisions"] = [one for one in room.decisions(DECISIONS_MAX) if self._is_told(one)]
         head["owed"] = [*self._debts_told.values()]
         if span.channel:
-            head |= {"rate": None, "rules": {"text": "", "version": 0}, "health": None}
+            head |= {"rate": None, "rules": {"text": "", "version": 0}, "health": None, "last_seq": 0}
         head["forms"] = [one for one in json.loads(room.forms_wire(has_prompts=True))["forms"] if self._is_told(one)]
         head["peers"] = [*self._rows(room.roster.all_names())]
         head["channels"] = room.channel_rows([name for name in room.channels() if span.has(name)])
