@@ -2088,7 +2088,7 @@ class Roster:
 # It is arithmetic over the latest messages, not a guess: what it finds comes with the messages that it rests on. A
 # reading, like a bucket: not replayed, and gone with the hub. tests/data/conversations decides the thresholds.
 
-_LEVELS = ((12, HOLD), (10, SLOW), (9, HINT))  # points; no honest conversation of the corpus comes beyond 8
+_LEVELS = ((13, HOLD), (11, SLOW), (9, HINT))  # points; no honest conversation of the corpus comes beyond 8
 LOOP_LANES_MAX = 1_024  # of which a head of what was said is kept; the one that was looked at longest ago goes
 LOOP_MEMORY_MAX = 16  # messages of a lane: with 560 bytes at most of each, 16 kB a lane
 _COUNTED = 12  # of the latest messages; evidence says how many of them are needless
@@ -2440,18 +2440,20 @@ class Detector:
         """Its words."""
         return Lexicon(self._tables())
 
-    def hear(self, lane: str, sender: str, text: str, seq: int, now: float, level: int = CALM) -> Evidence | None:
+    def hear(
+        self, lane: str, sender: str, text: str, seq: int, now: float, level: int = CALM, may_go_on: bool = False
+    ) -> Evidence | None:
         """Take in what an agent says, before it is routed; give what the lane's level rests on.
 
         None: the lane is calm, and was. Evidence of level CALM: it is calm again. `level` is that of a lane that is
-        not known here any more.
+        not known here any more. One that may go on is not looked at.
         """
         known = self._lanes.get(lane)
         if known is None:
             known = self._open(lane, level, now)
         known.heard.append(Heard(sender, text if len(text) <= _SHORT else _head_of(text), seq))
         known.left -= 1
-        return self._look(lane, known, now) if known.left <= 0 else None
+        return None if known.left > 0 or may_go_on else self._look(lane, known, now)
 
     def refresh(self, scope: str) -> None:
         """Let nothing count any more of what was said where a scope is heard; `all` is heard everywhere."""
@@ -3643,8 +3645,8 @@ class Room:
         loop = self.loops.get(lane) if self.loops else None
         if self.detector is None or self.loops_upto == "off" or not lane or (loop is not None and loop.state == HELD):
             return
-        level = CALM if loop is None else loop.evidence.level
-        evidence = self.detector.hear(lane, name, content, self._seq + 1, self._mono(), level)
+        about = (CALM, False) if loop is None else (loop.evidence.level, loop.credit > 0)
+        evidence = self.detector.hear(lane, name, content, self._seq + 1, self._mono(), *about)
         if evidence is not None:
             self._note_loop(lane, evidence)
 
@@ -11182,6 +11184,7 @@ def snapshot_of(room: Room, figures: dict[str, Json]) -> dict[str, Json]:
         "agents": [],
         "version": __version__,
         "room": id_of(room.born),
+        "last_seq": room.last_seq,
     }
 
 
@@ -11722,7 +11725,7 @@ class PastFeed(ChangesFeed):
         head["owed"] = [*self._debts_told.values()]
         head["loops"] = self._loops()
         if span.channel:
-            head |= {"rate": None, "rules": {"text": "", "version": 0}, "health": None}
+            head |= {"rate": None, "rules": {"text": "", "version": 0}, "health": None, "last_seq": 0}
         head["forms"] = [one for one in json.loads(room.forms_wire(has_prompts=True))["forms"] if self._is_told(one)]
         head["peers"] = [*self._rows(room.roster.all_names())]
         head["channels"] = room.channel_rows([name for name in room.channels() if span.has(name)])

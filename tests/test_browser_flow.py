@@ -485,3 +485,23 @@ def test_ten_thousand_lines_scroll_while_two_hundred_a_second_arrive(hub: HubPro
         assert abs(top_of(page.locator(f'#flow [data-id="{words}"]')) - place) < 1.5
         page.locator("#new-below").click()
         expect(row(page, "even more 199")).to_be_in_viewport()
+
+
+def test_a_row_that_is_drawn_anew_keeps_the_keys_on_the_same_control(hub: HubProcess, console: Open) -> None:
+    api, web = hub.register("api"), hub.register("web")
+    first = hub.say(api, "all", "**which** port?")["seq"]
+    hub.receive(web)
+    assert hub.post("/send", token=web, to="all", content="8080", reply_to=first).status == 200
+    page = console(hub)
+    row_of = page.locator(f'#flow .message[data-seq="{first}"]')
+    for control in (".thread-alone", ".row-source"):
+        row_of.hover()
+        row_of.locator(control).focus()
+        answers = page.locator("#flow .message .thread-fold")
+        before = answers.inner_text()
+        assert hub.post("/send", token=web, to="all", content=f"or {control}", reply_to=first).status == 200
+        expect(answers).not_to_have_text(before)
+        expect(row_of.locator(control)).to_be_focused()
+    page.keyboard.press("Enter")  # it shows the source, and the row is drawn anew
+    expect(row_of.locator(".content")).to_contain_text("**which**")
+    expect(row_of.locator(".row-source")).to_be_focused()

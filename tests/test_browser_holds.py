@@ -25,10 +25,14 @@ MANY = 60  # messages: whoever thanks so often and is not held will never be
 
 
 def fast(hub: HubProcess, auth: str | None = None) -> None:
-    """Let peers speak as fast as they like; a slowed lane is a quarter of that."""
+    """Let peers speak as fast as they like, a slowed lane is a quarter of that; and have lanes held."""
     with hub.console(auth) as operator:
         operator.send(set_rate=FAST)
         operator.next("rate")
+        operator.send(loops={"upto": "hold", "release": 1})
+        operator.next("loops")
+        operator.send(loops={"release": 0})
+        operator.next("loops")
 
 
 def thank(hub: HubProcess, ann: str, bob: str, state: str = "held", level: str = "", to: str = "") -> int:

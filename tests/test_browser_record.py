@@ -25,6 +25,7 @@ MARKED = 1_502  # it has a word in bold
 BEGAN = 1_700_000_000.0  # of the fake clock
 STEP_S = 30.0  # between two messages: none are folded, and some two days pass
 LONG_MS = 20_000
+DAY_MS = 60_000  # to load a day of some thousand messages, on a machine with other work
 
 
 def keep(path: Path, count: int = SAID, step_s: float = STEP_S) -> None:
@@ -196,7 +197,7 @@ def test_a_search_goes_through_all_of_the_record(recorded: HubProcess, console: 
     page.keyboard.type("albatross")
     beyond = page.locator("#beyond")
     expect(beyond).to_contain_text("3 found in", timeout=LONG_MS)
-    expect(beyond.get_by_role("status")).to_have_text(re.compile(r"3 found in 4,\d\d\d older messages\."))
+    expect(beyond.get_by_role("status")).to_have_text(re.compile(r"3 found in the words of 4,\d\d\d older messages\."))
     hits = beyond.locator(".record-hit")
     expect(hits).to_have_count(3)
     expect(hits.first.locator("mark")).to_have_text("albatross")
@@ -337,6 +338,199 @@ def test_a_hub_that_restarts_meanwhile_is_read_on(journal: Path, tmp_path: Path,
         expect(said(page, 100)).to_be_in_viewport(timeout=LONG_MS)
     finally:
         kept.hub.stop()
+
+
+def test_a_log_of_nothing_but_notices_has_the_record_before_it(tmp_path: Path, console: Open) -> None:
+    with running_hub("--journal", str(tmp_path / "journal")) as hub:
+        ann = hub.register("ann")
+        for n in range(1, 7):
+            hub.say(ann, "all", f"albatross {n}")
+        for n in range(320):
+            assert hub.post("/leave", token=hub.register(f"visitor{n}")).status == 200
+        indexed(hub)
+        page = console(hub)
+        expect(page.locator("#flow .message").last).to_contain_text("left")
+        with hub.console() as seen:
+            assert {message["seq"] for message in seen.snapshot["log"]} == {0}
+        page.evaluate("document.getElementById('flow').scrollTop = 0")
+        expect(said(page, 6)).to_be_visible()
+        expect(page.locator(".record-edge")).to_contain_text("The first message of this room")
+        page.locator("#search").fill("albatross")
+        expect(page.locator("#beyond")).to_contain_text("6 found in the words of 6 older messages", timeout=LONG_MS)
+        page.locator("#search").fill("")
+        page.evaluate("location.hash = '#seq=3'")
+        expect(said(page, 3)).to_be_in_viewport(timeout=LONG_MS)
+        page.evaluate("location.hash = '#seq=7'")
+        expect(page.locator(".toast").last).to_contain_text("Message 7 has not been said: the newest is 6")
+        page.keyboard.press("l")
+        page.keyboard.press("d")
+        page.locator("#when").fill("1h ago")
+        page.locator("#when").press("Enter")
+        expect(said(page, 1)).to_be_focused(timeout=LONG_MS)
+
+
+def test_live_gives_back_the_place_where_the_reader_was(recorded: HubProcess, console: Open) -> None:
+    page = console(recorded)
+    page.evaluate("location.hash = '#seq=697'")
+    expect(said(page, 697)).to_be_in_viewport(timeout=LONG_MS)
+    before = top_row(page)
+    page.keyboard.press("b")
+    expect(page.locator("#past-banner")).to_contain_text("Read-only", timeout=LONG_MS)
+    expect(said(page, 697)).to_have_count(0)
+    page.keyboard.press("b")
+    expect(said(page, 697)).to_be_in_viewport()
+    after = top_row(page)
+    assert (after[0], round(after[1])) == (before[0], round(before[1]))
+    assert page.url.endswith("#seq=697")
+
+
+def test_what_was_being_opened_when_one_looked_back_is_opened_in_the_present(
+    recorded: HubProcess, console: Open
+) -> None:
+    page = console(recorded)
+    expect(said(page, SAID)).to_be_visible()
+    held: list[Any] = []
+    page.route("**/history?around*", lambda route: held.append(route))  # noqa: PLW0108  # playwright marks its handlers
+    page.evaluate("location.hash = '#seq=697'")
+    expect(page.locator("#record-note")).to_contain_text("Opening message 697")
+    page.keyboard.press("b")
+    expect(page.locator("#past-banner")).to_contain_text("Read-only", timeout=LONG_MS)
+    expect(page.locator("#record-note")).to_be_hidden()
+    with page.expect_response("**/history?around*"):
+        held.pop().continue_()
+    page.unroute("**/history?around*")
+    expect(said(page, 697)).to_have_count(0)
+    page.keyboard.press("b")
+    expect(said(page, 697)).to_be_in_viewport(timeout=LONG_MS)
+
+
+def test_in_the_past_hits_and_times_of_the_record_open_in_their_own_moment(
+    recorded: HubProcess, console: Open
+) -> None:
+    page = console(recorded, timezone_id="UTC")
+    expect(said(page, SAID)).to_be_visible()
+    page.keyboard.press("b")
+    expect(page.locator("#past-banner")).to_contain_text("Read-only", timeout=DAY_MS)
+    page.locator("#search").fill("albatross")
+    hit = page.locator(".record-hit").nth(1)
+    expect(hit).to_contain_text("message 78", timeout=DAY_MS)
+    hit.click()
+    expect(said(page, 78)).to_be_focused(timeout=DAY_MS)
+    expect(page.locator("#past-banner")).to_contain_text("Tue, Nov 14, 2023, 22:51:50. Read-only")
+    page.keyboard.press("Escape")
+    page.keyboard.press("d")
+    page.locator("#when").fill("2023-11-16 10:00")
+    page.locator("#when").press("Enter")
+    expect(page.locator("#past-banner")).to_contain_text("Thu, Nov 16, 2023, 10:00:00. Read-only", timeout=DAY_MS)
+    page.locator("#flow").evaluate("(flow) => { flow.scrollTop = 0; }")
+    edge = page.locator(".record-edge")
+    expect(edge).to_contain_text("More was said before.")
+    first = int(page.locator('#flow .message:not([data-seq="0"])').first.get_attribute("data-seq"))
+    edge.get_by_role("button").click()
+    expect(said(page, first - 1)).to_be_visible(timeout=DAY_MS)
+    expect(said(page, first)).to_have_count(0)
+
+
+def test_hits_show_what_was_found_wherever_it_stands(tmp_path: Path, console: Open) -> None:
+    with running_hub("--journal", str(tmp_path / "journal")) as hub:
+        with hub.console() as operator:
+            operator.send(set_rate={"refill_rate": 1e6, "capacity": 1e6})
+            operator.next("rate")
+        ann, bob = hub.register("ann"), hub.register("bob")
+        hub.say(ann, "all", "l\n" * 3_900 + "albatross")
+        hub.say(bob, "all", "\u0130" * 400 + " albatross")
+        for n in range(3, 800):
+            hub.say((ann, bob)[n % 2], "all", f"message {n}")
+        indexed(hub)
+        page = console(hub)
+        expect(said(page, 799)).to_be_visible()
+        page.locator("#search").fill("albatross")
+        marks = page.locator(".record-hit mark")
+        expect(marks).to_have_text(["albatross", "albatross"], timeout=LONG_MS)
+        page.locator(".record-hit").last.click()
+        expect(said(page, 1).locator("mark")).to_be_in_viewport(timeout=LONG_MS)
+        page.locator("#toggle, .tools-row button[aria-controls='flow-filters']").click()
+        expect(page.locator(".shown")).to_contain_text(", with a gap")
+        with page.expect_download() as download:
+            page.locator('[data-save="text"]').click()
+        text = Path(download.value.path()).read_text(encoding="utf-8")
+        assert re.search(r"^--- Messages after \d+ and before \d+ are missing here", text, re.MULTILINE)
+
+
+def test_what_waits_for_an_answer_is_shown_from_the_record(tmp_path: Path, console: Open) -> None:
+    with running_hub("--journal", str(tmp_path / "journal")) as hub:
+        with hub.console() as operator:
+            operator.send(set_rate={"refill_rate": 1e6, "capacity": 1e6})
+            operator.next("rate")
+        ann, bob = hub.register("ann"), hub.register("bob")
+        asked = hub.post("/send", token=ann, to="bob", content="which port?", expects_answer=True)
+        assert asked.status == 200
+        for n in range(2, 560):
+            hub.say((ann, bob)[n % 2], "all", f"message {n}")
+        page = console(hub)
+        expect(said(page, 559)).to_be_visible()
+        page.locator(".needs-owed").click()
+        page.locator(".owe-words").click()
+        expect(said(page, 1)).to_be_focused(timeout=LONG_MS)
+
+
+def test_a_hole_in_the_log_is_read_from_the_record(tmp_path: Path, console: Open) -> None:
+    kept = KeptHub(tmp_path / "journal")
+    try:
+        with kept.hub.console() as operator:
+            operator.send(set_rate={"refill_rate": 1e6, "capacity": 1e6})
+            operator.next("rate")
+        ann, bob = kept.hub.register("ann"), kept.hub.register("bob")
+        for n in range(1, 41):
+            kept.hub.say((ann, bob)[n % 2], "all", f"message {n}")
+        page = console(kept.hub, expected="WebSocket connection|ERR_|Failed to load resource")
+        expect(said(page, 40)).to_be_visible()
+        kept.kill()
+        with running_hub("--journal", str(tmp_path / "journal")) as other:  # the page does not know of it
+            for n in range(41, 701):
+                other.say((ann, bob)[n % 2], "all", f"message {n}")
+        kept.restart()
+        expect(said(page, 700)).to_be_visible(timeout=LONG_MS)
+        page.evaluate("location.hash = '#seq=39'")
+        marker = page.locator("#flow .marker").filter(has_text="Messages are missing here")
+        marker.get_by_role("button", name="Read them from the record").click()
+        expect(said(page, 41)).to_be_focused(timeout=LONG_MS)
+        expect(said(page, 40)).to_be_visible()
+        expect(marker).to_have_count(0)
+        page.evaluate("location.hash = '#seq=120'")
+        expect(said(page, 120)).to_be_in_viewport(timeout=LONG_MS)
+        page.keyboard.press("l")
+        expect(said(page, 700)).to_be_visible()
+    finally:
+        kept.hub.stop()
+
+
+@pytest.mark.parametrize(("width", "height"), [(320, 480), (640, 400)])
+def test_on_the_lowest_pages_hits_fold_and_what_was_chosen_is_seen(
+    recorded: HubProcess, console: Open, width: int, height: int
+) -> None:
+    page = console(recorded, viewport={"width": width, "height": height})
+    expect(said(page, SAID)).to_be_visible()
+    page.keyboard.press("d")
+    assert seen_of_flow(page) >= 118
+    page.keyboard.press("Escape")
+    page.locator("#search").fill("albatross")
+    expect(page.locator("#beyond")).to_contain_text("3 found", timeout=LONG_MS)
+    assert seen_of_flow(page) >= 118
+    page.get_by_role("button", name="Show them").click()
+    page.locator(".record-hit").nth(1).click()
+    expect(said(page, 78)).to_be_in_viewport(timeout=LONG_MS)
+    expect(page.locator(".record-hit").first).to_be_hidden()
+    assert seen_of_flow(page) >= 118
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def seen_of_flow(page: Any) -> float:
+    """Tell how many px of the conversation are in the window."""
+    return float(page.evaluate("""() => {
+      const [flow, centre] = ["#flow", ".centre"].map((one) => document.querySelector(one).getBoundingClientRect());
+      return Math.min(flow.bottom, centre.bottom) - Math.max(flow.top, centre.top);
+    }"""))
 
 
 def faults_of(page: Any) -> list[Any]:

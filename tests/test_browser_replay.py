@@ -233,6 +233,196 @@ def test_the_past_bars_nobody(kept: HubProcess, console: Open, theme: str, size:
         assert box["x"] + box["width"] <= size["width"]
 
 
+# --- from the past nothing can be done ---
+
+RULING = """() => {
+  for (const id of ["rate-refill", "rate-burst"]) document.getElementById(id).value = "7";
+  const panels = ["attention", "brakes", "composer", "orders", "forms", "forms-then", "roster", "channels", "floors"];
+  const roots = [...panels, "health", "rate-dialog", "rules"].map((id) => document.getElementById(id));
+  for (const button of roots.flatMap((root) => [...root.querySelectorAll("button:not(.reply-show)")])) button.click();
+  document.getElementById("rate-form").requestSubmit();
+  document.getElementById("confirm").close("yes");
+}"""
+
+
+def sent_by(page: Page) -> list[str]:
+    """Load the page again; collect what it sends to the hub from now on."""
+    frames: list[str] = []
+    page.on("websocket", lambda socket: socket.on("framesent", lambda frame: frames.append(frame)))  # noqa: PLW0108  # playwright marks its handlers
+    page.reload()
+    expect(page.locator("body[data-known]")).to_be_attached()
+    return frames
+
+
+@pytest.mark.parametrize("state", ["shown", "loading", "none"])
+def test_no_control_and_no_key_of_the_past_reaches_the_hub(tmp_path: Path, console: Open, state: str) -> None:
+    with kept_hub(tmp_path / "room.journal") as one:
+        api = one.hub.register("api")
+        for n in range(4):
+            ask(one.hub, api, CHOICE, title=f"Deploy {n}?")
+        held: list[Any] = []
+        page = console(one.hub, expected="Failed to load resource")
+        frames = sent_by(page)
+        page.locator("#composer textarea").fill("half a sen")
+        page.locator("#flow-title").click()
+        page.locator(".needs-more").click()
+        expect(page.locator("#needs-all")).to_be_visible()
+        if state == "loading":
+            page.route("**/replay*", lambda route: held.append(route))  # noqa: PLW0108  # as above
+        if state == "none":
+            page.route("**/replay*", lambda route: route.abort())
+        page.keyboard.press("b")
+        expect(page.locator(f'body[data-past="{state}"]')).to_be_attached()
+        del frames[:]
+        expect(page.locator("#needs-all")).to_be_hidden()
+        for key in ("n", "Enter", "Shift+P", "m", "a", "w", "r"):
+            page.keyboard.press(key)
+        assert page.evaluate("document.activeElement.closest('#attention, #composer, #orders, #needs-all')") is None
+        expect(page.locator(".toast").last).to_have_text("This is the past: go Live first (b).")
+        expect(page.locator(".brake-buttons button, .card-buttons button, .retune:visible")).to_have_count(0)
+        expect(page.locator("#forms-then .form-title")).to_have_count(4)
+        page.evaluate(RULING)
+        page.wait_for_timeout(300)  # a frame that leaves takes less
+        assert frames == []
+        expect(page.locator("dialog[open]")).to_have_count(0)
+        page.keyboard.press("b")
+        expect(page.locator("#composer textarea")).to_have_value("half a sen")
+        page.keyboard.press("n")
+        assert page.evaluate("document.activeElement.closest('#attention') !== null")
+        for route in held:
+            route.abort()
+
+
+def test_in_the_past_settings_tell_the_rules_of_then_and_change_none(tmp_path: Path, console: Open) -> None:
+    with kept_hub(tmp_path / "room.journal") as one:
+        api = one.hub.register("api")
+        with one.hub.console() as operator:
+            operator.send(rules="Be **brief**.")
+            operator.next("rules")
+        one.hub.say(api, "all", "a word")
+        page = console(one.hub)
+        look_back(page)
+        page.keyboard.press(",")
+        expect(page.locator("#rules-then")).to_contain_text("Be **brief**.")
+        expect(page.locator("#rules-then")).to_contain_text("Version 1")
+        expect(page.locator("#rules-text, .rules-buttons button, .rules-rate").locator("visible=true")).to_have_count(0)
+        page.locator("#settings-close").click()
+        page.keyboard.press("b")
+        page.keyboard.press(",")
+        expect(page.locator("#rules-text")).to_have_value("Be **brief**.")
+        expect(page.locator("#rules-then")).to_be_hidden()
+
+
+def test_a_link_to_a_moment_waits_for_the_token(tmp_path: Path, console: Open) -> None:
+    with kept_hub(tmp_path / "room.journal", *GUARDED) as one:
+        tell(one.hub, OPERATOR)
+        page = console(one.hub)
+        enter(page, OPERATOR)
+        look_back(page)
+        go_to_mark(page, "control: paused")
+        address = address_of(page)
+        other = console(one.hub)
+        other.goto("about:blank")
+        other.goto(address)
+        enter(other, OPERATOR)
+        expect(other.locator("#past-banner")).to_contain_text("Read-only")
+        expect(other.locator("#mode")).to_have_attribute("data-mode", "paused")
+
+
+def test_keys_work_while_the_slider_has_the_focus(kept: HubProcess, console: Open) -> None:
+    page = console(kept)
+    look_back(page)
+    page.locator("#timeline input").press("End")
+    before = page.locator("#timeline").get_attribute("data-at")
+    page.locator("#timeline input").press("[")
+    expect(page.locator("#timeline")).not_to_have_attribute("data-at", before)
+    page.locator("#timeline input").press(".")
+    expect(page.locator(".time-play")).to_have_attribute("aria-label", "Hold (.)")
+    page.locator("#timeline input").press("b")
+    expect(page.locator("#past-banner")).to_be_hidden()
+
+
+def test_a_time_in_the_past_moves_the_slider_and_none_is_later_than_the_record(kept: HubProcess, console: Open) -> None:
+    page = console(kept)
+    look_back(page)
+    end = int(page.locator("#timeline").get_attribute("data-at") or 0)
+    page.locator("#timeline input").press("Home")
+    page.locator("#flow-title").click()
+    page.keyboard.press("d")
+    page.locator("#when").fill("now")
+    page.locator("#when").press("Enter")
+    expect(page.locator("#timeline")).to_have_attribute("data-at", str(end))
+    for later in ("2031-01-01T00:00:00Z", "+012031-01-01T00:00:00Z"):
+        page.evaluate(f"location.hash = '#at={later}'")
+        expect(page).to_have_url(re.compile(f"#at={later}".replace("+", "[+]")))
+        expect(page.locator("#timeline")).to_have_attribute("data-at", str(end))
+        expect(page.locator("#past-banner")).to_contain_text("Read-only")
+    page.evaluate("location.hash = '#at=garbage'")
+    expect(page.locator(".toast").last).to_contain_text("The link names no moment")
+    page.evaluate("location.hash = '#seq=1e0'")
+    expect(page.locator(".toast").last).to_contain_text("names no message")
+
+
+def test_a_message_is_shown_in_its_moment_and_the_address_follows_the_slider(
+    kept: HubProcess, console: Open
+) -> None:
+    page = console(kept)
+    page.evaluate("location.hash = '#seq=1'")
+    look_back(page)
+    page.locator("#timeline input").press("Home")
+    expect(row(page, "the last word")).to_have_count(0)
+    address_of(page)
+    page.evaluate("location.hash = '#seq=4'")
+    expect(row(page, "the last word")).to_have_count(0)
+    expect(page.locator('#flow .message[data-seq="4"]')).to_be_focused()
+    address_of(page)
+    page.evaluate("location.hash = '#seq=999'")
+    expect(page.locator(".toast").last).to_contain_text("The record does not have message 999")
+    page.keyboard.press("b")
+    expect(page).to_have_url(f"{kept.url}/#seq=1")  # as it was
+
+
+def test_a_replay_that_lost_its_hub_goes_on_with_it(tmp_path: Path, console: Open) -> None:
+    with kept_hub(tmp_path / "room.journal") as one:
+        tell(one.hub)
+        page = console(one.hub, expected="WebSocket connection|ERR_|Failed to load resource")
+        expect(page.locator("body[data-known]")).to_be_attached()
+        one.kill()
+        expect(page.locator("#connection")).to_have_text("Disconnected")
+        page.keyboard.press("b")
+        expect(page.locator("#past-banner")).to_contain_text("No replay: the hub is out of reach.")
+        expect(page.locator(".live-news")).to_contain_text("no line to the hub")
+        page.get_by_role("button", name="Try again").click()
+        expect(page.locator("#past-banner")).to_contain_text("No replay: the hub is out of reach.")
+        one.restart()
+        expect(page.locator("#past-banner")).to_contain_text("Read-only", timeout=20_000)
+        expect(page.get_by_role("button", name="Try again")).to_be_hidden()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "height"), [(320, 480), (640, 400)])
+def test_on_the_lowest_pages_lines_of_the_past_stay(
+    kept: HubProcess, console: Open, width: int, height: int, theme: str
+) -> None:
+    page = console(kept, viewport={"width": width, "height": height}, color_scheme=theme)
+    look_back(page)
+    assert seen_of_flow(page) >= 118
+    page.keyboard.press("d")
+    assert seen_of_flow(page) >= 118
+    page.keyboard.press("Escape")
+    page.locator('[data-speed="1"]').hover()
+    assert violations(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def seen_of_flow(page: Page) -> float:
+    """Tell how many px of the conversation are in the window."""
+    return float(page.evaluate("""() => {
+      const [flow, centre] = ["#flow", ".centre"].map((one) => document.querySelector(one).getBoundingClientRect());
+      return Math.min(flow.bottom, centre.bottom) - Math.max(flow.top, centre.top);
+    }"""))
+
+
 # --- as a page ---
 
 
@@ -289,6 +479,13 @@ def test_a_record_opens_from_disk_with_its_search_its_picture_and_the_replay(
     address = address_of(page)
     again = file(exported, "#" + address.partition("#")[2])
     expect(again.locator("#mode")).to_have_attribute("data-mode", "paused")
+    for key in (",", "n", "Shift+P"):
+        page.keyboard.press(key)
+    expect(page.locator("dialog[open]")).to_have_count(0)
+    page.locator("#search").fill("zzz")
+    expect(page.locator(".hits")).to_have_text("nowhere")
+    expect(page.locator("#beyond")).to_be_hidden()  # there is nobody to ask
+    page.locator("#flow-title").click()
     page.keyboard.press("?")
     expect(page.locator("#help")).to_be_visible()
 

@@ -43,7 +43,7 @@ HEALTH_KEYS = {
 }
 SNAPSHOT_KEYS = {
     *("type", "mode", "peers", "channels", "floors", "forms", "log", "health", "rate", "quiet_after", "agents"),
-    *("decisions", "version", "trees", "rules", "loops", "owed", "room"),  # ours
+    *("decisions", "version", "trees", "rules", "loops", "owed", "room", "last_seq"),  # ours
 }
 SILENT = {"msg_count": 0, "char_count": 0, "last_ts": None}  # a channel's traffic
 COMMANDS: dict[str, dict[str, Any]] = {  # each that the contract lists, and one well-formed frame of it
@@ -929,6 +929,7 @@ def test_the_snapshot_has_everything(hub: HubProcess) -> None:
     assert all(set(message) == MESSAGE_KEYS for message in seen["log"])
     assert "to one" in [message["content"] for message in seen["log"]]
     assert [message["seq"] for message in seen["log"] if message["seq"]] == [1, 2, 3]
+    assert seen["last_seq"] == 3
 
 
 def test_the_snapshot_keeps_the_last_500_of_the_log(hub: HubProcess) -> None:

@@ -124,6 +124,7 @@ UNSHOWN = {
     "agents": "Native agents are not there yet; the list is empty.",
     "peers.prompts": "The gavel on the card, pressed or not; only where the hub has an operator token.",
     "room": "The page tells by it that a hub started anew: test_browser_fates has what follows.",
+    "last_seq": "Where the record ends, when the log has notices alone: test_browser_record has what follows.",
     "quiet_after": "It is in the title of the quiet mark, and it moves when `peers.quiet` becomes true.",
     "peers.quiet": "A mark that takes minutes to appear; test_room has when, roster.js has `.quiet-peer`.",
     "peers.status_stale": "The line is dimmed, minutes after it was set; roster.js has `.stale`.",

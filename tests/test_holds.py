@@ -48,7 +48,9 @@ class Script:
         self.level = CALM
         self.refreshed: list[str] = []
 
-    def hear(self, lane: str, sender: str, text: str, seq: int, now: float, level: int = CALM) -> Evidence | None:
+    def hear(
+        self, lane: str, sender: str, text: str, seq: int, now: float, level: int = CALM, may_go_on: bool = False
+    ) -> Evidence | None:
         """Give evidence of the level that the test has set."""
         return Evidence("thanks", self.level, 9, 12, (sender,), max(1, seq - 11), seq, "9 of the last 12 only thank")
 

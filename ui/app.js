@@ -7,7 +7,8 @@ import { fetchExport, fetchPast, openLine } from "./socket.js";
 import { emptyDebt, needsOf, owe, settleDebt } from "./needs.js";
 import { emptyDeeds, hear, lose, note, wordsOf as wordsOfDeed } from "./deeds.js";
 import { sureOf } from "./sure.js";
-import { goLive, isLooking as isLookingBack, lookAt, modelThen, openFile, openPast, seek, tick } from "./past.js";
+import { goLive, isLooking as isLookingBack, lookAgain, lookAt, modelThen, openFile, openPast, seek, tick } from "./past.js";
+import { momentOfSeq } from "./replay.js";
 import * as attention from "./attention.js";
 import * as brakes from "./brakes.js";
 import * as orders from "./orders.js";
@@ -33,12 +34,12 @@ const byId = (id) => document.getElementById(id);
 const model = emptyModel();
 
 /** What panels need besides the model: what was asked, what is needed, and the ways to act and to go elsewhere. */
-const seat = { deeds: emptyDeeds(), debt: emptyDebt(), needs: [], act, ask: (frame) => line.send(frame), go };
+const seat = { deeds: emptyDeeds(), debt: emptyDebt(), needs: [], act, ask: (frame) => putOut(frame), go };
 const outbox = openOutbox(sessionStorage);
 
 const record = byId("record"); // this page is a file: the past is in it, and there is no hub
 const past = openPast({ fetchPart: fetchPast, changed: plan });
-const seatThen = { ...seat, deeds: emptyDeeds(), debt: emptyDebt(), act: () => {}, ask: () => false }; // of the past nothing can be changed
+const seatThen = { ...seat, deeds: emptyDeeds(), debt: emptyDebt(), act: refuses, ask: () => false, momentOfSeq: (seq) => momentOfSeq(past.replay, seq) };
 let endBefore = null; // of the conversation, when somebody began to look back
 
 // ---- drawing ----------------------------------------------------------------------------------------------------
@@ -47,20 +48,24 @@ const PANELS = [ // of the present, whatever is looked at
   ["attention", attention.render],
   ["orders", orders.render],
   ["composer", composer.render],
-  ["rules", rules.render],
-  ["loops-settings", loops.renderSettings],
 ];
 const SIGHTS = [ // of the moment that is looked at
   ["brakes", brakes.render],
   ["health", health.render],
   ["roster", roster.render],
-  ["flow", flow.render],
-  ["flow-tools", tools.render],
-  ["lanes", lanes.render],
   ["loops", loops.render],
+  ["loops-settings", loops.renderSettings],
   ["floors", channels.renderFloors],
   ["channels", channels.render],
 ];
+const TALK = [ // of the same moment; it has a memory of the very model that it shows
+  ["flow", flow.render],
+  ["flow-tools", tools.render],
+  ["lanes", lanes.render],
+];
+
+/** A room in which nothing can be done, as an observer has it: the present, while the past that was asked for is not here. */
+const watched = (room) => ({ ...room, link: { ...room.link, role: "observer" } });
 
 let isDrawPlanned = false;
 
@@ -77,14 +82,21 @@ function draw() {
   if (isOpen(model) && !model.isOpening) seat.needs = needsHere(now); // of a room that is out of sight nobody knows what it needs
   tick(past, performance.now());
   owe(seat.debt, model, isLooking(now), now);
+  if (!record && !isAddressRead) readAddress();
+  const isPast = isLookingBack(past);
   const then = modelThen(past);
-  const [shown, at, own] = then ? [then, past.ms, seatThen] : [model, now, seat];
-  document.body.toggleAttribute("data-past", isLookingBack(past));
+  const [shown, at] = then ? [then, past.ms] : [model, now];
+  const [seen, own] = isPast ? [then ?? watched(model), seatThen] : [model, seat];
+  if (isPast) document.body.dataset.past = past.state;
+  else delete document.body.dataset.past;
+  byId("attention").inert = isPast; // the banner lies over it
   if (!record) for (const [id, render] of PANELS) render(byId(id), model, send, now, seat);
-  for (const [id, render] of SIGHTS) render(byId(id), shown, send, at, own);
-  forms.render(byId(then ? "forms-then" : "forms"), shown, send, at, own); // what is typed into one of the present stays
+  for (const [id, render] of SIGHTS) render(byId(id), seen, send, at, own);
+  for (const [id, render] of TALK) render(byId(id), shown, send, at, own);
+  forms.render(byId(isPast ? "forms-then" : "forms"), seen, send, at, own); // what is typed into one of the present stays
+  (isPast ? rules.renderThen : rules.render)(byId(isPast ? "rules-then" : "rules"), seen, send, at, own);
   if (endBefore === null && model.mode !== null && !model.isOpening) endBefore = logEnd(model);
-  timeline.render(byId("timeline"), past, { needs: seat.needs.length, since: logEnd(model) - (endBefore ?? logEnd(model)), go, now: performance.now() });
+  timeline.render(byId("timeline"), past, { needs: seat.needs.length, since: logEnd(model) - (endBefore ?? logEnd(model)), trouble: troubleOf(), go, now: performance.now() });
   giveBack();
   drawLink(now, shown);
   drawCounts(shown);
@@ -109,6 +121,7 @@ const line = record ? { send: () => false, retryNow: () => {} } : openLine({
     outbox.hear(frame);
     hear(seat.deeds, model, frame, now);
     if (frame?.type === "snapshot" && isOperator(model)) sayAgain();
+    if (frame?.type === "snapshot") lookAgain(past);
     plan();
   },
   onStatus: (status) => {
@@ -119,10 +132,20 @@ const line = record ? { send: () => false, retryNow: () => {} } : openLine({
   },
 });
 
+/** Whether this is the past: then it says so, for nothing can be done in it. */
+function refuses() {
+  if (!isLookingBack(past)) return false;
+  toast(record ? "This is a record: nothing can be done in it." : "This is the past: go Live first (b).", "refused");
+  return true;
+}
+
+/** The one way out for what is done here: from the past nothing leaves, whatever control or key would send it. */
+const putOut = (frame) => !isLookingBack(past) && line.send(frame);
+
 /** Send a command and remember it as asked; give it as it was sent, or false when there is no line, so that the caller keeps what was typed. */
 function send(command, isTyped = true) {
   const frame = outbox.sign(command);
-  if (!isOperator(model) || !isOpen(model) || !line.send(frame)) return false;
+  if (refuses() || !isOperator(model) || !isOpen(model) || !putOut(frame)) return false;
   outbox.note(frame, Date.now(), model.room, isTyped);
   noteSent(model, frame);
   note(seat.deeds, model, frame, Date.now());
@@ -130,7 +153,7 @@ function send(command, isTyped = true) {
   return frame;
 }
 
-/** The line is back: what the hub has not confirmed goes again, under the same client_id; but never into another room. */
+/** The line is back: what the hub has not confirmed goes again, under the same client_id; but never into another room. It was said in the present, and goes though one looks back meanwhile. */
 function sayAgain() {
   const { frames, old, strange } = outbox.again(Date.now(), model.room);
   strangers.push(...strange);
@@ -149,9 +172,10 @@ function giveBack() {
 
 /** Do what a control stands for; what cannot be taken back asks once. */
 async function act(frame) {
+  if (refuses()) return;
   const question = sureOf(frame, model);
   if (question && !(await ask(question))) return;
-  if (!send(frame, false)) toast("The hub is out of reach: nothing was sent.", "refused");
+  if (!send(frame, false) && !isLookingBack(past)) toast("The hub is out of reach: nothing was sent.", "refused");
 }
 
 const LINK_WORDS = { open: "Connected", connecting: "Connecting…", closed: "Disconnected", "needs-token": "Token needed" };
@@ -166,8 +190,7 @@ function drawLink(now, shown) {
   document.body.dataset.role = role ?? "";
   setText(connection, state === "open" && role === "observer" ? "Connected, observing" : LINK_WORDS[state]);
   byId("forget-token").hidden = !(auth && state === "open");
-  const lost = model.mode !== null || state === "closed"; // the very first try needs no alarm
-  byId("banner").hidden = state === "open" || state === "needs-token" || !lost;
+  byId("banner").hidden = !isLost() || isLookingBack(past); // the past has the same place, and tells it too
   const next = state === "connecting" ? "Reconnecting now…" : `Trying again in ${ageText(Math.max(1, (retryAt - now) / 1000))}.`;
   const stale = model.mode === null ? "" : " What you see is from then.";
   const cut = `No line to the hub since ${clockOf(since, "2-digit")} (${ageText((now - since) / 1000)}).`;
@@ -176,9 +199,17 @@ function drawLink(now, shown) {
   drawUnkept(state);
 }
 
+/** Whether there is no line; the very first try needs no alarm. */
+const isLost = () => !record && !["open", "needs-token"].includes(model.link.state) && (model.mode !== null || model.link.state === "closed");
+
+const causeOf = () => model.health?.journal?.cause;
+
+/** What is wrong in the present, in few words, for who looks back. */
+const troubleOf = () => (isLost() ? "no line to the hub" : model.link.state === "open" && causeOf() ? "the hub cannot write its journal" : "");
+
 /** Say that the hub's disk keeps nothing any more: agents are refused, the operator's brakes hold in memory. */
 function drawUnkept(state) {
-  const cause = state === "open" ? model.health?.journal?.cause : null;
+  const cause = state === "open" && !isLookingBack(past) ? causeOf() : null;
   byId("unkept").hidden = !cause;
   setText(byId("unkept"), cause ? `The hub cannot write its journal: ${cause}. Agents are refused; Pause, Stop and Kick still work.` : "");
 }
@@ -216,13 +247,18 @@ const PLACES = {
   rate: openRate,
   help: () => byId("help").showModal(),
   look: lookBack,
+  moment: goToMoment,
+  again: () => lookAgain(past),
   live: backToLive,
 };
+const OF_THE_PAST = new Set(["help", "evidence", "look", "moment", "again", "live"]); // all others act on the present
 
-function showMessage(id) {
+/** Show a message; from the record, when it is not on this page any more. */
+async function showMessage(id, seq = 0) {
   showTab("flow");
-  if (flow.reveal(byId("flow"), id)) dismissed.add(`mention:${id}`); // it was seen
-  else toast("That message is not on this page any more; the export has it.", "refused");
+  if (flow.reveal(byId("flow"), id) || (seq > 0 && (await flow.openSeq(byId("flow"), seq)))) dismissed.add(`mention:${id}`); // it was seen
+  else if (!(seq > 0)) toast("That message is not on this page any more; the export has it.", "refused");
+  plan();
 }
 
 /** A lane of the present, whatever is looked at. */
@@ -232,8 +268,8 @@ function showLoop(lane) {
   requestAnimationFrame(() => requestAnimationFrame(() => loops.reveal(byId("loops"), lane))); // when the present is drawn again
 }
 
-function go(where, what) {
-  PLACES[where]?.(what);
+function go(where, ...what) {
+  if (where === undefined || OF_THE_PAST.has(where) || !refuses()) PLACES[where]?.(...what);
   plan();
 }
 
@@ -242,10 +278,17 @@ function go(where, what) {
 const AT_LINK = "#at=";
 const ADDRESS_MS = 500; // browsers take no more than so many changes of the address
 
+let hashBefore = ""; // the address that looking back took the place of
+
 /** Look at the room as it was, ms, or without a moment at the latest of it. */
 function lookBack(ms = Infinity) {
   if (record) return seek(past, ms);
-  if (!isLookingBack(past)) endBefore = null;
+  if (!isLookingBack(past)) {
+    endBefore = null;
+    hashBefore = location.hash.startsWith(AT_LINK) ? "" : location.hash;
+    for (const one of document.querySelectorAll(":is(#attention, #orders) [popover]:popover-open")) one.hidePopover();
+    for (const name of ["confirm", "rate-dialog"]) byId(name).close("");
+  }
   announce("Replay: the room as it was. Nothing can be done in it.");
   return void lookAt(past, ms);
 }
@@ -253,8 +296,15 @@ function lookBack(ms = Infinity) {
 function backToLive() {
   if (record || !isLookingBack(past)) return;
   goLive(past);
-  history.replaceState(null, "", location.pathname + location.search);
+  history.replaceState(null, "", location.pathname + location.search + hashBefore);
   announce("The present again.");
+}
+
+/** Go to a moment, ms, of what is loaded, or look at what is around it. */
+function goToMoment(ms) {
+  const { replay, state } = past;
+  if (state === "shown" && ms >= replay.from && ms <= replay.to) seek(past, ms);
+  else lookBack(ms);
 }
 
 /** The moment that the address names, ms; null: it names none. */
@@ -263,22 +313,25 @@ function momentOfAddress() {
   return Number.isNaN(ms) ? null : ms;
 }
 
+let isAddressRead = false; // a hub that asks for a token tells nobody of the past before
+
 function readAddress() {
+  if (!record && !isOpen(model)) return;
+  isAddressRead = true;
+  if (!location.hash.startsWith(AT_LINK)) return;
   const ms = momentOfAddress();
-  const { replay, state } = past;
-  if (ms === null || (state === "shown" && Math.abs(ms - past.ms) < 1)) return;
-  if (state === "shown" && ms >= replay.from && ms <= replay.to) seek(past, ms);
-  else lookBack(ms);
+  if (ms === null) toast("The link names no moment: after #at= stands a time such as 2026-03-12T14:00:00Z.", "refused");
+  else if (past.state !== "shown" || Math.abs(ms - past.ms) >= 1) goToMoment(ms);
 }
 
 setInterval(() => {
   if (past.state !== "shown" || past.isPlaying || (record && past.ms >= past.replay.to)) return;
   const address = AT_LINK + new Date(past.ms).toISOString();
-  if (location.hash !== address && (location.hash === "" || location.hash.startsWith(AT_LINK))) history.replaceState(null, "", address);
+  if (location.hash !== address && !location.hash.startsWith("#t-")) history.replaceState(null, "", address);
 }, ADDRESS_MS);
 
 byId("replay-open").addEventListener("click", () => (isLookingBack(past) ? backToLive() : lookBack()));
-addEventListener("hashchange", readAddress);
+addEventListener("hashchange", () => { isAddressRead = false; readAddress(); });
 
 // ---- news: toasts, and what a screen reader is told -------------------------------------------------------------
 
@@ -331,7 +384,7 @@ document.addEventListener("visibilitychange", () => {
 // ---- the rate ---------------------------------------------------------------------------------------------------
 
 function openRate() {
-  if (!isOperator(model) || byId("rate-dialog").open) return;
+  if (refuses() || !isOperator(model) || byId("rate-dialog").open) return;
   byId("rate-refill").value = model.rate?.refill_rate ?? 2;
   byId("rate-burst").value = model.rate?.capacity ?? 10;
   byId("rate-dialog").showModal();
@@ -388,7 +441,7 @@ const KEYS = [
   ["/", "Search the conversation", () => { showTab("flow"); tools.focusSearch(); }],
   ["d", "Go to a time", () => { showTab("flow"); tools.askTime(); }],
   ...flow.KEYS.map(([key, text, run]) => [key, text, () => { showTab("flow"); run(byId("flow")); }]),
-  ["f", "Go to the first form that waits", () => { showTab("forms"); if (!forms.reveal(byId("forms"))) byId("forms-title").focus(); }],
+  ["f", "Go to the first form that waits", () => { showTab("forms"); if (!forms.reveal(byId(isLookingBack(past) ? "forms-then" : "forms"))) byId("forms-title").focus(); }],
   ["h", "Go to the room's health", () => goTo("health", byId("health-title"))],
   ["g", "Go to the peers", () => goTo("health", byId("peers-title"))],
   ["c", "Go to the channels", () => goTo("channels", byId("channels-title"))],
@@ -401,9 +454,10 @@ const KEYS = [
   ["]", "In the replay: to the next mark", () => timeline.jump(past, 1)],
   [".", "In the replay: play, or hold", () => timeline.toggle(past)],
   ["t", "Change the theme", nextTheme],
-  [",", "Settings, and the house rules", () => { byId("settings").showModal(); plan(); }],
+  [",", "Settings, and the house rules", () => { if (!record) byId("settings").showModal(); plan(); }],
   ["?", "Show this map", () => byId("help").showModal()],
 ];
+const RULING_KEYS = new Set(["n", "m", "a", "w", "r", "Shift P", "Shift S", "Shift R"]); // they act on the present
 const FIXED_KEYS = [
   ["Enter", "In the composer: send"],
   ["Shift Enter", "In the composer: new line"],
@@ -416,7 +470,7 @@ const FIXED_KEYS = [
 
 function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || event.defaultPrevented || document.querySelector("dialog[open]")) return;
-  const typing = event.target.closest("input:not([type=radio], [type=checkbox]), textarea, select");
+  const typing = event.target.closest("input:not([type=radio], [type=checkbox], [type=range]), textarea, select");
   if (typing) {
     if (event.key === "Escape") typing.blur();
     return;
@@ -428,7 +482,7 @@ function onKey(event) {
   const binding = pref("keys") ? KEYS.find(([key]) => key === pressed) : undefined;
   if (!binding) return;
   event.preventDefault();
-  binding[2]();
+  if (!RULING_KEYS.has(pressed) || !refuses()) binding[2]();
 }
 
 function goTo(tab, node) {
@@ -463,6 +517,8 @@ wireAsk();
 showTheme();
 onPref(plan);
 setInterval(plan, TICK_MS);
-if (record) openFile(past, JSON.parse(record.textContent), momentOfAddress() ?? Infinity);
-else readAddress();
+if (record) {
+  openFile(past, JSON.parse(record.textContent), Infinity);
+  readAddress();
+}
 plan();

@@ -148,7 +148,7 @@ function owedLine(debt, model, seat) {
   const lane = debt.to === "all" ? "anybody" : debt.to.startsWith("#") ? `anybody in ${debt.to}` : null;
   const tag = (name) => (name === "human" ? el("b", {}, nameOfScope(model, name)) : nameTag(name, hueOf(model, name)));
   const part = { debt, age: el("span", { class: "facts" }), acts: [] };
-  const show = () => act({ go: ["message", part.debt.id] }, seat);
+  const show = () => act({ go: ["message", part.debt.id, part.debt.seq] }, seat);
   const press = (event, at) => {
     if (event.currentTarget.getAttribute("aria-disabled") === "true") return;
     act(part.debt.acts[at], seat);

@@ -3,7 +3,7 @@
 import { button, el, nameTag, setText } from "./dom.js";
 import * as flow from "./flow.js";
 import { drawText } from "./markdown.js";
-import { hueOf, lineOf } from "./model.js";
+import { hueOf, lineOf, lowerOf } from "./model.js";
 import { pref } from "./prefs.js";
 
 const REST_MS = 450; // the record is asked when the fingers rest a little longer
@@ -11,13 +11,16 @@ const HITS = 20; // of one look
 const HITS_MAX = 200; // in the list
 const ROUNDS_MAX = 40; // a quarter of a second each at most: then somebody must want it
 const AROUND = [50, 130]; // characters before and after what was found
+const CHARS = 2_000_000; // of a page of hits: none is cut, for what was found may stand at the end of a long message
+const LOW = matchMedia("(max-height: 45rem) and (max-width: 50rem), (max-height: 30rem)"); // there the list folds into one line
 
 export function openBeyond() {
-  const view = { run: 0, timer: null, needle: "", model: null, found: [], before: null, from: 0, reaches: null, state: "off", why: "" };
+  const view = { run: 0, timer: null, needle: "", model: null, found: [], before: null, from: 0, reaches: null, state: "off", why: "", isFolded: false };
   view.text = el("span", { role: "status" });
   view.more = button("Look further back", null, { class: "quiet", onclick: () => look(view) });
-  view.list = el("ol", { class: "record-hits", "aria-label": "Found in older messages", hidden: true });
-  view.node = el("div", { class: "record-bar", id: "beyond", hidden: true }, view.text, view.more, view.list);
+  view.fold = button("", "down", { class: "quiet record-fold", "aria-controls": "record-hits", hidden: true, onclick: () => { view.isFolded = !view.isFolded; draw(view); } });
+  view.list = el("ol", { id: "record-hits", class: "record-hits", "aria-label": "Found in older messages", hidden: true });
+  view.node = el("div", { class: "record-bar", id: "beyond", hidden: true }, view.text, view.fold, view.more, view.list);
   return view;
 }
 
@@ -27,7 +30,7 @@ export function search(view, typed, model) {
   if (typed === view.needle) return;
   clearTimeout(view.timer);
   const from = flow.loadedFrom(document.getElementById("flow"));
-  Object.assign(view, { needle: typed, run: view.run + 1, found: [], before: from, from, reaches: null, state: "off", why: "" });
+  Object.assign(view, { needle: typed, run: view.run + 1, found: [], before: from, from, reaches: null, state: "off", why: "", isFolded: LOW.matches });
   view.list.replaceChildren();
   draw(view);
   if (typed && from > 1 && from < Infinity) view.timer = setTimeout(() => look(view), REST_MS);
@@ -40,7 +43,7 @@ async function look(view) {
   draw(view);
   try {
     for (let round = 0; round < ROUNDS_MAX && view.before !== null && view.found.length < wanted; round += 1) {
-      const reply = await flow.askRecord(document.getElementById("flow"), { q: view.needle, before: view.before, limit: HITS });
+      const reply = await flow.askRecord(document.getElementById("flow"), { q: view.needle, before: view.before, limit: HITS, max_chars: CHARS });
       if (run !== view.run) return;
       view.reaches = reply.reaches;
       view.before = reply.next?.before ?? null;
@@ -64,15 +67,22 @@ function hitOf(view, message) {
   const zone = pref("utc") ? "UTC" : undefined;
   const when = new Date(message.ts * 1000);
   const name = message.origin === "agent" ? nameTag(message.sender, hueOf(view.model, message.sender)) : el("span", { class: "name" }, message.origin === "hub" ? "hub" : "operator");
-  return el("button", { type: "button", class: "record-hit", onclick: () => flow.openSeq(document.getElementById("flow"), message.seq) },
+  return el("button", { type: "button", class: "record-hit", onclick: () => open(view, message.seq) },
     el("time", { datetime: when.toISOString() }, when.toLocaleString([], { dateStyle: "short", timeStyle: "short", timeZone: zone })),
     name, el("bdi", {}, `to ${message.recipient}`), el("span", { class: "words", dir: "auto" }, ...drawText(...partOf(message.content, view.needle))));
 }
 
+/** Show one; where both have no room the list makes room for it. */
+function open(view, seq) {
+  view.isFolded = LOW.matches;
+  draw(view);
+  void flow.openSeq(document.getElementById("flow"), seq);
+}
+
 /** The words around the first one that was looked for, and that one. */
 function partOf(content, needle) {
-  const lower = content.toLowerCase();
-  const words = needle.toLowerCase().split(/[\s"]+/).filter((word) => word && !word.startsWith("-"));
+  const lower = lowerOf(content);
+  const words = lowerOf(needle).split(/[\s"]+/).filter((word) => word && !word.startsWith("-"));
   const word = words.find((one) => lower.includes(one)) ?? "";
   const at = Math.max(0, lower.indexOf(word));
   const [from, to] = [Math.max(0, at - AROUND[0]), at + AROUND[1]];
@@ -80,13 +90,18 @@ function partOf(content, needle) {
   return [`${from ? "…" : ""}${part}${to < content.length ? "…" : ""}`, word];
 }
 
-const many = (count) => `${count.toLocaleString()} older ${count === 1 ? "message" : "messages"}`;
+/** The record is searched by words alone, while the page finds senders too. */
+const many = (count) => `the words of ${count.toLocaleString()} older ${count === 1 ? "message" : "messages"}`;
 
 function draw(view) {
   view.node.hidden = view.state === "off";
   setText(view.text, wordsOf(view));
-  view.list.hidden = view.found.length === 0;
-  view.more.hidden = view.state === "looking" || (view.state === "done" && (view.before === null || view.found.length >= HITS_MAX));
+  view.list.hidden = view.found.length === 0 || view.isFolded;
+  view.fold.hidden = view.found.length === 0;
+  setText(view.fold.lastElementChild, view.isFolded ? "Show them" : "Fold them");
+  view.fold.setAttribute("aria-expanded", String(!view.isFolded));
+  const isOneLine = view.isFolded && view.found.length > 0;
+  view.more.hidden = isOneLine || view.state === "looking" || (view.state === "done" && (view.before === null || view.found.length >= HITS_MAX));
   setText(view.more.lastElementChild, view.state === "failed" ? "Try again" : "Look further back");
 }
 
@@ -98,5 +113,5 @@ function wordsOf({ state, why, found, before, from, reaches }) {
   const count = found.length ? `${found.length.toLocaleString()} found` : state === "looking" ? "Looking" : "Nothing found";
   if (reaches === null) return "Looking through older messages…";
   const full = found.length >= HITS_MAX && before !== null ? " More are not listed: add a word." : "";
-  return `${count} in ${looked < all ? `${looked.toLocaleString()} of ` : ""}${many(all)}${state === "looking" ? "…" : "."}${full}`;
+  return `${count} in ${many(all)}${looked < all ? `, of which ${looked.toLocaleString()} were looked through` : ""}${state === "looking" ? "…" : "."}${full}`;
 }

@@ -56,7 +56,7 @@ function open(root, send, seat) {
   view.replyName = el("bdi", { class: "reply-name" });
   view.replyWords = el("bdi", { class: "reply-words" });
   view.replyLine = el("div", { class: "reply-line", role: "group", "aria-label": "What this answers", hidden: true }, icon("reply"),
-    el("button", { type: "button", class: "quiet reply-show", title: "Go to the message that this answers", onclick: () => seat.go("message", view.reply.id) },
+    el("button", { type: "button", class: "quiet reply-show", title: "Go to the message that this answers", onclick: () => seat.go("message", view.reply.id, view.reply.seq) },
       "Answer to ", view.replyName, ": ", view.replyWords),
     button("Do not answer it: say it by itself", "close", { class: "reply-drop", onclick: () => { answerTo(view, null); view.text.focus(); } }, true));
   view.asks = el("input", { type: "checkbox", id: "asks", onchange: () => expect(view, view.asks.checked) });

@@ -4,10 +4,10 @@
 import { announce, button, copyText, el, icon, setText, toast } from "./dom.js";
 import { Heights } from "./heights.js";
 import { drawRow, guessOf, isLong, refreshAsks, treeOf } from "./message.js";
-import { entryAt as logEntryAt, indexOf as logIndexOf, isOperator, laneOf, lineOf, logEnd, saidAs, threadOf } from "./model.js";
+import { entryAt as logEntryAt, forgetBefore, indexOf as logIndexOf, isOperator, laneOf, lineOf, logEnd, saidAs, threadOf } from "./model.js";
 import { Past, edgeOf } from "./older.js";
 import { onPref, pref } from "./prefs.js";
-import { advance, emptyFilter, emptyRows, havingFate, isNarrow, pastRows, rowOf } from "./rows.js";
+import { advance, emptyFilter, emptyRows, havingFate, isFound, isNarrow, pastRows, rowOf } from "./rows.js";
 import { fetchHistory } from "./socket.js";
 import { openFates, refreshFates, refreshTick, showFates } from "./ticks.js";
 import { markdownOf } from "./transcript.js";
@@ -20,6 +20,7 @@ const KNOWN_MAX = 40_000; // measured heights that are kept
 const FLASH_MS = 2_200;
 const NEAR_PX = 2_400; // as near as this to what is not loaded, it is fetched
 const FAR_PX = 20_000; // who follows the newest that far below the past reads it no more
+const PAGE_THEN = 3; // messages: the one that is looked for is in the middle
 const NOWHERE = -1; // no place of the log, nor of the past
 const PERMALINK = "#m-";
 const SEQ_LINK = "#seq=";
@@ -29,12 +30,15 @@ const views = new WeakMap(); // root -> view
 
 export function render(root, model, send, now, seat) {
   const view = views.get(root) ?? open(root);
-  if (view.model !== null && view.model !== model) turnTo(view);
+  const isTurned = view.model !== null && view.model !== model;
+  const home = isTurned ? turnTo(view) : null;
   view.model = view.fates.model = model;
   view.seat = view.fates.seat = seat ?? view.seat;
   followFate(view);
   sync(view);
+  if (home) comeHome(view, home);
   if (view.isDirty) layout(view);
+  if (view.wanted > 0) showWanted(view);
   const end = logEnd(model);
   setText(view.counter, end ? `${end.toLocaleString()} ${end === 1 ? "entry" : "entries"}` : "");
   drawBelow(view);
@@ -56,7 +60,7 @@ export function render(root, model, send, now, seat) {
 export function follow(root) {
   const view = views.get(root);
   if (!view) return;
-  view.opening += 1; // what was to be opened is not wanted any more
+  leaveOpening(view); // what was to be opened is not wanted any more
   tell(view, "");
   Object.assign(view, { following: true, isDirty: true, current: NOWHERE });
   render(root, view.model);
@@ -73,9 +77,12 @@ export function reveal(root, id) {
 
 function revealAt(view, index) {
   sync(view);
+  const entry = entryAt(view, index);
+  if (!entry) return false;
+  if (view.filter.needle && isLong(entry) && isFound(entry, view.filter.needle)) view.unfolded.add(entry.id); // what was found is in it
   let place = rowOf(view.rows, index);
   if (place < 0) {
-    view.collapsed.delete(threadOf(view.model, entryAt(view, index).id)); // what hides it gives way
+    view.collapsed.delete(threadOf(view.model, entry.id)); // what hides it gives way
     rebuild(view);
     place = rowOf(view.rows, index);
   }
@@ -96,10 +103,20 @@ function revealAt(view, index) {
   layout(view);
   layout(view); // the guesses above it are measured now
   const node = view.nodes.get(view.rows.items[place].key)?.node;
+  showMark(view, node);
   node?.classList.add("revealed");
   setTimeout(() => node?.classList.remove("revealed"), FLASH_MS);
   drawBelow(view);
   return true;
+}
+
+/** Have what was found in a row in the window, when the row is higher. */
+function showMark(view, row) {
+  const mark = row?.querySelector(".content mark")?.getBoundingClientRect();
+  const { top, bottom } = view.scroller.getBoundingClientRect();
+  if (!mark || (mark.top >= top && mark.bottom <= bottom)) return;
+  view.anchor = { ...view.anchor, offset: view.anchor.offset + mark.top - (top + bottom) / 2 };
+  layout(view);
 }
 
 export const filterOf = (root) => views.get(root)?.filter ?? emptyFilter();
@@ -194,9 +211,9 @@ function evidenceBar(view) {
 export function countsOf(root) {
   const view = views.get(root);
   if (!view) return { passed: 0, all: 0, hits: 0, hit: 0, isNarrow: false };
-  const { passed, pastPassed } = view.rows;
+  const { passed, pastPassed, items } = view.rows;
   const hits = hitsOf(view);
-  return { passed: passed + pastPassed, all: logEnd(view.model) + view.past.count, hits: hits.length, hit: hits.indexOf(view.hit) + 1, isNarrow: isNarrow(view.filter) };
+  return { passed: passed + pastPassed, all: logEnd(view.model) + (isPresent() ? view.past.count : 0), hasGap: items.some(isGap), hits: hits.length, hit: hits.indexOf(view.hit) + 1, isNarrow: isNarrow(view.filter) };
 }
 
 const hitsOf = ({ rows }) => (rows.pastHits.length ? [...rows.pastHits, ...rows.hits] : rows.hits);
@@ -212,13 +229,18 @@ export function goToHit(root, step) {
   return revealAt(view, view.hit);
 }
 
-/** The messages that pass the filter, folded ones too. */
+/** The messages that pass the filter, folded ones too; and a marker where messages are missing. */
 export function shownOf(root) {
   const view = views.get(root);
   if (!view) return [];
-  const indexes = view.rows.items.flatMap((item) => (item.type === "fold" ? item.hidden : item.type === "message" ? [item.index] : []));
-  return indexes.map((index) => entryAt(view, index));
+  const missing = { kind: "marker", content: `Messages after ${view.past.last} and before ${edgeOf(view.model)} are missing here: they were not loaded.` };
+  return view.rows.items.flatMap((item) => {
+    if (isGap(item)) return [item.message ?? missing];
+    return (item.type === "fold" ? item.hidden : item.type === "message" ? [item.index] : []).map((index) => entryAt(view, index));
+  });
 }
+
+const isGap = ({ type, message }) => type === "hole" || message?.isHole === true;
 
 /** The first and the last place of the page's log that is in the window; null while there is none. */
 export function windowOf(root) {
@@ -250,11 +272,13 @@ function open(root) {
     following: true, anchor: { place: 0, offset: 0 }, // reading: this row is at the top of the window, so far above its edge
     end: 0, // of the conversation, when it was looked at last
     readTo: 0, // the reader has had the end on the page up to here
-    receipts: null, owed: null, loops: null, lastTop: 0, height: 0, isDirty: true, isLinkRead: false, current: NOWHERE, hit: NOWHERE,
+    receipts: null, owed: null, loops: null, lastTop: 0, height: 0, isDirty: true, isMounting: false, isLinkRead: false, current: NOWHERE, hit: NOWHERE,
     isUpward: true, // so the reader moved last
     past: null, drawn: "", // what of the past is among the rows
     room: null, isTold: false, // of which the past is; whether the line to it is open
-    opening: 0, // counts what was to be opened from the record
+    opening: 0, openingSeq: 0, // counts what was to be opened from the record, and which message that is; 0: none
+    wanted: 0, // the message that is to be shown as soon as the moment is, in the past
+    home: null, // where the reader was in the present, while the past is shown
     note: el("div", { id: "record-note", role: "status", hidden: true }),
   };
   view.past = new Past((query) => fetchHistory(query, view.model.link.auth), () => showPast(view));
@@ -285,17 +309,35 @@ function open(root) {
   return view;
 }
 
-/** Another model: the past, or another moment of it, or the present again. Nothing that was drawn holds. */
+/** Another model: the past, or another moment of it, or the present again. Nothing that was drawn holds. Give where the reader was in the present, if that is back. */
 function turnTo(view) {
+  if (!isPresent() && !view.home) {
+    const { following, openingSeq, opened, collapsed, unfolded, sources } = view;
+    view.home = { following, held: view.heights.size ? heldBy(view) : null, seq: openingSeq, folds: { opened, collapsed, unfolded, sources } };
+    Object.assign(view, { opening: view.opening + 1, openingSeq: 0 });
+    tell(view, "");
+  }
+  const home = isPresent() ? view.home : null;
   view.tools.remove();
   for (const { node } of view.nodes.values()) node.remove();
   Object.assign(view, {
-    heights: new Heights(), known: new Map(), nodes: new Map(), opened: new Set(), collapsed: new Set(), unfolded: new Set(), sources: new Set(),
+    heights: new Heights(), known: new Map(), nodes: new Map(), opened: new Set(), collapsed: new Set(), unfolded: new Set(), sources: new Set(), ...home?.folds,
     before: null, having: null, havingOf: null, following: true, anchor: { place: 0, offset: 0 },
-    end: 0, readTo: 0, receipts: null, owed: null, loops: null, evidence: null, current: -1, hit: -1, isDirty: true,
+    end: 0, readTo: 0, receipts: null, owed: null, loops: null, evidence: null, current: NOWHERE, hit: NOWHERE, isDirty: true, drawn: "",
   });
   view.rows = emptyRows(view.filter, pref("utc"), view);
   drawEvidenceBar(view);
+  return home;
+}
+
+/** Back in the present: to where the reader was; what was being opened is opened now. */
+function comeHome(view, { following, held, seq }) {
+  view.home = null;
+  if (!following && held) {
+    view.following = false;
+    holdOn(view, held);
+  }
+  if (seq) void openSeq(view.scroller, seq);
 }
 
 /** Take what was said since, and make room for it. */
@@ -351,16 +393,17 @@ function holdOn(view, { index, offset }) {
 
 // ---- the past ---------------------------------------------------------------------------------------------------
 
-const indexOf = (view, id) => view.model._indexes.get(id) ?? view.past.places.get(id) ?? NOWHERE;
-const entryAt = (view, index) => (index < 0 ? view.past.entryAt(index) : logEntryAt(view.model, index));
+const indexOf = (view, id) => view.model._indexes.get(id) ?? (isPresent() ? view.past.places.get(id) : undefined) ?? NOWHERE;
+const entryAt = (view, index) => (index >= 0 ? logEntryAt(view.model, index) : isPresent() ? view.past.entryAt(index) : undefined);
 
 /** Whether the room is shown as it is: what was said before a moment of replay, or in a file, is all that there is. */
-const isPresent = () => !document.body.hasAttribute("data-past");
+const isPresent = () => document.body.dataset.past !== "shown";
+const isFile = () => document.body.hasAttribute("data-record");
 
 /** Put what is loaded of the past before all other rows, if it is not what stands there. */
 function syncPast(view) {
   const { model, past, rows, heights } = view;
-  if (view.room !== model.room) { // its seqs tell of other messages now
+  if (isPresent() && view.room !== model.room) { // its seqs tell of other messages now
     view.room = model.room;
     past.begin();
   }
@@ -371,9 +414,9 @@ function syncPast(view) {
   const drawn = [past.version, edge, model.link.state, isNarrow(rows.filter), rows.filter.thread, isPresent()].join();
   if (view.drawn === drawn) return;
   view.drawn = drawn;
-  const head = headOf(view, edge);
+  const head = isPresent() ? headOf(view, edge) : headThen(view, edge);
   const hole = past.pages.length > 0 && !past.isJoined(edge) ? holeOf(past) : null;
-  const items = isPresent() ? [head, ...pastRows(rows, past, model), hole].filter(Boolean) : [];
+  const items = (isPresent() ? [head, ...pastRows(rows, past, model), hole] : [head]).filter(Boolean);
   const held = heights.size ? heldBy(view) : null;
   heights.splice(0, rows.past, items.map((item) => heightOf(view, item)));
   rows.items.splice(0, rows.past, ...items);
@@ -395,6 +438,13 @@ function headOf({ past, filter }, edge) {
   const than = past.pages.length ? ` than ${whenOf(past.pages[0].messages[0].ts)}` : "";
   if (!past.hasAllBefore(edge)) return { ...head, text: `There are older messages${than}.${back}`, act: "older", word: "Show older" };
   return { ...head, state: "first", text: firstWords(past.reaches) };
+}
+
+/** In the past: what was said before is in another span. */
+function headThen({ filter }, edge) {
+  if (filter.thread || !(edge > 1 && edge < Infinity)) return null;
+  const head = { type: "head", key: "head", index: -Infinity, act: null, word: "", state: "first" };
+  return isFile() ? { ...head, text: "The record begins here." } : { ...head, text: "More was said before.", act: "earlier", word: "Go back to it" };
 }
 
 function firstWords({ kept, seq, ts }) {
@@ -439,9 +489,11 @@ function reach(view) {
 }
 
 function onEdge(view, act) {
+  if (act === "earlier") return view.seat.go("moment", view.model.log.find(({ seq }) => seq > 0).ts * 1000 - 1);
   if (act === "older") void view.past.older(edgeOf(view.model));
   else void view.past.newer(edgeOf(view.model));
   view.scroller.focus({ preventScroll: true });
+  return undefined;
 }
 
 /** A calm line over the conversation; `again`: what its button does. */
@@ -450,51 +502,113 @@ function tell(view, text, again = null) {
   view.note.replaceChildren(...(text ? [el("span", {}, text), again && button("Try again", null, { class: "quiet", onclick: again }), again && button("Dismiss", "close", { onclick: () => tell(view, "") }, true)].filter(Boolean) : []));
 }
 
-/** Where the page's own log begins: what is older is in the record. */
+/** Where the page's own log begins: what is older is in the record. Infinity: there is nothing older, or nobody to ask. */
 export function loadedFrom(root) {
   const view = views.get(root);
-  return view?.model ? edgeOf(view.model) : Infinity;
+  return view?.model && !isFile() ? edgeOf(view.model) : Infinity;
 }
 
 /** Ask the record; as the past does. */
 export const askRecord = (root, query) => views.get(root).past.ask(query);
 
-/** Show message `seq`, from the record if it is not on the page. */
+/** Show message `seq`, from the record if it is not on the page; true once it is shown. */
 export async function openSeq(root, seq) {
   const view = views.get(root);
-  if (!view?.model) return;
+  if (!view?.model) return false;
   const { model, past } = view;
-  const run = (view.opening += 1);
+  const run = leaveOpening(view);
   tell(view, "");
   sync(view); // this may be another room
   const live = saidAs(model, seq);
   const place = live ? logIndexOf(model, live.id) : past.placeOf({ seq });
-  if (live || past.bySeq.has(seq)) return arrive(view, place);
+  if (live || (isPresent() && past.bySeq.has(seq))) return arrive(view, place);
+  if (!isPresent()) return openThen(view, seq, run);
   const edge = edgeOf(model);
-  const last = Math.max(0, ...model._ids.keys());
-  if (edge === Infinity || seq > last) return toast(`Message ${seq.toLocaleString()} has not been said: the newest is ${last.toLocaleString()}.`, "refused");
-  if (edge === 0 || seq > edge) return toast(`Message ${seq.toLocaleString()} is missing on this page. Load the page again, and it is found.`, "refused");
+  const hole = edge === 0 || seq > edge ? holeWith(model, seq) : null;
+  if (seq > model.lastSeq) return refuse(`Message ${seq.toLocaleString()} has not been said: the newest is ${model.lastSeq.toLocaleString()}.`);
+  if (!hole && (edge === 0 || seq > edge)) return refuse(`Message ${seq.toLocaleString()} is missing on this page. Load the page again, and it is found.`);
+  view.openingSeq = seq;
   tell(view, `Opening message ${seq.toLocaleString()}…`);
   try {
-    const isFound = await past.open(seq, edge);
-    if (run !== view.opening) return undefined;
+    const isFound = await past.open(seq, hole?.edge ?? edge);
+    if (run !== view.opening) return false;
     tell(view, "");
-    if (isFound === null) return undefined;
+    view.openingSeq = 0;
+    if (isFound && hole) forgetBefore(model, hole.end); // the record has it all, so that there is one way through it
     if (isFound) return arrive(view, place);
-    const { reaches } = past;
-    return toast(reaches?.seq ? `The record does not have message ${seq.toLocaleString()}: it reaches back to message ${reaches.seq.toLocaleString()}, of ${whenOf(reaches.ts)}.` : "The record has no messages.", "refused");
+    return isFound === null ? false : refuse(beyondWords(past.reaches, seq));
   } catch (failure) {
     if (run === view.opening) tell(view, `Message ${seq.toLocaleString()} could not be opened: ${failure.message}.`, () => openSeq(root, seq));
   }
-  return undefined;
+  return false;
+}
+
+/** What is being opened is not wanted any more; give the number of what is opened now. */
+function leaveOpening(view) {
+  Object.assign(view, { openingSeq: 0, wanted: 0 });
+  return (view.opening += 1);
+}
+
+function refuse(text) {
+  toast(text, "refused");
+  return false;
+}
+
+const beyondWords = (reaches, seq) => (reaches?.seq ? `The record does not have message ${seq.toLocaleString()}: it reaches back to message ${reaches.seq.toLocaleString()}, of ${whenOf(reaches.ts)}.` : "The record has no messages.");
+
+/** The hole in the page's log that message `seq` is in: where it ends, and the first seq after it; null when it is in none. */
+function holeWith(model, seq) {
+  const isOurs = (message) => message.seq > 0 && model._ids.get(message.seq) === message.id;
+  const next = model.log.findIndex((message) => isOurs(message) && message.seq > seq);
+  const upTo = next < 0 ? model.log.length : next;
+  const marker = model.log.findLastIndex((message, at) => at < upTo && message.isHole);
+  if (marker < 0 || !model.log.slice(0, marker).some(isOurs)) return null;
+  return { end: model.logStart + marker + 1, edge: next < 0 ? model.lastSeq + 1 : model.log[next].seq };
+}
+
+/** Read what is missing at a marker of the log. */
+function openHole(view, id) {
+  const { log, logStart } = view.model;
+  const before = log.slice(0, logIndexOf(view.model, id) - logStart).findLast(({ seq }) => seq > 0);
+  void openSeq(view.scroller, (before?.seq ?? 0) + 1);
+}
+
+/** In the past a message is shown in the moment in which it was said. */
+async function openThen(view, seq, run) {
+  let ms = view.seat.momentOfSeq(seq);
+  try {
+    if (ms === null && !isFile()) {
+      tell(view, `Looking for message ${seq.toLocaleString()}…`);
+      const { messages } = await view.past.ask({ around: seq, limit: PAGE_THEN });
+      const found = messages.find((message) => message.seq === seq);
+      ms = found ? Math.ceil(found.ts * 1000) + 1 : null;
+    }
+    if (run !== view.opening) return false;
+    tell(view, "");
+  } catch (failure) {
+    if (run === view.opening) tell(view, `Message ${seq.toLocaleString()} could not be opened: ${failure.message}.`, () => openSeq(view.scroller, seq));
+    return false;
+  }
+  if (ms === null) return refuse(`The record does not have message ${seq.toLocaleString()}.`);
+  view.wanted = seq;
+  view.seat.go("moment", ms);
+  return true;
+}
+
+function showWanted(view) {
+  if (!document.body.hasAttribute("data-past")) view.wanted = 0; // it was left
+  const found = isPresent() ? undefined : saidAs(view.model, view.wanted);
+  if (found) view.wanted = 0;
+  if (found) arrive(view, logIndexOf(view.model, found.id));
 }
 
 /** Show a row and have the keys there. */
 function arrive(view, place) {
-  if (!revealAt(view, place)) return;
+  if (!revealAt(view, place)) return false;
   reach(view);
   const row = view.nodes.get(view.rows.items[rowOf(view.rows, place)]?.key)?.node;
   if (!document.querySelector("dialog[open]")) (row ?? view.scroller).focus({ preventScroll: true });
+  return true;
 }
 
 /** Show the first message that was said at a moment (ms) or later. */
@@ -502,6 +616,7 @@ export async function openTime(root, ms) {
   const view = views.get(root);
   if (!view?.model) return;
   const { model } = view;
+  if (!isPresent()) return view.seat.go("moment", ms);
   const first = model.log.findIndex((message) => message.seq > 0);
   const isHere = first >= 0 && (model.log[first].ts * 1000 <= ms || edgeOf(model) <= 1);
   if (isHere) {
@@ -510,7 +625,7 @@ export async function openTime(root, ms) {
     follow(root);
     return toast("Nothing was said since then: this is the newest.", "info");
   }
-  const run = (view.opening += 1);
+  const run = leaveOpening(view);
   tell(view, `Looking for ${whenOf(ms / 1000)}…`);
   try {
     const { messages } = await view.past.ask({ at: String(ms / 1000), limit: 1 });
@@ -644,7 +759,7 @@ function mount(view, from, to) {
   const { list, heights, nodes } = view;
   const wanted = new Map();
   for (const item of view.rows.items.slice(from, to)) wanted.set(item.key, nodeOf(view, item));
-  const focused = document.activeElement;
+  const spot = spotOf(view);
   for (const [key, { node }] of nodes) {
     if (wanted.get(key)?.node === node) continue;
     if (node.contains(view.tools)) view.tools.remove();
@@ -656,10 +771,34 @@ function mount(view, from, to) {
     else list.insertBefore(node, cursor);
   }
   view.nodes = wanted;
-  if (focused !== document.activeElement && focused?.closest?.(".message, .fold, .record-edge")) view.scroller.focus({ preventScroll: true }); // it is out of sight: the keys still work
+  if (spot && spot.control !== document.activeElement) giveFocus(view, spot);
   const before = heights.top(from);
   list.style.setProperty("padding-top", `${before}px`);
   list.style.setProperty("padding-bottom", `${Math.max(0, heights.total - heights.top(to)) + TAIL_PX}px`);
+}
+
+/** Which control of which row has the keys; null: none. */
+function spotOf(view) {
+  const control = document.activeElement;
+  if (!view.list.contains(control)) return null;
+  const [key, { node }] = [...view.nodes].find(([, one]) => one.node.contains(control)) ?? [null, {}];
+  return key === null ? null : { key, control, at: control === node ? NOWHERE : alike(node, control).indexOf(control) };
+}
+
+const alike = (row, control) => [...row.querySelectorAll(control.localName)].filter((one) => one.className === control.className);
+
+/** The row was drawn anew, or is out of sight: give the keys to the same control, or else to the row, or else to the flow, where they still work. */
+function giveFocus(view, { key, control, at }) {
+  const row = view.nodes.get(key)?.node;
+  view.isMounting = true;
+  if (row && view.tools.contains(control)) {
+    carryTools(view, row);
+    row.focus({ preventScroll: true }); // else they are not shown
+  }
+  const same = row && (view.tools.contains(control) ? control : at === NOWHERE ? row : alike(row, control)[at] ?? row);
+  same?.focus({ preventScroll: true });
+  if (!row?.contains(document.activeElement)) view.scroller.focus({ preventScroll: true });
+  view.isMounting = false;
 }
 
 function nodeOf(view, item) {
@@ -766,7 +905,8 @@ function toggle(view, set, id) {
   if (view.following) keepPlaceOf(view, id);
   view.isDirty = true;
   layout(view);
-  view.nodes.get(`m${indexOf(view, id)}`)?.node.focus({ preventScroll: true });
+  const row = view.nodes.get(`m${indexOf(view, id)}`)?.node;
+  if (!row?.contains(document.activeElement)) row?.focus({ preventScroll: true });
 }
 
 /** What was unfolded is being read: from now on its row stays, and the end moves. */
@@ -779,7 +919,8 @@ function keepPlaceOf(view, id) {
 function onClick(view, event) {
   const unfold = event.target.closest("[data-unfold]");
   if (unfold) toggle(view, view.unfolded, unfold.dataset.unfold);
-  const { jump: seq, foldThread: thread, alone, record } = event.target.closest("[data-jump], [data-fold-thread], [data-alone], [data-record]")?.dataset ?? {};
+  const { jump: seq, foldThread: thread, alone, record, hole } = event.target.closest("[data-jump], [data-fold-thread], [data-alone], [data-record], [data-hole]")?.dataset ?? {};
+  if (hole) return openHole(view, hole);
   if (record) return onEdge(view, record);
   if (seq) return jump(view, Number(seq));
   if (thread) return foldThread(view, thread);
@@ -799,7 +940,7 @@ function onFocus(view, event) {
   if (!row) return;
   view.current = indexOf(view, row.dataset.id);
   carryTools(view, row);
-  if (row.dataset.open === "false" && event.target.closest(".content")) toggle(view, view.unfolded, row.dataset.id); // the focus went into what is folded
+  if (!view.isMounting && row.dataset.open === "false" && event.target.closest(".content")) toggle(view, view.unfolded, row.dataset.id); // the focus went into what is folded
 }
 
 // ---- keys and permalinks ----------------------------------------------------------------------------------------
@@ -868,7 +1009,8 @@ function readPermalink(root, isLogWhole) {
     return isHere || isLogWhole;
   }
   if (location.hash.startsWith(SEQ_LINK)) {
-    const seq = Number(location.hash.slice(SEQ_LINK.length));
+    const text = location.hash.slice(SEQ_LINK.length);
+    const seq = /^\d+$/.test(text) ? Number(text) : 0; // not 1e3, nor 0x10
     if (!Number.isSafeInteger(seq) || seq < 1) toast("The link names no message: after #seq= stands a number.", "refused");
     else if (!isLogWhole && !saidAs(views.get(root).model, seq) && !views.get(root).past.bySeq.has(seq)) return false;
     else void openSeq(root, seq);

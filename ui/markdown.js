@@ -2,6 +2,7 @@
 // between is a string of markup. What a browser would hide is shown: where a link goes, marks that reorder or vanish.
 
 import { button, copyText, el, toast } from "./dom.js";
+import { lowerOf } from "./model.js";
 
 const SAFE = new Set(["http:", "https:", "mailto:"]);
 
@@ -108,8 +109,7 @@ function split(text, pattern, make) {
 }
 
 function marked(text, needle) {
-  const lower = text.toLowerCase();
-  if (lower.length !== text.length) return [text]; // a letter that grows in lower case: places would not agree
+  const lower = lowerOf(text);
   const parts = [];
   let done = 0;
   for (let at = lower.indexOf(needle); at >= 0; at = lower.indexOf(needle, done)) {

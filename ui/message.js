@@ -37,7 +37,8 @@ export function drawRow(model, item, look) {
 }
 
 const ROWS = {
-  marker: (model, { message }) => el("li", { class: "marker" }, el("span", {}, message.content)),
+  marker: (model, { message }) => el("li", { class: "marker" }, el("span", {}, message.content,
+    message.isHole && button("Read them from the record", null, { class: "quiet", data: { hole: message.id } }))),
   day: (model, { ts }, look) => el("li", { class: "day" }, el("span", {}, DAY[zone(look)].format(ts * 1000), look.utc ? " (UTC)" : "")),
   gap: (model, { seconds }) => el("li", { class: "gap" }, el("span", {}, `${ageText(seconds)} of silence`)),
   fold: (model, { hidden, sender, start }) => el("li", { class: "fold" },

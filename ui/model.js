@@ -5,6 +5,7 @@
 //   applyAll(model, frames)      take many, of which only the last state is looked at
 //   applyLink(model, link)       take one status of the socket
 //   noteSent(model, frame)       remember which form was answered, until the hub settles it or refuses
+//   forgetBefore(model, index)   let the log begin at that entry
 //   copyOf(model)                the model as it is now, for who wants to come back to this moment
 //
 // A part that changes is replaced (peers, channels, floors, forms, settled, refusals), so a panel skips its work by
@@ -58,6 +59,7 @@ export function emptyModel() {
     _taken: new Set(), // the steps that have a peer
     _indexes: new Map(), // message id -> its place in the conversation, for those in `log`
     _chars: 0, // of the messages in `log`
+    lastSeq: 0, // of the newest message of this room, whether this page has it or not
     _ids: new Map(), // seq -> message id, for those in `log` that this room said
     _followedFrom: 0, // the hub keeps receipts up to date from this seq on
     _prunedTo: 0, // `logStart`, when receipts were looked through for those of messages that are gone
@@ -168,9 +170,10 @@ function takeSnapshot(model, frame, now) {
   const log = frame.log ?? [];
   if (model.mode !== null && model.room !== frame.room) beginRoom(model, now);
   else if (model.log.length && log.length && !log.some((message) => model._indexes.has(message.id))) {
-    marker(model, "Messages are missing here: more were said while this page was away than the hub keeps.", now);
+    marker(model, "Messages are missing here: more were said while this page was away than the hub tells of at once.", now, true);
   }
   model.room = frame.room;
+  model.lastSeq = frame.last_seq ?? 0;
   model.link = { ...model.link, isTold: true };
   Object.assign(model, { _isResumed: true, _liveFrom: Infinity });
   model.isOpening = Boolean(frame.more);
@@ -248,18 +251,24 @@ function beginRoom(model, now) {
 }
 
 /** A line of the console itself, where the conversation is not whole. */
-function marker(model, text, now) {
-  append(model, { id: `marker-${logEnd(model)}`, kind: "marker", content: text, ts: now / 1000, seq: 0, origin: "console" });
+function marker(model, text, now, isHole = false) {
+  append(model, { id: `marker-${logEnd(model)}`, kind: "marker", content: text, ts: now / 1000, seq: 0, origin: "console", isHole });
 }
 
 function append(model, message) {
   model._indexes.set(message.id, logEnd(model));
   model.log.push(message);
   if (message.seq > 0) model._ids.set(message.seq, message.id);
+  if (message.seq > model.lastSeq) model.lastSeq = message.seq;
   if (message.reply_to) join(model, message);
   model._chars += message.content.length;
   if (model.log.length < LOG_MAX + LOG_SLACK && model._chars < LOG_CHARS_MAX) return;
-  const cut = model.log.splice(0, Math.max(LOG_SLACK, model.log.length - LOG_MAX));
+  forgetBefore(model, model.logStart + Math.max(LOG_SLACK, model.log.length - LOG_MAX));
+}
+
+/** Forget what was said before entry `index` of the conversation. */
+export function forgetBefore(model, index) {
+  const cut = model.log.splice(0, index - model.logStart);
   for (const old of cut) {
     model._indexes.delete(old.id);
     model.trees.delete(old.id);
@@ -608,6 +617,9 @@ export function lineOf(text, max) {
   const line = String(text).slice(0, max * 8).replace(INVISIBLE, "").replace(/\s+/g, " ").trim();
   return line.length > max ? `${line.slice(0, max - 1)}…` : line;
 }
+
+/** A text in lower case, letter for letter, so that places agree: one letter alone would become two. */
+export const lowerOf = (text) => text.replaceAll("\u0130", "i").toLowerCase();
 
 /** A duration in at most two units: "4 s", "3 min", "2 h 5 min". */
 export function ageText(seconds) {

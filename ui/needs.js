@@ -172,7 +172,7 @@ const isAnswered = (question, word) => word.recipient === question.recipient || 
 function mentionNeeds(model) {
   return mentionsOf(model).map((message) => ({
     id: `mention:${message.id}`, kind: "mention", who: message.sender, verb: `writes to ${you(model)}`, text: excerpt(message.content), since: message.ts * 1000,
-    help: { word: "Show", go: ["message", message.id] },
+    help: { word: "Show", go: ["message", message.id, message.seq] },
   }));
 }
 

@@ -19,10 +19,10 @@ function withTrees(reply) {
 
 const IDLE = { state: "idle", why: "" };
 
-/** The first seq of this room in the page's log; 0 when it goes on from another room, Infinity when it has none. */
+/** The first seq of this room in the page's log, or the one that its first will have; 0 when it goes on from another room, Infinity when nothing was ever said. */
 export function edgeOf(model) {
   for (const message of model.log) if (message.seq > 0) return model._ids.get(message.seq) === message.id ? message.seq : 0;
-  return Infinity;
+  return model.lastSeq > 0 ? model.lastSeq + 1 : Infinity;
 }
 
 export class Past {

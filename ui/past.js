@@ -9,21 +9,25 @@ import { addPart, emptyReplay, goTo, nextMoment, placeOf, readOn } from "./repla
 export const SPEEDS = [1, 10, 60];
 const SPAN_MS = 86_400_000; // that is asked for at once: a day
 const LAST_MS = 9e13; // the hub knows no later time
+const PARTS_BEFORE = 12; // of a span, before the moment that is wanted, some 13,000 entries: where more was said, the span is shorter
 const ENTRIES_MAX = 400_000; // of one span: beyond, the rest of it is not asked for
 const SLICE_MS = 8; // of reading, between two frames of the screen
 const SLICE = 100; // entries
 const WATCHED_MAX_MS = 60_000; // a silence that would take longer to watch is skipped
 const LEAD_MS = 1_000; // before what ends it, in the room's time
 
-/** `fetchPart({from, to, after})` gives a part of the past; `changed()` is called when there is something new to draw. */
+/** `fetchPart({from, to, after}, signal)` gives a part of the past; `changed()` is called when there is something new to draw. */
 export function openPast({ fetchPart, changed }) {
   return {
     state: "live", why: "", replay: null,
     ms: 0, // the moment that is shown
     wanted: 0, // the moment that somebody went to; Infinity: the end
     speed: 1, isPlaying: false, tickedAt: 0,
+    asked: Infinity, // the moment that the span was asked for
+    isCut: false, // what is still to come of the span could not be read
     skipped: null, // {ms, at}: how much of silence was skipped, and when
     load: 0, // +1 with each span: what comes late for another one is not wanted
+    leave: new AbortController(), // of the span: what is under way for it is not waited for, nor made, once it is left
     isFile: false,
     fetchPart, changed,
   };
@@ -36,25 +40,68 @@ export const isLooking = (past) => past.state !== "live";
 
 /** Look at the span around a moment, ms, or without one at the latest. */
 export async function lookAt(past, ms = Infinity) {
+  const moment = Number.isFinite(ms) ? Math.min(LAST_MS, Math.max(0, ms)) : Infinity;
+  const ask = Number.isFinite(ms) ? { from: Math.max(0, moment - SPAN_MS / 2) / 1000, to: Math.min(LAST_MS, moment + SPAN_MS / 2) / 1000 } : {};
+  past.asked = moment;
+  await fetchParts(past, beginSpan(past, moment), ask);
+}
+
+function beginSpan(past, moment) {
   const load = leaveSpan(past);
-  const ask = Number.isFinite(ms) ? { from: Math.max(0, ms - SPAN_MS / 2) / 1000, to: Math.min(LAST_MS, ms + SPAN_MS / 2) / 1000 } : {};
-  Object.assign(past, { state: "loading", why: "", replay: emptyReplay(), wanted: ms, isPlaying: false, skipped: null });
+  Object.assign(past, { state: "loading", why: "", replay: emptyReplay(), wanted: moment, isPlaying: false, skipped: null });
   past.changed();
+  return load;
+}
+
+/** What could not be read is asked for again: all of the span, or what was still to come of it. */
+export function lookAgain(past) {
+  if (past.state === "none") return lookAt(past, past.asked);
+  if (!past.isCut) return undefined;
+  Object.assign(past, { isCut: false, why: "" });
+  readAll(past, past.load);
+  return fetchParts(past, past.load, {});
+}
+
+async function fetchParts(past, load, ask) {
   try {
-    while (past.load === load && past.replay.next !== null) {
-      const { from, to, next } = past.replay;
+    for (let parts = 1; past.load === load && past.replay.next !== null; parts += 1) {
+      const { asked, next } = past.replay;
       const isFirst = past.replay.entries.length === 0;
-      const part = await past.fetchPart(isFirst ? ask : { from: from / 1000, to: to / 1000, after: next });
-      if (past.load !== load) return;
+      const part = await past.fetchPart(isFirst ? ask : { ...asked, after: next }, past.leave.signal);
+      if (past.load !== load) return undefined;
+      const better = isFirst ? endOfRecord(past, part) : null;
+      if (better) {
+        ask = better;
+        continue;
+      }
       addPart(past.replay, part);
+      const nearer = parts === PARTS_BEFORE ? nearerSpan(past) : null;
+      if (nearer) return await fetchParts(past, beginSpan(past, past.wanted), nearer);
       if (past.replay.entries.length > ENTRIES_MAX) cutShort(past);
       if (isFirst) readAll(past, load);
     }
   } catch (failure) {
-    if (past.load !== load) return;
-    Object.assign(past, { state: past.state === "shown" ? "shown" : "none", why: failure.message });
+    if (past.load !== load) return undefined;
+    Object.assign(past, { state: past.state === "shown" ? "shown" : "none", isCut: true, why: failure.message });
     past.changed();
   }
+  return undefined;
+}
+
+/** Of a span in which the record has nothing: the end of the record that is nearer to it; null: it has something. */
+function endOfRecord(past, { from, to, first = from, last = to }) {
+  if (from > last) past.wanted = Infinity;
+  else if (to < first) past.wanted = first * 1000;
+  else return null;
+  return from > last ? {} : { from: first, to: first + SPAN_MS / 1000 };
+}
+
+/** When so many parts do not come near the wanted moment: a span that begins nearer to it; null: they do. */
+function nearerSpan({ state, wanted, replay: { asked, entries, to, next } }) {
+  const covered = entries.at(-1)[0] / 1000 - asked.from;
+  const until = Math.min(wanted, to) / 1000;
+  if (state !== "loading" || next === null || covered <= 0 || until - asked.from < 1.5 * covered) return null;
+  return { from: until - covered, to: asked.to };
 }
 
 /** Show the record that came with this page, at a moment or at its end. */
@@ -71,6 +118,8 @@ function cutShort(past) {
 
 function leaveSpan(past) {
   past.load += 1;
+  past.leave.abort();
+  Object.assign(past, { leave: new AbortController(), isCut: false });
   return past.load;
 }
 
@@ -88,7 +137,7 @@ function readAll(past, load) {
   while (readOn(past.replay, SLICE) && performance.now() < end);
   show(past);
   const { read, entries, next } = past.replay;
-  if (read < entries.length || next !== null) setTimeout(readAll, read < entries.length ? 0 : 30, past, load);
+  if (read < entries.length || (next !== null && !past.isCut)) setTimeout(readAll, read < entries.length ? 0 : 30, past, load);
   past.changed();
 }
 

@@ -20,7 +20,8 @@ const LINK = { state: "open", role: "observer", auth: false, since: 0 }; // noth
 export function emptyReplay() {
   return {
     entries: [],
-    from: 0, to: 0, // ms: the span
+    from: 0, to: 0, // ms: the span, as far as the record reaches into it
+    asked: null, // {from, to}, s, as the hub was asked: it knows by them what to go on with
     first: 0, last: 0, // ms: how far the record reaches
     channel: "", version: "",
     next: 0, // what to ask for next; null: that was all
@@ -37,17 +38,25 @@ export function emptyReplay() {
 }
 
 export function addPart(replay, part) {
+  const [first, last] = [Math.floor((part.first ?? part.from) * 1000), Math.ceil((part.last ?? part.to) * 1000)];
   const isFirst = replay.entries.length === 0;
-  if (isFirst) Object.assign(replay, { from: part.from * 1000, to: part.to * 1000, channel: part.channel ?? "", version: part.version });
+  if (isFirst) Object.assign(replay, { asked: { from: part.from, to: part.to }, channel: part.channel ?? "", version: part.version });
+  if (isFirst) Object.assign(replay, { from: Math.min(part.to * 1000, Math.max(part.from * 1000, first)), to: Math.max(part.from * 1000, Math.min(part.to * 1000, last)) });
   if (isFirst) replay.knots.push({ ms: replay.from, x: 0 });
-  Object.assign(replay, { first: (part.first ?? part.from) * 1000, last: (part.last ?? part.to) * 1000, next: part.next ?? null });
+  Object.assign(replay, { first, last, next: part.next ?? null });
   for (const entry of part.entries) {
     replay.entries.push(entry);
     lengthen(replay, entry[0]);
     if (entry[3]) replay.marks.push({ ms: entry[0], at: replay.entries.length, ...entry[3] });
   }
+  replay.to = Math.max(replay.to, replay.knots.at(-1).ms); // what was said while it was read
   if (replay.next === null) lengthen(replay, replay.to);
   return replay;
+}
+
+/** When message `seq` was said, ms; null when it is not in the span. */
+export function momentOfSeq(replay, seq) {
+  return replay?.entries.find(([, , frame]) => frame.type === "message" && frame.message?.seq === seq)?.[0] ?? null;
 }
 
 function lengthen(replay, ms) {

@@ -8,7 +8,7 @@
 // A row: {type: message | marker | day | gap | fold | head | hole, key, index, ...}; `index` is a place in the whole
 // conversation, and ascends. Of the past it is below 0.
 
-import { audienceOf, entryAt, logEnd, threadOf } from "./model.js";
+import { audienceOf, entryAt, logEnd, lowerOf, threadOf } from "./model.js";
 import { isUnfetched } from "./receipts.js";
 
 const TOGETHER_S = 60; // a sender who goes on within this keeps one heading
@@ -137,8 +137,8 @@ const isSameBreath = (a, b, goesOn) => (goesOn ? b.origin === "agent" : a.origin
 
 /** Whether `needle` (lower case) is in a message. */
 export function isFound({ content, sender }, needle) {
-  const text = content.toLowerCase();
-  return text.includes(needle) || sender.toLowerCase().includes(needle) || (/[*_`~]/.test(text) && text.replace(/[*_`~]+/g, "").includes(needle)); // as it is shown, too
+  const text = lowerOf(content);
+  return text.includes(needle) || lowerOf(sender).includes(needle) || (/[*_`~]/.test(text) && text.replace(/[*_`~]+/g, "").includes(needle)); // as it is shown, too
 }
 
 function passes(message, { filter, having }, isHit) {

@@ -32,6 +32,15 @@ export function render(root, model, send, now, seat) {
   setText(view.readers, readersOf(model));
 }
 
+/** The rules of a moment of the past, or of a room that is only watched: to read. */
+export function renderThen(root, model) {
+  if (!root.closest("dialog").open) return;
+  const { text, version } = model.rules;
+  if (!root.hasChildNodes()) root.append(el("h3", {}, "House rules then"), el("p", { class: "facts" }), el("p", { class: "rules-text", dir: "auto" }));
+  setText(root.children[1], version ? `Version ${version}${text ? "" : ", which is empty"}. To read only: this is the past.` : "None were set yet.");
+  setText(root.children[2], text);
+}
+
 function open(root, seat) {
   const view = { model: null, version: -1, isDirty: false, length: 0, fact: el("span", { class: "count" }),
     counter: el("span", { class: "facts", id: "rules-count" }), meanwhile: el("p", { class: "refusal", role: "status", hidden: true }),

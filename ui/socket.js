@@ -133,12 +133,12 @@ export function openLine({ onFrame, onStatus, url = lineUrl() }) {
 }
 
 /** Ask the hub; with the token, if this page holds one. Throws what the hub says against it. */
-async function askHub(path) {
+async function askHub(path, signal) {
   const token = storedToken();
-  const response = await fetch(path, { headers: token ? { Authorization: `Bearer ${token}` } : {} });
+  const response = await fetch(path, { headers: token ? { Authorization: `Bearer ${token}` } : {}, signal })
+    .catch(() => { throw new Error("the hub is out of reach"); });
   if (response.ok) return response;
-  const { detail } = await response.json().catch(() => ({}));
-  throw new Error(typeof detail === "string" ? detail : `the hub answered ${response.status}`);
+  throw new Error(wordsOf(await response.json().catch(() => ({}))) || `the hub answered ${response.status}`);
 }
 
 /** An export as a blob, and its file name. */
@@ -149,8 +149,9 @@ export async function fetchExport(path) {
 }
 
 /** A part of the past: `from` and `to` in Unix seconds, `after` so many entries. */
-export async function fetchPast(query) {
-  return (await askHub(`/replay?${new URLSearchParams(query)}`)).json();
+export async function fetchPast(query, signal) {
+  const response = await askHub(`/replay?${new URLSearchParams(query)}`, signal);
+  return response.json().catch(() => { throw new Error("the hub is out of reach"); }); // it went while it spoke
 }
 
 const ANSWER_MS = 20_000; // a hub that has not answered by then is asked again by hand

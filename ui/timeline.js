@@ -14,8 +14,8 @@ const [STEP_MS, STEPS] = [100, 2_000]; // of the slider: so fine at most, and so
 
 const views = new WeakMap();
 
-/** `needs`: how many things need the operator now; `since`: how many entries came while one looked back. */
-export function render(root, past, { needs, since, go, now }) {
+/** `needs`: how many things need the operator now; `since`: how many entries came while one looked back; `trouble`: what is wrong in the present. */
+export function render(root, past, { needs, since, trouble, go, now }) {
   const view = views.get(root) ?? open(root, past, go);
   const { replay, state } = past;
   const isHere = state !== "live";
@@ -23,7 +23,7 @@ export function render(root, past, { needs, since, go, now }) {
   view.banner.hidden = !isHere;
   if (!isHere) return;
   const isShown = state === "shown";
-  drawBanner(view, past, needs, since);
+  drawBanner(view, past, needs, since, trouble);
   for (const control of view.controls) control.disabled = !isShown;
   view.range.disabled = !isShown;
   const step = Math.max(STEP_MS, Math.ceil(lengthOf(replay) / STEPS));
@@ -38,23 +38,25 @@ export function render(root, past, { needs, since, go, now }) {
   setText(view.words, wordsOf(past, now));
 }
 
-function drawBanner(view, past, needs, since) {
+function drawBanner(view, past, needs, since, trouble) {
   const { state, replay, ms, isFile } = past;
   const of = isFile ? `Record${replay.channel ? ` of ${replay.channel}` : ""}: ` : "Replay: ";
   const texts = {
-    loading: `${of}reading the past, ${Math.round(100 * shareRead(past))} %`,
-    shown: `${of}the room as it was on ${momentText(ms)}. Read-only.`,
-    none: `No replay: ${past.why}.`,
+    loading: ["", `reading the past, ${Math.round(100 * shareRead(past))} %`],
+    shown: ["the room as it was on ", `${momentText(ms)}. Read-only.`],
+    none: ["", `${past.why}.`],
   };
-  setText(view.bannerText, texts[state] ?? "");
+  for (const [at, text] of [state === "none" ? "No replay: " : of, ...texts[state]].entries()) setText(view.bannerText.children[at], text);
   view.live.hidden = isFile;
-  const news = [since > 0 && `${since.toLocaleString()} new`, needs > 0 && `${needs} need${needs === 1 ? "s" : ""} you`].filter(Boolean).join(", ");
+  view.again.hidden = state !== "none" && !past.isCut;
+  const news = [since > 0 && `${since.toLocaleString()} new`, needs > 0 && `${needs} need${needs === 1 ? "s" : ""} you`, trouble].filter(Boolean).join(", ");
   setText(view.liveNews, news);
 }
 
 function wordsOf(past, now) {
   if (past.state !== "shown") return "";
   if (past.skipped && now - past.skipped.at < SKIP_SHOWN_MS) return `Skipped ${ageText(past.skipped.ms / 1000)} of silence`;
+  if (past.isCut) return `The rest could not be read: ${past.why}.`;
   if (past.why) return past.why;
   const mark = markAt(past.replay, past.ms);
   return mark ? mark.text : "";
@@ -95,7 +97,7 @@ function drawMarks(view, replay) {
 function open(root, past, go) {
   const view = { of: null, markKey: "", isPlaying: null, banner: document.getElementById("past-banner"),
     marks: el("div", { class: "time-marks", "aria-hidden": "true" }), time: el("time", { class: "time-now" }), words: el("p", { class: "time-words", dir: "auto" }),
-    bannerText: el("p", { class: "past-text" }), liveNews: el("span", { class: "live-news" }) };
+    bannerText: el("p", { class: "past-text" }, el("span"), el("span", { class: "past-words" }), el("span")), liveNews: el("span", { class: "live-news" }) };
   view.range = el("input", { type: "range", min: "0", max: "1", step: "1", value: "0", "aria-label": "The moment that is shown",
     oninput: () => seek(past, msOf(past.replay, Number(view.range.value))) });
   view.play = button("Play (.)", "play", { class: "time-play", onclick: () => toggle(past) }, true);
@@ -109,7 +111,8 @@ function open(root, past, go) {
   root.append(el("div", { class: "time-track" }, view.marks, view.range),
     el("div", { class: "time-row" }, view.back, view.play, view.next, view.speeds, view.time, view.words, view.earlier, view.later));
   view.live = el("button", { type: "button", class: "strong live", title: "Back to the present (b)", onclick: () => go("live") }, icon("bolt"), "Live", view.liveNews);
-  view.banner.append(icon("wait"), view.bannerText, view.live);
+  view.again = button("Try again", null, { class: "again", onclick: () => go("again") });
+  view.banner.append(icon("wait"), view.bannerText, view.again, view.live);
   views.set(root, view);
   return view;
 }
@@ -127,8 +130,9 @@ export function jump(past, step) {
   announce(`${momentText(mark.ms)}: ${mark.text}`);
 }
 
-/** A moment in words, in the zone that the reader prefers. */
+/** A moment in words, in the zone that the reader prefers; with the year, if it is another one. */
 function momentText(ms) {
-  return new Date(ms).toLocaleString([], { weekday: "short", day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit",
+  const year = new Date(ms).getFullYear() === new Date().getFullYear() ? undefined : "numeric";
+  return new Date(ms).toLocaleString([], { weekday: "short", year, day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit",
     hourCycle: "h23", timeZone: pref("utc") ? "UTC" : undefined, timeZoneName: pref("utc") ? "short" : undefined });
 }

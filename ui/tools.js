@@ -3,6 +3,7 @@
 import { openBeyond, search } from "./beyond.js";
 import { button, el, icon, keyed, saveAs, setText } from "./dom.js";
 import * as flow from "./flow.js";
+import { lowerOf } from "./model.js";
 import { onPref, pref, setPref } from "./prefs.js";
 import { FORMATS, transcriptOf } from "./transcript.js";
 import { WHEN_HELP, momentOf } from "./when.js";
@@ -14,6 +15,7 @@ const FATES = [["", "Any fate"], ["unfetched", "Not fetched"], ["unanswered", "U
 const KINDS = [["", "Any kind"], ["message", "Messages"], ["answer", "Answers to forms"], ["control", "Controls"], ["system", "The hub's lines"]];
 
 const views = new WeakMap();
+const isOlder = (from) => from > 1 && from < Infinity;
 const flowRoot = () => document.getElementById("flow");
 
 export function render(root, model) {
@@ -22,8 +24,8 @@ export function render(root, model) {
   drawHits(view);
   if (view.panel.hidden) return;
   drawChoices(view, model);
-  const { passed, all, isNarrow } = flow.countsOf(flowRoot());
-  setText(view.shown, isNarrow ? `${passed.toLocaleString()} of ${all.toLocaleString()} shown` : `All ${all.toLocaleString()} shown`);
+  const { passed, all, isNarrow, hasGap } = flow.countsOf(flowRoot());
+  setText(view.shown, `${isNarrow ? `${passed.toLocaleString()} of ${all.toLocaleString()} shown` : `All ${all.toLocaleString()} shown`}${hasGap ? ", with a gap" : ""}`);
   view.clear.disabled = !isNarrow;
 }
 
@@ -78,7 +80,7 @@ function open(root) {
 
 function apply(view) {
   clearTimeout(view.timer);
-  const needle = view.search.value.trim().toLowerCase();
+  const needle = lowerOf(view.search.value.trim());
   const { thread } = flow.filterOf(flowRoot());
   flow.setFilter(flowRoot(), { who: view.who.value, scope: view.scope.value, kind: view.kind.value, fate: view.fate.value, thread, needle, only: view.only.checked });
   search(view.beyond, view.search.value.trim(), view.model);
@@ -129,7 +131,7 @@ function clear(view) {
 function onSearchKey(view, event) {
   if (event.key === "Enter") {
     event.preventDefault();
-    if (flow.filterOf(flowRoot()).needle !== view.search.value.trim().toLowerCase()) apply(view);
+    if (flow.filterOf(flowRoot()).needle !== lowerOf(view.search.value.trim())) apply(view);
     if (flow.countsOf(flowRoot()).hits === 0) view.beyond.list.querySelector("button")?.click(); // what is older, the newest of it
     else step(view, event.shiftKey ? 1 : -1); // the newest first: what one looks for was mostly said just now
   } else if (event.key === "Escape" && view.search.value) {
@@ -148,7 +150,7 @@ function drawHits(view) {
   const filter = flow.filterOf(flowRoot());
   const { hits, hit } = flow.countsOf(flowRoot());
   const isOn = filter.needle !== "";
-  setText(view.hits, !isOn ? "" : hits === 0 ? (flow.loadedFrom(flowRoot()) > 1 ? "none on this page" : "nowhere") : hit ? `${hit.toLocaleString()} of ${hits.toLocaleString()}` : `${hits.toLocaleString()} found`);
+  setText(view.hits, !isOn ? "" : hits === 0 ? (isOlder(flow.loadedFrom(flowRoot())) ? "none on this page" : "nowhere") : hit ? `${hit.toLocaleString()} of ${hits.toLocaleString()}` : `${hits.toLocaleString()} found`);
   for (const node of [view.back, view.next, view.onlyLabel]) node.hidden = !isOn;
   for (const node of [view.back, view.next]) node.disabled = hits === 0;
   const count = [filter.who, filter.scope, filter.kind, filter.fate].filter(Boolean).length;
@@ -156,7 +158,7 @@ function drawHits(view) {
   view.toggle.dataset.on = String(count > 0);
   const fields = [[view.who, filter.who], [view.scope, filter.scope], [view.kind, filter.kind], [view.fate, filter.fate]];
   for (const [select, value] of fields) if (select.value !== value && document.activeElement !== select) select.value = value; // a permalink may have cleared them
-  if (document.activeElement !== view.search && view.search.value.trim().toLowerCase() !== filter.needle) view.search.value = filter.needle; // the field says what is marked
+  if (document.activeElement !== view.search && lowerOf(view.search.value.trim()) !== filter.needle) view.search.value = filter.needle; // the field says what is marked
   if (view.only.checked !== filter.only) view.only.checked = filter.only;
 }
 

@@ -4,10 +4,16 @@ export const FORMATS = { json: ["json", "application/json"], markdown: ["md", "t
 
 /** `messages` as the text of a file. */
 export function transcriptOf(messages, format, { utc = false, version = null } = {}) {
-  return { json: asJson, markdown: asMarkdown, text: asText }[format](messages.filter((message) => message.kind !== "marker"), utc, version);
+  return { json: asJson, markdown: asMarkdown, text: asText }[format](messages, utc, version);
 }
 
-const asJson = (messages, utc, version) => JSON.stringify({ version, count: messages.length, messages }, null, 2);
+const isMarker = (message) => message.kind === "marker"; // a line of the console itself, where messages are missing
+const said = (messages) => messages.filter((message) => !isMarker(message));
+
+function asJson(messages, utc, version) {
+  const missing = messages.filter(isMarker).map(({ content }) => content);
+  return JSON.stringify({ version, count: said(messages).length, ...(missing.length && { missing }), messages: said(messages) }, null, 2);
+}
 
 const two = (number) => String(number).padStart(2, "0");
 
@@ -25,7 +31,9 @@ export function markdownOf(message, utc = false) {
   return `**${message.sender}** → ${message.recipient} · ${timeOf(message.ts, utc)}${kind}\n\n${body}`;
 }
 
-const asMarkdown = (messages, utc) => [`# Caucus transcript`, `${messages.length} messages`, ...messages.map((message) => markdownOf(message, utc))].join("\n\n") + "\n";
+const asMarkdown = (messages, utc) => [`# Caucus transcript`, `${said(messages).length} messages`,
+  ...messages.map((message) => (isMarker(message) ? `---\n\n${message.content}\n\n---` : markdownOf(message, utc)))].join("\n\n") + "\n";
 
-const asText = (messages, utc) => messages
-  .map(({ ts, sender, recipient, kind, content }) => `[${timeOf(ts, utc)}] ${sender} -> ${recipient}${kind === "message" ? "" : ` (${kind})`}: ${content.split(/\s+/).filter(Boolean).join(" ")}\n`).join("");
+const asText = (messages, utc) => messages.map((message) => (isMarker(message) ? `--- ${message.content}\n` : lineOf(message, utc))).join("");
+
+const lineOf = ({ ts, sender, recipient, kind, content }, utc) => `[${timeOf(ts, utc)}] ${sender} -> ${recipient}${kind === "message" ? "" : ` (${kind})`}: ${content.split(/\s+/).filter(Boolean).join(" ")}\n`;

@@ -1,7 +1,7 @@
 // What is loaded of the record, and what of it is kept. Run: node --test tests/ui/
 import test from "node:test";
 import assert from "node:assert/strict";
-import { apply, emptyModel, logEnd } from "../../ui/model.js";
+import { apply, emptyModel, forgetBefore, logEnd } from "../../ui/model.js";
 import { PAGE, PAST_MAX, Past, edgeOf } from "../../ui/older.js";
 import { advance, emptyFilter, emptyRows, pastRows } from "../../ui/rows.js";
 
@@ -116,4 +116,22 @@ test("what is being opened is opened though what was loaded is forgotten meanwhi
   past.begin();
   assert.equal(await other, null);
   assert.equal(past.count, 0);
+});
+
+test("a log of nothing but notices begins after the newest message, and none where nothing was ever said", () => {
+  const notice = { id: "n1", seq: 0, sender: "hub", recipient: "all", kind: "system", origin: "hub", content: "ann joined", ts: 1 };
+  const model = apply(emptyModel(), { type: "snapshot", room: "a", mode: "running", log: [notice], last_seq: 30 }, 0);
+  assert.equal(edgeOf(model), 31);
+  apply(model, { type: "message", message: said(31) }, 0);
+  assert.deepEqual([edgeOf(model), model.lastSeq], [31, 31]);
+  assert.equal(edgeOf(apply(emptyModel(), { type: "snapshot", room: "a", mode: "running", log: [notice], last_seq: 0 }, 0)), Infinity);
+  assert.equal(edgeOf(apply(emptyModel(), { type: "snapshot", room: "a", mode: "running", log: [] }, 0)), Infinity); // an older hub
+});
+
+test("where messages are missing a marker says so, and the log can begin after it", () => {
+  const model = apply(emptyModel(), { type: "snapshot", room: "a", mode: "running", log: [said(1), said(2)], last_seq: 2 }, 0);
+  apply(model, { type: "snapshot", room: "a", mode: "running", log: [said(90), said(91)], last_seq: 91 }, 0);
+  assert.deepEqual(model.log.map((message) => message.isHole === true), [false, false, true, false, false]);
+  forgetBefore(model, 3);
+  assert.deepEqual([edgeOf(model), model.log.length, model.logStart, logEnd(model)], [90, 2, 3, 5]);
 });

@@ -83,3 +83,11 @@ test("a transcript has the hub's words for each message, and no text can forge a
   assert.deepEqual(JSON.parse(transcriptOf([one], "json", { version: "1" })), { version: "1", count: 1, messages: [one] });
   assert.match(transcriptOf([one, { kind: "marker", content: "gap" }], "markdown"), /^# Caucus transcript\n\n1 messages\n\n\*\*api\*\*/);
 });
+
+test("a transcript says where messages are missing", () => {
+  const gap = { kind: "marker", content: "Messages after 1 and before 9 are missing here: they were not loaded." };
+  const [one, two] = [1, 9].map((seq) => ({ id: `g${seq}`, seq, sender: "api", recipient: "all", kind: "message", origin: "agent", content: `word ${seq}`, ts: NOON }));
+  assert.match(transcriptOf([one, gap, two], "text", { utc: true }), /word 1\n--- Messages after 1 and before 9 are missing here: they were not loaded\.\n.*word 9\n/);
+  assert.match(transcriptOf([one, gap, two], "markdown", { utc: true }), /2 messages[^]*word 1\n\n---\n\nMessages after 1 [^]*---\n\n[^]*word 9/);
+  assert.deepEqual(JSON.parse(transcriptOf([one, gap, two], "json", { version: "1" })), { version: "1", count: 2, missing: [gap.content], messages: [one, two] });
+});

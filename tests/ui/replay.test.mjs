@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { goLive, lookAt, modelThen, openFile, openPast, play, seek, shareRead, tick } from "../../ui/past.js";
-import { addPart, emptyReplay, goTo, lengthOf, markAt, markFrom, msOf, placeOf, xOf } from "../../ui/replay.js";
+import { goLive, lookAgain, lookAt, modelThen, openFile, openPast, play, seek, shareRead, tick } from "../../ui/past.js";
+import { addPart, emptyReplay, goTo, lengthOf, markAt, markFrom, momentOfSeq, msOf, placeOf, xOf } from "../../ui/replay.js";
 
 const T = 1_790_000_000_000;
 const OPENING = { type: "snapshot", mode: "running", peers: [{ name: "api", state: "live", joined: T / 1000 - 60, status: "busy", status_at: T / 1000 - 30 }], log: [], owed: [] };
@@ -108,4 +108,77 @@ test("why there is no past is told", async () => {
   const past = openPast({ changed: () => {}, fetchPart: () => Promise.reject(new Error("this hub has no journal")) });
   await lookAt(past);
   assert.deepEqual([past.state, past.why], ["none", "this hub has no journal"]);
+});
+
+test("what is left is aborted, and what was cut off is asked for again", async () => {
+  const signals = [];
+  const waiting = [];
+  const past = openPast({ changed: () => {}, fetchPart: (query, signal) => { signals.push(signal); return new Promise((then, no) => waiting.push({ query, then, no })); } });
+  lookAt(past, T + 3_000);
+  await until(() => waiting.length === 1);
+  goLive(past);
+  assert.equal(signals[0].aborted, true);
+  lookAt(past, T + 3_000);
+  await until(() => waiting.length === 2);
+  waiting[1].no(new Error("the hub is out of reach"));
+  await until(() => past.state === "none");
+  lookAgain(past);
+  await until(() => waiting.length === 3);
+  assert.deepEqual(waiting[2].query, waiting[1].query);
+  waiting[2].then({ ...part(), entries: entries().slice(0, 8), next: 8 });
+  await until(() => past.state === "shown" && waiting.length === 4);
+  waiting[3].no(new Error("the hub is out of reach"));
+  await until(() => past.isCut);
+  assert.equal(past.state, "shown");
+  lookAgain(past);
+  await until(() => waiting.length === 5);
+  assert.equal(waiting[4].query.after, 8);
+  assert.equal(signals[4].aborted, false);
+  waiting[4].then({ ...part(), entries: entries().slice(8), next: null });
+  await until(() => shareRead(past) === 1);
+  assert.equal(lookAgain(past), undefined);
+});
+
+test("a span ends where the record does, and one that lies beyond it is looked at from its nearer end", async () => {
+  const asked = [];
+  const whole = part();
+  const fetchPart = async (query) => {
+    asked.push(query);
+    const [from, to] = [query.from ?? whole.from, query.to ?? whole.to];
+    return { ...whole, from, to, first: whole.from, last: whole.to, entries: from > whole.to || to < whole.from ? [] : entries(), next: null };
+  };
+  const past = openPast({ changed: () => {}, fetchPart });
+  for (const ms of [T + 9 * 3_600_000, T + 999 * 3_600_000, 8e15]) {
+    await lookAt(past, ms);
+    await until(() => past.state === "shown");
+    assert.deepEqual([past.ms, past.replay.to], [whole.to * 1000, whole.to * 1000], String(ms));
+    seek(past, Infinity);
+    assert.equal(past.ms, whole.to * 1000);
+    assert.ok(asked.every(({ from = 0, to = 0 }) => from >= 0 && to < 1e11));
+  }
+  await lookAt(past, 0);
+  await until(() => past.state === "shown");
+  assert.deepEqual([past.ms, past.replay.from], [T, T]);
+});
+
+test("where very much was said the span begins nearer to the wanted moment", async () => {
+  const asked = [];
+  const day = 86_400_000;
+  const fetchPart = async ({ from = T / 1000, to = (T + day) / 1000, after = 0 }) => { // a hundred parts a day
+    if (after === 0) asked.push(from * 1000 - T);
+    const begin = from * 1000 + after * (day / 100);
+    const list = [[begin + (after === 0 ? 0 : 1), after, after === 0 ? OPENING : { type: "x" }], [begin + day / 100, after + 1, { type: "x" }]];
+    return { version: "1", from, to, first: T / 1000, last: (T + day) / 1000, entries: list, next: begin + day / 100 >= to * 1000 ? null : after + 1 };
+  };
+  const past = openPast({ changed: () => {}, fetchPart });
+  await lookAt(past);
+  await until(() => past.state === "shown");
+  assert.deepEqual(asked.map((ms) => Math.round((ms / day) * 100)), [0, 88]);
+  assert.equal(past.ms, T + day);
+});
+
+test("when a message was said is known of those in the span", () => {
+  const replay = addPart(emptyReplay(), part());
+  assert.equal(momentOfSeq(replay, 3), T + 3_000);
+  assert.equal(momentOfSeq(replay, 99), null);
 });
