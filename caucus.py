@@ -9795,7 +9795,7 @@ ROUTES: dict[tuple[str, str], Handler] = {
 # ======================================================================================================================
 
 PROBES_MAX = 8  # consoles ask once whether a token is needed
-LOST_S = 60.0  # a console that goes without a word may have been gone for so long: its line is tried each 30 s
+UNHEARD_S = 60.0  # a console that goes without a word may have been gone for so long: its line is tried each 30 s
 IDLE_MAX_S = 86_400.0  # that a console can tell of
 AUTH_S = 30.0  # a console that has not shown its token by then is closed
 UNPROVEN_MAX = 32  # consoles that show their token in the first frame and have not yet; one more closes another
@@ -10362,7 +10362,7 @@ class Consoles:
         self.looking = 0  # consoles of operators that are in the foreground
         self.on_left: Callable[[float], None] = lambda idle_s: None  # none is any more; the last was idle for so long
         self.notify: Callable[[], dict[str, Json]] | None = None  # the figures of what is posted; None: nothing is
-        self.test_notify: Callable[[], None] = lambda: None
+        self.test_notify: Callable[[], None] | None = None
         self._is_ticking = False
         self._flushed_at, self._flushes_at = 0.0, math.inf  # monotonic seconds of the last flush, and of the next
 
@@ -10402,7 +10402,7 @@ class Consoles:
     def closed(self, console: Console) -> None:
         """Forget a browser that went away."""
         console.is_gone = True
-        self._note_looking(console, False, LOST_S)
+        self._note_looking(console, False, UNHEARD_S)
         self.open_count -= 1
         console.feed.drop(console)
         self._unproven.pop(console, None)
@@ -10671,6 +10671,8 @@ class Consoles:
         elif "notify_test" in frame and console.role != OPERATOR_ROLE:
             raise Forbidden("an observer watches only")
         elif "notify_test" in frame:
+            if self.test_notify is None:
+                raise Invalid("notify_test", "this hub posts nowhere: start it with --notify URL")
             self.test_notify()
         return bool(frame.keys() & {"looking", "notify_test"})
 
@@ -11438,7 +11440,7 @@ NOTIFY_TEST_S = 5.0  # between two tests
 MOMENTS_MAX = 32  # kept; of more the oldest go
 NOTIFY_LINES_MAX = 5  # of a digest; of more needs their number
 NOTIFY_TOLD_MAX = 20  # needs that a webhook is told one by one
-NOTIFY_WORDS_MAX = 160  # characters of an agent, where they are sent: with five lines ntfy's 4,096 bytes are not reached
+NOTIFY_WORDS_MAX = 120  # characters of an agent, where they are sent: five lines fit into ntfy's 4,096 bytes
 GRANTS_MAX = 32  # links that work at a time; one more ends the oldest
 GRANT_TTL_S = 3600.0  # of a link: who reads the push later opens the console
 NOTIFY_URL_MAX = 1024
@@ -11720,7 +11722,7 @@ class Poster:
         """Send a push; `then` is told in a later turn what came of it."""
         target = self._target
         told = ntfy_body(push, target.topic) if target.topic else webhook_body(push)
-        body, headers = json.dumps(told).encode(), {"Content-Type": "application/json"}
+        body, headers = json.dumps(told, ensure_ascii=False).encode(), {"Content-Type": "application/json"}
         headers |= {"User-Agent": f"caucus/{__version__}", "Connection": "close"}
         if target.basic:
             from base64 import b64encode
@@ -11918,9 +11920,9 @@ class Grants:
         assert self._clock is not None
         from hashlib import sha256
 
-        digest, now = sha256(token.encode("utf-8", "replace")).hexdigest(), self._clock.mono()
+        shown, now = sha256(token.encode("utf-8", "replace")).hexdigest(), self._clock.mono()
         self._kept = [one for one in self._kept if one[2] > now]
-        found = [one for one in self._kept if is_same(one[0], digest)]
+        found = [one for one in self._kept if is_same(one[0], shown)]
         if found:
             return found[0]
         if gate.is_guessing(request.caller.source()):

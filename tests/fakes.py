@@ -88,6 +88,7 @@ def state_of(room: Room) -> dict[str, Any]:
         "rules": [room.rules, room.rules_version],
         "news": {name: [*told.items()] for name, told in room.news.items()},
         "said": room.said_to_all,
+        "quiet": [room.quiet_stop_min, room._quiet_from],
         "floors": room.floors(),
         "forms": json.loads(room.forms_wire(has_prompts=True))["forms"],
         "decisions": room.decisions(DECISIONS_MAX),
