@@ -11586,11 +11586,6 @@ class Target(Record):
         return f"{self.host} ({'ntfy' if self.topic else 'webhook'})"
 
 
-def host_of(url: str) -> str:
-    """Give the host of a URL."""
-    return urllib.parse.urlsplit(url).hostname or ""
-
-
 def target_of(flag: str, url: str) -> Target:
     """Read where to post. Raises Invalid, which says what would be right, and does not repeat what may be a secret."""
     usual = "give a webhook such as https://example.org/hook, or an ntfy topic such as https://ntfy.sh/LONG-RANDOM-NAME"
@@ -11877,7 +11872,7 @@ def act_page(title: str, more: str) -> Reply:
 class Grants:
     """Links that pause the room or stop it, once, for a while, and nothing else; kept as hashes."""
 
-    def __init__(self, clock: Clock | None) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._kept: list[tuple[str, str, float]] = []  # the token's hash, what it does, and its end: oldest first
 
@@ -11887,12 +11882,9 @@ class Grants:
 
     def links(self, origin: str) -> Iterator[tuple[str, str, str]]:
         """Make a link for each act: its verb, URL and token."""
-        assert self._clock is not None
-        from hashlib import sha256
-
         for verb in ACTS:
             token, end = new_secret(24), self._clock.mono() + GRANT_TTL_S
-            self._kept = [*self._kept, (sha256(token.encode()).hexdigest(), verb, end)][-GRANTS_MAX:]
+            self._kept = [*self._kept, (hash_of(token), verb, end)][-GRANTS_MAX:]
             yield verb, f"{origin}/act", token
 
     def get_act(self, gate: Gate, request: Request) -> Reply:
@@ -11917,11 +11909,8 @@ class Grants:
 
     def _find(self, gate: Gate, request: Request, token: str) -> tuple[str, str, float]:
         """Find what a token grants, in a time that tells nothing of it. Raises UnknownTicket, Throttled."""
-        assert self._clock is not None
-        from hashlib import sha256
-
-        shown, now = sha256(token.encode("utf-8", "replace")).hexdigest(), self._clock.mono()
-        self._kept = [one for one in self._kept if one[2] > now]
+        shown = hash_of(token) if token.isascii() and len(token) <= TOKEN_MAX else ""
+        self._kept = [one for one in self._kept if one[2] > self._clock.mono()]
         found = [one for one in self._kept if is_same(one[0], shown)]
         if found:
             return found[0]
@@ -12840,8 +12829,9 @@ class Hub:
         is_near = is_loopback(settings.host) or settings.host in WILDCARD_HOSTS
         reach = settings.public_url or ("" if is_near else self.url)
         click = settings.notify_click or reach or self.url
-        return push_of(needs, self.room, self._clock.wall(), click, settings.is_notify_worded,
-                       [*self.grants.links(reach)] if reach and not is_loopback(host_of(reach)) else ())
+        can_act = not is_loopback(urllib.parse.urlsplit(reach).hostname or "localhost")
+        links = [*self.grants.links(reach)] if can_act else ()
+        return push_of(needs, self.room, self._clock.wall(), click, settings.is_notify_worded, links)
 
     def _on_journal_changed(self) -> None:
         """Let agents in, or turn them away, as the disk allows."""
@@ -16630,6 +16620,7 @@ fault_of_secret = fault_by(r"[!-~]+", "is not one word of ASCII, so it cannot be
 _VARIABLES: dict[str, tuple[Callable[[str], str], str]] = {
     "CAUCUS_HUB_URL": (fault_as(checked_url, bare_url), _BROKEN),
     "CAUCUS_PROJECT": (fault_as(lambda name: peer_name_of({"name": name}, "name")), _BROKEN),
+    "CAUCUS_NOTIFY": (fault_as(functools.partial(target_of, "--notify")), _BROKEN),
     **{f"CAUCUS_{name}": (fault_of_secret, _BROKEN)
        for name in ("OPERATOR_TOKEN", "OBSERVER_TOKEN", "AGENT_KEY", "TOKEN", "TICKET")},
     **{f"CAUCUS_{name}": (fault_by(r"\d+(\.\d+)?", "is not a number from 0"), _BROKEN)
@@ -16638,7 +16629,7 @@ _VARIABLES: dict[str, tuple[Callable[[str], str], str]] = {
        for name in ("AUTOSTART", "ALLOW_REMOTE_HUB")},
     **{f"CAUCUS_{name}": (fault_by(".*", ""), _OK)
        for name in ("JOURNAL", "LOG_FILE", "PUBLIC_URL", "ALLOWED_HOSTS", "ALLOWED_ORIGINS", "MISSION", "AGENT_MODEL",
-                    "AGENT_TYPE", "PERMISSION_MODE", "CLAUDE_CLI")},
+                    "AGENT_TYPE", "PERMISSION_MODE", "CLAUDE_CLI", "NOTIFY_SECRET")},
 }  # fmt: skip
 
 

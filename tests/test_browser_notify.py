@@ -1,4 +1,4 @@
-"""The tap on the shoulder and quiet in a real browser: who looks, what calls, what a quiet room says, links that act."""
+"""The tap on the shoulder and quiet, in a real browser: who looks, what calls, what a quiet room says, links."""
 
 from __future__ import annotations
 
@@ -59,6 +59,11 @@ def looks_of(page: Any) -> list[dict[str, Any]]:
     page.on("websocket", lambda line: line.on("framesent", hear))
     page.reload()
     return told
+
+
+def called(page: Any, count: int) -> list[str]:
+    """Wait until so many calls were made; give them."""
+    return list(eventually(lambda: len(found := page.evaluate("calls")) >= count and found, f"{count} calls"))
 
 
 def told(page: Any, looks: list[dict[str, Any]], count: int) -> list[bool]:
@@ -164,13 +169,12 @@ def test_each_call_can_be_tried_and_the_browser_is_asked_on_a_click_only(hub: Hu
     page.evaluate(CALLS)
     page.keyboard.press(",")
     assert page.evaluate("calls") == []
-    page.get_by_role("button", name="Try it: Browser notifications").click()
-    page.wait_for_function("calls.length === 2")
-    assert page.evaluate("calls") == ["may I?", "This is how it looks."]
-    page.get_by_role("button", name="Try it: A number in the tab's title").click()
+    page.locator("#try-notify").click()
+    assert called(page, 2) == ["may I?", "This is how it looks."]
+    page.locator("#try-badge").click()
     expect(page).to_have_title("(1) Caucus")
     expect(page).to_have_title("Caucus")
-    page.get_by_role("button", name="Try it: A sound").click()
+    page.locator("#try-sound").click()
     assert page.evaluate("calls").count("sound") == 1
     for name in ("notify", "badge"):
         expect(page.locator(f"#pref-{name}")).not_to_be_checked()
@@ -181,7 +185,7 @@ def test_a_browser_that_does_not_allow_it_says_so(hub: HubProcess, console: Open
     page.evaluate(CALLS)
     page.evaluate('() => { Notification.requestPermission = async () => "denied"; }')
     page.keyboard.press(",")
-    page.get_by_role("button", name="Try it: Browser notifications").click()
+    page.locator("#try-notify").click()
     expect(page.locator("#pref-notify-note")).to_contain_text("does not allow this page")
 
 
@@ -195,7 +199,7 @@ def test_a_sound_is_chosen_heard_at_once_and_then_with_each_new_need(hub: HubPro
     choice.select_option("Chime")
     assert page.evaluate("calls") == ["sound"]
     ask(hub, hub.register("api"), CHOICE)
-    page.wait_for_function("calls.length === 2")
+    assert called(page, 2) == ["sound"] * 2
     page.reload()
     page.keyboard.press(",")
     expect(page.get_by_label("A sound", exact=True)).to_have_value("chime")
@@ -241,7 +245,8 @@ def test_a_room_that_died_names_who_owes_whom_and_offers_a_nudge(hasty: HubProce
 def test_the_operator_sets_after_how_long_a_quiet_room_stops(hub: HubProcess, console: Open) -> None:
     page = console(hub)
     page.keyboard.press(",")
-    field, save = page.get_by_label("Stop when nobody has spoken for"), page.locator("#away").get_by_role("button", name="Save")
+    field = page.get_by_label("Stop when nobody has spoken for")
+    save = page.locator("#away").get_by_role("button", name="Save")
     expect(field).to_have_value("")
     expect(save).to_be_disabled()
     field.fill("-1")

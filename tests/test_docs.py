@@ -29,7 +29,7 @@ REFUSALS = dict(caucus.REFUSALS)  # here, because some test may declare one of i
 ROUTES = {
     **caucus.ROUTES,
     **caucus.Replays(None, lambda call: None).routes(),
-    **caucus.Grants(None).routes(),
+    **caucus.Grants(None).routes(),  # type: ignore[arg-type]
     **caucus.McpEndpoint(None, None, None).routes(),  # type: ignore[arg-type]
 }
 

@@ -1,4 +1,4 @@
-"""Section 18c: the tap on the shoulder, over real sockets where it speaks, with a clock of the test's own where it waits."""
+"""The tap on the shoulder, over real sockets where it speaks, by a clock of the test's own where it waits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import re
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
@@ -144,7 +143,7 @@ def test_ntfy_gets_its_own_format_at_its_root(post: Post) -> None:
 def test_a_link_of_a_webhook_has_its_token_and_its_end() -> None:
     told = caucus.webhook_body(a_push(links=[("stop", "https://caucus.example/act", "T2")]))
     assert told["actions"] == [
-        {"action": "stop", "url": "https://caucus.example/act?token=T2", "expires": round(1_700_000_123.5 + GRANT_TTL_S)}
+        {"action": "stop", "url": "https://caucus.example/act?token=T2", "expires": 1_700_000_124 + int(GRANT_TTL_S)}
     ]
 
 
@@ -323,7 +322,8 @@ def test_a_command_line_that_makes_no_sense_ends_with_2_and_names_the_option(wor
 
 def test_a_test_of_the_command_line_says_at_once_whether_it_works(post: Post) -> None:
     post.orders = ["200 OK", "403 Forbidden"]
-    assert hub_says("--notify", post.url, "--notify-test") == (0, "caucus: 127.0.0.1 (webhook): it took the test push\n", "")
+    taken = "caucus: 127.0.0.1 (webhook): it took the test push\n"
+    assert hub_says("--notify", post.url, "--notify-test") == (0, taken, "")
     assert post.next().json["needs"][0]["kind"] == "test"
     code, _, err = hub_says("--notify", post.url, "--notify-test")
     assert (code, err) == (3, "caucus: 127.0.0.1 (webhook): it answered 403\n")
@@ -966,11 +966,12 @@ def test_a_hub_that_posts_nowhere_says_so() -> None:
 
 
 def test_a_room_is_stopped_by_the_hub_when_nobody_has_spoken(post: Post) -> None:
-    with running_hub("--quiet-stop", "0.01", "--client-ttl", "4", "--notify", post.url) as hub, hub.console() as console:
+    flags = ("--quiet-stop", "0.01", "--client-ttl", "4", "--notify", post.url)
+    with running_hub(*flags) as hub, hub.console() as console:
         assert console.snapshot["quiet_stop"] == 0.01
         hub.say(hub.register("api"), "all", "hello")
-        said = console.message(sender="hub", content="nobody has spoken for 0.01 minutes: the room stops, as the operator has set it")
-        assert said["seq"] == 0
+        why = "nobody has spoken for 0.01 minutes: the room stops, as the operator has set it"
+        assert console.message(sender="hub", content=why)["seq"] == 0
         assert console.next("mode")["mode"] == "stopped"
         assert post.next().json["needs"][0]["kind"] == "quiet-stop"
         console.send(quiet_stop=0)

@@ -30,8 +30,8 @@ function row([name, word, meaning], tests) {
   const note = el("span", { class: "facts", id: `pref-${name}-note` }, meaning);
   const about = { id: `pref-${name}`, "aria-describedby": note.id };
   const field = name === "sound" ? choice(name, about) : box(name, about, note);
-  const test = tests[name] && button("Try it", null, { class: "quiet", "aria-label": `Try it: ${word}`, onclick: () => tests[name](note) });
-  return el("div", { class: "switch" }, field, el("div", {}, el("label", { for: about.id }, word), note), test);
+  const test = tests[name] && button("Try it", null, { class: "quiet", id: `try-${name}`, "aria-describedby": `of-${name}`, onclick: () => tests[name](note) });
+  return el("div", { class: "switch" }, field, el("div", {}, el("label", { id: `of-${name}`, for: about.id }, word), note), test);
 }
 
 function box(name, about, note) {
