@@ -566,7 +566,7 @@ def test_all_agents_gone_is_told_once_and_again_after_somebody_came(desk: Desk) 
 
 
 @pytest.mark.parametrize("cause", ["kicked", "stopped", "came back"])
-def test_an_empty_room_is_no_news_where_the_operator_made_it_or_it_is_not_empty_any_more(desk: Desk, cause: str) -> None:
+def test_an_empty_room_is_no_news_where_the_operator_made_it_so_or_it_is_filled_again(desk: Desk, cause: str) -> None:
     if cause == "stopped":
         desk.room.set_mode("stop")
     for name in ("api", "web"):
@@ -792,7 +792,7 @@ def test_links_are_bounded_kept_as_hashes_and_unlike() -> None:
 
 
 @pytest.mark.parametrize("token", ["", "x" * 32, "../..", "é", "x" * 10_000])
-def test_a_guess_is_refused_and_who_guesses_on_is_slowed_but_a_right_one_never_is(token: str, expect_warning: Any) -> None:
+def test_a_guess_is_refused_who_guesses_on_is_slowed_but_a_right_one_is_not(token: str, expect_warning: Any) -> None:
     expect_warning("guesses credentials")
     door = Door()
     right = door.links()["stop"]

@@ -305,7 +305,8 @@ let told = { mode: null, open: false, deed: null };
 function tellNews() {
   for (const notice of model.notices) if (notice.n > toldNotices) toast(notice.text, notice.tone);
   toldNotices = model.noticeCount;
-  const fresh = attention.call(seat.needs, { sound: pref("sound"), notify: pref("notify") });
+  const isKnown = isOpen(model) && !model.isOpening; // what waits as the page opens is no news
+  const fresh = isKnown ? attention.call(seat.needs, { sound: pref("sound"), notify: pref("notify") }) : [];
   const [deed] = seat.deeds.list;
   const deedKey = deed && deed.state !== "asked" ? `${deed.n} ${deed.state}` : told.deed;
   if (told.open !== isOpen(model)) announce(isOpen(model) ? "Connected to the hub." : "The line to the hub is lost.");
