@@ -25,7 +25,9 @@ Map       I    The room, no I/O      1 Constants  2 Refusals  3 Wire types and e
                                      15b The turn, and its connections
                                      16 HTTP: common ground  16b HTTP: the express lane
                                      17 HTTP: the agents' API  18 Console
-                                     18b Replay: the room as it was  19 MCP over HTTP  20 Hub
+                                     18b Replay: the room as it was
+                                     18c Notify: the tap on the shoulder
+                                     19 MCP over HTTP  20 Hub
           IV   The seats             21 Watch  22 Bridge  22b Hosts  23 Agent
           V                          24 Demo  24b Service  24c Doctor  25 Command line
 
@@ -176,6 +178,8 @@ TOLD_MAX = 16  # kinds of later facts that wait for a peer's next call; the rest
 TOLD_SEQS_MAX = 5  # messages that one of those names
 OWES_MAX = 8  # answers owed of which a batch reminds
 RECIPIENTS_SHOWN_MAX = 16  # recipients whose state the answer to a speaker spells out; of more it counts them
+QUIET_WHY_MAX = 8  # reasons why a quiet room has not converged; of more the first
+QUIET_STOP_MAX_MIN = 10_080.0  # a week
 DECISIONS_MAX = 500
 LEDGER_MAX_BYTES = 1 << 20  # of all decisions that are kept, in JSON
 SOURCES_MAX = 4096  # addresses whose rate, of registrations and of knocks, is remembered
@@ -206,6 +210,8 @@ INTERRUPTED_S = 60.0  # an interrupt holds back the next tool within this: later
 SENT_S = 600.0  # how long the same client_id again is the same message
 SHARE_WAIT_S = 10.0  # who was refused a word in a slowed lane has a place in its queue for so long
 UNFETCHED_S = 180.0  # what nobody has fetched for so long, its sender is told of
+ROOM_QUIET_S = 600.0  # nobody has spoken: longer than an agent's turn usually takes
+STUCK_S = 300.0  # hands are raised and the holder says nothing: a turn at the talking stick is a minute or two
 DENIED_EVERY_S = 10.0  # at most one notice per agent whose tools are held back: a stubborn one calls twice a second
 
 assert POLL_HOLD_S + CLIENT_SLACK_S < PEER_TTL_S  # inverted, a peer would be reaped between two polls
@@ -1289,6 +1295,18 @@ class LoopsSet(Event):
     upto: str  # a key of LOOPS_UPTO
     release_s: float  # of the operator's silence, after which a lane that is held is let go on, once; 0: never
     notice = "loops are answered by: {upto}"
+
+
+class QuietSet(Event):
+    """The room is to stop by itself when nobody has spoken for so long; 0: it is not."""
+    minutes: float
+    notice = "minutes of quiet until the room stops by itself: {minutes}"
+
+
+class QuietReached(Event):
+    """Nobody has spoken for as long as the operator allows: the next event stops the room."""
+    minutes: float
+    notice = "nobody has spoken for {minutes:g} minutes: the room stops, as the operator has set it"
 
 
 class RulesSet(Event):
@@ -2525,6 +2543,7 @@ class Detector:
 
 RUNNING, PAUSED, STOPPED = "running", "paused", "stopped"
 MODE_AFTER = {"pause": PAUSED, "resume": RUNNING, "stop": STOPPED, "reset": RUNNING}
+CONVERGED, DIED, WAITING = "converged", "died", "waiting"  # what a quiet room has come to; waiting: for the operator
 PEER_COMMANDS = ("interrupt", "reset")  # what the operator can tell one native agent
 INTERRUPTED = "interrupted"
 KICKED_WORDS = "The operator has sent you out of the room. End your turn, and tell your user."
@@ -2705,6 +2724,8 @@ class Room:
         self._heard_operator_at = clock.mono()  # reading
         self.said_to_all = 0  # messages, ever
         self.open_upto = 0  # the last seq before the mode was no longer running; without a meaning while it is
+        self.quiet_stop_min = 0.0  # minutes without a word after which the room stops by itself; 0: it does not
+        self._quiet_from = 0.0  # monotonic seconds: since when quiet counts at the earliest
         self.roster = Roster()
         self._peers = self.roster.by_name
         self.ttl_s, self.quiet_after_s = ttl_s, quiet_after_s
@@ -2810,6 +2831,7 @@ class Room:
         for loop in [loop for loop in self.loops.values() if loop.state == HELD and not loop.was_let_go]:
             if self.release_s and now - max(loop.at, self._heard_operator_at) >= self.release_s:
                 self._rule(loop, UNRULED)
+        self._stop_if_quiet(now)
 
     def disown(self, joined: PeerJoined) -> None:
         """End an identity whose token could not be given out: nobody else could ever have the name."""
@@ -3270,6 +3292,11 @@ class Room:
         if peer.rules_read != self.rules_version and self._is_here(peer):
             self._commit(RulesRead(*self._stamp(), peer.name, self.rules_version))
 
+    def set_quiet_stop(self, minutes: float) -> None:
+        """Have the room stop by itself when nobody has spoken for so many minutes, counted from now on; 0: never."""
+        if minutes != self.quiet_stop_min:
+            self._commit(QuietSet(*self._stamp(), int(minutes) if minutes == int(minutes) else minutes))
+
     def command(self, name: str, verb: str) -> MessageRouted:
         """Interrupt or reset one native agent, through any pause. Raises UnknownAction, UnknownPeer."""
         if verb not in PEER_COMMANDS:
@@ -3365,6 +3392,33 @@ class Room:
     def last_seq(self) -> int:
         """Give the seq of the newest message."""
         return self._seq
+
+    @property
+    def quiet_since(self) -> float:
+        """Give the monotonic seconds since when no agent and no operator has spoken."""
+        said = (one.at for one in reversed(self.recent.values()) if one.message.origin != HUB)
+        return max(self._quiet_from, next(said, 0.0))
+
+    def quiet(self) -> dict[str, Json] | None:
+        """Tell since when a running room is quiet, and why it has converged, died, or waits. None: it is not quiet."""
+        now, since = self._mono(), self.quiet_since
+        if self.mode != RUNNING or not self._seq or not len(self.roster) or now - since < ROOM_QUIET_S:
+            return None
+        why = [*islice(self._unsettled(now), QUIET_WHY_MAX)]
+        state = WAITING if self._waits_for_operator() else DIED if why else CONVERGED
+        settled = "every question has its answer, no hand is raised, all mail is read"
+        reasons: list[Json] = [*why] or [settled if state == CONVERGED else "the operator is asked"]
+        return {"state": state, "since": round(self._wall() - (now - since), 1), "why": reasons}
+
+    def stuck(self) -> list[Floor]:
+        """List the sticks for which hands are raised while the holder is quiet, or has said nothing for too long."""
+        late, found = self._wall() - STUCK_S, list[Floor]()
+        for floor in [one for one in self._floors.values() if one.hands]:
+            said = (one.ts for one in reversed(self.recent.values()) if one.message.sender == floor.holder)
+            is_quiet = any(row["quiet"] for _, row in self.peers_seen([floor.holder]))
+            if is_quiet or max(floor.since, next(said, 0.0)) < late:
+                found.append(floor)
+        return found
 
     def names(self) -> list[Json]:
         """List the live peers."""
@@ -3547,6 +3601,10 @@ class Room:
         """Give the sticks in force, by scope."""
         return {scope: floor.to_json() for scope, floor in self._floors.items()}
 
+    def open_forms(self) -> list[Form]:
+        """List the pending questions and permission prompts, oldest first."""
+        return [*self._forms.values()]
+
     def form(self, form_id: str) -> dict[str, Json]:
         """Give one pending question. Raises UnknownForm."""
         return self._pending(form_id).to_json()
@@ -3591,6 +3649,7 @@ class Room:
             "char_per_min": characters,
             "msg_total": self._seq,
             "queue_depth": sum(peer.mailbox.waiting for peer in self.roster),
+            "quiet": self.quiet(),
         }
 
     def rate(self) -> dict[str, Json]:
@@ -3770,6 +3829,33 @@ class Room:
                 whom = plain_peer(deaf[0]) if len(routed.to) == 1 else f"{len(deaf)} of {len(routed.to)} peers"
                 self._commit(Overdue(*self._stamp(), seq, f"{whom} {'has' if len(deaf) == 1 else 'have'}"))
         self._looked_upto = seq
+
+    def _stop_if_quiet(self, now: float) -> None:
+        """Stop a room in which nobody has spoken for too long, unless it is empty or waits for the operator."""
+        limit, may_stop = self.quiet_stop_min, self.mode == RUNNING and self.roster.live
+        if limit and may_stop and now - self.quiet_since >= 60.0 * limit and not self._waits_for_operator():
+            self._commit(QuietReached(*self._stamp(), limit))
+            self._commit(ModeChanged(*self._stamp(), STOPPED))
+
+    def _waits_for_operator(self) -> bool:
+        return bool(self._forms) or any(debt.to == OPERATOR for debt in self.owed.values())
+
+    def _unsettled(self, now: float) -> Iterator[str]:
+        """Word who owes an answer, who waits for a stick, and for whom mail waits."""
+        for debt in self.owed.values():
+            who = f"somebody in {debt.to}" if is_channel(debt.to) else plain_peer(debt.to)
+            who, asker = "somebody" if debt.to == ALL else who, plain_peer(debt.asker)
+            asker = "the operator" if debt.asker == OPERATOR else asker
+            if debt.to != OPERATOR:
+                yield f"{who} owes {asker} an answer, for {(now - debt.at) / 60:.0f} min"
+        for floor in self._floors.values():
+            if (first := floor.first_hand()) is not None:
+                who, holder = plain_peer(first), plain_peer(floor.holder)
+                yield f"{who} waits for the stick of {floor.scope}, which {holder} holds"
+        for peer in self.roster:
+            if peer.mailbox.waiting and not peer.is_paused:
+                where = "" if peer.is_live else ", which is away"
+                yield f"mail waits for {plain_peer(peer.name)}{where}: {peer.mailbox.waiting}"
 
     def _is_deaf_to(self, routed: MessageRouted, name: str) -> bool:
         """Whether a recipient has not fetched a message, and no pause is the reason."""
@@ -3967,6 +4053,7 @@ class Room:
         peer = Peer(event.name, event.token_hash, event.at, speech, updates)
         peer.last_seen = peer.polled_at = event.at
         peer.is_fleeting, peer.serial = event.is_fleeting, event.serial
+        self._end_emptiness(event)
         self.roster.add(peer)
 
     def _on_name_contested(self, event: NameContested) -> None:
@@ -4003,11 +4090,16 @@ class Room:
 
     def _on_peer_revived(self, event: PeerRevived) -> None:
         peer = self._peers[event.name]
+        self._end_emptiness(event)
         self.roster.revive(peer)
         peer.last_seen = event.at
         for name in peer.channels:
             insort(self._channels[name].live, peer.name)
             self._listed = None
+
+    def _end_emptiness(self, event: Event) -> None:
+        if not self.roster.live:  # nobody was there to speak
+            self._quiet_from = event.at
 
     def _on_peer_rung(self, event: PeerRung) -> None:
         if (wake := self._peers[event.name].wake) is not None:
@@ -4077,7 +4169,7 @@ class Room:
     def _on_form_opened(self, event: FormOpened) -> None:
         own = event.form_id, event.title, event.asker, event.to, event.fields, event.ts, event.detail
         self._forms[event.form_id] = Form(*own)
-        self._forms_wire = None
+        self._forms_wire, self._quiet_from = None, event.at
 
     def _on_form_settled(self, event: FormSettled) -> None:
         self._remember(self._forms.pop(event.form_id).decision(event))
@@ -4091,14 +4183,21 @@ class Room:
 
     def _on_mode_changed(self, event: ModeChanged) -> None:
         self.open_upto = self._seq if self.mode == RUNNING else self.open_upto
-        self.mode = event.mode
+        self.mode, self._quiet_from = event.mode, event.at
         self.stop = None
         if event.mode == STOPPED:
             for state in (self._floors, self.loops, self.held, self._shares):
                 state.clear()
             self.stop = Message(event.id, HUB, ALL, "stop", "control", event.ts, 0, HUB)
 
+    def _on_quiet_set(self, event: QuietSet) -> None:
+        self.quiet_stop_min, self._quiet_from = event.minutes, event.at
+
+    def _on_quiet_reached(self, event: QuietReached) -> None:
+        """Change nothing: it is told."""
+
     def _on_room_reopened(self, event: RoomReopened) -> None:
+        self._quiet_from = event.at
         for peer in self.roster:
             peer.mailbox.reopen()
             peer.last_seen = peer.polled_at = event.at
@@ -4174,6 +4273,7 @@ class Room:
         yield ["said", self.said_to_all]
         yield ["loops", self.loops_upto, self.release_s]
         yield from (["loop", *loop.values()] for loop in self.loops.values())
+        yield ["quiet", self.quiet_stop_min, self._quiet_from]
         for routed in self.recent.values():
             serial, at, ts, message, *rest = routed.values()
             yield ["recent", serial, at, ts, message.id, *rest, [*self._answers.get(message.seq, {}).items()]]
@@ -4219,6 +4319,8 @@ class Room:
                 case "loop":
                     loop = self.loops[plain[0]] = Loop.restored(plain)
                     self.held |= dict.fromkeys(loop.waiting)
+                case "quiet":
+                    self.quiet_stop_min, self._quiet_from = plain
                 case "recent":
                     serial, at, ts, of, to, overflowed, handed, *about, answers = plain
                     names = tuple(to), tuple(overflowed), tuple(handed)
@@ -5933,7 +6035,7 @@ PROMPTS = (
 CONSOLE_FILES = (
     *("index.html", "console.css", "flow.css", "icon.svg", "dom.js", "prefs.js", "model.js", "heights.js", "rows.js"),
     *("receipts.js", "ticks.js", "picture.js", "transcript.js", "markdown.js", "message.js", "socket.js", "outbox.js"),
-    *("needs.js", "deeds.js", "answers.js", "rules.js", "older.js", "when.js", "beyond.js"),
+    *("needs.js", "deeds.js", "answers.js", "rules.js", "away.js", "sounds.js", "older.js", "when.js", "beyond.js"),
     *("sure.js", "commands.js", "flow.js", "tools.js", "lanes.js", "attention.js", "loops.js", "settings.js"),
     *("health.js", "roster.js", "brakes.js", "orders.js", "channels.js", "forms.js", "composer.js", "replay.js"),
     *("past.js", "timeline.js", "app.js"),
@@ -9183,6 +9285,11 @@ class Settings(Record):
     rules: str | None = None  # of the house; None: those that the journal has, if any
     loops: str | None = None  # how far loops are answered; None: as the journal has it, else all the way
     loops_release_s: float | None = None  # of the operator's silence, until a held lane is let go; None: as before
+    quiet_stop_min: float | None = None  # minutes without a word until the room stops; None: as the journal has it
+    notify: str = ""  # where to post what needs the operator; empty: nowhere
+    notify_secret: str = ""  # signs what goes to a webhook
+    notify_click: str = ""  # what a push opens; empty: the console
+    is_notify_worded: bool = False  # with words of agents
 
 
 _DECODER = json.JSONDecoder(parse_constant=no_constant)
@@ -10630,6 +10737,8 @@ ROUTES: dict[tuple[str, str], Handler] = {
 # ======================================================================================================================
 
 PROBES_MAX = 8  # consoles ask once whether a token is needed
+UNHEARD_S = 60.0  # a console that goes without a word may have been gone for so long: its line is tried each 30 s
+IDLE_MAX_S = 86_400.0  # that a console can tell of
 AUTH_S = 30.0  # a console that has not shown its token by then is closed
 UNPROVEN_MAX = 32  # consoles that show their token in the first frame and have not yet; one more closes another
 BACKLOG_MAX_BYTES = 8 << 20  # what one console may leave unread before it is closed and told to come again
@@ -10773,12 +10882,13 @@ FRAMES: dict[type[Event], tuple[Callable[..., bytes], ...]] = {
     LoopsSet: (_loops_frame,),
     ModeChanged: (lambda room, event: frame_of("mode", mode=event.mode), _floor_frame, _loops_frame),
     RateChanged: (lambda room, event: frame_of("rate", rate=room.rate()),),
+    QuietSet: (lambda room, event: frame_of("quiet_stop", minutes=event.minutes),),
     RulesSet: (lambda room, event: frame_of("rules", text=event.text, version=event.version),),
 }
 OF_PEERS = frozenset({PeerJoined, PeerLeft, PeerReaped, PeerRevived, PeerPaused, PeerResumed, UsageSet})
 OF_MAIL = frozenset({Fetched, Unfetched, Acknowledged, Proven, MailboxOverflowed})  # receipts tell of these
 OF_CHANNELS = frozenset({PeerLeft, PeerReaped, PeerRevived, ChannelJoined, ChannelLeft, ChannelClosed, TopicSet})
-NOTICE_SECOND = frozenset({ModeChanged, FormOpened, RateChanged, RulesSet})  # after the frame that it speaks of
+NOTICE_SECOND = frozenset({ModeChanged, FormOpened, RateChanged, RulesSet, QuietSet})  # after what it speaks of
 
 
 def with_notice(event: Event, frames: list[bytes]) -> list[bytes]:
@@ -10806,6 +10916,13 @@ def _set_loops(room: Room, body: Body) -> None:
     if isinstance(release, bool) or not isinstance(release, int | float) or not 0 <= release <= RELEASE_MAX_S:
         raise Invalid("release", f"a number of 0 to {RELEASE_MAX_S:g} seconds is required")
     room.set_loops(text_of(body, "upto", default=room.loops_upto), float(release))
+
+
+def minutes_of(value: Json, key: str) -> float:
+    """Read how long a room may be quiet; 0: for ever. Raises Invalid."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= QUIET_STOP_MAX_MIN:
+        raise Invalid(key, f"a number of minutes, 0 to {QUIET_STOP_MAX_MIN:g}, is required")
+    return float(value)
 
 
 def _named(frame: Body, key: str, default: str | None = None) -> str:
@@ -10839,6 +10956,7 @@ OPERATOR_COMMANDS: dict[str, Callable[[Room, Body], object]] = {
     "rule": lambda room, frame: room.rule(
         text_of(object_of(frame, "rule"), "lane", 1, LANE_MAX), text_of(object_of(frame, "rule"), "ruling")
     ),
+    "quiet_stop": lambda room, frame: room.set_quiet_stop(minutes_of(frame["quiet_stop"], "quiet_stop")),
     "kick": lambda room, frame: room.kick(_named(frame, "kick")),
     "ring": lambda room, frame: room.ring(_named(frame, "ring")),
     "prompts": lambda room, frame: room.set_prompts(
@@ -10916,6 +11034,7 @@ class Console(Struct):
     role: str | None = None  # None until it has shown its token
     probes: int = 0
     held: list[bytes] | None = None  # what happened while the log was on its way
+    is_looking: bool = False  # an operator has it in the foreground, as it says itself
     is_gone: bool = False
     opening: int = 0  # bytes of its snapshot, which it may leave unread besides
 
@@ -11181,6 +11300,7 @@ def snapshot_of(room: Room, figures: dict[str, Json]) -> dict[str, Json]:
         "loops": room.loops_row(),
         "owed": [debt.to_json() for debt in room.owed.values()],
         "quiet_after": room.quiet_after_s,
+        "quiet_stop": room.quiet_stop_min,
         "agents": [],
         "version": __version__,
         "room": id_of(room.born),
@@ -11208,6 +11328,10 @@ class Consoles:
         self._openings: deque[Iterator[None]] = deque()
         self.open_count = 0  # of sockets, whether they are consoles yet or not
         self.is_watched = False  # by anybody; else no event is of interest here
+        self.looking = 0  # consoles of operators that are in the foreground
+        self.on_left: Callable[[float], None] = lambda idle_s: None  # none is any more; the last was idle for so long
+        self.notify: Callable[[], dict[str, Json]] | None = None  # the figures of what is posted; None: nothing is
+        self.test_notify: Callable[[], None] | None = None
         self._is_ticking = False
         self._flushed_at, self._flushes_at = 0.0, math.inf  # monotonic seconds of the last flush, and of the next
 
@@ -11247,6 +11371,7 @@ class Consoles:
     def closed(self, console: Console) -> None:
         """Forget a browser that went away."""
         console.is_gone = True
+        self._note_looking(console, False, UNHEARD_S)
         self.open_count -= 1
         console.feed.drop(console)
         self._unproven.pop(console, None)
@@ -11418,6 +11543,7 @@ class Consoles:
     def _health(self) -> dict[str, Json]:
         own: dict[str, Json] = {"console_count": len(self), "mem_rss_mb": memory_mb(), "unsent_bytes": self._unsent()}
         own |= {"wrong_credentials": self._gate.wrong_credentials}
+        own |= {"notify": None if self.notify is None else self.notify()}
         return {**self._room.health(), **own, "journal": None if self._journal is None else self._journal.to_json()}
 
     def _tick(self) -> None:
@@ -11497,10 +11623,34 @@ class Consoles:
             console.feed.drop(console)
             console.socket.close(1013, "fell behind")
 
+    def _note_looking(self, console: Console, is_looking: bool, idle_s: float) -> None:
+        """Note whether an operator has a console in the foreground; an observer settles nothing."""
+        if console.role == OPERATOR_ROLE and is_looking != console.is_looking:
+            console.is_looking = is_looking
+            self.looking += 1 if is_looking else -1
+            if not self.looking:
+                self.on_left(idle_s)
+
+    def _hear_of_attention(self, console: Console, frame: Body) -> bool:
+        """Read what a console says of who sits before it, if it does. Raises Invalid, Forbidden, Throttled."""
+        if "looking" in frame:
+            idle_s = frame.get("idle", 0.0)
+            if isinstance(idle_s, bool) or not isinstance(idle_s, int | float) or not 0 <= idle_s <= IDLE_MAX_S:
+                raise Invalid("idle", f"seconds, 0 to {IDLE_MAX_S:g}, are required")
+            self._note_looking(console, boolean_of(frame, "looking"), float(idle_s))
+        elif "notify_test" in frame and console.role != OPERATOR_ROLE:
+            raise Forbidden("an observer watches only")
+        elif "notify_test" in frame:
+            if self.test_notify is None:
+                raise Invalid("notify_test", "this hub posts nowhere: start it with --notify URL")
+            self.test_notify()
+        return bool(frame.keys() & {"looking", "notify_test"})
+
     def _obey(self, console: Console, name: str | None, frame: Body) -> None:
         """Run one command. Raises Refusal."""
         if name is None:
-            if not frame.keys() & {"auth", "auth_probe"}:  # openings of a dashboard that was let in without
+            is_opening = frame.keys() & {"auth", "auth_probe"}  # of a dashboard that was let in without
+            if not (is_opening or self._hear_of_attention(console, frame)):
                 raise UnknownAction("no known command in this frame", commands=[*CONSOLE_QUESTIONS, *OPERATOR_COMMANDS])
             return
         if console.role != OPERATOR_ROLE and name not in OF_OBSERVERS:
@@ -11725,7 +11875,7 @@ class PastFeed(ChangesFeed):
         head["owed"] = [*self._debts_told.values()]
         head["loops"] = self._loops()
         if span.channel:
-            head |= {"rate": None, "rules": {"text": "", "version": 0}, "health": None, "last_seq": 0}
+            head |= {"rate": None, "rules": {"text": "", "version": 0}, "health": None, "last_seq": 0, "quiet_stop": 0}
         head["forms"] = [one for one in json.loads(room.forms_wire(has_prompts=True))["forms"] if self._is_told(one)]
         head["peers"] = [*self._rows(room.roster.all_names())]
         head["channels"] = room.channel_rows([name for name in room.channels() if span.has(name)])
@@ -11822,7 +11972,8 @@ class PastFeed(ChangesFeed):
         if isinstance(event, FormOpened) and self._span.has(event.to):
             self.told_forms.add(event.form_id)
         scopes = [getattr(event, name) for name in ("channel", "scope", "to", "lane") if hasattr(event, name)]
-        return not self._span.channel or isinstance(event, ModeChanged | RoomReopened) or self._span.channel in scopes
+        is_of_all = isinstance(event, ModeChanged | QuietReached | RoomReopened)
+        return not self._span.channel or is_of_all or self._span.channel in scopes
 
     @functools.cached_property
     def told_forms(self) -> set[str]:
@@ -12258,6 +12409,510 @@ def record_reply(
     headers = (("Content-Type", "text/html; charset=utf-8"),
                ("Content-Disposition", 'attachment; filename="caucus-record.html"'))
     return Reply(200, b"".join(parts), headers)
+
+
+# ======================================================================================================================
+# 18c. Notify: the tap on the shoulder
+# ======================================================================================================================
+# What needs the operator while none of his consoles is in the foreground is posted to one URL. A state is read of the
+# room at each look, so that what was settled meanwhile is not sent; a moment is kept from its event to the one that
+# ends it. To add a need: a line in NEEDS, and one in STATES, or one each in MOMENTS and ENDS.
+
+NOTIFY_EVERY_S = 60.0  # at most one push in this time; what comes meanwhile is in the next
+NOTIFY_DELAY_S = 3.0  # from a need to its push: what comes together is one, and what is settled at once is none
+LOOK_GRACE_S = 15.0  # after the last console left the foreground: he may be back in a moment
+NOTIFY_TIMEOUT_S = 10.0  # for one attempt, from the name's look-up to the status of the answer
+NOTIFY_AGAIN_S, NOTIFY_AGAIN_MAX_S = 5.0, 300.0  # until the next attempt: doubled each time, or what Retry-After says
+NOTIFY_TRIES = 6  # of one need; then it is given up
+NOTIFY_AGE_S = 900.0  # from the first attempt for a need until it is given up: later it is no tap on the shoulder
+NOTIFY_TEST_S = 5.0  # between two tests
+MOMENTS_MAX = 32  # kept; of more the oldest go
+NOTIFY_LINES_MAX = 5  # of a digest; of more needs their number
+NOTIFY_TOLD_MAX = 20  # needs that a webhook is told one by one
+NOTIFY_WORDS_MAX = 120  # characters of an agent, where they are sent: five lines fit into ntfy's 4,096 bytes
+GRANTS_MAX = 32  # links that work at a time; one more ends the oldest
+GRANT_TTL_S = 3600.0  # of a link: who reads the push later opens the console
+NOTIFY_URL_MAX = 1024
+# kind of need -> its priority as ntfy counts, 1 to 5; the name of its sign; and its words, which are no agent's
+NEEDS: dict[str, tuple[int, str, str]] = {
+    "form": (4, "ballot_box_with_check", "{who} asks you to decide"),
+    "permission": (4, "lock", "{who} waits for your permission"),
+    "question": (4, "question", "{who} waits for your answer"),
+    "mention": (3, "speech_balloon", "{who} writes to you"),
+    "hold": (4, "arrows_counterclockwise", "A conversation goes round in circles, and waits for your ruling"),
+    "stick": (3, "hourglass", "{who} holds the talking stick and is silent, while others wait"),
+    "agents-gone": (4, "door", "All agents are gone"),
+    "died": (4, "zzz", "The room is quiet, and something is unsettled"),
+    "converged": (3, "white_check_mark", "The room is quiet, and all is settled"),
+    "quiet-stop": (3, "octagonal_sign", "The room has stopped, for nobody spoke"),
+    "journal": (5, "rotating_light", "The hub cannot write its journal: agents are refused"),
+    "test": (3, "bell", "This is a test: pushes work"),
+}
+
+
+class Need(Record):
+    """What needs the operator."""
+    kind: str
+    key: str  # the same for as long as it is the same need
+    ts: float  # Unix seconds, since when
+    who: str = ""  # an agent
+    why: str = ""  # words of the hub's own
+    words: str = ""  # of an agent: they leave this machine only if the operator wants that
+
+    @property
+    def text(self) -> str:
+        """Word it without any word of an agent."""
+        said = NEEDS[self.kind][2].format(who=plain_peer(self.who))
+        return f"{said}: {self.why}" if self.why else said
+
+
+def _form_needs(room: Room) -> Iterator[Need]:
+    for form in room.open_forms():
+        kind = "permission" if form.is_prompt else "form"
+        yield Need(kind, f"form {form.id}", form.ts, form.asker, words=form.title)
+
+
+def _question_needs(room: Room) -> Iterator[Need]:
+    for debt in room.owed.values():
+        if debt.to == OPERATOR:
+            yield Need("question", f"question {debt.seq}", debt.ts, debt.asker, words=debt.text)
+
+
+def _hold_needs(room: Room) -> Iterator[Need]:
+    for loop in room.loops.values():
+        if loop.state == HELD:
+            yield Need("hold", f"hold {loop.lane} {loop.ts}", loop.ts, why=f"{loop.lane}: {loop.evidence.words}")
+
+
+def _stick_needs(room: Room) -> Iterator[Need]:
+    for floor in room.stuck():
+        yield Need("stick", f"stick {floor.scope} {floor.holder}", floor.since, floor.holder)
+
+
+def _quiet_needs(room: Room) -> Iterator[Need]:
+    found = room.quiet()
+    if found is not None and (kind := str(found["state"])) in NEEDS:
+        reasons, since = cast(list[str], found["why"]), cast(float, found["since"])
+        yield Need(kind, f"{kind} {room.quiet_since}", since, why=reasons[0] if kind == DIED else "")
+
+
+def _journal_needs(room: Room) -> Iterator[Need]:
+    if not room.is_kept:
+        yield Need("journal", "journal", 0.0)
+
+
+STATES: tuple[Callable[[Room], Iterator[Need]], ...] = (
+    _journal_needs, _form_needs, _question_needs, _hold_needs, _quiet_needs, _stick_needs
+)  # fmt: skip
+
+
+def _mention(room: Room, event: MessageRouted) -> Need | None:
+    m = event.message
+    is_one = m.origin == "agent" and m.recipient == OPERATOR and not m.expects_answer
+    return Need("mention", f"mention {m.seq}", m.ts, m.sender, words=m.content) if is_one else None
+
+
+def _desertion(room: Room, event: PeerLeft | PeerReaped) -> Need | None:
+    was_sent = isinstance(event, PeerLeft) and event.why == KICKED  # he knows
+    is_one = room.mode == RUNNING and not room.roster.live and not was_sent
+    return Need("agents-gone", "agents-gone", event.ts) if is_one else None
+
+
+def _quiet_stop(room: Room, event: QuietReached) -> Need:
+    return Need("quiet-stop", f"quiet-stop {event.serial}", event.ts, why=f"for {event.minutes:g} minutes")
+
+
+MOMENTS: dict[type[Event], Callable[[Room, Any], Need | None]] = {
+    MessageRouted: _mention, PeerLeft: _desertion, PeerReaped: _desertion, QuietReached: _quiet_stop
+}  # fmt: skip
+ENDS: dict[type[Event], Callable[[Any, Need], bool]] = {
+    MessageRouted: lambda event, need: need.kind == "mention" and event.message.origin == "operator"
+    and event.message.recipient in (ALL, need.who),
+    PeerJoined: lambda event, need: need.kind == "agents-gone",
+    PeerRevived: lambda event, need: need.kind == "agents-gone",
+    ModeChanged: lambda event, need: need.kind == ("quiet-stop" if event.mode == RUNNING else "agents-gone"),
+}
+NEWS_OF_NEEDS = frozenset({*MOMENTS, *ENDS, FormOpened, FormSettled, LoopSeen, LaneRuled})  # after which to look
+
+
+class Push(Record):
+    """What is posted."""
+    needs: tuple[Need, ...]
+    title: str
+    text: str
+    priority: int  # 1 to 5
+    tags: tuple[str, ...]
+    click: str  # a URL
+    links: tuple[tuple[str, str, str], ...]  # what each does, its URL without its token, and that token
+    ts: float  # Unix seconds
+    room: str
+    is_worded: bool  # the needs' words may be sent
+
+
+def push_of(
+    needs: Sequence[Need], room: Room, ts: float, click: str, is_worded: bool, links: Sequence[tuple[str, str, str]]
+) -> Push:
+    """Word one push of all these needs, the most urgent first."""
+    needs = sorted(needs, key=lambda need: -NEEDS[need.kind][0])
+    lines = [need.text + (f": {one_line(need.words)[:NOTIFY_WORDS_MAX]}" if is_worded and need.words else "")
+             for need in needs]
+    title = needs[0].text if len(needs) == 1 else f"{len(needs)} things need you"
+    shown, more = lines[:NOTIFY_LINES_MAX], len(lines) - NOTIFY_LINES_MAX
+    text = "\n".join([*shown, *([f"and {more} more"] if more > 0 else [])])
+    tags = tuple(dict.fromkeys(NEEDS[need.kind][1] for need in needs))[:3]
+    about = tuple(needs), f"Caucus: {title}"[:TITLE_MAX], text, NEEDS[needs[0].kind][0], tags
+    return Push(*about, click, tuple(links), ts, id_of(room.born), is_worded)
+
+
+# --- where it goes ---
+
+
+class Target(Record):
+    """Where pushes go."""
+    is_tls: bool
+    host: str
+    port: int
+    path: str  # with its query
+    topic: str  # of ntfy; empty: any webhook
+    basic: str  # user and password, or empty
+
+    @property
+    def place(self) -> str:
+        """Name it to people: without topic, path and password, which are secrets."""
+        return f"{self.host} ({'ntfy' if self.topic else 'webhook'})"
+
+
+def target_of(flag: str, url: str) -> Target:
+    """Read where to post. Raises Invalid, which says what would be right, and does not repeat what may be a secret."""
+    usual = "give a webhook such as https://example.org/hook, or an ntfy topic such as https://ntfy.sh/LONG-RANDOM-NAME"
+    if len(url) > NOTIFY_URL_MAX or not url.isascii() or not url.isprintable() or " " in url:
+        raise Invalid(flag, f"that is no URL of at most {NOTIFY_URL_MAX} printable ASCII characters: {usual}")
+    try:
+        parts = urllib.parse.urlsplit(url)
+        scheme, host, port = parts.scheme.removeprefix("ntfy+"), parts.hostname, parts.port
+    except ValueError as error:
+        raise Invalid(flag, f"{error}: {usual}") from None
+    if scheme not in ("http", "https") or not host:
+        raise Invalid(flag, f"that is no http or https URL: {usual}")
+    if parts.fragment or port == 0:
+        raise Invalid(flag, f"leave out {'the part after #' if parts.fragment else 'port 0'}: {usual}")
+    topic, is_ntfy = parts.path.strip("/"), parts.scheme != scheme or host == "ntfy.sh"
+    if is_ntfy and not (re.fullmatch(r"[-\w]{1,64}", topic, re.ASCII) and not parts.query):
+        raise Invalid(flag, "name one ntfy topic, 1 to 64 letters, digits, - and _: https://ntfy.sh/LONG-RANDOM-NAME")
+    path = "/" if is_ntfy else (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    user, password = (urllib.parse.unquote(one or "") for one in (parts.username, parts.password))
+    basic = f"{user}:{password}" if "@" in parts.netloc else ""
+    is_tls = scheme == "https"
+    return Target(is_tls, host, port or (443 if is_tls else 80), path, topic if is_ntfy else "", basic)
+
+
+def ntfy_body(push: Push, topic: str) -> dict[str, Json]:
+    """Give what ntfy publishes (docs.ntfy.sh/publish, "Publish as JSON")."""
+    actions: list[Json] = [
+        {"action": "http", "label": verb.title(), "url": url, "method": "POST", "clear": True,
+         "headers": {"Authorization": f"Bearer {token}"}}
+        for verb, url, token in push.links
+    ]
+    told: dict[str, Json] = {"topic": topic, "title": push.title, "message": push.text, "priority": push.priority}
+    return {**told, "tags": [*push.tags], "click": push.click, **({"actions": actions} if actions else {})}
+
+
+def webhook_body(push: Push) -> dict[str, Json]:
+    """Give what any webhook gets."""
+    needs: list[Json] = [
+        {"kind": one.kind, "who": one.who or None, "since": round(one.ts, 1) or None, "text": one.text,
+         **({"words": one_line(one.words)[:NOTIFY_WORDS_MAX]} if push.is_worded and one.words else {})}
+        for one in push.needs[:NOTIFY_TOLD_MAX]
+    ]
+    actions: list[Json] = [{"action": verb, "url": f"{url}?token={token}", "expires": round(push.ts + GRANT_TTL_S)}
+                           for verb, url, token in push.links]
+    told: dict[str, Json] = {"version": 1, "title": push.title, "text": push.text, "priority": push.priority}
+    about: dict[str, Json] = {"room": push.room, "ts": round(push.ts, 3), "click": push.click}
+    return {**told, **about, "count": len(push.needs), "needs": needs, "actions": actions}
+
+
+def signature_of(secret: str, ts: int, body: bytes) -> str:
+    """Sign a body with its time: HMAC-SHA256 of the Unix seconds, a full stop, and the body."""
+    from hashlib import sha256
+    from hmac import new
+
+    return f"t={ts},v1={new(secret.encode(), b'%d.%b' % (ts, body), sha256).hexdigest()}"
+
+
+NOT_IN_TIME = f"it has not answered within {NOTIFY_TIMEOUT_S:g} s"
+
+
+class Verdict(Record):
+    """What came of an attempt."""
+    fault: str = ""  # in words; empty: it was taken
+    is_final: bool = False  # the same again would be refused again
+    wait_s: float = 0.0  # that the other side asks for
+
+
+def verdict_of(status: int, retry_after: str | None) -> Verdict:
+    """Judge the status of an answer."""
+    if 200 <= status < 300:
+        return Verdict()
+    if 300 <= status < 400:
+        return Verdict(f"it answered {status}, has moved, and is not followed: give --notify the new URL", True)
+    wait_s = float(retry_after) if retry_after and re.fullmatch(r"[0-9]{1,6}", retry_after.strip()) else 0.0
+    may_pass = status in (408, 425, 429) or status >= 500
+    return Verdict(f"it answered {status}", not may_pass, wait_s)
+
+
+class Attempt:
+    """One request, in a thread of its own that nobody waits for; when its time is over, it is over."""
+
+    def __init__(
+        self, target: Target, body: bytes, headers: Mapping[str, str], then: Callable[[Verdict], None]
+    ) -> None:
+        self._target, self._body, self._headers, self._then = target, body, headers, then
+        self._is_over = False
+        self._socket: socket.socket | None = None
+
+    def run(self, call_soon: Callable[[Callable[[], None]], object]) -> None:
+        """Make it, in its thread."""
+        from http.client import HTTPConnection, HTTPException, HTTPSConnection
+
+        target = self._target
+        make = HTTPSConnection if target.is_tls else HTTPConnection
+        try:
+            with closing(make(target.host, target.port, timeout=NOTIFY_TIMEOUT_S)) as connection:
+                connection.connect()
+                self._socket = connection.sock
+                if self._is_over:  # the name took too long: it would come twice
+                    return
+                connection.request("POST", target.path, self._body, dict(self._headers))
+                answer = connection.getresponse()
+                verdict = verdict_of(answer.status, answer.getheader("Retry-After"))
+        except (OSError, HTTPException, ValueError) as error:
+            verdict = Verdict(one_line(f"it cannot be reached: {getattr(error, 'strerror', None) or error}")[:200])
+        with suppress(RuntimeError):  # the hub has ended meanwhile
+            call_soon(lambda: self.end(verdict))
+
+    def end(self, verdict: Verdict) -> None:
+        """Tell what came of it, once; on the loop."""
+        if not self._is_over:
+            self._is_over = True
+            if verdict.fault and self._socket is not None:
+                with suppress(OSError):  # it is closed already
+                    self._socket.shutdown(socket.SHUT_RDWR)
+            self._then(verdict)
+
+
+class Poster:
+    """Posts to one place, and follows no redirect: what it sends may hold secrets."""
+
+    def __init__(
+        self, target: Target, secret: str, call_soon: Callable[[Callable[[], None]], object], call_later: Timer
+    ) -> None:
+        """Take also what calls on the loop from a thread, and what calls later."""
+        self._target, self._secret, self._call_soon, self._call_later = target, secret, call_soon, call_later
+
+    def post(self, push: Push, then: Callable[[Verdict], None]) -> None:
+        """Send a push; `then` is told in a later turn what came of it."""
+        target = self._target
+        told = ntfy_body(push, target.topic) if target.topic else webhook_body(push)
+        body, headers = json.dumps(told, ensure_ascii=False).encode(), {"Content-Type": "application/json"}
+        headers |= {"User-Agent": f"caucus/{__version__}", "Connection": "close"}
+        if target.basic:
+            from base64 import b64encode
+
+            headers["Authorization"] = f"Basic {b64encode(target.basic.encode()).decode()}"
+        if self._secret and not target.topic:
+            headers["Caucus-Signature"] = signature_of(self._secret, int(push.ts), body)
+        attempt = Attempt(target, body, headers, then)
+        threading.Thread(target=attempt.run, args=(self._call_soon,), name="notify", daemon=True).start()
+        self._call_later(NOTIFY_TIMEOUT_S, lambda: attempt.end(Verdict(NOT_IN_TIME)))
+
+
+class Notifier:
+    """Decides what is posted, and when."""
+
+    def __init__(
+        self, room: Room, clock: Clock, call_later: Timer, compose: Callable[[Sequence[Need]], Push],
+        post: Callable[[Push, Callable[[Verdict], None]], None],
+    ) -> None:
+        self._room, self._clock, self._call_later, self._compose, self._post = room, clock, call_later, compose, post
+        self.place = ""
+        self.is_looked_at: Callable[[], bool] = lambda: False  # by an operator, in the foreground
+        self._moments: dict[str, Need] = {}
+        self._told: set[str] = set()  # keys of needs that were sent, seen, or given up
+        self._seen_at: dict[str, float] = {}  # by key: monotonic seconds of the first look that found it
+        self._tries: dict[str, tuple[int, float]] = {}  # by key: attempts that failed, and when the first was made
+        self._not_before = -math.inf  # monotonic seconds: of the next push
+        self._looks_at = math.inf  # of the next look that is planned
+        self._tested_at = -math.inf
+        self._is_posting, self._failed = False, 0  # attempts, in a row
+        self._sent, self._given_up, self._waiting, self._fault = 0, 0, 0, ""
+        self._sent_ts: float | None = None  # Unix seconds of the last
+
+    def on_event(self, event: Event) -> None:
+        """Note what an event begins or ends, and see to it that somebody looks."""
+        kind = type(event)
+        if kind is MessageRouted:
+            message = cast(MessageRouted, event).message
+            if message.recipient != OPERATOR and message.origin != "operator":
+                return  # nearly all
+        if (ends := ENDS.get(kind)) is not None:
+            self._moments = {key: need for key, need in self._moments.items() if not ends(event, need)}
+        begin = MOMENTS.get(kind)
+        if begin is not None and (need := begin(self._room, event)) is not None:
+            self._moments[need.key] = need
+            if len(self._moments) > MOMENTS_MAX:
+                del self._moments[next(iter(self._moments))]
+        self.look_soon()
+
+    def leave(self, idle_s: float) -> None:
+        """Note that the operator has left the page: what he could see on it until so long ago needs no push."""
+        now, needs = self._clock.mono(), self._needs()
+        self._told |= {key for key in needs if self._seen_at[key] <= now - idle_s}
+        self._not_before = max(self._not_before, now + LOOK_GRACE_S)
+        self.look()
+
+    def test(self) -> None:
+        """Send a push at once, to see whether that works. Raises Throttled."""
+        now = self._clock.mono()
+        if self._is_posting or now < self._tested_at + NOTIFY_TEST_S:
+            raise Throttled(NOTIFY_TEST_S, "a push is on its way, or was tested a moment ago")
+        self._tested_at = now
+        self._send([Need("test", "test", self._clock.wall())])
+
+    def look_soon(self) -> None:
+        """Look in a later turn of the loop."""
+        self._plan(self._clock.mono())
+
+    def look(self) -> None:
+        """See what needs the operator, and push what is new of it when it is time. Called by the hub's clock, too."""
+        now, needs = self._clock.mono(), self._needs()
+        fresh = [need for key, need in needs.items() if key not in self._told]
+        self._waiting = len(fresh)
+        if not fresh or self._is_posting or self.is_looked_at():
+            return
+        due = max(self._not_before, min(self._seen_at[need.key] for need in fresh) + NOTIFY_DELAY_S)
+        if now < due:
+            self._plan(due)
+        else:
+            self._send(fresh)
+
+    def to_json(self) -> dict[str, Json]:
+        """Give the figures that consoles show."""
+        told: dict[str, Json] = {"place": self.place, "sent": self._sent, "sent_ts": self._sent_ts}
+        return {**told, "waiting": self._waiting, "given_up": self._given_up, "fault": self._fault or None}
+
+    def _needs(self) -> dict[str, Need]:
+        """Find all that needs the operator, and forget what does no more."""
+        found = [*self._moments.values(), *chain.from_iterable(read(self._room) for read in STATES)]
+        needs, now = {need.key: need for need in found}, self._clock.mono()
+        self._told &= needs.keys()
+        self._seen_at = {key: self._seen_at.get(key, now) for key in needs}
+        self._tries = {key: tries for key, tries in self._tries.items() if key in needs}
+        return needs
+
+    def _plan(self, at: float) -> None:
+        if at < self._looks_at:
+            self._looks_at = at
+            self._call_later(max(0.0, at - self._clock.mono()), self._look_as_planned)
+
+    def _look_as_planned(self) -> None:
+        self._looks_at = math.inf
+        self.look()
+
+    def _send(self, needs: Sequence[Need]) -> None:
+        self._is_posting = True
+        self._post(self._compose(needs), functools.partial(self._on_verdict, needs, self._clock.mono()))
+
+    def _on_verdict(self, needs: Sequence[Need], began: float, verdict: Verdict) -> None:
+        now, keys = self._clock.mono(), {need.key for need in needs}
+        self._is_posting = False
+        if not verdict.fault:
+            self._told |= keys
+            self._sent, self._sent_ts, self._failed, self._fault = self._sent + 1, self._clock.wall(), 0, ""
+            self._not_before = now + NOTIFY_EVERY_S
+        else:
+            self._fail(keys, began, now, verdict)
+        self.look()
+
+    def _fail(self, keys: set[str], began: float, now: float, verdict: Verdict) -> None:
+        """Have it tried again a while later, but what was tried too often, or for too long."""
+        if verdict.fault != self._fault:
+            log().warning("notify: %s: %s", self.place, verdict.fault)
+        wait_s = max(min(NOTIFY_AGAIN_S * 2.0 ** self._failed, NOTIFY_AGAIN_MAX_S), verdict.wait_s)
+        self._failed, self._fault = min(self._failed + 1, 30), verdict.fault
+        self._not_before = now + (NOTIFY_EVERY_S if verdict.is_final else min(wait_s, NOTIFY_AGE_S))
+        for key in keys:
+            count, first = self._tries.get(key, (0, began))
+            self._tries[key] = count + 1, first
+            if verdict.is_final or count + 1 >= NOTIFY_TRIES or self._not_before > first + NOTIFY_AGE_S:
+                self._told.add(key)
+                self._given_up += 1
+
+
+# --- what a push lets its reader do ---
+
+ACT_HEADERS = (
+    ("Content-Type", "text/html; charset=utf-8"),
+    ("Content-Security-Policy", "default-src 'none'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"),
+    ("Referrer-Policy", "same-origin"),  # with no-referrer its form would come from the origin "null"
+    ("Cache-Control", "no-store"),
+)
+ACTS = {"pause": "Pause the room", "stop": "Stop the room"}
+
+
+def act_page(title: str, more: str) -> Reply:
+    """Make the small page of a link; it runs no script."""
+    head = '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    return Reply(200, f"{head}<title>{title}</title><h1>{title}</h1>{more}".encode(), ACT_HEADERS)
+
+
+class Grants:
+    """Links that pause the room or stop it, once, for a while, and nothing else; kept as hashes."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._kept: list[tuple[str, str, float]] = []  # the token's hash, what it does, and its end: oldest first
+
+    def routes(self) -> dict[tuple[str, str], Handler]:
+        """Give the routes."""
+        return {("GET", "/act"): self.get_act, ("POST", "/act"): self.post_act}
+
+    def links(self, origin: str) -> Iterator[tuple[str, str, str]]:
+        """Make a link for each act: its verb, URL and token."""
+        for verb in ACTS:
+            token, end = new_secret(24), self._clock.mono() + GRANT_TTL_S
+            self._kept = [*self._kept, (hash_of(token), verb, end)][-GRANTS_MAX:]
+            yield verb, f"{origin}/act", token
+
+    def get_act(self, gate: Gate, request: Request) -> Reply:
+        """GET /act?token=: a page with a button: who only reads links does nothing. Raises UnknownTicket, Throttled."""
+        token = request.head.parameters.get("token", "")
+        verb = self._find(gate, request, token)[1]
+        field = f'<input type="hidden" name="token" value="{token}"><button>{ACTS[verb]}</button>'
+        return act_page(f"{ACTS[verb]}?", f'<form method="post" action="/act">{field}</form>')
+
+    def post_act(self, gate: Gate, request: Request) -> Reply:
+        """POST /act: pause the room, or stop it. Raises UnknownTicket, Throttled."""
+        shown, form = request.head.bearer, ""
+        if not shown and len(request.body) <= TOKEN_MAX:
+            form = request.body.decode("latin-1")
+        grant = self._find(gate, request, shown or form.removeprefix("token="))
+        self._kept.remove(grant)
+        if not (grant[1] == "pause" and gate.room.mode == STOPPED):  # there a pause would undo the stop
+            gate.room.set_mode(grant[1])
+        if shown:
+            return json_reply({"mode": gate.room.mode}).but(is_ruling=True)
+        return act_page(f"The room is {gate.room.mode}.", '<p><a href="/">To the console</a></p>').but(is_ruling=True)
+
+    def _find(self, gate: Gate, request: Request, token: str) -> tuple[str, str, float]:
+        """Find what a token grants, in a time that tells nothing of it. Raises UnknownTicket, Throttled."""
+        shown = hash_of(token) if token.isascii() and len(token) <= TOKEN_MAX else ""
+        self._kept = [one for one in self._kept if one[2] > self._clock.mono()]
+        found = [one for one in self._kept if is_same(one[0], shown)]
+        if found:
+            return found[0]
+        if gate.is_guessing(request.caller.source()):
+            raise Throttled(1.0 / GUESS_PER_S, "too many wrong links")
+        raise UnknownTicket("this link was used, or is too old: open the console")
 
 
 # ======================================================================================================================
@@ -13134,6 +13789,8 @@ class Hub:
         self.replays = Replays(None if self.journal is None else self.journal.path, loop.call_soon_threadsafe)
         self._disk_log = DiskLog(settings.log_file, settings.log_retention_h) if settings.log_file else None
         self._tasks: set[object] = set()
+        self.grants = Grants(clock)
+        self.notifier = self._notifier()
         self._hearers = [{kind: [*self._hearers_of(kind, watched)] for kind in EVENTS} for watched in (False, True)]
         if self.journal is not None and self.journal.load(self.room):
             self.room.reopen()
@@ -13142,6 +13799,8 @@ class Hub:
         upto, release_s = settings.loops, settings.loops_release_s
         room = self.room
         room.set_loops(upto or room.loops_upto, room.release_s if release_s is None else release_s)
+        if settings.quiet_stop_min is not None:
+            self.room.set_quiet_stop(settings.quiet_stop_min)
 
     def _journal(self) -> Journal | None:
         """Open the file that keeps the room, if there is to be one. Raises Invalid."""
@@ -13153,6 +13812,28 @@ class Hub:
         self.turn.commit = journal.commit
         return journal
 
+    def _notifier(self) -> Notifier | None:
+        """Make what taps the operator on the shoulder, if it is to."""
+        settings, loop, consoles = self.settings, self._loop, self.consoles
+        if not settings.notify:
+            return None
+        target = target_of("--notify", settings.notify)
+        poster = Poster(target, settings.notify_secret, loop.call_soon_threadsafe, loop.call_later)
+        notifier = Notifier(self.room, self._clock, loop.call_later, self._composed, poster.post)
+        notifier.place, notifier.is_looked_at = target.place, lambda: consoles.looking > 0
+        consoles.on_left, consoles.notify, consoles.test_notify = notifier.leave, notifier.to_json, notifier.test
+        return notifier
+
+    def _composed(self, needs: Sequence[Need]) -> Push:
+        """Word a push, with links where the operator's phone can reach this hub."""
+        settings = self.settings
+        is_near = is_loopback(settings.host) or settings.host in WILDCARD_HOSTS
+        reach = settings.public_url or ("" if is_near else self.url)
+        click = settings.notify_click or reach or self.url
+        can_act = not is_loopback(urllib.parse.urlsplit(reach).hostname or "localhost")
+        links = [*self.grants.links(reach)] if can_act else ()
+        return push_of(needs, self.room, self._clock.wall(), click, settings.is_notify_worded, links)
+
     def _on_journal_changed(self) -> None:
         """Let agents in, or turn them away, as the disk allows."""
         assert self.journal is not None
@@ -13162,6 +13843,8 @@ class Hub:
         for joined in self.journal.unwritten_arrivals():
             self.room.disown(joined)
         self.consoles.on_journal_changed()
+        if self.notifier is not None:
+            self.notifier.look_soon()
 
     @property
     def url(self) -> str:
@@ -13174,7 +13857,7 @@ class Hub:
 
         sockets = bind_sockets(self.settings.port, self.settings.host, backlog=LISTEN_BACKLOG)
         self.gate.port = sockets[0].getsockname()[1]
-        router = Router(self.gate, {**ROUTES, **self.replays.routes(), **self.mcp.routes()})
+        router = Router(self.gate, {**ROUTES, **self.replays.routes(), **self.grants.routes(), **self.mcp.routes()})
         handshakes = Turns(HANDSHAKES_PER_TURN, self._loop)
         has_place = lambda: self.consoles.open_count + len(handshakes) < CONSOLES_MAX  # noqa: E731
         to_console = lambda connection: self.application.start_request(connection, connection)  # noqa: E731
@@ -13288,6 +13971,8 @@ class Hub:
         for waiting in (self.polls.wakes, self.polls.prompts):
             if kind in waiting.handlers:
                 yield waiting.handlers[kind]
+        if self.notifier is not None and kind in NEWS_OF_NEEDS:
+            yield self.notifier.on_event
         if is_watched and kind is not Acknowledged:  # of which consoles learn from the figures
             yield self.consoles.on_event
         if kind.notice is not None:
@@ -13327,6 +14012,8 @@ class Hub:
             self.journal.sweep()
         self.gate.exports.forget()
         self.replays.forget()
+        if self.notifier is not None:
+            self.notifier.look()
         self._sweeper = self._loop.call_later(min(SWEEP_S, self.settings.ttl_s / 4), self._sweep)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
@@ -16926,6 +17613,7 @@ fault_of_secret = fault_by(r"[!-~]+", "is not one word of ASCII, so it cannot be
 _VARIABLES: dict[str, tuple[Callable[[str], str], str]] = {
     "CAUCUS_HUB_URL": (fault_as(checked_url, bare_url), _BROKEN),
     "CAUCUS_PROJECT": (fault_as(lambda name: peer_name_of({"name": name}, "name")), _BROKEN),
+    "CAUCUS_NOTIFY": (fault_as(functools.partial(target_of, "--notify")), _BROKEN),
     **{f"CAUCUS_{name}": (fault_of_secret, _BROKEN)
        for name in ("OPERATOR_TOKEN", "OBSERVER_TOKEN", "AGENT_KEY", "TOKEN", "TICKET")},
     **{f"CAUCUS_{name}": (fault_by(r"\d+(\.\d+)?", "is not a number from 0"), _BROKEN)
@@ -16934,7 +17622,7 @@ _VARIABLES: dict[str, tuple[Callable[[str], str], str]] = {
        for name in ("AUTOSTART", "ALLOW_REMOTE_HUB")},
     **{f"CAUCUS_{name}": (fault_by(".*", ""), _OK)
        for name in ("JOURNAL", "LOG_FILE", "PUBLIC_URL", "ALLOWED_HOSTS", "ALLOWED_ORIGINS", "MISSION", "AGENT_MODEL",
-                    "AGENT_TYPE", "PERMISSION_MODE", "CLAUDE_CLI")},
+                    "AGENT_TYPE", "PERMISSION_MODE", "CLAUDE_CLI", "NOTIFY_SECRET")},
 }  # fmt: skip
 
 
@@ -17238,6 +17926,10 @@ def _positive(flag: str, text: str, least: float = math.ulp(0.0)) -> float:
 _from_zero = functools.partial(_positive, least=0.0)
 
 
+def _quiet_minutes(flag: str, text: str) -> float:
+    return minutes_of(_from_zero(flag, text), flag)
+
+
 def _whole(flag: str, text: str) -> int:
     if re.fullmatch(r"[0-9]{1,9}", text) and int(text) > 0:
         return int(text)
@@ -17471,6 +18163,20 @@ def rules_in(path: str) -> str:
     return text_of({"--rules": text.strip()}, "--rules", 0, RULES_MAX)
 
 
+def check_notify(options: argparse.Namespace, settings: Settings) -> None:
+    """Check what a hub is told of pushes. Raises Invalid."""
+    if settings.notify:
+        is_ntfy = target_of("--notify", settings.notify).topic
+        refuse((options.notify_secret and is_ntfy, "--notify-secret", "ntfy checks no signature: leave it out"))
+    given = {"--notify-content": options.notify_content, "--notify-secret": options.notify_secret,
+             "--notify-click": options.notify_click, "--notify-test": options.notify_test}
+    refuse(*((is_given and not settings.notify, flag, "needs --notify URL, too") for flag, is_given in given.items()))
+    click = settings.notify_click
+    is_plain = click.isascii() and click.isprintable() and len(click) <= NOTIFY_URL_MAX and " " not in click
+    is_url = is_plain and re.match(r"https?://[^/?#]", click)
+    refuse((click and not is_url, "--notify-click", "that is no http or https URL: such as https://caucus.example/"))
+
+
 def settings_of(options: argparse.Namespace) -> Settings:
     """Check the options of the hub and of its environment. Raises Invalid."""
     env = os.environ.get
@@ -17494,6 +18200,11 @@ def settings_of(options: argparse.Namespace) -> Settings:
         rules=None if options.rules is None else rules_in(options.rules),
         loops=options.loops,
         loops_release_s=None if options.loops_release is None else options.loops_release * 60.0,
+        quiet_stop_min=options.quiet_stop,
+        notify=options.notify or env("CAUCUS_NOTIFY", ""),
+        notify_secret=options.notify_secret or env("CAUCUS_NOTIFY_SECRET", ""),
+        notify_click=options.notify_click or "",
+        is_notify_worded=options.notify_content,
     )
     for flag, origins in (("--public-url", [settings.public_url]), ("--allowed-origin", settings.allowed_origins)):
         if strange := [one for one in origins if one and not is_origin(one)]:
@@ -17502,6 +18213,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
         raise Invalid("--allowed-host", f"must be a host name such as caucus.example, not {strange[0]!r}")
     if settings.observer_token and not settings.operator_token:
         raise Invalid("--observer-token", "needs --operator-token too: without one every console is the operator's")
+    check_notify(options, settings)
     if not options.allow_insecure_bind:
         check_exposure(settings)
     return settings
@@ -17526,8 +18238,25 @@ def begin_log(level: str) -> None:
     logging.getLogger().handlers[0].addFilter(on_one_line)
 
 
+def try_push(settings: Settings) -> int:
+    """Post a test, say what came of it, and give the exit code."""
+    target, told = target_of("--notify", settings.notify), SimpleQueue[Verdict]()
+    need, room = Need("test", "test", time.time()), nobodys_room()
+    push = push_of([need], room, need.ts, settings.notify_click or settings.public_url or near_url(settings), False, ())
+    poster = Poster(target, settings.notify_secret, lambda call: call(), lambda after_s, call: None)
+    poster.post(push, told.put)
+    try:
+        fault = told.get(timeout=NOTIFY_TIMEOUT_S).fault
+    except Empty:
+        fault = NOT_IN_TIME
+    print(f"caucus: {target.place}: {fault or 'it took the test push'}", file=sys.stderr if fault else sys.stdout)
+    return EXIT_GAVE_UP if fault else EXIT_OK
+
+
 def run_hub(options: argparse.Namespace) -> int:
     settings, served = settings_of(options), list[Hub]()
+    if options.notify_test:
+        return try_push(settings)
     begin_log(options.log_level)
 
     def announce(hub: Hub) -> None:
@@ -18101,7 +18830,7 @@ def service_settings(words: Sequence[str], secrets: str) -> Settings:
             del os.environ[name]
         os.environ.update(kept)
     options = read_options(["hub", *words], "caucus")
-    for key in ("operator_token", "observer_token", "agent_key"):
+    for key in ("operator_token", "observer_token", "agent_key", "notify", "notify_secret"):
         variable, flag = f"CAUCUS_{key.upper()}", f"--{key.replace('_', '-')}"
         if getattr(options, key) or (shell.get(variable) and not os.environ.get(variable)):
             fix = f"write {variable}=... into {secrets}, with mode 0600" if secrets else f"`setx {variable} ...`"
@@ -18190,8 +18919,10 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], dict[str, Option]
         "--allowed-origin": {"action": "append"},
         "--allowed-host": {"action": "append"},
         "--log-level": _LEVEL,
+        "--quiet-stop": {"type": _quiet_minutes},
         **_texts("--operator-token", "--observer-token", "--agent-key", "--log-file", "--rules", "--public-url"),
-        **_switches("--no-browser", "--allow-insecure-bind", "--plain-http"),
+        **_texts("--notify", "--notify-secret", "--notify-click"),
+        **_switches("--no-browser", "--allow-insecure-bind", "--plain-http", "--notify-content", "--notify-test"),
     }),
     "bridge": (run_bridge, {"--hub": _HUB, **_texts("--project"), "--print-config": {"choices": CONFIGS}}),
     "install": (run_install, {

@@ -89,6 +89,7 @@ def state_of(room: Room) -> dict[str, Any]:
         "loops": [room.loops_row(), [[*loop.values()] for loop in room.loops.values()], sorted(room.held)],
         "news": {name: [*told.items()] for name, told in room.news.items()},
         "said": [room.said_to_all, room.open_upto],
+        "quiet": [room.quiet_stop_min, room._quiet_from],
         "floors": room.floors(),
         "forms": json.loads(room.forms_wire(has_prompts=True))["forms"],
         "decisions": room.decisions(DECISIONS_MAX),

@@ -40,10 +40,11 @@ PEER_KEYS = {
 HEALTH_KEYS = {
     *("uptime", "peer_count", "msg_per_min", "queue_depth", "mem_rss_mb"),
     *("char_per_min", "msg_total", "console_count", "unsent_bytes", "wrong_credentials", "journal"),  # ours
+    *("quiet", "notify"),  # ours, too
 }
 SNAPSHOT_KEYS = {
     *("type", "mode", "peers", "channels", "floors", "forms", "log", "health", "rate", "quiet_after", "agents"),
-    *("decisions", "version", "trees", "rules", "loops", "owed", "room", "last_seq"),  # ours
+    *("decisions", "version", "trees", "rules", "loops", "owed", "room", "last_seq", "quiet_stop"),  # ours
 }
 SILENT = {"msg_count": 0, "char_count": 0, "last_ts": None}  # a channel's traffic
 COMMANDS: dict[str, dict[str, Any]] = {  # each that the contract lists, and one well-formed frame of it

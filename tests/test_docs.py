@@ -29,6 +29,7 @@ REFUSALS = dict(caucus.REFUSALS)  # here, because some test may declare one of i
 ROUTES = {
     **caucus.ROUTES,
     **caucus.Replays(None, lambda call: None).routes(),
+    **caucus.Grants(None).routes(),  # type: ignore[arg-type]
     **caucus.McpEndpoint(None, None, None).routes(),  # type: ignore[arg-type]
 }
 
@@ -263,7 +264,7 @@ def test_every_figure_of_health_is_in_the_manual() -> None:
     sentence = re.search(r"^`health`: (.*?)\n\n", API, re.MULTILINE | re.DOTALL)
     assert sentence is not None
     told = set(re.findall(r"`(\w+)`", sentence[1]))
-    hubs_own = {"mem_rss_mb", "console_count", "unsent_bytes", "wrong_credentials", "journal"}
+    hubs_own = {"mem_rss_mb", "console_count", "unsent_bytes", "wrong_credentials", "journal", "notify"}
     assert told == set(a_room().health()) | hubs_own
 
 

@@ -32,6 +32,7 @@ SHOWN: dict[str, tuple[str, str]] = {
     "health.queue_depth": ('[data-figure="queue_depth"]', r"\d"),
     "health.wrong_credentials": ('[data-figure="wrong_credentials"]', r"\d+"),
     "health.journal": ('[data-figure="journal"]', "none"),
+    "health.notify": ('[data-figure="notify"]', "none"),
     "health.unsent_bytes": ('[data-figure="unsent_bytes"]', r"\d+\.\d MB"),
     "health.mem_rss_mb": ('[data-figure="mem_rss_mb"]', r"\d+ MB"),
     "health.console_count": ("#health-facts", "2 consoles"),
@@ -118,6 +119,7 @@ SHOWN: dict[str, tuple[str, str]] = {
     "loops.lanes.words": (".loop-words", r"\w"),
     "loops.lanes.first_seq": (".loop-evidence", "Show the evidence"),
     "loops.lanes.last_seq": (".loop-evidence", "Show the evidence"),
+    "quiet_stop": (".quiet-stop", "Stop when nobody has spoken for"),  # the field in it has the number
 }
 STOPPED = {"peers.stop_told": (f"{API} .untold", "not told of the stop")}
 UNSHOWN = {
@@ -125,6 +127,7 @@ UNSHOWN = {
     "peers.prompts": "The gavel on the card, pressed or not; only where the hub has an operator token.",
     "room": "The page tells by it that a hub started anew: test_browser_fates has what follows.",
     "last_seq": "Where the record ends, when the log has notices alone: test_browser_record has what follows.",
+    "health.quiet": "Null until nobody has spoken for ten minutes; then it is a need: test_browser_notify.",
     "quiet_after": "It is in the title of the quiet mark, and it moves when `peers.quiet` becomes true.",
     "peers.quiet": "A mark that takes minutes to appear; test_room has when, roster.js has `.quiet-peer`.",
     "peers.status_stale": "The line is dimmed, minutes after it was set; roster.js has `.stale`.",
@@ -242,7 +245,7 @@ def test_every_place_is_on_the_page_and_says_it(hub: HubProcess, console: Open) 
 
 BEHIND = {  # what has to be opened -> what is there
     ".needs-owed": ("owed.asker", "owed.to", "owed.text", "owed.ts"),
-    "#settings-open": ("rules.text", "rules.version", "peers.rules_read", "loops.upto", "loops.release"),
+    "#settings-open": ("rules.text", "rules.version", "peers.rules_read", "loops.upto", "loops.release", "quiet_stop"),
     TICK: ("receipts.who",),
 }
 

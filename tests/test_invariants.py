@@ -45,6 +45,7 @@ from caucus import (
     NotHolder,
     Peer,
     PromptsOff,
+    QuietReached,
     Refusal,
     Room,
     RoomFull,
@@ -281,6 +282,7 @@ class Story(RuleBasedStateMachine):
 
     @initialize()
     def some_sit_down(self) -> None:
+        self.room.set_quiet_stop(4)  # minutes: spans of time are shorter and longer than that
         for name in ("ann", "bob", "cid"):
             self.register(name, False)
             self.join_channel(name, "#x")
@@ -355,6 +357,12 @@ class Story(RuleBasedStateMachine):
                 assert event.name in idle, "reaped too early"
                 known = self.peers[event.name]
                 known.urgent = [seq for seq in known.urgent if seq not in self.command_seqs]
+            elif isinstance(event, QuietReached):
+                assert self.mode == "running"
+                assert not self.forms, "stopped while it waits for the operator"
+                assert set(self.peers) - set(idle), "stopped an empty room"
+                self.mode = "stopped"
+                self.floors.clear()
             elif isinstance(event, MailboxOverflowed):
                 assert self.peers[event.name].overflow() == event.lost_seq
             elif isinstance(event, MessageRouted):

@@ -1771,6 +1771,7 @@ def test_health_counts_peers_messages_and_what_waits(room, clock, pair):
         "char_per_min": len("onetwothree"),
         "msg_total": 3,
         "queue_depth": 3,
+        "quiet": None,
     }
 
 

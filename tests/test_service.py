@@ -540,8 +540,11 @@ def test_a_task_of_windows_begins_at_logon_and_has_no_end(tmp_path: Path) -> Non
 # --- secrets and options ---
 
 
+SECRETS = ["--operator-token", "--observer-token", "--agent-key", "--agent-k", "--notify-secret", "--notify"]
+
+
 @POSIX
-@pytest.mark.parametrize("flag", ["--operator-token", "--observer-token", "--agent-key", "--agent-k"])
+@pytest.mark.parametrize("flag", SECRETS)
 def test_a_secret_is_refused_and_its_place_named(user: User, flag: str) -> None:
     reason = user.refused("install", "--", "--operator-token", "o", flag, "hush")
     assert "hush" not in reason

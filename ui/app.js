@@ -22,12 +22,15 @@ import * as composer from "./composer.js";
 import * as forms from "./forms.js";
 import * as channels from "./channels.js";
 import * as rules from "./rules.js";
+import * as away from "./away.js";
 import * as settings from "./settings.js";
 import * as timeline from "./timeline.js";
 import { openOutbox } from "./outbox.js";
 
 const HIDDEN_DRAW_MS = 1000; // a hidden tab gets no animation frames, but its title must tell of a new need
 const TICK_MS = 1000; // ages and "since" count on without the hub
+const AWAY_MS = 300_000; // for so long: nobody is there, and the hub may push; one who reads moves less than one who works
+const BADGE_MS = 4_000; // of the title's number, when it is tried
 const IDLE_MS = 120_000; // neither mouse nor key for so long: nobody is looking
 
 const byId = (id) => document.getElementById(id);
@@ -55,6 +58,7 @@ const SIGHTS = [ // of the moment that is looked at
   ["roster", roster.render],
   ["loops", loops.render],
   ["loops-settings", loops.renderSettings],
+  ["away", away.render],
   ["floors", channels.renderFloors],
   ["channels", channels.render],
 ];
@@ -101,15 +105,25 @@ function draw() {
   drawLink(now, shown);
   drawCounts(shown);
   tellNews();
+  tellLooking();
   if (past.isPlaying) plan();
 }
 
 function drawCounts(shown) {
   const counts = { peers: shown.peers.length, channels: Object.keys(shown.channels).length, forms: shown.forms.length };
   for (const node of document.querySelectorAll("[data-count]")) setText(node, counts[node.dataset.count] ? String(counts[node.dataset.count]) : "");
-  const waiting = pref("badge") && seat.needs.length ? `(${seat.needs.length}) ` : "";
+  const number = Date.now() < badgeUntil ? Math.max(1, seat.needs.length) : pref("badge") && seat.needs.length;
+  const waiting = number ? `(${number}) ` : "";
   const title = record ? "Caucus record" : `${waiting}${isLookingBack(past) ? "Replay · " : ""}Caucus${model.mode && model.mode !== "running" ? ` · ${model.mode}` : ""}${isOpen(model) ? "" : " · disconnected"}`;
   if (document.title !== title) document.title = title;
+}
+
+let isToldLooking = false; // whether somebody sits here, as the hub was told last
+let badgeUntil = 0; // ms; the title's number is tried
+
+function showBadge() {
+  badgeUntil = Date.now() + BADGE_MS;
+  plan();
 }
 
 // ---- the line to the hub ----------------------------------------------------------------------------------------
@@ -126,7 +140,10 @@ const line = record ? { send: () => false, retryNow: () => {} } : openLine({
   },
   onStatus: (status) => {
     applyLink(model, status);
-    if (status.state !== "open") lose(seat.deeds, Date.now());
+    if (status.state !== "open") {
+      lose(seat.deeds, Date.now());
+      isToldLooking = false; // another line begins with nobody looking
+    }
     askForToken(status);
     plan();
   },
@@ -233,6 +250,18 @@ for (const kind of ["pointermove", "pointerdown", "keydown", "wheel", "focus"]) 
 function isLooking(now) {
   return !isLookingBack(past) && !document.hidden && document.hasFocus() && now - touchedAt < IDLE_MS && flow.isFollowing(byId("flow"));
 }
+
+/** Tell the hub when the operator comes to this page, or leaves it: meanwhile nothing is pushed. */
+function tellLooking() {
+  if (!isOpen(model) || !isOperator(model)) return;
+  const idle = Date.now() - touchedAt;
+  const isHere = !document.hidden && document.hasFocus() && idle < AWAY_MS;
+  if (isHere === isToldLooking) return;
+  if (line.send(isHere ? { looking: true } : { looking: false, idle: Math.min(86_400, Math.max(0, idle / 1000)) })) isToldLooking = isHere;
+}
+
+for (const kind of ["focus", "blur", "pagehide"]) addEventListener(kind, tellLooking);
+document.addEventListener("visibilitychange", tellLooking);
 
 const PLACES = {
   form: (id) => { showTab("forms"); forms.reveal(byId("forms"), id); },
@@ -341,7 +370,8 @@ let told = { mode: null, open: false, deed: null };
 function tellNews() {
   for (const notice of model.notices) if (notice.n > toldNotices) toast(notice.text, notice.tone);
   toldNotices = model.noticeCount;
-  const fresh = attention.call(seat.needs, { sound: pref("sound"), notify: pref("notify") });
+  const isKnown = isOpen(model) && !model.isOpening; // what waits as the page opens is no news
+  const fresh = isKnown ? attention.call(seat.needs, { sound: pref("sound"), notify: pref("notify") }) : [];
   const [deed] = seat.deeds.list;
   const deedKey = deed && deed.state !== "asked" ? `${deed.n} ${deed.state}` : told.deed;
   if (told.open !== isOpen(model)) announce(isOpen(model) ? "Connected to the hub." : "The line to the hub is lost.");
@@ -512,7 +542,7 @@ for (const name of ["help", "settings"]) {
 }
 byId("theme").addEventListener("click", nextTheme);
 document.addEventListener("keydown", onKey);
-settings.render(byId("settings-list"));
+settings.render(byId("settings-list"), showBadge);
 wireAsk();
 showTheme();
 onPref(plan);

@@ -4,8 +4,9 @@ import { button, el, icon, keyed, nameTag, setAttribute, setText } from "./dom.j
 import { ageText, hueOf, isOpen, isOperator, lineOf } from "./model.js";
 import { NUDGE_S, minutesOf, nameOfScope, owedOf } from "./needs.js";
 import { clockOf } from "./prefs.js";
+import { play } from "./sounds.js";
 
-const ICONS = { form: "form", stop: "stop", loop: "loop", slow: "loop", mention: "mention", deaf: "deaf", stick: "stick", question: "help", owed: "wait" };
+const ICONS = { form: "form", stop: "stop", loop: "loop", slow: "loop", mention: "mention", deaf: "deaf", stick: "stick", question: "help", owed: "wait", converged: "check", died: "wait" };
 const WIDE = matchMedia("(min-width: 100rem)"); // three fit; else two; on a phone one
 const NARROW = matchMedia("(max-width: 62rem)");
 
@@ -215,32 +216,16 @@ export function call(needs, prefs) {
   const fresh = called === null ? [] : needs.filter((need) => !need.isQuiet && !called.has(need.id));
   called = new Set(needs.map((need) => need.id));
   if (fresh.length === 0) return fresh;
-  if (prefs.sound) beep();
+  play(prefs.sound);
   if (prefs.notify && document.hidden && globalThis.Notification?.permission === "granted") for (const need of fresh.slice(0, 3)) notify(need);
   return fresh;
 }
 
-function notify(need) {
+/** Show a browser notification of a need. */
+export function notify(need) {
   const note = new Notification("Caucus needs you", { body: wordsOf(need).slice(0, 200), tag: need.id, icon: "/assets/icon.svg" });
   note.onclick = () => { window.focus(); note.close(); };
 }
 
 /** A need in one sentence. */
 export const wordsOf = (need) => `${need.who ? `${need.who} ` : ""}${need.verb ? `${need.verb}: ` : ""}${need.text}`;
-
-const TONE_HZ = 660;
-const TONE_S = 0.16;
-
-/** One short, soft tone; a browser that has heard no click yet stays silent. */
-export function beep() {
-  const sound = new AudioContext();
-  const tone = sound.createOscillator();
-  const volume = sound.createGain();
-  tone.frequency.value = TONE_HZ;
-  volume.gain.setValueAtTime(0.08, sound.currentTime);
-  volume.gain.exponentialRampToValueAtTime(0.0001, sound.currentTime + TONE_S);
-  tone.connect(volume).connect(sound.destination);
-  tone.start();
-  tone.stop(sound.currentTime + TONE_S);
-  tone.onended = () => sound.close();
-}

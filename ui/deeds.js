@@ -39,6 +39,10 @@ const KINDS = {
     isHeard: (message) => message.kind === "message" && message.recipient === to && message.content === say,
     effect: (model, deed) => saidText(deed), reach: messageReach,
   }),
+  quiet_stop: ({ quiet_stop: minutes }) => ({
+    word: minutes ? `Stop after ${minutes} min of quiet` : "Never stop by itself", isDone: (model) => model.quietStop === minutes,
+    effect: () => (minutes ? "counted from now on" : "quiet stops nobody"),
+  }),
   rules: ({ rules }) => ({
     word: rules.trim() ? "House rules" : "No house rules", isDone: (model) => model.rules.text.trim() === rules.trim(),
     effect: (model) => `version ${model.rules.version}; each agent is told with its next batch`,

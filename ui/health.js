@@ -1,6 +1,7 @@
 // Health: the room in figures, with what they were in the last minutes.
 
 import { chart, drawChart, el, keyed, setAttribute, setText } from "./dom.js";
+import { pushWords } from "./away.js";
 import { ageText, costText, usageExactly, usageOf } from "./model.js";
 
 const SPAN_MS = [60_000, 10 * 60_000]; // what a chart shows: at least, at most; in between as much as the page has heard
@@ -23,6 +24,7 @@ const FIGURES = [
   ["wrong_credentials", "Wrong tokens", ({ health }) => count(health.wrong_credentials)],
   ["journal", "Journal", ({ health }) => (health.journal ? `${(health.journal.bytes / 2 ** 20).toFixed(1)} MB` : "none")],
   ["head", "Head of the record", ({ health }) => health.journal.head],
+  ["notify", "Pushes", ({ health }) => (health.notify ? `${count(health.notify.sent)} sent${health.notify.fault ? ", failing" : ""}` : "none")],
   ["usage", "Cost", ({ peers }) => costText(usageOf(live(peers)))],
   ["rate", "Rate", ({ rate }) => `${rate.refill_rate}/s, burst ${rate.capacity}`],
 ];
@@ -38,7 +40,7 @@ const TITLES = {
 
 function isKnown(model) {
   const hasJournal = model.health && "journal" in model.health; // null: it keeps none, which is worth knowing
-  const own = { mode: model.mode, rate: model.rate, usage: usageOf(live(model.peers)), journal: hasJournal || null, head: model.health?.journal?.head }; // the rest are of the hub's health
+  const own = { mode: model.mode, rate: model.rate, usage: usageOf(live(model.peers)), journal: hasJournal || null, notify: (model.health && "notify" in model.health) || null, head: model.health?.journal?.head }; // the rest are of the hub's health
   return ([key]) => ((key in own ? own[key] : model.health?.[key]) ?? null) !== null;
 }
 
@@ -64,6 +66,7 @@ function refresh(node, [key, , text, series], model, now) {
     retune.hidden = model.link.role !== "operator";
     retune.disabled = model.link.state !== "open";
   }
+  if (key === "notify") setAttribute(node, "title", pushWords(model.health.notify, now));
   if (key === "mode") node.dataset.mode = model.mode;
   if (key === "usage") setAttribute(node, "title", costTitle(usageOf(live(model.peers))));
   if (series) drawSeries(node.querySelector(".chart"), series, model.history ?? [], now);

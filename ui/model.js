@@ -47,6 +47,7 @@ export function emptyModel() {
     health: null,
     history: [], // of health, oldest first: {at, msgs, chars, queue, mem}
     rate: null,
+    quietStop: 0, // minutes without a word after which the room stops by itself; 0: never
     quietAfter: null, // s without a sign of life, then the hub calls a peer quiet
     version: null, // of the hub
     agents: [],
@@ -132,6 +133,7 @@ const FRAMES = {
   rules: (model, { text, version }) => { model.rules = { text, version }; },
   loops: takeLoops,
   loop: takeLoop,
+  quiet_stop: (model, frame) => { model.quietStop = frame.minutes; },
   mode: (model, frame, now) => { model.mode = frame.mode; model.modeAt = now; },
   floor: (model, frame, now) => takeFloors(model, frame.floors, now),
   form: takeForm,
@@ -183,6 +185,7 @@ function takeSnapshot(model, frame, now) {
   model.waiting = new Set();
   model.rate = frame.rate ?? model.rate;
   model.quietAfter = frame.quiet_after ?? null;
+  model.quietStop = frame.quiet_stop ?? 0;
   model.version = frame.version ?? null;
   model.agents = frame.agents ?? [];
   model.owed = frame.owed ?? [];

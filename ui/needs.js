@@ -16,7 +16,7 @@ const STOP_GRACE_S = 5; // a parked poll is answered at once; whoever lacks the 
 
 /** Everything that waits, in order of urgency. A need keeps its id for as long as its cause lasts. */
 export function needsOf(model, now) {
-  return [...stopNeeds(model, now), ...heldNeeds(model), ...formNeeds(model), ...questionNeeds(model), ...mentionNeeds(model), ...overdueNeeds(model, now), ...stuckNeeds(model, now), ...stickNeeds(model, now), ...slowNeeds(model)];
+  return [...stopNeeds(model, now), ...heldNeeds(model), ...formNeeds(model), ...questionNeeds(model), ...mentionNeeds(model), ...quietNeeds(model, now), ...overdueNeeds(model, now), ...stuckNeeds(model, now), ...stickNeeds(model, now), ...slowNeeds(model)];
 }
 
 // ---- forms ------------------------------------------------------------------------------------------------------
@@ -111,6 +111,31 @@ function stopNeeds(model, now) {
 }
 
 const kickHelp = (name) => ({ word: `Kick ${name}`, frame: { kick: name } });
+
+// ---- a room in which nobody speaks ------------------------------------------------------------------------------
+
+const QUIET_WHY = 3; // reasons that are shown; the rest are counted
+const QUIET_WORDS = { converged: "it has converged", died: "it has died" }; // if it waits for the operator, what waits is a need of its own
+
+function quietNeeds(model, now) {
+  const quiet = model.mode === "running" ? model.health?.quiet : null;
+  if (!Object.hasOwn(QUIET_WORDS, quiet?.state ?? "")) return [];
+  const more = quiet.why.length - QUIET_WHY;
+  const why = [...quiet.why.slice(0, QUIET_WHY), ...(more > 0 ? [`and ${more} more`] : [])].join("; ");
+  return [{
+    id: `quiet:${quiet.state}`, kind: quiet.state, text: `Nobody has spoken for ${ageText(now / 1000 - quiet.since)}, and ${QUIET_WORDS[quiet.state]}: ${why}.`,
+    since: quiet.since * 1000, help: quiet.state === "died" ? revive(model) : { word: "Stop all", frame: { action: "stop" } },
+  }];
+}
+
+/** What helps first: a reminder of who owes an answer, else a stick put away, else a look at whom mail waits for. */
+function revive(model) {
+  const debt = model.owed.find(({ to }) => to !== "human");
+  if (debt) return { word: "Nudge", frame: debtOf(model, debt).acts[0].frame };
+  const floor = Object.values(model.floors).find(({ hands }) => hands.length > 0);
+  if (floor) return { word: "Clear the stick", frame: { floor: { action: "clear", scope: floor.scope } } };
+  return { word: "Show", go: ["roster", model.peers.find((peer) => peer.waiting > 0)?.name] };
+}
 
 // ---- lanes that go round in circles -----------------------------------------------------------------------------
 

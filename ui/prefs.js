@@ -7,7 +7,7 @@ const DEFAULTS = {
   utc: false, // times in UTC instead of local time
   notify: false, // browser notifications of what needs the operator
   badge: false, // its number in the page's title
-  sound: false, // a short tone
+  sound: "", // the name of one of SOUNDS; empty: none
   pauseWhileTyping: false, // the room pauses while the composer holds an unsent text
   enterSends: true, // else Ctrl+Enter sends
   keys: true, // single letters act; who speaks to the computer may want none of that

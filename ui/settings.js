@@ -1,39 +1,58 @@
-// Settings: what the operator prefers, as switches in a dialog.
+// Settings: what the operator prefers, as switches in a dialog; what calls him has a button that tries it.
 
-import { beep } from "./attention.js";
-import { el, setText } from "./dom.js";
+import { notify } from "./attention.js";
+import { button, el, setText } from "./dom.js";
 import { pref, setPref } from "./prefs.js";
+import { SOUNDS, play } from "./sounds.js";
 
 const SWITCHES = [
   ["notify", "Browser notifications", "When something needs you and this tab is hidden. The browser asks once."],
   ["badge", "A number in the tab's title", "How many things need you."],
-  ["sound", "A short tone", "When something new needs you."],
+  ["sound", "A sound", "When something new needs you."],
   ["pauseWhileTyping", "Pause the room while you type", "Agents wait while the composer holds an unsent message, and go on when it is sent or cleared."],
   ["enterSends", "Enter sends", "Else Ctrl Enter sends, and Enter makes a new line."],
   ["keys", "Single-letter keys", "The keyboard map. Off, only Tab, Enter and Esc act."],
   ["utc", "Times in UTC", "Instead of this computer's time zone."],
 ];
+const NOT_ALLOWED = "The browser does not allow this page to notify you; it can be changed in the browser's settings of this site.";
 
-/** Build the switches into `root`; called once. */
-export function render(root) {
-  root.replaceChildren(...SWITCHES.map(row));
+/** Build the switches into `root`; called once. `showBadge` shows for a moment how the title looks. */
+export function render(root, showBadge) {
+  const tests = {
+    notify: async (note) => ((await mayNotify()) ? notify({ id: "test", text: "This is how it looks." }) : setText(note, NOT_ALLOWED)),
+    badge: showBadge,
+    sound: () => play(pref("sound") || "tone"),
+  };
+  root.replaceChildren(...SWITCHES.map((one) => row(one, tests)));
 }
 
-function row([name, word, meaning]) {
-  const note = el("span", { class: "facts" }, meaning);
-  const box = el("input", { type: "checkbox", role: "switch", id: `pref-${name}`, "aria-describedby": `pref-${name}-note`, onchange: () => change(name, box, note) });
-  box.checked = pref(name);
-  note.id = `pref-${name}-note`;
-  return el("div", { class: "switch" }, box, el("div", {}, el("label", { for: box.id }, word), note));
+function row([name, word, meaning], tests) {
+  const note = el("span", { class: "facts", id: `pref-${name}-note` }, meaning);
+  const about = { id: `pref-${name}`, "aria-describedby": note.id };
+  const field = name === "sound" ? choice(name, about) : box(name, about, note);
+  const test = tests[name] && button("Try it", null, { class: "quiet", id: `try-${name}`, "aria-describedby": `of-${name}`, onclick: () => tests[name](note) });
+  return el("div", { class: "switch" }, field, el("div", {}, el("label", { id: `of-${name}`, for: about.id }, word), note), test);
 }
 
-async function change(name, box, note) {
-  if (name === "notify" && box.checked && !(await mayNotify())) {
-    box.checked = false;
-    setText(note, "The browser does not allow this page to notify you; it can be changed in the browser's settings of this site.");
+function box(name, about, note) {
+  const node = el("input", { type: "checkbox", role: "switch", ...about, onchange: () => change(name, node, note) });
+  node.checked = pref(name);
+  return node;
+}
+
+function choice(name, about) {
+  const options = Object.entries(SOUNDS).map(([value, [word]]) => el("option", { value }, word));
+  const node = el("select", { ...about, onchange: () => { setPref(name, node.value); play(node.value); } }, options);
+  node.value = Object.hasOwn(SOUNDS, pref(name)) ? pref(name) : "";
+  return node;
+}
+
+async function change(name, node, note) {
+  if (name === "notify" && node.checked && !(await mayNotify())) {
+    node.checked = false;
+    setText(note, NOT_ALLOWED);
   }
-  setPref(name, box.checked);
-  if (name === "sound" && box.checked) beep();
+  setPref(name, node.checked);
 }
 
 const mayNotify = async () => "Notification" in globalThis && (await Notification.requestPermission()) === "granted";

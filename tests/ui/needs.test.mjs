@@ -190,3 +190,25 @@ test("what turns words is not in a need", () => {
   const [need] = needsOf(room({ owed: [debt({ to: "human", text: "a\u202eb\u061c\u2066c" })] }), NOW);
   assert.equal(need.text, "abc");
 });
+
+test("a quiet room that converged says why, and offers the stop", () => {
+  const quiet = { state: "converged", since: NOW / 1000 - 720, why: ["every question has its answer"] };
+  const [need] = needsOf(room({ health: { quiet } }), NOW);
+  assert.deepEqual([need.kind, need.text, need.help], ["converged", "Nobody has spoken for 12 min, and it has converged: every question has its answer.", { word: "Stop all", frame: { action: "stop" } }]);
+  assert.deepEqual(kinds(room({ mode: "paused", health: { quiet } })), [], "the operator holds it");
+});
+
+test("a quiet room that died names some reasons, and offers what helps first", () => {
+  const quiet = { state: "died", since: NOW / 1000 - 720, why: ["a", "b", "c", "d", "e"] };
+  const owed = [{ seq: 7, asker: "api", to: "web", text: "which port?", ts: NOW / 1000 - 10 }];
+  const floors = { all: { scope: "all", holder: "web", hands: ["api"], since: NOW / 1000 } };
+  const died = (parts) => needsOf(room({ health: { quiet }, ...parts }), NOW).find(({ kind }) => kind === "died");
+  assert.match(died({}).text, /it has died: a; b; c; and 2 more\.$/);
+  assert.deepEqual([died({ owed, floors }).help.word, died({ owed, floors }).help.frame.reply_to], ["Nudge", 7]);
+  assert.deepEqual(died({ floors }).help.frame, { floor: { action: "clear", scope: "all" } });
+  assert.deepEqual(died({ peers: [row("web", { waiting: 1 })] }).help.go, ["roster", "web"]);
+});
+
+test("a quiet room that waits for the operator is no need of its own", () => {
+  assert.deepEqual(kinds(room({ health: { quiet: { state: "waiting", since: NOW / 1000 - 720, why: ["the operator is asked"] } } })), []);
+});
