@@ -4317,8 +4317,7 @@ class Room:
                 case "loops":
                     self.loops_upto, self.release_s = plain
                 case "loop":
-                    loop = self.loops[plain[0]] = Loop.restored(plain)
-                    self.held |= dict.fromkeys(loop.waiting)
+                    self._restore_loop(Loop.restored(plain))
                 case "quiet":
                     self.quiet_stop_min, self._quiet_from = plain
                 case "recent":
@@ -4368,6 +4367,10 @@ class Room:
         for name, value in state.items():
             setattr(peer, name, value)
         peer.last_seen = peer.polled_at = at
+
+    def _restore_loop(self, loop: Loop) -> None:
+        self.loops[loop.lane] = loop
+        self.held |= dict.fromkeys(loop.waiting)
 
     def _restore_channel(self, plain: Sequence[Any]) -> None:
         name, members, *own = plain
