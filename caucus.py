@@ -2183,11 +2183,7 @@ class Said(NamedTuple):
     asks: bool
 
 
-class Heard(NamedTuple):
-    """One message of a lane."""
-    sender: str
-    head: str
-    seq: int
+Heard = tuple[str, str, int]  # one message of a lane: sender, head, seq
 
 
 def _stem_of(word: str, length: int = 4) -> str:
@@ -2396,8 +2392,7 @@ def _rated(share: float, rates: Sequence[tuple[float, int]]) -> int:
 
 def _head_of(text: str) -> str:
     """Cut what is read of a text: all of a short one, of a long one its beginning, middle and end."""
-    third = _HEAD_MAX // 3
-    middle = len(text) // 2 - third // 2
+    third, middle = _HEAD_MAX // 3, (len(text) - _HEAD_MAX // 3) >> 1
     head = text if len(text) <= _HEAD_MAX else f"{text[:third]} {text[middle : middle + third]} {text[-third:]}"
     return head if head.isascii() or head.__sizeof__() <= _HEAD_BYTES else head[: _HEAD_MAX // 2]
 
@@ -2418,10 +2413,10 @@ class _Lane:
 
     def may_look(self, now: float) -> bool:
         """Whether one more look is within what looks may cost; if so, it is paid for."""
-        self.left = _LOOK_EVERY
         self.looks = min(_LOOKS_AT_ONCE, self.looks + (now - self.looked_at) * _LOOKS_PER_S)
         self.looked_at = now
         self.looks -= (may := self.looks >= 1.0)
+        self.left = _LOOK_EVERY if may else LOOP_MEMORY_MAX  # of which the next look misses none
         return may
 
     def looks_fresh(self, lexicon: Lexicon) -> bool:
@@ -2429,7 +2424,7 @@ class _Lane:
 
         Words alone, without a number or code among them, are believed every other time only.
         """
-        head = self.heard[-1].head[:160]
+        head = self.heard[-1][1][:160]
         if not head.isascii() and _HAS_WIDE(head):
             return False  # its words cannot be told apart so quickly
         stems = frozenset(_QUICK_STEM.findall(head.lower()))
@@ -2469,9 +2464,9 @@ class Detector:
         known = self._lanes.get(lane)
         if known is None:
             known = self._open(lane, level, now)
-        known.heard.append(Heard(sender, text if len(text) <= _SHORT else _head_of(text), seq))
-        known.left -= 1
-        return None if known.left > 0 or may_go_on else self._look(lane, known, now)
+        known.heard.append((sender, text if len(text) <= _SHORT else _head_of(text), seq))
+        known.left = left = known.left - 1
+        return None if left > 0 or may_go_on else self._look(lane, known, now)
 
     def refresh(self, scope: str) -> None:
         """Let nothing count any more of what was said where a scope is heard; `all` is heard everywhere."""
@@ -2507,8 +2502,8 @@ class Detector:
         return None if lane.level == before == CALM else self._evidence_of(lane, found)
 
     def _read(self, latest: Collection[Heard]) -> list[tuple[int, str]]:
-        reading = _Reading(self.lexicon, {one.sender for one in latest})
-        return [reading.points_of(one.sender, self.lexicon.said_in(one.head)) for one in latest]
+        reading, said_in = _Reading(self.lexicon, {sender for sender, _, _ in latest}), self.lexicon.said_in
+        return [reading.points_of(sender, said_in(head)) for sender, head, _ in latest]
 
     def _evidence_of(self, lane: _Lane, found: Sequence[tuple[int, str]]) -> Evidence:
         """Word what a lane's level rests on: the needless ones of its latest messages."""
@@ -2519,17 +2514,17 @@ class Detector:
             lane.kind = self._kind_of([one for one, _ in needless], [kind for _, kind in needless])
             words = f"{len(needless)} of the last {len(latest)} messages {_FINDINGS[lane.kind]}"
         counted = [one for one, _ in needless] or [one for one, _ in latest]
-        names = tuple(sorted({one.sender for one in counted}))
+        names = tuple(sorted({sender for sender, _, _ in counted}))
         about = lane.kind, lane.level, len(needless), len(latest), names
-        return Evidence(*about, counted[0].seq, counted[-1].seq, words)
+        return Evidence(*about, counted[0][2], counted[-1][2], words)
 
     def _kind_of(self, needless: Sequence[Heard], kinds: Sequence[str]) -> str:
         """Name what needless messages have in common."""
         kind = Counter(kinds).most_common(1)[0][0]
-        senders = {one.sender for one in needless}
+        senders = {sender for sender, _, _ in needless}
         if len(senders) == 1:
             return "monologue"
-        if 2 * sum(self.lexicon.said_in(one.head).asks for one in needless) > len(needless):
+        if 2 * sum(self.lexicon.said_in(head).asks for _, head, _ in needless) > len(needless):
             return "asking"
         return "chorus" if len(senders) > 2 and kind in ("agree", "rewording") else kind
 

@@ -119,7 +119,7 @@ def test_a_lane_keeps_16_kb_at_most_of_whatever_is_said(sign):
     for at in range(3 * LOOP_MEMORY_MAX):
         loops.hear("#x", "a", (sign * CONTENT_MAX)[:CONTENT_MAX], at, 60.0 * at)
     lane = loops._lanes["#x"]
-    kept = [*lane.heard, *(one.head for one in lane.heard), lane.heard, lane.before, *lane.before]
+    kept = [*lane.heard, *(head for _, head, _ in lane.heard), lane.heard, lane.before, *lane.before]
     assert sum(map(sys.getsizeof, kept)) <= 16_384
 
 
