@@ -89,7 +89,7 @@ def console(browser: Any) -> Iterator[Open]:
 @pytest.fixture
 def hub() -> Iterator[HubProcess]:
     """Give a hub whose console asks for nothing."""
-    with running_hub() as process:
+    with running_hub("--loops", "hold") as process:  # as it is by itself: nothing is said of it
         yield process
 
 

@@ -52,11 +52,11 @@ class HubProcess:
     """One hub of our own, on a free port."""
 
     def __init__(self, *flags: str, env: dict[str, str] | None = None, command: tuple[str, ...] = ()) -> None:
-        argv = command or (sys.executable, "-W", "error", START, "hub")
+        argv = command or (sys.executable, "-W", "error", START, "hub", "--loops", "off")  # tests say the same often
         clean = {key: value for key, value in os.environ.items() if not key.startswith("CAUCUS_")}
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # not a pipe: nobody reads it meanwhile, and a pipe fills up
         self.process = subprocess.Popen(
-            [*argv, "--port", "0", "--no-browser", "--loops", "off", *flags],  # tests say the same again and again
+            [*argv, "--port", "0", "--no-browser", *flags],
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
