@@ -2461,10 +2461,13 @@ class Budgets:
         """Whether what a spender says waits."""
         return spender in self.spent or ROOM in self.spent
 
-    def freed(self) -> list[int]:
-        """Take out what needs to wait no longer; give its seqs."""
-        free = [] if ROOM in self.spent else [one for one in self.waiting if one not in self.spent]
+    def freed(self, ts: float) -> list[int]:
+        """Take out what needs to wait no longer; give its seqs. Who is about to be held again has it wait on."""
+        free = [] if self._is_over(ROOM, ts) else [one for one in self.waiting if not self._is_over(one, ts)]
         return [seq for one in free for seq in self.waiting.pop(one)]
+
+    def _is_over(self, spender: str, ts: float) -> bool:
+        return spender in self.spent or any(level == SPENT for _, _, level in self.due(spender, ts))
 
     def why(self, spender: str) -> str:
         """Word why a spender is held, for itself."""
@@ -2476,18 +2479,18 @@ class Budgets:
     def note_gone(self, spender: str, is_gone: bool) -> list[int]:
         """Note that an agent has left, or that one of its name has come; give the seqs of what is kept no longer."""
         self.gone.pop(spender, None)
-        if is_gone and spender in self.accounts:
+        if is_gone and (spender in self.accounts or spender in self.waiting):
             self.gone[spender] = None
         if len(self.gone) <= SPENDERS_GONE_MAX:
             return []
         oldest = next(iter(self.gone))
+        del self.gone[oldest]
         self._forget(oldest)
         return self.waiting.pop(oldest, [])
 
     def _forget(self, spender: str) -> None:
         self.accounts.pop(spender, None)
         self.counters.pop(spender, None)
-        self.gone.pop(spender, None)
         self.spent.pop(spender, None)
 
     def rows(self) -> Iterator[list[Any]]:
@@ -4279,7 +4282,7 @@ class Room:
     def _on_budgets_set(self, event: BudgetsSet) -> None:
         before = self.budgets.spent
         self.budgets.set(event.budgets, event.ts)
-        self._let_go(self.budgets.freed())
+        self._let_go(self.budgets.freed(event.ts))
         for spender in before:
             if spender not in self.budgets.spent:
                 self._tell_spender(event, spender, "the operator lets the room go on" if spender == ROOM else "you may go on")
@@ -4290,7 +4293,7 @@ class Room:
         if event.level == NEAR:
             account.near_ts = event.ts
         self.budgets.note_levels()
-        self._let_go(self.budgets.freed())
+        self._let_go(self.budgets.freed(event.ts))
         told = told_of_level(event.spender, event.measure, event.limit, event.level, is_own=True)
         self._tell_spender(event, event.spender, told)
 
@@ -4332,7 +4335,7 @@ class Room:
         yield ["said", self.said_to_all]
         yield ["loops", self.loops_upto, self.release_s]
         yield from (["loop", *loop.values()] for loop in self.loops.values())
-        if self.budgets.limits or self.wanted_mode != self.mode or self.budgets.waiting:
+        if self.budgets.limits or self.wanted_mode != self.mode or self.budgets.waiting or self.budgets.gone:
             yield ["wanted", self.wanted_mode]
             yield from self.budgets.rows()
         for routed in self.recent.values():

@@ -567,6 +567,14 @@ def test_a_limit_that_is_lowered_holds_at_once_and_the_same_again_is_no_event(ro
     assert room.kinds(count) == ["BudgetsSet"]
 
 
+def test_who_is_held_for_another_budget_at_once_was_never_free(room: BudgetRoom) -> None:
+    ann, bob = spend(room, "ann: 2 messages, 90 characters")
+    room.say(ann, "bob", "late")
+    room.allow("ann: 5 characters")
+    assert room.is_overdrawn(ann)
+    assert room.fetch(bob) == []
+
+
 # --- 100 %: the room --------------------------------------------------------------------------------------------------
 
 

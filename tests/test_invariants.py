@@ -51,6 +51,7 @@ from caucus import (
     NotAMember,
     NotHolder,
     Peer,
+    PeerJoined,
     PeerLeft,
     PromptsOff,
     Refusal,
@@ -169,6 +170,7 @@ class Story(RuleBasedStateMachine):
         self.room.loops_upto = self.echo.loops_upto = "off"  # all say the same
         self.peers: dict[str, ModelPeer] = {}
         self.spent: set[tuple[str, str]] = set()  # who has spent what, as the events tell it
+        self.gone: list[str] = []  # of whom budgets know still
         self.waits: dict[str, list[int]] = {}  # seqs of what was said by whom meanwhile
         self.floors: dict[str, list[str]] = {}  # the holder first, then the hands
         self.topics: dict[str, str | None] = {}
@@ -266,11 +268,18 @@ class Story(RuleBasedStateMachine):
         """Take in who is held from here on, and let go what waits for nobody any more."""
         if isinstance(event, BudgetReached):
             (self.spent.add if event.level == SPENT else self.spent.discard)((event.spender, event.measure))
-        elif isinstance(event, BudgetsSet | PeerLeft):  # budgets go, or what is kept of who is gone for long
+        elif isinstance(event, BudgetsSet):
             known = self.room.budgets.accounts
-            for spender in {*self.waits} - {*known}:
-                del self.waits[spender]
             self.spent = {(one, what) for one in known for what, a in known[one].items() if a.level == SPENT}
+        elif isinstance(event, PeerLeft):  # what is kept of who is gone for long goes
+            keeps = event.name in self.room.budgets.accounts or event.name in self.waits
+            self.gone = [name for name in self.gone if name != event.name] + [event.name] * keeps
+            for name in self.gone[: -CAPS["SPENDERS_GONE_MAX"]]:
+                self.waits.pop(name, None)
+                self.spent = {(one, what) for one, what in self.spent if one != name}
+            self.gone = self.gone[-CAPS["SPENDERS_GONE_MAX"] :]
+        elif isinstance(event, PeerJoined):
+            self.gone = [name for name in self.gone if name != event.name]
         if not self.has_spent(ROOM):
             self.waits = {name: seqs for name, seqs in self.waits.items() if self.has_spent(name)}
 
@@ -482,6 +491,7 @@ class Story(RuleBasedStateMachine):
         is_deaf = not asks and (recent is None or not (recent.message.sender == name or seq in self.peers[name].heard))
         was_here = recent is None or recent.serial > peer.serial
         is_mine = owed is not None and (owed.asker == name if how == "settles" else owed.is_owed_by(peer))
+        ends = {} if owed is None else {"declines": owed.asker, "settles": owed.to}  # where such an end goes by itself
         asked = [one.asker for one in self.room.owed.values()]
         is_much = asked.count(name) >= CAPS["ASKED_MAX"] or len(asked) >= CAPS["QUESTIONS_MAX"]
         sent = self.attempt(
@@ -489,6 +499,7 @@ class Story(RuleBasedStateMachine):
             (UnknownMessage, is_deaf or (not asks and not was_here)),
             (UnknownQuestion, not asks and how != "reply_to" and not is_mine and not is_deaf and was_here),
             (TooManyQuestions, asks and is_much),
+            (Invalid, how in ends and to != ends[how]),
         )
         if sent is not None:
             self.join(name, to)
