@@ -4285,7 +4285,8 @@ class Room:
         self._let_go(self.budgets.freed(event.ts))
         for spender in before:
             if spender not in self.budgets.spent:
-                self._tell_spender(event, spender, "the operator lets the room go on" if spender == ROOM else "you may go on")
+                words = "the operator lets the room go on" if spender == ROOM else "you may go on"
+                self._tell_spender(event, spender, words)
 
     def _on_budget_reached(self, event: BudgetReached) -> None:
         account = self.budgets.accounts[event.spender][event.measure]
@@ -6109,7 +6110,7 @@ CONSOLE_FILES = (
     *("needs.js", "deeds.js", "answers.js", "rules.js", "older.js", "when.js", "beyond.js"),
     *("sure.js", "commands.js", "flow.js", "tools.js", "lanes.js", "attention.js", "settings.js", "health.js"),
     *("roster.js", "brakes.js", "orders.js", "channels.js", "forms.js", "composer.js", "replay.js", "past.js"),
-    *("timeline.js", "app.js"),
+    *("timeline.js", "spent.js", "budgets.js", "app.js"),
 )
 CONTENT_TYPES = {
     "html": "text/html; charset=utf-8",
@@ -11277,6 +11278,7 @@ class Consoles:
         self.open_count = 0  # of sockets, whether they are consoles yet or not
         self.is_watched = False  # by anybody; else no event is of interest here
         self._is_ticking = False
+        self._spent = b""  # what consoles were told of budgets with the last figures
         self._flushed_at, self._flushes_at = 0.0, math.inf  # monotonic seconds of the last flush, and of the next
 
     def __len__(self) -> int:
@@ -11494,9 +11496,12 @@ class Consoles:
         if not self:
             return
         figures = self._health()
+        spent = budgets_frame(self._room) if self._room.budgets.limits else b""
         for feed in self._feeds:
             if feed.consoles:
+                feed.frames += [spent] if spent != self._spent else []
                 go_on(self._surveying(feed, figures), self._soon)
+        self._spent = spent
         self._plan()
         self._timer(HEALTH_S, self._tick)
 
@@ -11581,6 +11586,8 @@ class Consoles:
         done = OPERATOR_COMMANDS[name](self._room, frame)
         if not self._commit() and name not in RULINGS:
             raise JournalUnavailable("the hub cannot write its journal: this may be lost")
+        if name == "budgets":  # they may be the same as before, written otherwise
+            self._answer(console, budgets_frame(self._room))
         if isinstance(done, MessageRouted) and done.client_id:  # who may say it again wants to know that it is said
             about: dict[str, Json] = {"id": done.message.id, "seq": done.message.seq}
             self._answer(console, frame_of("said", client_id=done.client_id, **about))
@@ -11848,6 +11855,8 @@ class PastFeed(ChangesFeed):
         """Encode what consoles are told of mailboxes now and then."""
         if figures and not self._span.channel:
             yield frame_of("health", health=figures)
+            if self._room.budgets.limits:
+                yield budgets_frame(self._room)
         rows, self._touched = [*self._rows(self._touched)], {}
         if rows:
             yield frame_of("peers", changed=rows, gone=[])

@@ -20,6 +20,7 @@ import * as composer from "./composer.js";
 import * as forms from "./forms.js";
 import * as channels from "./channels.js";
 import * as rules from "./rules.js";
+import * as budgets from "./budgets.js";
 import * as settings from "./settings.js";
 import * as timeline from "./timeline.js";
 import { openOutbox } from "./outbox.js";
@@ -57,6 +58,7 @@ const SIGHTS = [ // of the moment that is looked at
   ["lanes", lanes.render],
   ["floors", channels.renderFloors],
   ["channels", channels.render],
+  ["budgets", budgets.render],
 ];
 
 let isDrawPlanned = false;
@@ -209,6 +211,7 @@ const PLACES = {
   dismiss: (id) => dismissed.add(id),
   "caught-up": () => settleDebt(seat.debt, model),
   rate: openRate,
+  budgets: (of) => budgets.show(byId("budgets"), of),
   help: () => byId("help").showModal(),
   look: lookBack,
   live: backToLive,
@@ -388,6 +391,7 @@ const KEYS = [
   ["[", "In the replay: to the mark before", () => timeline.jump(past, -1)],
   ["]", "In the replay: to the next mark", () => timeline.jump(past, 1)],
   [".", "In the replay: play, or hold", () => timeline.toggle(past)],
+  ["s", "Budgets: what may be spent, and what was", () => go("budgets")],
   ["t", "Change the theme", nextTheme],
   [",", "Settings, and the house rules", () => { byId("settings").showModal(); plan(); }],
   ["?", "Show this map", () => byId("help").showModal()],

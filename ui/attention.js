@@ -5,7 +5,7 @@ import { ageText, hueOf, isOpen, isOperator, lineOf } from "./model.js";
 import { NUDGE_S, minutesOf, nameOfScope, owedOf } from "./needs.js";
 import { clockOf } from "./prefs.js";
 
-const ICONS = { form: "form", stop: "stop", loop: "loop", mention: "mention", deaf: "deaf", stick: "stick", question: "help", owed: "wait" };
+const ICONS = { form: "form", stop: "stop", loop: "loop", mention: "mention", deaf: "deaf", stick: "stick", question: "help", owed: "wait", budget: "gauge" };
 const WIDE = matchMedia("(min-width: 100rem)"); // three fit; else two; on a phone one
 const NARROW = matchMedia("(max-width: 62rem)");
 

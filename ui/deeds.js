@@ -41,6 +41,17 @@ const KINDS = {
     word: rules.trim() ? "House rules" : "No house rules", isDone: (model) => model.rules.text.trim() === rules.trim(),
     effect: (model) => `version ${model.rules.version}; each agent is told with its next batch`,
   }),
+  budgets: ({ budgets }) => ({
+    word: budgets.trim() ? "Budgets" : "No budgets", isAnswer: (frame) => frame.type === "budgets",
+    effect: (model) => (model.budgets.text ? "they hold from now on" : "nobody is held by one any more"),
+  }),
+  raise_budget: ({ raise_budget: { spender, measure, to } }) => ({
+    word: `Raise ${spender} to ${to.toLocaleString("en")} ${measure}`, isDone: (model) => rowOfBudget(model, spender, measure)?.limit === to,
+    effect: (model) => (isHeldBy(model, spender) ? "it has spent another budget, too" : "it goes on; what waited is delivered"),
+  }),
+  end_spender: ({ end_spender: spender }) => ({
+    word: `End ${spender}`, isDone: (model) => !isHeldBy(model, spender), effect: () => "its last words are delivered, and its seat is gone",
+  }),
   kick: ({ kick: name }) => ({
     word: `Kick ${name}`, subject: name, isDone: (model) => !model.peers.some((peer) => peer.name === name),
     effect: () => "its seat is gone",
@@ -90,6 +101,8 @@ const hasWoken = (wake, deed) => wake?.open_ts === null && wake.proven_ts !== nu
 const ringText = (wake, deed) => (hasWoken(wake, deed) ? `it woke in ${wake.latency} s` : "its waiter has it; no call has followed yet");
 const ringReach = (wake, name, deed) => (hasWoken(wake, deed) ? { told: [name], untold: [] } : { told: [], untold: [name] });
 
+const rowOfBudget = (model, spender, measure) => model.budgets.rows.find((row) => row.spender === spender && row.measure === measure);
+const isHeldBy = (model, spender) => model.budgets.rows.some((row) => row.spender === spender && row.level === "spent" && (row.name === null || row.here || row.waiting > 0));
 const rowOf = (model, name) => model.peers.find((peer) => peer.name === name);
 const statusOf = (model, id) => model.settled.find((entry) => entry.id === id)?.status ?? null;
 const commandOf = (frame) => ["heartbeat", ...Object.keys(KINDS)].find((key) => Object.hasOwn(frame, key)) ?? null;

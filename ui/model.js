@@ -33,6 +33,7 @@ export function emptyModel() {
     fates: null, // {seq, who, more, at: name -> ms or null}: each recipient of one message to many, as the hub last said when asked
     owed: [], // what expects an answer and has none, oldest first: {seq, asker, to, text, ts}
     rules: { text: "", version: 0 }, // of the house
+    budgets: { text: "", rows: [], more: 0 }, // what may be spent; rows: {spender, name, here, measure, limit, spent, level, unknown, back_ts, waiting}
     roots: new Map(), // message id -> its thread, for those in one: the id of what began it, or a name for what is not here
     threads: new Map(), // thread -> ids of its messages, oldest first
     spans: [], // what lasted: {kind: mode | pause | stick | form, key, who, scope, word, text, from, to}, ms; to: null while it lasts
@@ -125,6 +126,7 @@ const FRAMES = {
   receipt: takeFates,
   owed: (model, frame) => { model.owed = frame.owed ?? []; },
   rules: (model, { text, version }) => { model.rules = { text, version }; },
+  budgets: (model, { text, rows, more }) => { model.budgets = { text, rows, more }; },
   mode: (model, frame, now) => { model.mode = frame.mode; model.modeAt = now; },
   floor: (model, frame, now) => takeFloors(model, frame.floors, now),
   form: takeForm,
@@ -179,6 +181,7 @@ function takeSnapshot(model, frame, now) {
   model.agents = frame.agents ?? [];
   model.owed = frame.owed ?? [];
   model.rules = frame.rules ?? model.rules;
+  model.budgets = frame.budgets ?? model.budgets;
   for (const peer of frame.peers ?? []) claimHue(model, peer.name);
   for (const message of log) takeMessage(model, message, frame.trees?.[message.id], now);
   takeHealth(model, { health: frame.health ?? null, peers: frame.peers }, now);
