@@ -4735,7 +4735,7 @@ class Client:
 # its own, so that a hook loads nothing else: it uses no name from elsewhere, and imports late what few tools need.
 
 SESSION_VARIABLES = {"claude": "CLAUDE_CODE_SESSION_ID"}  # hosts that tell their hooks and their bridge the same
-SESSION_FILES = ("", ".unasked", ".waiter", ".children")  # what their names end in
+SESSION_FILES = ("", ".unasked", ".waiter", ".children", ".usage", ".usage.lock")  # what their names end in
 BY_PROCESS = ("gemini", "opencode")  # hosts that do not: hooks and bridge have the same process above them
 _BRAKE_S = 2.0  # that a hub may take to answer; a tool does not wait longer
 _OWN_TOOLS = ("mcp__caucus__", "mcp_caucus_", "caucus_", "ToolSearch")  # they pass: by them an agent learns why
@@ -13715,6 +13715,100 @@ def moved_seat(host: str, session_id: str) -> dict[str, str]:
     return {}
 
 
+# --- what a Claude Code has used ---
+USAGE_READ_MAX_BYTES = 8 << 20  # of its transcripts, at one hook: 60 ms; the rest comes with the next
+USAGE_FILES_MAX = 64  # transcripts of one session: its own, and its subagents'
+_IDS_MAX = 16  # messages that may still grow, of one transcript: each is written again with every part of it
+_USAGE_S = 1.0  # that a hook whose work is done waits for what it is about to tell
+_STDIN_MAX_BYTES = 1 << 20  # of what is said to such a hook
+_USED = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
+
+
+class Transcripts:
+    """Sums what a session's model has used, as far as its transcripts tell; goes on where the last hook stopped."""
+
+    def __init__(self, place: str) -> None:
+        self._path, self._left = f"{place}.usage", USAGE_READ_MAX_BYTES
+        known: Any = {}
+        with suppress(OSError, ValueError), open(open_regular(self._path), encoding="utf-8") as file:
+            known = json.loads(file.read())
+        none = {"files": {}, "model": "", "turns": 0, "input": 0, "output": 0, "cost": 0.0}
+        self._known: dict[str, Any] = known if isinstance(known, dict) and known.keys() == none.keys() else none
+
+    def read(self, transcript: str) -> dict[str, Json]:
+        """Read on in a transcript, and in those of subagents beside it; give the usage so far."""
+        children = os.path.join(os.path.splitext(transcript)[0], "subagents")
+        for path in [transcript, *[one for one in paths_in(children) if one.endswith(".jsonl")]]:
+            if path in self._known["files"] or len(self._known["files"]) < USAGE_FILES_MAX:
+                with suppress(OSError):
+                    self._read_on(path)
+        known = self._known
+        usage: dict[str, Json] = {"model": one_line(str(known["model"]))[:NAME_MAX], "turns": known["turns"]}
+        return usage | {"input_tokens": known["input"], "output_tokens": known["output"], "cost_usd": known["cost"]}
+
+    def keep(self) -> None:
+        """Keep it for the next hook. Raises OSError."""
+        with open_private(f"{self._path}.new", os.O_TRUNC) as file:
+            file.write(json.dumps(self._known).encode())
+        os.replace(f"{self._path}.new", self._path)
+
+    def _read_on(self, path: str) -> None:
+        offset, ids = self._known["files"].get(path, (0, {}))
+        with open(open_regular(path), "rb") as file:
+            file.seek(min(offset, os.fstat(file.fileno()).st_size))
+            data = file.read(self._left)
+            end = data.rfind(b"\n") + 1
+            if not end and len(data) == USAGE_READ_MAX_BYTES:
+                end = len(data)  # no line of a transcript is so long
+            offset = file.tell() - len(data) + end
+        self._left -= len(data)
+        for line in data[:end].splitlines():
+            if b'"usage"' in line and b'"assistant"' in line:
+                self._count(fields_in(line.decode("utf-8", "replace")), ids)
+        self._known["files"][path] = offset, dict([*ids.items()][-_IDS_MAX:])
+
+    def _count(self, entry: Mapping[str, Any], ids: dict[str, list[int]]) -> None:
+        """Count one line: of a message that was counted already, only what has been added since."""
+        known, message = self._known, entry.get("message")
+        used = message.get("usage") if isinstance(message, dict) else None
+        if not isinstance(used, dict) or not isinstance(message, dict):
+            return
+        counts = {key: n if isinstance(n := used.get(key), int) and 0 <= n < 2**40 else 0 for key in _USED}
+        now = [sum(counts.values()) - counts["output_tokens"], counts["output_tokens"]]
+        name = str(message.get("id") or entry.get("uuid"))
+        before = ids.pop(name, None)
+        ids[name] = now = [max(pair) for pair in zip(now, before or [0, 0])]
+        for key, new, old in zip(("input", "output"), now, before or [0, 0]):
+            known[key] += new - old
+        if before is None:
+            cost, price = known["cost"], entry.get("costUSD")
+            is_priced = isinstance(price, int | float) and 0 <= price < 2**40 and cost is not None
+            known["turns"], known["cost"] = known["turns"] + 1, cost + price if is_priced else None
+        known["model"] = str(message.get("model") or known["model"])
+
+
+def tell_usage(session: Mapping[str, str]) -> None:
+    """Read on stdin where a hook's session has its transcript, and tell the hub what it has used. Never fails."""
+    with suppress(OSError, Refusal, *NONSENSE):
+        said, more = b"", b"."
+        while more and len(said) < _STDIN_MAX_BYTES:  # not sys.stdin: a thread in it would hold up the end
+            more = os.read(0, 65_536)
+            said += more
+        transcript = fields_in(said.decode("utf-8", "replace")).get("transcript_path")
+        if not isinstance(transcript, str) or not os.path.isabs(transcript):
+            return
+        lock = Lock(f"{session['place']}.usage.lock")  # of two hooks at once one tells
+        try:
+            transcripts = Transcripts(session["place"])
+            usage = transcripts.read(transcript)
+            transcripts.keep()
+            if usage["turns"]:
+                with closing(Client(session["url"], session["token"], session.get("key"))) as client:
+                    client.post("/status", usage=usage)
+        finally:
+            lock.release()
+
+
 class Waiter:
     """Waits beside an agent until it has mail, takes none, and ends with a pointer to it. One per session."""
 
@@ -18055,9 +18149,13 @@ def run_wake(options: argparse.Namespace) -> int:
         return tell_seat(moved_seat(host, session_id) if is_moved else session)
     if not session:
         return EXIT_OK
-    words = ""
+    words, teller = "", threading.Thread(target=tell_usage, args=(session,), daemon=True)
+    if host == "claude" and sys.stdin is not None and not sys.stdin.isatty():
+        teller.start()  # it may read for ever
     with suppress(Refusal):  # no hub at the moment
         words = Waiter(session, host).run(0.0 if options.now else POLL_HOLD_S)
+    if teller.is_alive():
+        teller.join(_USAGE_S)
     if not words:
         return EXIT_OK
     if options.now:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fakes import FakeClock, RecordingRoom, contents, replayed, state_of
+from hubs import START, running_hub
+from test_awake import SESSION, Hooks
 
 from caucus import (
     BACK_SHARE,
+    BUDGET_EXAMPLE,
     BUDGETS_MAX,
     HELD_MAX,
     KICKED,
@@ -21,6 +29,7 @@ from caucus import (
     BudgetSpent,
     Invalid,
     Peer,
+    Transcripts,
     UnknownBudget,
     Usage,
     budgets_of,
@@ -189,7 +198,8 @@ def test_an_agents_own_budget_goes_before_that_of_each_agent(room: BudgetRoom) -
     room.says(bob, "all", 4)
     assert room.is_overdrawn(ann)
     assert not room.is_overdrawn(bob)
-    assert [row["measure"] for row in room.budgets_row()["rows"] if row["spender"] == "bob"] == ["messages", "characters"]
+    assert room.row_of("bob", "messages")["limit"] == 5
+    assert room.row_of("bob", "characters")["limit"] == 100
 
 
 def test_tokens_and_dollars_count_by_how_much_they_grow(room: BudgetRoom) -> None:
@@ -521,7 +531,7 @@ def test_what_one_said_that_is_gone_can_still_be_let_go(room: BudgetRoom) -> Non
 
 
 def test_under_another_name_the_rooms_budget_catches_it(room: BudgetRoom) -> None:
-    ann, _ = spend(room, "room: 4 messages; *: 2 messages")
+    spend(room, "room: 4 messages; *: 2 messages")
     room.leave(room.tokens["ann"])
     room.says(room.join("ann2"), "bob", 2)
     assert room.mode == "paused"
@@ -651,3 +661,148 @@ def test_a_stopped_room_is_not_started_by_its_budget(room: BudgetRoom) -> None:
     assert room.mode == "stopped"
     room.set_mode("reset")
     assert room.mode == "running"
+
+
+# --- what a Claude Code has used, by its transcripts ------------------------------------------------------------------
+
+
+def line_of(message_id: str, output: int, **more: Any) -> str:
+    """Give a line of a transcript as a Claude Code writes it: one for each part of a message, its usage in each."""
+    used = {"input_tokens": 4, "cache_creation_input_tokens": 1000, "cache_read_input_tokens": 20_000,
+            "output_tokens": output, "service_tier": "standard", "server_tool_use": {"web_search_requests": 0}}
+    message = {"id": message_id, "type": "message", "role": "assistant", "model": "claude-x", "usage": used,
+               "content": [{"type": "text", "text": "words, \"usage\" among them"}]}
+    own = {"parentUuid": "p", "isSidechain": False, "type": "assistant", "uuid": "u", "sessionId": "s"}
+    return json.dumps({**own, "message": message, **more}) + "\n"
+
+
+USER_LINE = json.dumps({"type": "user", "message": {"role": "user", "content": "\"usage\" \"assistant\""}}) + "\n"
+
+
+def usage_of(place: Path, transcript: Path) -> dict[str, Any]:
+    """Give what the next hook finds, and have it kept."""
+    transcripts = Transcripts(str(place))
+    usage = transcripts.read(str(transcript))
+    transcripts.keep()
+    return usage
+
+
+def test_a_message_counts_once_however_many_lines_it_has(tmp_path: Path) -> None:
+    transcript, place = tmp_path / "s.jsonl", tmp_path / "seat"
+    transcript.write_text(USER_LINE + line_of("m1", 2) + line_of("m1", 2) + line_of("m1", 90))
+    assert usage_of(place, transcript) == {
+        "model": "claude-x", "turns": 1, "input_tokens": 21_004, "output_tokens": 90, "cost_usd": None
+    }
+    with transcript.open("a") as file:
+        file.write(line_of("m1", 95) + USER_LINE + line_of("m2", 5) + line_of("m1", 95))
+    assert usage_of(place, transcript) | {"cost_usd": 0} == {
+        "model": "claude-x", "turns": 2, "input_tokens": 42_008, "output_tokens": 100, "cost_usd": 0
+    }
+    assert usage_of(place, transcript)["turns"] == 2
+
+
+def test_a_line_that_is_being_written_counts_when_it_is_whole(tmp_path: Path) -> None:
+    transcript, place, line = tmp_path / "s.jsonl", tmp_path / "seat", line_of("m1", 7)
+    transcript.write_text(line[:200])
+    assert usage_of(place, transcript)["turns"] == 0
+    transcript.write_text(line)
+    assert usage_of(place, transcript)["output_tokens"] == 7
+
+
+def test_subagents_count_too_in_the_transcript_and_beside_it(tmp_path: Path) -> None:
+    transcript, place = tmp_path / "s.jsonl", tmp_path / "seat"
+    transcript.write_text(line_of("m1", 1) + line_of("m2", 10, isSidechain=True))
+    (tmp_path / "s" / "subagents").mkdir(parents=True)
+    (tmp_path / "s" / "subagents" / "agent-1.jsonl").write_text(line_of("m3", 100, isSidechain=True))
+    (tmp_path / "s" / "subagents" / "agent-1.meta.json").write_text("{}")
+    assert usage_of(place, transcript)["output_tokens"] == 111
+
+
+def test_what_the_transcript_prices_has_a_price(tmp_path: Path) -> None:
+    transcript, place = tmp_path / "s.jsonl", tmp_path / "seat"
+    transcript.write_text(line_of("m1", 1, costUSD=0.25) + line_of("m2", 1, costUSD=0.5))
+    assert usage_of(place, transcript)["cost_usd"] == 0.75
+    with transcript.open("a") as file:
+        file.write(line_of("m3", 1))
+    assert usage_of(place, transcript)["cost_usd"] is None
+
+
+def test_a_huge_transcript_is_read_bit_by_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("caucus.USAGE_READ_MAX_BYTES", 2000)
+    transcript, place = tmp_path / "s.jsonl", tmp_path / "seat"
+    transcript.write_text("".join(line_of(f"m{n}", 1) for n in range(10)) + "x" * 5000 + "\n" + line_of("last", 1))
+    turns = [usage_of(place, transcript)["turns"] for _ in range(12)]
+    assert turns == sorted(turns)
+    assert turns[0] < turns[1] < turns[-1] == 11
+    assert (tmp_path / "seat.usage").stat().st_size < 4000
+
+
+@pytest.mark.parametrize("said", ["", "{", "[1]", '{"files":{}}', "\x00"])
+def test_odd_notes_and_transcripts_are_no_fault(tmp_path: Path, said: str) -> None:
+    transcript, place = tmp_path / "s.jsonl", tmp_path / "seat"
+    transcript.write_bytes(b'{"type":"assistant","message":{"usage":5}}\n"usage""assistant"\n\xff"usage""assistant"\n'
+                           b'{"type":"assistant","message":{"usage":{"output_tokens":-5,"input_tokens":"x"}}}\n')
+    (tmp_path / "seat.usage").write_text(said)
+    assert usage_of(place, transcript)["output_tokens"] == 0
+    assert usage_of(place, tmp_path / "none.jsonl")["output_tokens"] == 0
+
+
+def test_the_stop_hook_of_a_claude_tells_what_its_session_has_used(tmp_path: Path) -> None:
+    transcript = tmp_path / "s.jsonl"
+    transcript.write_text(line_of("m1", 2) + line_of("m1", 90))
+    with contextlib.ExitStack() as end:
+        hub = end.enter_context(running_hub("--budget", "*: 20k tokens; web: $1"))
+        hooks = Hooks(hub.url, tmp_path)
+        hooks.bridge(end, tmp_path)
+        said = {"session_id": SESSION, "transcript_path": str(transcript), "hook_event_name": "Stop"}
+        assert hooks.run("wake", "claude", "--now", said=said) == (0, "", "")
+        usage = hub.get("/ping?peer=api").body["usage"]
+        assert (usage["input_tokens"], usage["output_tokens"], usage["cost_usd"]) == (21_004, 90, None)
+        with hub.console() as operator:
+            rows = operator.snapshot["budgets"]["rows"]
+            assert (rows[0]["spender"], rows[0]["spent"], rows[0]["level"]) == ("api", 21_094, "spent")
+        assert "Your budget of 20k tokens is spent" in hooks.brake()
+        for odd in ({"transcript_path": "relative"}, {"transcript_path": 5}, {"transcript_path": "/dev/zero"}, [], {}):
+            assert hooks.run("wake", "claude", "--now", said=odd) == (0, "", "")
+
+
+# --- the hub ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("words", "env"), [
+    (["--budget", "room: 5 massages"], {}),
+    ([], {"CAUCUS_BUDGET": "room: 5 massages"}),
+])  # fmt: skip
+def test_a_hub_whose_budgets_cannot_be_read_does_not_start(words: list[str], env: dict[str, str]) -> None:
+    command = [sys.executable, START, "hub", "--port", "0", "--no-browser", *words]
+    done = subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True, timeout=20, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "caucus: --budget ($CAUCUS_BUDGET): messages, characters, wakes, tokens or dollars is wanted; this is wrong at "
+        f"character 9, at 'massages'. For example: {BUDGET_EXAMPLE}\n"
+    )
+
+
+def test_a_hub_without_the_option_keeps_what_its_journal_has(tmp_path: Path) -> None:
+    journal = str(tmp_path / "room.journal")
+    with running_hub("--journal", journal, "--budget", "api: 2 messages") as hub:
+        api = hub.register("api")
+        hub.register("web")
+        answers = [hub.say(api, "web", f"n{n}") for n in range(3)]
+        assert "over_budget" not in answers[0]
+        assert answers[1]["over_budget"] == "your budget of 2 messages is spent, until the operator raises it"
+        assert answers[2]["hint"].startswith("your budget of 2 messages is spent")
+        assert any("you have spent your budget" in news for news in answers[1]["news"])
+    with running_hub("--journal", journal) as hub, hub.console() as operator:
+        snapshot = operator.snapshot
+        assert snapshot["budgets"]["text"] == "api: 2 messages"
+        assert snapshot["budgets"]["rows"][0]["waiting"] == 1
+        operator.send(raise_budget={"spender": "api", "measure": "messages"})
+        assert operator.next("budgets")["rows"][0]["limit"] == 6
+        operator.send(budgets="api: 5 massages")
+        error = operator.next("error")
+        assert (error["reason"], error["command"], error["field"]) == ("invalid", "budgets", "budgets")
+        operator.send(end_spender="api")
+        assert operator.next("error")["reason"] == "unknown_budget"
+        operator.send(raise_budget={"spender": "api", "measure": "messages", "to": 5.5})
+        assert operator.next("error")["field"] == "to"
