@@ -1317,7 +1317,7 @@ class BudgetReached(Event):
     """A spender has come near a budget, has spent it, and is held till it is raised, or has room again."""
     spender: str  # the room, or an agent's name as budgets write it
     measure: str
-    level: int  # FINE, NEAR or SPENT
+    level: str  # FINE, NEAR or SPENT
     limit: float
     spent: float
     told: str  # in words
@@ -2178,8 +2178,7 @@ BUDGET_MAX = 10**15  # of anything: a browser's integers are exact
 BUDGETS_TEXT_MAX = 8192  # characters of all budgets as text
 NEAR_SHARE = 0.8  # of a budget, at which its spender is told: there is time to end well
 BACK_SHARE = 0.75  # at which an hour has room again; less than NEAR, so that who goes on is not told at once
-FINE, NEAR, SPENT = 0, 1, 2
-LEVELS = ("fine", "near", "spent")  # as consoles read them
+FINE, NEAR, SPENT = LEVELS = "fine", "near", "spent"  # how an account stands
 BUDGET_ROWS_MAX = 200  # that consoles are shown, the nearest to their limits first: 40 kB
 BUDGET_EXAMPLE = "room: 500 messages/h, $5; *: 100k tokens; reviewer: 20k characters/h"
 
@@ -2309,7 +2308,7 @@ class Account(Struct):
     """What a spender has spent of one measure."""
     spender: str
     measure: str
-    level: int = FINE
+    level: str = FINE
     near_ts: float = float("-inf")  # Unix seconds, when it was told that it is near
     steps: list[list[float]] = fresh(factory=list)  # [minute, amount], oldest first, at most HOUR_MIN; in all: one
 
@@ -2338,7 +2337,7 @@ class Account(Struct):
         since = ts // 60 - HOUR_MIN if self.is_hourly else -1.0
         return sum([amount for minute, amount in self.steps if minute > since])
 
-    def level_at(self, limit: float, ts: float) -> int:
+    def level_at(self, limit: float, ts: float) -> str:
         """Tell how it stands; it comes down only with some room, and is told of as near once an hour."""
         share = self.spent(ts) / limit
         if share >= 1.0 - 1e-9:
@@ -2363,7 +2362,7 @@ def way_on(measure: str) -> str:
     return f"{by_itself}the operator raises it"
 
 
-def told_of_level(spender: str, measure: str, limit: float, level: int, is_own: bool = False) -> str:
+def told_of_level(spender: str, measure: str, limit: float, level: str, is_own: bool = False) -> str:
     """Word that a spender has come near a budget, has spent it, or has room again; `is_own`: for itself."""
     is_own = is_own and spender != ROOM
     who, has, its = ("you", "have", "your") if is_own else ("the room" if spender == ROOM else spender, "has", "its")
@@ -2437,7 +2436,7 @@ class Budgets:
         if spender in self.accounts:
             self.counters[spender] = float(usage.tokens), cost
 
-    def due(self, spender: str, ts: float) -> Iterator[tuple[Account, Budget, int]]:
+    def due(self, spender: str, ts: float) -> Iterator[tuple[Account, Budget, str]]:
         """Give the accounts of a spender whose level is another one now."""
         limits = self.on(spender)
         for measure, account in self.accounts.get(spender, {}).items():
@@ -2447,7 +2446,7 @@ class Budgets:
 
     def unsettled(self) -> list[str]:
         """List the spenders that may have room again, or have come too near meanwhile."""
-        return [spender for spender, accounts in self.accounts.items() if any(one.level for one in accounts.values())]
+        return [spender for spender, accounts in self.accounts.items() if any(one.level != FINE for one in accounts.values())]
 
     def note_levels(self) -> None:
         """Note who is held now."""
@@ -3615,9 +3614,9 @@ class Room:
         back_ts = account.back_ts(budget.limit, ts) if account.level == SPENT else None
         own: dict[str, Json] = {"spender": spender, "name": name or None, "here": name in self._peers}
         own |= {"measure": budget.measure, "limit": budget.limit, "spent": round(spent, 4)}
-        own |= {"level": LEVELS[account.level], "unknown": self._unknown_of(name, account.kind), "back_ts": back_ts}
+        own |= {"level": account.level, "unknown": self._unknown_of(name, account.kind), "back_ts": back_ts}
         own["waiting"] = len(self.budgets.waiting.get(spender, ()))
-        return account.level + min(1.0, spent / budget.limit), bool(name), own
+        return LEVELS.index(account.level) + min(1.0, spent / budget.limit), bool(name), own
 
     def _unknown_of(self, name: str, kind: str) -> str:
         """Word what of a spender's tokens or dollars nobody knows; empty: nothing."""

@@ -73,7 +73,7 @@ class BudgetRoom(RecordingRoom):
         rows: Any = self.budgets_row()["rows"]
         return next(row for row in rows if (row["spender"], row["measure"]) == (spender, measure))
 
-    def reached(self) -> list[tuple[str, str, int]]:
+    def reached(self) -> list[tuple[str, str, str]]:
         """List what was told of levels."""
         return [(one.spender, one.measure, one.level) for one in self.events if isinstance(one, BudgetReached)]
 
@@ -278,7 +278,7 @@ def test_who_is_near_a_budget_is_told_once_with_its_next_call(room: BudgetRoom) 
     room.says(ann, "all", 7)
     assert room.reached() == []
     room.says(ann, "all", 2)
-    assert room.reached() == [("ann", "messages", 1)]
+    assert room.reached() == [("ann", "messages", "near")]
     assert room.log[-2].content == "ann has used 80% of its budget of 10 messages"
     assert restored(room).take_news(ann) == ["you have used 80% of your budget of 10 messages"]
     assert room.news_for(ann) == ["you have used 80% of your budget of 10 messages"]
@@ -293,12 +293,12 @@ def test_of_an_hour_it_is_told_once_an_hour(room: BudgetRoom, clock: FakeClock) 
     room.says(ann, "all", 4)  # near
     clock.advance(11 * 60)  # the first four are old
     room.sweep()
-    assert room.reached() == [("ann", "messages/h", 1), ("ann", "messages/h", 0)]
+    assert room.reached() == [("ann", "messages/h", "near"), ("ann", "messages/h", "fine")]
     room.says(ann, "all", 4)  # near again, within the hour
     assert len(room.reached()) == 2
     clock.advance(50 * 60)
     room.says(ann, "all", 4)
-    assert room.reached()[2:] == [("ann", "messages/h", 1)]
+    assert room.reached()[2:] == [("ann", "messages/h", "near")]
 
 
 def test_near_the_rooms_budget_all_are_told(room: BudgetRoom) -> None:

@@ -447,6 +447,7 @@ for (const name of ["help", "settings"]) {
   byId(`${name}-open`).addEventListener("click", () => { byId(name).showModal(); plan(); });
   byId(`${name}-close`).addEventListener("click", () => byId(name).close());
 }
+byId("budgets-open").addEventListener("click", () => go("budgets"));
 byId("theme").addEventListener("click", nextTheme);
 document.addEventListener("keydown", onKey);
 settings.render(byId("settings-list"));

@@ -10,7 +10,7 @@ const KINDS = { messages: "messages", characters: "characters", wakes: "wakes", 
 
 export const kindOf = (row) => row.measure.replace(/\/h$/, "");
 export const isHourly = (row) => row.measure.endsWith("/h");
-export const keyOf = ({ spender, measure }) => `${spender}\n${measure}`;
+export const keyOf = ({ spender, measure }) => `${spender} ${measure}`;
 
 const number = (row, value) => (kindOf(row) === "dollars" ? `$${value.toFixed(2)}` : Math.round(value).toLocaleString("en"));
 
