@@ -2446,7 +2446,7 @@ class Budgets:
 
     def unsettled(self) -> list[str]:
         """List the spenders that may have room again, or have come too near meanwhile."""
-        return [spender for spender, accounts in self.accounts.items() if any(one.level != FINE for one in accounts.values())]
+        return [name for name, own in self.accounts.items() if any(one.level != FINE for one in own.values())]
 
     def note_levels(self) -> None:
         """Note who is held now."""
@@ -17092,6 +17092,7 @@ fault_of_secret = fault_by(r"[!-~]+", "is not one word of ASCII, so it cannot be
 _VARIABLES: dict[str, tuple[Callable[[str], str], str]] = {
     "CAUCUS_HUB_URL": (fault_as(checked_url, bare_url), _BROKEN),
     "CAUCUS_PROJECT": (fault_as(lambda name: peer_name_of({"name": name}, "name")), _BROKEN),
+    "CAUCUS_BUDGET": (fault_as(budgets_of), _BROKEN),
     **{f"CAUCUS_{name}": (fault_of_secret, _BROKEN)
        for name in ("OPERATOR_TOKEN", "OBSERVER_TOKEN", "AGENT_KEY", "TOKEN", "TICKET")},
     **{f"CAUCUS_{name}": (fault_by(r"\d+(\.\d+)?", "is not a number from 0"), _BROKEN)

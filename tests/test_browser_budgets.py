@@ -91,7 +91,7 @@ def test_the_rooms_budget_pauses_the_room_until_it_is_doubled(console: Open) -> 
 
 def test_budgets_are_set_as_text_and_a_fault_keeps_what_was_typed(hub: HubProcess, console: Open) -> None:
     page = console(hub)
-    page.keyboard.press("s")
+    page.locator("#budgets-open").click()
     expect(page.locator("#budgets .empty")).to_be_visible()
     page.locator("#budgets-text").fill("room: 5 massages")
     page.get_by_role("button", name="Save the budgets").click()
@@ -126,7 +126,7 @@ def test_the_past_shows_the_budgets_of_then(console: Open, tmp_path: Any) -> Non
         expect(need(page)).to_contain_text("api has spent its budget")
         page.keyboard.press("b")
         expect(page.locator("#past-banner")).to_be_visible()
-        page.keyboard.press("s")
+        page.locator("#budgets-open").click()
         expect(line(page, "api messages")).to_contain_text("2 of 2 messages")
         expect(page.locator("#budgets .budget-acts")).to_have_count(0)
     finally:

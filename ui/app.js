@@ -391,7 +391,6 @@ const KEYS = [
   ["[", "In the replay: to the mark before", () => timeline.jump(past, -1)],
   ["]", "In the replay: to the next mark", () => timeline.jump(past, 1)],
   [".", "In the replay: play, or hold", () => timeline.toggle(past)],
-  ["s", "Budgets: what may be spent, and what was", () => go("budgets")],
   ["t", "Change the theme", nextTheme],
   [",", "Settings, and the house rules", () => { byId("settings").showModal(); plan(); }],
   ["?", "Show this map", () => byId("help").showModal()],
