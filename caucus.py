@@ -18,7 +18,7 @@
 
 Map       I    The room, no I/O      1 Constants  2 Refusals  3 Wire types and events  4 Token bucket
                                      5 Mailbox  6 Floor  7 Forms  8 Roster  8b Loops
-                                     9 Room
+                                     8c Budgets  9 Room
           II   Speaking to a hub     10 Client  10b Brake  11 MCP core  12 Tools
           III  The hub               13 Assets  14 Disk log  14b Journal  14c Record
                                      15 Long poll
@@ -172,8 +172,10 @@ GONE_MAX = 1000  # identities that have ended, of which is kept what they had no
 SENT_MAX = 10_000  # client_ids that are remembered, some 300 bytes each
 QUESTIONS_MAX, ASKED_MAX = 256, 16  # open between peers, in the room and of one asker
 LOOPS_MAX = 256  # lanes that are known to go round in circles, each with at most HELD_MAX messages that wait
-HELD_MAX = 64  # messages that wait in one lane for the operator; further ones are refused
+HELD_MAX = 64  # messages that wait in one lane, or of one agent, for the operator; further ones are refused
 GO_ON_MAX = 20  # messages that the operator lets a lane that was held go on for
+BUDGETS_MAX = 256  # in force at once: what an agent says is held against its own and the room's
+SPENDERS_GONE_MAX = 1000  # agents that have left, of which is kept what they have spent
 TOLD_MAX = 16  # kinds of later facts that wait for a peer's next call; the rest are counted
 TOLD_SEQS_MAX = 5  # messages that one of those names
 OWES_MAX = 8  # answers owed of which a batch reminds
@@ -296,6 +298,8 @@ LaneFull = a_no("lane_full", 422, "The operator holds a lane that goes round in 
                 "Say no more there: what you said is kept until the operator rules. Go on with other work.")
 MatterClosed = a_no("matter_closed", 403, "The operator has closed the matter that a lane was about.",
                     "The operator wants no more words there. Go on with other work, or end your turn.")
+BudgetSpent = a_no("budget_spent", 422, "A budget is spent: an agent's, and much of what it said waits; or the room's.",
+                   "Say no more: what you said is kept until the operator raises your budget. End your turn.")
 FloorHeld = a_no("floor_held", 423, "Another peer holds the talking stick of that scope.",
                  "raise_hand() to be next, listen until the stick is passed or put away, or use another scope.",
                  retryable=True)
@@ -384,6 +388,7 @@ NobodyWaits = a_no("nobody_waits", 409, "The operator rang for a peer beside whi
 NoRecord = a_no("no_record", 404, "There is no past to show: the hub has no journal, or it cannot be read.",
                 says="this hub has no journal: start it with --journal")
 UnknownLoop = a_no("unknown_loop", 404, "The operator ruled on a lane of which no loop is known, or not any more.")
+UnknownBudget = a_no("unknown_budget", 404, "The operator raised a budget that is not there, or ended one not spent.")
 UnknownChannel = a_no("unknown_channel", 404, "The operator named a channel that does not exist.")
 UnknownForm = a_no("unknown_form", 404, "No pending question has that id: settled by someone else, or never asked.")
 MethodNotAllowed = a_no("method_not_allowed", 405, "The path exists, the method does not.")
@@ -832,6 +837,11 @@ class Usage(Record):
 
     MAX: ClassVar[int] = 2**53  # beyond it a browser's integers are not exact
 
+    @property
+    def tokens(self) -> int:
+        """Give all tokens together."""
+        return self.input_tokens + self.output_tokens
+
     @classmethod
     def parse(cls, body: Body) -> Self:
         """Read the `usage` of POST /status; a number in quotes is none. Raises Invalid."""
@@ -893,6 +903,13 @@ RULED = {
     UNRULED: "is let go on slowly, once, for the operator was silent",
     OVER: "is held no more: its conversation has ended",
 }
+
+
+class Budget(Record):
+    """What may be spent of one kind."""
+    subject: str  # the room, each agent, or one by its name, as section 8c writes them
+    measure: str  # messages, characters, wakes, tokens or dollars; with /h behind it: within an hour
+    limit: float  # whole, but for dollars
 
 
 class Field(Record):
@@ -1264,6 +1281,7 @@ class FormSettled(Event):
 class ModeChanged(Event):
     """The whole room runs, is paused, or is stopped; a stop puts every stick away."""
     mode: str
+    wanted: str = ""  # by the operator, where that is another one: the room's budget is spent
     notice = "control: {mode}"
 
 
@@ -1307,6 +1325,33 @@ class QuietReached(Event):
     """Nobody has spoken for as long as the operator allows: the next event stops the room."""
     minutes: float
     notice = "nobody has spoken for {minutes:g} minutes: the room stops, as the operator has set it"
+
+
+class BudgetsSet(Event):
+    """What may be spent from here on; what was spent of a budget that stays is kept."""
+    budgets: tuple[Budget, ...]
+    told: str  # what has changed, in words
+    notice = "budgets: {told}"
+
+
+class BudgetReached(Event):
+    """A spender has come near a budget, has spent it, and is held till it is raised, or has room again."""
+    spender: str  # the room, or an agent's name as budgets write it
+    measure: str
+    level: str  # FINE, NEAR or SPENT
+    limit: float
+    spent: float
+    told: str  # in words
+    notice = "{told}"
+
+
+class SpenderEnded(PeerEvent):
+    """The operator lets an agent go that has spent its budget; what it said meanwhile is delivered."""
+    notice = "{name} has spent its budget, and the operator ends it"
+
+
+class PeerWoken(PeerEvent):
+    """A call has followed what a peer's waiter was told: it woke. Of interest where budgets are, and only then told."""
 
 
 class RulesSet(Event):
@@ -1474,7 +1519,7 @@ class Mailbox:
         """Count what no poll has fetched."""
         return len(self._mail) - len(self._out)
 
-    def held_of(self, back: Mapping[int, None]) -> int:
+    def held_of(self, back: Mapping[int, int]) -> int:
         """Count what waits here that may not go out."""
         return len(self._mail.keys() & back.keys()) if back else 0
 
@@ -2208,9 +2253,9 @@ class Lexicon:
         longest_first = sorted(self._wide_kinds, key=len, reverse=True)
         self._wide_phrase, self._wide_filler = re.compile("|".join(longest_first)), re.compile(f"[{signs}]+")
         self.has_trouble = re.compile("|".join(tables["trouble"].split())).search
-        self.said_in = functools.lru_cache(2_048)(self._said_in)  # some 3 kB each; each message is taken to pieces once
+        self.pieces_of = functools.lru_cache(2_048)(self._pieces_of)  # some 3 kB each; once for each message
 
-    def _said_in(self, head: str) -> Said:
+    def _pieces_of(self, head: str) -> Said:
         """Take a text to pieces."""
         low, is_plain = head.casefold(), head.isascii()
         template = _SLOT.sub("#", low) if _HAS_DIGIT(low) else low
@@ -2502,8 +2547,8 @@ class Detector:
         return None if lane.level == before == CALM else self._evidence_of(lane, found)
 
     def _read(self, latest: Collection[Heard]) -> list[tuple[int, str]]:
-        reading, said_in = _Reading(self.lexicon, {sender for sender, _, _ in latest}), self.lexicon.said_in
-        return [reading.points_of(sender, said_in(head)) for sender, head, _ in latest]
+        reading, pieces_of = _Reading(self.lexicon, {sender for sender, _, _ in latest}), self.lexicon.pieces_of
+        return [reading.points_of(sender, pieces_of(head)) for sender, head, _ in latest]
 
     def _evidence_of(self, lane: _Lane, found: Sequence[tuple[int, str]]) -> Evidence:
         """Word what a lane's level rests on: the needless ones of its latest messages."""
@@ -2524,9 +2569,357 @@ class Detector:
         senders = {sender for sender, _, _ in needless}
         if len(senders) == 1:
             return "monologue"
-        if 2 * sum(self.lexicon.said_in(head).asks for _, head, _ in needless) > len(needless):
+        if 2 * sum(self.lexicon.pieces_of(head).asks for _, head, _ in needless) > len(needless):
             return "asking"
         return "chorus" if len(senders) > 2 and kind in ("agree", "rewording") else kind
+
+
+# ======================================================================================================================
+# 8c. Budgets
+# ======================================================================================================================
+# What may be spent by the room, by each agent, or by one; in all, or within an hour that slides in steps of a minute.
+# It counts from when it is set, and only what events tell: messages and characters of agents, wakes that a call has
+# followed, tokens and dollars that a peer reports. What nobody reports is unknown, not nothing.
+
+ROOM, EACH = "room", "*"  # subjects that are no names
+BUDGET_KINDS = ("messages", "characters", "wakes", "tokens", "dollars")
+AN_HOUR = "/h"  # what ends a measure that is within an hour
+HOUR_MIN = 60
+BUDGET_MAX = 10**15  # of anything: a browser's integers are exact
+BUDGETS_TEXT_MAX = 8192  # characters of all budgets as text
+NEAR_SHARE = 0.8  # of a budget, at which its spender is told: there is time to end well
+BACK_SHARE = 0.75  # at which an hour has room again; less than NEAR, so that who goes on is not told at once
+FINE, NEAR, SPENT = LEVELS = "fine", "near", "spent"  # how an account stands
+BUDGET_ROWS_MAX = 200  # that consoles are shown, the nearest to their limits first: 40 kB
+BUDGET_EXAMPLE = "room: 500 messages/h, $5; *: 100k tokens; reviewer: 20k characters/h"
+
+assert BACK_SHARE < NEAR_SHARE < 1.0
+
+
+@functools.lru_cache(IDENTITIES_MAX)
+def spender_of(name: str) -> str:
+    """Write an agent's name as budgets do: in quotes where it is odd, or would mean something else."""
+    is_plain = re.fullmatch(r"[\w.@-]+", name) and name != ROOM
+    return name if is_plain else json.dumps(name, ensure_ascii=False)
+
+
+def name_of_spender(spender: str) -> str:
+    """Give the name that is written so; empty: the room."""
+    return "" if spender == ROOM else str(json.loads(spender)) if spender.startswith('"') else spender
+
+
+def amount_words(kind: str, amount: float, is_short: bool = False) -> str:
+    """Write an amount: $5, 20k or 1,234 tokens; `is_short`: as budgets do, so that it can be read again."""
+    if kind == "dollars":
+        return f"${amount:.4f}".rstrip("0").rstrip(".") if is_short else f"${amount:.2f}"
+    factors = ((10**6, "M"), (1000, "k")) if is_short else ()
+    short = next((f"{amount / n:.0f}{sign}" for n, sign in factors if amount and not amount % n), f"{amount:.0f}")
+    return f"{short if is_short else f'{amount:,.0f}'} {kind}"
+
+
+def limit_words(measure: str, limit: float) -> str:
+    """Write a limit as budgets do."""
+    kind = measure.removesuffix(AN_HOUR)
+    return amount_words(kind, limit, is_short=True) + measure.removeprefix(kind)
+
+
+def words_of_budgets(budgets: Iterable[Budget]) -> str:
+    """Write budgets, so that they can be read again."""
+    by_subject: dict[str, list[str]] = {}
+    for one in budgets:
+        by_subject.setdefault(one.subject, []).append(limit_words(one.measure, one.limit))
+    return "; ".join(f"{subject}: {', '.join(limits)}" for subject, limits in by_subject.items())
+
+
+class BudgetReader:
+    """Reads budgets from a text, one word after the other. Raises Invalid, which shows the place."""
+    WORDS: ClassVar[dict[str, str]] = {
+        **{kind: kind for kind in BUDGET_KINDS}, **{kind[:-1]: kind for kind in BUDGET_KINDS},
+        "msgs": "messages", "chars": "characters", "usd": "dollars",
+    }  # fmt: skip
+    NUMBER: ClassVar[str] = r"([0-9]{1,16}(?:\.[0-9]{1,6})?)\s*([kKM]?)"
+
+    def __init__(self, text: str, key: str) -> None:
+        self._text, self._key, self._at = text.replace("\n", ";"), key, 0
+        self._skip(r"[;\s]*")
+
+    def _skip(self, pattern: str) -> re.Match[str] | None:
+        """Go past what stands here and the space behind it, if it is that."""
+        found = re.compile(rf"{pattern}\s*").match(self._text, self._at)
+        self._at = self._at if found is None else found.end()
+        return found
+
+    def fail(self, wanted: str, at: int | None = None) -> NoReturn:
+        """Say what is wanted, and where."""
+        at = self._at if at is None else at
+        rest = one_line(self._text[at : at + 20])
+        place = f"character {at + 1}, at {rest!r}" if rest else "its end"
+        raise Invalid(self._key, f"{wanted}; this is wrong at {place}. For example: {BUDGET_EXAMPLE}")
+
+    def read(self) -> tuple[Budget, ...]:
+        """Give all of them, in the order in which they stand."""
+        found: dict[tuple[str, str], Budget] = {}
+        while self._at < len(self._text):
+            subject = self._subject()
+            while True:
+                start, budget = self._at, self._limit(subject)
+                if (subject, budget.measure) in found:
+                    self.fail(f"{subject} has a budget of {budget.measure} already", start)
+                found[subject, budget.measure] = budget
+                if not self._skip(","):
+                    break
+            if self._at < len(self._text) and not self._skip(r"(?:;\s*)+"):
+                self.fail("a comma and another budget, or a semicolon and another subject, is wanted")
+        if len(found) > BUDGETS_MAX:
+            raise Invalid(self._key, f"at most {BUDGETS_MAX} budgets, not {len(found)}")
+        return tuple(found.values())
+
+    def _subject(self) -> str:
+        start, wanted = self._at, "room, * for each agent, or a name, in quotes if it is odd, and a colon are wanted"
+        found = self._skip(r'("(?:[^"\\]|\\.)*"|[^":;,]*[^":;,\s])\s*:')
+        if found is None:
+            self.fail(wanted)
+        if found[1] in (ROOM, EACH):
+            return found[1]
+        try:
+            name = str(json.loads(found[1])) if found[1].startswith('"') else found[1]
+            return spender_of(peer_name_of({"name": name}, "name"))
+        except Invalid as refusal:
+            self.fail(f"no agent can be called so ({refusal.detail.removeprefix('name: ')})", start)
+        except ValueError:
+            self.fail("a name in quotes is written as in JSON", start)
+
+    def _limit(self, subject: str) -> Budget:
+        start = self._at
+        found = self._skip(rf"(\$?)\s*{self.NUMBER}")
+        if found is None:
+            self.fail("a number, such as 500, 20k, 1.5M or $5, is wanted")
+        kind, factor = "dollars", {"k": 1000, "K": 1000, "M": 10**6}.get(found[3], 1)
+        if not found[1]:
+            here, word = self._at, self._skip("([A-Za-z]*)")
+            kind = self.WORDS.get(word[1].lower() if word else "", "")
+            if not kind:
+                self.fail(f"{', '.join(BUDGET_KINDS[:-1])} or {BUDGET_KINDS[-1]} is wanted", here)
+        limit = round(float(found[2]) * factor, 4)
+        if not 0 < limit <= BUDGET_MAX or (kind != "dollars" and not limit.is_integer()):
+            number = "an amount" if kind == "dollars" else "a whole number"
+            self.fail(f"{number} above 0, up to 10^15, is wanted", start)
+        per = self._skip(r"(?:/\s*|per\s+|an\s+)(?:hour|h)\b")
+        if per is None and self._text[self._at : self._at + 1] == "/":
+            self.fail("/h, for an hour, is the only time that a budget knows")
+        return Budget(subject, kind + (AN_HOUR if per else ""), limit if kind == "dollars" else int(limit))
+
+
+def budgets_of(text: str, key: str = "budgets") -> tuple[Budget, ...]:
+    """Read budgets; an empty text has none. Raises Invalid."""
+    return BudgetReader(text_of({key: text}, key, 0, BUDGETS_TEXT_MAX), key).read()
+
+
+class Account(Struct):
+    """What a spender has spent of one measure."""
+    spender: str
+    measure: str
+    level: str = FINE
+    near_ts: float = float("-inf")  # Unix seconds, when it was told that it is near
+    steps: list[list[float]] = fresh(factory=list)  # [minute, amount], oldest first, at most HOUR_MIN; in all: one
+
+    @property
+    def kind(self) -> str:
+        """Tell what it is of."""
+        return self.measure.removesuffix(AN_HOUR)
+
+    @property
+    def is_hourly(self) -> bool:
+        """Whether what is older than an hour does not count."""
+        return self.measure.endswith(AN_HOUR)
+
+    def add(self, amount: float, ts: float) -> None:
+        """Count what was spent."""
+        steps, minute = self.steps, ts // 60 if self.is_hourly else 0.0
+        if steps and steps[-1][0] >= minute:  # the same minute, or a clock that was set back
+            steps[-1][1] += amount
+        else:
+            steps.append([minute, amount])
+            while steps[0][0] <= minute - HOUR_MIN:
+                del steps[0]
+
+    def spent(self, ts: float) -> float:
+        """Give what counts at a time."""
+        since = ts // 60 - HOUR_MIN if self.is_hourly else -1.0
+        return sum([amount for minute, amount in self.steps if minute > since])
+
+    def level_at(self, limit: float, ts: float) -> str:
+        """Tell how it stands; it comes down only with some room, and is told of as near once an hour."""
+        share = self.spent(ts) / limit
+        if share >= 1.0 - 1e-9:
+            return SPENT
+        if self.level != FINE:
+            return self.level if share > BACK_SHARE else FINE
+        return NEAR if share >= NEAR_SHARE and ts - self.near_ts >= 60 * HOUR_MIN else FINE
+
+    def back_ts(self, limit: float, ts: float) -> float | None:
+        """Tell when an hour will have room again, if no more is spent; None: it has, or never will."""
+        left, since = self.spent(ts), ts // 60 - HOUR_MIN
+        for minute, amount in self.steps if self.is_hourly else ():
+            left -= amount if minute > since else 0.0
+            if left <= BACK_SHARE * limit:
+                return (minute + HOUR_MIN) * 60
+        return None
+
+
+def way_on(measure: str) -> str:
+    """Word when a spent budget lets go."""
+    by_itself = "the hour has room again, or " if measure.endswith(AN_HOUR) else ""
+    return f"{by_itself}the operator raises it"
+
+
+def told_of_level(spender: str, measure: str, limit: float, level: str, is_own: bool = False) -> str:
+    """Word that a spender has come near a budget, has spent it, or has room again; `is_own`: for itself."""
+    is_own = is_own and spender != ROOM
+    who, has, its = ("you", "have", "your") if is_own else ("the room" if spender == ROOM else spender, "has", "its")
+    what = f"{its} budget of {limit_words(measure, limit)}"
+    if level == FINE:
+        return f"{who} {has} room again in {what}"
+    if level == NEAR:
+        return f"{who} {has} used {NEAR_SHARE:.0%} of {what}"
+    return f"{who} {has} spent {what}, and {'are' if is_own else 'is'} paused until {way_on(measure)}"
+
+
+class Budgets:
+    """What may be spent, what was, and who is held for it. The room's events change it, and nothing else."""
+
+    def __init__(self) -> None:
+        self.limits: dict[str, dict[str, Budget]] = {}  # by subject and measure
+        self.accounts: dict[str, dict[str, Account]] = {}  # by spender and measure
+        self.counters: dict[str, tuple[float, float]] = {}  # by spender: tokens and dollars that it reported last
+        self.waiting: dict[str, list[int]] = {}  # by spender: seqs of what it said while it, or the room, was held
+        self.gone: dict[str, None] = {}  # spenders that are not here any more, the oldest first
+        self.spent: dict[str, None] = {}  # spenders that are held; follows from the accounts
+
+    def listed(self) -> tuple[Budget, ...]:
+        """Give all budgets."""
+        return tuple(one for limits in self.limits.values() for one in limits.values())
+
+    def on(self, spender: str) -> dict[str, Budget]:
+        """Give the budgets of a spender: of one measure its own goes before that of each agent."""
+        own = self.limits.get(spender, {})
+        return own if spender == ROOM or EACH not in self.limits else {**self.limits[EACH], **own}
+
+    def set(self, budgets: Iterable[Budget], ts: float) -> None:
+        """Take other budgets; of those whose limit stays nothing changes, and what was spent of the others is kept."""
+        before = {spender: self.on(spender) for spender in self.accounts}
+        self.limits = {}
+        for one in budgets:
+            self.limits.setdefault(one.subject, {})[one.measure] = one
+        for spender, accounts in [*self.accounts.items()]:
+            limits = self.on(spender)
+            for measure, account in [*accounts.items()]:
+                if measure not in limits:
+                    del accounts[measure]  # what waits for it is taken out by `freed`
+                elif limits[measure].limit != before[spender][measure].limit:
+                    is_spent = account.level == SPENT and account.spent(ts) >= limits[measure].limit
+                    account.level, account.near_ts = SPENT if is_spent else FINE, float("-inf")
+            if not accounts:
+                self._forget(spender)
+        self.note_levels()
+
+    def book(self, spender: str, ts: float, amounts: Mapping[str, float]) -> None:
+        """Count by kind what an agent has spent, for it and for the room."""
+        for one in (spender, ROOM):
+            accounts = self.accounts.get(one, {})
+            for measure in self.on(one):
+                if measure not in accounts:
+                    accounts = self.accounts.setdefault(one, {})
+                    accounts[measure] = Account(one, measure)
+                account = accounts[measure]
+                if amount := amounts.get(account.kind):
+                    account.add(amount, ts)
+
+    def book_usage(self, spender: str, before: Usage | None, usage: Usage, ts: float) -> None:
+        """Count by how much a peer's usage grew; one that has gone back has begun anew."""
+        told = (0.0, 0.0) if before is None else (float(before.tokens), before.cost_usd or 0.0)
+        tokens, dollars = self.counters.get(spender, told)
+        if usage.tokens < tokens:
+            tokens = dollars = 0.0
+        cost = usage.cost_usd or 0.0  # without a price it is unknown
+        dollars = 0.0 if cost < dollars else dollars
+        self.book(spender, ts, {"tokens": usage.tokens - tokens, "dollars": max(0.0, cost - dollars)})
+        if spender in self.accounts:
+            self.counters[spender] = float(usage.tokens), cost
+
+    def due(self, spender: str, ts: float) -> Iterator[tuple[Account, Budget, str]]:
+        """Give the accounts of a spender whose level is another one now."""
+        limits = self.on(spender)
+        for measure, account in self.accounts.get(spender, {}).items():
+            level = account.level_at(limits[measure].limit, ts)
+            if level != account.level:
+                yield account, limits[measure], level
+
+    def unsettled(self) -> list[str]:
+        """List the spenders that may have room again, or have come too near meanwhile."""
+        return [name for name, own in self.accounts.items() if any(one.level != FINE for one in own.values())]
+
+    def note_levels(self) -> None:
+        """Note who is held now."""
+        self.spent = {spender: None for spender in self.unsettled() if self.spent_of(spender) is not None}
+
+    def spent_of(self, spender: str) -> Account | None:
+        """Give an account that a spender has overdrawn; None: there is none."""
+        return next((one for one in self.accounts.get(spender, {}).values() if one.level == SPENT), None)
+
+    def holds(self, spender: str) -> bool:
+        """Whether what a spender says waits."""
+        return spender in self.spent or ROOM in self.spent
+
+    def freed(self, ts: float) -> list[int]:
+        """Take out what needs to wait no longer; give its seqs. Who is about to be held again has it wait on."""
+        free = [] if self._is_over(ROOM, ts) else [one for one in self.waiting if not self._is_over(one, ts)]
+        return [seq for one in free for seq in self.waiting.pop(one)]
+
+    def _is_over(self, spender: str, ts: float) -> bool:
+        return spender in self.spent or any(level == SPENT for _, _, level in self.due(spender, ts))
+
+    def why(self, spender: str) -> str:
+        """Word why a spender is held, for itself."""
+        account = self.spent_of(spender) or self.spent_of(ROOM)
+        assert account is not None
+        whose, budget = ("the room's" if account.spender == ROOM else "your"), self.on(account.spender)[account.measure]
+        return f"{whose} budget of {limit_words(budget.measure, budget.limit)} is spent, until {way_on(budget.measure)}"
+
+    def note_gone(self, spender: str, is_gone: bool) -> list[int]:
+        """Note that an agent has left, or that one of its name has come; give the seqs of what is kept no longer."""
+        self.gone.pop(spender, None)
+        if is_gone and (spender in self.accounts or spender in self.waiting):
+            self.gone[spender] = None
+        if len(self.gone) <= SPENDERS_GONE_MAX:
+            return []
+        oldest = next(iter(self.gone))
+        del self.gone[oldest]
+        self._forget(oldest)
+        return self.waiting.pop(oldest, [])
+
+    def _forget(self, spender: str) -> None:
+        self.accounts.pop(spender, None)
+        self.counters.pop(spender, None)
+        self.spent.pop(spender, None)
+
+    def rows(self) -> Iterator[list[Any]]:
+        """Give its whole state in rows."""
+        yield ["budgets", [*self.listed()], [*self.gone], [[one, *told] for one, told in self.counters.items()]]
+        yield from (["account", *one.values()] for accounts in self.accounts.values() for one in accounts.values())
+        yield from (["overdrawn", spender, seqs] for spender, seqs in self.waiting.items())
+
+    def restore(self, kind: str, plain: Sequence[Any]) -> None:
+        """Take one of its rows."""
+        if kind == "budgets":
+            self.set([Budget.restored(one) for one in plain[0]], 0.0)
+            self.gone, self.counters = dict.fromkeys(plain[1]), {one: (a, b) for one, a, b in plain[2]}
+        elif kind == "account":
+            account = Account.restored(plain)
+            self.accounts.setdefault(account.spender, {})[account.measure] = account
+            self.spent |= {account.spender: None} if account.level == SPENT else {}
+        else:
+            self.waiting[plain[0]] = [*plain[1]]
 
 
 # ======================================================================================================================
@@ -2540,13 +2933,14 @@ RUNNING, PAUSED, STOPPED = "running", "paused", "stopped"
 MODE_AFTER = {"pause": PAUSED, "resume": RUNNING, "stop": STOPPED, "reset": RUNNING}
 CONVERGED, DIED, WAITING = "converged", "died", "waiting"  # what a quiet room has come to; waiting: for the operator
 PEER_COMMANDS = ("interrupt", "reset")  # what the operator can tell one native agent
-INTERRUPTED = "interrupted"
+INTERRUPTED, OVER_BUDGET = "interrupted", "over budget"
 KICKED_WORDS = "The operator has sent you out of the room. End your turn, and tell your user."
 # Why a host's hook holds an agent's tools back, and what the agent reads then.
 BRAKES = {
     STOPPED: "The operator has stopped the room. End your turn, and use no tool until your user says otherwise.",
     PAUSED: "The operator has paused you. End your turn; you will be woken when you may go on.",
     INTERRUPTED: "The operator interrupts you: leave what you were doing. End your turn, or call listen to learn why.",
+    OVER_BUDGET: "%s. End your turn; you will be woken when you may go on.",  # which budget
 }
 
 
@@ -2713,10 +3107,11 @@ class Room:
         self.rules, self.rules_version = "", 0  # of the house
         self.loops: dict[str, Loop] = {}  # by lane
         self.loops_upto, self.release_s = "hold", 0.0  # how far the hub goes with them; when it lets one go by itself
-        self.held: dict[int, None] = {}  # seqs of what waits in lanes that are held
+        self.held: dict[int, int] = {}  # seqs of what waits, and for how many causes: a lane or a speaker that is held
         self.detector: Detector | None = None  # reading; without one no lane is looked at
+        self.budgets = Budgets()
+        self.wanted_mode = RUNNING  # by the operator; the mode is another one while the room's budget is spent
         self._shares: dict[str, Share] = {}  # reading: of slowed lanes
-        self._heard_operator_at = clock.mono()  # reading
         self.said_to_all = 0  # messages, ever
         self.open_upto = 0  # the last seq before the mode was no longer running; without a meaning while it is
         self.quiet_stop_min = 0.0  # minutes without a word after which the room stops by itself; 0: it does not
@@ -2730,7 +3125,7 @@ class Room:
         self.stop: Message | None = None  # what a poll gets while the room is stopped
         self._emit, self._new_token = emit, new_token
         self._mono, self._wall = clock.mono, clock.wall
-        self._opened_at = clock.mono()
+        self._opened_at = self._heard_operator_at = clock.mono()  # the second is a reading
         self._serial = int(clock.wall() * (1 << 16))  # so ids differ from those of a previous run, a moment ago
         self.born = self._serial  # which room this is: the serial before its first event
         self._seq = 0
@@ -2827,6 +3222,8 @@ class Room:
             if self.release_s and now - max(loop.at, self._heard_operator_at) >= self.release_s:
                 self._rule(loop, UNRULED)
         self._stop_if_quiet(now)
+        if self.budgets.limits:
+            self._weigh(*self.budgets.unsettled())
 
     def disown(self, joined: PeerJoined) -> None:
         """End an identity whose token could not be given out: nobody else could ever have the name."""
@@ -2856,7 +3253,16 @@ class Room:
             return STOPPED
         if peer.is_paused:
             return PAUSED
+        if self.budgets.spent and self.budgets.holds(spender_of(peer.name)):
+            return OVER_BUDGET
         return INTERRUPTED if now - peer.interrupted_at < INTERRUPTED_S else None
+
+    def brake_words(self, peer: Peer, why: str) -> str:
+        """Word why no tool may run, for the agent."""
+        if why != OVER_BUDGET:
+            return BRAKES[why]
+        words = self.budgets.why(spender_of(peer.name))
+        return BRAKES[why] % (words[0].upper() + words[1:])
 
     def deny(self, peer: Peer, tool: str, why: str) -> None:
         """Record that a tool was held back."""
@@ -2920,6 +3326,9 @@ class Room:
             wake.is_open = False
             if took_s < WAKE_PROOF_S:
                 wake.latency_s, wake.proven_ts = round(took_s, 2), round(self._wall(), 1)
+                if self.budgets.limits and self.is_kept and self._is_here(peer):
+                    self._commit(PeerWoken(*self._stamp(), peer.name))
+                    self._weigh(spender_of(peer.name), ROOM)
 
     def note_fleeting(self, peer: Peer) -> None:
         """Record that the client of `peer` may go without a word."""
@@ -2946,7 +3355,8 @@ class Room:
         """Route a peer's words to a scope; speaking in a channel joins it. What was said before is not said again.
 
         An answer without a scope goes to where that came from which it answers.
-        Raises Stopped, FloorHeld, Throttled, TooManyChannels, UnknownMessage, UnknownQuestion, TooManyQuestions.
+        Raises Stopped, FloorHeld, BudgetSpent, Throttled, TooManyChannels, UnknownMessage, UnknownQuestion,
+        TooManyQuestions.
         """
         if manner is not PLAINLY and (before := self.said_before(peer.token_hash, manner)) is not None:
             return before
@@ -2965,12 +3375,17 @@ class Room:
             )
         if manner.expects_answer:
             self._refuse_if_asked_much(peer.name)
+        if self.budgets.spent and to != OPERATOR:
+            self._refuse_if_spent(peer)
         lane = lane_for(peer.name, to)
         self._spend_speech(peer, joining=to, lane=lane)
         self._look_for_loop(lane, peer.name, content)
         meta = None if manner.child is None else json.dumps({"child": manner.child})
         audience = self._audience(to, but=peer.name)
-        return self._route(peer.name, to, content, "message", "agent", audience, meta, manner, answered)
+        sent = self._route(peer.name, to, content, "message", "agent", audience, meta, manner, answered)
+        if self.budgets.limits:
+            self._weigh(spender_of(peer.name), ROOM)
+        return sent
 
     def said_before(self, who: str, manner: Manner) -> MessageRouted | None:
         """Find what a speaker, by its token's hash, has said under the same client_id a moment ago."""
@@ -3083,7 +3498,11 @@ class Room:
 
     def is_held(self, peer: Peer) -> bool:
         """Whether only operator traffic is delivered to `peer` now."""
-        return peer.is_paused or self.mode != RUNNING
+        return peer.is_paused or self.mode != RUNNING or self.is_overdrawn(peer)
+
+    def is_overdrawn(self, peer: Peer) -> bool:
+        """Whether a peer is held for a budget of its own."""
+        return bool(self.budgets.spent) and spender_of(peer.name) in self.budgets.spent
 
     def has_deliverable(self, peer: Peer) -> bool:
         """Whether a poll of `peer` would be answered at once."""
@@ -3248,11 +3667,13 @@ class Room:
 
     # --- the operator ---
     def set_mode(self, action: str) -> str:
-        """Pause, resume, stop or reset the room; give its mode. Raises UnknownAction."""
+        """Pause, resume, stop or reset the room; give its mode. Raises UnknownAction, BudgetSpent."""
         mode = MODE_AFTER.get(action)
         if mode is None:
             raise UnknownAction(f"unknown action {action!r}", actions=[*MODE_AFTER])
-        if mode != self.mode:
+        if mode == RUNNING and ROOM in self.budgets.spent:
+            raise BudgetSpent(f"{self.budgets.why(ROOM)}: raise it, or take it away, and the room runs")
+        if mode != self.mode or mode != self.wanted_mode:
             self._commit(ModeChanged(*self._stamp(), mode))
             self._refresh(ALL)
         return mode
@@ -3378,6 +3799,38 @@ class Room:
             elif loop.state == WATCHED and LOOPS_UPTO[upto] < loop.evidence.level:
                 self._calm(loop, "the operator has changed how loops are answered")
 
+    def set_budgets(self, budgets: tuple[Budget, ...], told: str = "") -> None:
+        """Set what may be spent; who has spent less than that is not held any more."""
+        if budgets == self.budgets.listed():
+            return
+        self._commit(BudgetsSet(*self._stamp(), budgets, told or words_of_budgets(budgets)))
+        self._weigh(*[*self.budgets.accounts])
+
+    def raise_budget(self, spender: str, measure: str, limit: float | None) -> None:
+        """Let a spender have more, in a budget of its own; None: twice as much. Raises UnknownBudget, Invalid."""
+        old, accounts = self.budgets.on(spender).get(measure), self.budgets.accounts.get(spender, {})
+        if old is None:
+            raise UnknownBudget(f"{spender} has no budget of {measure}", spender=spender, measure=measure)
+        spent = accounts[measure].spent(self._wall()) if measure in accounts else 0.0
+        new = 2 * max(old.limit, math.ceil(spent)) if limit is None else limit
+        if not spent < new <= BUDGET_MAX:
+            kind = measure.removesuffix(AN_HOUR)
+            raise Invalid("to", f"more than the {amount_words(kind, spent)} that are spent, up to 10^15, is wanted")
+        own = Budget(spender, measure, new)
+        rest = [own if (one.subject, one.measure) == (spender, measure) else one for one in self.budgets.listed()]
+        budgets = tuple(rest if own in rest else [*rest, own])
+        if len(budgets) > BUDGETS_MAX:
+            raise Invalid("raise_budget", f"there are {BUDGETS_MAX} budgets already: set those of all, or remove some")
+        self.set_budgets(budgets, f"{spender} may spend {limit_words(measure, new)}")
+
+    def end_spender(self, spender: str) -> None:
+        """Let an agent go that has spent its budget, and deliver what it said meanwhile. Raises UnknownBudget."""
+        if spender == ROOM or spender not in self.budgets.spent:
+            raise UnknownBudget(f"{spender} is no agent that has spent its budget", spender=spender)
+        self._commit(SpenderEnded(*self._stamp(), name_of_spender(spender)))
+        if (peer := self.roster.get(name_of_spender(spender))) is not None:
+            self._end(peer, KICKED)
+
     # --- what can be seen; these change nothing ---
     def now(self) -> float:
         """Give the room's monotonic seconds."""
@@ -3465,7 +3918,7 @@ class Room:
             "last_seen_age": silence,
             "uptime": round(now - peer.joined_at, 1),
             "msg_count": peer.message_count,
-            "quiet": peer.is_live and not peer.is_paused and is_quiet,
+            "quiet": peer.is_live and is_quiet and not (peer.is_paused or self.is_overdrawn(peer)),
             "status_stale": status_age is not None and status_age > 0.66 * limit,
             "char_count": peer.character_count,
             "waiting": peer.mailbox.waiting,
@@ -3577,7 +4030,7 @@ class Room:
         if peer.reaped_at is not None:
             return {"state": "away", "kept": max(0, round(peer.reaped_at + GRACE_S - now))}
         more: dict[str, Json] = {} if wake is None or peer.is_listening else {"reach": self.reach_of(peer)}
-        if peer.is_paused:
+        if peer.is_paused or self.is_overdrawn(peer):
             return {"state": "queued", "seen": round(now - peer.last_seen), "paused": True, **more}
         if peer.is_listening or (wake is not None and wake.is_waiting and wake.latency_s is not None):
             return {"state": "listening", **more}
@@ -3591,6 +4044,41 @@ class Room:
         """Give all lanes that go round in circles, and how far the hub goes by itself."""
         lanes: Json = [loop.to_json() for loop in self.loops.values()]
         return {"upto": self.loops_upto, "release": self.release_s, "lanes": lanes}
+
+    def budgets_row(self) -> dict[str, Json]:
+        """Give all budgets, and how those stand that are the nearest to their limits."""
+        budgets, ts = self.budgets, self._wall()
+        named = [one for one in budgets.limits if one not in (ROOM, EACH)]
+        idle = islice(map(spender_of, self.roster.live), BUDGET_ROWS_MAX) if EACH in budgets.limits else ()
+        spenders = dict.fromkeys([ROOM, *named, *budgets.accounts, *idle])
+        rows = [self._budget_row(one, budget, ts) for one in spenders for budget in budgets.on(one).values()]
+        rows.sort(key=lambda row: (-row[0], row[1]))
+        shown: list[Json] = [row for _, _, row in rows[:BUDGET_ROWS_MAX]]
+        return {"text": words_of_budgets(budgets.listed()), "rows": shown, "more": max(0, len(rows) - len(shown))}
+
+    def _budget_row(self, spender: str, budget: Budget, ts: float) -> tuple[float, bool, dict[str, Json]]:
+        """Give how a budget stands: how near it is to its limit, whether it is an agent's, and what consoles see."""
+        account = self.budgets.accounts.get(spender, {}).get(budget.measure) or Account(spender, budget.measure)
+        spent, name = account.spent(ts), name_of_spender(spender)
+        back_ts = account.back_ts(budget.limit, ts) if account.level == SPENT else None
+        own: dict[str, Json] = {"spender": spender, "name": name or None, "here": name in self._peers}
+        own |= {"measure": budget.measure, "limit": budget.limit, "spent": round(spent, 4)}
+        own |= {"level": account.level, "unknown": self._unknown_of(name, account.kind), "back_ts": back_ts}
+        own["waiting"] = len(self.budgets.waiting.get(spender, ()))
+        return LEVELS.index(account.level) + min(1.0, spent / budget.limit), bool(name), own
+
+    def _unknown_of(self, name: str, kind: str) -> str:
+        """Word what of a spender's tokens or dollars nobody knows; empty: nothing."""
+        if kind not in ("tokens", "dollars"):
+            return ""
+        if name:
+            usage = peer.usage if (peer := self.roster.get(name)) else None
+            if usage is None:
+                return "it reports no usage"
+            return "its model has no price" if kind == "dollars" and usage.cost_usd is None else ""
+        count = sum(bool(self._unknown_of(one, kind)) for one in self.roster.live)
+        what = "no usage" if kind == "tokens" else "no price"
+        return f"{count} {'agent reports' if count == 1 else 'agents report'} {what}" if count else ""
 
     def floors(self) -> dict[str, Json]:
         """Give the sticks in force, by scope."""
@@ -3660,6 +4148,8 @@ class Room:
     def _publish(self, peer: Peer, usage: Usage | None) -> None:
         if usage is not None and usage != peer.usage:  # the same figures again are no news: they have no age
             self._commit(UsageSet(*self._stamp(), peer.name, usage))
+            if self.budgets.limits:
+                self._weigh(spender_of(peer.name), ROOM)
 
     def _spend_speech(self, peer: Peer, joining: str = "", lane: str = "") -> None:
         """Spend one unit of speech, and join a channel that is spoken in.
@@ -3747,6 +4237,36 @@ class Room:
         if ruling == WATCH:
             self._refresh(loop.lane)
 
+    # --- budgets ---
+    def _refuse_if_spent(self, peer: Peer) -> None:
+        """Raise BudgetSpent where as much of a held peer waits as may."""
+        spender = spender_of(peer.name)
+        if self.budgets.holds(spender) and len(self.budgets.waiting.get(spender, ())) >= HELD_MAX:
+            raise BudgetSpent(f"{self.budgets.why(spender)}, and {HELD_MAX} of your messages wait already")
+
+    def _weigh(self, *spenders: str) -> None:
+        """Tell of budgets that are nearly spent, are spent, or have room again; the room's holds the room."""
+        ts = self._wall()
+        for spender in spenders:
+            for account, budget, level in [*self.budgets.due(spender, ts)]:
+                spent, told = account.spent(ts), told_of_level(spender, budget.measure, budget.limit, level)
+                reached = BudgetReached(*self._stamp(), spender, budget.measure, level, budget.limit, spent, told)
+                self._commit(reached)
+        mode = PAUSED if self.wanted_mode == RUNNING and ROOM in self.budgets.spent else self.wanted_mode
+        if mode != self.mode:
+            self._commit(ModeChanged(*self._stamp(), mode, self.wanted_mode))
+
+    def _hold(self, *seqs: int) -> None:
+        for seq in seqs:
+            self.held[seq] = self.held.get(seq, 0) + 1
+
+    def _let_go(self, seqs: Iterable[int]) -> None:
+        """Take one cause away from which messages wait; the last one gone, they are delivered."""
+        for seq in seqs:
+            count = self.held.pop(seq, 0) - 1
+            if count > 0:
+                self.held[seq] = count
+
     def _audience(self, scope: str, but: str | None = None) -> list[Peer]:
         """List who gets what is said in `scope`, reaped peers too. Words to one peer reach it whoever wrote them."""
         if scope == ALL:
@@ -3774,16 +4294,19 @@ class Room:
         overflowed: list[str] = []
         handed: list[str] = []
         # A poll that waits is handed it at once, but for commands: those are not kept, so `fetch` looks again.
-        may_pass = origin == "operator" or self.mode == RUNNING
-        may_hand = may_pass and self.mode != STOPPED and kind != "control"
+        is_ruling, spent = origin == "operator", self.budgets.spent
+        may_hand = (is_ruling or self.mode == RUNNING) and self.mode != STOPPED and kind != "control"
         if self.loops and origin == "agent" and (loop := self.loops.get(lane_for(sender, to))) is not None:
             may_hand = may_hand and loop.state != HELD
+        if spent and origin == "agent":
+            may_hand = may_hand and not self.budgets.holds(spender_of(sender))
         for peer in audience:
             mailbox = peer.mailbox
             names.append(peer.name)
             if len(mailbox) >= MAILBOX_MAX:
                 overflowed.append(peer.name)
-            if may_hand and peer.is_listening and not mailbox.waiting and (not peer.is_paused or origin == "operator"):
+            is_free = is_ruling or not (peer.is_paused or (spent and self.is_overdrawn(peer)))
+            if may_hand and is_free and peer.is_listening and not mailbox.waiting:
                 handed.append(peer.name)
         for name in overflowed:
             lost = self._peers[name].mailbox.oldest()
@@ -3855,7 +4378,7 @@ class Room:
     def _is_deaf_to(self, routed: MessageRouted, name: str) -> bool:
         """Whether a recipient has not fetched a message, and no pause is the reason."""
         peer = self.roster.get(name)
-        if peer is None or peer.is_paused or routed.message.seq in self.held:
+        if peer is None or peer.is_paused or routed.message.seq in self.held or self.is_overdrawn(peer):
             return False
         return self.state_of(routed, name) == (QUEUED, "")
 
@@ -3935,15 +4458,25 @@ class Room:
             self._keep_sent(OPERATOR if speaker is None else speaker.token_hash, event)
         if self.loops and message.origin == "agent":
             self._count_in_loop(message)
+        if self.budgets.limits and message.origin == "agent":
+            self._count_in_budgets(message)
 
     def _count_in_loop(self, message: Message) -> None:
         """Have what is said in a lane that is held wait, or count what it may go on for."""
         loop = self.loop_of(message)
         if loop is not None and loop.state == HELD:
             loop.waiting.append(message.seq)
-            self.held[message.seq] = None
+            self._hold(message.seq)
         elif loop is not None and loop.credit:
             loop.credit -= 1
+
+    def _count_in_budgets(self, message: Message) -> None:
+        """Count what is said; of who is held it waits, unless it is for the operator."""
+        spender, budgets = spender_of(message.sender), self.budgets
+        if budgets.spent and message.recipient != OPERATOR and budgets.holds(spender):
+            budgets.waiting.setdefault(spender, []).append(message.seq)
+            self._hold(message.seq)
+        budgets.book(spender, message.ts, {"messages": 1, "characters": len(message.content)})
 
     def _keep_recent(self, event: MessageRouted) -> None:
         """Enter a message among the recent ones, and forget the oldest that are too many."""
@@ -4050,6 +4583,8 @@ class Room:
         peer.is_fleeting, peer.serial = event.is_fleeting, event.serial
         self._end_emptiness(event)
         self.roster.add(peer)
+        if self.budgets.gone:
+            self.budgets.note_gone(spender_of(event.name), is_gone=False)
 
     def _on_name_contested(self, event: NameContested) -> None:
         self._peers[event.name].contested_at = event.at
@@ -4073,6 +4608,8 @@ class Room:
             del self._gone[next(iter(self._gone))]
         self.news.pop(event.name, None)
         self.roster.remove(peer, event.why)
+        if self.budgets.limits:
+            self._let_go(self.budgets.note_gone(spender_of(event.name), is_gone=True))
 
     def _on_peer_reaped(self, event: PeerReaped) -> None:
         peer = self._peers[event.name]
@@ -4121,7 +4658,13 @@ class Room:
         peer.status, peer.status_at = event.status, event.at
 
     def _on_usage_set(self, event: UsageSet) -> None:
-        self._peers[event.name].usage = event.usage
+        peer = self._peers[event.name]
+        if self.budgets.limits:
+            self.budgets.book_usage(spender_of(event.name), peer.usage, event.usage, event.ts)
+        peer.usage = event.usage
+
+    def _on_peer_woken(self, event: PeerWoken) -> None:
+        self.budgets.book(spender_of(event.name), event.ts, {"wakes": 1})
 
     def _on_channel_joined(self, event: ChannelJoined) -> None:
         channel, peer = self._channels.setdefault(event.channel, Channel(event.channel)), self._peers[event.name]
@@ -4179,9 +4722,12 @@ class Room:
     def _on_mode_changed(self, event: ModeChanged) -> None:
         self.open_upto = self._seq if self.mode == RUNNING else self.open_upto
         self.mode, self._quiet_from = event.mode, event.at
+        self.wanted_mode = event.wanted or event.mode
         self.stop = None
         if event.mode == STOPPED:
-            for state in (self._floors, self.loops, self.held, self._shares):
+            for loop in self.loops.values():
+                self._let_go(loop.waiting)
+            for state in (self._floors, self.loops, self._shares):
                 state.clear()
             self.stop = Message(event.id, HUB, ALL, "stop", "control", event.ts, 0, HUB)
 
@@ -4225,8 +4771,7 @@ class Room:
 
     def _on_lane_ruled(self, event: LaneRuled) -> None:
         loop = self.loops[event.lane]
-        for seq in loop.waiting:
-            self.held.pop(seq, None)
+        self._let_go(loop.waiting)
         loop.waiting, loop.at, loop.ts = [], event.at, event.ts
         loop.state = LANE_AFTER[loop.state, event.ruling]
         loop.credit = GO_ON_MAX if event.ruling in (GO_ON, UNRULED) else 0
@@ -4238,6 +4783,35 @@ class Room:
 
     def _on_loops_set(self, event: LoopsSet) -> None:
         self.loops_upto, self.release_s = event.upto, event.release_s
+
+    def _on_budgets_set(self, event: BudgetsSet) -> None:
+        before = self.budgets.spent
+        self.budgets.set(event.budgets, event.ts)
+        self._let_go(self.budgets.freed(event.ts))
+        for spender in before:
+            if spender not in self.budgets.spent:
+                words = "the operator lets the room go on" if spender == ROOM else "you may go on"
+                self._tell_spender(event, spender, words)
+
+    def _on_budget_reached(self, event: BudgetReached) -> None:
+        account = self.budgets.accounts[event.spender][event.measure]
+        account.level = event.level
+        if event.level == NEAR:
+            account.near_ts = event.ts
+        self.budgets.note_levels()
+        self._let_go(self.budgets.freed(event.ts))
+        told = told_of_level(event.spender, event.measure, event.limit, event.level, is_own=True)
+        self._tell_spender(event, event.spender, told)
+
+    def _on_spender_ended(self, event: SpenderEnded) -> None:
+        self._let_go(self.budgets.waiting.pop(spender_of(event.name), ()))
+
+    def _tell_spender(self, event: Event, spender: str, words: str) -> None:
+        """Have the next call of a spender, or of all agents where it is the room, tell something."""
+        name = name_of_spender(spender)
+        for one in [name] if name else [*self.roster.live]:
+            if one in self._peers:
+                self._inform(event, one, event.serial, 0, words)
 
     def _remove_member(self, channel: str, name: str) -> None:
         one = self._channels[channel]
@@ -4269,6 +4843,9 @@ class Room:
         yield ["loops", self.loops_upto, self.release_s]
         yield from (["loop", *loop.values()] for loop in self.loops.values())
         yield ["quiet", self.quiet_stop_min, self._quiet_from]
+        if self.budgets.limits or self.wanted_mode != self.mode or self.budgets.waiting or self.budgets.gone:
+            yield ["wanted", self.wanted_mode]
+            yield from self.budgets.rows()
         for routed in self.recent.values():
             serial, at, ts, message, *rest = routed.values()
             yield ["recent", serial, at, ts, message.id, *rest, [*self._answers.get(message.seq, {}).items()]]
@@ -4294,6 +4871,7 @@ class Room:
             match kind:
                 case "room":
                     self._serial, self._seq, self.mode, stop, *rate = plain[:6]
+                    self._restore_bounds("wanted", (self.mode,))
                     instead = [self._serial, self._seq]  # of what hubs before this one did not keep
                     self.born, self.open_upto = plain[6:] + instead[len(plain) - 6 :]
                     self.stop = None if stop is None else Message.restored(stop)
@@ -4303,8 +4881,6 @@ class Room:
                     messages[plain[0]] = Message.restored(plain)
                 case "log":
                     self.log.extend([messages[one] for one in plain])
-                case "spoken":  # by the operator: a hub before this one kept these alone
-                    pass
                 case "rules":
                     self.rules, self.rules_version = plain
                 case "said":
@@ -4313,8 +4889,8 @@ class Room:
                     self.loops_upto, self.release_s = plain
                 case "loop":
                     self._restore_loop(Loop.restored(plain))
-                case "quiet":
-                    self.quiet_stop_min, self._quiet_from = plain
+                case "quiet" | "wanted" | "budgets" | "account" | "overdrawn":
+                    self._restore_bounds(kind, plain)
                 case "recent":
                     serial, at, ts, of, to, overflowed, handed, *about, answers = plain
                     names = tuple(to), tuple(overflowed), tuple(handed)
@@ -4329,7 +4905,7 @@ class Room:
                 case "news":
                     self.news[plain[0]] = {words: (at, count, (*seqs,)) for words, (at, count, seqs) in plain[1]}
                 case "looked":
-                    self._looked_upto = plain[0]
+                    (self._looked_upto,) = plain
                 case "sent":
                     self._keep_sent(plain[0], MessageRouted.restored(plain[1:]))
                 case "ended":
@@ -4345,8 +4921,24 @@ class Room:
                     self._forms[plain[0]] = Form.restored(plain)
                 case "decision":
                     self._remember(plain[0])
-                case _:
+                case _ if kind != "spoken":  # by the operator: a hub before this one kept those alone
                     raise ValueError(f"there are no rows of {kind!r}")
+
+    def _restore_loop(self, loop: Loop) -> None:
+        self.loops[loop.lane] = loop
+        self._hold(*loop.waiting)
+
+    def _restore_bounds(self, kind: str, plain: Sequence[Any]) -> None:
+        """Restore what bounds a room by itself: how long it may be quiet, how much may be spent in it."""
+        if kind == "quiet":
+            self.quiet_stop_min, self._quiet_from = plain
+            return
+        if kind == "wanted":
+            (self.wanted_mode,) = plain
+            return
+        self.budgets.restore(kind, plain)
+        if kind == "overdrawn":
+            self._hold(*plain[1])
 
     def _restore_peer(self, plain: Sequence[Any], messages: Mapping[str, Message]) -> None:
         *own, mailbox = plain
@@ -4362,10 +4954,6 @@ class Room:
         for name, value in state.items():
             setattr(peer, name, value)
         peer.last_seen = peer.polled_at = at
-
-    def _restore_loop(self, loop: Loop) -> None:
-        self.loops[loop.lane] = loop
-        self.held |= dict.fromkeys(loop.waiting)
 
     def _restore_channel(self, plain: Sequence[Any]) -> None:
         name, members, *own = plain
@@ -4657,7 +5245,7 @@ class Client:
 # its own, so that a hook loads nothing else: it uses no name from elsewhere, and imports late what few tools need.
 
 SESSION_VARIABLES = {"claude": "CLAUDE_CODE_SESSION_ID"}  # hosts that tell their hooks and their bridge the same
-SESSION_FILES = ("", ".unasked", ".waiter", ".children")  # what their names end in
+SESSION_FILES = ("", ".unasked", ".waiter", ".children", ".usage", ".usage.lock")  # what their names end in
 BY_PROCESS = ("gemini", "opencode")  # hosts that do not: hooks and bridge have the same process above them
 _BRAKE_S = 2.0  # that a hub may take to answer; a tool does not wait longer
 _OWN_TOOLS = ("mcp__caucus__", "mcp_caucus_", "caucus_", "ToolSearch")  # they pass: by them an agent learns why
@@ -6036,7 +6624,7 @@ CONSOLE_FILES = (
     *("needs.js", "deeds.js", "answers.js", "rules.js", "away.js", "sounds.js", "older.js", "when.js", "beyond.js"),
     *("sure.js", "commands.js", "flow.js", "tools.js", "lanes.js", "attention.js", "loops.js", "settings.js"),
     *("health.js", "roster.js", "brakes.js", "orders.js", "channels.js", "forms.js", "composer.js", "replay.js"),
-    *("past.js", "timeline.js", "app.js"),
+    *("past.js", "timeline.js", "spent.js", "budgets.js", "app.js"),
 )
 CONTENT_TYPES = {
     "html": "text/html; charset=utf-8",
@@ -8546,6 +9134,7 @@ class Wakes:
             ModeChanged: lambda event: self._look(tuple(self._waiting)),
             PeerResumed: lambda event: self._look((event.name,)),
             LaneRuled: lambda event: self._look(event.to),
+            **dict.fromkeys((BudgetsSet, BudgetReached, SpenderEnded), lambda event: self._look(tuple(self._waiting))),
             PeerRung: lambda event: self._look((event.name,)),
             Unfetched: lambda event: self._look((event.name,)),
             PeerLeft: self._on_peer_left,
@@ -8674,6 +9263,7 @@ class Polls:
             ModeChanged: self._on_mode_changed,
             PeerResumed: self._on_deliverable,
             LaneRuled: lambda event: self._wake_all(event.to),
+            **dict.fromkeys((BudgetsSet, BudgetReached, SpenderEnded), self._on_mode_changed),
             Unfetched: self._on_deliverable,
             PeerReaped: self._on_peer_reaped,
             PeerLeft: self._on_peer_left,
@@ -8754,7 +9344,7 @@ class Polls:
                 poll.due += (event.message,)
         self._wake_all(event.to)
 
-    def _on_mode_changed(self, event: ModeChanged) -> None:
+    def _on_mode_changed(self, _event: Event) -> None:
         self._wake_all(tuple(self._listeners))
 
     def _on_deliverable(self, event: PeerResumed | Unfetched) -> None:
@@ -9288,6 +9878,7 @@ class Settings(Record):
     notify_secret: str = ""  # signs what goes to a webhook
     notify_click: str = ""  # what a push opens; empty: the console
     is_notify_worded: bool = False  # with words of agents
+    budgets: tuple[Budget, ...] | None = None  # None: as the journal has them
 
 
 _DECODER = json.JSONDecoder(parse_constant=no_constant)
@@ -10311,6 +10902,8 @@ def sent_answer(room: Room, sent: MessageRouted, manner: Manner) -> dict[str, Js
         answer["counts"] = dict(Counter(str(one["state"]) for one in reaches.values()))
     if (loop := room.loop_of(sent.message)) is not None:
         answer["loop"] = {"lane": loop.lane, "state": loop.state, **loop.evidence.to_json()}
+    if room.budgets.spent and room.budgets.holds(spender_of(sent.message.sender)):
+        answer["over_budget"] = room.budgets.why(spender_of(sent.message.sender))
     if nearest:
         answer["nearest"] = nearest
     if sent.overflowed:
@@ -10330,7 +10923,11 @@ def _hints(
     if sent.missed:
         meant = f"did you mean {nearest!r}?" if nearest else "list_peers, or GET /peers, tells who is here"
         yield f"nobody is called {to!r}; {meant}"
-    if room.mode == PAUSED and to != OPERATOR:
+    budgets, spender = room.budgets, spender_of(sent.message.sender)
+    if budgets.spent and budgets.holds(spender):
+        is_kept = sent.message.seq in room.held
+        yield f"{budgets.why(spender)}: {'this is kept till then; ' if is_kept else ''}end your turn, you will be woken"
+    elif room.mode == PAUSED and to != OPERATOR:
         yield "the room is paused: this is kept, and delivered when the operator resumes"
     elif states == {"away"}:
         yield "nobody whom this is for is here: it is kept for their return, so do not wait for an answer"
@@ -10398,7 +10995,7 @@ def post_brake(gate: Gate, request: Request) -> Reply:
         return Reply(200, b'{"pass":true}', ())
     if tool:
         room.deny(peer, tool, why)
-    return json_reply({"pass": False, "why": why, "reason": BRAKES[why]}).but(is_ruling=True)
+    return json_reply({"pass": False, "why": why, "reason": room.brake_words(peer, why)}).but(is_ruling=True)
 
 
 def post_permit(gate: Gate, request: Request) -> Reply | None:
@@ -10755,6 +11352,7 @@ FRAME_MAX_BYTES = 1 << 18
 OPERATOR_CONTENT_MAX = 32_768
 RATE_MAX = 1e9
 LANE_MAX = 2 * NAME_MAX + 3  # characters: two names, and what joins them
+SPENDER_MAX = 2 * NAME_MAX + 2  # characters: a name in quotes, each of which may need another sign before it
 RELEASE_MAX_S = 86_400.0  # of silence, after which a lane that is held is let go on
 TREE_MAX_BYTES = 1 << 16  # 8,192 characters can make half a megabyte of table; such a text is shown as it is
 TREES_SHARE, TREES_BURST_S = 0.2, 0.25  # of the hub's time: usual messages take 0.2 ms to read
@@ -10871,6 +11469,14 @@ def _loops_frame(room: Room, _event: Event) -> bytes:
     return frame_of("loops", **room.loops_row())
 
 
+NO_BUDGETS: dict[str, Json] = {"text": "", "rows": [], "more": 0}  # what is told of them in a record of one channel
+
+
+def budgets_frame(room: Room, _event: Event | None = None) -> bytes:
+    """Encode all budgets, and how they stand."""
+    return frame_of("budgets", **room.budgets_row())
+
+
 # What consoles get of an event, in order; `peers` and `channels` follow, once for all that happened within a flush.
 FRAMES: dict[type[Event], tuple[Callable[..., bytes], ...]] = {
     **dict.fromkeys((FloorGranted, FloorPassed, FloorReleased, HandRaised, HandLowered), (_floor_frame,)),
@@ -10878,6 +11484,7 @@ FRAMES: dict[type[Event], tuple[Callable[..., bytes], ...]] = {
     FormSettled: (_settled_frame,),
     **dict.fromkeys((LoopSeen, LaneRuled), (_loop_frame,)),
     LoopsSet: (_loops_frame,),
+    **dict.fromkeys((BudgetsSet, BudgetReached, SpenderEnded), (budgets_frame,)),
     ModeChanged: (lambda room, event: frame_of("mode", mode=event.mode), _floor_frame, _loops_frame),
     RateChanged: (lambda room, event: frame_of("rate", rate=room.rate()),),
     QuietSet: (lambda room, event: frame_of("quiet_stop", minutes=event.minutes),),
@@ -10923,6 +11530,17 @@ def minutes_of(value: Json, key: str) -> float:
     return float(value)
 
 
+def _raise_budget(room: Room, body: Body) -> None:
+    """Read whose budget is raised, and to how much; without `to` it is doubled."""
+    to, measure = body.get("to"), text_of(body, "measure", 1, NAME_MAX)
+    if to is not None and (isinstance(to, bool) or not isinstance(to, int | float) or not 0 < to <= BUDGET_MAX):
+        raise Invalid("to", "a number above 0, up to 10^15, is required")
+    if to is not None and not measure.startswith("dollars") and to != int(to):
+        raise Invalid("to", "a whole number is required")
+    limit = None if to is None else round(float(to), 4) if measure.startswith("dollars") else int(to)
+    room.raise_budget(text_of(body, "spender", 1, SPENDER_MAX), measure, limit)
+
+
 def _named(frame: Body, key: str, default: str | None = None) -> str:
     return text_of(frame, key, 0, NAME_MAX, default)
 
@@ -10955,6 +11573,9 @@ OPERATOR_COMMANDS: dict[str, Callable[[Room, Body], object]] = {
         text_of(object_of(frame, "rule"), "lane", 1, LANE_MAX), text_of(object_of(frame, "rule"), "ruling")
     ),
     "quiet_stop": lambda room, frame: room.set_quiet_stop(minutes_of(frame["quiet_stop"], "quiet_stop")),
+    "budgets": lambda room, frame: room.set_budgets(budgets_of(text_of(frame, "budgets", 0, BUDGETS_TEXT_MAX))),
+    "raise_budget": lambda room, frame: _raise_budget(room, object_of(frame, "raise_budget")),
+    "end_spender": lambda room, frame: room.end_spender(text_of(frame, "end_spender", 1, SPENDER_MAX)),
     "kick": lambda room, frame: room.kick(_named(frame, "kick")),
     "ring": lambda room, frame: room.ring(_named(frame, "ring")),
     "prompts": lambda room, frame: room.set_prompts(
@@ -11296,6 +11917,7 @@ def snapshot_of(room: Room, figures: dict[str, Json]) -> dict[str, Json]:
         "rate": room.rate(),
         "rules": {"text": room.rules, "version": room.rules_version},
         "loops": room.loops_row(),
+        "budgets": room.budgets_row(),
         "owed": [debt.to_json() for debt in room.owed.values()],
         "quiet_after": room.quiet_after_s,
         "quiet_stop": room.quiet_stop_min,
@@ -11331,6 +11953,7 @@ class Consoles:
         self.notify: Callable[[], dict[str, Json]] | None = None  # the figures of what is posted; None: nothing is
         self.test_notify: Callable[[], None] | None = None
         self._is_ticking = False
+        self._spent = b""  # what consoles were told of budgets with the last figures
         self._flushed_at, self._flushes_at = 0.0, math.inf  # monotonic seconds of the last flush, and of the next
 
     def __len__(self) -> int:
@@ -11550,9 +12173,12 @@ class Consoles:
         if not self:
             return
         figures = self._health()
+        spent = budgets_frame(self._room) if self._room.budgets.limits else b""
         for feed in self._feeds:
             if feed.consoles:
+                feed.frames += [spent] if spent != self._spent else []
                 go_on(self._surveying(feed, figures), self._soon)
+        self._spent = spent
         self._plan()
         self._timer(HEALTH_S, self._tick)
 
@@ -11661,6 +12287,8 @@ class Consoles:
         done = OPERATOR_COMMANDS[name](self._room, frame)
         if not self._commit() and name not in RULINGS:
             raise JournalUnavailable("the hub cannot write its journal: this may be lost")
+        if name == "budgets":  # they may be the same as before, written otherwise
+            self._answer(console, budgets_frame(self._room))
         if isinstance(done, MessageRouted) and done.client_id:  # who may say it again wants to know that it is said
             about: dict[str, Json] = {"id": done.message.id, "seq": done.message.seq}
             self._answer(console, frame_of("said", client_id=done.client_id, **about))
@@ -11874,6 +12502,7 @@ class PastFeed(ChangesFeed):
         head["loops"] = self._loops()
         if span.channel:
             head |= {"rate": None, "rules": {"text": "", "version": 0}, "health": None, "last_seq": 0, "quiet_stop": 0}
+            head["budgets"] = NO_BUDGETS
         head["forms"] = [one for one in json.loads(room.forms_wire(has_prompts=True))["forms"] if self._is_told(one)]
         head["peers"] = [*self._rows(room.roster.all_names())]
         head["channels"] = room.channel_rows([name for name in room.channels() if span.has(name)])
@@ -11930,6 +12559,8 @@ class PastFeed(ChangesFeed):
         """Encode what consoles are told of mailboxes now and then."""
         if figures and not self._span.channel:
             yield frame_of("health", health=figures)
+            if self._room.budgets.limits:
+                yield budgets_frame(self._room)
         rows, self._touched = [*self._rows(self._touched)], {}
         if rows:
             yield frame_of("peers", changed=rows, gone=[])
@@ -13799,6 +14430,8 @@ class Hub:
         room.set_loops(upto or room.loops_upto, room.release_s if release_s is None else release_s)
         if settings.quiet_stop_min is not None:
             self.room.set_quiet_stop(settings.quiet_stop_min)
+        if settings.budgets is not None:
+            self.room.set_budgets(settings.budgets)
 
     def _journal(self) -> Journal | None:
         """Open the file that keeps the room, if there is to be one. Raises Invalid."""
@@ -14333,6 +14966,100 @@ def moved_seat(host: str, session_id: str) -> dict[str, str]:
                 file.write(f"alias={hosts[pid]['place']}\n".encode())
             return hosts[pid]
     return {}
+
+
+# --- what a Claude Code has used ---
+USAGE_READ_MAX_BYTES = 8 << 20  # of its transcripts, at one hook: 60 ms; the rest comes with the next
+USAGE_FILES_MAX = 64  # transcripts of one session: its own, and its subagents'
+_IDS_MAX = 16  # messages that may still grow, of one transcript: each is written again with every part of it
+_USAGE_S = 1.0  # that a hook whose work is done waits for what it is about to tell
+_STDIN_MAX_BYTES = 1 << 20  # of what is said to such a hook
+_USED = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
+
+
+class Transcripts:
+    """Sums what a session's model has used, as far as its transcripts tell; goes on where the last hook stopped."""
+
+    def __init__(self, place: str) -> None:
+        self._path, self._left = f"{place}.usage", USAGE_READ_MAX_BYTES
+        known: Any = {}
+        with suppress(OSError, ValueError), open(open_regular(self._path), encoding="utf-8") as file:
+            known = json.loads(file.read())
+        none = {"files": {}, "model": "", "turns": 0, "input": 0, "output": 0, "cost": 0.0}
+        self._known: dict[str, Any] = known if isinstance(known, dict) and known.keys() == none.keys() else none
+
+    def read(self, transcript: str) -> dict[str, Json]:
+        """Read on in a transcript, and in those of subagents beside it; give the usage so far."""
+        children = os.path.join(os.path.splitext(transcript)[0], "subagents")
+        for path in [transcript, *[one for one in paths_in(children) if one.endswith(".jsonl")]]:
+            if path in self._known["files"] or len(self._known["files"]) < USAGE_FILES_MAX:
+                with suppress(OSError):
+                    self._read_on(path)
+        known = self._known
+        usage: dict[str, Json] = {"model": one_line(str(known["model"]))[:NAME_MAX], "turns": known["turns"]}
+        return usage | {"input_tokens": known["input"], "output_tokens": known["output"], "cost_usd": known["cost"]}
+
+    def keep(self) -> None:
+        """Keep it for the next hook. Raises OSError."""
+        with open_private(f"{self._path}.new", os.O_TRUNC) as file:
+            file.write(json.dumps(self._known).encode())
+        os.replace(f"{self._path}.new", self._path)
+
+    def _read_on(self, path: str) -> None:
+        offset, ids = self._known["files"].get(path, (0, {}))
+        with open(open_regular(path), "rb") as file:
+            file.seek(min(offset, os.fstat(file.fileno()).st_size))
+            data = file.read(self._left)
+            end = data.rfind(b"\n") + 1
+            if not end and len(data) == USAGE_READ_MAX_BYTES:
+                end = len(data)  # no line of a transcript is so long
+            offset = file.tell() - len(data) + end
+        self._left -= len(data)
+        for line in data[:end].splitlines():
+            if b'"usage"' in line and b'"assistant"' in line:
+                self._count(fields_in(line.decode("utf-8", "replace")), ids)
+        self._known["files"][path] = offset, dict([*ids.items()][-_IDS_MAX:])
+
+    def _count(self, entry: Mapping[str, Any], ids: dict[str, list[int]]) -> None:
+        """Count one line: of a message that was counted already, only what has been added since."""
+        known, message = self._known, entry.get("message")
+        used = message.get("usage") if isinstance(message, dict) else None
+        if not isinstance(used, dict) or not isinstance(message, dict):
+            return
+        counts = {key: n if isinstance(n := used.get(key), int) and 0 <= n < 2**40 else 0 for key in _USED}
+        now = [sum(counts.values()) - counts["output_tokens"], counts["output_tokens"]]
+        name = str(message.get("id") or entry.get("uuid"))
+        before = ids.pop(name, None)
+        ids[name] = now = [max(pair) for pair in zip(now, before or [0, 0])]
+        for key, new, old in zip(("input", "output"), now, before or [0, 0]):
+            known[key] += new - old
+        if before is None:
+            cost, price = known["cost"], entry.get("costUSD")
+            is_priced = isinstance(price, int | float) and 0 <= price < 2**40 and cost is not None
+            known["turns"], known["cost"] = known["turns"] + 1, cost + price if is_priced else None
+        known["model"] = str(message.get("model") or known["model"])
+
+
+def tell_usage(session: Mapping[str, str]) -> None:
+    """Read on stdin where a hook's session has its transcript, and tell the hub what it has used. Never fails."""
+    with suppress(OSError, Refusal, *NONSENSE):
+        said, more = b"", b"."
+        while more and len(said) < _STDIN_MAX_BYTES:  # not sys.stdin: a thread in it would hold up the end
+            more = os.read(0, 65_536)
+            said += more
+        transcript = fields_in(said.decode("utf-8", "replace")).get("transcript_path")
+        if not isinstance(transcript, str) or not os.path.isabs(transcript):
+            return
+        lock = Lock(f"{session['place']}.usage.lock")  # of two hooks at once one tells
+        try:
+            transcripts = Transcripts(session["place"])
+            usage = transcripts.read(transcript)
+            transcripts.keep()
+            if usage["turns"]:
+                with closing(Client(session["url"], session["token"], session.get("key"))) as client:
+                    client.post("/status", usage=usage)
+        finally:
+            lock.release()
 
 
 class Waiter:
@@ -17612,6 +18339,7 @@ _VARIABLES: dict[str, tuple[Callable[[str], str], str]] = {
     "CAUCUS_HUB_URL": (fault_as(checked_url, bare_url), _BROKEN),
     "CAUCUS_PROJECT": (fault_as(lambda name: peer_name_of({"name": name}, "name")), _BROKEN),
     "CAUCUS_NOTIFY": (fault_as(functools.partial(target_of, "--notify")), _BROKEN),
+    "CAUCUS_BUDGET": (fault_as(budgets_of), _BROKEN),
     **{f"CAUCUS_{name}": (fault_of_secret, _BROKEN)
        for name in ("OPERATOR_TOKEN", "OBSERVER_TOKEN", "AGENT_KEY", "TOKEN", "TICKET")},
     **{f"CAUCUS_{name}": (fault_by(r"\d+(\.\d+)?", "is not a number from 0"), _BROKEN)
@@ -17966,6 +18694,10 @@ def _channel(flag: str, text: str) -> str:
         raise Invalid(flag, refusal.detail.removeprefix("channel: ")) from None
 
 
+def _budgets(flag: str, text: str) -> tuple[Budget, ...]:
+    return budgets_of(text, flag)
+
+
 Option = Mapping[str, Any]  # as argparse is told of it, but `variable` is of the environment and comes before `default`
 
 
@@ -18203,6 +18935,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
         notify_secret=options.notify_secret or env("CAUCUS_NOTIFY_SECRET", ""),
         notify_click=options.notify_click or "",
         is_notify_worded=options.notify_content,
+        budgets=options.budget,
     )
     for flag, origins in (("--public-url", [settings.public_url]), ("--allowed-origin", settings.allowed_origins)):
         if strange := [one for one in origins if one and not is_origin(one)]:
@@ -18747,9 +19480,13 @@ def run_wake(options: argparse.Namespace) -> int:
         return tell_seat(moved_seat(host, session_id) if is_moved else session)
     if not session:
         return EXIT_OK
-    words = ""
+    words, teller = "", threading.Thread(target=tell_usage, args=(session,), daemon=True)
+    if host == "claude" and sys.stdin is not None and not sys.stdin.isatty():
+        teller.start()  # it may read for ever
     with suppress(Refusal):  # no hub at the moment
         words = Waiter(session, host).run(0.0 if options.now else POLL_HOLD_S)
+    if teller.is_alive():
+        teller.join(_USAGE_S)
     if not words:
         return EXIT_OK
     if options.now:
@@ -18913,6 +19650,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], dict[str, Option]
         "--journal-keep": _DAYS,
         "--loops": {"choices": tuple(LOOPS_UPTO)},
         "--loops-release": {"type": _from_zero},
+        "--budget": {"type": _budgets, "variable": "CAUCUS_BUDGET"},
         "--log-retention-hours": {"type": _from_zero, "variable": "CAUCUS_LOG_RETENTION_HOURS", "default": "24"},
         "--allowed-origin": {"action": "append"},
         "--allowed-host": {"action": "append"},

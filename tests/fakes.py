@@ -86,7 +86,8 @@ def state_of(room: Room) -> dict[str, Any]:
         "owed": [[*owed.values()] for owed in room.owed.values()],
         "sent": [[*key, event.message.seq, [*event.to]] for key, event in room._sent.items()],
         "rules": [room.rules, room.rules_version],
-        "loops": [room.loops_row(), [[*loop.values()] for loop in room.loops.values()], sorted(room.held)],
+        "loops": [room.loops_row(), [[*loop.values()] for loop in room.loops.values()], room.held],
+        "budgets": _budgets_state(room),
         "news": {name: [*told.items()] for name, told in room.news.items()},
         "said": [room.said_to_all, room.open_upto],
         "quiet": [room.quiet_stop_min, room._quiet_from],
@@ -94,6 +95,13 @@ def state_of(room: Room) -> dict[str, Any]:
         "forms": json.loads(room.forms_wire(has_prompts=True))["forms"],
         "decisions": room.decisions(DECISIONS_MAX),
     }
+
+
+def _budgets_state(room: Room) -> list[Any]:
+    budgets = room.budgets
+    accounts = {one: {measure: [*a.values()] for measure, a in own.items()} for one, own in budgets.accounts.items()}
+    limits = [[*one.values()] for one in budgets.listed()]
+    return [limits, accounts, budgets.counters, budgets.waiting, [*budgets.gone], {*budgets.spent}, room.wanted_mode]
 
 
 def _peer_state(peer: Peer) -> dict[str, Any]:

@@ -44,7 +44,7 @@ HEALTH_KEYS = {
 }
 SNAPSHOT_KEYS = {
     *("type", "mode", "peers", "channels", "floors", "forms", "log", "health", "rate", "quiet_after", "agents"),
-    *("decisions", "version", "trees", "rules", "loops", "owed", "room", "last_seq", "quiet_stop"),  # ours
+    *("decisions", "version", "trees", "rules", "loops", "budgets", "owed", "room", "last_seq", "quiet_stop"),  # ours
 }
 SILENT = {"msg_count": 0, "char_count": 0, "last_ts": None}  # a channel's traffic
 COMMANDS: dict[str, dict[str, Any]] = {  # each that the contract lists, and one well-formed frame of it

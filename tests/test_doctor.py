@@ -528,6 +528,7 @@ def test_a_proxy_that_would_catch_loopback(machine: Machine, name: str) -> None:
         ("CAUCUS_HUB_URL", "127.0.0.1:8765", "broken", "cannot be used: it is not an http or https URL"),
         ("CAUCUS_HUB_URL", "http://far.example", "broken", "plain http shows the token to the network"),
         ("CAUCUS_PROJECT", "all", "broken", "cannot be used: name"),
+        ("CAUCUS_BUDGET", "room: 5 massages", "broken", "this is wrong at character 9"),
         ("CAUCUS_QUIET_AFTER_SECONDS", "soon", "broken", "is not a number from 0"),
         ("CAUCUS_LOG_RETENTION_HOURS", "-1", "broken", "is not a number from 0"),
         ("CAUCUS_AUTOSTART", "yes", "warning", "is neither 1 nor 0"),

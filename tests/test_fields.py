@@ -104,6 +104,8 @@ SHOWN: dict[str, tuple[str, str]] = {
     "receipts.who": (".fate", "api.*queued: waits in its mailbox"),
     "rules.text": ("#rules-readers", "Not read yet by api and web"),  # the field beside it has the text itself
     "rules.version": ("#rules .count", "Version 1"),
+    "budgets.text": ("#budgets-how", "For the room, for each agent"),  # the field above it has the text itself
+    "budgets.rows": ("#budgets tr", "api.*0 of 100 wakes"),  # part by part: test_browser_budgets
     "peers.rules_read": ("#rules-readers", "Not read yet by api and web"),
     "peers.held": (".peer .mail", "of them held"),
     "loops.upto": ("#loops-settings label", "Hold"),  # the one that is chosen
@@ -123,6 +125,7 @@ SHOWN: dict[str, tuple[str, str]] = {
 }
 STOPPED = {"peers.stop_told": (f"{API} .untold", "not told of the stop")}
 UNSHOWN = {
+    "budgets.more": "How many rows are left out; more than 200 have to be.",
     "agents": "Native agents are not there yet; the list is empty.",
     "peers.prompts": "The gavel on the card, pressed or not; only where the hub has an operator token.",
     "room": "The page tells by it that a hub started anew: test_browser_fates has what follows.",
@@ -190,6 +193,7 @@ def busy(hub: HubProcess, console: Any) -> None:
     gone = hub.register("gone")
     hub.say(api, "gone", "too late")
     hub.post("/leave", token=gone)
+    console.send(budgets="*: 100 wakes")
     console.send(rules="Tests first.")
     console.send(pause_peer="web")
     console.next("peers", where=lambda frame: frame["peers"][-1]["paused"])
@@ -244,6 +248,7 @@ def test_every_place_is_on_the_page_and_says_it(hub: HubProcess, console: Open) 
 
 
 BEHIND = {  # what has to be opened -> what is there
+    "#budgets-open": ("budgets.text", "budgets.rows"),
     ".needs-owed": ("owed.asker", "owed.to", "owed.text", "owed.ts"),
     "#settings-open": ("rules.text", "rules.version", "peers.rules_read", "loops.upto", "loops.release", "quiet_stop"),
     TICK: ("receipts.who",),

@@ -8,6 +8,7 @@ audience it works out for itself. A second room lives on the events alone.
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -30,9 +31,15 @@ from caucus import (
     OPERATOR,
     PEER_TTL_S,
     QUEUED,
+    ROOM,
+    SPENT,
+    BudgetReached,
+    BudgetSpent,
+    BudgetsSet,
     Event,
     Field,
     FloorHeld,
+    Invalid,
     InvalidForm,
     MailboxOverflowed,
     Manner,
@@ -44,6 +51,8 @@ from caucus import (
     NotAMember,
     NotHolder,
     Peer,
+    PeerJoined,
+    PeerLeft,
     PromptsOff,
     QuietReached,
     Refusal,
@@ -56,6 +65,7 @@ from caucus import (
     TooManyForms,
     TooManyHands,
     TooManyQuestions,
+    UnknownBudget,
     UnknownChannel,
     UnknownForm,
     UnknownMessage,
@@ -63,6 +73,7 @@ from caucus import (
     UnknownQuestion,
     UnknownToken,
     Usage,
+    budgets_of,
     encode_plain,
 )
 
@@ -79,6 +90,8 @@ CAPS = {
     "RECENT_NAMES_MAX": 40,
     "GONE_MAX": 2,
     "SENT_MAX": 4,
+    "HELD_MAX": 3,
+    "SPENDERS_GONE_MAX": 1,
     "ASKED_MAX": 2,
     "QUESTIONS_MAX": 3,
 }
@@ -88,6 +101,15 @@ LANES = (ALL, *CHANNELS)
 SCOPES = (ALL, ALL, *CHANNELS, "ann", "bob", "cid", "zoe")
 SPANS_S = (0.3, 0.3, 2.0, 2.0, 2.0, 2.0, 2.0, 20.0, PEER_TTL_S - 1, PEER_TTL_S + 1, GRACE_S)
 EITHER = (True, False)
+BUDGETS = (
+    "",
+    "*: 3 messages",
+    "*: 3 messages",
+    "ann: 2 messages/h; *: 20 characters, $1",
+    "room: 5 messages, 400 tokens/h",
+    "room: 8 messages/h; bob: 1 wake, 50 tokens; *: 4 messages/h",
+    "room: 8 messages/h; bob: 1 wake, 50 tokens; *: 4 messages/h",
+)
 CHOICE = Field("go", "Go?", "radio", ("yes", "no"), True, False)
 
 OPERATIONS: list[tuple[int, str, dict[str, Sequence[Any]]]] = []  # weight in a long story, method, its arguments' pools
@@ -146,7 +168,11 @@ class Story(RuleBasedStateMachine):
         self.room = Room(self.events.append, self.clock, self.new_token)
         self.echo = Room(lambda event: None, FakeClock(), lambda: "unused")  # its clock stands still
         self.serial: int = state_of(self.room)["serial"]  # type: ignore[assignment]
+        self.room.loops_upto = self.echo.loops_upto = "off"  # all say the same
         self.peers: dict[str, ModelPeer] = {}
+        self.spent: set[tuple[str, str]] = set()  # who has spent what, as the events tell it
+        self.gone: list[str] = []  # of whom budgets know still
+        self.waits: dict[str, list[int]] = {}  # seqs of what was said by whom meanwhile
         self.floors: dict[str, list[str]] = {}  # the holder first, then the hands
         self.topics: dict[str, str | None] = {}
         self.forms: dict[str, tuple[str, str]] = {}  # asker, audience
@@ -230,7 +256,33 @@ class Story(RuleBasedStateMachine):
         self.forms = {form_id: asked for form_id, asked in self.forms.items() if asked[0] != asker}
 
     def is_held(self, name: str) -> bool:
-        return self.peers[name].is_paused or self.mode != "running"
+        return self.peers[name].is_paused or self.mode != "running" or self.has_spent(name)
+
+    def has_spent(self, *spenders: str) -> bool:
+        return any(spender in spenders for spender, _ in self.spent)
+
+    def is_refused(self, name: str) -> bool:
+        """Whether as much waits of one that is held as may."""
+        return self.has_spent(name, ROOM) and len(self.waits.get(name, ())) >= CAPS["HELD_MAX"]
+
+    def hear_of_budgets(self, event: Event) -> None:
+        """Take in who is held from here on, and let go what waits for nobody any more."""
+        if isinstance(event, BudgetReached):
+            (self.spent.add if event.level == SPENT else self.spent.discard)((event.spender, event.measure))
+        elif isinstance(event, BudgetsSet):
+            known = self.room.budgets.accounts
+            self.spent = {(one, what) for one in known for what, a in known[one].items() if a.level == SPENT}
+        elif isinstance(event, PeerLeft):  # what is kept of who is gone for long goes
+            keeps = event.name in self.room.budgets.accounts or event.name in self.waits
+            self.gone = [name for name in self.gone if name != event.name] + [event.name] * keeps
+            for name in self.gone[: -CAPS["SPENDERS_GONE_MAX"]]:
+                self.waits.pop(name, None)
+                self.spent = {(one, what) for one, what in self.spent if one != name}
+            self.gone = self.gone[-CAPS["SPENDERS_GONE_MAX"] :]
+        elif isinstance(event, PeerJoined):
+            self.gone = [name for name in self.gone if name != event.name]
+        if not self.has_spent(ROOM):
+            self.waits = {name: seqs for name, seqs in self.waits.items() if self.has_spent(name)}
 
     def listen(self, sent: MessageRouted | None = None) -> None:
         """Take in the events since the last time: mailboxes fill and overflow. Membership is that of the model now."""
@@ -242,6 +294,8 @@ class Story(RuleBasedStateMachine):
                 self.check_routed(event)
             elif isinstance(event, ModeChanged):
                 self.mode_told = event.mode
+                self.mode = event.mode if event.wanted else self.mode
+            self.hear_of_budgets(event)
         self.seen = len(self.events)
         self.acting.clear()
 
@@ -264,9 +318,12 @@ class Story(RuleBasedStateMachine):
             self.operator_seqs.add(message.seq)
         if message.kind == "control":
             self.command_seqs.add(message.seq)
+        if message.origin == "agent" and self.has_spent(message.sender, ROOM):
+            self.waits.setdefault(message.sender, []).append(message.seq)
         for name in to:
             peer = self.peers[name]
-            is_free = message.origin == "operator" or (self.mode_told == "running" and not peer.is_paused)
+            is_let = self.mode_told == "running" and not peer.is_paused and not self.has_spent(name, message.sender)
+            is_free = message.origin == "operator" or is_let
             is_waited_for = peer.is_listening and not peer.chat + peer.urgent and message.kind != "control"
             is_handed = is_free and is_waited_for and self.mode_told != "stopped"
             assert (name in event.handed) == is_handed, "handed to one who does not wait for it, or not to one who does"
@@ -368,6 +425,9 @@ class Story(RuleBasedStateMachine):
             elif isinstance(event, MessageRouted):
                 self.acting = set(idle)
                 self.check_routed(event)
+            elif isinstance(event, ModeChanged):
+                self.mode = self.mode_told = event.mode
+            self.hear_of_budgets(event)
         self.acting.clear()
         assert not set(over) & set(self.peers), "remembered too long"
         assert sum(type(event).__name__ == "PeerReaped" for event in news) == len(idle), "not reaped"
@@ -386,9 +446,9 @@ class Story(RuleBasedStateMachine):
         if peer is not None and self.attempt(lambda: self.room.set_status(peer, status)):
             assert self.room.presence(name)["status"] == status
 
-    @operation(name=NAMES, turns=(1, 2))
-    def set_usage(self, name: str, turns: int) -> None:
-        peer, usage = self.caller(name), Usage("m", turns, 0, 0, None)
+    @operation(name=NAMES, turns=(1, 2), tokens=(0, 5, 100, 100, 350), cost=(None, 0.5))
+    def set_usage(self, name: str, turns: int, tokens: int, cost: float | None) -> None:
+        peer, usage = self.caller(name), Usage("m", turns, tokens, 0, cost)
         if peer is not None and self.attempt(lambda: self.room.set_usage(peer, usage)):
             assert self.room.presence(name)["usage"] == usage.to_json()
 
@@ -415,7 +475,8 @@ class Story(RuleBasedStateMachine):
             lambda: self.room.say(peer, to, "words"),
             (Stopped, is_stopped),
             (FloorHeld, is_bound and not is_stopped),
-            (kind, is_full and not is_stopped and not is_bound),
+            (BudgetSpent, self.is_refused(name) and not is_stopped and not is_bound),
+            (kind, is_full and not is_stopped and not is_bound and not self.is_refused(name)),
         )
         if sent is not None:
             self.join(name, to)
@@ -428,7 +489,7 @@ class Story(RuleBasedStateMachine):
     def say_in_a_thread(self, name: str, to: str, back: int, how: str) -> None:
         """Answer, decline or settle what was said a moment ago, or ask."""
         peer = self.caller(name)
-        if peer is None or self.mode == "stopped" or self.channel_fault(name, to)[1]:
+        if peer is None or self.mode == "stopped" or self.channel_fault(name, to)[1] or self.is_refused(name):
             return
         if (line := self.floors.get(to)) is not None and line[0] != name:
             return
@@ -438,6 +499,7 @@ class Story(RuleBasedStateMachine):
         is_deaf = not asks and (recent is None or not (recent.message.sender == name or seq in self.peers[name].heard))
         was_here = recent is None or recent.serial > peer.serial
         is_mine = owed is not None and (owed.asker == name if how == "settles" else owed.is_owed_by(peer))
+        ends = {} if owed is None else {"declines": owed.asker, "settles": owed.to}  # where such an end goes by itself
         asked = [one.asker for one in self.room.owed.values()]
         is_much = asked.count(name) >= CAPS["ASKED_MAX"] or len(asked) >= CAPS["QUESTIONS_MAX"]
         sent = self.attempt(
@@ -445,6 +507,7 @@ class Story(RuleBasedStateMachine):
             (UnknownMessage, is_deaf or (not asks and not was_here)),
             (UnknownQuestion, not asks and how != "reply_to" and not is_mine and not is_deaf and was_here),
             (TooManyQuestions, asks and is_much),
+            (Invalid, how in ends and to != ends[how]),
         )
         if sent is not None:
             self.join(name, to)
@@ -457,7 +520,7 @@ class Story(RuleBasedStateMachine):
     def say_perhaps_again(self, name: str, client_id: str) -> None:
         """The same client_id is the same message, for as long as it is remembered."""
         peer = self.caller(name)
-        if peer is None or self.mode == "stopped" or self.floors.get(ALL, [name])[0] != name:
+        if peer is None or self.mode == "stopped" or self.floors.get(ALL, [name])[0] != name or self.is_refused(name):
             return
         known, before = self.room.said_before(peer.token_hash, Manner(client_id=client_id)), self.seq
         sent = self.attempt(lambda: self.room.say(peer, ALL, "words", Manner(client_id=client_id)))
@@ -480,8 +543,9 @@ class Story(RuleBasedStateMachine):
             return
         mine, expected = self.peers[name], []
         if self.mode != "stopped":
-            expected = sorted(mine.urgent if self.is_held(name) else mine.urgent + mine.chat)
-            expected = [seq for seq in expected if seq not in self.room.held]
+            back = {seq for seqs in self.waits.values() for seq in seqs}
+            free = [seq for seq in mine.chat if seq not in back]
+            expected = sorted(mine.urgent if self.is_held(name) else mine.urgent + free)
         assert self.room.has_deliverable(peer) is (self.mode == "stopped" or bool(expected))
         got = [message.seq for message in self.room.fetch(peer)]
         assert got == expected[: len(got)], "not what waits, in order"
@@ -674,10 +738,44 @@ class Story(RuleBasedStateMachine):
 
     @operation(3, action=("pause", "stop", "resume", "reset", "resume", "reset", "resume"))
     def set_mode(self, action: str) -> None:
-        self.mode = self.room.set_mode(action)
-        assert self.mode == {"pause": "paused", "stop": "stopped"}.get(action, "running")
+        wanted = {"pause": "paused", "stop": "stopped"}.get(action, "running")
+        is_barred = wanted == "running" and self.has_spent(ROOM)
+        if self.attempt(lambda: self.room.set_mode(action), (BudgetSpent, is_barred)) is None:
+            return
+        self.mode = wanted
         if self.mode == "stopped":
             self.floors.clear()
+
+    @operation(text=BUDGETS)
+    def set_budgets(self, text: str) -> None:
+        self.room.set_budgets(budgets_of(text))
+        self.listen()
+
+    @operation(2, spender=(*NAMES, ROOM, ROOM), measure=("messages", "messages/h"), limit=(None, None, 60))
+    def raise_budget(self, spender: str, measure: str, limit: float | None) -> None:
+        known = self.room.budgets.on(spender).get(measure)
+        account = self.room.budgets.accounts.get(spender, {}).get(measure)
+        spent = 0.0 if account is None else account.spent(self.clock.wall())
+        act = lambda: self.room.raise_budget(spender, measure, limit)  # noqa: E731
+        self.attempt(act, (UnknownBudget, known is None), (Invalid, known is not None and spent >= (limit or math.inf)))
+        self.listen()
+
+    @operation(name=NAMES)
+    def end_spender(self, name: str) -> None:
+        if self.attempt(lambda: self.room.end_spender(name), (UnknownBudget, not self.has_spent(name))):
+            self.waits.pop(name, None)
+            if name in self.peers:
+                self.end(name)
+
+    @operation(2, name=NAMES)
+    def wake(self, name: str) -> None:
+        """A waiter is told of mail, and a call follows."""
+        peer = self.caller(name)
+        if peer is not None and self.room.wake_for(peer, "claude"):
+            before = self.is_held(name), bool(self.peers[name].urgent)
+            assert self.room.pointer(peer) is None or before != (True, False), "woken through a pause"
+            self.room.note_awake(peer)
+            self.listen()
 
     @operation(3, to=SCOPES)
     def operator_say(self, to: str) -> None:
@@ -722,6 +820,9 @@ class Story(RuleBasedStateMachine):
         self.check_mailboxes(state)
         self.check_floors(state)
         self.check_fates()
+        assert {*self.room.held} == {seq for seqs in self.waits.values() for seq in seqs}
+        assert {*self.room.budgets.spent} == {spender for spender, _ in self.spent}
+        assert all(len(seqs) <= CAPS["HELD_MAX"] for seqs in self.waits.values())
         assert state["mode"] == self.mode == self.mode_told
         assert (self.room.stop is not None) is (self.mode == "stopped"), "whoever asks does not learn of the stop"
         assert {one["id"]: (one["asker"], one["to"]) for one in state["forms"]} == self.forms

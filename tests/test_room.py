@@ -1931,6 +1931,7 @@ def test_every_refusal_that_the_room_can_raise_is_tested_above():
     known = {kind.__name__ for kind, _ in REFUSED.values()} | {"Throttled", "Stopped", "NameInUse"}
     known |= {"JournalUnavailable", "ValueError"}  # a disk's, and a row's: test_journal.py
     known |= {"LaneFull", "MatterClosed", "UnknownLoop"}  # test_holds.py
+    known |= {"BudgetSpent", "UnknownBudget"}  # test_budgets.py
     known |= {"Invalid"}  # an end that is sent elsewhere: test_fate.py
     assert names == known
 

@@ -23,6 +23,7 @@ import * as forms from "./forms.js";
 import * as channels from "./channels.js";
 import * as rules from "./rules.js";
 import * as away from "./away.js";
+import * as budgets from "./budgets.js";
 import * as settings from "./settings.js";
 import * as timeline from "./timeline.js";
 import { openOutbox } from "./outbox.js";
@@ -61,6 +62,7 @@ const SIGHTS = [ // of the moment that is looked at
   ["away", away.render],
   ["floors", channels.renderFloors],
   ["channels", channels.render],
+  ["budgets", budgets.render],
 ];
 const TALK = [ // of the same moment; it has a memory of the very model that it shows
   ["flow", flow.render],
@@ -274,6 +276,7 @@ const PLACES = {
   dismiss: (id) => dismissed.add(id),
   "caught-up": () => settleDebt(seat.debt, model),
   rate: openRate,
+  budgets: (of) => budgets.show(byId("budgets"), of),
   help: () => byId("help").showModal(),
   look: lookBack,
   moment: goToMoment,
@@ -540,6 +543,7 @@ for (const name of ["help", "settings"]) {
   byId(`${name}-open`).addEventListener("click", () => { byId(name).showModal(); plan(); });
   byId(`${name}-close`).addEventListener("click", () => byId(name).close());
 }
+byId("budgets-open").addEventListener("click", () => go("budgets"));
 byId("theme").addEventListener("click", nextTheme);
 document.addEventListener("keydown", onKey);
 settings.render(byId("settings-list"), showBadge);

@@ -6,7 +6,7 @@ import { NUDGE_S, minutesOf, nameOfScope, owedOf } from "./needs.js";
 import { clockOf } from "./prefs.js";
 import { play } from "./sounds.js";
 
-const ICONS = { form: "form", stop: "stop", loop: "loop", slow: "loop", mention: "mention", deaf: "deaf", stick: "stick", question: "help", owed: "wait", converged: "check", died: "wait" };
+const ICONS = { form: "form", stop: "stop", loop: "loop", slow: "loop", mention: "mention", deaf: "deaf", stick: "stick", question: "help", owed: "wait", converged: "check", died: "wait", budget: "gauge" };
 const WIDE = matchMedia("(min-width: 100rem)"); // three fit; else two; on a phone one
 const NARROW = matchMedia("(max-width: 62rem)");
 

@@ -55,6 +55,17 @@ const KINDS = {
     word: `Loops: ${upto}`, held: heldLanes(model), isDone: ({ loops }) => loops.upto === upto && loops.release === release,
     effect: (now, deed) => `${FAR[upto]}${release && upto === "hold" ? `; a held lane goes on after ${Math.round(release / 6) / 10} min of silence` : ""}${upto !== "hold" && deed.held ? "; what was held is delivered" : ""}`,
   }),
+  budgets: ({ budgets }) => ({
+    word: budgets.trim() ? "Budgets" : "No budgets", isAnswer: (frame) => frame.type === "budgets",
+    effect: (model) => (model.budgets.text ? "they hold from now on" : "nobody is held by one any more"),
+  }),
+  raise_budget: ({ raise_budget: { spender, measure, to } }) => ({
+    word: `Raise ${spender} to ${to.toLocaleString("en")} ${measure}`, isDone: (model) => rowOfBudget(model, spender, measure)?.limit === to,
+    effect: (model) => (isHeldBy(model, spender) ? "it has spent another budget, too" : "it goes on; what waited is delivered"),
+  }),
+  end_spender: ({ end_spender: spender }) => ({
+    word: `End ${spender}`, isDone: (model) => !isHeldBy(model, spender), effect: () => "its last words are delivered, and its seat is gone",
+  }),
   kick: ({ kick: name }) => ({
     word: `Kick ${name}`, subject: name, isDone: (model) => !model.peers.some((peer) => peer.name === name),
     effect: () => "its seat is gone",
@@ -123,6 +134,8 @@ const hasWoken = (wake, deed) => wake?.open_ts === null && wake.proven_ts !== nu
 const ringText = (wake, deed) => (hasWoken(wake, deed) ? `it woke in ${wake.latency} s` : "its waiter has it; no call has followed yet");
 const ringReach = (wake, name, deed) => (hasWoken(wake, deed) ? { told: [name], untold: [] } : { told: [], untold: [name] });
 
+const rowOfBudget = (model, spender, measure) => model.budgets.rows.find((row) => row.spender === spender && row.measure === measure);
+const isHeldBy = (model, spender) => model.budgets.rows.some((row) => row.spender === spender && row.level === "spent" && (row.name === null || row.here || row.waiting > 0));
 const rowOf = (model, name) => model.peers.find((peer) => peer.name === name);
 const statusOf = (model, id) => model.settled.find((entry) => entry.id === id)?.status ?? null;
 const commandOf = (frame) => ["heartbeat", ...Object.keys(KINDS)].find((key) => Object.hasOwn(frame, key)) ?? null;

@@ -37,6 +37,7 @@ export function emptyModel() {
     owed: [], // what expects an answer and has none, oldest first: {seq, asker, to, text, ts}
     rules: { text: "", version: 0 }, // of the house
     loops: NO_LOOPS, // how far loops are answered, and the lanes that go round in circles; a lane as the hub tells of it
+    budgets: { text: "", rows: [], more: 0 }, // what may be spent; rows: {spender, name, here, measure, limit, spent, level, unknown, back_ts, waiting}
     roots: new Map(), // message id -> its thread, for those in one: the id of what began it, or a name for what is not here
     threads: new Map(), // thread -> ids of its messages, oldest first
     spans: [], // what lasted: {kind: mode | pause | stick | form, key, who, scope, word, text, from, to}, ms; to: null while it lasts
@@ -134,6 +135,7 @@ const FRAMES = {
   loops: takeLoops,
   loop: takeLoop,
   quiet_stop: (model, frame) => { model.quietStop = frame.minutes; },
+  budgets: (model, { text, rows, more }) => { model.budgets = { text, rows, more }; },
   mode: (model, frame, now) => { model.mode = frame.mode; model.modeAt = now; },
   floor: (model, frame, now) => takeFloors(model, frame.floors, now),
   form: takeForm,
@@ -191,6 +193,7 @@ function takeSnapshot(model, frame, now) {
   model.owed = frame.owed ?? [];
   model.rules = frame.rules ?? model.rules;
   takeLoops(model, frame.loops ?? NO_LOOPS, now);
+  model.budgets = frame.budgets ?? model.budgets;
   for (const peer of frame.peers ?? []) claimHue(model, peer.name);
   for (const message of log) takeMessage(model, message, frame.trees?.[message.id], now);
   takeHealth(model, { health: frame.health ?? null, peers: frame.peers }, now);

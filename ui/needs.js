@@ -7,6 +7,7 @@
 
 import { ARROW, GO_ON, UNWOKEN_S, ageText, isOperator, isToOperator, lineOf, logEnd, passedSince, saidAs } from "./model.js";
 import { listed, stopReach } from "./deeds.js";
+import { budgetNeeds, isSpent } from "./spent.js";
 
 const DEAF_S = 60; // an agent between two polls is busy; longer, and nobody comes to fetch its mail
 const NOBODY_S = 10; // longer than a waiter takes to ask again
@@ -16,7 +17,7 @@ const STOP_GRACE_S = 5; // a parked poll is answered at once; whoever lacks the 
 
 /** Everything that waits, in order of urgency. A need keeps its id for as long as its cause lasts. */
 export function needsOf(model, now) {
-  return [...stopNeeds(model, now), ...heldNeeds(model), ...formNeeds(model), ...questionNeeds(model), ...mentionNeeds(model), ...quietNeeds(model, now), ...overdueNeeds(model, now), ...stuckNeeds(model, now), ...stickNeeds(model, now), ...slowNeeds(model)];
+  return [...stopNeeds(model, now), ...budgetNeeds(model, now), ...heldNeeds(model), ...formNeeds(model), ...questionNeeds(model), ...mentionNeeds(model), ...quietNeeds(model, now), ...overdueNeeds(model, now), ...stuckNeeds(model, now), ...stickNeeds(model, now), ...slowNeeds(model)];
 }
 
 // ---- forms ------------------------------------------------------------------------------------------------------
@@ -208,7 +209,7 @@ const excerpt = (text) => lineOf(text, EXCERPT);
 
 function stuckNeeds(model, now) {
   if (model.mode !== "running") return []; // held or stopped: that mail waits is what the operator wanted
-  const held = model.peers.filter((peer) => !peer.paused && waitingOf(peer) > 0);
+  const held = model.peers.filter((peer) => !peer.paused && !isSpent(model, peer.name) && waitingOf(peer) > 0);
   return held.map((peer) => stuckNeed(peer, passedSince(model, peer, now), now)).filter(Boolean);
 }
 

@@ -2,6 +2,7 @@
 
 import { button, el, emptyNote, icon, keyed, nameTag, setAttribute, setIcon, setText } from "./dom.js";
 import { isLate, wordsOf } from "./deeds.js";
+import { budgetWords } from "./spent.js";
 import {
   ARROW, UNWOKEN_S, ageText, hueOf, isOpen, isOperator, passedSince, stateWord, usageExactly, usageText,
 } from "./model.js";
@@ -74,6 +75,7 @@ function card(peer, hue, view) {
     stop: chip("untold", "stop", "not told of the stop", "It has not called the hub since the stop"),
     facts: el("p", { class: "facts" }),
     usage: el("p", { class: "facts usage" }, el("span", { "aria-hidden": "true" }), el("span", { class: "unseen" })),
+    budget: el("p", { class: "facts budget", hidden: true }),
     deed: el("p", { class: "facts deed" }),
   };
   const node = el("li", { class: "card peer", data: { peer: peer.name } },
@@ -82,6 +84,7 @@ function card(peer, hue, view) {
     el("div", { class: "chips" }, part.ears, part.heard, part.mail, part.held, part.loop, part.quiet, part.stop),
     part.facts,
     part.usage,
+    part.budget,
     view.operator && el("div", { class: "card-foot" }, controls(peer.name, part, view), part.deed));
   parts.set(node, part);
   return node;
@@ -137,6 +140,9 @@ function refresh(node, peer, passed, view) {
   setText(part.heard, `heard ${ageText(peer.listening ? 0 : peer.last_seen_age + passed)} ago`);
   setText(part.facts, factsOf(peer, passed) + brakeOf(peer.brake, view.now));
   refreshUsage(part.usage, peer.usage);
+  const spent = budgetWords(view.model, peer.name);
+  part.budget.hidden = !spent;
+  setText(part.budget, spent);
   if (view.operator) refreshControls(part, peer, view);
 }
 

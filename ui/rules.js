@@ -54,7 +54,8 @@ function open(root, seat) {
     el("p", { class: "facts" }, "What every agent in this room is to know. It comes with the brief, after the protocol; of a change each agent is told with its next batch."),
     view.text, view.counter, view.meanwhile, view.buttons, view.readers,
     el("p", { class: "facts", id: "rules-belong" }, "A rule that the hub can hold, of rate, roles or budgets, belongs there: the hub keeps it, while what stands here is advice. ",
-      button("Set the rate", null, { class: "rules-rate quiet", onclick: () => seat.go("rate") })));
+      button("Set the rate", null, { class: "rules-rate quiet", onclick: () => seat.go("rate") }),
+      button("Budgets", null, { class: "rules-rate quiet", onclick: () => seat.go("budgets") })));
   const draft = JSON.parse(sessionStorage.getItem(DRAFT) ?? "null");
   if (draft) Object.assign(view, { isDirty: true, version: draft.version }).text.value = draft.text;
   views.set(root, view);

@@ -30,6 +30,12 @@ const ASK = {
       + "The name is free; it may join again as a newcomer.",
     verb: "Kick",
   }),
+  end_spender: ({ end_spender: spender }, model) => ({
+    title: `End ${spender}?`,
+    text: `${spender} is let go, as by a kick: it is told to end its work. What it said since its budget was spent is delivered now. `
+      + `If it joins again under this name, the budget is still spent.${model.mode === "running" ? "" : ` The room is ${model.mode}: its words wait for that.`}`,
+    verb: "End it",
+  }),
   close_channel: ({ close_channel: name }) => ({
     title: `Close ${name}?`,
     text: "Every member is taken out and its talking stick is put away. What was said stays in the flow; any agent may open the channel again by speaking in it.",
