@@ -13069,6 +13069,7 @@ NEEDS: dict[str, tuple[int, str, str]] = {
     "question": (4, "question", "{who} waits for your answer"),
     "mention": (3, "speech_balloon", "{who} writes to you"),
     "hold": (4, "arrows_counterclockwise", "A conversation goes round in circles, and waits for your ruling"),
+    "budget": (4, "money_with_wings", "A budget is spent"),
     "stick": (3, "hourglass", "{who} holds the talking stick and is silent, while others wait"),
     "agents-gone": (4, "door", "All agents are gone"),
     "died": (4, "zzz", "The room is quiet, and something is unsettled"),
@@ -13113,6 +13114,14 @@ def _hold_needs(room: Room) -> Iterator[Need]:
             yield Need("hold", f"hold {loop.lane} {loop.ts}", loop.ts, why=f"{loop.lane}: {loop.evidence.words}")
 
 
+def _budget_needs(room: Room) -> Iterator[Need]:
+    for spender in room.budgets.spent:
+        if (account := room.budgets.spent_of(spender)) is not None:
+            budget = room.budgets.on(spender)[account.measure]
+            words = f"{spender}: {limit_words(budget.measure, budget.limit)}"
+            yield Need("budget", f"budget {words}", 0.0, why=words)
+
+
 def _stick_needs(room: Room) -> Iterator[Need]:
     for floor in room.stuck():
         yield Need("stick", f"stick {floor.scope} {floor.holder}", floor.since, floor.holder)
@@ -13131,7 +13140,7 @@ def _journal_needs(room: Room) -> Iterator[Need]:
 
 
 STATES: tuple[Callable[[Room], Iterator[Need]], ...] = (
-    _journal_needs, _form_needs, _question_needs, _hold_needs, _quiet_needs, _stick_needs
+    _journal_needs, _form_needs, _question_needs, _hold_needs, _budget_needs, _quiet_needs, _stick_needs
 )  # fmt: skip
 
 
@@ -13161,7 +13170,9 @@ ENDS: dict[type[Event], Callable[[Any, Need], bool]] = {
     PeerRevived: lambda event, need: need.kind == "agents-gone",
     ModeChanged: lambda event, need: need.kind == ("quiet-stop" if event.mode == RUNNING else "agents-gone"),
 }
-NEWS_OF_NEEDS = frozenset({*MOMENTS, *ENDS, FormOpened, FormSettled, LoopSeen, LaneRuled})  # after which to look
+NEWS_OF_NEEDS = frozenset(  # after which to look
+    {*MOMENTS, *ENDS, FormOpened, FormSettled, LoopSeen, LaneRuled, BudgetReached}
+)  # fmt: skip
 
 
 class Push(Record):

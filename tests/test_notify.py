@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from fakes import FakeClock, RecordingRoom, question
 from hubs import ROOT, START, HubProcess, running_hub
+from loops import detector
 from posts import Post
 
 import caucus
@@ -548,6 +549,26 @@ def test_a_permission_prompt_a_stuck_stick_and_the_journal_are_needs(desk: Desk)
     desk.room.is_kept = False
     desk.wait(NOTIFY_EVERY_S + 1)
     assert desk.pushed == [["permission"], ["stick"], ["journal"]]
+
+
+def test_a_held_lane_and_a_spent_budget_are_needs_until_they_are_ruled_on(desk: Desk) -> None:
+    room = desk.room
+    room.detector = detector()
+    room.set_rate(1e6, 1e6)
+    room.set_budgets(caucus.budgets_of("web: 1 messages"))
+    for at in range(20):
+        desk.wait(1)
+        room.say(desk.api, "web", ("Thank you!", "Thanks a lot!")[at % 2])
+    assert room.loops["api ↔ web"].state == caucus.HELD
+    desk.wait(NOTIFY_EVERY_S)
+    room.say(desk.web, "all", "done")
+    desk.wait(NOTIFY_EVERY_S + NOTIFY_DELAY_S)
+    assert desk.pushed == [["hold"], ["budget"]]
+    room.say(desk.web, "all", "done again")
+    room.raise_budget("web", "messages", 5)
+    room.rule("api ↔ web", "run")
+    desk.wait(10 * NOTIFY_EVERY_S)
+    assert len(desk.pushed) == 2
 
 
 def test_all_agents_gone_is_told_once_and_again_after_somebody_came(desk: Desk) -> None:
