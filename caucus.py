@@ -210,6 +210,7 @@ WAKE_GAP_S = 3.0  # between two polls of one waiter
 WAKE_AGAIN_S = 600.0  # an agent that was woken and reads nothing is not woken again sooner: each time is a turn
 INTERRUPTED_S = 60.0  # an interrupt holds back the next tool within this: later ones belong to another matter
 SENT_S = 600.0  # how long the same client_id again is the same message
+NEWCOMER_S = 60.0  # in the room: then it begins the count of loops anew where it comes in; later it could do so at will
 SHARE_WAIT_S = 10.0  # who was refused a word in a slowed lane has a place in its queue for so long
 UNFETCHED_S = 180.0  # what nobody has fetched for so long, its sender is told of
 ROOM_QUIET_S = 600.0  # nobody has spoken: longer than an agent's turn usually takes
@@ -1496,12 +1497,14 @@ class Mailbox:
     operator's messages are delivered through a pause that holds all others.
     """
 
-    __slots__ = ("_acknowledged", "_again", "_handed_out", "_lost", "_mail", "_out", "_unproven", "acknowledgements")
+    __slots__ = (*("_acknowledged", "_again", "_handed_out", "_late", "_lost", "_mail", "_out", "_unproven"),
+                 "acknowledgements")
 
     def __init__(self) -> None:
         self._mail: dict[int, Message] = {}  # by seq, and so in its order: each is newer than all before
         self._out: set[int] = NO_SEQS  # of what a poll has fetched
         self._again = frozenset[int]()  # seqs of what waits again: if its reader had it after all, it may say so
+        self._late: set[int] = NO_SEQS  # handed out after a higher seq: to acknowledge that says nothing of them
         self._handed_out = 0  # the highest seq that a poll got
         self._acknowledged = 0  # the highest seq acknowledged, of those handed out
         self.acknowledgements = 0  # how many changed something
@@ -1590,6 +1593,8 @@ class Mailbox:
         batch = [message for message in self.deliverable(held, back) if message.seq <= upto]
         if not batch:
             return
+        if batch[0].seq < self._handed_out:
+            self._late = self._late.union([message.seq for message in batch if message.seq < self._handed_out])
         self._handed_out = max(self._handed_out, batch[-1].seq)
         self._mark([message.seq for message in batch])
         if self._again:  # what is held back now was not in this batch: to acknowledge that says nothing of it
@@ -1609,7 +1614,7 @@ class Mailbox:
         if back:
             self._out.difference_update(back)
             self._out = self._out or NO_SEQS
-            self._again |= back
+            self._again |= back - self._late
 
     def reopen(self) -> None:
         """Make all that was handed out wait again, and forget commands: who was to obey them has long gone on."""
@@ -1620,7 +1625,7 @@ class Mailbox:
         """Give all of it as JSON can keep it; each message as its id."""
         ids = [message.id for message in self]
         marks = sorted(self._out), sorted(self._again)
-        fates = sorted(self._unproven), [*self._lost.items()]
+        fates = sorted(self._unproven), [*self._lost.items()], sorted(self._late)
         return [ids, *marks, self._handed_out, self._acknowledged, self.acknowledgements, *fates]
 
     @classmethod
@@ -1628,7 +1633,8 @@ class Mailbox:
         """Make one of that, and of the messages by their ids. Raises KeyError."""
         mailbox = cls()
         ids, out, again, mailbox._handed_out, mailbox._acknowledged, mailbox.acknowledgements, *fates = plain
-        unproven, lost = fates or ((), ())
+        unproven, lost, late = [*fates, (), (), ()][:3]  # hubs before this one kept fewer
+        mailbox._late = {*late} or NO_SEQS
         mailbox._unproven, mailbox._lost = {*unproven} or NO_SEQS, dict(lost) or NONE_LOST
         mailbox._mail = {messages[one].seq: messages[one] for one in ids}
         mailbox._out, mailbox._again = {*out} or NO_SEQS, frozenset(again)
@@ -1692,6 +1698,8 @@ class Mailbox:
             self._out = self._out or NO_SEQS
         if self._again:
             self._again -= {*seqs}
+        if self._late:
+            self._late = self._late.difference(seqs) or NO_SEQS
 
 
 # ======================================================================================================================
@@ -2160,7 +2168,7 @@ _WARY_FROM = 4  # points from which each message is looked at
 # A glance at a lane takes 12 us, to read it 0.1 to 1 ms: so many glances of each lane, and so many readings in all, at
 # once and then a second. Where more is said than that, it is looked at less often, but then at the latest 16.
 _LOOKS_AT_ONCE, _LOOKS_PER_S = 16.0, 1.0
-_READS_AT_ONCE, _READS_PER_S = 64.0, 5.0
+_READS_AT_ONCE, _READS_PER_S = 64.0, 20.0
 _HEAD_MAX = 240  # characters of a message that are read: its beginning, middle and end
 _HEAD_BYTES = 560  # and bytes: emoji take four each
 _SHORT = 120  # characters that are within both
@@ -4164,8 +4172,9 @@ class Room:
         peer.speech.spend(now)
         if share is not None:
             share.spend(peer.name, now)
-        if is_new:
+        if is_new and now - peer.joined_at < NEWCOMER_S:
             self._begin_anew(joining, f"{plain_peer(peer.name)} has joined")
+        if is_new:
             self._commit(ChannelJoined(*self._stamp(), peer.name, joining))
 
     # --- lanes that go round in circles ---
@@ -13111,7 +13120,8 @@ def _question_needs(room: Room) -> Iterator[Need]:
 def _hold_needs(room: Room) -> Iterator[Need]:
     for loop in room.loops.values():
         if loop.state == HELD:
-            yield Need("hold", f"hold {loop.lane} {loop.ts}", loop.ts, why=f"{loop.lane}: {loop.evidence.words}")
+            lane = "a channel" if is_channel(loop.lane) else loop.lane  # whose name an agent has chosen
+            yield Need("hold", f"hold {loop.lane} {loop.ts}", loop.ts, why=f"{lane}: {loop.evidence.words}")
 
 
 def _budget_needs(room: Room) -> Iterator[Need]:
@@ -13131,7 +13141,10 @@ def _quiet_needs(room: Room) -> Iterator[Need]:
     found = room.quiet()
     if found is not None and (kind := str(found["state"])) in NEEDS:
         reasons, since = cast(list[str], found["why"]), cast(float, found["since"])
-        yield Need(kind, f"{kind} {room.quiet_since}", since, why=reasons[0] if kind == DIED else "")
+        why = reasons[0] if kind == DIED else ""
+        for channel in room.channels():  # an agent has chosen its name
+            why = why.replace(channel, "a channel")
+        yield Need(kind, f"{kind} {room.quiet_since}", since, why=why)
 
 
 def _journal_needs(room: Room) -> Iterator[Need]:

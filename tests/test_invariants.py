@@ -139,6 +139,7 @@ class ModelPeer:
         self.urgent: list[int] = []  # seqs that wait, the operator's
         self.fetched: list[int] = []  # seqs, ascending
         self.returned: set[int] = set()  # seqs that wait again
+        self.late: set[int] = set()  # seqs that were handed out after a higher one
         self.handed_out = 0  # the highest seq
         self.acknowledged = 0  # the highest seq, as far as it was handed out
         self.heard: set[int] = set()  # seqs that it said, or that it was ever handed
@@ -554,6 +555,7 @@ class Story(RuleBasedStateMachine):
         mine.chat = [seq for seq in mine.chat if seq not in got]
         mine.urgent = [seq for seq in mine.urgent if seq not in got]
         mine.fetched = sorted(mine.fetched + [seq for seq in got if seq not in self.command_seqs])
+        mine.late |= {seq for seq in got if seq < mine.handed_out}
         mine.handed_out = max(mine.handed_out, *got, 0)
         mine.returned = {seq for seq in mine.returned if seq > max(got, default=0)}
         mine.heard |= set(got)
@@ -583,7 +585,7 @@ class Story(RuleBasedStateMachine):
             mine.chat = sorted(mine.chat + [seq for seq in back if seq not in self.operator_seqs])
             mine.urgent = sorted(mine.urgent + [seq for seq in back if seq in self.operator_seqs])
             mine.fetched = [seq for seq in mine.fetched if seq not in back]
-            mine.returned |= set(back)
+            mine.returned |= set(back) - mine.late
 
     # --- restarts ---
 
@@ -599,7 +601,7 @@ class Story(RuleBasedStateMachine):
             mine.urgent = [seq for seq in mine.urgent if seq not in self.command_seqs]
             mine.chat = sorted(mine.chat + [seq for seq in back if seq not in self.operator_seqs])
             mine.urgent = sorted(mine.urgent + [seq for seq in back if seq in self.operator_seqs])
-            mine.returned |= set(back)
+            mine.returned |= set(back) - mine.late
             mine.fetched, mine.is_listening, mine.last_seen = [], False, self.clock.mono()
         self.forms = {form_id: asked for form_id, asked in self.forms.items() if asked[1] != OPERATOR}
 

@@ -234,3 +234,15 @@ def test_what_waits_again_and_is_held_back_is_not_acknowledged_with_what_came_af
     box.fetch(held=True)
     box.acknowledge(2)
     assert waiting(box) == [1]
+
+
+def test_what_came_after_a_higher_seq_and_waits_again_is_not_acknowledged_with_that():
+    box = mailbox(1)
+    box.put(message(2, origin="operator"))
+    box.fetch(held=True)
+    box.fetch(held=False)
+    box.unfetch([1])
+    again = Mailbox.from_plain(box.to_plain(), {one.id: one for one in box})
+    for one in (box, again):
+        one.acknowledge(2)
+        assert waiting(one) == [1]
