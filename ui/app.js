@@ -283,7 +283,7 @@ const PLACES = {
   again: () => lookAgain(past),
   live: backToLive,
 };
-const OF_THE_PAST = new Set(["help", "evidence", "look", "moment", "again", "live"]); // all others act on the present
+const OF_THE_PAST = new Set(["help", "evidence", "budgets", "look", "moment", "again", "live"]); // all others act on the present
 
 /** Show a message; from the record, when it is not on this page any more. */
 async function showMessage(id, seq = 0) {
