@@ -2363,7 +2363,7 @@ class _Reading:
         if found is None:
             fresh = len(hard) + len(slots)
             found = self._evidence(said, len(new), fresh, hard) if fresh else self._talk(said, len(new), is_answer)
-        if found[0] < 0:
+        if found[0] < 0 or (found[0] == 0 and (new or hard or slots)):
             self._teller, self._answered = sender, set()
         else:
             self._answered.add(sender)
@@ -2386,7 +2386,7 @@ class _Reading:
             return -2, "echo"
         if len(before) < 2:
             return 0, "echo"  # two of a kind do not tell what changes
-        return (2 if change == "ids" or counts or self._lexicon.has_trouble(said.template) else 0), "echo"
+        return (2 if counts or self._lexicon.has_trouble(said.template) else 0), "echo"
 
     def _is_on_theme(self, said: Said, words: int, share: float) -> bool:
         """Whether so many words of a message were in such a share of the latest."""

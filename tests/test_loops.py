@@ -167,3 +167,11 @@ def test_the_operator_begins_the_lanes_anew_that_hear_him():
 
 def test_what_is_said_to_the_operator_has_no_lane():
     assert lane_for("a", OPERATOR) == ""
+
+
+def test_one_who_asks_of_one_commit_after_another_gets_short_answers_and_that_is_no_loop():
+    commits = ["1a2b3c4", "9f8e7d6", "0c1d2e3", "5a6b7c8", "3e4f5a6", "7b8c9d0", "2d3e4f5", "8a9b0c1", "6f7a8b9"]
+    verdicts = ["good", "bad", "good", "good", "bad", "bad", "good", "bad", "good"]
+    said = [line for commit, word in zip(commits, verdicts, strict=True)
+            for line in (f"please test commit {commit}", word)]
+    assert say(detector(), *said) == []
