@@ -1463,8 +1463,8 @@ class Share:
         before = [*self._queue].index(name) if name in self._queue else len(self._queue)
         try:
             self._bucket.check(now, before + 1.0)
-        except Throttled:
-            self._queue[name] = now
+        except Throttled as refusal:
+            self._queue[name] = now + refusal.retry_s  # who waits as it is told keeps its place
             raise
 
     def spend(self, name: str, now: float) -> None:
@@ -3385,7 +3385,7 @@ class Room:
             self._refuse_if_asked_much(peer.name)
         if self.budgets.spent and to != OPERATOR:
             self._refuse_if_spent(peer)
-        lane = lane_for(peer.name, to)
+        lane = lane_for(peer.name, to) if to in self._peers or to == ALL or is_channel(to) else ""  # nobody hears that
         self._spend_speech(peer, joining=to, lane=lane)
         self._look_for_loop(lane, peer.name, content)
         meta = None if manner.child is None else json.dumps({"child": manner.child})
@@ -4243,7 +4243,7 @@ class Room:
         scopes = loop.lane.split(ARROW) if loop.waiting else ()
         names = tuple([peer.name for scope in scopes for peer in self._audience(scope)])
         self._commit(LaneRuled(*self._stamp(), loop.lane, ruling, names, told or RULED[ruling]))
-        if ruling == WATCH:
+        if ruling in (WATCH, OVER):
             self._refresh(loop.lane)
 
     # --- budgets ---
@@ -4404,6 +4404,7 @@ class Room:
             self._commit(FormSettled(*self._stamp(), form.id, "withdrawn", None, told, None))
         self._confirming.discard(peer.name)
         self._end_loops_without(peer, peer.channels)
+        self._refresh(peer.name)  # who bears its name next begins anew
         self._commit(PeerLeft(*self._stamp(), peer.name, why, tuple(sorted(peer.channels))))
 
     def _is_here(self, peer: Peer) -> bool:

@@ -7,6 +7,7 @@ import random
 
 import pytest
 from fakes import FakeClock, RecordingRoom, contents, replayed, state_of
+from loops import detector
 
 from caucus import (
     CALM,
@@ -600,3 +601,37 @@ def test_whatever_is_held_and_ruled_nothing_is_lost_and_every_hold_ends(seed: in
         due = set(tale.due.get(peer.serial, []))
         assert due <= {*tale.got.get(peer.serial, [])}, "lost"
         assert len(tale.got.get(peer.serial, [])) == len({*tale.got.get(peer.serial, [])}), "twice"
+
+
+def test_who_waits_as_it_is_told_is_not_passed_by_who_hammers(clock: FakeClock) -> None:
+    share, said, due = Share(Rate(2.0, 0.5), clock.mono()), dict.fromkeys("abcdefg", 0), dict.fromkeys("abcdefg", 0.0)
+    for _ in range(600):  # a minute; a tries each 0.1 s, all others when they are told to
+        for name in said:
+            if name == "a" or clock.mono() >= due[name]:
+                try:
+                    share.check(name, clock.mono())
+                    share.spend(name, clock.mono())
+                    said[name] += 1
+                except Throttled as refusal:
+                    due[name] = clock.mono() + refusal.retry_s
+        clock.advance(0.1)
+    assert max(said.values()) - min(said.values()) <= 2, said
+
+
+def test_what_nobody_hears_is_no_loop_and_a_name_that_is_reborn_begins_anew(clock: FakeClock) -> None:
+    room = RecordingRoom(clock)
+    room.detector = detector()
+    room.set_rate(1e6, 1e6)
+    ann, _ = room.join("ann"), room.join("cat")
+    for _ in range(20):
+        clock.advance(1)
+        room.say(ann, "ghost", "Thank you!")
+    assert room.loops == {}
+    for _ in range(12):
+        clock.advance(1)
+        room.say(ann, "cat", "Thank you!")
+    assert room.loops["ann ↔ cat"].state == HELD
+    room.leave(room.tokens["cat"])
+    room.join("cat")
+    room.say(ann, "cat", "Thank you!")
+    assert room.loops == {}
