@@ -3506,11 +3506,11 @@ class Room:
 
     def is_held(self, peer: Peer) -> bool:
         """Whether only operator traffic is delivered to `peer` now."""
-        return peer.is_paused or self.mode != RUNNING or self.is_overdrawn(peer)
+        return peer.is_paused or self.mode != RUNNING or (bool(self.budgets.spent) and self.is_overdrawn(peer))
 
     def is_overdrawn(self, peer: Peer) -> bool:
         """Whether a peer is held for a budget of its own."""
-        return bool(self.budgets.spent) and spender_of(peer.name) in self.budgets.spent
+        return spender_of(peer.name) in self.budgets.spent
 
     def has_deliverable(self, peer: Peer) -> bool:
         """Whether a poll of `peer` would be answered at once."""
@@ -4314,8 +4314,9 @@ class Room:
             names.append(peer.name)
             if len(mailbox) >= MAILBOX_MAX:
                 overflowed.append(peer.name)
-            is_free = is_ruling or not (peer.is_paused or (spent and self.is_overdrawn(peer)))
-            if may_hand and is_free and peer.is_listening and not mailbox.waiting:
+            if may_hand and peer.is_listening and not mailbox.waiting and (
+                is_ruling or not (peer.is_paused or (spent and self.is_overdrawn(peer)))
+            ):
                 handed.append(peer.name)
         for name in overflowed:
             lost = self._peers[name].mailbox.oldest()
