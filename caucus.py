@@ -2309,7 +2309,7 @@ def _number_in(slot: str) -> float | None:
 
 
 def _change_of(series: Sequence[tuple[str, ...]]) -> str:
-    """Tell what changes from one message of a template to the next: values, progress, ids, a counter, or little."""
+    """Tell what changes from one message of a template to the next: values, progress, or little that says anything."""
     totals, counters, has_ids = [], [], False
     for column in zip(*series):
         numbers = [_number_in(slot) for slot in column]
@@ -2324,9 +2324,7 @@ def _change_of(series: Sequence[tuple[str, ...]]) -> str:
                 return "values"
             counters.append((known[-1], steps.pop(), "%" in column[-1]))
     is_bound = any(step < 0 or is_share or any(total >= last for total in totals) for last, step, is_share in counters)
-    if is_bound and not has_ids:
-        return "progress"
-    return "ids" if has_ids else "counter" if counters else "little"
+    return "progress" if is_bound and not has_ids else "little"
 
 
 def _purpose_of(said: Said, otherwise: str = "echo") -> str:
