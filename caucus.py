@@ -1486,6 +1486,7 @@ def portion_of(batch: Sequence[Message]) -> int:
 
 NO_SEQS: Any = frozenset()  # shared, for an empty set of one's own takes 216 bytes, and most mailboxes have none
 NONE_LOST: dict[int, str] = {}
+NONE_HELD: dict[int, int] = {}
 QUEUED, FETCHED, ACKNOWLEDGED, ANSWERED, LOST = "queued", "fetched", "acknowledged", "answered", "lost"
 FULL = "the mailbox was full"
 
@@ -1536,15 +1537,16 @@ class Mailbox:
         """Give the highest seq that a poll ever got."""
         return self._handed_out
 
-    def oldest(self) -> Message:
-        """Give what an overflow would lose: what was handed out once, then what waits, the operator's words last."""
+    def oldest(self, back: Mapping[int, int] = NONE_HELD) -> Message:
+        """Give what an overflow would lose: what was handed out, what waits, what may not go out, the operator's."""
         out = (seq for seq in self._mail if seq in self._out) if self._out else iter(())
-        waiting = (seq for seq, message in self._mail.items() if message.origin != "operator")
-        return self._mail[next(out, 0) or next(waiting, 0) or next(iter(self._mail))]
+        theirs = (seq for seq, message in self._mail.items() if message.origin != "operator")
+        waiting = (seq for seq, message in self._mail.items() if message.origin != "operator" and seq not in back)
+        return self._mail[next(out, 0) or next(waiting, 0) or next(theirs, 0) or next(iter(self._mail))]
 
-    def lose(self) -> None:
+    def lose(self, back: Mapping[int, int] = NONE_HELD) -> None:
         """Lose the oldest; what a process has already is not lost to it."""
-        seq = self.oldest().seq
+        seq = self.oldest(back).seq
         self._free([seq]) if seq in self._out else self._lose([seq], FULL)
 
     def _lose(self, seqs: Collection[int], why: str) -> None:
@@ -2174,6 +2176,7 @@ _HEAD_BYTES = 560  # and bytes: emoji take four each
 _SHORT = 120  # characters that are within both
 
 _STRONG = {"thanks", "sorry", "bye"}  # even one such word in a long sentence says what it is for
+_POLITE = {"thanks", "sorry"}  # no number makes one of these new
 _COUNTING = {"thanks", "sorry", "bye", "waiting"}  # said again with another number it is still nothing new
 
 _WIDE = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # no spaces
@@ -2345,7 +2348,9 @@ class _Reading:
         self._slots: set[str] = set()
         self._series: dict[str, list[tuple[str, ...]]] = {}  # slots, by template
         self._recent: deque[frozenset[str]] = deque(maxlen=6)  # words of the latest messages
-        self._dry = 0  # messages since the latest with a number, a path, code, or a question
+        self._by: dict[str, deque[Said]] = {}  # the latest, by sender
+        self._dry = 0  # messages since the latest with a number, a path, code, an item, or a question
+        self._latest, self._in_row = "", 0  # the template of the latest, and how often it came without another
         self._teller = ""  # who said something new last
         self._answered: set[str] = set()  # who has spoken since
 
@@ -2353,11 +2358,16 @@ class _Reading:
         """Give a message's points, and the kind of what is needless in it."""
         new = said.words - self._words - self._names
         hard, slots = said.hard - self._hard, set(said.slots) - self._slots
+        is_item = len(new) > 0 and self._is_item(sender, said, new)
         is_question = said.asks and 2 * len(new) > len(said.words)
-        self._dry = 0 if hard or slots or is_question else self._dry + 1
+        self._dry = 0 if hard or slots or is_question or is_item else self._dry + 1
+        self._in_row = self._in_row + 1 if said.template == self._latest else 1
+        self._latest = said.template
         is_answer = self._teller not in ("", sender) and sender not in self._answered
         before = self._series.get(said.template)
         found = self._repeats(said, before, is_answer) if before else None
+        if found is None and is_item and not hard:
+            found = 0, "echo"
         if found is None:
             fresh = len(hard) + len(slots)
             found = self._evidence(said, len(new), fresh, hard) if fresh else self._talk(said, len(new), is_answer)
@@ -2366,21 +2376,34 @@ class _Reading:
         else:
             self._answered.add(sender)
         self._recent.append(said.words)
+        self._by.setdefault(sender, deque(maxlen=3)).append(said)
         self._words |= said.words
         self._hard |= hard
         self._slots |= slots
         self._series.setdefault(said.template, []).append(said.slots)
         return found
 
+    def _is_item(self, sender: str, said: Said, new: frozenset[str]) -> bool:
+        """Whether a message is an earlier one of its sender with another word in it: the next of a list."""
+        if said.size > 12 or len(new) > 2 or said.is_warm or not _STRONG.isdisjoint(said.social):
+            return False
+        frame = said.words - new
+        return any(
+            abs(one.size - said.size) <= 1 and frame <= one.words and len(one.words - frame) <= 2
+            and len(one.social) == len(said.social) and (frame or "waiting" in said.social)
+            for one in self._by.get(sender, ())
+        )
+
     def _repeats(self, said: Said, before: list[tuple[str, ...]], is_answer: bool) -> tuple[int, str] | None:
         """Judge what was said before, but for numbers; None: it is so short that its number is what it says."""
         if said.slots in before:
             return (0 if is_answer else 2), _purpose_of(said)  # a vote, a poll: it answers something new
         counts = not _COUNTING.isdisjoint(said.social)
-        if said.size < 3 and (said.words or not counts):
+        is_strong = 5 * sum(kind in _POLITE for kind in said.social) >= said.size
+        if said.size < 3 and not is_strong and (said.words or not counts):
             return None
         change = _change_of([*before[-3:], said.slots]) if len(before) > 1 else "little"
-        if change in ("values", "progress"):
+        if change == "progress" or (change == "values" and not is_strong and not (said.asks and self._in_row > 2)):
             return -2, "echo"
         if len(before) < 2:
             return 0, "echo"  # two of a kind do not tell what changes
@@ -2532,16 +2555,18 @@ class Detector:
             self._lanes.popitem(last=False)
         return known
 
-    def _may_read(self, now: float) -> bool:
-        """Whether one more reading is within what they may cost; if so, it is paid for."""
+    def _may_read(self, now: float, is_wary: bool) -> bool:
+        """Whether one more reading is within what they may cost; if so, it is paid for. Half is for wary lanes."""
         self._reads = min(_READS_AT_ONCE, self._reads + (now - self._read_at) * _READS_PER_S)
         self._read_at = now
-        self._reads -= (may := self._reads >= 1.0)
+        self._reads -= (may := self._reads >= (1.0 if is_wary else _READS_AT_ONCE / 2))
         return may
 
     def _look(self, name: str, lane: _Lane, now: float) -> Evidence | None:
         self._lanes.move_to_end(name)
-        if not lane.may_look(now) or (lane.level == CALM and lane.looks_fresh(self.lexicon)) or not self._may_read(now):
+        if not lane.may_look(now) or (lane.level == CALM and lane.looks_fresh(self.lexicon)):
+            return None
+        if not self._may_read(now, lane.is_wary):
             return None
         if lane.level == CALM and not lane.is_wary and all(points < 0 for points, _ in self._read([*lane.heard][-5:])):
             return None  # each of the last few said something new
@@ -4317,7 +4342,7 @@ class Room:
             ):
                 handed.append(peer.name)
         for name in overflowed:
-            lost = self._peers[name].mailbox.oldest()
+            lost = self._peers[name].mailbox.oldest(self.held)
             self._commit(MailboxOverflowed(*self._stamp(), name, sender, lost.seq, lost.sender))
             self._tell_losses(self._peers[name])
         serial, at, ts = self._stamp()
@@ -4569,8 +4594,8 @@ class Room:
             news[words] = event.serial, count + 1, (*seqs, seq)[-TOLD_SEQS_MAX:]
 
     def _on_mailbox_overflowed(self, event: MailboxOverflowed) -> None:
-        peer, lost = self._peers[event.name], self._peers[event.name].mailbox.oldest()
-        peer.mailbox.lose()
+        peer, lost = self._peers[event.name], self._peers[event.name].mailbox.oldest(self.held)
+        peer.mailbox.lose(self.held)
         peer.losses += 1
         peer.latest_loss = (event.lost_seq, event.lost_sender)
         if peer.mailbox.state_of(lost.seq)[0] != LOST:

@@ -150,9 +150,12 @@ class ModelPeer:
     def is_forgotten(self, now: float) -> bool:
         return self.reaped_at is not None and now - self.reaped_at > GRACE_S
 
-    def overflow(self) -> int:
-        """Lose the oldest: what was handed out, then chatter, then the operator's."""
-        return next(queue for queue in (self.fetched, self.chat, self.urgent) if queue).pop(0)
+    def overflow(self, back: set[int]) -> int:
+        """Lose the oldest: what was handed out, then chatter, then what of it is held, then the operator's."""
+        queue = next(queue for queue in (self.fetched, self.chat, self.urgent) if queue)
+        free = [seq for seq in queue if seq not in back] if queue is self.chat else []
+        queue.remove(lost := (free or queue)[0])
+        return lost
 
 
 class Story(RuleBasedStateMachine):
@@ -259,6 +262,11 @@ class Story(RuleBasedStateMachine):
     def is_held(self, name: str) -> bool:
         return self.peers[name].is_paused or self.mode != "running" or self.has_spent(name)
 
+    @property
+    def back(self) -> set[int]:
+        """What waits because its speaker is held."""
+        return {seq for seqs in self.waits.values() for seq in seqs}
+
     def has_spent(self, *spenders: str) -> bool:
         return any(spender in spenders for spender, _ in self.spent)
 
@@ -290,7 +298,7 @@ class Story(RuleBasedStateMachine):
         for event in self.events[self.seen :]:
             if isinstance(event, MailboxOverflowed):
                 assert self.peers[event.name].held() == CAPS["MAILBOX_MAX"], "lost without need"
-                assert self.peers[event.name].overflow() == event.lost_seq, "lost another than the oldest"
+                assert self.peers[event.name].overflow(self.back) == event.lost_seq, "lost another than the oldest"
             elif isinstance(event, MessageRouted):
                 self.check_routed(event)
             elif isinstance(event, ModeChanged):
@@ -422,7 +430,7 @@ class Story(RuleBasedStateMachine):
                 self.mode = "stopped"
                 self.floors.clear()
             elif isinstance(event, MailboxOverflowed):
-                assert self.peers[event.name].overflow() == event.lost_seq
+                assert self.peers[event.name].overflow(self.back) == event.lost_seq
             elif isinstance(event, MessageRouted):
                 self.acting = set(idle)
                 self.check_routed(event)
@@ -544,8 +552,7 @@ class Story(RuleBasedStateMachine):
             return
         mine, expected = self.peers[name], []
         if self.mode != "stopped":
-            back = {seq for seqs in self.waits.values() for seq in seqs}
-            free = [seq for seq in mine.chat if seq not in back]
+            free = [seq for seq in mine.chat if seq not in self.back]
             expected = sorted(mine.urgent if self.is_held(name) else mine.urgent + free)
         assert self.room.has_deliverable(peer) is (self.mode == "stopped" or bool(expected))
         got = [message.seq for message in self.room.fetch(peer)]
@@ -822,7 +829,7 @@ class Story(RuleBasedStateMachine):
         self.check_mailboxes(state)
         self.check_floors(state)
         self.check_fates()
-        assert {*self.room.held} == {seq for seqs in self.waits.values() for seq in seqs}
+        assert {*self.room.held} == self.back
         assert {*self.room.budgets.spent} == {spender for spender, _ in self.spent}
         assert all(len(seqs) <= CAPS["HELD_MAX"] for seqs in self.waits.values())
         assert state["mode"] == self.mode == self.mode_told

@@ -198,6 +198,16 @@ def test_an_overflow_loses_what_was_handed_out_then_what_waits_and_the_operators
     assert lost == [1, 4, 2, 3, 5, 6, 7]
 
 
+def test_an_overflow_loses_what_is_held_for_the_operator_only_when_nothing_else_is_left():
+    box = mailbox(1, 2, 3, operator=(4,))
+    held = {1: 1, 2: 1}
+    lost = []
+    while len(box):
+        lost.append(box.oldest(held).seq)
+        box.lose(held)
+    assert lost == [3, 1, 2, 4]
+
+
 def test_what_a_poll_waited_for_is_out_at_once():
     box = mailbox(1)
     box.put(message(2), is_out=True)
