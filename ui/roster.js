@@ -4,7 +4,7 @@ import { button, el, emptyNote, icon, keyed, nameTag, setAttribute, setIcon, set
 import { isLate, wordsOf } from "./deeds.js";
 import { budgetWords } from "./spent.js";
 import {
-  ARROW, UNWOKEN_S, ageText, hueOf, isOpen, isOperator, passedSince, stateWord, usageExactly, usageText,
+  ARROW, UNWOKEN_S, ageText, hueOf, isOpen, isLosing, isOperator, passedSince, stateWord, usageExactly, usageText,
 } from "./model.js";
 
 const SHOWN = 200; // cards at first, and so many more each time: of thousands nobody reads all, and a browser draws them slowly
@@ -116,9 +116,10 @@ function refresh(node, peer, passed, view) {
   node.dataset.state = peer.state;
   node.dataset.paused = String(Boolean(peer.paused));
   node.dataset.listening = String(Boolean(peer.listening));
-  setText(part.state.lastElementChild, stateWord(peer.state));
-  part.state.dataset.state = peer.state;
-  part.state.title = peer.state === "reaped" ? "Silent for too long. Its mailbox is kept; it may come back." : "";
+  const loses = isLosing(peer, view.now);
+  setText(part.state.lastElementChild, loses ? "losing mail" : stateWord(peer.state));
+  part.state.dataset.state = loses ? "losing" : peer.state;
+  part.state.title = loses ? `Its mailbox is full: ${amount(peer.lost.count)} lost so far` : peer.state === "reaped" ? "Silent for too long. Its mailbox is kept; it may come back." : "";
   const hears = Boolean(peer.listening || (peer.wake?.kind === "waits"));
   if (part.ears.dataset.on !== String(hears)) {
     part.ears.dataset.on = String(hears);

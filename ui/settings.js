@@ -1,13 +1,13 @@
 // Settings: what the operator prefers, as switches in a dialog; what calls him has a button that tries it.
 
-import { notify } from "./attention.js";
+import { mayNotify, notify } from "./calls.js";
 import { button, el, setText } from "./dom.js";
 import { pref, setPref } from "./prefs.js";
 import { SOUNDS, play } from "./sounds.js";
 
 const SWITCHES = [
   ["notify", "Browser notifications", "When something needs you and this tab is hidden. The browser asks once."],
-  ["badge", "A number in the tab's title", "How many things need you."],
+  ["mark", "A number in the tab's title", "How many things need you."],
   ["sound", "A sound", "When something new needs you."],
   ["pauseWhileTyping", "Pause the room while you type", "Agents wait while the composer holds an unsent message, and go on when it is sent or cleared."],
   ["enterSends", "Enter sends", "Else Ctrl Enter sends, and Enter makes a new line."],
@@ -16,11 +16,11 @@ const SWITCHES = [
 ];
 const NOT_ALLOWED = "The browser does not allow this page to notify you; it can be changed in the browser's settings of this site.";
 
-/** Build the switches into `root`; called once. `showBadge` shows for a moment how the title looks. */
-export function render(root, showBadge) {
+/** Build the switches into `root`; called once. `showMark` shows for a moment how the title looks. */
+export function render(root, showMark) {
   const tests = {
     notify: async (note) => ((await mayNotify()) ? notify({ id: "test", text: "This is how it looks." }) : setText(note, NOT_ALLOWED)),
-    badge: showBadge,
+    mark: showMark,
     sound: () => play(pref("sound") || "tone"),
   };
   root.replaceChildren(...SWITCHES.map((one) => row(one, tests)));
@@ -54,5 +54,3 @@ async function change(name, node, note) {
   }
   setPref(name, node.checked);
 }
-
-const mayNotify = async () => "Notification" in globalThis && (await Notification.requestPermission()) === "granted";
