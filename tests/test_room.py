@@ -781,7 +781,8 @@ def test_losses_that_go_on_are_told_ever_more_rarely(room, full, clock):
         room.say(full[0], "bob", str(n))
     assert room.kinds().count("LossTold") < 15
     before = room.peer_rows()[1]["lost"]
-    assert (before["count"], before["ts"] - before["since"], before["sender"]) == (2000, pytest.approx(499.75, abs=0.1), "ann")
+    assert (before["count"], before["sender"]) == (2000, "ann")
+    assert before["ts"] - before["since"] == pytest.approx(499.75, abs=0.1)
     clock.advance(caucus.LOSS_OVER_S + 1)
     room.say(full[0], "bob", "much later")
     assert room.peer_rows()[1]["lost"]["count"] == 1

@@ -37,8 +37,8 @@ export function offer() {
   };
   const yes = async () => {
     setPref("sound", OFFERED_SOUND);
-    play(OFFERED_SOUND);
     if (await mayNotify()) setPref("notify", true);
+    play(OFFERED_SOUND);
   };
   return el("p", { class: "call-offer", hidden: true }, el("span", {}, "Call you when this tab is out of sight?"),
     button("Call me", "bell", { class: "quiet", title: "A notification of this browser, and a tone; both are in the settings", onclick: answer(yes) }),

@@ -2,7 +2,7 @@
 
 import { mayNotify, notify } from "./calls.js";
 import { button, el, setText } from "./dom.js";
-import { pref, setPref } from "./prefs.js";
+import { onPref, pref, setPref } from "./prefs.js";
 import { SOUNDS, play } from "./sounds.js";
 
 const SWITCHES = [
@@ -37,6 +37,7 @@ function row([name, word, meaning], tests) {
 function box(name, about, note) {
   const node = el("input", { type: "checkbox", role: "switch", ...about, onchange: () => change(name, node, note) });
   node.checked = pref(name);
+  onPref((changed, value) => { if (changed === name) node.checked = value; });
   return node;
 }
 
@@ -44,6 +45,7 @@ function choice(name, about) {
   const options = Object.entries(SOUNDS).map(([value, [word]]) => el("option", { value }, word));
   const node = el("select", { ...about, onchange: () => { setPref(name, node.value); play(node.value); } }, options);
   node.value = Object.hasOwn(SOUNDS, pref(name)) ? pref(name) : "";
+  onPref((changed, value) => { if (changed === name) node.value = value; });
   return node;
 }
 

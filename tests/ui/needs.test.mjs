@@ -109,7 +109,7 @@ test("questions that died with a room are a need, until everybody was told", () 
     const model = room({ room: "r2" });
     one.look(model, NOW);
     const [need] = needsOf(model, NOW);
-    assert.equal(need.text, "The hub started anew, and 3 questions that waited for you died with the old room: api: “Deploy?”; web: “which port?”; web: “@operator hi”.");
+    assert.equal(need.text, "The hub started anew, and 3 questions that waited for the operator died with the old room: api: “Deploy?”; web: “which port?”; web: “@operator hi”.");
     assert.deepEqual(need.help, { word: "Tell everyone", frame: { say: DIED_TEXT, to: "all" } });
     one.look(model, NOW + 60_000);
     assert.equal(kinds(model).length, 1, "it lasts");
