@@ -87,13 +87,13 @@ def test_seven_words_to_the_operator_are_seven_needs_until_each_is_answered(hub:
     expect(page.locator(".needs-count")).to_have_text("7")
     page.reload()
     expect(page.locator(".needs-count")).to_have_text("7")
-    page.locator(".needs-more").click()
+    page.locator(".needs-open").click()
     expect(page.locator("#needs-all .need")).to_have_count(7)
     page.locator("#needs-all .need").nth(3).get_by_role("button", name="Answer").click()
     page.keyboard.type("yes")
     page.keyboard.press("Enter")
     expect(page.locator(".needs-count")).to_have_text("6", timeout=SECOND)
-    page.locator(".needs-more").click()
+    page.locator(".needs-open").click()
     expect(page.locator("#needs-all")).not_to_contain_text("may I, 3?")
     page.locator("#needs-all .need-away").first.click()
     expect(page.locator(".needs-count")).to_have_text("5")
@@ -121,7 +121,7 @@ def test_a_form_and_a_question_stay_until_they_are_settled(hub: HubProcess, cons
     page.locator(".form .option, .form label", has_text="now").first.click()
     page.locator(".form .submit-form").click()
     expect(need(page, "form")).to_have_count(0, timeout=SECOND)
-    page.locator(".needs-more").click()
+    page.locator(".needs-open").click()
     page.locator("#needs-all .need").get_by_role("button", name="Settle").click()
     page.mouse.move(640, 400)
     expect(need(page, "question")).to_have_count(0, timeout=SECOND)
@@ -149,7 +149,7 @@ def test_losses_are_a_need_that_names_who_loses_what_and_the_card_is_not_green(
         page.evaluate(LATER, 700_000)
         expect(found).to_contain_text("web has lost messages")  # what is lost stays lost
         expect(state).to_have_text("live")
-        page.locator(".needs-more").click()
+        page.locator(".needs-open").click()
         page.locator('#needs-all [data-kind="loss"] .need-away').click()
         expect(need(page, "loss")).to_have_count(0)
 
@@ -223,11 +223,12 @@ def test_every_need_has_its_page_in_the_runbook(hub: HubProcess, console: Open, 
     api = hub.register("api")
     hub.say(api, "human", "hello?")
     sees(page, "mention", "hello?")
-    page.locator(".needs-more", has_text="Runbook").click()
+    page.locator(".needs-open").click()
     line = page.locator("#needs-all .need")
     assert line.locator(".need-book").evaluate(IN_VIEW)
     expect(line.locator(".need-means")).to_contain_text("It may wait for you")
     expect(line.locator(".need-tried")).to_contain_text("until you answer it")
+    assert line.locator(".need-acts").evaluate(IN_VIEW)
     assert line.locator(".need-help, .need-also").all_text_contents() == ["Show", "Answer"]
     found = axe.Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
     assert [one["id"] for one in found] == []
@@ -239,7 +240,7 @@ def test_the_runbook_says_what_the_operator_has_tried(hub: HubProcess, console: 
     for _ in range(40):
         hub.post("/send", token=api, to="all", content="now!")
     sees(page, "flood", "api floods", SURVEY).get_by_role("button", name="Pause api").click()
-    page.locator(".needs-more").click()
+    page.locator(".needs-open").click()
     tried = page.locator('#needs-all [data-kind="flood"] .need-tried')
     expect(tried).to_contain_text(re.compile(r"You, \d+ s ago: Pause api: its mailbox is held"))
 
@@ -265,7 +266,7 @@ def test_who_wants_to_be_called_is_by_notification_and_tone(hub: HubProcess, con
     page = console(hub)
     page.evaluate("() => { Notification.requestPermission = async () => 'granted'; }")
     ask(hub, hub.register("api"), CHOICE)
-    page.locator(".call-offer").get_by_role("button", name="Call me").click()
+    page.locator(".call-offer").get_by_role("button", name="Call me when away").click()
     expect(page.locator(".call-offer")).to_be_hidden()
     page.keyboard.press(",")
     expect(page.locator("#pref-sound")).to_have_value("tone")
@@ -287,7 +288,7 @@ def test_an_observer_sees_what_waits_for_the_operator_and_may_press_nothing_of_i
     assert page.locator(".needs-title").evaluate(IN_VIEW)
     sees(page, "mention", "api writes to the operator: and may I merge?")
     assert {*page.locator("#attention > .needs .need-help").all_text_contents()} == {"Show"}
-    page.locator(".needs-more").click()
+    page.locator(".needs-open").click()
     expect(page.locator("#needs-all .need")).to_have_count(2)
     assert {*page.locator("#needs-all :is(.need-help, .need-also)").all_text_contents()} == {"Show"}
     expect(page.locator(".call-offer")).to_be_hidden()

@@ -41,8 +41,9 @@ export function render(root, model, send, now, seat) {
   const owed = known ? model.owed : [];
   view.owes.hidden = owed.length === 0;
   setText(view.owesText, String(owed.length));
-  view.more.hidden = needs.length === 0;
-  setText(view.moreText, needs.length > fits ? `All ${needs.length}` : NARROW.matches ? "Why?" : "Runbook");
+  view.more.hidden = needs.length <= fits;
+  setText(view.moreText, `All ${needs.length}`);
+  view.open.disabled = needs.length === 0;
   if (isShown && rest.length === 0 && view.owed.childElementCount === 0) view.all.hidePopover();
   else if (isShown && view.opensAt) openAt(view);
   view.offer.hidden = !isOperator(model) || !isOffered(needs);
@@ -108,7 +109,9 @@ function open(root, seat) {
   view.debt = el("p", { class: "debt", hidden: true }, icon("book"), el("span", { class: "debt-text" }),
     el("meter", { class: "debt-meter", min: "0", max: String(DEBT_SHOWN_MIN), low: "5", high: "15", optimum: "0", "aria-label": "Reading debt, in minutes" }),
     button("Caught up", "check", { class: "caught-up quiet", title: "You have read enough: the debt is settled", onclick: () => seat.go("caught-up") }));
-  root.append(el("h2", { class: "needs-title" }, icon("bell"), view.name, view.count), view.quiet, view.strip, view.more, view.owes, view.all, view.offer, view.debt);
+  view.open = el("button", { type: "button", class: "needs-open", popovertarget: "needs-all", title: "All of it: what it means, what was tried, what helps", onclick: () => { view.opensAt = view.title; } },
+    icon("bell"), view.name, view.count);
+  root.append(el("h2", { class: "needs-title" }, view.open), view.quiet, view.strip, view.more, view.owes, view.all, view.offer, view.debt);
   for (const width of [WIDE, NARROW]) width.addEventListener("change", () => seat.go());
   for (const list of [view.strip, view.rest, view.owed]) watchHand(view, list, seat);
   views.set(root, view);
@@ -125,7 +128,7 @@ function item(need, model, seat, isWhole) {
   part.buttons = acts.map((one, at) => button(one.word, null, { class: at ? "need-also quiet" : "need-help", onclick: () => help(part.acts[at], seat) }));
   const book = isWhole && el("p", { class: "need-book facts" }, el("span", { class: "need-means" }, meansOf(need)), " ", part.tried);
   const node = el("li", { class: "need", data: { kind: need.kind } }, icon(ICONS[need.kind]),
-    el("p", { class: "need-words" }, need.who && nameTag(need.who, hueOf(model, need.who)), need.who && " ", need.verb && `${need.verb}: `, part.text), part.age, part.buttons,
+    el("p", { class: "need-words" }, need.who && nameTag(need.who, hueOf(model, need.who)), need.who && " ", need.verb && `${need.verb}: `, part.text), part.age, el("div", { class: "need-acts" }, part.buttons),
     need.kind === "form" ? null : button("Not now", "close",
       { class: "need-away", title: AWAY_WORDS[need.kind] ?? "Not now: hide this until it changes", onclick: () => seat.go("dismiss", part.need.id) }, true), book);
   parts.set(node, part);

@@ -40,8 +40,8 @@ export function offer() {
     if (await mayNotify()) setPref("notify", true);
     play(OFFERED_SOUND);
   };
-  return el("p", { class: "call-offer", hidden: true }, el("span", {}, "Call you when this tab is out of sight?"),
-    button("Call me", "bell", { class: "quiet", title: "A notification of this browser, and a tone; both are in the settings", onclick: answer(yes) }),
+  return el("p", { class: "call-offer", hidden: true },
+    button("Call me when away", "bell", { class: "quiet", title: "When this tab is out of sight and something needs you: a notification of this browser, and a tone. Both are in the settings.", onclick: answer(yes) }),
     button("No", null, { class: "quiet", title: "Never ask again; the settings have it", onclick: answer(() => {}) }));
 }
 
