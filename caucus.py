@@ -88,7 +88,7 @@ from bisect import bisect_left, insort
 from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
-from itertools import accumulate, chain, cycle, islice, pairwise, takewhile
+from itertools import accumulate, chain, cycle, filterfalse, islice, pairwise, takewhile
 from json.encoder import encode_basestring_ascii as quote
 from queue import Empty, Full, Queue, SimpleQueue
 from types import SimpleNamespace
@@ -2176,6 +2176,7 @@ _HEAD_BYTES = 560  # and bytes: emoji take four each
 _SHORT = 120  # characters that are within both
 
 _STRONG = {"thanks", "sorry", "bye"}  # even one such word in a long sentence says what it is for
+_IS_CLOCK = re.compile(r"[0-2]?\d:[0-5]\d(?::[0-5]\d)?(?:[.,]\d+)?z?").fullmatch
 _POLITE = {"thanks", "sorry"}  # no number makes one of these new
 _COUNTING = {"thanks", "sorry", "bye", "waiting"}  # said again with another number it is still nothing new
 
@@ -2323,7 +2324,7 @@ def _change_of(series: Sequence[tuple[str, ...]]) -> str:
         elif len(set(column)) > 2:
             known = [number for number in numbers if number is not None]
             steps = {round(later - earlier, 6) for earlier, later in pairwise(known)}
-            if len(steps) > 1:
+            if len(steps) > 1 and not all(0 < step <= 3 for step in steps):
                 return "values"
             counters.append((known[-1], steps.pop(), "%" in column[-1]))
     is_bound = any(step < 0 or is_share or any(total >= last for total in totals) for last, step, is_share in counters)
@@ -2337,6 +2338,19 @@ def _purpose_of(said: Said, otherwise: str = "echo") -> str:
     return Counter(said.social).most_common(1)[0][0] if said.social else otherwise
 
 
+def _are_alike(text: str, other: str) -> bool:
+    """Whether at least half of a text, of its signs in a script without spaces, begins and ends like another."""
+    pieces, others = (text, other) if _HAS_WIDE(text) else (text.split(), other.split())
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(pieces, others)))
+    most = min(len(pieces), len(others)) - same
+    same += sum(1 for _ in islice(takewhile(lambda pair: pair[0] == pair[1], zip(reversed(pieces), reversed(others))), most))
+    return 2 * same >= len(pieces) > 1
+
+
+def _is_polite(said: Said) -> bool:
+    return 6 * sum(kind in _POLITE for kind in said.social) >= said.size > 0
+
+
 class _Reading:
     """Reads a lane's messages in their order, and gives each its points: above 0 it is needless, below it is not."""
 
@@ -2348,7 +2362,7 @@ class _Reading:
         self._slots: set[str] = set()
         self._series: dict[str, list[tuple[str, ...]]] = {}  # slots, by template
         self._recent: deque[frozenset[str]] = deque(maxlen=6)  # words of the latest messages
-        self._by: dict[str, deque[Said]] = {}  # the latest, by sender
+        self._by: dict[str, deque[str]] = {}  # the latest templates, by sender
         self._dry = 0  # messages since the latest with a number, a path, code, an item, or a question
         self._latest, self._in_row = "", 0  # the template of the latest, and how often it came without another
         self._teller = ""  # who said something new last
@@ -2357,17 +2371,19 @@ class _Reading:
     def points_of(self, sender: str, said: Said) -> tuple[int, str]:
         """Give a message's points, and the kind of what is needless in it."""
         new = said.words - self._words - self._names
-        hard, slots = said.hard - self._hard, set(said.slots) - self._slots
+        hard = said.hard - self._hard
+        slots = set() if not hard and self._is_idle(said, new) else set(filterfalse(_IS_CLOCK, said.slots)) - self._slots
         is_item = len(new) > 0 and self._is_item(sender, said, new)
         is_question = said.asks and 2 * len(new) > len(said.words)
         self._dry = 0 if hard or slots or is_question or is_item else self._dry + 1
         self._in_row = self._in_row + 1 if said.template == self._latest else 1
         self._latest = said.template
-        is_answer = self._teller not in ("", sender) and sender not in self._answered
+        may_answer = bool(self._answered) if sender == self._teller else bool(self._teller)
+        is_answer = may_answer and sender not in self._answered
         before = self._series.get(said.template)
-        found = self._repeats(said, before, is_answer) if before else None
+        found = self._repeats(said, before, is_answer, self._is_idle(said, new)) if before else None
         if found is None and is_item and not hard:
-            found = 0, "echo"
+            found = -2, "echo"
         if found is None:
             fresh = len(hard) + len(slots)
             found = self._evidence(said, len(new), fresh, hard) if fresh else self._talk(said, len(new), is_answer)
@@ -2376,36 +2392,40 @@ class _Reading:
         else:
             self._answered.add(sender)
         self._recent.append(said.words)
-        self._by.setdefault(sender, deque(maxlen=3)).append(said)
+        self._by.setdefault(sender, deque(maxlen=3)).append(said.template)
         self._words |= said.words
         self._hard |= hard
         self._slots |= slots
         self._series.setdefault(said.template, []).append(said.slots)
         return found
 
+    @staticmethod
+    def _is_idle(said: Said, new: Collection[str]) -> bool:
+        """Whether a number in it makes a message no newer: it thanks, apologises, or says that there is nothing yet."""
+        waits = not new and len(said.slots) <= 2 and "waiting" in said.social and len(said.social) >= len(said.words)
+        return waits or _is_polite(said)
+
     def _is_item(self, sender: str, said: Said, new: frozenset[str]) -> bool:
         """Whether a message is an earlier one of its sender with another word in it: the next of a list."""
-        if said.size > 12 or len(new) > 2 or said.is_warm or not _STRONG.isdisjoint(said.social):
+        if said.size > 12 or len(new) > (6 if _HAS_WIDE(said.template) else 2) or said.is_warm or not _STRONG.isdisjoint(said.social):
             return False
-        frame = said.words - new
-        return any(
-            abs(one.size - said.size) <= 1 and frame <= one.words and len(one.words - frame) <= 2
-            and len(one.social) == len(said.social) and (frame or "waiting" in said.social)
-            for one in self._by.get(sender, ())
-        )
+        if not (said.words - new - self._names or "waiting" in said.social) or not self._slots.isdisjoint(said.slots):
+            return False  # a number that was said before tells that it is about the same
+        return any(_are_alike(said.template, one) for one in self._by.get(sender, ()))
 
-    def _repeats(self, said: Said, before: list[tuple[str, ...]], is_answer: bool) -> tuple[int, str] | None:
+    def _repeats(
+        self, said: Said, before: list[tuple[str, ...]], is_answer: bool, is_idle: bool
+    ) -> tuple[int, str] | None:
         """Judge what was said before, but for numbers; None: it is so short that its number is what it says."""
         if said.slots in before:
-            return (0 if is_answer else 2), _purpose_of(said)  # a vote, a poll: it answers something new
-        counts = not _COUNTING.isdisjoint(said.social)
-        is_strong = 5 * sum(kind in _POLITE for kind in said.social) >= said.size
-        if said.size < 3 and not is_strong and (said.words or not counts):
+            return (0 if is_answer else 2 if said.size else 0), _purpose_of(said)  # a vote, a poll: it answers something new
+        counts = not _COUNTING.isdisjoint(said.social) or (bool(said.social) and not said.words)
+        if said.size < 3 and not is_idle and (said.words or not counts):
             return None
         change = _change_of([*before[-3:], said.slots]) if len(before) > 1 else "little"
-        if change == "progress" or (change == "values" and not is_strong and not (said.asks and self._in_row > 2)):
+        if change == "progress" or (change == "values" and not is_idle and not (said.asks and self._in_row > 2)):
             return -2, "echo"
-        if len(before) < 2:
+        if len(before) < 2 and not _is_polite(said):
             return 0, "echo"  # two of a kind do not tell what changes
         return (2 if counts or self._lexicon.has_trouble(said.template) else 0), "echo"
 
