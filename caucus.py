@@ -2189,6 +2189,7 @@ _IS_WIDE = re.compile(f"[{_WIDE}]").match
 _HAS_HARD = re.compile(r"[0-9`_/={}<>]").search
 _HAS_WIDE = re.compile(f"[{_WIDE}]").search
 _SIGNS_OF_WIDE = re.compile("[\u30a0-\u30ff]+|[\u0e00-\u17ff]{1,2}|[^\u3040-\u309f]")
+_IS_HIRAGANA = re.compile("[\u3041-\u3096]{2,8}").fullmatch  # one word of its own, at times
 _QUICK_STEM = re.compile(r"(?<![^\W\d_])[^\W\d_]{1,5}")
 _SLOT = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-z]*\d[0-9a-z]*(?:[.:,/-]?[0-9a-z]*\d[0-9a-z]*)*")
 _NUMBER = re.compile(r"(\d{1,14}(?:[.,]\d+)?)([a-zµ%]{0,4})")
@@ -2302,6 +2303,7 @@ class Lexicon:
             social += [kind for phrase in phrases if (kind := self._wide_kinds[phrase])]
             rest = self._wide_filler.sub(" ", self._wide_phrase.sub(" ", run))
             signs = {sign[:4] for sign in _SIGNS_OF_WIDE.findall(rest)} - {" "}
+            signs = signs or ({run[:4]} if not phrases and _IS_HIRAGANA(run) else signs)
             size += len(phrases) + len(signs)
             words |= signs
         return words, social, size
@@ -2483,7 +2485,10 @@ class _Reading:
         if not new:
             if size <= 3 and news.is_answer and self._dry < 3:
                 return 0, kind
-            return (2 if is_social or size >= 4 else 1), kind
+            if is_social or size >= 4:
+                return 2, kind
+            is_new = said.words and not said.slots and said.template not in self._series
+            return (0 if is_new else 1), kind  # "Sunday, late", after "Sunday, early" and "Monday, late"
         share, of_words = new / size, new / len(said.words)
         if share <= 0.5 and self._is_on_theme(said, 2, 0.5):
             return 2, "rewording"
