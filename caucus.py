@@ -3935,7 +3935,7 @@ class Room:
         if len(budgets) > BUDGETS_MAX:
             raise Invalid("raise_budget", f"there are {BUDGETS_MAX} budgets already: set those of all, or remove some")
         if len(words_of_budgets(budgets)) > BUDGETS_TEXT_MAX:
-            raise Invalid("raise_budget", f"all budgets written out may have {BUDGETS_TEXT_MAX} characters: remove some")
+            raise Invalid("raise_budget", f"budgets may have {BUDGETS_TEXT_MAX} characters in all: remove some")
         self.set_budgets(budgets, f"{spender} may spend {limit_words(measure, new)}")
 
     def end_spender(self, spender: str) -> None:
