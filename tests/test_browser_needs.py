@@ -176,6 +176,39 @@ def test_a_peer_that_has_gone_silent_is_a_need_and_later_is_away_until_it_comes_
         expect(need(page, "away")).to_have_count(0, timeout=SURVEY)
 
 
+# --- what only time makes a need ---
+
+
+def test_a_stick_that_is_held_for_long_is_a_need_until_it_is_put_away(hub: HubProcess, console: Open) -> None:
+    page = console(hub)
+    api, web = hub.register("api"), hub.register("web")
+    hub.post("/floor", token=api, action="take", scope="all", reason="merging")
+    hub.post("/floor", token=web, action="raise", scope="all")
+    expect(page.locator(".floor .hands")).to_contain_text("web")
+    expect(need(page, "stick")).to_have_count(0)
+    page.evaluate(LATER, 301_000)
+    found = sees(page, "stick", "api holds the stick of the whole room for 5 min; web waits", SECOND + 500)  # a tick
+    found.get_by_role("button", name="Clear the stick").click()
+    page.mouse.move(640, 400)
+    expect(need(page, "stick")).to_have_count(0)
+
+
+def test_mail_that_nobody_fetches_and_a_question_that_nobody_answers_are_needs(hub: HubProcess, console: Open) -> None:
+    page = console(hub)
+    api, web = hub.register("api"), hub.register("web")
+    asked = hub.post("/send", token=api, to="web", content="which port?", expects_answer=True).body["seq"]
+    expect(peer(page, "web").locator(".mail")).to_contain_text("1 waiting")
+    page.evaluate(LATER, 200_000)
+    sees(page, "deaf", "web does not listen for 3 min: 1 message waits", SECOND + 500)
+    sees(page, "owed", "api waits for an answer of web: which port?")
+    hub.receive(web)
+    expect(need(page, "deaf")).to_have_count(0, timeout=SURVEY)
+    say(page, "good morning")
+    expect(need(page, "owed")).to_have_count(1)
+    hub.post("/send", token=web, content="8765", reply_to=asked)
+    expect(need(page, "owed")).to_have_count(0, timeout=SECOND)
+
+
 # --- a hub that starts anew ---
 
 

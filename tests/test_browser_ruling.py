@@ -86,7 +86,7 @@ def test_words_to_the_operator_wait_until_they_are_answered_or_waved_away(hub: H
     expect(need(page, "mention")).to_contain_text("api writes to you: @operator may I merge?")
     write(page, "good morning")
     expect(need(page, "mention")).to_have_count(1)
-    page.locator(".needs-more").click()
+    page.locator(".needs-open").click()
     page.locator("#needs-all .need").get_by_role("button", name="Answer").click()
     write(page, "merge it")
     expect(need(page, "mention")).to_have_count(0)
