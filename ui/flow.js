@@ -837,6 +837,7 @@ function measure(view, from, to) {
 function toolsOf(view) {
   const act = (deed) => () => deed(view, messageOf(view, view.tools.closest(".message")));
   return el("span", { class: "row-tools" },
+    button("Tools of this message", "more", { class: "row-more" }, true), // where a row has no free place for them all: they open from it
     button("Answer this message (r)", "reply", { class: "row-reply", onclick: act(answer) }, true),
     button("Show this thread alone (v)", "thread", { class: "row-thread", onclick: act((_, message) => message && showAlone(view, message)) }, true),
     button("Copy as Markdown (y)", "copy", { onclick: act(copy) }, true),
@@ -850,7 +851,8 @@ function carryTools(view, row) {
   row.append(view.tools);
   const tick = row.querySelector(":scope > .tick:not([hidden])");
   const taken = tick && row.getBoundingClientRect().right - tick.getBoundingClientRect().left;
-  view.tools.style.setProperty("right", tick ? `${taken + 4}px` : ""); // beside the tick, never over it
+  view.tools.style.setProperty("--taken", tick ? `${taken}px` : "0px"); // beside the tick or below it, never over it
+  view.tools.dataset.ticked = String(Boolean(tick));
   view.tools.querySelector(".row-source").hidden = !treeOf(view.model, messageOf(view, row) ?? {});
   view.tools.querySelector(".row-thread").hidden = !view.model.roots.has(row.dataset.id) || Boolean(view.filter.thread);
   view.tools.querySelector(".row-reply").hidden = !isOperator(view.model) || !(Number(row.dataset.seq) > 0);
