@@ -292,8 +292,9 @@ function open(root) {
   root.addEventListener("click", (event) => onClick(view, event));
   root.addEventListener("focusin", (event) => onFocus(view, event));
   root.addEventListener("pointerover", (event) => carryTools(view, event.target.closest?.(".message")));
-  new ResizeObserver(() => { view.isDirty = true; layout(view); }).observe(root); // the composer grew, the window was resized
+  new ResizeObserver(() => { keepStill(view); layout(view); }).observe(root); // the composer grew, the window was resized
   onPref((name) => { if (name === "utc") { rebuild(view); render(root, view.model); } });
+  onPref((name) => { if (name === "density") { view.known.clear(); rebuild(view); render(root, view.model); } });
   addEventListener("hashchange", () => {
     if (!location.hash.startsWith(THREAD_LINK)) leaveThread(root);
     view.isLinkRead = Boolean(view.model) && readPermalink(root, view.model.link.isTold === true && !view.model.isOpening); // its message may be on a page that is still to come
@@ -727,6 +728,13 @@ function drawBelow(view) {
 }
 
 // ---- drawing and measuring --------------------------------------------------------------------------------------
+
+/** What opens above the flow covers its first rows; it moves none. */
+function keepStill(view) {
+  const { top, width } = view.scroller.getBoundingClientRect();
+  if (width === view.width && view.y !== undefined && !view.following) view.anchor = { ...view.anchor, offset: view.anchor.offset + top - view.y };
+  Object.assign(view, { y: top, width, isDirty: true });
+}
 
 function layout(view) {
   const { scroller, heights } = view;
