@@ -241,7 +241,8 @@ TOUCHES = """([tools, row]) => {
     range.selectNodeContents(walker.currentNode);
     for (const box of range.getClientRects()) {
       const isBeside = box.right <= over.left || box.left >= over.right;
-      if (!isBeside && box.bottom > over.top + 2 && box.top < over.bottom - 2) return walker.currentNode.data.slice(0, 40);
+      const isLevel = box.bottom > over.top + 2 && box.top < over.bottom - 2;
+      if (!isBeside && isLevel) return walker.currentNode.data.slice(0, 40);
     }
   }
   return "";
