@@ -88,7 +88,7 @@ from bisect import bisect_left, insort
 from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
-from itertools import accumulate, chain, cycle, islice, pairwise, takewhile
+from itertools import accumulate, chain, cycle, filterfalse, islice, pairwise, takewhile
 from json.encoder import encode_basestring_ascii as quote
 from queue import Empty, Full, Queue, SimpleQueue
 from types import SimpleNamespace
@@ -1903,6 +1903,7 @@ class Wake(Struct):
     told_ts: float | None = None  # Unix seconds
     is_open: bool = False  # no call has followed yet
     is_rung: bool = False  # the operator wants it woken
+    waits_to_go: bool = False  # it began to wait while the agent was held, and tells it when that is over
     latency_s: float | None = None  # of the latest that a call has followed
     proven_ts: float | None = None  # Unix seconds
 
@@ -2176,6 +2177,7 @@ _HEAD_BYTES = 560  # and bytes: emoji take four each
 _SHORT = 120  # characters that are within both
 
 _STRONG = {"thanks", "sorry", "bye"}  # even one such word in a long sentence says what it is for
+_IS_CLOCK = re.compile(r"[0-2]?\d:[0-5]\d(?::[0-5]\d)?(?:[.,]\d+)?z?").fullmatch
 _POLITE = {"thanks", "sorry"}  # no number makes one of these new
 _COUNTING = {"thanks", "sorry", "bye", "waiting"}  # said again with another number it is still nothing new
 
@@ -2188,12 +2190,13 @@ _IS_WIDE = re.compile(f"[{_WIDE}]").match
 _HAS_HARD = re.compile(r"[0-9`_/={}<>]").search
 _HAS_WIDE = re.compile(f"[{_WIDE}]").search
 _SIGNS_OF_WIDE = re.compile("[\u30a0-\u30ff]+|[\u0e00-\u17ff]{1,2}|[^\u3040-\u309f]")
+_IS_HIRAGANA = re.compile("[\u3041-\u3096]{2,8}").fullmatch  # one word of its own, at times
 _QUICK_STEM = re.compile(r"(?<![^\W\d_])[^\W\d_]{1,5}")
 _SLOT = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-z]*\d[0-9a-z]*(?:[.:,/-]?[0-9a-z]*\d[0-9a-z]*)*")
 _NUMBER = re.compile(r"(\d{1,14}(?:[.,]\d+)?)([a-zµ%]{0,4})")
 _IS_HARD = re.compile(r"[_/\\=<>{}\[\]@|~$^]|\w\(|\w\.[a-z]|^--?[a-z]|^[`\"][^`\"]+[`\"]").search
 _MAY_BE_HARD = re.compile(r"[_/\\=<>{}\[\]@|~$^(\"`]|\w\.[a-z]|--?[a-z]").search
-_WARM = re.compile("[!！¡\U0001f300-\U0001faff\u2600-\u27bf]|[:;]-?[)D]")
+_WARM = re.compile("[!！¡\U0001f300-\U0001faff\u2600-\u2712\u2719-\u27bf]|[:;]-?[)D]")
 
 
 ARROW = " ↔ "  # no name and no channel has an arrow
@@ -2301,6 +2304,7 @@ class Lexicon:
             social += [kind for phrase in phrases if (kind := self._wide_kinds[phrase])]
             rest = self._wide_filler.sub(" ", self._wide_phrase.sub(" ", run))
             signs = {sign[:4] for sign in _SIGNS_OF_WIDE.findall(rest)} - {" "}
+            signs = signs or ({run[:4]} if not phrases and _IS_HIRAGANA(run) else signs)
             size += len(phrases) + len(signs)
             words |= signs
         return words, social, size
@@ -2323,9 +2327,9 @@ def _change_of(series: Sequence[tuple[str, ...]]) -> str:
         elif len(set(column)) > 2:
             known = [number for number in numbers if number is not None]
             steps = {round(later - earlier, 6) for earlier, later in pairwise(known)}
-            if len(steps) > 1:
+            if len(steps) > 1 and not all(0 <= step <= 5 for step in steps):
                 return "values"
-            counters.append((known[-1], steps.pop(), "%" in column[-1]))
+            counters.append((known[-1], min(steps), "%" in column[-1]))
     is_bound = any(step < 0 or is_share or any(total >= last for total in totals) for last, step, is_share in counters)
     return "progress" if is_bound and not has_ids else "little"
 
@@ -2335,6 +2339,33 @@ def _purpose_of(said: Said, otherwise: str = "echo") -> str:
     if not said.size:
         return "wordless"
     return Counter(said.social).most_common(1)[0][0] if said.social else otherwise
+
+
+class _News(NamedTuple):
+    """What a message has that its lane had not."""
+    words: frozenset[str]
+    hard: frozenset[str]
+    slots: frozenset[str]
+    is_idle: bool  # a number in it says nothing
+    is_item: bool  # of a list
+    is_answer: bool  # the sender's first to something new
+
+
+def _are_alike(text: str, other: str) -> bool:
+    """Whether a text begins and ends like another: half of its words, or a third of its signs without spaces."""
+    pieces, others = (text, other) if _HAS_WIDE(text) else (text.split(), other.split())
+    first = _same_in(zip(pieces, others))
+    last = _same_in(zip(reversed(pieces), reversed(others)))
+    same = min(first + last, len(pieces), len(others))
+    return (3 if pieces is text else 2) * same >= len(pieces) > 1
+
+
+def _same_in(pairs: Iterable[tuple[str, str]]) -> int:
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def _is_polite(said: Said) -> bool:
+    return 6 * sum(kind in _POLITE for kind in said.social) >= said.size > 0
 
 
 class _Reading:
@@ -2348,7 +2379,7 @@ class _Reading:
         self._slots: set[str] = set()
         self._series: dict[str, list[tuple[str, ...]]] = {}  # slots, by template
         self._recent: deque[frozenset[str]] = deque(maxlen=6)  # words of the latest messages
-        self._by: dict[str, deque[Said]] = {}  # the latest, by sender
+        self._templates: dict[str, deque[str]] = {}  # of the latest messages, by sender
         self._dry = 0  # messages since the latest with a number, a path, code, an item, or a question
         self._latest, self._in_row = "", 0  # the template of the latest, and how often it came without another
         self._teller = ""  # who said something new last
@@ -2356,57 +2387,75 @@ class _Reading:
 
     def points_of(self, sender: str, said: Said) -> tuple[int, str]:
         """Give a message's points, and the kind of what is needless in it."""
-        new = said.words - self._words - self._names
-        hard, slots = said.hard - self._hard, set(said.slots) - self._slots
-        is_item = len(new) > 0 and self._is_item(sender, said, new)
-        is_question = said.asks and 2 * len(new) > len(said.words)
-        self._dry = 0 if hard or slots or is_question or is_item else self._dry + 1
+        news = self._news_in(sender, said)
+        is_question = said.asks and 2 * len(news.words) > len(said.words)
+        self._dry = 0 if news.hard or news.slots or news.is_item or is_question else self._dry + 1
         self._in_row = self._in_row + 1 if said.template == self._latest else 1
-        self._latest = said.template
+        points, kind = self._judge(said, news)
+        self._take_in(sender, said, news, points)
+        return points, kind
+
+    def _news_in(self, sender: str, said: Said) -> _News:
+        """Find what a message has that was not said before."""
+        words, hard = said.words - self._words - self._names, said.hard - self._hard
+        is_idle = self._is_idle(said, words)
+        slots = frozenset(() if is_idle and not hard else filterfalse(_IS_CLOCK, said.slots)) - self._slots
+        is_item = bool(words) and not hard and self._is_item(sender, said, words)
         is_answer = self._teller not in ("", sender) and sender not in self._answered
+        return _News(words, hard, slots, is_idle, is_item, is_answer)
+
+    def _judge(self, said: Said, news: _News) -> tuple[int, str]:
         before = self._series.get(said.template)
-        found = self._repeats(said, before, is_answer) if before else None
-        if found is None and is_item and not hard:
-            found = 0, "echo"
-        if found is None:
-            fresh = len(hard) + len(slots)
-            found = self._evidence(said, len(new), fresh, hard) if fresh else self._talk(said, len(new), is_answer)
-        if found[0] < 0 or (found[0] == 0 and (new or hard or slots)):
+        found = self._repeats(said, before, news) if before else None
+        if found is not None:
+            return found
+        if news.is_item:
+            return -2, "echo"
+        return self._evidence(said, news) if news.hard or news.slots else self._talk(said, news)
+
+    def _take_in(self, sender: str, said: Said, news: _News, points: int) -> None:
+        if points < 0 or (points == 0 and (news.words or news.hard or news.slots)):
             self._teller, self._answered = sender, set()
         else:
             self._answered.add(sender)
+        self._latest = said.template
         self._recent.append(said.words)
-        self._by.setdefault(sender, deque(maxlen=3)).append(said)
+        self._templates.setdefault(sender, deque(maxlen=3)).append(said.template)
         self._words |= said.words
-        self._hard |= hard
-        self._slots |= slots
+        self._hard |= news.hard
+        self._slots |= news.slots
         self._series.setdefault(said.template, []).append(said.slots)
-        return found
+
+    @staticmethod
+    def _is_idle(said: Said, new: Collection[str]) -> bool:
+        """Whether no number makes a message new: it thanks, apologises, or says that there is nothing yet."""
+        is_empty = not new and len(said.slots) <= 2 and len(said.social) >= max(1, len(said.words))
+        return (is_empty and ("waiting" in said.social or said.is_warm)) or _is_polite(said)
 
     def _is_item(self, sender: str, said: Said, new: frozenset[str]) -> bool:
         """Whether a message is an earlier one of its sender with another word in it: the next of a list."""
-        if said.size > 12 or len(new) > 2 or said.is_warm or not _STRONG.isdisjoint(said.social):
+        if said.size > 12 or len(new) > 2:
             return False
-        frame = said.words - new
-        return any(
-            abs(one.size - said.size) <= 1 and frame <= one.words and len(one.words - frame) <= 2
-            and len(one.social) == len(said.social) and (frame or "waiting" in said.social)
-            for one in self._by.get(sender, ())
-        )
+        if said.is_warm or not _STRONG.isdisjoint(said.social) or not self._slots.isdisjoint(said.slots):
+            return False  # a number that was said before: it is about the same
+        if not (said.words - new - self._names or "waiting" in said.social):
+            return False
+        return any(_are_alike(said.template, one) for one in self._templates.get(sender, ()))
 
-    def _repeats(self, said: Said, before: list[tuple[str, ...]], is_answer: bool) -> tuple[int, str] | None:
+    def _repeats(self, said: Said, before: list[tuple[str, ...]], news: _News) -> tuple[int, str] | None:
         """Judge what was said before, but for numbers; None: it is so short that its number is what it says."""
         if said.slots in before:
-            return (0 if is_answer else 2), _purpose_of(said)  # a vote, a poll: it answers something new
-        counts = not _COUNTING.isdisjoint(said.social)
-        is_strong = 5 * sum(kind in _POLITE for kind in said.social) >= said.size
-        if said.size < 3 and not is_strong and (said.words or not counts):
+            is_value = bool(said.slots) and not said.size  # a move, a reading
+            return 0 if news.is_answer or is_value else 2, _purpose_of(said)  # a vote, a poll: it answers something new
+        counts = not _COUNTING.isdisjoint(said.social) or (bool(said.social) and not said.words)
+        if said.size < 3 and not news.is_idle and (said.words or not counts):
             return None
         change = _change_of([*before[-3:], said.slots]) if len(before) > 1 else "little"
-        if change == "progress" or (change == "values" and not is_strong and not (said.asks and self._in_row > 2)):
+        are_values = change == "values" and not news.is_idle and not (said.asks and self._in_row > 2)
+        if are_values or change == "progress":
             return -2, "echo"
-        if len(before) < 2:
-            return 0, "echo"  # two of a kind do not tell what changes
+        if len(before) < 2 and not _is_polite(said):
+            return int(news.is_idle), "echo"  # two of a kind do not tell what changes
         return (2 if counts or self._lexicon.has_trouble(said.template) else 0), "echo"
 
     def _is_on_theme(self, said: Said, words: int, share: float) -> bool:
@@ -2416,8 +2465,9 @@ class _Reading:
             return False
         return sum(sum(word in one for one in recent) >= share * len(recent) for word in said.words) >= words
 
-    def _evidence(self, said: Said, new: int, fresh: int, hard: Collection[str]) -> tuple[int, str]:
+    def _evidence(self, said: Said, news: _News) -> tuple[int, str]:
         """Judge what has new numbers, paths or code."""
+        new, hard, fresh = len(news.words), news.hard, len(news.hard) + len(news.slots)
         if not hard and said.size > 3 and 2 * new <= said.size and (
             self._is_on_theme(said, 2, 0.5) or self._is_on_theme(said, 1, 0.8)
         ):
@@ -2426,17 +2476,20 @@ class _Reading:
             return 1, "echo"  # Fwd: Fwd:
         return (-4 if fresh >= 3 else -2), ""
 
-    def _talk(self, said: Said, new: int, is_answer: bool) -> tuple[int, str]:
+    def _talk(self, said: Said, news: _News) -> tuple[int, str]:
         """Judge words: how many of them are new, and what the others are for."""
-        size, social = said.size, said.social
+        new, size, social = len(news.words), said.size, said.social
         if not size:
             return (1 if said.slots else 2), "wordless"
         is_social = said.is_warm or 5 * len(social) >= size > 0 < len(social) or not _STRONG.isdisjoint(social)
         kind = _purpose_of(said, "rewording")
         if not new:
-            if size <= 3 and is_answer and self._dry < 3:
+            if size <= 3 and news.is_answer and self._dry < 3:
                 return 0, kind
-            return (2 if is_social or size >= 4 else 1), kind
+            if is_social or size >= 4:
+                return 2, kind
+            is_new = said.words and not said.slots and said.template not in self._series
+            return (0 if is_new else 1), kind  # "Sunday, late", after "Sunday, early" and "Monday, late"
         share, of_words = new / size, new / len(said.words)
         if share <= 0.5 and self._is_on_theme(said, 2, 0.5):
             return 2, "rewording"
@@ -2617,6 +2670,7 @@ BUDGET_KINDS = ("messages", "characters", "wakes", "tokens", "dollars")
 AN_HOUR = "/h"  # what ends a measure that is within an hour
 HOUR_MIN = 60
 BUDGET_MAX = 10**15  # of anything: a browser's integers are exact
+REPORT_TOKENS_MAX, REPORT_DOLLARS_MAX = 10**9, 10.0**5  # that one report counts for: no lie is beyond a raise
 BUDGETS_TEXT_MAX = 8192  # characters of all budgets as text
 NEAR_SHARE = 0.8  # of a budget, at which its spender is told: there is time to end well
 BACK_SHARE = 0.75  # at which an hour has room again; less than NEAR, so that who goes on is not told at once
@@ -2632,6 +2686,14 @@ def spender_of(name: str) -> str:
     """Write an agent's name as budgets do: in quotes where it is odd, or would mean something else."""
     is_plain = re.fullmatch(r"[\w.@-]+", name) and name != ROOM
     return name if is_plain else json.dumps(name, ensure_ascii=False)
+
+
+def spender_in(text: str) -> str:
+    """Read a subject as budgets have it. Raises Invalid where no agent can be called so, ValueError for odd quotes."""
+    if text in (ROOM, EACH):
+        return text
+    name = json.loads(text) if text.startswith('"') else text
+    return spender_of(peer_name_of({"name": name}, "name"))
 
 
 def name_of_spender(spender: str) -> str:
@@ -2668,7 +2730,7 @@ class BudgetReader:
         **{kind: kind for kind in BUDGET_KINDS}, **{kind[:-1]: kind for kind in BUDGET_KINDS},
         "msgs": "messages", "chars": "characters", "usd": "dollars",
     }  # fmt: skip
-    NUMBER: ClassVar[str] = r"([0-9]{1,16}(?:\.[0-9]{1,6})?)\s*([kKM]?)"
+    NUMBER: ClassVar[str] = r"([0-9]{1,16}(?:\.[0-9]{1,6})?)\s*([kKM](?![A-Za-z]))?"
 
     def __init__(self, text: str, key: str) -> None:
         self._text, self._key, self._at = text.replace("\n", ";"), key, 0
@@ -2710,11 +2772,8 @@ class BudgetReader:
         found = self._skip(r'("(?:[^"\\]|\\.)*"|[^":;,]*[^":;,\s])\s*:')
         if found is None:
             self.fail(wanted)
-        if found[1] in (ROOM, EACH):
-            return found[1]
         try:
-            name = str(json.loads(found[1])) if found[1].startswith('"') else found[1]
-            return spender_of(peer_name_of({"name": name}, "name"))
+            return spender_in(found[1])
         except Invalid as refusal:
             self.fail(f"no agent can be called so ({refusal.detail.removeprefix('name: ')})", start)
         except ValueError:
@@ -2824,6 +2883,7 @@ class Budgets:
         self.accounts: dict[str, dict[str, Account]] = {}  # by spender and measure
         self.counters: dict[str, tuple[float, float]] = {}  # by spender: tokens and dollars that it reported last
         self.waiting: dict[str, list[int]] = {}  # by spender: seqs of what it said while it, or the room, was held
+        self.unknown = {"tokens": 0, "dollars": 0}  # agents that left, and nobody knows what they had used
         self.gone: dict[str, None] = {}  # spenders that are not here any more, the oldest first
         self.spent: dict[str, None] = {}  # spenders that are held; follows from the accounts
 
@@ -2840,6 +2900,7 @@ class Budgets:
         """Take other budgets; of those whose limit stays nothing changes, and what was spent of the others is kept."""
         before = {spender: self.on(spender) for spender in self.accounts}
         self.limits = {}
+        self.unknown = {"tokens": 0, "dollars": 0} if not before else self.unknown  # it counts from here
         for one in budgets:
             self.limits.setdefault(one.subject, {})[one.measure] = one
         for spender, accounts in [*self.accounts.items()]:
@@ -2872,9 +2933,10 @@ class Budgets:
         tokens, dollars = self.counters.get(spender, told)
         if usage.tokens < tokens:
             tokens = dollars = 0.0
-        cost = usage.cost_usd or 0.0  # without a price it is unknown
+        cost = dollars if usage.cost_usd is None else usage.cost_usd  # without a price it is unknown
         dollars = 0.0 if cost < dollars else dollars
-        self.book(spender, ts, {"tokens": usage.tokens - tokens, "dollars": max(0.0, cost - dollars)})
+        grown = min(usage.tokens - tokens, REPORT_TOKENS_MAX), min(max(0.0, cost - dollars), REPORT_DOLLARS_MAX)
+        self.book(spender, ts, dict(zip(("tokens", "dollars"), grown)))
         if spender in self.accounts:
             self.counters[spender] = float(usage.tokens), cost
 
@@ -2917,6 +2979,11 @@ class Budgets:
         whose, budget = ("the room's" if account.spender == ROOM else "your"), self.on(account.spender)[account.measure]
         return f"{whose} budget of {limit_words(budget.measure, budget.limit)} is spent, until {way_on(budget.measure)}"
 
+    def note_unknown(self, usage: Usage | None) -> None:
+        """Note what nobody will know of an agent that leaves."""
+        self.unknown["tokens"] += usage is None
+        self.unknown["dollars"] += usage is None or usage.cost_usd is None
+
     def note_gone(self, spender: str, is_gone: bool) -> list[int]:
         """Note that an agent has left, or that one of its name has come; give the seqs of what is kept no longer."""
         self.gone.pop(spender, None)
@@ -2924,7 +2991,9 @@ class Budgets:
             self.gone[spender] = None
         if len(self.gone) <= SPENDERS_GONE_MAX:
             return []
-        oldest = next(iter(self.gone))
+        # Who is held, or has words that wait, goes last: no budget is escaped by making room.
+        idle = (one for one in self.gone if one not in self.spent and one not in self.waiting)
+        oldest = next(idle, next(iter(self.gone)))
         del self.gone[oldest]
         self._forget(oldest)
         return self.waiting.pop(oldest, [])
@@ -2936,7 +3005,8 @@ class Budgets:
 
     def rows(self) -> Iterator[list[Any]]:
         """Give its whole state in rows."""
-        yield ["budgets", [*self.listed()], [*self.gone], [[one, *told] for one, told in self.counters.items()]]
+        counters, unknown = [[one, *told] for one, told in self.counters.items()], [*self.unknown.values()]
+        yield ["budgets", [*self.listed()], [*self.gone], counters, unknown]
         yield from (["account", *one.values()] for accounts in self.accounts.values() for one in accounts.values())
         yield from (["overdrawn", spender, seqs] for spender, seqs in self.waiting.items())
 
@@ -2945,6 +3015,7 @@ class Budgets:
         if kind == "budgets":
             self.set([Budget.restored(one) for one in plain[0]], 0.0)
             self.gone, self.counters = dict.fromkeys(plain[1]), {one: (a, b) for one, a, b in plain[2]}
+            self.unknown = dict(zip(self.unknown, plain[3] if len(plain) > 3 else (0, 0)))
         elif kind == "account":
             account = Account.restored(plain)
             self.accounts.setdefault(account.spender, {})[account.measure] = account
@@ -3324,6 +3395,8 @@ class Room:
             peer.wake = Wake(host)
             self._woken[peer.name] = None
         peer.wake.host = host
+        if peer.is_paused or self.budgets.holds(spender_of(peer.name)):
+            peer.wake.waits_to_go = True
         peer.last_seen = self._mono()
         return peer.wake
 
@@ -3332,18 +3405,23 @@ class Room:
         wake, now = peer.wake, self._mono()
         if wake is None or not self._is_here(peer):
             return None
+        if self.budgets.limits and self.is_kept:
+            self._weigh(spender_of(peer.name), ROOM)
         is_rung, wake.is_rung = wake.is_rung, False
+        may_go = wake.waits_to_go and not self.is_held(peer)
+        wake.waits_to_go &= not may_go
         batch = [m for m in peer.mailbox.deliverable(self.is_held(peer), self.held) if m.kind != "control"]
         newest = batch[-1].seq if batch else 0
         # While it has not read what it was told of, only the operator's words are worth another turn.
         is_read, urgent = not batch or batch[0].seq > wake.seq, [m.seq for m in batch if m.origin == "operator"]
         is_news = newest > wake.seq if is_read else bool(urgent) and urgent[-1] > wake.seq
         is_news |= bool(batch) and now - wake.told_at >= WAKE_AGAIN_S
-        if not is_rung and (not is_news or self.mode == STOPPED):
+        if not is_rung and (not (is_news or may_go) or self.mode == STOPPED):
             return None
         wake.seq, wake.told_at, wake.told_ts, wake.is_open = max(newest, wake.seq), now, round(self._wall(), 1), True
         count = sum(m.origin == "operator" for m in batch)
-        return {"waiting": len(batch), "operator": count, "ring": is_rung, "name": peer.name}
+        more: dict[str, Json] = {"resumed": True} if may_go else {}
+        return {"waiting": len(batch), "operator": count, "ring": is_rung, "name": peer.name, **more}
 
     def reach_of(self, peer: Peer) -> str:
         """Word how a peer's host is told of mail: what is proven, and no more."""
@@ -3352,14 +3430,16 @@ class Room:
     def note_awake(self, peer: Peer) -> None:
         """Take a call of `peer` as proof that the wake before it worked."""
         wake = peer.wake
+        if wake is not None and wake.waits_to_go and not self.is_held(peer):
+            wake.waits_to_go = False  # it has gone on by itself
         if wake is not None and wake.is_open:
             took_s = self._mono() - wake.told_at
             wake.is_open = False
             if took_s < WAKE_PROOF_S:
                 wake.latency_s, wake.proven_ts = round(took_s, 2), round(self._wall(), 1)
                 if self.budgets.limits and self.is_kept and self._is_here(peer):
+                    # It is weighed before the next wake, not now: who was woken gets the mail.
                     self._commit(PeerWoken(*self._stamp(), peer.name))
-                    self._weigh(spender_of(peer.name), ROOM)
 
     def note_fleeting(self, peer: Peer) -> None:
         """Record that the client of `peer` may go without a word."""
@@ -3564,12 +3644,14 @@ class Room:
     def use_floor(self, peer: Peer, verb: str, scope: str, reason: str | None) -> dict[str, Json]:
         """Take, raise, lower, pass or drop; give the answer's fields.
 
-        Raises Throttled, Stopped, NotAMember, NoFloor, NotHolder, TooManyHands.
+        Raises Throttled, Stopped, NotAMember, BudgetSpent, NoFloor, NotHolder, TooManyHands.
         """
         peer.speech.check(self._mono())
         self._refuse_if_stopped(peer)
         if scope != ALL and scope not in peer.channels and verb in ("take", "raise"):
             raise NotAMember(f"join {scope} first", scope=scope)
+        if verb in ("take", "raise") and self.budgets.spent and self.is_overdrawn(peer):
+            raise BudgetSpent(f"{self.budgets.why(spender_of(peer.name))}, and who is held takes no stick")
         floor = self._floors.get(scope)
         outcome = floor_outcome(floor, scope, peer.name, verb)
         if outcome == "queue" and floor is not None and len(floor.hands) >= HANDS_MAX and peer.name not in floor.hands:
@@ -3852,6 +3934,8 @@ class Room:
         budgets = tuple(rest if own in rest else [*rest, own])
         if len(budgets) > BUDGETS_MAX:
             raise Invalid("raise_budget", f"there are {BUDGETS_MAX} budgets already: set those of all, or remove some")
+        if len(words_of_budgets(budgets)) > BUDGETS_TEXT_MAX:
+            raise Invalid("raise_budget", f"budgets may have {BUDGETS_TEXT_MAX} characters in all: remove some")
         self.set_budgets(budgets, f"{spender} may spend {limit_words(measure, new)}")
 
     def end_spender(self, spender: str) -> None:
@@ -4103,13 +4187,16 @@ class Room:
         if kind not in ("tokens", "dollars"):
             return ""
         if name:
-            usage = peer.usage if (peer := self.roster.get(name)) else None
-            if usage is None:
+            peer, told = self.roster.get(name), self.budgets.counters.get(spender_of(name))
+            if peer is None and told is not None:  # it has left
+                return "it reported no price" if kind == "dollars" and not told[1] else ""
+            if peer is None or peer.usage is None:
                 return "it reports no usage"
-            return "its model has no price" if kind == "dollars" and usage.cost_usd is None else ""
+            return "its model has no price" if kind == "dollars" and peer.usage.cost_usd is None else ""
+        what, gone = ("no usage" if kind == "tokens" else "no price"), self.budgets.unknown[kind]
         count = sum(bool(self._unknown_of(one, kind)) for one in self.roster.live)
-        what = "no usage" if kind == "tokens" else "no price"
-        return f"{count} {'agent reports' if count == 1 else 'agents report'} {what}" if count else ""
+        here = [f"{count} {'agent reports' if count == 1 else 'agents report'} {what}"] if count else []
+        return ", ".join(here + ([f"{gone} that left reported {what if not here else 'none'}"] if gone else []))
 
     def floors(self) -> dict[str, Json]:
         """Give the sticks in force, by scope."""
@@ -4389,7 +4476,8 @@ class Room:
             self._commit(ModeChanged(*self._stamp(), STOPPED))
 
     def _waits_for_operator(self) -> bool:
-        return bool(self._forms) or any(debt.to == OPERATOR for debt in self.owed.values())
+        is_held = bool(self.budgets.spent) or any(loop.state == HELD for loop in self.loops.values())
+        return is_held or bool(self._forms) or any(debt.to == OPERATOR for debt in self.owed.values())
 
     def _unsettled(self, now: float) -> Iterator[str]:
         """Word who owes an answer, who waits for a stick, and for whom mail waits."""
@@ -4643,6 +4731,7 @@ class Room:
         self.news.pop(event.name, None)
         self.roster.remove(peer, event.why)
         if self.budgets.limits:
+            self.budgets.note_unknown(peer.usage)
             self._let_go(self.budgets.note_gone(spender_of(event.name), is_gone=True))
 
     def _on_peer_reaped(self, event: PeerReaped) -> None:
@@ -4824,8 +4913,13 @@ class Room:
         self._let_go(self.budgets.freed(event.ts))
         for spender in before:
             if spender not in self.budgets.spent:
-                words = "the operator lets the room go on" if spender == ROOM else "you may go on"
-                self._tell_spender(event, spender, words)
+                self._tell_spender(event, spender, self._words_of_raise(spender))
+
+    def _words_of_raise(self, spender: str) -> str:
+        peer = self._peers.get(name_of_spender(spender))
+        if self.wanted_mode != RUNNING or (peer is not None and peer.is_paused):
+            return "the budget has room again; the operator's own pause goes on"
+        return "the operator lets the room go on" if spender == ROOM else "you may go on"
 
     def _on_budget_reached(self, event: BudgetReached) -> None:
         account = self.budgets.accounts[event.spender][event.measure]
@@ -11572,7 +11666,15 @@ def _raise_budget(room: Room, body: Body) -> None:
     if to is not None and not measure.startswith("dollars") and to != int(to):
         raise Invalid("to", "a whole number is required")
     limit = None if to is None else round(float(to), 4) if measure.startswith("dollars") else int(to)
-    room.raise_budget(text_of(body, "spender", 1, SPENDER_MAX), measure, limit)
+    room.raise_budget(_spender(body, "spender"), measure, limit)
+
+
+def _spender(body: Body, key: str) -> str:
+    text = text_of(body, key, 1, SPENDER_MAX)
+    try:
+        return spender_in(text)
+    except (Invalid, ValueError) as error:
+        raise Invalid(key, "room, *, or an agent's name, in quotes as in JSON if it is odd, is required") from error
 
 
 def _named(frame: Body, key: str, default: str | None = None) -> str:
@@ -11609,7 +11711,7 @@ OPERATOR_COMMANDS: dict[str, Callable[[Room, Body], object]] = {
     "quiet_stop": lambda room, frame: room.set_quiet_stop(minutes_of(frame["quiet_stop"], "quiet_stop")),
     "budgets": lambda room, frame: room.set_budgets(budgets_of(text_of(frame, "budgets", 0, BUDGETS_TEXT_MAX))),
     "raise_budget": lambda room, frame: _raise_budget(room, object_of(frame, "raise_budget")),
-    "end_spender": lambda room, frame: room.end_spender(text_of(frame, "end_spender", 1, SPENDER_MAX)),
+    "end_spender": lambda room, frame: room.end_spender(_spender(frame, "end_spender")),
     "kick": lambda room, frame: room.kick(_named(frame, "kick")),
     "ring": lambda room, frame: room.ring(_named(frame, "ring")),
     "prompts": lambda room, frame: room.set_prompts(
@@ -12210,7 +12312,7 @@ class Consoles:
         spent = budgets_frame(self._room) if self._room.budgets.limits else b""
         for feed in self._feeds:
             if feed.consoles:
-                feed.frames += [spent] if spent != self._spent else []
+                feed.frames += [spent] if spent and spent != self._spent else []
                 go_on(self._surveying(feed, figures), self._soon)
         self._spent = spent
         self._plan()
@@ -14964,6 +15066,8 @@ def pointer_words(told: Mapping[str, Json]) -> str:
     name = one_line(str(told.get("name", "")))[:NAME_MAX]
     if told.get("ring"):
         return f"[caucus] The operator rings for {name}: call listen."
+    if told.get("resumed"):
+        return f"[caucus] You are held no more, {name}, and may go on: call listen."
     mail = "1 message waits" if count == 1 else f"{count} messages wait"
     who = "" if not operators else ", from the operator" if operators == count else f", {operators} from the operator"
     return f"[caucus] {mail} for {name}{who}: call listen."
@@ -14974,7 +15078,7 @@ def pointer_at(client: Client, hold_s: float, host: str) -> str | None:
     told = client.wait_for_mail(hold_s, host)
     if told.get("superseded"):
         raise Displaced
-    return pointer_words(told) if told.get("waiting") or told.get("ring") else None
+    return pointer_words(told) if any(told.get(key) for key in ("waiting", "ring", "resumed")) else None
 
 
 def is_alive(pid: str) -> bool:
