@@ -107,6 +107,7 @@ function draw() {
   drawLink(now, shown);
   drawCounts(shown);
   tellNews();
+  offerUndo();
   tellLooking();
   if (past.isPlaying) plan();
 }
@@ -194,7 +195,36 @@ async function act(frame) {
   if (refuses()) return;
   const question = sureOf(frame, model);
   if (question && !(await ask(question))) return;
-  if (!send(frame, false) && !isLookingBack(past)) toast("The hub is out of reach: nothing was sent.", "refused");
+  const sent = send(frame, false);
+  if (!sent && !isLookingBack(past)) toast("The hub is out of reach: nothing was sent.", "refused");
+  else if (sent && UNDO.some(({ of }) => of(frame))) undoable = seat.deeds.list[0];
+}
+
+// ---- undo -------------------------------------------------------------------------------------------------------
+
+// A brake that was touched by mistake is let go with one press: what it was, what it says, whether it still holds, and what takes it back.
+const UNDO = [
+  { of: ({ action }) => action === "pause", text: () => "The room is paused.", holds: () => model.mode === "paused", back: () => ({ action: "resume" }) },
+  { of: (frame) => Object.hasOwn(frame, "pause_peer"), text: ({ pause_peer: name }) => `${name} is paused.`,
+    holds: ({ pause_peer: name }) => model.peers.some((peer) => peer.name === name && peer.paused), back: ({ pause_peer: name }) => ({ resume_peer: name }) },
+];
+
+let undoable = null; // the deed that can be undone once it is in effect
+let undo = null; // what is offered: {frame, one, close}
+
+/** Offer to take back what is in effect now; no longer than it holds. */
+function offerUndo() {
+  if (undo && !undo.one.holds(undo.frame)) {
+    undo.close();
+    undo = null;
+  }
+  if (undoable?.state === "asked" || undoable === null) return;
+  const { frame, state } = undoable;
+  undoable = null;
+  const one = UNDO.find(({ of }) => of(frame));
+  if (state !== "effective" || !one.holds(frame)) return;
+  undo?.close();
+  undo = { frame, one, close: toast(one.text(frame), "info", () => { if (one.holds(frame)) act(one.back(frame)); }) };
 }
 
 const LINK_WORDS = { open: "Connected", connecting: "Connecting…", closed: "Disconnected", "needs-token": "Token needed" };
@@ -481,7 +511,7 @@ const KEYS = [
   ["w", "What became of your orders", () => document.querySelector(".orders-more:not([hidden])")?.click()],
   ["Shift P", "Pause, or resume", () => brakes.press("Shift P")],
   ["Shift S", "Stop all (asks first)", () => brakes.press("Shift S")],
-  ["Shift R", "Reset a stopped room (asks first)", () => brakes.press("Shift R")],
+  ["Shift R", "Resume; or reset a stopped room (asks first)", () => brakes.press("Shift R")],
   ["b", "Look back: replay; and back to the present", () => (isLookingBack(past) ? backToLive() : lookBack())],
   ["[", "In the replay: to the mark before", () => timeline.jump(past, -1)],
   ["]", "In the replay: to the next mark", () => timeline.jump(past, 1)],
@@ -501,17 +531,22 @@ const FIXED_KEYS = [
   ["Esc", "Leave a field, a dialog, marks, or a thread; in the composer: drop the answer"],
 ];
 
+const TYPED_MS = 400; // whoever types has the next key under the fingers by then
+let letterAt = -Infinity; // when a letter came that no field took
+
 function onKey(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || event.defaultPrevented || document.querySelector("dialog[open]")) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || event.keyCode === 229 || event.defaultPrevented || document.querySelector("dialog[open]")) return;
   const typing = event.target.closest("input:not([type=radio], [type=checkbox], [type=range]), textarea, select");
   if (typing) {
     if (event.key === "Escape") typing.blur();
     return;
   }
+  if (event.key === " " && event.timeStamp - letterAt < TYPED_MS) return event.preventDefault(); // it is part of a text that nobody sees: it presses nothing
   if (event.key === "Enter" && flow.onEnter(byId("flow"), event.target)) return event.preventDefault();
   const leaves = () => flow.leaveEvidence(byId("flow")) || flow.leaveThread(byId("flow"));
   if (event.key === "Escape" && !document.querySelector("[popover]:popover-open") && leaves()) return event.preventDefault();
   const pressed = event.shiftKey && /^[a-z]$/i.test(event.key) ? `Shift ${event.key.toUpperCase()}` : event.key;
+  letterAt = event.key.length === 1 && event.key !== " " ? event.timeStamp : -Infinity;
   const binding = pref("keys") ? KEYS.find(([key]) => key === pressed) : undefined;
   if (!binding) return;
   event.preventDefault();
