@@ -6653,7 +6653,8 @@ PROMPTS = (
 # ======================================================================================================================
 
 CONSOLE_FILES = (
-    *("index.html", "console.css", "flow.css", "icon.svg", "dom.js", "prefs.js", "model.js", "heights.js", "rows.js"),
+    *("index.html", "console.css", "flow.css", "icon.svg", "dom.js", "prefs.js", "model.js", "query.js", "heights.js"),
+    *("rows.js", "drafts.js", "palette.js"),
     *("receipts.js", "ticks.js", "picture.js", "transcript.js", "markdown.js", "message.js", "socket.js", "outbox.js"),
     *("needs.js", "deeds.js", "answers.js", "rules.js", "away.js", "sounds.js", "older.js", "when.js", "beyond.js"),
     *("sure.js", "commands.js", "flow.js", "tools.js", "lanes.js", "attention.js", "loops.js", "settings.js"),

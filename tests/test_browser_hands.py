@@ -156,3 +156,172 @@ def test_a_pause_can_be_undone_where_it_is_told(hub: HubProcess, console: Open) 
     page.keyboard.press("Shift+S")
     agree(page)
     expect(page.locator("#mode")).to_contain_text("Stopped")
+
+
+# --- forms ------------------------------------------------------------------------------------------------------------
+
+MANY_OR_OWN = {"key": "m", "label": "All that apply", "type": "checkbox", "options": ["x", "y"], "allow_other": True}
+
+
+def test_a_form_that_is_half_filled_in_survives_a_reload(hub: HubProcess, console: Open) -> None:
+    api = hub.register("api")
+    ask(hub, api, CHOICE, MANY_OR_OWN, LONG)
+    ask(hub, api, LONG, title="Another?")
+    page = console(hub)
+    form = page.locator(".form").first
+    form.get_by_label("later").check()
+    form.locator(".form-next").click()
+    form.get_by_label("y", exact=True).check()
+    form.locator(".other-text").fill("z")
+    form.locator(".form-next").click()
+    form.locator("textarea:visible").fill("because\nit is la")
+    page.locator(".form").nth(1).locator(".reject-open").click()
+    page.locator(".form").nth(1).locator(".reason").fill("not n")
+    page.reload()
+    expect(form.locator(".step-count")).to_have_text("Question 3 of 3")
+    expect(form.locator("textarea:visible")).to_have_value("because\nit is la")
+    expect(page.locator(".form").nth(1).locator(".reason")).to_have_value("not n")
+    form.locator(".form-next").click()
+    expect(form.locator(".recap dd")).to_have_text(["later", "y, z", "because\nit is la"])
+    assert "because" in page.evaluate("sessionStorage.getItem('caucus.half-done')")
+    form.locator(".submit-form").click()
+    expect(page.locator(".form")).to_have_count(1)
+    page.locator(".form .form-back").click()
+    page.reload()
+    expect(page.locator(".form textarea:visible")).to_be_visible()
+    assert "because" not in page.evaluate("sessionStorage.getItem('caucus.half-done')")
+
+
+def test_a_form_that_is_answered_elsewhere_stays_under_the_hand_and_says_so(hub: HubProcess, console: Open) -> None:
+    api = hub.register("api")
+    first = ask(hub, api, CHOICE, LONG, title="First?")
+    ask(hub, api, CHOICE, title="Second?")
+    page = console(hub)
+    form = page.locator(".form").first
+    form.get_by_label("later").check()
+    form.locator(".form-next").hover()
+    form.get_by_label("later").focus()
+    place = page.locator(".form").nth(1).evaluate("(one) => one.getBoundingClientRect().top")
+    with hub.console() as other:
+        other.send(answer={"id": first, "answers": {"pick": "now"}})
+        expect(form.locator(".gone-line")).to_contain_text(
+            "Answered by the operator on another console: Which?: now"
+        )
+    assert inside(page, ".gone-line")
+    expect(form.locator(".gone-line")).to_be_focused()
+    assert form.locator(".form-body").evaluate("(one) => one.inert")
+    expect(page.locator(".form").nth(1)).to_contain_text("Second?")
+    assert page.locator(".form").nth(1).evaluate("(one) => one.getBoundingClientRect().top") >= place
+    expect(form.get_by_label("later")).to_be_checked()  # what was entered is still to be seen
+    expect(page.locator("#forms-count")).to_have_text("1 waiting")
+    form.locator(".gone-dismiss").click()
+    expect(page.locator(".form")).to_have_count(1)
+    expect(page.locator("#forms-title")).to_be_focused()
+
+
+def test_a_form_that_is_answered_elsewhere_goes_when_the_hand_has_left_it(hub: HubProcess, console: Open) -> None:
+    api = hub.register("api")
+    first = ask(hub, api, CHOICE, title="First?")
+    page = console(hub)
+    page.locator(".form").first.hover()
+    page.clock.install()
+    with hub.console() as other:
+        other.send(cancel_form=first, reason="no need")
+        expect(page.locator(".gone-line")).to_contain_text("Rejected by the operator on another console: no need")
+    page.clock.run_for(20_000)
+    expect(page.locator(".gone-line")).to_be_visible()  # there is a hand on it
+    page.mouse.move(5, 5)
+    page.clock.run_for(20_000)
+    expect(page.locator(".form")).to_have_count(0)
+
+
+# --- search -----------------------------------------------------------------------------------------------------------
+
+TABLE = "| file | lines |\n|:--|--:|\n| `lexer.py` | 120 |"
+
+
+def fast(hub: HubProcess) -> None:
+    """Let peers speak as fast as they like."""
+    with hub.console() as operator:
+        operator.send(set_rate={"refill_rate": 1000, "capacity": 1000})
+        operator.next("rate")
+
+
+def test_search_takes_words_phrases_names_and_what_is_in_it(hub: HubProcess, console: Open) -> None:
+    fast(hub)
+    api, web = hub.register("api"), hub.register("web")
+    hub.say(api, "#plans", "payments answer with 409 since noon")
+    hub.say(web, "all", "a 409 of nobody, see [the docs](https://docs.example/409) now")
+    hub.say(web, "api", "look at `retry` please")
+    hub.say(api, "all", TABLE)
+    page = console(hub)
+    expect(page.locator("#flow .message .content")).not_to_have_count(0)
+    for line, found in {
+        "409 payments": "1 found",
+        '"the docs now"': "1 found",
+        '"lexer.py 120"': "1 found",
+        "from:web": "2 found",
+        "in:plans": "1 found",
+        "with:api has:code": "2 found",
+        "has:code in:direct": "1 found",
+        "409 -payments": "1 found",
+        "from:nobody": "nowhere",
+        "has:cats": "has: takes code, link, table, list, not cats",
+    }.items():
+        page.locator("#search").fill(line)
+        expect(page.locator(".hits")).to_have_text(found)
+    page.locator("#search").fill('"the docs now"')
+    page.locator("#search").press("Enter")
+    expect(page.locator("#flow .hit mark")).to_have_text(["the", "docs", "now"])
+    page.locator("#search").fill("409 payments")
+    page.locator("#search").press("Enter")
+    expect(page.locator("#flow .hit mark")).to_have_text(["payments", "409"])
+    assert inside(page, "#flow .hit .content")
+
+
+def test_what_is_looked_for_lives_in_the_address(hub: HubProcess, console: Open) -> None:
+    api = hub.register("api")
+    hub.say(api, "all", "payments answer with 409")
+    hub.say(api, "all", "something else")
+    page = console(hub)
+    expect(row(page, "something else")).to_be_visible()
+    page.locator("#search").fill('"with 409" from:api')
+    expect(page).to_have_url(f"{hub.url}/#q=%22with%20409%22%20from%3Aapi")
+    other = page.context.new_page()
+    other.goto(page.url)
+    expect(other.locator("#search")).to_have_value('"with 409" from:api')
+    expect(other.locator(".hits")).to_have_text("1 found")
+    page.locator("#search").fill("")
+    expect(page).to_have_url(f"{hub.url}/")
+    page.evaluate("location.hash = '#q=else'")
+    expect(page.locator("#search")).to_have_value("else")
+    expect(page.locator(".hits")).to_have_text("1 found")
+
+
+def test_filters_search_and_place_survive_a_reload(hub: HubProcess, console: Open) -> None:
+    fast(hub)
+    api, web = hub.register("api"), hub.register("web")
+    for n in range(60):
+        hub.say(api if n % 2 else web, "all", f"line {n}\nof two")
+    page = console(hub)
+    expect(row(page, "line 59\nof two")).to_be_in_viewport()
+    page.locator("#flow-tools").get_by_role("button", name="Filter").click()
+    page.get_by_label("By or to whom").select_option("=api")
+    page.locator("#search").fill("line")
+    expect(page.locator(".hits")).to_have_text("30 found")
+    page.locator("#flow").evaluate("(flow) => { flow.scrollTop = 500; }")
+    expect(page.locator("#new-below")).to_be_visible()
+    top = """() => { const flow = document.querySelector("#flow").getBoundingClientRect();
+      const row = [...document.querySelectorAll("#flow .message")].find((one) => one.getBoundingClientRect().bottom > flow.top + 1);
+      return [row.dataset.seq, Math.round(row.getBoundingClientRect().top - flow.top)]; }"""
+    seq, y = page.evaluate(top)
+    page.reload()
+    expect(page.locator(".hits")).to_have_text("30 found")
+    expect(page.locator("#search")).to_have_value("line")
+    expect(page.locator("#flow-tools").get_by_role("button", name="Filter (1)")).to_be_visible()
+    eventually(lambda: page.evaluate(top)[0] == seq, "the place is there again")
+    assert abs(page.evaluate(top)[1] - y) <= 4
+    page.locator("#search").fill("")  # the filter holds on
+    expect(page.locator("#flow .message[data-origin=agent]").first).to_be_visible()
+    senders = page.locator("#flow .message .who .name").evaluate_all("(all) => all.map((one) => one.textContent)")
+    assert set(senders) == {"api"}
