@@ -53,7 +53,6 @@ export function render(root, model, send, now, seat) {
   view.empty.hidden = !isEmpty;
   if (isEmpty) setText(view.empty, end ? "Nothing of what was said passes the filter." : "Nobody has spoken yet. What agents say appears here as they say it.");
   reach(view);
-  if (!view.isPlaced && model.link.isTold && !model.isOpening) placeAgain(view);
   if (view.isLinkRead || !model.link.isTold || (end === 0 && model.isOpening)) return;
   view.isLinkRead = true; // showing it draws again
   view.isLinkRead = readPermalink(root, !model.isOpening); // the log comes in pages
@@ -277,7 +276,7 @@ function open(root) {
     following: true, anchor: { place: 0, offset: 0 }, // reading: this row is at the top of the window, so far above its edge
     end: 0, // of the conversation, when it was looked at last
     readTo: 0, // the reader has had the end on the page up to here
-    receipts: null, owed: null, loops: null, lastTop: 0, height: 0, isDirty: true, isMounting: false, isLinkRead: false, isPlaced: false, current: NOWHERE, hit: NOWHERE,
+    receipts: null, owed: null, loops: null, lastTop: 0, height: 0, isDirty: true, isMounting: false, isLinkRead: false, current: NOWHERE, hit: NOWHERE,
     isUpward: true, // so the reader moved last
     past: null, drawn: "", // what of the past is among the rows
     room: null, isTold: false, // of which the past is; whether the line to it is open
@@ -405,9 +404,9 @@ function leavePlace(view) {
   keepDraft(PLACE, view.following || !entry ? null : { room: view.model.room, id: entry.id, seq: entry.seq, offset: held.offset });
 }
 
-/** After a reload: to where the reader was, unless the address names a place. */
-function placeAgain(view) {
-  view.isPlaced = true;
+/** After a reload, once all is filtered as it was: to where the reader was, unless the address names a place. */
+export function placeAgain(root) {
+  const view = views.get(root);
   const kept = draftOf(PLACE);
   const isLinked = location.hash.length > 1 && !location.hash.startsWith(QUERY_LINK);
   if (!kept || isLinked || kept.room !== view.model.room || !isPresent()) return;

@@ -112,9 +112,11 @@ function restore(view, model) {
   for (const key of ["who", "scope", "kind", "fate", "needle"]) if (!isElsewhere && typeof kept[key] === "string") filter[key] = kept[key];
   if (!isElsewhere) filter.only = kept.only === true;
   const typed = isLinked ? queryOfAddress() : filter.needle;
-  if (!isFiltered(filter) && !typed) return;
-  flow.setFilter(flowRoot(), { ...filter, thread: flow.filterOf(flowRoot()).thread, needle: "" });
-  lookFor(view, typed);
+  if (isFiltered(filter) || typed) {
+    flow.setFilter(flowRoot(), { ...filter, thread: flow.filterOf(flowRoot()).thread, needle: lowerOf(typed) });
+    lookFor(view, typed);
+  }
+  flow.placeAgain(flowRoot());
 }
 
 function keep(view) {
