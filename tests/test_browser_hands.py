@@ -325,3 +325,61 @@ def test_filters_search_and_place_survive_a_reload(hub: HubProcess, console: Ope
     expect(page.locator("#flow .message[data-origin=agent]").first).to_be_visible()
     senders = page.locator("#flow .message .who .name").evaluate_all("(all) => all.map((one) => one.textContent)")
     assert set(senders) == {"api"}
+
+
+# --- the palette ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(1440, 900), (390, 844)], ids=str)
+def test_the_palette_reaches_peers_channels_commands_needs_and_settings(
+    hub: HubProcess, console: Open, size: tuple[int, int]
+) -> None:
+    api = hub.register("api")
+    hub.register("flooder")
+    hub.say(api, "#plans", "hello")
+    ask(hub, api, LONG, title="Ship it?")
+    page = console(hub, viewport={"width": size[0], "height": size[1]})
+    expect(page.locator(".form")).to_have_count(1)
+    words(page).fill("half a sen")
+    field, offers = page.locator("#palette-field"), page.locator("#palette-list .offer")
+
+    def choose(text: str, first: str) -> None:
+        page.keyboard.press("Control+k")
+        expect(field).to_be_focused()
+        page.keyboard.type(text)
+        expect(offers.first).to_contain_text(first)
+        assert inside(page, "#palette-list .offer")
+        page.keyboard.press("Enter")
+        expect(page.locator("#palette")).to_be_hidden()
+
+    choose("ship", "Ship it?")
+    expect(page.locator(".form textarea:visible")).to_be_focused()
+    choose("pause flo", "/pause flooder")
+    expect(peer(page, "flooder").locator(".hold")).to_have_attribute("data-does", "resume")
+    choose("#plans write", "#plans")
+    expect(page.locator("#target")).to_have_value("#plans")
+    expect(words(page)).to_be_focused()
+    expect(words(page)).to_have_value("half a sen")
+    choose("in utc", "Times in UTC")
+    expect(page.locator("#pref-utc")).to_be_focused()
+    page.keyboard.press("Escape")
+    choose("with:api", "with:api")
+    expect(page.locator("#search")).to_have_value("with:api")
+    choose("/rate", "/rate")
+    expect(words(page)).to_have_value("/rate ")
+    page.keyboard.press("Control+k")
+    page.keyboard.type("zzz")
+    expect(page.locator(".palette-count")).to_have_text("Nothing here has these words.")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Escape")
+    expect(page.locator("#palette")).to_be_hidden()
+    expect(words(page)).to_be_focused()  # where the hands were
+
+
+def test_letters_that_follow_a_key_blindly_choose_no_other_target(hub: HubProcess, console: Open) -> None:
+    hub.register("set")
+    page = console(hub)
+    expect(page.locator("#target option")).to_have_count(2)
+    page.locator("#peers-title").focus()
+    page.keyboard.type("please hold", delay=10)
+    expect(page.locator("#target")).to_have_value("all")

@@ -24,6 +24,7 @@ import * as channels from "./channels.js";
 import * as rules from "./rules.js";
 import * as away from "./away.js";
 import * as budgets from "./budgets.js";
+import * as palette from "./palette.js";
 import * as settings from "./settings.js";
 import * as timeline from "./timeline.js";
 import { openOutbox } from "./outbox.js";
@@ -522,10 +523,11 @@ const KEYS = [
 ];
 const RULING_KEYS = new Set(["n", "m", "a", "w", "r", "Shift P", "Shift S", "Shift R"]); // they act on the present
 const FIXED_KEYS = [
+  ["Ctrl K", "Go anywhere, do anything: peers, channels, commands, needs, settings"],
   ["Enter", "In the composer: send"],
   ["Shift Enter", "In the composer: new line"],
   ["↑ ↓", "In the composer: what you said before"],
-  ["@ # /", "In the composer: peers, channels, commands; Tab takes one"],
+  ["@ # /", "In the composer: peers, channels, commands; Tab takes one. A name at the head says whom it is for"],
   ["Ctrl Enter", "In a form: next question, or send"],
   ["Enter", "In the flow: to the newest message; on a message: who has it"],
   ["Esc", "Leave a field, a dialog, marks, or a thread; in the composer: drop the answer"],
@@ -534,11 +536,30 @@ const FIXED_KEYS = [
 const TYPED_MS = 400; // whoever types has the next key under the fingers by then
 let letterAt = -Infinity; // when a letter came that no field took
 
+/** All that the palette reaches, as the room is now. */
+function reachable() {
+  const isRuling = isOperator(model) && !isLookingBack(past) && !record;
+  const room = { model: modelThen(past) ?? model, needs: record || isLookingBack(past) ? [] : seat.needs, isOperator: isRuling, settings: record ? [] : settings.SWITCHES,
+    keys: KEYS.filter(([key]) => isRuling || !RULING_KEYS.has(key)) };
+  return palette.entriesOf(room, { go, act,
+    write: (text) => { showTab("flow"); composer.begin(byId("composer"), text); },
+    find: (line) => { showTab("flow"); tools.find(line); tools.focusSearch(); },
+    press: ([key, , run]) => { if (!RULING_KEYS.has(key) || !refuses()) run(); },
+    set: (name) => { byId("settings").showModal(); plan(); byId(`pref-${name}`).focus(); } });
+}
+
 function onKey(event) {
+  if ((event.ctrlKey || event.metaKey) && !event.shiftKey && !event.altKey && event.key.toLowerCase() === "k" && !event.isComposing) {
+    event.preventDefault();
+    return void palette.toggle(reachable);
+  }
   if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || event.keyCode === 229 || event.defaultPrevented || document.querySelector("dialog[open]")) return;
   const typing = event.target.closest("input:not([type=radio], [type=checkbox], [type=range]), textarea, select");
   if (typing) {
     if (event.key === "Escape") typing.blur();
+    const isBlind = typing.localName === "select" && event.key.length === 1 && event.timeStamp - letterAt < TYPED_MS; // a letter has led here, and the text goes on: it chooses nothing
+    if (isBlind) event.preventDefault();
+    letterAt = isBlind ? event.timeStamp : -Infinity;
     return;
   }
   if (event.key === " " && event.timeStamp - letterAt < TYPED_MS) return event.preventDefault(); // it is part of a text that nobody sees: it presses nothing

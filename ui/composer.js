@@ -177,6 +177,17 @@ function dropStrangeReply(view) {
   return true;
 }
 
+/** Put a text into the field, for the operator to go on with; words that stand there are kept. */
+export function begin(root, text) {
+  const view = views.get(root);
+  if (!view) return;
+  if (view.text.value.trim()) keepSaid(view, view.text.value);
+  write(view, text);
+  view.text.focus();
+  view.text.setSelectionRange(text.length, text.length);
+  offer(view);
+}
+
 /** Take words back that no room has confirmed; false when something else is being written. */
 export function takeBack(root, { say: text, to }) {
   const view = views.get(root);
@@ -249,10 +260,15 @@ function say(view) {
   if (aimed && !aimed.rest.trim() && aimed.to.length === 1) obey(view, { target: aimed.to[0] });
   else if (command) obey(view, command);
   else if (!speak(view, text, aimed)) return;
-  view.said = [...view.said.filter((old) => old !== text), text].slice(-SAID_MAX);
-  keep(KEPT.said, JSON.stringify(view.said));
+  keepSaid(view, text);
   write(view, "");
   if (!command) view.text.focus();
+}
+
+/** Where ArrowUp finds it again. */
+function keepSaid(view, text) {
+  view.said = [...view.said.filter((old) => old !== text), text].slice(-SAID_MAX);
+  keep(KEPT.said, JSON.stringify(view.said));
 }
 
 /** Send words; false when there is no line. */
