@@ -1,4 +1,4 @@
-"""The operator's hands, in a real browser: what is typed goes where it is seen to go, and nothing that was begun is lost."""
+"""The operator's hands, in a real browser: what is typed goes where it is seen to go; nothing begun is lost."""
 
 from __future__ import annotations
 
@@ -62,6 +62,27 @@ def test_a_channel_at_the_head_aims_too(hub: HubProcess, console: Open) -> None:
     words(page).press("Enter")
     assert heard(hub, api) == ["#plans: what now?"]
     assert hub.receive(web, timeout=0)["messages"] == []
+
+
+def test_several_names_are_one_message_with_one_receipt(hub: HubProcess, console: Open) -> None:
+    api, web, db = hub.register("api"), hub.register("web"), hub.register("db")
+    page = console(hub)
+    expect(page.locator("#target option")).to_have_count(4)
+    words(page).fill("@api @web please stop")
+    expect(page.locator(".aim-line")).to_contain_text("This goes to api and web only")
+    page.locator("#asks").check()
+    words(page).press("Enter")
+    expect(page.locator(".composer-hint")).to_contain_text("A question goes to one peer")
+    page.locator("#asks").uncheck()
+    words(page).press("Enter")
+    expect(row(page, "@api @web please stop")).to_have_count(1)
+    expect(row(page, "@api @web please stop").locator(".route")).to_contain_text("api, web")
+    expect(page.locator("#orders > .order")).to_contain_text("0 of 2 agents reached, not yet api and web")
+    assert [heard(hub, token) for token in (api, web)] == [["@api @web please stop"]] * 2
+    expect(page.locator("#orders > .order")).to_contain_text("2 of 2 agents reached")
+    assert hub.receive(db, timeout=0)["messages"] == []
+    page.locator("#search").fill("to:web")
+    expect(page.locator(".hits")).to_have_text("1 found")
 
 
 def test_an_unknown_name_is_said_and_nothing_is_sent(hub: HubProcess, console: Open) -> None:
@@ -204,9 +225,7 @@ def test_a_form_that_is_answered_elsewhere_stays_under_the_hand_and_says_so(hub:
     place = page.locator(".form").nth(1).evaluate("(one) => one.getBoundingClientRect().top")
     with hub.console() as other:
         other.send(answer={"id": first, "answers": {"pick": "now"}})
-        expect(form.locator(".gone-line")).to_contain_text(
-            "Answered by the operator on another console: Which?: now"
-        )
+        expect(form.locator(".gone-line")).to_contain_text("Answered by the operator on another console: Which?: now")
     assert inside(page, ".gone-line")
     expect(form.locator(".gone-line")).to_be_focused()
     assert form.locator(".form-body").evaluate("(one) => one.inert")
@@ -312,8 +331,9 @@ def test_filters_search_and_place_survive_a_reload(hub: HubProcess, console: Ope
     page.locator("#flow").evaluate("(flow) => { flow.scrollTop = 500; }")
     expect(page.locator("#new-below")).to_be_visible()
     top = """() => { const flow = document.querySelector("#flow").getBoundingClientRect();
-      const row = [...document.querySelectorAll("#flow .message")].find((one) => one.getBoundingClientRect().bottom > flow.top + 1);
-      return [row.dataset.seq, Math.round(row.getBoundingClientRect().top - flow.top)]; }"""
+      const boxOf = (one) => one.getBoundingClientRect();
+      const row = [...document.querySelectorAll("#flow .message")].find((one) => boxOf(one).bottom > flow.top + 1);
+      return [row.dataset.seq, Math.round(boxOf(row).top - flow.top)]; }"""
     seq, y = page.evaluate(top)
     page.reload()
     expect(page.locator(".hits")).to_have_text("30 found")

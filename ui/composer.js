@@ -162,7 +162,9 @@ export function reply(root, message) {
   const view = views.get(root);
   if (!view) return;
   const isLane = message.recipient === "all" || message.recipient.startsWith("#");
-  aim(root, isLane || message.origin === "operator" ? message.recipient : message.sender);
+  const isSeveral = message.origin === "operator" && !isLane && !view.model.hues.has(message.recipient) && message.recipient.includes(", ");
+  aim(root, isSeveral ? view.target.value : isLane || message.origin === "operator" ? message.recipient : message.sender);
+  if (isSeveral && !view.text.value.trim()) write(view, message.recipient.split(", ").map((name) => `@${name} `).join(""));
   answerTo(view, { seq: message.seq, id: message.id, name: message.origin === "agent" ? message.sender : "operator",
     words: lineOf(message.content, 160), room: view.model.room });
   view.text.focus();
@@ -257,6 +259,7 @@ function say(view) {
   if (command?.complaint) return tell(view, command.complaint);
   const aimed = command || view.isPlain ? null : aimOf(text, view.model);
   if (aimed?.complaint) return tell(view, `${aimed.complaint} Nothing was sent. To say it as it stands, begin with a blank.`);
+  if (aimed?.to.length > 1 && view.asks.checked) return tell(view, "A question goes to one peer, to a channel or to everyone: it would be answered by the first. Nothing was sent.");
   if (aimed && !aimed.rest.trim() && aimed.to.length === 1) obey(view, { target: aimed.to[0] });
   else if (command) obey(view, command);
   else if (!speak(view, text, aimed)) return;

@@ -8,7 +8,7 @@
 // A row: {type: message | marker | day | gap | fold | head | hole, key, index, ...}; `index` is a place in the whole
 // conversation, and ascends. Of the past it is below 0.
 
-import { audienceOf, entryAt, logEnd, threadOf } from "./model.js";
+import { audienceOf, entryAt, isNamedIn, logEnd, threadOf } from "./model.js";
 import { isAsking, isFound, queryOf } from "./query.js";
 import { isUnfetched } from "./receipts.js";
 
@@ -171,7 +171,7 @@ function isInScope(message, scope) {
 function isOf(message, who) {
   if (!who.startsWith("=")) return message.origin === who;
   const name = who.slice(1);
-  return (message.origin === "agent" && message.sender === name) || message.recipient === name;
+  return (message.origin === "agent" && message.sender === name) || isNamedIn(message.recipient, name);
 }
 
 const DAY_MS = 86_400_000;
