@@ -9,6 +9,7 @@ from browsers import CHOICE, LONG, Open, Page, agree, ask, heard, peer, row
 from hubs import HubProcess, eventually
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install -e '.[dev]'")
 expect = playwright.expect
 expect.set_options(timeout=8_000)
 
@@ -388,6 +389,8 @@ def test_the_palette_reaches_peers_channels_commands_needs_and_settings(
     choose("/rate", "/rate")
     expect(words(page)).to_have_value("/rate ")
     page.keyboard.press("Control+k")
+    found = axe.Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    assert [one["id"] for one in found] == []
     page.keyboard.type("zzz")
     expect(page.locator(".palette-count")).to_have_text("Nothing here has these words.")
     page.keyboard.press("Enter")

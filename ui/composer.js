@@ -51,7 +51,7 @@ function open(root, send, seat) {
     everyone: el("optgroup", { label: "The room" }), peersGroup: el("optgroup", { label: "Peers" }), channelsGroup: el("optgroup", { label: "Channels" }) };
   view.transmit = send;
   view.target = el("select", { id: "target", "aria-label": "Send to", onchange: () => choose(view) }, view.everyone, view.peersGroup, view.channelsGroup);
-  view.list = el("ul", { id: "offers", class: "offers", role: "listbox", "aria-label": "Completions", hidden: true });
+  view.list = el("ul", { id: "offers", class: "offers", role: "listbox", "aria-label": "Completions", tabindex: "0", hidden: true });
   view.hintLine = el("p", { class: "composer-hint" });
   view.text = el("textarea", { rows: "1", dir: "auto", "aria-label": "Message to the room", "aria-keyshortcuts": "Enter",
     "aria-autocomplete": "list", "aria-controls": "offers",

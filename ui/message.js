@@ -128,10 +128,11 @@ function sizeOf({ content }) {
 
 function content(model, message, look) {
   const tree = look.isSource(message) ? null : treeOf(model, message);
-  const draw = (words) => (tree ? el("div", { class: "content md", dir: "auto" }, ...drawTree(tree, words)) : el("div", { class: "content", dir: "auto" }, ...drawText(message.content, words)));
-  const node = draw(look.words);
-  const singles = look.words.flatMap((word) => word.split(" "));
-  return singles.length === look.words.length || node.querySelector("mark") || !isMeant(message, look.needle) ? node : draw(singles); // a phrase that goes on in another link or cell
+  const draw = (marks) => (tree ? el("div", { class: "content md", dir: "auto" }, ...drawTree(tree, marks)) : el("div", { class: "content", dir: "auto" }, ...drawText(message.content, marks)));
+  const words = isMeant(message, look.needle) ? look.words : [];
+  const node = draw(words);
+  const singles = words.flatMap((word) => word.split(" "));
+  return singles.length === words.length || node.querySelector("mark") ? node : draw(singles); // a phrase that goes on in another link or cell
 }
 
 function timeTitle(message, look) {

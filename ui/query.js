@@ -55,8 +55,8 @@ function take(query, isNot, key, value) {
 /** Whether anything is asked. */
 export const isAsking = ({ wanted, unwanted, tests }) => wanted.length + unwanted.length + tests.length > 0;
 
-/** What is marked in a message; never what must not be there. */
-export const wordsOf = ({ wanted }) => [...new Set(wanted)].sort((a, b) => b.length - a.length);
+/** What is marked in a message, and as one where it stands so; never what must not be there. */
+export const wordsOf = ({ wanted }) => [...new Set([wanted.join(" "), ...wanted])].filter(Boolean).sort((a, b) => b.length - a.length);
 
 // ---- a message --------------------------------------------------------------------------------------------------
 
