@@ -54,6 +54,7 @@ const ICONS = {
   book: "M12 6.5C10 5 7.5 4.5 4 4.5v13.5c3.5 0 6 .5 8 2 2-1.5 4.5-2 8-2V4.5c-3.5 0-6 .5-8 2zM12 6.5V20",
   back: "M14.5 5.5 8 12l6.5 6.5",
   next: "M9.5 5.5 16 12l-6.5 6.5",
+  more: "M5.5 12v.01M12 12v.01M18.5 12v.01",
   mail: "M3.5 6h17v12.5h-17zM3.5 7l8.5 6.5L20.5 7",
   copy: "M9 9h10.5v11.5H9zM15 9V4H4.5v11.5H9",
   link: "M10 14a4 4 0 0 0 5.7 0l3.5-3.5a4 4 0 0 0-5.7-5.7L12 6.3M14 10a4 4 0 0 0-5.7 0l-3.5 3.5a4 4 0 0 0 5.7 5.7l1.5-1.5",
@@ -200,17 +201,20 @@ export function wireAsk() {
 }
 
 const TOASTS_MAX = 4;
+const UNDO_MS = 12_000; // time to see what was done, and to think better of it
 const TOAST_MS = { info: 6_000, refused: 12_000 }; // a refusal must be read, news may pass
 
-/** Say something in the corner for some seconds; `tone` is "info" or "refused". */
-export function toast(text, tone = "info") {
+/** Say something in the corner for some seconds; `tone` is "info" or "refused"; `undo`, if it can be taken back by a button. Give what takes it away. */
+export function toast(text, tone = "info", undo = null) {
   const box = byId("toasts");
   const note = el("div", { class: "toast", data: { tone } },
     icon(tone === "refused" ? "stop" : "check"), el("p", {}, text),
+    undo && button("Undo", null, { class: "toast-undo quiet", onclick: () => { note.remove(); undo(); } }),
     button("Dismiss", "close", { onclick: () => note.remove() }, true));
   box.append(note);
   while (box.children.length > TOASTS_MAX) box.firstElementChild.remove();
-  setTimeout(() => note.remove(), TOAST_MS[tone]);
+  setTimeout(() => note.remove(), undo ? UNDO_MS : TOAST_MS[tone]);
+  return () => note.remove();
 }
 
 /** Tell a screen reader one sentence: for changes that must not be missed, never for each message. */

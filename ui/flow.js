@@ -2,12 +2,14 @@
 // moves: the row at the top keeps its place, whatever is said below and whatever is measured above.
 
 import { announce, button, copyText, el, icon, setText, toast } from "./dom.js";
+import { draftOf, keepDraft } from "./drafts.js";
 import { Heights } from "./heights.js";
 import { drawRow, guessOf, isLong, refreshAsks, treeOf } from "./message.js";
 import { entryAt as logEntryAt, forgetBefore, indexOf as logIndexOf, isOperator, laneOf, lineOf, logEnd, saidAs, threadOf } from "./model.js";
 import { Past, edgeOf } from "./older.js";
 import { onPref, pref } from "./prefs.js";
-import { advance, emptyFilter, emptyRows, havingFate, isFound, isNarrow, pastRows, rowOf } from "./rows.js";
+import { advance, emptyFilter, emptyRows, havingFate, isMeant, isNarrow, pastRows, rowOf } from "./rows.js";
+import { queryOf, wordsOf } from "./query.js";
 import { fetchHistory } from "./socket.js";
 import { openFates, refreshFates, refreshTick, showFates } from "./ticks.js";
 import { markdownOf } from "./transcript.js";
@@ -25,6 +27,8 @@ const NOWHERE = -1; // no place of the log, nor of the past
 const PERMALINK = "#m-";
 const SEQ_LINK = "#seq=";
 const THREAD_LINK = "#t-";
+const QUERY_LINK = "#q="; // leads to no place
+const PLACE = "place"; // where the reader was, over a reload
 
 const views = new WeakMap(); // root -> view
 
@@ -79,7 +83,7 @@ function revealAt(view, index) {
   sync(view);
   const entry = entryAt(view, index);
   if (!entry) return false;
-  if (view.filter.needle && isLong(entry) && isFound(entry, view.filter.needle)) view.unfolded.add(entry.id); // what was found is in it
+  if (isLong(entry) && isMeant(entry, view.filter.needle)) view.unfolded.add(entry.id); // what was found is in it
   let place = rowOf(view.rows, index);
   if (place < 0) {
     view.collapsed.delete(threadOf(view.model, entry.id)); // what hides it gives way
@@ -292,14 +296,16 @@ function open(root) {
   root.addEventListener("click", (event) => onClick(view, event));
   root.addEventListener("focusin", (event) => onFocus(view, event));
   root.addEventListener("pointerover", (event) => carryTools(view, event.target.closest?.(".message")));
-  new ResizeObserver(() => { view.isDirty = true; layout(view); }).observe(root); // the composer grew, the window was resized
+  new ResizeObserver(() => { keepStill(view); layout(view); }).observe(root); // the composer grew, the window was resized
   onPref((name) => { if (name === "utc") { rebuild(view); render(root, view.model); } });
+  onPref((name) => { if (name === "density") { view.known.clear(); rebuild(view); render(root, view.model); } });
   addEventListener("hashchange", () => {
     if (!location.hash.startsWith(THREAD_LINK)) leaveThread(root);
     view.isLinkRead = Boolean(view.model) && readPermalink(root, view.model.link.isTold === true && !view.model.isOpening); // its message may be on a page that is still to come
   });
   view.bar = threadBar(view);
   view.marks = evidenceBar(view);
+  addEventListener("pagehide", () => leavePlace(view));
   document.addEventListener("selectionchange", () => {
     const selection = getSelection();
     if (!selection.isCollapsed && root.contains(selection.anchorNode)) leaveEnd(view); // what is being marked must not run away
@@ -389,6 +395,28 @@ function holdOn(view, { index, offset }) {
   const next = same < 0 ? items.findIndex((item) => item.index >= index) : same;
   view.anchor = { place: next < 0 ? Math.max(0, items.length - 1) : next, offset: same < 0 ? 0 : offset };
   view.isDirty = true;
+}
+
+/** The page goes: remember what the reader has at the top of the window, unless that is the newest anyhow. */
+function leavePlace(view) {
+  if (!view.model?.room || !isPresent() || isFile()) return;
+  const held = heldBy(view);
+  const entry = entryAt(view, held.index);
+  keepDraft(PLACE, view.following || !entry ? null : { room: view.model.room, id: entry.id, seq: entry.seq, offset: held.offset });
+}
+
+/** After a reload, once all is filtered as it was: to where the reader was, unless the address names a place. */
+export function placeAgain(root) {
+  const view = views.get(root);
+  const kept = draftOf(PLACE);
+  const isLinked = location.hash.length > 1 && !location.hash.startsWith(QUERY_LINK);
+  if (!kept || isLinked || kept.room !== view.model.room || !isPresent()) return;
+  const index = indexOf(view, kept.id);
+  if (index === NOWHERE) return void (kept.seq > 0 && openSeq(view.scroller, kept.seq));
+  view.following = false;
+  holdOn(view, { index, offset: Number(kept.offset) || 0 });
+  layout(view);
+  layout(view); // the guesses above it are measured now
 }
 
 // ---- the past ---------------------------------------------------------------------------------------------------
@@ -728,6 +756,13 @@ function drawBelow(view) {
 
 // ---- drawing and measuring --------------------------------------------------------------------------------------
 
+/** What opens above the flow covers its first rows; it moves none. */
+function keepStill(view) {
+  const { top, width } = view.scroller.getBoundingClientRect();
+  if (width === view.width && view.y !== undefined && !view.following) view.anchor = { ...view.anchor, offset: view.anchor.offset + top - view.y };
+  Object.assign(view, { y: top, width, isDirty: true });
+}
+
 function layout(view) {
   const { scroller, heights } = view;
   if (!view.model) return;
@@ -806,7 +841,7 @@ function nodeOf(view, item) {
   const id = item.message?.id;
   const stamp = [item.goesOn, item.hidden?.length, view.rows.utc, view.filter.needle, view.unfolded.has(id), view.sources.has(id), threadStamp(view, id), item.text, isEvidence(view, item.message)].join();
   if (known?.stamp === stamp) return known;
-  const look = { utc: view.rows.utc, needle: view.filter.needle, isUnfolded: (message) => view.unfolded.has(message.id), isSource: (message) => view.sources.has(message.id), isEvidence: (message) => isEvidence(view, message), isCollapsed: (thread) => view.collapsed.has(thread) };
+  const look = { utc: view.rows.utc, needle: view.filter.needle, words: wordsOf(queryOf(view.filter.needle)), isUnfolded: (message) => view.unfolded.has(message.id), isSource: (message) => view.sources.has(message.id), isEvidence: (message) => isEvidence(view, message), isCollapsed: (thread) => view.collapsed.has(thread) };
   return { node: drawRow(view.model, item, look), stamp };
 }
 
@@ -837,6 +872,7 @@ function measure(view, from, to) {
 function toolsOf(view) {
   const act = (deed) => () => deed(view, messageOf(view, view.tools.closest(".message")));
   return el("span", { class: "row-tools" },
+    button("Tools of this message", "more", { class: "row-more" }, true), // where a row has no free place for them all: they open from it
     button("Answer this message (r)", "reply", { class: "row-reply", onclick: act(answer) }, true),
     button("Show this thread alone (v)", "thread", { class: "row-thread", onclick: act((_, message) => message && showAlone(view, message)) }, true),
     button("Copy as Markdown (y)", "copy", { onclick: act(copy) }, true),
@@ -850,7 +886,8 @@ function carryTools(view, row) {
   row.append(view.tools);
   const tick = row.querySelector(":scope > .tick:not([hidden])");
   const taken = tick && row.getBoundingClientRect().right - tick.getBoundingClientRect().left;
-  view.tools.style.setProperty("right", tick ? `${taken + 4}px` : ""); // beside the tick, never over it
+  view.tools.style.setProperty("--taken", tick ? `${taken}px` : "0px"); // beside the tick or below it, never over it
+  view.tools.dataset.ticked = String(Boolean(tick));
   view.tools.querySelector(".row-source").hidden = !treeOf(view.model, messageOf(view, row) ?? {});
   view.tools.querySelector(".row-thread").hidden = !view.model.roots.has(row.dataset.id) || Boolean(view.filter.thread);
   view.tools.querySelector(".row-reply").hidden = !isOperator(view.model) || !(Number(row.dataset.seq) > 0);

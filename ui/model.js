@@ -303,6 +303,9 @@ function leave(model, id) {
   else model.threads.delete(thread);
 }
 
+/** Whether a message for `recipient` is for a peer, alone or as one of several. */
+export const isNamedIn = (recipient, name) => recipient === name || recipient.split(", ").includes(name);
+
 /** Who may hear a message: "notice" (the console only), "broadcast", "channel" or "direct". */
 export function audienceOf(message) {
   if (message.origin === "hub" && message.kind === "system" && !(message.seq > 0)) return "notice";
@@ -671,6 +674,9 @@ export function usageExactly(usage) {
 
 /** Of the whole room: "$1.27, 96 turns". */
 export const costText = (usage) => [dollars(usage.cost_usd), turnsText(usage)].filter(Boolean).join(", ");
+
+/** In one word: what it cost, or its tokens where nobody knows a price. */
+export const priceText = (usage) => dollars(usage.cost_usd) || `${shortly(usage.input_tokens + usage.output_tokens)} tok`;
 
 const exactly = (value) => value.toLocaleString("en", { maximumFractionDigits: 6 });
 const turnsText = ({ turns }) => `${exactly(turns)} ${turns === 1 ? "turn" : "turns"}`;

@@ -5,15 +5,20 @@ import { button, el, setText } from "./dom.js";
 import { onPref, pref, setPref } from "./prefs.js";
 import { SOUNDS, play } from "./sounds.js";
 
-const SWITCHES = [
+export const SWITCHES = [
   ["notify", "Browser notifications", "When something needs you and this tab is hidden. The browser asks once."],
   ["mark", "A number in the tab's title", "How many things need you."],
   ["sound", "A sound", "When something new needs you."],
   ["pauseWhileTyping", "Pause the room while you type", "Agents wait while the composer holds an unsent message, and go on when it is sent or cleared."],
   ["enterSends", "Enter sends", "Else Ctrl Enter sends, and Enter makes a new line."],
   ["keys", "Single-letter keys", "The keyboard map. Off, only Tab, Enter and Esc act."],
+  ["density", "Density", "Compact has smaller letters and less air: more is in sight at once."],
   ["utc", "Times in UTC", "Instead of this computer's time zone."],
 ];
+const CHOICES = {
+  sound: { words: Object.fromEntries(Object.entries(SOUNDS).map(([name, [word]]) => [name, word])), tell: play },
+  density: { words: { comfortable: "Comfortable", compact: "Compact" }, tell: () => {} },
+};
 const NOT_ALLOWED = "The browser does not allow this page to notify you; it can be changed in the browser's settings of this site.";
 
 /** Build the switches into `root`; called once. `showMark` shows for a moment how the title looks. */
@@ -29,7 +34,7 @@ export function render(root, showMark) {
 function row([name, word, meaning], tests) {
   const note = el("span", { class: "facts", id: `pref-${name}-note` }, meaning);
   const about = { id: `pref-${name}`, "aria-describedby": note.id };
-  const field = name === "sound" ? choice(name, about) : box(name, about, note);
+  const field = Object.hasOwn(CHOICES, name) ? choice(name, about) : box(name, about, note);
   const test = tests[name] && button("Try it", null, { class: "quiet", id: `try-${name}`, "aria-describedby": `of-${name}`, onclick: () => tests[name](note) });
   return el("div", { class: "switch" }, field, el("div", {}, el("label", { id: `of-${name}`, for: about.id }, word), note), test);
 }
@@ -42,9 +47,10 @@ function box(name, about, note) {
 }
 
 function choice(name, about) {
-  const options = Object.entries(SOUNDS).map(([value, [word]]) => el("option", { value }, word));
-  const node = el("select", { ...about, onchange: () => { setPref(name, node.value); play(node.value); } }, options);
-  node.value = Object.hasOwn(SOUNDS, pref(name)) ? pref(name) : "";
+  const { words, tell } = CHOICES[name];
+  const options = Object.entries(words).map(([value, word]) => el("option", { value }, word));
+  const node = el("select", { ...about, onchange: () => { setPref(name, node.value); tell(node.value); } }, options);
+  node.value = Object.hasOwn(words, pref(name)) ? pref(name) : Object.keys(words)[0];
   onPref((changed, value) => { if (changed === name) node.value = value; });
   return node;
 }
