@@ -503,7 +503,7 @@ function showDensity() {
 // ---- keyboard ---------------------------------------------------------------------------------------------------
 
 const KEYS = [
-  ["n", "Go to what needs you first", () => (document.querySelector("#attention .need button") ?? byId("flow")).focus()],
+  ["n", "Go to what needs you first; again: to the next", goToNeed],
   ["m", "Write a message", () => goTo("flow", document.querySelector("#composer textarea"))],
   ["a", "Choose whom the message is for", () => goTo("flow", byId("target"))],
   ["l", "Go to the latest message and follow", () => { flow.follow(byId("flow")); goTo("flow", byId("flow")); }],
@@ -577,6 +577,12 @@ function onKey(event) {
   if (!binding) return;
   event.preventDefault();
   if (!RULING_KEYS.has(pressed) || !refuses()) binding[2]();
+}
+
+function goToNeed() {
+  const needs = [...document.querySelectorAll("#attention > .needs .need")].filter((need) => need.querySelector("button"));
+  const at = needs.findIndex((need) => need.contains(document.activeElement));
+  (needs[(at + 1) % needs.length]?.querySelector("button") ?? byId("flow")).focus();
 }
 
 function goTo(tab, node) {

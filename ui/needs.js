@@ -22,8 +22,8 @@ const STOP_GRACE_S = 5; // a parked poll is answered at once; whoever lacks the 
 /** Everything that waits, in order of urgency. A need keeps its id for as long as its cause lasts. */
 export function needsOf(model, now) {
   return [
-    ...stopNeeds(model, now), ...diedNeeds(model), ...budgetNeeds(model, now), ...heldNeeds(model), ...formNeeds(model), ...questionNeeds(model),
-    ...lossNeeds(model, now), ...floodNeeds(model), ...mentionNeeds(model), ...quietNeeds(model, now), ...silentNeeds(model, now),
+    ...stopNeeds(model, now), ...diedNeeds(model), ...budgetNeeds(model, now), ...floodNeeds(model), ...heldNeeds(model), ...formNeeds(model),
+    ...questionNeeds(model), ...lossNeeds(model, now), ...mentionNeeds(model), ...quietNeeds(model, now), ...silentNeeds(model, now),
     ...overdueNeeds(model, now), ...stickNeeds(model, now), ...stuckNeeds(model, now), ...slowNeeds(model),
   ];
 }
