@@ -6658,7 +6658,8 @@ CONSOLE_FILES = (
     *("needs.js", "deeds.js", "answers.js", "rules.js", "away.js", "sounds.js", "older.js", "when.js", "beyond.js"),
     *("sure.js", "commands.js", "flow.js", "tools.js", "lanes.js", "attention.js", "loops.js", "settings.js"),
     *("health.js", "roster.js", "brakes.js", "orders.js", "channels.js", "forms.js", "composer.js", "replay.js"),
-    *("past.js", "timeline.js", "spent.js", "budgets.js", "app.js"),
+    *("past.js", "timeline.js", "spent.js", "budgets.js", "address.js", "only.js", "alone.js"),
+    *("absence.js", "happened.js", "pinned.js", "app.js"),
 )
 CONTENT_TYPES = {
     "html": "text/html; charset=utf-8",

@@ -1,5 +1,6 @@
 // Lanes: the picture of the conversation. A lane per peer and channel, an arrow per message, time running down; what lasted
-// (a stop, a pause, a stick, a form, a loop) is drawn along its time. Hover shows a message, a click goes to it in the transcript.
+// (a stop, a pause, a stick, a form, a loop) is drawn along its time. Hover shows a message, a click goes to it in the transcript;
+// a click on a lane's name shows that lane alone. What is not shown in the transcript is drawn faintly.
 // It follows the transcript: the bracket at the left is what the transcript shows.
 
 import { announce, el, setText } from "./dom.js";
@@ -7,6 +8,7 @@ import * as flow from "./flow.js";
 import { clockText } from "./message.js";
 import { ARROW, entryAt, hueOf, isHeld, lineOf, logEnd } from "./model.js";
 import { emptyPicture, extend, heightOf, indexesBetween, lanesOf, nearest, strokesOf, yAt, yOf } from "./picture.js";
+import { isMuted, isOnly, mutesOf } from "./only.js";
 import { onPref, pref, setPref } from "./prefs.js";
 
 const AXIS_PX = 48; // of the times at the left, and the bracket
@@ -18,12 +20,14 @@ const FLAT_PX = 84; // wide enough for a name that lies
 const REACH_PX = 8; // of the pointer
 const LABEL_GAP_PX = 26; // between two times
 const EXCERPT = 280;
+const FAINT = 0.15;
 
 const views = new WeakMap();
 const flowRoot = () => document.getElementById("flow");
 
-export function render(root, model, send, now) {
+export function render(root, model, send, now, seat) {
   const view = views.get(root) ?? open(root);
+  view.seat = seat ?? view.seat;
   if (view.model !== model) { // the past, or the present again
     Object.assign(view, { picture: emptyPicture(), hover: -1, isDirty: true });
     view.tip.hidden = true;
@@ -32,8 +36,9 @@ export function render(root, model, send, now) {
   if (root.clientWidth === 0) return; // not on the screen
   const moved = extend(view.picture, model);
   const window = flow.windowOf(flowRoot());
-  const state = [logEnd(model), window?.join(), view.hover, root.clientWidth, root.clientHeight, Math.floor(now / 1000), flow.isFollowing(flowRoot()), model.peers.length, pref("utc")].join();
+  const state = [logEnd(model), window?.join(), view.hover, root.clientWidth, root.clientHeight, Math.floor(now / 1000), flow.isFollowing(flowRoot()), model.peers.length, pref("utc"), flow.filterOf(flowRoot()).alone, pref("mutes")].join();
   if (state === view.state && view.spans === model.spans && view.loops === model.loops && view.channels === model.channels && !moved && !view.isDirty) return;
+  Object.assign(view, { only: flow.filterOf(flowRoot()).alone, mutes: mutesOf(pref("mutes")) });
   Object.assign(view, { state, spans: model.spans, loops: model.loops, channels: model.channels, window, now, isDirty: false });
   arrange(view);
   if (moved) view.scroller.scrollTop -= moved;
@@ -58,7 +63,7 @@ function open(root) {
   view.scroller.addEventListener("scroll", redraw, { passive: true });
   view.scroller.addEventListener("pointermove", (event) => point(view, event));
   view.scroller.addEventListener("pointerleave", () => { view.isPointed = false; hover(view, -1); });
-  view.scroller.addEventListener("click", () => goTo(view));
+  view.scroller.addEventListener("click", (event) => { if (!openLane(view, event)) goTo(view); });
   view.scroller.addEventListener("keydown", (event) => onKey(view, event));
   view.scroller.addEventListener("blur", () => hover(view, -1));
   new ResizeObserver(redraw).observe(root);
@@ -153,11 +158,19 @@ function paint(view) {
   paintLanes(view, top, bottom);
   paintSpans(view, top, bottom);
   const [first, end] = indexesBetween(picture, top - 20, bottom + 20);
-  for (let index = first; index < end; index += 1) paintMessage(view, entryAt(view.model, index), yAt(picture, index), index === view.hover);
+  for (let index = first; index < end; index += 1) {
+    const message = entryAt(view.model, index);
+    brush.globalAlpha = isFaint(view, message) ? FAINT : 1;
+    paintMessage(view, message, yAt(picture, index), index === view.hover);
+  }
+  brush.globalAlpha = 1;
   brush.restore();
   paintAxis(view, first, end, font);
   paintNames(view, font);
 }
+
+/** Whether the transcript leaves it out, for something else is looked at alone, or it is muted. */
+const isFaint = ({ only, mutes }, message) => (only ? !isOnly(message, only) : isMuted(message, mutes));
 
 const clip = (from, to, top, bottom) => [Math.max(from, top - 10), Math.min(to, bottom + 10)];
 
@@ -420,6 +433,24 @@ function point(view, event) {
   view.isPointed = true;
   view.at = [event.clientX - box.left, y];
   hover(view, y < view.head ? -1 : nearest(view.picture, yIn(view, y), REACH_PX));
+  if (laneAt(view, event)) view.scroller.dataset.pointing = "true";
+}
+
+/** The lane whose name is under the pointer; undefined: none is. A slanted name leans to the right. */
+function laneAt(view, event) {
+  const box = view.scroller.getBoundingClientRect();
+  const [x, y] = [event.clientX - box.left + view.scroller.scrollLeft, event.clientY - box.top];
+  if (y >= view.head) return undefined;
+  const foot = view.head === HEAD_PX.flat ? x : x - (view.head - 6 - y) / Math.tan(Math.PI / 3);
+  const near = (lane) => Math.abs(view.xs.get(lane.key) - foot);
+  const [lane] = [...lanesInSight(view)].sort((a, b) => near(a) - near(b));
+  return lane && near(lane) <= view.gap / 2 ? lane : undefined;
+}
+
+function openLane(view, event) {
+  const lane = laneAt(view, event);
+  if (lane) view.seat.go("only", lane.key);
+  return lane !== undefined;
 }
 
 function hover(view, index) {

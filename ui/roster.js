@@ -79,7 +79,8 @@ function card(peer, hue, view) {
     deed: el("p", { class: "facts deed" }),
   };
   const node = el("li", { class: "card peer", data: { peer: peer.name } },
-    el("div", { class: "card-head" }, el("span", { class: "dot", style: { "--hue": String(hue) } }), nameTag(peer.name, hue), part.state),
+    el("div", { class: "card-head" }, el("span", { class: "dot", style: { "--hue": String(hue) } }),
+      el("button", { type: "button", class: "only-link", title: `Show ${peer.name} alone in the flow`, data: { only: `=${peer.name}` } }, nameTag(peer.name, hue)), part.state),
     part.status,
     el("div", { class: "chips" }, part.ears, part.heard, part.mail, part.held, part.loop, part.quiet, part.stop),
     part.facts,

@@ -81,8 +81,7 @@ function open(root) {
 function apply(view) {
   clearTimeout(view.timer);
   const needle = lowerOf(view.search.value.trim());
-  const { thread } = flow.filterOf(flowRoot());
-  flow.setFilter(flowRoot(), { who: view.who.value, scope: view.scope.value, kind: view.kind.value, fate: view.fate.value, thread, needle, only: view.only.checked });
+  flow.setFilter(flowRoot(), { ...flow.filterOf(flowRoot()), who: view.who.value, scope: view.scope.value, kind: view.kind.value, fate: view.fate.value, needle, only: view.only.checked });
   search(view.beyond, view.search.value.trim(), view.model);
   render(view.search.closest("#flow-tools"), view.model);
 }
@@ -122,6 +121,7 @@ function goToTime(view) {
 
 function clear(view) {
   flow.leaveThread(flowRoot());
+  flow.leaveOnly(flowRoot());
   for (const select of [view.who, view.scope, view.kind, view.fate]) select.value = "";
   view.only.checked = false;
   apply(view);
