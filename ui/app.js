@@ -258,8 +258,17 @@ function needsHere(now) {
 }
 
 let touchedAt = Date.now();
+let pointerAt = ""; // where it was last: a browser tells of a move, too, when the page moves under a pointer that rests
 
-for (const kind of ["pointermove", "pointerdown", "keydown", "wheel", "focus"]) addEventListener(kind, () => { touchedAt = Date.now(); }, { passive: true });
+for (const kind of ["pointermove", "pointerdown", "keydown", "wheel", "focus"]) {
+  addEventListener(kind, (event) => {
+    const place = kind === "pointermove" ? `${event.screenX} ${event.screenY}` : "";
+    if (place && place === pointerAt) return;
+    pointerAt = place || pointerAt;
+    touchedAt = Date.now();
+    tellHere(touchedAt);
+  }, { passive: true });
+}
 
 /** Whether somebody reads what arrives: the page is in front, not left alone, and shows the newest. */
 function isLooking(now) {
@@ -492,8 +501,18 @@ byId("rate-no").addEventListener("click", () => byId("rate-dialog").close());
 
 // ---- export -----------------------------------------------------------------------------------------------------
 
+const EXPORTED = 500; // lines of an export, where there is no journal: the hub's LOG_MAX
+
+/** Say what an export leaves out, if anything: without a journal it has the hub's newest lines only. */
+function tellLeftOut() {
+  if (!isOpen(model) || model.isOpening || model.health?.journal) return;
+  const left = model.lastSeq - model.log.slice(-EXPORTED).filter(({ id, seq }) => model._ids.get(seq) === id).length;
+  if (left > 0) toast(`This hub keeps no journal: the file leaves out the oldest ${left.toLocaleString()} of ${model.lastSeq.toLocaleString()} messages, and says so. With --journal FILE an export has all of them.`);
+}
+
 for (const link of document.querySelectorAll("[data-export]")) {
   link.addEventListener("click", async (event) => {
+    if (link.dataset.export !== "record") tellLeftOut();
     if (!model.link.auth && link.dataset.export !== "record") return; // an open hub serves a plain link; of a record it may have none
     event.preventDefault();
     try {

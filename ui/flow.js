@@ -329,7 +329,7 @@ function open(root) {
     onWhole: [], // who waits until all pages of the log are here
     fates: openFates(root), seat: null,
     evidence: null, // {lane, from, to}: seqs of what is marked
-    rows: emptyRows(emptyFilter(), pref("utc")), heights: new Heights(), known: new Map(), // key -> measured height
+    rows: null, heights: new Heights(), known: new Map(), // key -> measured height
     nodes: new Map(), // key -> {node, stamp}, those on the page
     unfolded: new Set(), sources: new Set(), // message ids: shown whole, shown as they were written
     following: true, anchor: { place: 0, offset: 0 }, // reading: this row is at the top of the window, so far above its edge
@@ -344,13 +344,14 @@ function open(root) {
     home: null, // where the reader was in the present, while the past is shown
     note: el("div", { id: "record-note", role: "status", hidden: true }),
   };
+  view.rows = emptyRows(view.filter, pref("utc"), lookOf(view));
   view.past = new Past((query) => fetchHistory(query, view.model.link.auth), () => showPast(view));
   root.parentNode.append(view.note);
   root.append(view.empty, view.list);
   view.below.append(icon("down"), view.belowText);
   view.below.addEventListener("click", () => {
-    if (ownOf(view)) reveal(root, view.own);
-    else follow(root);
+    if (!ownOf(view)) follow(root);
+    else if (reveal(root, view.own) && view.lastTop >= view.heights.total + TAIL_PX - view.height - END_PX) follow(root);
     root.focus({ preventScroll: true });
   });
   root.addEventListener("scroll", () => onScroll(view), { passive: true });

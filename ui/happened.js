@@ -47,7 +47,7 @@ function open(root, seat) {
   view.line = el("p", { class: "happened-line" });
   view.fold = button("Fold it", "up", { class: "quiet", "aria-controls": "happened-parts", onclick: () => fold(view, !view.isFolded) }, true);
   view.parts = el("div", { id: "happened-parts", class: "happened-parts", tabindex: "0", role: "group", "aria-label": "What happened" });
-  root.append(el("div", { class: "happened-head" }, icon("wait"), el("h3", { id: "happened-title" }, "While you were away"), view.line, view.fold,
+  root.append(el("div", { class: "happened-head" }, icon("wait"), el("h2", { id: "happened-title" }, "While you were away"), view.line, view.fold,
     button("Close (Esc)", "close", { class: "quiet happened-close", onclick: () => dismiss(root) })), view.parts);
   root.setAttribute("aria-labelledby", "happened-title");
   views.set(root, view);
@@ -69,7 +69,7 @@ function draw(view, { from, to, said, chars, missing, hasHole, parts }) {
   view.parts.replaceChildren(
     ...(missing ? [el("p", { class: "happened-missing" }, link(view, { text: `${many(missing.count, "message")} more at its beginning: not on this page, and not counted`, go: ["message", null, missing.seq] }))] : []),
     ...(hasHole ? [el("p", { class: "facts" }, "Some messages are missing on this page, and are not counted: the flow says where.")] : []),
-    ...parts.map(({ title, items, more }) => el("section", { class: "happened-part" }, el("h4", {}, title),
+    ...parts.map(({ title, items, more }) => el("section", { class: "happened-part" }, el("h3", {}, title),
       el("ul", {}, items.map((item) => el("li", {}, link(view, item))), more > 0 && el("li", { class: "facts" }, `and ${more.toLocaleString()} more`)))),
     el("p", { class: "facts" }, "Counted and quoted; nobody has judged what matters in it."));
   fold(view, view.isFolded);

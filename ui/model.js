@@ -57,7 +57,7 @@ export function emptyModel() {
     trees: new Map(), // message id -> its syntax tree; without one its text is shown as it is
     notices: [], // {n, tone, text, command, clientId}: for the toasts, in order
     noticeCount: 0,
-    hues: new Map(), // every peer that was ever here -> its hue
+    hues: new Map(), // every peer that was ever here -> its colour
     _indexes: new Map(), // message id -> its place in the conversation, for those in `log`
     _chars: 0, // of the messages in `log`
     lastSeq: 0, // of the newest message of this room, whether this page has it or not
@@ -676,7 +676,7 @@ function dollars(cost) {
 /** "950", "4.8k", "48k", "1.2M". */
 const shortly = (value) => value.toLocaleString("en", { notation: "compact" }).replace("K", "k");
 
-/** The hue of a peer's name, 0 to 359: of the name alone, so that it is the same on every console, today and tomorrow. */
+/** The colour of a peer's name, 0 to 719: its hue, and from 360 on in a deeper tone. Of the name alone, so that it is the same on every console, today and tomorrow. */
 export const hueOf = (model, name) => model.hues.get(name) ?? ownHue(name);
 
 function claimHue(model, name) {
@@ -689,5 +689,5 @@ function ownHue(name) {
   for (const char of String(name)) hash = Math.imul(hash ^ char.codePointAt(0), 0x01000193);
   hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
   hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
-  return ((hash ^ (hash >>> 16)) >>> 0) % 360;
+  return ((hash ^ (hash >>> 16)) >>> 0) % 720;
 }

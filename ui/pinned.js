@@ -39,15 +39,15 @@ export function pin(root, what) {
 function open(root) {
   const { what, draft } = stored();
   const view = { root, what, model: null, rows: null, of: "", drawn: 0, following: true, opened: new Set(), unfolded: new Set(), sent: new Map(), noticeCount: 0, run: 0 };
-  view.title = el("h3", { id: "pinned-title" });
+  view.title = el("h2", { id: "pinned-title" });
   view.list = el("ol", { class: "rows" });
   view.scroller = el("div", { class: "pinned-rows", tabindex: "0", role: "log", "aria-live": "off", "aria-labelledby": "pinned-title" }, view.list);
   view.scroller.addEventListener("scroll", () => { view.following = view.scroller.scrollHeight - view.scroller.clientHeight - view.scroller.scrollTop <= END_PX; }, { passive: true });
   view.list.addEventListener("click", (event) => onClick(view, event));
   view.target = el("select", { "aria-label": "Send to, from beside the flow" });
-  view.text = el("textarea", { rows: "2", dir: "auto", "aria-label": "Message to what is pinned", oninput: () => keep(view), onkeydown: (event) => onKey(view, event) });
+  view.text = el("textarea", { rows: "1", dir: "auto", "aria-label": "Message to what is pinned", oninput: () => keep(view), onkeydown: (event) => onKey(view, event) });
   view.text.value = draft;
-  view.go = button("Send", "send", { class: "strong", onclick: () => say(view) });
+  view.go = button("Send beside the flow", "send", { class: "strong", onclick: () => say(view) }, true);
   view.note = el("p", { class: "facts", role: "status" });
   view.form = el("div", { class: "pinned-composer" }, view.target, view.text, view.go, view.note);
   root.append(el("div", { class: "pinned-head" }, icon("both"), view.title,
@@ -140,7 +140,7 @@ function drawComposer(view) {
   view.form.hidden = !isOperator(view.model) || document.body.hasAttribute("data-past");
   keyed(view.target, to, (name) => name, (name) => el("option", { value: name }, name === "all" ? "everyone" : name));
   if (!to.includes(view.target.value) && to.length) view.target.value = to[0];
-  view.target.disabled = to.length < 2;
+  view.target.hidden = to.length < 2;
   view.text.placeholder = to.length ? `Say something to ${view.target.value === "all" ? "everyone" : view.target.value}` : "Nobody to speak to";
   view.go.disabled = !isOpen(view.model) || to.length === 0;
 }

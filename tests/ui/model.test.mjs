@@ -198,7 +198,7 @@ test("a hue is the name's own: in whatever order peers come, and whoever is ther
   const hues = huesIn(opened({ peers: names.map((name) => peer(name)) }));
   assert.deepEqual(huesIn(opened({ peers: [peer("one-more"), ...names.toReversed().map((name) => peer(name)), peer("__proto__")] })), hues);
   assert.deepEqual(huesIn(apply(opened(), live(said("peer-3", "x")))), hues);
-  assert.ok(hues.every((hue) => Number.isInteger(hue) && hue >= 0 && hue < 360));
+  assert.ok(hues.every((hue) => Number.isInteger(hue) && hue >= 0 && hue < 720));
   assert.ok(new Set(hues).size > 14);
 });
 
