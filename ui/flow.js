@@ -293,11 +293,24 @@ export function goToHit(root, step) {
 export function shownOf(root) {
   const view = views.get(root);
   if (!view) return [];
-  const missing = { kind: "marker", content: `Messages after ${view.past.last} and before ${edgeOf(view.model)} are missing here: they were not loaded.` };
-  return view.rows.items.flatMap((item) => {
+  const markerOf = (content) => ({ kind: "marker", content });
+  const missing = markerOf(`Messages after ${view.past.last} and before ${edgeOf(view.model)} are missing here: they were not loaded.`);
+  const shown = view.rows.items.flatMap((item) => {
     if (isGap(item)) return [item.message ?? missing];
     return (item.type === "fold" ? item.hidden : item.type === "message" ? [item.index] : []).map((index) => entryAt(view, index));
   });
+  return [...leftOutOf(view).map(markerOf), ...shown];
+}
+
+/** What is not shown, in words: what is older and was not loaded, and what does not pass. */
+function leftOutOf({ past, model, filter, rows, mutes }) {
+  const edge = edgeOf(model);
+  const first = past.first ?? edge;
+  const isOlder = first > 1 && first < Infinity && !past.hasAllBefore(edge);
+  return [
+    isOlder && `Messages before ${first.toLocaleString()} are missing here: they were not loaded.`,
+    (isNarrow(filter) || rows.muted.size > 0) && `Only what passes the ${[isNarrow(filter) && "filter", mutes.size > 0 && "mutes"].filter(Boolean).join(" and the ")} is here.`,
+  ].filter(Boolean);
 }
 
 const isGap = ({ type, message }) => type === "hole" || message?.isHole === true;
