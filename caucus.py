@@ -88,7 +88,7 @@ from bisect import bisect_left, insort
 from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
-from itertools import accumulate, chain, cycle, islice, pairwise, takewhile
+from itertools import accumulate, chain, cycle, filterfalse, islice, pairwise, takewhile
 from json.encoder import encode_basestring_ascii as quote
 from queue import Empty, Full, Queue, SimpleQueue
 from types import SimpleNamespace
@@ -2176,6 +2176,7 @@ _HEAD_BYTES = 560  # and bytes: emoji take four each
 _SHORT = 120  # characters that are within both
 
 _STRONG = {"thanks", "sorry", "bye"}  # even one such word in a long sentence says what it is for
+_IS_CLOCK = re.compile(r"[0-2]?\d:[0-5]\d(?::[0-5]\d)?(?:[.,]\d+)?z?").fullmatch
 _POLITE = {"thanks", "sorry"}  # no number makes one of these new
 _COUNTING = {"thanks", "sorry", "bye", "waiting"}  # said again with another number it is still nothing new
 
@@ -2188,12 +2189,13 @@ _IS_WIDE = re.compile(f"[{_WIDE}]").match
 _HAS_HARD = re.compile(r"[0-9`_/={}<>]").search
 _HAS_WIDE = re.compile(f"[{_WIDE}]").search
 _SIGNS_OF_WIDE = re.compile("[\u30a0-\u30ff]+|[\u0e00-\u17ff]{1,2}|[^\u3040-\u309f]")
+_IS_HIRAGANA = re.compile("[\u3041-\u3096]{2,8}").fullmatch  # one word of its own, at times
 _QUICK_STEM = re.compile(r"(?<![^\W\d_])[^\W\d_]{1,5}")
 _SLOT = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-z]*\d[0-9a-z]*(?:[.:,/-]?[0-9a-z]*\d[0-9a-z]*)*")
 _NUMBER = re.compile(r"(\d{1,14}(?:[.,]\d+)?)([a-zµ%]{0,4})")
 _IS_HARD = re.compile(r"[_/\\=<>{}\[\]@|~$^]|\w\(|\w\.[a-z]|^--?[a-z]|^[`\"][^`\"]+[`\"]").search
 _MAY_BE_HARD = re.compile(r"[_/\\=<>{}\[\]@|~$^(\"`]|\w\.[a-z]|--?[a-z]").search
-_WARM = re.compile("[!！¡\U0001f300-\U0001faff\u2600-\u27bf]|[:;]-?[)D]")
+_WARM = re.compile("[!！¡\U0001f300-\U0001faff\u2600-\u2712\u2719-\u27bf]|[:;]-?[)D]")
 
 
 ARROW = " ↔ "  # no name and no channel has an arrow
@@ -2301,6 +2303,7 @@ class Lexicon:
             social += [kind for phrase in phrases if (kind := self._wide_kinds[phrase])]
             rest = self._wide_filler.sub(" ", self._wide_phrase.sub(" ", run))
             signs = {sign[:4] for sign in _SIGNS_OF_WIDE.findall(rest)} - {" "}
+            signs = signs or ({run[:4]} if not phrases and _IS_HIRAGANA(run) else signs)
             size += len(phrases) + len(signs)
             words |= signs
         return words, social, size
@@ -2323,9 +2326,9 @@ def _change_of(series: Sequence[tuple[str, ...]]) -> str:
         elif len(set(column)) > 2:
             known = [number for number in numbers if number is not None]
             steps = {round(later - earlier, 6) for earlier, later in pairwise(known)}
-            if len(steps) > 1:
+            if len(steps) > 1 and not all(0 <= step <= 5 for step in steps):
                 return "values"
-            counters.append((known[-1], steps.pop(), "%" in column[-1]))
+            counters.append((known[-1], min(steps), "%" in column[-1]))
     is_bound = any(step < 0 or is_share or any(total >= last for total in totals) for last, step, is_share in counters)
     return "progress" if is_bound and not has_ids else "little"
 
@@ -2335,6 +2338,33 @@ def _purpose_of(said: Said, otherwise: str = "echo") -> str:
     if not said.size:
         return "wordless"
     return Counter(said.social).most_common(1)[0][0] if said.social else otherwise
+
+
+class _News(NamedTuple):
+    """What a message has that its lane had not."""
+    words: frozenset[str]
+    hard: frozenset[str]
+    slots: frozenset[str]
+    is_idle: bool  # a number in it says nothing
+    is_item: bool  # of a list
+    is_answer: bool  # the sender's first to something new
+
+
+def _are_alike(text: str, other: str) -> bool:
+    """Whether a text begins and ends like another: half of its words, or a third of its signs without spaces."""
+    pieces, others = (text, other) if _HAS_WIDE(text) else (text.split(), other.split())
+    first = _same_in(zip(pieces, others))
+    last = _same_in(zip(reversed(pieces), reversed(others)))
+    same = min(first + last, len(pieces), len(others))
+    return (3 if pieces is text else 2) * same >= len(pieces) > 1
+
+
+def _same_in(pairs: Iterable[tuple[str, str]]) -> int:
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def _is_polite(said: Said) -> bool:
+    return 6 * sum(kind in _POLITE for kind in said.social) >= said.size > 0
 
 
 class _Reading:
@@ -2348,7 +2378,7 @@ class _Reading:
         self._slots: set[str] = set()
         self._series: dict[str, list[tuple[str, ...]]] = {}  # slots, by template
         self._recent: deque[frozenset[str]] = deque(maxlen=6)  # words of the latest messages
-        self._by: dict[str, deque[Said]] = {}  # the latest, by sender
+        self._templates: dict[str, deque[str]] = {}  # of the latest messages, by sender
         self._dry = 0  # messages since the latest with a number, a path, code, an item, or a question
         self._latest, self._in_row = "", 0  # the template of the latest, and how often it came without another
         self._teller = ""  # who said something new last
@@ -2356,57 +2386,75 @@ class _Reading:
 
     def points_of(self, sender: str, said: Said) -> tuple[int, str]:
         """Give a message's points, and the kind of what is needless in it."""
-        new = said.words - self._words - self._names
-        hard, slots = said.hard - self._hard, set(said.slots) - self._slots
-        is_item = len(new) > 0 and self._is_item(sender, said, new)
-        is_question = said.asks and 2 * len(new) > len(said.words)
-        self._dry = 0 if hard or slots or is_question or is_item else self._dry + 1
+        news = self._news_in(sender, said)
+        is_question = said.asks and 2 * len(news.words) > len(said.words)
+        self._dry = 0 if news.hard or news.slots or news.is_item or is_question else self._dry + 1
         self._in_row = self._in_row + 1 if said.template == self._latest else 1
-        self._latest = said.template
+        points, kind = self._judge(said, news)
+        self._take_in(sender, said, news, points)
+        return points, kind
+
+    def _news_in(self, sender: str, said: Said) -> _News:
+        """Find what a message has that was not said before."""
+        words, hard = said.words - self._words - self._names, said.hard - self._hard
+        is_idle = self._is_idle(said, words)
+        slots = frozenset(() if is_idle and not hard else filterfalse(_IS_CLOCK, said.slots)) - self._slots
+        is_item = bool(words) and not hard and self._is_item(sender, said, words)
         is_answer = self._teller not in ("", sender) and sender not in self._answered
+        return _News(words, hard, slots, is_idle, is_item, is_answer)
+
+    def _judge(self, said: Said, news: _News) -> tuple[int, str]:
         before = self._series.get(said.template)
-        found = self._repeats(said, before, is_answer) if before else None
-        if found is None and is_item and not hard:
-            found = 0, "echo"
-        if found is None:
-            fresh = len(hard) + len(slots)
-            found = self._evidence(said, len(new), fresh, hard) if fresh else self._talk(said, len(new), is_answer)
-        if found[0] < 0 or (found[0] == 0 and (new or hard or slots)):
+        found = self._repeats(said, before, news) if before else None
+        if found is not None:
+            return found
+        if news.is_item:
+            return -2, "echo"
+        return self._evidence(said, news) if news.hard or news.slots else self._talk(said, news)
+
+    def _take_in(self, sender: str, said: Said, news: _News, points: int) -> None:
+        if points < 0 or (points == 0 and (news.words or news.hard or news.slots)):
             self._teller, self._answered = sender, set()
         else:
             self._answered.add(sender)
+        self._latest = said.template
         self._recent.append(said.words)
-        self._by.setdefault(sender, deque(maxlen=3)).append(said)
+        self._templates.setdefault(sender, deque(maxlen=3)).append(said.template)
         self._words |= said.words
-        self._hard |= hard
-        self._slots |= slots
+        self._hard |= news.hard
+        self._slots |= news.slots
         self._series.setdefault(said.template, []).append(said.slots)
-        return found
+
+    @staticmethod
+    def _is_idle(said: Said, new: Collection[str]) -> bool:
+        """Whether no number makes a message new: it thanks, apologises, or says that there is nothing yet."""
+        is_empty = not new and len(said.slots) <= 2 and len(said.social) >= max(1, len(said.words))
+        return (is_empty and ("waiting" in said.social or said.is_warm)) or _is_polite(said)
 
     def _is_item(self, sender: str, said: Said, new: frozenset[str]) -> bool:
         """Whether a message is an earlier one of its sender with another word in it: the next of a list."""
-        if said.size > 12 or len(new) > 2 or said.is_warm or not _STRONG.isdisjoint(said.social):
+        if said.size > 12 or len(new) > 2:
             return False
-        frame = said.words - new
-        return any(
-            abs(one.size - said.size) <= 1 and frame <= one.words and len(one.words - frame) <= 2
-            and len(one.social) == len(said.social) and (frame or "waiting" in said.social)
-            for one in self._by.get(sender, ())
-        )
+        if said.is_warm or not _STRONG.isdisjoint(said.social) or not self._slots.isdisjoint(said.slots):
+            return False  # a number that was said before: it is about the same
+        if not (said.words - new - self._names or "waiting" in said.social):
+            return False
+        return any(_are_alike(said.template, one) for one in self._templates.get(sender, ()))
 
-    def _repeats(self, said: Said, before: list[tuple[str, ...]], is_answer: bool) -> tuple[int, str] | None:
+    def _repeats(self, said: Said, before: list[tuple[str, ...]], news: _News) -> tuple[int, str] | None:
         """Judge what was said before, but for numbers; None: it is so short that its number is what it says."""
         if said.slots in before:
-            return (0 if is_answer else 2), _purpose_of(said)  # a vote, a poll: it answers something new
-        counts = not _COUNTING.isdisjoint(said.social)
-        is_strong = 5 * sum(kind in _POLITE for kind in said.social) >= said.size
-        if said.size < 3 and not is_strong and (said.words or not counts):
+            is_value = bool(said.slots) and not said.size  # a move, a reading
+            return 0 if news.is_answer or is_value else 2, _purpose_of(said)  # a vote, a poll: it answers something new
+        counts = not _COUNTING.isdisjoint(said.social) or (bool(said.social) and not said.words)
+        if said.size < 3 and not news.is_idle and (said.words or not counts):
             return None
         change = _change_of([*before[-3:], said.slots]) if len(before) > 1 else "little"
-        if change == "progress" or (change == "values" and not is_strong and not (said.asks and self._in_row > 2)):
+        are_values = change == "values" and not news.is_idle and not (said.asks and self._in_row > 2)
+        if are_values or change == "progress":
             return -2, "echo"
-        if len(before) < 2:
-            return 0, "echo"  # two of a kind do not tell what changes
+        if len(before) < 2 and not _is_polite(said):
+            return int(news.is_idle), "echo"  # two of a kind do not tell what changes
         return (2 if counts or self._lexicon.has_trouble(said.template) else 0), "echo"
 
     def _is_on_theme(self, said: Said, words: int, share: float) -> bool:
@@ -2416,8 +2464,9 @@ class _Reading:
             return False
         return sum(sum(word in one for one in recent) >= share * len(recent) for word in said.words) >= words
 
-    def _evidence(self, said: Said, new: int, fresh: int, hard: Collection[str]) -> tuple[int, str]:
+    def _evidence(self, said: Said, news: _News) -> tuple[int, str]:
         """Judge what has new numbers, paths or code."""
+        new, hard, fresh = len(news.words), news.hard, len(news.hard) + len(news.slots)
         if not hard and said.size > 3 and 2 * new <= said.size and (
             self._is_on_theme(said, 2, 0.5) or self._is_on_theme(said, 1, 0.8)
         ):
@@ -2426,17 +2475,20 @@ class _Reading:
             return 1, "echo"  # Fwd: Fwd:
         return (-4 if fresh >= 3 else -2), ""
 
-    def _talk(self, said: Said, new: int, is_answer: bool) -> tuple[int, str]:
+    def _talk(self, said: Said, news: _News) -> tuple[int, str]:
         """Judge words: how many of them are new, and what the others are for."""
-        size, social = said.size, said.social
+        new, size, social = len(news.words), said.size, said.social
         if not size:
             return (1 if said.slots else 2), "wordless"
         is_social = said.is_warm or 5 * len(social) >= size > 0 < len(social) or not _STRONG.isdisjoint(social)
         kind = _purpose_of(said, "rewording")
         if not new:
-            if size <= 3 and is_answer and self._dry < 3:
+            if size <= 3 and news.is_answer and self._dry < 3:
                 return 0, kind
-            return (2 if is_social or size >= 4 else 1), kind
+            if is_social or size >= 4:
+                return 2, kind
+            is_new = said.words and not said.slots and said.template not in self._series
+            return (0 if is_new else 1), kind  # "Sunday, late", after "Sunday, early" and "Monday, late"
         share, of_words = new / size, new / len(said.words)
         if share <= 0.5 and self._is_on_theme(said, 2, 0.5):
             return 2, "rewording"
