@@ -10097,7 +10097,7 @@ class Exports:
     def _make(self, key: tuple[str, Wording], log: Sequence[Message]) -> Iterator[None]:
         """Word a file, and hand it out."""
         before, write, between, after = key[1]
-        said, here = self._room.health()["msg_total"], sum(message.seq > 0 for message in log)
+        said, here = self._room.last_seq, sum(message.seq > 0 for message in log)
         since = log[0].ts if log else None
         about = {"count": len(log), "said": said, "left_out": max(0, said - here), "since": since}
         parts, end = [before(about).encode()], time.monotonic() + EXPORT_S

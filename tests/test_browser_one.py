@@ -1,4 +1,4 @@
-"""Absence, and one thing at a time, in a real browser: what happened, alone, muted, pinned; the same on every console."""
+"""Absence, and one thing at a time, in a real browser: what happened, alone, muted, pinned; equal on all consoles."""
 
 from __future__ import annotations
 
@@ -226,8 +226,12 @@ def test_who_comes_back_is_told_what_happened_until_it_is_dismissed(
     for selector in ("#happened-title", ".happened-line", ".happened-close"):
         assert is_within(page, selector), selector
     for text in (
-        "ann and bob: 12 messages", "newcomer joined", "visitor left", "ann asks: Deploy now?",
-        "the room was paused, for", "12 messages of ann, bob: “away ask 0”",
+        "ann and bob: 12 messages",
+        "newcomer joined",
+        "visitor left",
+        "ann asks: Deploy now?",
+        "the room was paused, for",
+        "12 messages of ann, bob: “away ask 0”",
     ):
         expect(card).to_contain_text(text)
     if min(size) > 360:
@@ -338,7 +342,14 @@ def test_cards_keys_and_the_pictures_lanes_show_one_thing_alone_too(hub: HubProc
         canvas.click(position={"x": x, "y": 20 if width > 700 else 84})
         if page.locator("#only-bar").is_visible():
             said.add(page.locator(".only-text").inner_text().split(":")[0])
-    assert said >= {"Only the operator", "Only ann", "Only bob", "Only eve", "Only what goes to everyone", "Only #plans"}
+    assert said >= {
+        "Only the operator",
+        "Only ann",
+        "Only bob",
+        "Only eve",
+        "Only what goes to everyone",
+        "Only #plans",
+    }
 
 
 def test_other_parts_of_the_address_stay(hub: HubProcess, console: Open) -> None:
