@@ -326,8 +326,6 @@ def test_cards_keys_and_the_pictures_lanes_show_one_thing_alone_too(hub: HubProc
     fill(hub)
     page = console(hub, viewport={"width": 1440, "height": 900})
     whole(page, "news 11")
-    page.locator('.peer[data-peer="bob"]').get_by_role("button", name="Show bob alone").click()
-    expect(page.locator("#only-bar")).to_contain_text("Only bob: 24 of")
     page.locator('.channel[data-channel="#plans"] .only-link').click()
     expect(page.locator("#only-bar")).to_contain_text("Only #plans: 12 of")
     page.locator("#flow").focus()

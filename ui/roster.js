@@ -96,7 +96,6 @@ function controls(name, part, view) {
     button(`${word} ${name}`, iconName, { class: cls, data: { tone }, onclick: () => view.seat.act(frame()) }, true);
   part.hold = make("Pause", "pause", "hold", () => (part.hold.dataset.does === "resume" ? { resume_peer: name } : { pause_peer: name }));
   part.write = button(`Write to ${name}`, "reply", { class: "write", onclick: () => view.seat.go("write", name) }, true);
-  part.alone = button(`Show ${name} alone in the flow`, "eye", { class: "alone", data: { only: `=${name}` } }, true);
   part.ping = make("Ping", "pulse", "ping", () => ({ heartbeat: name }));
   part.ring = make("Ring", "bell", "ring", () => ({ ring: name }));
   part.interrupt = make("Interrupt", "bolt", "interrupt", () => ({ command: "interrupt", to: name }));
@@ -109,7 +108,7 @@ function controls(name, part, view) {
   part.ping.title = `Ping ${name}: ask the hub how it is`;
   part.kick.title = `Kick ${name}: end its seat (asks first)`;
   part.all = [part.hold, part.ping, part.ring, part.prompts, part.interrupt, part.reset, part.kick];
-  return el("div", { class: "card-buttons", role: "group", "aria-label": `Controls of ${name}` }, part.write, part.alone, part.all);
+  return el("div", { class: "card-buttons", role: "group", "aria-label": `Controls of ${name}` }, part.write, part.all);
 }
 
 function refresh(node, peer, passed, view) {
