@@ -1903,6 +1903,7 @@ class Wake(Struct):
     told_ts: float | None = None  # Unix seconds
     is_open: bool = False  # no call has followed yet
     is_rung: bool = False  # the operator wants it woken
+    waits_to_go: bool = False  # it began to wait while the agent was held, and tells it when that is over
     latency_s: float | None = None  # of the latest that a call has followed
     proven_ts: float | None = None  # Unix seconds
 
@@ -2669,6 +2670,7 @@ BUDGET_KINDS = ("messages", "characters", "wakes", "tokens", "dollars")
 AN_HOUR = "/h"  # what ends a measure that is within an hour
 HOUR_MIN = 60
 BUDGET_MAX = 10**15  # of anything: a browser's integers are exact
+REPORT_TOKENS_MAX, REPORT_DOLLARS_MAX = 10**9, 10.0**5  # that one report counts for: no lie is beyond a raise
 BUDGETS_TEXT_MAX = 8192  # characters of all budgets as text
 NEAR_SHARE = 0.8  # of a budget, at which its spender is told: there is time to end well
 BACK_SHARE = 0.75  # at which an hour has room again; less than NEAR, so that who goes on is not told at once
@@ -2684,6 +2686,14 @@ def spender_of(name: str) -> str:
     """Write an agent's name as budgets do: in quotes where it is odd, or would mean something else."""
     is_plain = re.fullmatch(r"[\w.@-]+", name) and name != ROOM
     return name if is_plain else json.dumps(name, ensure_ascii=False)
+
+
+def spender_in(text: str) -> str:
+    """Read a subject as budgets have it. Raises Invalid where no agent can be called so, ValueError for odd quotes."""
+    if text in (ROOM, EACH):
+        return text
+    name = json.loads(text) if text.startswith('"') else text
+    return spender_of(peer_name_of({"name": name}, "name"))
 
 
 def name_of_spender(spender: str) -> str:
@@ -2720,7 +2730,7 @@ class BudgetReader:
         **{kind: kind for kind in BUDGET_KINDS}, **{kind[:-1]: kind for kind in BUDGET_KINDS},
         "msgs": "messages", "chars": "characters", "usd": "dollars",
     }  # fmt: skip
-    NUMBER: ClassVar[str] = r"([0-9]{1,16}(?:\.[0-9]{1,6})?)\s*([kKM]?)"
+    NUMBER: ClassVar[str] = r"([0-9]{1,16}(?:\.[0-9]{1,6})?)\s*([kKM](?![A-Za-z]))?"
 
     def __init__(self, text: str, key: str) -> None:
         self._text, self._key, self._at = text.replace("\n", ";"), key, 0
@@ -2762,11 +2772,8 @@ class BudgetReader:
         found = self._skip(r'("(?:[^"\\]|\\.)*"|[^":;,]*[^":;,\s])\s*:')
         if found is None:
             self.fail(wanted)
-        if found[1] in (ROOM, EACH):
-            return found[1]
         try:
-            name = str(json.loads(found[1])) if found[1].startswith('"') else found[1]
-            return spender_of(peer_name_of({"name": name}, "name"))
+            return spender_in(found[1])
         except Invalid as refusal:
             self.fail(f"no agent can be called so ({refusal.detail.removeprefix('name: ')})", start)
         except ValueError:
@@ -2876,6 +2883,7 @@ class Budgets:
         self.accounts: dict[str, dict[str, Account]] = {}  # by spender and measure
         self.counters: dict[str, tuple[float, float]] = {}  # by spender: tokens and dollars that it reported last
         self.waiting: dict[str, list[int]] = {}  # by spender: seqs of what it said while it, or the room, was held
+        self.unknown = {"tokens": 0, "dollars": 0}  # agents that left, and nobody knows what they had used
         self.gone: dict[str, None] = {}  # spenders that are not here any more, the oldest first
         self.spent: dict[str, None] = {}  # spenders that are held; follows from the accounts
 
@@ -2892,6 +2900,7 @@ class Budgets:
         """Take other budgets; of those whose limit stays nothing changes, and what was spent of the others is kept."""
         before = {spender: self.on(spender) for spender in self.accounts}
         self.limits = {}
+        self.unknown = {"tokens": 0, "dollars": 0} if not before else self.unknown  # it counts from here
         for one in budgets:
             self.limits.setdefault(one.subject, {})[one.measure] = one
         for spender, accounts in [*self.accounts.items()]:
@@ -2924,9 +2933,10 @@ class Budgets:
         tokens, dollars = self.counters.get(spender, told)
         if usage.tokens < tokens:
             tokens = dollars = 0.0
-        cost = usage.cost_usd or 0.0  # without a price it is unknown
+        cost = dollars if usage.cost_usd is None else usage.cost_usd  # without a price it is unknown
         dollars = 0.0 if cost < dollars else dollars
-        self.book(spender, ts, {"tokens": usage.tokens - tokens, "dollars": max(0.0, cost - dollars)})
+        grown = min(usage.tokens - tokens, REPORT_TOKENS_MAX), min(max(0.0, cost - dollars), REPORT_DOLLARS_MAX)
+        self.book(spender, ts, dict(zip(("tokens", "dollars"), grown)))
         if spender in self.accounts:
             self.counters[spender] = float(usage.tokens), cost
 
@@ -2969,6 +2979,11 @@ class Budgets:
         whose, budget = ("the room's" if account.spender == ROOM else "your"), self.on(account.spender)[account.measure]
         return f"{whose} budget of {limit_words(budget.measure, budget.limit)} is spent, until {way_on(budget.measure)}"
 
+    def note_unknown(self, usage: Usage | None) -> None:
+        """Note what nobody will know of an agent that leaves."""
+        self.unknown["tokens"] += usage is None
+        self.unknown["dollars"] += usage is None or usage.cost_usd is None
+
     def note_gone(self, spender: str, is_gone: bool) -> list[int]:
         """Note that an agent has left, or that one of its name has come; give the seqs of what is kept no longer."""
         self.gone.pop(spender, None)
@@ -2976,7 +2991,9 @@ class Budgets:
             self.gone[spender] = None
         if len(self.gone) <= SPENDERS_GONE_MAX:
             return []
-        oldest = next(iter(self.gone))
+        # Who is held, or has words that wait, goes last: no budget is escaped by making room.
+        idle = (one for one in self.gone if one not in self.spent and one not in self.waiting)
+        oldest = next(idle, next(iter(self.gone)))
         del self.gone[oldest]
         self._forget(oldest)
         return self.waiting.pop(oldest, [])
@@ -2988,7 +3005,8 @@ class Budgets:
 
     def rows(self) -> Iterator[list[Any]]:
         """Give its whole state in rows."""
-        yield ["budgets", [*self.listed()], [*self.gone], [[one, *told] for one, told in self.counters.items()]]
+        counters, unknown = [[one, *told] for one, told in self.counters.items()], [*self.unknown.values()]
+        yield ["budgets", [*self.listed()], [*self.gone], counters, unknown]
         yield from (["account", *one.values()] for accounts in self.accounts.values() for one in accounts.values())
         yield from (["overdrawn", spender, seqs] for spender, seqs in self.waiting.items())
 
@@ -2997,6 +3015,7 @@ class Budgets:
         if kind == "budgets":
             self.set([Budget.restored(one) for one in plain[0]], 0.0)
             self.gone, self.counters = dict.fromkeys(plain[1]), {one: (a, b) for one, a, b in plain[2]}
+            self.unknown = dict(zip(self.unknown, plain[3] if len(plain) > 3 else (0, 0)))
         elif kind == "account":
             account = Account.restored(plain)
             self.accounts.setdefault(account.spender, {})[account.measure] = account
@@ -3376,6 +3395,8 @@ class Room:
             peer.wake = Wake(host)
             self._woken[peer.name] = None
         peer.wake.host = host
+        if peer.is_paused or self.budgets.holds(spender_of(peer.name)):
+            peer.wake.waits_to_go = True
         peer.last_seen = self._mono()
         return peer.wake
 
@@ -3384,18 +3405,23 @@ class Room:
         wake, now = peer.wake, self._mono()
         if wake is None or not self._is_here(peer):
             return None
+        if self.budgets.limits and self.is_kept:
+            self._weigh(spender_of(peer.name), ROOM)
         is_rung, wake.is_rung = wake.is_rung, False
+        may_go = wake.waits_to_go and not self.is_held(peer)
+        wake.waits_to_go &= not may_go
         batch = [m for m in peer.mailbox.deliverable(self.is_held(peer), self.held) if m.kind != "control"]
         newest = batch[-1].seq if batch else 0
         # While it has not read what it was told of, only the operator's words are worth another turn.
         is_read, urgent = not batch or batch[0].seq > wake.seq, [m.seq for m in batch if m.origin == "operator"]
         is_news = newest > wake.seq if is_read else bool(urgent) and urgent[-1] > wake.seq
         is_news |= bool(batch) and now - wake.told_at >= WAKE_AGAIN_S
-        if not is_rung and (not is_news or self.mode == STOPPED):
+        if not is_rung and (not (is_news or may_go) or self.mode == STOPPED):
             return None
         wake.seq, wake.told_at, wake.told_ts, wake.is_open = max(newest, wake.seq), now, round(self._wall(), 1), True
         count = sum(m.origin == "operator" for m in batch)
-        return {"waiting": len(batch), "operator": count, "ring": is_rung, "name": peer.name}
+        more: dict[str, Json] = {"resumed": True} if may_go else {}
+        return {"waiting": len(batch), "operator": count, "ring": is_rung, "name": peer.name, **more}
 
     def reach_of(self, peer: Peer) -> str:
         """Word how a peer's host is told of mail: what is proven, and no more."""
@@ -3404,14 +3430,16 @@ class Room:
     def note_awake(self, peer: Peer) -> None:
         """Take a call of `peer` as proof that the wake before it worked."""
         wake = peer.wake
+        if wake is not None and wake.waits_to_go and not self.is_held(peer):
+            wake.waits_to_go = False  # it has gone on by itself
         if wake is not None and wake.is_open:
             took_s = self._mono() - wake.told_at
             wake.is_open = False
             if took_s < WAKE_PROOF_S:
                 wake.latency_s, wake.proven_ts = round(took_s, 2), round(self._wall(), 1)
                 if self.budgets.limits and self.is_kept and self._is_here(peer):
+                    # It is weighed before the next wake, not now: who was woken gets the mail.
                     self._commit(PeerWoken(*self._stamp(), peer.name))
-                    self._weigh(spender_of(peer.name), ROOM)
 
     def note_fleeting(self, peer: Peer) -> None:
         """Record that the client of `peer` may go without a word."""
@@ -3616,12 +3644,14 @@ class Room:
     def use_floor(self, peer: Peer, verb: str, scope: str, reason: str | None) -> dict[str, Json]:
         """Take, raise, lower, pass or drop; give the answer's fields.
 
-        Raises Throttled, Stopped, NotAMember, NoFloor, NotHolder, TooManyHands.
+        Raises Throttled, Stopped, NotAMember, BudgetSpent, NoFloor, NotHolder, TooManyHands.
         """
         peer.speech.check(self._mono())
         self._refuse_if_stopped(peer)
         if scope != ALL and scope not in peer.channels and verb in ("take", "raise"):
             raise NotAMember(f"join {scope} first", scope=scope)
+        if verb in ("take", "raise") and self.budgets.spent and self.is_overdrawn(peer):
+            raise BudgetSpent(f"{self.budgets.why(spender_of(peer.name))}, and who is held takes no stick")
         floor = self._floors.get(scope)
         outcome = floor_outcome(floor, scope, peer.name, verb)
         if outcome == "queue" and floor is not None and len(floor.hands) >= HANDS_MAX and peer.name not in floor.hands:
@@ -3904,6 +3934,8 @@ class Room:
         budgets = tuple(rest if own in rest else [*rest, own])
         if len(budgets) > BUDGETS_MAX:
             raise Invalid("raise_budget", f"there are {BUDGETS_MAX} budgets already: set those of all, or remove some")
+        if len(words_of_budgets(budgets)) > BUDGETS_TEXT_MAX:
+            raise Invalid("raise_budget", f"budgets may have {BUDGETS_TEXT_MAX} characters in all: remove some")
         self.set_budgets(budgets, f"{spender} may spend {limit_words(measure, new)}")
 
     def end_spender(self, spender: str) -> None:
@@ -4155,13 +4187,16 @@ class Room:
         if kind not in ("tokens", "dollars"):
             return ""
         if name:
-            usage = peer.usage if (peer := self.roster.get(name)) else None
-            if usage is None:
+            peer, told = self.roster.get(name), self.budgets.counters.get(spender_of(name))
+            if peer is None and told is not None:  # it has left
+                return "it reported no price" if kind == "dollars" and not told[1] else ""
+            if peer is None or peer.usage is None:
                 return "it reports no usage"
-            return "its model has no price" if kind == "dollars" and usage.cost_usd is None else ""
+            return "its model has no price" if kind == "dollars" and peer.usage.cost_usd is None else ""
+        what, gone = ("no usage" if kind == "tokens" else "no price"), self.budgets.unknown[kind]
         count = sum(bool(self._unknown_of(one, kind)) for one in self.roster.live)
-        what = "no usage" if kind == "tokens" else "no price"
-        return f"{count} {'agent reports' if count == 1 else 'agents report'} {what}" if count else ""
+        here = [f"{count} {'agent reports' if count == 1 else 'agents report'} {what}"] if count else []
+        return ", ".join(here + ([f"{gone} that left reported {what if not here else 'none'}"] if gone else []))
 
     def floors(self) -> dict[str, Json]:
         """Give the sticks in force, by scope."""
@@ -4441,7 +4476,8 @@ class Room:
             self._commit(ModeChanged(*self._stamp(), STOPPED))
 
     def _waits_for_operator(self) -> bool:
-        return bool(self._forms) or any(debt.to == OPERATOR for debt in self.owed.values())
+        is_held = bool(self.budgets.spent) or any(loop.state == HELD for loop in self.loops.values())
+        return is_held or bool(self._forms) or any(debt.to == OPERATOR for debt in self.owed.values())
 
     def _unsettled(self, now: float) -> Iterator[str]:
         """Word who owes an answer, who waits for a stick, and for whom mail waits."""
@@ -4695,6 +4731,7 @@ class Room:
         self.news.pop(event.name, None)
         self.roster.remove(peer, event.why)
         if self.budgets.limits:
+            self.budgets.note_unknown(peer.usage)
             self._let_go(self.budgets.note_gone(spender_of(event.name), is_gone=True))
 
     def _on_peer_reaped(self, event: PeerReaped) -> None:
@@ -4876,8 +4913,13 @@ class Room:
         self._let_go(self.budgets.freed(event.ts))
         for spender in before:
             if spender not in self.budgets.spent:
-                words = "the operator lets the room go on" if spender == ROOM else "you may go on"
-                self._tell_spender(event, spender, words)
+                self._tell_spender(event, spender, self._words_of_raise(spender))
+
+    def _words_of_raise(self, spender: str) -> str:
+        peer = self._peers.get(name_of_spender(spender))
+        if self.wanted_mode != RUNNING or (peer is not None and peer.is_paused):
+            return "the budget has room again; the operator's own pause goes on"
+        return "the operator lets the room go on" if spender == ROOM else "you may go on"
 
     def _on_budget_reached(self, event: BudgetReached) -> None:
         account = self.budgets.accounts[event.spender][event.measure]
@@ -11636,7 +11678,15 @@ def _raise_budget(room: Room, body: Body) -> None:
     if to is not None and not measure.startswith("dollars") and to != int(to):
         raise Invalid("to", "a whole number is required")
     limit = None if to is None else round(float(to), 4) if measure.startswith("dollars") else int(to)
-    room.raise_budget(text_of(body, "spender", 1, SPENDER_MAX), measure, limit)
+    room.raise_budget(_spender(body, "spender"), measure, limit)
+
+
+def _spender(body: Body, key: str) -> str:
+    text = text_of(body, key, 1, SPENDER_MAX)
+    try:
+        return spender_in(text)
+    except (Invalid, ValueError) as error:
+        raise Invalid(key, "room, *, or an agent's name, in quotes as in JSON if it is odd, is required") from error
 
 
 def _named(frame: Body, key: str, default: str | None = None) -> str:
@@ -11673,7 +11723,7 @@ OPERATOR_COMMANDS: dict[str, Callable[[Room, Body], object]] = {
     "quiet_stop": lambda room, frame: room.set_quiet_stop(minutes_of(frame["quiet_stop"], "quiet_stop")),
     "budgets": lambda room, frame: room.set_budgets(budgets_of(text_of(frame, "budgets", 0, BUDGETS_TEXT_MAX))),
     "raise_budget": lambda room, frame: _raise_budget(room, object_of(frame, "raise_budget")),
-    "end_spender": lambda room, frame: room.end_spender(text_of(frame, "end_spender", 1, SPENDER_MAX)),
+    "end_spender": lambda room, frame: room.end_spender(_spender(frame, "end_spender")),
     "kick": lambda room, frame: room.kick(_named(frame, "kick")),
     "ring": lambda room, frame: room.ring(_named(frame, "ring")),
     "prompts": lambda room, frame: room.set_prompts(
@@ -12274,7 +12324,7 @@ class Consoles:
         spent = budgets_frame(self._room) if self._room.budgets.limits else b""
         for feed in self._feeds:
             if feed.consoles:
-                feed.frames += [spent] if spent != self._spent else []
+                feed.frames += [spent] if spent and spent != self._spent else []
                 go_on(self._surveying(feed, figures), self._soon)
         self._spent = spent
         self._plan()
@@ -15028,6 +15078,8 @@ def pointer_words(told: Mapping[str, Json]) -> str:
     name = one_line(str(told.get("name", "")))[:NAME_MAX]
     if told.get("ring"):
         return f"[caucus] The operator rings for {name}: call listen."
+    if told.get("resumed"):
+        return f"[caucus] You are held no more, {name}, and may go on: call listen."
     mail = "1 message waits" if count == 1 else f"{count} messages wait"
     who = "" if not operators else ", from the operator" if operators == count else f", {operators} from the operator"
     return f"[caucus] {mail} for {name}{who}: call listen."
@@ -15038,7 +15090,7 @@ def pointer_at(client: Client, hold_s: float, host: str) -> str | None:
     told = client.wait_for_mail(hold_s, host)
     if told.get("superseded"):
         raise Displaced
-    return pointer_words(told) if told.get("waiting") or told.get("ring") else None
+    return pointer_words(told) if any(told.get(key) for key in ("waiting", "ring", "resumed")) else None
 
 
 def is_alive(pid: str) -> bool:

@@ -17,12 +17,16 @@ from hubs import START, running_hub
 from loops import detector
 from test_awake import SESSION, Hooks
 
+import caucus
 from caucus import (
     BACK_SHARE,
     BUDGET_EXAMPLE,
     BUDGETS_MAX,
     HELD_MAX,
     KICKED,
+    OPERATOR_COMMANDS,
+    PAUSED,
+    RUNNING,
     SPENDERS_GONE_MAX,
     Account,
     Budget,
@@ -35,6 +39,7 @@ from caucus import (
     Usage,
     budgets_of,
     name_of_spender,
+    pointer_words,
     spender_of,
     words_of_budgets,
 )
@@ -95,6 +100,129 @@ def room(clock: FakeClock) -> Any:
     state = state_of(room)  # whatever a test did: its events and its rows make the same room
     assert state_of(replayed([*room.events])) == state
     assert state_of(restored(room)) | {"serial": 0} == state | {"serial": 0}
+
+
+# --- what no lie and no way around changes ---------------------------------------------------------------------------
+@pytest.mark.parametrize("spender", ['"abc', "", '"a\\', '"' + "x" * 65 + '"'])
+@pytest.mark.parametrize("command", ["raise_budget", "end_spender"])
+def test_a_subject_that_no_budget_could_have_is_refused(room: BudgetRoom, command: str, spender: str) -> None:
+    room.allow("*: 5 messages")
+    frame = {"raise_budget": {"spender": spender, "measure": "messages"}, "end_spender": spender}
+    with pytest.raises(Invalid) as refused:
+        OPERATOR_COMMANDS[command](room, frame)
+    assert refused.value.detail.startswith({"raise_budget": "spender:", "end_spender": "end_spender:"}[command])
+    assert room.budgets_row()["text"] == "*: 5 messages"
+
+
+def test_a_name_that_needs_quotes_gets_them(room: BudgetRoom) -> None:
+    room.allow("*: 5 messages")
+    OPERATOR_COMMANDS["raise_budget"](room, {"raise_budget": {"spender": "bob smith", "measure": "messages", "to": 9}})
+    written = str(room.budgets_row()["text"])
+    assert written == '*: 5 messages; "bob smith": 9 messages'
+    assert words_of_budgets(budgets_of(written)) == written
+
+
+def test_no_report_is_so_high_that_the_budget_cannot_be_raised_beyond_it(room: BudgetRoom) -> None:
+    ann = room.join("ann")
+    room.allow("room: 100k tokens, $5")
+    room.uses(ann, 2**53, 1e12)
+    assert room.mode == PAUSED
+    room.raise_budget("room", "tokens", None)
+    room.raise_budget("room", "dollars", None)
+    assert room.mode == RUNNING
+
+
+def test_a_report_without_a_price_in_between_counts_no_dollar_twice(room: BudgetRoom) -> None:
+    ann = room.join("ann")
+    room.allow("ann: $50")
+    for cost in (0.3, None, 0.3, 0.4):
+        room.uses(ann, 10, cost)
+    assert room.row_of("ann", "dollars")["spent"] == 0.4
+
+
+def test_what_was_unknown_of_one_that_has_left_stays_unknown(room: BudgetRoom) -> None:
+    ann, bob, cy = room.join("ann"), room.join("bob"), room.join("cy")
+    room.allow("room: $5; *: $5, 100k tokens")
+    room.uses(ann, 10, None)
+    room.uses(bob, 500, 0.5)
+    for peer in (ann, bob, cy):
+        room.leave(room.tokens[peer.name])
+    assert room.row_of("room", "dollars")["unknown"] == "2 that left reported no price"
+    assert room.row_of("ann", "dollars")["unknown"] == "it reported no price"
+    assert [room.row_of(one, "tokens")["unknown"] for one in ("ann", "bob")] == ["", ""]
+    dan = room.join("dan")
+    assert room.row_of("room", "dollars")["unknown"] == "1 agent reports no price, 2 that left reported none"
+    room.uses(dan, 1, 0.1)
+    room.allow("")
+    room.allow("room: $5")
+    assert room.row_of("room", "dollars")["unknown"] == ""
+
+
+def test_who_is_woken_by_the_last_wake_of_its_budget_gets_the_mail(room: BudgetRoom) -> None:
+    ann, bob = room.join("ann"), room.join("bob")
+    room.allow("bob: 1 wake")
+    room.wake_for(bob, "claude")
+    room.says(ann, "bob", 1)
+    assert room.pointer(bob) is not None
+    room.note_awake(bob)
+    assert len(room.fetch(bob)) == 1
+    room.says(ann, "bob", 1)
+    assert room.pointer(bob) is None
+    assert room.is_overdrawn(bob)
+
+
+def test_who_waits_while_it_is_held_is_woken_when_it_may_go_on(room: BudgetRoom) -> None:
+    ann, bob = spend(room)
+    room.wake_for(ann, "claude")
+    assert room.pointer(ann) is None
+    room.pause_peer("bob")
+    room.wake_for(bob, "claude")
+    room.resume_peer("bob")
+    told = room.pointer(bob)
+    assert told is not None
+    assert told["resumed"]
+    assert pointer_words(told) == "[caucus] You are held no more, bob, and may go on: call listen."
+    assert room.pointer(bob) is None, "once"
+    room.raise_budget("ann", "messages", None)
+    assert room.pointer(ann) == {"waiting": 0, "operator": 0, "ring": False, "name": "ann", "resumed": True}
+
+
+def test_who_went_on_by_itself_is_not_woken_for_it(room: BudgetRoom) -> None:
+    _, bob = spend(room)
+    room.fetch(bob)
+    room.pause_peer("bob")
+    room.wake_for(bob, "claude")
+    room.resume_peer("bob")
+    room.note_awake(bob)
+    assert room.pointer(bob) is None
+
+
+def test_a_raise_does_not_promise_what_the_operators_own_pause_holds_back(room: BudgetRoom) -> None:
+    ann, _ = spend(room)
+    room.pause_peer("ann")
+    room.news_for(ann)
+    room.raise_budget("ann", "messages", None)
+    assert room.news_for(ann) == ["the budget has room again; the operator's own pause goes on"]
+
+
+def test_who_is_held_takes_no_stick_that_it_could_not_speak_with(room: BudgetRoom) -> None:
+    ann, bob = spend(room)
+    with pytest.raises(BudgetSpent, match="takes no stick"):
+        room.use_floor(ann, "take", "all", None)
+    assert room.use_floor(bob, "take", "all", None)
+
+
+def test_who_is_held_is_forgotten_after_all_who_are_not(monkeypatch: pytest.MonkeyPatch, room: BudgetRoom) -> None:
+    monkeypatch.setattr(caucus, "SPENDERS_GONE_MAX", 3)
+    ann, bob = spend(room, "*: 2 messages")
+    room.says(ann, "bob", 1)
+    room.leave(room.tokens["ann"])
+    for n in range(5):
+        peer = room.join(f"a{n}")
+        room.says(peer, "bob", 1)
+        room.leave(room.tokens[peer.name])
+    assert room.is_overdrawn(room.join("ann"))
+    assert [message.sender for message in room.fetch(bob)].count("ann") == 0
 
 
 # --- how they are written ---------------------------------------------------------------------------------------------
@@ -496,6 +624,16 @@ def test_a_raise_beyond_all_budgets_that_may_be_is_refused(room: BudgetRoom) -> 
         room.raise_budget("ann", "messages", None)
 
 
+def test_raises_do_not_make_a_text_that_cannot_be_edited(room: BudgetRoom) -> None:
+    room.allow("*: 2 messages")
+    for n in range(BUDGETS_MAX - 1):
+        with contextlib.suppress(Invalid):
+            room.raise_budget(f"{n:x<60}", "messages", None)
+    with pytest.raises(Invalid, match="written out"):
+        room.raise_budget("y" * 60, "messages", None)
+    assert budgets_of(str(room.budgets_row()["text"]))
+
+
 def test_the_end_of_a_spent_agent_delivers_its_last_words_and_lets_it_go(room: BudgetRoom) -> None:
     ann, bob = spend(room)
     room.say(ann, "bob", "last words")
@@ -540,18 +678,19 @@ def test_under_another_name_the_rooms_budget_catches_it(room: BudgetRoom) -> Non
 
 def test_of_those_who_are_gone_the_latest_are_kept(room: BudgetRoom, clock: FakeClock) -> None:
     room.allow("*: 1 message")
-    bob = room.join("bob")
+    room.join("bob")
+    cy = room.join("cy")
     for n in range(SPENDERS_GONE_MAX + 2):
         peer = room.join(f"a{n}")
-        room.says(peer, "bob", 2)
+        room.says(peer, "bob" if n else "cy", 2)
         room.leave(room.tokens[peer.name])
     assert len(room.budgets.gone) == SPENDERS_GONE_MAX
     assert "a1" not in room.budgets.accounts
     assert f"a{SPENDERS_GONE_MAX}" in room.budgets.spent
     assert len(room.held) == SPENDERS_GONE_MAX
-    assert room.has_deliverable(bob)
+    assert len(room.fetch(cy)) == 2, "the second waited for a ruling that none can give any more"
     assert len(room.budgets_row()["rows"]) == 200  # type: ignore[arg-type]
-    assert room.budgets_row()["more"] == SPENDERS_GONE_MAX - 200 + 1
+    assert room.budgets_row()["more"] == SPENDERS_GONE_MAX - 200 + 2
 
 
 def test_budgets_that_are_taken_away_hold_nobody(room: BudgetRoom) -> None:

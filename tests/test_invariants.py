@@ -649,12 +649,14 @@ class Story(RuleBasedStateMachine):
         line = self.floors.get(scope, [])
         is_stopped = self.mode == "stopped"
         is_outside = verb in ("take", "raise") and scope != ALL and scope not in self.peers[name].channels
-        is_checked = not is_stopped and not is_outside
+        is_mute = verb in ("take", "raise") and not is_stopped and not is_outside and self.has_spent(name)
+        is_checked = not is_stopped and not is_outside and not is_mute
         is_queueing = verb in ("take", "raise") and line != [] and name not in line
         answer = self.attempt(
             lambda: self.room.use_floor(peer, verb, scope, None),
             (Stopped, is_stopped),
             (NotAMember, not is_stopped and is_outside),
+            (BudgetSpent, is_mute),
             (NoFloor, is_checked and line == [] and verb != "take"),
             (NotHolder, is_checked and line != [] and line[0] != name and verb in ("pass", "drop")),
             (TooManyHands, is_checked and is_queueing and len(line) > CAPS["HANDS_MAX"]),

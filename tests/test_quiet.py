@@ -8,7 +8,7 @@ import pytest
 from fakes import FakeClock, RecordingRoom, question, replayed, state_of
 
 import caucus
-from caucus import OPERATOR, QUIET_STOP_MAX_MIN, ROOM_QUIET_S, STOPPED, STUCK_S, Manner, Peer, Room
+from caucus import OPERATOR, QUIET_STOP_MAX_MIN, ROOM_QUIET_S, STOPPED, STUCK_S, Manner, Peer, Room, budgets_of
 
 ASKING = Manner(expects_answer=True)
 
@@ -228,6 +228,19 @@ def test_a_question_to_the_operator_holds_the_stop_back_too(room, clock, pair):
     room.say(pair[0], OPERATOR, "may I?", ASKING)
     keep_alive(room, clock, *pair, minutes=60)
     assert room.mode == "running"
+
+
+def test_a_budget_that_waits_for_the_operator_holds_the_stop_back_too(room, clock, pair):
+    api, web = pair
+    room.set_budgets(budgets_of("api: 1 message"))
+    room.set_quiet_stop(30)
+    room.say(api, "web", "two")
+    read_all(room, api, web)
+    keep_alive(room, clock, api, web, minutes=40)
+    assert room.mode != STOPPED
+    room.raise_budget("api", "messages", None)
+    keep_alive(room, clock, api, web, minutes=40)
+    assert room.mode == STOPPED
 
 
 def test_the_same_setting_again_is_no_event(room, pair):
