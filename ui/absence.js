@@ -76,7 +76,7 @@ export function absenceOf(model, absent, now) {
       ["Decisions", decisionsOf(model, absent, until)],
       ["Stops and pauses", stopsOf(model, absent, until, begin)],
       ["Losses", lossesOf(model, log)],
-      ["Still open", openOf(model, absent)],
+      ["Still open", openOf(model, absent, until)],
       ["Came", movesOf(log, CAME)],
       ["Went", movesOf(log, WENT)],
       ["Hub", log.filter(({ content, origin, seq, kind }) => (origin === "hub" && seq === 0 && content.startsWith("the hub restarted")) || kind === "marker").map((message) => itemOf(message, message.content))],
@@ -144,9 +144,10 @@ function lossesOf(model, log) {
   ];
 }
 
-function openOf(model, { from }) {
-  const forms = model.forms.filter(({ ts }) => ts * 1000 >= from).map(({ id, asker, title }) => ({ text: lineOf(`${asker} asks: ${title}`, WORDS), go: ["form", id] }));
-  const owed = model.owed.filter(({ ts }) => ts * 1000 >= from).map(({ seq, asker, to, text }) => (
+function openOf(model, { from }, until) {
+  const isOfIt = ({ ts }) => ts * 1000 >= from && ts * 1000 <= until + 1000;
+  const forms = model.forms.filter(isOfIt).map(({ id, asker, title }) => ({ text: lineOf(`${asker} asks: ${title}`, WORDS), go: ["form", id] }));
+  const owed = model.owed.filter(isOfIt).map(({ seq, asker, to, text }) => (
     { text: lineOf(`${asker === "human" ? "the operator" : asker} asks ${to === "human" ? "the operator" : to === "all" ? "everyone" : to}: ${text}`, WORDS), go: ["message", saidAs(model, seq)?.id ?? null, seq] }));
   return [...forms, ...owed];
 }
