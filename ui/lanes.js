@@ -63,7 +63,7 @@ function open(root) {
   view.scroller.addEventListener("scroll", redraw, { passive: true });
   view.scroller.addEventListener("pointermove", (event) => point(view, event));
   view.scroller.addEventListener("pointerleave", () => { view.isPointed = false; hover(view, -1); });
-  view.scroller.addEventListener("click", (event) => { if (!openLane(view, event)) goTo(view); });
+  view.scroller.addEventListener("click", (event) => (view.hover < 0 ? openLane(view, event) : goTo(view)));
   view.scroller.addEventListener("keydown", (event) => onKey(view, event));
   view.scroller.addEventListener("blur", () => hover(view, -1));
   new ResizeObserver(redraw).observe(root);
@@ -450,7 +450,6 @@ function laneAt(view, event) {
 function openLane(view, event) {
   const lane = laneAt(view, event);
   if (lane) view.seat.go("only", lane.key);
-  return lane !== undefined;
 }
 
 function hover(view, index) {
