@@ -1903,7 +1903,6 @@ class Wake(Struct):
     told_ts: float | None = None  # Unix seconds
     is_open: bool = False  # no call has followed yet
     is_rung: bool = False  # the operator wants it woken
-    waits_to_go: bool = False  # it began to wait while the agent was held, and tells it when that is over
     latency_s: float | None = None  # of the latest that a call has followed
     proven_ts: float | None = None  # Unix seconds
 
@@ -3239,8 +3238,7 @@ class Room:
         self._ledger, self._ledger_bytes = deque[tuple[dict[str, Json], int]](), 0  # of decisions, each with its bytes
         self._status_rate = Rate(STATUS_BURST, STATUS_PER_S)
         self._registrations = Buckets(Rate(REGISTER_BURST, REGISTER_PER_S))
-        self._meter = Meter()
-        self._recent_names = 0  # recipients of all recent messages
+        self._meter, self._recent_names = Meter(), 0  # recipients of all recent messages
         self._answers: dict[int, dict[str, int]] = {}  # seq of a recent message -> who has answered it, and by which
         self._gone: dict[str, tuple[Gone, ...]] = {}  # by name, the latest of each; oldest first
         self._sent: OrderedDict[tuple[str, str], MessageRouted] = OrderedDict()  # by whom and client_id; wordless
@@ -3249,7 +3247,8 @@ class Room:
         self.news: dict[str, dict[str, tuple[int, int, tuple[int, ...]]]] = {}
         self._confirming: set[str] = set()  # reading: names of those who say up to where they have heard such news
         self._looked_upto = 0  # up to which seq it was seen whether somebody has fetched it; kept as of the latest news
-        self._woken: dict[str, None] = {}  # reading: names of those whose waiter has ever asked; some have left
+        # Readings, names: whose waiter has ever asked (some have left), and who was told to end its turn.
+        self._woken, self._sent_home = dict[str, None](), dict[str, None]()
         names = {kind: re.sub("([A-Z])", r"_\1", kind.__name__).lower() for kind in EVENTS}
         self._appliers: dict[type[Event], Callable[..., None]] = {
             kind: getattr(self, f"_on{name}") for kind, name in names.items()
@@ -3353,10 +3352,10 @@ class Room:
         self.note_awake(peer)
         if self.mode == STOPPED:
             return STOPPED
-        if peer.is_paused:
-            return PAUSED
-        if self.budgets.spent and self.budgets.holds(spender_of(peer.name)):
-            return OVER_BUDGET
+        if peer.is_paused or (self.budgets.spent and self.budgets.holds(spender_of(peer.name))):
+            self._sent_home[peer.name] = None
+            return PAUSED if peer.is_paused else OVER_BUDGET
+        self._sent_home.pop(peer.name, None)  # it has gone on by itself
         return INTERRUPTED if now - peer.interrupted_at < INTERRUPTED_S else None
 
     def brake_words(self, peer: Peer, why: str) -> str:
@@ -3395,8 +3394,6 @@ class Room:
             peer.wake = Wake(host)
             self._woken[peer.name] = None
         peer.wake.host = host
-        if peer.is_paused or self.budgets.holds(spender_of(peer.name)):
-            peer.wake.waits_to_go = True
         peer.last_seen = self._mono()
         return peer.wake
 
@@ -3408,20 +3405,17 @@ class Room:
         if self.budgets.limits and self.is_kept:
             self._weigh(spender_of(peer.name), ROOM)
         is_rung, wake.is_rung = wake.is_rung, False
-        may_go = wake.waits_to_go and not self.is_held(peer)
-        wake.waits_to_go &= not may_go
         batch = [m for m in peer.mailbox.deliverable(self.is_held(peer), self.held) if m.kind != "control"]
         newest = batch[-1].seq if batch else 0
         # While it has not read what it was told of, only the operator's words are worth another turn.
         is_read, urgent = not batch or batch[0].seq > wake.seq, [m.seq for m in batch if m.origin == "operator"]
         is_news = newest > wake.seq if is_read else bool(urgent) and urgent[-1] > wake.seq
         is_news |= bool(batch) and now - wake.told_at >= WAKE_AGAIN_S
-        if not is_rung and (not (is_news or may_go) or self.mode == STOPPED):
+        if not is_rung and (not is_news or self.mode == STOPPED):
             return None
         wake.seq, wake.told_at, wake.told_ts, wake.is_open = max(newest, wake.seq), now, round(self._wall(), 1), True
         count = sum(m.origin == "operator" for m in batch)
-        more: dict[str, Json] = {"resumed": True} if may_go else {}
-        return {"waiting": len(batch), "operator": count, "ring": is_rung, "name": peer.name, **more}
+        return {"waiting": len(batch), "operator": count, "ring": is_rung, "name": peer.name}
 
     def reach_of(self, peer: Peer) -> str:
         """Word how a peer's host is told of mail: what is proven, and no more."""
@@ -3430,8 +3424,6 @@ class Room:
     def note_awake(self, peer: Peer) -> None:
         """Take a call of `peer` as proof that the wake before it worked."""
         wake = peer.wake
-        if wake is not None and wake.waits_to_go and not self.is_held(peer):
-            wake.waits_to_go = False  # it has gone on by itself
         if wake is not None and wake.is_open:
             took_s = self._mono() - wake.told_at
             wake.is_open = False
@@ -3496,6 +3488,8 @@ class Room:
         sent = self._route(peer.name, to, content, "message", "agent", audience, meta, manner, answered)
         if self.budgets.limits:
             self._weigh(spender_of(peer.name), ROOM)
+            if self.budgets.holds(spender_of(peer.name)):
+                self._sent_home[peer.name] = None  # its answer says so
         return sent
 
     def said_before(self, who: str, manner: Manner) -> MessageRouted | None:
@@ -3789,6 +3783,7 @@ class Room:
         if mode != self.mode or mode != self.wanted_mode:
             self._commit(ModeChanged(*self._stamp(), mode))
             self._refresh(ALL)
+            self._call_back()
         return mode
 
     def operator_say(self, to: str, content: str, manner: Manner = PLAINLY) -> MessageRouted:
@@ -3855,6 +3850,7 @@ class Room:
         """Release one mailbox. Raises UnknownPeer."""
         if self._peer(name).is_paused:
             self._commit(PeerResumed(*self._stamp(), name))
+            self._call_back()
 
     def set_prompts(self, name: str, is_on: bool) -> None:
         """Take permission prompts of a peer's host, or no more. Raises UnknownPeer."""
@@ -4374,6 +4370,15 @@ class Room:
         mode = PAUSED if self.wanted_mode == RUNNING and ROOM in self.budgets.spent else self.wanted_mode
         if mode != self.mode:
             self._commit(ModeChanged(*self._stamp(), mode, self.wanted_mode))
+        if self._sent_home:
+            self._call_back()
+
+    def _call_back(self) -> None:
+        """Write to those who were told to end their turn, and may go on: that wakes them, however they wait."""
+        for peer in [peer for name in [*self._sent_home] if (peer := self.roster.get(name)) is not None]:
+            if not self.is_held(peer) and self.mode == RUNNING:
+                del self._sent_home[peer.name]
+                self._route(HUB, peer.name, "you may go on: what held you is over", "system", "hub", [peer])
 
     def _hold(self, *seqs: int) -> None:
         for seq in seqs:
@@ -4515,6 +4520,7 @@ class Room:
             told = f"withdrawn: {peer.name} {why}"
             self._commit(FormSettled(*self._stamp(), form.id, "withdrawn", None, told, None))
         self._confirming.discard(peer.name)
+        self._sent_home.pop(peer.name, None)
         self._end_loops_without(peer, peer.channels)
         self._refresh(peer.name)  # who bears its name next begins anew
         self._commit(PeerLeft(*self._stamp(), peer.name, why, tuple(sorted(peer.channels))))
@@ -6752,8 +6758,8 @@ CONSOLE_FILES = (
     *("needs.js", "deeds.js", "answers.js", "rules.js", "away.js", "sounds.js", "older.js", "when.js", "beyond.js"),
     *("sure.js", "commands.js", "flow.js", "tools.js", "lanes.js", "attention.js", "loops.js", "settings.js"),
     *("health.js", "roster.js", "brakes.js", "orders.js", "channels.js", "forms.js", "composer.js", "replay.js"),
-    *("past.js", "timeline.js", "spent.js", "budgets.js", "address.js", "only.js", "alone.js"),
-    *("absence.js", "happened.js", "pinned.js", "app.js"),
+    *("past.js", "timeline.js", "spent.js", "budgets.js", "spread.js", "wide.js", "address.js", "only.js"),
+    *("alone.js", "absence.js", "happened.js", "pinned.js", "app.js"),
 )
 CONTENT_TYPES = {
     "html": "text/html; charset=utf-8",
@@ -15078,8 +15084,6 @@ def pointer_words(told: Mapping[str, Json]) -> str:
     name = one_line(str(told.get("name", "")))[:NAME_MAX]
     if told.get("ring"):
         return f"[caucus] The operator rings for {name}: call listen."
-    if told.get("resumed"):
-        return f"[caucus] You are held no more, {name}, and may go on: call listen."
     mail = "1 message waits" if count == 1 else f"{count} messages wait"
     who = "" if not operators else ", from the operator" if operators == count else f", {operators} from the operator"
     return f"[caucus] {mail} for {name}{who}: call listen."
@@ -15090,7 +15094,7 @@ def pointer_at(client: Client, hold_s: float, host: str) -> str | None:
     told = client.wait_for_mail(hold_s, host)
     if told.get("superseded"):
         raise Displaced
-    return pointer_words(told) if any(told.get(key) for key in ("waiting", "ring", "resumed")) else None
+    return pointer_words(told) if told.get("waiting") or told.get("ring") else None
 
 
 def is_alive(pid: str) -> bool:

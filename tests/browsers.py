@@ -111,8 +111,16 @@ def heard(hub: HubProcess, token: str) -> list[str]:
 
 
 def peer(page: Page, name: str) -> Any:
-    """Find a peer's card."""
+    """Find a peer's line, and its details below."""
     return page.locator(f'.peer[data-peer="{name}"]')
+
+
+def opened(page: Page, name: str) -> Any:
+    """Find a peer, and open its details: the controls of it are there."""
+    one = peer(page, name)
+    if one.get_attribute("data-open") != "true":
+        one.locator(".peer-line").click()
+    return one
 
 
 def row(page: Page, text: str) -> Any:

@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 import pytest
-from browsers import OPERATOR, Open, Page, enter, peer
+from browsers import OPERATOR, Open, Page, enter, opened, peer
 from hubs import HubProcess, eventually
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
@@ -48,7 +48,7 @@ def test_a_card_tells_how_its_peer_is_woken_and_only_what_is_proven(hub: HubProc
     page = console(hub)
     ears = peer(page, "api").locator(".ears")
     expect(ears).to_contain_text("not listening")
-    expect(peer(page, "api").locator(".ring")).to_be_hidden()
+    expect(opened(page, "api").locator(".ring")).to_be_hidden()
     parked = waiter(hub, api)
     expect(ears).to_contain_text("can be woken, not proven yet")
     hub.say(web, "api", "hello")
@@ -65,7 +65,7 @@ def test_the_bell_rings_and_tells_what_came_of_it(hub: HubProcess, console: Open
     api = hub.register("api")
     parked = waiter(hub, api)
     page = console(hub)
-    card = peer(page, "api")
+    card = opened(page, "api")
     expect(card.locator(".ring")).to_be_visible()
     card.locator(".ring").click()
     assert parked.result()["ring"] is True
@@ -89,7 +89,7 @@ def test_what_a_stop_holds_back_is_told_where_the_stop_is(hub: HubProcess, conso
     api = hub.register("api")
     hub.post("/brake", token=api)
     page = console(hub)
-    facts = peer(page, "api").locator("> .facts").first
+    facts = peer(page, "api").locator(".here")
     expect(facts).to_contain_text("brakes fitted")
     page.locator("#stop").click()
     page.locator("#confirm button[type=submit], #confirm .strong").first.click()
@@ -111,7 +111,7 @@ def open_guarded(console: Open, hub: HubProcess) -> Page:
 def test_a_permission_prompt_is_shown_word_for_word_and_answered_once(guarded: HubProcess, console: Open) -> None:
     api = guarded.register("api")
     page = open_guarded(console, guarded)
-    gavel = peer(page, "api").locator(".prompts")
+    gavel = opened(page, "api").locator(".prompts")
     expect(gavel).to_have_attribute("aria-pressed", "false")
     gavel.click()
     expect(gavel).to_have_attribute("aria-pressed", "true")
@@ -134,8 +134,8 @@ def test_a_permission_prompt_is_shown_word_for_word_and_answered_once(guarded: H
 def test_a_prompt_goes_when_the_terminal_has_answered(guarded: HubProcess, console: Open) -> None:
     api = guarded.register("api")
     page = open_guarded(console, guarded)
-    peer(page, "api").locator(".prompts").click()
-    expect(peer(page, "api").locator(".prompts")).to_have_attribute("aria-pressed", "true")
+    opened(page, "api").locator(".prompts").click()
+    expect(opened(page, "api").locator(".prompts")).to_have_attribute("aria-pressed", "true")
     parked = Parked(guarded, "POST", "/permit", api, tool="Edit", detail=json.dumps({"file_path": "/x"}))
     expect(page.locator(".form")).to_contain_text("May Edit run?")
     parked.hang_up()
@@ -146,7 +146,7 @@ def test_without_an_operator_token_no_gavel_is_offered(hub: HubProcess, console:
     hub.register("api")
     page = console(hub)
     expect(peer(page, "api")).to_be_visible()
-    expect(peer(page, "api").locator(".prompts")).to_be_hidden()
+    expect(opened(page, "api").locator(".prompts")).to_be_hidden()
 
 
 def test_words_of_a_subagent_are_marked(hub: HubProcess, console: Open) -> None:

@@ -864,6 +864,7 @@ def test_the_tools_of_a_row_of_one_line_are_whole_and_a_tick_can_be_touched(hub:
         hub.say(api, "web", f"go {n}")
     page = console(hub)
     row(page, "go 1").hover()
+    row(page, "go 1").locator(".row-more").hover()
     for edge in ("top + 2", "bottom - 2"):
         assert page.locator(".row-reply").evaluate(
             f"""(node) => {{

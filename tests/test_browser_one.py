@@ -336,8 +336,8 @@ def test_cards_keys_and_the_pictures_lanes_show_one_thing_alone_too(hub: HubProc
     expect(page.locator("#only-bar")).to_be_hidden()
     canvas, said = page.locator(".lanes-canvas"), set()
     width = canvas.bounding_box()["width"]
-    for x in range(60, int(width), 12):  # along the foot of the names
-        canvas.click(position={"x": x, "y": 20 if width > 700 else 84})
+    for x in range(60, int(width), 12):  # along the names
+        canvas.click(position={"x": x, "y": 14})
         if page.locator("#only-bar").is_visible():
             said.add(page.locator(".only-text").inner_text().split(":")[0])
     assert said >= {

@@ -19,6 +19,7 @@ from browsers import (
     ask,
     enter,
     heard,
+    opened,
     peer,
     row,
 )
@@ -207,20 +208,20 @@ def test_every_order_is_asked_then_in_effect_or_refused(hub: HubProcess, console
     for control, word, effect in [
         (page.locator("#pause"), "Pause", "the room is paused; what agents say waits"),
         (page.locator("#resume"), "Resume", "the room runs; what was held is delivered"),
-        (peer(page, "web").locator(".hold"), "Pause web", "its mailbox is held"),
-        (peer(page, "web").locator(".hold"), "Resume web", "its mailbox is released"),
-        (peer(page, "web").locator(".ping"), "Ping web", "the hub answered"),
+        (opened(page, "web").locator(".hold"), "Pause web", "its mailbox is held"),
+        (opened(page, "web").locator(".hold"), "Resume web", "its mailbox is released"),
+        (opened(page, "web").locator(".ping"), "Ping web", "the hub answered"),
         (page.locator(".clear-floor"), "Clear the stick of the whole room", "everyone may speak there"),
     ]:
         control.click()
         expect(order(page).locator(".order-word")).to_have_text(word)
         expect(order(page).locator(".order-text")).to_have_text(effect)
-    peer(page, "web").locator(".interrupt").click()
+    opened(page, "web").locator(".interrupt").click()
     expect(order(page)).to_contain_text("0 of 1 agent reached, not yet web")
     message = hub.receive(web)["messages"][-1]
     assert (message["kind"], message["content"]) == ("control", "interrupt")
     expect(order(page)).to_contain_text("1 of 1 agent reached")
-    peer(page, "web").locator(".reset-peer").click()
+    opened(page, "web").locator(".reset-peer").click()
     agree(page)
     expect(order(page)).to_contain_text("Reset web")
     page.locator(".close-channel").click()
@@ -315,13 +316,13 @@ def test_reading_and_acting_never_change_where_the_next_message_goes(hub: HubPro
     page.locator("#target").select_option("web")
     hub.say(api, "all", "look here")
     row(page, "look here").click()
-    peer(page, "api").locator(".ping").click()
+    opened(page, "api").locator(".ping").click()
     hub.post("/leave", token=web)
     expect(peer(page, "web")).to_have_count(0)
     hub.register("newcomer")
     expect(peer(page, "newcomer")).to_be_visible()
     expect(page.locator("#target")).to_have_value("web")
-    peer(page, "api").locator(".write").click()  # by the operator's own hand it does
+    opened(page, "api").locator(".write").click()  # by the operator's own hand it does
     expect(page.locator("#target")).to_have_value("api")
     expect(page.locator("#composer textarea")).to_be_focused()
 
@@ -542,6 +543,8 @@ def test_each_control_of_a_peer_can_be_reached_by_tab(hub: HubProcess, console: 
     page = console(hub)
     expect(peer(page, "api")).to_be_visible()
     page.keyboard.press("g")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")  # its details open
     reached = []
     for _ in range(6):
         page.keyboard.press("Tab")

@@ -39,7 +39,6 @@ from caucus import (
     Usage,
     budgets_of,
     name_of_spender,
-    pointer_words,
     spender_of,
     words_of_budgets,
 )
@@ -171,30 +170,36 @@ def test_who_is_woken_by_the_last_wake_of_its_budget_gets_the_mail(room: BudgetR
     assert room.is_overdrawn(bob)
 
 
-def test_who_waits_while_it_is_held_is_woken_when_it_may_go_on(room: BudgetRoom) -> None:
+GO_ON = "you may go on: what held you is over"
+
+
+def test_who_was_told_to_end_its_turn_is_called_back_when_it_may_go_on(room: BudgetRoom) -> None:
     ann, bob = spend(room)
-    room.wake_for(ann, "claude")
-    assert room.pointer(ann) is None
-    room.pause_peer("bob")
-    room.wake_for(bob, "claude")
-    room.resume_peer("bob")
-    told = room.pointer(bob)
-    assert told is not None
-    assert told["resumed"]
-    assert pointer_words(told) == "[caucus] You are held no more, bob, and may go on: call listen."
-    assert room.pointer(bob) is None, "once"
+    assert room.brake_on(ann) == "over budget"
+    room.pause_peer("ann")
     room.raise_budget("ann", "messages", None)
-    assert room.pointer(ann) == {"waiting": 0, "operator": 0, "ring": False, "name": "ann", "resumed": True}
-
-
-def test_who_went_on_by_itself_is_not_woken_for_it(room: BudgetRoom) -> None:
-    _, bob = spend(room)
-    room.fetch(bob)
+    assert contents(room.fetch(ann)) == [], "its own pause goes on"
+    room.resume_peer("ann")
+    assert contents(room.fetch(ann)) == [GO_ON]
     room.pause_peer("bob")
-    room.wake_for(bob, "claude")
     room.resume_peer("bob")
-    room.note_awake(bob)
-    assert room.pointer(bob) is None
+    assert contents(room.fetch(bob)) == [], "it was never told"
+
+
+def test_who_is_told_by_an_answer_is_called_back_too_and_when_the_room_has_room_again(room: BudgetRoom) -> None:
+    ann, bob = spend(room, "room: 2 messages")
+    room.raise_budget("room", "messages", None)
+    assert contents(room.fetch(ann)) == [GO_ON]
+    assert GO_ON not in contents(room.fetch(bob)), "it was never told"
+
+
+def test_who_has_left_is_not_called(room: BudgetRoom) -> None:
+    ann, _ = spend(room)
+    room.brake_on(ann)
+    room.leave(room.tokens["ann"])
+    again = room.join("ann")
+    room.raise_budget("ann", "messages", None)
+    assert contents(room.fetch(again)) == []
 
 
 def test_a_raise_does_not_promise_what_the_operators_own_pause_holds_back(room: BudgetRoom) -> None:
@@ -464,7 +469,7 @@ def test_a_spent_agent_is_paused_and_what_it_says_waits(room: BudgetRoom) -> Non
     assert room.row_of("ann", "messages")["waiting"] == 2
     room.raise_budget("ann", "messages", 10)
     assert contents(room.fetch(bob)) == ["late", "later"]
-    assert contents(room.fetch(ann)) == ["for ann", "for all"]
+    assert contents(room.fetch(ann)) == ["for ann", "for all", GO_ON]
     assert words_of_budgets(room.budgets.listed()) == "ann: 10 messages"
     assert room.held == {}
 
@@ -554,7 +559,7 @@ def test_the_operators_own_pause_and_the_budgets_do_not_undo_each_other(room: Bu
     room.raise_budget("ann", "messages", None)
     assert room.fetch(ann) == []
     room.resume_peer("ann")
-    assert contents(room.fetch(ann)) == ["for ann"]
+    assert contents(room.fetch(ann)) == ["for ann", GO_ON]
 
 
 def test_an_hourly_budget_lets_go_by_itself_once_there_is_some_room(room: BudgetRoom, clock: FakeClock) -> None:
@@ -597,7 +602,7 @@ def test_a_raise_of_what_all_have_is_a_budget_of_its_own(room: BudgetRoom) -> No
     room.raise_budget("ann", "messages", None)
     assert words_of_budgets(room.budgets.listed()) == "*: 2 messages; ann: 4 messages"
     assert not room.is_overdrawn(ann)
-    assert room.log[-1].content == "budgets: ann may spend 4 messages"
+    assert "budgets: ann may spend 4 messages" in contents(room.log)
     assert room.news_for(ann)[-1] == "you may go on"
 
 
@@ -629,7 +634,7 @@ def test_raises_do_not_make_a_text_that_cannot_be_edited(room: BudgetRoom) -> No
     for n in range(BUDGETS_MAX - 1):
         with contextlib.suppress(Invalid):
             room.raise_budget(f"{n:x<60}", "messages", None)
-    with pytest.raises(Invalid, match="written out"):
+    with pytest.raises(Invalid, match="characters in all"):
         room.raise_budget("y" * 60, "messages", None)
     assert budgets_of(str(room.budgets_row()["text"]))
 
@@ -738,7 +743,7 @@ def test_the_rooms_budget_pauses_the_room_until_it_is_raised(room: BudgetRoom) -
         room.set_mode("resume")
     room.raise_budget("room", "messages", 20)
     assert room.mode == "running"
-    assert contents(room.fetch(bob)) == ["xx", "xx", "late"]
+    assert contents(room.fetch(bob)) == ["xx", "xx", "late", GO_ON]
 
 
 def test_of_each_agent_only_so_much_waits_for_the_room(room: BudgetRoom) -> None:
@@ -777,7 +782,7 @@ def test_the_rooms_hour_ends_by_itself(room: BudgetRoom, clock: FakeClock) -> No
     clock.advance(HOUR_S + 60)
     room.sweep()
     assert room.mode == "running"
-    assert room.log[-2].content == "the room has room again in its budget of 2 messages/h"
+    assert "the room has room again in its budget of 2 messages/h" in contents(room.log)
 
 
 def test_a_stop_stays_a_stop_and_after_the_reset_the_budget_holds_on(room: BudgetRoom) -> None:

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 import pytest
-from browsers import USAGE, Open, row
+from browsers import USAGE, Open, opened, row
 from hubs import HubProcess
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
@@ -44,14 +44,14 @@ SHOWN: dict[str, tuple[str, str]] = {
     "peers.status": (f"{API} .status", "on the parser"),
     "peers.status_age": (f"{API} .status", r"\d+ s ago"),
     "peers.last_seen_age": (f"{API} .chips", r"heard \d+ s ago"),
-    "peers.uptime": (f"{API} > .facts", r"here \d+ s"),
-    "peers.msg_count": (f"{API} > .facts", r"\d+ said"),
-    "peers.char_count": (f"{API} > .facts", r"\d+ char"),
+    "peers.uptime": (f"{API} .here", r"here \d+ s"),
+    "peers.msg_count": (f"{API} .here", r"\d+ said"),
+    "peers.char_count": (f"{API} .here", r"\d+ char"),
     "peers.usage": (f"{API} .usage", r"12 turns · 48k tokens · \$0\.31"),
     "peers.waiting": (f"{API} .mail", "waiting"),
     "peers.unacknowledged": ('.peer[data-peer="web"] .mail', "not confirmed"),
     "peers.wake": (f"{API} .ears", "not listening"),  # in its words, once a waiter has asked: test_browser_awake
-    "peers.brake": (f"{API} > .facts", r"here \d+ s · brakes fitted"),
+    "peers.brake": (f"{API} .here", r"here \d+ s · brakes fitted"),
     "channels.topic": (f"{X} .topic", "plans"),
     "channels.members": (f"{X} .names", "api"),
     "channels.msg_count": (f"{X} .traffic", "said"),
@@ -234,6 +234,8 @@ def test_every_place_is_on_the_page_and_says_it(hub: HubProcess, console: Open) 
         busy(hub, operator)
         page = console(hub)
         expect(row(page, "as you were")).to_be_visible()
+        for name in ("api", "web"):
+            opened(page, name)
         missing = [name for name, place in SHOWN.items() if not is_behind_a_button(name) and not says(page, *place)]
         for button, names in BEHIND.items():
             page.locator(button).last.click()

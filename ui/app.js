@@ -542,6 +542,10 @@ function nextTheme() {
   showTheme();
 }
 
+function showDensity() {
+  document.documentElement.dataset.density = pref("density") === "compact" ? "compact" : "comfortable";
+}
+
 // ---- keyboard ---------------------------------------------------------------------------------------------------
 
 const KEYS = [
@@ -631,6 +635,8 @@ document.addEventListener("keydown", onKey);
 settings.render(byId("settings-list"), showBadge);
 wireAsk();
 showTheme();
+showDensity();
+onPref(showDensity);
 onPref(plan);
 setInterval(plan, TICK_MS);
 if (record) {

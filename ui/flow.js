@@ -373,10 +373,13 @@ function open(root) {
   root.addEventListener("click", (event) => onClick(view, event));
   root.addEventListener("focusin", (event) => onFocus(view, event));
   root.addEventListener("pointerover", (event) => carryTools(view, event.target.closest?.(".message")));
-  new ResizeObserver(() => { view.isDirty = true; layout(view); }).observe(root); // the composer grew, the window was resized
+  new ResizeObserver(() => { keepStill(view); layout(view); }).observe(root); // the composer grew, the window was resized
   onPref((name) => {
+    if (!["utc", "mutes", "density"].includes(name) || !view.model) return;
     if (name === "mutes") view.mutes = mutesOf(pref("mutes"));
-    if ((name === "utc" || name === "mutes") && view.model) { rebuild(view); render(root, view.model); }
+    if (name === "density") view.known.clear();
+    rebuild(view);
+    render(root, view.model);
   });
   addEventListener("hashchange", () => {
     if (partOf(location.hash, THREAD_LINK) === null) leaveThread(root);
@@ -841,6 +844,13 @@ function ownOf(view) {
 
 // ---- drawing and measuring --------------------------------------------------------------------------------------
 
+/** What opens above the flow covers its first rows; it moves none. */
+function keepStill(view) {
+  const { top, width } = view.scroller.getBoundingClientRect();
+  if (width === view.width && view.y !== undefined && !view.following) view.anchor = { ...view.anchor, offset: view.anchor.offset + top - view.y };
+  Object.assign(view, { y: top, width, isDirty: true });
+}
+
 function layout(view) {
   const { scroller, heights } = view;
   if (!view.model) return;
@@ -950,6 +960,7 @@ function measure(view, from, to) {
 function toolsOf(view) {
   const act = (deed) => () => deed(view, messageOf(view, view.tools.closest(".message")));
   return el("span", { class: "row-tools" },
+    button("Tools of this message", "more", { class: "row-more" }, true), // where a row has no free place for them all: they open from it
     button("Answer this message (r)", "reply", { class: "row-reply", onclick: act(answer) }, true),
     button("Show this thread alone (v)", "thread", { class: "row-thread", onclick: act((_, message) => message && showAlone(view, message)) }, true),
     button("Copy as Markdown (y)", "copy", { onclick: act(copy) }, true),
@@ -963,7 +974,8 @@ function carryTools(view, row) {
   row.append(view.tools);
   const tick = row.querySelector(":scope > .tick:not([hidden])");
   const taken = tick && row.getBoundingClientRect().right - tick.getBoundingClientRect().left;
-  view.tools.style.setProperty("right", tick ? `${taken + 4}px` : ""); // beside the tick, never over it
+  view.tools.style.setProperty("--taken", tick ? `${taken}px` : "0px"); // beside the tick or below it, never over it
+  view.tools.dataset.ticked = String(Boolean(tick));
   view.tools.querySelector(".row-source").hidden = !treeOf(view.model, messageOf(view, row) ?? {});
   view.tools.querySelector(".row-thread").hidden = !view.model.roots.has(row.dataset.id) || Boolean(view.filter.thread);
   view.tools.querySelector(".row-reply").hidden = !isOperator(view.model) || !(Number(row.dataset.seq) > 0);

@@ -5,6 +5,7 @@ import { complaintOf, givenOf, wordsOfAnswer } from "./answers.js";
 import { button, el, emptyNote, icon, keyed, nameTag, setText } from "./dom.js";
 import { ageText, hueOf, isOpen, isOperator } from "./model.js";
 import { clockOf, pref } from "./prefs.js";
+import { widen, widener } from "./wide.js";
 
 const REASON_MAX = 280; // as the hub takes it
 
@@ -27,9 +28,10 @@ export function render(root, model, send, now, seat) {
   view.counter.classList.toggle("calls", model.forms.length > 0);
 }
 
-/** Bring a form into view, with the focus on its question. */
+/** Bring a form into view, wide if it is long, with the focus on its question. */
 export function reveal(root, id) {
   const node = [...root.querySelectorAll(".form")].find((one) => id === undefined || one.dataset.form === id);
+  if (node) widen(node, true);
   node?.scrollIntoView({ block: "nearest" });
   if (node && parts.get(node).wizard) parts.get(node).wizard.focus();
   return Boolean(node);
@@ -62,7 +64,7 @@ function card(form, hue, operator, seat) {
   const node = el("li", { class: "card form", data: { form: form.id } },
     el("h3", { class: "form-title", dir: "auto" }, form.title),
     el("p", { class: "asker" }, ...(isPrompt ? ["a permission prompt of ", nameTag(form.asker, hue)] : ["asked by ", nameTag(form.asker, hue), " for ", el("bdi", {}, whole)]),
-      " · ", part.age, " ", part.all),
+      " · ", part.age, " ", part.all, " ", widener(form)),
     isPrompt && el("pre", { class: "prompt-detail", tabindex: "0", "aria-label": "What the tool would do, word for word" }, visible(form.detail)),
     part.wizard ? part.wizard.node : [form.fields.map(readOnly), el("p", { class: "facts" }, "Waits for the operator's answer.")]);
   parts.set(node, part);

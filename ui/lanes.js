@@ -3,20 +3,17 @@
 // a click on a lane's name shows that lane alone. What is not shown in the transcript is drawn faintly.
 // It follows the transcript: the bracket at the left is what the transcript shows.
 
-import { announce, el, setText } from "./dom.js";
+import { announce, el, setAttribute, setText } from "./dom.js";
 import * as flow from "./flow.js";
 import { clockText } from "./message.js";
 import { ARROW, entryAt, hueOf, isHeld, lineOf, logEnd } from "./model.js";
 import { emptyPicture, extend, heightOf, indexesBetween, lanesOf, nearest, strokesOf, yAt, yOf } from "./picture.js";
 import { isMuted, isOnly, mutesOf } from "./only.js";
 import { onPref, pref, setPref } from "./prefs.js";
+import { SLANT, spreadOf } from "./spread.js";
 
-const AXIS_PX = 48; // of the times at the left, and the bracket
-const SLANT_PX = 34; // the last name leans out of its lane so far
-const LANE_MIN_PX = 18; // nearer, and lanes cannot be told apart: the picture scrolls sideways instead
-const LANE_MAX_PX = 132;
-const HEAD_PX = { flat: 30, slanted: 92 }; // of the names
-const FLAT_PX = 84; // wide enough for a name that lies
+const NAMES = 600; // their weight
+const NAME_PX = { flat: 11, slanted: 11, upright: 10 };
 const REACH_PX = 8; // of the pointer
 const LABEL_GAP_PX = 26; // between two times
 const EXCERPT = 280;
@@ -48,7 +45,7 @@ export function render(root, model, send, now, seat) {
 
 function open(root) {
   const view = {
-    root, model: null, picture: emptyPicture(), lanes: [], gap: LANE_MAX_PX, head: HEAD_PX.flat, hover: -1, isPointed: false, isDirty: true, colours: new Map(), ink: "", led: "",
+    root, model: null, picture: emptyPicture(), lanes: [], ...spreadOf(0, []), lengths: new Map(), hover: -1, isPointed: false, isDirty: true, colours: new Map(), ink: "", led: "",
     canvas: el("canvas", { class: "lanes-canvas", role: "img" }),
     space: el("div", { class: "lanes-space" }),
     probe: el("span", { class: "name unseen", "aria-hidden": "true" }),
@@ -80,10 +77,9 @@ function arrange(view) {
   const { scroller, space, canvas, root } = view;
   view.lanes = lanesOf(view.picture, view.model);
   const [width, height] = [scroller.clientWidth, scroller.clientHeight];
-  view.gap = Math.min(LANE_MAX_PX, Math.max(LANE_MIN_PX, (width - AXIS_PX - SLANT_PX) / view.lanes.length));
-  view.head = view.gap >= FLAT_PX ? HEAD_PX.flat : HEAD_PX.slanted;
-  view.xs = new Map(view.lanes.map((lane, place) => [lane.key, AXIS_PX + (place + 0.5) * view.gap]));
-  space.style.setProperty("width", `${Math.max(0, AXIS_PX + view.lanes.length * view.gap + SLANT_PX)}px`);
+  Object.assign(view, spreadOf(width, view.lanes.map((lane) => lengthOf(view, lane.label))));
+  view.xs = new Map(view.lanes.map((lane, place) => [lane.key, view.axis + (place + 0.5) * view.gap]));
+  space.style.setProperty("width", `${Math.floor(view.axis + view.lanes.length * view.gap + view.tail)}px`);
   space.style.setProperty("height", `${Math.max(0, heightOf(view.picture) + view.head - height)}px`); // the canvas itself fills one window
   const scale = devicePixelRatio || 1;
   if (canvas.width !== Math.round(width * scale) || canvas.height !== Math.round(height * scale)) {
@@ -96,6 +92,16 @@ function arrange(view) {
   const label = `${view.lanes.length} lanes: ${view.lanes.map((lane) => lane.label).join(", ").slice(0, 400)}.${barredText(view.model)} The transcript tells the same in words.`;
   if (canvas.getAttribute("aria-label") !== label) canvas.setAttribute("aria-label", label);
   root.dataset.lanes = String(view.lanes.length);
+  root.dataset.spread = view.kind;
+}
+
+/** The length of a name, px; measured once. */
+function lengthOf({ lengths, brush, scroller }, label) {
+  if (!lengths.has(label)) {
+    brush.font = `${NAMES} ${NAME_PX.slanted}px ${getComputedStyle(scroller).fontFamily}`;
+    lengths.set(label, brush.measureText(plain(label)).width);
+  }
+  return lengths.get(label);
 }
 
 function barredText({ loops }) {
@@ -183,20 +189,20 @@ function paintModes(view, top, bottom, font) {
     const [from, to] = clip(...reachOf(view, span), top, bottom);
     if (to <= from - 1) continue;
     brush.fillStyle = colour(view, span.word === "stopped" ? "--halt-wash" : "--hold-wash");
-    brush.fillRect(scroller.scrollLeft + AXIS_PX - 6, from, width, Math.max(2, to - from));
+    brush.fillRect(scroller.scrollLeft + view.axis - 6, from, width, Math.max(2, to - from));
     brush.fillStyle = colour(view, span.word === "stopped" ? "--halt" : "--hold");
     brush.font = `600 10px ${font}`;
     brush.textAlign = "right";
     brush.textBaseline = "top";
     if (to - from > 11) brush.fillText(span.word, scroller.scrollLeft + width - 4, from + 1);
-    brush.fillRect(scroller.scrollLeft + AXIS_PX - 6, from, width, 1);
+    brush.fillRect(scroller.scrollLeft + view.axis - 6, from, width, 1);
   }
 }
 
 /** The lanes in sight, and those whose slanted names reach into it: of thousands, a few dozen. */
-function lanesInSight({ lanes, gap, head, scroller, width }) {
-  const left = scroller.scrollLeft - AXIS_PX;
-  return lanes.slice(Math.max(0, Math.floor((left - SLANT_PX - head) / gap)), Math.max(0, Math.ceil((left + width) / gap)) + 1);
+function lanesInSight({ lanes, gap, axis, head, scroller, width }) {
+  const left = scroller.scrollLeft - axis;
+  return lanes.slice(Math.max(0, Math.floor((left - head) / gap)), Math.max(0, Math.ceil((left + width) / gap)) + 1);
 }
 
 function paintLanes(view, top, bottom) {
@@ -291,7 +297,7 @@ function paintMessage(view, message, y, isHover) {
   }
   if (to === null) {
     brush.fillStyle = colour(view, message.kind === "marker" ? "--halt" : "--soft");
-    brush.fillRect(view.scroller.scrollLeft + AXIS_PX - 6, y - 0.5, 5, 1); // a notice: a tick on the axis
+    brush.fillRect(view.scroller.scrollLeft + view.axis - 6, y - 0.5, 5, 1); // a notice: a tick on the axis
     return;
   }
   const [x, goal] = [xs.get(from), xs.get(to)];
@@ -369,13 +375,13 @@ function arrow(brush, x, goal, y, dash) {
 function paintAxis(view, first, end, font) {
   const { brush, picture, scroller, window, height } = view;
   brush.fillStyle = colour(view, "--surface");
-  brush.fillRect(0, view.head, AXIS_PX - 7, height);
+  brush.fillRect(0, view.head, view.axis - 7, height);
   brush.font = `10px ${font}`;
   brush.textAlign = "left";
   brush.textBaseline = "middle";
   brush.fillStyle = colour(view, "--soft");
   let [last, minute] = [-LABEL_GAP_PX, ""];
-  for (let index = first; index < end; index += 1) {
+  for (let index = view.kind === "rail" ? end : first; index < end; index += 1) {
     const y = yAt(picture, index) - scroller.scrollTop + view.head;
     const text = clockText(entryAt(view.model, index).ts * 1000, pref("utc")).slice(0, 5);
     if (text === minute || y - last < LABEL_GAP_PX || y < view.head + 6) continue;
@@ -388,7 +394,7 @@ function paintAxis(view, first, end, font) {
   brush.lineWidth = 2;
   brush.save();
   brush.beginPath();
-  brush.rect(0, view.head, AXIS_PX, height);
+  brush.rect(0, view.head, view.axis, height);
   brush.clip();
   brush.beginPath();
   brush.moveTo(7, top - 5);
@@ -403,23 +409,43 @@ function paintNames(view, font) {
   brush.fillRect(0, 0, width, view.head);
   brush.fillStyle = colour(view, "--line");
   brush.fillRect(0, view.head - 1, width, 1);
-  brush.font = `600 11px ${font}`;
-  brush.textAlign = "left";
+  if (view.kind === "rail") return;
+  brush.font = `${NAMES} ${NAME_PX[view.kind]}px ${font}`;
+  brush.textAlign = view.kind === "flat" ? "center" : "left";
   brush.textBaseline = "middle";
   for (const lane of lanesInSight(view)) {
     brush.save();
-    brush.translate(xs.get(lane.key) - scroller.scrollLeft, view.head - 6);
-    const isFlat = view.head === HEAD_PX.flat;
-    if (isFlat) brush.textAlign = "center";
-    else brush.rotate(-Math.PI / 3);
+    brush.translate(xs.get(lane.key) - scroller.scrollLeft, view.head - (view.kind === "flat" ? 12 : 6));
+    if (view.kind !== "flat") brush.rotate(view.kind === "slanted" ? -SLANT : -Math.PI / 2);
     brush.fillStyle = laneColour(view, lane.key);
-    brush.fillText(short(brush, lane.label, isFlat ? view.gap - 8 : view.head), 0, isFlat ? -6 : 0);
+    brush.fillText(short(brush, lane.label, view.room), 0, 0);
     brush.restore();
+  }
+  paintBeyond(view, font);
+}
+
+/** How many lanes are out of sight, at the side where they are. */
+function paintBeyond(view, font) {
+  const { brush, width, scroller } = view;
+  const places = [...view.xs.values()].map((x) => x - scroller.scrollLeft);
+  const [before, after] = [places.filter((x) => x < 0).length, places.filter((x) => x > width).length];
+  brush.font = `${NAMES} 10px ${font}`;
+  for (const [count, text, x, align] of [[before, `\u2039 ${before}`, 2, "left"], [after, `${after} \u203a`, width - 2, "right"]]) {
+    if (count === 0) continue;
+    const length = brush.measureText(text).width + 4;
+    brush.textAlign = align;
+    brush.fillStyle = colour(view, "--surface");
+    brush.fillRect(align === "left" ? 0 : width - length, 0, length, 14);
+    brush.fillStyle = colour(view, "--soft");
+    brush.fillText(text, x, 8);
   }
 }
 
+/** Without the marks that turn other letters around. */
+const plain = (text) => text.replace(/[\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, "");
+
 function short(brush, text, room) {
-  const letters = [...text.replace(/[\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, "")];
+  const letters = [...plain(text)];
   if (brush.measureText(letters.join("")).width <= room) return letters.join("");
   while (letters.length && brush.measureText(`${letters.join("")}…`).width > room) letters.pop();
   return `${letters.join("")}…`;
@@ -433,22 +459,22 @@ function point(view, event) {
   view.isPointed = true;
   view.at = [event.clientX - box.left, y];
   hover(view, y < view.head ? -1 : nearest(view.picture, yIn(view, y), REACH_PX));
-  if (laneAt(view, event)) view.scroller.dataset.pointing = "true";
+  const lane = view.hover < 0 ? laneAt(view, ...view.at) : undefined;
+  setAttribute(view.scroller, "title", lane?.label ?? "");
+  if (lane && y < view.head) view.scroller.dataset.pointing = "true";
 }
 
-/** The lane whose name is under the pointer; undefined: none is. A slanted name leans to the right. */
-function laneAt(view, event) {
-  const box = view.scroller.getBoundingClientRect();
-  const [x, y] = [event.clientX - box.left + view.scroller.scrollLeft, event.clientY - box.top];
-  if (y >= view.head) return undefined;
-  const foot = view.head === HEAD_PX.flat ? x : x - (view.head - 6 - y) / Math.tan(Math.PI / 3);
-  const near = (lane) => Math.abs(view.xs.get(lane.key) - foot);
-  const [lane] = [...lanesInSight(view)].sort((a, b) => near(a) - near(b));
-  return lane && near(lane) <= view.gap / 2 ? lane : undefined;
+/** The lane under the pointer: its title has the whole name, where that is cut or not written. A slanted name leans to the right. */
+function laneAt({ lanes, axis, gap, head, kind, scroller }, x, y) {
+  const lean = kind === "slanted" && y < head - 6 ? (head - 6 - y) / Math.tan(SLANT) : 0;
+  return lanes[Math.floor((x - lean + scroller.scrollLeft - axis) / gap)];
 }
 
+/** Show the lane alone whose name is there. */
 function openLane(view, event) {
-  const lane = laneAt(view, event);
+  const box = view.scroller.getBoundingClientRect();
+  const [x, y] = [event.clientX - box.left, event.clientY - box.top];
+  const lane = y < view.head ? laneAt(view, x, y) : undefined;
   if (lane) view.seat.go("only", lane.key);
 }
 

@@ -44,7 +44,7 @@ const DRAWN = {
   table_head: (token, needle) => el("thead", {}, el("tr", {}, ...drawAll(token.children, needle))),
   table_body: wrap("tbody"),
   table_row: wrap("tr"),
-  table_cell: (token, needle) => el(token.attrs?.head ? "th" : "td", { data: token.attrs?.align ? { align: token.attrs.align } : {}, scope: token.attrs?.head ? "col" : null }, ...drawAll(token.children, needle)),
+  table_cell: (token, needle) => el(token.attrs?.head ? "th" : "td", { class: NUMBER.test(plainOf(token.children)) ? "md-number" : null, data: token.attrs?.align ? { align: token.attrs.align } : {}, scope: token.attrs?.head ? "col" : null }, ...drawAll(token.children, needle)),
 };
 
 function drawCode(token, needle) {
@@ -69,6 +69,9 @@ function drawLink(token, needle) {
   const beside = `${isPlain && !isImage ? "" : goal.host || goal.pathname}${title}`.trim();
   return beside ? [link, el("span", { class: "md-goal" }, " ", ...drawText(`(${beside})`, ""))] : link;
 }
+
+// A number, with a sign before it and a unit after it, is read as one: "1 200 ms", "+3.5 %", "$ 12,000".
+const NUMBER = /^[^\p{L}\d]{0,3}\d[\d\s.,:'’/×–-]{0,24}\S{0,8}$/u;
 
 function goalOf(address) {
   try {

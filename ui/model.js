@@ -664,6 +664,9 @@ export function usageExactly(usage) {
 /** Of the whole room: "$1.27, 96 turns". */
 export const costText = (usage) => [dollars(usage.cost_usd), turnsText(usage)].filter(Boolean).join(", ");
 
+/** In one word: what it cost, or its tokens where nobody knows a price. */
+export const priceText = (usage) => dollars(usage.cost_usd) || `${shortly(usage.input_tokens + usage.output_tokens)} tok`;
+
 const exactly = (value) => value.toLocaleString("en", { maximumFractionDigits: 6 });
 const turnsText = ({ turns }) => `${exactly(turns)} ${turns === 1 ? "turn" : "turns"}`;
 

@@ -3,6 +3,7 @@
 const KEY = "caucus.prefs";
 const DEFAULTS = {
   theme: "auto", // auto | light | dark
+  density: "comfortable", // comfortable | compact
   view: "both", // transcript | both | picture
   utc: false, // times in UTC instead of local time
   notify: false, // browser notifications of what needs the operator

@@ -1,10 +1,11 @@
-// Roster: a card for each peer: how it is, what it said, what waits for it, and the operator's controls of it.
+// Roster: a line for each peer: how it is, what it costs, and marks of what is amiss. A click or Enter opens the rest of it:
+// what it does, what it said, what waits for it, and the operator's controls of it.
 
 import { button, el, emptyNote, icon, keyed, nameTag, setAttribute, setIcon, setText } from "./dom.js";
 import { isLate, wordsOf } from "./deeds.js";
 import { budgetWords } from "./spent.js";
 import {
-  ARROW, UNWOKEN_S, ageText, hueOf, isOpen, isOperator, passedSince, stateWord, usageExactly, usageText,
+  ARROW, UNWOKEN_S, ageText, hueOf, isOpen, isOperator, passedSince, priceText, stateWord, usageExactly, usageText,
 } from "./model.js";
 
 const SHOWN = 200; // cards at first, and so many more each time: of thousands nobody reads all, and a browser draws them slowly
@@ -43,6 +44,7 @@ export function reveal(root, name) {
   const place = view ? view.model.peers.findIndex((peer) => peer.name === name) : -1;
   if (place >= view?.shown) showMore(view, place + 1 - view.shown);
   const node = [...root.querySelectorAll(".peer")].find((one) => one.dataset.peer === name);
+  if (node) unfold(view, node, true);
   node?.scrollIntoView({ block: "nearest" });
   node?.querySelector("button")?.focus();
   node?.classList.remove("pointed");
@@ -50,12 +52,33 @@ export function reveal(root, name) {
 }
 
 function open(root) {
-  const view = { list: el("ul", { class: "cards" }), counter: document.getElementById("peers-count"), shown: SHOWN,
+  const view = { list: el("ul", { class: "cards peers" }), counter: document.getElementById("peers-count"), shown: SHOWN,
+    unfolded: new Set(), // names of the peers whose details are shown
     more: el("button", { type: "button", class: "quiet more-peers", hidden: true, onclick: () => showMore(view, SHOWN) }),
     empty: emptyNote("No peer has joined yet. An agent that joins takes its seat here.") };
   root.append(view.empty, view.list, view.more);
+  view.list.addEventListener("keydown", (event) => walk(view, event));
   views.set(root, view);
   return view;
+}
+
+const STEPS = { ArrowDown: 1, ArrowUp: -1 };
+
+/** The arrows go from line to line. */
+function walk(view, event) {
+  if (!Object.hasOwn(STEPS, event.key) || !event.target.matches(".peer-line") || event.ctrlKey || event.metaKey || event.altKey) return;
+  event.preventDefault();
+  const lines = [...view.list.querySelectorAll(".peer-line")];
+  lines[lines.indexOf(event.target) + STEPS[event.key]]?.focus();
+}
+
+/** Show or hide the details of a peer. */
+function unfold(view, node, isShown) {
+  view.unfolded[isShown ? "add" : "delete"](node.dataset.peer);
+  const part = parts.get(node);
+  node.dataset.open = String(isShown);
+  part.line.setAttribute("aria-expanded", String(isShown));
+  part.more.hidden = !isShown;
 }
 
 const parts = new WeakMap(); // card -> the nodes that change
@@ -64,29 +87,37 @@ const chip = (name, iconName, text = "", title = "") => el("span", { class: `chi
 
 function card(peer, hue, view) {
   const part = {
+    does: el("span", { class: "does", dir: "auto" }),
     status: el("p", { class: "status", dir: "auto" }),
     state: el("span", { class: "chip state" }, el("span")),
+    wake: chip("wake", "ear"),
+    cost: el("span", { class: "cost" }),
     ears: chip("ears", "ear"),
     held: chip("held", "pause", "paused", "You hold its mailbox"),
     heard: el("span", { class: "facts" }),
     quiet: chip("quiet-peer", "wait", "quiet"),
-    mail: chip("mail", "mail", "", "Messages in its mailbox that it has not fetched"),
-    loop: chip("loop-chip", "loop", "", "They go round in circles, or went so"),
+    mail: chip("mail", "mail"),
+    loop: chip("loop-chip", "loop"),
     stop: chip("untold", "stop", "not told of the stop", "It has not called the hub since the stop"),
-    facts: el("p", { class: "facts" }),
+    spent: chip("spent", "gauge"),
+    facts: el("p", { class: "facts here" }),
     usage: el("p", { class: "facts usage" }, el("span", { "aria-hidden": "true" }), el("span", { class: "unseen" })),
     budget: el("p", { class: "facts budget", hidden: true }),
     deed: el("p", { class: "facts deed" }),
   };
-  const node = el("li", { class: "card peer", data: { peer: peer.name } },
-    el("div", { class: "card-head" }, el("span", { class: "dot", style: { "--hue": String(hue) } }), nameTag(peer.name, hue), part.state),
+  part.line = el("button", { type: "button", class: "peer-line", onclick: () => unfold(view, node, !view.unfolded.has(peer.name)) },
+    el("span", { class: "dot", style: { "--hue": String(hue) } }), nameTag(peer.name, hue), " ", part.does, " ",
+    el("span", { class: "flags" }, part.mail, " ", part.loop, " ", part.quiet, " ", part.spent, " ", part.held, " ", part.stop), " ", part.wake, " ", part.cost, " ", part.state);
+  part.more = el("div", { class: "peer-more" },
     part.status,
-    el("div", { class: "chips" }, part.ears, part.heard, part.mail, part.held, part.loop, part.quiet, part.stop),
+    el("div", { class: "chips" }, part.ears, part.heard),
     part.facts,
     part.usage,
     part.budget,
     view.operator && el("div", { class: "card-foot" }, controls(peer.name, part, view), part.deed));
+  const node = el("li", { class: "card peer", data: { peer: peer.name } }, part.line, part.more);
   parts.set(node, part);
+  unfold(view, node, view.unfolded.has(peer.name));
   return node;
 }
 
@@ -120,29 +151,38 @@ function refresh(node, peer, passed, view) {
   part.state.dataset.state = peer.state;
   part.state.title = peer.state === "reaped" ? "Silent for too long. Its mailbox is kept; it may come back." : "";
   const hears = Boolean(peer.listening || (peer.wake?.kind === "waits"));
-  if (part.ears.dataset.on !== String(hears)) {
-    part.ears.dataset.on = String(hears);
-    setIcon(part.ears, hears ? "ear" : "deaf");
+  for (const mark of [part.ears, part.wake].filter(({ dataset }) => dataset.on !== String(hears))) {
+    mark.dataset.on = String(hears);
+    setIcon(mark, hears ? "ear" : "deaf");
   }
-  setText(part.ears.lastElementChild, earsOf(peer, passed, view.now));
-  part.ears.hidden = part.heard.hidden = peer.listening === null; // of the past nobody knows
+  const ears = earsOf(peer, passed, view.now);
+  setText(part.ears.lastElementChild, ears);
+  part.wake.dataset.failed = String(ears.startsWith("did not wake"));
+  setAttribute(part.wake, "title", ears);
+  setText(part.wake.lastElementChild, shortEarsOf(peer, passed, view.now));
+  part.wake.hidden = part.ears.hidden = part.heard.hidden = peer.listening === null; // of the past nobody knows
   part.held.hidden = !peer.paused;
   const loops = view.loops.get(peer.name) ?? "";
   part.loop.hidden = loops === "";
   setText(part.loop.lastElementChild, loops);
+  part.loop.title = `They go round in circles, or went so: ${loops}`;
   part.quiet.hidden = !peer.quiet;
   part.quiet.title = `Neither a call nor a new status for ${ageText(view.quietAfter)} or more`;
   part.stop.hidden = peer.stop_told !== false;
   refreshMail(part.mail, peer);
+  setText(part.does, peer.status ?? "");
+  setAttribute(part.line, "title", peer.status ? `${peer.name}: ${peer.status}` : peer.name);
   part.status.hidden = !peer.status;
   setText(part.status, peer.status ? `${peer.status} · ${ageText(peer.status_age + passed)} ago` : "");
   part.status.classList.toggle("stale", Boolean(peer.status_stale));
   setText(part.heard, `heard ${ageText(peer.listening ? 0 : peer.last_seen_age + passed)} ago`);
   setText(part.facts, factsOf(peer, passed) + brakeOf(peer.brake, view.now));
-  refreshUsage(part.usage, peer.usage);
+  refreshUsage(part, peer.usage);
   const spent = budgetWords(view.model, peer.name);
-  part.budget.hidden = !spent;
+  part.budget.hidden = part.spent.hidden = !spent;
   setText(part.budget, spent);
+  setText(part.spent.lastElementChild, spent.split(":")[0].toLowerCase());
+  part.spent.title = spent;
   if (view.operator) refreshControls(part, peer, view);
 }
 
@@ -168,6 +208,16 @@ function earsOf(peer, passed, now) {
   return deaf < DEAF_SHOWN_S ? "not listening" : `not listening for ${ageText(deaf)}`;
 }
 
+/** The same for a line: when its host was proven to wake it, or how long it has been deaf; the icon says which. */
+function shortEarsOf({ listening, wake, deaf_age: age }, passed, now) {
+  if (listening) return "";
+  if (!wake) return (age ?? 0) + passed < DEAF_SHOWN_S ? "" : ageText((age ?? 0) + passed);
+  if (wake.open_ts !== null) return ageText(Math.max(0, now / 1000 - wake.open_ts));
+  return wake.kind === "waits" ? (wake.latency === null ? "?" : latencyText(wake.latency)) : "";
+}
+
+const latencyText = (latency) => `${latency < 10 ? latency.toFixed(1) : Math.round(latency)} s`;
+
 const WAITERS = { "nobody waits": "nobody waits for its mail", "turn end": "gets mail when its turn ends" };
 
 /** How its host is told of mail: what is proven, and since when; never more. */
@@ -176,7 +226,7 @@ function wakeOf(wake, now) {
   if (open !== null) return open < UNWOKEN_S ? `woken ${ageText(open)} ago, no call yet` : `did not wake (${ageText(open)})`;
   if (wake.kind !== "waits") return WAITERS[wake.kind] ?? wake.kind;
   if (wake.latency === null) return "can be woken, not proven yet";
-  return `wakes in ${wake.latency < 10 ? wake.latency.toFixed(1) : Math.round(wake.latency)} s (proven ${ageText(Math.max(0, now - wake.proven_ts))} ago)`;
+  return `wakes in ${latencyText(wake.latency)} (proven ${ageText(Math.max(0, now - wake.proven_ts))} ago)`;
 }
 
 /** What its host's hook holds back, as the hub has seen it. */
@@ -194,12 +244,14 @@ function factsOf(peer, passed) {
 }
 
 /** Short for the eye; exact, with the model's name, in the title and for who listens to the page. */
-function refreshUsage(node, usage) {
+function refreshUsage({ usage: node, cost }, usage) {
   node.hidden = !usage;
   const whole = usage ? `Its model${usage.model ? ` ${usage.model}` : ""}: ${usageExactly(usage)}` : "";
   setText(node.firstElementChild, usage ? usageText(usage) : "");
   setText(node.lastElementChild, whole);
   setAttribute(node, "title", whole);
+  setText(cost, usage ? priceText(usage) : "");
+  setAttribute(cost, "title", whole);
 }
 
 function refreshMail(node, { waiting = 0, unacknowledged = 0, held = 0 }) {
@@ -207,6 +259,7 @@ function refreshMail(node, { waiting = 0, unacknowledged = 0, held = 0 }) {
   node.classList.toggle("heap", waiting > 0);
   const words = [waiting && `${amount(waiting)} waiting${held ? `, ${amount(held)} of them held` : ""}`, unacknowledged && `${amount(unacknowledged)} not confirmed`];
   setText(node.lastElementChild, words.filter(Boolean).join(", "));
+  setAttribute(node, "title", `In its mailbox: ${node.textContent}`);
 }
 
 function refreshControls(part, peer, view) {

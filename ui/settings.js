@@ -12,8 +12,13 @@ const SWITCHES = [
   ["pauseWhileTyping", "Pause the room while you type", "Agents wait while the composer holds an unsent message, and go on when it is sent or cleared."],
   ["enterSends", "Enter sends", "Else Ctrl Enter sends, and Enter makes a new line."],
   ["keys", "Single-letter keys", "The keyboard map. Off, only Tab, Enter and Esc act."],
+  ["density", "Density", "Compact has smaller letters and less air: more is in sight at once."],
   ["utc", "Times in UTC", "Instead of this computer's time zone."],
 ];
+const CHOICES = {
+  sound: { words: Object.fromEntries(Object.entries(SOUNDS).map(([name, [word]]) => [name, word])), tell: play },
+  density: { words: { comfortable: "Comfortable", compact: "Compact" }, tell: () => {} },
+};
 const NOT_ALLOWED = "The browser does not allow this page to notify you; it can be changed in the browser's settings of this site.";
 
 /** Build the switches into `root`; called once. `showBadge` shows for a moment how the title looks. */
@@ -29,7 +34,7 @@ export function render(root, showBadge) {
 function row([name, word, meaning], tests) {
   const note = el("span", { class: "facts", id: `pref-${name}-note` }, meaning);
   const about = { id: `pref-${name}`, "aria-describedby": note.id };
-  const field = name === "sound" ? choice(name, about) : box(name, about, note);
+  const field = Object.hasOwn(CHOICES, name) ? choice(name, about) : box(name, about, note);
   const test = tests[name] && button("Try it", null, { class: "quiet", id: `try-${name}`, "aria-describedby": `of-${name}`, onclick: () => tests[name](note) });
   return el("div", { class: "switch" }, field, el("div", {}, el("label", { id: `of-${name}`, for: about.id }, word), note), test);
 }
@@ -41,9 +46,10 @@ function box(name, about, note) {
 }
 
 function choice(name, about) {
-  const options = Object.entries(SOUNDS).map(([value, [word]]) => el("option", { value }, word));
-  const node = el("select", { ...about, onchange: () => { setPref(name, node.value); play(node.value); } }, options);
-  node.value = Object.hasOwn(SOUNDS, pref(name)) ? pref(name) : "";
+  const { words, tell } = CHOICES[name];
+  const options = Object.entries(words).map(([value, word]) => el("option", { value }, word));
+  const node = el("select", { ...about, onchange: () => { setPref(name, node.value); tell(node.value); } }, options);
+  node.value = Object.hasOwn(words, pref(name)) ? pref(name) : Object.keys(words)[0];
   return node;
 }
 

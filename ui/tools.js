@@ -51,7 +51,7 @@ function open(root) {
   view.back = button("Previous place (Shift Enter)", "up", { onclick: () => step(view, -1) }, true);
   view.next = button("Next place (Enter)", "down", { onclick: () => step(view, 1) }, true);
   view.only = el("input", { type: "checkbox", onchange: change });
-  view.onlyLabel = el("label", { class: "choice only-hits" }, view.only, " only these");
+  view.onlyLabel = el("label", { class: "choice only-hits", title: "Show only these" }, view.only, " only these");
   view.goTime = button("Go to a time (d)", "wait", { "aria-expanded": "false", "aria-controls": "flow-time", onclick: () => showTime(view, view.time.hidden) }, true);
   view.toggle = button("Filter", "filter", { class: "quiet", "aria-expanded": "false", "aria-controls": "flow-filters", onclick: () => showFilters(view, view.panel.hidden) });
   view.who = el("select", { "aria-label": "By or to whom", onchange: change });

@@ -3,6 +3,7 @@ import test from "node:test";
 import assert from "node:assert/strict";
 import { apply, emptyModel } from "../../ui/model.js";
 import { emptyPicture, extend, heightOf, indexesBetween, lanesOf, nearest, strokesOf, yAt, yOf } from "../../ui/picture.js";
+import { SLANT, spreadOf } from "../../ui/spread.js";
 import { markdownOf, transcriptOf } from "../../ui/transcript.js";
 
 const NOON = Date.UTC(2026, 10, 23, 12) / 1000;
@@ -90,4 +91,30 @@ test("a transcript says where messages are missing", () => {
   assert.match(transcriptOf([one, gap, two], "text", { utc: true }), /word 1\n--- Messages after 1 and before 9 are missing here: they were not loaded\.\n.*word 9\n/);
   assert.match(transcriptOf([one, gap, two], "markdown", { utc: true }), /2 messages[^]*word 1\n\n---\n\nMessages after 1 [^]*---\n\n[^]*word 9/);
   assert.deepEqual(JSON.parse(transcriptOf([one, gap, two], "json", { version: "1" })), { version: "1", count: 2, missing: [gap.content], messages: [one, two] });
+});
+
+// ---- how lanes are spread ----------------------------------------------------------------------------------------
+
+const lengths = (count, px) => Array(count).fill(px);
+const widthOf = ({ axis, gap, tail }, count) => axis + gap * count + tail;
+
+test("lanes take the first way to stand in which all are in sight", () => {
+  for (const [width, count, kind] of [[448, 4, "flat"], [448, 12, "slanted"], [269, 17, "upright"], [231, 16, "upright"], [88, 16, "rail"], [88, 3, "rail"]]) {
+    const spread = spreadOf(width, lengths(count, 60));
+    assert.equal(spread.kind, kind, `${count} lanes in ${width} px`);
+    assert.ok(widthOf(spread, count) <= width + 0.01);
+  }
+});
+
+test("the last name has its room beyond the last lane, and a name of any length is cut at one", () => {
+  const slanted = spreadOf(448, lengths(12, 90));
+  assert.ok(slanted.tail >= 90 * Math.cos(SLANT));
+  assert.ok(slanted.head >= 90 * Math.sin(SLANT));
+  assert.equal(spreadOf(448, lengths(30, 5_000)).room, spreadOf(448, lengths(30, 500)).room);
+});
+
+test("lanes that can no more be told apart scroll sideways, and none is nothing", () => {
+  assert.ok(widthOf(spreadOf(300, lengths(400, 60)), 400) > 4_000);
+  assert.ok(widthOf(spreadOf(80, lengths(400, 60)), 400) > 1_000);
+  for (const value of Object.values(spreadOf(0, []))) assert.ok(typeof value === "string" || Number.isFinite(value));
 });
