@@ -3786,24 +3786,30 @@ class Room:
             self._call_back()
         return mode
 
-    def operator_say(self, to: str, content: str, manner: Manner = PLAINLY) -> MessageRouted:
-        """Route the operator's words; no stick, pause or stop holds them up.
+    def operator_say(self, to: str | tuple[str, ...], content: str, manner: Manner = PLAINLY) -> MessageRouted:
+        """Route the operator's words, to a scope or as one message to several peers; nothing holds them up.
 
-        Raises UnknownPeer, UnknownChannel, UnknownMessage, UnknownQuestion, TooManyQuestions.
+        Raises UnknownPeer, UnknownChannel, UnknownMessage, UnknownQuestion, TooManyQuestions, Invalid.
         """
         if (before := self.said_before(OPERATOR, manner)) is not None:
             return before
         answered = self._answered(manner, None) if manner.reply_to else None
+        several, to = (to, ", ".join(to)) if isinstance(to, tuple) else ((), to)
         to = to or ALL if answered is None else self._scope_of_answer(answered, OPERATOR, manner, to)
-        if is_channel(to):
+        if is_channel(to) and not several:
             self._channel(to)
         elif to != ALL:
-            self._peer(to)
+            for name in several or (to,):
+                self._peer(name)
+        if manner.expects_answer and several:
+            raise Invalid("expects_answer", "a question goes to one peer, to a channel or to all")
         if manner.expects_answer:
             self._refuse_if_asked_much(OPERATOR)
         self._heard_operator_at = self._mono()
-        self._begin_anew(to, "the operator has spoken")
-        return self._route(OPERATOR, to, content, "message", "operator", self._audience(to), None, manner, answered)
+        for scope in several or (to,):
+            self._begin_anew(scope, "the operator has spoken")
+        audience = [peer for scope in several or (to,) for peer in self._audience(scope)]
+        return self._route(OPERATOR, to, content, "message", "operator", audience, None, manner, answered)
 
     def set_rules(self, text: str) -> int:
         """Set the house rules, or none; give their version."""
@@ -6753,7 +6759,8 @@ PROMPTS = (
 # ======================================================================================================================
 
 CONSOLE_FILES = (
-    *("index.html", "console.css", "flow.css", "icon.svg", "dom.js", "prefs.js", "model.js", "heights.js", "rows.js"),
+    *("index.html", "console.css", "flow.css", "icon.svg", "dom.js", "prefs.js", "model.js", "query.js", "heights.js"),
+    *("rows.js", "drafts.js", "palette.js"),
     *("receipts.js", "ticks.js", "picture.js", "transcript.js", "markdown.js", "message.js", "socket.js", "outbox.js"),
     *("needs.js", "deeds.js", "answers.js", "rules.js", "away.js", "sounds.js", "older.js", "when.js", "beyond.js"),
     *("sure.js", "commands.js", "flow.js", "tools.js", "lanes.js", "attention.js", "loops.js", "settings.js"),
@@ -8480,7 +8487,8 @@ class Wanted(Record):
         if self.scope == ALL or is_channel(self.scope):
             is_in = message.recipient == self.scope
         else:
-            is_in = not self.scope or (not is_lane and self.scope in (message.recipient, message.sender))
+            names = (message.sender, message.recipient, *message.recipient.split(", "))  # of several, each
+            is_in = not self.scope or (not is_lane and self.scope in names)
         return is_in and (self.search is None or self.search.finds(message.content))
 
 
@@ -11711,9 +11719,19 @@ def _speech_of(frame: Body) -> str:
     return text_of({"say": words}, "say", 1, OPERATOR_CONTENT_MAX)
 
 
+def _names_of(frame: Body) -> tuple[str, ...]:
+    """Read the peers that one message goes to; as many as its receipt tells by name. Raises Invalid."""
+    names = (*dict.fromkeys(scope_of({"to": one}) for one in cast(list[Json], frame["to"])),)
+    if not 2 <= len(names) <= RECIPIENTS_SHOWN_MAX or any(name in ("", ALL) or is_channel(name) for name in names):
+        raise Invalid("to", f"a list has the names of 2 to {RECIPIENTS_SHOWN_MAX} peers")
+    return names
+
+
 def _say(room: Room, frame: Body) -> MessageRouted:
     manner = Manner.parse(frame)
-    return room.operator_say(scope_of(frame, "to", "" if manner.reply_to else ALL), _speech_of(frame), manner)
+    several = isinstance(frame.get("to"), list)
+    to = _names_of(frame) if several else scope_of(frame, "to", "" if manner.reply_to else ALL)
+    return room.operator_say(to, _speech_of(frame), manner)
 
 
 # What the operator can do, in the order in which a frame with several commands is read.
@@ -13323,7 +13341,7 @@ MOMENTS: dict[type[Event], Callable[[Room, Any], Need | None]] = {
 }  # fmt: skip
 ENDS: dict[type[Event], Callable[[Any, Need], bool]] = {
     MessageRouted: lambda event, need: need.kind == "mention" and event.message.origin == "operator"
-    and event.message.recipient in (ALL, need.who),
+    and (event.message.recipient == ALL or (need.who in event.to and not is_channel(event.message.recipient))),
     PeerJoined: lambda event, need: need.kind == "agents-gone",
     PeerRevived: lambda event, need: need.kind == "agents-gone",
     ModeChanged: lambda event, need: need.kind == ("quiet-stop" if event.mode == RUNNING else "agents-gone"),

@@ -2021,3 +2021,19 @@ def test_a_refusal_has_a_body_that_json_can_carry(refusal):
     body = json.loads(json.dumps(refusal.body()))
     assert body["error"] == refusal.code
     assert "detail" in body
+
+
+def test_one_message_of_the_operator_goes_to_several_peers(room):
+    ann, bob, cid = (room.join(name) for name in ("ann", "bob", "cid"))
+    sent = room.operator_say(("ann", "bob"), "please stop")
+    assert (sent.to, sent.message.recipient) == (("ann", "bob"), "ann, bob")
+    assert [m.id for m in (*room.fetch(ann), *room.fetch(bob), *room.fetch(cid))] == [sent.message.id] * 2
+    assert room.receipt(sent)["who"] == {"ann": "fetched", "bob": "fetched"}
+    answer = room.say(ann, "", "it is done", Manner(sent.message.seq))
+    assert answer.message.recipient == caucus.OPERATOR
+    count = len(room.events)
+    with pytest.raises(UnknownPeer):
+        room.operator_say(("ann", "nobody"), "and you")
+    with pytest.raises(Invalid):
+        room.operator_say(("ann", "bob"), "well?", Manner(expects_answer=True))
+    assert len(room.events) == count

@@ -1,4 +1,4 @@
-// Address: what stands after the # of the page's address, as parts between &: seq=1234, t-ID, at=TIME, only=WHAT. Pure.
+// Address: what stands after the # of the page's address, as parts between &: seq=1234, t-ID, at=TIME, only=WHAT, q=WORDS. Pure.
 // Each part belongs to whoever knows its prefix; all others stay as they are.
 
 const partsOf = (hash) => hash.replace(/^#/, "").split("&").filter(Boolean);
@@ -15,3 +15,8 @@ export function withPart(hash, prefix, value) {
   const parts = value === null ? rest : [...rest, prefix + value];
   return parts.length ? `#${parts.join("&")}` : "";
 }
+
+const LOOKS = ["q=", "only="]; // say what is shown, and no place in it
+
+/** Whether it names a message, a thread, a moment, or any other place. */
+export const namesPlace = (hash) => partsOf(hash).some((part) => !LOOKS.some((prefix) => part.startsWith(prefix)));

@@ -29,6 +29,7 @@ import * as channels from "./channels.js";
 import * as rules from "./rules.js";
 import * as away from "./away.js";
 import * as budgets from "./budgets.js";
+import * as palette from "./palette.js";
 import * as settings from "./settings.js";
 import * as timeline from "./timeline.js";
 import { openOutbox } from "./outbox.js";
@@ -119,6 +120,7 @@ function draw() {
   drawLink(now, shown);
   drawCounts(shown);
   tellNews();
+  offerUndo();
   tellLooking();
   if (past.isPlaying) plan();
 }
@@ -207,7 +209,36 @@ async function act(frame) {
   if (refuses()) return;
   const question = sureOf(frame, model);
   if (question && !(await ask(question))) return;
-  if (!send(frame, false) && !isLookingBack(past)) toast("The hub is out of reach: nothing was sent.", "refused");
+  const sent = send(frame, false);
+  if (!sent && !isLookingBack(past)) toast("The hub is out of reach: nothing was sent.", "refused");
+  else if (sent && UNDO.some(({ of }) => of(frame))) undoable = seat.deeds.list[0];
+}
+
+// ---- undo -------------------------------------------------------------------------------------------------------
+
+// A brake that was touched by mistake is let go with one press: what it was, what it says, whether it still holds, and what takes it back.
+const UNDO = [
+  { of: ({ action }) => action === "pause", text: () => "The room is paused.", holds: () => model.mode === "paused", back: () => ({ action: "resume" }) },
+  { of: (frame) => Object.hasOwn(frame, "pause_peer"), text: ({ pause_peer: name }) => `${name} is paused.`,
+    holds: ({ pause_peer: name }) => model.peers.some((peer) => peer.name === name && peer.paused), back: ({ pause_peer: name }) => ({ resume_peer: name }) },
+];
+
+let undoable = null; // the deed that can be undone once it is in effect
+let undo = null; // what is offered: {frame, one, close}
+
+/** Offer to take back what is in effect now; no longer than it holds. */
+function offerUndo() {
+  if (undo && !undo.one.holds(undo.frame)) {
+    undo.close();
+    undo = null;
+  }
+  if (undoable?.state === "asked" || undoable === null) return;
+  const { frame, state } = undoable;
+  undoable = null;
+  const one = UNDO.find(({ of }) => of(frame));
+  if (state !== "effective" || !one.holds(frame)) return;
+  undo?.close();
+  undo = { frame, one, close: toast(one.text(frame), "info", () => { if (one.holds(frame)) act(one.back(frame)); }) };
 }
 
 const LINK_WORDS = { open: "Connected", connecting: "Connecting…", closed: "Disconnected", "needs-token": "Token needed" };
@@ -563,7 +594,7 @@ const KEYS = [
   ["w", "What became of your orders", () => document.querySelector(".orders-more:not([hidden])")?.click()],
   ["Shift P", "Pause, or resume", () => brakes.press("Shift P")],
   ["Shift S", "Stop all (asks first)", () => brakes.press("Shift S")],
-  ["Shift R", "Reset a stopped room (asks first)", () => brakes.press("Shift R")],
+  ["Shift R", "Resume; or reset a stopped room (asks first)", () => brakes.press("Shift R")],
   ["b", "Look back: replay; and back to the present", () => (isLookingBack(past) ? backToLive() : lookBack())],
   ["[", "In the replay: to the mark before", () => timeline.jump(past, -1)],
   ["]", "In the replay: to the next mark", () => timeline.jump(past, 1)],
@@ -574,26 +605,51 @@ const KEYS = [
 ];
 const RULING_KEYS = new Set(["n", "m", "a", "w", "r", "Shift P", "Shift S", "Shift R"]); // they act on the present
 const FIXED_KEYS = [
+  ["Ctrl K", "Go anywhere, do anything: peers, channels, commands, needs, settings"],
   ["Enter", "In the composer: send"],
   ["Shift Enter", "In the composer: new line"],
   ["↑ ↓", "In the composer: what you said before"],
-  ["@ # /", "In the composer: peers, channels, commands; Tab takes one"],
+  ["@ # /", "In the composer: peers, channels, commands; Tab takes one. A name at the head says whom it is for"],
   ["Ctrl Enter", "In a form: next question, or send"],
   ["Enter", "In the flow: to the newest message; on a message: who has it"],
   ["Esc", "Leave a field, a dialog, what happened, marks, a thread, or what is shown alone; in the composer: drop the answer"],
 ];
 
+const TYPED_MS = 400; // whoever types has the next key under the fingers by then
+let letterAt = -Infinity; // when a letter came that no field took
+
+/** All that the palette reaches, as the room is now. */
+function reachable() {
+  const isRuling = isOperator(model) && !isLookingBack(past) && !record;
+  const room = { model: modelThen(past) ?? model, needs: record || isLookingBack(past) ? [] : seat.needs, isOperator: isRuling, settings: record ? [] : settings.SWITCHES,
+    keys: KEYS.filter(([key]) => isRuling || !RULING_KEYS.has(key)) };
+  return palette.entriesOf(room, { go, act,
+    write: (text) => { showTab("flow"); composer.begin(byId("composer"), text); },
+    find: (line) => { showTab("flow"); tools.find(line); tools.focusSearch(); },
+    press: ([key, , run]) => { if (!RULING_KEYS.has(key) || !refuses()) run(); },
+    set: (name) => { byId("settings").showModal(); plan(); byId(`pref-${name}`).focus(); } });
+}
+
 function onKey(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || event.defaultPrevented || document.querySelector("dialog[open]")) return;
+  if ((event.ctrlKey || event.metaKey) && !event.shiftKey && !event.altKey && event.key.toLowerCase() === "k" && !event.isComposing) {
+    event.preventDefault();
+    return void palette.toggle(reachable);
+  }
+  if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || event.keyCode === 229 || event.defaultPrevented || document.querySelector("dialog[open]")) return;
   const typing = event.target.closest("input:not([type=radio], [type=checkbox], [type=range]), textarea, select");
   if (typing) {
     if (event.key === "Escape") typing.blur();
+    const isBlind = typing.localName === "select" && event.key.length === 1 && event.timeStamp - letterAt < TYPED_MS; // a letter has led here, and the text goes on: it chooses nothing
+    if (isBlind) event.preventDefault();
+    letterAt = isBlind ? event.timeStamp : -Infinity;
     return;
   }
+  if (event.key === " " && event.timeStamp - letterAt < TYPED_MS) return event.preventDefault(); // it is part of a text that nobody sees: it presses nothing
   if (event.key === "Enter" && flow.onEnter(byId("flow"), event.target)) return event.preventDefault();
   const leaves = () => happened.dismiss(byId("happened")) || flow.leaveEvidence(byId("flow")) || flow.leaveThread(byId("flow")) || flow.leaveOnly(byId("flow"));
   if (event.key === "Escape" && !document.querySelector("[popover]:popover-open") && leaves()) return event.preventDefault();
   const pressed = event.shiftKey && /^[a-z]$/i.test(event.key) ? `Shift ${event.key.toUpperCase()}` : event.key;
+  letterAt = event.key.length === 1 && event.key !== " " ? event.timeStamp : -Infinity;
   const binding = pref("keys") ? KEYS.find(([key]) => key === pressed) : undefined;
   if (!binding) return;
   event.preventDefault();

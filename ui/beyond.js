@@ -5,17 +5,19 @@ import * as flow from "./flow.js";
 import { drawText } from "./markdown.js";
 import { hueOf, lineOf, lowerOf } from "./model.js";
 import { pref } from "./prefs.js";
+import { isAsking, isFound, parse, recordOf, siftOf, wordsOf } from "./query.js";
 
 const REST_MS = 450; // the record is asked when the fingers rest a little longer
 const HITS = 20; // of one look
 const HITS_MAX = 200; // in the list
+const SIFTED = 200; // messages of one look, when no word is asked and all are looked through; as many as the hub gives
 const ROUNDS_MAX = 40; // a quarter of a second each at most: then somebody must want it
 const AROUND = [50, 130]; // characters before and after what was found
 const CHARS = 2_000_000; // of a page of hits: none is cut, for what was found may stand at the end of a long message
 const LOW = matchMedia("(max-height: 45rem) and (max-width: 50rem), (max-height: 30rem)"); // there the list folds into one line
 
 export function openBeyond() {
-  const view = { run: 0, timer: null, needle: "", model: null, found: [], before: null, from: 0, reaches: null, state: "off", why: "", isFolded: false };
+  const view = { run: 0, timer: null, needle: "", query: parse(""), model: null, found: [], before: null, from: 0, reaches: null, state: "off", why: "", isFolded: false };
   view.text = el("span", { role: "status" });
   view.more = button("Look further back", null, { class: "quiet", onclick: () => look(view) });
   view.fold = button("", "down", { class: "quiet record-fold", "aria-controls": "record-hits", hidden: true, onclick: () => { view.isFolded = !view.isFolded; draw(view); } });
@@ -30,10 +32,15 @@ export function search(view, typed, model) {
   if (typed === view.needle) return;
   clearTimeout(view.timer);
   const from = flow.loadedFrom(document.getElementById("flow"));
-  Object.assign(view, { needle: typed, run: view.run + 1, found: [], before: from, from, reaches: null, state: "off", why: "", isFolded: LOW.matches });
+  Object.assign(view, { needle: typed, query: parse(typed), run: view.run + 1, found: [], before: from, from, reaches: null, state: "off", why: "", isFolded: LOW.matches });
   view.list.replaceChildren();
   draw(view);
-  if (typed && from > 1 && from < Infinity) view.timer = setTimeout(() => look(view), REST_MS);
+  if (!(from > 1 && from < Infinity)) return;
+  const [fault] = view.query.faults;
+  if (fault) {
+    Object.assign(view, { state: "fault", why: fault });
+    draw(view);
+  } else if (isAsking(view.query)) view.timer = setTimeout(() => look(view), REST_MS);
 }
 
 async function look(view) {
@@ -43,11 +50,13 @@ async function look(view) {
   draw(view);
   try {
     for (let round = 0; round < ROUNDS_MAX && view.before !== null && view.found.length < wanted; round += 1) {
-      const reply = await flow.askRecord(document.getElementById("flow"), { q: view.needle, before: view.before, limit: HITS, max_chars: CHARS });
+      const wantedThen = recordOf(view.query, (name) => spelt(view.model, name));
+      const reply = await flow.askRecord(document.getElementById("flow"), { ...wantedThen, before: view.before, limit: wantedThen.q ? HITS : SIFTED, max_chars: CHARS });
       if (run !== view.run) return;
       view.reaches = reply.reaches;
       view.before = reply.next?.before ?? null;
-      add(view, reply.messages.reverse());
+      const sift = siftOf(view.query);
+      add(view, reply.messages.filter((message) => isFound(message, sift)).reverse());
       draw(view);
     }
     view.state = "done";
@@ -57,6 +66,9 @@ async function look(view) {
   }
   draw(view);
 }
+
+/** A name as the room writes it. */
+const spelt = (model, name) => [...model.hues.keys(), ...Object.keys(model.channels)].find((one) => lowerOf(one) === name) ?? name;
 
 function add(view, messages) {
   view.found.push(...messages);
@@ -69,7 +81,7 @@ function hitOf(view, message) {
   const name = message.origin === "agent" ? nameTag(message.sender, hueOf(view.model, message.sender)) : el("span", { class: "name" }, message.origin === "hub" ? "hub" : "operator");
   return el("button", { type: "button", class: "record-hit", onclick: () => open(view, message.seq) },
     el("time", { datetime: when.toISOString() }, when.toLocaleString([], { dateStyle: "short", timeStyle: "short", timeZone: zone })),
-    name, el("bdi", {}, `to ${message.recipient}`), el("span", { class: "words", dir: "auto" }, ...drawText(...partOf(message.content, view.needle))));
+    name, el("bdi", {}, `to ${message.recipient}`), el("span", { class: "words", dir: "auto" }, ...drawText(...partOf(message.content, wordsOf(view.query).flatMap((word) => word.split(" "))))));
 }
 
 /** Show one; where both have no room the list makes room for it. */
@@ -80,14 +92,13 @@ function open(view, seq) {
 }
 
 /** The words around the first one that was looked for, and that one. */
-function partOf(content, needle) {
+function partOf(content, words) {
   const lower = lowerOf(content);
-  const words = lowerOf(needle).split(/[\s"]+/).filter((word) => word && !word.startsWith("-"));
   const word = words.find((one) => lower.includes(one)) ?? "";
   const at = Math.max(0, lower.indexOf(word));
   const [from, to] = [Math.max(0, at - AROUND[0]), at + AROUND[1]];
   const part = lineOf(content.slice(from, to), AROUND[0] + AROUND[1] + 1);
-  return [`${from ? "…" : ""}${part}${to < content.length ? "…" : ""}`, word];
+  return [`${from ? "…" : ""}${part}${to < content.length ? "…" : ""}`, words];
 }
 
 /** The record is searched by words alone, while the page finds senders too. */
@@ -95,17 +106,18 @@ const many = (count) => `the words of ${count.toLocaleString()} older ${count ==
 
 function draw(view) {
   view.node.hidden = view.state === "off";
-  setText(view.text, wordsOf(view));
+  setText(view.text, textOf(view));
   view.list.hidden = view.found.length === 0 || view.isFolded;
   view.fold.hidden = view.found.length === 0;
   setText(view.fold.lastElementChild, view.isFolded ? "Show them" : "Fold them");
   view.fold.setAttribute("aria-expanded", String(!view.isFolded));
   const isOneLine = view.isFolded && view.found.length > 0;
-  view.more.hidden = isOneLine || view.state === "looking" || (view.state === "done" && (view.before === null || view.found.length >= HITS_MAX));
+  view.more.hidden = isOneLine || view.state === "looking" || view.state === "fault" || (view.state === "done" && (view.before === null || view.found.length >= HITS_MAX));
   setText(view.more.lastElementChild, view.state === "failed" ? "Try again" : "Look further back");
 }
 
-function wordsOf({ state, why, found, before, from, reaches }) {
+function textOf({ state, why, found, before, from, reaches }) {
+  if (state === "fault") return `Older messages were not searched: ${why}.`;
   if (state === "failed") return `Older messages could not be searched: ${why}.`;
   const first = reaches?.seq ?? from;
   const all = Math.max(0, from - first);

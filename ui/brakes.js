@@ -12,10 +12,10 @@ const MODES = {
 
 // action -> what it is called and does, and from which modes
 const ACTIONS = [
-  { action: "pause", word: "Pause", icon: "pause", from: ["running"], key: "Shift P", does: "Hold what agents say. Nothing is lost, and you are still heard." },
-  { action: "resume", word: "Resume", icon: "play", from: ["paused"], key: "Shift P", does: "Let the room run again and deliver what was held." },
-  { action: "stop", word: "Stop all", icon: "stop", from: ["running", "paused"], key: "Shift S", tone: "danger", does: "Tell every agent to end its work." },
-  { action: "reset", word: "Reset", icon: "reset", from: ["stopped"], key: "Shift R", does: "Open a stopped room again." },
+  { action: "pause", word: "Pause", icon: "pause", from: ["running"], keys: ["Shift P"], does: "Hold what agents say. Nothing is lost, and you are still heard." },
+  { action: "resume", word: "Resume", icon: "play", from: ["paused"], keys: ["Shift R", "Shift P"], does: "Let the room run again and deliver what was held." },
+  { action: "stop", word: "Stop all", icon: "stop", from: ["running", "paused"], keys: ["Shift S"], tone: "danger", does: "Tell every agent to end its work." },
+  { action: "reset", word: "Reset", icon: "reset", from: ["stopped"], keys: ["Shift R"], does: "Open a stopped room again." },
 ];
 
 const views = new WeakMap();
@@ -36,7 +36,7 @@ export function render(root, model, send, now, seat) {
   const asked = waiting(seat.deeds, "action");
   keyed(view.buttons, isOperator(model) ? ACTIONS : [], (item) => item.action,
     (item) => button(item.word, item.icon, {
-      id: item.action, title: `${item.does} (${item.key})`, onclick: () => seat.act({ action: item.action }), data: { tone: item.tone ?? "calm" },
+      id: item.action, title: `${item.does} (${item.keys[0]})`, onclick: () => seat.act({ action: item.action }), data: { tone: item.tone ?? "calm" },
     }),
     (node, item) => {
       const isAsked = asked?.frame.action === item.action;
@@ -49,7 +49,7 @@ export function render(root, model, send, now, seat) {
 
 /** Press the brake that a key stands for, if it is there and free. */
 export function press(key) {
-  const free = ACTIONS.filter((item) => item.key === key).map((item) => document.getElementById(item.action)).find((node) => node && !node.disabled);
+  const free = ACTIONS.filter((item) => item.keys.includes(key)).map((item) => document.getElementById(item.action)).find((node) => node && !node.disabled);
   free?.click();
 }
 

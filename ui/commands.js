@@ -1,6 +1,7 @@
 // Commands: what the composer understands besides speech, and what it offers while one types. Pure.
 //
 //   commandOf(text, model)         null: speech; else {frame} | {target} | {go} | {complaint}
+//   aimOf(text, model)             null: it names nobody at its head; else {to: [scopes], rest} | {complaint}
 //   offersFor(text, caret, model)  null, or {from, options: [{label, hint, insert | target, name?}]}
 
 const RATE = /^(\d+(?:\.\d+)?)\s+(\d+(?:\.\d+)?)$/;
@@ -61,9 +62,46 @@ export function commandOf(text, model) {
 /** The words to be said: a doubled slash at their head is one. */
 export const speechOf = (text) => (text.startsWith("//") ? text.slice(1) : text);
 
+// ---- whom a text names at its head -----------------------------------------------------------------------------
+
+const ADDRESSED_MAX = 16; // peers of one message; as the hub takes them
+
+/** Whom "@api @web please stop" or "#plans, stop" is for, by its first words; a blank before them is the way to say them as they are. */
+export function aimOf(text, model) {
+  if (text.startsWith("#")) return aimAtChannel(text, model);
+  const to = [];
+  let rest = text;
+  while (rest.startsWith("@")) {
+    const name = nameAt(rest.slice(1), peers(model)) ?? (to.length ? undefined : nameAt(rest.slice(1), EVERYBODY));
+    if (name === undefined) return unknownAim(/^@\S*/.exec(rest)[0], "peer");
+    if (!to.includes(name)) to.push(name);
+    rest = rest.slice(1 + name.length).replace(/^[\s,:;]*(?:(?:and|&)\s+(?=@))?/, "");
+    if (EVERYBODY.includes(name)) return { to: ["all"], rest };
+  }
+  if (to.length > ADDRESSED_MAX) return { complaint: `At most ${ADDRESSED_MAX} peers of one message; this names ${to.length}.` };
+  return to.length ? { to, rest } : null;
+}
+
+const EVERYBODY = ["all", "everyone"];
+
+function aimAtChannel(text, model) {
+  const name = nameAt(text, channels(model));
+  if (name !== undefined) return { to: [name], rest: text.slice(name.length).replace(/^[\s,:;]+/, "") };
+  return unknownAim(/^#\S*/.exec(text)[0], "channel");
+}
+
+/** An @ or # that stands alone, or before another one, names nobody: it is a heading, a sign. */
+const unknownAim = (word, kind) => (/^[@#][\p{L}\p{N}_]/u.test(word) ? { complaint: `There is no ${kind} ${word}.` } : null);
+
+/** The longest of `names` that a text begins with, whole, whatever its case; as it is written, before others. */
+function nameAt(text, names) {
+  const isAt = (name) => text.slice(0, name.length).toLowerCase() === name.toLowerCase() && /^(?:$|[\s,:;.!?])/.test(text.slice(name.length));
+  return names.filter(isAt).sort((a, b) => b.length - a.length || text.startsWith(b) - text.startsWith(a))[0];
+}
+
 // ---- completion -------------------------------------------------------------------------------------------------
 
-const OFFERS_MAX = 8;
+const OFFERS_MAX = 60; // of names; the list scrolls
 
 export function offersFor(text, caret, model) {
   const before = text.slice(0, caret);

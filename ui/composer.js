@@ -1,6 +1,7 @@
 // Composer: the operator speaks. Where the next message goes is always in sight and changes only by the operator's hand.
 
-import { commandOf, offersFor, speechOf } from "./commands.js";
+import { aimOf, commandOf, offersFor, speechOf } from "./commands.js";
+import { listed } from "./deeds.js";
 import { announce, button, el, icon, keyed, nameTag, setText } from "./dom.js";
 import { hueOf, isOpen, isOperator, lineOf } from "./model.js";
 import { pref } from "./prefs.js";
@@ -44,11 +45,13 @@ function open(root, send, seat) {
     hint: "", hintUntil: 0,
     reply: stored(KEPT.reply, null), // what the next message answers: {seq, id, name, words, room}
     sent: new Map(), // client_id -> what was sent under it: given back if it is refused
+    isPlain: false, // the names at the head of this text aim nothing: the operator said so
+    aimed: "", // what the line says of them
     held: false, asked: false, // the room is paused, or asked to, because one types
     everyone: el("optgroup", { label: "The room" }), peersGroup: el("optgroup", { label: "Peers" }), channelsGroup: el("optgroup", { label: "Channels" }) };
   view.transmit = send;
   view.target = el("select", { id: "target", "aria-label": "Send to", onchange: () => choose(view) }, view.everyone, view.peersGroup, view.channelsGroup);
-  view.list = el("ul", { id: "offers", class: "offers", role: "listbox", "aria-label": "Completions", hidden: true });
+  view.list = el("ul", { id: "offers", class: "offers", role: "listbox", "aria-label": "Completions", tabindex: "0", hidden: true });
   view.hintLine = el("p", { class: "composer-hint" });
   view.text = el("textarea", { rows: "1", dir: "auto", "aria-label": "Message to the room", "aria-keyshortcuts": "Enter",
     "aria-autocomplete": "list", "aria-controls": "offers",
@@ -60,10 +63,13 @@ function open(root, send, seat) {
       "Answer to ", view.replyName, ": ", view.replyWords),
     button("Do not answer it: say it by itself", "close", { class: "reply-drop", onclick: () => { answerTo(view, null); view.text.focus(); } }, true));
   view.asks = el("input", { type: "checkbox", id: "asks", onchange: () => expect(view, view.asks.checked) });
+  view.aimText = el("bdi");
+  view.aimLine = el("div", { class: "aim-line", role: "group", "aria-label": "Whom the text names", hidden: true }, icon("direct"), view.aimText,
+    button("As chosen", null, { class: "quiet aim-plain", title: "Send it to whom is chosen beside To, and leave the name a word", onclick: () => { view.isPlain = true; showTarget(view, view.model); view.text.focus(); } }));
   view.send = button("Send", "send", { id: "say", class: "strong", title: "Send (Enter)", onclick: () => say(view) });
   view.text.value = sessionStorage.getItem(KEPT.draft) ?? "";
   view.wanted = sessionStorage.getItem(KEPT.target) ?? "all";
-  root.append(view.replyLine, el("label", { class: "to", for: "target" }, "To"), view.target, el("div", { class: "writing" }, view.list, view.text), view.send, el("div", { class: "composer-foot" }, view.hintLine,
+  root.append(view.replyLine, view.aimLine, el("label", { class: "to", for: "target" }, "To"), view.target, el("div", { class: "writing" }, view.list, view.text), view.send, el("div", { class: "composer-foot" }, view.hintLine,
     el("label", { class: "choice asks-choice", title: "The hub follows it until it is answered, declined or settled" }, view.asks, "Expects an answer")));
   answerTo(view, view.reply);
   expect(view, stored(KEPT.asks, false));
@@ -107,13 +113,34 @@ function refreshTargets(view, model, chosen = view.target.value || view.wanted) 
 }
 
 function showTarget(view, model) {
-  const target = view.target.value || "all";
+  const aimed = aimNow(view, model);
+  showAim(view, aimed);
+  const target = aimed?.to?.[0] ?? (view.target.value || "all");
   const audience = target === "all" ? "broadcast" : target.startsWith("#") ? "channel" : "direct";
   view.root.dataset.audience = audience;
-  view.root.toggleAttribute("data-gone", Boolean(view.isGone) && target !== "all");
+  view.root.toggleAttribute("data-aimed", Boolean(aimed));
+  view.root.toggleAttribute("data-gone", !aimed?.to && Boolean(view.isGone) && target !== "all");
   view.root.style.setProperty("--hue", String(audience === "direct" ? hueOf(model, target) : 0));
   view.text.placeholder = !isOpen(model) ? "The hub is out of reach; you can go on typing"
     : view.isGone && target !== "all" ? goneText(target) : `Say something to ${target === "all" ? "everyone" : target}`;
+}
+
+/** Whom the text itself names; what is still being written names nobody. */
+function aimNow(view, model) {
+  if (view.isPlain || commandOf(view.text.value.trim(), model)) return null;
+  const aimed = aimOf(view.text.value, model);
+  return aimed?.complaint && !/\s/.test(view.text.value) ? null : aimed;
+}
+
+/** Say it before it is sent, where the hands are. */
+function showAim(view, aimed) {
+  const names = aimed?.to?.map((name) => (name === "all" ? "everyone" : name)) ?? [];
+  const words = aimed?.complaint ? `${aimed.complaint} It goes nowhere like this.` : names.length ? `This goes to ${listed(names)}${aimed.to[0] === "all" ? "" : " only"}` : "";
+  view.aimLine.hidden = !words;
+  view.aimLine.toggleAttribute("data-unknown", Boolean(aimed?.complaint));
+  if (words && words !== view.aimed) announce(words);
+  view.aimed = words;
+  setText(view.aimText, words);
 }
 
 /** Choose where messages go: by the operator's own word, from the roster, a command or a completion. Who is gone stands there as gone. */
@@ -135,7 +162,9 @@ export function reply(root, message) {
   const view = views.get(root);
   if (!view) return;
   const isLane = message.recipient === "all" || message.recipient.startsWith("#");
-  aim(root, isLane || message.origin === "operator" ? message.recipient : message.sender);
+  const isSeveral = message.origin === "operator" && !isLane && !view.model.hues.has(message.recipient) && message.recipient.includes(", ");
+  aim(root, isSeveral ? view.target.value : isLane || message.origin === "operator" ? message.recipient : message.sender);
+  if (isSeveral && !view.text.value.trim()) write(view, message.recipient.split(", ").map((name) => `@${name} `).join(""));
   answerTo(view, { seq: message.seq, id: message.id, name: message.origin === "agent" ? message.sender : "operator",
     words: lineOf(message.content, 160), room: view.model.room });
   view.text.focus();
@@ -150,11 +179,22 @@ function dropStrangeReply(view) {
   return true;
 }
 
+/** Put a text into the field, for the operator to go on with; words that stand there are kept. */
+export function begin(root, text) {
+  const view = views.get(root);
+  if (!view) return;
+  if (view.text.value.trim()) keepSaid(view, view.text.value);
+  write(view, text);
+  view.text.focus();
+  view.text.setSelectionRange(text.length, text.length);
+  offer(view);
+}
+
 /** Take words back that no room has confirmed; false when something else is being written. */
 export function takeBack(root, { say: text, to }) {
   const view = views.get(root);
   if (!view || view.text.value.trim()) return false;
-  aim(root, to ?? "all");
+  if (!Array.isArray(to)) aim(root, to ?? "all"); // several are named in the text
   write(view, text.startsWith("/") ? `/${text}` : text);
   return true;
 }
@@ -202,8 +242,10 @@ function recall(event, view, step) {
 function onInput(view) {
   view.back = 0;
   view.hintUntil = 0;
-  fit(view);
   keep(KEPT.draft, view.text.value);
+  if (!view.text.value.trim()) view.isPlain = false;
+  showTarget(view, view.model);
+  fit(view);
   offer(view);
   holdWhileTyping(view);
 }
@@ -215,19 +257,28 @@ function say(view) {
   if (!text.trim() || view.send.disabled) return;
   const command = commandOf(text.trim(), view.model);
   if (command?.complaint) return tell(view, command.complaint);
-  if (command) obey(view, command);
-  else if (!speak(view, text)) return;
-  view.said = [...view.said.filter((old) => old !== text), text].slice(-SAID_MAX);
-  keep(KEPT.said, JSON.stringify(view.said));
+  const aimed = command || view.isPlain ? null : aimOf(text, view.model);
+  if (aimed?.complaint) return tell(view, `${aimed.complaint} Nothing was sent. To say it as it stands, begin with a blank.`);
+  if (aimed?.to.length > 1 && view.asks.checked) return tell(view, "A question goes to one peer, to a channel or to everyone: it would be answered by the first. Nothing was sent.");
+  if (aimed && !aimed.rest.trim() && aimed.to.length === 1) obey(view, { target: aimed.to[0] });
+  else if (command) obey(view, command);
+  else if (!speak(view, text, aimed)) return;
+  keepSaid(view, text);
   write(view, "");
   if (!command) view.text.focus();
 }
 
+/** Where ArrowUp finds it again. */
+function keepSaid(view, text) {
+  view.said = [...view.said.filter((old) => old !== text), text].slice(-SAID_MAX);
+  keep(KEPT.said, JSON.stringify(view.said));
+}
+
 /** Send words; false when there is no line. */
-function speak(view, text) {
+function speak(view, text, aimed) {
   if (dropStrangeReply(view)) return false; // the new room is here, and not drawn yet
   const about = { ...(view.reply && { reply_to: view.reply.seq }), ...(view.asks.checked && { expects_answer: true }) };
-  const sent = view.transmit({ say: speechOf(text), to: view.target.value, ...about });
+  const sent = view.transmit({ say: speechOf(text), to: toOf(aimed?.to ?? [view.target.value]), ...about });
   if (!sent) return false;
   view.sent.set(sent.client_id, { text, reply: view.reply, asks: view.asks.checked });
   if (view.sent.size > SAID_MAX) view.sent.delete(view.sent.keys().next().value);
@@ -235,6 +286,8 @@ function speak(view, text) {
   expect(view, false);
   return true;
 }
+
+const toOf = (names) => (names.length === 1 ? names[0] : names);
 
 function obey(view, command) {
   if (command.target) aim(view.root, command.target);
@@ -271,6 +324,8 @@ function giveBack(view, model) {
 function write(view, text, back = 0) {
   view.text.value = text;
   view.back = back;
+  if (!text.trim()) view.isPlain = false;
+  if (view.model) showTarget(view, view.model);
   fit(view);
   keep(KEPT.draft, text);
   closeOffers(view);

@@ -35,8 +35,8 @@ const KINDS = {
     effect: () => "it holds for every peer",
   }),
   say: ({ say, to = "all", settles, reply_to }) => ({
-    word: settles ? `Settle message ${settles}` : `${reply_to ? "Answer" : "Say"} to ${to === "all" ? "everyone" : to}`,
-    isHeard: (message) => message.kind === "message" && message.recipient === to && message.content === say,
+    word: settles ? `Settle message ${settles}` : `${reply_to ? "Answer" : "Say"} to ${to === "all" ? "everyone" : listed([to].flat())}`,
+    isHeard: (message) => message.kind === "message" && message.recipient === [to].flat().join(", ") && message.content === say,
     effect: (model, deed) => saidText(deed), reach: messageReach,
   }),
   quiet_stop: ({ quiet_stop: minutes }) => ({

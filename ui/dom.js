@@ -201,17 +201,20 @@ export function wireAsk() {
 }
 
 const TOASTS_MAX = 4;
+const UNDO_MS = 12_000; // time to see what was done, and to think better of it
 const TOAST_MS = { info: 6_000, refused: 12_000 }; // a refusal must be read, news may pass
 
-/** Say something in the corner for some seconds; `tone` is "info" or "refused". */
-export function toast(text, tone = "info") {
+/** Say something in the corner for some seconds; `tone` is "info" or "refused"; `undo`, if it can be taken back by a button. Give what takes it away. */
+export function toast(text, tone = "info", undo = null) {
   const box = byId("toasts");
   const note = el("div", { class: "toast", data: { tone } },
     icon(tone === "refused" ? "stop" : "check"), el("p", {}, text),
+    undo && button("Undo", null, { class: "toast-undo quiet", onclick: () => { note.remove(); undo(); } }),
     button("Dismiss", "close", { onclick: () => note.remove() }, true));
   box.append(note);
   while (box.children.length > TOASTS_MAX) box.firstElementChild.remove();
-  setTimeout(() => note.remove(), TOAST_MS[tone]);
+  setTimeout(() => note.remove(), undo ? UNDO_MS : TOAST_MS[tone]);
+  return () => note.remove();
 }
 
 /** Tell a screen reader one sentence: for changes that must not be missed, never for each message. */

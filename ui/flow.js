@@ -1,15 +1,17 @@
 // Flow: the conversation, as a list of which only the rows near the window are on the page. While somebody reads, nothing
 // moves: the row at the top keeps its place, whatever is said below and whatever is measured above.
 
-import { partOf, withPart } from "./address.js";
+import { namesPlace, partOf, withPart } from "./address.js";
 import { announce, button, copyText, el, icon, setText, toast } from "./dom.js";
+import { draftOf, keepDraft } from "./drafts.js";
 import { Heights } from "./heights.js";
 import { drawRow, guessOf, isLong, refreshAsks, treeOf } from "./message.js";
 import { entryAt as logEntryAt, forgetBefore, indexOf as logIndexOf, isOperator, laneOf, lineOf, logEnd, saidAs, threadOf } from "./model.js";
 import { Past, edgeOf } from "./older.js";
 import { ONLY, isMuted, mutesOf, routeOf, wordsOfOnly } from "./only.js";
 import { onPref, pref } from "./prefs.js";
-import { advance, emptyFilter, emptyRows, havingFate, isFound, isNarrow, pastRows, rowOf } from "./rows.js";
+import { advance, emptyFilter, emptyRows, havingFate, isMeant, isNarrow, pastRows, rowOf } from "./rows.js";
+import { queryOf, wordsOf } from "./query.js";
 import { fetchHistory } from "./socket.js";
 import { openFates, refreshFates, refreshTick, showFates } from "./ticks.js";
 import { markdownOf } from "./transcript.js";
@@ -27,6 +29,7 @@ const NOWHERE = -1; // no place of the log, nor of the past
 const PERMALINK = "m-"; // parts of the address
 const SEQ_LINK = "seq=";
 const THREAD_LINK = "t-";
+const PLACE = "place"; // where the reader was, over a reload
 
 const views = new WeakMap(); // root -> view
 
@@ -82,7 +85,7 @@ function revealAt(view, index) {
   sync(view);
   const entry = entryAt(view, index);
   if (!entry) return false;
-  if (view.filter.needle && isLong(entry) && isFound(entry, view.filter.needle)) view.unfolded.add(entry.id); // what was found is in it
+  if (isLong(entry) && isMeant(entry, view.filter.needle)) view.unfolded.add(entry.id); // what was found is in it
   let place = rowOf(view.rows, index);
   if (place < 0) {
     view.collapsed.delete(threadOf(view.model, entry.id)); // what hides it gives way
@@ -388,6 +391,7 @@ function open(root) {
   });
   view.bar = threadBar(view);
   view.marks = evidenceBar(view);
+  addEventListener("pagehide", () => leavePlace(view));
   document.addEventListener("selectionchange", () => {
     const selection = getSelection();
     if (!selection.isCollapsed && root.contains(selection.anchorNode)) leaveEnd(view); // what is being marked must not run away
@@ -480,6 +484,27 @@ function holdOn(view, { index, offset }) {
   const next = same < 0 ? items.findIndex((item) => item.index >= index) : same;
   view.anchor = { place: next < 0 ? Math.max(0, items.length - 1) : next, offset: same < 0 ? 0 : offset };
   view.isDirty = true;
+}
+
+/** The page goes: remember what the reader has at the top of the window, unless that is the newest anyhow. */
+function leavePlace(view) {
+  if (!view.model?.room || !isPresent() || isFile()) return;
+  const held = heldBy(view);
+  const entry = entryAt(view, held.index);
+  keepDraft(PLACE, view.following || !entry ? null : { room: view.model.room, id: entry.id, seq: entry.seq, offset: held.offset });
+}
+
+/** After a reload, once all is filtered as it was: to where the reader was, unless the address names a place. */
+export function placeAgain(root) {
+  const view = views.get(root);
+  const kept = draftOf(PLACE);
+  if (!kept || namesPlace(location.hash) || kept.room !== view.model.room || !isPresent()) return;
+  const index = indexOf(view, kept.id);
+  if (index === NOWHERE) return void (kept.seq > 0 && openSeq(view.scroller, kept.seq));
+  view.following = false;
+  holdOn(view, { index, offset: Number(kept.offset) || 0 });
+  layout(view);
+  layout(view); // the guesses above it are measured now
 }
 
 // ---- the past ---------------------------------------------------------------------------------------------------
@@ -929,7 +954,7 @@ function nodeOf(view, item) {
   const id = item.message?.id;
   const stamp = [item.goesOn, item.hidden?.length, view.rows.utc, view.filter.needle, view.unfolded.has(id), view.sources.has(id), threadStamp(view, id), item.type === "here" && view.hereAt, item.text, isEvidence(view, item.message)].join();
   if (known?.stamp === stamp) return known;
-  const look = { utc: view.rows.utc, hereAt: view.hereAt, needle: view.filter.needle, isUnfolded: (message) => view.unfolded.has(message.id), isSource: (message) => view.sources.has(message.id), isEvidence: (message) => isEvidence(view, message), isCollapsed: (thread) => view.collapsed.has(thread) };
+  const look = { utc: view.rows.utc, hereAt: view.hereAt, needle: view.filter.needle, words: wordsOf(queryOf(view.filter.needle)), isUnfolded: (message) => view.unfolded.has(message.id), isSource: (message) => view.sources.has(message.id), isEvidence: (message) => isEvidence(view, message), isCollapsed: (thread) => view.collapsed.has(thread) };
   return { node: drawRow(view.model, item, look), stamp };
 }
 

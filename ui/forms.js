@@ -1,14 +1,19 @@
 // Forms: what agents ask the operator, a wizard for each: one card a question, a recap, then submit or reject.
-// A form's inputs are made once and live until it is settled, so nothing that is typed is lost to a frame from the hub.
+// A form's inputs are made once and live until it is settled, so nothing that is typed is lost to a frame from the hub; nor
+// to a reload. One that is settled elsewhere keeps its place, and can be used no more, until the hands have left it.
 
 import { complaintOf, givenOf, wordsOfAnswer } from "./answers.js";
-import { button, el, emptyNote, icon, keyed, nameTag, setText } from "./dom.js";
+import { announce, button, copyText, el, emptyNote, icon, keyed, nameTag, setText, toast } from "./dom.js";
+import { draftOf, keepDraft } from "./drafts.js";
 import { ageText, hueOf, isOpen, isOperator } from "./model.js";
 import { clockOf, pref } from "./prefs.js";
 import { widen, widener } from "./wide.js";
 
 const REASON_MAX = 280; // as the hub takes it
+const LEFT_MS = 6_000; // so long a form that was settled elsewhere stays after the last hand has left it
+const TWICE_MS = 500; // an Enter that comes so soon after the focus has moved by itself was meant for what was there before
 
+let movedAt = -Infinity; // when the focus moved by itself
 let sent = null; // id of the form that this page has answered last, until it is settled
 
 const views = new WeakMap();
@@ -17,20 +22,22 @@ const parts = new WeakMap(); // form card -> its wizard, and the nodes that chan
 export function render(root, model, send, now, seat) {
   const view = views.get(root) ?? open(root);
   const operator = isOperator(model);
-  keyed(view.pending, model.forms, (form) => `${form.id} ${operator}`,
-    (form) => card(form, hueOf(model, form.asker), operator, seat),
-    (node, form) => refresh(node, form, model, now));
+  const isPresent = root.id === "forms" && !model.isOpening;
+  view.shown = isPresent ? withSettled(view, model, seat, now) : model.forms;
+  keyed(view.pending, view.shown, (form) => `${form.id} ${operator}`,
+    (form) => card(form, hueOf(model, form.asker), operator, seat, root.id === "forms" ? keyOf(model, form) : null),
+    (node, form) => (view.gone.has(form.id) ? close(view, node, form, model, now) : refresh(node, form, model, now)));
   keyed(view.settled, model.settled, (entry) => `${entry.id} ${pref("utc")}`, settledLine);
   goOn(root, model);
   view.settledBox.hidden = model.settled.length === 0;
-  view.empty.hidden = model.forms.length > 0;
+  view.empty.hidden = view.shown.length > 0;
   setText(view.counter, model.forms.length ? `${model.forms.length} waiting` : "");
   view.counter.classList.toggle("calls", model.forms.length > 0);
 }
 
 /** Bring a form into view, wide if it is long, with the focus on its question. */
 export function reveal(root, id) {
-  const node = [...root.querySelectorAll(".form")].find((one) => id === undefined || one.dataset.form === id);
+  const node = [...root.querySelectorAll(".form:not([data-gone])")].find((one) => id === undefined || one.dataset.form === id);
   if (node) widen(node, true);
   node?.scrollIntoView({ block: "nearest" });
   if (node && parts.get(node).wizard) parts.get(node).wizard.focus();
@@ -41,11 +48,13 @@ export function reveal(root, id) {
 function goOn(root, model) {
   if (sent === null || model.forms.some((form) => form.id === sent)) return;
   sent = null;
+  movedAt = performance.now();
   if (document.activeElement === document.body && !reveal(root)) document.getElementById("forms-title").focus();
 }
 
 function open(root) {
-  const view = { pending: el("ul", { class: "cards" }), settled: el("ul", { class: "settled" }), counter: document.getElementById("forms-count"),
+  const view = { shown: [], gone: new Map(), // forms that are on the page; of those what was settled elsewhere: id -> when a hand was last on it, ms
+    pending: el("ul", { class: "cards" }), settled: el("ul", { class: "settled" }), counter: document.getElementById("forms-count"),
     empty: emptyNote("Nothing waits for an answer.") };
   view.settledBox = el("div", { class: "settled-box" }, el("h3", {}, "Settled"), view.settled);
   root.append(view.empty, view.pending, view.settledBox);
@@ -53,10 +62,58 @@ function open(root) {
   return view;
 }
 
+// ---- settled elsewhere ------------------------------------------------------------------------------------------
+
+/** The forms that wait, and in their places those that another hand has settled under this one's. */
+function withSettled(view, model, seat, now) {
+  const pending = new Map(model.forms.map((form) => [form.id, form]));
+  const kept = view.shown.filter((form) => {
+    if (pending.has(form.id)) view.gone.delete(form.id);
+    else keepDraft(keyOf(model, form), null);
+    if (!pending.has(form.id) && isOperator(model) && !view.gone.has(form.id) && !isOwn(seat, form)) view.gone.set(form.id, now);
+    return pending.has(form.id) || view.gone.has(form.id);
+  });
+  for (const [id, at] of view.gone) if (now - at > LEFT_MS) view.gone.delete(id);
+  const here = new Set(kept.map((form) => form.id));
+  return [...kept.filter((form) => pending.has(form.id) || view.gone.has(form.id)), ...model.forms.filter((form) => !here.has(form.id))];
+}
+
+const keyOf = (model, form) => `form ${model.room} ${form.id}`; // another room may give the same id
+
+/** Whether this page has settled it. */
+const isOwn = (seat, form) => seat.deeds.list.some((deed) => deed.form === form.id || deed.frame.cancel_forms === form.asker);
+
+/** Make a card inert, once, and say what became of it; its time counts from when the last hand has left it. */
+function close(view, node, form, model, now) {
+  const part = parts.get(node);
+  if (node.matches(":hover") || node.contains(document.activeElement)) view.gone.set(form.id, now);
+  if (part.line) return;
+  const hadFocus = node.contains(document.activeElement);
+  const words = goneText(model.settled.find((entry) => entry.id === form.id));
+  const own = part.wizard?.words() ?? "";
+  part.line = el("p", { class: "gone-line", tabindex: "-1" }, icon("check"), el("span", { dir: "auto" }, words));
+  node.dataset.gone = "";
+  if (part.wizard) part.wizard.node.inert = true;
+  part.all.hidden = true;
+  node.append(part.line, el("div", { class: "form-buttons" },
+    own && button("Copy what you had written", "copy", { class: "quiet", onclick: () => copyText(own).then((done) => toast(done ? "Copied what you had written." : "The browser does not let this page copy.", done ? "info" : "refused")) }),
+    button("Dismiss", "close", { class: "gone-dismiss", onclick: () => { view.gone.delete(form.id); view.shown = view.shown.filter((one) => one !== form); node.remove(); document.getElementById("forms-title").focus(); } })));
+  announce(words);
+  if (hadFocus) part.line.focus({ preventScroll: true });
+}
+
+function goneText(entry) {
+  if (!entry) return "Nobody waits for this any more.";
+  if (entry.status === "withdrawn") return "Withdrawn: its asker is gone.";
+  if (entry.status === "cancelled") return `Rejected by the operator on another console${entry.reason ? `: ${entry.reason}` : "."}`;
+  const answers = entry.answers.map(([label, text]) => `${label}: ${text}`).join("; ");
+  return `Answered by the operator on another console${answers ? `: ${answers}` : "."}`;
+}
+
 // ---- a pending form ---------------------------------------------------------------------------------------------
 
-function card(form, hue, operator, seat) {
-  const part = { age: el("span", { class: "facts" }), wizard: operator ? wizard(form, seat) : null };
+function card(form, hue, operator, seat, key) {
+  const part = { age: el("span", { class: "facts" }), wizard: operator ? wizard(form, seat, key) : null, line: null };
   part.all = operator && button("", null, { class: "reject-all quiet", hidden: true, title: `Settle all that ${form.asker} asks without an answer`,
     onclick: () => seat.act({ cancel_forms: form.asker }) });
   const whole = form.to === "all" ? "the whole room" : form.to;
@@ -100,7 +157,7 @@ function readOnly(field) {
 // ---- the wizard -------------------------------------------------------------------------------------------------
 // Steps: one for each field, then the recap; a form of one field needs no recap, its answer stands there. "reject" is a step aside.
 
-function wizard(form, seat) {
+function wizard(form, seat, key) {
   const fields = form.fields.map((field, index) => question(field, `form-${form.id}-${index}`));
   const single = fields.length === 1;
   const steps = single ? [...fields] : [...fields, recap(form, fields, (index) => show(index))];
@@ -118,14 +175,31 @@ function wizard(form, seat) {
   };
   const node = el("form", { class: "form-body", "aria-label": form.title, novalidate: true, autocomplete: "off",
     onsubmit: (event) => { event.preventDefault(); go(); },
-    onkeydown: (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); go(); } } },
+    oninput: keep, onchange: keep,
+    onkeydown: (event) => {
+      if (event.key !== "Enter" || event.isComposing || event.keyCode === 229) return;
+      if (event.repeat || performance.now() - movedAt < TWICE_MS) event.preventDefault();
+      else if (event.ctrlKey || event.metaKey) { event.preventDefault(); go(); }
+    } },
   nodes.count, nodes.body, nodes.refusal,
   el("div", { class: "form-buttons" }, nodes.rejectOpen, el("span", { class: "spring" }), nodes.back, nodes.next, nodes.submit, nodes.reject));
   nodes.body.append(...steps.map((step) => step.node), reject.node);
-  show(0, false);
+  const draft = key && draftOf(key);
+  if (draft) {
+    fields.forEach((field, index) => field.take(draft.values?.[index]));
+    reject.take(draft.reason);
+  }
+  const isStep = (step) => step === "reject" || (Number.isInteger(step) && step >= 0 && step < steps.length);
+  at.before = isStep(draft?.before) ? draft.before : 0;
+  show(isStep(draft?.step) ? draft.step : 0, false, at.before);
 
-  function show(step, focuses = true) {
-    if (step === "reject") at.before = at.step;
+  /** What stands in it, so that a reload finds it again. */
+  function keep() {
+    if (key) keepDraft(key, { step: at.step, before: at.before, values: fields.map((field) => field.give()), reason: reject.give() });
+  }
+
+  function show(step, focuses = true, before = at.step) {
+    if (step === "reject") at.before = before;
     at.step = step;
     const current = step === "reject" ? reject : steps[step];
     for (const one of [...steps, reject]) one.node.hidden = one !== current;
@@ -138,7 +212,9 @@ function wizard(form, seat) {
     nodes.next.hidden = step === "reject" || isLast;
     nodes.submit.hidden = !(step !== "reject" && isLast);
     nodes.reject.hidden = step !== "reject";
-    if (focuses) current.focus();
+    if (!focuses) return;
+    keep();
+    current.focus();
   }
 
   function settle(deed) {
@@ -159,6 +235,7 @@ function wizard(form, seat) {
 
   return {
     node,
+    words: () => [...fields.map((field) => [field.value()].flat().join(", ")), reject.value()].filter(Boolean).join("\n"),
     focus: () => (at.step === "reject" ? reject : steps[at.step]).focus(),
     wait(waits, isLineOpen) {
       Object.assign(at, { waits, isLineOpen });
@@ -196,12 +273,14 @@ function rejection(form) {
     node: el("div", { class: "field" }, el("label", { class: "field-label", for: id }, "Why? ", el("span", { class: "required" }, "optional")), control,
       el("p", { class: "facts" }, `${form.asker} is told that you will not answer, and why. The form is settled; what you have entered is not sent.`)),
     value: () => control.value.trim(),
+    give: () => control.value,
+    take: (text) => { if (typeof text === "string") control.value = text; },
     focus: () => control.focus(),
   };
 }
 
 // ---- one field --------------------------------------------------------------------------------------------------
-// A question is {node, value(), isGood(), complain(text), focus()}.
+// A question is {node, value(), isGood(), complain(text), focus(), give(), take(given)}: as it stands now, to be kept.
 
 const INPUTS = { text: lineInput, textarea: lineInput, radio: choiceInput, checkbox: choiceInput };
 
@@ -211,6 +290,8 @@ function question(field, id) {
   const one = {
     node: input.node,
     value: input.value,
+    give: input.give,
+    take: input.take,
     focus: () => (input.controls.find((control) => control.checked) ?? input.controls[0]).focus(),
     isGood() {
       const text = input.check?.() || complaintOf(field, input.value());
@@ -240,6 +321,8 @@ function lineInput(field, id, complaint) {
       el("label", { class: "field-label", for: id }, el("bdi", {}, field.label), required(field)), control, complaint),
     controls: [control],
     value: () => control.value.trim(),
+    give: () => control.value,
+    take: (text) => { if (typeof text === "string") control.value = text; },
   };
 }
 
@@ -257,6 +340,12 @@ function choiceInput(field, id, complaint) {
     node: el("fieldset", { class: "field", data: { field: field.key }, "aria-describedby": complaint.id },
       el("legend", { class: "field-label" }, el("bdi", {}, field.label), required(field)), all.map((one) => one.node), complaint),
     controls: all.map((one) => one.box),
+    give: () => ({ on: all.flatMap((one, index) => (one.box.checked ? [index] : [])), text: other?.text.value ?? "" }),
+    take: (given) => {
+      if (!Array.isArray(given?.on)) return;
+      all.forEach((one, index) => { one.box.checked = given.on.includes(index); });
+      if (other && typeof given.text === "string") other.text.value = given.text;
+    },
     value: () => (radio ? picked()[0] ?? "" : picked()),
     check: () => (otherIsOn() && !other.text.value.trim() ? "Write your own answer, or choose another." : ""),
   };

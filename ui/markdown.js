@@ -6,68 +6,68 @@ import { lowerOf } from "./model.js";
 
 const SAFE = new Set(["http:", "https:", "mailto:"]);
 
-/** The nodes of a tree; `needle` (lower case) is marked where it stands in one piece of text. */
-export const drawTree = (tree, needle = "") => drawAll(tree, needle);
+/** The nodes of a tree; each of `words` (lower case) is marked where it stands in one piece of text. */
+export const drawTree = (tree, words = []) => drawAll(tree, words);
 
-const drawAll = (tokens, needle) => (tokens ?? []).flatMap((token) => draw(token, needle));
+const drawAll = (tokens, words) => (tokens ?? []).flatMap((token) => draw(token, words));
 
-function draw(token, needle) {
-  if (Object.hasOwn(DRAWN, token.type)) return DRAWN[token.type](token, needle);
-  return token.children ? drawAll(token.children, needle) : drawText(token.raw ?? "", needle);
+function draw(token, words) {
+  if (Object.hasOwn(DRAWN, token.type)) return DRAWN[token.type](token, words);
+  return token.children ? drawAll(token.children, words) : drawText(token.raw ?? "", words);
 }
 
-const wrap = (tag, attrs = {}) => (token, needle) => el(tag, attrs, ...drawAll(token.children, needle));
+const wrap = (tag, attrs = {}) => (token, words) => el(tag, attrs, ...drawAll(token.children, words));
 
 const DRAWN = {
-  text: (token, needle) => drawText(token.raw, needle),
-  inline_html: (token, needle) => el("span", { class: "md-html" }, ...drawText(token.raw, needle)),
-  block_html: (token, needle) => el("p", { class: "md-html" }, ...drawText(token.raw.trimEnd(), needle)),
+  text: (token, words) => drawText(token.raw, words),
+  inline_html: (token, words) => el("span", { class: "md-html" }, ...drawText(token.raw, words)),
+  block_html: (token, words) => el("p", { class: "md-html" }, ...drawText(token.raw.trimEnd(), words)),
   linebreak: () => "\n",
   softbreak: () => "\n",
   strong: wrap("strong"),
   emphasis: wrap("em"),
   strikethrough: wrap("del"),
-  codespan: (token, needle) => el("code", {}, ...drawText(token.raw, needle)),
+  codespan: (token, words) => el("code", {}, ...drawText(token.raw, words)),
   paragraph: wrap("p"),
   block_text: wrap("p"),
-  heading: (token, needle) => el("p", { class: "md-heading", data: { level: String(token.attrs?.level ?? 1) } }, ...drawAll(token.children, needle)), // no <h1>: a peer writes no headings into the page
+  heading: (token, words) => el("p", { class: "md-heading", data: { level: String(token.attrs?.level ?? 1) } }, ...drawAll(token.children, words)), // no <h1>: a peer writes no headings into the page
   thematic_break: () => el("hr"),
   block_quote: wrap("blockquote"),
-  list: (token, needle) => el(token.attrs?.ordered ? "ol" : "ul", { start: token.attrs?.ordered && token.attrs.start ? String(token.attrs.start) : null }, ...drawAll(token.children, needle)),
+  list: (token, words) => el(token.attrs?.ordered ? "ol" : "ul", { start: token.attrs?.ordered && token.attrs.start ? String(token.attrs.start) : null }, ...drawAll(token.children, words)),
   list_item: wrap("li"),
-  task_list_item: (token, needle) => el("li", { class: "md-task" },
-    el("span", { class: "md-box", role: "img", "aria-label": token.attrs?.checked ? "done" : "to do" }, token.attrs?.checked ? "☑" : "☐"), ...drawAll(token.children, needle)),
+  task_list_item: (token, words) => el("li", { class: "md-task" },
+    el("span", { class: "md-box", role: "img", "aria-label": token.attrs?.checked ? "done" : "to do" }, token.attrs?.checked ? "☑" : "☐"), ...drawAll(token.children, words)),
   block_code: drawCode,
   link: drawLink,
   image: drawLink,
-  table: (token, needle) => el("div", { class: "md-table", tabindex: "0", role: "group", "aria-label": "Table" }, el("table", {}, ...drawAll(token.children, needle))),
-  table_head: (token, needle) => el("thead", {}, el("tr", {}, ...drawAll(token.children, needle))),
+  table: (token, words) => el("div", { class: "md-table", tabindex: "0", role: "group", "aria-label": "Table" }, el("table", {}, ...drawAll(token.children, words))),
+  table_head: (token, words) => el("thead", {}, el("tr", {}, ...drawAll(token.children, words))),
   table_body: wrap("tbody"),
   table_row: wrap("tr"),
-  table_cell: (token, needle) => el(token.attrs?.head ? "th" : "td", { class: NUMBER.test(plainOf(token.children)) ? "md-number" : null, data: token.attrs?.align ? { align: token.attrs.align } : {}, scope: token.attrs?.head ? "col" : null }, ...drawAll(token.children, needle)),
+  table_cell: (token, words) => el(token.attrs?.head ? "th" : "td", { class: NUMBER.test(plainOf(token.children)) ? "md-number" : null, data: token.attrs?.align ? { align: token.attrs.align } : {}, scope: token.attrs?.head ? "col" : null }, ...drawAll(token.children, words)),
 };
 
-function drawCode(token, needle) {
+function drawCode(token, words) {
   const info = token.attrs?.info ?? "";
   const copy = button("Copy", null, { class: "md-copy quiet", onclick: () => copyText(token.raw).then((done) => toast(done ? "Copied the code." : "The browser does not let this page copy.", done ? "info" : "refused")) });
   return el("div", { class: "md-code" },
-    el("div", { class: "md-code-head" }, el("span", { class: "md-info" }, ...drawText(info, "")), copy),
-    el("pre", { tabindex: "0", role: "group", "aria-label": "Code" }, el("code", {}, ...drawText(token.raw.replace(/\n$/, ""), needle))));
+    el("div", { class: "md-code-head" }, el("span", { class: "md-info" }, ...drawText(info)), copy),
+    el("pre", { tabindex: "0", role: "group", "aria-label": "Code" }, el("code", {}, ...drawText(token.raw.replace(/\n$/, ""), words))));
 }
 
 /** A link that opens outside of this page, with its true address beside words that say something else. Images are links. */
-function drawLink(token, needle) {
+function drawLink(token, words) {
   const address = String(token.attrs?.url ?? "");
   const isImage = token.type === "image";
-  const words = isImage ? ["image: ", ...(token.children?.length ? drawAll(token.children, needle) : [address])] : drawAll(token.children, needle);
+  const shown = isImage ? ["image: ", ...(token.children?.length ? drawAll(token.children, words) : [address])] : drawAll(token.children, words);
   const title = token.attrs?.title ? ` “${token.attrs.title}”` : "";
   const goal = goalOf(address);
-  if (goal === null) return el("span", { class: "md-dead", title: "This console opens http, https and mail links only." }, ...words, ...drawText(` (${address}${title})`, needle));
+  if (goal === null) return el("span", { class: "md-dead", title: "This console opens http, https and mail links only." }, ...shown, ...drawText(` (${address}${title})`, words));
   const said = plainOf(token.children);
   const isPlain = said === address || said === goal.href || `mailto:${said}` === address;
-  const link = el("a", { href: goal.href, target: "_blank", rel: "noopener noreferrer nofollow", title: goal.href }, ...words);
+  const link = el("a", { href: goal.href, target: "_blank", rel: "noopener noreferrer nofollow", title: goal.href }, ...shown);
   const beside = `${isPlain && !isImage ? "" : goal.host || goal.pathname}${title}`.trim();
-  return beside ? [link, el("span", { class: "md-goal" }, " ", ...drawText(`(${beside})`, ""))] : link;
+  return beside ? [link, el("span", { class: "md-goal" }, " ", ...drawText(`(${beside})`))] : link;
 }
 
 // A number, with a sign before it and a unit after it, is read as one: "1 200 ms", "+3.5 %", "$ 12,000".
@@ -89,9 +89,9 @@ const plainOf = (tokens) => (tokens ?? []).map((token) => token.raw ?? plainOf(t
 // Marks that turn the line around, and marks that nobody sees: each is shown by its number, and kept from its neighbours.
 const ODD = /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]|[\u00ad\u180e\u200b\u2060-\u2064\ufeff]+/g;
 
-/** Text as nodes: `needle` marked, odd characters named. All of the text stays in, in its order. */
-export function drawText(text, needle = "") {
-  return split(text, ODD, odd).flatMap((part) => (typeof part === "string" && needle ? marked(part, needle) : part));
+/** Text as nodes: `words` marked, the first of those that begin at a place; odd characters named. All of the text stays in, in its order. */
+export function drawText(text, words = []) {
+  return split(text, ODD, odd).flatMap((part) => (typeof part === "string" && words.length ? marked(part, words) : part));
 }
 
 function odd(found) {
@@ -111,14 +111,18 @@ function split(text, pattern, make) {
   return parts;
 }
 
-function marked(text, needle) {
+function marked(text, words) {
   const lower = lowerOf(text);
+  const next = words.map((word) => lower.indexOf(word)); // where each stands next
   const parts = [];
   let done = 0;
-  for (let at = lower.indexOf(needle); at >= 0; at = lower.indexOf(needle, done)) {
-    if (at > done) parts.push(text.slice(done, at));
-    done = at + needle.length;
-    parts.push(el("mark", {}, text.slice(at, done)));
+  for (;;) {
+    words.forEach((word, one) => { if (next[one] >= 0 && next[one] < done) next[one] = lower.indexOf(word, done); });
+    const one = next.reduce((best, at, index) => (at >= 0 && (best < 0 || at < next[best]) ? index : best), -1);
+    if (one < 0) break;
+    if (next[one] > done) parts.push(text.slice(done, next[one]));
+    done = next[one] + words[one].length;
+    parts.push(el("mark", {}, text.slice(next[one], done)));
   }
   if (done < text.length) parts.push(text.slice(done));
   return parts;

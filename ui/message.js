@@ -4,7 +4,7 @@ import { button, el, icon, nameTag, setText } from "./dom.js";
 import { drawText, drawTree } from "./markdown.js";
 import { ageText, audienceOf, hueOf, lineOf, saidAs, threadOf } from "./model.js";
 import { routeOf, wordsOfOnly } from "./only.js";
-import { isFound } from "./rows.js";
+import { isMeant } from "./rows.js";
 import { drawTick } from "./ticks.js";
 
 const LONG_CHARS = 1_600;
@@ -32,7 +32,7 @@ export function guessOf(item) {
   return (item.goesOn ? 6 : 30) + lines * 22 + (item.message.reply_to ? 24 : 0);
 }
 
-/** Draw one row. `look`: {utc, needle, hereAt, isUnfolded(message), isSource(message), isEvidence(message), isCollapsed(thread)}. */
+/** Draw one row. `look`: {utc, needle, words, hereAt, isUnfolded(message), isSource(message), isEvidence(message), isCollapsed(thread)}. */
 export function drawRow(model, item, look) {
   return ROWS[item.type](model, item, look);
 }
@@ -61,7 +61,7 @@ function drawMessage(model, item, look) {
   const audience = audienceOf(message);
   const folds = isLong(message);
   const isOpen = !folds || look.isUnfolded(message);
-  const isHit = look.needle !== "" && isFound(message, look.needle);
+  const isHit = isMeant(message, look.needle);
   return el("li", {
     class: `message${goesOn ? " goes-on" : ""}${folds ? " long" : ""}${isHit ? " hit" : ""}${look.isEvidence(message) ? " evidence" : ""}`,
     tabindex: "-1",
@@ -130,8 +130,11 @@ function sizeOf({ content }) {
 
 function content(model, message, look) {
   const tree = look.isSource(message) ? null : treeOf(model, message);
-  if (tree) return el("div", { class: "content md", dir: "auto" }, ...drawTree(tree, look.needle));
-  return el("div", { class: "content", dir: "auto" }, ...drawText(message.content, look.needle));
+  const draw = (marks) => (tree ? el("div", { class: "content md", dir: "auto" }, ...drawTree(tree, marks)) : el("div", { class: "content", dir: "auto" }, ...drawText(message.content, marks)));
+  const words = isMeant(message, look.needle) ? look.words : [];
+  const node = draw(words);
+  const singles = words.flatMap((word) => word.split(" "));
+  return singles.length === words.length || node.querySelector("mark") ? node : draw(singles); // a phrase that goes on in another link or cell
 }
 
 function timeTitle(message, look) {

@@ -301,6 +301,9 @@ function leave(model, id) {
   else model.threads.delete(thread);
 }
 
+/** Whether a message for `recipient` is for a peer, alone or as one of several. */
+export const isNamedIn = (recipient, name) => recipient === name || recipient.split(", ").includes(name);
+
 /** Who may hear a message: "notice" (the console only), "broadcast", "channel" or "direct". */
 export function audienceOf(message) {
   if (message.origin === "hub" && message.kind === "system" && !(message.seq > 0)) return "notice";

@@ -5,7 +5,7 @@
 //   needsOf(model, now)               [{id, kind, text, since, help: {word, frame | go}, isQuiet?}], the most urgent first; for a quiet one nobody is called
 //   owe(debt, model, looks, now)      count what arrived since the operator last looked
 
-import { ARROW, GO_ON, UNWOKEN_S, ageText, isOperator, isToOperator, lineOf, logEnd, passedSince, saidAs } from "./model.js";
+import { ARROW, GO_ON, UNWOKEN_S, ageText, isNamedIn, isOperator, isToOperator, lineOf, logEnd, passedSince, saidAs } from "./model.js";
 import { listed, stopReach } from "./deeds.js";
 import { budgetNeeds, isSpent } from "./spent.js";
 
@@ -193,7 +193,7 @@ function mentionsOf(model) {
 }
 
 /** The operator spoke where the question was asked, or to the one who asked. */
-const isAnswered = (question, word) => word.recipient === question.recipient || word.recipient === question.sender;
+const isAnswered = (question, word) => word.recipient === question.recipient || isNamedIn(word.recipient, question.sender);
 
 function mentionNeeds(model) {
   return mentionsOf(model).map((message) => ({

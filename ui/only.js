@@ -7,7 +7,7 @@
 //
 // `only` is a route, "=" and a peer's name, or "operator"; "": all of it. Mutes are routes and peers.
 
-import { ARROW, audienceOf, inOrder } from "./model.js";
+import { ARROW, audienceOf, inOrder, isNamedIn } from "./model.js";
 import { isForOperator } from "./needs.js";
 
 export const ONLY = "only="; // in the address
@@ -30,7 +30,7 @@ export function isOnly(message, only) {
   if (only === "operator") return message.origin === "operator" || message.recipient === HUMAN;
   if (!isPeer(only)) return routeOf(message) === only;
   const name = only.slice(1);
-  return (message.origin === "agent" && message.sender === name) || message.recipient === name;
+  return (message.origin === "agent" && message.sender === name) || isNamedIn(message.recipient, name);
 }
 
 const isPeer = (only) => only.startsWith("=") && !only.includes(ARROW);
@@ -63,5 +63,5 @@ export function wordsOfOnly(only) {
 export function targetsOf(only) {
   if (only === "operator" || only === "all") return ["all"];
   if (isPeer(only)) return [only.slice(1)];
-  return only.split(ARROW).filter((name) => name !== HUMAN);
+  return only.split(ARROW).flatMap((names) => names.split(", ")).filter((name) => name !== HUMAN);
 }

@@ -28,7 +28,7 @@ export function extend(picture, model) {
     picture.ts.push(last < 0 ? message.ts : Math.max(message.ts, picture.ts[last])); // time in the picture never runs up
     if (message.origin === "agent") picture.speakers.set(message.sender, index);
     if (audienceOf(message) === "channel") picture.scopes.set(message.recipient, index);
-    if (message.origin !== "hub" && audienceOf(message) === "direct" && !isToOperator(message)) picture.speakers.set(message.recipient, index);
+    if (message.origin !== "hub" && audienceOf(message) === "direct" && !isToOperator(message)) for (const name of severalOf(message)) picture.speakers.set(name, index);
   }
   return moved;
 }
@@ -61,11 +61,14 @@ export function lanesOf(picture, model) {
   ];
 }
 
+/** Whom a direct message is for; the operator's may be for several, and its stroke goes to the first of them. */
+const severalOf = ({ origin, recipient }) => (origin === "operator" ? recipient.split(", ") : [recipient]);
+
 export function strokesOf(message) {
   const audience = audienceOf(message);
   const from = message.origin === "operator" ? "operator" : message.origin === "hub" ? null : `=${message.sender}`;
   if (audience === "notice" || message.kind === "marker") return [null, null];
-  return [from, isToOperator(message) ? "operator" : audience === "direct" ? `=${message.recipient}` : message.recipient];
+  return [from, isToOperator(message) ? "operator" : audience === "direct" ? `=${severalOf(message)[0]}` : message.recipient];
 }
 
 /** The place of a moment, ms; between two messages it lies between them. */

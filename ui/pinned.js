@@ -97,7 +97,7 @@ function draw(view) {
   setText(view.title, wordsOf(view));
   if (view.drawn === logEnd(view.model)) return;
   view.drawn = logEnd(view.model);
-  const look = { utc: pref("utc"), needle: "", isUnfolded: ({ id }) => view.unfolded.has(id), isSource: () => false, isEvidence: () => false, isCollapsed: () => false };
+  const look = { utc: pref("utc"), needle: "", words: [], isUnfolded: ({ id }) => view.unfolded.has(id), isSource: () => false, isEvidence: () => false, isCollapsed: () => false };
   const keyOf = ({ key, goesOn, hidden, message }) => [view.run, key, goesOn, hidden?.length, view.unfolded.has(message?.id)].join();
   keyed(view.list, view.rows.items.slice(-SHOWN), keyOf, (item) => drawRow(view.model, item, look));
   if (view.following) view.scroller.scrollTop = view.scroller.scrollHeight;

@@ -8,8 +8,9 @@
 // A row: {type: message | marker | day | gap | fold | here | head | hole, key, index, ...}; `index` is a place in the whole
 // conversation, and ascends. Of the past it is below 0.
 
-import { audienceOf, entryAt, logEnd, lowerOf, threadOf } from "./model.js";
+import { audienceOf, entryAt, isNamedIn, logEnd, threadOf } from "./model.js";
 import { isOnly, muteOf } from "./only.js";
+import { isAsking, isFound, queryOf } from "./query.js";
 import { isUnfetched } from "./receipts.js";
 
 const TOGETHER_S = 60; // a sender who goes on within this keeps one heading
@@ -18,11 +19,11 @@ const BURST_S = 20; // the hub lets a peer say a line each half second: whoever 
 const BURST_MIN = 8; // so many in one breath are folded ...
 const BURST_HEAD = 3; // ... but for the first, and the last
 
-/** `fate`: "" | unfetched | unanswered; `thread`: a thread, shown alone; `alone`: what else is, as only.js has it. */
+/** `needle`: a line of query.js, in lower case; `fate`: "" | unfetched | unanswered; `thread`: a thread, shown alone; `alone`: what else is, as only.js has it. */
 export const emptyFilter = () => ({ who: "", scope: "", kind: "", fate: "", thread: "", alone: "", needle: "", only: false });
 
 /** Whether some of the conversation is hidden. */
-export const isNarrow = (filter) => Boolean(filter.who || filter.scope || filter.kind || filter.fate || filter.thread || filter.alone || (filter.only && filter.needle));
+export const isNarrow = (filter) => Boolean(filter.who || filter.scope || filter.kind || filter.fate || filter.thread || filter.alone || (filter.only && isAsking(queryOf(filter.needle))));
 
 /** Ids of the messages that have this fate now; null: no matter which. */
 export function havingFate(model, fate) {
@@ -99,7 +100,7 @@ function take(rows, model, message, index) {
     rows.last = null;
     return end;
   }
-  const isHit = rows.filter.needle !== "" && isFound(message, rows.filter.needle);
+  const isHit = isMeant(message, rows.filter.needle);
   if (!passes(message, rows, isHit) || isLeftOut(message, rows, isHit) || isHiddenByThread(message, rows, model, isHit)) return end;
   rows.passed += 1;
   if (isHit) rows.hits.push(index);
@@ -141,15 +142,16 @@ function isSameTurn(a, b) {
 /** Lines of one agent, or notices of the hub: a full mailbox tells of each message that it loses. */
 const isSameBreath = (a, b, goesOn) => (goesOn ? b.origin === "agent" : a.origin === "hub" && b.origin === "hub" && a.seq === 0 && b.seq === 0);
 
-/** Whether `needle` (lower case) is in a message. */
-export function isFound({ content, sender }, needle) {
-  const text = lowerOf(content);
-  return text.includes(needle) || lowerOf(sender).includes(needle) || (/[*_`~]/.test(text) && text.replace(/[*_`~]+/g, "").includes(needle)); // as it is shown, too
+/** Whether a message is what is looked for; nothing is, while nothing is asked. */
+export function isMeant(message, needle) {
+  if (needle === "") return false;
+  const query = queryOf(needle);
+  return isAsking(query) && isFound(message, query);
 }
 
 function passes(message, { filter, having }, isHit) {
   if (having && !having.has(message.id)) return false;
-  if (filter.only && filter.needle && !isHit) return false;
+  if (filter.only && !isHit && isAsking(queryOf(filter.needle))) return false;
   if (filter.kind && kindOf(message) !== filter.kind) return false;
   if (!filter.thread && !isOnly(message, filter.alone)) return false;
   if (filter.scope && !isInScope(message, filter.scope)) return false;
@@ -184,7 +186,7 @@ function isInScope(message, scope) {
 function isOf(message, who) {
   if (!who.startsWith("=")) return message.origin === who;
   const name = who.slice(1);
-  return (message.origin === "agent" && message.sender === name) || message.recipient === name;
+  return (message.origin === "agent" && message.sender === name) || isNamedIn(message.recipient, name);
 }
 
 const DAY_MS = 86_400_000;

@@ -5,7 +5,7 @@ import { button, el, setText } from "./dom.js";
 import { pref, setPref } from "./prefs.js";
 import { SOUNDS, play } from "./sounds.js";
 
-const SWITCHES = [
+export const SWITCHES = [
   ["notify", "Browser notifications", "When something needs you and this tab is hidden. The browser asks once."],
   ["badge", "A number in the tab's title", "How many things need you."],
   ["sound", "A sound", "When something new needs you."],

@@ -1,10 +1,14 @@
 // Tools: search, filters, the choice of view, and the export of what is shown. What they are set to lives in the flow.
 
+import { namesPlace, partOf, withPart } from "./address.js";
 import { openBeyond, search } from "./beyond.js";
 import { button, el, icon, keyed, saveAs, setText } from "./dom.js";
+import { draftOf, keepDraft } from "./drafts.js";
 import * as flow from "./flow.js";
 import { lowerOf } from "./model.js";
 import { onPref, pref, setPref } from "./prefs.js";
+import { isAsking, queryOf } from "./query.js";
+import { emptyFilter, isNarrow as isFiltered } from "./rows.js";
 import { FORMATS, transcriptOf } from "./transcript.js";
 import { WHEN_HELP, momentOf } from "./when.js";
 
@@ -14,6 +18,10 @@ const VIEWS = [["transcript", "Transcript", "flow"], ["both", "Both", "both"], [
 const FATES = [["", "Any fate"], ["unfetched", "Not fetched"], ["unanswered", "Unanswered"]];
 const KINDS = [["", "Any kind"], ["message", "Messages"], ["answer", "Answers to forms"], ["control", "Controls"], ["system", "The hub's lines"]];
 
+const QUERY_LINK = "q="; // what is looked for lives in the address
+const QUERY_HELP = 'Words, "a phrase", from: to: in: with: a name, has:code (link, table, list), and - before what must not be';
+const DRAFT = "filter";
+
 const views = new WeakMap();
 const isOlder = (from) => from > 1 && from < Infinity;
 const flowRoot = () => document.getElementById("flow");
@@ -21,9 +29,12 @@ const flowRoot = () => document.getElementById("flow");
 export function render(root, model) {
   const view = views.get(root) ?? open(root);
   view.model = model;
+  if (!view.isRestored) restore(view, model);
+  if (!view.panel.hidden || isFiltered(flow.filterOf(flowRoot()))) drawChoices(view, model);
   drawHits(view);
+  if (view.isRestored) keep(view);
+  if (view.isRestored && partOf(location.hash, QUERY_LINK) === null && view.search.value.trim()) tellAddress(view.search.value.trim()); // a thread that was left takes its address with it
   if (view.panel.hidden) return;
-  drawChoices(view, model);
   const { passed, all, isNarrow, hasGap } = flow.countsOf(flowRoot());
   setText(view.shown, `${isNarrow ? `${passed.toLocaleString()} of ${all.toLocaleString()} shown` : `All ${all.toLocaleString()} shown`}${hasGap ? ", with a gap" : ""}`);
   view.clear.disabled = !isNarrow;
@@ -43,10 +54,10 @@ export function askTime() {
 }
 
 function open(root) {
-  const view = { model: null, timer: null };
+  const view = { model: null, timer: null, isRestored: false, kept: "" };
   const change = () => apply(view);
   view.beyond = openBeyond();
-  view.search = el("input", { id: "search", type: "search", placeholder: "Search", "aria-label": "Search the conversation", autocomplete: "off", spellcheck: "false" });
+  view.search = el("input", { id: "search", type: "search", placeholder: "Search", title: QUERY_HELP, "aria-label": "Search the conversation", "aria-description": QUERY_HELP, autocomplete: "off", spellcheck: "false" });
   view.hits = el("span", { class: "hits", role: "status" });
   view.back = button("Previous place (Shift Enter)", "up", { onclick: () => step(view, -1) }, true);
   view.next = button("Next place (Enter)", "down", { onclick: () => step(view, 1) }, true);
@@ -73,6 +84,7 @@ function open(root) {
   view.search.addEventListener("input", () => { clearTimeout(view.timer); view.timer = setTimeout(change, TYPING_MS); });
   view.search.addEventListener("keydown", (event) => onSearchKey(view, event));
   onPref((name) => { if (name === "view") showView(view); });
+  addEventListener("hashchange", () => { if (partOf(location.hash, QUERY_LINK) !== null) lookFor(view, queryOfAddress()); });
   showView(view);
   views.set(root, view);
   return view;
@@ -83,8 +95,72 @@ function apply(view) {
   const needle = lowerOf(view.search.value.trim());
   flow.setFilter(flowRoot(), { ...flow.filterOf(flowRoot()), who: view.who.value, scope: view.scope.value, kind: view.kind.value, fate: view.fate.value, needle, only: view.only.checked });
   search(view.beyond, view.search.value.trim(), view.model);
+  tellAddress(view.search.value.trim());
   render(view.search.closest("#flow-tools"), view.model);
 }
+
+// ---- what survives a reload, and what is in the address ----------------------------------------------------------
+
+/** Take up what was set before the reload; the address says more, for somebody may have sent it. */
+function restore(view, model) {
+  if (!document.body.hasAttribute("data-record") && (!model.link.isTold || model.isOpening)) return;
+  view.isRestored = true;
+  const kept = draftOf(DRAFT) ?? {};
+  const isLinked = partOf(location.hash, QUERY_LINK) !== null;
+  const isElsewhere = namesPlace(location.hash); // a link to one message is for all to see
+  const filter = emptyFilter();
+  for (const key of ["who", "scope", "kind", "fate", "needle"]) if (!isElsewhere && typeof kept[key] === "string") filter[key] = kept[key];
+  if (!isElsewhere) filter.only = kept.only === true;
+  const typed = isLinked ? queryOfAddress() : filter.needle;
+  if (isFiltered(filter) || typed) {
+    flow.setFilter(flowRoot(), { ...filter, thread: flow.filterOf(flowRoot()).thread, alone: flow.filterOf(flowRoot()).alone, needle: lowerOf(typed) });
+    lookFor(view, typed);
+  }
+  flow.placeAgain(flowRoot());
+}
+
+function keep(view) {
+  const { who, scope, kind, fate, needle, only } = flow.filterOf(flowRoot());
+  const text = JSON.stringify({ who, scope, kind, fate, needle, only });
+  if (view.kept === text) return;
+  view.kept = text;
+  keepDraft(DRAFT, who || scope || kind || fate || needle || only ? JSON.parse(text) : null);
+}
+
+function queryOfAddress() {
+  try {
+    return decodeURIComponent(partOf(location.hash, QUERY_LINK) ?? "");
+  } catch {
+    return ""; // half of a sign: no query of ours
+  }
+}
+
+/** Look for a line, as if it were typed. */
+function lookFor(view, typed) {
+  view.search.value = typed;
+  drawChoices(view, view.model);
+  drawFields(view, flow.filterOf(flowRoot()));
+  apply(view);
+}
+
+/** Look for a line in the conversation. */
+export function find(typed) {
+  const view = views.get(document.getElementById("flow-tools"));
+  if (view?.model) lookFor(view, typed);
+}
+
+/** Have the address say what is looked for; an address of something else stays. */
+function tellAddress(typed) {
+  const address = withPart(location.hash, QUERY_LINK, typed ? encodeURIComponent(typed) : null);
+  if (namesPlace(location.hash) || location.hash === address) return;
+  try {
+    history.replaceState(null, "", address || location.pathname + location.search);
+  } catch {
+    // browsers take only so many changes a minute: the next one tells
+  }
+}
+
+// ---- a time -----------------------------------------------------------------------------------------------------
 
 function timeForm(view) {
   view.when = el("input", { id: "when", type: "text", autocomplete: "off", spellcheck: "false", placeholder: "yesterday 14:00", "aria-describedby": "when-refused" });
@@ -129,6 +205,7 @@ function clear(view) {
 }
 
 function onSearchKey(view, event) {
+  if (event.isComposing || event.keyCode === 229) return;
   if (event.key === "Enter") {
     event.preventDefault();
     if (flow.filterOf(flowRoot()).needle !== lowerOf(view.search.value.trim())) apply(view);
@@ -149,16 +226,23 @@ function step(view, by) {
 function drawHits(view) {
   const filter = flow.filterOf(flowRoot());
   const { hits, hit } = flow.countsOf(flowRoot());
-  const isOn = filter.needle !== "";
-  setText(view.hits, !isOn ? "" : hits === 0 ? (isOlder(flow.loadedFrom(flowRoot())) ? "none on this page" : "nowhere") : hit ? `${hit.toLocaleString()} of ${hits.toLocaleString()}` : `${hits.toLocaleString()} found`);
+  const query = queryOf(filter.needle);
+  const isOn = isAsking(query);
+  const [fault] = query.faults;
+  setText(view.hits, fault && !hits ? fault : !isOn ? "" : hits === 0 ? (isOlder(flow.loadedFrom(flowRoot())) ? "none on this page" : "nowhere") : hit ? `${hit.toLocaleString()} of ${hits.toLocaleString()}` : `${hits.toLocaleString()} found`);
   for (const node of [view.back, view.next, view.onlyLabel]) node.hidden = !isOn;
   for (const node of [view.back, view.next]) node.disabled = hits === 0;
   const count = [filter.who, filter.scope, filter.kind, filter.fate].filter(Boolean).length;
   setText(view.toggle.lastElementChild, count ? `Filter (${count})` : "Filter");
   view.toggle.dataset.on = String(count > 0);
-  const fields = [[view.who, filter.who], [view.scope, filter.scope], [view.kind, filter.kind], [view.fate, filter.fate]];
-  for (const [select, value] of fields) if (select.value !== value && document.activeElement !== select) select.value = value; // a permalink may have cleared them
+  drawFields(view, filter);
   if (document.activeElement !== view.search && lowerOf(view.search.value.trim()) !== filter.needle) view.search.value = filter.needle; // the field says what is marked
+}
+
+/** The fields say what the flow is set to: a permalink may have cleared it. */
+function drawFields(view, filter) {
+  const fields = [[view.who, filter.who], [view.scope, filter.scope], [view.kind, filter.kind], [view.fate, filter.fate]];
+  for (const [select, value] of fields) if (select.value !== value && document.activeElement !== select) select.value = value;
   if (view.only.checked !== filter.only) view.only.checked = filter.only;
 }
 
@@ -169,12 +253,14 @@ function showFilters(view, shown) {
 }
 
 function drawChoices(view, model) {
-  if (view.hueCount !== model.hues.size || view.huesOf !== model) { // every peer that was ever here has one
+  const { who, scope } = flow.filterOf(flowRoot());
+  const isMissing = (select, value) => value !== "" && ![...select.options].some((option) => option.value === value);
+  if (view.hueCount !== model.hues.size || view.huesOf !== model || isMissing(view.who, who)) { // every peer that was ever here has one
     Object.assign(view, { hueCount: model.hues.size, huesOf: model });
-    const people = [["", "Anybody"], ["operator", "The operator"], ["hub", "The hub"], ...[...model.hues.keys()].sort().map((name) => [`=${name}`, name])];
+    const people = [["", "Anybody"], ["operator", "The operator"], ["hub", "The hub"], ...[...new Set([...model.hues.keys(), ...(who.startsWith("=") ? [who.slice(1)] : [])])].sort().map((name) => [`=${name}`, name])];
     choose(view.who, people);
   }
-  const channels = new Set([...Object.keys(model.channels), ...model._recent.keys()]);
+  const channels = new Set([...Object.keys(model.channels), ...model._recent.keys(), ...(scope.startsWith("#") ? [scope] : [])]);
   choose(view.scope, [["", "Anywhere"], ["broadcast", "To everyone"], ["direct", "Direct"], ...[...channels].sort().map((name) => [name, name])]);
 }
 

@@ -1,7 +1,7 @@
 // What is shown alone, what is muted, and the address. Run: node --test tests/ui/
 import test from "node:test";
 import assert from "node:assert/strict";
-import { partOf, withPart } from "../../ui/address.js";
+import { namesPlace, partOf, withPart } from "../../ui/address.js";
 import { isOnly, mayMute, mutesOf, pairOf, routeOf, targetsOf, wordsOfOnly } from "../../ui/only.js";
 
 const said = (sender, recipient, more = {}) => ({ id: "m", sender, recipient, content: "x", kind: "message", ts: 0, seq: 1, origin: "agent", ...more });
@@ -37,4 +37,5 @@ test("a part of the address changes and all others stay", () => {
   assert.equal(partOf("#q=pay&only=a", "only="), "a");
   assert.equal(partOf("#t-12&only=a", "t-"), "12");
   assert.equal(partOf("#flow", "only="), null);
+  assert.deepEqual(["", "#q=a", "#only=b&q=a", "#q=a&seq=3", "#t-1", "#at=x"].map(namesPlace), [false, false, false, true, true, true]);
 });

@@ -1,0 +1,30 @@
+// What the palette finds.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { entriesOf, matches } from "../../ui/palette.js";
+
+const model = { peers: [{ name: "api" }, { name: "The scribe" }], channels: { "#plans": {} }, floors: {} };
+const ways = { go: () => {}, act: () => {}, write: () => {}, find: () => {}, press: () => {}, set: () => {} };
+const needs = [{ who: "api", verb: "asks", text: "Ship it?", help: { word: "Answer", go: ["form", "f1"] } }, { who: "", text: "web is held", help: { word: "Resume", frame: { resume_peer: "web" } } }];
+const entries = (isOperator) => entriesOf({ model, needs, isOperator, keys: [["b", "Look back", () => {}]], settings: [["utc", "Times in UTC", "Instead of this zone."]] }, ways);
+const found = (typed, isOperator = true) => matches(entries(isOperator), typed).map((entry) => entry.text);
+
+test("all words must be there, and what begins with them comes first", () => {
+  assert.deepEqual(found("api").slice(0, 2), ["api asks Ship it?", "api"]);
+  assert.equal(found("pause api")[0], "/pause api");
+  assert.equal(found("api pause")[0], "/pause api");
+  assert.deepEqual(found("utc"), ["Times in UTC"]);
+  assert.deepEqual(found("zzz"), []);
+});
+
+test("each peer, channel, command, need, setting and key is reached", () => {
+  const texts = found("");
+  for (const text of ["api", "The scribe", "#plans", "/stop", "/kick The scribe", "/rate", "api asks Ship it?", "Times in UTC", "Look back", 'with:"The scribe"']) assert.ok(texts.includes(text), text);
+});
+
+test("an observer is offered nothing that rules", () => {
+  const texts = found("", false);
+  assert.ok(texts.includes("api") && texts.includes("api asks Ship it?"));
+  assert.ok(!texts.some((text) => text.startsWith("/") || text.startsWith("@") || text === "web is held"));
+});
