@@ -75,7 +75,7 @@ export function absenceOf(model, absent, now) {
       ["By lane", lanesOf(said)],
       ["Decisions", decisionsOf(model, absent, until)],
       ["Stops and pauses", stopsOf(model, absent, until, begin)],
-      ["Losses", lossesOf(model, log)],
+      ["Losses", lossesOf(model, log, absent)],
       ["Still open", openOf(model, absent, until)],
       ["Came", movesOf(log, CAME)],
       ["Went", movesOf(log, WENT)],
@@ -130,12 +130,15 @@ function stopsOf(model, { from }, until, begin) {
 
 const LOST = /^(.+)'s mailbox is full: (\d+) lost/s;
 
-/** What full mailboxes lost, as the hub has told; and what its receipts say was lost. */
-function lossesOf(model, log) {
-  const told = new Map(); // name -> {count, message}
-  for (const message of log.filter(({ origin, seq }) => origin === "hub" && seq === 0)) {
-    const [, name, count] = LOST.exec(message.content) ?? [];
-    if (name !== undefined) told.set(name, { count: (told.get(name)?.count ?? 0) + Number(count), message });
+/** What full mailboxes lost, as the hub has told, who counts on from when one began to lose; and what its receipts say was lost. */
+function lossesOf(model, log, { from }) {
+  const [told, before] = [new Map(), new Map()]; // name -> {count, message}; name -> what the hub counted last
+  for (const message of model.log.filter(({ origin, seq, ts }) => origin === "hub" && seq === 0 && (ts * 1000 < from || log.at(-1)?.ts >= ts))) {
+    const [, name, text] = LOST.exec(message.content) ?? [];
+    if (name === undefined) continue;
+    const [count, known] = [Number(text), before.get(name) ?? 0];
+    before.set(name, count);
+    if (message.ts * 1000 >= from) told.set(name, { count: (told.get(name)?.count ?? 0) + (count < known ? count : count - known), message });
   }
   const lost = log.filter((message) => model.receipts.get(message.id)?.lost > 0);
   return [

@@ -6,7 +6,9 @@ import { announce, ask, el, keyed, saveAs, setIcon, setText, toast, wireAsk } fr
 import { clockOf, onPref, pref, setPref } from "./prefs.js";
 import { ageText, apply, applyLink, emptyModel, isOpen, isOperator, lineOf, logEnd, noteSent } from "./model.js";
 import { fetchExport, fetchPast, openLine } from "./socket.js";
-import { emptyDebt, needsOf, owe, settleDebt } from "./needs.js";
+import { openUnsettled } from "./unsettled.js";
+import { call } from "./calls.js";
+import { emptyDebt, needsOf, owe, settleDebt, wordsOf as wordsOfNeed } from "./needs.js";
 import { emptyDeeds, hear, lose, note, wordsOf as wordsOfDeed } from "./deeds.js";
 import { sureOf } from "./sure.js";
 import { goLive, isLooking as isLookingBack, lookAgain, lookAt, modelThen, openFile, openPast, seek, tick } from "./past.js";
@@ -38,7 +40,7 @@ import { MUTES_MAX, mayMute, mutesOf } from "./only.js";
 const HIDDEN_DRAW_MS = 1000; // a hidden tab gets no animation frames, but its title must tell of a new need
 const TICK_MS = 1000; // ages and "since" count on without the hub
 const AWAY_MS = 300_000; // for so long: nobody is there, and the hub may push; one who reads moves less than one who works
-const BADGE_MS = 4_000; // of the title's number, when it is tried
+const MARK_MS = 4_000; // of the title's number, when it is tried
 const IDLE_MS = 120_000; // neither mouse nor key for so long: nobody is looking
 
 const byId = (id) => document.getElementById(id);
@@ -49,6 +51,7 @@ const HERE = "caucus.here"; // in this tab: when somebody was seen here last, fo
 /** What panels need besides the model: what was asked, what is needed, and the ways to act and to go elsewhere. */
 const seat = { deeds: emptyDeeds(), debt: emptyDebt(), here: emptyHere(storedHere()), needs: [], act, ask: (frame) => putOut(frame), go };
 const outbox = openOutbox(sessionStorage);
+const unsettled = openUnsettled(sessionStorage);
 
 const record = byId("record"); // this page is a file: the past is in it, and there is no hub
 const past = openPast({ fetchPart: fetchPast, changed: plan });
@@ -128,17 +131,17 @@ function draw() {
 function drawCounts(shown) {
   const counts = { peers: shown.peers.length, channels: Object.keys(shown.channels).length, forms: shown.forms.length };
   for (const node of document.querySelectorAll("[data-count]")) setText(node, counts[node.dataset.count] ? String(counts[node.dataset.count]) : "");
-  const number = Date.now() < badgeUntil ? Math.max(1, seat.needs.length) : pref("badge") && seat.needs.length;
+  const number = Date.now() < markUntil ? Math.max(1, seat.needs.length) : pref("mark") && isOperator(model) && seat.needs.length;
   const waiting = number ? `(${number}) ` : "";
   const title = record ? "Caucus record" : `${waiting}${isLookingBack(past) ? "Replay · " : ""}Caucus${model.mode && model.mode !== "running" ? ` · ${model.mode}` : ""}${isOpen(model) ? "" : " · disconnected"}`;
   if (document.title !== title) document.title = title;
 }
 
 let isToldLooking = false; // whether somebody sits here, as the hub was told last
-let badgeUntil = 0; // ms; the title's number is tried
+let markUntil = 0; // ms; the title's number is tried
 
-function showBadge() {
-  badgeUntil = Date.now() + BADGE_MS;
+function showMark() {
+  markUntil = Date.now() + MARK_MS;
   plan();
 }
 
@@ -279,13 +282,11 @@ function drawUnkept(state) {
 
 // ---- what needs the operator ------------------------------------------------------------------------------------
 
-const dismissed = new Set(); // ids of needs that were waved away, for as long as their cause lasts
-
 function needsHere(now) {
+  unsettled.look(model, now);
   const all = needsOf(model, now);
-  const ids = new Set(all.map((need) => need.id));
-  for (const id of dismissed) if (!ids.has(id)) dismissed.delete(id);
-  return all.filter((need) => !dismissed.has(need.id));
+  unsettled.retain(new Set(all.map((need) => need.id)));
+  return all.filter((need) => !unsettled.isDismissed(need.id));
 }
 
 let touchedAt = Date.now();
@@ -350,7 +351,7 @@ const PLACES = {
   roster: (name) => { showTab("health"); roster.reveal(byId("roster"), name); },
   reply: (message) => { showTab("flow"); composer.reply(byId("composer"), message); },
   write: (scope) => { showTab("flow"); composer.aim(byId("composer"), scope); },
-  dismiss: (id) => dismissed.add(id),
+  dismiss: (id) => unsettled.dismiss(id),
   only: showOnly,
   thread: (id) => { showTab("flow"); flow.showThread(byId("flow"), id); },
   mute,
@@ -369,8 +370,7 @@ const OF_THE_PAST = new Set(["help", "only", "thread", "mute", "pin", "evidence"
 /** Show a message; from the record, when it is not on this page any more. */
 async function showMessage(id, seq = 0) {
   showTab("flow");
-  if (flow.reveal(byId("flow"), id) || (seq > 0 && (await flow.openSeq(byId("flow"), seq)))) dismissed.add(`mention:${id}`); // it was seen
-  else if (!(seq > 0)) toast("That message is not on this page any more; the export has it.", "refused");
+  if (!flow.reveal(byId("flow"), id) && !(seq > 0 && (await flow.openSeq(byId("flow"), seq))) && !(seq > 0)) toast("That message is not on this page any more; the export has it.", "refused");
   plan();
 }
 
@@ -473,12 +473,12 @@ function tellNews() {
   for (const notice of model.notices) if (notice.n > toldNotices) toast(notice.text, notice.tone);
   toldNotices = model.noticeCount;
   const isKnown = isOpen(model) && !model.isOpening; // what waits as the page opens is no news
-  const fresh = isKnown ? attention.call(seat.needs, { sound: pref("sound"), notify: pref("notify") }) : [];
+  const fresh = isKnown ? call(seat.needs, { sound: pref("sound"), notify: pref("notify") }) : [];
   const [deed] = seat.deeds.list;
   const deedKey = deed && deed.state !== "asked" ? `${deed.n} ${deed.state}` : told.deed;
   if (told.open !== isOpen(model)) announce(isOpen(model) ? "Connected to the hub." : "The line to the hub is lost.");
   else if (model.mode && told.mode !== model.mode) announce(`The room is ${model.mode}.`);
-  else if (fresh.length) announce(attention.wordsOf(fresh[0]));
+  else if (fresh.length) announce(wordsOfNeed(fresh[0]));
   else if (deedKey !== told.deed) announce(`${deed.word}: ${wordsOfDeed(deed, Date.now())}`);
   told = { mode: model.mode, open: isOpen(model), deed: deedKey };
 }
@@ -505,6 +505,7 @@ byId("token-form").addEventListener("submit", (event) => {
 byId("token-dialog").addEventListener("cancel", (event) => event.preventDefault()); // behind it is nothing to see
 byId("forget-token").addEventListener("click", () => {
   line.forget();
+  unsettled.forget();
   location.reload(); // nothing of the room stays on the page
 });
 byId("retry").addEventListener("click", () => line.retryNow());
@@ -532,12 +533,18 @@ byId("rate-no").addEventListener("click", () => byId("rate-dialog").close());
 
 // ---- export -----------------------------------------------------------------------------------------------------
 
-const EXPORTED = 500; // lines of an export, where there is no journal: the hub's LOG_MAX
+const [EXPORTED, EXPORTED_NOTICES] = [500, 150]; // lines of an export, where there is no journal, and notices among them: as the hub has them
 
 /** Say what an export leaves out, if anything: without a journal it has the hub's newest lines only. */
 function tellLeftOut() {
   if (!isOpen(model) || model.isOpening || model.health?.journal) return;
-  const left = model.lastSeq - model.log.slice(-EXPORTED).filter(({ id, seq }) => model._ids.get(seq) === id).length;
+  let [lines, notices, words] = [0, 0, 0];
+  for (const { id, seq } of model.log.toReversed()) {
+    if (seq === 0 && (notices += 1) > EXPORTED_NOTICES) continue;
+    if ((lines += 1) > EXPORTED) break;
+    words += model._ids.get(seq) === id;
+  }
+  const left = model.lastSeq - words;
   if (left > 0) toast(`This hub keeps no journal: the file leaves out the oldest ${left.toLocaleString()} of ${model.lastSeq.toLocaleString()} messages, and says so. With --journal FILE an export has all of them.`);
 }
 
@@ -688,7 +695,7 @@ document.addEventListener("click", (event) => {
 byId("budgets-open").addEventListener("click", () => go("budgets"));
 byId("theme").addEventListener("click", nextTheme);
 document.addEventListener("keydown", onKey);
-settings.render(byId("settings-list"), showBadge);
+settings.render(byId("settings-list"), showMark);
 wireAsk();
 showTheme();
 showDensity();

@@ -34,6 +34,7 @@ export function emptyModel() {
     floors: {},
     receipts: new Map(), // message id -> {id, seq, queued, fetched, acknowledged, answered, lost, who, at}; replaced when one changes
     fates: null, // {seq, who, more, at: name -> ms or null}: each recipient of one message to many, as the hub last said when asked
+    died: null, // {room, open: [{id, asker, text}], count, at}: what waited for the operator in a room that is gone
     owed: [], // what expects an answer and has none, oldest first: {seq, asker, to, text, ts}
     rules: { text: "", version: 0 }, // of the house
     loops: NO_LOOPS, // how far loops are answered, and the lanes that go round in circles; a lane as the hub tells of it
@@ -340,6 +341,12 @@ function changeChannels(model, { changed, gone = [] }) {
 }
 
 export const UNWOKEN_S = 180; // a wake that no call has followed for so long has failed: the hub takes no later one for proof
+
+const MAILBOX_MAX = 1000; // as the hub has it
+const LOSING_S = 60; // after its latest loss
+
+/** Whether what is said to a peer is lost, now or a moment ago. */
+export const isLosing = (peer, now) => Boolean(peer.lost) && ((peer.waiting ?? 0) + (peer.unacknowledged ?? 0) >= MAILBOX_MAX || now / 1000 - peer.lost.ts < LOSING_S);
 
 /** Seconds since a row was heard: its ages have grown by so much. */
 export const passedSince = (model, peer, now) => Math.max(0, (now - (peer.heardAt ?? model.peersAt ?? now)) / 1000);

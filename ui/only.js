@@ -8,7 +8,7 @@
 // `only` is a route, "=" and a peer's name, or "operator"; "": all of it. Mutes are routes and peers.
 
 import { ARROW, audienceOf, inOrder, isNamedIn } from "./model.js";
-import { isForOperator } from "./needs.js";
+import { isForOperator } from "./unsettled.js";
 
 export const ONLY = "only="; // in the address
 export const MUTES_MAX = 50; // more is a matter for the room, not for the eye
