@@ -56,7 +56,11 @@ def looks_of(page: Any) -> list[dict[str, Any]]:
         if "looking" in frame:
             told.append(frame)
 
-    page.on("websocket", lambda line: line.on("framesent", hear))
+    def listen(line: Any) -> None:
+        told.clear()  # a page that goes may have begun another line
+        line.on("framesent", hear)
+
+    page.on("websocket", listen)
     page.reload()
     return told
 

@@ -24,7 +24,7 @@ export function needsOf(model, now) {
   return [
     ...stopNeeds(model, now), ...diedNeeds(model), ...budgetNeeds(model, now), ...heldNeeds(model), ...formNeeds(model), ...questionNeeds(model),
     ...lossNeeds(model, now), ...floodNeeds(model), ...mentionNeeds(model), ...quietNeeds(model, now), ...silentNeeds(model, now),
-    ...overdueNeeds(model, now), ...stuckNeeds(model, now), ...stickNeeds(model, now), ...slowNeeds(model),
+    ...overdueNeeds(model, now), ...stickNeeds(model, now), ...stuckNeeds(model, now), ...slowNeeds(model),
   ];
 }
 
