@@ -6838,7 +6838,8 @@ CONSOLE_FILES = (
     *("needs.js", "deeds.js", "answers.js", "rules.js", "away.js", "sounds.js", "older.js", "when.js", "beyond.js"),
     *("sure.js", "commands.js", "flow.js", "tools.js", "lanes.js", "attention.js", "loops.js", "settings.js"),
     *("health.js", "roster.js", "brakes.js", "orders.js", "channels.js", "forms.js", "composer.js", "replay.js"),
-    *("past.js", "timeline.js", "spent.js", "budgets.js", "spread.js", "wide.js", "app.js"),
+    *("past.js", "timeline.js", "spent.js", "budgets.js", "spread.js", "wide.js", "address.js", "only.js"),
+    *("alone.js", "absence.js", "happened.js", "pinned.js", "app.js"),
 )
 CONTENT_TYPES = {
     "html": "text/html; charset=utf-8",
@@ -10225,7 +10226,9 @@ class Exports:
     def _make(self, key: tuple[str, Wording], log: Sequence[Message]) -> Iterator[None]:
         """Word a file, and hand it out."""
         before, write, between, after = key[1]
-        about = {"count": len(log), "said": self._room.health()["msg_total"], "since": log[0].ts if log else None}
+        said, here = self._room.last_seq, sum(message.seq > 0 for message in log)
+        since = log[0].ts if log else None
+        about = {"count": len(log), "said": said, "left_out": max(0, said - here), "since": since}
         parts, end = [before(about).encode()], time.monotonic() + EXPORT_S
         for number, message in enumerate(log):
             parts.append(f"{between if number else ''}{write(message)}".encode())
@@ -11440,7 +11443,16 @@ def _markdown_before(about: Mapping[str, Any]) -> str:
     else:
         since = f", from {_local(about['since'])} on" if about["since"] else ""
         reach = f"The last {about['count']} messages and notices{since}, of {about['said']} messages that were said"
+        reach += f"; {about['left_out']} earlier ones are left out" if about["left_out"] else ""
     return f"# Caucus transcript\n\n{reach}"
+
+
+def _text_before(about: Mapping[str, Any]) -> str:
+    if gone := about.get("left_out"):
+        return f"--- {gone} messages before {_local(about['since'])} are left out\n"
+    if gone := about.get("dropped"):
+        return f"--- {gone} events before {_local(about['dropped_to'])} were dropped\n"
+    return ""
 
 
 _AS_JSON: Wording = (
@@ -11449,7 +11461,7 @@ _AS_JSON: Wording = (
 _AS_MARKDOWN: Wording = (
     _markdown_before, _in_markdown, "", lambda count: f"\n\n---\n\n{count} messages and notices\n",
 )
-_AS_TEXT: Wording = (lambda about: "", _in_text, "", lambda count: "")
+_AS_TEXT: Wording = (_text_before, _in_text, "", lambda count: "")
 _ENDINGS = {"text": "txt"}  # of files, where they are no names of formats
 EXPORTS: dict[str, tuple[str, str, Wording]] = {
     "json": ("json", "application/json", _AS_JSON),

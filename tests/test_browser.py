@@ -579,7 +579,7 @@ def test_an_observer_watches_and_has_no_controls(guarded: HubProcess, console: O
     expect(page.locator(".form .form-title")).to_be_visible()
     expect(page.locator(".floor")).to_be_visible()
     acts = page.locator("main :is(button, input, textarea, select):visible")
-    looks = page.locator("#flow-tools, #flow, .centre > .panel-head, [aria-labelledby=health-title]")
+    looks = page.locator("#flow-tools, #flow, .centre > .panel-head, [aria-labelledby=health-title], .scope-box")
     assert acts.count() == looks.locator("button, input").filter(visible=True).count()
     expect(page.locator("#brakes button")).to_have_count(0)
     for key in "psr":

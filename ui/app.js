@@ -1,5 +1,7 @@
 // The console, wired: socket > model > panels. Frames change the model at once; the page is drawn once per animation frame.
 
+import { emptyHere, noteOf, watch } from "./absence.js";
+import { partOf, withPart } from "./address.js";
 import { announce, ask, el, keyed, saveAs, setIcon, setText, toast, wireAsk } from "./dom.js";
 import { clockOf, onPref, pref, setPref } from "./prefs.js";
 import { ageText, apply, applyLink, emptyModel, isOpen, isOperator, lineOf, logEnd, noteSent } from "./model.js";
@@ -18,6 +20,9 @@ import * as health from "./health.js";
 import * as roster from "./roster.js";
 import * as flow from "./flow.js";
 import * as tools from "./tools.js";
+import * as alone from "./alone.js";
+import * as happened from "./happened.js";
+import * as pinned from "./pinned.js";
 import * as lanes from "./lanes.js";
 import * as loops from "./loops.js";
 import * as composer from "./composer.js";
@@ -30,6 +35,7 @@ import * as palette from "./palette.js";
 import * as settings from "./settings.js";
 import * as timeline from "./timeline.js";
 import { openOutbox } from "./outbox.js";
+import { MUTES_MAX, mayMute, mutesOf } from "./only.js";
 
 const HIDDEN_DRAW_MS = 1000; // a hidden tab gets no animation frames, but its title must tell of a new need
 const TICK_MS = 1000; // ages and "since" count on without the hub
@@ -40,8 +46,10 @@ const IDLE_MS = 120_000; // neither mouse nor key for so long: nobody is looking
 const byId = (id) => document.getElementById(id);
 const model = emptyModel();
 
+const HERE = "caucus.here"; // in this tab: when somebody was seen here last, for a page that is loaded again
+
 /** What panels need besides the model: what was asked, what is needed, and the ways to act and to go elsewhere. */
-const seat = { deeds: emptyDeeds(), debt: emptyDebt(), needs: [], act, ask: (frame) => putOut(frame), go };
+const seat = { deeds: emptyDeeds(), debt: emptyDebt(), here: emptyHere(storedHere()), needs: [], act, ask: (frame) => putOut(frame), go };
 const outbox = openOutbox(sessionStorage);
 const unsettled = openUnsettled(sessionStorage);
 
@@ -56,6 +64,7 @@ const PANELS = [ // of the present, whatever is looked at
   ["attention", attention.render],
   ["orders", orders.render],
   ["composer", composer.render],
+  ["happened", happened.render],
 ];
 const SIGHTS = [ // of the moment that is looked at
   ["brakes", brakes.render],
@@ -71,6 +80,8 @@ const SIGHTS = [ // of the moment that is looked at
 const TALK = [ // of the same moment; it has a memory of the very model that it shows
   ["flow", flow.render],
   ["flow-tools", tools.render],
+  ["flow-tools", alone.render],
+  ["pinned", pinned.render],
   ["lanes", lanes.render],
 ];
 
@@ -92,6 +103,7 @@ function draw() {
   if (isOpen(model) && !model.isOpening) seat.needs = needsHere(now); // of a room that is out of sight nobody knows what it needs
   tick(past, performance.now());
   owe(seat.debt, model, isLooking(now), now);
+  tellHere(now);
   if (!record && !isAddressRead) readAddress();
   const isPast = isLookingBack(past);
   const then = modelThen(past);
@@ -141,6 +153,7 @@ const line = record ? { send: () => false, retryNow: () => {} } : openLine({
     apply(model, frame, now);
     outbox.hear(frame);
     hear(seat.deeds, model, frame, now);
+    if (frame?.type === "said") flow.noteOwn(byId("flow"), frame.id);
     if (frame?.type === "snapshot" && isOperator(model)) sayAgain();
     if (frame?.type === "snapshot") lookAgain(past);
     plan();
@@ -277,8 +290,17 @@ function needsHere(now) {
 }
 
 let touchedAt = Date.now();
+let pointerAt = ""; // where it was last: a browser tells of a move, too, when the page moves under a pointer that rests
 
-for (const kind of ["pointermove", "pointerdown", "keydown", "wheel", "focus"]) addEventListener(kind, () => { touchedAt = Date.now(); }, { passive: true });
+for (const kind of ["pointermove", "pointerdown", "keydown", "wheel", "focus"]) {
+  addEventListener(kind, (event) => {
+    const place = kind === "pointermove" ? `${event.screenX} ${event.screenY}` : "";
+    if (place && place === pointerAt) return;
+    pointerAt = place || pointerAt;
+    touchedAt = Date.now();
+    tellHere(touchedAt);
+  }, { passive: true });
+}
 
 /** Whether somebody reads what arrives: the page is in front, not left alone, and shows the newest. */
 function isLooking(now) {
@@ -297,6 +319,30 @@ function tellLooking() {
 for (const kind of ["focus", "blur", "pagehide"]) addEventListener(kind, tellLooking);
 document.addEventListener("visibilitychange", tellLooking);
 
+const HERE_MS = 2_000; // between two notes of it
+
+let hereNoted = { at: 0, absent: null };
+
+function storedHere() {
+  try {
+    return JSON.parse(sessionStorage.getItem(HERE));
+  } catch {
+    return null;
+  }
+}
+
+/** Note whether somebody is here, so that whoever comes back is told what happened. */
+function tellHere(now) {
+  if (record) return;
+  watch(seat.here, model, { isHidden: document.hidden, touchedAt }, now);
+  const { at, absent } = seat.here;
+  if (!at || (absent === hereNoted.absent && at - hereNoted.at < HERE_MS)) return;
+  hereNoted = { at, absent };
+  sessionStorage.setItem(HERE, JSON.stringify(noteOf(seat.here)));
+}
+
+document.addEventListener("visibilitychange", () => { tellHere(Date.now()); plan(); });
+
 const PLACES = {
   form: (id) => { showTab("forms"); forms.reveal(byId("forms"), id); },
   message: showMessage,
@@ -306,6 +352,10 @@ const PLACES = {
   reply: (message) => { showTab("flow"); composer.reply(byId("composer"), message); },
   write: (scope) => { showTab("flow"); composer.aim(byId("composer"), scope); },
   dismiss: (id) => unsettled.dismiss(id),
+  only: showOnly,
+  thread: (id) => { showTab("flow"); flow.showThread(byId("flow"), id); },
+  mute,
+  pin: (what) => { showTab("flow"); if (pref("view") === "picture") setPref("view", "both"); pinned.pin(byId("pinned"), what); },
   "caught-up": () => settleDebt(seat.debt, model),
   rate: openRate,
   budgets: (of) => budgets.show(byId("budgets"), of),
@@ -315,13 +365,31 @@ const PLACES = {
   again: () => lookAgain(past),
   live: backToLive,
 };
-const OF_THE_PAST = new Set(["help", "evidence", "budgets", "look", "moment", "again", "live"]); // all others act on the present
+const OF_THE_PAST = new Set(["help", "only", "thread", "mute", "pin", "evidence", "budgets", "look", "moment", "again", "live"]); // all others act on the present
 
 /** Show a message; from the record, when it is not on this page any more. */
 async function showMessage(id, seq = 0) {
   showTab("flow");
   if (!flow.reveal(byId("flow"), id) && !(seq > 0 && (await flow.openSeq(byId("flow"), seq))) && !(seq > 0)) toast("That message is not on this page any more; the export has it.", "refused");
   plan();
+}
+
+/** Show a peer, a lane or the operator alone; and of it a message. */
+function showOnly(what, id = null, seq = 0) {
+  showTab("flow");
+  flow.showOnly(byId("flow"), what);
+  if (id !== null) void showMessage(id, seq);
+}
+
+/** Leave a lane or a peer out of the flow, or hear it again. */
+function mute(what) {
+  const mutes = mutesOf(pref("mutes"));
+  if (!mutes.delete(what)) {
+    if (!mayMute(what) || mutes.size >= MUTES_MAX) return void toast(mayMute(what) ? "So many are muted already: hear some of them again first." : "What goes to you cannot be muted.", "refused");
+    mutes.add(what);
+    flow.leaveOnly(byId("flow"));
+  }
+  setPref("mutes", [...mutes]);
 }
 
 /** A lane of the present, whatever is looked at. */
@@ -338,7 +406,7 @@ function go(where, ...what) {
 
 // ---- the past ---------------------------------------------------------------------------------------------------
 
-const AT_LINK = "#at=";
+const AT_LINK = "at=";
 const ADDRESS_MS = 500; // browsers take no more than so many changes of the address
 
 let hashBefore = ""; // the address that looking back took the place of
@@ -348,7 +416,7 @@ function lookBack(ms = Infinity) {
   if (record) return seek(past, ms);
   if (!isLookingBack(past)) {
     endBefore = null;
-    hashBefore = location.hash.startsWith(AT_LINK) ? "" : location.hash;
+    hashBefore = withPart(location.hash, AT_LINK, null);
     for (const one of document.querySelectorAll(":is(#attention, #orders) [popover]:popover-open")) one.hidePopover();
     for (const name of ["confirm", "rate-dialog"]) byId(name).close("");
   }
@@ -372,7 +440,7 @@ function goToMoment(ms) {
 
 /** The moment that the address names, ms; null: it names none. */
 function momentOfAddress() {
-  const ms = location.hash.startsWith(AT_LINK) ? Date.parse(location.hash.slice(AT_LINK.length)) : NaN;
+  const ms = Date.parse(partOf(location.hash, AT_LINK) ?? "");
   return Number.isNaN(ms) ? null : ms;
 }
 
@@ -381,7 +449,7 @@ let isAddressRead = false; // a hub that asks for a token tells nobody of the pa
 function readAddress() {
   if (!record && !isOpen(model)) return;
   isAddressRead = true;
-  if (!location.hash.startsWith(AT_LINK)) return;
+  if (partOf(location.hash, AT_LINK) === null) return;
   const ms = momentOfAddress();
   if (ms === null) toast("The link names no moment: after #at= stands a time such as 2026-03-12T14:00:00Z.", "refused");
   else if (past.state !== "shown" || Math.abs(ms - past.ms) >= 1) goToMoment(ms);
@@ -389,8 +457,8 @@ function readAddress() {
 
 setInterval(() => {
   if (past.state !== "shown" || past.isPlaying || (record && past.ms >= past.replay.to)) return;
-  const address = AT_LINK + new Date(past.ms).toISOString();
-  if (location.hash !== address && !location.hash.startsWith("#t-")) history.replaceState(null, "", address);
+  const address = withPart(["seq=", "m-"].reduce((hash, prefix) => withPart(hash, prefix, null), location.hash), AT_LINK, new Date(past.ms).toISOString());
+  if (location.hash !== address && partOf(location.hash, "t-") === null) history.replaceState(null, "", address);
 }, ADDRESS_MS);
 
 byId("replay-open").addEventListener("click", () => (isLookingBack(past) ? backToLive() : lookBack()));
@@ -465,8 +533,24 @@ byId("rate-no").addEventListener("click", () => byId("rate-dialog").close());
 
 // ---- export -----------------------------------------------------------------------------------------------------
 
+const [EXPORTED, EXPORTED_NOTICES] = [500, 150]; // lines of an export, where there is no journal, and notices among them: as the hub has them
+
+/** Say what an export leaves out, if anything: without a journal it has the hub's newest lines only. */
+function tellLeftOut() {
+  if (!isOpen(model) || model.isOpening || model.health?.journal) return;
+  let [lines, notices, words] = [0, 0, 0];
+  for (const { id, seq } of model.log.toReversed()) {
+    if (seq === 0 && (notices += 1) > EXPORTED_NOTICES) continue;
+    if ((lines += 1) > EXPORTED) break;
+    words += model._ids.get(seq) === id;
+  }
+  const left = model.lastSeq - words;
+  if (left > 0) toast(`This hub keeps no journal: the file leaves out the oldest ${left.toLocaleString()} of ${model.lastSeq.toLocaleString()} messages, and says so. With --journal FILE an export has all of them.`);
+}
+
 for (const link of document.querySelectorAll("[data-export]")) {
   link.addEventListener("click", async (event) => {
+    if (link.dataset.export !== "record") tellLeftOut();
     if (!model.link.auth && link.dataset.export !== "record") return; // an open hub serves a plain link; of a record it may have none
     event.preventDefault();
     try {
@@ -535,7 +619,7 @@ const FIXED_KEYS = [
   ["@ # /", "In the composer: peers, channels, commands; Tab takes one. A name at the head says whom it is for"],
   ["Ctrl Enter", "In a form: next question, or send"],
   ["Enter", "In the flow: to the newest message; on a message: who has it"],
-  ["Esc", "Leave a field, a dialog, marks, or a thread; in the composer: drop the answer"],
+  ["Esc", "Leave a field, a dialog, what happened, marks, a thread, or what is shown alone; in the composer: drop the answer"],
 ];
 
 const TYPED_MS = 400; // whoever types has the next key under the fingers by then
@@ -569,7 +653,7 @@ function onKey(event) {
   }
   if (event.key === " " && event.timeStamp - letterAt < TYPED_MS) return event.preventDefault(); // it is part of a text that nobody sees: it presses nothing
   if (event.key === "Enter" && flow.onEnter(byId("flow"), event.target)) return event.preventDefault();
-  const leaves = () => flow.leaveEvidence(byId("flow")) || flow.leaveThread(byId("flow"));
+  const leaves = () => happened.dismiss(byId("happened")) || flow.leaveEvidence(byId("flow")) || flow.leaveThread(byId("flow")) || flow.leaveOnly(byId("flow"));
   if (event.key === "Escape" && !document.querySelector("[popover]:popover-open") && leaves()) return event.preventDefault();
   const pressed = event.shiftKey && /^[a-z]$/i.test(event.key) ? `Shift ${event.key.toUpperCase()}` : event.key;
   letterAt = event.key.length === 1 && event.key !== " " ? event.timeStamp : -Infinity;
@@ -610,6 +694,10 @@ for (const name of ["help", "settings"]) {
   byId(`${name}-open`).addEventListener("click", () => { byId(name).showModal(); plan(); });
   byId(`${name}-close`).addEventListener("click", () => byId(name).close());
 }
+document.addEventListener("click", (event) => {
+  const { only } = event.target.closest?.("[data-only]")?.dataset ?? {};
+  if (only) go("only", only);
+});
 byId("budgets-open").addEventListener("click", () => go("budgets"));
 byId("theme").addEventListener("click", nextTheme);
 document.addEventListener("keydown", onKey);

@@ -12,6 +12,7 @@ const DEFAULTS = {
   sound: "", // the name of one of SOUNDS; empty: none
   pauseWhileTyping: false, // the room pauses while the composer holds an unsent text
   enterSends: true, // else Ctrl+Enter sends
+  mutes: [], // lanes and peers whose words are left out of the flow
   keys: true, // single letters act; who speaks to the computer may want none of that
 };
 
