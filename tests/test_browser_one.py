@@ -436,6 +436,7 @@ def test_a_lane_is_pinned_beside_the_flow_and_its_composer_aims_there(
     assert is_within(page, "#pinned textarea")
     page.reload()
     expect(pinned.locator("textarea")).to_have_value("only into plans")
+    expect(pinned.get_by_role("button", name="Send beside the flow")).to_be_enabled()  # the line is open again
     pinned.locator("textarea").press("Enter")
     expect(pinned.locator(".message .content").last).to_have_text("only into plans")
     expect(pinned.locator(".message .content").last).to_be_in_viewport()
