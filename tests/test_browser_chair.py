@@ -113,6 +113,19 @@ def test_what_happened_meanwhile_is_one_glance(hour: Hour, console: Open, size: 
     assert is_in_sight(card)
 
 
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_the_palette_stands_in_the_middle_and_takes_one_anywhere(
+    hour: Hour, console: Open, size: tuple[int, int]
+) -> None:
+    page = sit(console, hour, size)
+    press(page, "Control+k")
+    box = page.locator("#palette").bounding_box()
+    assert abs(box["x"] - (size[0] - box["x"] - box["width"])) <= 2
+    page.keyboard.type("#release")
+    press(page, "Enter")
+    expect(page.locator("#palette")).to_be_hidden()
+
+
 @pytest.mark.parametrize(("size", "least"), [(DESK, 8), (LAPTOP, 8), (SMALL, 6)], ids=str)
 def test_peers_are_in_sight_beside_the_conversation(
     hour: Hour, console: Open, size: tuple[int, int], least: int
