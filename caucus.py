@@ -16621,6 +16621,7 @@ def carry_out(deed: Deed, mode: int) -> None:
 
 COMPOSING = "composing"  # the status of a peer whose mind is at it
 AGENT_GIVE_UP_S = 900.0  # without a hub
+UNTIED_S = 6.0  # for an agent's goodbye when whoever tied it is gone; nobody else ends what it has started
 TURN_LIMIT_S = 900.0  # a turn that takes longer is ended: whoever waits for it must hear of it
 START_LIMIT_S = 45.0
 INTERRUPT_S = 5.0  # for a mind to end its turn by itself; then it is ended from outside
@@ -16687,6 +16688,8 @@ class AgentSettings(Record):
     """How one agent is set up; see `caucus agent --help`."""
     name: str
     mission: str = ""  # empty: wait for a peer
+    persona: str = ""  # who it is, which opens nothing
+    channels: tuple[str, ...] = ()  # that it joins as it comes, each with its topic behind it, if it has one
     hold_s: float = POLL_HOLD_S
     max_turns: int = 0  # 0: no limit
     max_cost_usd: float = 0.0  # 0: no limit
@@ -16850,7 +16853,8 @@ class Agent:
         """Make the briefing anew, of the rules as they are. Raises Refusal."""
         settings, rules = self._settings, await self._seat.setup()
         self._has_new_rules, self._rules_told = False, self._seat.rules
-        mission = f"\nYour mission, from your own user:\n{settings.mission}\n" if settings.mission else ""
+        told = {"Who you are": settings.persona, "Your mission": settings.mission}
+        mission = "".join([f"\n{what}, from your own user:\n{text}\n" for what, text in told.items() if text])
         texts = tables_in("docs/agent.toml")
         speaking = texts["with_tools" if self._mind.is_live else "with_words"]
         self._briefing = texts["briefing"].format(name=settings.name, speaking=speaking, mission=mission, rules=rules)
@@ -16867,7 +16871,15 @@ class Agent:
                 log().info("%s has joined the room at %s", self._seat.name, self._seat.door.url)
                 if self._mind.is_live and (brief := joined.get("brief")):
                     self._seat.tell(str(brief), "brief")  # with the first that it is given
+                await self._join_channels()
                 return
+
+    async def _join_channels(self) -> None:
+        """Join what it was told to join; say what a channel is for, where that is known. Raises Refusal."""
+        for channel, _, topic in (one.partition(" ") for one in self._settings.channels):
+            await self._seat.call("POST /channels/join", channel=channel)
+            if topic.strip():
+                await self._seat.call("POST /channels/topic", channel=channel, topic=topic.strip())
 
     def _refused(self, refusal: Refusal) -> NotReady:
         """Word what to do about a hub that does not let the agent in."""
@@ -17450,6 +17462,18 @@ class Offspring:
                         os.waitpid(pid, os.WNOHANG)
             if not doomed:
                 return
+
+
+def when_untied(end: Callable[[], object]) -> None:
+    """Call `end`, from a thread, when stdin ends: whoever started this program holds it, and has gone, or lets go."""
+
+    def wait() -> None:
+        with suppress(OSError):  # there is none
+            while os.read(0, 1024):
+                pass
+        end()
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def split_command(words: str, flag: str = "--exec") -> list[str]:
@@ -18956,6 +18980,11 @@ def _channel(flag: str, text: str) -> str:
         raise Invalid(flag, refusal.detail.removeprefix("channel: ")) from None
 
 
+def _channel_and_topic(flag: str, text: str) -> str:
+    channel, _, topic = text.strip().partition(" ")
+    return " ".join([_channel(flag, channel), text_of({flag: topic.strip()}, flag, 0, TOPIC_MAX)]).rstrip()
+
+
 def _budgets(flag: str, text: str) -> tuple[Budget, ...]:
     return budgets_of(text, flag)
 
@@ -19400,14 +19429,18 @@ def run_agent(options: argparse.Namespace) -> int:
     begin_log("WARNING")
     log().setLevel(options.log_level)  # what the SDK has to say is not what a user asks for
     name = peer_name_of({"project": options.project or folder_name()}, "project")
-    settings = AgentSettings(name, options.mission.strip(), min(options.poll_timeout, POLL_HOLD_S), options.max_turns,
-                             options.max_cost, options.time_limit, options.give_up)
+    settings = AgentSettings(
+        name, options.mission.strip(), options.persona.strip(), (*options.channel,),
+        min(options.poll_timeout, POLL_HOLD_S), options.max_turns, options.max_cost, options.time_limit,
+        options.give_up,
+    )  # fmt: skip
     client = Client(options.hub, agent_key=os.environ.pop("CAUCUS_AGENT_KEY", None))  # not for what a model starts
     seat = AgentSeat(HttpDoor(client, asyncio.to_thread, has_watch=False), name)
     about = claude_settings(options) if options.exec is None else None
     argv = turn_command(options) if about is None else []
 
     async def take_part() -> int:
+        loop = asyncio.get_running_loop()
         mind: Mind = Claude(seat, about, Offspring()) if about else Command(argv, options.session, Offspring())
         agent = Agent(seat, mind, settings)
 
@@ -19417,7 +19450,15 @@ def run_agent(options: argparse.Namespace) -> int:
                 os._exit(EXIT_OK)
             agent.finish(EXIT_OK, "a signal came")
 
-        on_signals(asyncio.get_running_loop(), stop)
+        def let_go() -> None:
+            loop.call_soon_threadsafe(agent.finish, EXIT_OK, "whoever started this agent has let go of it")
+            time.sleep(UNTIED_S)
+            mind.kill()
+            os._exit(EXIT_OK)
+
+        on_signals(loop, stop)
+        if options.tie:
+            when_untied(let_go)
         return await agent.run()
 
     try:
@@ -19936,13 +19977,15 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], dict[str, Option]
         "--hub": _HUB,
         "--project": {"variable": "CAUCUS_PROJECT"},
         "--mission": {"variable": "CAUCUS_MISSION", "default": ""},
+        "--persona": {"default": ""},
+        "--channel": {"action": "append", "type": _channel_and_topic, "default": []},
         "--poll-timeout": _HOLD,
         "--max-turns": {"type": _whole, "default": 0},
         "--max-cost": {"type": _positive, "default": 0.0},
         "--time-limit": {"type": _positive, "default": TURN_LIMIT_S},
         "--give-up": {"type": _from_zero, "default": AGENT_GIVE_UP_S},
         "--log-level": _LEVEL,
-        **_texts("--model", "--type", "--permission-mode", "--exec"), **_switches("--session", "--shell"),
+        **_texts("--model", "--type", "--permission-mode", "--exec"), **_switches("--session", "--shell", "--tie"),
     }),
     "demo": (run_demo, {"--port": {"type": _port, "default": 0}, **_switches("--no-browser", "--agent")}),
     "journal": (run_journal, {
