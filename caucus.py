@@ -11,6 +11,7 @@
     python caucus.pyz bridge     in an MCP host's configuration: the room as tools
     python caucus.pyz watch      wait for messages at no token cost, print them, exit
     python caucus.pyz agent      a Claude, or any other model, with a seat and a loop of its own
+    python caucus.pyz meet       a meeting that is written in a file, with its agents and its end
     python caucus.pyz journal    look into, copy, mend the file that keeps a room
     python caucus.pyz wake       what hooks of hosts run: wake an agent; `brake`: hold its tools back
     python caucus.pyz service    have the system keep a hub running, from login on
@@ -28,7 +29,7 @@ Map       I    The room, no I/O      1 Constants  2 Refusals  3 Wire types and e
                                      18b Replay: the room as it was
                                      18c Notify: the tap on the shoulder
                                      19 MCP over HTTP  20 Hub
-          IV   The seats             21 Watch  22 Bridge  22b Hosts  23 Agent
+          IV   The seats             21 Watch  22 Bridge  22b Hosts  23 Agent  23b Meetings
           V                          24 Demo  24b Service  24c Doctor  25 Command line
 
 Words     hub        the process; room: the state that it guards
@@ -14966,8 +14967,10 @@ def look_up(loop: AbstractEventLoop) -> None:
     loop.call_later(_LOOK_UP_S, look_up, loop)
 
 
-def serve(settings: Settings, on_start: Callable[[Hub], None]) -> int:
-    """Run a hub until SIGINT or SIGTERM; give the exit code."""
+def serve(
+    settings: Settings, on_start: Callable[[Hub], None], wait: Callable[[Hub], Awaitable[int]] | None = None
+) -> int:
+    """Run a hub until SIGINT or SIGTERM, or until `wait` is over, which gives the exit code; give that."""
     import asyncio
     import gc
 
@@ -14984,11 +14987,15 @@ def serve(settings: Settings, on_start: Callable[[Hub], None]) -> int:
             return 3
         on_start(hub)
         gc.freeze()  # what is here stays; the collector would look at it again and again, 20 ms each time
-        await ended.wait()
+        code = EXIT_OK
+        if wait is None:
+            await ended.wait()
+        else:
+            code = await wait(hub)
         await hub.stop()
         if hasattr(signal, "pthread_sigmask"):  # a second Ctrl-C must not meet a process that is half gone
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-        return 0
+        return code
 
     with asyncio.Runner(loop_factory=lambda: turn.loop) as runner:
         return runner.run(run())
@@ -17603,6 +17610,1066 @@ class Command:
 
 
 # ======================================================================================================================
+# 23b. Meetings
+# ======================================================================================================================
+# A meeting is a file: who takes part and with which rights, what is said first, what it may cost, what ends it. It is
+# read whole, and all that is wrong is told at once. Then it is held: each agent is a process, ours to start and to end,
+# and the operator's words go through the console's socket as a page's do, whether the hub is in this process or not.
+
+MEETING_MAX_BYTES = 256 << 10  # of one file: a longer one is no meeting
+ATTENDEES_MAX = 32  # agents: each is a process of 40 MB, and a hub lets in one a second
+BRIEF_MAX = 8000  # characters of a mission and of a persona: Windows takes 32,767 in a whole command line
+PERSONA_MAX_BYTES = 4 * BRIEF_MAX  # of its file
+MEETING_MINUTES = 60.0  # where the file says nothing: one that is forgotten ends
+RESTARTS = 2  # where the file says nothing
+
+# What an agent gets of the environment without being told so: nothing of it is a secret.
+PLAIN_ENVIRONMENT = (
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "TEMP", "TMP",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR",
+    "SYSTEMROOT", "SYSTEMDRIVE", "COMSPEC", "PATHEXT", "WINDIR", "USERPROFILE", "APPDATA", "LOCALAPPDATA",
+    "PROGRAMDATA", "PROGRAMFILES", "CAUCUS_CLAUDE_CLI", "CAUCUS_ALLOW_REMOTE_HUB",
+)  # fmt: skip
+
+
+def guess_at(word: str, known: Iterable[str]) -> str:
+    """Word a guess at what a misspelt word was to be; empty where nothing is near."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, [*known], 1, 0.5)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+# --- what is read of the file: each reader is given a key, to blame it, and a value; it raises Invalid ---
+Read = Callable[[str, Any], Any]
+Path = tuple[str, ...]  # of a key, from the top of the file
+
+
+def _briefly(high: int) -> Read:
+    return lambda key, value: text_of({key: value.strip() if isinstance(value, str) else value}, key, 1, high)
+
+
+def _in_a_line(high: int) -> Read:
+    return lambda key, value: line_of({key: value}, key, 1, high)
+
+
+def _number(low: float, high: float, is_whole: bool = False) -> Read:
+    kind = "a whole number" if is_whole else "a number"
+
+    def read(key: str, value: Any) -> float | int:
+        is_right = isinstance(value, int if is_whole else int | float) and not isinstance(value, bool)
+        if not is_right or not low <= value <= high:
+            raise Invalid(key, f"must be {kind} of {low:g} to {high:,.10g}, not {json.dumps(value, default=str)}")
+        return int(value) if is_whole else float(value)
+
+    return read
+
+
+def _one_of(*known: str) -> Read:
+    def read(key: str, value: Any) -> str:
+        if value not in known:
+            guess = guess_at(value, known) if isinstance(value, str) else ""
+            raise Invalid(key, f"must be one of {', '.join(known)}, not {json.dumps(value, default=str)}{guess}")
+        return str(value)
+
+    return read
+
+
+def _switch(key: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise Invalid(key, "must be true or false, without quotes")
+    return value
+
+
+def _list_of(read: Read, most: int) -> Read:
+    def read_all(key: str, value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list) or len(value) > most:
+            raise Invalid(key, f"must be a list of at most {most}, in brackets: [\"...\"]")
+        return tuple(dict.fromkeys(read(key, one) for one in value))
+
+    return read_all
+
+
+def _variable(key: str, value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z_]\w*", value, re.ASCII):
+        what = "it has the name of a variable only, never its value" if "=" in str(value) else "that is no variable"
+        raise Invalid(key, f"{what}: write \"ANTHROPIC_API_KEY\", and set it before you start the meeting")
+    return value
+
+
+def _command_of(key: str, value: Any) -> str:
+    words = str(_briefly(BRIEF_MAX)(key, value))
+    split_command(words, key)
+    return words
+
+
+def _permission(key: str, value: Any) -> str:
+    if value == "bypassPermissions":
+        raise Invalid(key, "bypassPermissions would let any peer's words act on this machine unguarded")
+    return str(_one_of(*PERMISSION_MODES)(key, value))
+
+
+_path, _name = _in_a_line(4096), _in_a_line(NAME_MAX)
+_dollars, _whole_from_one = _number(0.01, 10_000), _number(1, 1_000_000, is_whole=True)
+# What a meeting's file can say, table by table; NAME stands for any. docs/meetings.md says what each key means.
+OF_AGENTS: dict[str, Read] = {
+    "kind": _one_of("claude", "exec"),
+    "command": _command_of,
+    "session": _switch,
+    "shell": _switch,
+    "model": _in_a_line(NAME_MAX),
+    "type": _one_of(*AGENT_TYPES),
+    "permission_mode": _permission,
+    "cwd": _path,
+    "environment": _list_of(_variable, 32),
+    "mission": _briefly(BRIEF_MAX),
+    "persona": _briefly(BRIEF_MAX),
+    "persona_file": _path,
+    "messages": _whole_from_one,
+    "dollars": _dollars,
+    "turns": _whole_from_one,
+    "turn_seconds": _number(1, 86_400),
+    "restarts": _number(0, 100, is_whole=True),
+}
+MEETING_KEYS: dict[str, dict[str, Read]] = {
+    "": {"include": _list_of(_path, 8)},
+    "meeting": {
+        "title": _in_a_line(TITLE_MAX),
+        "topic": _briefly(BRIEF_MAX),
+        "opening": _briefly(OPERATOR_CONTENT_MAX),
+        "opening_to": _name,
+        "ends_on": _list_of(_in_a_line(TITLE_MAX), 32),
+        "journal": _path,
+    },
+    "limits": {"minutes": _number(0.01, 10_080), "messages": _whole_from_one, "dollars": _dollars},
+    "each": {key: OF_AGENTS[key] for key in ("messages", "dollars", "turns")},
+    "channels.NAME": {"topic": _in_a_line(TOPIC_MAX), "members": _list_of(_name, ATTENDEES_MAX)},
+    "roles.NAME": OF_AGENTS,
+    "agents.NAME": {"role": _name, **OF_AGENTS},
+}
+FILLED = frozenset({"opening", "mission", "persona", "topic"})  # keys in whose texts {topic} and {title} are filled in
+_PERSONAS = frozenset({"persona", "persona_file"})  # one of them: an agent's own goes before its role's
+OF_CLAUDES = ("model", "type", "permission_mode", "dollars")
+OF_COMMANDS = ("command", "session", "shell")
+_KEY = r"""(?:[\w-]+|"[^"\n]*"|'[^'\n]*')"""
+_KEYS = rf"({_KEY}(?:\s*\.\s*{_KEY})*)"
+
+
+def lines_of_toml(text: str) -> dict[Path, int]:
+    """Map the tables and keys of a TOML text to the lines in which they begin; those of inline tables are left out."""
+    found, table, quotes = dict[Path, int](), Path(), ""
+    for number, line in enumerate(text.split("\n"), 1):
+        if quotes:  # within a text of several lines
+            quotes = "" if quotes in line else quotes
+            continue
+        head, entry = re.match(rf"\s*\[\[?\s*{_KEYS}\s*\]", line), re.match(rf"\s*{_KEYS}\s*=", line)
+        if (begun := head or entry) is not None:
+            path = tuple(key.strip("\"'") for key in re.findall(_KEY, begun[1]))
+            table = path if head else table
+            path = path if head else table + path
+            for depth in range(1, len(path) + 1):
+                found.setdefault(path[:depth], number)
+        quotes = next((one for one in ('"""', "'''") if line.count(one) % 2), "")
+    return found
+
+
+def inside(folder: str, given: str, key: str) -> str:
+    """Give the path of a file that a meeting names; it lies in the meeting's folder, links followed. Raises Invalid."""
+    place, root = os.path.normpath(os.path.join(folder, given)), os.path.realpath(folder)
+    if not is_within(place, os.path.normpath(folder)):
+        raise Invalid(key, f"{given} lies outside of the meeting's folder: move it there")
+    if not is_within(os.path.realpath(place), root):
+        raise Invalid(key, f"{given} is a link that leads out of the meeting's folder")
+    return place
+
+
+def is_within(path: str, folder: str) -> bool:
+    """Whether a path is a folder or lies in it, going by their words only."""
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+def text_of_file(path: str, most_bytes: int, key: str) -> str:
+    """Read a small file of text. Raises Invalid."""
+    try:
+        with open(open_regular(path), "rb") as file:
+            data = file.read(most_bytes + 1)
+        if len(data) > most_bytes:
+            raise Invalid(key, f"{path} has more than {most_bytes:,} bytes")
+        return data.decode("utf-8-sig").replace("\r\n", "\n")
+    except OSError as error:
+        raise Invalid(key, f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise Invalid(key, f"{path} is no text in UTF-8: see byte {error.start + 1}") from None
+
+
+class Fault(NamedTuple):
+    """Something that is wrong with a meeting; in the order in which faults are told."""
+    file: int  # 0: the command line; 1: the meeting's own; then what it includes
+    line: int
+    where: str  # in words
+    what: str
+
+
+class Attendee(Record):
+    """One agent of a meeting, as it will be started."""
+    name: str
+    kind: str  # claude or exec
+    cwd: str
+    channels: tuple[str, ...] = ()  # each with its topic behind it, if it has one
+    command: str = ""
+    session: bool = False
+    shell: bool = False
+    model: str = ""
+    type: str = "talker"
+    permission_mode: str = ""
+    environment: tuple[str, ...] = ()  # names of variables that it gets besides the plain ones
+    mission: str = ""
+    persona: str = ""
+    messages: int = 0  # limits; 0: none
+    dollars: float = 0.0
+    turns: int = 0
+    turn_seconds: float = TURN_LIMIT_S
+    restarts: int = RESTARTS
+
+    def words(self, url: str) -> list[str]:
+        """Give the command that runs it."""
+        given = {
+            "hub": url, "project": self.name, "mission": self.mission, "persona": self.persona,
+            "max-turns": self.turns, "max-cost": self.dollars, "time-limit": self.turn_seconds,
+            "exec": self.command, "model": self.model, "permission-mode": self.permission_mode,
+            "type": self.type if self.kind == "claude" else "",
+        }  # fmt: skip
+        flags = [f"--{flag}={value}" for flag, value in given.items() if value]
+        flags += [f"--channel={one}" for one in self.channels]
+        flags += [f"--{flag}" for flag in ("session", "shell") if getattr(self, flag)]
+        return program_words("agent", *flags, "--tie")
+
+    def variables(self) -> dict[str, str]:
+        """Give its environment: what is plain, and what the file names and is set here."""
+        plain = {name: os.environ[name] for name in (*PLAIN_ENVIRONMENT, *self.environment) if name in os.environ}
+        key = os.environ.get("CAUCUS_AGENT_KEY")  # which it does not hand on to its mind
+        return plain | ({"CAUCUS_AGENT_KEY": key} if key else {})
+
+    def rights(self) -> str:
+        """Word what it may do."""
+        if self.kind == "exec":
+            return "whatever its command may do, as you"
+        if self.type == "talker":
+            return "it talks, and no more"
+        return f"Claude Code's tools, permission mode {self.permission_mode or 'auto'}"
+
+    def limits(self) -> list[str]:
+        """Word what bounds it."""
+        told = {"messages": self.messages, "turns": self.turns}
+        some = [f"{count:,} {what}" for what, count in told.items() if count]
+        some += [f"${self.dollars:g}"] if self.dollars else []
+        return [*some, f"{self.turn_seconds:g} s a turn", f"{self.restarts} restarts"]
+
+
+class Meeting(Record):
+    """What a file says of a meeting."""
+    path: str
+    title: str
+    attendees: tuple[Attendee, ...]
+    topic: str = ""
+    opening: str = ""
+    opening_to: str = ALL
+    ends_on: tuple[str, ...] = ()  # titles of forms, of which an answered one ends it
+    journal: str = ""  # the file of its record; empty: none
+    minutes: float = MEETING_MINUTES
+    messages: int = 0  # of all agents together; 0: no limit
+    dollars: float = 0.0
+
+    def budgets(self) -> str:
+        """Write its limits as the hub reads them; empty: it has none."""
+        room = [f"{self.messages} messages"] if self.messages else []
+        room += [limit_words("dollars", self.dollars)] if self.dollars else []
+        own = [f"{spender_of(one.name)}: {one.messages} messages" for one in self.attendees if one.messages]
+        return "; ".join([f"{ROOM}: {', '.join(room)}"] * bool(room) + own)
+
+    def limits(self) -> list[str]:
+        """Word what ends it."""
+        some = [f"{self.minutes:g} minutes"] + ([f"{self.messages:,} messages"] if self.messages else [])
+        some += [f"${self.dollars:g}"] if self.dollars else []
+        return some + [f"an answer to the form {json.dumps(one, ensure_ascii=False)}" for one in self.ends_on]
+
+
+class BadMeeting(Exception):
+    """All that is wrong with a meeting's file."""
+
+    def __init__(self, faults: Iterable[Fault]) -> None:
+        self.faults = sorted(set(faults))
+        super().__init__("; ".join(f"{one.where}: {one.what}" for one in self.faults))
+
+
+class MeetingReader:
+    """Reads a meeting's file, what it includes and what the command line sets; gathers all that is wrong."""
+
+    def __init__(self, path: str, settings: Sequence[str] = (), only: str = "") -> None:
+        self._path, self._folder = path, os.path.dirname(os.path.abspath(path))
+        self._settings, self._only = settings, [name.strip() for name in only.split(",") if name.strip()]
+        self._faults: list[Fault] = []
+        self._places: dict[Path, tuple[int, int, str]] = {}  # of keys: number of the file, line, and both in words
+        self._tables: dict[str, Any] = {}
+        self._words: dict[str, str] = {}  # what is filled into texts
+
+    def read(self) -> Meeting:
+        """Give the meeting. Raises BadMeeting."""
+        self._load(self._path, 1)
+        for number, name in enumerate(self._value("", "include") or () if not self._faults else (), 2):
+            with self._blaming(("include",)):
+                self._load(inside(self._folder, name, "include"), number)
+        if self._faults:  # what is missing may stand in what could not be read
+            raise BadMeeting(self._faults)
+        for setting in self._settings:
+            self._set(setting)
+        self._check_keys()
+        meeting = self._meeting()
+        if self._faults:
+            raise BadMeeting(self._faults)
+        return meeting
+
+    # --- what is wrong, and where ---
+    def _place_of(self, path: Path) -> tuple[int, int, str]:
+        while path and path not in self._places:
+            path = path[:-1]
+        return self._places.get(path, (1, 1, f"{self._path}:1"))
+
+    def _blame(self, path: Path, what: str) -> None:
+        self._faults.append(Fault(*self._place_of(path), what))
+
+    @contextmanager
+    def _blaming(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except Invalid as refusal:
+            self._blame(path, refusal.detail)
+
+    # --- tables ---
+    def _load(self, path: str, number: int) -> None:
+        """Take what a file says; what was said before it goes first."""
+        import tomllib
+
+        place = (number, 1, f"{path}:1")
+        try:
+            text = text_of_file(path, MEETING_MAX_BYTES, "FILE")
+            tables = tomllib.loads(text)
+        except Invalid as refusal:
+            self._faults.append(Fault(number, 0, path, refusal.detail.removeprefix("FILE: ")))
+        except tomllib.TOMLDecodeError as error:
+            found = re.search(r" \(at line (\d+), column (\d+)\)$| \(at end of document\)$", str(error))
+            line = int(found[1] or text.count("\n") + 1) if found else 1
+            what = str(error)[: found.start() if found else None]
+            self._faults.append(Fault(number, line, f"{path}:{line}", f"this is not TOML: {what}"))
+        else:
+            if number > 1 and "include" in tables:
+                self._faults.append(Fault(*place, "what is included cannot include: name all files in the meeting's"))
+            for at, line in lines_of_toml(text).items():
+                self._places.setdefault(at, (number, line, f"{path}:{line}"))
+            _fill_up(self._tables, tables)
+
+    def _set(self, setting: str) -> None:
+        """Take one KEY=VALUE of the command line."""
+        key, is_there, value = setting.partition("=")
+        path = tuple(key.strip().split("."))
+        if len(path) == 1:
+            path = next(((table, *path) for table in ("meeting", "limits") if path[0] in MEETING_KEYS[table]), path)
+        self._places[path] = (0, 0, "--set")
+        known = self._keys_of(path[:-1]) if len(path) > 1 else {}
+        if not is_there or path[-1] not in known or (path[0] in ("agents", "roles") and not self._has(path[:-1])):
+            names = [*MEETING_KEYS["meeting"], *MEETING_KEYS["limits"], *map(".".join, self._places)]
+            self._blame(path, f"{setting!r} sets nothing: KEY=VALUE, with a key as the file has it"
+                              f"{guess_at(key.strip(), names)}")
+            return
+        table = self._tables
+        for name in path[:-1]:
+            table = table.setdefault(name, {})
+        table[path[-1]] = self._worth(value, known[path[-1]])
+
+    def _worth(self, value: str, read: Read) -> Any:
+        """Give what a text of the command line is: itself where that makes sense, else what TOML makes of it."""
+        import tomllib
+
+        with suppress(Invalid):
+            read("", value)
+            return value
+        with suppress(tomllib.TOMLDecodeError):
+            return tomllib.loads(f"x = {value}")["x"]
+        return value
+
+    def _has(self, path: Path) -> bool:
+        return isinstance(self._at(path), dict)
+
+    def _at(self, path: Path) -> Any:
+        value: Any = self._tables
+        for name in path:
+            value = value.get(name) if isinstance(value, dict) else None
+        return value
+
+    def _keys_of(self, table: Path) -> dict[str, Read]:
+        """Give what a table may say, by its path; nothing where there can be no such table."""
+        name = ".".join(table) if len(table) < 2 else f"{table[0]}.NAME"
+        return MEETING_KEYS.get(name, {})
+
+    def _check_keys(self) -> None:
+        """Blame each table and key that means nothing, and each value that makes no sense where it stands."""
+        tops = dict.fromkeys(name.partition(".")[0] for name in MEETING_KEYS if name)
+        for top, value in self._tables.items():
+            if top not in tops:
+                if top not in MEETING_KEYS[""]:
+                    known = [*tops, *MEETING_KEYS[""]]
+                    self._blame((top,), f"there is nothing called {top!r}{guess_at(top, known)}; {', '.join(known)}")
+            elif f"{top}.NAME" in MEETING_KEYS and isinstance(value, dict):
+                for name in value:
+                    self._check_table((top, name))
+            else:
+                self._check_table((top,))
+
+    def _check_table(self, path: Path) -> None:
+        table, known = self._at(path), self._keys_of(path)
+        if not isinstance(table, dict):
+            self._blame(path, f"{'.'.join(path)} must be a table: [{'.'.join(path)}]")
+            return
+        for key, value in table.items():
+            if key not in known:
+                what = f"{'.'.join(path)} has no key {key!r}{guess_at(key, known)}"
+                self._blame((*path, key), f"{what}; it has {', '.join(known)}")
+            elif path[0] == "roles":  # those of agents are read where they are used
+                with self._blaming((*path, key)):
+                    known[key](".".join((*path, key)), value)
+
+    def _value(self, table: str, key: str, default: Any = None) -> Any:
+        """Read one key of a table that there is once; its default where it is not there, or wrong."""
+        path = (*filter(None, table.split(".")), key)
+        value, known = self._at(path), self._keys_of(path[:-1])
+        return default if value is None else self._read(path, known[key], value, default)
+
+    def _read(self, path: Path, read: Read, value: Any, default: Any) -> Any:
+        try:
+            return read(".".join(path), self._filled(path, value) if path[-1] in FILLED else value)
+        except Invalid as refusal:
+            self._blame(path, refusal.detail)
+        return default
+
+    def _filled(self, path: Path, text: Any) -> Any:
+        """Fill {topic} and {title} into a text. Raises Invalid."""
+        for word, filling in self._words.items() if isinstance(text, str) else ():
+            if f"{{{word}}}" in text and not filling:
+                way = f"write one into [meeting], or give --set {word}=..."
+                raise Invalid(".".join(path), f"says {{{word}}}, and the meeting has no {word}: {way}")
+            text = text.replace(f"{{{word}}}", filling)
+        return text
+
+    # --- what it all means ---
+    def _meeting(self) -> Meeting:
+        """Read it all; what is wrong is gathered."""
+        title, topic = self._value("meeting", "title", ""), self._value("meeting", "topic", "")
+        self._words = {"title": title, "topic": topic}
+        if not title and self._at(("meeting", "title")) is None:
+            self._blame(("meeting",), "meeting.title is missing: what is this meeting called?")
+        names = self._names()
+        channels = self._channels(names)
+        attendees = [self._attendee(name, channels) for name in names if not self._only or name in self._only]
+        to = self._value("meeting", "opening_to", ALL)
+        if to != ALL and to not in names and to not in channels:
+            guess = guess_at(to, [ALL, *names, *channels])
+            self._blame(("meeting", "opening_to"), f"meeting.opening_to: there is no {to!r} here{guess}")
+        if self._only and to in names and to not in self._only:
+            to = ALL
+        numbers = {key: self._value("limits", key, default) for key, default in _LIMITS.items()}
+        journal = self._journal()
+        return Meeting(self._path, title, (*filter(None, attendees),), topic, self._value("meeting", "opening", ""), to,
+                       self._value("meeting", "ends_on", ()), journal, **numbers)
+
+    def _names(self) -> list[str]:
+        """List the agents' names; blame those that nobody may bear, or that look the same."""
+        agents, seen = self._at(("agents",)), dict[str, str]()
+        names = [*agents] if isinstance(agents, dict) else []
+        for name in names:
+            with self._blaming(("agents", name)):
+                key = f"agents.{name}"
+                if name in (ROOM, EACH) or peer_name_of({key: name}, key) != name:
+                    raise Invalid(key, "an agent cannot be called so")
+                if (other := seen.setdefault(skeleton_of(name), name)) != name:
+                    raise Invalid(key, f"looks like {other}: choose another name")
+        if not names and isinstance(agents or {}, dict):
+            self._blame(("agents",), "there is no agent: write [agents.NAME] for each")
+        elif len(names) > ATTENDEES_MAX:
+            self._blame(("agents", names[ATTENDEES_MAX]), f"at most {ATTENDEES_MAX} agents, not {len(names)}")
+        for name in self._only:
+            if name not in names:
+                what = f"there is no agent {name!r}{guess_at(name, names)}; the file has {', '.join(names)}"
+                self._faults.append(Fault(0, 0, "--only", what))
+        return names
+
+    def _channels(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Read the channels: by name, what they are for and who is in them."""
+        found: dict[str, dict[str, Any]] = {}
+        tables = self._at(("channels",))
+        for name in tables if isinstance(tables, dict) else ():
+            path, key = ("channels", name), f"channels.{name}"
+            if not self._has(path):
+                continue  # it was blamed
+            with self._blaming(path):
+                if " " in channel_of({key: name}, key):
+                    raise Invalid(key, "a channel's name here has no spaces")
+            read = self._keys_of(path)
+            table = {one: self._read((*path, one), read[one], value, None)
+                     for one, value in self._at(path).items() if one in read}
+            for member in filterfalse(names.__contains__, table.get("members") or ()):
+                self._blame((*path, "members"), f"{key}.members: there is no agent {member!r}{guess_at(member, names)}")
+            found[name] = table
+        return found
+
+    def _journal(self) -> str:
+        """Give the file of the record, one that is not there yet: each meeting has one of its own."""
+        given = self._value("meeting", "journal")
+        if not given:
+            return ""
+        place = os.path.normpath(os.path.join(self._folder, os.path.expanduser(given)))
+        if not os.path.isdir(os.path.dirname(place)):
+            self._blame(("meeting", "journal"), f"meeting.journal: there is no folder {os.path.dirname(place)}")
+        stem, ending = os.path.splitext(place)
+        count = 1
+        while os.path.lexists(place):
+            count += 1
+            place = f"{stem}-{count}{ending}"
+        return place
+
+    def _attendee(self, name: str, channels: Mapping[str, Mapping[str, Any]]) -> Attendee | None:
+        """Read an agent, what its role says included; None: it is no table."""
+        path = ("agents", name)
+        if not self._has(path):
+            return None
+        own: dict[str, Any] = dict(self._at(path))
+        role = self._role_of(path, own)
+        told: dict[str, Path] = {key: ("roles", role, key) for key in self._at(("roles", role)) or ()}
+        if own.keys() & _PERSONAS:
+            told = {key: at for key, at in told.items() if key not in _PERSONAS}
+        told = {key: at for key, at in (told | {key: (*path, key) for key in own}).items() if key in OF_AGENTS}
+        values = {key: self._read(at, OF_AGENTS[key], self._at(at), None) for key, at in told.items()}
+        values = {key: value for key, value in values.items() if value is not None}
+        self._check_agent(path, told, values)
+        for key in MEETING_KEYS["each"]:
+            if key not in values and not (key == "dollars" and values.get("kind") == "exec"):
+                values |= {key: one} if (one := self._value("each", key)) else {}
+        values["persona"] = self._persona(told, values)
+        values["cwd"] = self._cwd(told.get("cwd", path), values.get("cwd", "."))
+        theirs = [f"{one} {about.get('topic') or ''}".strip() for one, about in channels.items()
+                  if name in (about.get("members") or ())]
+        values.pop("persona_file", None)
+        return Attendee(name, values.pop("kind", ""), values.pop("cwd"), (*theirs,), **values)
+
+    def _role_of(self, path: Path, own: dict[str, Any]) -> str:
+        """Give the name of an agent's role; empty: none."""
+        role = own.pop("role", "")
+        roles = self._at(("roles",))
+        if role and not (isinstance(role, str) and isinstance(roles, dict) and isinstance(roles.get(role), dict)):
+            guess = guess_at(str(role), roles if isinstance(roles, dict) else ())
+            self._blame((*path, "role"), f"agents.{path[1]}.role: there is no [roles.{role}]{guess}")
+            return ""
+        return str(role)
+
+    def _check_agent(self, path: Path, told: Mapping[str, Path], values: Mapping[str, Any]) -> None:
+        """Blame what does not go together."""
+        key, kind, is_worker = ".".join(path), values.get("kind"), values.get("type") == "worker"
+        if "kind" not in told:
+            self._blame(path, f"{key}.kind is missing: claude, or exec for any other program")
+        if kind == "exec" and "command" not in told:
+            self._blame(path, f"{key}.command is missing: what runs for each turn, such as \"llm -m MODEL\"")
+        whose = {"exec": (OF_CLAUDES, "is for a claude; with kind = \"exec\" the command itself decides that"),
+                 "claude": (OF_COMMANDS, "is for kind = \"exec\"; a claude is no command line")}
+        keys, reason = whose.get(str(kind), ((), ""))
+        for strange in keys:
+            if strange in told:
+                why = "what a command costs is not known: use turns" if strange == "dollars" else reason
+                self._blame(told[strange], f"{key}.{strange}: {why}")
+        if kind == "claude" and "permission_mode" in told and not is_worker:
+            why = "a talker has the room's tools only, nothing to permit: add type = \"worker\""
+            self._blame(told["permission_mode"], f"{key}.permission_mode: {why}")
+        if "persona" in told and "persona_file" in told:
+            self._blame(told["persona_file"], f"{key}.persona_file: there is a persona too: one of them")
+
+    def _persona(self, told: Mapping[str, Path], values: Mapping[str, Any]) -> str:
+        if "persona_file" in values:
+            return str(self._read(told["persona_file"], self._persona_in, values["persona_file"], ""))
+        return str(values.get("persona", ""))
+
+    def _persona_in(self, key: str, given: str) -> str:
+        text = text_of_file(inside(self._folder, given, key), PERSONA_MAX_BYTES, key)
+        return str(_briefly(BRIEF_MAX)(key, self._filled((key,), text)))
+
+    def _cwd(self, path: Path, given: str) -> str:
+        """Give the folder that an agent works in: by default that of the file; a link in there may not lead out."""
+        place = os.path.normpath(os.path.join(self._folder, os.path.expanduser(given)))
+        key = ".".join((*path[:2], "cwd"))
+        if not os.path.isdir(place):
+            self._blame(path, f"{key}: there is no folder {place}")
+        elif is_within(place, self._folder):
+            with self._blaming(path):
+                inside(self._folder, given, key)
+        return place
+
+
+_LIMITS = {"minutes": MEETING_MINUTES, "messages": 0, "dollars": 0.0}
+
+
+def _fill_up(tables: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Add what is not there yet."""
+    for key, value in more.items():
+        if isinstance(value, dict) and isinstance(tables.setdefault(key, {}), dict):
+            _fill_up(tables[key], value)
+        else:
+            tables.setdefault(key, value)
+
+
+# --- it is held ---
+SEATING_S = 90.0  # for all agents to come in, one a second and a Claude's start; then the meeting begins without them
+ASK_S, TERM_S = 2.0, 2.5  # for an agent to go by itself, and after SIGTERM; both together less than 5 s
+MEETING_LOOK_S = 0.2  # how often it is looked who has ended, and what time it is
+RESTART_S, RESTART_MAX_S = 1.0, 30.0  # until the first restart of an agent; twice as long each time
+OUTPUT_LINES, OUTPUT_LINE_BYTES = 200, 4096  # of an agent's output that are kept
+LINES_TOLD = 3  # of them, where it has failed
+
+STARTING, SEATED, RESTARTING, ENDED, FAILED = "starting", "seated", "restarting", "ended", "failed"
+assert ASK_S + TERM_S < 5.0
+
+
+def fell(root: int) -> None:
+    """Kill a process and all that it has started. It is stopped first: what loses its parent stays below it (Linux)."""
+    if sys.platform == "win32":
+        output_of(("taskkill", "/F", "/T", "/PID", str(root)), INTERRUPT_S)
+        return
+    with suppress(OSError):
+        os.kill(root, signal.SIGSTOP)
+    for _ in range(KILL_ROUNDS_MAX):
+        running, below = processes(), {root}
+        while more := {pid for pid, (parent, _) in running.items() if parent in below} - below:
+            below |= more
+        doomed = [pid for pid in below - {root} if not running[pid][1]]
+        for pid in doomed:
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        if not doomed:
+            break
+    with suppress(OSError):
+        os.killpg(root, signal.SIGKILL)
+
+
+class Attending:
+    """An agent's process, through all its restarts. It holds our end of a pipe, and ends when that does."""
+
+    def __init__(self, plan: Attendee) -> None:
+        self.plan, self.state = plan, STARTING
+        self.exit_code: int | None = None  # of the latest process
+        self.restarts = 0
+        self.messages = self.characters = self.turns = 0  # what it has said in the room, and what its mind did
+        self._usage = self._earlier = (0, 0.0)  # turns and dollars, of the latest process and of those before it
+        self.has_price = False  # somebody knows what it costs
+        self.lines: deque[str] = deque(maxlen=OUTPUT_LINES)
+        self._process: Popen[bytes] | None = None
+        self._due = -math.inf  # when it is started, monotonic seconds
+        self._has_sat = False  # the latest process had a seat
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, and is not started again."""
+        return self.state in (ENDED, FAILED)
+
+    @property
+    def dollars(self) -> float:
+        """Give what it has cost, as far as somebody knows."""
+        return self._earlier[1] + self._usage[1]
+
+    def start(self, url: str) -> None:
+        """Start its process, in a group of its own. Raises OSError."""
+        from subprocess import PIPE, STDOUT, Popen
+
+        apart: dict[str, Any] = {"start_new_session": True}
+        if sys.platform == "win32":
+            from subprocess import CREATE_NEW_PROCESS_GROUP
+
+            apart = {"creationflags": CREATE_NEW_PROCESS_GROUP}
+        self.state, self._has_sat = STARTING, False
+        self._process = Popen(self.plan.words(url), stdin=PIPE, stdout=PIPE, stderr=STDOUT, cwd=self.plan.cwd,
+                              env=self.plan.variables(), **apart)
+        threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True).start()
+
+    def _read(self, source: BinaryIO) -> None:
+        while line := source.readline(OUTPUT_LINE_BYTES):
+            self.lines.append(one_liner(line.decode("utf-8", "replace")))
+
+    def look(self, url: str, now: float) -> str:
+        """Start what is due, and note what has ended; give what is new, in words, or nothing."""
+        if self._process is None and not self.is_over and now >= self._due:
+            try:
+                self.start(url)
+            except OSError as error:
+                self.lines.append(f"cannot start: {error.strerror or error}")
+                self.state = FAILED
+                return f"{self.plan.name} could not be started: {self.lines[-1]}"
+        elif self._process is not None and (code := self._process.poll()) is not None:
+            self._process, self.exit_code = None, code
+            return self._judge(code, now)
+        return ""
+
+    def _judge(self, code: int, now: float) -> str:
+        """Decide what becomes of it after its process has ended."""
+        name, why = self.plan.name, f": {self.lines[-1]}" if self.lines else ""
+        if code in (EXIT_OK, EXIT_EXPIRED):  # its limit is reached, or the operator has ended it
+            self.state = ENDED
+            return f"{name} has ended"
+        if code == EXIT_USAGE or (code == EXIT_GAVE_UP and not self._has_sat):  # it would be the same again
+            self.state = FAILED
+            return f"{name} could not take part{why}"
+        if self.restarts >= self.plan.restarts:
+            self.state = FAILED
+            return f"{name} has failed too often, with exit code {code}{why}"
+        pause_s = min(RESTART_S * 2**self.restarts, RESTART_MAX_S)
+        self.state, self.restarts, self._due = RESTARTING, self.restarts + 1, now + pause_s
+        self._earlier = self._earlier[0] + self._usage[0], self._earlier[1] + self._usage[1]
+        self._usage = 0, 0.0
+        return f"{name} ended with exit code {code}, and is started again in {pause_s:g} s"
+
+    def note_seat(self) -> bool:
+        """Note that it has a seat; tell whether that is new."""
+        is_new = self.state == STARTING and self._process is not None
+        self._has_sat, self.state = True, SEATED if is_new else self.state
+        return is_new
+
+    def note_usage(self, usage: Mapping[str, Any]) -> None:
+        """Note what its mind has done and cost so far."""
+        self.has_price = self.has_price or usage.get("cost_usd") is not None
+        self._usage = int(usage.get("turns") or 0), float(usage.get("cost_usd") or 0.0)
+        self.turns = self._earlier[0] + self._usage[0]
+
+    # --- its end: asked, told, made ---
+    def let_go(self) -> None:
+        """Let go of its stdin, which tells it to end."""
+        self.state = self.state if self.is_over or self._process is not None else ENDED  # it waited for a restart
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+
+    def terminate(self) -> None:
+        """Tell its whole group to end."""
+        if self._process is not None and sys.platform != "win32":
+            with suppress(OSError):
+                os.killpg(self._process.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it, and all that it has started."""
+        if self._process is not None:
+            fell(self._process.pid)
+            self._process.wait()
+
+    def has_gone(self) -> bool:
+        """Whether no process is left; it is noted how it went."""
+        if self._process is not None and (code := self._process.poll()) is not None:
+            self._process, self.exit_code, self.state = None, code, ENDED
+        return self._process is None
+
+    def to_json(self) -> dict[str, Json]:
+        """Give the row of it that the summary has."""
+        lines = cast(list[Json], [*self.lines][-LINES_TOLD:] if self.state == FAILED else [])
+        cost = round(self.dollars, 4) if self.has_price else None
+        return {
+            "name": self.plan.name, "state": self.state, "exit_code": self.exit_code, "restarts": self.restarts,
+            "messages": self.messages, "characters": self.characters, "turns": self.turns, "dollars": cost,
+            "last_lines": lines,
+        }  # fmt: skip
+
+
+class Chair:
+    """The operator's end of a console's socket."""
+
+    def __init__(self, url: str) -> None:
+        self._url, self._token = url, os.environ.get("CAUCUS_OPERATOR_TOKEN", "")
+        self._socket: Any = None
+
+    async def sit_down(self) -> dict[str, Any]:
+        """Connect, and give the room as it is. Raises NotReady."""
+        from tornado.httpclient import HTTPError, HTTPRequest
+        from tornado.websocket import websocket_connect
+
+        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        request = HTTPRequest(f"ws{self._url.removeprefix('http')}/ui", headers=headers)
+        try:
+            self._socket = await websocket_connect(request, max_message_size=ANSWER_MAX_BYTES)
+        except (OSError, HTTPError) as error:
+            raise NotReady(f"no hub answers at {self._url}: {one_liner(error)}") from None
+        await self.send(auth_probe=True)  # a hub that asks for a token would wait for it
+        while (frame := await self.next()) is not None:
+            if frame["type"] == "auth_ok" and frame.get("role") != OPERATOR_ROLE:
+                break
+            if frame["type"] == "snapshot":
+                return frame
+            if frame["type"] in ("auth_error", "auth_required"):
+                break
+        raise NotReady(f"the hub at {self._url} asks for its operator's token: put it into CAUCUS_OPERATOR_TOKEN",
+                       EXIT_USAGE)
+
+    async def next(self) -> dict[str, Any] | None:
+        """Wait for the next frame; None: the hub has gone."""
+        text = await self._socket.read_message()
+        return None if text is None else cast(dict[str, Any], json.loads(text))
+
+    async def send(self, **frame: Json) -> None:
+        """Give the hub a command. Nothing comes of it where the hub has gone."""
+        from tornado.websocket import WebSocketClosedError
+
+        with suppress(WebSocketClosedError):
+            await self._socket.write_message(json.dumps(frame))
+
+    def get_up(self) -> None:
+        """Hang up."""
+        if self._socket is not None:
+            self._socket.close()
+
+
+class Sitting:
+    """A meeting while it is held: its agents, the operator's chair, and what has come of it."""
+
+    def __init__(self, meeting: Meeting, tell: Callable[[str], object]) -> None:
+        self._meeting, self._tell = meeting, tell  # in one line each, as it happens
+        self._agents = {one.name: Attending(one) for one in meeting.attendees}
+        self.why, self.has_failed = "", False  # why it has ended, and that it is nobody's wish
+        self.decisions: list[dict[str, Json]] = []
+        self.record = ""  # the file that the hub keeps, empty: none
+        self._forms: dict[str, dict[str, Any]] = {}
+        self._url, self._is_hasty = "", False
+        self._begun_at = self._ended_at = time.monotonic()
+        self._has_set_budgets = False
+
+    async def hold(self, url: str) -> int:
+        """Hold the meeting at a hub, to its end; give the exit code."""
+        from asyncio import Event, get_running_loop
+
+        self._url, self._chair, self._over = url, Chair(url), Event()
+        on_signals(get_running_loop(), self._interrupt)
+        try:
+            snapshot = await self._chair.sit_down()
+            self._check_room(snapshot)
+        except NotReady as missing:
+            print(f"caucus meet: {missing}", file=sys.stderr)
+            self._chair.get_up()
+            return missing.exit_code
+        try:
+            self._begun_at = time.monotonic()
+            await self._proceed(snapshot)
+        finally:
+            await self._close()
+        has_failed = self.has_failed or any(one.state == FAILED for one in self._agents.values())
+        return EXIT_EXPIRED if has_failed else EXIT_OK
+
+    def _check_room(self, snapshot: Mapping[str, Any]) -> None:
+        """See that nobody's name is taken, and that no budget would be lost. Raises NotReady."""
+        here = {row["name"] for row in snapshot["peers"] if row["state"] == "live"}
+        if taken := [name for name in self._agents if name in here]:
+            way = "choose another in the file, or have it kicked"
+            raise NotReady(f"the name {taken[0]} is taken at {self._url}: {way}", EXIT_USAGE)
+        if snapshot["mode"] == STOPPED:
+            raise NotReady(f"the room at {self._url} is stopped: resume it first", EXIT_USAGE)
+        if self._meeting.budgets() and (there := snapshot["budgets"]["text"]):
+            what = "leave messages and dollars out of the file, or hold the meeting at a hub of its own"
+            raise NotReady(f"the room at {self._url} has budgets already, {there}: {what}", EXIT_USAGE)
+
+    async def _proceed(self, snapshot: Mapping[str, Any]) -> None:
+        """Seat the agents, open the meeting, and wait until something ends it."""
+        from asyncio import create_task
+
+        if budgets := self._meeting.budgets():
+            self._has_set_budgets = True
+            await self._chair.send(budgets=budgets)
+        for form in snapshot["forms"]:
+            self._forms[form["id"]] = form
+        self._note_record(snapshot["health"])
+        listening = create_task(self._listen())
+        try:
+            seated_by, has_opened = self._begun_at + SEATING_S, False
+            while not self._over.is_set():
+                now = time.monotonic()
+                self._look(now)
+                if not has_opened and (self._are_seated() or now >= seated_by):
+                    has_opened = True
+                    await self._open()
+                async with at_most(MEETING_LOOK_S):
+                    await self._over.wait()
+        finally:
+            self._ended_at = time.monotonic()
+            self._tell(f"the meeting ends: {self.why}")
+            await self._end_agents()
+            async with at_most(MEETING_LOOK_S):  # for the frames of what was said last
+                await listening
+            listening.cancel()
+
+    def _look(self, now: float) -> None:
+        """Note who has ended, start who is due, and see whether it is over."""
+        for agent in self._agents.values():
+            if news := agent.look(self._url, now):
+                self._tell(news)
+        if all(one.is_over for one in self._agents.values()):
+            failed = all(one.state == FAILED for one in self._agents.values())
+            self.end("no agent could take part" if failed else "all agents have ended")
+        elif now - self._begun_at >= self._meeting.minutes * 60:
+            self.end(f"its {self._meeting.minutes:g} minutes are over")
+
+    def _are_seated(self) -> bool:
+        return all(one.state != STARTING for one in self._agents.values())
+
+    async def _open(self) -> None:
+        """Say the opening, as the operator."""
+        if self._meeting.opening:
+            await self._chair.send(say=self._meeting.opening, to=self._meeting.opening_to)
+        self._tell("the meeting is open")
+
+    def end(self, why: str, is_failure: bool = False) -> None:
+        """End it; the first reason counts."""
+        if not self._over.is_set():
+            self.why, self.has_failed = why, is_failure
+            self._over.set()
+
+    def _interrupt(self) -> None:
+        self._is_hasty = self._over.is_set()  # the second time: at once
+        self.end("Ctrl-C, or a signal")
+
+    # --- what the hub tells ---
+    async def _listen(self) -> None:
+        while (frame := await self._chair.next()) is not None:
+            if (hear := self._HEARERS.get(frame["type"])) is not None:
+                hear(self, frame)
+        self.end("the hub has gone", is_failure=True)
+
+    def _on_peers(self, frame: Mapping[str, Any]) -> None:
+        for row in frame["peers"]:
+            if (agent := self._agents.get(row["name"])) is None:
+                continue
+            if row["state"] == "live" and agent.note_seat():
+                self._tell(f"{row['name']} is seated")
+            if row["usage"] is not None:
+                agent.note_usage(row["usage"])
+
+    def _on_health(self, frame: Mapping[str, Any]) -> None:
+        self._note_record(frame["health"])
+        self._on_peers(frame)
+
+    def _note_record(self, health: Mapping[str, Any]) -> None:
+        kept = health.get("journal")
+        self.record = str(kept.get("path") or "") if isinstance(kept, dict) else ""
+
+    def _on_message(self, frame: Mapping[str, Any]) -> None:
+        message = frame["message"]
+        agent = self._agents.get(message["sender"])
+        if agent is not None and message["origin"] == "agent":
+            agent.messages += 1
+            agent.characters += len(message["content"])
+
+    def _on_form(self, frame: Mapping[str, Any]) -> None:
+        self._forms[frame["form"]["id"]] = frame["form"]
+
+    def _on_settled(self, frame: Mapping[str, Any]) -> None:
+        form = self._forms.pop(frame["id"], None)
+        if form is None or form["to"] == OPERATOR or frame["status"] != "answered":  # a permission is no decision
+            return
+        said = [f"{key}: {', '.join(map(str, value)) if isinstance(value, list) else value}"
+                for key, value in frame["answers"].items()]
+        self.decisions.append({"title": form["title"], "asker": form["asker"], "answer": "; ".join(said)})
+        if form["title"].casefold() in map(str.casefold, self._meeting.ends_on):
+            self.end(f"the form {json.dumps(form['title'], ensure_ascii=False)} is answered")
+
+    def _on_mode(self, frame: Mapping[str, Any]) -> None:
+        if frame["mode"] == STOPPED:
+            self.end("the room was stopped")
+
+    def _on_budgets(self, frame: Mapping[str, Any]) -> None:
+        for row in frame["rows"]:
+            if row["spender"] == ROOM and row["level"] == SPENT:
+                self.end(f"the room's {limit_words(row['measure'], row['limit'])} are spent")
+
+    _HEARERS: ClassVar[dict[str, Callable[[Sitting, Mapping[str, Any]], None]]] = {
+        "peers": _on_peers, "health": _on_health, "message": _on_message, "form": _on_form,
+        "form_resolved": _on_settled, "mode": _on_mode, "budgets": _on_budgets,
+    }  # fmt: skip
+
+    # --- the end ---
+    async def _end_agents(self) -> None:
+        """End all agents: they are told, then their groups get SIGTERM, then nothing of them is left."""
+        for step, grace_s in ((Attending.let_go, ASK_S), (Attending.terminate, TERM_S)):
+            for agent in self._agents.values():
+                step(agent)
+            if await self._have_gone(grace_s):
+                return
+        for agent in self._agents.values():
+            agent.kill()
+            agent.has_gone()
+
+    async def _have_gone(self, grace_s: float) -> bool:
+        from asyncio import sleep
+
+        end = time.monotonic() + grace_s
+        while not (are_gone := all(map(Attending.has_gone, [*self._agents.values()]))):
+            if self._is_hasty or time.monotonic() >= end:
+                break
+            await sleep(LOOK_S)
+        return are_gone
+
+    async def _close(self) -> None:
+        """Leave a room that others go on using as it was."""
+        if self._has_set_budgets:
+            await self._chair.send(budgets="")
+        self._chair.get_up()
+
+    def to_json(self) -> dict[str, Json]:
+        """Give what has come of it."""
+        agents = [one.to_json() for one in self._agents.values()]
+        return {
+            "title": self._meeting.title, "ended": self.why, "seconds": round(self._ended_at - self._begun_at, 1),
+            "agents": cast(list[Json], agents), "decisions": cast(list[Json], self.decisions),
+            "journal": self.record or None,
+        }  # fmt: skip
+
+
+def words_of_summary(about: Mapping[str, Any]) -> str:
+    """Word what has come of a meeting."""
+    minutes, seconds = divmod(round(about["seconds"]), 60)
+    lines = [f"{about['title']}: ended after {minutes} min {seconds} s, because {about['ended']}"]
+    for one in about["agents"]:
+        cost = "cost unknown" if one["dollars"] is None else f"${one['dollars']:.2f}"
+        again = f", {one['restarts']} restarts" if one["restarts"] else ""
+        said = f"{one['messages']} messages, {one['characters']:,} characters, {one['turns']} turns, {cost}{again}"
+        lines += [f"  {one['name']:16} {one['state']:8} {said}"] + [f"    | {line}" for line in one["last_lines"]]
+    lines += [f"  decided: {one['title']} (asked by {one['asker']}): {one['answer']}" for one in about["decisions"]]
+    lines.append(f"  record: {about['journal'] or 'none, for no journal was named'}")
+    return "\n".join(visible for line in lines for visible in lines_in(line))
+
+
+def plan_of(meeting: Meeting) -> dict[str, Json]:
+    """Give who would run what, where, with which rights and limits."""
+    agents: list[Json] = [
+        {"name": one.name, "kind": one.kind, "runs": one.command or f"claude {one.model}".strip(), "cwd": one.cwd,
+         "channels": [*one.channels], "rights": one.rights(), "limits": [*one.limits()],
+         "environment": [name if name in os.environ else f"{name} (not set)" for name in one.environment],
+         "mission": one.mission, "persona": one.persona}
+        for one in meeting.attendees
+    ]  # fmt: skip
+    return {"title": meeting.title, "topic": meeting.topic, "ends": [*meeting.limits()], "opening": meeting.opening,
+            "opening_to": meeting.opening_to, "journal": meeting.journal or None, "agents": agents}
+
+
+def words_of_plan(about: Mapping[str, Any]) -> str:
+    """Word a plan for people."""
+    lines = [f"{about['title']}: nothing is started", f"  ends     after {', or '.join(about['ends'])}"]
+    lines += [f"  record   {about['journal'] or 'none'}"]
+    lines += [f"  opening  to {about['opening_to']}: {first_words(about['opening'])}"] if about["opening"] else []
+    for one in about["agents"]:
+        lines += [f"{one['name']} ({one['kind']})", f"  runs     {one['runs']}", f"  in       {one['cwd']}"]
+        told = {"rights": one["rights"], "limits": ", ".join(one["limits"]), "channels": ", ".join(one["channels"]),
+                "env": ", ".join(one["environment"]), "persona": first_words(one["persona"]),
+                "mission": first_words(one["mission"])}
+        lines += [f"  {what:8} {text}" for what, text in told.items() if text]
+    return "\n".join(visible for line in lines for visible in lines_in(line))
+
+
+# ======================================================================================================================
 # 24. Demo
 # ======================================================================================================================
 # Three scripted peers over the real HTTP API. The play is docs/play.toml; actors know the API and the room's manners.
@@ -19498,6 +20565,45 @@ def run_demo(options: argparse.Namespace) -> int:
             agent.wait()
 
 
+def run_meet(options: argparse.Namespace) -> int:
+    import asyncio
+
+    try:
+        meeting = MeetingReader(options.file, options.set, options.only).read()
+    except BadMeeting as bad:
+        for fault in bad.faults:
+            print(f"caucus: {legible(fault.where)}: {one_line(fault.what)}", file=sys.stderr)
+        return EXIT_USAGE
+    if options.dry_run:
+        plan = plan_of(meeting)
+        print(json.dumps(plan) if options.json else words_of_plan(plan))
+        return EXIT_OK
+    url = checked_url(options.hub) if options.hub else ""
+    refuse((url and options.port, "--port", "is for a hub of the meeting's own: leave it out with --hub"),
+           (url and meeting.journal, "--hub", "that hub keeps its own record: leave meeting.journal out"))
+    begin_log("WARNING")
+    told = sys.stderr if options.json else sys.stdout
+    sitting = Sitting(meeting, lambda words: print(f"caucus: {one_line(words)}", file=told, flush=True))
+
+    def announce(url: str) -> None:
+        print(f"caucus {__version__}: {meeting.title}: the console is at {url} (Ctrl-C ends it)", file=told, flush=True)
+        if not options.no_browser:
+            open_browser(url)
+
+    if url:
+        announce(url)
+        code = asyncio.run(sitting.hold(url))
+    else:
+        env = os.environ.get
+        settings = Settings(port=options.port, journal=meeting.journal, agent_key=env("CAUCUS_AGENT_KEY", ""),
+                            operator_token=env("CAUCUS_OPERATOR_TOKEN", ""))
+        code = serve(settings, lambda hub: announce(hub.url), lambda hub: sitting.hold(hub.url))
+    if sitting.why:
+        about = sitting.to_json()
+        print(json.dumps(about) if options.json else words_of_summary(about), flush=True)
+    return code
+
+
 def journal_info(path: str) -> tuple[dict[str, Json], str]:
     """Read a journal whole, and tell what is in it. Raises Damaged, Invalid, OSError, sqlite3.Error."""
     check(path)
@@ -19987,6 +21093,11 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], dict[str, Option]
         "--log-level": _LEVEL,
         **_texts("--model", "--type", "--permission-mode", "--exec"), **_switches("--session", "--shell", "--tie"),
     }),
+    "meet": (run_meet, {
+        "file": {}, "--set": {"action": "append", "default": []}, "--only": {"default": ""},
+        "--hub": {"default": ""}, "--port": {"type": _port, "default": 0},
+        **_switches("--dry-run", "--json", "--no-browser"),
+    }),
     "demo": (run_demo, {"--port": {"type": _port, "default": 0}, **_switches("--no-browser", "--agent")}),
     "journal": (run_journal, {
         "action": {"choices": [*JOURNAL_ACTIONS]}, "file": {}, "new": {"nargs": "?"}, "--keep": _DAYS,
@@ -20093,16 +21204,8 @@ def read_options(given: Sequence[str], program: str) -> Any:
     return found
 
 
-def guess_at(word: str, known: Iterable[str]) -> str:
-    """Word a guess at what a misspelt word was to be; empty where nothing is near."""
-    from difflib import get_close_matches
-
-    near = get_close_matches(word, [*known], 1, 0.5)
-    return f" (did you mean {near[0]}?)" if near else ""
-
-
 _INTERRUPTED = 130  # as shells say it of Ctrl-C: what was to be done, or proven, is not
-_ENDLESS = frozenset({"hub", "bridge", "watch", "agent", "demo", "wake", "permit", "brake"})  # or nobody waits for them
+_ENDLESS = frozenset({"hub", "bridge", "watch", "agent", "demo", "meet", "wake", "permit", "brake"})  # nobody waits
 # Words in place of options: many programs have them.
 WORDS = {"help": "--help", "version": "--version"}
 
