@@ -18488,7 +18488,7 @@ class Sitting:
             seated_by, has_opened = self._begun_at + SEATING_S, False
             while not self._over.is_set():
                 now = time.monotonic()
-                self._look(now)
+                await self._look(now)
                 if not has_opened and (self._are_seated() or now >= seated_by):
                     has_opened = True
                     await self._open()
@@ -18502,11 +18502,13 @@ class Sitting:
                 await listening
             listening.cancel()
 
-    def _look(self, now: float) -> None:
+    async def _look(self, now: float) -> None:
         """Note who has ended, start who is due, and see whether it is over."""
-        for agent in self._agents.values():
+        for name, agent in self._agents.items():
             if news := agent.look(self._url, now):
                 self._tell(news)
+                if agent.state == RESTARTING:  # one that was killed has its seat still, and it would be refused
+                    await self._chair.send(kick=name)
         if all(one.is_over for one in self._agents.values()):
             failed = all(one.state == FAILED for one in self._agents.values())
             self.end("no agent could take part" if failed else "all agents have ended")
@@ -18598,9 +18600,11 @@ class Sitting:
                 step(agent)
             if await self._have_gone(grace_s):
                 return
-        for agent in self._agents.values():
-            agent.kill()
-            agent.has_gone()
+        for name, agent in self._agents.items():
+            if not agent.has_gone():
+                agent.kill()
+                agent.has_gone()
+                await self._chair.send(kick=name)  # it has not left by itself
 
     async def _have_gone(self, grace_s: float) -> bool:
         from asyncio import sleep
