@@ -14987,7 +14987,7 @@ def serve(
             return 3
         on_start(hub)
         gc.freeze()  # what is here stays; the collector would look at it again and again, 20 ms each time
-        code = EXIT_OK
+        code = 0
         if wait is None:
             await ended.wait()
         else:
@@ -17618,8 +17618,8 @@ class Command:
 
 MEETING_MAX_BYTES = 256 << 10  # of one file: a longer one is no meeting
 ATTENDEES_MAX = 32  # agents: each is a process of 40 MB, and a hub lets in one a second
-BRIEF_MAX = 8000  # characters of a mission and of a persona: Windows takes 32,767 in a whole command line
-PERSONA_MAX_BYTES = 4 * BRIEF_MAX  # of its file
+PERSONA_MAX = 8000  # characters of a mission and of a persona: Windows takes 32,767 in a whole command line
+PERSONA_MAX_BYTES = 4 * PERSONA_MAX  # of its file
 MEETING_MINUTES = 60.0  # where the file says nothing: one that is forgotten ends
 RESTARTS = 2  # where the file says nothing
 
@@ -17698,7 +17698,7 @@ def _variable(key: str, value: Any) -> str:
 
 
 def _command_of(key: str, value: Any) -> str:
-    words = str(_briefly(BRIEF_MAX)(key, value))
+    words = str(_briefly(PERSONA_MAX)(key, value))
     split_command(words, key)
     return words
 
@@ -17722,8 +17722,8 @@ OF_AGENTS: dict[str, Read] = {
     "permission_mode": _permission,
     "cwd": _path,
     "environment": _list_of(_variable, 32),
-    "mission": _briefly(BRIEF_MAX),
-    "persona": _briefly(BRIEF_MAX),
+    "mission": _briefly(PERSONA_MAX),
+    "persona": _briefly(PERSONA_MAX),
     "persona_file": _path,
     "messages": _whole_from_one,
     "dollars": _dollars,
@@ -17735,7 +17735,7 @@ MEETING_KEYS: dict[str, dict[str, Read]] = {
     "": {"include": _list_of(_path, 8)},
     "meeting": {
         "title": _in_a_line(TITLE_MAX),
-        "topic": _briefly(BRIEF_MAX),
+        "topic": _briefly(PERSONA_MAX),
         "opening": _briefly(OPERATOR_CONTENT_MAX),
         "opening_to": _name,
         "ends_on": _list_of(_in_a_line(TITLE_MAX), 32),
@@ -17773,7 +17773,7 @@ def lines_of_toml(text: str) -> dict[Path, int]:
     return found
 
 
-def inside(folder: str, given: str, key: str) -> str:
+def place_inside(folder: str, given: str, key: str) -> str:
     """Give the path of a file that a meeting names; it lies in the meeting's folder, links followed. Raises Invalid."""
     place, root = os.path.normpath(os.path.join(folder, given)), os.path.realpath(folder)
     if not is_within(place, os.path.normpath(folder)):
@@ -17918,7 +17918,7 @@ class MeetingReader:
         self._load(self._path, 1)
         for number, name in enumerate(self._value("", "include") or () if not self._faults else (), 2):
             with self._blaming(("include",)):
-                self._load(inside(self._folder, name, "include"), number)
+                self._load(place_inside(self._folder, name, "include"), number)
         if self._faults:  # what is missing may stand in what could not be read
             raise BadMeeting(self._faults)
         for setting in self._settings:
@@ -18069,7 +18069,7 @@ class MeetingReader:
             self._blame(("meeting",), "meeting.title is missing: what is this meeting called?")
         names = self._names()
         channels = self._channels(names)
-        attendees = [self._attendee(name, channels) for name in names if not self._only or name in self._only]
+        attendees = [self._attendee(name, channels) for name in names]  # all: what is wrong is told of all
         to = self._value("meeting", "opening_to", ALL)
         if to != ALL and to not in names and to not in channels:
             guess = guess_at(to, [ALL, *names, *channels])
@@ -18078,7 +18078,8 @@ class MeetingReader:
             to = ALL
         numbers = {key: self._value("limits", key, default) for key, default in _LIMITS.items()}
         journal = self._journal()
-        return Meeting(self._path, title, (*filter(None, attendees),), topic, self._value("meeting", "opening", ""), to,
+        seated = [one for one in attendees if one is not None and (not self._only or one.name in self._only)]
+        return Meeting(self._path, title, (*seated,), topic, self._value("meeting", "opening", ""), to,
                        self._value("meeting", "ends_on", ()), journal, **numbers)
 
     def _names(self) -> list[str]:
@@ -18196,8 +18197,8 @@ class MeetingReader:
         return str(values.get("persona", ""))
 
     def _persona_in(self, key: str, given: str) -> str:
-        text = text_of_file(inside(self._folder, given, key), PERSONA_MAX_BYTES, key)
-        return str(_briefly(BRIEF_MAX)(key, self._filled((key,), text)))
+        text = text_of_file(place_inside(self._folder, given, key), PERSONA_MAX_BYTES, key)
+        return str(_briefly(PERSONA_MAX)(key, self._filled((key,), text)))
 
     def _cwd(self, path: Path, given: str) -> str:
         """Give the folder that an agent works in: by default that of the file; a link in there may not lead out."""
@@ -18207,7 +18208,7 @@ class MeetingReader:
             self._blame(path, f"{key}: there is no folder {place}")
         elif is_within(place, self._folder):
             with self._blaming(path):
-                inside(self._folder, given, key)
+                place_inside(self._folder, given, key)
         return place
 
 

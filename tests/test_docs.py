@@ -334,7 +334,7 @@ ENVIRONMENT = re.compile(r"CAUCUS_[A-Z_]*[A-Z]")
 
 PARTS = {"hub": "## Options of the hub"}
 COMMANDS = ("bridge", "install", "uninstall", "watch", "wake", "brake", "permit", "agent", "journal", "demo", "service",
-            "doctor")
+            "doctor", "meet")
 PARTS |= {name: f"## {name.capitalize()}" for name in COMMANDS}
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hubs import Console, HubProcess, eventually, running_hub
+from hubs import DEADLINE_S, Console, HubProcess, eventually, running_hub
 from websockets.sync.client import connect
 
 import caucus
@@ -27,7 +27,7 @@ DOCUMENT = ROOT / "docs/meetings.md"
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes are compared as Unix shows them")
 
 # What stands in for a model. It tells in a file of its own how it was run.
-MIND = '''\
+MIND = """\
 import json, os, signal, subprocess, sys, time
 mode, said = sys.argv[1], sys.stdin.read()
 here = os.path.dirname(os.path.abspath(__file__))
@@ -44,7 +44,7 @@ elif mode == "stubborn":
     time.sleep(600)
 else:
     print("PASS")
-'''
+"""
 
 
 def mind(folder: Path, mode: str) -> str:
@@ -77,8 +77,9 @@ class Held:
         (folder / "meeting.toml").write_text(text, encoding="utf-8")
         clean = {key: value for key, value in os.environ.items() if not key.startswith("CAUCUS_")}
         argv = [sys.executable, PROGRAM, "meet", str(folder / "meeting.toml"), "--no-browser", "--json", *flags]
-        self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                        env=clean | variables)  # fmt: skip
+        self.process = subprocess.Popen(
+            argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean | variables
+        )
         self.told: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -113,16 +114,23 @@ class Held:
 
     def end(self, limit_s: float = 30.0) -> tuple[int, Any]:
         """Wait for its end; give the exit code and the summary. Nothing of it runs on."""
+        assert self.process.stdout is not None
         try:
-            said, _ = self.process.communicate(timeout=limit_s)
-        except ValueError:  # the other thread has read stderr to its end
-            said = ""
+            self.process.wait(limit_s)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise AssertionError(f"it does not end: {self.told}") from None
-        self._reader.join(5.0)
+        said = self.process.stdout.read()
+        self._reader.join(DEADLINE_S)
         assert running_in(self.folder) == []
         return self.process.returncode, json.loads(said) if said else None
+
+    def close(self) -> None:
+        """Close its pipes."""
+        self._reader.join(DEADLINE_S)
+        for pipe in (self.process.stdout, self.process.stderr):
+            assert pipe is not None
+            pipe.close()
 
 
 @pytest.fixture
@@ -139,6 +147,7 @@ def hold(tmp_path: Path) -> Iterator[Callable[..., Held]]:
         if one.process.poll() is None:
             one.process.terminate()
             one.process.wait(20.0)
+        one.close()
 
 
 def meeting(*parts: str, title: str = "Test") -> str:
@@ -160,12 +169,18 @@ def test_agents_are_seated_then_it_is_opened_and_it_ends_when_all_have_ended(
     held = hold(meeting(an_agent(tmp_path, "ann", "talk", "turns = 1"), an_agent(tmp_path, "bob", "talk", "turns = 1")))
     code, about = held.end()
     order = [re.sub(r"^caucus: (ann|bob)", "ONE", line) for line in held.told if "console is at" not in line]
-    assert order == [*["ONE is seated"] * 2, "caucus: the meeting is open", *["ONE has ended"] * 2,
-                     "caucus: the meeting ends: all agents have ended"]  # fmt: skip
+    assert order == [
+        *["ONE is seated"] * 2,
+        "caucus: the meeting is open",
+        *["ONE has ended"] * 2,
+        "caucus: the meeting ends: all agents have ended",
+    ]
     assert code == 0
     assert about["ended"] == "all agents have ended"
     assert [(one["name"], one["state"], one["exit_code"], one["turns"]) for one in about["agents"]] == [
-        ("ann", "ended", 0, 1), ("bob", "ended", 0, 1)]  # fmt: skip
+        ("ann", "ended", 0, 1),
+        ("bob", "ended", 0, 1),
+    ]
     assert all(one["messages"] >= 1 and one["characters"] >= len("I say so.") for one in about["agents"])
     assert any("Please begin." in run["said"] for run in runs_of(tmp_path, "talk"))
 
@@ -176,9 +191,12 @@ def test_an_agent_is_told_who_it_is_in_its_folder_and_gets_what_is_named_of_the_
     (tmp_path / "work").mkdir()
     (tmp_path / "who.md").write_text("You are the one who doubts {topic}.", encoding="utf-8")
     more = ("turns = 1", 'persona_file = "who.md"', 'cwd = "work"', 'environment = ["TOLD"]', 'mission = "Find out."')
-    text = meeting('topic = "the plan"', an_agent(tmp_path, "ann", "talk", *more),
-                   '[channels."#plan"]\ntopic = "What becomes of {topic}"\nmembers = ["ann"]')  # fmt: skip
-    held = hold(text, TOLD="told", SECRET="secret")  # noqa: S106
+    text = meeting(
+        'topic = "the plan"',
+        an_agent(tmp_path, "ann", "talk", *more),
+        '[channels."#plan"]\ntopic = "What becomes of {topic}"\nmembers = ["ann"]',
+    )
+    held = hold(text, TOLD="told", SECRET="secret")
     assert held.end()[0] == 0
     [run] = runs_of(tmp_path, "talk")
     assert "You are the one who doubts the plan." in run["said"]
@@ -192,7 +210,8 @@ def test_a_channel_has_its_topic_and_its_members(tmp_path: Path, hold: Callable[
     channel = '[channels."#plan"]\ntopic = "What becomes of it"\nmembers = ["ann", "bob"]'
     held = hold(meeting(channel, *(an_agent(tmp_path, name, "quiet") for name in ("ann", "bob", "eve"))))
     held.until_told("is open")
-    [(name, row)] = caucus.Client(held.url).get("/channels")["channels"].items()  # type: ignore[union-attr]
+    with contextlib.closing(caucus.Client(held.url)) as client:
+        [(name, row)] = client.get("/channels")["channels"].items()  # type: ignore[union-attr]
     assert (name, row["topic"], sorted(row["members"])) == ("#plan", "What becomes of it", ["ann", "bob"])
 
 
@@ -223,10 +242,12 @@ def test_it_ends_when_a_form_that_it_names_is_answered_and_no_other(tmp_path: Pa
             assert held.process.poll() is None
             console.send(answer={"id": form, "answers": {"who": f"of {title}"}})
             console.next("form_resolved")
+    guest.close()
     code, about = held.end()
     assert (code, about["ended"]) == (0, 'the form "verdict" is answered')
-    assert about["decisions"] == [{"title": title, "asker": "guest", "answer": f"who: of {title}"}
-                                  for title in ("Lunch", "verdict")]  # fmt: skip
+    assert about["decisions"] == [
+        {"title": title, "asker": "guest", "answer": f"who: of {title}"} for title in ("Lunch", "verdict")
+    ]
 
 
 def test_it_ends_with_stop_of_the_console(tmp_path: Path, hold: Callable[..., Held]) -> None:
@@ -317,8 +338,10 @@ def test_an_agent_that_dies_is_started_again_so_often_and_no_more(tmp_path: Path
     [ann] = about["agents"]
     assert (code, ann["state"], ann["restarts"], ann["exit_code"]) == (1, "failed", 1, -signal.SIGKILL)
     assert [line for line in held.told if "seated" in line or "again" in line] == [
-        "caucus: ann is seated", "caucus: ann ended with exit code -9, and is started again in 1 s",
-        "caucus: ann is seated"]  # fmt: skip
+        "caucus: ann is seated",
+        "caucus: ann ended with exit code -9, and is started again in 1 s",
+        "caucus: ann is seated",
+    ]
 
 
 # --- at a hub that runs ---
@@ -372,7 +395,7 @@ def test_a_hub_that_asks_for_tokens_gets_them(tmp_path: Path, hold: Callable[...
     text = meeting(an_agent(tmp_path, "ann", "talk", "turns = 1"))
     with running_hub("--operator-token", "opt", "--agent-key", "key") as hub:
         assert hold(text, "--hub", hub.url).end() == (2, None)
-        code, _ = hold(text, "--hub", hub.url, CAUCUS_OPERATOR_TOKEN="opt", CAUCUS_AGENT_KEY="key").end()  # noqa: S106
+        code, _ = hold(text, "--hub", hub.url, CAUCUS_OPERATOR_TOKEN="opt", CAUCUS_AGENT_KEY="key").end()
     assert code == 0
     assert "CAUCUS_AGENT_KEY" not in runs_of(tmp_path, "talk")[0]["env"]
 
@@ -387,7 +410,9 @@ def test_where_no_hub_answers_it_says_so(tmp_path: Path, hold: Callable[..., Hel
 
 
 def test_each_meeting_has_a_record_of_its_own(tmp_path: Path, hold: Callable[..., Held]) -> None:
-    text = meeting(an_agent(tmp_path, "ann", "talk", "turns = 1")).replace("\nopening", '\njournal = "a.journal"\nopening')
+    text = meeting(an_agent(tmp_path, "ann", "talk", "turns = 1")).replace(
+        "\nopening", '\njournal = "a.journal"\nopening'
+    )
     records = [hold(text).end()[1]["journal"] for _ in range(2)]
     assert records == [str(tmp_path / "a.journal"), str(tmp_path / "a-2.journal")]
     assert all(os.path.getsize(one) for one in records)
@@ -410,11 +435,23 @@ def read(folder: Path, text: str, *settings: str, only: str = "") -> caucus.Meet
 MISTAKES = {
     "no TOML": (TITLE + "topic = \n", 3, "this is not TOML: Invalid value"),
     "an end in a text": (TITLE + 'topic = "x', 3, "this is not TOML: Unterminated string"),
-    "an unknown table": (TITLE + AGENT + "[limit]\nminutes = 3", 6, "there is nothing called 'limit' (did you mean limits?)"),
+    "an unknown table": (
+        TITLE + AGENT + "[limit]\nminutes = 3",
+        6,
+        "there is nothing called 'limit' (did you mean limits?)",
+    ),
     "an unknown key": (TITLE + 'titel = "x"\n' + AGENT, 3, "meeting has no key 'titel' (did you mean title?)"),
     "an unknown key of an agent": (TITLE + AGENT + 'comand = "x"', 6, "agents.ann has no key 'comand' (did you mean"),
-    "an unknown key of a role": (TITLE + AGENT + '[roles.r]\nmodle = "x"', 7, "roles.r has no key 'modle' (did you mean"),
-    "an unknown key of a channel": (TITLE + AGENT + '[channels."#c"]\nmember = []', 7, "has no key 'member' (did you mean"),
+    "an unknown key of a role": (
+        TITLE + AGENT + '[roles.r]\nmodle = "x"',
+        7,
+        "roles.r has no key 'modle' (did you mean",
+    ),
+    "an unknown key of a channel": (
+        TITLE + AGENT + '[channels."#c"]\nmember = []',
+        7,
+        "has no key 'member' (did you mean",
+    ),
     "no title": ("[meeting]\n" + AGENT, 1, "meeting.title is missing"),
     "an empty title": ('[meeting]\ntitle = ""\n' + AGENT, 2, "meeting.title: must have 1 to 200 characters"),
     "a number for a title": ("[meeting]\ntitle = 5\n" + AGENT, 2, "meeting.title: a string is required"),
@@ -422,38 +459,74 @@ MISTAKES = {
     "agents that are no table": ("agents = 5\n" + TITLE, 1, "agents must be a table"),
     "an agent that is no table": ("agents.ann = 5\n" + TITLE, 1, "agents.ann must be a table"),
     "no kind": (TITLE + '[agents.ann]\ncommand = "cat"', 3, "agents.ann.kind is missing"),
-    "an unknown kind": (TITLE + '[agents.ann]\nkind = "clade"', 4, "must be one of claude, exec, not \"clade\" (did you"),
+    "an unknown kind": (TITLE + '[agents.ann]\nkind = "clade"', 4, 'must be one of claude, exec, not "clade" (did you'),
     "no command": (TITLE + '[agents.ann]\nkind = "exec"', 3, "agents.ann.command is missing"),
-    "a command of open quotes": (TITLE + AGENT.replace('"cat"', "\"cat 'x\""), 5, "agents.ann.command: \"cat 'x\" is not a"),
-    "a claude with a command": (TITLE + CLAUDE + 'command = "cat"', 5, "agents.ann.command: is for kind = \"exec\""),
+    "a command of open quotes": (
+        TITLE + AGENT.replace('"cat"', '"cat \'x"'),
+        5,
+        'agents.ann.command: "cat \'x" is not a',
+    ),
+    "a claude with a command": (TITLE + CLAUDE + 'command = "cat"', 5, 'agents.ann.command: is for kind = "exec"'),
     "a command with a model": (TITLE + AGENT + 'model = "x"', 6, "agents.ann.model: is for a claude"),
     "a command with a price": (TITLE + AGENT + "dollars = 2", 6, "what a command costs is not known: use turns"),
-    "a talker with permissions": (TITLE + CLAUDE + 'permission_mode = "auto"', 5, "add type = \"worker\""),
+    "a talker with permissions": (TITLE + CLAUDE + 'permission_mode = "auto"', 5, 'add type = "worker"'),
     "no permissions asked": (TITLE + CLAUDE + 'type = "worker"\npermission_mode = "bypassPermissions"', 6, "unguarded"),
-    "an unknown type": (TITLE + CLAUDE + 'type = "walker"', 5, "must be one of talker, worker, not \"walker\" (did you"),
+    "an unknown type": (TITLE + CLAUDE + 'type = "walker"', 5, 'must be one of talker, worker, not "walker" (did you'),
     "a reserved name": (TITLE + AGENT.replace("ann", "operator"), 3, "looks like 'operator', which is reserved"),
     "names that look alike": (TITLE + AGENT + AGENT.replace("ann", "Ann"), 6, "looks like ann: choose another name"),
-    "no such role": (TITLE + AGENT + 'role = "critc"\n[roles.critic]', 6, "there is no [roles.critc] (did you mean critic?)"),
+    "no such role": (
+        TITLE + AGENT + 'role = "critc"\n[roles.critic]',
+        6,
+        "there is no [roles.critc] (did you mean critic?)",
+    ),
     "no such member": (TITLE + AGENT + '[channels."#c"]\nmembers = ["anne"]', 7, "no agent 'anne' (did you mean ann?)"),
-    "a channel without a mark": (TITLE + AGENT + "[channels.c]\n", 6, "channels.c: a channel's name begins with #"),
+    "a channel without a mark": (
+        TITLE + AGENT + "[channels.plan]\n",
+        6,
+        "channels.plan: a channel's name begins with #",
+    ),
     "no such opening_to": (TITLE + 'opening_to = "#c"\n' + AGENT, 3, "meeting.opening_to: there is no '#c' here"),
     "minutes below zero": (TITLE + AGENT + "[limits]\nminutes = -1", 7, "must be a number of 0.01 to 10,080, not -1"),
-    "half a message": (TITLE + AGENT + "[limits]\nmessages = 1.5", 7, "must be a whole number of 1 to 1,000,000, not 1.5"),
+    "half a message": (
+        TITLE + AGENT + "[limits]\nmessages = 1.5",
+        7,
+        "must be a whole number of 1 to 1,000,000, not 1.5",
+    ),
     "words for a number": (TITLE + AGENT + '[limits]\nminutes = "ten"', 7, "limits.minutes: must be a number of"),
     "a switch in quotes": (TITLE + AGENT + 'session = "yes"', 6, "agents.ann.session: must be true or false"),
     "a text for a list": (TITLE + AGENT + 'environment = "HOME"', 6, "agents.ann.environment: must be a list"),
-    "a secret in the file": (TITLE + AGENT + 'environment = ["KEY=sk-1"]', 6, "the name of a variable only, never its value"),
+    "a secret in the file": (
+        TITLE + AGENT + 'environment = ["KEY=sk-1"]',
+        6,
+        "the name of a variable only, never its value",
+    ),
     "no such folder": (TITLE + AGENT + 'cwd = "nowhere"', 6, "agents.ann.cwd: there is no folder"),
     "a folder by a link": (TITLE + AGENT + 'cwd = "link"', 6, "is a link that leads out of the meeting's folder"),
     "no such persona": (TITLE + AGENT + 'persona_file = "no.md"', 6, "agents.ann.persona_file: cannot read"),
     "a persona outside": (TITLE + AGENT + 'persona_file = "/etc/passwd"', 6, "lies outside of the meeting's folder"),
-    "a persona by a link": (TITLE + AGENT + 'persona_file = "link/x"', 6, "is a link that leads out of the meeting's folder"),
-    "two personas": (TITLE + AGENT + 'persona = "x"\npersona_file = "m.toml"', 7, "there is a persona too: one of them"),
-    "no topic to fill in": (TITLE + 'opening = "On {topic}."\n' + AGENT, 3, "says {topic}, and the meeting has no topic"),
-    "no folder for the record": (TITLE + 'journal = "no/x.journal"\n' + AGENT, 3, "meeting.journal: there is no folder"),
+    "a persona by a link": (
+        TITLE + AGENT + 'persona_file = "link/x"',
+        6,
+        "is a link that leads out of the meeting's folder",
+    ),
+    "two personas": (
+        TITLE + AGENT + 'persona = "x"\npersona_file = "m.toml"',
+        7,
+        "there is a persona too: one of them",
+    ),
+    "no topic to fill in": (
+        TITLE + 'opening = "On {topic}."\n' + AGENT,
+        3,
+        "says {topic}, and the meeting has no topic",
+    ),
+    "no folder for the record": (
+        TITLE + 'journal = "no/x.journal"\n' + AGENT,
+        3,
+        "meeting.journal: there is no folder",
+    ),
     "no such include": ('include = ["no.toml"]\n' + TITLE + AGENT, 2, "cannot read"),
     "an include outside": ('include = ["../x.toml"]\n' + TITLE + AGENT, 1, "lies outside of the meeting's folder"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", MISTAKES)
@@ -526,9 +599,10 @@ def test_only_some_agents_are_seated(tmp_path: Path) -> None:
 def test_limits_of_each_are_those_of_who_has_none(tmp_path: Path) -> None:
     text = TITLE + "[each]\nmessages = 5\ndollars = 1\n" + AGENT + CLAUDE.replace("ann", "bob") + "messages = 9\n"
     ann, bob = read(tmp_path, text).attendees
-    assert (ann.messages, ann.dollars, bob.messages, bob.dollars) == (5, 0.0, 9, 1.0)  # what a command costs is not known
+    assert (ann.messages, ann.dollars, bob.messages, bob.dollars) == (5, 0.0, 9, 1.0)
     assert read(tmp_path, text + "[limits]\nmessages = 20\ndollars = 2.5").budgets() == (
-        "room: 20 messages, $2.5; ann: 5 messages; bob: 9 messages")  # fmt: skip
+        "room: 20 messages, $2.5; ann: 5 messages; bob: 9 messages"
+    )
 
 
 def test_a_claude_is_started_as_the_agent_command_would_be(tmp_path: Path) -> None:
@@ -538,15 +612,21 @@ def test_a_claude_is_started_as_the_agent_command_would_be(tmp_path: Path) -> No
     options = caucus.read_options(words[words.index("agent") :], "caucus")
     settings = caucus.claude_settings(options)
     assert (settings.model, settings.type, settings.permission_mode, settings.max_cost_usd) == (
-        "opus", "worker", "dontAsk", 2.0)  # fmt: skip
+        "opus",
+        "worker",
+        "dontAsk",
+        2.0,
+    )
     assert (options.project, options.mission, options.tie, options.exec) == ("ann", "--go", True, None)
 
 
 def test_a_dry_run_tells_who_would_run_what_and_starts_nothing(tmp_path: Path) -> None:
     (tmp_path / "m.toml").write_text(TITLE + AGENT + 'environment = ["NOT_THERE"]\n', encoding="utf-8")
     argv = [sys.executable, PROGRAM, "meet", str(tmp_path / "m.toml"), "--dry-run"]
-    plain, as_json = (subprocess.run([*argv, *more], capture_output=True, text=True, check=True, timeout=30).stdout
-                      for more in ((), ("--json",)))  # fmt: skip
+    plain, as_json = (
+        subprocess.run([*argv, *more], capture_output=True, text=True, check=True, timeout=30).stdout
+        for more in ((), ("--json",))
+    )
     assert "T: nothing is started\n" in plain
     [ann] = json.loads(as_json)["agents"]
     assert (ann["runs"], ann["cwd"], ann["environment"]) == ("cat", str(tmp_path), ["NOT_THERE (not set)"])
@@ -557,8 +637,13 @@ def test_a_dry_run_tells_who_would_run_what_and_starts_nothing(tmp_path: Path) -
 def test_lines_of_keys_are_found_past_texts_of_several_lines() -> None:
     text = 'a = """\n[b]\nc = 1\n"""\n[agents."x y"]\nk.l = [\n  1,\n]\n# m = 1\nn = 2\n'
     assert caucus.lines_of_toml(text) == {
-        ("a",): 1, ("agents",): 5, ("agents", "x y"): 5, ("agents", "x y", "k"): 6, ("agents", "x y", "k", "l"): 6,
-        ("agents", "x y", "n"): 10}  # fmt: skip
+        ("a",): 1,
+        ("agents",): 5,
+        ("agents", "x y"): 5,
+        ("agents", "x y", "k"): 6,
+        ("agents", "x y", "k", "l"): 6,
+        ("agents", "x y", "n"): 10,
+    }
 
 
 # --- its manual ---
