@@ -16626,6 +16626,7 @@ def carry_out(deed: Deed, mode: int) -> None:
 # a mind thinks: a Claude in one live session, or any command that is run once per turn. What the operator rules reaches
 # the mind through the poller, in mid-turn: an interrupt ends the turn, a reset clears its context, a stop ends it all.
 
+USED = re.compile(r" has left: .*\(([0-9]+) turns, [0-9]+ tokens(?:, \$([0-9.]+))?\)$")  # its last line
 COMPOSING = "composing"  # the status of a peer whose mind is at it
 AGENT_GIVE_UP_S = 900.0  # without a hub
 UNTIED_S = 6.0  # for an agent's goodbye when whoever tied it is gone; nobody else ends what it has started
@@ -16824,8 +16825,13 @@ class Agent:
                 await self._seat.leave()
                 await self._mind.end()
         code, why = self._end or (EXIT_OK, "")
-        log().info("%s has left: %s", self._settings.name, why)
+        log().info("%s has left: %s (%s)", self._settings.name, why, self._used())
         return code
+
+    def _used(self) -> str:
+        """Word what its turns have used, as USED reads it."""
+        cost = "" if self._cost_usd is None else f", ${self._cost_usd:.4f}"
+        return f"{self._turns} turns, {self._input_tokens + self._output_tokens} tokens{cost}"
 
     @property
     def is_ending(self) -> bool:
@@ -18294,7 +18300,8 @@ class Attending:
         self.state, self._has_sat = STARTING, False
         self._process = Popen(self.plan.words(url), stdin=PIPE, stdout=PIPE, stderr=STDOUT, cwd=self.plan.cwd,
                               env=self.plan.variables(), **apart)
-        threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True).start()
+        self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
+        self._reader.start()
 
     def _read(self, source: BinaryIO) -> None:
         while line := source.readline(OUTPUT_LINE_BYTES):
@@ -18310,9 +18317,16 @@ class Attending:
                 self.state = FAILED
                 return f"{self.plan.name} could not be started: {self.lines[-1]}"
         elif self._process is not None and (code := self._process.poll()) is not None:
-            self._process, self.exit_code = None, code
+            self._note_end(code)
             return self._judge(code, now)
         return ""
+
+    def _note_end(self, code: int) -> None:
+        """Note that its process has ended; what it said last tells more than what the hub had time to show."""
+        self._reader.join(LOOK_S)  # what it has left behind may hold the pipe open
+        self._process, self.exit_code = None, code
+        if (used := USED.search(self.lines[-1]) if self.lines else None) is not None:
+            self.note_usage({"turns": int(used[1]), "cost_usd": float(used[2]) if used[2] else None})
 
     def _judge(self, code: int, now: float) -> str:
         """Decide what becomes of it after its process has ended."""
@@ -18366,7 +18380,8 @@ class Attending:
     def has_gone(self) -> bool:
         """Whether no process is left; it is noted how it went."""
         if self._process is not None and (code := self._process.poll()) is not None:
-            self._process, self.exit_code, self.state = None, code, ENDED
+            self._note_end(code)
+            self.state = ENDED
         return self._process is None
 
     def to_json(self) -> dict[str, Json]:
@@ -18490,7 +18505,7 @@ class Sitting:
             while not self._over.is_set():
                 now = time.monotonic()
                 await self._look(now)
-                if not has_opened and (self._are_seated() or now >= seated_by):
+                if not (has_opened or self._over.is_set()) and (self._are_seated() or now >= seated_by):
                     has_opened = True
                     await self._open()
                 async with at_most(MEETING_LOOK_S):
@@ -20588,10 +20603,15 @@ def run_meet(options: argparse.Namespace) -> int:
            (url and meeting.journal, "--hub", "that hub keeps its own record: leave meeting.journal out"))
     begin_log("WARNING")
     told = sys.stderr if options.json else sys.stdout
-    sitting = Sitting(meeting, lambda words: print(f"caucus: {one_line(words)}", file=told, flush=True))
+
+    def tell(words: str) -> None:
+        with suppress(OSError):  # nobody reads it any more, which is no reason to leave agents behind
+            print(f"caucus: {one_line(words)}", file=told, flush=True)
+
+    sitting = Sitting(meeting, tell)
 
     def announce(url: str) -> None:
-        print(f"caucus {__version__}: {meeting.title}: the console is at {url} (Ctrl-C ends it)", file=told, flush=True)
+        tell(f"{meeting.title}: the console is at {url} (Ctrl-C ends it)")
         if not options.no_browser:
             open_browser(url)
 
