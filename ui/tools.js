@@ -149,10 +149,10 @@ export function find(typed) {
   if (view?.model) lookFor(view, typed);
 }
 
-/** Have the address say what is looked for; an address of something else stays. */
+/** Have the address say what is looked for; one of a place stays as it is, but says nothing of what is looked for no more. */
 function tellAddress(typed) {
   const address = withPart(location.hash, QUERY_LINK, typed ? encodeURIComponent(typed) : null);
-  if (namesPlace(location.hash) || location.hash === address) return;
+  if ((typed && namesPlace(location.hash)) || location.hash === address) return;
   try {
     history.replaceState(null, "", address || location.pathname + location.search);
   } catch {
