@@ -6765,7 +6765,7 @@ CONSOLE_FILES = (
     *("needs.js", "deeds.js", "answers.js", "rules.js", "away.js", "sounds.js", "older.js", "when.js", "beyond.js"),
     *("sure.js", "commands.js", "flow.js", "tools.js", "lanes.js", "attention.js", "loops.js", "settings.js"),
     *("health.js", "roster.js", "brakes.js", "orders.js", "channels.js", "forms.js", "composer.js", "replay.js"),
-    *("past.js", "timeline.js", "spent.js", "budgets.js", "spread.js", "wide.js", "app.js"),
+    *("past.js", "timeline.js", "spent.js", "budgets.js", "spread.js", "wide.js", "inline.js", "app.js"),
 )
 CONTENT_TYPES = {
     "html": "text/html; charset=utf-8",
