@@ -91,3 +91,84 @@ def test_what_is_answered_is_what_was_offered_and_links_within_buttons_are_none(
     page.locator(".needs-owed").click()
     expect(page.locator(".owe-words code")).to_have_text("make all")
     assert page.locator("button a").count() == 0
+
+
+# --- a link for a colleague -------------------------------------------------------------------------------------------
+
+
+def operator_at(console: Open, hub: HubProcess, **options: Any) -> Page:
+    """Open a console, and come in as the operator."""
+    page = console(hub, **options)
+    enter(page, OPERATOR)
+    expect(page.locator("#connection")).to_have_text("Connected")
+    return page
+
+
+def link_of(page: Page) -> str:
+    """Make a link for a colleague; give it."""
+    if not page.locator("#settings").is_visible():
+        page.locator("#settings-open").click()
+    page.locator(".share-make").click()
+    expect(page.locator("#share-link")).to_have_value(re.compile(r"/#token=[0-9a-f]{32}$"))
+    return str(page.locator("#share-link").input_value())
+
+
+def test_a_colleague_looks_on_by_a_link_until_it_is_revoked(guarded: HubProcess, console: Open) -> None:
+    at_work(guarded)
+    page = operator_at(console, guarded)
+    link = link_of(page)
+    assert link.startswith(f"{guarded.url}/#token=")
+    expect(page.locator(".share-made .facts")).to_contain_text("this machine")
+    expect(page.locator(".shares li")).to_contain_text("nobody looks through it now")
+    assert violations(page) == []
+    page.locator(".share-copy").click()
+    expect(page.locator(".toast")).to_contain_text(re.compile("Copied the link|does not let"))
+    asked: list[str] = []
+    guest = console(guarded)
+    guest.on("request", lambda request: asked.append(request.url))
+    guest.on("websocket", lambda line: asked.append(line.url))
+    guest.goto(link)
+    expect(guest.locator("#connection")).to_have_text("Connected, observing")
+    assert guest.url == f"{guarded.url}/"
+    token = link.partition("#token=")[2]
+    assert asked
+    assert [one for one in asked if token in one] == []
+    expect(guest.locator(".form-title code")).to_have_text("main")
+    guest.keyboard.press(",")
+    expect(guest.locator("#settings")).to_be_visible()
+    expect(guest.locator("#share")).to_be_hidden()
+    expect(page.locator(".shares li")).to_contain_text("1 looks through it now")
+    guest.reload()
+    expect(guest.locator("#connection")).to_have_text("Connected, observing")  # the tab keeps it
+    page.locator(".share-revoke").click()
+    expect(guest.locator("#token-refused")).to_contain_text("Your link was revoked")
+    expect(guest.locator(".form")).to_have_count(0)  # nothing of the room stays
+    expect(guest.locator("#flow .message")).to_have_count(0)
+    expect(page.locator(".shares li")).to_have_count(0)
+    expect(page.locator(".share-made")).to_be_hidden()
+    guest.goto("about:blank")
+    guest.goto(link)
+    expect(guest.locator("#token-dialog")).to_be_visible()
+
+
+def test_a_link_leaves_the_token_alone_that_the_browser_remembers(guarded: HubProcess, console: Open) -> None:
+    page = console(guarded)
+    page.locator("#token-remember").check()
+    enter(page, OPERATOR)
+    expect(page.locator("#connection")).to_have_text("Connected")
+    link = link_of(page)
+    other = page.context.new_page()
+    other.goto(link)
+    expect(other.locator("#connection")).to_have_text("Connected, observing")
+    page.locator(".share-revoke").click()
+    expect(other.locator("#connection")).to_have_text("Connected")  # it comes back as who it is besides
+    page.reload()
+    expect(page.locator("#connection")).to_have_text("Connected")
+
+
+def test_a_hub_without_a_token_says_that_a_link_could_keep_nothing(hub: HubProcess, console: Open) -> None:
+    page = console(hub)
+    page.locator("#settings-open").click()
+    expect(page.locator("#share-what")).to_contain_text("whoever reaches its address is the operator")
+    expect(page.locator(".share-make")).to_be_hidden()
+    assert violations(page) == []

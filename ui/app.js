@@ -3,7 +3,7 @@
 import { announce, ask, el, keyed, saveAs, setIcon, setText, toast, wireAsk } from "./dom.js";
 import { clockOf, onPref, pref, setPref } from "./prefs.js";
 import { ageText, apply, applyLink, emptyModel, isOpen, isOperator, lineOf, logEnd, noteSent } from "./model.js";
-import { fetchExport, fetchPast, openLine } from "./socket.js";
+import { TOKEN_LINK, fetchExport, fetchPast, openLine } from "./socket.js";
 import { emptyDebt, needsOf, owe, settleDebt } from "./needs.js";
 import { emptyDeeds, hear, lose, note, wordsOf as wordsOfDeed } from "./deeds.js";
 import { sureOf } from "./sure.js";
@@ -26,6 +26,7 @@ import * as away from "./away.js";
 import * as budgets from "./budgets.js";
 import * as palette from "./palette.js";
 import * as settings from "./settings.js";
+import * as share from "./share.js";
 import * as timeline from "./timeline.js";
 import { openOutbox } from "./outbox.js";
 
@@ -61,6 +62,7 @@ const SIGHTS = [ // of the moment that is looked at
   ["loops", loops.render],
   ["loops-settings", loops.renderSettings],
   ["away", away.render],
+  ["share", share.render],
   ["floors", channels.renderFloors],
   ["channels", channels.render],
   ["budgets", budgets.render],
@@ -394,6 +396,7 @@ setInterval(() => {
 }, ADDRESS_MS);
 
 byId("replay-open").addEventListener("click", () => (isLookingBack(past) ? backToLive() : lookBack()));
+if (!record) addEventListener("hashchange", () => { if (location.hash.startsWith(TOKEN_LINK)) location.reload(); });
 addEventListener("hashchange", () => { isAddressRead = false; readAddress(); });
 
 // ---- news: toasts, and what a screen reader is told -------------------------------------------------------------
@@ -417,12 +420,20 @@ function tellNews() {
 
 // ---- token ------------------------------------------------------------------------------------------------------
 
+const ENDED = "caucus.ended"; // this tab looked on, and may no more
+
 function askForToken({ state, refused }) {
   const dialog = byId("token-dialog");
+  if (refused && model.link.role === "observer") { // of a room that one may see no more nothing stays
+    sessionStorage.setItem(ENDED, "1");
+    return void location.reload();
+  }
   if (state === "open") dialog.close();
   if (state !== "needs-token") return;
-  byId("token-refused").hidden = !refused;
-  setText(byId("token-refused"), refused ? "The hub does not know this token." : "");
+  const hasEnded = !refused && sessionStorage.getItem(ENDED) !== null;
+  sessionStorage.removeItem(ENDED);
+  byId("token-refused").hidden = !refused && !hasEnded;
+  setText(byId("token-refused"), refused ? "The hub does not know this token." : hasEnded ? "Your link was revoked, or the hub has another token now." : "");
   if (!dialog.open) dialog.showModal();
   byId("token-input").focus();
 }
@@ -481,9 +492,12 @@ for (const link of document.querySelectorAll("[data-export]")) {
 
 const THEMES = { auto: "light", light: "dark", dark: "auto" }; // theme -> the next one
 
+const TINTS = { light: "#ffffff", dark: "#191d22" }; // of a phone's bar above the page, as the header
+
 function showTheme() {
   const theme = Object.hasOwn(THEMES, pref("theme")) ? pref("theme") : "auto";
   document.documentElement.dataset.theme = theme;
+  for (const tint of document.querySelectorAll('meta[name="theme-color"]')) tint.content = TINTS[theme === "auto" ? tint.dataset.tint : theme];
   setIcon(byId("theme"), theme);
   const label = `Theme: ${theme === "auto" ? "as the system" : theme}`;
   byId("theme").setAttribute("aria-label", label);
