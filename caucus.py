@@ -163,6 +163,7 @@ ASKED_MAX_BYTES = 131_072  # of one peer's pending questions, in JSON: 61 of 65 
 MAILBOX_MAX = 1000  # messages a peer may leave unacknowledged
 BATCH_MAX_BYTES = 1 << 20  # of messages in one answer to a poll; the rest comes with the next: a full mailbox has 49 MB
 LOG_MAX = 500  # messages and notices that a console opens with
+LOG_NOTICES_MAX = 150  # notices among them: a storm of these must not push the conversation out of the log
 NEAREST_MAX = 64  # live, away, and channels each: names that a misspelt one is compared with; 5,000 take 160 ms
 FREE_NAMES = 3  # offered to whom a name is refused
 RECENT_MAX = 1000  # messages whose fate is known, and that can be answered
@@ -196,7 +197,9 @@ SLOWER = 4.0  # times, in a lane that goes round in circles; and all who speak t
 PEER_TTL_S = 300.0  # silent this long and without a poll: reaped
 GRACE_S = 1800.0  # a reaped peer can come back with its mailbox for this long
 YIELD_AFTER_S = 120.0  # a seat over /mcp that is silent this long, without a poll, yields its name to a newcomer
-LOSSES_EVERY_S = 1.0  # at most one notice per full mailbox: one a message would push the conversation out of the log
+LOSSES_EVERY_S = 1.0  # at most one notice per full mailbox, and ever rarer while it goes on: 8,000 losses are 10 lines
+LOSS_OVER_S = 300.0  # without a loss: the next one begins another count
+REFUSED_OVER_S = 60.0  # without a refusal: who spoke too fast has slowed down
 CONTESTED_EVERY_S = 5.0  # at most one notice per name: an agent in a retry loop must not flood the console
 QUIET_AFTER_S = 180.0  # no call and no status: the console calls a peer quiet
 PROMPT_HOLD_S = 600.0  # a permission prompt waits this long for the operator; then its terminal has it
@@ -1181,7 +1184,7 @@ class MailboxOverflowed(PeerEvent):
 
 
 class LossTold(PeerEvent):
-    """What a full mailbox has lost since it was last told of; at most once in LOSSES_EVERY_S and mailbox."""
+    """What a full mailbox has lost so far, since it began to lose; told ever more rarely while that goes on."""
     count: int
     lost_seq: int  # of the latest
     lost_sender: str
@@ -1428,6 +1431,38 @@ class TokenBucket:
     def is_full(self, now: float) -> bool:
         """Whether forgetting this bucket would change nothing."""
         return self._level + (now - self._stamp) * self._rate.per_s >= self._rate.burst
+
+
+class SpeechBucket(TokenBucket):
+    """A peer's bucket, which counts what it refuses, until for REFUSED_OVER_S there was nothing to refuse."""
+    __slots__ = ("_given", "_refused", "_refused_at")
+
+    def __init__(self, rate: Rate, now: float) -> None:
+        super().__init__(rate, now)
+        self._given, self._refused, self._refused_at = 0, 0, 0.0
+
+    def check(self, now: float, units: float = 1.0) -> None:
+        """Count what is refused, and when. Raises Throttled."""
+        try:
+            super().check(now, units)
+        except Throttled:
+            if not self.is_pressed(now):
+                self._given = self._refused = 0
+            self._refused, self._refused_at = self._refused + 1, now
+            raise
+
+    def spend(self, now: float) -> None:
+        """Take one unit, and count it. Raises Throttled."""
+        super().spend(now)
+        self._given += 1
+
+    def is_pressed(self, now: float) -> bool:
+        """Whether it has refused something a moment ago."""
+        return self._refused > 0 and now - self._refused_at <= REFUSED_OVER_S
+
+    def refusals(self, now: float) -> dict[str, Json] | None:
+        """Give how many sends it refused, of how many; None while it refuses nothing."""
+        return {"count": self._refused, "of": self._refused + self._given} if self.is_pressed(now) else None
 
 
 class Buckets:
@@ -1944,13 +1979,32 @@ class Brake(Struct):
         return {"denied": self.denied, "tool": tool, "ts": None if ts is None else round(ts, 1)}
 
 
+class Loss(Record):
+    """The latest message that a mailbox lost, and how many it has lost since it began to."""
+    seq: int
+    sender: str
+    count: int = 0  # of those that were lost within LOSS_OVER_S of the one before
+    began_at: float = 0.0  # monotonic seconds
+    at: float = 0.0
+    since: float = 0.0  # Unix seconds, of `began_at`
+    ts: float = 0.0  # of `at`
+
+    def to_json(self) -> dict[str, Json]:
+        """Give what consoles see of it."""
+        about: dict[str, Json] = {"count": self.count, "since": round(self.since, 1), "ts": round(self.ts, 1)}
+        return about | {"seq": self.seq, "sender": self.sender}
+
+
+NO_LOSS = Loss(0, "")
+
+
 class Peer(Struct):
     """One identity. The readings at the end are observations of the clock and of connections, not replayed state."""
     # With more than 30 fields, CPython would take a kilobyte more for each peer.
     name: str
     token_hash: str
     joined_at: float  # monotonic seconds
-    speech: TokenBucket
+    speech: SpeechBucket
     updates: TokenBucket  # of the status line
     mailbox: Mailbox = fresh(factory=Mailbox)
     channels: set[str] = fresh(factory=set)
@@ -1966,7 +2020,7 @@ class Peer(Struct):
     character_count: int = 0
     contested_at: float = float("-inf")  # of the last notice
     losses: int = 0  # messages that its mailbox lost and nobody was told of
-    latest_loss: tuple[int, str] = (0, "")  # its seq and sender
+    latest_loss: Loss = NO_LOSS
     losses_told_at: float = float("-inf")  # monotonic seconds
     interrupted_at: float = float("-inf")  # monotonic seconds; until a tool was held back for it
     last_seen: float = 0.0  # reading: monotonic seconds of the last call
@@ -3204,7 +3258,7 @@ class Room:
         quiet_after_s: float = QUIET_AFTER_S,
     ) -> None:
         self.mode = RUNNING
-        self.log: deque[Message] = deque(maxlen=LOG_MAX)  # messages and notices, for consoles and export
+        self._words, self._notices = deque[Message](maxlen=LOG_MAX), deque[Message](maxlen=LOG_NOTICES_MAX)
         self.recent: dict[int, MessageRouted] = {}  # by seq, oldest first: of these the fate is known
         self.owed: dict[int, Owed] = {}  # by seq: what has no answer yet
         self.rules, self.rules_version = "", 0  # of the house
@@ -4043,6 +4097,8 @@ class Room:
             "waiting": peer.mailbox.waiting,
             "unacknowledged": len(peer.mailbox) - peer.mailbox.waiting,
             "held": peer.mailbox.held_of(self.held),
+            "lost": peer.latest_loss.to_json() if peer.latest_loss.count else None,
+            "refused": peer.speech.refusals(now),
             "deaf_age": 0.0 if peer.is_waited_for else round(now - peer.polled_at, 1),
             "stop_told": None if self.stop is None else peer.stop_heard == self.stop.id,
             "wake": None if peer.wake is None else peer.wake.to_json(now),
@@ -4205,6 +4261,11 @@ class Room:
     def floors(self) -> dict[str, Json]:
         """Give the sticks in force, by scope."""
         return {scope: floor.to_json() for scope, floor in self._floors.items()}
+
+    @property
+    def log(self) -> list[Message]:
+        """List the newest messages and notices, for consoles and export: LOG_MAX, few of them notices."""
+        return sorted([*self._words, *self._notices], key=lambda one: one.id)[-LOG_MAX:]
 
     def open_forms(self) -> list[Form]:
         """List the pending questions and permission prompts, oldest first."""
@@ -4518,8 +4579,10 @@ class Room:
 
     def _tell_losses(self, peer: Peer) -> None:
         """Tell what a mailbox has lost, unless that was done a moment ago: then the next loss, or the sweep, does."""
-        if peer.losses and self._mono() - peer.losses_told_at >= LOSSES_EVERY_S:
-            self._commit(LossTold(*self._stamp(), peer.name, peer.losses, *peer.latest_loss))
+        loss = peer.latest_loss
+        wait = max(LOSSES_EVERY_S, min(LOSS_OVER_S, peer.losses_told_at - loss.began_at))  # as long again as it lasted
+        if peer.losses and self._mono() - peer.losses_told_at >= wait:
+            self._commit(LossTold(*self._stamp(), peer.name, loss.count, loss.seq, loss.sender))
 
     def _end(self, peer: Peer, why: str) -> None:
         """End an identity: sticks pass on first, so that none outlives its holder, and its questions are withdrawn."""
@@ -4562,12 +4625,12 @@ class Room:
         self._serial = event.serial
         self._appliers[type(event)](event)
         if event.notice is not None and (notice := notice_of(event)) is not None:
-            self.log.append(notice)
+            self._notices.append(notice)
 
     def _on_message_routed(self, event: MessageRouted) -> None:
         message = event.message
         self._seq = message.seq
-        self.log.append(message)
+        self._words.append(message)
         self.said_to_all += message.recipient == ALL
         handed = {*event.handed}
         for name in event.to:
@@ -4699,7 +4762,11 @@ class Room:
         peer, lost = self._peers[event.name], self._peers[event.name].mailbox.oldest(self.held)
         peer.mailbox.lose(self.held)
         peer.losses += 1
-        peer.latest_loss = (event.lost_seq, event.lost_sender)
+        known = peer.latest_loss
+        if not known.count or event.at - known.at > LOSS_OVER_S:
+            known = Loss(0, "", began_at=event.at, since=event.ts)
+        latest = event.lost_seq, event.lost_sender
+        peer.latest_loss = Loss(*latest, known.count + 1, known.began_at, event.at, known.since, event.ts)
         if peer.mailbox.state_of(lost.seq)[0] != LOST:
             return  # its process has it
         full, since = f"the mailbox of {plain_peer(event.name)} is full", serial_of(lost.id)
@@ -4711,9 +4778,13 @@ class Room:
     def _on_loss_told(self, event: LossTold) -> None:
         peer = self._peers[event.name]
         peer.losses, peer.losses_told_at = 0, event.at
+        begins = f"{event.name}'s mailbox is full: "  # the line before counts fewer of the same
+        old = [m for m in self._notices if m.ts >= peer.latest_loss.since and m.content.startswith(begins)]
+        for notice in old:
+            self._notices.remove(notice)
 
     def _on_peer_joined(self, event: PeerJoined) -> None:
-        speech, updates = TokenBucket(self.speech_rate, event.at), TokenBucket(self._status_rate, event.at)
+        speech, updates = SpeechBucket(self.speech_rate, event.at), TokenBucket(self._status_rate, event.at)
         peer = Peer(event.name, event.token_hash, event.at, speech, updates)
         peer.last_seen = peer.polled_at = event.at
         peer.is_fleeting, peer.serial = event.is_fleeting, event.serial
@@ -5022,7 +5093,8 @@ class Room:
                 case "message":
                     messages[plain[0]] = Message.restored(plain)
                 case "log":
-                    self.log.extend([messages[one] for one in plain])
+                    self._words.extend([messages[one] for one in plain if messages[one].seq])
+                    self._notices.extend([messages[one] for one in plain if not messages[one].seq])
                 case "rules":
                     self.rules, self.rules_version = plain
                 case "said":
@@ -5086,12 +5158,12 @@ class Room:
         *own, mailbox = plain
         state = dict(zip(PEER_STATE, own))
         at = state["joined_at"]
-        speech, updates = TokenBucket(self.speech_rate, at), TokenBucket(self._status_rate, at)
+        speech, updates = SpeechBucket(self.speech_rate, at), TokenBucket(self._status_rate, at)
         peer = Peer(state["name"], state["token_hash"], at, speech, updates, Mailbox.from_plain(mailbox, messages))
         self.roster.add(peer)
         if (reaped_at := state.pop("reaped_at")) is not None:
             self.roster.reap(peer, reaped_at)
-        state["latest_loss"] = tuple(state["latest_loss"])
+        state["latest_loss"] = Loss.restored(state["latest_loss"])
         state["usage"] = None if state["usage"] is None else Usage.restored(state["usage"])
         for name, value in state.items():
             setattr(peer, name, value)
@@ -6764,10 +6836,12 @@ CONSOLE_FILES = (
     *("index.html", "console.css", "flow.css", "icon.svg", "dom.js", "prefs.js", "model.js", "query.js", "heights.js"),
     *("rows.js", "drafts.js", "palette.js"),
     *("receipts.js", "ticks.js", "picture.js", "transcript.js", "markdown.js", "message.js", "socket.js", "outbox.js"),
+    *("unsettled.js", "runbook.js", "calls.js"),
     *("needs.js", "deeds.js", "answers.js", "rules.js", "away.js", "sounds.js", "older.js", "when.js", "beyond.js"),
     *("sure.js", "commands.js", "flow.js", "tools.js", "lanes.js", "attention.js", "loops.js", "settings.js"),
     *("health.js", "roster.js", "brakes.js", "orders.js", "channels.js", "forms.js", "composer.js", "replay.js"),
-    *("past.js", "timeline.js", "spent.js", "budgets.js", "spread.js", "wide.js", "inline.js", "share.js", "app.js"),
+    *("past.js", "timeline.js", "spent.js", "budgets.js", "spread.js", "wide.js", "address.js", "only.js"),
+    *("alone.js", "absence.js", "happened.js", "pinned.js", "inline.js", "share.js", "app.js"),
     *("manifest.webmanifest", "icon-192.png"),
 )
 CONTENT_TYPES = {
@@ -10158,7 +10232,9 @@ class Exports:
     def _make(self, key: tuple[str, Wording], log: Sequence[Message]) -> Iterator[None]:
         """Word a file, and hand it out."""
         before, write, between, after = key[1]
-        about = {"count": len(log), "said": self._room.health()["msg_total"], "since": log[0].ts if log else None}
+        said, here = self._room.last_seq, sum(message.seq > 0 for message in log)
+        since = log[0].ts if log else None
+        about = {"count": len(log), "said": said, "left_out": max(0, said - here), "since": since}
         parts, end = [before(about).encode()], time.monotonic() + EXPORT_S
         for number, message in enumerate(log):
             parts.append(f"{between if number else ''}{write(message)}".encode())
@@ -11420,7 +11496,16 @@ def _markdown_before(about: Mapping[str, Any]) -> str:
     else:
         since = f", from {_local(about['since'])} on" if about["since"] else ""
         reach = f"The last {about['count']} messages and notices{since}, of {about['said']} messages that were said"
+        reach += f"; {about['left_out']} earlier ones are left out" if about["left_out"] else ""
     return f"# Caucus transcript\n\n{reach}"
+
+
+def _text_before(about: Mapping[str, Any]) -> str:
+    if gone := about.get("left_out"):
+        return f"--- {gone} messages before {_local(about['since'])} are left out\n"
+    if gone := about.get("dropped"):
+        return f"--- {gone} events before {_local(about['dropped_to'])} were dropped\n"
+    return ""
 
 
 _AS_JSON: Wording = (
@@ -11429,7 +11514,7 @@ _AS_JSON: Wording = (
 _AS_MARKDOWN: Wording = (
     _markdown_before, _in_markdown, "", lambda count: f"\n\n---\n\n{count} messages and notices\n",
 )
-_AS_TEXT: Wording = (lambda about: "", _in_text, "", lambda count: "")
+_AS_TEXT: Wording = (_text_before, _in_text, "", lambda count: "")
 _ENDINGS = {"text": "txt"}  # of files, where they are no names of formats
 EXPORTS: dict[str, tuple[str, str, Wording]] = {
     "json": ("json", "application/json", _AS_JSON),
@@ -11685,7 +11770,7 @@ FRAMES: dict[type[Event], tuple[Callable[..., bytes], ...]] = {
     QuietSet: (lambda room, event: frame_of("quiet_stop", minutes=event.minutes),),
     RulesSet: (lambda room, event: frame_of("rules", text=event.text, version=event.version),),
 }
-OF_PEERS = frozenset({PeerJoined, PeerLeft, PeerReaped, PeerRevived, PeerPaused, PeerResumed, UsageSet})
+OF_PEERS = frozenset({PeerJoined, PeerLeft, PeerReaped, PeerRevived, PeerPaused, PeerResumed, UsageSet, LossTold})
 OF_MAIL = frozenset({Fetched, Unfetched, Acknowledged, Proven, MailboxOverflowed})  # receipts tell of these
 OF_CHANNELS = frozenset({PeerLeft, PeerReaped, PeerRevived, ChannelJoined, ChannelLeft, ChannelClosed, TopicSet})
 NOTICE_SECOND = frozenset({ModeChanged, FormOpened, RateChanged, RulesSet, QuietSet})  # after what it speaks of
@@ -12671,7 +12756,9 @@ FILE_MAX_BYTES = 24 << 20  # of a record as one page, that the hub makes; the co
 _ROWS_AT_A_TIME = 500  # of a journal: a read that goes on holds up who wants to tidy the file
 _FIGURES_S = 5.0  # between two figures of the room
 # Readings: nobody knows how they were. Rows of the past do not have them.
-READINGS = frozenset({"listening", "last_seen_age", "quiet", "status_stale", "deaf_age", "stop_told", "wake", "brake"})
+READINGS = frozenset(
+    {*("listening", "last_seen_age", "quiet", "status_stale", "deaf_age", "stop_told", "wake", "brake", "refused")}
+)  # fmt: skip
 _MOMENT_SLACK_S = 1.0  # two clocks tell of a moment; they agree within this
 # Events that one may want to jump to, and what kind of mark each is.
 MARKS_OF: dict[type[Event], Callable[[Any], str]] = {

@@ -160,7 +160,7 @@ def test_a_console_that_comes_late_sees_what_was_said(hub: HubProcess, console: 
     expect(page.locator('.floor[data-scope="all"]')).to_contain_text("merging")
     expect(page.locator(".form .form-title")).to_have_text("Deploy now?")
     expect(page.locator("#attention .need")).to_contain_text("api asks: Deploy now?")
-    expect(page).to_have_title("Caucus")  # its number in the title is opt-in
+    expect(page).to_have_title("(1) Caucus")  # until he switches its number off
 
 
 def test_a_reader_who_scrolled_up_is_left_in_peace(hub: HubProcess, console: Open) -> None:
@@ -579,7 +579,7 @@ def test_an_observer_watches_and_has_no_controls(guarded: HubProcess, console: O
     expect(page.locator(".form .form-title")).to_be_visible()
     expect(page.locator(".floor")).to_be_visible()
     acts = page.locator("main :is(button, input, textarea, select):visible")
-    looks = page.locator("#flow-tools, #flow, .centre > .panel-head, [aria-labelledby=health-title]")
+    looks = page.locator("#flow-tools, #flow, .centre > .panel-head, [aria-labelledby=health-title], .scope-box")
     assert acts.count() == looks.locator("button, input").filter(visible=True).count()
     expect(page.locator("#brakes button")).to_have_count(0)
     for key in "psr":

@@ -103,7 +103,7 @@ def test_a_page_without_a_line_bars_nobody(console: Open) -> None:
 
 def test_the_landmarks_have_names_and_live_regions_do_not_shout(lively: HubProcess, console: Open) -> None:
     page = open_as(console, lively, OBSERVER)
-    for name in ("Needs you", "Health", "Flow", "Forms", "Talking sticks", "Channels"):
+    for name in ("Waits for the operator", "Health", "Flow", "Forms", "Talking sticks", "Channels"):
         expect(page.get_by_role("region", name=name, exact=True)).to_have_count(1)
     loud = page.locator("[aria-live=assertive], [role=alert]:not(:empty)")
     expect(loud).to_have_count(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from browsers import CHOICE, LONG, Open, Page, agree, ask, heard, peer, row
+from browsers import CHOICE, LONG, Open, Page, agree, ask, heard, opened, peer, row
 from hubs import HubProcess, eventually
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
@@ -166,7 +166,7 @@ def test_a_pause_can_be_undone_where_it_is_told(hub: HubProcess, console: Open) 
     page.locator(".toast-undo").click()
     expect(page.locator("#mode")).to_have_text("Running")
     expect(page.locator(".toast-undo")).to_have_count(0)
-    peer(page, "web").locator(".hold").click()
+    opened(page, "web").locator(".hold").click()
     expect(page.locator(".toast")).to_contain_text("web is paused.")
     page.locator(".toast-undo").click()
     expect(peer(page, "web").locator(".hold")).to_have_attribute("data-does", "pause")

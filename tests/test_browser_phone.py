@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from browsers import GUARDED, OBSERVER, OPERATOR, Open, Page, ask, enter, opened
-from hubs import HubProcess, running_hub
+from browsers import OPERATOR, Open, Page, ask, enter, opened
+from hubs import HubProcess
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install -e '.[dev]'")
@@ -18,6 +17,7 @@ expect.set_options(timeout=8_000)
 PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 TITLE = "Merge `main` into *release*? See [the plan](https://plans.example/7)"
 LABEL = "Run `npm ci` **first**?"
+REASON = "I move `users` to [the new table](https://t.example)"
 OPTION = "`--force`, see https://npm.example/ci"
 FIELDS = (
     {"key": "pick", "label": LABEL, "type": "radio", "options": [OPTION, "[no](javascript:alert(1))"]},
@@ -36,7 +36,7 @@ def at_work(hub: HubProcess) -> str:
     api, data = hub.register("api"), hub.register("data")
     hub.post("/channels/join", token=api, channel="#plans")
     hub.post("/channels/topic", token=api, channel="#plans", topic="all of `v2`, *today*")
-    hub.post("/floor", token=data, action="take", scope="all", reason="I move `users` to [the new table](https://t.example)")
+    hub.post("/floor", token=data, action="take", scope="all", reason=REASON)
     hub.post("/status", token=api, status="reads `hub.py`")
     ask(hub, api, *FIELDS, title=TITLE)
     question = "@operator may I run `make all`? See *now* https://run.example/3"
@@ -68,7 +68,8 @@ def test_marks_are_drawn_wherever_a_peer_writes_a_line(hub: HubProcess, console:
     opened(page, "api")
     expect(page.locator(".peer .status code")).to_have_text("hub.py")
     expect(page.locator("#attention .need-text code", has_text="main")).to_be_visible()
-    expect(page.locator("#attention .need[data-kind=form]").first).to_have_attribute("title", re.compile(re.escape("Merge `main`")))
+    tip = re.compile(re.escape("Merge `main`"))
+    expect(page.locator("#attention .need[data-kind=form]").first).to_have_attribute("title", tip)
     expect(page.locator('#flow .message[data-origin="hub"] code', has_text="main").first).to_be_attached()
     assert violations(page) == []
 

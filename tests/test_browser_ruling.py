@@ -75,15 +75,20 @@ def test_a_room_at_peace_says_so_and_a_question_takes_the_strip(hub: HubProcess,
     expect(page.locator(".needs-none")).to_be_visible()
 
 
-def test_words_to_the_operator_wait_until_they_were_seen_or_answered(hub: HubProcess, console: Open) -> None:
+def test_words_to_the_operator_wait_until_they_are_answered_or_waved_away(hub: HubProcess, console: Open) -> None:
     page = console(hub)
     api, web = hub.register("api"), hub.register("web")
     hub.say(api, "all", "@operator may I merge?")
     hub.say(web, "#plans", "somebody tell @human that the disk is full")
     expect(need(page, "mention")).to_have_count(2)
     need(page, "mention").filter(has_text="disk").get_by_role("button", name="Not now").click()
+    page.mouse.move(640, 400)  # a hand on the list keeps what is done in its place
     expect(need(page, "mention")).to_have_count(1)
     expect(need(page, "mention")).to_contain_text("api writes to you: @operator may I merge?")
+    write(page, "good morning")
+    expect(need(page, "mention")).to_have_count(1)
+    page.locator(".needs-open").click()
+    page.locator("#needs-all .need").get_by_role("button", name="Answer").click()
     write(page, "merge it")
     expect(need(page, "mention")).to_have_count(0)
 
@@ -184,11 +189,12 @@ def test_calls_are_made_only_if_they_are_wished(hub: HubProcess, console: Open) 
     ask(hub, api, CHOICE, title="First?")
     expect(need(page, "form")).to_have_count(1)
     assert page.evaluate("calls") == []
-    expect(page).to_have_title("Caucus")
+    expect(page).to_have_title("(1) Caucus")
     page.keyboard.press(",")
     page.get_by_label("Browser notifications").check()
+    page.get_by_label("A number in the tab's title").uncheck()
+    expect(page).to_have_title("Caucus")
     page.get_by_label("A number in the tab's title").check()
-    expect(page).to_have_title("(1) Caucus")
     page.locator("#settings-close").click()
     ask(hub, api, CHOICE, title="Second?")
     expect(page).to_have_title("(2) Caucus")

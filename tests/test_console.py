@@ -36,7 +36,7 @@ PEER_KEYS = {
     *("name", "state", "listening", "paused", "status", "status_age", "last_seen_age", "uptime", "msg_count"),
     *("quiet", "status_stale"),
     *("char_count", "waiting", "unacknowledged", "held", "deaf_age", "stop_told", "usage", "wake", "brake"),  # ours
-    *("prompts", "rules_read"),
+    *("prompts", "rules_read", "lost", "refused"),
 }
 HEALTH_KEYS = {
     *("uptime", "peer_count", "msg_per_min", "queue_depth", "mem_rss_mb"),

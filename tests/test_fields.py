@@ -133,6 +133,8 @@ UNSHOWN = {
     "health.quiet": "Null until nobody has spoken for ten minutes; then it is a need: test_browser_notify.",
     "quiet_after": "It is in the title of the quiet mark, and it moves when `peers.quiet` becomes true.",
     "peers.quiet": "A mark that takes minutes to appear; test_room has when, roster.js has `.quiet-peer`.",
+    "peers.lost": "A need and a red mark, once a mailbox is full: test_browser_needs.",
+    "peers.refused": "A need, once many sends are refused: test_browser_needs.",
     "peers.status_stale": "The line is dimmed, minutes after it was set; roster.js has `.stale`.",
     "forms.id": "The page's own handle: the answer goes back with it.",
     "forms.seq": "Always 0: a question is no message.",

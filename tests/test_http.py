@@ -2338,7 +2338,7 @@ def test_the_json_transcript_has_messages_and_notices(hub: HubProcess) -> None:
     a = hub.register("a")
     hub.say(a, "all", "grüße 😀")
     body = hub.get("/export").body
-    assert body.keys() == {"version", "said", "since", "messages", "count"}
+    assert body.keys() == {"version", "said", "left_out", "since", "messages", "count"}
     assert (body["said"], body["since"]) == (max(m["seq"] for m in body["messages"]), body["messages"][0]["ts"])
     assert body["version"] == caucus.__version__
     assert body["count"] == len(body["messages"]) <= 500
@@ -2375,6 +2375,11 @@ def test_a_transcript_forgets_the_oldest_beyond_500(fast: HubProcess) -> None:
     messages = body["messages"]
     assert [m["content"] for m in messages] == [str(n) for n in range(10, 510)]
     assert (body["count"], body["said"]) == (500, messages[-1]["seq"])
+    assert body["left_out"] == messages[0]["seq"] - 1 > 0
+    since = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
+    first = fast.request("GET", "/export?format=text").text.split("\n")[0]
+    assert re.fullmatch(f"--- {body['left_out']} messages before {since} are left out", first)
+    assert f"; {body['left_out']} earlier ones are left out" in fast.request("GET", "/export?format=md").text
 
 
 # --- tickets ---

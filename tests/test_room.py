@@ -760,7 +760,7 @@ def test_an_overflow_is_a_line_that_the_operator_sees(room, full):
     assert contents(room.log)[-2] == "bob's mailbox is full: 1 lost, the latest is message 1 from ann"
 
 
-def test_a_thousand_losses_are_one_line_a_second(room, full, clock):
+def test_a_thousand_losses_are_one_line_that_counts_them(room, full, clock):
     room.set_rate(1e6, 1e6)
     clock.advance(caucus.LOSSES_EVERY_S / 100)  # which fills the new bucket
     for n in range(1000):
@@ -769,7 +769,46 @@ def test_a_thousand_losses_are_one_line_a_second(room, full, clock):
     assert room.kinds().count("LossTold") == 1
     clock.advance(caucus.LOSSES_EVERY_S)
     room.say(full[0], "bob", "one more")
-    assert contents(room.log)[-2] == "bob's mailbox is full: 1000 lost, the latest is message 1001 from ann"
+    told = [line for line in contents(room.log) if "mailbox" in line]
+    assert told == ["bob's mailbox is full: 1001 lost, the latest is message 1001 from ann"]
+    assert room.kinds().count("LossTold") == 2
+
+
+def test_losses_that_go_on_are_told_ever_more_rarely(room, full, clock):
+    room.set_rate(1e6, 1e6)
+    for n in range(2000):
+        clock.advance(0.25)
+        room.say(full[0], "bob", str(n))
+    assert room.kinds().count("LossTold") < 15
+    before = room.peer_rows()[1]["lost"]
+    assert (before["count"], before["sender"]) == (2000, "ann")
+    assert before["ts"] - before["since"] == pytest.approx(499.75, abs=0.1)
+    clock.advance(caucus.LOSS_OVER_S + 1)
+    room.say(full[0], "bob", "much later")
+    assert room.peer_rows()[1]["lost"]["count"] == 1
+    told = [line for line in contents(room.log) if "mailbox" in line]
+    assert told == ["bob's mailbox is full: 1 lost, the latest is message 2001 from ann"]
+
+
+def test_notices_do_not_push_the_conversation_out_of_the_log(room, pair):
+    for _ in range(300):
+        room.pause_peer("bob")
+        room.resume_peer("bob")
+    log = room.log
+    assert [one.content for one in log if one.seq] == ["one", "two", "three"]
+    assert len(log) == 3 + caucus.LOG_NOTICES_MAX
+    assert [one.id for one in log] == sorted(one.id for one in log)
+
+
+def test_who_is_refused_in_mass_shows_it_until_a_minute_has_passed(room, pair, clock):
+    room.set_rate(1, 5)
+    clock.advance(60.0)  # which fills the new bucket
+    for _ in range(12):
+        with suppress(caucus.Throttled):
+            room.say(pair[0], "bob", "now!")
+    assert [row["refused"] for row in room.peer_rows()] == [{"count": 7, "of": 7}, None]
+    clock.advance(caucus.REFUSED_OVER_S + 1)
+    assert room.peer_rows()[0]["refused"] is None
 
 
 def test_the_sweep_tells_of_the_last_losses(room, full, clock):
@@ -778,7 +817,7 @@ def test_the_sweep_tells_of_the_last_losses(room, full, clock):
     clock.advance(caucus.SWEEP_S)
     room.sweep()
     room.sweep()
-    assert contents(room.log)[-1] == "bob's mailbox is full: 1 lost, the latest is message 2 from ann"
+    assert contents(room.log)[-1] == "bob's mailbox is full: 2 lost, the latest is message 2 from ann"
     assert room.kinds().count("LossTold") == 2
 
 

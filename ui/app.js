@@ -1,10 +1,14 @@
 // The console, wired: socket > model > panels. Frames change the model at once; the page is drawn once per animation frame.
 
+import { emptyHere, noteOf, watch } from "./absence.js";
+import { partOf, withPart } from "./address.js";
 import { announce, ask, el, keyed, saveAs, setIcon, setText, toast, wireAsk } from "./dom.js";
 import { clockOf, onPref, pref, setPref } from "./prefs.js";
 import { ageText, apply, applyLink, emptyModel, isOpen, isOperator, lineOf, logEnd, noteSent } from "./model.js";
 import { TOKEN_LINK, fetchExport, fetchPast, openLine } from "./socket.js";
-import { emptyDebt, needsOf, owe, settleDebt } from "./needs.js";
+import { openUnsettled } from "./unsettled.js";
+import { call } from "./calls.js";
+import { emptyDebt, needsOf, owe, settleDebt, wordsOf as wordsOfNeed } from "./needs.js";
 import { emptyDeeds, hear, lose, note, wordsOf as wordsOfDeed } from "./deeds.js";
 import { sureOf } from "./sure.js";
 import { goLive, isLooking as isLookingBack, lookAgain, lookAt, modelThen, openFile, openPast, seek, tick } from "./past.js";
@@ -16,6 +20,9 @@ import * as health from "./health.js";
 import * as roster from "./roster.js";
 import * as flow from "./flow.js";
 import * as tools from "./tools.js";
+import * as alone from "./alone.js";
+import * as happened from "./happened.js";
+import * as pinned from "./pinned.js";
 import * as lanes from "./lanes.js";
 import * as loops from "./loops.js";
 import * as composer from "./composer.js";
@@ -29,19 +36,23 @@ import * as settings from "./settings.js";
 import * as share from "./share.js";
 import * as timeline from "./timeline.js";
 import { openOutbox } from "./outbox.js";
+import { MUTES_MAX, mayMute, mutesOf } from "./only.js";
 
 const HIDDEN_DRAW_MS = 1000; // a hidden tab gets no animation frames, but its title must tell of a new need
 const TICK_MS = 1000; // ages and "since" count on without the hub
 const AWAY_MS = 300_000; // for so long: nobody is there, and the hub may push; one who reads moves less than one who works
-const BADGE_MS = 4_000; // of the title's number, when it is tried
+const MARK_MS = 4_000; // of the title's number, when it is tried
 const IDLE_MS = 120_000; // neither mouse nor key for so long: nobody is looking
 
 const byId = (id) => document.getElementById(id);
 const model = emptyModel();
 
+const HERE = "caucus.here"; // in this tab: when somebody was seen here last, for a page that is loaded again
+
 /** What panels need besides the model: what was asked, what is needed, and the ways to act and to go elsewhere. */
-const seat = { deeds: emptyDeeds(), debt: emptyDebt(), needs: [], act, ask: (frame) => putOut(frame), go };
+const seat = { deeds: emptyDeeds(), debt: emptyDebt(), here: emptyHere(storedHere()), needs: [], act, ask: (frame) => putOut(frame), go };
 const outbox = openOutbox(sessionStorage);
+const unsettled = openUnsettled(sessionStorage);
 
 const record = byId("record"); // this page is a file: the past is in it, and there is no hub
 const past = openPast({ fetchPart: fetchPast, changed: plan });
@@ -54,6 +65,7 @@ const PANELS = [ // of the present, whatever is looked at
   ["attention", attention.render],
   ["orders", orders.render],
   ["composer", composer.render],
+  ["happened", happened.render],
 ];
 const SIGHTS = [ // of the moment that is looked at
   ["brakes", brakes.render],
@@ -70,6 +82,8 @@ const SIGHTS = [ // of the moment that is looked at
 const TALK = [ // of the same moment; it has a memory of the very model that it shows
   ["flow", flow.render],
   ["flow-tools", tools.render],
+  ["flow-tools", alone.render],
+  ["pinned", pinned.render],
   ["lanes", lanes.render],
 ];
 
@@ -91,6 +105,7 @@ function draw() {
   if (isOpen(model) && !model.isOpening) seat.needs = needsHere(now); // of a room that is out of sight nobody knows what it needs
   tick(past, performance.now());
   owe(seat.debt, model, isLooking(now), now);
+  tellHere(now);
   if (!record && !isAddressRead) readAddress();
   const isPast = isLookingBack(past);
   const then = modelThen(past);
@@ -118,17 +133,17 @@ function draw() {
 function drawCounts(shown) {
   const counts = { peers: shown.peers.length, channels: Object.keys(shown.channels).length, forms: shown.forms.length };
   for (const node of document.querySelectorAll("[data-count]")) setText(node, counts[node.dataset.count] ? String(counts[node.dataset.count]) : "");
-  const number = Date.now() < badgeUntil ? Math.max(1, seat.needs.length) : pref("badge") && seat.needs.length;
+  const number = Date.now() < markUntil ? Math.max(1, seat.needs.length) : pref("mark") && isOperator(model) && seat.needs.length;
   const waiting = number ? `(${number}) ` : "";
   const title = record ? "Caucus record" : `${waiting}${isLookingBack(past) ? "Replay · " : ""}Caucus${model.mode && model.mode !== "running" ? ` · ${model.mode}` : ""}${isOpen(model) ? "" : " · disconnected"}`;
   if (document.title !== title) document.title = title;
 }
 
 let isToldLooking = false; // whether somebody sits here, as the hub was told last
-let badgeUntil = 0; // ms; the title's number is tried
+let markUntil = 0; // ms; the title's number is tried
 
-function showBadge() {
-  badgeUntil = Date.now() + BADGE_MS;
+function showMark() {
+  markUntil = Date.now() + MARK_MS;
   plan();
 }
 
@@ -140,6 +155,7 @@ const line = record ? { send: () => false, retryNow: () => {} } : openLine({
     apply(model, frame, now);
     outbox.hear(frame);
     hear(seat.deeds, model, frame, now);
+    if (frame?.type === "said") flow.noteOwn(byId("flow"), frame.id);
     if (frame?.type === "snapshot" && isOperator(model)) sayAgain();
     if (frame?.type === "snapshot") lookAgain(past);
     plan();
@@ -268,18 +284,25 @@ function drawUnkept(state) {
 
 // ---- what needs the operator ------------------------------------------------------------------------------------
 
-const dismissed = new Set(); // ids of needs that were waved away, for as long as their cause lasts
-
 function needsHere(now) {
+  unsettled.look(model, now);
   const all = needsOf(model, now);
-  const ids = new Set(all.map((need) => need.id));
-  for (const id of dismissed) if (!ids.has(id)) dismissed.delete(id);
-  return all.filter((need) => !dismissed.has(need.id));
+  unsettled.retain(new Set(all.map((need) => need.id)));
+  return all.filter((need) => !unsettled.isDismissed(need.id));
 }
 
 let touchedAt = Date.now();
+let pointerAt = ""; // where it was last: a browser tells of a move, too, when the page moves under a pointer that rests
 
-for (const kind of ["pointermove", "pointerdown", "keydown", "wheel", "focus"]) addEventListener(kind, () => { touchedAt = Date.now(); }, { passive: true });
+for (const kind of ["pointermove", "pointerdown", "keydown", "wheel", "focus"]) {
+  addEventListener(kind, (event) => {
+    const place = kind === "pointermove" ? `${event.screenX} ${event.screenY}` : "";
+    if (place && place === pointerAt) return;
+    pointerAt = place || pointerAt;
+    touchedAt = Date.now();
+    tellHere(touchedAt);
+  }, { passive: true });
+}
 
 /** Whether somebody reads what arrives: the page is in front, not left alone, and shows the newest. */
 function isLooking(now) {
@@ -298,6 +321,30 @@ function tellLooking() {
 for (const kind of ["focus", "blur", "pagehide"]) addEventListener(kind, tellLooking);
 document.addEventListener("visibilitychange", tellLooking);
 
+const HERE_MS = 2_000; // between two notes of it
+
+let hereNoted = { at: 0, absent: null };
+
+function storedHere() {
+  try {
+    return JSON.parse(sessionStorage.getItem(HERE));
+  } catch {
+    return null;
+  }
+}
+
+/** Note whether somebody is here, so that whoever comes back is told what happened. */
+function tellHere(now) {
+  if (record) return;
+  watch(seat.here, model, { isHidden: document.hidden, touchedAt }, now);
+  const { at, absent } = seat.here;
+  if (!at || (absent === hereNoted.absent && at - hereNoted.at < HERE_MS)) return;
+  hereNoted = { at, absent };
+  sessionStorage.setItem(HERE, JSON.stringify(noteOf(seat.here)));
+}
+
+document.addEventListener("visibilitychange", () => { tellHere(Date.now()); plan(); });
+
 const PLACES = {
   form: (id) => { showTab("forms"); forms.reveal(byId("forms"), id); },
   message: showMessage,
@@ -306,7 +353,11 @@ const PLACES = {
   roster: (name) => { showTab("health"); roster.reveal(byId("roster"), name); },
   reply: (message) => { showTab("flow"); composer.reply(byId("composer"), message); },
   write: (scope) => { showTab("flow"); composer.aim(byId("composer"), scope); },
-  dismiss: (id) => dismissed.add(id),
+  dismiss: (id) => unsettled.dismiss(id),
+  only: showOnly,
+  thread: (id) => { showTab("flow"); flow.showThread(byId("flow"), id); },
+  mute,
+  pin: (what) => { showTab("flow"); if (pref("view") === "picture") setPref("view", "both"); pinned.pin(byId("pinned"), what); },
   "caught-up": () => settleDebt(seat.debt, model),
   rate: openRate,
   budgets: (of) => budgets.show(byId("budgets"), of),
@@ -316,14 +367,31 @@ const PLACES = {
   again: () => lookAgain(past),
   live: backToLive,
 };
-const OF_THE_PAST = new Set(["help", "evidence", "budgets", "look", "moment", "again", "live"]); // all others act on the present
+const OF_THE_PAST = new Set(["help", "only", "thread", "mute", "pin", "evidence", "budgets", "look", "moment", "again", "live"]); // all others act on the present
 
 /** Show a message; from the record, when it is not on this page any more. */
 async function showMessage(id, seq = 0) {
   showTab("flow");
-  if (flow.reveal(byId("flow"), id) || (seq > 0 && (await flow.openSeq(byId("flow"), seq)))) dismissed.add(`mention:${id}`); // it was seen
-  else if (!(seq > 0)) toast("That message is not on this page any more; the export has it.", "refused");
+  if (!flow.reveal(byId("flow"), id) && !(seq > 0 && (await flow.openSeq(byId("flow"), seq))) && !(seq > 0)) toast("That message is not on this page any more; the export has it.", "refused");
   plan();
+}
+
+/** Show a peer, a lane or the operator alone; and of it a message. */
+function showOnly(what, id = null, seq = 0) {
+  showTab("flow");
+  flow.showOnly(byId("flow"), what);
+  if (id !== null) void showMessage(id, seq);
+}
+
+/** Leave a lane or a peer out of the flow, or hear it again. */
+function mute(what) {
+  const mutes = mutesOf(pref("mutes"));
+  if (!mutes.delete(what)) {
+    if (!mayMute(what) || mutes.size >= MUTES_MAX) return void toast(mayMute(what) ? "So many are muted already: hear some of them again first." : "What goes to you cannot be muted.", "refused");
+    mutes.add(what);
+    flow.leaveOnly(byId("flow"));
+  }
+  setPref("mutes", [...mutes]);
 }
 
 /** A lane of the present, whatever is looked at. */
@@ -340,7 +408,7 @@ function go(where, ...what) {
 
 // ---- the past ---------------------------------------------------------------------------------------------------
 
-const AT_LINK = "#at=";
+const AT_LINK = "at=";
 const ADDRESS_MS = 500; // browsers take no more than so many changes of the address
 
 let hashBefore = ""; // the address that looking back took the place of
@@ -350,7 +418,7 @@ function lookBack(ms = Infinity) {
   if (record) return seek(past, ms);
   if (!isLookingBack(past)) {
     endBefore = null;
-    hashBefore = location.hash.startsWith(AT_LINK) ? "" : location.hash;
+    hashBefore = withPart(location.hash, AT_LINK, null);
     for (const one of document.querySelectorAll(":is(#attention, #orders) [popover]:popover-open")) one.hidePopover();
     for (const name of ["confirm", "rate-dialog"]) byId(name).close("");
   }
@@ -374,7 +442,7 @@ function goToMoment(ms) {
 
 /** The moment that the address names, ms; null: it names none. */
 function momentOfAddress() {
-  const ms = location.hash.startsWith(AT_LINK) ? Date.parse(location.hash.slice(AT_LINK.length)) : NaN;
+  const ms = Date.parse(partOf(location.hash, AT_LINK) ?? "");
   return Number.isNaN(ms) ? null : ms;
 }
 
@@ -383,7 +451,7 @@ let isAddressRead = false; // a hub that asks for a token tells nobody of the pa
 function readAddress() {
   if (!record && !isOpen(model)) return;
   isAddressRead = true;
-  if (!location.hash.startsWith(AT_LINK)) return;
+  if (partOf(location.hash, AT_LINK) === null) return;
   const ms = momentOfAddress();
   if (ms === null) toast("The link names no moment: after #at= stands a time such as 2026-03-12T14:00:00Z.", "refused");
   else if (past.state !== "shown" || Math.abs(ms - past.ms) >= 1) goToMoment(ms);
@@ -391,8 +459,8 @@ function readAddress() {
 
 setInterval(() => {
   if (past.state !== "shown" || past.isPlaying || (record && past.ms >= past.replay.to)) return;
-  const address = AT_LINK + new Date(past.ms).toISOString();
-  if (location.hash !== address && !location.hash.startsWith("#t-")) history.replaceState(null, "", address);
+  const address = withPart(["seq=", "m-"].reduce((hash, prefix) => withPart(hash, prefix, null), location.hash), AT_LINK, new Date(past.ms).toISOString());
+  if (location.hash !== address && partOf(location.hash, "t-") === null) history.replaceState(null, "", address);
 }, ADDRESS_MS);
 
 byId("replay-open").addEventListener("click", () => (isLookingBack(past) ? backToLive() : lookBack()));
@@ -408,12 +476,12 @@ function tellNews() {
   for (const notice of model.notices) if (notice.n > toldNotices) toast(notice.text, notice.tone);
   toldNotices = model.noticeCount;
   const isKnown = isOpen(model) && !model.isOpening; // what waits as the page opens is no news
-  const fresh = isKnown ? attention.call(seat.needs, { sound: pref("sound"), notify: pref("notify") }) : [];
+  const fresh = isKnown ? call(seat.needs, { sound: pref("sound"), notify: pref("notify") }) : [];
   const [deed] = seat.deeds.list;
   const deedKey = deed && deed.state !== "asked" ? `${deed.n} ${deed.state}` : told.deed;
   if (told.open !== isOpen(model)) announce(isOpen(model) ? "Connected to the hub." : "The line to the hub is lost.");
   else if (model.mode && told.mode !== model.mode) announce(`The room is ${model.mode}.`);
-  else if (fresh.length) announce(attention.wordsOf(fresh[0]));
+  else if (fresh.length) announce(wordsOfNeed(fresh[0]));
   else if (deedKey !== told.deed) announce(`${deed.word}: ${wordsOfDeed(deed, Date.now())}`);
   told = { mode: model.mode, open: isOpen(model), deed: deedKey };
 }
@@ -448,6 +516,7 @@ byId("token-form").addEventListener("submit", (event) => {
 byId("token-dialog").addEventListener("cancel", (event) => event.preventDefault()); // behind it is nothing to see
 byId("forget-token").addEventListener("click", () => {
   line.forget();
+  unsettled.forget();
   location.reload(); // nothing of the room stays on the page
 });
 byId("retry").addEventListener("click", () => line.retryNow());
@@ -475,8 +544,24 @@ byId("rate-no").addEventListener("click", () => byId("rate-dialog").close());
 
 // ---- export -----------------------------------------------------------------------------------------------------
 
+const [EXPORTED, EXPORTED_NOTICES] = [500, 150]; // lines of an export, where there is no journal, and notices among them: as the hub has them
+
+/** Say what an export leaves out, if anything: without a journal it has the hub's newest lines only. */
+function tellLeftOut() {
+  if (!isOpen(model) || model.isOpening || model.health?.journal) return;
+  let [lines, notices, words] = [0, 0, 0];
+  for (const { id, seq } of model.log.toReversed()) {
+    if (seq === 0 && (notices += 1) > EXPORTED_NOTICES) continue;
+    if ((lines += 1) > EXPORTED) break;
+    words += model._ids.get(seq) === id;
+  }
+  const left = model.lastSeq - words;
+  if (left > 0) toast(`This hub keeps no journal: the file leaves out the oldest ${left.toLocaleString()} of ${model.lastSeq.toLocaleString()} messages, and says so. With --journal FILE an export has all of them.`);
+}
+
 for (const link of document.querySelectorAll("[data-export]")) {
   link.addEventListener("click", async (event) => {
+    if (link.dataset.export !== "record") tellLeftOut();
     if (!model.link.auth && link.dataset.export !== "record") return; // an open hub serves a plain link; of a record it may have none
     event.preventDefault();
     try {
@@ -516,7 +601,7 @@ function showDensity() {
 // ---- keyboard ---------------------------------------------------------------------------------------------------
 
 const KEYS = [
-  ["n", "Go to what needs you first", () => (document.querySelector("#attention .need button") ?? byId("flow")).focus()],
+  ["n", "Go to what needs you first; again: to the next", goToNeed],
   ["m", "Write a message", () => goTo("flow", document.querySelector("#composer textarea"))],
   ["a", "Choose whom the message is for", () => goTo("flow", byId("target"))],
   ["l", "Go to the latest message and follow", () => { flow.follow(byId("flow")); goTo("flow", byId("flow")); }],
@@ -548,7 +633,7 @@ const FIXED_KEYS = [
   ["@ # /", "In the composer: peers, channels, commands; Tab takes one. A name at the head says whom it is for"],
   ["Ctrl Enter", "In a form: next question, or send"],
   ["Enter", "In the flow: to the newest message; on a message: who has it"],
-  ["Esc", "Leave a field, a dialog, marks, or a thread; in the composer: drop the answer"],
+  ["Esc", "Leave a field, a dialog, what happened, marks, a thread, or what is shown alone; in the composer: drop the answer"],
 ];
 
 const TYPED_MS = 400; // whoever types has the next key under the fingers by then
@@ -582,7 +667,7 @@ function onKey(event) {
   }
   if (event.key === " " && event.timeStamp - letterAt < TYPED_MS) return event.preventDefault(); // it is part of a text that nobody sees: it presses nothing
   if (event.key === "Enter" && flow.onEnter(byId("flow"), event.target)) return event.preventDefault();
-  const leaves = () => flow.leaveEvidence(byId("flow")) || flow.leaveThread(byId("flow"));
+  const leaves = () => happened.dismiss(byId("happened")) || flow.leaveEvidence(byId("flow")) || flow.leaveThread(byId("flow")) || flow.leaveOnly(byId("flow"));
   if (event.key === "Escape" && !document.querySelector("[popover]:popover-open") && leaves()) return event.preventDefault();
   const pressed = event.shiftKey && /^[a-z]$/i.test(event.key) ? `Shift ${event.key.toUpperCase()}` : event.key;
   letterAt = event.key.length === 1 && event.key !== " " ? event.timeStamp : -Infinity;
@@ -590,6 +675,12 @@ function onKey(event) {
   if (!binding) return;
   event.preventDefault();
   if (!RULING_KEYS.has(pressed) || !refuses()) binding[2]();
+}
+
+function goToNeed() {
+  const needs = [...document.querySelectorAll("#attention > .needs .need")].filter((need) => need.querySelector("button"));
+  const at = needs.findIndex((need) => need.contains(document.activeElement));
+  (needs[(at + 1) % needs.length]?.querySelector("button") ?? byId("flow")).focus();
 }
 
 function goTo(tab, node) {
@@ -617,10 +708,14 @@ for (const name of ["help", "settings"]) {
   byId(`${name}-open`).addEventListener("click", () => { byId(name).showModal(); plan(); });
   byId(`${name}-close`).addEventListener("click", () => byId(name).close());
 }
+document.addEventListener("click", (event) => {
+  const { only } = event.target.closest?.("[data-only]")?.dataset ?? {};
+  if (only) go("only", only);
+});
 byId("budgets-open").addEventListener("click", () => go("budgets"));
 byId("theme").addEventListener("click", nextTheme);
 document.addEventListener("keydown", onKey);
-settings.render(byId("settings-list"), showBadge);
+settings.render(byId("settings-list"), showMark);
 wireAsk();
 showTheme();
 showDensity();

@@ -3,11 +3,15 @@
 import { button, el, icon, keyed, nameTag, setAttribute, setText } from "./dom.js";
 import { drawLine, setLine } from "./markdown.js";
 import { ageText, hueOf, isOpen, isOperator, lineOf } from "./model.js";
-import { NUDGE_S, minutesOf, nameOfScope, owedOf } from "./needs.js";
+import { isOffered, offer } from "./calls.js";
+import { NUDGE_S, actsOf, minutesOf, nameOfScope, owedOf, wordsOf } from "./needs.js";
 import { clockOf } from "./prefs.js";
-import { play } from "./sounds.js";
+import { meansOf, triedOf } from "./runbook.js";
 
-const ICONS = { form: "form", stop: "stop", loop: "loop", slow: "loop", mention: "mention", deaf: "deaf", stick: "stick", question: "help", owed: "wait", converged: "check", died: "wait", budget: "gauge" };
+const ICONS = { form: "form", stop: "stop", loop: "loop", slow: "loop", mention: "mention", deaf: "deaf", stick: "stick", question: "help", owed: "wait", converged: "check", died: "wait", budget: "gauge",
+  restart: "replay", loss: "mail", flood: "bolt", away: "kick", silent: "wait" };
+const AGED = new Set(["form", "loop", "mention", "question", "owed", "restart", "loss"]); // others tell it in their words
+const AWAY_WORDS = { mention: "It needs no answer: let it go", restart: "Seen: let it go", loss: "Seen: hide it until more is lost later" };
 const WIDE = matchMedia("(min-width: 100rem)"); // three fit; else two; on a phone one
 const NARROW = matchMedia("(max-width: 62rem)");
 
@@ -26,12 +30,13 @@ export function render(root, model, send, now, seat) {
   root.dataset.calls = String(needs.length > 0);
   setText(view.count, needs.length ? String(needs.length) : "");
   view.quiet.hidden = !known || needs.length > 0;
+  nameAll(root, view, model);
   const mode = `${isOperator(model)}`;
-  const keyOf = (need) => `${need.id}\n${need.help.word}\n${mode}`;
-  keyed(view.strip, inStrip, keyOf, (need) => item(need, model, seat), (node, need) => refresh(node, need, model, now));
+  const keyOf = (need) => `${need.id}\n${need.help.word}\n${need.also?.word ?? ""}\n${mode}`;
+  keyed(view.strip, inStrip, keyOf, (need) => item(need, model, seat, false), (node, need) => refresh(node, need, model, now, seat));
   const isShown = view.all.matches(":popover-open");
   const rest = steady(view, view.rest, isShown ? needs.filter((need) => need.kind !== "owed") : [], ({ id }) => id, now);
-  keyed(view.rest, rest, keyOf, (need) => item(need, model, seat), (node, need) => refresh(node, need, model, now));
+  keyed(view.rest, rest, keyOf, (need) => item(need, model, seat, true), (node, need) => refresh(node, need, model, now, seat));
   view.title.hidden = rest.length === 0;
   drawOwed(view, model, seat, now, isShown, mode);
   const owed = known ? model.owed : [];
@@ -39,9 +44,21 @@ export function render(root, model, send, now, seat) {
   setText(view.owesText, String(owed.length));
   view.more.hidden = needs.length <= fits;
   setText(view.moreText, `All ${needs.length}`);
+  view.open.disabled = needs.length === 0;
   if (isShown && rest.length === 0 && view.owed.childElementCount === 0) view.all.hidePopover();
   else if (isShown && view.opensAt) openAt(view);
+  view.offer.hidden = !isOperator(model) || !isOffered(needs);
   showDebt(view, seat.debt, known);
+}
+
+/** To who only watches, it is the operator's. */
+function nameAll(root, view, model) {
+  const isYours = model.link.role !== "observer";
+  setText(view.name, isYours ? "Needs you" : "Waits for the operator");
+  setText(view.title, view.name.textContent);
+  setText(view.none, isYours ? "Nothing needs you." : "Nothing waits for the operator.");
+  setAttribute(root, "aria-label", view.name.textContent);
+  setAttribute(view.all, "aria-label", isYours ? "Everything that needs you" : "Everything that waits for the operator");
 }
 
 /** What of a list is shown: while a hand is on it nothing slides under it, so what is done keeps its place, and what is new comes last. */
@@ -82,7 +99,8 @@ function open(root, seat) {
     opensAt: null, // the heading that the list is to open at
     title: el("h2", { tabindex: "-1" }, "Needs you"), owedTitle: el("h2", { class: "owed-title", tabindex: "-1" }, "Who owes whom an answer"),
     owedNone: el("p", { class: "facts" }, "Nobody: every question has its answer."), count: el("span", { class: "needs-count" }), moreText: el("span"),
-    quiet: el("p", { class: "needs-none", hidden: true }, icon("check"), "Nothing needs you.") };
+    quiet: el("p", { class: "needs-none", hidden: true }, icon("check")), none: el("span"), name: el("span", { class: "needs-name" }), offer: offer() };
+  view.quiet.append(view.none);
   view.more = el("button", { type: "button", class: "needs-more", popovertarget: "needs-all", hidden: true, onclick: () => { view.opensAt = view.title; } }, view.moreText, icon("down"));
   view.owedMore = button("", "down", { class: "owed-more quiet", onclick: () => { view.owedMax += OWED_SHOWN; seat.go(); } });
   view.all = el("div", { id: "needs-all", class: "drop", popover: "auto", role: "region", "aria-label": "Everything that needs you", ontoggle: (event) => { placeBelowBrakes(event.target); seat.go(); } },
@@ -92,7 +110,9 @@ function open(root, seat) {
   view.debt = el("p", { class: "debt", hidden: true }, icon("book"), el("span", { class: "debt-text" }),
     el("meter", { class: "debt-meter", min: "0", max: String(DEBT_SHOWN_MIN), low: "5", high: "15", optimum: "0", "aria-label": "Reading debt, in minutes" }),
     button("Caught up", "check", { class: "caught-up quiet", title: "You have read enough: the debt is settled", onclick: () => seat.go("caught-up") }));
-  root.append(el("h2", { class: "needs-title" }, icon("bell"), "Needs you", view.count), view.quiet, view.strip, view.more, view.owes, view.all, view.debt);
+  view.open = el("button", { type: "button", class: "needs-open", popovertarget: "needs-all", title: "All of it: what it means, what was tried, what helps", onclick: () => { view.opensAt = view.title; } },
+    icon("bell"), view.name, view.count);
+  root.append(el("h2", { class: "needs-title" }, view.open), view.quiet, view.strip, view.more, view.owes, view.all, view.offer, view.debt);
   for (const width of [WIDE, NARROW]) width.addEventListener("change", () => seat.go());
   for (const list of [view.strip, view.rest, view.owed]) watchHand(view, list, seat);
   views.set(root, view);
@@ -101,32 +121,36 @@ function open(root, seat) {
 
 const parts = new WeakMap(); // item -> the nodes that change
 
-function item(need, model, seat) {
-  const part = { need, text: el("bdi", { class: "need-text" }), age: el("span", { class: "facts need-age" }) };
-  const acts = need.help.go || isOperator(model);
-  part.help = acts && button(isOperator(model) ? need.help.word : "Show", null, { class: "need-help", onclick: () => help(part.need, seat) });
+/** In the strip one line and one button; in the list all that is known of it. */
+function item(need, model, seat, isWhole) {
+  const part = { need, acts: [], text: el("bdi", { class: "need-text" }), age: el("span", { class: "facts need-age" }),
+    tried: isWhole && el("span", { class: "need-tried" }) };
+  const acts = actsOf(model, need).slice(0, isWhole ? 2 : 1);
+  part.buttons = acts.map((one, at) => button(one.word, null, { class: at ? "need-also quiet" : "need-help", onclick: () => help(part.acts[at], seat) }));
+  const book = isWhole && el("p", { class: "need-book facts" }, el("span", { class: "need-means" }, meansOf(need)), " ", part.tried);
   const node = el("li", { class: "need", data: { kind: need.kind } }, icon(ICONS[need.kind]),
-    el("p", {}, need.who && nameTag(need.who, hueOf(model, need.who)), need.who && " ", need.verb && `${need.verb}: `, part.text), part.age, part.help,
+    el("p", { class: "need-words" }, need.who && nameTag(need.who, hueOf(model, need.who)), need.who && " ", need.verb && `${need.verb}: `, part.text), part.age, el("div", { class: "need-acts" }, part.buttons),
     need.kind === "form" ? null : button("Not now", "close",
-      { class: "need-away", title: "Not now: hide this until it changes", onclick: () => seat.go("dismiss", part.need.id) }, true));
+      { class: "need-away", title: AWAY_WORDS[need.kind] ?? "Not now: hide this until it changes", onclick: () => seat.go("dismiss", part.need.id) }, true), book);
   parts.set(node, part);
   return node;
 }
 
-function help(need, seat) {
-  if (need.help.frame) return void seat.act(need.help.frame);
+function help(one, seat) {
+  if (one.frame) return void seat.act(one.frame);
   document.getElementById("needs-all").hidePopover();
-  seat.go(...need.help.go);
+  seat.go(...one.go);
 }
 
-function refresh(node, need, model, now) {
+function refresh(node, need, model, now, seat) {
   const part = parts.get(node);
-  part.need = need;
+  Object.assign(part, { need, acts: actsOf(model, need) });
   setLine(part.text, need.text);
-  node.title = `${need.who ? `${need.who} ` : ""}${need.verb ? `${need.verb}: ` : ""}${need.text}`;
-  setText(part.age, ["form", "loop", "mention", "question", "owed"].includes(need.kind) && need.since ? ageText((now - need.since) / 1000) : "");
+  node.title = wordsOf(need);
+  setText(part.age, AGED.has(need.kind) && need.since ? ageText((now - need.since) / 1000) : "");
   node.toggleAttribute("data-done", Boolean(need.isDone));
-  if (part.help) part.help.disabled = Boolean(need.isDone) || (Boolean(need.help.frame) && !isOpen(model));
+  if (part.tried) setText(part.tried, triedOf(need, seat.deeds, now));
+  for (const [at, control] of part.buttons.entries()) control.disabled = Boolean(need.isDone) || (Boolean(part.acts[at]?.frame) && !isOpen(model));
 }
 
 // ---- who owes whom an answer ------------------------------------------------------------------------------------
@@ -207,26 +231,3 @@ function showDebt(view, debt, known) {
   view.debt.querySelector("meter").value = Math.min(DEBT_SHOWN_MIN, minutes);
   view.debt.querySelector(".caught-up").disabled = !owes;
 }
-
-// ---- opt-in calls: a browser notification, a sound --------------------------------------------------------------
-
-let called = null; // ids that were called out; null before the first look, which calls nobody
-
-/** Call the operator to what is new; `prefs` says how. Gives the new ones. */
-export function call(needs, prefs) {
-  const fresh = called === null ? [] : needs.filter((need) => !need.isQuiet && !called.has(need.id));
-  called = new Set(needs.map((need) => need.id));
-  if (fresh.length === 0) return fresh;
-  play(prefs.sound);
-  if (prefs.notify && document.hidden && globalThis.Notification?.permission === "granted") for (const need of fresh.slice(0, 3)) notify(need);
-  return fresh;
-}
-
-/** Show a browser notification of a need. */
-export function notify(need) {
-  const note = new Notification("Caucus needs you", { body: wordsOf(need).slice(0, 200), tag: need.id, icon: "/assets/icon.svg" });
-  note.onclick = () => { window.focus(); note.close(); };
-}
-
-/** A need in one sentence. */
-export const wordsOf = (need) => `${need.who ? `${need.who} ` : ""}${need.verb ? `${need.verb}: ` : ""}${need.text}`;

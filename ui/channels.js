@@ -63,7 +63,7 @@ function channelCard(name, operator, view) {
   };
   const write = operator && button(`Write to ${name}`, "reply", { class: "write", onclick: () => view.seat.go("write", name) }, true);
   const node = el("li", { class: "card channel", data: { channel: name } },
-    el("div", { class: "card-head" }, el("bdi", { class: "scope", title: name }, name), write, part.close),
+    el("div", { class: "card-head" }, el("span", { class: "scope-box" }, el("button", { type: "button", class: "only-link", title: `Show ${name} alone in the flow`, data: { only: name } }, el("bdi", { class: "scope" }, name))), write, part.close),
     part.topic, part.loop, part.members, part.traffic);
   parts.set(node, part);
   return node;

@@ -1,12 +1,14 @@
 // Flow: the conversation, as a list of which only the rows near the window are on the page. While somebody reads, nothing
 // moves: the row at the top keeps its place, whatever is said below and whatever is measured above.
 
+import { namesPlace, partOf, withPart } from "./address.js";
 import { announce, button, copyText, el, icon, setText, toast } from "./dom.js";
 import { draftOf, keepDraft } from "./drafts.js";
 import { Heights } from "./heights.js";
 import { drawRow, guessOf, isLong, refreshAsks, treeOf } from "./message.js";
 import { entryAt as logEntryAt, forgetBefore, indexOf as logIndexOf, isOperator, laneOf, lineOf, logEnd, saidAs, threadOf } from "./model.js";
 import { Past, edgeOf } from "./older.js";
+import { ONLY, isMuted, mutesOf, routeOf, wordsOfOnly } from "./only.js";
 import { onPref, pref } from "./prefs.js";
 import { advance, emptyFilter, emptyRows, havingFate, isMeant, isNarrow, pastRows, rowOf } from "./rows.js";
 import { queryOf, wordsOf } from "./query.js";
@@ -24,10 +26,9 @@ const NEAR_PX = 2_400; // as near as this to what is not loaded, it is fetched
 const FAR_PX = 20_000; // who follows the newest that far below the past reads it no more
 const PAGE_THEN = 3; // messages: the one that is looked for is in the middle
 const NOWHERE = -1; // no place of the log, nor of the past
-const PERMALINK = "#m-";
-const SEQ_LINK = "#seq=";
-const THREAD_LINK = "#t-";
-const QUERY_LINK = "#q="; // leads to no place
+const PERMALINK = "m-"; // parts of the address
+const SEQ_LINK = "seq=";
+const THREAD_LINK = "t-";
 const PLACE = "place"; // where the reader was, over a reload
 
 const views = new WeakMap(); // root -> view
@@ -43,6 +44,7 @@ export function render(root, model, send, now, seat) {
   if (home) comeHome(view, home);
   if (view.isDirty) layout(view);
   if (view.wanted > 0) showWanted(view);
+  if (isWhole(model)) for (const tell of view.onWhole.splice(0)) tell();
   const end = logEnd(model);
   setText(view.counter, end ? `${end.toLocaleString()} ${end === 1 ? "entry" : "entries"}` : "");
   drawBelow(view);
@@ -94,6 +96,10 @@ function revealAt(view, index) {
     setFilter(view.scroller, { ...emptyFilter(), needle: view.filter.needle });
     place = rowOf(view.rows, index);
   }
+  if (place < 0 && isMuted(entry, view.mutes)) { // its lane alone, for the mute stays
+    showOnly(view.scroller, routeOf(entry));
+    place = rowOf(view.rows, index);
+  }
   const item = view.rows.items[place];
   if (item?.type === "fold") {
     view.opened.add(item.start);
@@ -129,7 +135,8 @@ export const filterOf = (root) => views.get(root)?.filter ?? emptyFilter();
 export function setFilter(root, filter) {
   const view = views.get(root);
   if (!view) return;
-  if (view.filter.thread && !filter.thread && location.hash.startsWith(THREAD_LINK)) history.replaceState(null, "", location.pathname + location.search); // an entry that led back in would be a trap
+  if (view.filter.thread && !filter.thread) setAddress(THREAD_LINK, null); // an entry that led back in would be a trap
+  if (view.filter.alone !== filter.alone) setAddress(ONLY, filter.alone ? encodeURIComponent(filter.alone) : null);
   view.filter = filter;
   view.having = havingFate(view.model, filter.fate);
   root.toggleAttribute("data-thread", Boolean(filter.thread));
@@ -144,9 +151,8 @@ export function showThread(root, id, isLinked = false) {
   const thread = threadOf(view.model, id);
   const isInside = Boolean(view.filter.thread);
   if (!isInside) view.before = { following: view.following, index: view.rows.items[view.anchor.place]?.index ?? NOWHERE, filter: view.filter };
-  const address = THREAD_LINK + (view.model.threads.get(thread)?.[0] ?? id);
-  if (!isLinked && location.hash !== address) history[isInside ? "replaceState" : "pushState"](null, "", address);
-  setFilter(root, { ...emptyFilter(), needle: view.filter.needle, thread });
+  if (!isLinked) setAddress(THREAD_LINK, view.model.threads.get(thread)?.[0] ?? id, !isInside);
+  setFilter(root, { ...emptyFilter(), needle: view.filter.needle, alone: view.filter.alone, thread });
   revealAt(view, indexOf(view, id));
   announce(`One thread, of ${countsOf(root).passed} messages. Escape leads back.`);
   return true;
@@ -167,6 +173,59 @@ export function leaveThread(root) {
   root.focus({ preventScroll: true });
   announce("The whole conversation.");
   return true;
+}
+
+/** Change one part of the page's address; `isNew`: the browser's way back leads out of it. */
+function setAddress(prefix, value, isNew = false) {
+  const hash = withPart(location.hash, prefix, value);
+  if (hash !== location.hash) history[isNew ? "pushState" : "replaceState"](null, "", location.pathname + location.search + hash);
+}
+
+/** Show a peer, a route or the operator alone; it has an address, and the browser's own way back leads out of it. */
+export function showOnly(root, only, isLinked = false) {
+  const view = views.get(root);
+  if (!view?.model || !only || (isLinked && view.filter.alone === only)) return;
+  leaveThread(root);
+  if (view.filter.alone === only) return;
+  if (!view.filter.alone) view.beforeOnly = { following: view.following, index: view.rows.items[view.anchor.place]?.index ?? NOWHERE, filter: view.filter };
+  if (!isLinked) setAddress(ONLY, encodeURIComponent(only), !view.filter.alone);
+  setFilter(root, { ...emptyFilter(), needle: view.filter.needle, alone: only });
+  announce(`Only ${wordsOfOnly(only)}: ${countsOf(root).passed} messages. Escape leads back.`);
+}
+
+/** Back to the whole conversation, as from a thread; false if nothing was shown alone. */
+export function leaveOnly(root) {
+  const view = views.get(root);
+  if (!view?.filter.alone || view.filter.thread) return false;
+  const { following, index, filter } = view.beforeOnly ?? { following: true, index: NOWHERE, filter: emptyFilter() };
+  setFilter(root, { ...filter, needle: view.filter.needle, alone: "" });
+  const place = rowOf(view.rows, index);
+  if (following || place < 0) follow(root);
+  else {
+    Object.assign(view, { following: false, anchor: { place, offset: 0 }, isDirty: true });
+    render(root, view.model);
+  }
+  root.focus({ preventScroll: true });
+  announce("The whole conversation.");
+  return true;
+}
+
+/** Words of this console are said: whoever does not see them is led to them. */
+export function noteOwn(root, id) {
+  const view = views.get(root);
+  if (view) view.own = id;
+}
+
+/** What is left out by which mute: [mute, how many messages]. */
+export const mutedOf = (root) => [...(views.get(root)?.mutes ?? [])].map((mute) => [mute, views.get(root).rows.muted.get(mute) ?? 0]);
+
+/** Draw a mark before entry `index` of the conversation: up to there somebody was here, until `at`, ms. */
+export function markHere(root, index, at) {
+  const view = views.get(root);
+  if (!view?.model || (view.here === index && view.hereAt === at)) return;
+  Object.assign(view, { here: index, hereAt: at });
+  rebuild(view);
+  render(root, view.model);
 }
 
 /** Mark what a lane's loop is shown by, seqs `from` to `to`, and go to the first of it; without a lane mark nothing. */
@@ -237,11 +296,24 @@ export function goToHit(root, step) {
 export function shownOf(root) {
   const view = views.get(root);
   if (!view) return [];
-  const missing = { kind: "marker", content: `Messages after ${view.past.last} and before ${edgeOf(view.model)} are missing here: they were not loaded.` };
-  return view.rows.items.flatMap((item) => {
+  const markerOf = (content) => ({ kind: "marker", content });
+  const missing = markerOf(`Messages after ${view.past.last} and before ${edgeOf(view.model)} are missing here: they were not loaded.`);
+  const shown = view.rows.items.flatMap((item) => {
     if (isGap(item)) return [item.message ?? missing];
     return (item.type === "fold" ? item.hidden : item.type === "message" ? [item.index] : []).map((index) => entryAt(view, index));
   });
+  return [...leftOutOf(view).map(markerOf), ...shown];
+}
+
+/** What is not shown, in words: what is older and was not loaded, and what does not pass. */
+function leftOutOf({ past, model, filter, rows, mutes }) {
+  const edge = edgeOf(model);
+  const first = past.first ?? edge;
+  const isOlder = first > 1 && first < Infinity && !past.hasAllBefore(edge);
+  return [
+    isOlder && `Messages before ${first.toLocaleString()} are missing here: they were not loaded.`,
+    (isNarrow(filter) || rows.muted.size > 0) && `Only what passes the ${[isNarrow(filter) && "filter", mutes.size > 0 && "mutes"].filter(Boolean).join(" and the ")} is here.`,
+  ].filter(Boolean);
 }
 
 const isGap = ({ type, message }) => type === "hole" || message?.isHole === true;
@@ -267,10 +339,13 @@ function open(root) {
     filter: emptyFilter(), opened: new Set(), // of bursts
     collapsed: new Set(), // threads whose answers are folded away
     having: null, havingOf: null, // ids that have the filter's fate, and what of the model they were read from
-    before: null, // where one was before a thread was shown alone
+    before: null, beforeOnly: null, // where one was before a thread, or something else, was shown alone
+    mutes: mutesOf(pref("mutes")), here: Infinity, hereAt: 0,
+    own: null, // the id of the newest words of this console that the reader has not had in the window
+    onWhole: [], // who waits until all pages of the log are here
     fates: openFates(root), seat: null,
     evidence: null, // {lane, from, to}: seqs of what is marked
-    rows: emptyRows(emptyFilter(), pref("utc")), heights: new Heights(), known: new Map(), // key -> measured height
+    rows: null, heights: new Heights(), known: new Map(), // key -> measured height
     nodes: new Map(), // key -> {node, stamp}, those on the page
     unfolded: new Set(), sources: new Set(), // message ids: shown whole, shown as they were written
     following: true, anchor: { place: 0, offset: 0 }, // reading: this row is at the top of the window, so far above its edge
@@ -285,11 +360,16 @@ function open(root) {
     home: null, // where the reader was in the present, while the past is shown
     note: el("div", { id: "record-note", role: "status", hidden: true }),
   };
+  view.rows = emptyRows(view.filter, pref("utc"), lookOf(view));
   view.past = new Past((query) => fetchHistory(query, view.model.link.auth), () => showPast(view));
   root.parentNode.append(view.note);
   root.append(view.empty, view.list);
   view.below.append(icon("down"), view.belowText);
-  view.below.addEventListener("click", () => { follow(root); root.focus({ preventScroll: true }); });
+  view.below.addEventListener("click", () => {
+    if (!ownOf(view)) follow(root);
+    else if (reveal(root, view.own) && view.lastTop >= view.heights.total + TAIL_PX - view.height - END_PX) follow(root);
+    root.focus({ preventScroll: true });
+  });
   root.addEventListener("scroll", () => onScroll(view), { passive: true });
   root.addEventListener("wheel", (event) => { if (event.deltaY < 0) leaveEnd(view); }, { passive: true });
   root.addEventListener("keydown", (event) => { if (event.target === root && ["PageUp", "ArrowUp", "Home"].includes(event.key)) leaveEnd(view); });
@@ -297,10 +377,16 @@ function open(root) {
   root.addEventListener("focusin", (event) => onFocus(view, event));
   root.addEventListener("pointerover", (event) => carryTools(view, event.target.closest?.(".message")));
   new ResizeObserver(() => { keepStill(view); layout(view); }).observe(root); // the composer grew, the window was resized
-  onPref((name) => { if (name === "utc") { rebuild(view); render(root, view.model); } });
-  onPref((name) => { if (name === "density") { view.known.clear(); rebuild(view); render(root, view.model); } });
+  onPref((name) => {
+    if (!["utc", "mutes", "density"].includes(name) || !view.model) return;
+    if (name === "mutes") view.mutes = mutesOf(pref("mutes"));
+    if (name === "density") view.known.clear();
+    rebuild(view);
+    render(root, view.model);
+  });
   addEventListener("hashchange", () => {
-    if (!location.hash.startsWith(THREAD_LINK)) leaveThread(root);
+    if (partOf(location.hash, THREAD_LINK) === null) leaveThread(root);
+    if (partOf(location.hash, ONLY) === null) leaveOnly(root);
     view.isLinkRead = Boolean(view.model) && readPermalink(root, view.model.link.isTold === true && !view.model.isOpening); // its message may be on a page that is still to come
   });
   view.bar = threadBar(view);
@@ -328,10 +414,10 @@ function turnTo(view) {
   for (const { node } of view.nodes.values()) node.remove();
   Object.assign(view, {
     heights: new Heights(), known: new Map(), nodes: new Map(), opened: new Set(), collapsed: new Set(), unfolded: new Set(), sources: new Set(), ...home?.folds,
-    before: null, having: null, havingOf: null, following: true, anchor: { place: 0, offset: 0 },
+    before: null, beforeOnly: null, own: null, having: null, havingOf: null, following: true, anchor: { place: 0, offset: 0 },
     end: 0, readTo: 0, receipts: null, owed: null, loops: null, evidence: null, current: NOWHERE, hit: NOWHERE, isDirty: true, drawn: "",
   });
-  view.rows = emptyRows(view.filter, pref("utc"), view);
+  view.rows = emptyRows(view.filter, pref("utc"), lookOf(view));
   drawEvidenceBar(view);
   return home;
 }
@@ -365,12 +451,15 @@ function sync(view) {
   syncPast(view);
 }
 
+/** A moment of the past knows nothing of who is here now. */
+const lookOf = (view) => ({ opened: view.opened, collapsed: view.collapsed, having: view.having, mutes: view.mutes, here: isPresent() ? view.here : Infinity });
+
 const heightOf = (view, item) => view.known.get(item.key) ?? guessOf(item);
 
 /** Choose the rows anew, and keep the reader where the reader is. */
 function rebuild(view) {
   const held = heldBy(view);
-  view.rows = emptyRows(view.filter, pref("utc"), view);
+  view.rows = emptyRows(view.filter, pref("utc"), lookOf(view));
   view.heights = new Heights();
   view.drawn = "";
   sync(view);
@@ -409,8 +498,7 @@ function leavePlace(view) {
 export function placeAgain(root) {
   const view = views.get(root);
   const kept = draftOf(PLACE);
-  const isLinked = location.hash.length > 1 && !location.hash.startsWith(QUERY_LINK);
-  if (!kept || isLinked || kept.room !== view.model.room || !isPresent()) return;
+  if (!kept || namesPlace(location.hash) || kept.room !== view.model.room || !isPresent()) return;
   const index = indexOf(view, kept.id);
   if (index === NOWHERE) return void (kept.seq > 0 && openSeq(view.scroller, kept.seq));
   view.following = false;
@@ -546,6 +634,13 @@ export async function openSeq(root, seq) {
   const { model, past } = view;
   const run = leaveOpening(view);
   tell(view, "");
+  if (isPresent() && model.isOpening && !saidAs(model, seq)) { // it may be on a page of the log that is still to come
+    tell(view, `Opening message ${seq.toLocaleString()}…`);
+    await new Promise((resolve) => { view.onWhole.push(resolve); });
+    if (run !== view.opening) return false;
+    tell(view, "");
+    sync(view);
+  }
   sync(view); // this may be another room
   const live = saidAs(model, seq);
   const place = live ? logIndexOf(model, live.id) : past.placeOf({ seq });
@@ -570,6 +665,8 @@ export async function openSeq(root, seq) {
   }
   return false;
 }
+
+const isWhole = (model) => model.link.isTold === true && !model.isOpening;
 
 /** What is being opened is not wanted any more; give the number of what is opened now. */
 function leaveOpening(view) {
@@ -695,7 +792,8 @@ function refreshTicks(view) {
 function threadBar(view) {
   const text = el("span", { class: "thread-bar-text" });
   const bar = el("div", { id: "thread-bar", role: "group", "aria-label": "One thread is shown", hidden: true },
-    icon("thread"), text, button("Whole conversation (Esc)", "back", { class: "quiet", onclick: () => leaveThread(view.scroller) }));
+    icon("thread"), text, button("Pin beside", "both", { class: "quiet", onclick: () => view.seat.go("pin", THREAD_LINK + (view.model.threads.get(view.filter.thread)?.[0] ?? view.filter.thread)) }),
+    button("Whole conversation (Esc)", "back", { class: "quiet", onclick: () => leaveThread(view.scroller) }));
   document.getElementById("flow-tools").append(bar);
   return Object.assign(bar, { text });
 }
@@ -750,8 +848,23 @@ function drawBelow(view) {
     const item = rows.items[place];
     unseen += item.type === "fold" ? item.hidden.length : item.type === "message" ? 1 : 0;
   }
-  view.below.hidden = view.following || rows.items.every(isEdge);
-  if (!view.below.hidden) setText(view.belowText, unseen ? `${unseen.toLocaleString()} new below` : "Back to the latest");
+  const own = ownOf(view);
+  view.below.hidden = (view.following || rows.items.every(isEdge)) && !own;
+  if (!view.below.hidden) setText(view.belowText, own === HIDDEN ? own : unseen ? `${unseen.toLocaleString()} new below${own}` : "Back to the latest");
+}
+
+const HIDDEN = "What you said is not among what is shown: go to it";
+
+/** Words for where the operator's own last words are, if the reader has not had them in the window. */
+function ownOf(view) {
+  const { rows, heights } = view;
+  const own = view.own === null ? NOWHERE : logIndexOf(view.model, view.own);
+  if (own < 0 || !isPresent()) return "";
+  const place = rowOf(rows, own);
+  if (place < 0) return HIDDEN;
+  if (!view.following && heights.top(place) + Math.min(heights.list[place], view.height) - view.lastTop > view.height + END_PX) return ", with what you said";
+  view.own = null;
+  return "";
 }
 
 // ---- drawing and measuring --------------------------------------------------------------------------------------
@@ -839,9 +952,9 @@ function giveFocus(view, { key, control, at }) {
 function nodeOf(view, item) {
   const known = view.nodes.get(item.key);
   const id = item.message?.id;
-  const stamp = [item.goesOn, item.hidden?.length, view.rows.utc, view.filter.needle, view.unfolded.has(id), view.sources.has(id), threadStamp(view, id), item.text, isEvidence(view, item.message)].join();
+  const stamp = [item.goesOn, item.hidden?.length, view.rows.utc, view.filter.needle, view.unfolded.has(id), view.sources.has(id), threadStamp(view, id), item.type === "here" && view.hereAt, item.text, isEvidence(view, item.message)].join();
   if (known?.stamp === stamp) return known;
-  const look = { utc: view.rows.utc, needle: view.filter.needle, words: wordsOf(queryOf(view.filter.needle)), isUnfolded: (message) => view.unfolded.has(message.id), isSource: (message) => view.sources.has(message.id), isEvidence: (message) => isEvidence(view, message), isCollapsed: (thread) => view.collapsed.has(thread) };
+  const look = { utc: view.rows.utc, hereAt: view.hereAt, needle: view.filter.needle, words: wordsOf(queryOf(view.filter.needle)), isUnfolded: (message) => view.unfolded.has(message.id), isSource: (message) => view.sources.has(message.id), isEvidence: (message) => isEvidence(view, message), isCollapsed: (thread) => view.collapsed.has(thread) };
   return { node: drawRow(view.model, item, look), stamp };
 }
 
@@ -929,8 +1042,10 @@ function copy(view, message) {
 
 function copyLink(view, message) {
   if (!message) return;
-  history.replaceState(null, "", message.seq > 0 ? SEQ_LINK + message.seq : PERMALINK + message.id);
-  copyText(location.href).then((done) => toast(done ? "Copied a link to the message. It holds no token." : "The link is in the address bar.", "info"));
+  const [prefix, name] = message.seq > 0 ? [SEQ_LINK, message.seq] : [PERMALINK, message.id];
+  setAddress(prefix === SEQ_LINK ? PERMALINK : SEQ_LINK, null);
+  setAddress(prefix, name);
+  copyText(`${location.href.split("#")[0]}#${prefix}${name}`).then((done) => toast(done ? "Copied a link to the message. It holds no token." : "The link is in the address bar.", "info"));
 }
 
 function toggleSource(view, message) {
@@ -991,8 +1106,12 @@ export const KEYS = [
   ["r", "Answer the message", (root) => withCurrent(root, answer)],
   ["p", "Go to what the message answers", (root) => withCurrent(root, (view, message) => message.reply_to && jump(view, message.reply_to))],
   ["v", "Show the message's thread alone", (root) => withCurrent(root, showAlone)],
+  ["s", "Show the message's sender alone", (root) => withCurrent(root, (view, message) => view.seat.go("only", soleOf(message)))],
+  ["x", "Show the message's lane alone", (root) => withCurrent(root, (view, message) => view.seat.go("only", routeOf(message)))],
   ["e", "Fold the thread's answers, or show them", (root) => withCurrent(root, (view, message) => foldThread(view, threadOf(view.model, message.id)))],
 ];
+
+const soleOf = ({ origin, sender }) => (origin === "agent" ? `=${sender}` : origin === "operator" ? "operator" : "");
 
 /** Enter on a row tells who has its message; on the flow itself it goes to the newest row. True if it was for the flow. */
 export function onEnter(root, target) {
@@ -1038,23 +1157,32 @@ function show(view, place) {
   drawBelow(view);
 }
 
-/** Go to the linked message; false if it may be on a page that is still to come. */
+/** Go to what the address links to; false if it may be on a page that is still to come. */
 function readPermalink(root, isLogWhole) {
-  if (location.hash.startsWith(THREAD_LINK)) {
-    const isHere = showThread(root, location.hash.slice(THREAD_LINK.length), true);
+  const [only, thread, number, id] = [ONLY, THREAD_LINK, SEQ_LINK, PERMALINK].map((prefix) => partOf(location.hash, prefix));
+  if (only !== null) showOnly(root, decoded(only), true);
+  if (thread !== null) {
+    const isHere = showThread(root, thread, true);
     if (!isHere && isLogWhole) toast("The linked thread is not among what this hub still keeps.", "refused");
     return isHere || isLogWhole;
   }
-  if (location.hash.startsWith(SEQ_LINK)) {
-    const text = location.hash.slice(SEQ_LINK.length);
-    const seq = /^\d+$/.test(text) ? Number(text) : 0; // not 1e3, nor 0x10
+  if (number !== null) {
+    const seq = /^\d+$/.test(number) ? Number(number) : 0; // not 1e3, nor 0x10
     if (!Number.isSafeInteger(seq) || seq < 1) toast("The link names no message: after #seq= stands a number.", "refused");
     else if (!isLogWhole && !saidAs(views.get(root).model, seq) && !views.get(root).past.bySeq.has(seq)) return false;
     else void openSeq(root, seq);
     return true;
   }
-  if (!location.hash.startsWith(PERMALINK)) return true;
-  const isFound = reveal(root, location.hash.slice(PERMALINK.length));
+  if (id === null) return true;
+  const isFound = reveal(root, id);
   if (!isFound && isLogWhole) toast("The linked message is not among those that this hub still keeps.", "refused");
   return isFound || isLogWhole;
+}
+
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return ""; // of a link that was cut
+  }
 }

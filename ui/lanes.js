@@ -1,5 +1,6 @@
 // Lanes: the picture of the conversation. A lane per peer and channel, an arrow per message, time running down; what lasted
-// (a stop, a pause, a stick, a form, a loop) is drawn along its time. Hover shows a message, a click goes to it in the transcript.
+// (a stop, a pause, a stick, a form, a loop) is drawn along its time. Hover shows a message, a click goes to it in the transcript;
+// a click on a lane's name shows that lane alone. What is not shown in the transcript is drawn faintly.
 // It follows the transcript: the bracket at the left is what the transcript shows.
 
 import { announce, el, setAttribute, setText } from "./dom.js";
@@ -7,6 +8,7 @@ import * as flow from "./flow.js";
 import { clockText } from "./message.js";
 import { ARROW, entryAt, hueOf, isHeld, lineOf, logEnd } from "./model.js";
 import { emptyPicture, extend, heightOf, indexesBetween, lanesOf, nearest, strokesOf, yAt, yOf } from "./picture.js";
+import { isMuted, isOnly, mutesOf } from "./only.js";
 import { onPref, pref, setPref } from "./prefs.js";
 import { SLANT, spreadOf } from "./spread.js";
 
@@ -15,12 +17,14 @@ const NAME_PX = { flat: 11, slanted: 11, upright: 10 };
 const REACH_PX = 8; // of the pointer
 const LABEL_GAP_PX = 26; // between two times
 const EXCERPT = 280;
+const FAINT = 0.15;
 
 const views = new WeakMap();
 const flowRoot = () => document.getElementById("flow");
 
-export function render(root, model, send, now) {
+export function render(root, model, send, now, seat) {
   const view = views.get(root) ?? open(root);
+  view.seat = seat ?? view.seat;
   if (view.model !== model) { // the past, or the present again
     Object.assign(view, { picture: emptyPicture(), hover: -1, isDirty: true });
     view.tip.hidden = true;
@@ -29,8 +33,9 @@ export function render(root, model, send, now) {
   if (root.clientWidth === 0) return; // not on the screen
   const moved = extend(view.picture, model);
   const window = flow.windowOf(flowRoot());
-  const state = [logEnd(model), window?.join(), view.hover, root.clientWidth, root.clientHeight, Math.floor(now / 1000), flow.isFollowing(flowRoot()), model.peers.length, pref("utc")].join();
+  const state = [logEnd(model), window?.join(), view.hover, root.clientWidth, root.clientHeight, Math.floor(now / 1000), flow.isFollowing(flowRoot()), model.peers.length, pref("utc"), flow.filterOf(flowRoot()).alone, pref("mutes")].join();
   if (state === view.state && view.spans === model.spans && view.loops === model.loops && view.channels === model.channels && !moved && !view.isDirty) return;
+  Object.assign(view, { only: flow.filterOf(flowRoot()).alone, mutes: mutesOf(pref("mutes")) });
   Object.assign(view, { state, spans: model.spans, loops: model.loops, channels: model.channels, window, now, isDirty: false });
   arrange(view);
   if (moved) view.scroller.scrollTop -= moved;
@@ -55,7 +60,7 @@ function open(root) {
   view.scroller.addEventListener("scroll", redraw, { passive: true });
   view.scroller.addEventListener("pointermove", (event) => point(view, event));
   view.scroller.addEventListener("pointerleave", () => { view.isPointed = false; hover(view, -1); });
-  view.scroller.addEventListener("click", () => goTo(view));
+  view.scroller.addEventListener("click", (event) => (view.hover < 0 ? openLane(view, event) : goTo(view)));
   view.scroller.addEventListener("keydown", (event) => onKey(view, event));
   view.scroller.addEventListener("blur", () => hover(view, -1));
   new ResizeObserver(redraw).observe(root);
@@ -159,11 +164,19 @@ function paint(view) {
   paintLanes(view, top, bottom);
   paintSpans(view, top, bottom);
   const [first, end] = indexesBetween(picture, top - 20, bottom + 20);
-  for (let index = first; index < end; index += 1) paintMessage(view, entryAt(view.model, index), yAt(picture, index), index === view.hover);
+  for (let index = first; index < end; index += 1) {
+    const message = entryAt(view.model, index);
+    brush.globalAlpha = isFaint(view, message) ? FAINT : 1;
+    paintMessage(view, message, yAt(picture, index), index === view.hover);
+  }
+  brush.globalAlpha = 1;
   brush.restore();
   paintAxis(view, first, end, font);
   paintNames(view, font);
 }
+
+/** Whether the transcript leaves it out, for something else is looked at alone, or it is muted. */
+const isFaint = ({ only, mutes }, message) => (only ? !isOnly(message, only) : isMuted(message, mutes));
 
 const clip = (from, to, top, bottom) => [Math.max(from, top - 10), Math.min(to, bottom + 10)];
 
@@ -446,12 +459,23 @@ function point(view, event) {
   view.isPointed = true;
   view.at = [event.clientX - box.left, y];
   hover(view, y < view.head ? -1 : nearest(view.picture, yIn(view, y), REACH_PX));
-  setAttribute(view.scroller, "title", view.hover < 0 ? laneAt(view, view.at[0])?.label ?? "" : "");
+  const lane = view.hover < 0 ? laneAt(view, ...view.at) : undefined;
+  setAttribute(view.scroller, "title", lane?.label ?? "");
+  if (lane && y < view.head) view.scroller.dataset.pointing = "true";
 }
 
-/** The lane under the pointer: its title has the whole name, where that is cut or not written. */
-function laneAt({ lanes, axis, gap, scroller }, x) {
-  return lanes[Math.floor((x + scroller.scrollLeft - axis) / gap)];
+/** The lane under the pointer: its title has the whole name, where that is cut or not written. A slanted name leans to the right. */
+function laneAt({ lanes, axis, gap, head, kind, scroller }, x, y) {
+  const lean = kind === "slanted" && y < head - 6 ? (head - 6 - y) / Math.tan(SLANT) : 0;
+  return lanes[Math.floor((x - lean + scroller.scrollLeft - axis) / gap)];
+}
+
+/** Show the lane alone whose name is there. */
+function openLane(view, event) {
+  const box = view.scroller.getBoundingClientRect();
+  const [x, y] = [event.clientX - box.left, event.clientY - box.top];
+  const lane = y < view.head ? laneAt(view, x, y) : undefined;
+  if (lane) view.seat.go("only", lane.key);
 }
 
 function hover(view, index) {

@@ -3,6 +3,7 @@
 import { button, el, icon, nameTag, setText } from "./dom.js";
 import { drawLine, drawText, drawTree } from "./markdown.js";
 import { ageText, audienceOf, hueOf, lineOf, saidAs, threadOf } from "./model.js";
+import { routeOf, wordsOfOnly } from "./only.js";
 import { isMeant } from "./rows.js";
 import { drawTick } from "./ticks.js";
 
@@ -31,7 +32,7 @@ export function guessOf(item) {
   return (item.goesOn ? 6 : 30) + lines * 22 + (item.message.reply_to ? 24 : 0);
 }
 
-/** Draw one row. `look`: {utc, needle, words, isUnfolded(message), isSource(message), isEvidence(message), isCollapsed(thread)}. */
+/** Draw one row. `look`: {utc, needle, words, hereAt, isUnfolded(message), isSource(message), isEvidence(message), isCollapsed(thread)}. */
 export function drawRow(model, item, look) {
   return ROWS[item.type](model, item, look);
 }
@@ -41,6 +42,7 @@ const ROWS = {
     message.isHole && button("Read them from the record", null, { class: "quiet", data: { hole: message.id } }))),
   day: (model, { ts }, look) => el("li", { class: "day" }, el("span", {}, DAY[zone(look)].format(ts * 1000), look.utc ? " (UTC)" : "")),
   gap: (model, { seconds }) => el("li", { class: "gap" }, el("span", {}, `${ageText(seconds)} of silence`)),
+  here: (model, item, look) => el("li", { class: "here" }, el("span", {}, "You were here", look.hereAt ? ` until ${CLOCK[zone(look)].format(look.hereAt).slice(0, 5)}` : "")),
   fold: (model, { hidden, sender, start }) => el("li", { class: "fold" },
     el("button", { type: "button", class: "quiet", data: { unfoldBurst: String(start) } }, icon("next"), el("span", {}, `${hidden.length} more from `, sender === null ? "the hub" : nameTag(sender, hueOf(model, sender)), " in one breath"))),
   head: (model, item) => drawEdge(item),
@@ -155,9 +157,9 @@ function originBadge(model, message) {
 }
 
 function sender(model, message) {
-  if (message.origin === "operator") return el("span", { class: "name operator" }, "operator");
+  if (message.origin === "operator") return el("button", { type: "button", class: "only-link", tabindex: "-1", title: "Show the operator alone (s)", data: { only: "operator" } }, el("span", { class: "name operator" }, "operator"));
   if (message.origin === "hub") return el("span", { class: "name hub" }, "hub");
-  const tag = nameTag(message.sender, hueOf(model, message.sender));
+  const tag = el("button", { type: "button", class: "only-link", tabindex: "-1", title: `Show ${message.sender} alone (s)`, data: { only: `=${message.sender}` } }, nameTag(message.sender, hueOf(model, message.sender)));
   const child = message.meta?.child; // by the host's hook, not by what the text claims
   return child ? el("span", {}, tag, el("span", { class: "child", title: `A subagent of ${message.sender}` }, ` (child ${child})`)) : tag;
 }
@@ -167,7 +169,8 @@ const ROUTES = { broadcast: "all", channel: "hash", direct: "direct" };
 function route(message, audience) {
   if (audience === "notice") return null;
   const name = audience === "broadcast" ? "all" : audience === "channel" ? message.recipient.slice(1) : message.recipient;
-  return el("span", { class: "route", data: { audience }, title: `${audience} to ${message.recipient}` },
+  const only = routeOf(message);
+  return el("button", { type: "button", class: "route only-link", tabindex: "-1", data: { audience, only }, title: `${audience} to ${message.recipient}: show ${wordsOfOnly(only)} alone (x)` },
     icon(ROUTES[audience]), el("span", { class: "unseen" }, ` ${audience} to `), el("bdi", {}, name));
 }
 

@@ -34,6 +34,7 @@ export function emptyModel() {
     floors: {},
     receipts: new Map(), // message id -> {id, seq, queued, fetched, acknowledged, answered, lost, who, at}; replaced when one changes
     fates: null, // {seq, who, more, at: name -> ms or null}: each recipient of one message to many, as the hub last said when asked
+    died: null, // {room, open: [{id, asker, text}], count, at}: what waited for the operator in a room that is gone
     owed: [], // what expects an answer and has none, oldest first: {seq, asker, to, text, ts}
     rules: { text: "", version: 0 }, // of the house
     loops: NO_LOOPS, // how far loops are answered, and the lanes that go round in circles; a lane as the hub tells of it
@@ -58,8 +59,7 @@ export function emptyModel() {
     trees: new Map(), // message id -> its syntax tree; without one its text is shown as it is
     notices: [], // {n, tone, text, command, clientId}: for the toasts, in order
     noticeCount: 0,
-    hues: new Map(), // peer -> its step on the colour circle
-    _taken: new Set(), // the steps that have a peer
+    hues: new Map(), // every peer that was ever here -> its colour
     _indexes: new Map(), // message id -> its place in the conversation, for those in `log`
     _chars: 0, // of the messages in `log`
     lastSeq: 0, // of the newest message of this room, whether this page has it or not
@@ -74,7 +74,7 @@ export function emptyModel() {
   };
 }
 
-const GROWING = ["log", "trees", "roots", "threads", "hues", "_taken", "_indexes", "_ids", "_recent"]; // in place
+const GROWING = ["log", "trees", "roots", "threads", "hues", "_indexes", "_ids", "_recent"]; // in place
 
 /** The model as it is now, which goes its own way from here. */
 export function copyOf(model) {
@@ -344,13 +344,19 @@ function changeChannels(model, { changed, gone = [] }) {
 
 export const UNWOKEN_S = 180; // a wake that no call has followed for so long has failed: the hub takes no later one for proof
 
+const MAILBOX_MAX = 1000; // as the hub has it
+const LOSING_S = 60; // after its latest loss
+
+/** Whether what is said to a peer is lost, now or a moment ago. */
+export const isLosing = (peer, now) => Boolean(peer.lost) && ((peer.waiting ?? 0) + (peer.unacknowledged ?? 0) >= MAILBOX_MAX || now / 1000 - peer.lost.ts < LOSING_S);
+
 /** Seconds since a row was heard: its ages have grown by so much. */
 export const passedSince = (model, peer, now) => Math.max(0, (now - (peer.heardAt ?? model.peersAt ?? now)) / 1000);
 
 const placeOf = (unit) => (unit >= 0xe000 ? unit - 0x800 : unit >= 0xd800 ? unit + 0x2000 : unit);
 
 /** Compare as the hub does: by code points, where JavaScript goes by their halves. */
-function inOrder(a, b) {
+export function inOrder(a, b) {
   const length = Math.min(a.length, b.length);
   for (let at = 0; at < length; at += 1) {
     const [x, y] = [a.charCodeAt(at), b.charCodeAt(at)];
@@ -685,21 +691,11 @@ function dollars(cost) {
 /** "950", "4.8k", "48k", "1.2M". */
 const shortly = (value) => value.toLocaleString("en", { notation: "compact" }).replace("K", "k");
 
-const HUES = 16; // steps of 22.5 degrees: more, and neighbours look alike
-const HUE_STRIDE = 7; // prime to HUES, and far from the hue that was taken
+/** The colour of a peer's name, 0 to 719: its hue, and from 360 on in a deeper tone. Of the name alone, so that it is the same on every console, today and tomorrow. */
+export const hueOf = (model, name) => model.hues.get(name) ?? ownHue(name);
 
-/** The hue of a peer's name: kept for as long as this page lives, and told apart from every other while hues last. */
-export function hueOf(model, name) {
-  return (model.hues.get(name) ?? ownHue(name)) * (360 / HUES);
-}
-
-/** A name keeps its own hue, the same in every browser, unless another peer was there first. */
 function claimHue(model, name) {
-  if (model.hues.has(name)) return;
-  let hue = ownHue(name);
-  if (model._taken.size < HUES) while (model._taken.has(hue)) hue = (hue + HUE_STRIDE) % HUES;
-  model.hues.set(name, hue);
-  model._taken.add(hue);
+  if (!model.hues.has(name)) model.hues.set(name, ownHue(name));
 }
 
 /** FNV-1a, then murmur's last mix: names are short and differ in a letter. */
@@ -708,5 +704,5 @@ function ownHue(name) {
   for (const char of String(name)) hash = Math.imul(hash ^ char.codePointAt(0), 0x01000193);
   hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
   hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
-  return ((hash ^ (hash >>> 16)) >>> 0) % HUES;
+  return ((hash ^ (hash >>> 16)) >>> 0) % 720;
 }

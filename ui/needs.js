@@ -2,22 +2,43 @@
 // Pure: no DOM, no clock; time comes as an argument.
 //
 //   owedOf(model)                     who owes whom: [{seq, id, asker, to, text, since, nudgedAt, acts: [{word, frame | go}]}], the oldest first
-//   needsOf(model, now)               [{id, kind, text, since, help: {word, frame | go}, isQuiet?}], the most urgent first; for a quiet one nobody is called
+//   needsOf(model, now)               [{id, kind, text, since, help: {word, frame | go}, also?: another help, isQuiet?}], the most urgent first; for a quiet one nobody is called
+//   actsOf(model, need)               one or two of {word, frame | go}
 //   owe(debt, model, looks, now)      count what arrived since the operator last looked
 
-import { ARROW, GO_ON, UNWOKEN_S, ageText, isNamedIn, isOperator, isToOperator, lineOf, logEnd, passedSince, saidAs } from "./model.js";
+import { ARROW, GO_ON, UNWOKEN_S, ageText, isLosing, isOperator, lineOf, logEnd, passedSince, saidAs } from "./model.js";
 import { listed, stopReach } from "./deeds.js";
+import { DIED_TEXT, callsOf } from "./unsettled.js";
 import { budgetNeeds, isSpent } from "./spent.js";
 
 const DEAF_S = 60; // an agent between two polls is busy; longer, and nobody comes to fetch its mail
 const NOBODY_S = 10; // longer than a waiter takes to ask again
 const HEAP = 20; // messages in one mailbox: even a listening peer does not keep up
+const FLOOD = 20; // refused sends: who heeds `retry_after` is refused once or twice
+const SILENT_SINGLY = 3; // peers that have gone silent, each a need; more are one
 const STICK_S = 300; // a turn at the talking stick is a minute or two
 const STOP_GRACE_S = 5; // a parked poll is answered at once; whoever lacks the stop then is not listening
 
 /** Everything that waits, in order of urgency. A need keeps its id for as long as its cause lasts. */
 export function needsOf(model, now) {
-  return [...stopNeeds(model, now), ...budgetNeeds(model, now), ...heldNeeds(model), ...formNeeds(model), ...questionNeeds(model), ...mentionNeeds(model), ...quietNeeds(model, now), ...overdueNeeds(model, now), ...stuckNeeds(model, now), ...stickNeeds(model, now), ...slowNeeds(model)];
+  return [
+    ...stopNeeds(model, now), ...diedNeeds(model), ...budgetNeeds(model, now), ...floodNeeds(model), ...heldNeeds(model), ...formNeeds(model),
+    ...questionNeeds(model), ...lossNeeds(model, now), ...mentionNeeds(model), ...quietNeeds(model, now), ...silentNeeds(model, now),
+    ...overdueNeeds(model, now), ...stickNeeds(model, now), ...stuckNeeds(model, now), ...slowNeeds(model),
+  ];
+}
+
+/** A need in one sentence. */
+export const wordsOf = (need) => `${need.who ? `${need.who} ` : ""}${need.verb ? `${need.verb}: ` : ""}${need.text}`;
+
+const LOOKS = new Set(["form", "message", "loop", "roster", "budgets"]);
+
+/** What may be done about it, the best first; for who only watches, the place where it is to be seen. */
+export function actsOf(model, need) {
+  const acts = [need.help, need.also].filter(Boolean);
+  if (isOperator(model)) return acts;
+  const go = need.at ?? acts.find((one) => LOOKS.has(one.go?.[0]))?.go;
+  return go ? [{ word: "Show", go }] : [];
 }
 
 // ---- forms ------------------------------------------------------------------------------------------------------
@@ -81,7 +102,7 @@ function nudgesOf(model) {
 function questionNeeds(model) {
   return model.owed.filter((debt) => debt.to === "human").map((debt) => debtOf(model, debt)).map((debt) => ({
     id: `question:${model.room}:${debt.seq}`, kind: "question", who: debt.asker, verb: `asks ${you(model)}`, text: excerpt(debt.text), since: debt.since,
-    help: { word: "Answer", go: debt.acts[0].go },
+    help: { word: "Answer", go: debt.acts[0].go }, also: debt.acts[1], at: ["message", debt.id, debt.seq],
   }));
 }
 
@@ -91,7 +112,7 @@ function overdueNeeds(model, now) {
   return model.owed.filter(isOverdue).map((debt) => debtOf(model, debt)).map((debt) => ({
     id: `owed:${model.room}:${debt.seq}`, kind: "owed", who: debt.asker === "human" ? null : debt.asker,
     text: `${debt.asker !== "human" ? "waits" : isOperator(model) ? "You wait" : "The operator waits"} for an answer of ${debt.to === "all" ? "anybody" : debt.to}: ${excerpt(debt.text)}`, since: debt.since,
-    help: { word: "Nudge", frame: debt.acts[0].frame },
+    help: { word: "Nudge", frame: debt.acts[0].frame }, also: debt.acts[1],
   }));
 }
 
@@ -107,11 +128,80 @@ function stopNeeds(model, now) {
     id: `stop:${found.untold.join("\n")}`, kind: "stop", who: one,
     text: `${one ? "does" : `${listed(found.untold)} do`} not know of the stop yet (${found.told.length} of ${all} do): `
       + `${one ? "it has" : "they have"} not called the hub since.`, since,
-    help: one ? kickHelp(one) : { word: "Show them", go: ["roster", found.untold[0]] },
+    help: one ? kickHelp(one) : { word: "Show them", go: ["roster", found.untold[0]] }, ...(one && { also: showHelp(one) }),
   }];
 }
 
 const kickHelp = (name) => ({ word: `Kick ${name}`, frame: { kick: name } });
+const showHelp = (name) => ({ word: `Show ${name}`, go: ["roster", name] });
+
+// ---- a room that is gone ----------------------------------------------------------------------------------------
+
+const DIED_SHOWN = 3; // questions by their words; the rest are counted
+
+/** A hub that started anew without a journal has forgotten what waited for the operator. */
+function diedNeeds(model) {
+  const { died } = model;
+  if (!died) return [];
+  const who = you(model);
+  const named = died.open.slice(0, DIED_SHOWN).map(({ asker, text }) => `${asker}: “${text}”`);
+  const more = died.count - named.length;
+  return [{
+    id: `restart:${died.room}`, kind: "restart", who: null, since: died.at, help: { word: "Tell everyone", frame: { say: DIED_TEXT, to: "all" } },
+    text: `The hub started anew, and ${died.count === 1 ? `a question that waited for ${who} died` : `${died.count} questions that waited for ${who} died`} with the old room: ${named.join("; ")}${more > 0 ? `; and ${more} more` : ""}.`,
+  }];
+}
+
+// ---- losses, floods, silence ------------------------------------------------------------------------------------
+
+const countOf = (value) => value.toLocaleString("en");
+const hasPeer = (model, name) => model.peers.some((peer) => peer.name === name);
+const ringOr = (peer) => (peer.wake?.kind === "waits" ? { word: `Ring ${peer.name}`, frame: { ring: peer.name } } : { word: `Ping ${peer.name}`, frame: { heartbeat: peer.name } });
+
+/** What was lost stays lost: the need lasts until it is waved away, or the peer is gone. */
+function lossNeeds(model, now) {
+  return model.peers.filter((peer) => peer.lost).map((peer) => {
+    const { count, since, ts, sender } = peer.lost;
+    const isOn = isLosing(peer, now);
+    const from = hasPeer(model, sender) && sender !== peer.name ? sender : null;
+    const lost = `${countOf(count)} ${count === 1 ? "message" : "messages"}`;
+    const pause = { word: `Pause ${from}`, frame: { pause_peer: from } };
+    return {
+      id: `loss:${model.room}:${peer.name}:${since}`, kind: "loss", who: peer.name, since: since * 1000, isQuiet: !isOn,
+      text: `${isOn ? "loses what is said to it: its mailbox is full, and" : "has lost messages: its mailbox was full, and"} ${lost} gave way, the latest ${sender === "human" ? `of ${isOperator(model) ? "yours" : "the operator"}` : `from ${sender}`}, ${ageText(now / 1000 - ts)} ago.`,
+      help: ringOr(peer), also: from && isOn ? pause : showHelp(peer.name),
+    };
+  });
+}
+
+function floodNeeds(model) {
+  return model.peers.filter((peer) => peer.refused?.count >= FLOOD).map((peer) => ({
+    id: `flood:${model.room}:${peer.name}`, kind: "flood", who: peer.name, since: null,
+    text: `floods the room: ${countOf(peer.refused.count)} of its last ${countOf(peer.refused.of)} sends were refused for being too fast${peer.paused ? ", though it is paused" : ""}.`,
+    help: peer.paused ? kickHelp(peer.name) : { word: `Pause ${peer.name}`, frame: { pause_peer: peer.name } },
+    also: { word: `Interrupt ${peer.name}`, frame: { command: "interrupt", to: peer.name } },
+  }));
+}
+
+/** Who is away, or has been quiet for long. In a room that has converged nobody has to say anything. */
+function silentNeeds(model, now) {
+  if (model.mode === "stopped") return []; // they were told to end
+  const isDone = model.mode !== "running" || model.health?.quiet?.state === "converged";
+  const silent = model.peers.filter((peer) => (peer.state === "reaped" || (peer.quiet && !isDone)) && !stuckOf(model, peer, now));
+  if (silent.length <= SILENT_SINGLY) return silent.map((peer) => silentNeed(peer, passedSince(model, peer, now), now));
+  const away = silent.filter(({ state }) => state === "reaped").length;
+  return [{
+    id: `silent:${silent.map(({ name }) => name).join("\n")}`, kind: away ? "away" : "silent", who: null, since: null,
+    text: `${listed(silent.map(({ name }) => name))} have gone silent${away ? `; ${away} of them ${away === 1 ? "is" : "are"} away` : ""}.`, help: { word: "Show them", go: ["roster", silent[0].name] },
+  }];
+}
+
+function silentNeed(peer, passed, now) {
+  const seconds = (peer.last_seen_age ?? 0) + passed;
+  const about = { who: peer.name, since: now - seconds * 1000 };
+  if (peer.state === "reaped") return { ...about, id: `away:${peer.name}`, kind: "away", text: `is away: it has not called for ${ageText(seconds)}.`, help: showHelp(peer.name), also: kickHelp(peer.name) };
+  return { ...about, id: `silent:${peer.name}`, kind: "silent", text: `has gone silent: neither a call nor a status for ${ageText(seconds)}.`, help: ringOr(peer), also: { word: `Interrupt ${peer.name}`, frame: { command: "interrupt", to: peer.name } } };
+}
 
 // ---- a room in which nobody speaks ------------------------------------------------------------------------------
 
@@ -171,34 +261,12 @@ function slowNeeds(model) {
 
 // ---- words to the operator --------------------------------------------------------------------------------------
 
-const MENTION = /(?:^|[^\p{L}\p{N}_@.])@(?:operator|human)(?![\p{L}\p{N}_])/iu;
-const MENTIONS_MAX = 5; // the newest; older ones are in the flow
-const MENTION_SEEN = 500; // newest entries that are looked at
-
-/** A peer that wants the operator's eye speaks to `human`, or writes @operator in its text. */
-export const isForOperator = (message) => message.origin === "agent" && !(isToOperator(message) && message.expects_answer) && (isToOperator(message) || MENTION.test(message.content));
-
-const mentionMemo = new WeakMap(); // model -> {upTo, found}: a message is tested once
-
-function mentionsOf(model) {
-  const memo = mentionMemo.get(model) ?? { upTo: model.logStart, found: [] };
-  mentionMemo.set(model, memo);
-  memo.upTo = Math.max(memo.upTo, logEnd(model) - MENTION_SEEN, model.logStart);
-  for (; memo.upTo < logEnd(model); memo.upTo += 1) {
-    const message = model.log[memo.upTo - model.logStart];
-    if (message.origin === "operator") memo.found = memo.found.filter((old) => !isAnswered(old, message));
-    else if (isForOperator(message)) memo.found = [...memo.found, message].slice(-MENTIONS_MAX);
-  }
-  return memo.found;
-}
-
-/** The operator spoke where the question was asked, or to the one who asked. */
-const isAnswered = (question, word) => word.recipient === question.recipient || isNamedIn(word.recipient, question.sender);
-
+/** Each is settled by an answer to it, or waved away: not by other words, and not by being one of many. */
 function mentionNeeds(model) {
-  return mentionsOf(model).map((message) => ({
-    id: `mention:${message.id}`, kind: "mention", who: message.sender, verb: `writes to ${you(model)}`, text: excerpt(message.content), since: message.ts * 1000,
-    help: { word: "Show", go: ["message", message.id, message.seq] },
+  return callsOf(model).map(({ id, seq, sender, recipient, content, ts, before }) => ({
+    id: `mention:${model.room}:${id}`, kind: "mention", who: sender, verb: `writes to ${you(model)}`, since: ts * 1000,
+    text: `${content}${before ? ` (and ${before} before it)` : ""}`,
+    help: { word: "Show", go: ["message", id, seq] }, also: { word: "Answer", go: ["reply", saidAs(model, seq) ?? { seq, id, sender, recipient, content, origin: "agent" }] },
   }));
 }
 
@@ -208,9 +276,13 @@ const excerpt = (text) => lineOf(text, EXCERPT);
 // ---- peers that are deaf or stuck -------------------------------------------------------------------------------
 
 function stuckNeeds(model, now) {
-  if (model.mode !== "running") return []; // held or stopped: that mail waits is what the operator wanted
-  const held = model.peers.filter((peer) => !peer.paused && !isSpent(model, peer.name) && waitingOf(peer) > 0);
-  return held.map((peer) => stuckNeed(peer, passedSince(model, peer, now), now)).filter(Boolean);
+  return model.peers.map((peer) => stuckOf(model, peer, now)).filter(Boolean);
+}
+
+/** While the room or the peer is held, or stopped, that mail waits is what the operator wanted. */
+function stuckOf(model, peer, now) {
+  if (model.mode !== "running" || peer.paused || isSpent(model, peer.name) || waitingOf(peer) <= 0) return null;
+  return stuckNeed(peer, passedSince(model, peer, now), now);
 }
 
 /** What it could fetch: not what waits in lanes that are held. */
@@ -220,10 +292,8 @@ function stuckNeed(peer, passed, now) {
   const waiting = waitingOf(peer);
   const unheard = (peer.deaf_age ?? peer.last_seen_age ?? 0) + passed;
   const mail = `${waiting} ${waiting === 1 ? "message waits" : "messages wait"} in its mailbox`;
-  const help = peer.wake?.kind === "waits" ? { word: `Ring ${peer.name}`, frame: { ring: peer.name } } : { word: `Ping ${peer.name}`, frame: { heartbeat: peer.name } };
   const unwoken = peer.wake?.open_ts ? now / 1000 - peer.wake.open_ts : 0;
-  const need = (text) => ({ id: `deaf:${peer.name}`, kind: "deaf", who: peer.name, text, since: now - unheard * 1000, help });
-  if (waiting === 0) return null;
+  const need = (text) => ({ id: `deaf:${peer.name}`, kind: "deaf", who: peer.name, text, since: now - unheard * 1000, help: ringOr(peer), also: peer.state === "reaped" ? kickHelp(peer.name) : showHelp(peer.name) });
   if (peer.state === "reaped") return need(`is away for ${ageText(unheard)}: ${mail}. Its own user can wake it.`);
   if (unwoken >= UNWOKEN_S) return need(`was woken ${ageText(unwoken)} ago and has not called since: ${mail}.`);
   if (peer.wake?.kind === "nobody waits" && unheard >= NOBODY_S) return need(`cannot be woken, for nobody waits beside it: ${mail}. Its next turn starts a waiter again.`);
@@ -238,7 +308,7 @@ function stickNeeds(model, now) {
     id: `stick:${floor.scope}:${floor.holder}`, kind: "stick", who: floor.holder,
     text: `holds the stick of ${floor.scope === "all" ? "the whole room" : floor.scope} for ${ageText(now / 1000 - floor.since)}`
       + `${floor.hands.length ? `; ${listed(floor.hands)} ${floor.hands.length === 1 ? "waits" : "wait"}` : ""}.`,
-    since: floor.since * 1000, help: { word: "Clear the stick", frame: { floor: { action: "clear", scope: floor.scope } } },
+    since: floor.since * 1000, help: { word: "Clear the stick", frame: { floor: { action: "clear", scope: floor.scope } } }, also: showHelp(floor.holder),
   }));
 }
 

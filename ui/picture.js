@@ -8,7 +8,7 @@
 // Down is time, but not evenly: each message has its line, and a silence grows slower the longer it lasts, so that an hour
 // of work fits the eye and a burst can still be told apart.
 
-import { audienceOf, entryAt, isToOperator, logEnd } from "./model.js";
+import { audienceOf, entryAt, inOrder, isToOperator, logEnd } from "./model.js";
 
 const STEP_PX = 9; // between two messages of the same second
 const SILENCE_PX = 7; // for each doubling of the silence between two
@@ -48,11 +48,11 @@ function forget(picture, logStart) {
 
 export const heightOf = (picture) => (picture.ys.at(-1) ?? 0) + HEAD_PX * 2;
 
-/** The operator, then peers as they came, then everyone, then the channels: those that are here or that have been heard. */
+/** The operator, then peers, then everyone, then channels, each by name: those that are here or that have been heard. */
 export function lanesOf(picture, model) {
   const here = new Set(model.peers.map((peer) => peer.name));
-  const peers = [...model.hues.keys()].filter((name) => here.has(name) || picture.speakers.has(name));
-  const channels = [...new Set([...picture.scopes.keys(), ...Object.keys(model.channels)])].sort();
+  const peers = [...model.hues.keys()].filter((name) => here.has(name) || picture.speakers.has(name)).sort(inOrder);
+  const channels = [...new Set([...picture.scopes.keys(), ...Object.keys(model.channels)])].sort(inOrder);
   return [
     { key: "operator", kind: "operator", name: "operator", label: "operator" },
     ...peers.map((name) => ({ key: `=${name}`, kind: "peer", name, label: name })),

@@ -7,10 +7,12 @@ const DEFAULTS = {
   view: "both", // transcript | both | picture
   utc: false, // times in UTC instead of local time
   notify: false, // browser notifications of what needs the operator
-  badge: false, // its number in the page's title
+  mark: true, // its number in the page's title, which costs nothing
+  isCallOffered: false, // whether the operator was asked if he wants to be called
   sound: "", // the name of one of SOUNDS; empty: none
   pauseWhileTyping: false, // the room pauses while the composer holds an unsent text
   enterSends: true, // else Ctrl+Enter sends
+  mutes: [], // lanes and peers whose words are left out of the flow
   keys: true, // single letters act; who speaks to the computer may want none of that
 };
 

@@ -6,7 +6,7 @@ import { isLate, wordsOf } from "./deeds.js";
 import { setLine } from "./markdown.js";
 import { budgetWords } from "./spent.js";
 import {
-  ARROW, UNWOKEN_S, ageText, hueOf, isOpen, isOperator, passedSince, priceText, stateWord, usageExactly, usageText,
+  ARROW, UNWOKEN_S, ageText, hueOf, isLosing, isOpen, isOperator, passedSince, priceText, stateWord, usageExactly, usageText,
 } from "./model.js";
 
 const SHOWN = 200; // cards at first, and so many more each time: of thousands nobody reads all, and a browser draws them slowly
@@ -148,9 +148,10 @@ function refresh(node, peer, passed, view) {
   node.dataset.state = peer.state;
   node.dataset.paused = String(Boolean(peer.paused));
   node.dataset.listening = String(Boolean(peer.listening));
-  setText(part.state.lastElementChild, stateWord(peer.state));
-  part.state.dataset.state = peer.state;
-  part.state.title = peer.state === "reaped" ? "Silent for too long. Its mailbox is kept; it may come back." : "";
+  const loses = isLosing(peer, view.now);
+  setText(part.state.lastElementChild, loses ? "losing mail" : stateWord(peer.state));
+  part.state.dataset.state = loses ? "losing" : peer.state;
+  part.state.title = loses ? `Its mailbox is full: ${amount(peer.lost.count)} lost so far` : peer.state === "reaped" ? "Silent for too long. Its mailbox is kept; it may come back." : "";
   const hears = Boolean(peer.listening || (peer.wake?.kind === "waits"));
   for (const mark of [part.ears, part.wake].filter(({ dataset }) => dataset.on !== String(hears))) {
     mark.dataset.on = String(hears);

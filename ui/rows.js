@@ -1,14 +1,15 @@
 // Rows: what of the conversation is shown, and in what order: messages, and between them days, silences and folds. Pure.
 //
-//   emptyRows(filter, utc, look)     nothing is shown yet
+//   emptyRows(filter, utc, look)     nothing is shown yet; look: {opened, collapsed, having, mutes, here}
 //   advance(rows, model)             take what was said since; {from, dropped}: rows before `from` are as they were,
 //                                    `dropped` rows at the front are forgotten, with the log
 //   pastRows(rows, past, model)      the rows of what was loaded from the record; they stand before all others
 //
-// A row: {type: message | marker | day | gap | fold | head | hole, key, index, ...}; `index` is a place in the whole
+// A row: {type: message | marker | day | gap | fold | here | head | hole, key, index, ...}; `index` is a place in the whole
 // conversation, and ascends. Of the past it is below 0.
 
 import { audienceOf, entryAt, isNamedIn, logEnd, threadOf } from "./model.js";
+import { isOnly, muteOf } from "./only.js";
 import { isAsking, isFound, queryOf } from "./query.js";
 import { isUnfetched } from "./receipts.js";
 
@@ -18,11 +19,11 @@ const BURST_S = 20; // the hub lets a peer say a line each half second: whoever 
 const BURST_MIN = 8; // so many in one breath are folded ...
 const BURST_HEAD = 3; // ... but for the first, and the last
 
-/** `needle`: a line of query.js, in lower case; `fate`: "" | unfetched | unanswered; `thread`: a thread, shown alone. */
-export const emptyFilter = () => ({ who: "", scope: "", kind: "", fate: "", thread: "", needle: "", only: false });
+/** `needle`: a line of query.js, in lower case; `fate`: "" | unfetched | unanswered; `thread`: a thread, shown alone; `alone`: what else is, as only.js has it. */
+export const emptyFilter = () => ({ who: "", scope: "", kind: "", fate: "", thread: "", alone: "", needle: "", only: false });
 
 /** Whether some of the conversation is hidden. */
-export const isNarrow = (filter) => Boolean(filter.who || filter.scope || filter.kind || filter.fate || filter.thread || (filter.only && isAsking(queryOf(filter.needle))));
+export const isNarrow = (filter) => Boolean(filter.who || filter.scope || filter.kind || filter.fate || filter.thread || filter.alone || (filter.only && isAsking(queryOf(filter.needle))));
 
 /** Ids of the messages that have this fate now; null: no matter which. */
 export function havingFate(model, fate) {
@@ -30,12 +31,14 @@ export function havingFate(model, fate) {
   return fate === "unanswered" ? new Set(model.owed.map(({ seq }) => model._ids.get(seq))) : null;
 }
 
-export function emptyRows(filter = emptyFilter(), utc = false, { opened = new Set(), collapsed = new Set(), having = null } = {}) {
+export function emptyRows(filter = emptyFilter(), utc = false, { opened = new Set(), collapsed = new Set(), having = null, mutes = new Set(), here = Infinity } = {}) {
   return {
     filter, utc,
     opened, // first indexes of the bursts that are not to be folded
     collapsed, // threads of which only the first message is shown
     having, // ids of the messages that have the filter's fate
+    mutes, muted: new Map(), // what is left out, and how many messages each has left out
+    here, isHereShown: false, // the place up to which the reader was here, and whether that has its row
     items: [],
     past: 0, // so many of them are of the past
     pastPassed: 0, pastHits: [],
@@ -98,15 +101,18 @@ function take(rows, model, message, index) {
     return end;
   }
   const isHit = isMeant(message, rows.filter.needle);
-  if (!passes(message, rows, isHit) || isHiddenByThread(message, rows, model, isHit)) return end;
+  if (!passes(message, rows, isHit) || isLeftOut(message, rows, isHit) || isHiddenByThread(message, rows, model, isHit)) return end;
   rows.passed += 1;
   if (isHit) rows.hits.push(index);
   const isNewDay = !last || dayOf(last.ts, rows.utc) !== dayOf(message.ts, rows.utc);
   const silence = last ? message.ts - last.ts : 0;
+  const isBack = !rows.isHereShown && index >= rows.here;
   if (isNewDay) items.push({ type: "day", key: `d${index}`, index, ts: message.ts });
   else if (silence >= GAP_S) items.push({ type: "gap", key: `g${index}`, index, seconds: silence });
-  const goesOn = !isNewDay && silence < TOGETHER_S && isSameTurn(last, message);
-  rows.breath = !isNewDay && silence < BURST_S && isSameBreath(last, message, goesOn) ? { start: rows.breath.start, count: rows.breath.count + 1 } : { start: index, count: 1 };
+  if (isBack) items.push({ type: "here", key: "here", index });
+  rows.isHereShown ||= isBack;
+  const goesOn = !isNewDay && !isBack && silence < TOGETHER_S && isSameTurn(last, message);
+  rows.breath = !isNewDay && !isBack && silence < BURST_S && isSameBreath(last, message, goesOn) ? { start: rows.breath.start, count: rows.breath.count + 1 } : { start: index, count: 1 };
   rows.last = message;
   const row = { type: "message", key: `m${index}`, index, message, goesOn };
   const { start, count } = rows.breath;
@@ -147,8 +153,17 @@ function passes(message, { filter, having }, isHit) {
   if (having && !having.has(message.id)) return false;
   if (filter.only && !isHit && isAsking(queryOf(filter.needle))) return false;
   if (filter.kind && kindOf(message) !== filter.kind) return false;
+  if (!filter.thread && !isOnly(message, filter.alone)) return false;
   if (filter.scope && !isInScope(message, filter.scope)) return false;
   return !filter.who || isOf(message, filter.who);
+}
+
+/** What is muted is left out and counted; what is looked for, or at alone, is shown. */
+function isLeftOut(message, { filter, mutes, muted }, isHit) {
+  if (isHit || filter.alone || filter.thread) return false;
+  const mute = muteOf(message, mutes);
+  if (mute !== null) muted.set(mute, (muted.get(mute) ?? 0) + 1);
+  return mute !== null;
 }
 
 /** A folded thread still shows what is looked for. */

@@ -1,13 +1,13 @@
 // Settings: what the operator prefers, as switches in a dialog; what calls him has a button that tries it.
 
-import { notify } from "./attention.js";
+import { mayNotify, notify } from "./calls.js";
 import { button, el, setText } from "./dom.js";
-import { pref, setPref } from "./prefs.js";
+import { onPref, pref, setPref } from "./prefs.js";
 import { SOUNDS, play } from "./sounds.js";
 
 export const SWITCHES = [
   ["notify", "Browser notifications", "When something needs you and this tab is hidden. The browser asks once."],
-  ["badge", "A number in the tab's title", "How many things need you."],
+  ["mark", "A number in the tab's title", "How many things need you."],
   ["sound", "A sound", "When something new needs you."],
   ["pauseWhileTyping", "Pause the room while you type", "Agents wait while the composer holds an unsent message, and go on when it is sent or cleared."],
   ["enterSends", "Enter sends", "Else Ctrl Enter sends, and Enter makes a new line."],
@@ -21,11 +21,11 @@ const CHOICES = {
 };
 const NOT_ALLOWED = "The browser does not allow this page to notify you; it can be changed in the browser's settings of this site.";
 
-/** Build the switches into `root`; called once. `showBadge` shows for a moment how the title looks. */
-export function render(root, showBadge) {
+/** Build the switches into `root`; called once. `showMark` shows for a moment how the title looks. */
+export function render(root, showMark) {
   const tests = {
     notify: async (note) => ((await mayNotify()) ? notify({ id: "test", text: "This is how it looks." }) : setText(note, NOT_ALLOWED)),
-    badge: showBadge,
+    mark: showMark,
     sound: () => play(pref("sound") || "tone"),
   };
   root.replaceChildren(...SWITCHES.map((one) => row(one, tests)));
@@ -42,6 +42,7 @@ function row([name, word, meaning], tests) {
 function box(name, about, note) {
   const node = el("input", { type: "checkbox", role: "switch", ...about, onchange: () => change(name, node, note) });
   node.checked = pref(name);
+  onPref((changed, value) => { if (changed === name) node.checked = value; });
   return node;
 }
 
@@ -50,6 +51,7 @@ function choice(name, about) {
   const options = Object.entries(words).map(([value, word]) => el("option", { value }, word));
   const node = el("select", { ...about, onchange: () => { setPref(name, node.value); tell(node.value); } }, options);
   node.value = Object.hasOwn(words, pref(name)) ? pref(name) : Object.keys(words)[0];
+  onPref((changed, value) => { if (changed === name) node.value = value; });
   return node;
 }
 
@@ -60,5 +62,3 @@ async function change(name, node, note) {
   }
   setPref(name, node.checked);
 }
-
-const mayNotify = async () => "Notification" in globalThis && (await Notification.requestPermission()) === "granted";

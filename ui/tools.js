@@ -1,5 +1,6 @@
 // Tools: search, filters, the choice of view, and the export of what is shown. What they are set to lives in the flow.
 
+import { namesPlace, partOf, withPart } from "./address.js";
 import { openBeyond, search } from "./beyond.js";
 import { button, el, icon, keyed, saveAs, setText } from "./dom.js";
 import { draftOf, keepDraft } from "./drafts.js";
@@ -17,7 +18,7 @@ const VIEWS = [["transcript", "Transcript", "flow"], ["both", "Both", "both"], [
 const FATES = [["", "Any fate"], ["unfetched", "Not fetched"], ["unanswered", "Unanswered"]];
 const KINDS = [["", "Any kind"], ["message", "Messages"], ["answer", "Answers to forms"], ["control", "Controls"], ["system", "The hub's lines"]];
 
-const QUERY_LINK = "#q="; // what is looked for lives in the address
+const QUERY_LINK = "q="; // what is looked for lives in the address
 const QUERY_HELP = 'Words, "a phrase", from: to: in: with: a name, has:code (link, table, list), and - before what must not be';
 const DRAFT = "filter";
 
@@ -32,7 +33,7 @@ export function render(root, model) {
   if (!view.panel.hidden || isFiltered(flow.filterOf(flowRoot()))) drawChoices(view, model);
   drawHits(view);
   if (view.isRestored) keep(view);
-  if (view.isRestored && location.hash.length < 2 && view.search.value.trim()) tellAddress(view.search.value.trim()); // a thread that was left takes its address with it
+  if (view.isRestored && partOf(location.hash, QUERY_LINK) === null && view.search.value.trim()) tellAddress(view.search.value.trim()); // a thread that was left takes its address with it
   if (view.panel.hidden) return;
   const { passed, all, isNarrow, hasGap } = flow.countsOf(flowRoot());
   setText(view.shown, `${isNarrow ? `${passed.toLocaleString()} of ${all.toLocaleString()} shown` : `All ${all.toLocaleString()} shown`}${hasGap ? ", with a gap" : ""}`);
@@ -83,7 +84,7 @@ function open(root) {
   view.search.addEventListener("input", () => { clearTimeout(view.timer); view.timer = setTimeout(change, TYPING_MS); });
   view.search.addEventListener("keydown", (event) => onSearchKey(view, event));
   onPref((name) => { if (name === "view") showView(view); });
-  addEventListener("hashchange", () => { if (location.hash.startsWith(QUERY_LINK)) lookFor(view, queryOfAddress()); });
+  addEventListener("hashchange", () => { if (partOf(location.hash, QUERY_LINK) !== null) lookFor(view, queryOfAddress()); });
   showView(view);
   views.set(root, view);
   return view;
@@ -92,8 +93,7 @@ function open(root) {
 function apply(view) {
   clearTimeout(view.timer);
   const needle = lowerOf(view.search.value.trim());
-  const { thread } = flow.filterOf(flowRoot());
-  flow.setFilter(flowRoot(), { who: view.who.value, scope: view.scope.value, kind: view.kind.value, fate: view.fate.value, thread, needle, only: view.only.checked });
+  flow.setFilter(flowRoot(), { ...flow.filterOf(flowRoot()), who: view.who.value, scope: view.scope.value, kind: view.kind.value, fate: view.fate.value, needle, only: view.only.checked });
   search(view.beyond, view.search.value.trim(), view.model);
   tellAddress(view.search.value.trim());
   render(view.search.closest("#flow-tools"), view.model);
@@ -106,14 +106,14 @@ function restore(view, model) {
   if (!document.body.hasAttribute("data-record") && (!model.link.isTold || model.isOpening)) return;
   view.isRestored = true;
   const kept = draftOf(DRAFT) ?? {};
-  const isLinked = location.hash.startsWith(QUERY_LINK);
-  const isElsewhere = location.hash.length > 1 && !isLinked; // a link to one message is for all to see
+  const isLinked = partOf(location.hash, QUERY_LINK) !== null;
+  const isElsewhere = namesPlace(location.hash); // a link to one message is for all to see
   const filter = emptyFilter();
   for (const key of ["who", "scope", "kind", "fate", "needle"]) if (!isElsewhere && typeof kept[key] === "string") filter[key] = kept[key];
   if (!isElsewhere) filter.only = kept.only === true;
   const typed = isLinked ? queryOfAddress() : filter.needle;
   if (isFiltered(filter) || typed) {
-    flow.setFilter(flowRoot(), { ...filter, thread: flow.filterOf(flowRoot()).thread, needle: lowerOf(typed) });
+    flow.setFilter(flowRoot(), { ...filter, thread: flow.filterOf(flowRoot()).thread, alone: flow.filterOf(flowRoot()).alone, needle: lowerOf(typed) });
     lookFor(view, typed);
   }
   flow.placeAgain(flowRoot());
@@ -129,7 +129,7 @@ function keep(view) {
 
 function queryOfAddress() {
   try {
-    return decodeURIComponent(location.hash.slice(QUERY_LINK.length));
+    return decodeURIComponent(partOf(location.hash, QUERY_LINK) ?? "");
   } catch {
     return ""; // half of a sign: no query of ours
   }
@@ -151,9 +151,8 @@ export function find(typed) {
 
 /** Have the address say what is looked for; an address of something else stays. */
 function tellAddress(typed) {
-  const isOurs = location.hash.length < 2 || location.hash.startsWith(QUERY_LINK);
-  const address = typed ? QUERY_LINK + encodeURIComponent(typed) : "";
-  if (!isOurs || location.hash === address) return;
+  const address = withPart(location.hash, QUERY_LINK, typed ? encodeURIComponent(typed) : null);
+  if (namesPlace(location.hash) || location.hash === address) return;
   try {
     history.replaceState(null, "", address || location.pathname + location.search);
   } catch {
@@ -198,6 +197,7 @@ function goToTime(view) {
 
 function clear(view) {
   flow.leaveThread(flowRoot());
+  flow.leaveOnly(flowRoot());
   for (const select of [view.who, view.scope, view.kind, view.fate]) select.value = "";
   view.only.checked = false;
   apply(view);

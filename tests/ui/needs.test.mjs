@@ -2,8 +2,11 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { emptyModel } from "../../ui/model.js";
-import { emptyDebt, isForOperator, minutesOf, needsOf, owe, owedOf, READ_PER_MIN, settleDebt, stateOfLoop } from "../../ui/needs.js";
+import { emptyModel, isLosing } from "../../ui/model.js";
+import { readFileSync } from "node:fs";
+import { DIED_TEXT, isForOperator, openUnsettled } from "../../ui/unsettled.js";
+import { KINDS, meansOf, triedOf } from "../../ui/runbook.js";
+import { actsOf, emptyDebt, minutesOf, needsOf, owe, owedOf, READ_PER_MIN, settleDebt, stateOfLoop } from "../../ui/needs.js";
 
 const NOW = 1_700_000_000_000;
 
@@ -58,13 +61,123 @@ test("a stop that not everybody has names who lacks it", () => {
   assert.deepEqual(kinds({ ...model, modeAt: NOW - 1000 }), [], "parked polls are answered first");
 });
 
-test("a mention calls the operator until it is answered where it stood", () => {
+test("a mention calls the operator until it is answered, whatever else he says", () => {
   const model = says(room(), said("web", "@operator may I drop the table?", { recipient: "#db" }));
   assert.deepEqual(kinds(model), ["mention"]);
-  says(model, said("human", "which one?", { origin: "operator", recipient: "all" }));
-  assert.deepEqual(kinds(model), ["mention"], "said elsewhere");
-  says(model, said("human", "no", { origin: "operator", recipient: "#db" }));
+  const [{ help, also }] = needsOf(model, NOW);
+  assert.deepEqual([help.word, also.word, also.go[0]], ["Show", "Answer", "reply"]);
+  says(model, said("human", "good morning", { origin: "operator", recipient: "all" }), said("human", "which one?", { origin: "operator", recipient: "#db" }), said("human", "you?", { origin: "operator", recipient: "web" }));
+  assert.deepEqual(kinds(model), ["mention"], "other words, be they to the same");
+  says(model, said("human", "no", { origin: "operator", recipient: "#db", reply_to: model.log[0].seq }));
   assert.deepEqual(kinds(model), []);
+});
+
+test("no mention goes because there are many; of one peer that writes and writes, the oldest are counted", () => {
+  const model = says(room(), said("web", "@operator first"), ...Array.from({ length: 12 }, (_, n) => said(`p${n}`, "@operator me, too")), ...Array.from({ length: 900 }, () => said("api", "words")));
+  assert.equal(kinds(model).length, 13);
+  says(model, ...Array.from({ length: 60 }, (_, n) => said("flood", `look ${n}`, { recipient: "human" })));
+  const found = needsOf(model, NOW);
+  assert.equal(found.length, 13 + 20);
+  assert.equal(found[0].who, "web");
+  assert.match(found.find(({ who }) => who === "flood").text, /^look 40 \(and 40 before it\)$/);
+});
+
+const storage = (kept = {}) => ({ kept, getItem: (key) => kept[key] ?? null, setItem: (key, text) => { kept[key] = text; }, removeItem: (key) => delete kept[key] });
+
+test("words to the operator live through a reload, and so does what was waved away", () => {
+  const box = storage();
+  const before = openUnsettled(box);
+  const model = says(room({ room: "r1" }), said("web", "@operator one"), said("api", "@operator two"));
+  before.look(model, NOW);
+  before.dismiss(needsOf(model, NOW)[1].id);
+  const after = openUnsettled(box);
+  const fresh = says(room({ room: "r1" }), said("api", "much later"));
+  after.look(fresh, NOW);
+  assert.deepEqual(needsOf(fresh, NOW).map((need) => [need.text, after.isDismissed(need.id)]), [["one", false], ["two", true]].map(([text, is]) => [`@operator ${text}`, is]));
+  says(fresh, said("human", "yes", { origin: "operator", reply_to: model.log[0].seq }));
+  assert.equal(needsOf(fresh, NOW).length, 1, "an answer settles what came from before the reload");
+});
+
+test("questions that died with a room are a need, until everybody was told", () => {
+  for (const reloads of [false, true]) {
+    const box = storage();
+    let one = openUnsettled(box);
+    const old = says(room({ room: "r1", forms: [{ id: "f", title: "Deploy?", asker: "api", ts: 1 }], owed: [{ seq: 7, asker: "web", to: "human", text: "which port?", ts: 1 }] }), said("web", "@operator hi"));
+    one.look(old, NOW);
+    assert.ok(!kinds(old).includes("restart"));
+    if (reloads) one = openUnsettled(box);
+    const model = room({ room: "r2" });
+    one.look(model, NOW);
+    const [need] = needsOf(model, NOW);
+    assert.equal(need.text, "The hub started anew, and 3 questions that waited for the operator died with the old room: api: “Deploy?”; web: “which port?”; web: “@operator hi”.");
+    assert.deepEqual(need.help, { word: "Tell everyone", frame: { say: DIED_TEXT, to: "all" } });
+    one.look(model, NOW + 60_000);
+    assert.equal(kinds(model).length, 1, "it lasts");
+    says(model, said("human", DIED_TEXT, { origin: "operator", ts: NOW / 1000 + 1 }));
+    one.look(model, NOW + 60_000);
+    assert.deepEqual(kinds(model), []);
+  }
+});
+
+test("a room of before in which nothing waited leaves nothing", () => {
+  const one = openUnsettled(storage());
+  one.look(room({ room: "r1" }), NOW);
+  const model = room({ room: "r2" });
+  one.look(model, NOW);
+  assert.deepEqual(kinds(model), []);
+});
+
+const lost = { count: 8000, since: NOW / 1000 - 600, ts: NOW / 1000 - 4, seq: 7, sender: "api" };
+
+test("a mailbox that loses messages is a need that names who loses what, and stays when it has stopped", () => {
+  const model = room({ room: "r", peers: [row("api"), row("web", { waiting: 1000, last_seen_age: 5, lost })] });
+  const need = needsOf(model, NOW).find(({ kind }) => kind === "loss");
+  assert.deepEqual([need.who, need.isQuiet, need.also.frame], ["web", false, { pause_peer: "api" }]);
+  assert.equal(need.text, "loses what is said to it: its mailbox is full, and 8,000 messages gave way, the latest from api, 4 s ago.");
+  const over = needsOf(room({ room: "r", peers: [row("web", { lost })] }), NOW + 600_000)[0];
+  assert.deepEqual([over.kind, over.id, over.isQuiet], ["loss", need.id, true]);
+  assert.match(over.text, /^has lost messages: its mailbox was full/);
+  assert.ok(isLosing(row("web", { lost }), NOW) && !isLosing(row("web", { lost }), NOW + 600_000) && !isLosing(row("web"), NOW));
+});
+
+test("who is refused in mass is a need with hands; once or twice is none", () => {
+  const flood = (refused, more) => needsOf(room({ peers: [row("api", { refused, ...more })] }), NOW);
+  const [need] = flood({ count: 109, of: 120 });
+  assert.equal(need.text, "floods the room: 109 of its last 120 sends were refused for being too fast.");
+  assert.deepEqual([need.help.frame, need.also.frame], [{ pause_peer: "api" }, { command: "interrupt", to: "api" }]);
+  assert.equal(flood({ count: 109, of: 120 }, { paused: true })[0].help.word, "Kick api");
+  assert.deepEqual([flood({ count: 3, of: 9 }), flood(null)], [[], []]);
+});
+
+test("a peer that is away or has gone quiet is a need; many are one; who has ended as told is none", () => {
+  const silent = (mode, ...peers) => needsOf(room({ mode, peers }), NOW);
+  const away = (name) => row(name, { state: "reaped", listening: false, last_seen_age: 400 });
+  assert.deepEqual(silent("running", away("api")).map((need) => [need.kind, need.text, need.also.word]), [["away", "is away: it has not called for 6 min.", "Kick api"]]);
+  assert.deepEqual(silent("running", row("api", { quiet: true, last_seen_age: 200 })).map((need) => [need.kind, need.help.word]), [["silent", "Ping api"]]);
+  assert.deepEqual(silent("running", row("api", { state: "reaped", listening: false, waiting: 2, last_seen_age: 400 })).map(({ kind }) => kind), ["deaf"], "one need for one cause");
+  assert.match(silent("running", ...["a", "b", "c", "d", "e"].map(away))[0].text, /^a, b, c, d and 1 more have gone silent; 5 of them are away/);
+  assert.deepEqual(silent("stopped", { ...away("api"), stop_told: true }), []);
+  assert.deepEqual(needsOf(room({ peers: [row("api", { quiet: true })], health: { quiet: { state: "converged", why: [], since: NOW / 1000 } } }), NOW).map(({ kind }) => kind), ["converged"]);
+});
+
+test("who only watches may look at a need and do nothing", () => {
+  const model = room({ forms: [{ id: "f1", title: "Deploy?", asker: "api", ts: NOW / 1000 - 60 }], owed: [debt({ to: "human" }), debt({ ts: NOW / 1000 - 400 })],
+    peers: [row("api", { refused: { count: 50, of: 60 } })], floors: { all: { scope: "all", holder: "web", hands: [], since: NOW / 1000 - 400 } } });
+  model.link = { ...model.link, role: "observer" };
+  for (const need of needsOf(model, NOW)) for (const act of actsOf(model, need)) assert.deepEqual([act.word, act.frame, act.go[0] === "reply"], ["Show", undefined, false], need.kind);
+  assert.deepEqual(actsOf(model, needsOf(model, NOW).find(({ kind }) => kind === "question")), [{ word: "Show", go: ["message", null, 7] }]);
+  model.link = { ...model.link, role: "operator" };
+  for (const need of needsOf(model, NOW)) assert.ok(actsOf(model, need).length >= 1 && actsOf(model, need).length <= 2);
+});
+
+test("every kind of need has its page in the runbook, with what the operator has tried", () => {
+  const source = readFileSync(new URL("../../ui/needs.js", import.meta.url), "utf8") + readFileSync(new URL("../../ui/spent.js", import.meta.url), "utf8");
+  const made = new Set([...source.matchAll(/kind: "(\w+)"/g)].map(([, kind]) => kind));
+  assert.deepEqual([...made, "converged", "died"].filter((kind) => !KINDS.includes(kind)), []);
+  for (const kind of KINDS) assert.ok(meansOf({ kind }) && triedOf({ kind }, { list: [] }, NOW), kind);
+  const deed = { subject: "api", state: "effective", at: NOW - 60_000, word: "Ping api", text: "the hub answered", told: [], untold: [] };
+  assert.match(triedOf({ kind: "deaf", who: "api" }, { list: [deed] }, NOW), / You, 1 min ago: Ping api: the hub answered\.$/);
+  assert.doesNotMatch(triedOf({ kind: "deaf", who: "web" }, { list: [deed] }, NOW), /You/);
 });
 
 test("a mention is a word of its own, of an agent", () => {

@@ -48,11 +48,11 @@ test("a moment lies between the messages around it, and what is at a height is f
   assert.deepEqual(indexesBetween(picture, yAt(picture, 1), yAt(picture, 2)), [1, 3]);
 });
 
-test("lanes: the operator, peers as they came, everyone, the channels; who left keeps its lane while its words are there", () => {
+test("lanes: the operator, peers, everyone, the channels, each by name; who left keeps its lane while its words are there", () => {
   const model = heard(said("web", "hi"), said("api", "x", { recipient: "#plans" }));
   apply(model, { type: "peers", peers: [{ name: "late", state: "live" }] }, 0);
   apply(model, { type: "channels", channels: { "#quiet": { topic: null, members: ["late"] } } }, 0);
-  assert.deepEqual(lanesOf(drawn(model), model).map((lane) => lane.key), ["operator", "=web", "=api", "=late", "all", "#plans", "#quiet"]);
+  assert.deepEqual(lanesOf(drawn(model), model).map((lane) => lane.key), ["operator", "=api", "=late", "=web", "all", "#plans", "#quiet"]);
 });
 
 test("a message goes from its sender's lane to its scope's; a peer called all or operator has a lane of its own", () => {

@@ -133,3 +133,37 @@ test("a filter by fate shows what nobody has fetched, or what has no answer", ()
   const contentsOf = (fate) => contents(shown(model, { fate }, new Set(), { having: havingFate(model, fate) }));
   assert.deepEqual([contentsOf("unfetched"), contentsOf("unanswered"), contentsOf("")], [["a", "c"], ["b"], ["a", "b", "c"]]);
 });
+
+test("one thing alone: a peer's words and the words to it, a lane, the operator; notices are none of it", () => {
+  const model = heard(said("ann", "to all"), said("ann", "to bob", { recipient: "bob" }), said("bob", "back", { recipient: "ann" }), said("bob", "in plans", { recipient: "#plans" }),
+    said("human", "to bob too", { origin: "operator", recipient: "bob" }), said("bob", "to you", { recipient: "human" }), notice("ann joined"));
+  const alone = (only) => contents(shown(model, { alone: only }));
+  assert.deepEqual(alone("=ann"), ["to all", "to bob", "back"]);
+  assert.deepEqual(alone("ann ↔ bob"), ["to bob", "back"]);
+  assert.deepEqual(alone("#plans"), ["in plans"]);
+  assert.deepEqual(alone("all"), ["to all"]);
+  assert.deepEqual(alone("operator"), ["to bob too", "to you"]);
+  assert.deepEqual(alone("bob ↔ human"), ["to bob too", "to you"]);
+});
+
+test("what is muted is left out and counted, but for words to the operator, what is looked for, and what is shown alone", () => {
+  const model = heard(said("ann", "a", { recipient: "bob" }), said("bob", "b", { recipient: "ann" }), said("ann", "@operator help", { recipient: "bob" }), said("ann", "to all"),
+    said("human", "mine", { origin: "operator", recipient: "bob" }), said("ann", "to you", { recipient: "human" }));
+  const mutes = new Set(["ann ↔ bob", "=carl"]);
+  const rows = shown(model, {}, new Set(), { mutes });
+  assert.deepEqual(contents(rows), ["@operator help", "to all", "mine", "to you"]);
+  assert.deepEqual([...rows.muted], [["ann ↔ bob", 2]]);
+  assert.deepEqual(contents(shown(model, { needle: "b" }, new Set(), { mutes })).includes("b"), true);
+  assert.equal(contents(shown(model, { alone: "ann ↔ bob" }, new Set(), { mutes })).length, 3);
+  assert.deepEqual(contents(shown(model, {}, new Set(), { mutes: new Set(["=ann"]) })), ["b", "@operator help", "mine", "to you"]);
+});
+
+test("the mark of where one was stands once, before the first row from there on, and no breath goes over it", () => {
+  const lines = Array.from({ length: 20 }, (_, n) => said("ann", String(n), { ts: NOON + n }));
+  const rows = shown(heard(...lines), {}, new Set(), { here: 6 });
+  assert.deepEqual(types(rows), ["day", ...Array(6).fill("message"), "here", "message", "message", "message", "fold", "message"]);
+  assert.equal(rowOf(rows, 6), 8);
+  const narrow = shown(heard(...lines.slice(0, 6), said("bob", "x", { ts: NOON + 7 }), said("ann", "y", { ts: NOON + 8 })), { who: "=ann" }, new Set(), { here: 6 });
+  assert.deepEqual(types(narrow).slice(-2), ["here", "message"]);
+  assert.equal(types(shown(heard(...lines), {}, new Set(), { here: 20 })).includes("here"), false);
+});
