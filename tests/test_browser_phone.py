@@ -25,6 +25,52 @@ FIELDS = (
 )
 
 
+# Controls in sight that a finger would miss: neither they nor their label take a touch 36 px high and wide. A link
+# within a text is as high as its line.
+SMALL = """() => {
+  const controls = 'button, a[href], input, select, textarea, summary, [role=button]';
+  const inText = '.content, .need-text, .topic, .form, .status';
+  const boxOf = (node) => (node.labels?.[0] ?? node).getBoundingClientRect();
+  const isLarge = (box) => box.width >= 36 && box.height >= 36;
+  const takes = (node, dx, dy) => {
+    const box = node.getBoundingClientRect();
+    const on = document.elementFromPoint(box.left + box.width / 2 + dx, box.top + box.height / 2 + dy);
+    return on === null || node.contains(on);
+  };
+  const isInSight = (node) => node.checkVisibility({ visibilityProperty: true })
+    && node.getBoundingClientRect().width > 1 && takes(node, 0, 0);
+  const isHit = (node) => [[0, -17], [0, 17], [-15, 0], [15, 0]].every(([dx, dy]) => takes(node, dx, dy));
+  const isGood = (node) => isLarge(node.getBoundingClientRect()) || isLarge(boxOf(node)) || isHit(node);
+  const wrong = (node) => isInSight(node) && !isGood(node);
+  return [...document.querySelectorAll(controls)].filter((node) => !(node.localName === 'a' && node.closest(inText)))
+    .filter(wrong).map((node) => `${node.localName}#${node.id}.${node.className} ${node.textContent}`);
+}"""
+# A field in which a phone zooms, and what goes on beyond the right edge.
+TINY = """() => [...document.querySelectorAll('input, select, textarea')]
+  .filter((node) => node.checkVisibility() && !['radio', 'checkbox', 'range'].includes(node.type))
+  .filter((node) => parseFloat(getComputedStyle(node).fontSize) < 16).map((node) => node.id || node.className)"""
+SIDEWAYS = """() => [document.documentElement, ...document.querySelectorAll('body *')]
+  .filter((node) => node.scrollWidth > node.clientWidth + 1)
+  .filter((node) => node === document.documentElement || ['auto', 'scroll'].includes(getComputedStyle(node).overflowX))
+  .map((node) => `${node.localName}#${node.id}.${node.className}`)"""
+IN_SIGHT = """(node) => {
+  const [box, clip] = [node.getBoundingClientRect(), node.closest('p').getBoundingClientRect()];
+  return box.left >= 0 && box.right <= innerWidth && box.top >= clip.top - 1 && box.bottom <= clip.bottom + 1;
+}"""
+
+
+def fits(page: Page) -> None:
+    """See that a finger can use what is in sight, and that nothing is beyond the edge."""
+    small: list[str] = []
+    for _ in range(20):  # what moves in, as a dialog does, is in its place by then
+        if not (small := page.evaluate(SMALL)):
+            break
+        page.evaluate("() => new Promise(requestAnimationFrame)")
+    assert small == []
+    assert page.evaluate(TINY) == []
+    assert page.evaluate(SIDEWAYS) == []
+
+
 def violations(page: Page) -> list[str]:
     """Ask axe-core."""
     found = axe.Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
@@ -173,3 +219,76 @@ def test_a_hub_without_a_token_says_that_a_link_could_keep_nothing(hub: HubProce
     expect(page.locator("#share-what")).to_contain_text("whoever reaches its address is the operator")
     expect(page.locator(".share-make")).to_be_hidden()
     assert violations(page) == []
+
+
+# --- a phone ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_need_has_its_text_on_a_phone(guarded: HubProcess, console: Open) -> None:
+    api = guarded.register("api")
+    ask(guarded, api, FIELDS[1], title="May I deploy the release to all?")
+    page = operator_at(console, guarded, **PHONE)
+    need = page.locator("#attention .needs .need-text").first
+    expect(need).to_have_text("May I deploy the release to all?")
+    assert need.evaluate(IN_SIGHT)
+    page.locator(".needs-open").tap()
+    expect(page.locator("#needs-all .need-means").first).to_be_visible()
+    assert violations(page) == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_finger_finds_every_control_and_nothing_scrolls_sideways(
+    guarded: HubProcess, console: Open, theme: str
+) -> None:
+    at_work(guarded)
+    page = console(guarded, color_scheme=theme, **PHONE)
+    expect(page.locator("#token-input")).to_be_visible()
+    fits(page)
+    enter(page, OPERATOR)
+    expect(page.locator("#flow .message .content", has_text="make all")).to_be_attached()
+    fits(page)
+    page.locator(".needs-open").tap()
+    expect(page.locator("#needs-all")).to_be_visible()
+    fits(page)
+    page.keyboard.press("Escape")
+    for tab in ("health", "channels", "forms"):
+        page.locator(f"[data-goto={tab}]").tap()
+        if tab == "health":
+            page.locator(".peer-line").first.tap()
+        fits(page)
+        assert violations(page) == []
+    page.locator(".form-next").tap()
+    fits(page)
+    page.locator(".reject-open").tap()
+    fits(page)
+    page.locator("#settings-open").tap()
+    page.locator(".share-make").tap()
+    expect(page.locator("#share-link")).to_be_visible()
+    for at in range(0, 2_400, 600):
+        page.locator("#settings").evaluate("(node, at) => node.scrollTo(0, at)", at)
+        fits(page)
+    page.locator("#settings-close").tap()
+    page.locator("[data-goto=flow]").tap()
+    page.locator("#flow-tools button", has_text="Filter").tap()
+    fits(page)
+    assert violations(page) == []
+
+
+def test_a_mouse_has_lines_as_low_as_before(hub: HubProcess, console: Open) -> None:
+    hub.register("api")
+    page = console(hub)
+    expect(page.locator(".peer")).to_have_count(1)
+    assert page.locator(".peer").evaluate("(node) => Math.round(node.getBoundingClientRect().height)") == 28
+
+
+def test_a_phones_bar_has_the_colour_of_the_theme(hub: HubProcess, console: Open) -> None:
+    page = console(hub, **PHONE)
+    tints = "() => [...document.querySelectorAll('meta[name=theme-color]')].map((one) => one.content)"
+    expect(page.locator("#connection")).to_have_attribute("data-state", "open")
+    assert page.evaluate(tints) == ["#ffffff", "#191d22"]
+    page.locator("#theme").tap()
+    assert page.evaluate(tints) == ["#ffffff", "#ffffff"]
+    page.locator("#theme").tap()
+    assert page.evaluate(tints) == ["#191d22", "#191d22"]
+    loaded = page.evaluate("() => fetch(document.querySelector('link[rel=manifest]').href).then((one) => one.json())")
+    assert loaded["start_url"] == "/"
