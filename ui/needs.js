@@ -15,7 +15,7 @@ const DEAF_S = 60; // an agent between two polls is busy; longer, and nobody com
 const NOBODY_S = 10; // longer than a waiter takes to ask again
 const HEAP = 20; // messages in one mailbox: even a listening peer does not keep up
 const FLOOD = 20; // refused sends: who heeds `retry_after` is refused once or twice
-const SILENT_SINGLY = 3; // peers that have gone silent, each a need; more are one
+const SINGLY = 3; // peers that have gone silent, or do not fetch their mail, each a need; more are one
 const STICK_S = 300; // a turn at the talking stick is a minute or two
 const STOP_GRACE_S = 5; // a parked poll is answered at once; whoever lacks the stop then is not listening
 
@@ -128,11 +128,12 @@ function stopNeeds(model, now) {
     id: `stop:${found.untold.join("\n")}`, kind: "stop", who: one,
     text: `${one ? "does" : `${listed(found.untold)} do`} not know of the stop yet (${found.told.length} of ${all} do): `
       + `${one ? "it has" : "they have"} not called the hub since.`, since,
-    help: one ? kickHelp(one) : { word: "Show them", go: ["roster", found.untold[0]] }, ...(one && { also: showHelp(one) }),
+    help: one ? kickHelp(one) : showThem(found.untold[0]), ...(one && { also: showHelp(one) }),
   }];
 }
 
 const kickHelp = (name) => ({ word: `Kick ${name}`, frame: { kick: name } });
+const showThem = (name) => ({ word: "Show them", go: ["roster", name] });
 const showHelp = (name) => ({ word: `Show ${name}`, go: ["roster", name] });
 
 // ---- a room that is gone ----------------------------------------------------------------------------------------
@@ -188,11 +189,11 @@ function silentNeeds(model, now) {
   if (model.mode === "stopped") return []; // they were told to end
   const isDone = model.mode !== "running" || model.health?.quiet?.state === "converged";
   const silent = model.peers.filter((peer) => (peer.state === "reaped" || (peer.quiet && !isDone)) && !stuckOf(model, peer, now));
-  if (silent.length <= SILENT_SINGLY) return silent.map((peer) => silentNeed(peer, passedSince(model, peer, now), now));
+  if (silent.length <= SINGLY) return silent.map((peer) => silentNeed(peer, passedSince(model, peer, now), now));
   const away = silent.filter(({ state }) => state === "reaped").length;
   return [{
     id: `silent:${silent.map(({ name }) => name).join("\n")}`, kind: away ? "away" : "silent", who: null, since: null,
-    text: `${listed(silent.map(({ name }) => name))} have gone silent${away ? `; ${away} of them ${away === 1 ? "is" : "are"} away` : ""}.`, help: { word: "Show them", go: ["roster", silent[0].name] },
+    text: `${listed(silent.map(({ name }) => name))} have gone silent${away ? `; ${away} of them ${away === 1 ? "is" : "are"} away` : ""}.`, help: showThem(silent[0].name),
   }];
 }
 
@@ -276,7 +277,13 @@ const excerpt = (text) => lineOf(text, EXCERPT);
 // ---- peers that are deaf or stuck -------------------------------------------------------------------------------
 
 function stuckNeeds(model, now) {
-  return model.peers.map((peer) => stuckOf(model, peer, now)).filter(Boolean);
+  const found = model.peers.map((peer) => stuckOf(model, peer, now)).filter(Boolean);
+  if (found.length <= SINGLY) return found;
+  const names = found.map(({ who }) => who), waiting = model.peers.filter(({ name }) => names.includes(name)).reduce((sum, peer) => sum + waitingOf(peer), 0);
+  return [{
+    id: `deaf:${names.join("\n")}`, kind: "deaf", who: null, since: Math.min(...found.map(({ since }) => since)),
+    text: `${listed(names)} do not fetch their mail: ${countOf(waiting)} messages wait for them.`, help: showThem(names[0]),
+  }];
 }
 
 /** While the room or the peer is held, or stopped, that mail waits is what the operator wanted. */

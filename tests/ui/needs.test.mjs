@@ -217,6 +217,15 @@ test("what has become of a lane is said in words", () => {
   assert.match(stateOfLoop(loop({ state: "free" })), /^may run/);
 });
 
+test("more than three that do not fetch their mail are one need, which counts it", () => {
+  const deaf = ["api", "docs", "ops", "web"].map((name) => row(name, { listening: false, waiting: 300, last_seen_age: 90 }));
+  assert.equal(needsOf(room({ peers: deaf.slice(1) }), NOW).length, 3);
+  const [one, ...more] = needsOf(room({ peers: deaf }), NOW);
+  assert.deepEqual(more, []);
+  assert.match(one.text, /^api, docs, ops and web do not fetch their mail: 1,200 messages wait for them\.$/);
+  assert.deepEqual(one.help.go, ["roster", "api"]);
+});
+
 test("a peer whose mail is held is not deaf for it", () => {
   assert.deepEqual(kinds(room({ peers: [row("web", { waiting: 40, held: 40 })] })), []);
   assert.match(needsOf(room({ peers: [row("web", { waiting: 65, held: 40 })] }), NOW)[0].text, /25 messages wait/);
