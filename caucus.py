@@ -394,6 +394,8 @@ NoRecord = a_no("no_record", 404, "There is no past to show: the hub has no jour
 UnknownLoop = a_no("unknown_loop", 404, "The operator ruled on a lane of which no loop is known, or not any more.")
 UnknownBudget = a_no("unknown_budget", 404, "The operator raised a budget that is not there, or ended one not spent.")
 UnknownChannel = a_no("unknown_channel", 404, "The operator named a channel that does not exist.")
+UnknownShare = a_no("unknown_share", 404, "The operator revoked a link for lookers-on that is not out any more.")
+TooManyShares = a_no("too_many_shares", 422, "As many links for lookers-on are out as may be.")
 UnknownForm = a_no("unknown_form", 404, "No pending question has that id: settled by someone else, or never asked.")
 MethodNotAllowed = a_no("method_not_allowed", 405, "The path exists, the method does not.")
 HeadersTooLarge = a_no("headers_too_large", 431, "The request line and headers are over the cap.",
@@ -6839,13 +6841,16 @@ CONSOLE_FILES = (
     *("sure.js", "commands.js", "flow.js", "tools.js", "lanes.js", "attention.js", "loops.js", "settings.js"),
     *("health.js", "roster.js", "brakes.js", "orders.js", "channels.js", "forms.js", "composer.js", "replay.js"),
     *("past.js", "timeline.js", "spent.js", "budgets.js", "spread.js", "wide.js", "address.js", "only.js"),
-    *("alone.js", "absence.js", "happened.js", "pinned.js", "app.js"),
+    *("alone.js", "absence.js", "happened.js", "pinned.js", "inline.js", "share.js", "app.js"),
+    *("manifest.webmanifest", "icon-192.png"),
 )
 CONTENT_TYPES = {
     "html": "text/html; charset=utf-8",
     "css": "text/css; charset=utf-8",
     "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
+    "png": "image/png",
+    "webmanifest": "application/manifest+json",
 }
 
 
@@ -10055,6 +10060,7 @@ _SHARED_MIN_BYTES = 1 << 16  # of a body that is written apart from its head, so
 SUBPROTOCOL, TOKEN_SUBPROTOCOL = "caucus", "caucus.token."
 KNOCK_BURST, KNOCK_PER_S = 200.0, 20.0  # handshakes at /ui that show no valid token, per source address
 GUESS_BURST, GUESS_PER_S = 100.0, 10.0  # wrong credentials, per source address
+SHARES_MAX = 16  # links for lookers-on; more than an operator keeps in mind
 COMPLAIN_S = 60.0  # between two lines of the log about one kind of trouble
 WILDCARD_HOSTS = frozenset({"", "0.0.0.0", "::"})
 DRAIN_MAX_BYTES = 1 << 20  # of a refused body, read so that its sender sees the refusal and not a reset
@@ -10360,6 +10366,45 @@ class Records:
             export.stop()
 
 
+class Invitation(Record):
+    """A way in for somebody who may look on, made by the operator; the token behind it is known by its hash only."""
+    id: str
+    token_hash: str
+    by: str  # the address of the console that it was made at
+    ts: float  # Unix seconds
+
+
+class Invitations:
+    """The links that are out. They end with the hub."""
+
+    def __init__(self) -> None:
+        self._shares: dict[str, Invitation] = {}  # by id, the oldest first
+
+    def __iter__(self) -> Iterator[Invitation]:
+        return iter(self._shares.values())
+
+    def make(self, by: str, ts: float) -> tuple[Invitation, str]:
+        """Make a link; give it, and its token, which nobody can be told again. Raises TooManyShares."""
+        if len(self._shares) >= SHARES_MAX:
+            raise TooManyShares(f"{SHARES_MAX} links are out: revoke one", limit=SHARES_MAX)
+        token = new_secret()
+        share = Invitation(new_secret(4), hash_of(token), by, ts)
+        self._shares[share.id] = share
+        return share, token
+
+    def end(self, share_id: str) -> None:
+        """End a link. Raises UnknownShare."""
+        if self._shares.pop(share_id, None) is None:
+            raise UnknownShare("no such link, or it is revoked already", id=share_id)
+
+    def id_of(self, token: str) -> str | None:
+        """Find whose token this is; by its hash, so that no time tells of the token."""
+        if not self._shares or len(token) != 32:  # as new_secret draws them
+            return None
+        shown = hash_of(token)
+        return next((share.id for share in self if share.token_hash == shown), None)
+
+
 class Gate:
     """Who may come in, and what every route works with: the room, the polls, the credentials, the tickets."""
 
@@ -10371,6 +10416,7 @@ class Gate:
         self.port = settings.port  # the real one, once the hub listens
         self._clock = clock
         self.archive = Archive(room, "", call_soon)  # a hub with a journal, or a loop, has another
+        self.shares = Invitations()
         self._tickets: dict[str, tuple[str, float]] = {}  # ticket -> token, monotonic end of life
         self.exports = Exports(room, call_soon)
         self.records: Records | None = None  # where there is a journal
@@ -10414,7 +10460,14 @@ class Gate:
         """Name the console role that a token opens; with no operator token set everyone is the operator."""
         if not self.settings.operator_token or same_secret(shown, self.settings.operator_token):
             return OPERATOR_ROLE
-        return OBSERVER_ROLE if same_secret(shown, self.settings.observer_token) else None
+        is_observer = same_secret(shown, self.settings.observer_token) or self.shares.id_of(shown) is not None
+        return OBSERVER_ROLE if is_observer else None
+
+    def share(self, by: str) -> tuple[Invitation, str]:
+        """Make a link for a looker-on, and its token. Raises Invalid, TooManyShares."""
+        if not self.settings.operator_token:
+            raise Invalid("share", "without --operator-token whoever reaches this hub is the operator, link or not")
+        return self.shares.make(by, self._clock.wall())
 
     def check_knock(self, request: Request) -> None:
         """Let a handshake at /ui pass: one that shows a valid token always, of others so many. Raises Throttled."""
@@ -10480,7 +10533,7 @@ Handler = Callable[[Gate, Request], Reply | None]  # None: parked, the answer co
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )
 PAGE_HEADERS = (
@@ -11881,6 +11934,8 @@ def _receipt_frame(room: Room, frame: Body) -> bytes:
 # What a console can ask: the answer is its own, and nothing changes. Of these an observer may ask some.
 CONSOLE_QUESTIONS: dict[str, Callable[[Room, Body], bytes]] = {"heartbeat": _heartbeat_frame, "receipt": _receipt_frame}
 OF_OBSERVERS = frozenset({"receipt"})
+SHARE_COMMANDS = ("shares", "share", "unshare")  # about who may look on: nothing of the room changes
+CONSOLE_COMMANDS = (*CONSOLE_QUESTIONS, *SHARE_COMMANDS, *OPERATOR_COMMANDS)
 
 
 # --- who watches, and what they are sent ---
@@ -11899,6 +11954,7 @@ class Console(Struct):
     probes: int = 0
     held: list[bytes] | None = None  # what happened while the log was on its way
     is_looking: bool = False  # an operator has it in the foreground, as it says itself
+    share: str | None = None  # the id of the link that it came by
     is_gone: bool = False
     opening: int = 0  # bytes of its snapshot, which it may leave unread besides
 
@@ -12190,6 +12246,7 @@ class Consoles:
         self._whole, self._changes = Feed(gate.room, self._trees), ChangesFeed(gate.room, self._trees)
         self._feeds = (self._whole, self._changes)
         self._unproven: dict[Console, None] = {}
+        self._guests: dict[Console, None] = {}  # who came by a link
         self._openings: deque[Iterator[None]] = deque()
         self.open_count = 0  # of sockets, whether they are consoles yet or not
         self.is_watched = False  # by anybody; else no event is of interest here
@@ -12215,7 +12272,7 @@ class Consoles:
         if not self._gate.is_own_origin(head.headers.get("Origin"), head.headers.get("Host", "")):
             socket.close(1008, "origin not allowed")
         elif (role := self._gate.role_of(head.knock or "")) is not None:
-            self._admit(console, role)
+            self._admit(console, role, head.knock or "")
         elif head.knock is None:
             self._unproven[console] = None
             if len(self._unproven) > UNPROVEN_MAX:
@@ -12241,6 +12298,7 @@ class Consoles:
         self.open_count -= 1
         console.feed.drop(console)
         self._unproven.pop(console, None)
+        self._guests.pop(console, None)
         self.is_watched = len(self) > 0
 
     def on_frame(self, console: Console, data: str | bytes) -> None:
@@ -12254,7 +12312,7 @@ class Consoles:
             if console.role is None:
                 self._authenticate(console, frame)
                 return
-            name = next((key for key in (*CONSOLE_QUESTIONS, *OPERATOR_COMMANDS) if key in frame), None)
+            name = next((key for key in CONSOLE_COMMANDS if key in frame), None)
             self._obey(console, name, frame)
         except Refusal as refusal:
             if console.role is None:
@@ -12298,7 +12356,8 @@ class Consoles:
             console.probes += 1
             console.socket.push(text_frame(frame_of("auth_required")))
             return
-        role = self._gate.role_of(text_of(frame, "auth"))
+        shown = text_of(frame, "auth")
+        role = self._gate.role_of(shown)
         if console not in self._unproven:
             return  # turned away already
         if role is None:
@@ -12306,11 +12365,13 @@ class Consoles:
             self._turn_away(console, 1008, "wrong token", frame_of("auth_error"))
         else:
             self._gate.knocks.give_back(console.source)  # it was no stranger
-            self._admit(console, role)
+            self._admit(console, role, shown)
 
-    def _admit(self, console: Console, role: str) -> None:
+    def _admit(self, console: Console, role: str, shown: str) -> None:
         self._unproven.pop(console, None)
         console.role, console.held = role, []
+        if role == OBSERVER_ROLE and (share := self._gate.shares.id_of(shown)) is not None:
+            console.share, self._guests[console] = share, None
         ok = frame_of("auth_ok", role=role, auth=bool(self._gate.settings.operator_token))
         console.socket.push(text_frame(ok))
         self._openings.append(self._opening(console))
@@ -12515,17 +12576,46 @@ class Consoles:
             self.test_notify()
         return bool(frame.keys() & {"looking", "notify_test"})
 
+    def _share(self, console: Console, name: str, frame: Body) -> bytes:
+        """Make a link or end one, and tell of all. Raises Invalid, TooManyShares, UnknownShare."""
+        made: dict[str, Json] = {}
+        if name == "unshare":
+            self._revoke(text_of(frame, name, 1, NAME_MAX))
+        elif not boolean_of(frame, name):
+            raise Invalid(name, "only true means something")
+        elif name == "share":
+            share, token = self._gate.share(console.source)
+            made = {"made": {"id": share.id, "token": token, "url": self._gate.settings.public_url}}
+        looking = Counter(guest.share for guest in self._guests)
+        shares: list[Json] = [
+            {"id": one.id, "by": one.by, "ts": one.ts, "consoles": looking[one.id]} for one in self._gate.shares
+        ]
+        return frame_of("shares", shares=shares, **made)
+
+    def _revoke(self, share_id: str) -> None:
+        """End a link, and at once the consoles that came by it. Raises UnknownShare."""
+        self._gate.shares.end(share_id)
+        for console in [guest for guest in self._guests if guest.share == share_id]:
+            del self._guests[console]
+            console.feed.drop(console)
+            console.role, console.is_gone = None, True  # what it sends until it is closed is a stranger's
+            console.socket.push(text_frame(frame_of("auth_error")))
+            console.socket.close(1008, "the link was revoked")
+
     def _obey(self, console: Console, name: str | None, frame: Body) -> None:
         """Run one command. Raises Refusal."""
         if name is None:
             is_opening = frame.keys() & {"auth", "auth_probe"}  # of a dashboard that was let in without
             if not (is_opening or self._hear_of_attention(console, frame)):
-                raise UnknownAction("no known command in this frame", commands=[*CONSOLE_QUESTIONS, *OPERATOR_COMMANDS])
+                raise UnknownAction("no known command in this frame", commands=[*CONSOLE_COMMANDS])
             return
         if console.role != OPERATOR_ROLE and name not in OF_OBSERVERS:
             raise Forbidden("an observer watches only")
         if name in CONSOLE_QUESTIONS:
             self._answer(console, CONSOLE_QUESTIONS[name](self._room, frame))
+            return
+        if name in SHARE_COMMANDS:
+            self._answer(console, self._share(console, name, frame))
             return
         if not self._room.is_kept and name not in RULINGS:
             raise JournalUnavailable
@@ -13232,7 +13322,7 @@ def record_frame() -> tuple[bytes, bytes]:
     style = style.replace("\r\n", "\n")
     policy = RECORD_POLICY % tuple(b64encode(sha256(one.encode()).digest()).decode() for one in (script, style))
     page = asset("ui/index.html").decode().replace("\r\n", "\n")
-    page = re.sub(r"\n *<(?:link rel=\"stylesheet\"|script)[^>]*>(?:</script>)?", "", page)
+    page = re.sub(r'\n *<(?:link rel="(?:stylesheet|manifest|apple-touch-icon)"|script)[^>]*>(?:</script>)?', "", page)
     page = page.replace("/assets/icon.svg", f"data:image/svg+xml;base64,{icon}")
     page = page.replace("<meta charset=\"utf-8\">", f'<meta charset="utf-8">\n  <meta http-equiv='
                         f'"Content-Security-Policy" content="{policy}">', 1)

@@ -38,6 +38,7 @@ export function emptyModel() {
     owed: [], // what expects an answer and has none, oldest first: {seq, asker, to, text, ts}
     rules: { text: "", version: 0 }, // of the house
     loops: NO_LOOPS, // how far loops are answered, and the lanes that go round in circles; a lane as the hub tells of it
+    shares: { list: [], made: null }, // links for lookers-on: {id, by, ts, consoles}, and the one that was made here last: {id, token, url}
     budgets: { text: "", rows: [], more: 0 }, // what may be spent; rows: {spender, name, here, measure, limit, spent, level, unknown, back_ts, waiting}
     roots: new Map(), // message id -> its thread, for those in one: the id of what began it, or a name for what is not here
     threads: new Map(), // thread -> ids of its messages, oldest first
@@ -143,6 +144,7 @@ const FRAMES = {
   health: takeHealth,
   heartbeat_result: (model, frame) => notice(model, "info", heartbeatText(frame.result)),
   rate: (model, frame) => { model.rate = frame.rate; },
+  shares: (model, frame) => { model.shares = { list: frame.shares ?? [], made: frame.made ?? model.shares.made }; },
   agents: (model, frame) => { model.agents = frame.agents ?? []; },
   error: takeRefusal,
 };
