@@ -1388,7 +1388,8 @@ def notice_of(event: Event) -> Message | None:
         return None
     words = {name: value or "none" for name, value in zip(event.FIELDS, event.values())}
     words = {name: one_line(value) if isinstance(value, str) else value for name, value in words.items()}
-    return Message(event.id, HUB, ALL, event.notice.format(**words), "system", event.ts, 0, HUB)
+    meta = f'{{"event": "{type(event).__name__}"}}'  # what it tells of, for who does not trust the names in its words
+    return Message(event.id, HUB, ALL, event.notice.format(**words), "system", event.ts, 0, HUB, meta)
 
 
 # ======================================================================================================================

@@ -638,6 +638,7 @@ const FIXED_KEYS = [
 
 const TYPED_MS = 400; // whoever types has the next key under the fingers by then
 let letterAt = -Infinity; // when a letter came that no field took
+let fieldAt = -Infinity; // when one came that a field took
 
 /** All that the palette reaches, as the room is now. */
 function reachable() {
@@ -660,10 +661,15 @@ function onKey(event) {
   const typing = event.target.closest("input:not([type=radio], [type=checkbox], [type=range]), textarea, select");
   if (typing) {
     if (event.key === "Escape") typing.blur();
+    fieldAt = event.key.length === 1 ? event.timeStamp : -Infinity;
     const isBlind = typing.localName === "select" && event.key.length === 1 && event.timeStamp - letterAt < TYPED_MS; // a letter has led here, and the text goes on: it chooses nothing
     if (isBlind) event.preventDefault();
     letterAt = isBlind ? event.timeStamp : -Infinity;
     return;
+  }
+  if (event.key.length === 1 && event.timeStamp - fieldAt < TYPED_MS) { // the field went away under the hand: the text goes on, and does nothing
+    fieldAt = event.timeStamp;
+    return event.preventDefault();
   }
   if (event.key === " " && event.timeStamp - letterAt < TYPED_MS) return event.preventDefault(); // it is part of a text that nobody sees: it presses nothing
   if (event.key === "Enter" && flow.onEnter(byId("flow"), event.target)) return event.preventDefault();
