@@ -183,6 +183,7 @@ OWES_MAX = 8  # answers owed of which a batch reminds
 RECIPIENTS_SHOWN_MAX = 16  # recipients whose state the answer to a speaker spells out; of more it counts them
 QUIET_WHY_MAX = 8  # reasons why a quiet room has not converged; of more the first
 QUIET_STOP_MAX_MIN = 10_080.0  # a week
+APPEALS_MAX, APPEALS_OF_ONE_MAX = 256, 20  # words to the operator without an answer, of all and of one peer: the newest
 DECISIONS_MAX = 500
 LEDGER_MAX_BYTES = 1 << 20  # of all decisions that are kept, in JSON
 SOURCES_MAX = 4096  # addresses whose rate, of registrations and of knocks, is remembered
@@ -3164,6 +3165,19 @@ PEER_STATE = (
 )
 
 
+class Appeal(Record):
+    """Words to the operator that he has not answered; unlike a question, they may need no answer."""
+    seq: int
+    id: str
+    sender: str
+    text: str  # the first words
+    ts: float  # Unix seconds
+
+    def to_json(self) -> dict[str, Json]:
+        """Give what consoles see of it."""
+        return dict(zip(self.FIELDS, self.values()))
+
+
 class Owed(Struct):
     """A message that expects an answer and has none yet."""
     seq: int
@@ -3262,6 +3276,7 @@ class Room:
         self._words, self._notices = deque[Message](maxlen=LOG_MAX), deque[Message](maxlen=LOG_NOTICES_MAX)
         self.recent: dict[int, MessageRouted] = {}  # by seq, oldest first: of these the fate is known
         self.owed: dict[int, Owed] = {}  # by seq: what has no answer yet
+        self.appeals: dict[int, Appeal] = {}  # by seq: words to the operator, and what he has not answered
         self.rules, self.rules_version = "", 0  # of the house
         self.loops: dict[str, Loop] = {}  # by lane
         self.loops_upto, self.release_s = "hold", 0.0  # how far the hub goes with them; when it lets one go by itself
@@ -4654,6 +4669,8 @@ class Room:
         self._keep_recent(event)
         if message.reply_to or message.expects_answer:
             self._keep_books(event)
+        if message.recipient == OPERATOR and message.origin == "agent" and not message.expects_answer:
+            self._keep_appeal(message)
         if event.client_id:
             self._keep_sent(OPERATOR if speaker is None else speaker.token_hash, event)
         if self.loops and message.origin == "agent":
@@ -4698,6 +4715,8 @@ class Room:
             is_answer = message.sender != debt.asker and debt.asker in (*event.to, OPERATOR)
             if is_answer or message.outcome == SETTLED:
                 del self.owed[debt.seq]
+        if message.origin == "operator":
+            self.appeals.pop(message.reply_to, None)
         answered = self.recent.get(message.reply_to)
         if not message.outcome and answered is not None and message.sender in (*answered.to, OPERATOR):
             self._answers.setdefault(message.reply_to, {})[message.sender] = message.seq
@@ -4706,6 +4725,14 @@ class Room:
             asked = event.to if is_channel(message.recipient) else ()
             about = message.sender, message.recipient, first_words(message.content), event.serial, event.at, event.ts
             self.owed[message.seq] = Owed(message.seq, *about, left, asked)
+
+    def _keep_appeal(self, message: Message) -> None:
+        """Keep words to the operator until he answers them; of one peer, and of all, the newest."""
+        m, appeals = message, self.appeals
+        appeals[m.seq] = Appeal(m.seq, m.id, m.sender, first_words(m.content), m.ts)
+        own = [seq for seq, appeal in appeals.items() if appeal.sender == m.sender]
+        if len(own) > APPEALS_OF_ONE_MAX or len(appeals) > APPEALS_MAX:
+            del appeals[own[0] if len(own) > APPEALS_OF_ONE_MAX else next(iter(appeals))]
 
     def _write_off(self, debt: Owed, event: Event, why: str) -> None:
         """Count one less who may answer; nobody is left: the question has ended, and its asker is to know, and why."""
@@ -5064,6 +5091,7 @@ class Room:
             serial, at, ts, message, *rest = routed.values()
             yield ["recent", serial, at, ts, message.id, *rest, [*self._answers.get(message.seq, {}).items()]]
         yield from (["owed", *debt.values()[:-1], [*debt.declined]] for debt in self.owed.values())
+        yield from (["appeal", *appeal.values()] for appeal in self.appeals.values())
         yield from (["gone", name, *one.values()] for name, gone in self._gone.items() for one in gone)
         yield from (["news", name, [*told.items()]] for name, told in self.news.items())
         yield ["looked", self._looked_upto]
@@ -5115,6 +5143,8 @@ class Room:
                 case "owed":
                     *own, declined = plain
                     self.owed[own[0]] = Owed.restored([*own, dict.fromkeys(declined)])
+                case "appeal":
+                    self.appeals[plain[0]] = Appeal(*plain)
                 case "gone":
                     self._gone[plain[0]] = (*self._gone.get(plain[0], ()), Gone.restored(plain[1:]))
                 case "news":
@@ -12221,6 +12251,7 @@ def snapshot_of(room: Room, figures: dict[str, Json]) -> dict[str, Json]:
         "loops": room.loops_row(),
         "budgets": room.budgets_row(),
         "owed": [debt.to_json() for debt in room.owed.values()],
+        "appeals": [appeal.to_json() for appeal in room.appeals.values()],
         "quiet_after": room.quiet_after_s,
         "quiet_stop": room.quiet_stop_min,
         "agents": [],

@@ -45,7 +45,8 @@ HEALTH_KEYS = {
 }
 SNAPSHOT_KEYS = {
     *("type", "mode", "peers", "channels", "floors", "forms", "log", "health", "rate", "quiet_after", "agents"),
-    *("decisions", "version", "trees", "rules", "loops", "budgets", "owed", "room", "last_seq", "quiet_stop"),  # ours
+    *("decisions", "version", "trees", "rules", "loops", "budgets", "owed", "appeals"),  # ours, as are these
+    *("room", "last_seq", "quiet_stop"),
 }
 SILENT = {"msg_count": 0, "char_count": 0, "last_ts": None}  # a channel's traffic
 COMMANDS: dict[str, dict[str, Any]] = {  # each that the contract lists, and one well-formed frame of it
@@ -928,7 +929,8 @@ def test_the_snapshot_has_everything(hub: HubProcess) -> None:
     assert set(seen["health"]) == HEALTH_KEYS
     assert seen["rate"] == {"refill_rate": 2.0, "capacity": 10.0}
     assert (seen["quiet_after"], seen["agents"], seen["decisions"]) == (180.0, [], [])
-    assert all(set(message) == MESSAGE_KEYS for message in seen["log"])
+    assert all(set(message) == MESSAGE_KEYS | ({"meta"} if message["seq"] == 0 else set()) for message in seen["log"])
+    assert seen["log"][0]["meta"] == {"event": "PeerJoined"}
     assert "to one" in [message["content"] for message in seen["log"]]
     assert [message["seq"] for message in seen["log"] if message["seq"]] == [1, 2, 3]
     assert seen["last_seq"] == 3

@@ -35,6 +35,7 @@ export function emptyModel() {
     receipts: new Map(), // message id -> {id, seq, queued, fetched, acknowledged, answered, lost, who, at}; replaced when one changes
     fates: null, // {seq, who, more, at: name -> ms or null}: each recipient of one message to many, as the hub last said when asked
     died: null, // {room, open: [{id, asker, text}], count, at}: what waited for the operator in a room that is gone
+    appeals: [], // words to the operator that he had not answered when the line opened: {seq, id, sender, text, ts}
     owed: [], // what expects an answer and has none, oldest first: {seq, asker, to, text, ts}
     rules: { text: "", version: 0 }, // of the house
     loops: NO_LOOPS, // how far loops are answered, and the lanes that go round in circles; a lane as the hub tells of it
@@ -193,6 +194,7 @@ function takeSnapshot(model, frame, now) {
   model.version = frame.version ?? null;
   model.agents = frame.agents ?? [];
   model.owed = frame.owed ?? [];
+  model.appeals = frame.appeals ?? [];
   model.rules = frame.rules ?? model.rules;
   takeLoops(model, frame.loops ?? NO_LOOPS, now);
   model.budgets = frame.budgets ?? model.budgets;
