@@ -184,6 +184,7 @@ OWES_MAX = 8  # answers owed of which a batch reminds
 RECIPIENTS_SHOWN_MAX = 16  # recipients whose state the answer to a speaker spells out; of more it counts them
 QUIET_WHY_MAX = 8  # reasons why a quiet room has not converged; of more the first
 QUIET_STOP_MAX_MIN = 10_080.0  # a week
+APPEALS_MAX, APPEALS_OF_ONE_MAX = 256, 20  # words to the operator without an answer, of all and of one peer: the newest
 DECISIONS_MAX = 500
 LEDGER_MAX_BYTES = 1 << 20  # of all decisions that are kept, in JSON
 SOURCES_MAX = 4096  # addresses whose rate, of registrations and of knocks, is remembered
@@ -395,6 +396,8 @@ NoRecord = a_no("no_record", 404, "There is no past to show: the hub has no jour
 UnknownLoop = a_no("unknown_loop", 404, "The operator ruled on a lane of which no loop is known, or not any more.")
 UnknownBudget = a_no("unknown_budget", 404, "The operator raised a budget that is not there, or ended one not spent.")
 UnknownChannel = a_no("unknown_channel", 404, "The operator named a channel that does not exist.")
+UnknownShare = a_no("unknown_share", 404, "The operator revoked a link for lookers-on that is not out any more.")
+TooManyShares = a_no("too_many_shares", 422, "As many links for lookers-on are out as may be.")
 UnknownForm = a_no("unknown_form", 404, "No pending question has that id: settled by someone else, or never asked.")
 MethodNotAllowed = a_no("method_not_allowed", 405, "The path exists, the method does not.")
 HeadersTooLarge = a_no("headers_too_large", 431, "The request line and headers are over the cap.",
@@ -1387,7 +1390,8 @@ def notice_of(event: Event) -> Message | None:
         return None
     words = {name: value or "none" for name, value in zip(event.FIELDS, event.values())}
     words = {name: one_line(value) if isinstance(value, str) else value for name, value in words.items()}
-    return Message(event.id, HUB, ALL, event.notice.format(**words), "system", event.ts, 0, HUB)
+    meta = f'{{"event": "{type(event).__name__}"}}'  # what it tells of, for who does not trust the names in its words
+    return Message(event.id, HUB, ALL, event.notice.format(**words), "system", event.ts, 0, HUB, meta)
 
 
 # ======================================================================================================================
@@ -3162,6 +3166,19 @@ PEER_STATE = (
 )
 
 
+class Appeal(Record):
+    """Words to the operator that he has not answered; unlike a question, they may need no answer."""
+    seq: int
+    id: str
+    sender: str
+    text: str  # the first words
+    ts: float  # Unix seconds
+
+    def to_json(self) -> dict[str, Json]:
+        """Give what consoles see of it."""
+        return dict(zip(self.FIELDS, self.values()))
+
+
 class Owed(Struct):
     """A message that expects an answer and has none yet."""
     seq: int
@@ -3260,6 +3277,7 @@ class Room:
         self._words, self._notices = deque[Message](maxlen=LOG_MAX), deque[Message](maxlen=LOG_NOTICES_MAX)
         self.recent: dict[int, MessageRouted] = {}  # by seq, oldest first: of these the fate is known
         self.owed: dict[int, Owed] = {}  # by seq: what has no answer yet
+        self.appeals: dict[int, Appeal] = {}  # by seq: words to the operator, and what he has not answered
         self.rules, self.rules_version = "", 0  # of the house
         self.loops: dict[str, Loop] = {}  # by lane
         self.loops_upto, self.release_s = "hold", 0.0  # how far the hub goes with them; when it lets one go by itself
@@ -4652,6 +4670,8 @@ class Room:
         self._keep_recent(event)
         if message.reply_to or message.expects_answer:
             self._keep_books(event)
+        if message.recipient == OPERATOR and message.origin == "agent" and not message.expects_answer:
+            self._keep_appeal(message)
         if event.client_id:
             self._keep_sent(OPERATOR if speaker is None else speaker.token_hash, event)
         if self.loops and message.origin == "agent":
@@ -4696,6 +4716,8 @@ class Room:
             is_answer = message.sender != debt.asker and debt.asker in (*event.to, OPERATOR)
             if is_answer or message.outcome == SETTLED:
                 del self.owed[debt.seq]
+        if message.origin == "operator":
+            self.appeals.pop(message.reply_to, None)
         answered = self.recent.get(message.reply_to)
         if not message.outcome and answered is not None and message.sender in (*answered.to, OPERATOR):
             self._answers.setdefault(message.reply_to, {})[message.sender] = message.seq
@@ -4704,6 +4726,14 @@ class Room:
             asked = event.to if is_channel(message.recipient) else ()
             about = message.sender, message.recipient, first_words(message.content), event.serial, event.at, event.ts
             self.owed[message.seq] = Owed(message.seq, *about, left, asked)
+
+    def _keep_appeal(self, message: Message) -> None:
+        """Keep words to the operator until he answers them; of one peer, and of all, the newest."""
+        m, appeals = message, self.appeals
+        appeals[m.seq] = Appeal(m.seq, m.id, m.sender, first_words(m.content), m.ts)
+        own = [seq for seq, appeal in appeals.items() if appeal.sender == m.sender]
+        if len(own) > APPEALS_OF_ONE_MAX or len(appeals) > APPEALS_MAX:
+            del appeals[own[0] if len(own) > APPEALS_OF_ONE_MAX else next(iter(appeals))]
 
     def _write_off(self, debt: Owed, event: Event, why: str) -> None:
         """Count one less who may answer; nobody is left: the question has ended, and its asker is to know, and why."""
@@ -5062,6 +5092,7 @@ class Room:
             serial, at, ts, message, *rest = routed.values()
             yield ["recent", serial, at, ts, message.id, *rest, [*self._answers.get(message.seq, {}).items()]]
         yield from (["owed", *debt.values()[:-1], [*debt.declined]] for debt in self.owed.values())
+        yield from (["appeal", *appeal.values()] for appeal in self.appeals.values())
         yield from (["gone", name, *one.values()] for name, gone in self._gone.items() for one in gone)
         yield from (["news", name, [*told.items()]] for name, told in self.news.items())
         yield ["looked", self._looked_upto]
@@ -5113,6 +5144,8 @@ class Room:
                 case "owed":
                     *own, declined = plain
                     self.owed[own[0]] = Owed.restored([*own, dict.fromkeys(declined)])
+                case "appeal":
+                    self.appeals[plain[0]] = Appeal(*plain)
                 case "gone":
                     self._gone[plain[0]] = (*self._gone.get(plain[0], ()), Gone.restored(plain[1:]))
                 case "news":
@@ -6840,13 +6873,16 @@ CONSOLE_FILES = (
     *("sure.js", "commands.js", "flow.js", "tools.js", "lanes.js", "attention.js", "loops.js", "settings.js"),
     *("health.js", "roster.js", "brakes.js", "orders.js", "channels.js", "forms.js", "composer.js", "replay.js"),
     *("past.js", "timeline.js", "spent.js", "budgets.js", "spread.js", "wide.js", "address.js", "only.js"),
-    *("alone.js", "absence.js", "happened.js", "pinned.js", "app.js"),
+    *("alone.js", "absence.js", "happened.js", "pinned.js", "inline.js", "share.js", "app.js"),
+    *("manifest.webmanifest", "icon-192.png"),
 )
 CONTENT_TYPES = {
     "html": "text/html; charset=utf-8",
     "css": "text/css; charset=utf-8",
     "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
+    "png": "image/png",
+    "webmanifest": "application/manifest+json",
 }
 
 
@@ -10056,6 +10092,7 @@ _SHARED_MIN_BYTES = 1 << 16  # of a body that is written apart from its head, so
 SUBPROTOCOL, TOKEN_SUBPROTOCOL = "caucus", "caucus.token."
 KNOCK_BURST, KNOCK_PER_S = 200.0, 20.0  # handshakes at /ui that show no valid token, per source address
 GUESS_BURST, GUESS_PER_S = 100.0, 10.0  # wrong credentials, per source address
+SHARES_MAX = 16  # links for lookers-on; more than an operator keeps in mind
 COMPLAIN_S = 60.0  # between two lines of the log about one kind of trouble
 WILDCARD_HOSTS = frozenset({"", "0.0.0.0", "::"})
 DRAIN_MAX_BYTES = 1 << 20  # of a refused body, read so that its sender sees the refusal and not a reset
@@ -10361,6 +10398,45 @@ class Records:
             export.stop()
 
 
+class Invitation(Record):
+    """A way in for somebody who may look on, made by the operator; the token behind it is known by its hash only."""
+    id: str
+    token_hash: str
+    by: str  # the address of the console that it was made at
+    ts: float  # Unix seconds
+
+
+class Invitations:
+    """The links that are out. They end with the hub."""
+
+    def __init__(self) -> None:
+        self._shares: dict[str, Invitation] = {}  # by id, the oldest first
+
+    def __iter__(self) -> Iterator[Invitation]:
+        return iter(self._shares.values())
+
+    def make(self, by: str, ts: float) -> tuple[Invitation, str]:
+        """Make a link; give it, and its token, which nobody can be told again. Raises TooManyShares."""
+        if len(self._shares) >= SHARES_MAX:
+            raise TooManyShares(f"{SHARES_MAX} links are out: revoke one", limit=SHARES_MAX)
+        token = new_secret()
+        share = Invitation(new_secret(4), hash_of(token), by, ts)
+        self._shares[share.id] = share
+        return share, token
+
+    def end(self, share_id: str) -> None:
+        """End a link. Raises UnknownShare."""
+        if self._shares.pop(share_id, None) is None:
+            raise UnknownShare("no such link, or it is revoked already", id=share_id)
+
+    def id_of(self, token: str) -> str | None:
+        """Find whose token this is; by its hash, so that no time tells of the token."""
+        if not self._shares or len(token) != 32:  # as new_secret draws them
+            return None
+        shown = hash_of(token)
+        return next((share.id for share in self if share.token_hash == shown), None)
+
+
 class Gate:
     """Who may come in, and what every route works with: the room, the polls, the credentials, the tickets."""
 
@@ -10372,6 +10448,7 @@ class Gate:
         self.port = settings.port  # the real one, once the hub listens
         self._clock = clock
         self.archive = Archive(room, "", call_soon)  # a hub with a journal, or a loop, has another
+        self.shares = Invitations()
         self._tickets: dict[str, tuple[str, float]] = {}  # ticket -> token, monotonic end of life
         self.exports = Exports(room, call_soon)
         self.records: Records | None = None  # where there is a journal
@@ -10415,7 +10492,14 @@ class Gate:
         """Name the console role that a token opens; with no operator token set everyone is the operator."""
         if not self.settings.operator_token or same_secret(shown, self.settings.operator_token):
             return OPERATOR_ROLE
-        return OBSERVER_ROLE if same_secret(shown, self.settings.observer_token) else None
+        is_observer = same_secret(shown, self.settings.observer_token) or self.shares.id_of(shown) is not None
+        return OBSERVER_ROLE if is_observer else None
+
+    def share(self, by: str) -> tuple[Invitation, str]:
+        """Make a link for a looker-on, and its token. Raises Invalid, TooManyShares."""
+        if not self.settings.operator_token:
+            raise Invalid("share", "without --operator-token whoever reaches this hub is the operator, link or not")
+        return self.shares.make(by, self._clock.wall())
 
     def check_knock(self, request: Request) -> None:
         """Let a handshake at /ui pass: one that shows a valid token always, of others so many. Raises Throttled."""
@@ -10481,7 +10565,7 @@ Handler = Callable[[Gate, Request], Reply | None]  # None: parked, the answer co
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )
 PAGE_HEADERS = (
@@ -11882,6 +11966,8 @@ def _receipt_frame(room: Room, frame: Body) -> bytes:
 # What a console can ask: the answer is its own, and nothing changes. Of these an observer may ask some.
 CONSOLE_QUESTIONS: dict[str, Callable[[Room, Body], bytes]] = {"heartbeat": _heartbeat_frame, "receipt": _receipt_frame}
 OF_OBSERVERS = frozenset({"receipt"})
+SHARE_COMMANDS = ("shares", "share", "unshare")  # about who may look on: nothing of the room changes
+CONSOLE_COMMANDS = (*CONSOLE_QUESTIONS, *SHARE_COMMANDS, *OPERATOR_COMMANDS)
 
 
 # --- who watches, and what they are sent ---
@@ -11900,6 +11986,7 @@ class Console(Struct):
     probes: int = 0
     held: list[bytes] | None = None  # what happened while the log was on its way
     is_looking: bool = False  # an operator has it in the foreground, as it says itself
+    share: str | None = None  # the id of the link that it came by
     is_gone: bool = False
     opening: int = 0  # bytes of its snapshot, which it may leave unread besides
 
@@ -12165,6 +12252,7 @@ def snapshot_of(room: Room, figures: dict[str, Json]) -> dict[str, Json]:
         "loops": room.loops_row(),
         "budgets": room.budgets_row(),
         "owed": [debt.to_json() for debt in room.owed.values()],
+        "appeals": [appeal.to_json() for appeal in room.appeals.values()],
         "quiet_after": room.quiet_after_s,
         "quiet_stop": room.quiet_stop_min,
         "agents": [],
@@ -12191,6 +12279,7 @@ class Consoles:
         self._whole, self._changes = Feed(gate.room, self._trees), ChangesFeed(gate.room, self._trees)
         self._feeds = (self._whole, self._changes)
         self._unproven: dict[Console, None] = {}
+        self._guests: dict[Console, None] = {}  # who came by a link
         self._openings: deque[Iterator[None]] = deque()
         self.open_count = 0  # of sockets, whether they are consoles yet or not
         self.is_watched = False  # by anybody; else no event is of interest here
@@ -12216,7 +12305,7 @@ class Consoles:
         if not self._gate.is_own_origin(head.headers.get("Origin"), head.headers.get("Host", "")):
             socket.close(1008, "origin not allowed")
         elif (role := self._gate.role_of(head.knock or "")) is not None:
-            self._admit(console, role)
+            self._admit(console, role, head.knock or "")
         elif head.knock is None:
             self._unproven[console] = None
             if len(self._unproven) > UNPROVEN_MAX:
@@ -12242,6 +12331,7 @@ class Consoles:
         self.open_count -= 1
         console.feed.drop(console)
         self._unproven.pop(console, None)
+        self._guests.pop(console, None)
         self.is_watched = len(self) > 0
 
     def on_frame(self, console: Console, data: str | bytes) -> None:
@@ -12255,7 +12345,7 @@ class Consoles:
             if console.role is None:
                 self._authenticate(console, frame)
                 return
-            name = next((key for key in (*CONSOLE_QUESTIONS, *OPERATOR_COMMANDS) if key in frame), None)
+            name = next((key for key in CONSOLE_COMMANDS if key in frame), None)
             self._obey(console, name, frame)
         except Refusal as refusal:
             if console.role is None:
@@ -12299,7 +12389,8 @@ class Consoles:
             console.probes += 1
             console.socket.push(text_frame(frame_of("auth_required")))
             return
-        role = self._gate.role_of(text_of(frame, "auth"))
+        shown = text_of(frame, "auth")
+        role = self._gate.role_of(shown)
         if console not in self._unproven:
             return  # turned away already
         if role is None:
@@ -12307,11 +12398,13 @@ class Consoles:
             self._turn_away(console, 1008, "wrong token", frame_of("auth_error"))
         else:
             self._gate.knocks.give_back(console.source)  # it was no stranger
-            self._admit(console, role)
+            self._admit(console, role, shown)
 
-    def _admit(self, console: Console, role: str) -> None:
+    def _admit(self, console: Console, role: str, shown: str) -> None:
         self._unproven.pop(console, None)
         console.role, console.held = role, []
+        if role == OBSERVER_ROLE and (share := self._gate.shares.id_of(shown)) is not None:
+            console.share, self._guests[console] = share, None
         ok = frame_of("auth_ok", role=role, auth=bool(self._gate.settings.operator_token))
         console.socket.push(text_frame(ok))
         self._openings.append(self._opening(console))
@@ -12516,17 +12609,46 @@ class Consoles:
             self.test_notify()
         return bool(frame.keys() & {"looking", "notify_test"})
 
+    def _share(self, console: Console, name: str, frame: Body) -> bytes:
+        """Make a link or end one, and tell of all. Raises Invalid, TooManyShares, UnknownShare."""
+        made: dict[str, Json] = {}
+        if name == "unshare":
+            self._revoke(text_of(frame, name, 1, NAME_MAX))
+        elif not boolean_of(frame, name):
+            raise Invalid(name, "only true means something")
+        elif name == "share":
+            share, token = self._gate.share(console.source)
+            made = {"made": {"id": share.id, "token": token, "url": self._gate.settings.public_url}}
+        looking = Counter(guest.share for guest in self._guests)
+        shares: list[Json] = [
+            {"id": one.id, "by": one.by, "ts": one.ts, "consoles": looking[one.id]} for one in self._gate.shares
+        ]
+        return frame_of("shares", shares=shares, **made)
+
+    def _revoke(self, share_id: str) -> None:
+        """End a link, and at once the consoles that came by it. Raises UnknownShare."""
+        self._gate.shares.end(share_id)
+        for console in [guest for guest in self._guests if guest.share == share_id]:
+            del self._guests[console]
+            console.feed.drop(console)
+            console.role, console.is_gone = None, True  # what it sends until it is closed is a stranger's
+            console.socket.push(text_frame(frame_of("auth_error")))
+            console.socket.close(1008, "the link was revoked")
+
     def _obey(self, console: Console, name: str | None, frame: Body) -> None:
         """Run one command. Raises Refusal."""
         if name is None:
             is_opening = frame.keys() & {"auth", "auth_probe"}  # of a dashboard that was let in without
             if not (is_opening or self._hear_of_attention(console, frame)):
-                raise UnknownAction("no known command in this frame", commands=[*CONSOLE_QUESTIONS, *OPERATOR_COMMANDS])
+                raise UnknownAction("no known command in this frame", commands=[*CONSOLE_COMMANDS])
             return
         if console.role != OPERATOR_ROLE and name not in OF_OBSERVERS:
             raise Forbidden("an observer watches only")
         if name in CONSOLE_QUESTIONS:
             self._answer(console, CONSOLE_QUESTIONS[name](self._room, frame))
+            return
+        if name in SHARE_COMMANDS:
+            self._answer(console, self._share(console, name, frame))
             return
         if not self._room.is_kept and name not in RULINGS:
             raise JournalUnavailable
@@ -13233,7 +13355,7 @@ def record_frame() -> tuple[bytes, bytes]:
     style = style.replace("\r\n", "\n")
     policy = RECORD_POLICY % tuple(b64encode(sha256(one.encode()).digest()).decode() for one in (script, style))
     page = asset("ui/index.html").decode().replace("\r\n", "\n")
-    page = re.sub(r"\n *<(?:link rel=\"stylesheet\"|script)[^>]*>(?:</script>)?", "", page)
+    page = re.sub(r'\n *<(?:link rel="(?:stylesheet|manifest|apple-touch-icon)"|script)[^>]*>(?:</script>)?', "", page)
     page = page.replace("/assets/icon.svg", f"data:image/svg+xml;base64,{icon}")
     page = page.replace("<meta charset=\"utf-8\">", f'<meta charset="utf-8">\n  <meta http-equiv='
                         f'"Content-Security-Policy" content="{policy}">', 1)

@@ -84,6 +84,7 @@ def state_of(room: Room) -> dict[str, Any]:
         "channels": {name: [[*one.members], room._channel_row(one)] for name, one in room._channels.items()},
         "receipts": [room.receipt(routed) for routed in room.recent.values()],
         "owed": [[*owed.values()] for owed in room.owed.values()],
+        "appeals": [appeal.to_json() for appeal in room.appeals.values()],
         "sent": [[*key, event.message.seq, [*event.to]] for key, event in room._sent.items()],
         "rules": [room.rules, room.rules_version],
         "loops": [room.loops_row(), [[*loop.values()] for loop in room.loops.values()], room.held],

@@ -326,3 +326,20 @@ def test_an_observer_sees_what_waits_for_the_operator_and_may_press_nothing_of_i
     assert {*page.locator("#needs-all :is(.need-help, .need-also)").all_text_contents()} == {"Show"}
     expect(page.locator(".call-offer")).to_be_hidden()
     expect(page).to_have_title("Caucus")
+
+
+def test_words_to_the_operator_are_a_need_on_every_console_however_much_was_said_since(
+    hub: HubProcess, console: Open
+) -> None:
+    api, web = hub.register("api"), hub.register("web")
+    seq = hub.say(api, "human", "may I drop the table?")["seq"]
+    with hub.console() as operator:
+        operator.send(set_rate={"refill_rate": 1e6, "capacity": 1e6})
+        operator.next("rate")
+        for n in range(caucus.LOG_MAX + 20):
+            hub.say(web, "#plans", f"line {n}")
+        page = console(hub)
+        sees(page, "mention", "may I drop the table?", 5 * SECOND)
+        operator.send(say="yes", reply_to=seq)
+        expect(need(page, "mention")).to_have_count(0)
+        expect(need(console(hub), "mention")).to_have_count(0)

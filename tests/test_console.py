@@ -12,6 +12,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -44,7 +45,8 @@ HEALTH_KEYS = {
 }
 SNAPSHOT_KEYS = {
     *("type", "mode", "peers", "channels", "floors", "forms", "log", "health", "rate", "quiet_after", "agents"),
-    *("decisions", "version", "trees", "rules", "loops", "budgets", "owed", "room", "last_seq", "quiet_stop"),  # ours
+    *("decisions", "version", "trees", "rules", "loops", "budgets", "owed", "appeals"),  # ours, as are these
+    *("room", "last_seq", "quiet_stop"),
 }
 SILENT = {"msg_count": 0, "char_count": 0, "last_ts": None}  # a channel's traffic
 COMMANDS: dict[str, dict[str, Any]] = {  # each that the contract lists, and one well-formed frame of it
@@ -927,7 +929,8 @@ def test_the_snapshot_has_everything(hub: HubProcess) -> None:
     assert set(seen["health"]) == HEALTH_KEYS
     assert seen["rate"] == {"refill_rate": 2.0, "capacity": 10.0}
     assert (seen["quiet_after"], seen["agents"], seen["decisions"]) == (180.0, [], [])
-    assert all(set(message) == MESSAGE_KEYS for message in seen["log"])
+    assert all(set(message) == MESSAGE_KEYS | ({"meta"} if message["seq"] == 0 else set()) for message in seen["log"])
+    assert seen["log"][0]["meta"] == {"event": "PeerJoined"}
     assert "to one" in [message["content"] for message in seen["log"]]
     assert [message["seq"] for message in seen["log"] if message["seq"]] == [1, 2, 3]
     assert seen["last_seq"] == 3
@@ -2123,3 +2126,124 @@ def test_what_an_agent_writes_makes_no_lines_of_its_own_in_the_words_of_hub_and_
     for message in [*log, *hub.receive(web)["messages"], *said]:
         lines = message["content"].splitlines()
         assert len(lines) <= (2 if message["kind"] == "answer" else 1), message  # a recap: the title, a line per field
+
+
+# --- links for lookers-on ---
+
+
+def shared(console: Console) -> tuple[str, str]:
+    """Have the hub make a link; give its id and its token."""
+    console.send(share=True)
+    made = console.next("shares", "error")["made"]
+    return made["id"], made["token"]
+
+
+def shares(console: Console) -> list[dict[str, Any]]:
+    """Ask which links are out."""
+    console.send(shares=True)
+    return list(console.next("shares")["shares"])
+
+
+def test_who_comes_by_a_link_may_look_and_no_more(guarded: HubProcess) -> None:
+    with guarded.console(OPERATOR) as operator:
+        share, token = shared(operator)
+        [row] = shares(operator)
+        assert (row["id"], row["by"], row["consoles"]) == (share, "127.0.0.1", 0)
+        assert abs(row["ts"] - time.time()) < 60
+        assert token not in str(row)
+        with guarded.console(token) as guest:
+            assert (guest.welcome["role"], guest.welcome["auth"]) == ("observer", True)
+            assert [row["consoles"] for row in shares(operator)] == [1]
+            for frame in ({"share": True}, {"shares": True}, {"unshare": share}, {"say": "x"}, {"action": "stop"}):
+                guest.send(**frame)
+                assert guest.next("error", "shares")["reason"] == "forbidden"
+            assert guarded.request("GET", "/export", headers={"Authorization": f"Bearer {token}"}).status == 200
+            control = {"action": "stop"}
+            answer = guarded.request("POST", "/control", json=control, headers={"Authorization": f"Bearer {token}"})
+            assert answer.status == 401
+        eventually(lambda: [row["consoles"] for row in shares(operator)] == [0], "the guest is gone")
+
+
+@pytest.mark.parametrize("way", ["handshake", "first frame"])
+def test_a_revoked_link_ends_its_consoles_at_once_and_lets_nobody_in(guarded: HubProcess, way: str) -> None:
+    with guarded.console(OPERATOR) as operator, guarded.console(OBSERVER) as observer:
+        share, token = shared(operator)
+        _, other = shared(operator)
+        bearer = {"Authorization": f"Bearer {token}"}
+        url = f"ws://127.0.0.1:{guarded.port}/ui"
+        with connect(url, proxy=None, additional_headers=bearer if way == "handshake" else {}) as socket:
+            guest = Console(socket)
+            if way == "first frame":
+                guest.send(auth=token)
+            guest.next("snapshot")
+            with guarded.console(other) as stays:
+                operator.send(unshare=share)
+                assert [row["id"] != share for row in operator.next("shares")["shares"]] == [True]
+                guest.next("auth_error")
+                with pytest.raises(ConnectionClosed) as closed:
+                    guest.next("never")
+                assert closed.value.rcvd is not None
+                assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "the link was revoked")
+                for one in (stays, observer):
+                    one.send(receipt=1)
+                    assert one.next("error", "receipt")["reason"] == "unknown_message"
+        assert guarded.request("GET", "/export", headers=bearer).status == 401
+        with connect(url, proxy=None, additional_headers=bearer) as socket:
+            assert json.loads(socket.recv(timeout=5))["type"] == "auth_error"
+        operator.send(unshare=share)
+        error = operator.next("error")
+        assert (error["reason"], error["command"], error["id"]) == ("unknown_share", "unshare", share)
+
+
+def test_at_most_16_links_are_out(guarded: HubProcess) -> None:
+    with guarded.console(OPERATOR) as operator:
+        made = [shared(operator) for _ in range(caucus.SHARES_MAX)]
+        assert len({token for _, token in made}) == len(made) == 16
+        operator.send(share=True)
+        error = operator.next("error")
+        assert (error["reason"], error["command"], error["limit"]) == ("too_many_shares", "share", 16)
+        assert len(shares(operator)) == 16
+        operator.send(unshare=made[3][0])
+        operator.next("shares")
+        shared(operator)
+        assert [row["id"] for row in shares(operator)][:4] == [made[0][0], made[1][0], made[2][0], made[4][0]]
+
+
+@pytest.mark.parametrize("frame", [{"share": False}, {"shares": 0}, {"share": "so"}, {"unshare": 3}, {"unshare": ""}])
+def test_a_frame_about_links_that_says_nothing_makes_none(guarded: HubProcess, frame: dict[str, Any]) -> None:
+    with guarded.console(OPERATOR) as operator:
+        operator.send(**frame)
+        error = operator.next("error", "shares")
+        assert (error["reason"], error["command"]) == ("invalid", next(iter(frame)))
+        assert shares(operator) == []
+
+
+def test_a_hub_that_asks_for_no_token_has_no_links(hub: HubProcess) -> None:
+    with hub.console() as console:
+        console.send(share=True)
+        error = console.next("error", "shares")
+        assert (error["reason"], error["field"]) == ("invalid", "share")
+        assert "--operator-token" in error["detail"]
+        assert shares(console) == []
+
+
+def test_who_is_revoked_while_the_room_is_still_being_shown_sees_no_more_of_it(
+    room: RecordingRoom, clock: FakeClock
+) -> None:
+    consoles, timers = consoles_of(room, clock, OPERATOR)
+    browser, late = FakeSocket(), FakeSocket()
+    operator = consoles.open(browser, caucus.Head({"Authorization": f"Bearer {OPERATOR}"}), "")
+    timers.ring()
+    consoles.on_frame(operator, json.dumps({"share": True}))
+    made = browser.take("shares")[0]["made"]
+    guest = consoles.open(late, caucus.Head({"Authorization": f"Bearer {made['token']}"}), "", wants_changes=True)
+    consoles.on_frame(operator, json.dumps({"unshare": made["id"]}))
+    timers.ring()
+    assert [frame["type"] for frame in late.take()][-1] == "auth_error"
+    assert late.closed == 1008
+    consoles.on_frame(guest, json.dumps({"auth": OPERATOR}))  # before it is really gone
+    consoles.on_frame(guest, json.dumps({"receipt": 1}))
+    timers.ring()
+    assert late.take("snapshot", "receipt", "error", "auth_ok") == []
+    consoles.closed(guest)
+    assert consoles.open_count == 1

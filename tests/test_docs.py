@@ -236,7 +236,7 @@ def test_every_frame_of_the_hub_is_in_the_manual_and_no_other() -> None:
 def test_every_command_of_the_operator_is_in_the_manual_in_the_order_in_which_it_is_read() -> None:
     table = rows(part(API, "## The console's socket").partition("**To the hub**")[2].partition("**Close codes**")[0])
     documented = [found[1] for row in table if (found := re.match(r'`\{"(\w+)"', row[0]))]
-    assert documented == [*caucus.CONSOLE_QUESTIONS, *caucus.OPERATOR_COMMANDS]
+    assert documented == [*caucus.CONSOLE_COMMANDS]
 
 
 def test_every_refusal_of_a_command_in_the_manual_exists() -> None:

@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import time
@@ -2478,6 +2479,23 @@ def test_a_file_of_the_console_is_sent_whole_zipped_or_not_at_all(open_hub: HubP
         same = open_hub.request("GET", path, headers={"If-None-Match": tag})
         assert (same.status, same.content, same.headers["etag"]) == (304, b"", plain.headers["etag"])
     assert open_hub.request("GET", path, headers={"If-None-Match": '"other"'}).status == 200
+
+
+def test_the_console_can_be_put_on_a_home_screen(hub: HubProcess) -> None:
+    page = hub.get("/").text
+    [path] = re.findall(r'<link rel="manifest" href="([^"]+)"', page)
+    answer = hub.get(path)
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/manifest+json")
+    assert answer.headers["cache-control"] == "no-cache"
+    assert "manifest-src 'self'" in hub.get("/").headers["content-security-policy"]
+    manifest = json.loads(answer.text)
+    assert (manifest["start_url"], manifest["scope"], manifest["display"]) == ("/", "/", "standalone")
+    for icon in [*manifest["icons"], {"src": "/assets/icon-192.png", "type": "image/png"}]:
+        assert hub.get(icon["src"]).headers["content-type"] == icon["type"]
+    picture = hub.get("/assets/icon-192.png").content
+    assert (picture[:8], picture[16:24]) == (b"\x89PNG\r\n\x1a\n", struct.pack(">II", 192, 192))
+    assert re.findall(r'<link rel="apple-touch-icon" href="([^"]+)"', page) == ["/assets/icon-192.png"]
+    assert "serviceWorker" not in "".join(hub.get(one).text for one in FILES if one.endswith(".js"))
 
 
 def test_a_304_does_not_say_that_the_file_is_empty(hub: HubProcess) -> None:

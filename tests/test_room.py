@@ -13,11 +13,13 @@ from fakes import FakeClock, RecordingRoom, contents, forms_of, question, replay
 import caucus
 from caucus import (
     ALL,
+    APPEALS_OF_ONE_MAX,
     CONTESTED_EVERY_S,
     DECLINED,
     GRACE_S,
     LOG_MAX,
     MAILBOX_MAX,
+    OPERATOR,
     PEER_TTL_S,
     QUIET_AFTER_S,
     REGISTER_BURST,
@@ -2076,3 +2078,28 @@ def test_one_message_of_the_operator_goes_to_several_peers(room):
     with pytest.raises(Invalid):
         room.operator_say(("ann", "bob"), "well?", Manner(expects_answer=True))
     assert len(room.events) == count
+
+
+# --- words to the operator ---
+
+
+def test_words_to_the_operator_stay_until_he_answers_them(room: RecordingRoom):
+    api = room.join("api")
+    first = room.say(api, OPERATOR, "may I?")
+    room.say(api, OPERATOR, "and this?")
+    room.say(api, OPERATOR, "a question", Manner(expects_answer=True))
+    room.operator_say(ALL, "good morning")
+    assert [appeal.text for appeal in room.appeals.values()] == ["may I?", "and this?"]
+    room.operator_say("", "yes", Manner(reply_to=first.message.seq))
+    assert [appeal.text for appeal in room.appeals.values()] == ["and this?"]
+    assert state_of(replayed(room.events)) == state_of(room)
+
+
+def test_of_words_to_the_operator_the_newest_of_each_peer_are_kept(room: RecordingRoom):
+    room.set_rate(1e6, 1e6)
+    room.say(room.join("web"), OPERATOR, "please look")
+    api = room.join("api")
+    for n in range(APPEALS_OF_ONE_MAX + 3):
+        room.say(api, OPERATOR, f"call {n}")
+    assert [appeal.text for appeal in room.appeals.values()][:2] == ["please look", "call 3"]
+    assert len(room.appeals) == APPEALS_OF_ONE_MAX + 1

@@ -33,7 +33,8 @@ export function watch(here, model, { isHidden, touchedAt }, now) {
   if (model.mode === null || model.isOpening) return false;
   if (isHidden) {
     if (here.hiddenAt === null) {
-      if (here.at && touchedAt - here.at < ABSENT_MS) seen(here, model, now); // looked at until then
+      const isLookedAt = now - touchedAt < ABSENT_MS && touchedAt - here.at < ABSENT_MS; // until then; a screen that locks by itself was not
+      if (here.at && isLookedAt) seen(here, model, now);
       here.hiddenAt = now;
     }
     return false;
@@ -42,7 +43,8 @@ export function watch(here, model, { isHidden, touchedAt }, now) {
   here.hiddenAt = null;
   if (sign <= here.at) return false;
   const isBack = here.at > 0 && sign - here.at >= ABSENT_MS;
-  if (isBack) here.absent = { from: here.at, to: now, index: here.index, seq: here.seq, room: here.room };
+  const { at: from, index, seq, room } = here;
+  if (isBack) here.absent = { ...(here.absent ?? { from, index, seq, room }), to: now }; // one that nobody has put away goes on
   seen(here, model, sign);
   return isBack;
 }
@@ -79,7 +81,7 @@ export function absenceOf(model, absent, now) {
       ["Still open", openOf(model, absent, until)],
       ["Came", movesOf(log, CAME)],
       ["Went", movesOf(log, WENT)],
-      ["Hub", log.filter(({ content, origin, seq, kind }) => (origin === "hub" && seq === 0 && content.startsWith("the hub restarted")) || kind === "marker").map((message) => itemOf(message, message.content))],
+      ["Hub", log.filter((message) => tellsOf(message) === "RoomReopened" || message.kind === "marker").map((message) => itemOf(message, message.content))],
       ["Longest exchanges", exchangesOf(model, said)],
     ].filter(([, items]) => items.length).map(([title, items]) => ({ title, items: items.slice(0, ITEMS_MAX), more: Math.max(0, items.length - ITEMS_MAX) })),
   };
@@ -128,13 +130,13 @@ function stopsOf(model, { from }, until, begin) {
   });
 }
 
-const LOST = /^(.+)'s mailbox is full: (\d+) lost/s;
+const LOST = /^(.+)'s mailbox is full: (\d+) lost, the latest is/s;
 
 /** What full mailboxes lost, as the hub has told, who counts on from when one began to lose; and what its receipts say was lost. */
 function lossesOf(model, log, { from }) {
   const [told, before] = [new Map(), new Map()]; // name -> {count, message}; name -> what the hub counted last
   for (const message of model.log.filter(({ origin, seq, ts }) => origin === "hub" && seq === 0 && (ts * 1000 < from || log.at(-1)?.ts >= ts))) {
-    const [, name, text] = LOST.exec(message.content) ?? [];
+    const [, name, text] = (tellsOf(message) === "MailboxOverflowed" && LOST.exec(message.content)) || [];
     if (name === undefined) continue;
     const [count, known] = [Number(text), before.get(name) ?? 0];
     before.set(name, count);
@@ -155,14 +157,16 @@ function openOf(model, { from }, until) {
   return [...forms, ...owed];
 }
 
-const CAME = /^(.+) (joined|is back)$/s;
-const WENT = /^(.+) (left|timed out|was kicked.*|was away too long.*)$/s;
+/** The event that a line of the hub tells of: the words in it are partly its peers'. */
+const tellsOf = ({ origin, seq, meta }) => (origin === "hub" && seq === 0 ? meta?.event : undefined);
 
-function movesOf(log, pattern) {
+const CAME = ["PeerJoined", "PeerRevived"];
+const WENT = ["PeerLeft", "PeerReaped"];
+
+function movesOf(log, events) {
   const moves = new Map(); // what happened to whom, once each: name and word -> {text, message, count}
-  for (const message of log.filter(({ origin, seq }) => origin === "hub" && seq === 0)) {
-    const [text] = pattern.exec(message.content) ?? [];
-    if (text !== undefined) moves.set(text, { message, count: (moves.get(text)?.count ?? 0) + 1 });
+  for (const message of log.filter((one) => events.includes(tellsOf(one)))) {
+    moves.set(message.content, { message, count: (moves.get(message.content)?.count ?? 0) + 1 });
   }
   return [...moves].map(([text, { message, count }]) => itemOf(message, count > 1 ? `${text}, ${count} times` : text));
 }

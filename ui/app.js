@@ -5,7 +5,7 @@ import { partOf, withPart } from "./address.js";
 import { announce, ask, el, keyed, saveAs, setIcon, setText, toast, wireAsk } from "./dom.js";
 import { clockOf, onPref, pref, setPref } from "./prefs.js";
 import { ageText, apply, applyLink, emptyModel, isOpen, isOperator, lineOf, logEnd, noteSent } from "./model.js";
-import { fetchExport, fetchPast, openLine } from "./socket.js";
+import { TOKEN_LINK, fetchExport, fetchPast, openLine } from "./socket.js";
 import { openUnsettled } from "./unsettled.js";
 import { call } from "./calls.js";
 import { emptyDebt, needsOf, owe, settleDebt, wordsOf as wordsOfNeed } from "./needs.js";
@@ -33,6 +33,7 @@ import * as away from "./away.js";
 import * as budgets from "./budgets.js";
 import * as palette from "./palette.js";
 import * as settings from "./settings.js";
+import * as share from "./share.js";
 import * as timeline from "./timeline.js";
 import { openOutbox } from "./outbox.js";
 import { MUTES_MAX, mayMute, mutesOf } from "./only.js";
@@ -73,6 +74,7 @@ const SIGHTS = [ // of the moment that is looked at
   ["loops", loops.render],
   ["loops-settings", loops.renderSettings],
   ["away", away.render],
+  ["share", share.render],
   ["floors", channels.renderFloors],
   ["channels", channels.render],
   ["budgets", budgets.render],
@@ -462,6 +464,7 @@ setInterval(() => {
 }, ADDRESS_MS);
 
 byId("replay-open").addEventListener("click", () => (isLookingBack(past) ? backToLive() : lookBack()));
+if (!record) addEventListener("hashchange", () => { if (location.hash.startsWith(TOKEN_LINK)) location.reload(); });
 addEventListener("hashchange", () => { isAddressRead = false; readAddress(); });
 
 // ---- news: toasts, and what a screen reader is told -------------------------------------------------------------
@@ -485,12 +488,20 @@ function tellNews() {
 
 // ---- token ------------------------------------------------------------------------------------------------------
 
+const ENDED = "caucus.ended"; // this tab looked on, and may no more
+
 function askForToken({ state, refused }) {
   const dialog = byId("token-dialog");
+  if (refused && model.link.role === "observer") { // of a room that one may see no more nothing stays
+    sessionStorage.setItem(ENDED, "1");
+    return void location.reload();
+  }
   if (state === "open") dialog.close();
   if (state !== "needs-token") return;
-  byId("token-refused").hidden = !refused;
-  setText(byId("token-refused"), refused ? "The hub does not know this token." : "");
+  const hasEnded = !refused && sessionStorage.getItem(ENDED) !== null;
+  sessionStorage.removeItem(ENDED);
+  byId("token-refused").hidden = !refused && !hasEnded;
+  setText(byId("token-refused"), refused ? "The hub does not know this token." : hasEnded ? "Your link was revoked, or the hub has another token now." : "");
   if (!dialog.open) dialog.showModal();
   byId("token-input").focus();
 }
@@ -566,9 +577,12 @@ for (const link of document.querySelectorAll("[data-export]")) {
 
 const THEMES = { auto: "light", light: "dark", dark: "auto" }; // theme -> the next one
 
+const TINTS = { light: "#ffffff", dark: "#191d22" }; // of a phone's bar above the page, as the header
+
 function showTheme() {
   const theme = Object.hasOwn(THEMES, pref("theme")) ? pref("theme") : "auto";
   document.documentElement.dataset.theme = theme;
+  for (const tint of document.querySelectorAll('meta[name="theme-color"]')) tint.content = TINTS[theme === "auto" ? tint.dataset.tint : theme];
   setIcon(byId("theme"), theme);
   const label = `Theme: ${theme === "auto" ? "as the system" : theme}`;
   byId("theme").setAttribute("aria-label", label);
@@ -624,6 +638,7 @@ const FIXED_KEYS = [
 
 const TYPED_MS = 400; // whoever types has the next key under the fingers by then
 let letterAt = -Infinity; // when a letter came that no field took
+let fieldAt = -Infinity; // when one came that a field took
 
 /** All that the palette reaches, as the room is now. */
 function reachable() {
@@ -646,10 +661,15 @@ function onKey(event) {
   const typing = event.target.closest("input:not([type=radio], [type=checkbox], [type=range]), textarea, select");
   if (typing) {
     if (event.key === "Escape") typing.blur();
+    fieldAt = event.key.length === 1 ? event.timeStamp : -Infinity;
     const isBlind = typing.localName === "select" && event.key.length === 1 && event.timeStamp - letterAt < TYPED_MS; // a letter has led here, and the text goes on: it chooses nothing
     if (isBlind) event.preventDefault();
     letterAt = isBlind ? event.timeStamp : -Infinity;
     return;
+  }
+  if (event.key.length === 1 && event.timeStamp - fieldAt < TYPED_MS) { // the field went away under the hand: the text goes on, and does nothing
+    fieldAt = event.timeStamp;
+    return event.preventDefault();
   }
   if (event.key === " " && event.timeStamp - letterAt < TYPED_MS) return event.preventDefault(); // it is part of a text that nobody sees: it presses nothing
   if (event.key === "Enter" && flow.onEnter(byId("flow"), event.target)) return event.preventDefault();

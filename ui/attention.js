@@ -1,6 +1,7 @@
 // Attention: the strip that says what needs the operator, and how much there is to read. First in the page.
 
 import { button, el, icon, keyed, nameTag, setAttribute, setText } from "./dom.js";
+import { drawLine, setLine } from "./markdown.js";
 import { ageText, hueOf, isOpen, isOperator, lineOf } from "./model.js";
 import { isOffered, offer } from "./calls.js";
 import { NUDGE_S, actsOf, minutesOf, nameOfScope, owedOf, wordsOf } from "./needs.js";
@@ -144,7 +145,7 @@ function help(one, seat) {
 function refresh(node, need, model, now, seat) {
   const part = parts.get(node);
   Object.assign(part, { need, acts: actsOf(model, need) });
-  setText(part.text, need.text);
+  setLine(part.text, need.text);
   node.title = wordsOf(need);
   setText(part.age, AGED.has(need.kind) && need.since ? ageText((now - need.since) / 1000) : "");
   node.toggleAttribute("data-done", Boolean(need.isDone));
@@ -182,7 +183,7 @@ function owedLine(debt, model, seat) {
   if (isOperator(model)) part.acts = debt.acts.map((_, at) => button(debt.acts[at].word, null, { class: "quiet", title: debt.acts[at].title, onclick: (event) => press(event, at) }));
   const node = el("li", { class: "owe", data: { seq: String(debt.seq) } },
     el("p", { class: "owe-who" }, lane ? el("b", {}, lane) : tag(debt.to), debt.to === "human" && isOperator(model) ? " owe " : " owes ", tag(debt.asker), " ", part.age),
-    el("button", { type: "button", class: "owe-words quiet", title: "Go to the message", onclick: show }, el("bdi", {}, lineOf(debt.text, 200))),
+    el("button", { type: "button", class: "owe-words quiet", title: "Go to the message", onclick: show }, el("bdi", {}, drawLine(lineOf(debt.text, 200), { hasLinks: false }))),
     el("div", { class: "owe-acts" }, part.acts));
   parts.set(node, part);
   return node;

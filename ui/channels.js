@@ -1,6 +1,7 @@
 // Channels and talking sticks: the scopes of the room, who is in them, and who alone may speak there.
 
 import { button, el, emptyNote, icon, keyed, nameTag, setText } from "./dom.js";
+import { setLine } from "./markdown.js";
 import { ageText, hueOf, isOpen, isOperator, loopOf, perMinute } from "./model.js";
 import { stateOfLoop } from "./needs.js";
 
@@ -28,7 +29,7 @@ export function render(root, model, send, now, seat) {
   const list = Object.entries(model.channels).map(([name, channel]) => ({ name, ...channel }));
   keyed(view.list, list, (channel) => `${channel.name} ${operator}`, (channel) => channelCard(channel.name, operator, view), (node, channel) => {
     const part = parts.get(node);
-    setText(part.topic, channel.topic ?? "");
+    setLine(part.topic, channel.topic ?? "");
     part.topic.hidden = !channel.topic;
     const loop = loopOf(model, channel.name);
     part.loop.hidden = !loop;
@@ -78,7 +79,7 @@ export function renderFloors(root, model, send, now, seat) {
   keyed(view.list, list, (floor) => `${floor.scope} ${operator}`, (floor) => floorCard(floor.scope, operator, view), (node, floor) => {
     const part = parts.get(node);
     keyed(part.holder, [floor.holder], (name) => name, (name) => nameTag(name, hueOf(model, name)));
-    setText(part.reason, floor.reason ?? "");
+    setLine(part.reason, floor.reason ?? "");
     part.reason.hidden = !floor.reason;
     setText(part.since, `for ${ageText(now / 1000 - floor.since)}`);
     part.queue.hidden = floor.hands.length === 0;

@@ -30,7 +30,7 @@ export const COMMANDS = {
   to: { text: "choose where messages go", list: scopes, read: among("such target as", scopes, (name) => ({ target: name })) },
   pause: { text: "pause the room, or one peer", list: peers, read: roomOr({ action: "pause" }, (name) => ({ frame: { pause_peer: name } })) },
   resume: { text: "resume the room, or one peer", list: peers, read: roomOr({ action: "resume" }, (name) => ({ frame: { resume_peer: name } })) },
-  stop: { text: "stop all (asks first)", read: () => ({ frame: { action: "stop" } }) },
+  stop: { text: "stop all (asks first)", read: (given) => (given ? { complaint: `Stop is for the whole room: /stop alone. For one agent there are /pause and /kick.` } : { frame: { action: "stop" } }) },
   reset: { text: "reset a stopped room, or one agent", list: peers, read: roomOr({ action: "reset" }, (name) => ({ frame: { command: "reset", to: name } })) },
   interrupt: { text: "tell one agent to drop what it does", list: peers, read: among("peer", peers, (name) => ({ frame: { command: "interrupt", to: name } })) },
   ping: { text: "ask the hub how a peer is", list: peers, read: among("peer", peers, (name) => ({ frame: { heartbeat: name } })) },
@@ -72,8 +72,10 @@ export function aimOf(text, model) {
   const to = [];
   let rest = text;
   while (rest.startsWith("@")) {
-    const name = nameAt(rest.slice(1), peers(model)) ?? (to.length ? undefined : nameAt(rest.slice(1), EVERYBODY));
+    const known = nameAt(rest.slice(1), peers(model));
+    const name = known === undefined && !to.length ? nameAt(rest.slice(1), EVERYBODY) : known;
     if (name === undefined) return unknownAim(/^@\S*/.exec(rest)[0], "peer");
+    if (name === null) return { complaint: `${/^@\S*/.exec(rest)[0]} may be any of several here: choose whom it is for beside To, and begin with a blank.` };
     if (!to.includes(name)) to.push(name);
     rest = rest.slice(1 + name.length).replace(/^[\s,:;]*(?:(?:and|&)\s+(?=@))?/, "");
     if (EVERYBODY.includes(name)) return { to: ["all"], rest };
@@ -86,17 +88,21 @@ const EVERYBODY = ["all", "everyone"];
 
 function aimAtChannel(text, model) {
   const name = nameAt(text, channels(model));
-  if (name !== undefined) return { to: [name], rest: text.slice(name.length).replace(/^[\s,:;]+/, "") };
+  if (name) return { to: [name], rest: text.slice(name.length).replace(/^[\s,:;]+/, "") };
   return unknownAim(/^#\S*/.exec(text)[0], "channel");
 }
 
 /** An @ or # that stands alone, or before another one, names nobody: it is a heading, a sign. */
 const unknownAim = (word, kind) => (/^[@#][\p{L}\p{N}_]/u.test(word) ? { complaint: `There is no ${kind} ${word}.` } : null);
 
-/** The longest of `names` that a text begins with, whole, whatever its case; as it is written, before others. */
+/**
+ * The one of `names` that a text begins with, whole, whatever its case; as it is written, before others. Null: it may be
+ * any of several, one of which goes on where another ends; then nobody but the operator can tell.
+ */
 function nameAt(text, names) {
-  const isAt = (name) => text.slice(0, name.length).toLowerCase() === name.toLowerCase() && /^(?:$|[\s,:;.!?])/.test(text.slice(name.length));
-  return names.filter(isAt).sort((a, b) => b.length - a.length || text.startsWith(b) - text.startsWith(a))[0];
+  const isAt = (name) => text.slice(0, name.length).toLowerCase() === name.toLowerCase() && /^(?:$|[\s,:;]|[.!?]+(?:\s|$))/.test(text.slice(name.length));
+  const found = names.filter(isAt).sort((a, b) => b.length - a.length || text.startsWith(b) - text.startsWith(a));
+  return found.some(({ length }) => length !== found[0].length) ? null : found[0];
 }
 
 // ---- completion -------------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ function open(root, send, seat) {
     hint: "", hintUntil: 0,
     reply: stored(KEPT.reply, null), // what the next message answers: {seq, id, name, words, room}
     sent: new Map(), // client_id -> what was sent under it: given back if it is refused
-    isPlain: false, // the names at the head of this text aim nothing: the operator said so
+    plainHead: null, // the word at the head of a text that aims nothing: the operator said so
     aimed: "", // what the line says of them
     held: false, asked: false, // the room is paused, or asked to, because one types
     everyone: el("optgroup", { label: "The room" }), peersGroup: el("optgroup", { label: "Peers" }), channelsGroup: el("optgroup", { label: "Channels" }) };
@@ -65,7 +65,7 @@ function open(root, send, seat) {
   view.asks = el("input", { type: "checkbox", id: "asks", onchange: () => expect(view, view.asks.checked) });
   view.aimText = el("bdi");
   view.aimLine = el("div", { class: "aim-line", role: "group", "aria-label": "Whom the text names", hidden: true }, icon("direct"), view.aimText,
-    button("As chosen", null, { class: "quiet aim-plain", title: "Send it to whom is chosen beside To, and leave the name a word", onclick: () => { view.isPlain = true; showTarget(view, view.model); view.text.focus(); } }));
+    button("As chosen", null, { class: "quiet aim-plain", title: "Send it to whom is chosen beside To, and leave the name a word", onclick: () => { view.plainHead = headOf(view.text.value); showTarget(view, view.model); view.text.focus(); } }));
   view.send = button("Send", "send", { id: "say", class: "strong", title: "Send (Enter)", onclick: () => say(view) });
   view.text.value = sessionStorage.getItem(KEPT.draft) ?? "";
   view.wanted = sessionStorage.getItem(KEPT.target) ?? "all";
@@ -127,7 +127,7 @@ function showTarget(view, model) {
 
 /** Whom the text itself names; what is still being written names nobody. */
 function aimNow(view, model) {
-  if (view.isPlain || commandOf(view.text.value.trim(), model)) return null;
+  if (isPlain(view) || commandOf(view.text.value.trim(), model)) return null;
   const aimed = aimOf(view.text.value, model);
   return aimed?.complaint && !/\s/.test(view.text.value) ? null : aimed;
 }
@@ -239,11 +239,14 @@ function recall(event, view, step) {
   write(view, back ? view.said.at(-back) : "", back);
 }
 
+const headOf = (text) => /^\S*/.exec(text)[0];
+const isPlain = (view) => view.plainHead !== null && headOf(view.text.value) === view.plainHead;
+
 function onInput(view) {
   view.back = 0;
   view.hintUntil = 0;
   keep(KEPT.draft, view.text.value);
-  if (!view.text.value.trim()) view.isPlain = false;
+  if (!isPlain(view)) view.plainHead = null;
   showTarget(view, view.model);
   fit(view);
   offer(view);
@@ -257,7 +260,7 @@ function say(view) {
   if (!text.trim() || view.send.disabled) return;
   const command = commandOf(text.trim(), view.model);
   if (command?.complaint) return tell(view, command.complaint);
-  const aimed = command || view.isPlain ? null : aimOf(text, view.model);
+  const aimed = command || isPlain(view) ? null : aimOf(text, view.model);
   if (aimed?.complaint) return tell(view, `${aimed.complaint} Nothing was sent. To say it as it stands, begin with a blank.`);
   if (aimed?.to.length > 1 && view.asks.checked) return tell(view, "A question goes to one peer, to a channel or to everyone: it would be answered by the first. Nothing was sent.");
   if (aimed && !aimed.rest.trim() && aimed.to.length === 1) obey(view, { target: aimed.to[0] });
@@ -324,7 +327,7 @@ function giveBack(view, model) {
 function write(view, text, back = 0) {
   view.text.value = text;
   view.back = back;
-  if (!text.trim()) view.isPlain = false;
+  if (!isPlain(view)) view.plainHead = null;
   if (view.model) showTarget(view, view.model);
   fit(view);
   keep(KEPT.draft, text);

@@ -6,6 +6,7 @@ import { complaintOf, givenOf, wordsOfAnswer } from "./answers.js";
 import { announce, button, copyText, el, emptyNote, icon, keyed, nameTag, setText, toast } from "./dom.js";
 import { draftOf, keepDraft } from "./drafts.js";
 import { ageText, hueOf, isOpen, isOperator } from "./model.js";
+import { drawLine } from "./markdown.js";
 import { clockOf, pref } from "./prefs.js";
 import { widen, widener } from "./wide.js";
 
@@ -119,7 +120,7 @@ function card(form, hue, operator, seat, key) {
   const whole = form.to === "all" ? "the whole room" : form.to;
   const isPrompt = form.to === "human"; // of the asker's host: no peer can ask the operator alone
   const node = el("li", { class: "card form", data: { form: form.id } },
-    el("h3", { class: "form-title", dir: "auto" }, form.title),
+    el("h3", { class: "form-title", dir: "auto" }, drawLine(form.title)),
     el("p", { class: "asker" }, ...(isPrompt ? ["a permission prompt of ", nameTag(form.asker, hue)] : ["asked by ", nameTag(form.asker, hue), " for ", el("bdi", {}, whole)]),
       " · ", part.age, " ", part.all, " ", widener(form)),
     isPrompt && el("pre", { class: "prompt-detail", tabindex: "0", "aria-label": "What the tool would do, word for word" }, visible(form.detail)),
@@ -147,11 +148,13 @@ function refresh(node, form, model, now) {
   part.wizard.complain(refusal);
 }
 
+const labelOf = (field) => el("bdi", {}, drawLine(field.label));
+
 /** What an observer sees of a field: the question and its choices, nothing to press. */
 function readOnly(field) {
   const options = [...(field.options ?? []), ...(field.allow_other ? ["another answer"] : [])];
-  return el("div", { class: "field", data: { field: field.key } }, el("p", { class: "field-label" }, el("bdi", {}, field.label), required(field)),
-    options.length > 0 && el("ul", { class: "names" }, options.map((option) => el("li", {}, el("bdi", {}, option)))));
+  return el("div", { class: "field", data: { field: field.key } }, el("p", { class: "field-label" }, labelOf(field), required(field)),
+    options.length > 0 && el("ul", { class: "names" }, options.map((option) => el("li", {}, el("bdi", {}, drawLine(option))))));
 }
 
 // ---- the wizard -------------------------------------------------------------------------------------------------
@@ -260,7 +263,7 @@ function recap(form, fields, show) {
     node: el("div", { class: "field" }, heading, list),
     focus: () => heading.focus(),
     fill: () => list.replaceChildren(...form.fields.map((field, index) => el("div", {},
-      el("dt", {}, el("bdi", {}, field.label)),
+      el("dt", {}, labelOf(field)),
       el("dd", { dir: "auto", class: wordsOfAnswer(fields[index].value()) === "no answer" ? "none" : "" }, wordsOfAnswer(fields[index].value())),
       button(`Change: ${field.label}`, "form", { class: "change", onclick: () => show(index) }, true)))),
   };
@@ -318,7 +321,7 @@ function lineInput(field, id, complaint) {
     ...(long ? { rows: "4" } : { type: "text" }), ...(field.required && { "aria-required": "true" }) });
   return {
     node: el("div", { class: "field", data: { field: field.key } },
-      el("label", { class: "field-label", for: id }, el("bdi", {}, field.label), required(field)), control, complaint),
+      el("label", { class: "field-label", for: id }, labelOf(field), required(field)), control, complaint),
     controls: [control],
     value: () => control.value.trim(),
     give: () => control.value,
@@ -328,7 +331,7 @@ function lineInput(field, id, complaint) {
 
 function choiceInput(field, id, complaint) {
   const radio = field.type === "radio";
-  const choices = (field.options ?? []).map((option, index) => choice(field, `${id}-${index}`, option, el("bdi", {}, option)));
+  const choices = (field.options ?? []).map((option, index) => choice(field, `${id}-${index}`, option, el("bdi", {}, drawLine(option))));
   const other = field.allow_other ? otherChoice(field, id) : null;
   const none = radio && !field.required ? choice(field, `${id}-none`, "", el("span", { class: "facts" }, "no answer")) : null;
   if (none) none.box.checked = true;
@@ -338,7 +341,7 @@ function choiceInput(field, id, complaint) {
   const picked = () => [...choices.filter((one) => one.box.checked).map((one) => one.box.value), ...own()];
   return {
     node: el("fieldset", { class: "field", data: { field: field.key }, "aria-describedby": complaint.id },
-      el("legend", { class: "field-label" }, el("bdi", {}, field.label), required(field)), all.map((one) => one.node), complaint),
+      el("legend", { class: "field-label" }, labelOf(field), required(field)), all.map((one) => one.node), complaint),
     controls: all.map((one) => one.box),
     give: () => ({ on: all.flatMap((one, index) => (one.box.checked ? [index] : [])), text: other?.text.value ?? "" }),
     take: (given) => {
@@ -371,9 +374,9 @@ function settledLine(entry) {
   const outcome = { cancelled: "rejected", withdrawn: "withdrawn: its asker is gone" }[entry.status] ?? "answered";
   return el("li", { data: { settled: entry.id, status: entry.status } }, icon(entry.status === "answered" ? "check" : "close"),
     el("div", {},
-      el("p", { dir: "auto" }, el("span", { class: "settled-title" }, entry.title), ` · ${outcome}`),
-      entry.answers.map(([label, text]) => el("p", { class: "facts", dir: "auto" }, label ? `${label}: ${text}` : text)),
-      entry.reason && el("p", { class: "facts", dir: "auto" }, `Reason: ${entry.reason}`),
+      el("p", { dir: "auto" }, el("span", { class: "settled-title" }, drawLine(entry.title)), ` · ${outcome}`),
+      entry.answers.map(([label, text]) => el("p", { class: "facts", dir: "auto" }, drawLine(label ? `${label}: ${text}` : text))),
+      entry.reason && el("p", { class: "facts", dir: "auto" }, "Reason: ", drawLine(entry.reason)),
       el("p", { class: "facts" }, entry.asker && ["asked by ", el("bdi", {}, entry.asker), " · "],
         entry.at ? el("time", { datetime: new Date(entry.at).toISOString() }, clockOf(entry.at)) : "")));
 }

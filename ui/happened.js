@@ -77,5 +77,5 @@ function draw(view, { from, to, said, chars, missing, hasHole, parts }) {
 
 function link(view, { text, go }) {
   if (!go) return el("span", { dir: "auto" }, text);
-  return el("button", { type: "button", class: "happened-link", dir: "auto", onclick: () => { fold(view, true); view.seat.go(...go); } }, text);
+  return el("button", { type: "button", class: "happened-link", dir: "auto", onclick: () => { view.fold.focus({ preventScroll: true }); fold(view, true); view.seat.go(...go); } }, text);
 }

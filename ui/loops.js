@@ -3,6 +3,7 @@
 
 import { button, el, emptyNote, icon, keyed, nameTag, setAttribute, setIcon, setText } from "./dom.js";
 import { isLate, waiting, wordsOf } from "./deeds.js";
+import { setLine } from "./markdown.js";
 import { ARROW, GO_ON, ageText, hueOf, isOpen, isOperator } from "./model.js";
 import { nameOfScope, stateOfLoop } from "./needs.js";
 
@@ -75,7 +76,7 @@ function refresh(node, loop, model, now, seat) {
   if (node.dataset.state !== loop.state) setIcon(part.state, ICONS[loop.state] ?? "loop");
   Object.assign(node.dataset, { state: loop.state, level: loop.level });
   setText(part.state.lastElementChild, `${stateOfLoop(loop)}${loop.state === "held" ? ` for ${ageText(now / 1000 - loop.ts)}` : ""}`);
-  setText(part.words, loop.words);
+  setLine(part.words, loop.words);
   setText(part.facts, factsOf(loop));
   part.facts.hidden = part.facts.textContent === "";
   part.evidence.hidden = !loop.last_seq;

@@ -2,12 +2,25 @@
 // between is a string of markup. What a browser would hide is shown: where a link goes, marks that reorder or vanish.
 
 import { button, copyText, el, toast } from "./dom.js";
+import { inlineOf } from "./inline.js";
 import { lowerOf } from "./model.js";
 
 const SAFE = new Set(["http:", "https:", "mailto:"]);
 
 /** The nodes of a tree; each of `words` (lower case) is marked where it stands in one piece of text. */
 export const drawTree = (tree, words = []) => drawAll(tree, words);
+
+/** The nodes of one line: its marks, and no blocks. Where no link may be, as in a button, its marks stay as written. */
+export const drawLine = (text, { words = [], hasLinks = true } = {}) => drawTree(inlineOf(text, hasLinks), words);
+
+const lines = new WeakMap(); // node -> the line that it shows
+
+/** Draw a line into `node` only if it differs: what is selected, or has the focus, stays. */
+export function setLine(node, text, look) {
+  if (lines.get(node) === text) return;
+  lines.set(node, text);
+  node.replaceChildren(...drawLine(text, look));
+}
 
 const drawAll = (tokens, words) => (tokens ?? []).flatMap((token) => draw(token, words));
 

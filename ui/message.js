@@ -1,7 +1,7 @@
 // Message: one row of the flow. Time, origin and sender have places of their own, so no text can imitate what stands in them.
 
 import { button, el, icon, nameTag, setText } from "./dom.js";
-import { drawText, drawTree } from "./markdown.js";
+import { drawLine, drawText, drawTree } from "./markdown.js";
 import { ageText, audienceOf, hueOf, lineOf, saidAs, threadOf } from "./model.js";
 import { routeOf, wordsOfOnly } from "./only.js";
 import { isMeant } from "./rows.js";
@@ -103,7 +103,7 @@ function quoteButton(model, message) {
   const outcome = Object.hasOwn(OUTCOMES, message.outcome ?? "") && el("span", { class: "outcome" }, OUTCOMES[message.outcome]);
   return el("button", { type: "button", class: "quote", title: "Go to what this answers (p)", data: { jump: String(message.reply_to) } },
     icon("reply"), outcome, answered && el("bdi", { class: "quoted-name" }, answered.origin === "agent" ? answered.sender : "operator"),
-    el("bdi", { class: "quoted" }, words || `message ${message.reply_to}`));
+    el("bdi", { class: "quoted" }, words ? drawLine(words, { hasLinks: false }) : `message ${message.reply_to}`));
 }
 
 const QUOTE_CHARS = 200;
@@ -130,7 +130,9 @@ function sizeOf({ content }) {
 
 function content(model, message, look) {
   const tree = look.isSource(message) ? null : treeOf(model, message);
-  const draw = (marks) => (tree ? el("div", { class: "content md", dir: "auto" }, ...drawTree(tree, marks)) : el("div", { class: "content", dir: "auto" }, ...drawText(message.content, marks)));
+  const isLine = message.origin === "hub" && !look.isSource(message); // the hub reads no marks in its notices: they quote lines
+  const nodesOf = (marks) => (tree ? drawTree(tree, marks) : isLine ? drawLine(message.content, { words: marks }) : drawText(message.content, marks));
+  const draw = (marks) => el("div", { class: tree ? "content md" : "content", dir: "auto" }, ...nodesOf(marks));
   const words = isMeant(message, look.needle) ? look.words : [];
   const node = draw(words);
   const singles = words.flatMap((word) => word.split(" "));

@@ -35,9 +35,11 @@ export function emptyModel() {
     receipts: new Map(), // message id -> {id, seq, queued, fetched, acknowledged, answered, lost, who, at}; replaced when one changes
     fates: null, // {seq, who, more, at: name -> ms or null}: each recipient of one message to many, as the hub last said when asked
     died: null, // {room, open: [{id, asker, text}], count, at}: what waited for the operator in a room that is gone
+    appeals: [], // words to the operator that he had not answered when the line opened: {seq, id, sender, text, ts}
     owed: [], // what expects an answer and has none, oldest first: {seq, asker, to, text, ts}
     rules: { text: "", version: 0 }, // of the house
     loops: NO_LOOPS, // how far loops are answered, and the lanes that go round in circles; a lane as the hub tells of it
+    shares: { list: [], made: null }, // links for lookers-on: {id, by, ts, consoles}, and the one that was made here last: {id, token, url}
     budgets: { text: "", rows: [], more: 0 }, // what may be spent; rows: {spender, name, here, measure, limit, spent, level, unknown, back_ts, waiting}
     roots: new Map(), // message id -> its thread, for those in one: the id of what began it, or a name for what is not here
     threads: new Map(), // thread -> ids of its messages, oldest first
@@ -143,6 +145,7 @@ const FRAMES = {
   health: takeHealth,
   heartbeat_result: (model, frame) => notice(model, "info", heartbeatText(frame.result)),
   rate: (model, frame) => { model.rate = frame.rate; },
+  shares: (model, frame) => { model.shares = { list: frame.shares ?? [], made: frame.made ?? model.shares.made }; },
   agents: (model, frame) => { model.agents = frame.agents ?? []; },
   error: takeRefusal,
 };
@@ -191,6 +194,7 @@ function takeSnapshot(model, frame, now) {
   model.version = frame.version ?? null;
   model.agents = frame.agents ?? [];
   model.owed = frame.owed ?? [];
+  model.appeals = frame.appeals ?? [];
   model.rules = frame.rules ?? model.rules;
   takeLoops(model, frame.loops ?? NO_LOOPS, now);
   model.budgets = frame.budgets ?? model.budgets;

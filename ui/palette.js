@@ -82,8 +82,11 @@ export function matches(entries, typed) {
   if (words.length === 0) return entries;
   const line = words.join(" ");
   const graded = entries.map((entry) => [entry, gradeOf(entry, words, line)]).filter(([, grade]) => grade > 0);
-  return graded.sort(([, a], [, b]) => b - a).map(([entry]) => entry);
+  return graded.sort(([one, a], [other, b]) => b - a || isOurs(other) - isOurs(one)).map(([entry]) => entry);
 }
+
+/** What the console can do comes before what somebody may have named like it. */
+const isOurs = ({ kind }) => kind === "command" || kind === "setting" || kind === "key";
 
 function gradeOf({ text, hint }, words, line) {
   const own = text.toLowerCase();

@@ -1,7 +1,7 @@
 // Pinned: a thread or a lane beside the flow, with a composer of its own that aims there. It shows the newest of it; all
 // of it is one click away, in the flow.
 
-import { speechOf } from "./commands.js";
+import { aimOf as aimAtHead, speechOf } from "./commands.js";
 import { announce, button, el, icon, keyed, setText } from "./dom.js";
 import { drawRow } from "./message.js";
 import { entryAt, indexOf, isOpen, isOperator, lineOf, logEnd, saidAs, threadOf } from "./model.js";
@@ -125,14 +125,20 @@ function onClick(view, event) {
 
 // ---- the composer -----------------------------------------------------------------------------------------------
 
-/** Whom a word goes to, and what it answers: {to: [names], reply_to}. */
+/** Whom a word goes to, and what it answers: {to: [names], reply_to}. While one writes, nobody else's word changes that. */
 function aimOf(view) {
+  if (!view.aim || !view.text.value.trim()) view.aim = aimNow(view);
+  return view.aim;
+}
+
+function aimNow(view) {
   if (!THREAD.test(view.what)) return { to: targetsOf(view.what), reply_to: null };
   const said = messagesOf(view).filter(({ seq }) => seq > 0);
   const last = said.findLast(({ origin }) => origin === "agent") ?? said.at(-1);
   if (!last) return { to: [], reply_to: null };
   const isLane = last.recipient === "all" || last.recipient.startsWith("#");
-  return { to: [isLane || last.origin === "operator" ? last.recipient : last.sender], reply_to: last.seq };
+  const to = isLane ? [last.recipient] : last.origin === "operator" ? last.recipient.split(", ") : [last.sender];
+  return { to, reply_to: last.seq };
 }
 
 function drawComposer(view) {
@@ -141,8 +147,10 @@ function drawComposer(view) {
   keyed(view.target, to, (name) => name, (name) => el("option", { value: name }, name === "all" ? "everyone" : name));
   if (!to.includes(view.target.value) && to.length) view.target.value = to[0];
   view.target.hidden = to.length < 2;
-  view.text.placeholder = to.length ? `Say something to ${view.target.value === "all" ? "everyone" : view.target.value}` : "Nobody to speak to";
-  view.go.disabled = !isOpen(view.model) || to.length === 0;
+  const name = view.target.value;
+  const isHere = name === "all" || name in view.model.channels || view.model.peers.some((peer) => peer.name === name);
+  view.text.placeholder = to.length === 0 ? "Nobody to speak to" : isHere ? `Say something to ${name === "all" ? "everyone" : name}` : `${name} is not here any more`;
+  view.go.disabled = !isOpen(view.model) || !isHere;
 }
 
 function onKey(view, event) {
@@ -159,6 +167,8 @@ function say(view) {
   if (text.startsWith("/") && !text.startsWith("//")) return void setText(view.note, "Commands go into the composer under the flow. To say it, begin with two slashes.");
   const { to, reply_to } = aimOf(view);
   const target = to.includes(view.target.value) ? view.target.value : to[0];
+  const named = aimAtHead(text, view.model);
+  if (named && named.to?.join() !== target) return void setText(view.note, `What is written here goes to ${target}, whatever name it begins with: use the composer under the flow, or begin with a blank.`);
   const sent = view.send({ say: speechOf(text), to: target, ...(reply_to && { reply_to }) });
   if (!sent) return;
   view.sent.set(sent.client_id, text);

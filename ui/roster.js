@@ -3,6 +3,7 @@
 
 import { button, el, emptyNote, icon, keyed, nameTag, setAttribute, setIcon, setText } from "./dom.js";
 import { isLate, wordsOf } from "./deeds.js";
+import { setLine } from "./markdown.js";
 import { budgetWords } from "./spent.js";
 import {
   ARROW, UNWOKEN_S, ageText, hueOf, isLosing, isOpen, isOperator, passedSince, priceText, stateWord, usageExactly, usageText,
@@ -88,7 +89,7 @@ const chip = (name, iconName, text = "", title = "") => el("span", { class: `chi
 function card(peer, hue, view) {
   const part = {
     does: el("span", { class: "does", dir: "auto" }),
-    status: el("p", { class: "status", dir: "auto" }),
+    status: el("p", { class: "status", dir: "auto" }, el("bdi"), el("span")),
     state: el("span", { class: "chip state" }, el("span")),
     wake: chip("wake", "ear"),
     cost: el("span", { class: "cost" }),
@@ -171,10 +172,11 @@ function refresh(node, peer, passed, view) {
   part.quiet.title = `Neither a call nor a new status for ${ageText(view.quietAfter)} or more`;
   part.stop.hidden = peer.stop_told !== false;
   refreshMail(part.mail, peer);
-  setText(part.does, peer.status ?? "");
+  setLine(part.does, peer.status ?? "", { hasLinks: false });
   setAttribute(part.line, "title", peer.status ? `${peer.name}: ${peer.status}` : peer.name);
   part.status.hidden = !peer.status;
-  setText(part.status, peer.status ? `${peer.status} · ${ageText(peer.status_age + passed)} ago` : "");
+  setLine(part.status.firstElementChild, peer.status ?? "");
+  setText(part.status.lastElementChild, peer.status ? ` · ${ageText(peer.status_age + passed)} ago` : "");
   part.status.classList.toggle("stale", Boolean(peer.status_stale));
   setText(part.heard, `heard ${ageText(peer.listening ? 0 : peer.last_seen_age + passed)} ago`);
   setText(part.facts, factsOf(peer, passed) + brakeOf(peer.brake, view.now));

@@ -3,13 +3,15 @@
 //   connecting > open(role) > closed (until retryAt) > connecting ...
 //              > needs-token > connecting
 //
-// The token travels in the handshake (as a subprotocol) and in the Authorization header, never in a URL. Shown there, it
-// needs none of the few places for those who have not shown theirs yet: no stranger can keep the operator out.
+// The token travels in the handshake (as a subprotocol) and in the Authorization header, never in a URL that is sent.
+// Shown there, it needs none of the few places for those who have not shown theirs yet: no stranger can keep the operator
+// out. A link for a looker-on has its token behind "#", which stays in the browser, and is taken out of the address here.
 
 const BACKOFF_MIN_MS = 500;
 const BACKOFF_MAX_MS = 15_000;
 const SILENCE_MS = 12_000; // the hub sends its health every 1.5 s; eight missed mean a line that is dead, as after a laptop's sleep
 const TOKEN_KEY = "caucus.token";
+export const TOKEN_LINK = "#token=";
 
 const CLOSE_REASONS = {
   1008: "The hub refused this page: its address is not among those the hub allows.",
@@ -69,8 +71,8 @@ export function openLine({ onFrame, onStatus, url = lineUrl() }) {
     },
     auth_required: () => report("needs-token", { refused: false }),
     auth_error: () => {
+      if (offered === null) dropToken();
       offered = null;
-      forgetToken();
       report("needs-token", { refused: true });
     },
   };
@@ -106,6 +108,7 @@ export function openLine({ onFrame, onStatus, url = lineUrl() }) {
     if (state === "open" && Date.now() - heardAt > SILENCE_MS) drop();
   }, 2_000);
 
+  takeLinkedToken();
   connect();
   return {
     /** Send one command; false when there is no open line, so that the caller keeps what was typed. */
@@ -186,6 +189,19 @@ function lineUrl() {
 
 function storedToken() {
   return sessionStorage.getItem(TOKEN_KEY) ?? localStorage.getItem(TOKEN_KEY);
+}
+
+/** Take the token of a link into this tab; what the browser remembers besides stays. */
+function takeLinkedToken() {
+  if (!location.hash.startsWith(TOKEN_LINK)) return;
+  const token = location.hash.slice(TOKEN_LINK.length);
+  history.replaceState(null, "", location.pathname + location.search);
+  if (token) sessionStorage.setItem(TOKEN_KEY, token);
+}
+
+/** Forget the token that was shown and refused: that of this tab, else the one of the browser. */
+function dropToken() {
+  (sessionStorage.getItem(TOKEN_KEY) === null ? localStorage : sessionStorage).removeItem(TOKEN_KEY);
 }
 
 function storeToken({ token, remember }) {

@@ -54,7 +54,7 @@ export function askTime() {
 }
 
 function open(root) {
-  const view = { model: null, timer: null, isRestored: false, kept: "" };
+  const view = { model: null, timer: null /* of what is typed and not looked for yet */, isRestored: false, kept: "" };
   const change = () => apply(view);
   view.beyond = openBeyond();
   view.search = el("input", { id: "search", type: "search", placeholder: "Search", title: QUERY_HELP, "aria-label": "Search the conversation", "aria-description": QUERY_HELP, autocomplete: "off", spellcheck: "false" });
@@ -92,6 +92,7 @@ function open(root) {
 
 function apply(view) {
   clearTimeout(view.timer);
+  view.timer = null;
   const needle = lowerOf(view.search.value.trim());
   flow.setFilter(flowRoot(), { ...flow.filterOf(flowRoot()), who: view.who.value, scope: view.scope.value, kind: view.kind.value, fate: view.fate.value, needle, only: view.only.checked });
   search(view.beyond, view.search.value.trim(), view.model);
@@ -149,10 +150,10 @@ export function find(typed) {
   if (view?.model) lookFor(view, typed);
 }
 
-/** Have the address say what is looked for; an address of something else stays. */
+/** Have the address say what is looked for; one of a place stays as it is, but says nothing of what is looked for no more. */
 function tellAddress(typed) {
   const address = withPart(location.hash, QUERY_LINK, typed ? encodeURIComponent(typed) : null);
-  if (namesPlace(location.hash) || location.hash === address) return;
+  if ((typed && namesPlace(location.hash)) || location.hash === address) return;
   try {
     history.replaceState(null, "", address || location.pathname + location.search);
   } catch {
@@ -236,7 +237,7 @@ function drawHits(view) {
   setText(view.toggle.lastElementChild, count ? `Filter (${count})` : "Filter");
   view.toggle.dataset.on = String(count > 0);
   drawFields(view, filter);
-  if (document.activeElement !== view.search && lowerOf(view.search.value.trim()) !== filter.needle) view.search.value = filter.needle; // the field says what is marked
+  if (view.timer === null && document.activeElement !== view.search && lowerOf(view.search.value.trim()) !== filter.needle) view.search.value = filter.needle; // the field says what is marked
 }
 
 /** The fields say what the flow is set to: a permalink may have cleared it. */

@@ -24,6 +24,7 @@ const memos = new WeakMap(); // model -> {room, upTo, found}: a message is read 
 
 export function callsOf(model) {
   const memo = memoOf(model);
+  if (memo.appeals !== model.appeals) takeAppeals(memo, model);
   for (memo.upTo = Math.max(memo.upTo, model.logStart); memo.upTo < logEnd(model); memo.upTo += 1) {
     const message = model.log[memo.upTo - model.logStart];
     if (message.kind === "marker") continue;
@@ -31,6 +32,16 @@ export function callsOf(model) {
     else if (isForOperator(message) && !memo.found.some((old) => old.id === message.id)) memo.found = fitted([...memo.found, callOf(message)], message.sender);
   }
   return memo.found;
+}
+
+/** What the hub knows as the line opens: also what was said while it was cut, and what was answered elsewhere. */
+function takeAppeals(memo, model) {
+  memo.appeals = model.appeals;
+  const listed = new Set(model.appeals.map(({ id }) => id)), newest = model.lastSeq;
+  const kept = memo.found.filter((one) => one.recipient !== "human" || listed.has(one.id) || one.seq > newest);
+  const known = new Set(kept.map(({ id }) => id));
+  const more = model.appeals.filter(({ id }) => !known.has(id)).map(({ seq, id, sender, text, ts }) => ({ id, seq, sender, recipient: "human", content: text, ts, before: 0 }));
+  memo.found = [...kept, ...more].sort((a, b) => a.seq - b.seq);
 }
 
 function memoOf(model) {

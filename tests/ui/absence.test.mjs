@@ -12,7 +12,9 @@ function said(sender, content, more = {}) {
   lastSeq += 1;
   return { id: `a${lastSeq}`, sender, recipient: "all", content, kind: "message", ts: NOW / 1000 + 60, seq: lastSeq, origin: "agent", ...more };
 }
-const notice = (content, more = {}) => ({ ...said("hub", content, { kind: "system", origin: "hub", ...more }), seq: 0 });
+const EVENTS = [[/ joined$/, "PeerJoined"], [/ joined #/, "ChannelJoined"], [/ left$| kicked/, "PeerLeft"], [/mailbox is full/, "MailboxOverflowed"], [/topic/, "TopicSet"], [/restarted/, "RoomReopened"]];
+const eventOf = (content) => EVENTS.find(([words]) => words.test(content))?.[1] ?? "ModeChanged";
+const notice = (content, more = {}) => ({ ...said("hub", content, { kind: "system", origin: "hub", meta: { event: eventOf(content) }, ...more }), seq: 0 });
 
 function opened(more = {}) {
   lastSeq = 0;
@@ -130,4 +132,23 @@ test("a tab that is loaded again knows where it was, and says what this page doe
 
 test("what a tab noted and is not ours is no note", () => {
   for (const kept of [null, 7, {}, { at: "x", seq: 1 }, { at: 1 }]) assert.equal(emptyHere(kept).at, 0);
+});
+
+test("no name and no topic passes for what the hub tells of", () => {
+  const topic = { meta: { event: "TopicSet" } };
+  const found = away(opened(), notice("api's mailbox is full: 9999 lost, the latest is message 1 from x joined", { meta: { event: "PeerJoined" } }),
+    notice("ann set the topic of #c: ops was kicked by the operator", topic), notice("ann set the topic of #c: bob is back", topic),
+    notice("the hub restarted: all is lost joined", { meta: { event: "PeerJoined" } }));
+  assert.deepEqual(found.parts.map(({ title, items }) => [title, items.length]), [["Came", 2]]);
+});
+
+test("a screen that locks itself in front of nobody ends no absence, and another absence goes on with one that is not put away", () => {
+  const here = emptyHere();
+  const model = opened();
+  watch(here, model, looks(NOW), NOW);
+  watch(here, model, looks(NOW, true), NOW + 3 * ABSENT_MS); // no input for long, then the screen is locked
+  assert.ok(watch(here, model, looks(NOW + 4 * ABSENT_MS), NOW + 4 * ABSENT_MS));
+  assert.equal(here.absent.from, NOW);
+  assert.ok(watch(here, model, looks(NOW + 6 * ABSENT_MS), NOW + 6 * ABSENT_MS));
+  assert.deepEqual([here.absent.from, here.absent.to], [NOW, NOW + 6 * ABSENT_MS]);
 });

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { COMMANDS, commandOf, offersFor, speechOf } from "../../ui/commands.js";
+import { COMMANDS, aimOf, commandOf, offersFor, speechOf } from "../../ui/commands.js";
 
 const model = { peers: [{ name: "api" }, { name: "web" }, { name: "The operator" }], channels: { "#plans": {}, "#play": {} }, floors: { all: {}, "#plans": {} } };
 
@@ -49,4 +49,17 @@ test("a name at the head of the text chooses the target, elsewhere it is a menti
   assert.deepEqual(offersFor("see #pla", 8, model).options.map((option) => option.insert), ["#plans ", "#play "]);
   assert.equal(offersFor("mail me@w", 9, model), null);
   assert.equal(offersFor("hello", 5, model), null);
+});
+
+test("a name that goes on where another ends takes no message from it, and an address is no name", () => {
+  const room = { ...model, peers: ["api", "payments", "payments please", "api, web", "web"].map((name) => ({ name })) };
+  for (const text of ["@payments please stop", "@api, web please stop"]) assert.match(aimOf(text, room).complaint, /may be any of several here/, text);
+  assert.deepEqual(aimOf("@payments stop", room).to, ["payments"]);
+  assert.deepEqual(aimOf("@web. Stop!", room).to, ["web"]);
+  for (const text of ["@web.v2 please stop", "@web.example.com is down"]) assert.match(aimOf(text, room).complaint, /There is no peer @web\./, text);
+  assert.match(aimOf("#plans.old is wrong", room).complaint, /There is no channel/);
+});
+
+test("a stop is for the whole room: with a name it is refused", () => {
+  assert.match(commandOf("/stop web", model).complaint, /whole room/);
 });

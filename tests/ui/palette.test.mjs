@@ -28,3 +28,9 @@ test("an observer is offered nothing that rules", () => {
   assert.ok(texts.includes("api") && texts.includes("api asks Ship it?"));
   assert.ok(!texts.some((text) => text.startsWith("/") || text.startsWith("@") || text === "web is held"));
 });
+
+test("what the console can do comes before a peer that is named like it", () => {
+  const hostile = entriesOf({ model: { ...model, peers: [{ name: "pause the room" }, { name: "stop all" }] }, needs: [], isOperator: true, keys: [], settings: [] }, ways);
+  assert.equal(matches(hostile, "pause")[0].text, "/pause");
+  assert.equal(matches(hostile, "stop")[0].text, "/stop");
+});
