@@ -17770,7 +17770,7 @@ def guess_at(word: str, known: Iterable[str]) -> str:
 
 # --- what is read of the file: each reader is given a key, to blame it, and a value; it raises Invalid ---
 Read = Callable[[str, Any], Any]
-Path = tuple[str, ...]  # of a key, from the top of the file
+TablePath = tuple[str, ...]  # of a key, from the top of the file
 
 
 def _briefly(high: int) -> Read:
@@ -17883,9 +17883,9 @@ _KEY = r"""(?:[\w-]+|"[^"\n]*"|'[^'\n]*')"""
 _KEYS = rf"({_KEY}(?:\s*\.\s*{_KEY})*)"
 
 
-def lines_of_toml(text: str) -> dict[Path, int]:
+def lines_of_toml(text: str) -> dict[TablePath, int]:
     """Map the tables and keys of a TOML text to the lines in which they begin; those of inline tables are left out."""
-    found, table, quotes = dict[Path, int](), Path(), ""
+    found, table, quotes = dict[TablePath, int](), TablePath(), ""
     for number, line in enumerate(text.split("\n"), 1):
         if quotes:  # within a text of several lines
             quotes = "" if quotes in line else quotes
@@ -18037,7 +18037,7 @@ class MeetingReader:
         self._path, self._folder = path, os.path.dirname(os.path.abspath(path))
         self._settings, self._only = settings, [name.strip() for name in only.split(",") if name.strip()]
         self._faults: list[Fault] = []
-        self._places: dict[Path, tuple[int, int, str]] = {}  # of keys: number of the file, line, and both in words
+        self._places: dict[TablePath, tuple[int, int, str]] = {}  # of keys: number of the file, line, and both in words
         self._tables: dict[str, Any] = {}
         self._words: dict[str, str] = {}  # what is filled into texts
 
@@ -18058,16 +18058,16 @@ class MeetingReader:
         return meeting
 
     # --- what is wrong, and where ---
-    def _place_of(self, path: Path) -> tuple[int, int, str]:
+    def _place_of(self, path: TablePath) -> tuple[int, int, str]:
         while path and path not in self._places:
             path = path[:-1]
         return self._places.get(path, (1, 1, f"{self._path}:1"))
 
-    def _blame(self, path: Path, what: str) -> None:
+    def _blame(self, path: TablePath, what: str) -> None:
         self._faults.append(Fault(*self._place_of(path), what))
 
     @contextmanager
-    def _blaming(self, path: Path) -> Iterator[None]:
+    def _blaming(self, path: TablePath) -> Iterator[None]:
         try:
             yield
         except Invalid as refusal:
@@ -18125,16 +18125,16 @@ class MeetingReader:
             return tomllib.loads(f"x = {value}")["x"]
         return value
 
-    def _has(self, path: Path) -> bool:
+    def _has(self, path: TablePath) -> bool:
         return isinstance(self._at(path), dict)
 
-    def _at(self, path: Path) -> Any:
+    def _at(self, path: TablePath) -> Any:
         value: Any = self._tables
         for name in path:
             value = value.get(name) if isinstance(value, dict) else None
         return value
 
-    def _keys_of(self, table: Path) -> dict[str, Read]:
+    def _keys_of(self, table: TablePath) -> dict[str, Read]:
         """Give what a table may say, by its path; nothing where there can be no such table."""
         name = ".".join(table) if len(table) < 2 else f"{table[0]}.NAME"
         return MEETING_KEYS.get(name, {})
@@ -18153,7 +18153,7 @@ class MeetingReader:
             else:
                 self._check_table((top,))
 
-    def _check_table(self, path: Path) -> None:
+    def _check_table(self, path: TablePath) -> None:
         table, known = self._at(path), self._keys_of(path)
         if not isinstance(table, dict):
             self._blame(path, f"{'.'.join(path)} must be a table: [{'.'.join(path)}]")
@@ -18172,14 +18172,14 @@ class MeetingReader:
         value, known = self._at(path), self._keys_of(path[:-1])
         return default if value is None else self._read(path, known[key], value, default)
 
-    def _read(self, path: Path, read: Read, value: Any, default: Any) -> Any:
+    def _read(self, path: TablePath, read: Read, value: Any, default: Any) -> Any:
         try:
             return read(".".join(path), self._filled(path, value) if path[-1] in FILLED else value)
         except Invalid as refusal:
             self._blame(path, refusal.detail)
         return default
 
-    def _filled(self, path: Path, text: Any) -> Any:
+    def _filled(self, path: TablePath, text: Any) -> Any:
         """Fill {topic} and {title} into a text. Raises Invalid."""
         for word, filling in self._words.items() if isinstance(text, str) else ():
             if f"{{{word}}}" in text and not filling:
@@ -18272,7 +18272,7 @@ class MeetingReader:
             return None
         own: dict[str, Any] = dict(self._at(path))
         role = self._role_of(path, own)
-        told: dict[str, Path] = {key: ("roles", role, key) for key in self._at(("roles", role)) or ()}
+        told: dict[str, TablePath] = {key: ("roles", role, key) for key in self._at(("roles", role)) or ()}
         if own.keys() & _PERSONAS:
             told = {key: at for key, at in told.items() if key not in _PERSONAS}
         told = {key: at for key, at in (told | {key: (*path, key) for key in own}).items() if key in OF_AGENTS}
@@ -18289,7 +18289,7 @@ class MeetingReader:
         values.pop("persona_file", None)
         return Attendee(name, values.pop("kind", ""), values.pop("cwd"), (*theirs,), **values)
 
-    def _role_of(self, path: Path, own: dict[str, Any]) -> str:
+    def _role_of(self, path: TablePath, own: dict[str, Any]) -> str:
         """Give the name of an agent's role; empty: none."""
         role = own.pop("role", "")
         roles = self._at(("roles",))
@@ -18299,7 +18299,7 @@ class MeetingReader:
             return ""
         return str(role)
 
-    def _check_agent(self, path: Path, told: Mapping[str, Path], values: Mapping[str, Any]) -> None:
+    def _check_agent(self, path: TablePath, told: Mapping[str, TablePath], values: Mapping[str, Any]) -> None:
         """Blame what does not go together."""
         key, kind, is_worker = ".".join(path), values.get("kind"), values.get("type") == "worker"
         if "kind" not in told:
@@ -18319,7 +18319,7 @@ class MeetingReader:
         if "persona" in told and "persona_file" in told:
             self._blame(told["persona_file"], f"{key}.persona_file: there is a persona too: one of them")
 
-    def _persona(self, told: Mapping[str, Path], values: Mapping[str, Any]) -> str:
+    def _persona(self, told: Mapping[str, TablePath], values: Mapping[str, Any]) -> str:
         if "persona_file" in values:
             return str(self._read(told["persona_file"], self._persona_in, values["persona_file"], ""))
         return str(values.get("persona", ""))
@@ -18328,7 +18328,7 @@ class MeetingReader:
         text = text_of_file(place_inside(self._folder, given, key), PERSONA_MAX_BYTES, key)
         return str(_briefly(PERSONA_MAX)(key, self._filled((key,), text)))
 
-    def _cwd(self, path: Path, given: str) -> str:
+    def _cwd(self, path: TablePath, given: str) -> str:
         """Give the folder that an agent works in: by default that of the file; a link in there may not lead out."""
         place = os.path.normpath(os.path.join(self._folder, os.path.expanduser(given)))
         key = ".".join((*path[:2], "cwd"))

@@ -69,6 +69,11 @@ def running_in(folder: Path) -> list[str]:
     return found
 
 
+def agent_in(folder: Path) -> int:
+    """Give the process of the only agent; what it forks looks like it, until that becomes another program."""
+    return min(int(line.split()[0]) for line in running_in(folder) if " agent --hub" in line)
+
+
 class Held:
     """A meeting that is held, in a process of its own."""
 
@@ -284,7 +289,7 @@ def test_who_does_not_end_is_ended_within_five_seconds_with_all_that_it_has_star
 def test_an_agent_that_hangs_is_killed_with_all_that_it_has_started(tmp_path: Path, hold: Callable[..., Held]) -> None:
     held = hold(meeting(an_agent(tmp_path, "ann", "stubborn")))
     eventually((tmp_path / "is-stubborn").exists, "the stand-in", 25.0)
-    [agent] = [int(line.split()[0]) for line in running_in(tmp_path) if " agent --hub" in line]
+    agent = agent_in(tmp_path)
     os.kill(agent, signal.SIGSTOP)
     held.process.send_signal(signal.SIGINT)
     code, about = held.end()
@@ -294,7 +299,7 @@ def test_an_agent_that_hangs_is_killed_with_all_that_it_has_started(tmp_path: Pa
 def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path, hold: Callable[..., Held]) -> None:
     held = hold(meeting(an_agent(tmp_path, "ann", "quiet")))
     held.until_told("is open")
-    [agent] = [int(line.split()[0]) for line in running_in(tmp_path) if " agent --hub" in line]
+    agent = agent_in(tmp_path)
     os.kill(agent, signal.SIGSTOP)
     held.process.send_signal(signal.SIGINT)
     held.until_told("the meeting ends")
