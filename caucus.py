@@ -18109,10 +18109,11 @@ class MeetingReader:
             self._blame(path, f"{setting!r} sets nothing: KEY=VALUE, with a key as the file has it"
                               f"{guess_at(key.strip(), names)}")
             return
-        table = self._tables
+        table: Any = self._tables
         for name in path[:-1]:
-            table = table.setdefault(name, {})
-        table[path[-1]] = self._worth(value, known[path[-1]])
+            table = table.setdefault(name, {}) if isinstance(table, dict) else None
+        if isinstance(table, dict):  # else it is blamed for being none
+            table[path[-1]] = self._worth(value, known[path[-1]])
 
     def _worth(self, value: str, read: Read) -> Any:
         """Give what a text of the command line is: itself where that makes sense, else what TOML makes of it."""
@@ -20714,7 +20715,7 @@ def run_meet(options: argparse.Namespace) -> int:
         meeting = MeetingReader(options.file, options.set, options.only).read()
     except BadMeeting as bad:
         for fault in bad.faults:
-            print(f"caucus: {legible(fault.where)}: {one_line(fault.what)}", file=sys.stderr)
+            print("caucus:", *lines_in(f"{legible(fault.where)}: {fault.what}"), file=sys.stderr)
         return EXIT_USAGE
     if options.dry_run:
         plan = plan_of(meeting)
@@ -20728,7 +20729,7 @@ def run_meet(options: argparse.Namespace) -> int:
 
     def tell(words: str) -> None:
         with suppress(OSError):  # nobody reads it any more, which is no reason to leave agents behind
-            print(f"caucus: {one_line(words)}", file=told, flush=True)
+            print("caucus:", *lines_in(words), file=told, flush=True)
 
     sitting = Sitting(meeting, tell)
 

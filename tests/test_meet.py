@@ -595,6 +595,20 @@ def test_the_command_line_sets_what_the_file_says(tmp_path: Path) -> None:
     assert (found.opening, found.minutes, found.attendees[0].turns, found.title) == ("On tabs = spaces.", 3, 4, "5")
 
 
+def test_what_is_set_in_a_table_that_is_none_is_that_tables_mistake(tmp_path: Path) -> None:
+    with pytest.raises(caucus.BadMeeting) as caught:
+        read(tmp_path, "limits = 5\n" + TITLE + AGENT, "minutes=5")
+    assert [one.what for one in caught.value.faults] == ["limits must be a table: [limits]"]
+
+
+@pytest.mark.parametrize("setting", ["minutes", "minuets=5", "agents.eve.turns=5", "agents.ann=5", "include=x", "="])
+def test_what_cannot_be_set_is_refused(setting: str, tmp_path: Path) -> None:
+    with pytest.raises(caucus.BadMeeting) as caught:
+        read(tmp_path, TITLE + AGENT, setting)
+    [fault] = caught.value.faults
+    assert fault.where == "--set"
+
+
 def test_only_some_agents_are_seated(tmp_path: Path) -> None:
     text = TITLE + AGENT + AGENT.replace("ann", "bob") + '[channels."#c"]\nmembers = ["ann", "bob"]'
     found = read(tmp_path, text, only="bob")
