@@ -3276,8 +3276,8 @@ class Room:
         self.mode = RUNNING
         self._words, self._notices = deque[Message](maxlen=LOG_MAX), deque[Message](maxlen=LOG_NOTICES_MAX)
         self.recent: dict[int, MessageRouted] = {}  # by seq, oldest first: of these the fate is known
-        self.owed: dict[int, Owed] = {}  # by seq: what has no answer yet
-        self.appeals: dict[int, Appeal] = {}  # by seq: words to the operator, and what he has not answered
+        # By seq, what has no answer yet: questions, and words to the operator.
+        self.owed, self.appeals = dict[int, Owed](), dict[int, Appeal]()
         self.rules, self.rules_version = "", 0  # of the house
         self.loops: dict[str, Loop] = {}  # by lane
         self.loops_upto, self.release_s = "hold", 0.0  # how far the hub goes with them; when it lets one go by itself
@@ -3302,7 +3302,7 @@ class Room:
         self._opened_at = self._heard_operator_at = clock.mono()  # the second is a reading
         self._serial = int(clock.wall() * (1 << 16))  # so ids differ from those of a previous run, a moment ago
         self.born = self._serial  # which room this is: the serial before its first event
-        self._seq = 0
+        self._seq = self._looked_upto = 0  # second: up to where somebody has looked whether it was fetched
         self._channels: dict[str, Channel] = {}
         self._listed: dict[str, Json] | None = None  # what `channels` gave, until it changes
         self._floors: dict[str, Floor] = {}
@@ -3311,15 +3311,14 @@ class Room:
         self._ledger, self._ledger_bytes = deque[tuple[dict[str, Json], int]](), 0  # of decisions, each with its bytes
         self._status_rate = Rate(STATUS_BURST, STATUS_PER_S)
         self._registrations = Buckets(Rate(REGISTER_BURST, REGISTER_PER_S))
-        self._meter, self._recent_names = Meter(), 0  # recipients of all recent messages
+        self._meter = Meter()
+        self._recent_names = self._sent_names = 0  # recipients of all recent messages, and of those with a client_id
         self._answers: dict[int, dict[str, int]] = {}  # seq of a recent message -> who has answered it, and by which
         self._gone: dict[str, tuple[Gone, ...]] = {}  # by name, the latest of each; oldest first
         self._sent: OrderedDict[tuple[str, str], MessageRouted] = OrderedDict()  # by whom and client_id; wordless
-        self._sent_names = 0  # recipients of all those
         # Later facts for the next call, by name and by words: the event that told, how many messages, and the latest.
         self.news: dict[str, dict[str, tuple[int, int, tuple[int, ...]]]] = {}
         self._confirming: set[str] = set()  # reading: names of those who say up to where they have heard such news
-        self._looked_upto = 0  # up to which seq it was seen whether somebody has fetched it; kept as of the latest news
         # Readings, names: whose waiter has ever asked (some have left), and who was told to end its turn.
         self._woken, self._sent_home = dict[str, None](), dict[str, None]()
         names = {kind: re.sub("([A-Z])", r"_\1", kind.__name__).lower() for kind in EVENTS}
@@ -5141,11 +5140,8 @@ class Room:
                     self._keep_recent(MessageRouted(serial, at, ts, messages[of], *names, *about))
                     if answers:
                         self._answers[messages[of].seq] = dict(answers)
-                case "owed":
-                    *own, declined = plain
-                    self.owed[own[0]] = Owed.restored([*own, dict.fromkeys(declined)])
-                case "appeal":
-                    self.appeals[plain[0]] = Appeal(*plain)
+                case "owed" | "appeal":
+                    self._restore_unanswered(kind, plain)
                 case "gone":
                     self._gone[plain[0]] = (*self._gone.get(plain[0], ()), Gone.restored(plain[1:]))
                 case "news":
@@ -5169,6 +5165,13 @@ class Room:
                     self._remember(plain[0])
                 case _ if kind != "spoken":  # by the operator: a hub before this one kept those alone
                     raise ValueError(f"there are no rows of {kind!r}")
+
+    def _restore_unanswered(self, kind: str, plain: Sequence[Any]) -> None:
+        if kind == "appeal":
+            self.appeals[plain[0]] = Appeal(*plain)
+            return
+        *own, declined = plain
+        self.owed[own[0]] = Owed.restored([*own, dict.fromkeys(declined)])
 
     def _restore_loop(self, loop: Loop) -> None:
         self.loops[loop.lane] = loop

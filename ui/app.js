@@ -652,7 +652,10 @@ function reachable() {
     set: (name) => { byId("settings").showModal(); plan(); byId(`pref-${name}`).focus(); } });
 }
 
+let brakeTimer; // a brake's capital letter may be the first of a sentence that nobody sees: it acts when no other follows
+
 function onKey(event) {
+  if (event.key.length === 1) clearTimeout(brakeTimer);
   if ((event.ctrlKey || event.metaKey) && !event.shiftKey && !event.altKey && event.key.toLowerCase() === "k" && !event.isComposing) {
     event.preventDefault();
     return void palette.toggle(reachable);
@@ -680,7 +683,9 @@ function onKey(event) {
   const binding = pref("keys") ? KEYS.find(([key]) => key === pressed) : undefined;
   if (!binding) return;
   event.preventDefault();
-  if (!RULING_KEYS.has(pressed) || !refuses()) binding[2]();
+  const run = () => { if (!RULING_KEYS.has(pressed) || !refuses()) binding[2](); };
+  if (pressed === "Shift P" || pressed === "Shift R") brakeTimer = setTimeout(run, TYPED_MS);
+  else run();
 }
 
 function goToNeed() {

@@ -263,6 +263,7 @@ function say(view) {
   const aimed = command || isPlain(view) ? null : aimOf(text, view.model);
   if (aimed?.complaint) return tell(view, `${aimed.complaint} Nothing was sent. To say it as it stands, begin with a blank.`);
   if (aimed?.to.length > 1 && view.asks.checked) return tell(view, "A question goes to one peer, to a channel or to everyone: it would be answered by the first. Nothing was sent.");
+  if (aimed && view.reply && !aimed.to.includes(view.reply.name) && !aimed.to.includes("all")) return tell(view, `This answers ${view.reply.name}, who would not hear it: Escape drops the answer. Nothing was sent.`);
   if (aimed && !aimed.rest.trim() && aimed.to.length === 1) obey(view, { target: aimed.to[0] });
   else if (command) obey(view, command);
   else if (!speak(view, text, aimed)) return;
