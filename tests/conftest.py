@@ -29,6 +29,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each of a thousand start
 # Files that take longest by themselves: begun first, so that no worker is left alone with one.
 LONG = (
     *("originals", "agent", "attacks", "browser_ruling", "browser_flow", "browser", "demo", "console", "hub_process"),
+    *("meet", "browser_layout", "browser_one", "browser_needs", "browser_hands", "browser_fates", "browser_replay"),
     *("http", "roads", "journal", "watch", "service", "awake", "doctor", "cost"),
 )
 

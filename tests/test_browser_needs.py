@@ -69,7 +69,7 @@ def say(page: Page, words: str) -> None:
 
 
 def sizes() -> Any:
-    return pytest.mark.parametrize("size", [(1440, 900), (1280, 720), (1024, 768)], ids=str)
+    return pytest.mark.parametrize("size", [(1280, 720), (1024, 768)], ids=str)
 
 
 # --- questions and words to the operator ---

@@ -51,13 +51,17 @@ def looks_of(page: Any) -> list[dict[str, Any]]:
     """Listen to what a page tells of who sits before it, and load it anew."""
     told: list[dict[str, Any]] = []
 
-    def hear(data: str) -> None:
-        frame = json.loads(data)
-        if "looking" in frame:
-            told.append(frame)
-
     def listen(line: Any) -> None:
-        told.clear()  # a page that goes may have begun another line
+        heard: list[bool] = []
+
+        def hear(data: str) -> None:
+            frame = json.loads(data)
+            if "looking" not in frame:
+                return
+            if heard or [one["looking"] for one in told[-1:]] != [frame["looking"]]:  # a new line tells anew what holds
+                told.append(frame)
+            heard.append(frame["looking"])
+
         line.on("framesent", hear)
 
     page.on("websocket", listen)

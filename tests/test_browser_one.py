@@ -414,7 +414,7 @@ def test_what_is_muted_is_counted_and_still_needs_the_operator(hub: HubProcess, 
 # --- pinned -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [(1440, 900), (1280, 720), (1024, 768), (390, 844)])
+@pytest.mark.parametrize("size", [(1280, 720), (390, 844)])
 def test_a_lane_is_pinned_beside_the_flow_and_its_composer_aims_there(
     hub: HubProcess, console: Open, size: tuple[int, int]
 ) -> None:

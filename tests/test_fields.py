@@ -154,6 +154,7 @@ UNSHOWN = {
     "loops.lanes.credit": "On the card, once the operator has let the lane go on; test_browser_holds.",
     "loops.lanes.waits_from": "By it messages have the mark that says held; test_browser_holds.",
     "loops.lanes.level": "It chooses the word of the card: watched, slowed or held.",
+    "log.meta.event": "The kind of what the line says in words: by it the card of an absence sorts them.",
     "owed.seq": "The handle: which message is nudged for, or settled.",
 }
 

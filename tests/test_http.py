@@ -2343,7 +2343,8 @@ def test_the_json_transcript_has_messages_and_notices(hub: HubProcess) -> None:
     assert body["version"] == caucus.__version__
     assert body["count"] == len(body["messages"]) <= 500
     joined, said = body["messages"][-2:]
-    assert joined.keys() == said.keys() == MESSAGE_KEYS
+    assert said.keys() == joined.keys() - {"meta"} == MESSAGE_KEYS
+    assert joined["meta"] == {"event": "PeerJoined"}
     assert (joined["content"], joined["seq"], joined["origin"]) == ("a joined", 0, "hub")
     assert (said["content"], said["sender"]) == ("grüße 😀", "a")
 

@@ -1489,6 +1489,7 @@ def test_the_long_journal_of_the_bench_is_one_and_all_of_it_is_found(place: Path
     code, told = verified(place)
     assert (code, told["fault"], told["events"] > 6_000) == (0, None, True)
     with kept_hub(place) as kept:
+        eventually(lambda: kept.hub.get("/history", about["token"], q="needle").status == 200, "the index is read")
         asked = [kept.hub.get("/history", about["token"], q=q, limit=200) for q in (about["rare"], "needle", "价格")]
         assert [answer.status for answer in asked] == [200] * 3
         assert [bool(answer.body["messages"]) for answer in asked[1:]] == [True, True]
