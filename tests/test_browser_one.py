@@ -484,3 +484,24 @@ def test_an_observer_reads_what_is_pinned_and_says_nothing(console: Open) -> Non
         page.locator("#only-bar").get_by_role("button", name="Pin beside").click()
         expect(page.locator("#pinned .message .content")).to_have_text("a plan")
         expect(page.locator("#pinned textarea")).to_be_hidden()
+
+
+def test_a_pinned_thread_speaks_to_whom_it_said_though_another_speaks_meanwhile(hub: HubProcess, console: Open) -> None:
+    api, web = hub.register("api"), hub.register("web")
+    first = hub.say(api, "web", "shall I drop it?")
+    hub.receive(web)
+    asked = hub.post("/send", token=web, to="api", content="ask the operator", reply_to=first["seq"]).body["seq"]
+    hub.receive(api)
+    seq = hub.post("/send", token=api, to="web", content="I do", reply_to=asked).body["seq"]
+    hub.receive(web)
+    page = console(hub)
+    whole(page, "I do")
+    page.evaluate("(id) => { location.hash = `#t-${id}`; }", first["message_id"])
+    page.locator("#thread-bar, #only-bar").get_by_role("button", name="Pin beside").first.click()
+    field = page.locator("#pinned textarea")
+    expect(field).to_have_attribute("placeholder", "Say something to api")
+    field.fill("no, do not drop it")
+    hub.post("/send", token=web, to="api", content="me too", reply_to=seq)
+    expect(page.locator("#pinned .message .content").last).to_have_text("me too")
+    field.press("Enter")
+    assert [one["content"] for one in hub.receive(api, timeout=5.0)["messages"]][-1] == "no, do not drop it"

@@ -127,7 +127,8 @@ function onClick(view, event) {
 
 /** Whom a word goes to, and what it answers: {to: [names], reply_to}. While one writes, nobody else's word changes that. */
 function aimOf(view) {
-  if (!view.aim || !view.text.value.trim()) view.aim = aimNow(view);
+  const isFree = !view.aim?.to.length || view.aim.what !== view.what || !view.text.value.trim();
+  if (isFree) view.aim = { ...aimNow(view), what: view.what };
   return view.aim;
 }
 
