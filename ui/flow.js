@@ -144,13 +144,16 @@ export function setFilter(root, filter) {
   render(root, view.model);
 }
 
+/** Where the reader is in the conversation, and how it is filtered: there `goBack` leads. */
+const placeNow = (view) => ({ following: view.following, index: view.rows.items[view.anchor.place]?.index ?? NOWHERE, filter: view.filter });
+
 /** Show the thread of a message alone; it has an address, and the browser's own way back leads out of it. */
 export function showThread(root, id, isLinked = false) {
   const view = views.get(root);
   if (!view || logIndexOf(view.model, id) < 0) return false;
   const thread = threadOf(view.model, id);
   const isInside = Boolean(view.filter.thread);
-  if (!isInside) view.before = { following: view.following, index: view.rows.items[view.anchor.place]?.index ?? NOWHERE, filter: view.filter };
+  if (!isInside) view.before = placeNow(view);
   if (!isLinked) setAddress(THREAD_LINK, view.model.threads.get(thread)?.[0] ?? id, !isInside);
   setFilter(root, { ...emptyFilter(), needle: view.filter.needle, alone: view.filter.alone, thread });
   revealAt(view, indexOf(view, id));
@@ -162,8 +165,14 @@ export function showThread(root, id, isLinked = false) {
 export function leaveThread(root) {
   const view = views.get(root);
   if (!view?.filter.thread) return false;
-  const { following, index, filter } = view.before ?? { following: true, index: NOWHERE, filter: emptyFilter() };
-  setFilter(root, { ...filter, needle: view.filter.needle, thread: "" });
+  return goBack(root, view.before, { thread: "" });
+}
+
+/** Show what was shown before one thing was shown alone, where the reader was. */
+function goBack(root, before, none) {
+  const view = views.get(root);
+  const { following, index, filter } = before ?? { following: true, index: NOWHERE, filter: emptyFilter() };
+  setFilter(root, { ...filter, needle: view.filter.needle, ...none });
   const place = rowOf(view.rows, index);
   if (following || place < 0) follow(root);
   else {
@@ -187,7 +196,7 @@ export function showOnly(root, only, isLinked = false) {
   if (!view?.model || !only || (isLinked && view.filter.alone === only)) return;
   leaveThread(root);
   if (view.filter.alone === only) return;
-  if (!view.filter.alone) view.beforeOnly = { following: view.following, index: view.rows.items[view.anchor.place]?.index ?? NOWHERE, filter: view.filter };
+  if (!view.filter.alone) view.beforeOnly = placeNow(view);
   if (!isLinked) setAddress(ONLY, encodeURIComponent(only), !view.filter.alone);
   setFilter(root, { ...emptyFilter(), needle: view.filter.needle, alone: only });
   announce(`Only ${wordsOfOnly(only)}: ${countsOf(root).passed} messages. Escape leads back.`);
@@ -197,17 +206,7 @@ export function showOnly(root, only, isLinked = false) {
 export function leaveOnly(root) {
   const view = views.get(root);
   if (!view?.filter.alone || view.filter.thread) return false;
-  const { following, index, filter } = view.beforeOnly ?? { following: true, index: NOWHERE, filter: emptyFilter() };
-  setFilter(root, { ...filter, needle: view.filter.needle, alone: "" });
-  const place = rowOf(view.rows, index);
-  if (following || place < 0) follow(root);
-  else {
-    Object.assign(view, { following: false, anchor: { place, offset: 0 }, isDirty: true });
-    render(root, view.model);
-  }
-  root.focus({ preventScroll: true });
-  announce("The whole conversation.");
-  return true;
+  return goBack(root, view.beforeOnly, { alone: "" });
 }
 
 /** Words of this console are said: whoever does not see them is led to them. */
