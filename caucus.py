@@ -17352,7 +17352,8 @@ class Agent:
 
 
 # --- minds ---
-LOGIN = "claude is not logged in: run `claude` and type /login, or set ANTHROPIC_API_KEY"
+LOGIN = ("claude is not logged in: run `claude` and type /login, or set ANTHROPIC_API_KEY, "
+         "which a meeting's file has to name in `environment`")
 # Before 2.1.248 it reads the file that a peer names with @path, whatever tools it has. This one tells its version.
 CLI_MIN = (2, 1, 330)
 NEW_CLI = "npm install -g @anthropic-ai/claude-code@latest"
@@ -17377,7 +17378,7 @@ def claude_sdk() -> Any:
         return import_module("claude_agent_sdk")
     except ImportError:
         program = program_words()[-1]
-        ways = f"`uv run --with claude-agent-sdk {program} agent ...`, or `pip install claude-agent-sdk`"
+        ways = f"`uv run --with claude-agent-sdk {program} ...`, or `pip install claude-agent-sdk`"
         raise NotReady(f"claude-agent-sdk is not installed: {ways}; or --exec 'CMD' for any other model") from None
 
 

@@ -59,12 +59,12 @@ def runs_of(folder: Path, mode: str) -> list[Any]:
 
 
 def running_in(folder: Path) -> list[str]:
-    """List the processes whose command lines name a folder."""
+    """List the processes whose command lines name a folder, or that work in it."""
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
             words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
-            if str(folder) in words:
+            if str(folder) in words or str(folder) in os.readlink(f"/proc/{pid}/cwd"):
                 found.append(f"{pid} {words}")
     return found
 
@@ -77,13 +77,13 @@ def agent_in(folder: Path) -> int:
 class Held:
     """A meeting that is held, in a process of its own."""
 
-    def __init__(self, folder: Path, text: str, *flags: str, **variables: str) -> None:
+    def __init__(self, folder: Path, text: str, *flags: str, python: Path | str = "", **variables: str) -> None:
         self.folder = folder
         (folder / "meeting.toml").write_text(text, encoding="utf-8")
         clean = {key: value for key, value in os.environ.items() if not key.startswith("CAUCUS_")}
-        argv = [sys.executable, PROGRAM, "meet", str(folder / "meeting.toml"), "--no-browser", "--json", *flags]
+        argv = [str(python or sys.executable), PROGRAM, "meet", str(folder / "meeting.toml"), "--no-browser", "--json"]
         self.process = subprocess.Popen(
-            argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean | variables
+            [*argv, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean | variables
         )
         self.told: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -143,8 +143,8 @@ def hold(tmp_path: Path) -> Iterator[Callable[..., Held]]:
     """Hold meetings in a folder, and end what a test has left."""
     held: list[Held] = []
 
-    def begin(text: str, *flags: str, **variables: str) -> Held:
-        held.append(Held(tmp_path, text, *flags, **variables))
+    def begin(text: str, *flags: str, **more: Any) -> Held:
+        held.append(Held(tmp_path, text, *flags, **more))
         return held[-1]
 
     yield begin
