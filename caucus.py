@@ -18395,6 +18395,24 @@ def fell(root: int) -> None:
         os.killpg(root, signal.SIGKILL)
 
 
+MARK = "CAUCUS_STARTED_BY"  # a variable that all have which one process of an agent has started
+
+
+def sweep(mark: str) -> None:
+    """Kill all that have a mark: what has left its group and lost its parent has it still (Linux)."""
+    wanted = f"{MARK}={mark}".encode()
+    for _ in range(KILL_ROUNDS_MAX if os.path.exists("/proc/self/environ") else 0):
+        doomed = []
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            with suppress(OSError), open(f"/proc/{name}/environ", "rb") as file:  # another user's, or it has ended
+                doomed += [int(name)] * (wanted in file.read())
+        for pid in doomed:
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        if not doomed:
+            break
+
+
 class Attending:
     """An agent's process, through all its restarts. It holds our end of a pipe, and ends when that does.
 
@@ -18476,8 +18494,9 @@ class Attending:
 
             apart = {"creationflags": CREATE_NEW_PROCESS_GROUP}
         self._has_sat = self.was_killed = False
+        self._mark = new_secret()
         self._process = Popen(self.plan.words(url), stdin=PIPE, stdout=PIPE, stderr=STDOUT, cwd=self.plan.cwd,
-                              env=self.plan.variables(), **apart)
+                              env=self.plan.variables() | {MARK: self._mark}, **apart)
         self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
         self._reader.start()
 
@@ -18511,6 +18530,7 @@ class Attending:
 
     def _note_end(self, code: int) -> None:
         """Note that its process has ended; what it said last tells more than what the hub had time to show."""
+        sweep(self._mark)
         self._reader.join(LOOK_S)  # what it has left behind may hold the pipe open
         self._process, self.exit_code = None, code
         if (used := USED.search(self.lines[-1]) if self.lines else None) is not None:
