@@ -17780,7 +17780,12 @@ TablePath = tuple[str, ...]  # of a key, from the top of the file
 
 
 def _briefly(high: int) -> Read:
-    return lambda key, value: text_of({key: value.strip() if isinstance(value, str) else value}, key, 1, high)
+    def read(key: str, value: Any) -> str:
+        if isinstance(value, str) and "\0" in value:
+            raise Invalid(key, "has a character NUL, which no program can be given")
+        return text_of({key: value.strip() if isinstance(value, str) else value}, key, 1, high)
+
+    return read
 
 
 def _in_a_line(high: int) -> Read:
@@ -18081,20 +18086,24 @@ class MeetingReader:
 
     # --- tables ---
     def _load(self, path: str, number: int) -> None:
-        """Take what a file says; what was said before it goes first."""
+        """Take what a file says; what was said before it goes first. Raises Invalid, of one that is included."""
         import tomllib
 
         place = (number, 1, f"{path}:1")
         try:
-            text = text_of_file(path, MEETING_MAX_BYTES, "FILE")
+            text = text_of_file(path, MEETING_MAX_BYTES, "FILE" if number == 1 else "include")
             tables = tomllib.loads(text)
         except Invalid as refusal:
+            if number > 1:
+                raise  # it is the line's fault that names it
             self._faults.append(Fault(number, 0, path, refusal.detail.removeprefix("FILE: ")))
         except tomllib.TOMLDecodeError as error:
             found = re.search(r" \(at line (\d+), column (\d+)\)$| \(at end of document\)$", str(error))
             line = int(found[1] or text.count("\n") + 1) if found else 1
             what = str(error)[: found.start() if found else None]
             self._faults.append(Fault(number, line, f"{path}:{line}", f"this is not TOML: {what}"))
+        except RecursionError:
+            self._faults.append(Fault(*place, "this is not TOML: its brackets go too deep"))
         else:
             if number > 1 and "include" in tables:
                 self._faults.append(Fault(*place, "what is included cannot include: name all files in the meeting's"))
@@ -18167,7 +18176,8 @@ class MeetingReader:
             return
         for key, value in table.items():
             if key not in known:
-                what = f"{'.'.join(path)} has no key {key!r}{guess_at(key, known)}"
+                guess = ": write it before all tables" if key in MEETING_KEYS[""] else guess_at(key, known)
+                what = f"{'.'.join(path)} has no key {key!r}{guess}"
                 self._blame((*path, key), f"{what}; it has {', '.join(known)}")
             elif path[0] == "roles":  # those of agents are read where they are used
                 with self._blaming((*path, key)):
@@ -18200,7 +18210,7 @@ class MeetingReader:
         """Read it all; what is wrong is gathered."""
         title, topic = self._value("meeting", "title", ""), self._value("meeting", "topic", "")
         self._words = {"title": title, "topic": topic}
-        if not title and self._at(("meeting", "title")) is None:
+        if isinstance(self._tables.get("meeting", {}), dict) and self._at(("meeting", "title")) is None:
             self._blame(("meeting",), "meeting.title is missing: what is this meeting called?")
         names = self._names()
         channels = self._channels(names)
@@ -18228,7 +18238,7 @@ class MeetingReader:
                     raise Invalid(key, "an agent cannot be called so")
                 if (other := seen.setdefault(skeleton_of(name), name)) != name:
                     raise Invalid(key, f"looks like {other}: choose another name")
-        if not names and isinstance(agents or {}, dict):
+        if not names and isinstance(self._tables.get("agents", {}), dict):
             self._blame(("agents",), "there is no agent: write [agents.NAME] for each")
         elif len(names) > ATTENDEES_MAX:
             self._blame(("agents", names[ATTENDEES_MAX]), f"at most {ATTENDEES_MAX} agents, not {len(names)}")
@@ -18265,6 +18275,8 @@ class MeetingReader:
         place = os.path.normpath(os.path.join(self._folder, os.path.expanduser(given)))
         if not os.path.isdir(os.path.dirname(place)):
             self._blame(("meeting", "journal"), f"meeting.journal: there is no folder {os.path.dirname(place)}")
+        elif os.path.isdir(place):
+            self._blame(("meeting", "journal"), f"meeting.journal: {place} is a folder: name a file in it")
         stem, ending = os.path.splitext(place)
         count = 1
         while os.path.lexists(place):

@@ -529,7 +529,36 @@ MISTAKES = {
         3,
         "meeting.journal: there is no folder",
     ),
-    "no such include": ('include = ["no.toml"]\n' + TITLE + AGENT, 2, "cannot read"),
+    "no such include": ('include = ["no.toml"]\n' + TITLE + AGENT, 1, "include: cannot read"),
+    "an include below a table": (TITLE + 'include = ["m.toml"]\n' + AGENT, 3, "no key 'include': write it before all"),
+    "one include for a list": ('include = "m.toml"\n' + TITLE + AGENT, 1, "include: must be a list of at most 8"),
+    "an include that includes": ('include = ["m.toml"]\n' + TITLE + AGENT, 1, "what is included cannot include"),
+    "an include that is a folder": ('include = ["."]\n' + TITLE + AGENT, 1, "include: cannot read"),
+    "an include that is a pipe": ('include = ["pipe"]\n' + TITLE + AGENT, 1, "pipe: not a regular file"),
+    "an include without an end": ('include = ["big"]\n' + TITLE + AGENT, 1, "big has more than 262,144 bytes"),
+    "a persona without an end": (TITLE + AGENT + 'persona_file = "big"', 6, "big has more than 32,000 bytes"),
+    "a long persona": (TITLE + AGENT + f'persona = "{"x" * 8001}"', 6, "must have 1 to 8000 characters, has 8001"),
+    "a character that ends a text": (TITLE + AGENT + 'mission = "a\\u0000b"', 6, "has a character NUL"),
+    "brackets without an end": (TITLE + "topic = " + "[" * 5000, 1, "this is not TOML: its brackets go too deep"),
+    "a key twice": (TITLE + 'title = "U"\n' + AGENT, 3, "this is not TOML: Cannot overwrite a value"),
+    "a table twice": (TITLE + AGENT + AGENT, 6, "this is not TOML: Cannot declare"),
+    "a list of meetings": ("[" + TITLE.replace("]", "]]") + AGENT, 1, "meeting must be a table"),
+    "a list for the agents": ("agents = []\n" + TITLE, 1, "agents must be a table"),
+    "a control character in a name": (TITLE + AGENT.replace("ann", '"a\\u001bn"'), 3, "contains a control"),
+    "a name that turns the line": (TITLE + AGENT.replace("ann", '"a\\u202en"'), 3, "contains a control, invisible"),
+    "a name of two scripts": (TITLE + AGENT.replace("ann", '"\u0430nn"'), 3, "mixes letters that look alike"),
+    "the room's own name": (TITLE + AGENT.replace("ann", "room"), 3, "agents.room: an agent cannot be called so"),
+    "too many agents": (TITLE + "".join(AGENT.replace("ann", f"x{n}") for n in range(33)), 99, "at most 32 agents"),
+    "a switch for a number": (TITLE + AGENT + "turns = true", 6, "must be a whole number of 1 to 1,000,000, not true"),
+    "no number": (TITLE + AGENT + "[limits]\nminutes = nan", 7, "must be a number of 0.01 to 10,080, not NaN"),
+    "a role of a role": (TITLE + AGENT + '[roles.r]\nrole = "s"', 7, "roles.r has no key 'role'"),
+    "a claude by a role's command": (
+        TITLE + CLAUDE + 'role = "r"\n[roles.r]\ncommand = "cat"',
+        7,
+        'agents.ann.command: is for kind = "exec"',
+    ),
+    "a number for a form": (TITLE + "ends_on = [5]\n" + AGENT, 3, "meeting.ends_on: a string is required"),
+    "a folder for the record": (TITLE + 'journal = "."\n' + AGENT, 3, "is a folder: name a file in it"),
     "an include outside": ('include = ["../x.toml"]\n' + TITLE + AGENT, 1, "lies outside of the meeting's folder"),
 }
 
@@ -541,12 +570,14 @@ def test_a_mistake_has_one_report_with_its_line(case: str, tmp_path: Path) -> No
     (tmp_path / "here").mkdir()
     (tmp_path / "there/x").write_text("x", encoding="utf-8")
     (tmp_path / "here/link").symlink_to(tmp_path / "there")
+    os.mkfifo(tmp_path / "here/pipe")
+    with open(tmp_path / "here/big", "wb") as file:
+        file.truncate(1 << 30)
     with pytest.raises(caucus.BadMeeting) as caught:
         read(tmp_path / "here", text)
     [fault] = caught.value.faults
     assert words in fault.what
-    is_whole_file = case == "no such include"
-    assert fault.where == str(tmp_path / "here" / ("no.toml" if is_whole_file else f"m.toml:{line}"))
+    assert fault.where == str(tmp_path / "here" / f"m.toml:{line}")
 
 
 def test_all_mistakes_are_told_at_once_in_the_order_of_the_file_and_nothing_is_started(tmp_path: Path) -> None:
