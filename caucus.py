@@ -20914,7 +20914,7 @@ def run_meet(options: argparse.Namespace) -> int:
         code = serve(settings, lambda hub: announce(hub.url), lambda hub: sitting.hold(hub.url))
     if sitting.why:
         about = sitting.to_json()
-        with suppress(BrokenPipeError):
+        with suppress(OSError):
             print(json.dumps(about) if options.json else words_of_summary(about), flush=True)
     return code
 
