@@ -17833,6 +17833,8 @@ def _variable(key: str, value: Any) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z_]\w*", value, re.ASCII):
         what = "it has the name of a variable only, never its value" if "=" in str(value) else "that is no variable"
         raise Invalid(key, f"{what}: write \"ANTHROPIC_API_KEY\", and set it before you start the meeting")
+    if value.startswith("CAUCUS_"):  # with the operator's token a mind would rule the room
+        raise Invalid(key, f"{value} is for you or for this program, and for no agent")
     return value
 
 
@@ -18674,6 +18676,11 @@ class Chair:
         text = await self._socket.read_message()
         return None if text is None else cast(dict[str, Any], json.loads(text))
 
+    def farewell(self) -> str:
+        """Word why there is no next frame: a hub that ends says so, or nothing; else it has closed this chair."""
+        why = self._socket.close_reason if self._socket.close_code not in (None, 1001, 1006) else ""
+        return f"the hub has closed the operator's chair: {one_liner(why)}" if why else "the hub has gone"
+
     async def send(self, **frame: Json) -> None:
         """Give the hub a command. Nothing comes of it where the hub has gone."""
         from tornado.websocket import WebSocketClosedError
@@ -18884,7 +18891,7 @@ class Sitting:
             self.company.hear(frame)
             if (hear := self._HEARERS.get(frame["type"])) is not None:
                 hear(self, frame)
-        self.end("the hub has gone", is_failure=True)
+        self.end(self.company.chair.farewell(), is_failure=True)
 
     def _on_health(self, frame: Mapping[str, Any]) -> None:
         self._note_record(frame["health"])

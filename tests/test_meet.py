@@ -505,6 +505,7 @@ MISTAKES = {
         6,
         "the name of a variable only, never its value",
     ),
+    "the operator's token": (TITLE + AGENT + 'environment = ["CAUCUS_OPERATOR_TOKEN"]', 6, "is for you or for this"),
     "no such folder": (TITLE + AGENT + 'cwd = "nowhere"', 6, "agents.ann.cwd: there is no folder"),
     "a folder by a link": (TITLE + AGENT + 'cwd = "link"', 6, "is a link that leads out of the meeting's folder"),
     "no such persona": (TITLE + AGENT + 'persona_file = "no.md"', 6, "agents.ann.persona_file: cannot read"),

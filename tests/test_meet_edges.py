@@ -8,10 +8,13 @@ import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hubs import HubProcess, eventually, running_hub
 from test_meet import Held, an_agent, hold, meeting, running_in  # noqa: F401  # a fixture
+
+import caucus
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/proc/self"), reason="processes are compared as Linux shows them")
 # What a process of a meeting is, by words of its command line.
@@ -77,3 +80,17 @@ def test_when_its_hub_is_killed_it_ends_with_all_that_it_has_started(
     code, about = held.end(10.0)
     assert (code, about["ended"]) == (1, "the hub has gone")
     hub.stop()
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "told"),
+    [
+        (1001, "the hub ended", "the hub has gone"),
+        (None, None, "the hub has gone"),
+        (1013, "fell behind", "the hub has closed the operator's chair: fell behind"),
+    ],
+)
+def test_a_hub_that_is_there_still_is_not_said_to_have_gone(code: int | None, reason: str | None, told: str) -> None:
+    chair = caucus.Chair("")
+    chair._socket = SimpleNamespace(close_code=code, close_reason=reason)
+    assert chair.farewell() == told
