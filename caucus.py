@@ -18554,6 +18554,8 @@ class Attending:
 
     def _judge(self, code: int, now: float) -> str:
         """Decide what becomes of it after its process has ended."""
+        if code < 0:  # its last words tell nothing of it
+            self._add_line(f"ended by signal {-code} ({signal.strsignal(-code) or 'unknown'})")
         name, why = self.plan.name, f": {self.lines[-1]}" if self.lines else ""
         is_sent_off, self._steps = self.state == ENDING, deque()
         if is_sent_off or code in (EXIT_OK, EXIT_EXPIRED):  # its limit is reached, or the operator has ended it
