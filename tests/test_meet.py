@@ -342,7 +342,7 @@ def test_an_agent_that_dies_is_started_again_so_often_and_no_more(tmp_path: Path
     code, about = held.end(45.0)
     [ann] = about["agents"]
     assert (code, ann["state"], ann["restarts"], ann["exit_code"]) == (1, "failed", 1, -signal.SIGKILL)
-    assert ann["last_lines"][-1] == "ended by signal 9 (Killed)"
+    assert ann["last_lines"][-1].startswith("ended by signal 9")
     assert [line for line in held.told if "seated" in line or "again" in line] == [
         "caucus: ann is seated",
         "caucus: ann ended with exit code -9, and is started again in 1 s",
