@@ -398,6 +398,9 @@ UnknownBudget = a_no("unknown_budget", 404, "The operator raised a budget that i
 UnknownChannel = a_no("unknown_channel", 404, "The operator named a channel that does not exist.")
 UnknownShare = a_no("unknown_share", 404, "The operator revoked a link for lookers-on that is not out any more.")
 TooManyShares = a_no("too_many_shares", 422, "As many links for lookers-on are out as may be.")
+StageOff = a_no("stage_off", 403, "The operator would rule an agent of the stage, and this hub has none.")
+UnknownAgent = a_no("unknown_agent", 404, "The operator named an agent that the stage's file does not have.")
+NotNow = a_no("not_now", 409, "What the operator asked of an agent of the stage makes no sense in its present state.")
 UnknownForm = a_no("unknown_form", 404, "No pending question has that id: settled by someone else, or never asked.")
 MethodNotAllowed = a_no("method_not_allowed", 405, "The path exists, the method does not.")
 HeadersTooLarge = a_no("headers_too_large", 431, "The request line and headers are over the cap.",
@@ -6876,7 +6879,7 @@ CONSOLE_FILES = (
     *("sure.js", "commands.js", "flow.js", "tools.js", "lanes.js", "attention.js", "loops.js", "settings.js"),
     *("health.js", "roster.js", "brakes.js", "orders.js", "channels.js", "forms.js", "composer.js", "replay.js"),
     *("past.js", "timeline.js", "spent.js", "budgets.js", "spread.js", "wide.js", "address.js", "only.js"),
-    *("alone.js", "absence.js", "happened.js", "pinned.js", "inline.js", "share.js", "app.js"),
+    *("cast.js", "stage.js", "alone.js", "absence.js", "happened.js", "pinned.js", "inline.js", "share.js", "app.js"),
     *("manifest.webmanifest", "icon-192.png"),
 )
 CONTENT_TYPES = {
@@ -11664,6 +11667,7 @@ FRAMES_PER_TURN = 32  # of all consoles, that are read in one turn of the loop
 FRAGMENTS_MAX = 4096  # of one message
 LAST_FRAMES_MAX = 8  # that are read of a console once its line is broken: what was sent right before counts
 FRAME_MAX_BYTES = 1 << 18
+STAGE_TOLD_S = 0.2  # between two tellings of the stage: 32 rows of 300 bytes, however much its agents write
 OPERATOR_CONTENT_MAX = 32_768
 RATE_MAX = 1e9
 LANE_MAX = 2 * NAME_MAX + 3  # characters: two names, and what joins them
@@ -11941,6 +11945,8 @@ def _subject_of(frame: Body, name: str | None) -> dict[str, Json]:
         return {"id": body.get("id")}
     if name == "say" and isinstance(frame.get("client_id"), str):
         return {"client_id": frame["client_id"]}
+    if name == "stage" and isinstance(frame.get("agent"), str):
+        return {"agent": frame["agent"]}
     return {"id": frame["cancel_form"]} if name == "cancel_form" else {}
 
 
@@ -11970,7 +11976,25 @@ def _receipt_frame(room: Room, frame: Body) -> bytes:
 CONSOLE_QUESTIONS: dict[str, Callable[[Room, Body], bytes]] = {"heartbeat": _heartbeat_frame, "receipt": _receipt_frame}
 OF_OBSERVERS = frozenset({"receipt"})
 SHARE_COMMANDS = ("shares", "share", "unshare")  # about who may look on: nothing of the room changes
-CONSOLE_COMMANDS = (*CONSOLE_QUESTIONS, *SHARE_COMMANDS, *OPERATOR_COMMANDS)
+STAGE_COMMANDS = ("stage", "output")  # about the agents that this hub may start: nothing of the room changes
+CONSOLE_COMMANDS = (*CONSOLE_QUESTIONS, *SHARE_COMMANDS, *STAGE_COMMANDS, *OPERATOR_COMMANDS)
+
+
+class Stage(Protocol):
+    """The agents that a hub may start, each under the name that a file gives it. Nothing here blocks."""
+
+    def rows(self) -> list[Json]:
+        """Give how each is: what any console may see."""
+
+    def rule(self, verb: str, name: str) -> None:
+        """Start, end or restart one. Raises UnknownAgent, NotNow."""
+
+    def output(self, name: str) -> dict[str, Json]:
+        """Give the last lines of what one has written, and what it runs: for the operator. Raises UnknownAgent."""
+
+
+STAGE_VERBS = ("start", "end", "restart")
+NO_STAGE = "start the hub with --stage FILE, a meeting's file: then its agents can be started from here"
 
 
 # --- who watches, and what they are sent ---
@@ -12290,6 +12314,8 @@ class Consoles:
         self.on_left: Callable[[float], None] = lambda idle_s: None  # none is any more; the last was idle for so long
         self.notify: Callable[[], dict[str, Json]] | None = None  # the figures of what is posted; None: nothing is
         self.test_notify: Callable[[], None] | None = None
+        self.stage: Stage | None = None
+        self._is_stage_due = False  # it has changed, and is told soon
         self._is_ticking = False
         self._spent = b""  # what consoles were told of budgets with the last figures
         self._flushed_at, self._flushes_at = 0.0, math.inf  # monotonic seconds of the last flush, and of the next
@@ -12379,6 +12405,22 @@ class Consoles:
             self._changes.frames.append(frame_of("health", health=self._health()))
             self._plan()
 
+    def on_stage_changed(self) -> None:
+        """Tell of the stage, soon; the original's consoles know of none."""
+        if self._changes.consoles and not self._is_stage_due:
+            self._is_stage_due = True
+            self._timer(STAGE_TOLD_S, self._tell_stage)
+
+    def _tell_stage(self) -> None:
+        self._is_stage_due = False
+        if self._changes.consoles:
+            self._changes.frames.append(frame_of("stage", **self._stage_row()))
+            self._plan()
+
+    def _stage_row(self) -> dict[str, Json]:
+        """Give the stage as consoles see it, observers too."""
+        return {"off": NO_STAGE, "agents": []} if self.stage is None else {"off": "", "agents": self.stage.rows()}
+
     def close(self) -> None:
         """Send every browser away: the hub is going down."""
         self._flush()
@@ -12458,7 +12500,7 @@ class Consoles:
 
     def _head(self, **parts: Json) -> bytes:
         """Encode a snapshot without its log, and without the brace that closes it."""
-        head = frame_of("snapshot", **snapshot_of(self._room, self._health()), **parts)
+        head = frame_of("snapshot", **snapshot_of(self._room, self._health()), stage=self._stage_row(), **parts)
         return b"%b,%b" % (head[:-1], self._room.forms_wire(has_prompts=True)[1:-1])
 
     def _whole_page(self) -> Pages:
@@ -12638,6 +12680,18 @@ class Consoles:
             console.socket.push(text_frame(frame_of("auth_error")))
             console.socket.close(1008, "the link was revoked")
 
+    def _rule_stage(self, console: Console, name: str, frame: Body) -> None:
+        """Start or end an agent, or tell what it has written. Raises StageOff, UnknownAgent, NotNow, Invalid."""
+        if self.stage is None:
+            raise StageOff(NO_STAGE)
+        if name == "output":
+            self._answer(console, frame_of("output", **self.stage.output(_named(frame, name))))
+            return
+        verb, agent = text_of(frame, name, 1, NAME_MAX), _named(frame, "agent")
+        if verb not in STAGE_VERBS:
+            raise UnknownAction(f"of an agent there is no {verb!r}", actions=[*STAGE_VERBS])
+        self.stage.rule(verb, agent)
+
     def _obey(self, console: Console, name: str | None, frame: Body) -> None:
         """Run one command. Raises Refusal."""
         if name is None:
@@ -12652,6 +12706,9 @@ class Consoles:
             return
         if name in SHARE_COMMANDS:
             self._answer(console, self._share(console, name, frame))
+            return
+        if name in STAGE_COMMANDS:
+            self._rule_stage(console, name, frame)
             return
         if not self._room.is_kept and name not in RULINGS:
             raise JournalUnavailable
