@@ -398,9 +398,9 @@ UnknownBudget = a_no("unknown_budget", 404, "The operator raised a budget that i
 UnknownChannel = a_no("unknown_channel", 404, "The operator named a channel that does not exist.")
 UnknownShare = a_no("unknown_share", 404, "The operator revoked a link for lookers-on that is not out any more.")
 TooManyShares = a_no("too_many_shares", 422, "As many links for lookers-on are out as may be.")
-StageOff = a_no("stage_off", 403, "The operator would rule an agent of the stage, and this hub has none.")
-UnknownAgent = a_no("unknown_agent", 404, "The operator named an agent that the stage's file does not have.")
-NotNow = a_no("not_now", 409, "What the operator asked of an agent of the stage makes no sense in its present state.")
+StageOff = a_no("stage_off", 403, "The operator would rule an agent, and this hub has no stage.")
+UnknownAgent = a_no("unknown_agent", 404, "The operator named an agent that is not on the stage.")
+NotNow = a_no("not_now", 409, "An agent on the stage is not in the state in which that can be done.")
 UnknownForm = a_no("unknown_form", 404, "No pending question has that id: settled by someone else, or never asked.")
 MethodNotAllowed = a_no("method_not_allowed", 405, "The path exists, the method does not.")
 HeadersTooLarge = a_no("headers_too_large", 431, "The request line and headers are over the cap.",
@@ -18038,6 +18038,10 @@ class Attendee(Record):
         key = os.environ.get("CAUCUS_AGENT_KEY")  # which it does not hand on to its mind
         return plain | ({"CAUCUS_AGENT_KEY": key} if key else {})
 
+    def budget(self) -> str:
+        """Write its limit of messages as the hub reads it."""
+        return f"{spender_of(self.name)}: {self.messages} messages"
+
     def rights(self) -> str:
         """Word what it may do."""
         if self.kind == "exec":
@@ -18072,7 +18076,7 @@ class Meeting(Record):
         """Write its limits as the hub reads them; empty: it has none."""
         room = [f"{self.messages} messages"] if self.messages else []
         room += [limit_words("dollars", self.dollars)] if self.dollars else []
-        own = [f"{spender_of(one.name)}: {one.messages} messages" for one in self.attendees if one.messages]
+        own = [one.budget() for one in self.attendees if one.messages]
         return "; ".join([f"{ROOM}: {', '.join(room)}"] * bool(room) + own)
 
     def limits(self) -> list[str]:
@@ -18419,10 +18423,23 @@ ASK_S, TERM_S = 2.0, 2.5  # for an agent to go by itself, and after SIGTERM; bot
 MEETING_LOOK_S = 0.2  # how often it is looked who has ended, and what time it is
 RESTART_S, RESTART_MAX_S = 1.0, 30.0  # until the first restart of an agent; twice as long each time
 OUTPUT_LINES, OUTPUT_LINE_BYTES = 200, 4096  # of an agent's output that are kept
+OUTPUT_LINE_MAX = 1000  # characters of one that are shown
+REGAIN_S = 1.0  # until a chair whose line was cut is taken again
 LINES_TOLD = 3  # of them, where it has failed
 
-STARTING, SEATED, RESTARTING, ENDED, FAILED = "starting", "seated", "restarting", "ended", "failed"
+READY, STARTING, SEATED, RESTARTING, ENDING, ENDED, FAILED = (
+    "ready", "starting", "seated", "restarting", "ending", "ended", "failed"
+)
+THINKING, LISTENING = "thinking", "waiting"  # what one that is seated is at
 assert ASK_S + TERM_S < 5.0
+# What programs say to a terminal: colours and cursor moves, titles and links, all else; whole, or cut off.
+ESCAPES = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)|\x1b[ -/]*[0-~]?")
+
+
+def shown_of(line: bytes) -> str:
+    """Give what a terminal would show of a line in the end; empty: nothing."""
+    text = ESCAPES.sub("", line.decode("utf-8", "replace")).rstrip().rpartition("\r")[2].expandtabs(4)
+    return "".join([c if c.isprintable() else "?" for c in text if _is_harmless(c)])[:OUTPUT_LINE_MAX]
 
 
 def fell(root: int) -> None:
@@ -18447,31 +18464,78 @@ def fell(root: int) -> None:
 
 
 class Attending:
-    """An agent's process, through all its restarts. It holds our end of a pipe, and ends when that does."""
+    """An agent's process, through all its restarts. It holds our end of a pipe, and ends when that does.
+
+        ready > starting > seated > ending > ended, or failed; from those it can be started anew
+        what has failed, but not too often, is restarting, and then starting again
+    """
 
     def __init__(self, plan: Attendee) -> None:
-        self.plan, self.state = plan, STARTING
+        self.plan = plan
         self.exit_code: int | None = None  # of the latest process
         self.restarts = 0
         self.messages = self.characters = self.turns = 0  # what it has said in the room, and what its mind did
         self._usage = self._earlier = (0, 0.0)  # turns and dollars, of the latest process and of those before it
         self.has_price = False  # somebody knows what it costs
         self.lines: deque[str] = deque(maxlen=OUTPUT_LINES)
+        self.line_count = 0  # of all that it has put out
+        self.was_killed = False  # so it has not left the room by itself
         self._process: Popen[bytes] | None = None
+        self._read_by = math.inf  # when nothing more of its output is waited for, monotonic seconds
         self._due = -math.inf  # when it is started, monotonic seconds
         self._has_sat = False  # the latest process had a seat
+        self._steps: deque[tuple[Callable[[], None], float]] = deque()  # to its end, and when each is taken
+        self._comes_back = False  # it is started anew when it has ended
+        self._activity = ""  # of one that is seated
+        self._set_state(READY)
+
+    def _set_state(self, state: str) -> None:
+        self.state, self._activity, self.since = state, "", time.time()
 
     @property
     def is_over(self) -> bool:
-        """Whether it has ended, and is not started again."""
+        """Whether it has ended, and is not started again by itself."""
         return self.state in (ENDED, FAILED)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether no process of it is left."""
+        return self._process is None
 
     @property
     def dollars(self) -> float:
         """Give what it has cost, as far as somebody knows."""
         return self._earlier[1] + self._usage[1]
 
-    def start(self, url: str) -> None:
+    # --- what is asked of it ---
+    def call_in(self) -> None:
+        """Have it started with the next look. Raises NotNow."""
+        if self.state not in (READY, ENDED, FAILED):
+            raise NotNow(f"{self.plan.name} is {self.state}", agent=self.plan.name, state=self.state)
+        self.restarts, self._due = 0, -math.inf
+        self._set_state(STARTING)
+
+    def send_off(self, now: float, comes_back: bool = False) -> None:
+        """Have it end: asked, then told, then made to. Raises NotNow."""
+        if self._process is None and self.state not in (STARTING, RESTARTING) and not comes_back:
+            raise NotNow(f"{self.plan.name} does not run", agent=self.plan.name, state=self.state)
+        self._comes_back = comes_back
+        if self._process is None:
+            self._set_state(ENDED)
+            if comes_back:
+                self.call_in()
+        elif self.state != ENDING:
+            self._set_state(ENDING)
+            steps = (self._let_go, now), (self._terminate, now + ASK_S), (self._kill, now + ASK_S + TERM_S)
+            self._steps = deque(steps)
+            self._press(now)
+
+    def hurry(self) -> None:
+        """Have it end at once."""
+        self._steps = deque([(self._kill, -math.inf)] * bool(self._steps))
+
+    # --- its process ---
+    def _start(self, url: str) -> None:
         """Start its process, in a group of its own. Raises OSError."""
         from subprocess import PIPE, STDOUT, Popen
 
@@ -18480,7 +18544,7 @@ class Attending:
             from subprocess import CREATE_NEW_PROCESS_GROUP
 
             apart = {"creationflags": CREATE_NEW_PROCESS_GROUP}
-        self.state, self._has_sat = STARTING, False
+        self._has_sat = self.was_killed = False
         self._process = Popen(self.plan.words(url), stdin=PIPE, stdout=PIPE, stderr=STDOUT, cwd=self.plan.cwd,
                               env=self.plan.variables(), **apart)
         self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
@@ -18488,51 +18552,79 @@ class Attending:
 
     def _read(self, source: BinaryIO) -> None:
         while line := source.readline(OUTPUT_LINE_BYTES):
-            self.lines.append(one_liner(line.decode("utf-8", "replace")))
+            if shown := shown_of(line):
+                self._add_line(shown)
+
+    def _add_line(self, line: str) -> None:
+        self.lines.append(line)
+        self.line_count += 1
 
     def look(self, url: str, now: float) -> str:
-        """Start what is due, and note what has ended; give what is new, in words, or nothing."""
-        if self._process is None and not self.is_over and now >= self._due:
-            try:
-                self.start(url)
-            except OSError as error:
-                self.lines.append(f"cannot start: {error.strerror or error}")
-                self.state = FAILED
-                return f"{self.plan.name} could not be started: {self.lines[-1]}"
-        elif self._process is not None and (code := self._process.poll()) is not None:
+        """Start it if that is due, press it if it is to end, note that it has ended; give what is new, in words."""
+        if self._process is None:
+            return self._try_start(url) if self.state in (STARTING, RESTARTING) and now >= self._due else ""
+        if (code := self._process.poll()) is not None and self._is_read(now):
             self._note_end(code)
             return self._judge(code, now)
+        self._press(now)
+        return ""
+
+    def _is_read(self, now: float) -> bool:
+        """Whether its output is read to its end; what it has left behind may hold the pipe open."""
+        self._read_by = min(self._read_by, now + LOOK_S)
+        return not self._reader.is_alive() or now >= self._read_by
+
+    def _try_start(self, url: str) -> str:
+        self._set_state(STARTING)
+        try:
+            self._start(url)
+        except OSError as error:
+            self._add_line(f"cannot start: {error.strerror or error}")
+            self._set_state(FAILED)
+            return f"{self.plan.name} could not be started: {self.lines[-1]}"
         return ""
 
     def _note_end(self, code: int) -> None:
         """Note that its process has ended; what it said last tells more than what the hub had time to show."""
-        self._reader.join(LOOK_S)  # what it has left behind may hold the pipe open
-        self._process, self.exit_code = None, code
+        self._process, self.exit_code, self._read_by = None, code, math.inf
         if (used := USED.search(self.lines[-1]) if self.lines else None) is not None:
             self.note_usage({"turns": int(used[1]), "cost_usd": float(used[2]) if used[2] else None})
+        self._earlier = self._earlier[0] + self._usage[0], self._earlier[1] + self._usage[1]
+        self._usage = 0, 0.0
 
     def _judge(self, code: int, now: float) -> str:
         """Decide what becomes of it after its process has ended."""
         name, why = self.plan.name, f": {self.lines[-1]}" if self.lines else ""
-        if code in (EXIT_OK, EXIT_EXPIRED):  # its limit is reached, or the operator has ended it
-            self.state = ENDED
+        is_sent_off, self._steps = self.state == ENDING, deque()
+        if is_sent_off or code in (EXIT_OK, EXIT_EXPIRED):  # its limit is reached, or the operator has ended it
+            self._set_state(ENDED)
+            if is_sent_off and self._comes_back:
+                self.call_in()
             return f"{name} has ended"
         if code == EXIT_USAGE or (code == EXIT_GAVE_UP and not self._has_sat):  # it would be the same again
-            self.state = FAILED
+            self._set_state(FAILED)
             return f"{name} could not take part{why}"
         if self.restarts >= self.plan.restarts:
-            self.state = FAILED
+            self._set_state(FAILED)
             return f"{name} has failed too often, with exit code {code}{why}"
         pause_s = min(RESTART_S * 2**self.restarts, RESTART_MAX_S)
-        self.state, self.restarts, self._due = RESTARTING, self.restarts + 1, now + pause_s
-        self._earlier = self._earlier[0] + self._usage[0], self._earlier[1] + self._usage[1]
-        self._usage = 0, 0.0
+        self.restarts, self._due = self.restarts + 1, now + pause_s
+        self._set_state(RESTARTING)
         return f"{name} ended with exit code {code}, and is started again in {pause_s:g} s"
 
-    def note_seat(self) -> bool:
-        """Note that it has a seat; tell whether that is new."""
-        is_new = self.state == STARTING and self._process is not None
-        self._has_sat, self.state = True, SEATED if is_new else self.state
+    # --- what the hub tells of it ---
+    def note_row(self, row: Mapping[str, Any]) -> bool:
+        """Note how the room sees it; tell whether it has just been seated."""
+        if row["state"] != "live" or self._process is None:
+            return False
+        if is_new := self.state == STARTING:
+            self._has_sat = True
+            self._set_state(SEATED)
+        if row["usage"] is not None:
+            self.note_usage(row["usage"])
+        activity = THINKING if row["status"] == COMPOSING else LISTENING if row["listening"] else self._activity
+        if self.state == SEATED and activity != self._activity:
+            self._activity, self.since = activity, time.time()
         return is_new
 
     def note_usage(self, usage: Mapping[str, Any]) -> None:
@@ -18541,41 +18633,53 @@ class Attending:
         self._usage = int(usage.get("turns") or 0), float(usage.get("cost_usd") or 0.0)
         self.turns = self._earlier[0] + self._usage[0]
 
-    # --- its end: asked, told, made ---
-    def let_go(self) -> None:
+    # --- the steps to its end ---
+    def _press(self, now: float) -> None:
+        while self._steps and now >= self._steps[0][1]:
+            self._steps.popleft()[0]()
+
+    def _let_go(self) -> None:
         """Let go of its stdin, which tells it to end."""
-        self.state = self.state if self.is_over or self._process is not None else ENDED  # it waited for a restart
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
 
-    def terminate(self) -> None:
+    def _terminate(self) -> None:
         """Tell its whole group to end."""
         if self._process is not None and sys.platform != "win32":
             with suppress(OSError):
                 os.killpg(self._process.pid, signal.SIGTERM)
 
-    def kill(self) -> None:
-        """End it, and all that it has started."""
+    def _kill(self) -> None:
+        """End it, and all that it has started; in a thread, for a hub may be in this one."""
         if self._process is not None:
-            fell(self._process.pid)
-            self._process.wait()
+            self.was_killed = True
+            threading.Thread(target=fell, args=(self._process.pid,), daemon=True).start()
 
-    def has_gone(self) -> bool:
-        """Whether no process is left; it is noted how it went."""
-        if self._process is not None and (code := self._process.poll()) is not None:
-            self._note_end(code)
-            self.state = ENDED
-        return self._process is None
+    # --- what is shown of it ---
+    def _told(self) -> dict[str, Json]:
+        cost = round(self.dollars, 4) if self.has_price else None
+        return {"name": self.plan.name, "exit_code": self.exit_code, "restarts": self.restarts,
+                "messages": self.messages, "turns": self.turns, "dollars": cost}
+
+    def row(self) -> dict[str, Json]:
+        """Give what consoles see of it, whoever looks: no command, no folder, no output."""
+        return self._told() | {
+            "kind": self.plan.kind, "type": self.plan.type if self.plan.kind == "claude" else "",
+            "state": self._activity or self.state, "since": round(self.since, 1), "restarts_max": self.plan.restarts,
+            "why": one_liner(self.lines[-1]) if self.state == FAILED and self.lines else "",
+            "limits": [*self.plan.limits()], "output": self.line_count,
+        }  # fmt: skip
+
+    def output(self) -> dict[str, Json]:
+        """Give what the operator sees of it besides."""
+        runs = self.plan.command or f"claude {self.plan.model}".strip()
+        return {"agent": self.plan.name, "lines": [*self.lines], "total": self.line_count, "runs": runs,
+                "cwd": self.plan.cwd, "rights": self.plan.rights()}
 
     def to_json(self) -> dict[str, Json]:
         """Give the row of it that the summary has."""
         lines = cast(list[Json], [*self.lines][-LINES_TOLD:] if self.state == FAILED else [])
-        cost = round(self.dollars, 4) if self.has_price else None
-        return {
-            "name": self.plan.name, "state": self.state, "exit_code": self.exit_code, "restarts": self.restarts,
-            "messages": self.messages, "characters": self.characters, "turns": self.turns, "dollars": cost,
-            "last_lines": lines,
-        }  # fmt: skip
+        return self._told() | {"state": self.state, "characters": self.characters, "last_lines": lines}
 
 
 class Chair:
@@ -18625,17 +18729,142 @@ class Chair:
             self._socket.close()
 
 
+class Company:
+    """The agents of a file and the operator's chair: of a meeting, or of what a hub may start."""
+
+    def __init__(self, attendees: Iterable[Attendee], tell: Callable[[str], object]) -> None:
+        self._tell = tell  # in one line each, as it happens
+        self.agents = {one.name: Attending(one) for one in attendees}
+        self.chair = Chair("")
+        self.on_change: Callable[[], None] = lambda: None  # what is shown of an agent has changed
+        self._url, self._is_ending = "", False
+        self._shown: list[Json] = []
+
+    async def sit_down(self, url: str) -> dict[str, Any]:
+        """Take the operator's chair at a hub, and give the room as it is. Raises NotReady."""
+        self._url, self.chair = url, Chair(url)
+        return await self.chair.sit_down()
+
+    async def look(self) -> None:
+        """Start who is due, press who is to end, and tell who has ended."""
+        for name, agent in self.agents.items():
+            if news := agent.look(self._url, time.monotonic()):
+                if not self._is_ending:
+                    self._tell(news)
+                if agent.was_killed or agent.state == RESTARTING:  # its seat is there still, and would refuse it
+                    await self.chair.send(kick=name)
+        self.tell_change()
+
+    def tell_change(self) -> None:
+        """Tell if what is shown has changed."""
+        if (rows := self.rows()) != self._shown:
+            self._shown = rows
+            self.on_change()
+
+    def hear(self, frame: Mapping[str, Any]) -> None:
+        """Take what the hub tells of agents."""
+        if frame["type"] == "message":
+            message = frame["message"]
+            agent = self.agents.get(message["sender"])
+            if agent is not None and message["origin"] == "agent":
+                agent.messages += 1
+                agent.characters += len(message["content"])
+        for row in frame["peers"] if frame["type"] in ("peers", "health") else ():
+            if (agent := self.agents.get(row["name"])) is not None and agent.note_row(row):
+                self._tell(f"{row['name']} is seated")
+
+    async def end(self, is_hasty: Callable[[], bool]) -> None:
+        """End all agents; at once where that is wished."""
+        from asyncio import sleep
+
+        self._is_ending = True
+        for agent in self.agents.values():
+            with suppress(NotNow):
+                agent.send_off(time.monotonic())
+        while not all(agent.is_gone for agent in self.agents.values()):
+            for agent in self.agents.values() if is_hasty() else ():
+                agent.hurry()
+            await self.look()
+            await sleep(LOOK_S)
+
+    # --- the stage ---
+    def go_on_stage(self, consoles: Consoles) -> None:
+        """Be what the operator rules from a console."""
+        consoles.stage, self.on_change = self, consoles.on_stage_changed
+
+    async def stand_by(self, url: str) -> int:
+        """Look after the agents of a hub until a signal ends it, then end them; give the exit code."""
+        from asyncio import Event, create_task, get_running_loop
+
+        over, is_hasty = Event(), Event()
+
+        def interrupt() -> None:
+            (is_hasty if over.is_set() else over).set()  # the second time: at once
+
+        on_signals(get_running_loop(), interrupt)
+        listening = create_task(self._listen(url))
+        while not over.is_set():
+            await self.look()
+            async with at_most(MEETING_LOOK_S):
+                await over.wait()
+        await self.end(is_hasty.is_set)
+        listening.cancel()
+        self.chair.get_up()
+        return EXIT_OK
+
+    async def _listen(self, url: str) -> None:
+        """Hear what the hub tells; a hub that goes on for weeks may once cut the line."""
+        from asyncio import sleep
+
+        while True:
+            with suppress(NotReady):
+                await self._bound((await self.sit_down(url))["budgets"]["text"])
+                while (frame := await self.chair.next()) is not None:
+                    self.hear(frame)
+            await sleep(REGAIN_S)
+
+    async def _bound(self, budgets: str) -> None:
+        """Have the hub hold each to its limit of messages, but for who has a budget there."""
+        known = {one.subject for one in budgets_of(budgets)}
+        plans = [one.plan for one in self.agents.values() if spender_of(one.plan.name) not in known]
+        if more := [one.budget() for one in plans if one.messages]:
+            await self.chair.send(budgets="; ".join([budgets] * bool(budgets) + more))
+
+    def rows(self) -> list[Json]:
+        """Give what consoles see of each."""
+        return [agent.row() for agent in self.agents.values()]
+
+    def rule(self, verb: str, name: str) -> None:
+        """Start, end or restart an agent. Raises UnknownAgent, NotNow."""
+        agent = self._agent(name)
+        if self._is_ending:
+            raise NotNow("all agents are being ended", agent=name)
+        if verb == "start":
+            agent.call_in()
+        else:
+            agent.send_off(time.monotonic(), comes_back=verb == "restart")
+
+    def output(self, name: str) -> dict[str, Json]:
+        """Give what an agent's process has put out, and what it runs. Raises UnknownAgent."""
+        return self._agent(name).output()
+
+    def _agent(self, name: str) -> Attending:
+        if (agent := self.agents.get(name)) is None:
+            raise UnknownAgent(f"there is no agent {name!r} here{guess_at(name, self.agents)}", agent=name)
+        return agent
+
+
 class Sitting:
-    """A meeting while it is held: its agents, the operator's chair, and what has come of it."""
+    """A meeting while it is held: its company, and what has come of it."""
 
     def __init__(self, meeting: Meeting, tell: Callable[[str], object]) -> None:
-        self._meeting, self._tell = meeting, tell  # in one line each, as it happens
-        self._agents = {one.name: Attending(one) for one in meeting.attendees}
+        self._meeting, self._tell = meeting, tell
+        self.company = Company(meeting.attendees, tell)
         self.why, self.has_failed = "", False  # why it has ended, and that it is nobody's wish
         self.decisions: list[dict[str, Json]] = []
         self.record = ""  # the file that the hub keeps, empty: none
         self._forms: dict[str, dict[str, Any]] = {}
-        self._url, self._is_hasty = "", False
+        self._is_hasty = False
         self._begun_at = self._ended_at = time.monotonic()
         self._has_set_budgets = False
 
@@ -18643,34 +18872,38 @@ class Sitting:
         """Hold the meeting at a hub, to its end; give the exit code."""
         from asyncio import Event, get_running_loop
 
-        self._url, self._chair, self._over = url, Chair(url), Event()
+        self._over = Event()
         on_signals(get_running_loop(), self._interrupt)
         try:
-            snapshot = await self._chair.sit_down()
-            self._check_room(snapshot)
+            snapshot = await self.company.sit_down(url)
+            self._check_room(snapshot, url)
         except NotReady as missing:
             print(f"caucus meet: {missing}", file=sys.stderr)
-            self._chair.get_up()
+            self.company.chair.get_up()
             return missing.exit_code
         try:
             self._begun_at = time.monotonic()
             await self._proceed(snapshot)
         finally:
             await self._close()
-        has_failed = self.has_failed or any(one.state == FAILED for one in self._agents.values())
+        has_failed = self.has_failed or any(one.state == FAILED for one in self._agents)
         return EXIT_EXPIRED if has_failed else EXIT_OK
 
-    def _check_room(self, snapshot: Mapping[str, Any]) -> None:
+    @property
+    def _agents(self) -> Collection[Attending]:
+        return self.company.agents.values()
+
+    def _check_room(self, snapshot: Mapping[str, Any], url: str) -> None:
         """See that nobody's name is taken, and that no budget would be lost. Raises NotReady."""
         here = {row["name"] for row in snapshot["peers"] if row["state"] == "live"}
-        if taken := [name for name in self._agents if name in here]:
+        if taken := [name for name in self.company.agents if name in here]:
             way = "choose another in the file, or have it kicked"
-            raise NotReady(f"the name {taken[0]} is taken at {self._url}: {way}", EXIT_USAGE)
+            raise NotReady(f"the name {taken[0]} is taken at {url}: {way}", EXIT_USAGE)
         if snapshot["mode"] == STOPPED:
-            raise NotReady(f"the room at {self._url} is stopped: resume it first", EXIT_USAGE)
+            raise NotReady(f"the room at {url} is stopped: resume it first", EXIT_USAGE)
         if self._meeting.budgets() and (there := snapshot["budgets"]["text"]):
             what = "leave messages and dollars out of the file, or hold the meeting at a hub of its own"
-            raise NotReady(f"the room at {self._url} has budgets already, {there}: {what}", EXIT_USAGE)
+            raise NotReady(f"the room at {url} has budgets already, {there}: {what}", EXIT_USAGE)
 
     async def _proceed(self, snapshot: Mapping[str, Any]) -> None:
         """Seat the agents, open the meeting, and wait until something ends it."""
@@ -18678,10 +18911,12 @@ class Sitting:
 
         if budgets := self._meeting.budgets():
             self._has_set_budgets = True
-            await self._chair.send(budgets=budgets)
+            await self.company.chair.send(budgets=budgets)
         for form in snapshot["forms"]:
             self._forms[form["id"]] = form
         self._note_record(snapshot["health"])
+        for agent in self._agents:
+            agent.call_in()
         listening = create_task(self._listen())
         try:
             seated_by, has_opened = self._begun_at + SEATING_S, False
@@ -18696,31 +18931,27 @@ class Sitting:
         finally:
             self._ended_at = time.monotonic()
             self._tell(f"the meeting ends: {self.why}")
-            await self._end_agents()
+            await self.company.end(lambda: self._is_hasty)
             async with at_most(MEETING_LOOK_S):  # for the frames of what was said last
                 await listening
             listening.cancel()
 
     async def _look(self, now: float) -> None:
-        """Note who has ended, start who is due, and see whether it is over."""
-        for name, agent in self._agents.items():
-            if news := agent.look(self._url, now):
-                self._tell(news)
-                if agent.state == RESTARTING:  # one that was killed has its seat still, and it would be refused
-                    await self._chair.send(kick=name)
-        if all(one.is_over for one in self._agents.values()):
-            failed = all(one.state == FAILED for one in self._agents.values())
+        """Look after the agents, and see whether it is over."""
+        await self.company.look()
+        if all(one.is_over for one in self._agents):
+            failed = all(one.state == FAILED for one in self._agents)
             self.end("no agent could take part" if failed else "all agents have ended")
         elif now - self._begun_at >= self._meeting.minutes * 60:
             self.end(f"its {self._meeting.minutes:g} minutes are over")
 
     def _are_seated(self) -> bool:
-        return all(one.state != STARTING for one in self._agents.values())
+        return all(one.state != STARTING for one in self._agents)
 
     async def _open(self) -> None:
         """Say the opening, as the operator."""
         if self._meeting.opening:
-            await self._chair.send(say=self._meeting.opening, to=self._meeting.opening_to)
+            await self.company.chair.send(say=self._meeting.opening, to=self._meeting.opening_to)
         self._tell("the meeting is open")
 
     def end(self, why: str, is_failure: bool = False) -> None:
@@ -18735,34 +18966,18 @@ class Sitting:
 
     # --- what the hub tells ---
     async def _listen(self) -> None:
-        while (frame := await self._chair.next()) is not None:
+        while (frame := await self.company.chair.next()) is not None:
+            self.company.hear(frame)
             if (hear := self._HEARERS.get(frame["type"])) is not None:
                 hear(self, frame)
         self.end("the hub has gone", is_failure=True)
 
-    def _on_peers(self, frame: Mapping[str, Any]) -> None:
-        for row in frame["peers"]:
-            if (agent := self._agents.get(row["name"])) is None:
-                continue
-            if row["state"] == "live" and agent.note_seat():
-                self._tell(f"{row['name']} is seated")
-            if row["usage"] is not None:
-                agent.note_usage(row["usage"])
-
     def _on_health(self, frame: Mapping[str, Any]) -> None:
         self._note_record(frame["health"])
-        self._on_peers(frame)
 
     def _note_record(self, health: Mapping[str, Any]) -> None:
         kept = health.get("journal")
         self.record = str(kept.get("path") or "") if isinstance(kept, dict) else ""
-
-    def _on_message(self, frame: Mapping[str, Any]) -> None:
-        message = frame["message"]
-        agent = self._agents.get(message["sender"])
-        if agent is not None and message["origin"] == "agent":
-            agent.messages += 1
-            agent.characters += len(message["content"])
 
     def _on_form(self, frame: Mapping[str, Any]) -> None:
         self._forms[frame["form"]["id"]] = frame["form"]
@@ -18787,43 +19002,19 @@ class Sitting:
                 self.end(f"the room's {limit_words(row['measure'], row['limit'])} are spent")
 
     _HEARERS: ClassVar[dict[str, Callable[[Sitting, Mapping[str, Any]], None]]] = {
-        "peers": _on_peers, "health": _on_health, "message": _on_message, "form": _on_form,
-        "form_resolved": _on_settled, "mode": _on_mode, "budgets": _on_budgets,
-    }  # fmt: skip
+        "health": _on_health, "form": _on_form, "form_resolved": _on_settled, "mode": _on_mode, "budgets": _on_budgets,
+    }
 
     # --- the end ---
-    async def _end_agents(self) -> None:
-        """End all agents: they are told, then their groups get SIGTERM, then nothing of them is left."""
-        for step, grace_s in ((Attending.let_go, ASK_S), (Attending.terminate, TERM_S)):
-            for agent in self._agents.values():
-                step(agent)
-            if await self._have_gone(grace_s):
-                return
-        for name, agent in self._agents.items():
-            if not agent.has_gone():
-                agent.kill()
-                agent.has_gone()
-                await self._chair.send(kick=name)  # it has not left by itself
-
-    async def _have_gone(self, grace_s: float) -> bool:
-        from asyncio import sleep
-
-        end = time.monotonic() + grace_s
-        while not (are_gone := all(map(Attending.has_gone, [*self._agents.values()]))):
-            if self._is_hasty or time.monotonic() >= end:
-                break
-            await sleep(LOOK_S)
-        return are_gone
-
     async def _close(self) -> None:
         """Leave a room that others go on using as it was."""
         if self._has_set_budgets:
-            await self._chair.send(budgets="")
-        self._chair.get_up()
+            await self.company.chair.send(budgets="")
+        self.company.chair.get_up()
 
     def to_json(self) -> dict[str, Json]:
         """Give what has come of it."""
-        agents = [one.to_json() for one in self._agents.values()]
+        agents = [one.to_json() for one in self._agents]
         return {
             "title": self._meeting.title, "ended": self.why, "seconds": round(self._ended_at - self._begun_at, 1),
             "agents": cast(list[Json], agents), "decisions": cast(list[Json], self.decisions),
@@ -18914,7 +19105,7 @@ def filled(text: str, slots: Mapping[str, str]) -> str:
     return text
 
 
-class Stage:
+class Performance:
     """Whose line is next: all that the actors' threads share. Every method is called with `lock` held."""
 
     def __init__(self, pace: float) -> None:
@@ -19052,8 +19243,8 @@ class Stage:
 class Actor:
     """One scripted peer: it polls, holds and stops with the room, answers the operator, and plays its lines."""
 
-    def __init__(self, role: str, url: str, stage: Stage, ended: threading.Event, pace: float) -> None:
-        self._role, self._stage, self._ended, self._pace = role, stage, ended, pace
+    def __init__(self, role: str, url: str, performance: Performance, ended: threading.Event, pace: float) -> None:
+        self._role, self._performance, self._ended, self._pace = role, performance, ended, pace
         self._client, self._lease, self._name = Client(url), new_secret(8), CAST[role]
         self._mode, self._acked = RUNNING, 0
         self._channels: dict[str, None] = {}  # an ordered set: joined, and joined again after a kick
@@ -19091,14 +19282,14 @@ class Actor:
         elif self._asked:
             self._answer_operator()
         elif self._mode == RUNNING:
-            with self._stage.lock:
-                if (line := self._stage.turn(self._role, self._heard)) is not None:
+            with self._performance.lock:
+                if (line := self._performance.turn(self._role, self._heard)) is not None:
                     self._play(line)
 
     def _join(self) -> None:
         self._client.register(self._name)
-        with self._stage.lock:
-            self._stage.seat(self._role, self._name)
+        with self._performance.lock:
+            self._performance.seat(self._role, self._name)
         if self._acked:
             self._client.post("/status", status="back after a short break")
         for channel in self._channels:
@@ -19114,20 +19305,20 @@ class Actor:
                 self._hear(message)
 
     def _hear(self, message: Body) -> None:
-        with self._stage.lock:
+        with self._performance.lock:
             if message["kind"] == "answer":
-                self._stage.settle(message.get("meta"))
-            elif message["origin"] == "operator" and self._stage.claim(message, self._role):
+                self._performance.settle(message.get("meta"))
+            elif message["origin"] == "operator" and self._performance.claim(message, self._role):
                 self._asked.append(message)
 
     def _answer_operator(self) -> None:
         """Answer where the operator spoke; to all, if it spoke to this peer alone."""
         self._wait(THINKING_S)
         said, scope = self._asked[0], str(self._asked[0]["recipient"])
-        with self._stage.lock:
-            text = self._stage.reply_to(str(said["content"]))
+        with self._performance.lock:
+            text = self._performance.reply_to(str(said["content"]))
             to = ALL if scope == self._name else scope
-            self._stage.sent(self._client.post("/send", to=to, content=text, reply_to=said["seq"]))
+            self._performance.sent(self._client.post("/send", to=to, content=text, reply_to=said["seq"]))
         self._asked.popleft()
 
     def _play(self, line: Line) -> None:
@@ -19137,10 +19328,10 @@ class Actor:
         except (UnknownToken, Stopped, Throttled, Unreachable):
             raise
         except Refusal as refusal:
-            if refusal.retryable and not self._stage.is_stale():
+            if refusal.retryable and not self._performance.is_stale():
                 return
             answer = {}
-        self._stage.finish(line, answer)
+        self._performance.finish(line, answer)
 
     def _perform(self, line: Line) -> Body:
         if line.verb == "ask":
@@ -19154,14 +19345,14 @@ class Actor:
             self._channels[line.scope] = None
         body: dict[str, Json] = {"action": line.verb, scope_key: line.scope, text_key: line.text}
         if line.manner:
-            body |= {"expects_answer": True} if line.manner == "?" else {"reply_to": self._stage.question}
+            body |= {"expects_answer": True} if line.manner == "?" else {"reply_to": self._performance.question}
         return self._client.post(path, **body)
 
     def _end_exchange(self) -> None:
         self._mode = STOPPED
         self._asked.clear()
-        with self._stage.lock:
-            self._stage.abort()
+        with self._performance.lock:
+            self._performance.abort()
 
     def _wait(self, seconds: float) -> None:
         self._ended.wait(seconds * self._pace)
@@ -19169,9 +19360,10 @@ class Actor:
 
 def play_demo(url: str, ended: threading.Event, pace: float = 1.0) -> None:
     """Let three scripted peers talk at the hub of `url` until `ended`; `pace` scales every wait."""
-    stage = Stage(pace)
+    performance = Performance(pace)
     for role in CAST:
-        threading.Thread(target=Actor(role, url, stage, ended, pace).run, name=f"demo {role}", daemon=True).start()
+        actor = Actor(role, url, performance, ended, pace)
+        threading.Thread(target=actor.run, name=f"demo {role}", daemon=True).start()
     ended.wait()
 
 
@@ -20511,6 +20703,24 @@ def settings_of(options: argparse.Namespace) -> Settings:
     return settings
 
 
+def meeting_in(path: str, settings: Sequence[str] = (), only: str = "") -> Meeting | None:
+    """Read a meeting's file; None: it has mistakes, and they are told."""
+    try:
+        return MeetingReader(path, settings, only).read()
+    except BadMeeting as bad:
+        for fault in bad.faults:
+            print("caucus:", *lines_in(f"{legible(fault.where)}: {fault.what}"), file=sys.stderr)
+    return None
+
+
+def check_stage(settings: Settings) -> None:
+    """Refuse a stage that strangers could rule. Raises Invalid."""
+    public = urllib.parse.urlsplit(settings.public_url).hostname
+    is_near = is_loopback(settings.host) and (not public or is_loopback(public))
+    refuse((not (is_near or settings.operator_token), "--stage",
+            "whoever reaches this hub could start agents: give --operator-token, or leave --host and --public-url out"))
+
+
 def open_browser(url: str) -> None:
     """Show the console, in a thread: some systems take seconds to find a browser."""
     import webbrowser
@@ -20549,17 +20759,28 @@ def run_hub(options: argparse.Namespace) -> int:
     settings, served = settings_of(options), list[Hub]()
     if options.notify_test:
         return try_push(settings)
+    company: Company | None = None
+    if options.stage:
+        check_stage(settings)
+        if (meeting := meeting_in(options.stage)) is None:
+            return EXIT_USAGE
+        # its agents read the one in their environment, and its chair the other in ours
+        os.environ |= {"CAUCUS_AGENT_KEY": settings.agent_key, "CAUCUS_OPERATOR_TOKEN": settings.operator_token}
+        company = Company(meeting.attendees, lambda words: log().info("%s", words))
     begin_log(options.log_level)
 
     def announce(hub: Hub) -> None:
         served.append(hub)
+        if company is not None:
+            company.go_on_stage(hub.consoles)
         print(f"caucus {__version__}: hub and console at {hub.url} (Ctrl-C ends it)", flush=True)
         if hub.journal is not None:
             print(f"caucus: the room is kept in {legible(hub.journal.path)}", flush=True)
         if not options.no_browser:
             open_browser(hub.url)
 
-    code = serve(settings, announce)
+    wait = None if company is None else lambda hub: company.stand_by(hub.url)
+    code = serve(settings, announce, wait)
     for journal in [hub.journal for hub in served if hub.journal is not None]:
         print(f"caucus: the record ends at event {journal.serial}, head {journal.head.hex()}", flush=True)
     return code
@@ -20771,11 +20992,8 @@ def run_demo(options: argparse.Namespace) -> int:
 def run_meet(options: argparse.Namespace) -> int:
     import asyncio
 
-    try:
-        meeting = MeetingReader(options.file, options.set, options.only).read()
-    except BadMeeting as bad:
-        for fault in bad.faults:
-            print("caucus:", *lines_in(f"{legible(fault.where)}: {fault.what}"), file=sys.stderr)
+    meeting = meeting_in(options.file, options.set, options.only)
+    if meeting is None:
         return EXIT_USAGE
     if options.dry_run:
         plan = plan_of(meeting)
@@ -20793,7 +21011,9 @@ def run_meet(options: argparse.Namespace) -> int:
 
     sitting = Sitting(meeting, tell)
 
-    def announce(url: str) -> None:
+    def announce(url: str, consoles: Consoles | None = None) -> None:
+        if consoles is not None:
+            sitting.company.go_on_stage(consoles)
         tell(f"{meeting.title}: the console is at {url} (Ctrl-C ends it)")
         if not options.no_browser:
             open_browser(url)
@@ -20805,7 +21025,7 @@ def run_meet(options: argparse.Namespace) -> int:
         env = os.environ.get
         settings = Settings(port=options.port, journal=meeting.journal, agent_key=env("CAUCUS_AGENT_KEY", ""),
                             operator_token=env("CAUCUS_OPERATOR_TOKEN", ""))
-        code = serve(settings, lambda hub: announce(hub.url), lambda hub: sitting.hold(hub.url))
+        code = serve(settings, lambda hub: announce(hub.url, hub.consoles), lambda hub: sitting.hold(hub.url))
     if sitting.why:
         about = sitting.to_json()
         with suppress(BrokenPipeError):
@@ -21275,7 +21495,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], dict[str, Option]
         "--log-level": _LEVEL,
         "--quiet-stop": {"type": _quiet_minutes},
         **_texts("--operator-token", "--observer-token", "--agent-key", "--log-file", "--rules", "--public-url"),
-        **_texts("--notify", "--notify-secret", "--notify-click"),
+        **_texts("--notify", "--notify-secret", "--notify-click", "--stage"),
         **_switches("--no-browser", "--allow-insecure-bind", "--plain-http", "--notify-content", "--notify-test"),
     }),
     "bridge": (run_bridge, {"--hub": _HUB, **_texts("--project"), "--print-config": {"choices": CONFIGS}}),

@@ -98,7 +98,7 @@ def demo(hub: HubProcess) -> Iterator[Demo]:
 
 def test_every_line_of_the_play_is_complete():
     """Walk many rounds without a hub: nothing is left unfilled or undrawn, and the hub would take it all."""
-    stage = caucus.Stage(0.0)
+    stage = caucus.Performance(0.0)
     for role, name in caucus.CAST.items():
         stage.seat(role, name)
     said, verbs, asked = set(), set(), 0
@@ -309,7 +309,7 @@ def test_the_command_shows_three_peers_that_talk():
 def test_an_actor_hears_what_a_pause_held_back_though_the_operator_overtook_it():
     """Else the play would wait for ever for it to be heard."""
     batches = [[("b", 6, "operator")], [("a", 5, "agent"), ("b", 6, "operator")]]
-    stage, ended = caucus.Stage(0.0), threading.Event()
+    stage, ended = caucus.Performance(0.0), threading.Event()
     actor = caucus.Actor("api", "http://127.0.0.1:1", stage, ended, 0.0)
 
     def receive(hold_s: float, lease: str, ack_seq: int) -> dict[str, Any]:
@@ -326,7 +326,7 @@ def test_an_actor_hears_what_a_pause_held_back_though_the_operator_overtook_it()
 
 def test_a_question_that_was_opened_while_the_room_was_stopped_is_remembered():
     """The stop can overtake the hub's answer to the one who asks."""
-    stage = caucus.Stage(0.0)
+    stage = caucus.Performance(0.0)
     for role, name in caucus.CAST.items():
         stage.seat(role, name)
     stage._begin_round()
