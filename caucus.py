@@ -18666,7 +18666,7 @@ class Attending:
         return self._told() | {
             "kind": self.plan.kind, "type": self.plan.type if self.plan.kind == "claude" else "",
             "state": self._activity or self.state, "since": round(self.since, 1), "restarts_max": self.plan.restarts,
-            "why": one_liner(self.lines[-1]) if self.state == FAILED and self.lines else "",
+            "why": one_liner(self.lines[-1].removeprefix("caucus agent: ")) if self.state == FAILED and self.lines else "",
             "limits": [*self.plan.limits()], "output": self.line_count,
         }  # fmt: skip
 

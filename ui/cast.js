@@ -4,7 +4,7 @@
 //
 //   stateText(row, now)      "thinking for 40 s"; "ended, exit code 3, 2 min ago"
 //   factsText(row)           what it has said and cost, and what bounds it
-//   rulesOf(model, row)      [{verb, word, frame, why}]: what can be asked of it; `why` it cannot be now, or ""
+//   rulesOf(model, row)      [{verb, word, icon, frame, why}]: what can be asked of it; `why` it cannot be now, or ""
 //   stageNeeds(model)        who has failed, as needsOf gives them
 
 import { ageText } from "./model.js";
@@ -35,24 +35,24 @@ export function stateText({ state, since, exit_code: code }, now) {
 const amount = (value, what) => `${value.toLocaleString("en")} ${what}${value === 1 ? "" : "s"}`;
 
 export function factsText({ kind, type, start, messages, turns, dollars, restarts, restarts_max: most, limits }) {
-  const used = [amount(messages, "message"), amount(turns, "turn"), dollars === null ? "cost unknown" : `$${dollars.toFixed(2)}`];
-  if (restarts) used.push(`restarted ${restarts} of ${most} times`);
-  const who = [kind, kind === "claude" && type, start === "at once" ? "" : `starts ${start}`].filter(Boolean).join(", ");
-  return `${who} · ${used.join(" · ")}${limits.length ? ` · at most ${limits.join(", ")}` : ""}`;
+  const cost = dollars === null ? kind === "claude" && turns > 0 && "cost unknown" : `$${dollars.toFixed(2)}`;
+  const used = [messages > 0 && amount(messages, "message"), turns > 0 && amount(turns, "turn"), cost, restarts > 0 && `restarted ${restarts} of ${most} times`];
+  const who = [kind, type, start && start !== "at once" && `starts ${start}`].filter(Boolean).join(", ");
+  return [who, ...used, limits.length > 0 && `at most ${limits.join(", ")}`].filter(Boolean).join(" · ");
 }
 
 // verb -> its word, the states in which it can be asked, and why not in others
 const VERBS = {
-  start: { word: "Start", from: ["ready", "asleep", "ended", "failed"], why: (state) => (state === "ending" ? "it is ending: wait a moment" : "it runs already") },
-  end: { word: "End", from: [...RUNNING], why: (state) => (state === "ending" ? "it is ending already" : "it does not run") },
-  restart: { word: "Restart", from: [...RUNNING], why: (state) => (state === "ending" ? "it is ending: wait a moment" : "it does not run: start it") },
+  start: { word: "Start", icon: "play", from: ["ready", "asleep", "ended", "failed"], why: (state) => (state === "ending" ? "it is ending: wait a moment" : "it runs already") },
+  end: { word: "End", icon: "stop", from: [...RUNNING], why: (state) => (state === "ending" ? "it is ending already" : "it does not run") },
+  restart: { word: "Restart", icon: "reset", from: [...RUNNING], why: (state) => (state === "ending" ? "it is ending: wait a moment" : "it does not run: start it") },
 };
 
 export function rulesOf(model, { name, state }) {
-  const rules = Object.entries(VERBS).map(([verb, { word, from, why }]) => (
-    { verb, word, frame: { stage: verb, agent: name }, why: from.includes(state) ? "" : why(state) }));
+  const rules = Object.entries(VERBS).map(([verb, { word, icon, from, why }]) => (
+    { verb, word, icon, frame: { stage: verb, agent: name }, why: from.includes(state) ? "" : why(state) }));
   const isHere = SEATED.has(state) && model.peers.some((peer) => peer.name === name && peer.state === "live");
-  return [...rules, { verb: "interrupt", word: "Interrupt", frame: { command: "interrupt", to: name }, why: isHere ? "" : "it has no seat in the room" }];
+  return [...rules, { verb: "interrupt", word: "Interrupt", icon: "bolt", frame: { command: "interrupt", to: name }, why: isHere ? "" : "it has no seat in the room" }];
 }
 
 export const rowOfStage = (model, name) => model.stage.agents.find((row) => row.name === name);

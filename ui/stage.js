@@ -44,8 +44,8 @@ function card({ name }, view) {
   const part = { state: el("span", { class: "stage-state" }), why: el("p", { class: "stage-why", dir: "auto" }), facts: el("p", { class: "facts" }),
     deed: el("p", { class: "facts deed", role: "status" }), askedAt: 0, asked: -1,
     runs: el("dl", { class: "facts stage-runs" }), lines: el("pre", { class: "stage-lines", dir: "auto", tabindex: "0", role: "region", "aria-label": `What ${name} wrote last` }) };
-  part.acts = operator ? rulesOf(view.model, { name, state: "" }).map(({ verb, word }) => button(word, null, { data: { verb },
-    onclick: ({ currentTarget }) => currentTarget.getAttribute("aria-disabled") !== "true" && view.seat.act(currentTarget.frame) })) : [];
+  part.acts = operator ? rulesOf(view.model, { name, state: "" }).map(({ verb, word, icon }) => button(word, icon, { data: { verb },
+    onclick: ({ currentTarget }) => currentTarget.getAttribute("aria-disabled") !== "true" && view.seat.act(currentTarget.frame) }, verb !== "start")) : [];
   part.output = operator && button("Output", null, { class: "quiet stage-output", "aria-expanded": "false", onclick: () => {
     view.shown[view.shown.has(name) ? "delete" : "add"](name);
     view.seat.go();
