@@ -16824,12 +16824,16 @@ GOODBYE_S = 20.0  # for leaving the room and ending the mind: the SDK kills a CL
 PIPES_S = 1.0  # for a command's pipes to end after it: what it has left behind may hold them open
 LOOK_S = 0.1  # how often it is looked whether it has ended (asyncio tells when its pipes have)
 REPLY_MAX_BYTES = 256 << 10  # what one run of a command may print
+OUTPUT_LINE_MAX = 1000  # characters of a line that a program has put out
 REPLY_PARTS_MAX = 8  # a longer reply is cut
 CONTEXT_MAX = 40_000  # characters of past turns that --session keeps
 OPENING = "Your mission begins now: open the exchange."
 POLL_COMPANY_S = 0.5  # how often a mission looks whether somebody is there
 AGENT_TYPES = ("talker", "worker")
 PERMISSION_MODES = ("auto", "default", "acceptEdits", "dontAsk")
+
+# What programs say to a terminal: colours and cursor moves, titles and links, all else; whole, or cut off.
+ESCAPES = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)|\x1b[ -/]*[0-~]?")
 
 NOT_FOR_AGENTS = frozenset({"setup", "join", "leave", "listen", "watch_command", "peek"})  # the program does these
 AGENT_TOOLS = tuple(tool for tool in TOOLS if tool.name not in NOT_FOR_AGENTS)
@@ -16885,6 +16889,12 @@ class AgentSettings(Record):
     max_cost_usd: float = 0.0  # 0: no limit
     turn_limit_s: float = TURN_LIMIT_S
     give_up_s: float = AGENT_GIVE_UP_S  # 0: never
+
+
+def shown_of(line: bytes) -> str:
+    """Give what a terminal would show of a line in the end; empty: nothing."""
+    text = ESCAPES.sub("", line.decode("utf-8", "replace")).rstrip().rpartition("\r")[2].expandtabs(4)
+    return "".join([c if c.isprintable() else "?" for c in text if _is_harmless(c)])[:OUTPUT_LINE_MAX]
 
 
 def one_liner(text: object) -> str:
@@ -17782,9 +17792,8 @@ class Command:
 
     async def _log_all(self, source: StreamReader) -> None:
         while chunk := await source.read(1 << 16):
-            for line in chunk.decode("utf-8", "replace").splitlines():
-                if line.strip():
-                    log().info("%s: %s", self.model, one_liner(line))
+            for shown in filter(None, map(shown_of, chunk.split(b"\n"))):
+                log().info("%s: %s", self.model, one_liner(shown))
 
     def _signal(self, name: str) -> None:
         """Signal the run in progress and all that it has started."""
@@ -18423,7 +18432,6 @@ ASK_S, TERM_S = 2.0, 2.5  # for an agent to go by itself, and after SIGTERM; bot
 MEETING_LOOK_S = 0.2  # how often it is looked who has ended, and what time it is
 RESTART_S, RESTART_MAX_S = 1.0, 30.0  # until the first restart of an agent; twice as long each time
 OUTPUT_LINES, OUTPUT_LINE_BYTES = 200, 4096  # of an agent's output that are kept
-OUTPUT_LINE_MAX = 1000  # characters of one that are shown
 REGAIN_S = 1.0  # until a chair whose line was cut is taken again
 LINES_TOLD = 3  # of them, where it has failed
 
@@ -18432,14 +18440,6 @@ READY, STARTING, SEATED, RESTARTING, ENDING, ENDED, FAILED = (
 )
 THINKING, LISTENING = "thinking", "waiting"  # what one that is seated is at
 assert ASK_S + TERM_S < 5.0
-# What programs say to a terminal: colours and cursor moves, titles and links, all else; whole, or cut off.
-ESCAPES = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)|\x1b[ -/]*[0-~]?")
-
-
-def shown_of(line: bytes) -> str:
-    """Give what a terminal would show of a line in the end; empty: nothing."""
-    text = ESCAPES.sub("", line.decode("utf-8", "replace")).rstrip().rpartition("\r")[2].expandtabs(4)
-    return "".join([c if c.isprintable() else "?" for c in text if _is_harmless(c)])[:OUTPUT_LINE_MAX]
 
 
 def fell(root: int) -> None:
@@ -18662,11 +18662,12 @@ class Attending:
                 "messages": self.messages, "turns": self.turns, "dollars": cost}
 
     def row(self) -> dict[str, Json]:
-        """Give what consoles see of it, whoever looks: no command, no folder, no output."""
+        """Give what consoles see of it, whoever looks: no command, no folder, and of its output why it has failed."""
+        said = self.lines[-1] if self.lines else ""
         return self._told() | {
             "kind": self.plan.kind, "type": self.plan.type if self.plan.kind == "claude" else "",
             "state": self._activity or self.state, "since": round(self.since, 1), "restarts_max": self.plan.restarts,
-            "why": one_liner(self.lines[-1].removeprefix("caucus agent: ")) if self.state == FAILED and self.lines else "",
+            "why": one_liner(said.removeprefix("caucus agent: ")) if self.state == FAILED and said else "",
             "limits": [*self.plan.limits()], "output": self.line_count,
         }  # fmt: skip
 
