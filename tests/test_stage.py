@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -138,6 +139,13 @@ def test_only_a_name_of_the_file_is_an_agent(name: str) -> None:
     assert [row["state"] for row in company.rows()] == ["ready"]  # type: ignore[call-overload, index]
 
 
+def test_while_all_are_being_ended_nobody_is_started() -> None:
+    company = caucus.Company([caucus.Attendee("ann", "exec", "/", command="true")], lambda words: None)
+    asyncio.run(company.end(lambda: False))
+    with pytest.raises(caucus.NotNow):
+        company.rule("start", "ann")
+
+
 @pytest.mark.parametrize(("line", "shown"), [
     (b"\x1b[31mred\x1b[0m \x1b]0;title\x07plain\x1b[2K\n", "red plain"), (b"10%\r90%\r\n", "90%"),
     (b"\x1b]8;;http://x\x1b\\link\x1b]8;;\x1b\\ on", "link on"), (b"\x1b[", ""), (b"\x1b]52;c;YQ==", ""),
@@ -227,10 +235,7 @@ def test_agents_are_started_and_ended_from_the_console_and_end_with_the_hub(stag
             assert (ann["state"], slow["state"]) == ("ended", "thinking")
             assert str(tmp_path) not in json.dumps([ann, slow])
         staged.process.send_signal(signal.SIGINT)
-        row(console, "slow", "ending")
-        assert refusal(console, stage="start", agent="ann") == "not_now"
-        staged.process.send_signal(signal.SIGINT)  # the second time: at once
-    assert staged.process.wait(3.0) == 0
+    assert staged.process.wait(caucus.ASK_S + caucus.TERM_S + 1.0) == 0
     assert running_in(tmp_path) == []
 
 
