@@ -18551,9 +18551,10 @@ class Attending:
         self._reader.start()
 
     def _read(self, source: BinaryIO) -> None:
-        while line := source.readline(OUTPUT_LINE_BYTES):
-            if shown := shown_of(line):
-                self._add_line(shown)
+        with source:
+            while line := source.readline(OUTPUT_LINE_BYTES):
+                if shown := shown_of(line):
+                    self._add_line(shown)
 
     def _add_line(self, line: str) -> None:
         self.lines.append(line)
@@ -18586,6 +18587,7 @@ class Attending:
 
     def _note_end(self, code: int) -> None:
         """Note that its process has ended; what it said last tells more than what the hub had time to show."""
+        self._let_go()
         self._process, self.exit_code, self._read_by = None, code, math.inf
         if (used := USED.search(self.lines[-1]) if self.lines else None) is not None:
             self.note_usage({"turns": int(used[1]), "cost_usd": float(used[2]) if used[2] else None})
