@@ -83,7 +83,7 @@ def test_an_agent_is_started_watched_and_ended_by_keyboard(console: Open, tmp_pa
         palette(page, "start ann")
         expect(state).to_have_text(re.compile("seated|waiting"))
         hub.say(hub.register("api"), "ann", "Begin.")
-        expect(state).to_have_text(re.compile(r"thinking for [1-9] s"))
+        expect(state).to_have_text(re.compile(r"thinking for \d s"))
         palette(page, "stage: ann")
         expect(act(page, "ann", "end")).to_be_focused()
         for _ in range(3):
