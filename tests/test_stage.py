@@ -214,13 +214,17 @@ def test_agents_are_started_and_ended_from_the_console_and_end_with_the_hub(stag
         lost = row(console, "lost", "failed")
         assert lost["why"] == "there is no program 'no-such-program-here': install it, or give --exec its path"
         assert lost["exit_code"] == caucus.EXIT_USAGE
-        eventually(lambda: runs_of(tmp_path, "talk") and (tmp_path / "is-stubborn").exists(), "both minds at it", 20.0)
+        eventually(lambda: "I say so." in staged.get("/export", OPERATOR).text, "a word of ann", 20.0)
+        eventually((tmp_path / "is-stubborn").exists, "the other mind at it", 20.0)
         [told, *_] = runs_of(tmp_path, "talk")
         assert not {"SECRET_OF_HUB", "CAUCUS_AGENT_KEY", "CAUCUS_OPERATOR_TOKEN"} & told["env"].keys()
         console.send(output="slow")
         said = console.next("output")
         assert (said["agent"], said["cwd"], said["total"]) == ("slow", str(tmp_path), len(said["lines"]))
         assert "mind.py stubborn" in said["runs"]
+        console.send(stage="restart", agent="ann")
+        row(console, "ann", "starting")
+        assert row(console, "ann", "seated", "waiting")["restarts"] == 0  # those are its own failures
         console.send(stage="end", agent="ann")
         assert row(console, "ann", "ended")["exit_code"] == 0
         with staged.console(OPERATOR) as another:
