@@ -208,6 +208,7 @@ def test_agents_are_started_and_ended_from_the_console_and_end_with_the_hub(stag
     with staged.console(OPERATOR, "/ui?changes=1") as console:
         assert [one["state"] for one in console.snapshot["stage"]["agents"]] == ["ready"] * 3
         assert [line for line in running_in(tmp_path) if " agent " in line] == []  # nothing is started by itself
+        api = staged.register("api", "K")  # somebody to talk to: missions begin at once
         for name in ("ann", "slow", "lost"):
             console.send(stage="start", agent=name)
         assert refusal(console, stage="start", agent="ann") == "not_now"
@@ -229,7 +230,6 @@ def test_agents_are_started_and_ended_from_the_console_and_end_with_the_hub(stag
         assert row(console, "ann", "ended")["exit_code"] == 0
         with staged.console(OPERATOR) as another:
             assert another.snapshot["budgets"]["text"] == "x: 3 wakes; ann: 9 messages"
-        api = staged.register("api", "K")
         for path in ("/send", "/control", "/stage", "/output"):  # no peer has a way to it
             staged.post(path, api, stage="start", output="slow", agent="ann", to="ann", content="start")
         assert what_a_foreign_page_hears(staged) == 1008
