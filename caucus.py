@@ -18207,7 +18207,7 @@ class MeetingReader:
         with suppress(Invalid):
             read("", value)
             return value
-        with suppress(tomllib.TOMLDecodeError):
+        with suppress(tomllib.TOMLDecodeError, RecursionError):
             return tomllib.loads(f"x = {value}")["x"]
         return value
 

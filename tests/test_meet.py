@@ -636,6 +636,12 @@ def test_what_is_set_in_a_table_that_is_none_is_that_tables_mistake(tmp_path: Pa
     assert [one.what for one in caught.value.faults] == ["limits must be a table: [limits]"]
 
 
+def test_what_is_set_goes_no_deeper_than_can_be_read(tmp_path: Path) -> None:
+    with pytest.raises(caucus.BadMeeting) as caught:
+        read(tmp_path, TITLE + AGENT, "minutes=" + "[" * 5000)
+    assert [one.where for one in caught.value.faults] == ["--set"]
+
+
 @pytest.mark.parametrize("setting", ["minutes", "minuets=5", "agents.eve.turns=5", "agents.ann=5", "include=x", "="])
 def test_what_cannot_be_set_is_refused(setting: str, tmp_path: Path) -> None:
     with pytest.raises(caucus.BadMeeting) as caught:
