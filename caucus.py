@@ -16809,6 +16809,7 @@ def carry_out(deed: Deed, mode: int) -> None:
 # the mind through the poller, in mid-turn: an interrupt ends the turn, a reset clears its context, a stop ends it all.
 
 USED = re.compile(r" has left: .*\(([0-9]+) turns, [0-9]+ tokens(?:, \$([0-9.]+))?\)$")  # its last line
+SESSION_BEGINS = re.compile(r"^\d\d:\d\d:\d\d INFO .+ has joined the room at ")
 COMPOSING = "composing"  # the status of a peer whose mind is at it
 AGENT_GIVE_UP_S = 900.0  # without a hub
 UNTIED_S = 6.0  # for an agent's goodbye when whoever tied it is gone; nobody else ends what it has started
@@ -18516,7 +18517,7 @@ class Attending:
         self._process: Popen[bytes] | None = None
         self._read_by = math.inf  # when nothing more of its output is waited for, monotonic seconds
         self._due = -math.inf  # when it is started, monotonic seconds
-        self._has_sat = False  # the latest process had a seat
+        self._has_sat = False  # the latest process had a seat, by its own word: another may bear its name in the room
         self._steps: deque[tuple[Callable[[], None], float]] = deque()  # to its end, and when each is taken
         self._comes_back = False  # it is started anew when it has ended
         self._activity = ""  # of one that is seated
@@ -18591,6 +18592,7 @@ class Attending:
                     self._add_line(shown)
 
     def _add_line(self, line: str) -> None:
+        self._has_sat = self._has_sat or SESSION_BEGINS.match(line) is not None
         self.lines.append(line)
         self.line_count += 1
 
@@ -18654,10 +18656,9 @@ class Attending:
     # --- what the hub tells of it ---
     def note_row(self, row: Mapping[str, Any]) -> bool:
         """Note how the room sees it; tell whether it has just been seated."""
-        if row["state"] != "live" or self._process is None:
+        if row["state"] != "live" or self._process is None or not self._has_sat:
             return False
         if is_new := self.state == STARTING:
-            self._has_sat = True
             self._set_state(SEATED)
         if row["usage"] is not None:
             self.note_usage(row["usage"])
@@ -18665,6 +18666,12 @@ class Attending:
         if self.state == SEATED and activity != self._activity:
             self._activity, self.since = activity, time.time()
         return is_new
+
+    def note_message(self, content: str) -> None:
+        """Note what was said in its name; not before it has its seat."""
+        if self._has_sat:
+            self.messages += 1
+            self.characters += len(content)
 
     def note_usage(self, usage: Mapping[str, Any]) -> None:
         """Note what its mind has done and cost so far."""
@@ -18812,8 +18819,7 @@ class Company:
             message = frame["message"]
             agent = self.agents.get(message["sender"])
             if agent is not None and message["origin"] == "agent":
-                agent.messages += 1
-                agent.characters += len(message["content"])
+                agent.note_message(message["content"])
         for row in frame["peers"] if frame["type"] in ("peers", "health") else ():
             if (agent := self.agents.get(row["name"])) is not None and agent.note_row(row):
                 self._tell(f"{row['name']} is seated")

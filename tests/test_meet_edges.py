@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 from hubs import HubProcess, eventually, running_hub
-from test_meet import Held, an_agent, hold, meeting, running_in  # noqa: F401  # a fixture
+from test_meet import AGENT, TITLE, Held, an_agent, hold, meeting, read, running_in  # noqa: F401  # a fixture
 
 import caucus
 
@@ -94,3 +94,21 @@ def test_a_hub_that_is_there_still_is_not_said_to_have_gone(code: int | None, re
     chair = caucus.Chair("")
     chair._socket = SimpleNamespace(close_code=code, close_reason=reason)
     assert chair.farewell() == told
+
+
+def test_who_takes_an_agents_name_before_it_comes_is_not_taken_for_it(tmp_path: Path) -> None:
+    told: list[str] = []
+    company = caucus.Company(read(tmp_path, TITLE + AGENT).attendees, told.append)
+    ann = company.agents["ann"]
+    ann.call_in()
+    ann._process = SimpleNamespace()  # it has started, and has no seat yet
+    row = {"name": "ann", "state": "live", "usage": None, "status": "", "listening": True}
+    message = {"sender": "ann", "origin": "agent", "content": "It is me."}
+    frames = {"type": "peers", "peers": [row]}, {"type": "message", "message": message}
+    for frame in frames:
+        company.hear(frame)
+    assert (told, ann.messages) == ([], 0)
+    ann._add_line("10:00:00 INFO ann has joined the room at http://127.0.0.1:8765")
+    for frame in frames:
+        company.hear(frame)
+    assert (told, ann.messages) == (["ann is seated"], 1)
