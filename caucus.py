@@ -17074,10 +17074,10 @@ class Agent:
                 log().info("%s: many come in at once; trying again", refusal.detail)
                 await self._rest(refusal.retry_s)
             else:
-                log().info("%s has joined the room at %s", self._seat.name, self._seat.door.url)
                 if self._mind.is_live and (brief := joined.get("brief")):
                     self._seat.tell(str(brief), "brief")  # with the first that it is given
                 await self._join_channels()
+                log().info("%s has joined the room at %s", self._seat.name, self._seat.door.url)
                 return
 
     async def _join_channels(self) -> None:
@@ -18600,6 +18600,9 @@ class Attending:
         """Start it if that is due, press it if it is to end, note that it has ended; give what is new, in words."""
         if self._process is None:
             return self._try_start(url) if self.state in (STARTING, RESTARTING) and now >= self._due else ""
+        if self.state == STARTING and self._has_sat:
+            self._set_state(SEATED)
+            return f"{self.plan.name} is seated"
         if (code := self._process.poll()) is not None and self._is_read(now):
             self._note_end(code)
             return self._judge(code, now)
@@ -18654,18 +18657,15 @@ class Attending:
         return f"{name} ended with exit code {code}, and is started again in {pause_s:g} s"
 
     # --- what the hub tells of it ---
-    def note_row(self, row: Mapping[str, Any]) -> bool:
-        """Note how the room sees it; tell whether it has just been seated."""
+    def note_row(self, row: Mapping[str, Any]) -> None:
+        """Note how the room sees it."""
         if row["state"] != "live" or self._process is None or not self._has_sat:
-            return False
-        if is_new := self.state == STARTING:
-            self._set_state(SEATED)
+            return
         if row["usage"] is not None:
             self.note_usage(row["usage"])
         activity = THINKING if row["status"] == COMPOSING else LISTENING if row["listening"] else self._activity
         if self.state == SEATED and activity != self._activity:
             self._activity, self.since = activity, time.time()
-        return is_new
 
     def note_message(self, content: str) -> None:
         """Note what was said in its name; not before it has its seat."""
@@ -18821,8 +18821,8 @@ class Company:
             if agent is not None and message["origin"] == "agent":
                 agent.note_message(message["content"])
         for row in frame["peers"] if frame["type"] in ("peers", "health") else ():
-            if (agent := self.agents.get(row["name"])) is not None and agent.note_row(row):
-                self._tell(f"{row['name']} is seated")
+            if (agent := self.agents.get(row["name"])) is not None:
+                agent.note_row(row)
 
     async def end(self, is_hasty: Callable[[], bool]) -> None:
         """End all agents; at once where that is wished."""

@@ -97,18 +97,17 @@ def test_a_hub_that_is_there_still_is_not_said_to_have_gone(code: int | None, re
 
 
 def test_who_takes_an_agents_name_before_it_comes_is_not_taken_for_it(tmp_path: Path) -> None:
-    told: list[str] = []
-    company = caucus.Company(read(tmp_path, TITLE + AGENT).attendees, told.append)
+    company = caucus.Company(read(tmp_path, TITLE + AGENT).attendees, lambda words: None)
     ann = company.agents["ann"]
     ann.call_in()
-    ann._process = SimpleNamespace()  # it has started, and has no seat yet
+    ann._process = SimpleNamespace(poll=lambda: None)  # it has started, and has no seat yet
     row = {"name": "ann", "state": "live", "usage": None, "status": "", "listening": True}
     message = {"sender": "ann", "origin": "agent", "content": "It is me."}
-    frames = {"type": "peers", "peers": [row]}, {"type": "message", "message": message}
-    for frame in frames:
-        company.hear(frame)
-    assert (told, ann.messages) == ([], 0)
-    ann._add_line("10:00:00 INFO ann has joined the room at http://127.0.0.1:8765")
-    for frame in frames:
-        company.hear(frame)
-    assert (told, ann.messages) == (["ann is seated"], 1)
+    seen = []
+    for line in ("10:00:00 INFO mind.py: hello", "10:00:00 INFO ann has joined the room at http://127.0.0.1:8765"):
+        ann._add_line(line)
+        news = ann.look("", 0.0)
+        company.hear({"type": "peers", "peers": [row]})
+        company.hear({"type": "message", "message": message})
+        seen.append((news, ann.row()["state"], ann.messages))
+    assert seen == [("", "starting", 0), ("ann is seated", "waiting", 1)]
