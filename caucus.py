@@ -18943,6 +18943,35 @@ class Company:
         return agent
 
 
+def unmarked(text: str) -> str:
+    """Write words of others into a line of Markdown, where they are to be nothing but words."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~&!])", r"\\\1", one_line(text))
+
+
+def cited(text: str) -> list[str]:
+    """Write a text of others into Markdown: each line stands behind a mark, and no tag of it leads out."""
+    return [f"> {line}".rstrip() for line in lines_in(re.sub(r"<(?=[A-Za-z/!?])", r"\\<", text.strip()))]
+
+
+def page_of_outcome(about: Mapping[str, Any]) -> str:
+    """Write what has come of a meeting, in Markdown."""
+    minutes, seconds = divmod(round(about["seconds"]), 60)
+    lines = [f"# {unmarked(about['title'])}", "", *([*cited(about["topic"]), ""] if about["topic"] else [])]
+    lines += [f"Ended at {about['time']} after {minutes} min {seconds} s, because {unmarked(about['ended'])}.", ""]
+    lines += ["## Decisions", ""] + ["None.", ""] * (not about["decisions"])
+    for one in about["decisions"]:
+        lines += [f"**{unmarked(one['title'])}**, asked by {unmarked(one['asker'])}:", "", *cited(one["answer"]), ""]
+    lines += ["## Last words", ""]
+    for name, said in about["words"].items():
+        words = cited("\n\n".join(said)) if said else ["Nothing to all."]
+        lines += [f"### {unmarked(name)}", "", *words, ""]
+    lines += ["## Who took part", "", "| Agent | State | Messages | Turns | Cost |", "|---|---|---:|---:|---:|"]
+    for one in about["agents"]:
+        cost = "unknown" if one["dollars"] is None else f"${one['dollars']:.2f}"
+        lines.append(f"| {unmarked(one['name'])} | {one['state']} | {one['messages']} | {one['turns']} | {cost} |")
+    return "\n".join([*lines, "", f"Record: {unmarked(about['journal'] or 'none')}", ""])
+
+
 class Sitting:
     """A meeting while it is held: its company, and what has come of it."""
 
@@ -18952,7 +18981,12 @@ class Sitting:
         self.why, self.has_failed = "", False  # why it has ended, and that it is nobody's wish
         self.decisions: list[dict[str, Json]] = []
         self.record = ""  # the file that the hub keeps, empty: none
+        self.outcome = ""  # the file that was written, empty: none
         self._forms: dict[str, dict[str, Any]] = {}
+        # What each has said to all: the last of it, and from the closing on, in answer to that.
+        self._last_words: dict[str, list[str]] = {one.name: [] for one in meeting.attendees}
+        self._earlier_words: dict[str, list[str]] = {}  # before the closing
+        self._closing_seq = 0  # of the closing, once it is said
         self._is_hasty = False
         self._begun_at = self._ended_at = time.monotonic()
         self._has_set_budgets = False
@@ -18961,7 +18995,7 @@ class Sitting:
         """Hold the meeting at a hub, to its end; give the exit code."""
         from asyncio import Event, get_running_loop
 
-        self._over = Event()
+        self._over, self._cut = Event(), Event()  # it has ended; nothing more is to be said in it
         on_signals(get_running_loop(), self._interrupt)
         try:
             snapshot = await self.company.sit_down(url)
@@ -18975,6 +19009,7 @@ class Sitting:
             await self._proceed(snapshot)
         finally:
             await self._close()
+        self._write_outcome()
         has_failed = self.has_failed or any(one.state == FAILED for one in self._agents)
         return EXIT_EXPIRED if has_failed else EXIT_OK
 
@@ -19017,9 +19052,12 @@ class Sitting:
                     await self._open()
                 async with at_most(MEETING_LOOK_S):
                     await self._over.wait()
-        finally:
             self._ended_at = time.monotonic()
             self._tell(f"the meeting ends: {self.why}")
+            if self._meeting.closing and has_opened:
+                await self._hear_last_words()
+        finally:
+            self._cut.set()
             await self.company.end(lambda: self._is_hasty)
             async with at_most(MEETING_LOOK_S):  # for the frames of what was said last
                 await listening
@@ -19032,25 +19070,44 @@ class Sitting:
             failed = all(one.state == FAILED for one in self._agents)
             self.end("no agent could take part" if failed else "all agents have ended")
         elif now - self._begun_at >= self._meeting.minutes * 60:
-            self.end(f"its {self._meeting.minutes:g} minutes are over")
+            self.end(f"its {self._meeting.minutes:g} minutes are over", is_in_order=True)
 
     def _are_seated(self) -> bool:
         return all(one.state != STARTING for one in self._agents)
 
     async def _open(self) -> None:
-        """Say the opening, as the operator."""
-        if self._meeting.opening:
-            await self.company.chair.send(say=self._meeting.opening, to=self._meeting.opening_to)
+        """Say the opening, and what was given on stdin, as the operator."""
+        for words in filter(None, (self._meeting.opening, *self._meeting.handed)):
+            await self.company.chair.send(say=words, to=self._meeting.opening_to)
         self._tell("the meeting is open")
 
-    def end(self, why: str, is_failure: bool = False) -> None:
-        """End it; the first reason counts."""
+    async def _hear_last_words(self) -> None:
+        """Say the closing, and wait until all who are seated have answered it; for so long, or until it is cut."""
+        limit_s = self._meeting.closing_seconds
+        if not self._cut.is_set():
+            self._tell(f"the closing is said: last words may take {limit_s:g} s")
+            await self.company.chair.send(say=self._meeting.closing, to=ALL)
+        async with at_most(limit_s):
+            while not self._cut.is_set():
+                await self._look(time.monotonic())
+                seated = [one.plan.name for one in self._agents if one.state == SEATED]
+                if self._closing_seq and all(self._last_words[name] for name in seated):
+                    break
+                async with at_most(MEETING_LOOK_S):
+                    await self._cut.wait()
+
+    def end(self, why: str, is_failure: bool = False, is_in_order: bool = False) -> None:
+        """End it; the first reason counts. In order: the closing is still said."""
+        if not self._cut.is_set():
+            self.has_failed = self.has_failed or is_failure
         if not self._over.is_set():
-            self.why, self.has_failed = why, is_failure
+            self.why = why
             self._over.set()
+        if not is_in_order:
+            self._cut.set()
 
     def _interrupt(self) -> None:
-        self._is_hasty = self._over.is_set()  # the second time: at once
+        self._is_hasty = self._cut.is_set()  # the second time: at once
         self.end("Ctrl-C, or a signal")
 
     # --- what the hub tells ---
@@ -19068,6 +19125,19 @@ class Sitting:
         kept = health.get("journal")
         self.record = str(kept.get("path") or "") if isinstance(kept, dict) else ""
 
+    def _on_message(self, frame: Mapping[str, Any]) -> None:
+        message = frame["message"]
+        name, text = message["sender"], message["content"]
+        if self._over.is_set() and message["origin"] == "operator" and text == self._meeting.closing:
+            self._closing_seq = message["seq"]
+            self._earlier_words, self._last_words = self._last_words, {name: [] for name in self._last_words}
+        elif name in self._last_words and message["origin"] == "agent" and message["recipient"] == ALL:
+            has_begun = bool(self._last_words[name]) or message.get("reply_to", 0) >= self._closing_seq
+            if not self._closing_seq:
+                self._last_words[name] = [text]
+            elif has_begun:  # else it is at a turn that has begun before
+                self._last_words[name].append(text)
+
     def _on_form(self, frame: Mapping[str, Any]) -> None:
         self._forms[frame["form"]["id"]] = frame["form"]
 
@@ -19079,7 +19149,7 @@ class Sitting:
                 for key, value in frame["answers"].items()]
         self.decisions.append({"title": form["title"], "asker": form["asker"], "answer": "; ".join(said)})
         if form["title"].casefold() in map(str.casefold, self._meeting.ends_on):
-            self.end(f"the form {json.dumps(form['title'], ensure_ascii=False)} is answered")
+            self.end(f"the form {json.dumps(form['title'], ensure_ascii=False)} is answered", is_in_order=True)
 
     def _on_mode(self, frame: Mapping[str, Any]) -> None:
         if frame["mode"] == STOPPED:
@@ -19091,8 +19161,9 @@ class Sitting:
                 self.end(f"the room's {limit_words(row['measure'], row['limit'])} are spent")
 
     _HEARERS: ClassVar[dict[str, Callable[[Sitting, Mapping[str, Any]], None]]] = {
-        "health": _on_health, "form": _on_form, "form_resolved": _on_settled, "mode": _on_mode, "budgets": _on_budgets,
-    }
+        "health": _on_health, "message": _on_message, "form": _on_form, "form_resolved": _on_settled,
+        "mode": _on_mode, "budgets": _on_budgets,
+    }  # fmt: skip
 
     # --- the end ---
     async def _close(self) -> None:
@@ -19101,13 +19172,29 @@ class Sitting:
             await self.company.chair.send(budgets="")
         self.company.chair.get_up()
 
+    def _write_outcome(self) -> None:
+        """Write the file that says what has come of it; a disk that does not take it is told, and no more."""
+        if not self._meeting.outcome:
+            return
+        place = free_place(self._meeting.outcome)  # another meeting may have written one meanwhile
+        about = {**self.to_json(), "topic": self._meeting.topic, "time": plain_time(time.time()), "words": {
+            name: said or self._earlier_words.get(name, []) for name, said in self._last_words.items()
+        }}  # fmt: skip
+        try:
+            with open(place, "x", encoding="utf-8", errors="replace") as file:
+                file.write(page_of_outcome(about))
+            self.outcome = place
+        except OSError as error:
+            self.has_failed = True
+            self._tell(f"the outcome could not be written to {place}: {error.strerror}")
+
     def to_json(self) -> dict[str, Json]:
         """Give what has come of it."""
         agents = [one.to_json() for one in self._agents]
         return {
             "title": self._meeting.title, "ended": self.why, "seconds": round(self._ended_at - self._begun_at, 1),
             "agents": cast(list[Json], agents), "decisions": cast(list[Json], self.decisions),
-            "journal": self.record or None,
+            "journal": self.record or None, "outcome": self.outcome or None,
         }  # fmt: skip
 
 
@@ -19121,6 +19208,7 @@ def words_of_summary(about: Mapping[str, Any]) -> str:
         said = f"{one['messages']} messages, {one['characters']:,} characters, {one['turns']} turns, {cost}{again}"
         lines += [f"  {one['name']:16} {one['state']:8} {said}"] + [f"    | {line}" for line in one["last_lines"]]
     lines += [f"  decided: {one['title']} (asked by {one['asker']}): {one['answer']}" for one in about["decisions"]]
+    lines += [f"  outcome: {about['outcome']}"] * bool(about["outcome"])
     lines.append(f"  record: {about['journal'] or 'none, for no journal was named'}")
     return "\n".join(visible for line in lines for visible in lines_in(line))
 
@@ -21096,7 +21184,7 @@ def with_what_is_given(meeting: Meeting, is_rehearsed: bool) -> Meeting:
     if is_rehearsed:
         return meeting
     how = f"give it {meeting.stdin}, such as with: git diff | caucus meet {meeting.path}"
-    raise Invalid("stdin", f"there is nothing {'in it' if is_given else 'on it'}; {how}")
+    raise Invalid("stdin", f"{'is empty' if is_given else 'is a terminal'}: {how}")
 
 
 def run_meet(options: argparse.Namespace) -> int:
