@@ -16907,7 +16907,7 @@ def form_in(reply: str) -> tuple[str, dict[str, Json]] | None:
     return (words if is_long else "", body) if first.startswith(ASK) else None
 
 
-def pieces_of(text: str, size: int) -> Iterator[str]:
+def slices_of(text: str, size: int) -> Iterator[str]:
     """Cut a text into pieces of at most so many characters, between two lines where it can be."""
     while text:
         end = len(text) if len(text) <= size else text.rfind("\n", 1, size) + 1 or size
@@ -16917,7 +16917,7 @@ def pieces_of(text: str, size: int) -> Iterator[str]:
 
 def parts_of(text: str) -> list[str]:
     """Cut a text into messages; of a very long one the rest is left out."""
-    return [part.strip("\n") or "…" for part in islice(pieces_of(text, CONTENT_MAX), REPLY_PARTS_MAX)]
+    return [part.strip("\n") or "…" for part in islice(slices_of(text, CONTENT_MAX), REPLY_PARTS_MAX)]
 
 
 @asynccontextmanager
@@ -18555,7 +18555,7 @@ def handed_over(what: str, data: bytes) -> tuple[str, ...]:
     text = data.decode("utf-8", "replace")
     fence, many = fence_for(text), f"at most {HANDED_PARTS_MAX} messages of {OPERATOR_CONTENT_MAX:,} are said"
     size = max(1, OPERATOR_CONTENT_MAX - len(what) - 2 * len(fence) - 200)
-    pieces = [*islice(pieces_of(text, size), HANDED_PARTS_MAX + 1)]
+    pieces = [*islice(slices_of(text, size), HANDED_PARTS_MAX + 1)]
     if len(data) > HANDED_MAX_BYTES or len(pieces) > HANDED_PARTS_MAX:
         raise Invalid("stdin", f"{what} has {'more than ' * (len(data) > HANDED_MAX_BYTES)}{len(text):,} characters; "
                                f"{many}: give less of it")
@@ -21205,7 +21205,8 @@ def run_meet(options: argparse.Namespace) -> int:
             print("caucus:", *lines_in(f"{legible(fault.where)}: {fault.what}"), file=sys.stderr)
         return EXIT_USAGE
     if options.exec or options.rehearse:
-        meeting = meeting.but(attendees=tuple([one.played_by(options.exec or "") for one in meeting.attendees]))
+        meeting = meeting.but(attendees=tuple([one.played_by(options.exec or "") for one in meeting.attendees]),
+                              title=f"{meeting.title}, rehearsed" if options.rehearse else meeting.title)
     return hold_meeting(meeting, options)
 
 
