@@ -16771,6 +16771,7 @@ LOOK_S = 0.1  # how often it is looked whether it has ended (asyncio tells when 
 REPLY_MAX_BYTES = 256 << 10  # what one run of a command may print
 REPLY_PARTS_MAX = 8  # a longer reply is cut
 CONTEXT_MAX = 40_000  # characters of past turns that --session keeps
+GIVEN_MAX = 300_000  # and of those with words of the operator: what a meeting is about may be as long as that
 OPENING = "Your mission begins now: open the exchange."
 POLL_COMPANY_S = 0.5  # how often a mission looks whether somebody is there
 AGENT_TYPES = ("talker", "worker")
@@ -17672,6 +17673,17 @@ def split_command(words: str, flag: str = "--exec") -> list[str]:
     return argv
 
 
+def speakers_in(prompt: str) -> set[str]:
+    """Name who has spoken in a batch, going by what the hub says of each message; an answer to a form is no speech."""
+    found, read = set[str](), json.JSONDecoder().raw_decode
+    for line in prompt.split("\n"):
+        with suppress(ValueError):
+            about = read(line)[0] if line.startswith("{") else None
+            if isinstance(about, dict) and about.get("kind") != "answer" and about.get("origin") != "hub":
+                found.add(str(about.get("sender")))
+    return found
+
+
 class Command:
     """Any other model: a command that is run once per turn, the prompt on its stdin, its reply on its stdout."""
 
@@ -17679,7 +17691,8 @@ class Command:
         self._argv, self._keeps_context, self._offspring = argv, keeps_context, offspring
         self.is_live, self.model = False, os.path.basename(argv[0])[:NAME_MAX]
         self.briefing = ""
-        self._past: deque[str] = deque()
+        self._past: deque[str] = deque()  # of --session: what was said
+        self._given: deque[str] = deque()  # and what the operator has said, which is kept longer
         self._process: Process | None = None
         self._is_interrupted = False
 
@@ -17691,14 +17704,17 @@ class Command:
             raise NotReady(f"there is no program {self._argv[0]!r}: install it, or give --exec its path", EXIT_USAGE)
         self.briefing = briefing
         self._past.clear()
+        self._given.clear()
 
     async def think(self, prompt: str) -> Outcome:
         """Run the command. Raises OSError, RuntimeError, ValueError."""
-        reply = (await self._run("\n\n".join([self.briefing, *self._past, prompt]))).strip()
+        reply = (await self._run("\n\n".join([self.briefing, *self._given, *self._past, prompt]))).strip()
         if self._keeps_context:
-            self._past += [prompt, f"You replied:\n{reply or 'PASS'}"]
-            while sum(map(len, self._past)) > CONTEXT_MAX:
-                self._past.popleft()
+            (self._given if OPERATOR in speakers_in(prompt) else self._past).append(prompt)
+            self._past.append(f"You replied:\n{reply or 'PASS'}")
+            for kept, most in ((self._past, CONTEXT_MAX), (self._given, GIVEN_MAX)):
+                while sum(map(len, kept)) > most:
+                    kept.popleft()
         _, text = addressed(reply)
         return Outcome(reply="" if re.sub(r"\W", "", text).upper() in ("", "PASS") else reply)
 
@@ -17787,17 +17803,6 @@ class Command:
 
 STAND_IN_S = 1.0  # how long a stand-in takes for a line, so that one can follow
 CUE = re.compile(r"AFTER ([^:\n]+): ")  # before a line: names of those who must have spoken since the last one
-
-
-def speakers_in(prompt: str) -> set[str]:
-    """Name who has spoken in a batch, going by what the hub says of each message; an answer to a form is no speech."""
-    found, read = set[str](), json.JSONDecoder().raw_decode
-    for line in prompt.split("\n"):
-        with suppress(ValueError):
-            about = read(line)[0] if line.startswith("{") else None
-            if isinstance(about, dict) and about.get("kind") != "answer" and about.get("origin") != "hub":
-                found.add(str(about.get("sender")))
-    return found
 
 
 class StandIn:

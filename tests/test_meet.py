@@ -464,7 +464,7 @@ MISTAKES = {
     "agents that are no table": ("agents = 5\n" + TITLE, 1, "agents must be a table"),
     "an agent that is no table": ("agents.ann = 5\n" + TITLE, 1, "agents.ann must be a table"),
     "no kind": (TITLE + '[agents.ann]\ncommand = "cat"', 3, "agents.ann.kind is missing"),
-    "an unknown kind": (TITLE + '[agents.ann]\nkind = "clade"', 4, 'must be one of claude, exec, stand-in, not "clade" (did you'),
+    "an unknown kind": (TITLE + '[agents.ann]\nkind = "clade"', 4, 'claude, exec, stand-in, not "clade" (did you'),
     "no command": (TITLE + '[agents.ann]\nkind = "exec"', 3, "agents.ann.command is missing"),
     "a command of open quotes": (
         TITLE + AGENT.replace('"cat"', '"cat \'x"'),
