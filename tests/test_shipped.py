@@ -62,6 +62,12 @@ def test_all_that_are_there_ship() -> None:
     assert sorted(caucus.SHIPPED) == sorted(path.stem for path in FOLDER.iterdir())
 
 
+def test_the_manual_has_each_with_its_form() -> None:
+    text = (ROOT / "docs/meetings.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z]+)` \| [^|]* \| ([A-Z][^|]*) \| [^|]* \|$", text, re.MULTILINE)
+    assert rows == [(name, ASKERS[name][1]) for name in caucus.SHIPPED]
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_a_meeting_has_limits_and_somebody_who_ends_it(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
