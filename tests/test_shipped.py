@@ -247,7 +247,7 @@ MIND = """\
 #!/bin/sh
 said=$(cat)
 name=$(printf '%s' "$said" | sed -n 's/^You are the peer \\(.*\\) in a Caucus room.*/\\1/p' | head -n 1)
-printf '%s' "$said" > "$1/given-$name"
+printf '%s' "$said" > "$1/part-$name" && mv "$1/part-$name" "$1/given-$name"
 case $said in
 *"last message to all"*)
   mkdir "$1/last-$name" 2> /dev/null && printf '# Decisions\\n<h1>%s</h1> says | so\\n> and so\\n' "$name" ;;
