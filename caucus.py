@@ -17614,16 +17614,21 @@ class Offspring:
             with suppress(OSError, AttributeError):  # a libc without it
                 ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
 
-    def guard(self, target: int) -> None:
-        """See to it that a process, or the group -N, ends with this one, even when this one is killed; 0: none."""
+    def stand_by(self) -> None:
+        """Start the guard, before what it is told of: between the two nobody ends that if this one is killed."""
         from subprocess import DEVNULL, PIPE, Popen
 
-        self._target = abs(target)
-        if os.name == "nt" or (self._guard is None and not target):
-            return
-        if self._guard is None:
+        if os.name != "nt" and self._guard is None:
             command = ["/bin/sh", "-c", GUARD]
             self._guard = Popen(command, stdin=PIPE, stdout=DEVNULL, stderr=DEVNULL, start_new_session=True)
+
+    def guard(self, target: int) -> None:
+        """See to it that a process, or the group -N, ends with this one, even when this one is killed; 0: none."""
+        self._target = abs(target)
+        if target:
+            self.stand_by()
+        if self._guard is None:
+            return
         assert self._guard.stdin is not None
         with suppress(OSError):  # somebody killed it
             self._guard.stdin.write(b"%d\n" % target if target else b"\n")
@@ -17739,6 +17744,7 @@ class Command:
         from asyncio import CancelledError, create_subprocess_exec, ensure_future, shield
         from asyncio.subprocess import PIPE
 
+        self._offspring.stand_by()
         begun = ensure_future(create_subprocess_exec(
             *self._argv, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=os.name != "nt"
         ))
