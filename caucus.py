@@ -398,6 +398,7 @@ UnknownBudget = a_no("unknown_budget", 404, "The operator raised a budget that i
 UnknownChannel = a_no("unknown_channel", 404, "The operator named a channel that does not exist.")
 UnknownShare = a_no("unknown_share", 404, "The operator revoked a link for lookers-on that is not out any more.")
 TooManyShares = a_no("too_many_shares", 422, "As many links for lookers-on are out as may be.")
+StageOff = a_no("stage_off", 403, "The operator would rule an agent, and this hub has no stage.")
 UnknownAgent = a_no("unknown_agent", 404, "The operator named an agent that is not on the stage.")
 NotNow = a_no("not_now", 409, "An agent on the stage is not in the state in which that can be done.")
 UnknownForm = a_no("unknown_form", 404, "No pending question has that id: settled by someone else, or never asked.")
@@ -6878,7 +6879,7 @@ CONSOLE_FILES = (
     *("sure.js", "commands.js", "flow.js", "tools.js", "lanes.js", "attention.js", "loops.js", "settings.js"),
     *("health.js", "roster.js", "brakes.js", "orders.js", "channels.js", "forms.js", "composer.js", "replay.js"),
     *("past.js", "timeline.js", "spent.js", "budgets.js", "spread.js", "wide.js", "address.js", "only.js"),
-    *("alone.js", "absence.js", "happened.js", "pinned.js", "inline.js", "share.js", "app.js"),
+    *("cast.js", "stage.js", "alone.js", "absence.js", "happened.js", "pinned.js", "inline.js", "share.js", "app.js"),
     *("manifest.webmanifest", "icon-192.png"),
 )
 CONTENT_TYPES = {
@@ -11666,6 +11667,7 @@ FRAMES_PER_TURN = 32  # of all consoles, that are read in one turn of the loop
 FRAGMENTS_MAX = 4096  # of one message
 LAST_FRAMES_MAX = 8  # that are read of a console once its line is broken: what was sent right before counts
 FRAME_MAX_BYTES = 1 << 18
+STAGE_TOLD_S = 0.2  # between two tellings of the stage: 32 rows of 300 bytes, however much its agents write
 OPERATOR_CONTENT_MAX = 32_768
 RATE_MAX = 1e9
 LANE_MAX = 2 * NAME_MAX + 3  # characters: two names, and what joins them
@@ -11943,6 +11945,8 @@ def _subject_of(frame: Body, name: str | None) -> dict[str, Json]:
         return {"id": body.get("id")}
     if name == "say" and isinstance(frame.get("client_id"), str):
         return {"client_id": frame["client_id"]}
+    if name == "stage" and isinstance(frame.get("agent"), str):
+        return {"agent": frame["agent"]}
     return {"id": frame["cancel_form"]} if name == "cancel_form" else {}
 
 
@@ -11972,7 +11976,25 @@ def _receipt_frame(room: Room, frame: Body) -> bytes:
 CONSOLE_QUESTIONS: dict[str, Callable[[Room, Body], bytes]] = {"heartbeat": _heartbeat_frame, "receipt": _receipt_frame}
 OF_OBSERVERS = frozenset({"receipt"})
 SHARE_COMMANDS = ("shares", "share", "unshare")  # about who may look on: nothing of the room changes
-CONSOLE_COMMANDS = (*CONSOLE_QUESTIONS, *SHARE_COMMANDS, *OPERATOR_COMMANDS)
+STAGE_COMMANDS = ("stage", "output")  # about the agents that this hub may start: nothing of the room changes
+CONSOLE_COMMANDS = (*CONSOLE_QUESTIONS, *SHARE_COMMANDS, *STAGE_COMMANDS, *OPERATOR_COMMANDS)
+
+
+class Stage(Protocol):
+    """The agents that a hub may start, each under the name that a file gives it. Nothing here blocks."""
+
+    def rows(self) -> list[Json]:
+        """Give how each is: what any console may see."""
+
+    def rule(self, verb: str, name: str) -> None:
+        """Start, end or restart one. Raises UnknownAgent, NotNow."""
+
+    def output(self, name: str) -> dict[str, Json]:
+        """Give the last lines of what one has written, and what it runs: for the operator. Raises UnknownAgent."""
+
+
+STAGE_VERBS = ("start", "end", "restart")
+NO_STAGE = "start the hub with --stage FILE, a meeting's file: then its agents can be started from here"
 
 
 # --- who watches, and what they are sent ---
@@ -12292,6 +12314,8 @@ class Consoles:
         self.on_left: Callable[[float], None] = lambda idle_s: None  # none is any more; the last was idle for so long
         self.notify: Callable[[], dict[str, Json]] | None = None  # the figures of what is posted; None: nothing is
         self.test_notify: Callable[[], None] | None = None
+        self.stage: Stage | None = None
+        self._is_stage_due = False  # it has changed, and is told soon
         self._is_ticking = False
         self._spent = b""  # what consoles were told of budgets with the last figures
         self._flushed_at, self._flushes_at = 0.0, math.inf  # monotonic seconds of the last flush, and of the next
@@ -12381,6 +12405,22 @@ class Consoles:
             self._changes.frames.append(frame_of("health", health=self._health()))
             self._plan()
 
+    def on_stage_changed(self) -> None:
+        """Tell of the stage, soon; the original's consoles know of none."""
+        if self._changes.consoles and not self._is_stage_due:
+            self._is_stage_due = True
+            self._timer(STAGE_TOLD_S, self._tell_stage)
+
+    def _tell_stage(self) -> None:
+        self._is_stage_due = False
+        if self._changes.consoles:
+            self._changes.frames.append(frame_of("stage", **self._stage_row()))
+            self._plan()
+
+    def _stage_row(self) -> dict[str, Json]:
+        """Give the stage as consoles see it, observers too."""
+        return {"off": NO_STAGE, "agents": []} if self.stage is None else {"off": "", "agents": self.stage.rows()}
+
     def close(self) -> None:
         """Send every browser away: the hub is going down."""
         self._flush()
@@ -12460,7 +12500,7 @@ class Consoles:
 
     def _head(self, **parts: Json) -> bytes:
         """Encode a snapshot without its log, and without the brace that closes it."""
-        head = frame_of("snapshot", **snapshot_of(self._room, self._health()), **parts)
+        head = frame_of("snapshot", **snapshot_of(self._room, self._health()), stage=self._stage_row(), **parts)
         return b"%b,%b" % (head[:-1], self._room.forms_wire(has_prompts=True)[1:-1])
 
     def _whole_page(self) -> Pages:
@@ -12640,6 +12680,18 @@ class Consoles:
             console.socket.push(text_frame(frame_of("auth_error")))
             console.socket.close(1008, "the link was revoked")
 
+    def _rule_stage(self, console: Console, name: str, frame: Body) -> None:
+        """Start or end an agent, or tell what it has written. Raises StageOff, UnknownAgent, NotNow, Invalid."""
+        if self.stage is None:
+            raise StageOff(NO_STAGE)
+        if name == "output":
+            self._answer(console, frame_of("output", **self.stage.output(_named(frame, name))))
+            return
+        verb, agent = text_of(frame, name, 1, NAME_MAX), _named(frame, "agent")
+        if verb not in STAGE_VERBS:
+            raise UnknownAction(f"of an agent there is no {verb!r}", actions=[*STAGE_VERBS])
+        self.stage.rule(verb, agent)
+
     def _obey(self, console: Console, name: str | None, frame: Body) -> None:
         """Run one command. Raises Refusal."""
         if name is None:
@@ -12654,6 +12706,9 @@ class Consoles:
             return
         if name in SHARE_COMMANDS:
             self._answer(console, self._share(console, name, frame))
+            return
+        if name in STAGE_COMMANDS:
+            self._rule_stage(console, name, frame)
             return
         if not self._room.is_kept and name not in RULINGS:
             raise JournalUnavailable
@@ -16769,6 +16824,7 @@ GOODBYE_S = 20.0  # for leaving the room and ending the mind: the SDK kills a CL
 PIPES_S = 1.0  # for a command's pipes to end after it: what it has left behind may hold them open
 LOOK_S = 0.1  # how often it is looked whether it has ended (asyncio tells when its pipes have)
 REPLY_MAX_BYTES = 256 << 10  # what one run of a command may print
+OUTPUT_LINE_MAX = 1000  # characters of a line that a program has put out
 REPLY_PARTS_MAX = 8  # a longer reply is cut
 CONTEXT_MAX = 40_000  # characters of past turns that --session keeps
 GIVEN_MAX = 300_000  # and of those with words of the operator: what a meeting is about may be as long as that
@@ -16776,6 +16832,9 @@ OPENING = "Your mission begins now: open the exchange."
 POLL_COMPANY_S = 0.5  # how often a mission looks whether somebody is there
 AGENT_TYPES = ("talker", "worker")
 PERMISSION_MODES = ("auto", "default", "acceptEdits", "dontAsk")
+
+# What programs say to a terminal: colours and cursor moves, titles and links, all else; whole, or cut off.
+ESCAPES = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)|\x1b[ -/]*[0-~]?")
 
 NOT_FOR_AGENTS = frozenset({"setup", "join", "leave", "listen", "watch_command", "peek"})  # the program does these
 AGENT_TOOLS = tuple(tool for tool in TOOLS if tool.name not in NOT_FOR_AGENTS)
@@ -16831,6 +16890,12 @@ class AgentSettings(Record):
     max_cost_usd: float = 0.0  # 0: no limit
     turn_limit_s: float = TURN_LIMIT_S
     give_up_s: float = AGENT_GIVE_UP_S  # 0: never
+
+
+def shown_of(line: bytes) -> str:
+    """Give what a terminal would show of a line in the end; empty: nothing."""
+    text = ESCAPES.sub("", line.decode("utf-8", "replace")).rstrip().rpartition("\r")[2].expandtabs(4)
+    return "".join([c if c.isprintable() else "?" for c in text if _is_harmless(c)])[:OUTPUT_LINE_MAX]
 
 
 def one_liner(text: object) -> str:
@@ -17792,9 +17857,8 @@ class Command:
 
     async def _log_all(self, source: StreamReader) -> None:
         while chunk := await source.read(1 << 16):
-            for line in chunk.decode("utf-8", "replace").splitlines():
-                if line.strip():
-                    log().info("%s: %s", self.model, one_liner(line))
+            for shown in filter(None, map(shown_of, chunk.split(b"\n"))):
+                log().info("%s: %s", self.model, one_liner(shown))
 
     def _signal(self, name: str) -> None:
         """Signal the run in progress and all that it has started."""
@@ -18150,6 +18214,10 @@ class Attendee(Record):
         told = {"exec": self.command, STAND_IN: f"nothing: it says {len(self.lines)} lines"}
         return told.get(self.kind) or f"claude {self.model}".strip()
 
+    def budget(self) -> str:
+        """Write its limit of messages as the hub reads it."""
+        return f"{spender_of(self.name)}: {self.messages} messages"
+
     def rights(self) -> str:
         """Word what it may do."""
         if self.kind == "exec":
@@ -18189,7 +18257,7 @@ class Meeting(Record):
         """Write its limits as the hub reads them; empty: it has none."""
         room = [f"{self.messages} messages"] if self.messages else []
         room += [limit_words("dollars", self.dollars)] if self.dollars else []
-        own = [f"{spender_of(one.name)}: {one.messages} messages" for one in self.attendees if one.messages]
+        own = [one.budget() for one in self.attendees if one.messages]
         return "; ".join([f"{ROOM}: {', '.join(room)}"] * bool(room) + own)
 
     def limits(self) -> list[str]:
@@ -18584,6 +18652,7 @@ ASK_S, TERM_S = 2.0, 2.5  # for an agent to go by itself, and after SIGTERM; bot
 MEETING_LOOK_S = 0.2  # how often it is looked who has ended, and what time it is
 RESTART_S, RESTART_MAX_S = 1.0, 30.0  # until the first restart of an agent; twice as long each time
 OUTPUT_LINES, OUTPUT_LINE_BYTES = 200, 4096  # of an agent's output that are kept
+REGAIN_S = 1.0  # until a chair whose line was cut is taken again
 LINES_TOLD = 3  # of them, where it has failed
 
 READY, STARTING, SEATED, RESTARTING, ENDING, ENDED, FAILED = (
@@ -18632,6 +18701,7 @@ class Attending:
         self.line_count = 0  # of all that it has put out
         self.was_killed = False  # so it has not left the room by itself
         self._process: Popen[bytes] | None = None
+        self._read_by = math.inf  # when nothing more of its output is waited for, monotonic seconds
         self._due = -math.inf  # when it is started, monotonic seconds
         self._has_sat = False  # the latest process had a seat
         self._steps: deque[tuple[Callable[[], None], float]] = deque()  # to its end, and when each is taken
@@ -18701,8 +18771,10 @@ class Attending:
         self._reader.start()
 
     def _read(self, source: BinaryIO) -> None:
-        while line := source.readline(OUTPUT_LINE_BYTES):
-            self._add_line(one_liner(line.decode("utf-8", "replace")))
+        with source:
+            while line := source.readline(OUTPUT_LINE_BYTES):
+                if shown := shown_of(line):
+                    self._add_line(shown)
 
     def _add_line(self, line: str) -> None:
         self.lines.append(line)
@@ -18712,11 +18784,16 @@ class Attending:
         """Start it if that is due, press it if it is to end, note that it has ended; give what is new, in words."""
         if self._process is None:
             return self._try_start(url) if self.state in (STARTING, RESTARTING) and now >= self._due else ""
-        if (code := self._process.poll()) is not None:
+        if (code := self._process.poll()) is not None and self._is_read(now):
             self._note_end(code)
             return self._judge(code, now)
         self._press(now)
         return ""
+
+    def _is_read(self, now: float) -> bool:
+        """Whether its output is read to its end; what it has left behind may hold the pipe open."""
+        self._read_by = min(self._read_by, now + LOOK_S)
+        return not self._reader.is_alive() or now >= self._read_by
 
     def _try_start(self, url: str) -> str:
         self._set_state(STARTING)
@@ -18730,8 +18807,8 @@ class Attending:
 
     def _note_end(self, code: int) -> None:
         """Note that its process has ended; what it said last tells more than what the hub had time to show."""
-        self._reader.join(LOOK_S)  # what it has left behind may hold the pipe open
-        self._process, self.exit_code = None, code
+        self._let_go()
+        self._process, self.exit_code, self._read_by = None, code, math.inf
         if (used := USED.search(self.lines[-1]) if self.lines else None) is not None:
             self.note_usage({"turns": int(used[1]), "cost_usd": float(used[2]) if used[2] else None})
         self._earlier = self._earlier[0] + self._usage[0], self._earlier[1] + self._usage[1]
@@ -18807,12 +18884,13 @@ class Attending:
                 "messages": self.messages, "turns": self.turns, "dollars": cost}
 
     def row(self) -> dict[str, Json]:
-        """Give what consoles see of it, whoever looks: no command, no folder, no output."""
+        """Give what consoles see of it, whoever looks: no command, no folder, and of its output why it has failed."""
+        said = self.lines[-1] if self.lines else ""
         return self._told() | {
             "kind": self.plan.kind, "type": self.plan.type if self.plan.kind == "claude" else "",
             "state": self._activity or self.state, "since": round(self.since, 1), "restarts_max": self.plan.restarts,
-            "why": self.lines[-1] if self.state == FAILED and self.lines else "", "limits": [*self.plan.limits()],
-            "output": self.line_count,
+            "why": one_liner(said.removeprefix("caucus agent: ")) if self.state == FAILED and said else "",
+            "limits": [*self.plan.limits()], "output": self.line_count,
         }  # fmt: skip
 
     def output(self) -> dict[str, Json]:
@@ -18932,6 +19010,48 @@ class Company:
             await sleep(LOOK_S)
 
     # --- the stage ---
+    def go_on_stage(self, consoles: Consoles) -> None:
+        """Be what the operator rules from a console."""
+        consoles.stage, self.on_change = self, consoles.on_stage_changed
+
+    async def stand_by(self, url: str) -> int:
+        """Look after the agents of a hub until a signal ends it, then end them; give the exit code."""
+        from asyncio import Event, create_task, get_running_loop
+
+        over, is_hasty = Event(), Event()
+
+        def interrupt() -> None:
+            (is_hasty if over.is_set() else over).set()  # the second time: at once
+
+        on_signals(get_running_loop(), interrupt)
+        listening = create_task(self._listen(url))
+        while not over.is_set():
+            await self.look()
+            async with at_most(MEETING_LOOK_S):
+                await over.wait()
+        await self.end(is_hasty.is_set)
+        listening.cancel()
+        self.chair.get_up()
+        return EXIT_OK
+
+    async def _listen(self, url: str) -> None:
+        """Hear what the hub tells; a hub that goes on for weeks may once cut the line."""
+        from asyncio import sleep
+
+        while True:
+            with suppress(NotReady):
+                await self._bound((await self.sit_down(url))["budgets"]["text"])
+                while (frame := await self.chair.next()) is not None:
+                    self.hear(frame)
+            await sleep(REGAIN_S)
+
+    async def _bound(self, budgets: str) -> None:
+        """Have the hub hold each to its limit of messages, but for who has a budget there."""
+        known = {one.subject for one in budgets_of(budgets)}
+        plans = [one.plan for one in self.agents.values() if spender_of(one.plan.name) not in known]
+        if more := [one.budget() for one in plans if one.messages]:
+            await self.chair.send(budgets="; ".join([budgets] * bool(budgets) + more))
+
     def rows(self) -> list[Json]:
         """Give what consoles see of each."""
         return [agent.row() for agent in self.agents.values()]
@@ -18939,6 +19059,8 @@ class Company:
     def rule(self, verb: str, name: str) -> None:
         """Start, end or restart an agent. Raises UnknownAgent, NotNow."""
         agent = self._agent(name)
+        if self._is_ending:
+            raise NotNow("all agents are being ended", agent=name)
         if verb == "start":
             agent.call_in()
         else:
@@ -20895,6 +21017,26 @@ def settings_of(options: argparse.Namespace) -> Settings:
     return settings
 
 
+def meeting_in(
+    path: str, settings: Sequence[str] = (), only: str = "", is_rehearsed: bool = False
+) -> Meeting | None:
+    """Read a meeting's file; None: it has mistakes, and they are told."""
+    try:
+        return MeetingReader(path, settings, only, is_rehearsed).read()
+    except BadMeeting as bad:
+        for fault in bad.faults:
+            print("caucus:", *lines_in(f"{legible(fault.where)}: {fault.what}"), file=sys.stderr)
+    return None
+
+
+def check_stage(settings: Settings) -> None:
+    """Refuse a stage that strangers could rule. Raises Invalid."""
+    public = urllib.parse.urlsplit(settings.public_url).hostname
+    is_near = is_loopback(settings.host) and (not public or is_loopback(public))
+    refuse((not (is_near or settings.operator_token), "--stage",
+            "whoever reaches this hub could start agents: give --operator-token, or leave --host and --public-url out"))
+
+
 def open_browser(url: str) -> None:
     """Show the console, in a thread: some systems take seconds to find a browser."""
     import webbrowser
@@ -20933,17 +21075,28 @@ def run_hub(options: argparse.Namespace) -> int:
     settings, served = settings_of(options), list[Hub]()
     if options.notify_test:
         return try_push(settings)
+    company: Company | None = None
+    if options.stage:
+        check_stage(settings)
+        if (meeting := meeting_in(options.stage)) is None:
+            return EXIT_USAGE
+        # its agents read the one in their environment, and its chair the other in ours
+        os.environ |= {"CAUCUS_AGENT_KEY": settings.agent_key, "CAUCUS_OPERATOR_TOKEN": settings.operator_token}
+        company = Company(meeting.attendees, lambda words: log().info("%s", words))
     begin_log(options.log_level)
 
     def announce(hub: Hub) -> None:
         served.append(hub)
+        if company is not None:
+            company.go_on_stage(hub.consoles)
         print(f"caucus {__version__}: hub and console at {hub.url} (Ctrl-C ends it)", flush=True)
         if hub.journal is not None:
             print(f"caucus: the room is kept in {legible(hub.journal.path)}", flush=True)
         if not options.no_browser:
             open_browser(hub.url)
 
-    code = serve(settings, announce)
+    wait = None if company is None else lambda hub: company.stand_by(hub.url)
+    code = serve(settings, announce, wait)
     for journal in [hub.journal for hub in served if hub.journal is not None]:
         print(f"caucus: the record ends at event {journal.serial}, head {journal.head.hex()}", flush=True)
     return code
@@ -21209,11 +21362,8 @@ def run_meet(options: argparse.Namespace) -> int:
         return EXIT_OK
     if options.exec is not None:
         split_command(options.exec)  # whether it is one
-    try:
-        meeting = MeetingReader(options.file, options.set, options.only, options.rehearse).read()
-    except BadMeeting as bad:
-        for fault in bad.faults:
-            print("caucus:", *lines_in(f"{legible(fault.where)}: {fault.what}"), file=sys.stderr)
+    meeting = meeting_in(options.file, options.set, options.only, options.rehearse)
+    if meeting is None:
         return EXIT_USAGE
     if options.exec or options.rehearse:
         meeting = meeting.but(attendees=tuple([one.played_by(options.exec or "") for one in meeting.attendees]),
@@ -21242,7 +21392,9 @@ def hold_meeting(meeting: Meeting, options: argparse.Namespace) -> int:
 
     sitting = Sitting(meeting, tell)
 
-    def announce(url: str) -> None:
+    def announce(url: str, consoles: Consoles | None = None) -> None:
+        if consoles is not None:
+            sitting.company.go_on_stage(consoles)
         tell(f"{meeting.title}: the console is at {url} (Ctrl-C ends it)")
         if not options.no_browser:
             open_browser(url)
@@ -21254,7 +21406,7 @@ def hold_meeting(meeting: Meeting, options: argparse.Namespace) -> int:
         env = os.environ.get
         settings = Settings(port=options.port, journal=meeting.journal, agent_key=env("CAUCUS_AGENT_KEY", ""),
                             operator_token=env("CAUCUS_OPERATOR_TOKEN", ""))
-        code = serve(settings, lambda hub: announce(hub.url), lambda hub: sitting.hold(hub.url))
+        code = serve(settings, lambda hub: announce(hub.url, hub.consoles), lambda hub: sitting.hold(hub.url))
     if sitting.why:
         about = sitting.to_json()
         with suppress(BrokenPipeError):
@@ -21724,7 +21876,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], dict[str, Option]
         "--log-level": _LEVEL,
         "--quiet-stop": {"type": _quiet_minutes},
         **_texts("--operator-token", "--observer-token", "--agent-key", "--log-file", "--rules", "--public-url"),
-        **_texts("--notify", "--notify-secret", "--notify-click"),
+        **_texts("--notify", "--notify-secret", "--notify-click", "--stage"),
         **_switches("--no-browser", "--allow-insecure-bind", "--plain-http", "--notify-content", "--notify-test"),
     }),
     "bridge": (run_bridge, {"--hub": _HUB, **_texts("--project"), "--print-config": {"choices": CONFIGS}}),

@@ -259,6 +259,8 @@ def test_it_ends_with_stop_of_the_console(tmp_path: Path, hold: Callable[..., He
     held = hold(meeting(an_agent(tmp_path, "ann", "quiet")))
     held.until_told("is open")
     with held.console() as console:
+        console.send(output="ann")  # its stage is on by itself
+        assert console.next("output", "error")["agent"] == "ann"
         console.send(action="stop")
         console.next("mode")
     code, about = held.end()
