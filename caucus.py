@@ -17641,6 +17641,8 @@ class Claude:
 
 # What a shell does that outlives its agent: it kills the process, or the group (-N), that it was told last.
 GUARD = 'while read -r told; do target=$told; done; [ -z "$target" ] || kill -9 "$target"'
+# Runs a command when a first line comes, by when the guard knows of it; none comes where its agent was killed before.
+WAITING_SHELL = ("/bin/sh", "-c", 'read -r _ && exec "$@"', "sh")
 _SUBREAPER = 36  # prctl's PR_SET_CHILD_SUBREAPER, of Linux: whoever loses its parent becomes a child of ours
 KILL_ROUNDS_MAX = 20  # of looking for processes that were born while others were killed
 
@@ -17679,21 +17681,16 @@ class Offspring:
             with suppress(OSError, AttributeError):  # a libc without it
                 ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
 
-    def stand_by(self) -> None:
-        """Start the guard, before what it is told of: between the two nobody ends that if this one is killed."""
-        from subprocess import DEVNULL, PIPE, Popen
-
-        if os.name != "nt" and self._guard is None:
-            command = ["/bin/sh", "-c", GUARD]
-            self._guard = Popen(command, stdin=PIPE, stdout=DEVNULL, stderr=DEVNULL, start_new_session=True)
-
     def guard(self, target: int) -> None:
         """See to it that a process, or the group -N, ends with this one, even when this one is killed; 0: none."""
+        from subprocess import DEVNULL, PIPE, Popen
+
         self._target = abs(target)
-        if target:
-            self.stand_by()
-        if self._guard is None:
+        if os.name == "nt" or (self._guard is None and not target):
             return
+        if self._guard is None:
+            command = ["/bin/sh", "-c", GUARD]
+            self._guard = Popen(command, stdin=PIPE, stdout=DEVNULL, stderr=DEVNULL, start_new_session=True)
         assert self._guard.stdin is not None
         with suppress(OSError):  # somebody killed it
             self._guard.stdin.write(b"%d\n" % target if target else b"\n")
@@ -17809,9 +17806,9 @@ class Command:
         from asyncio import CancelledError, create_subprocess_exec, ensure_future, shield
         from asyncio.subprocess import PIPE
 
-        self._offspring.stand_by()
+        waits = () if os.name == "nt" else WAITING_SHELL
         begun = ensure_future(create_subprocess_exec(
-            *self._argv, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=os.name != "nt"
+            *waits, *self._argv, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=os.name != "nt"
         ))
         try:
             process = await shield(begun)
@@ -17822,7 +17819,8 @@ class Command:
         self._process, self._is_interrupted = process, False
         self._offspring.guard(-process.pid)
         reply = bytearray()
-        talking = ensure_future(self._talk(process, prompt.encode("utf-8", "replace"), reply))
+        said = ("\n" if waits else "") + prompt
+        talking = ensure_future(self._talk(process, said.encode("utf-8", "replace"), reply))
         try:
             if await outlasted(talking, lambda: process.returncode is not None):
                 talking.result()
@@ -19272,7 +19270,8 @@ class Sitting:
                 self._last_words[name].append(text)
 
     def _on_form(self, frame: Mapping[str, Any]) -> None:
-        self._forms[frame["form"]["id"]] = frame["form"]
+        form = self._forms[frame["form"]["id"]] = frame["form"]
+        self._tell(f"{form['asker']} asks you, in the console: {form['title']}")
 
     def _on_settled(self, frame: Mapping[str, Any]) -> None:
         form = self._forms.pop(frame["id"], None)
