@@ -16828,6 +16828,7 @@ REPLY_MAX_BYTES = 256 << 10  # what one run of a command may print
 OUTPUT_LINE_MAX = 1000  # characters of a line that a program has put out
 REPLY_PARTS_MAX = 8  # a longer reply is cut
 CONTEXT_MAX = 40_000  # characters of past turns that --session keeps
+GIVEN_MAX = 300_000  # and of those with words of the operator: what a meeting is about may be as long as that
 OPENING = "Your mission begins now: open the exchange."
 POLL_COMPANY_S = 0.5  # how often a mission looks whether somebody is there
 AGENT_TYPES = ("talker", "worker")
@@ -16948,14 +16949,42 @@ def addressed(reply: str) -> tuple[str, str]:
     return found["name"] or found["channel"], rest.strip()
 
 
-def parts_of(text: str) -> list[str]:
-    """Cut a text into messages, between two lines where it can be; of a very long one the rest is left out."""
-    parts: list[str] = []
-    while text and len(parts) < REPLY_PARTS_MAX:
-        end = len(text) if len(text) <= CONTENT_MAX else text.rfind("\n", 1, CONTENT_MAX) + 1 or CONTENT_MAX
-        parts.append(text[:end].strip("\n") or "…")
+ASK = "ASK "  # before a title, in the first line of a reply: it asks the operator
+ASKED_LABEL, NOTE_LABEL = "Your answer", "A note, if you like"
+
+
+def form_in(reply: str) -> tuple[str, dict[str, Json]] | None:
+    """Read a reply that asks the operator: what is said before, and the body of POST /ask; None: it is no form."""
+    scope, text = addressed(reply)
+    first, _, rest = text.strip().partition("\n")
+    lines = [line.strip() for line in rest.splitlines()]
+    options: list[Json] = [line[2:].strip() for line in lines if line.startswith("- ")]
+    words = "\n".join(line for line in lines if not line.startswith("- ")).strip()
+    label = one_line(words)
+    is_long = len(label) > LABEL_MAX
+    answer: dict[str, Json] = {"key": "answer", "label": ASKED_LABEL if is_long else label or ASKED_LABEL,
+                               "type": "radio" if options else "textarea", "required": True}
+    note: dict[str, Json] = {"key": "note", "label": NOTE_LABEL, "type": "textarea"}
+    fields: list[Json] = [{**answer, "options": options}, note] if options else [answer]
+    body: dict[str, Json] = {"to": scope or ALL, "title": first.removeprefix(ASK), "fields": fields}
+    try:
+        Question.parse({"token": "", **body})
+    except (Invalid, InvalidForm):
+        return None
+    return (words if is_long else "", body) if first.startswith(ASK) else None
+
+
+def slices_of(text: str, size: int) -> Iterator[str]:
+    """Cut a text into pieces of at most so many characters, between two lines where it can be."""
+    while text:
+        end = len(text) if len(text) <= size else text.rfind("\n", 1, size) + 1 or size
+        yield text[:end]
         text = text[end:]
-    return parts
+
+
+def parts_of(text: str) -> list[str]:
+    """Cut a text into messages; of a very long one the rest is left out."""
+    return [part.strip("\n") or "…" for part in islice(slices_of(text, CONTENT_MAX), REPLY_PARTS_MAX)]
 
 
 @asynccontextmanager
@@ -17327,11 +17356,26 @@ class Agent:
 
     async def _think(self, prompt: str, scope: str) -> Outcome:
         outcome = await self._mind.think(prompt)
-        if outcome.reply and not self._is_cut:
+        if outcome.reply and not self._is_cut and not await self._ask(outcome.reply):
             to, text = addressed(outcome.reply)
             if not await self._is_address(to) or not await self._say(to, text):  # then that line was part of the text
                 await self._say(scope, outcome.reply)
         return outcome
+
+    async def _ask(self, reply: str) -> bool:
+        """Ask the operator what a reply asks; tell whether it asks anything. Raises Refusal."""
+        if (form := form_in(reply)) is None:
+            return False
+        words, body = form
+        if words:  # more than a form has room for
+            await self._say(str(body["to"]), words)
+        while self._end is None:
+            try:
+                await self._seat.call("POST /ask", **body)
+                break
+            except Throttled as refusal:
+                await self._rest(refusal.retry_s)
+        return True
 
     async def _is_address(self, to: str) -> bool:
         """Whether a reply may go there: `#include <stdio.h>` is no channel, and nobody speaks to itself."""
@@ -17599,6 +17643,8 @@ class Claude:
 
 # What a shell does that outlives its agent: it kills the process, or the group (-N), that it was told last.
 GUARD = 'while read -r told; do target=$told; done; [ -z "$target" ] || kill -9 "$target"'
+# Runs a command when a first line comes, by when the guard knows of it; none comes where its agent was killed before.
+WAITING_SHELL = ("/bin/sh", "-c", 'read -r _ && exec "$@"', "sh")
 _SUBREAPER = 36  # prctl's PR_SET_CHILD_SUBREAPER, of Linux: whoever loses its parent becomes a child of ours
 KILL_ROUNDS_MAX = 20  # of looking for processes that were born while others were killed
 
@@ -17696,6 +17742,17 @@ def split_command(words: str, flag: str = "--exec") -> list[str]:
     return argv
 
 
+def speakers_in(prompt: str) -> set[str]:
+    """Name who has spoken in a batch, going by what the hub says of each message; an answer to a form is no speech."""
+    found, read = set[str](), json.JSONDecoder().raw_decode
+    for line in prompt.split("\n"):
+        with suppress(ValueError):
+            about = read(line)[0] if line.startswith("{") else None
+            if isinstance(about, dict) and about.get("kind") != "answer" and about.get("origin") != "hub":
+                found.add(str(about.get("sender")))
+    return found
+
+
 class Command:
     """Any other model: a command that is run once per turn, the prompt on its stdin, its reply on its stdout."""
 
@@ -17703,7 +17760,8 @@ class Command:
         self._argv, self._keeps_context, self._offspring = argv, keeps_context, offspring
         self.is_live, self.model = False, os.path.basename(argv[0])[:NAME_MAX]
         self.briefing = ""
-        self._past: deque[str] = deque()
+        self._past: deque[str] = deque()  # of --session: what was said
+        self._given: deque[str] = deque()  # and what the operator has said, which is kept longer
         self._process: Process | None = None
         self._is_interrupted = False
 
@@ -17715,14 +17773,17 @@ class Command:
             raise NotReady(f"there is no program {self._argv[0]!r}: install it, or give --exec its path", EXIT_USAGE)
         self.briefing = briefing
         self._past.clear()
+        self._given.clear()
 
     async def think(self, prompt: str) -> Outcome:
         """Run the command. Raises OSError, RuntimeError, ValueError."""
-        reply = (await self._run("\n\n".join([self.briefing, *self._past, prompt]))).strip()
+        reply = (await self._run("\n\n".join([self.briefing, *self._given, *self._past, prompt]))).strip()
         if self._keeps_context:
-            self._past += [prompt, f"You replied:\n{reply or 'PASS'}"]
-            while sum(map(len, self._past)) > CONTEXT_MAX:
-                self._past.popleft()
+            (self._given if OPERATOR in speakers_in(prompt) else self._past).append(prompt)
+            self._past.append(f"You replied:\n{reply or 'PASS'}")
+            for kept, most in ((self._past, CONTEXT_MAX), (self._given, GIVEN_MAX)):
+                while sum(map(len, kept)) > most:
+                    kept.popleft()
         _, text = addressed(reply)
         return Outcome(reply="" if re.sub(r"\W", "", text).upper() in ("", "PASS") else reply)
 
@@ -17747,8 +17808,9 @@ class Command:
         from asyncio import CancelledError, create_subprocess_exec, ensure_future, shield
         from asyncio.subprocess import PIPE
 
+        waits = () if os.name == "nt" else WAITING_SHELL
         begun = ensure_future(create_subprocess_exec(
-            *self._argv, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=os.name != "nt"
+            *waits, *self._argv, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=os.name != "nt"
         ))
         try:
             process = await shield(begun)
@@ -17759,7 +17821,8 @@ class Command:
         self._process, self._is_interrupted = process, False
         self._offspring.guard(-process.pid)
         reply = bytearray()
-        talking = ensure_future(self._talk(process, prompt.encode("utf-8", "replace"), reply))
+        said = ("\n" if waits else "") + prompt
+        talking = ensure_future(self._talk(process, said.encode("utf-8", "replace"), reply))
         try:
             if await outlasted(talking, lambda: process.returncode is not None):
                 talking.result()
@@ -17808,6 +17871,49 @@ class Command:
                 os.killpg(self._process.pid, getattr(signal, name))
 
 
+STAND_IN_S = 1.0  # how long a stand-in takes for a line, so that one can follow
+CUE = re.compile(r"AFTER ([^:\n]+): ")  # before a line: names of those who must have spoken since the last one
+
+
+class StandIn:
+    """Who takes the place of a model where there is none: it says its lines, one a turn, each after its cue."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        from asyncio import Event
+
+        self.is_live, self.model, self.briefing = False, "stand-in", ""
+        self._lines, self._heard = deque(lines), set[str]()  # what is left to say; who has spoken since its last line
+        self._is_interrupted = Event()
+
+    async def start(self, briefing: str) -> None:
+        self.briefing = briefing
+
+    async def think(self, prompt: str) -> Outcome:
+        """Say the next line, if it is its turn."""
+        self._heard |= speakers_in(prompt)
+        line = self._lines[0] if self._lines else ""
+        cue = CUE.match(line)
+        if not line or (cue is not None and not {name.strip() for name in cue[1].split(",")} <= self._heard):
+            return Outcome()
+        self._is_interrupted.clear()
+        async with at_most(STAND_IN_S):
+            await self._is_interrupted.wait()
+        if self._is_interrupted.is_set():
+            return Outcome()
+        self._lines.popleft()
+        self._heard.clear()
+        return Outcome(reply=line[cue.end() if cue is not None else 0 :])
+
+    async def interrupt(self) -> None:
+        self._is_interrupted.set()
+
+    async def end(self) -> None:
+        """There is nothing to end."""
+
+    def kill(self) -> None:
+        """There is nothing to end."""
+
+
 # ======================================================================================================================
 # 23b. Meetings
 # ======================================================================================================================
@@ -17821,6 +17927,12 @@ PERSONA_MAX = 8000  # characters of a mission and of a persona: Windows takes 32
 PERSONA_MAX_BYTES = 4 * PERSONA_MAX  # of its file
 MEETING_MINUTES = 60.0  # where the file says nothing: one that is forgotten ends
 RESTARTS = 2  # where the file says nothing
+SHIPPED = ("debate", "critic", "review", "contract", "incident", "demo")  # docs/meetings/NAME.toml
+STAND_IN = "stand-in"
+LINE_MAX, SCRIPT_MAX = 2000, 40  # characters of a line, and lines, of a stand-in: all stand in its command line
+HANDED_PARTS_MAX = 8  # messages of what is given on stdin: of some 65,000 tokens, which each agent reads
+HANDED_MAX_BYTES = HANDED_PARTS_MAX * OPERATOR_CONTENT_MAX * 4
+CLOSING_S = 60.0  # for the agents' last words, where the file says nothing
 
 # What an agent gets of the environment without being told so: nothing of it is a secret.
 PLAIN_ENVIRONMENT = (
@@ -17885,13 +17997,18 @@ def _switch(key: str, value: Any) -> bool:
     return value
 
 
-def _list_of(read: Read, most: int) -> Read:
+def _all_of(read: Read, most: int) -> Read:
     def read_all(key: str, value: Any) -> tuple[Any, ...]:
         if not isinstance(value, list) or len(value) > most:
             raise Invalid(key, f"must be a list of at most {most}, in brackets: [\"...\"]")
-        return tuple(dict.fromkeys(read(key, one) for one in value))
+        return tuple([read(key, one) for one in value])
 
     return read_all
+
+
+def _list_of(read: Read, most: int) -> Read:
+    read_all = _all_of(read, most)
+    return lambda key, value: tuple(dict.fromkeys(read_all(key, value)))
 
 
 def _variable(key: str, value: Any) -> str:
@@ -17919,7 +18036,7 @@ _path, _name = _in_a_line(4096), _in_a_line(NAME_MAX)
 _dollars, _whole_from_one = _number(0.01, 10_000), _number(1, 1_000_000, is_whole=True)
 # What a meeting's file can say, table by table; NAME stands for any. docs/meetings.md says what each key means.
 OF_AGENTS: dict[str, Read] = {
-    "kind": _one_of("claude", "exec"),
+    "kind": _one_of("claude", "exec", STAND_IN),
     "command": _command_of,
     "session": _switch,
     "shell": _switch,
@@ -17931,6 +18048,7 @@ OF_AGENTS: dict[str, Read] = {
     "mission": _briefly(PERSONA_MAX),
     "persona": _briefly(PERSONA_MAX),
     "persona_file": _path,
+    "lines": _all_of(_briefly(LINE_MAX), SCRIPT_MAX),
     "messages": _whole_from_one,
     "dollars": _dollars,
     "turns": _whole_from_one,
@@ -17941,11 +18059,17 @@ MEETING_KEYS: dict[str, dict[str, Read]] = {
     "": {"include": _list_of(_path, 8)},
     "meeting": {
         "title": _in_a_line(TITLE_MAX),
+        "about": _in_a_line(TITLE_MAX),
+        "needs": _list_of(_in_a_line(TITLE_MAX), 32),
         "topic": _briefly(PERSONA_MAX),
         "opening": _briefly(OPERATOR_CONTENT_MAX),
         "opening_to": _name,
+        "stdin": _in_a_line(TITLE_MAX),
         "ends_on": _list_of(_in_a_line(TITLE_MAX), 32),
+        "closing": _briefly(OPERATOR_CONTENT_MAX),
+        "closing_seconds": _number(1, 600),
         "journal": _path,
+        "outcome": _path,
     },
     "limits": {"minutes": _number(0.01, 10_080), "messages": _whole_from_one, "dollars": _dollars},
     "each": {key: OF_AGENTS[key] for key in ("messages", "dollars", "turns")},
@@ -17953,7 +18077,8 @@ MEETING_KEYS: dict[str, dict[str, Read]] = {
     "roles.NAME": OF_AGENTS,
     "agents.NAME": {"role": _name, **OF_AGENTS},
 }
-FILLED = frozenset({"opening", "mission", "persona", "topic"})  # keys in whose texts {topic} and {title} are filled in
+# Keys in whose texts {topic} and {title} are filled in.
+FILLED = frozenset({"opening", "closing", "mission", "persona", "lines", "topic"})
 _PERSONAS = frozenset({"persona", "persona_file"})  # one of them: an agent's own goes before its role's
 OF_CLAUDES = ("model", "type", "permission_mode", "dollars")
 OF_COMMANDS = ("command", "session", "shell")
@@ -18008,6 +18133,28 @@ def text_of_file(path: str, most_bytes: int, key: str) -> str:
         raise Invalid(key, f"{path} is no text in UTF-8: see byte {error.start + 1}") from None
 
 
+def is_shipped(path: str) -> bool:
+    """Whether a meeting's file is one of those that ship: no file of that name is here."""
+    return path in SHIPPED and not os.path.isfile(path)
+
+
+def meeting_text(path: str) -> str:
+    """Read a meeting's file, or one that ships. Raises Invalid."""
+    if is_shipped(path):
+        return asset(f"docs/meetings/{path}.toml").decode().replace("\r\n", "\n")
+    if re.fullmatch(r"[\w-]+", path) and not os.path.lexists(path):
+        guess = guess_at(path, SHIPPED)
+        raise Invalid("FILE", f"there is no such file, and none that ships{guess}; `caucus meet --list` lists those")
+    return text_of_file(path, MEETING_MAX_BYTES, "FILE")
+
+
+def free_place(path: str) -> str:
+    """Give a path where nothing is yet: where something is, -2 goes before its ending, and so on."""
+    stem, ending = os.path.splitext(path)
+    tried = chain([path], (f"{stem}-{count}{ending}" for count in range(2, sys.maxsize)))
+    return next(filterfalse(os.path.lexists, tried))
+
+
 class Fault(NamedTuple):
     """Something that is wrong with a meeting; in the order in which faults are told."""
     file: int  # 0: the command line; 1: the meeting's own; then what it includes
@@ -18016,10 +18163,13 @@ class Fault(NamedTuple):
     what: str
 
 
+_NO_CLAUDE = {"model": "", "type": "talker", "permission_mode": "", "dollars": 0.0}
+
+
 class Attendee(Record):
     """One agent of a meeting, as it will be started."""
     name: str
-    kind: str  # claude or exec
+    kind: str  # claude, exec or stand-in
     cwd: str
     channels: tuple[str, ...] = ()  # each with its topic behind it, if it has one
     command: str = ""
@@ -18031,6 +18181,7 @@ class Attendee(Record):
     environment: tuple[str, ...] = ()  # names of variables that it gets besides the plain ones
     mission: str = ""
     persona: str = ""
+    lines: tuple[str, ...] = ()  # of a stand-in
     messages: int = 0  # limits; 0: none
     dollars: float = 0.0
     turns: int = 0
@@ -18047,6 +18198,7 @@ class Attendee(Record):
         }  # fmt: skip
         flags = [f"--{flag}={value}" for flag, value in given.items() if value]
         flags += [f"--channel={one}" for one in self.channels]
+        flags += [f"--line={one}" for one in self.lines if self.kind == STAND_IN]
         flags += [f"--{flag}" for flag in ("session", "shell") if getattr(self, flag)]
         return program_words("agent", *flags, "--tie")
 
@@ -18056,6 +18208,19 @@ class Attendee(Record):
         key = os.environ.get("CAUCUS_AGENT_KEY")  # which it does not hand on to its mind
         return plain | ({"CAUCUS_AGENT_KEY": key} if key else {})
 
+    def played_by(self, command: str) -> Attendee:
+        """Give it with a command in place of a Claude; without one, with a stand-in in place of anything."""
+        if command:
+            return self.but(kind="exec", command=command, session=True, **_NO_CLAUDE) if self.kind == "claude" else self
+        lines = self.lines or (f"This is a rehearsal, and I only stand in for {self.name}.",)
+        return self.but(kind=STAND_IN, lines=lines, command="", session=False, shell=False, environment=(),
+                        **_NO_CLAUDE)
+
+    def runs(self) -> str:
+        """Word what it runs."""
+        told = {"exec": self.command, STAND_IN: f"nothing: it says {len(self.lines)} lines"}
+        return told.get(self.kind) or f"claude {self.model}".strip()
+
     def budget(self) -> str:
         """Write its limit of messages as the hub reads it."""
         return f"{spender_of(self.name)}: {self.messages} messages"
@@ -18064,7 +18229,7 @@ class Attendee(Record):
         """Word what it may do."""
         if self.kind == "exec":
             return "whatever its command may do, as you"
-        if self.type == "talker":
+        if self.type == "talker" or self.kind == STAND_IN:
             return "it talks, and no more"
         return f"Claude Code's tools, permission mode {self.permission_mode or 'auto'}"
 
@@ -18084,8 +18249,13 @@ class Meeting(Record):
     topic: str = ""
     opening: str = ""
     opening_to: str = ALL
+    stdin: str = ""  # what is to be given there, in words; empty: nothing
+    handed: tuple[str, ...] = ()  # messages that say it
     ends_on: tuple[str, ...] = ()  # titles of forms, of which an answered one ends it
+    closing: str = ""  # what is said when it has ended, for the agents to answer
+    closing_seconds: float = CLOSING_S
     journal: str = ""  # the file of its record; empty: none
+    outcome: str = ""  # the file of what has come of it; empty: none
     minutes: float = MEETING_MINUTES
     messages: int = 0  # of all agents together; 0: no limit
     dollars: float = 0.0
@@ -18115,8 +18285,11 @@ class BadMeeting(Exception):
 class MeetingReader:
     """Reads a meeting's file, what it includes and what the command line sets; gathers all that is wrong."""
 
-    def __init__(self, path: str, settings: Sequence[str] = (), only: str = "") -> None:
+    def __init__(
+        self, path: str, settings: Sequence[str] = (), only: str = "", is_rehearsed: bool = False
+    ) -> None:
         self._path, self._folder = path, os.path.dirname(os.path.abspath(path))
+        self._is_rehearsed = is_rehearsed  # what has to be given may be missing
         self._settings, self._only = settings, [name.strip() for name in only.split(",") if name.strip()]
         self._faults: list[Fault] = []
         self._places: dict[TablePath, tuple[int, int, str]] = {}  # of keys: number of the file, line, and both in words
@@ -18162,7 +18335,7 @@ class MeetingReader:
 
         place = (number, 1, f"{path}:1")
         try:
-            text = text_of_file(path, MEETING_MAX_BYTES, "FILE" if number == 1 else "include")
+            text = meeting_text(path) if number == 1 else text_of_file(path, MEETING_MAX_BYTES, "include")
             tables = tomllib.loads(text)
         except Invalid as refusal:
             if number > 1:
@@ -18185,9 +18358,7 @@ class MeetingReader:
     def _set(self, setting: str) -> None:
         """Take one KEY=VALUE of the command line."""
         key, is_there, value = setting.partition("=")
-        path = tuple(key.strip().split("."))
-        if len(path) == 1:
-            path = next(((table, *path) for table in ("meeting", "limits") if path[0] in MEETING_KEYS[table]), path)
+        path = _path_of(key)
         self._places[path] = (0, 0, "--set")
         known = self._keys_of(path[:-1]) if len(path) > 1 else {}
         if not is_there or path[-1] not in known or (path[0] in ("agents", "roles") and not self._has(path[:-1])):
@@ -18262,7 +18433,11 @@ class MeetingReader:
 
     def _read(self, path: TablePath, read: Read, value: Any, default: Any) -> Any:
         try:
-            return read(".".join(path), self._filled(path, value) if path[-1] in FILLED else value)
+            if path[-1] in FILLED:
+                value = [*map(functools.partial(self._filled, path), value)] if isinstance(value, list) else (
+                    self._filled(path, value)
+                )
+            return read(".".join(path), value)
         except Invalid as refusal:
             self._blame(path, refusal.detail)
         return default
@@ -18280,7 +18455,8 @@ class MeetingReader:
     def _meeting(self) -> Meeting:
         """Read it all; what is wrong is gathered."""
         title, topic = self._value("meeting", "title", ""), self._value("meeting", "topic", "")
-        self._words = {"title": title, "topic": topic}
+        needs = self._missing()
+        self._words = {"title": title, "topic": topic or ("a topic of your own" if "topic" in needs else "")}
         if isinstance(self._tables.get("meeting", {}), dict) and self._at(("meeting", "title")) is None:
             self._blame(("meeting",), "meeting.title is missing: what is this meeting called?")
         names = self._names()
@@ -18292,11 +18468,24 @@ class MeetingReader:
             self._blame(("meeting", "opening_to"), f"meeting.opening_to: there is no {to!r} here{guess}")
         if self._only and to in names and to not in self._only:
             to = ALL
-        numbers = {key: self._value("limits", key, default) for key, default in _LIMITS.items()}
-        journal = self._journal()
+        more = {key: self._value("limits", key, default) for key, default in _LIMITS.items()}
+        more |= {key: one for key in _OF_MEETINGS if (one := self._value("meeting", key)) is not None}
+        more |= {key: self._place(key) for key in ("journal", "outcome")}
         seated = [one for one in attendees if one is not None and (not self._only or one.name in self._only)]
-        return Meeting(self._path, title, (*seated,), topic, self._value("meeting", "opening", ""), to,
-                       self._value("meeting", "ends_on", ()), journal, **numbers)
+        return Meeting(self._path, title, (*seated,), topic, opening_to=to, **more)
+
+    def _missing(self) -> list[str]:
+        """List what has to be given and is not; blame that, unless it is only rehearsed."""
+        missing, blamed = list[str](), ("meeting", "needs")
+        for key in self._value("meeting", "needs", ()):
+            path = _path_of(key)
+            if path[-1] not in self._keys_of(path[:-1]):
+                self._blame(blamed, f"meeting.needs: there is no key {key!r}")
+            elif self._at(path) is None:
+                missing.append(key)
+                if not self._is_rehearsed:
+                    self._blame(blamed, f"it needs {key}: give --set {key}=...")
+        return missing
 
     def _names(self) -> list[str]:
         """List the agents' names; blame those that nobody may bear, or that look the same."""
@@ -18338,22 +18527,17 @@ class MeetingReader:
             found[name] = table
         return found
 
-    def _journal(self) -> str:
-        """Give the file of the record, one that is not there yet: each meeting has one of its own."""
-        given = self._value("meeting", "journal")
+    def _place(self, key: str) -> str:
+        """Give where a file is to be written, one that is not there yet: each meeting has one of its own."""
+        given = self._value("meeting", key)
         if not given:
             return ""
         place = os.path.normpath(os.path.join(self._folder, os.path.expanduser(given)))
         if not os.path.isdir(os.path.dirname(place)):
-            self._blame(("meeting", "journal"), f"meeting.journal: there is no folder {os.path.dirname(place)}")
+            self._blame(("meeting", key), f"meeting.{key}: there is no folder {os.path.dirname(place)}")
         elif os.path.isdir(place):
-            self._blame(("meeting", "journal"), f"meeting.journal: {place} is a folder: name a file in it")
-        stem, ending = os.path.splitext(place)
-        count = 1
-        while os.path.lexists(place):
-            count += 1
-            place = f"{stem}-{count}{ending}"
-        return place
+            self._blame(("meeting", key), f"meeting.{key}: {place} is a folder: name a file in it")
+        return free_place(place)
 
     def _attendee(self, name: str, channels: Mapping[str, Mapping[str, Any]]) -> Attendee | None:
         """Read an agent, what its role says included; None: it is no table."""
@@ -18370,7 +18554,7 @@ class MeetingReader:
         values = {key: value for key, value in values.items() if value is not None}
         self._check_agent(path, told, values)
         for key in MEETING_KEYS["each"]:
-            if key not in values and not (key == "dollars" and values.get("kind") == "exec"):
+            if key not in values and not (key == "dollars" and values.get("kind") != "claude"):
                 values |= {key: one} if (one := self._value("each", key)) else {}
         values["persona"] = self._persona(told, values)
         values["cwd"] = self._cwd(told.get("cwd", path), values.get("cwd", "."))
@@ -18394,14 +18578,18 @@ class MeetingReader:
         key, kind, is_worker = ".".join(path), values.get("kind"), values.get("type") == "worker"
         if "kind" not in told:
             self._blame(path, f"{key}.kind is missing: claude, or exec for any other program")
+        if kind == STAND_IN and "lines" not in told:
+            self._blame(path, f"{key}.lines is missing: what it says, in a list")
         if kind == "exec" and "command" not in told:
             self._blame(path, f"{key}.command is missing: what runs for each turn, such as \"llm -m MODEL\"")
         whose = {"exec": (OF_CLAUDES, "is for a claude; with kind = \"exec\" the command itself decides that"),
-                 "claude": (OF_COMMANDS, "is for kind = \"exec\"; a claude is no command line")}
+                 "claude": (OF_COMMANDS, "is for kind = \"exec\"; a claude is no command line"),
+                 STAND_IN: (OF_CLAUDES + OF_COMMANDS, "is for a model; a stand-in has its lines and runs nothing")}
         keys, reason = whose.get(str(kind), ((), ""))
         for strange in keys:
             if strange in told:
-                why = "what a command costs is not known: use turns" if strange == "dollars" else reason
+                is_price = strange == "dollars" and kind == "exec"
+                why = "what a command costs is not known: use turns" if is_price else reason
                 self._blame(told[strange], f"{key}.{strange}: {why}")
         if kind == "claude" and "permission_mode" in told and not is_worker:
             why = "a talker has the room's tools only, nothing to permit: add type = \"worker\""
@@ -18431,6 +18619,14 @@ class MeetingReader:
 
 
 _LIMITS = {"minutes": MEETING_MINUTES, "messages": 0, "dollars": 0.0}
+_OF_MEETINGS = ("opening", "stdin", "ends_on", "closing", "closing_seconds")
+
+
+def _path_of(key: str) -> TablePath:
+    """Give the path of a key as the command line names it: alone if it is of [meeting] or [limits]."""
+    path = tuple(key.strip().split("."))
+    tables = [(table, *path) for table in ("meeting", "limits") if len(path) == 1 and path[0] in MEETING_KEYS[table]]
+    return tables[0] if tables else path
 
 
 def _fill_up(tables: dict[str, Any], more: Mapping[str, Any]) -> None:
@@ -18440,6 +18636,28 @@ def _fill_up(tables: dict[str, Any], more: Mapping[str, Any]) -> None:
             _fill_up(tables[key], value)
         else:
             tables.setdefault(key, value)
+
+
+def fence_for(text: str) -> str:
+    """Give a Markdown fence that no line of a text ends."""
+    return "`" * (max([2, *map(len, re.findall(r"^\s*(`+)", text, re.MULTILINE))]) + 1)
+
+
+def handed_over(what: str, data: bytes) -> tuple[str, ...]:
+    """Word what was given on stdin as messages, its text between fences. Raises Invalid."""
+    text = data.decode("utf-8", "replace")
+    fence, many = fence_for(text), f"at most {HANDED_PARTS_MAX} messages of {OPERATOR_CONTENT_MAX:,} are said"
+    size = max(1, OPERATOR_CONTENT_MAX - len(what) - 2 * len(fence) - 200)
+    pieces = [*islice(slices_of(text, size), HANDED_PARTS_MAX + 1)]
+    if len(data) > HANDED_MAX_BYTES or len(pieces) > HANDED_PARTS_MAX:
+        raise Invalid("stdin", f"{what} has {'more than ' * (len(data) > HANDED_MAX_BYTES)}{len(text):,} characters; "
+                               f"{many}: give less of it")
+    said, count = list[str](), len(pieces)
+    for number, piece in enumerate(pieces, 1):
+        part = f", part {number} of {count}" if count > 1 else ""
+        wait = " More of it follows: wait for the last part before you speak." if number < count else ""
+        said.append("\n".join([f"Here is {what}{part}.{wait}", fence, piece.strip("\r\n"), fence]))
+    return tuple(said)
 
 
 # --- it is held ---
@@ -18719,8 +18937,7 @@ class Attending:
 
     def output(self) -> dict[str, Json]:
         """Give what the operator sees of it besides."""
-        runs = self.plan.command or f"claude {self.plan.model}".strip()
-        return {"agent": self.plan.name, "lines": [*self.lines], "total": self.line_count, "runs": runs,
+        return {"agent": self.plan.name, "lines": [*self.lines], "total": self.line_count, "runs": self.plan.runs(),
                 "cwd": self.plan.cwd, "rights": self.plan.rights()}
 
     def to_json(self) -> dict[str, Json]:
@@ -18905,6 +19122,35 @@ class Company:
         return agent
 
 
+def unmarked(text: str) -> str:
+    """Write words of others into a line of Markdown, where they are to be nothing but words."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~&!])", r"\\\1", one_line(text))
+
+
+def cited(text: str) -> list[str]:
+    """Write a text of others into Markdown: each line stands behind a mark, and no tag of it leads out."""
+    return [f"> {line}".rstrip() for line in lines_in(re.sub(r"<(?=[A-Za-z/!?])", r"\\<", text.strip()))]
+
+
+def page_of_outcome(about: Mapping[str, Any]) -> str:
+    """Write what has come of a meeting, in Markdown."""
+    minutes, seconds = divmod(round(about["seconds"]), 60)
+    lines = [f"# {unmarked(about['title'])}", "", *([*cited(about["topic"]), ""] if about["topic"] else [])]
+    lines += [f"Ended at {about['time']} after {minutes} min {seconds} s, because {unmarked(about['ended'])}.", ""]
+    lines += ["## Decisions", ""] + ["None.", ""] * (not about["decisions"])
+    for one in about["decisions"]:
+        lines += [f"**{unmarked(one['title'])}**, asked by {unmarked(one['asker'])}:", "", *cited(one["answer"]), ""]
+    lines += ["## Last words", ""]
+    for name, said in about["words"].items():
+        words = cited("\n\n".join(said)) if said else ["Nothing to all."]
+        lines += [f"### {unmarked(name)}", "", *words, ""]
+    lines += ["## Who took part", "", "| Agent | State | Messages | Turns | Cost |", "|---|---|---:|---:|---:|"]
+    for one in about["agents"]:
+        cost = "unknown" if one["dollars"] is None else f"${one['dollars']:.2f}"
+        lines.append(f"| {unmarked(one['name'])} | {one['state']} | {one['messages']} | {one['turns']} | {cost} |")
+    return "\n".join([*lines, "", f"Record: {unmarked(about['journal'] or 'none')}", ""])
+
+
 class Sitting:
     """A meeting while it is held: its company, and what has come of it."""
 
@@ -18914,7 +19160,12 @@ class Sitting:
         self.why, self.has_failed = "", False  # why it has ended, and that it is nobody's wish
         self.decisions: list[dict[str, Json]] = []
         self.record = ""  # the file that the hub keeps, empty: none
+        self.outcome = ""  # the file that was written, empty: none
         self._forms: dict[str, dict[str, Any]] = {}
+        # What each has said to all: the last of it, and from the closing on, in answer to that.
+        self._last_words: dict[str, list[str]] = {one.name: [] for one in meeting.attendees}
+        self._earlier_words: dict[str, list[str]] = {}  # before the closing
+        self._closing_seq = 0  # of the closing, once it is said
         self._is_hasty = False
         self._begun_at = self._ended_at = time.monotonic()
         self._has_set_budgets = False
@@ -18923,7 +19174,7 @@ class Sitting:
         """Hold the meeting at a hub, to its end; give the exit code."""
         from asyncio import Event, get_running_loop
 
-        self._over = Event()
+        self._over, self._cut = Event(), Event()  # it has ended; nothing more is to be said in it
         on_signals(get_running_loop(), self._interrupt)
         try:
             snapshot = await self.company.sit_down(url)
@@ -18937,6 +19188,7 @@ class Sitting:
             await self._proceed(snapshot)
         finally:
             await self._close()
+        self._write_outcome()
         has_failed = self.has_failed or any(one.state == FAILED for one in self._agents)
         return EXIT_EXPIRED if has_failed else EXIT_OK
 
@@ -18979,9 +19231,12 @@ class Sitting:
                     await self._open()
                 async with at_most(MEETING_LOOK_S):
                     await self._over.wait()
-        finally:
             self._ended_at = time.monotonic()
             self._tell(f"the meeting ends: {self.why}")
+            if self._meeting.closing and has_opened:
+                await self._hear_last_words()
+        finally:
+            self._cut.set()
             await self.company.end(lambda: self._is_hasty)
             async with at_most(MEETING_LOOK_S):  # for the frames of what was said last
                 await listening
@@ -18994,25 +19249,44 @@ class Sitting:
             failed = all(one.state == FAILED for one in self._agents)
             self.end("no agent could take part" if failed else "all agents have ended")
         elif now - self._begun_at >= self._meeting.minutes * 60:
-            self.end(f"its {self._meeting.minutes:g} minutes are over")
+            self.end(f"its {self._meeting.minutes:g} minutes are over", is_in_order=True)
 
     def _are_seated(self) -> bool:
         return all(one.state != STARTING for one in self._agents)
 
     async def _open(self) -> None:
-        """Say the opening, as the operator."""
-        if self._meeting.opening:
-            await self.company.chair.send(say=self._meeting.opening, to=self._meeting.opening_to)
+        """Say the opening, and what was given on stdin, as the operator."""
+        for words in filter(None, (self._meeting.opening, *self._meeting.handed)):
+            await self.company.chair.send(say=words, to=self._meeting.opening_to)
         self._tell("the meeting is open")
 
-    def end(self, why: str, is_failure: bool = False) -> None:
-        """End it; the first reason counts."""
+    async def _hear_last_words(self) -> None:
+        """Say the closing, and wait until all who are seated have answered it; for so long, or until it is cut."""
+        limit_s = self._meeting.closing_seconds
+        if not self._cut.is_set():
+            self._tell(f"the closing is said: last words may take {limit_s:g} s")
+            await self.company.chair.send(say=self._meeting.closing, to=ALL)
+        async with at_most(limit_s):
+            while not self._cut.is_set():
+                await self._look(time.monotonic())
+                seated = [one.plan.name for one in self._agents if one.state == SEATED]
+                if self._closing_seq and all(self._last_words[name] for name in seated):
+                    break
+                async with at_most(MEETING_LOOK_S):
+                    await self._cut.wait()
+
+    def end(self, why: str, is_failure: bool = False, is_in_order: bool = False) -> None:
+        """End it; the first reason counts. In order: the closing is still said."""
+        if not self._cut.is_set():
+            self.has_failed = self.has_failed or is_failure
         if not self._over.is_set():
-            self.why, self.has_failed = why, is_failure
+            self.why = why
             self._over.set()
+        if not is_in_order:
+            self._cut.set()
 
     def _interrupt(self) -> None:
-        self._is_hasty = self._over.is_set()  # the second time: at once
+        self._is_hasty = self._cut.is_set()  # the second time: at once
         self.end("Ctrl-C, or a signal")
 
     # --- what the hub tells ---
@@ -19030,8 +19304,22 @@ class Sitting:
         kept = health.get("journal")
         self.record = str(kept.get("path") or "") if isinstance(kept, dict) else ""
 
+    def _on_message(self, frame: Mapping[str, Any]) -> None:
+        message = frame["message"]
+        name, text = message["sender"], message["content"]
+        if self._over.is_set() and message["origin"] == "operator" and text == self._meeting.closing:
+            self._closing_seq = message["seq"]
+            self._earlier_words, self._last_words = self._last_words, {name: [] for name in self._last_words}
+        elif name in self._last_words and message["origin"] == "agent" and message["recipient"] == ALL:
+            has_begun = bool(self._last_words[name]) or message.get("reply_to", 0) >= self._closing_seq
+            if not self._closing_seq:
+                self._last_words[name] = [text]
+            elif has_begun:  # else it is at a turn that has begun before
+                self._last_words[name].append(text)
+
     def _on_form(self, frame: Mapping[str, Any]) -> None:
-        self._forms[frame["form"]["id"]] = frame["form"]
+        form = self._forms[frame["form"]["id"]] = frame["form"]
+        self._tell(f"{form['asker']} asks you, in the console: {form['title']}")
 
     def _on_settled(self, frame: Mapping[str, Any]) -> None:
         form = self._forms.pop(frame["id"], None)
@@ -19041,7 +19329,7 @@ class Sitting:
                 for key, value in frame["answers"].items()]
         self.decisions.append({"title": form["title"], "asker": form["asker"], "answer": "; ".join(said)})
         if form["title"].casefold() in map(str.casefold, self._meeting.ends_on):
-            self.end(f"the form {json.dumps(form['title'], ensure_ascii=False)} is answered")
+            self.end(f"the form {json.dumps(form['title'], ensure_ascii=False)} is answered", is_in_order=True)
 
     def _on_mode(self, frame: Mapping[str, Any]) -> None:
         if frame["mode"] == STOPPED:
@@ -19053,8 +19341,9 @@ class Sitting:
                 self.end(f"the room's {limit_words(row['measure'], row['limit'])} are spent")
 
     _HEARERS: ClassVar[dict[str, Callable[[Sitting, Mapping[str, Any]], None]]] = {
-        "health": _on_health, "form": _on_form, "form_resolved": _on_settled, "mode": _on_mode, "budgets": _on_budgets,
-    }
+        "health": _on_health, "message": _on_message, "form": _on_form, "form_resolved": _on_settled,
+        "mode": _on_mode, "budgets": _on_budgets,
+    }  # fmt: skip
 
     # --- the end ---
     async def _close(self) -> None:
@@ -19063,13 +19352,29 @@ class Sitting:
             await self.company.chair.send(budgets="")
         self.company.chair.get_up()
 
+    def _write_outcome(self) -> None:
+        """Write the file that says what has come of it; a disk that does not take it is told, and no more."""
+        if not self._meeting.outcome:
+            return
+        place = free_place(self._meeting.outcome)  # another meeting may have written one meanwhile
+        about = {**self.to_json(), "topic": self._meeting.topic, "time": plain_time(time.time()), "words": {
+            name: said or self._earlier_words.get(name, []) for name, said in self._last_words.items()
+        }}  # fmt: skip
+        try:
+            with open(place, "x", encoding="utf-8", errors="replace") as file:
+                file.write(page_of_outcome(about))
+            self.outcome = place
+        except OSError as error:
+            self.has_failed = True
+            self._tell(f"the outcome could not be written to {place}: {error.strerror}")
+
     def to_json(self) -> dict[str, Json]:
         """Give what has come of it."""
         agents = [one.to_json() for one in self._agents]
         return {
             "title": self._meeting.title, "ended": self.why, "seconds": round(self._ended_at - self._begun_at, 1),
             "agents": cast(list[Json], agents), "decisions": cast(list[Json], self.decisions),
-            "journal": self.record or None,
+            "journal": self.record or None, "outcome": self.outcome or None,
         }  # fmt: skip
 
 
@@ -19083,6 +19388,7 @@ def words_of_summary(about: Mapping[str, Any]) -> str:
         said = f"{one['messages']} messages, {one['characters']:,} characters, {one['turns']} turns, {cost}{again}"
         lines += [f"  {one['name']:16} {one['state']:8} {said}"] + [f"    | {line}" for line in one["last_lines"]]
     lines += [f"  decided: {one['title']} (asked by {one['asker']}): {one['answer']}" for one in about["decisions"]]
+    lines += [f"  outcome: {about['outcome']}"] * bool(about["outcome"])
     lines.append(f"  record: {about['journal'] or 'none, for no journal was named'}")
     return "\n".join(visible for line in lines for visible in lines_in(line))
 
@@ -19090,21 +19396,25 @@ def words_of_summary(about: Mapping[str, Any]) -> str:
 def plan_of(meeting: Meeting) -> dict[str, Json]:
     """Give who would run what, where, with which rights and limits."""
     agents: list[Json] = [
-        {"name": one.name, "kind": one.kind, "runs": one.command or f"claude {one.model}".strip(), "cwd": one.cwd,
+        {"name": one.name, "kind": one.kind, "runs": one.runs(), "cwd": one.cwd,
          "channels": [*one.channels], "rights": one.rights(), "limits": [*one.limits()],
          "environment": [name if name in os.environ else f"{name} (not set)" for name in one.environment],
          "mission": one.mission, "persona": one.persona}
         for one in meeting.attendees
     ]  # fmt: skip
     return {"title": meeting.title, "topic": meeting.topic, "ends": [*meeting.limits()], "opening": meeting.opening,
-            "opening_to": meeting.opening_to, "journal": meeting.journal or None, "agents": agents}
+            "opening_to": meeting.opening_to, "stdin": meeting.stdin or None, "closing": meeting.closing,
+            "journal": meeting.journal or None, "outcome": meeting.outcome or None, "agents": agents}
 
 
 def words_of_plan(about: Mapping[str, Any]) -> str:
     """Word a plan for people."""
     lines = [f"{about['title']}: nothing is started", f"  ends     after {', or '.join(about['ends'])}"]
-    lines += [f"  record   {about['journal'] or 'none'}"]
-    lines += [f"  opening  to {about['opening_to']}: {first_words(about['opening'])}"] if about["opening"] else []
+    lines += [f"  record   {about['journal'] or 'none'}", f"  outcome  {about['outcome'] or 'not written'}"]
+    opening = [first_words(about["opening"])] * bool(about["opening"])
+    opening += [f"{about['stdin']}, of stdin"] * bool(about["stdin"])
+    lines += [f"  opening  to {about['opening_to']}: {'; then '.join(opening)}"] if opening else []
+    lines += [f"  closing  {first_words(about['closing'])}"] if about["closing"] else []
     for one in about["agents"]:
         lines += [f"{one['name']} ({one['kind']})", f"  runs     {one['runs']}", f"  in       {one['cwd']}"]
         told = {"rights": one["rights"], "limits": ", ".join(one["limits"]), "channels": ", ".join(one["channels"]),
@@ -20754,10 +21064,12 @@ def settings_of(options: argparse.Namespace) -> Settings:
     return settings
 
 
-def meeting_in(path: str, settings: Sequence[str] = (), only: str = "") -> Meeting | None:
+def meeting_in(
+    path: str, settings: Sequence[str] = (), only: str = "", is_rehearsed: bool = False
+) -> Meeting | None:
     """Read a meeting's file; None: it has mistakes, and they are told."""
     try:
-        return MeetingReader(path, settings, only).read()
+        return MeetingReader(path, settings, only, is_rehearsed).read()
     except BadMeeting as bad:
         for fault in bad.faults:
             print("caucus:", *lines_in(f"{legible(fault.where)}: {fault.what}"), file=sys.stderr)
@@ -20965,6 +21277,22 @@ def turn_command(options: argparse.Namespace) -> list[str]:
     return [*shell, options.exec]
 
 
+_OF_MODELS = ("--exec", "--model", "--type", "--permission-mode", "--session", "--shell", "--max-cost")
+
+
+def mind_of(options: argparse.Namespace, seat: Seat) -> Callable[[], Mind]:
+    """Give what makes the mind that the options ask for. Raises Invalid."""
+    if options.line:
+        why = "says how a model runs, and with --line none does"
+        refuse(*[(getattr(options, key_of(flag)), flag, why) for flag in _OF_MODELS])
+        return lambda: StandIn(options.line)
+    if options.exec is None:
+        about = claude_settings(options)
+        return lambda: Claude(seat, about, Offspring())
+    argv = turn_command(options)
+    return lambda: Command(argv, options.session, Offspring())
+
+
 def run_agent(options: argparse.Namespace) -> int:
     import asyncio
 
@@ -20978,12 +21306,11 @@ def run_agent(options: argparse.Namespace) -> int:
     )  # fmt: skip
     client = Client(options.hub, agent_key=os.environ.pop("CAUCUS_AGENT_KEY", None))  # not for what a model starts
     seat = AgentSeat(HttpDoor(client, asyncio.to_thread, has_watch=False), name)
-    about = claude_settings(options) if options.exec is None else None
-    argv = turn_command(options) if about is None else []
+    make_mind = mind_of(options, seat)
 
     async def take_part() -> int:
         loop = asyncio.get_running_loop()
-        mind: Mind = Claude(seat, about, Offspring()) if about else Command(argv, options.session, Offspring())
+        mind = make_mind()
         agent = Agent(seat, mind, settings)
 
         def stop() -> None:
@@ -21040,12 +21367,61 @@ def run_demo(options: argparse.Namespace) -> int:
             agent.wait()
 
 
-def run_meet(options: argparse.Namespace) -> int:
-    import asyncio
+def list_meetings(is_json: bool) -> None:
+    """Print which meetings ship: what each is for, and what it needs."""
+    rows: list[dict[str, Json]] = []
+    for name in SHIPPED:
+        about = tables_in(f"docs/meetings/{name}.toml")["meeting"]
+        rows.append({"name": name, "title": about["title"], "about": about["about"],
+                     "stdin": about.get("stdin"), "needs": about.get("needs", [])})
+    if is_json:
+        print(json.dumps(rows))
+        return
+    for row in rows:
+        needs = cast(list[str], row["needs"])
+        given = [f"{row['stdin']} on stdin"] * bool(row["stdin"]) + [f"--set {key}=..." for key in needs]
+        print(f"{row['name']:9} {row['title']}: {row['about']}")
+        print(f"{'':9} needs {', '.join(given) or 'nothing, not even a key'}")
 
-    meeting = meeting_in(options.file, options.set, options.only)
+
+def with_what_is_given(meeting: Meeting, is_rehearsed: bool) -> Meeting:
+    """Take from stdin what a meeting is about, where it asks for that. Raises Invalid."""
+    if not meeting.stdin:
+        return meeting
+    is_given = sys.stdin is not None and not sys.stdin.isatty()
+    data = sys.stdin.buffer.read(HANDED_MAX_BYTES + 1) if is_given else b""
+    if data.strip():
+        return meeting.but(handed=handed_over(meeting.stdin, data))
+    if is_rehearsed:
+        return meeting
+    how = f"give it {meeting.stdin}, such as with: git diff | caucus meet {meeting.path}"
+    raise Invalid("stdin", f"{'is empty' if is_given else 'is a terminal'}: {how}")
+
+
+def run_meet(options: argparse.Namespace) -> int:
+    if options.list:
+        list_meetings(options.json)
+        return EXIT_OK
+    refuse((not options.file, "FILE", "is required: a meeting's file, or the name of one that ships (--list)"),
+           (options.rehearse and options.exec, "--exec", "runs a model, and with --rehearse none does"))
+    if options.show:
+        print(meeting_text(options.file), end="")
+        return EXIT_OK
+    if options.exec is not None:
+        split_command(options.exec)  # whether it is one
+    meeting = meeting_in(options.file, options.set, options.only, options.rehearse)
     if meeting is None:
         return EXIT_USAGE
+    if options.exec or options.rehearse:
+        meeting = meeting.but(attendees=tuple([one.played_by(options.exec or "") for one in meeting.attendees]),
+                              title=f"{meeting.title}, rehearsed" if options.rehearse else meeting.title)
+    return hold_meeting(meeting, options)
+
+
+def hold_meeting(meeting: Meeting, options: argparse.Namespace) -> int:
+    """Hold a meeting as the options say, or tell what would be. Raises Invalid."""
+    import asyncio
+
     if options.dry_run:
         plan = plan_of(meeting)
         print(json.dumps(plan) if options.json else words_of_plan(plan))
@@ -21053,6 +21429,7 @@ def run_meet(options: argparse.Namespace) -> int:
     url = checked_url(options.hub) if options.hub else ""
     refuse((url and options.port, "--port", "is for a hub of the meeting's own: leave it out with --hub"),
            (url and meeting.journal, "--hub", "that hub keeps its own record: leave meeting.journal out"))
+    meeting = with_what_is_given(meeting, options.rehearse)
     begin_log("WARNING")
     told = sys.stderr if options.json else sys.stdout
 
@@ -21571,12 +21948,13 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], dict[str, Option]
         "--time-limit": {"type": _positive, "default": TURN_LIMIT_S},
         "--give-up": {"type": _from_zero, "default": AGENT_GIVE_UP_S},
         "--log-level": _LEVEL,
+        "--line": {"action": "append", "default": []},
         **_texts("--model", "--type", "--permission-mode", "--exec"), **_switches("--session", "--shell", "--tie"),
     }),
     "meet": (run_meet, {
-        "file": {}, "--set": {"action": "append", "default": []}, "--only": {"default": ""},
-        "--hub": {"default": ""}, "--port": {"type": _port, "default": 0},
-        **_switches("--dry-run", "--json", "--no-browser"),
+        "file": {"nargs": "?"}, "--set": {"action": "append", "default": []}, "--only": {"default": ""},
+        **_texts("--exec"), "--hub": {"default": ""}, "--port": {"type": _port, "default": 0},
+        **_switches("--list", "--show", "--rehearse", "--dry-run", "--json", "--no-browser"),
     }),
     "demo": (run_demo, {"--port": {"type": _port, "default": 0}, **_switches("--no-browser", "--agent")}),
     "journal": (run_journal, {
@@ -21614,7 +21992,7 @@ def words_first(command: str, given: Sequence[str]) -> list[str]:
     while left:
         word = left.popleft()
         (options if word.startswith("-") else words).append(word)
-        if left and "action" not in told.get(word, {"action": ""}):
+        if left and told.get(word, {"action": "store_true"}).get("action") != "store_true":
             options.append(left.popleft())
     return [*words, *options]
 
@@ -21650,8 +22028,8 @@ def read_options(given: Sequence[str], program: str) -> Any:
     if given and given[0] == "service" and "--" in given:  # switches first: argparse ends the arguments at one between
         at = [*given].index("--")
         given = ["service", *sorted(given[1:at], key=lambda word: not word.startswith("-")), *given[at:]]
-    if given and given[0] == "journal":
-        given = ["journal", *words_first("journal", given[1:])]
+    if given and given[0] in ("journal", "meet"):
+        given = [given[0], *words_first(given[0], given[1:])]
     usage, texts = argparse.RawDescriptionHelpFormatter, help_texts()
     about, more = texts["caucus"].split("\n\n", 1)
     parser = argparse.ArgumentParser(program, description=about, epilog=more, formatter_class=usage)
