@@ -1945,6 +1945,7 @@ class Wake(Struct):
     told_ts: float | None = None  # Unix seconds
     is_open: bool = False  # no call has followed yet
     is_rung: bool = False  # the operator wants it woken
+    is_for_calls: bool = False  # nobody sits there, and only what calls it by name is to wake it
     latency_s: float | None = None  # of the latest that a call has followed
     proven_ts: float | None = None  # Unix seconds
 
@@ -1968,6 +1969,19 @@ class Wake(Struct):
         """Give what consoles and peers see of it."""
         return {"host": self.host, "kind": self.kind(now), "latency": self.latency_s, "proven_ts": self.proven_ts,
                 "open_ts": self.told_ts if self.is_open else None}
+
+
+def is_call(m: Message, name: str) -> bool:
+    """Whether a message calls an agent: to it alone, an answer to its form, or with @name; or the operator speaks in
+    its channel. What is said to all calls nobody, whoever says it, nor do commands and notices of the hub.
+    """
+    if m.origin == HUB or m.kind == "control":
+        return False
+    if m.recipient == name or (m.origin == "operator" and m.recipient != ALL):
+        return True
+    if m.kind == "answer" and m.meta is not None and json.loads(m.meta).get("asker") == name:
+        return True
+    return re.search(rf"(?<!\w)@{re.escape(name)}(?![\w-])", m.content, re.IGNORECASE) is not None
 
 
 class Brake(Struct):
@@ -2046,6 +2060,11 @@ class Peer(Struct):
     def is_waited_for(self) -> bool:
         """Whether somebody waits for its mail: a poll of its own, or who wakes it."""
         return self.is_listening or (self.wake is not None and self.wake.is_waiting)
+
+    @property
+    def is_asleep(self) -> bool:
+        """Whether nobody sits there: what does not call it is read when something does."""
+        return self.wake is not None and self.wake.is_for_calls and not self.is_listening
 
     @property
     def usage_row(self) -> dict[str, Json] | None:
@@ -3462,23 +3481,40 @@ class Room:
             count, held.unasked, held.unasked_told_at = held.unasked, 0, now
             self._commit(ToolsUnasked(*self._stamp(), peer.name, count))
 
-    def wake_for(self, peer: Peer, host: str) -> Wake:
+    def wake_for(self, peer: Peer, host: str, is_for_calls: bool = False) -> Wake:
         """Give what is known of a peer's waiter; the first one that asks begins it."""
         if peer.wake is None:
             peer.wake = Wake(host)
             self._woken[peer.name] = None
-        peer.wake.host = host
+        peer.wake.host, peer.wake.is_for_calls = host, is_for_calls
         peer.last_seen = self._mono()
         return peer.wake
 
+    def calls_for(self, peer: Peer) -> list[int]:
+        """List what calls a peer and is not settled, by seq: in its mailbox, fetched or not, and what it owes."""
+        held, mailbox = self.is_held(peer), {m.seq: m for m in peer.mailbox}
+        may_go = [m for seq, m in mailbox.items() if seq not in self.held and (not held or m.origin == "operator")]
+        owed = [] if held else [one.seq for one in self.owed.values() if one.to == peer.name and one.seq not in mailbox]
+        return [*owed, *[m.seq for m in may_go if is_call(m, peer.name)]]
+
     def pointer(self, peer: Peer) -> dict[str, Json] | None:
-        """Tell that mail waits, once for each and again much later; never what it says. None: there is no news."""
+        """Tell that mail waits, once for each and again much later; never what it says. None: there is no news.
+
+        Where nobody sits, tell of what calls the agent only, and each time until it is settled.
+        """
         wake, now = peer.wake, self._mono()
         if wake is None or not self._is_here(peer):
             return None
         if self.budgets.limits and self.is_kept:
             self._weigh(spender_of(peer.name), ROOM)
         is_rung, wake.is_rung = wake.is_rung, False
+        if wake.is_for_calls:
+            calls = self.calls_for(peer)
+            if not is_rung and (not calls or self.mode == STOPPED):
+                return None
+            wake.told_at, wake.told_ts, wake.is_open = now, round(self._wall(), 1), True
+            count = sum(m.origin == "operator" for m in peer.mailbox if m.seq in calls)
+            return {"waiting": len(calls), "operator": count, "ring": is_rung, "name": peer.name}
         batch = [m for m in peer.mailbox.deliverable(self.is_held(peer), self.held) if m.kind != "control"]
         newest = batch[-1].seq if batch else 0
         # While it has not read what it was told of, only the operator's words are worth another turn.
@@ -4584,15 +4620,18 @@ class Room:
                 who, holder = plain_peer(first), plain_peer(floor.holder)
                 yield f"{who} waits for the stick of {floor.scope}, which {holder} holds"
         for peer in self.roster:
-            if peer.mailbox.waiting and not peer.is_paused:
+            count = len(self.calls_for(peer)) if peer.is_asleep else peer.mailbox.waiting
+            if count and not peer.is_paused:
                 where = "" if peer.is_live else ", which is away"
-                yield f"mail waits for {plain_peer(peer.name)}{where}: {peer.mailbox.waiting}"
+                yield f"mail waits for {plain_peer(peer.name)}{where}: {count}"
 
     def _is_deaf_to(self, routed: MessageRouted, name: str) -> bool:
         """Whether a recipient has not fetched a message, and no pause is the reason."""
         peer = self.roster.get(name)
         if peer is None or peer.is_paused or routed.message.seq in self.held or self.is_overdrawn(peer):
             return False
+        if peer.is_asleep and not is_call(routed.message, name):
+            return False  # it reads that when it is called
         return self.state_of(routed, name) == (QUEUED, "")
 
     def _tell_losses(self, peer: Peer) -> None:
@@ -5425,9 +5464,9 @@ class Client:
         """Wait up to `hold_s` seconds for messages. Raises UnknownToken, Displaced."""
         return self.get("/receive", timeout=hold_s, lease=lease, ack_seq=ack_seq)
 
-    def wait_for_mail(self, hold_s: float, host: str) -> dict[str, Json]:
-        """Wait up to `hold_s` seconds until there is mail, and take none. Raises UnknownToken."""
-        return self.get("/wake", timeout=hold_s, host=host)
+    def wait_for_mail(self, hold_s: float, host: str, is_for_calls: bool = False) -> dict[str, Json]:
+        """Wait up to `hold_s` seconds until there is mail, or what calls the peer, and take none. Raises UnknownToken."""
+        return self.get("/wake", timeout=hold_s, host=host, calls=1 if is_for_calls else None)
 
     def ask_permission(self, tool: str, detail: str, hold_s: float) -> dict[str, Json]:
         """Wait up to `hold_s` seconds for what the operator says to a permission prompt. Raises Refusal."""
@@ -9401,9 +9440,9 @@ class Wakes:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def wait(self, peer: Peer, caller: Caller, host: str, hold_s: float) -> Reply | None:
-        """Answer GET /wake at once, or park it and give None."""
-        wake = self._room.wake_for(peer, host)
+    def wait(self, peer: Peer, caller: Caller, host: str, hold_s: float, is_for_calls: bool = False) -> Reply | None:
+        """Answer GET /wake at once, or park it and give None. `is_for_calls`: nothing else is to wake it."""
+        wake = self._room.wake_for(peer, host, is_for_calls)
         if (reply := self._news_of(peer, caller)) is not None:
             return reply
         if hold_s <= 0:
@@ -11278,11 +11317,12 @@ def post_ack(gate: Gate, request: Request) -> Reply:
 
 
 def get_wake(gate: Gate, request: Request) -> Reply | None:
-    """GET /wake?timeout=&host=: wait until there is mail, and take none. Raises Invalid, UnknownToken."""
+    """GET /wake?timeout=&host=&calls=: wait until there is mail, and take none. Raises Invalid, UnknownToken."""
     given = request.head.parameters
     hold_s = seconds_of(given.get("timeout", "0"), "timeout", POLL_HOLD_S)
     host = plain_name(text_of({"host": given.get("host", "other")}, "host", 1, NAME_MAX, where="query"))
-    return gate.polls.wakes.wait(gate.room.peer_of(request.head.bearer), request.caller, host, hold_s)
+    is_for_calls, peer = boolean_of(given, "calls"), gate.room.peer_of(request.head.bearer)
+    return gate.polls.wakes.wait(peer, request.caller, host, hold_s, is_for_calls)
 
 
 def post_brake(gate: Gate, request: Request) -> Reply:
@@ -16772,7 +16812,15 @@ REPLY_MAX_BYTES = 256 << 10  # what one run of a command may print
 REPLY_PARTS_MAX = 8  # a longer reply is cut
 CONTEXT_MAX = 40_000  # characters of past turns that --session keeps
 OPENING = "Your mission begins now: open the exchange."
+OWING = "You still owe an answer to what follows. Answer now, as the rules say, or decline; else it is declined for you."
+NO_ANSWER = "I have no answer to that."
+# What a session tells of its turns: who holds the seat counts by it what has failed. The last seq is the one to answer.
+TURN_BEGINS = re.compile(r"^\d\d:\d\d:\d\d INFO a turn begins with (\d+) to (\d+), of (.+)$")
+TURN_ENDS = re.compile(r"^\d\d:\d\d:\d\d INFO the turn has come to its end$")
 POLL_COMPANY_S = 0.5  # how often a mission looks whether somebody is there
+LINGER_S = 3.0  # that a session goes on when all is settled: an answer at once needs no new one
+CONTEXT_MESSAGES_MAX = 30  # that a session is given of what was said before it was called: each is paid for
+EXIT_TURN = 4  # of a session: a turn has failed, and its messages wait for another try
 AGENT_TYPES = ("talker", "worker")
 PERMISSION_MODES = ("auto", "default", "acceptEdits", "dontAsk")
 
@@ -16830,6 +16878,8 @@ class AgentSettings(Record):
     max_cost_usd: float = 0.0  # 0: no limit
     turn_limit_s: float = TURN_LIMIT_S
     give_up_s: float = AGENT_GIVE_UP_S  # 0: never
+    token: str = ""  # of a seat that is lent for one session: till what calls it is settled
+    is_singly: bool = False  # of such a session: each message that calls it has a turn of its own
 
 
 def one_liner(text: object) -> str:
@@ -16855,8 +16905,9 @@ def answered_in(batch: Sequence[dict[str, Json]], name: str) -> dict[str, dict[s
 class AgentSeat(Seat):
     """A seat whose program knows what its mind is at: what is said where that came from answers it."""
 
-    def __init__(self, door: Door, name: str) -> None:
+    def __init__(self, door: Door, name: str, is_lent: bool = False) -> None:
         super().__init__(door, name, is_patient=True)
+        self._is_lent = is_lent  # another process has it again afterwards, and knows its token
         self.answering: dict[str, int] = {}  # scope -> seq, while the mind is at it
 
     async def say(self, **said: Json) -> dict[str, Json]:
@@ -16871,6 +16922,26 @@ class AgentSeat(Seat):
         done = [said.get(key) for key in Manner.KEYS]
         self.answering = {scope: seq for scope, seq in self.answering.items() if seq not in done}
         return answer
+
+    async def join(self, name: str) -> dict[str, Json]:
+        """Take a seat, or confirm it; one that is lent is not taken anew. Raises SessionExpired, NameInUse, Throttled."""
+        token = self.door.token
+        try:
+            joined = await super().join(name)
+        except NameInUse as refusal:
+            raise (SessionExpired(refusal.detail) if self._is_lent else refusal) from None
+        if self._is_lent and self.door.token != token:
+            await self.leave()
+            raise SessionExpired(f"the seat of {name} that was lent is gone")
+        return joined
+
+    async def _rejoin(self, why: str) -> None:
+        """Take the seat again, unless it is lent: then that is for who lends it. Raises SessionExpired."""
+        if not self._is_lent:
+            await super()._rejoin(why)
+            return
+        self.lose(why)
+        raise SessionExpired(self._why)
 
 
 def addressed(reply: str) -> tuple[str, str]:
@@ -16938,18 +17009,26 @@ class Agent:
         self._has_ended = Event()
         self._tasks: set[Task[None]] = set()
         self._turns = self._failures = self._input_tokens = self._output_tokens = 0
+        # Of a session at a lent seat: what it has to answer for, by seq, and of that what it was reminded of, or has
+        # declined; when it had something to do last; and that no turn is left, or no money for one.
+        self._is_lent, self._mine = bool(settings.token), set[int]()
+        self._reminded, self._declined = set[int](), set[int]()
+        self._busy_at, self._is_used_up, self._is_spent = self._loop.time(), False, False
         self._cost_usd: float | None = None  # None: not known
 
     async def run(self) -> int:
         """Take part until told to stop; give the exit code. Raises NotReady, before anybody has seen the agent."""
         try:
             await self._begin()
+            if self._is_lent:
+                await self._take_over()
             listening = self._spawn(self._listen())
             await self._drive()
             listening.cancel()
         finally:
             async with at_most(GOODBYE_S):
-                await self._seat.leave()
+                if not self._is_lent:
+                    await self._seat.leave()
                 await self._mind.end()
         code, why = self._end or (EXIT_OK, "")
         log().info("%s has left: %s (%s)", self._settings.name, why, self._used())
@@ -17027,6 +17106,8 @@ class Agent:
             CredentialRequired.code: "put the hub's agent key into CAUCUS_AGENT_KEY",
             Unreachable.code: hub_hint(self._seat.door.url).removeprefix("Tell your user to "),
         }
+        if isinstance(refusal, SessionExpired):  # of a lent seat
+            return NotReady(refusal.detail, EXIT_EXPIRED)
         is_ours = isinstance(refusal, NameInUse | CredentialRequired | Invalid)  # the command line mends it
         text = f"{refusal.detail}; {advice[refusal.code]}" if refusal.code in advice else refusal.detail
         if isinstance(refusal, NameInUse):
@@ -17065,10 +17146,10 @@ class Agent:
             else:
                 await self._rest(pause_s)
 
-    async def _poll(self) -> bool:
+    async def _poll(self, is_patient: bool = True) -> bool:
         """Ask the hub once; tell whether it answered. One at a time: so messages stay in order."""
         try:
-            self._take(await self._seat.receive(self._settings.hold_s))
+            self._take(await self._seat.receive(self._settings.hold_s if is_patient else 0.0))
         except Displaced:
             self.finish(EXIT_DISPLACED, "another listener has taken this seat")
         except (SessionExpired, NotJoined) as refusal:
@@ -17103,6 +17184,8 @@ class Agent:
         """Do what the operator told this one agent."""
         log().info("the operator says: %s", command)
         if command == "reset":
+            if self._is_lent:
+                self._note_done(self._inbox)
             self._inbox.clear()
             self._is_reset = True
         self._cut_short(INTERRUPT_S)
@@ -17140,6 +17223,8 @@ class Agent:
                 await self._renew()
             elif (batch := await self._next_batch()) or (self._opening and self._may_open()):
                 await self._turn(await self._worded(batch), batch)
+            elif self._is_lent:
+                await self._settle()
             else:
                 await self._wait()
 
@@ -17168,6 +17253,8 @@ class Agent:
     def _ready(self) -> list[dict[str, Json]]:
         """List what a turn can be made of, no more than is read at once; in a paused room the operator's words only."""
         ready = [m for m in self._inbox if self._mode == RUNNING or m.get("origin") == "operator"]
+        if self._is_lent:
+            return self._called_for(ready)
         end = fitting(ready)
         if not self._mind.is_live:  # it has one reply, so each question has a turn
             end = next((at for at, m in enumerate(ready[:end], 1) if self._is_question(m)), end)
@@ -17185,12 +17272,21 @@ class Agent:
     async def _next_batch(self) -> list[dict[str, Json]]:
         """Take what waits, and acknowledge it: from here on it is not repeated. Empty: there is nothing."""
         if batch := self._ready():
-            self._acked = max(self._acked, *(heard(m, "seq", int) for m in batch))
+            if not self._is_lent:  # there it is acknowledged when its turn has succeeded
+                self._note_done(batch)
             await self._acknowledge()
             kept = [] if self._end or self._is_reset else self._ready()  # the room may be paused by now
             batch = [m for m in batch if m in kept]
             self._inbox = [m for m in self._inbox if m not in batch]
+            if self._is_lent and batch and self._mode == RUNNING:
+                self._leave_out(heard(batch[0], "seq", int))
         return batch
+
+    def _note_done(self, batch: Iterable[Body]) -> None:
+        """Note what may be acknowledged; of a lent seat not beyond what has still to have its turn."""
+        seqs, left = [heard(m, "seq", int) for m in batch], [heard(m, "seq", int) for m in self._inbox if m not in batch]
+        upto = max([*seqs, self._acked])
+        self._acked = max(self._acked, min([upto, *[seq - 1 for seq in left]])) if self._is_lent else upto
 
     async def _acknowledge(self, is_read: bool = False) -> None:
         """Acknowledge what turns were made of, and learn how the room is: a parked poll does not tell of a pause.
@@ -17219,6 +17315,8 @@ class Agent:
     async def _renew(self) -> None:
         """Give the mind a clean context."""
         self._is_reset = False
+        if self._is_lent:  # what was forgotten calls no more
+            await self._acknowledge()
         await self._mind.end()
         try:
             if self._end is None:
@@ -17231,16 +17329,107 @@ class Agent:
         answered = answered_in(batch, self._settings.name)
         scope, self._owed = next(reversed(answered), ALL), 0
         self._turns, self._is_cut = self._turns + 1, self._end is not None or self._is_reset
+        if self._is_lent:
+            self._tell_turn(batch)
         await self._publish(COMPOSING)
         outcome = Outcome() if self._is_cut else await self._attempt(prompt, scope, answered)  # an order came
         self._input_tokens += outcome.input_tokens
         self._output_tokens += outcome.output_tokens
         self._cost_usd = outcome.cost_usd if outcome.cost_usd is not None else self._cost_usd
         await self._publish(self._seat.status)
+        if self._is_lent and (not outcome.failure or self._is_cut) and self._end is None:
+            self._note_done(batch)
+            self._reminded.update(heard(m, "seq", int) for m in batch if self._is_cut)  # he wants no more of it
+            log().info("the turn has come to its end")
         if not outcome.failure and not self._is_cut:
             await self._acknowledge(is_read=True)
         if self._end is None:
             await self._judge(outcome, scope)
+        self._busy_at = self._loop.time()
+
+    # --- a session at a lent seat ---
+    async def _take_over(self) -> None:
+        """Take what waits, and see what was owed before."""
+        if not await self._poll(is_patient=False):
+            self.finish(EXIT_GAVE_UP, "the hub has gone")
+        first = min([heard(m, "seq", int) for m in self._inbox], default=math.inf)
+        self._mine = {seq for seq in await self._debts() if seq < first}
+
+    async def _debts(self) -> dict[int, dict[str, Json]]:
+        """Give what it owes an answer to, by seq. Empty also where the hub does not say."""
+        with suppress(Refusal):
+            owes = (await self._seat.open_questions("owes")).get("owes") or []
+            return {heard(debt, "seq", int): debt for debt in cast(list[dict[str, Json]], owes)}
+        return {}
+
+    def _is_called_by(self, m: Mapping[str, Any]) -> bool:
+        return is_call(Message.restored({key: m[key] for key in Message.FIELDS if key in m}), self._settings.name)
+
+    def _called_for(self, ready: list[dict[str, Json]]) -> list[dict[str, Json]]:
+        """Take what a turn is made of: what calls, behind what was said before it; nothing where nothing calls.
+
+        A mind with one reply has one such message a turn. Singly, what was said before has a turn of its own.
+        """
+        first = next((at for at, m in enumerate(ready) if self._is_called_by(m)), None)
+        if first is None or self._is_used_up:
+            return []
+        before, rest = ready[max(0, first - CONTEXT_MESSAGES_MAX) : first], ready[first:]
+        if self._settings.is_singly:
+            return before if any(map(self._is_call, before)) else [*before, rest[0]]
+        while before and fitting([*before, rest[0]]) <= len(before):
+            del before[0]
+        batch = [*before, *(rest if self._mind.is_live else rest[:1])]
+        return batch[: fitting(batch)]
+
+    def _leave_out(self, first: int) -> None:
+        """Forget what was said long before it was called, and tell the mind so."""
+        kept = [m for m in self._inbox if heard(m, "seq", int) > first]
+        if count := len(self._inbox) - len(kept):
+            self._seat.tell(f"{count} older messages, none to you by name, are left out", "left_out")
+        self._inbox = kept
+
+    def _tell_turn(self, batch: Sequence[dict[str, Json]]) -> None:
+        """Tell who holds the seat what the turn is made of, and note that this session has to answer for it."""
+        seqs = [heard(m, "seq", int) for m in batch]
+        self._mine.update(seqs)
+        whose = next((m for m in reversed(batch) if self._is_called_by(m)), batch[-1])
+        log().info("a turn begins with %d to %d, of %s", min(seqs), heard(whose, "seq", int), whose["sender"])
+
+    async def _settle(self) -> None:
+        """Remind of what is owed, then decline it; where all is settled, end the session after a while."""
+        debts = {seq: debt for seq, debt in (await self._debts()).items() if seq in self._mine}
+        waiting = {m.get("seq") for m in self._inbox}
+        owed = [seq for seq in debts if seq not in waiting] if self._mode == RUNNING and self._end is None else []
+        left_s = 0.0 if self._is_used_up or self._mode != RUNNING else self._busy_at + LINGER_S - self._loop.time()
+        if owed and (fresh := [seq for seq in owed if seq not in self._reminded]) and not self._is_spent:
+            batch = [self._asked_again(debts[seq]) for seq in (fresh if self._mind.is_live else fresh[:1])]
+            self._reminded.update([heard(m, "seq", int) for m in batch])
+            await self._turn(f"{OWING}\n{await self._worded(batch)}", batch)
+        elif owed:
+            await self._decline(debts[owed[0]])
+        elif left_s > 0.0:
+            async with at_most(left_s):
+                await self._wake.wait()
+        else:
+            self.finish(EXIT_OK, "its limit is reached" if self._is_used_up else "nothing calls it")
+
+    def _asked_again(self, debt: dict[str, Json]) -> dict[str, Json]:
+        """Word an old question as it came; the hub knows its first words."""
+        origin = "operator" if debt["asker"] == OPERATOR else "agent"
+        about: dict[str, Json] = {"id": "", "kind": "message", "origin": origin, "expects_answer": True, "ts": debt["ts"]}
+        return about | {"seq": debt["seq"], "sender": debt["asker"], "recipient": self._settings.name,
+                        "content": debt["text"]}
+
+    async def _decline(self, debt: dict[str, Json]) -> None:
+        """Decline a question in the agent's name, once."""
+        seq = heard(debt, "seq", int)
+        self._tell_turn([self._asked_again(debt)])
+        if seq in self._declined:
+            self.finish(EXIT_TURN, f"{seq} could neither be answered nor declined")
+        else:
+            self._declined.add(seq)
+            await self._say_shortly(str(debt["asker"]), NO_ANSWER, declines=seq)
+            log().info("the turn has come to its end")
 
     async def _attempt(self, prompt: str, scope: str, answered: Mapping[str, dict[str, Json]]) -> Outcome:
         """Have the mind think, and say what it does not say itself; whatever goes wrong is a failed turn."""
@@ -17281,19 +17470,26 @@ class Agent:
         self._failures = self._failures + 1 if has_failed else 0
         if has_failed:
             log().error("the turn failed: %s", outcome.failure)
+        if has_failed and self._is_lent:
+            self.finish(EXIT_TURN, f"a turn has failed: {outcome.failure}")
+        elif has_failed:
             await self._say_shortly(scope, f"My turn failed: {outcome.failure}", declines=self._owed)
         elif self._owed and not self._mind.is_live and not self._is_cut:
-            await self._say_shortly(scope, "I have no answer to that.", declines=self._owed)
+            await self._say_shortly(scope, NO_ANSWER, declines=self._owed)
         limits = self._settings
         if self._failures >= FAILURES_MAX:
             await self._say_goodbye(ALL, EXIT_GAVE_UP, f"{FAILURES_MAX} turns in a row have failed")
+        elif self._is_lent:
+            self._is_spent |= outcome.is_spent or 0 < limits.max_cost_usd <= (self._cost_usd or 0.0)
+            self._is_used_up |= self._is_spent or 0 < limits.max_turns <= self._turns
         elif outcome.is_spent or 0 < limits.max_cost_usd <= (self._cost_usd or 0.0):
             await self._say_goodbye(ALL, EXIT_OK, f"my limit of cost, ${limits.max_cost_usd:g}, is reached")
         elif 0 < limits.max_turns <= self._turns:
             await self._say_goodbye(ALL, EXIT_OK, f"my limit of turns, {limits.max_turns}, is reached")
 
     async def _say_goodbye(self, scope: str, code: int, why: str) -> None:
-        await self._say_shortly(scope, f"I am leaving: {why}.")
+        if not self._is_lent:
+            await self._say_shortly(scope, f"I am leaving: {why}.")
         self.finish(code, why)
 
     async def _say_shortly(self, scope: str, line: str, declines: int = 0) -> None:
@@ -17614,6 +17810,15 @@ def when_untied(end: Callable[[], object]) -> None:
         end()
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+def first_line_of_stdin() -> str:
+    """Read a line of stdin and no more, for what follows is another's to wait for; empty: there is none, or too long."""
+    line = b""
+    with suppress(OSError):
+        while not line.endswith(b"\n") and len(line) <= TOKEN_MAX and (more := os.read(0, 1)):
+            line += more
+    return line.decode("utf-8", "replace").strip() if line.endswith(b"\n") else ""
 
 
 def split_command(words: str, flag: str = "--exec") -> list[str]:
@@ -20772,13 +20977,17 @@ def run_agent(options: argparse.Namespace) -> int:
     begin_log("WARNING")
     log().setLevel(options.log_level)  # what the SDK has to say is not what a user asks for
     name = peer_name_of({"project": options.project or folder_name()}, "project")
+    refuse((options.seat and options.mission, "--mission", "opens the exchange, and a lent seat waits to be called"),
+           (options.singly and not options.seat, "--singly", "is for --seat"))
+    token = first_line_of_stdin() if options.seat else ""
+    refuse((options.seat and not token, "--seat", "the first line of stdin is the token of the seat"))
     settings = AgentSettings(
         name, options.mission.strip(), options.persona.strip(), (*options.channel,),
         min(options.poll_timeout, POLL_HOLD_S), options.max_turns, options.max_cost, options.time_limit,
-        options.give_up,
+        options.give_up, token, options.singly,
     )  # fmt: skip
-    client = Client(options.hub, agent_key=os.environ.pop("CAUCUS_AGENT_KEY", None))  # not for what a model starts
-    seat = AgentSeat(HttpDoor(client, asyncio.to_thread, has_watch=False), name)
+    client = Client(options.hub, token or None, agent_key=os.environ.pop("CAUCUS_AGENT_KEY", None))  # not for what a model starts
+    seat = AgentSeat(HttpDoor(client, asyncio.to_thread, has_watch=False), name, bool(token))
     about = claude_settings(options) if options.exec is None else None
     argv = turn_command(options) if about is None else []
 
@@ -21373,7 +21582,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], dict[str, Option]
         "--time-limit": {"type": _positive, "default": TURN_LIMIT_S},
         "--give-up": {"type": _from_zero, "default": AGENT_GIVE_UP_S},
         "--log-level": _LEVEL,
-        **_texts("--model", "--type", "--permission-mode", "--exec"), **_switches("--session", "--shell", "--tie"),
+        **_texts("--model", "--type", "--permission-mode", "--exec"), **_switches("--session", "--shell", "--tie", "--seat", "--singly"),
     }),
     "meet": (run_meet, {
         "file": {}, "--set": {"action": "append", "default": []}, "--only": {"default": ""},
