@@ -5465,7 +5465,7 @@ class Client:
         return self.get("/receive", timeout=hold_s, lease=lease, ack_seq=ack_seq)
 
     def wait_for_mail(self, hold_s: float, host: str, is_for_calls: bool = False) -> dict[str, Json]:
-        """Wait up to `hold_s` seconds until there is mail, or what calls the peer, and take none. Raises UnknownToken."""
+        """Wait up to `hold_s` seconds until there is mail, or a call, and take none. Raises UnknownToken."""
         return self.get("/wake", timeout=hold_s, host=host, calls=1 if is_for_calls else None)
 
     def ask_permission(self, tool: str, detail: str, hold_s: float) -> dict[str, Json]:
@@ -16812,10 +16812,11 @@ REPLY_MAX_BYTES = 256 << 10  # what one run of a command may print
 REPLY_PARTS_MAX = 8  # a longer reply is cut
 CONTEXT_MAX = 40_000  # characters of past turns that --session keeps
 OPENING = "Your mission begins now: open the exchange."
-OWING = "You still owe an answer to what follows. Answer now, as the rules say, or decline; else it is declined for you."
+OWING = "You still owe an answer to what follows. Answer or decline it now, or it is declined for you."
 NO_ANSWER = "I have no answer to that."
 # What a session tells of its turns: who holds the seat counts by it what has failed. The last seq is the one to answer.
 TURN_BEGINS = re.compile(r"^\d\d:\d\d:\d\d INFO a turn begins with (\d+) to (\d+), of (.+)$")
+SESSION_BEGINS = re.compile(r"^\d\d:\d\d:\d\d INFO .+ has joined the room at ")
 TURN_ENDS = re.compile(r"^\d\d:\d\d:\d\d INFO the turn has come to its end$")
 POLL_COMPANY_S = 0.5  # how often a mission looks whether somebody is there
 LINGER_S = 3.0  # that a session goes on when all is settled: an answer at once needs no new one
@@ -16924,7 +16925,7 @@ class AgentSeat(Seat):
         return answer
 
     async def join(self, name: str) -> dict[str, Json]:
-        """Take a seat, or confirm it; one that is lent is not taken anew. Raises SessionExpired, NameInUse, Throttled."""
+        """Take a seat, or confirm it; one that is lent is not taken anew. Raises SessionExpired, NameInUse, ..."""
         token = self.door.token
         try:
             joined = await super().join(name)
@@ -17284,9 +17285,11 @@ class Agent:
 
     def _note_done(self, batch: Iterable[Body]) -> None:
         """Note what may be acknowledged; of a lent seat not beyond what has still to have its turn."""
-        seqs, left = [heard(m, "seq", int) for m in batch], [heard(m, "seq", int) for m in self._inbox if m not in batch]
-        upto = max([*seqs, self._acked])
-        self._acked = max(self._acked, min([upto, *[seq - 1 for seq in left]])) if self._is_lent else upto
+        upto = max([self._acked, *[heard(m, "seq", int) for m in batch]])
+        if self._is_lent:
+            left = [heard(m, "seq", int) for m in self._inbox if m not in batch]
+            upto = max(self._acked, min([upto, *[seq - 1 for seq in left]]))
+        self._acked = upto
 
     async def _acknowledge(self, is_read: bool = False) -> None:
         """Acknowledge what turns were made of, and learn how the room is: a parked poll does not tell of a pause.
@@ -17416,9 +17419,8 @@ class Agent:
     def _asked_again(self, debt: dict[str, Json]) -> dict[str, Json]:
         """Word an old question as it came; the hub knows its first words."""
         origin = "operator" if debt["asker"] == OPERATOR else "agent"
-        about: dict[str, Json] = {"id": "", "kind": "message", "origin": origin, "expects_answer": True, "ts": debt["ts"]}
-        return about | {"seq": debt["seq"], "sender": debt["asker"], "recipient": self._settings.name,
-                        "content": debt["text"]}
+        about = {"seq": debt["seq"], "sender": debt["asker"], "recipient": self._settings.name, "origin": origin}
+        return about | {"id": "", "kind": "message", "content": debt["text"], "ts": debt["ts"], "expects_answer": True}
 
     async def _decline(self, debt: dict[str, Json]) -> None:
         """Decline a question in the agent's name, once."""
@@ -17813,7 +17815,7 @@ def when_untied(end: Callable[[], object]) -> None:
 
 
 def first_line_of_stdin() -> str:
-    """Read a line of stdin and no more, for what follows is another's to wait for; empty: there is none, or too long."""
+    """Read a line of stdin and no more, for what follows is another's to wait for; empty: there is none."""
     line = b""
     with suppress(OSError):
         while not line.endswith(b"\n") and len(line) <= TOKEN_MAX and (more := os.read(0, 1)):
@@ -17960,6 +17962,8 @@ PERSONA_MAX = 8000  # characters of a mission and of a persona: Windows takes 32
 PERSONA_MAX_BYTES = 4 * PERSONA_MAX  # of its file
 MEETING_MINUTES = 60.0  # where the file says nothing: one that is forgotten ends
 RESTARTS = 2  # where the file says nothing
+SESSIONS_PER_HOUR = 12  # the same: one in five minutes, which no conversation needs and a loop between two soon meets
+AT_ONCE, SPOKEN_TO = "at once", "when spoken to"  # when an agent is started
 
 # What an agent gets of the environment without being told so: nothing of it is a secret.
 PLAIN_ENVIRONMENT = (
@@ -18068,6 +18072,8 @@ OF_AGENTS: dict[str, Read] = {
     "turns": _whole_from_one,
     "turn_seconds": _number(1, 86_400),
     "restarts": _number(0, 100, is_whole=True),
+    "start": _one_of(AT_ONCE, SPOKEN_TO),
+    "sessions_per_hour": _number(1, 3600, is_whole=True),
 }
 MEETING_KEYS: dict[str, dict[str, Read]] = {
     "": {"include": _list_of(_path, 8)},
@@ -18168,8 +18174,10 @@ class Attendee(Record):
     turns: int = 0
     turn_seconds: float = TURN_LIMIT_S
     restarts: int = RESTARTS
+    start: str = AT_ONCE
+    sessions_per_hour: int = SESSIONS_PER_HOUR
 
-    def words(self, url: str) -> list[str]:
+    def words(self, url: str, *more: str) -> list[str]:
         """Give the command that runs it."""
         given = {
             "hub": url, "project": self.name, "mission": self.mission, "persona": self.persona,
@@ -18178,9 +18186,9 @@ class Attendee(Record):
             "type": self.type if self.kind == "claude" else "",
         }  # fmt: skip
         flags = [f"--{flag}={value}" for flag, value in given.items() if value]
-        flags += [f"--channel={one}" for one in self.channels]
+        flags += [f"--channel={one}" for one in self.channels if self.start == AT_ONCE]
         flags += [f"--{flag}" for flag in ("session", "shell") if getattr(self, flag)]
-        return program_words("agent", *flags, "--tie")
+        return program_words("agent", *flags, "--tie", *more)
 
     def variables(self) -> dict[str, str]:
         """Give its environment: what is plain, and what the file names and is set here."""
@@ -18201,6 +18209,7 @@ class Attendee(Record):
         told = {"messages": self.messages, "turns": self.turns}
         some = [f"{count:,} {what}" for what, count in told.items() if count]
         some += [f"${self.dollars:g}"] if self.dollars else []
+        some += [f"{self.sessions_per_hour} sessions an hour"] if self.start == SPOKEN_TO else []
         return [*some, f"{self.turn_seconds:g} s a turn", f"{self.restarts} restarts"]
 
 
@@ -18527,6 +18536,12 @@ class MeetingReader:
         if kind == "claude" and "permission_mode" in told and not is_worker:
             why = "a talker has the room's tools only, nothing to permit: add type = \"worker\""
             self._blame(told["permission_mode"], f"{key}.permission_mode: {why}")
+        is_called = values.get("start") == SPOKEN_TO
+        if is_called and "mission" in told:
+            why = "opens the exchange by itself, and this agent waits to be spoken to: call it persona"
+            self._blame(told["mission"], f"{key}.mission: {why}")
+        if "sessions_per_hour" in told and not is_called:
+            self._blame(told["sessions_per_hour"], f"{key}.sessions_per_hour: is for start = \"{SPOKEN_TO}\"")
         if "persona" in told and "persona_file" in told:
             self._blame(told["persona_file"], f"{key}.persona_file: there is a persona too: one of them")
 
@@ -18570,9 +18585,12 @@ MEETING_LOOK_S = 0.2  # how often it is looked who has ended, and what time it i
 RESTART_S, RESTART_MAX_S = 1.0, 30.0  # until the first restart of an agent; twice as long each time
 OUTPUT_LINES, OUTPUT_LINE_BYTES = 200, 4096  # of an agent's output that are kept
 LINES_TOLD = 3  # of them, where it has failed
+HOUR_S = 3600.0
+CALL_LOOK_S = 5.0  # how often it is looked whether an agent that has to wait is called still
+ASIDE_AFTER = 3  # failures of turns with the same message; then it is set aside
 
-READY, STARTING, SEATED, RESTARTING, ENDING, ENDED, FAILED = (
-    "ready", "starting", "seated", "restarting", "ending", "ended", "failed"
+READY, ASLEEP, STARTING, SEATED, RESTARTING, ENDING, ENDED, FAILED = (
+    "ready", "asleep", "starting", "seated", "restarting", "ending", "ended", "failed"
 )
 THINKING, LISTENING = "thinking", "waiting"  # what one that is seated is at
 assert ASK_S + TERM_S < 5.0
@@ -18638,6 +18656,11 @@ class Attending:
         return self._process is None
 
     @property
+    def has_deserted(self) -> bool:
+        """Whether its seat is there still, and would refuse it when it comes back."""
+        return self.was_killed or self.state == RESTARTING
+
+    @property
     def dollars(self) -> float:
         """Give what it has cost, as far as somebody knows."""
         return self._earlier[1] + self._usage[1]
@@ -18680,10 +18703,14 @@ class Attending:
 
             apart = {"creationflags": CREATE_NEW_PROCESS_GROUP}
         self._has_sat = self.was_killed = False
-        self._process = Popen(self.plan.words(url), stdin=PIPE, stdout=PIPE, stderr=STDOUT, cwd=self.plan.cwd,
+        self._process = Popen(self._words(url), stdin=PIPE, stdout=PIPE, stderr=STDOUT, cwd=self.plan.cwd,
                               env=self.plan.variables(), **apart)
         self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
         self._reader.start()
+
+    def _words(self, url: str) -> list[str]:
+        """Give the command of its process."""
+        return self.plan.words(url)
 
     def _read(self, source: BinaryIO) -> None:
         while line := source.readline(OUTPUT_LINE_BYTES):
@@ -18812,6 +18839,328 @@ class Attending:
         return self._told() | {"state": self.state, "characters": self.characters, "last_lines": lines}
 
 
+class Vigil:
+    """Holds the seat of an agent while nobody sits in it, in a thread: waits until something calls it, and takes none.
+
+    What it does at the hub it does there, for a hub may be in the process that asks for it.
+    """
+
+    def __init__(self, url: str, plan: Attendee) -> None:
+        self._client, self._plan = Client(url, agent_key=os.environ.get("CAUCUS_AGENT_KEY")), plan
+        self.token = ""  # of the seat; empty: it has none
+        self.is_called = False
+        self.failure = ""  # why the seat could not be held
+        self.was_kicked = self.is_over = False
+        self._is_lent = False
+        self._errands: deque[Callable[[], object]] = deque()
+        self._stir = threading.Event()
+        self._backoff = Backoff(math.inf)
+        self._thread = threading.Thread(target=self._hold, daemon=True)
+        self._thread.start()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether its thread has ended, and the seat is left, or somebody else's."""
+        return not self._thread.is_alive()
+
+    # --- what is asked of it; nothing here waits ---
+    def lend(self) -> str:
+        """Give the seat's token to a session, and rest until it is taken back."""
+        self._is_lent, self.is_called = True, False
+        return self.token
+
+    def take_back(self) -> None:
+        """Hold the seat again."""
+        self._is_lent = self.is_called = False
+        self.show("")
+
+    def show(self, status: str) -> None:
+        """Show a line beside the name."""
+        self._do(lambda: self._client.post("/status", status=status[:STATUS_MAX]))
+
+    def put_aside(self, seq: int, sender: str, why: str) -> None:
+        """Acknowledge what sessions have failed at; decline it, or tell its sender."""
+        words = f"I cannot answer your message {seq}: {ASIDE_AFTER} sessions have failed at it. It is set aside. {why}"
+
+        def tell() -> None:
+            self._client.post("/ack", seq=seq)
+            try:
+                self._client.post("/send", content=words, declines=seq)
+            except (UnknownQuestion, UnknownMessage):
+                self._client.post("/send", to=sender, content=words)
+
+        self._do(tell)
+
+    def close(self) -> None:
+        """Leave the seat; asked again, hurry."""
+        self.is_over = True
+        self._stir.set()
+        self._client.hang_up()
+
+    def _do(self, errand: Callable[[], object]) -> None:
+        self._errands.append(errand)
+        self._stir.set()
+        self._client.hang_up()
+
+    # --- in its thread ---
+    def _hold(self) -> None:
+        try:
+            while not self.is_over:
+                self._stir.clear()
+                if self._is_lent:
+                    self._stir.wait()
+                elif not self.is_over:
+                    self._round()
+        except Refusal as refusal:
+            self.was_kicked, self.token = refusal.extra.get("why") in (KICKED, LEFT), ""
+            self.failure = one_liner(refusal.detail)
+        finally:
+            if self.token:
+                with suppress(Refusal):  # no hub, or no seat any more
+                    self._client.post("/leave")
+            self._client.close()
+
+    def _round(self) -> None:
+        """Do one thing at the hub. Raises Refusal: the seat is lost for good."""
+        try:
+            if not self.token:
+                self._sit_down()
+            self._run_errands()
+            self._listen()
+        except UnknownToken as refusal:
+            if refusal.extra.get("why") in (KICKED, LEFT):
+                raise
+            self.token, self._client.token = "", None  # the hub has restarted, or it was away too long
+        except (NameInUse, RoomFull, Invalid, CredentialRequired):
+            raise
+        except Throttled as refusal:
+            self._stir.wait(refusal.retry_s)
+        except Refusal as refusal:
+            if refusal.status == 404:
+                raise Refusal(f"the hub at {self._client.url} has no seats that wait: "
+                              f"it is too old, so write start = \"{AT_ONCE}\"") from None
+            self._stir.wait(self._backoff.next_s() or BACKOFF_S)
+
+    def _sit_down(self) -> None:
+        self._client.register(self._plan.name, protocol().revision)
+        for channel, _, topic in (one.partition(" ") for one in self._plan.channels):
+            self._client.post("/channels/join", channel=channel)
+            if topic.strip():
+                self._client.post("/channels/topic", channel=channel, topic=topic.strip())
+        self.token = str(self._client.token)
+
+    def _run_errands(self) -> None:
+        """Do what was asked, in order; what the hub refuses is let be."""
+        while self._errands and not self.is_over:
+            try:
+                self._errands[0]()
+            except (Unreachable, Throttled, UnknownToken):
+                raise
+            except Refusal as refusal:
+                log().warning("%s: %s", self._plan.name, refusal.detail)
+            self._errands.popleft()
+
+    def _listen(self) -> None:
+        """Wait for a call; who is called already, and has to wait, is looked after now and then."""
+        if self.is_called:
+            self._stir.wait(CALL_LOOK_S)
+        if self._is_lent or self._errands or self.is_over:
+            return
+        try:
+            hold_s = 0.0 if self.is_called else POLL_HOLD_S
+            told = self._client.wait_for_mail(hold_s, self._plan.kind, is_for_calls=True)
+        except Unreachable:
+            if not self._stir.is_set():  # else it was hung up on purpose
+                raise
+            return
+        self._backoff.reset()
+        self.is_called = bool(told.get("waiting") or told.get("ring")) and not self._is_lent
+
+
+class Dormant(Attending):
+    """An agent that is started when something calls it. Its seat is held meanwhile; each session is one process.
+
+        ready > starting > asleep > starting > seated > asleep > ..., or ending > ended, or failed
+        a session that has failed is restarting, if that is not too often; what it fails at for long is set aside
+    """
+
+    def __init__(self, plan: Attendee) -> None:
+        super().__init__(plan)
+        self.sessions = 0
+        self.aside: dict[str, Json] | None = None  # how many messages were set aside, and the latest
+        self.why = ""  # it is not started now
+        self._vigil: Vigil | None = None
+        self._begun: deque[float] = deque()  # sessions of the last hour, monotonic seconds
+        self._turn: tuple[int, int, str] | None = None  # in progress: its first seq and the one to answer, and of whom
+        self._failures: Counter[int] = Counter()  # by the first seq of the turn
+        self._gone_by = math.inf  # when nobody waits for the seat to be left any more, monotonic seconds
+        self._old_usage: Json = None  # of the session before this one
+
+    @property
+    def is_gone(self) -> bool:
+        return super().is_gone and self._vigil is None
+
+    @property
+    def has_deserted(self) -> bool:
+        return False
+
+    def send_off(self, now: float, comes_back: bool = False) -> None:
+        """Have it end, and leave its seat. Raises NotNow."""
+        if self._vigil is None or self._vigil.is_over:
+            super().send_off(now, comes_back)
+            return
+        self._comes_back, self._gone_by = comes_back, now + ASK_S + TERM_S
+        if self._process is not None:
+            super().send_off(now, comes_back)
+        elif self.state != ENDING:
+            self._set_state(ENDING)
+            self._vigil.close()
+
+    def hurry(self) -> None:
+        """Have it end at once."""
+        super().hurry()
+        self._gone_by = -math.inf
+
+    def look(self, url: str, now: float) -> str:
+        """Do what is due; give what is new, in words."""
+        if self._process is not None:
+            if self.state == STARTING and self._has_sat:
+                self._set_state(SEATED)
+            return super().look(url, now)
+        if self._vigil is None:
+            if self.state == STARTING:
+                self._vigil = Vigil(url, self.plan)
+            return ""
+        if self._vigil.is_gone or (self._vigil.is_over and now >= self._gone_by):
+            return self._note_gone()
+        if self.is_over or self.state == ENDING:
+            self._vigil.close()
+        elif self.state == STARTING and self._vigil.token:
+            self._set_state(ASLEEP)
+            return f"{self.plan.name} has its seat, and is asleep"
+        elif self.state in (ASLEEP, RESTARTING) and now >= self._due:
+            return self._look_for_call(url, now)
+        return ""
+
+    def _note_gone(self) -> str:
+        """Note that nobody holds its seat any more."""
+        assert self._vigil is not None
+        vigil, self._vigil, self.why = self._vigil, None, ""
+        if self.is_over or (vigil.is_over and self.state == STARTING):
+            return ""
+        if self.state == ENDING or vigil.was_kicked:
+            is_awaited = self.state == ENDING and self._comes_back
+            self._set_state(ENDED)
+            if is_awaited:
+                self.call_in()
+            return f"{self.plan.name} {'was kicked' if vigil.was_kicked else 'has ended'}"
+        self._add_line(vigil.failure)
+        self._set_state(FAILED)
+        return f"{self.plan.name} could not take part: {vigil.failure}"
+
+    def _look_for_call(self, url: str, now: float) -> str:
+        """Start a session if something calls, and it has one left in this hour."""
+        assert self._vigil is not None
+        if self.state == RESTARTING:
+            self._set_state(ASLEEP)
+        while self._begun and now - self._begun[0] >= HOUR_S:
+            self._begun.popleft()
+        if not self._vigil.is_called:
+            self.why = ""
+        elif len(self._begun) < self.plan.sessions_per_hour:
+            self._begun.append(now)
+            self.sessions, self.why, self._turn = self.sessions + 1, "", None
+            return self._try_start(url) or f"{self.plan.name} is called"
+        elif not self.why:
+            at = time.strftime("%H:%M:%S", time.localtime(time.time() + self._begun[0] + HOUR_S - now))
+            self.why = f"called, but its {self.plan.sessions_per_hour} sessions of an hour are used: it goes on at {at}"
+            self._vigil.show(f"asleep until {at}: no session is left in this hour")
+            return f"{self.plan.name} is asleep: {self.why}"
+        return ""
+
+    # --- a session ---
+    def _words(self, url: str) -> list[str]:
+        return self.plan.words(url, "--seat", *["--singly"] * bool(self._failures))
+
+    def _start(self, url: str) -> None:
+        super()._start(url)
+        assert self._vigil is not None and self._process is not None and self._process.stdin is not None  # noqa: PT018
+        with suppress(OSError):  # it has ended already
+            self._process.stdin.write(self._vigil.lend().encode() + b"\n")
+            self._process.stdin.flush()
+
+    def _add_line(self, line: str) -> None:
+        super()._add_line(line)
+        if (begun := TURN_BEGINS.match(line)) is not None:
+            self._turn = int(begun[1]), int(begun[2]), begun[3]
+        elif TURN_ENDS.match(line):
+            self._turn = None
+        self._has_sat = self._has_sat or SESSION_BEGINS.match(line) is not None
+
+    def _judge(self, code: int, now: float) -> str:
+        """Decide what becomes of it after a session."""
+        assert self._vigil is not None
+        self._steps, turn, self._turn = deque(), self._turn, None
+        self._vigil.take_back()
+        if self.state == ENDING:
+            self._vigil.close()
+            return ""
+        if code in (EXIT_OK, EXIT_EXPIRED):  # if it was kicked, who holds its seat learns of it
+            self._failures.clear()
+            self.restarts = 0
+            self._set_state(ASLEEP)
+            return f"{self.plan.name} is asleep again"
+        why = self.lines[-1] if self.lines else ""
+        if turn is not None and code not in (EXIT_USAGE, EXIT_GAVE_UP):
+            return self._blame(turn, f"exit code {code}: {why}", now)
+        if code == EXIT_USAGE or (code == EXIT_GAVE_UP and not self._has_sat) or self.restarts >= self.plan.restarts:
+            self._set_state(FAILED)
+            return f"{self.plan.name} could not take part, with exit code {code}: {why}"
+        self.restarts += 1
+        return self._restart_in(self.restarts, f"a session ended with exit code {code}", now)
+
+    def _blame(self, turn: tuple[int, int, str], why: str, now: float) -> str:
+        """Count a failure of a turn, and set aside what it is made of if that has failed too often."""
+        assert self._vigil is not None
+        first, seq, sender = turn
+        self._failures[first] += 1
+        if (count := self._failures[first]) < ASIDE_AFTER:
+            return self._restart_in(count, f"a session has failed at message {seq} of {sender}, {why}", now)
+        del self._failures[first]
+        before = cast(int, self.aside["count"]) if self.aside is not None else 0
+        self.aside = {"count": before + 1, "seq": seq, "sender": sender}
+        self._vigil.put_aside(seq, sender, why)
+        self._set_state(ASLEEP)
+        return f"{self.plan.name} has failed {ASIDE_AFTER} times at message {seq} of {sender}: it is set aside; {why}"
+
+    def _restart_in(self, count: int, what: str, now: float) -> str:
+        pause_s = min(RESTART_S * 2 ** (count - 1), RESTART_MAX_S)
+        self._due = now + pause_s
+        self._set_state(RESTARTING)
+        return f"{self.plan.name}: {what}; another is started in {pause_s:g} s"
+
+    def note_row(self, row: Mapping[str, Any]) -> bool:
+        """Note how the room sees it. Its seat is there all the time, and so is what the session before has used."""
+        if self.state == SEATED and row["usage"] != self._old_usage:
+            self._old_usage = None
+            super().note_row(row)
+        elif self.state == SEATED:
+            super().note_row({**row, "usage": None})
+        else:
+            self._old_usage = row["usage"]
+        return False
+
+    # --- what is shown of it ---
+    def row(self) -> dict[str, Json]:
+        """Give what consoles see of it."""
+        row = super().row()
+        return row | {"why": self.why or row["why"], "sessions": self.sessions, "aside": self.aside}
+
+    def to_json(self) -> dict[str, Json]:
+        """Give the row of it that the summary has."""
+        return super().to_json() | {"sessions": self.sessions, "aside": self.aside}
+
+
 class Chair:
     """The operator's end of a console's socket."""
 
@@ -18864,7 +19213,7 @@ class Company:
 
     def __init__(self, attendees: Iterable[Attendee], tell: Callable[[str], object]) -> None:
         self._tell = tell  # in one line each, as it happens
-        self.agents = {one.name: Attending(one) for one in attendees}
+        self.agents = {one.name: (Dormant if one.start == SPOKEN_TO else Attending)(one) for one in attendees}
         self.chair = Chair("")
         self.on_change: Callable[[], None] = lambda: None  # what is shown of an agent has changed
         self._url, self._is_ending = "", False
@@ -18881,7 +19230,7 @@ class Company:
             if news := agent.look(self._url, time.monotonic()):
                 if not self._is_ending:
                     self._tell(news)
-                if agent.was_killed or agent.state == RESTARTING:  # its seat is there still, and would refuse it
+                if agent.has_deserted:
                     await self.chair.send(kick=name)
         self.tell_change()
 
@@ -19115,6 +19464,8 @@ def words_of_summary(about: Mapping[str, Any]) -> str:
     for one in about["agents"]:
         cost = "cost unknown" if one["dollars"] is None else f"${one['dollars']:.2f}"
         again = f", {one['restarts']} restarts" if one["restarts"] else ""
+        again += f", {one['sessions']} sessions" if "sessions" in one else ""
+        again += f", {one['aside']['count']} messages set aside" if one.get("aside") else ""
         said = f"{one['messages']} messages, {one['characters']:,} characters, {one['turns']} turns, {cost}{again}"
         lines += [f"  {one['name']:16} {one['state']:8} {said}"] + [f"    | {line}" for line in one["last_lines"]]
     lines += [f"  decided: {one['title']} (asked by {one['asker']}): {one['answer']}" for one in about["decisions"]]
@@ -19126,7 +19477,7 @@ def plan_of(meeting: Meeting) -> dict[str, Json]:
     """Give who would run what, where, with which rights and limits."""
     agents: list[Json] = [
         {"name": one.name, "kind": one.kind, "runs": one.command or f"claude {one.model}".strip(), "cwd": one.cwd,
-         "channels": [*one.channels], "rights": one.rights(), "limits": [*one.limits()],
+         "start": one.start, "channels": [*one.channels], "rights": one.rights(), "limits": [*one.limits()],
          "environment": [name if name in os.environ else f"{name} (not set)" for name in one.environment],
          "mission": one.mission, "persona": one.persona}
         for one in meeting.attendees
@@ -19142,7 +19493,8 @@ def words_of_plan(about: Mapping[str, Any]) -> str:
     lines += [f"  opening  to {about['opening_to']}: {first_words(about['opening'])}"] if about["opening"] else []
     for one in about["agents"]:
         lines += [f"{one['name']} ({one['kind']})", f"  runs     {one['runs']}", f"  in       {one['cwd']}"]
-        told = {"rights": one["rights"], "limits": ", ".join(one["limits"]), "channels": ", ".join(one["channels"]),
+        told = {"starts": one["start"], "rights": one["rights"], "limits": ", ".join(one["limits"]),
+                "channels": ", ".join(one["channels"]),
                 "env": ", ".join(one["environment"]), "persona": first_words(one["persona"]),
                 "mission": first_words(one["mission"])}
         lines += [f"  {what:8} {text}" for what, text in told.items() if text]
@@ -20986,7 +21338,8 @@ def run_agent(options: argparse.Namespace) -> int:
         min(options.poll_timeout, POLL_HOLD_S), options.max_turns, options.max_cost, options.time_limit,
         options.give_up, token, options.singly,
     )  # fmt: skip
-    client = Client(options.hub, token or None, agent_key=os.environ.pop("CAUCUS_AGENT_KEY", None))  # not for what a model starts
+    key = os.environ.pop("CAUCUS_AGENT_KEY", None)  # not for what a model starts
+    client = Client(options.hub, token or None, key)
     seat = AgentSeat(HttpDoor(client, asyncio.to_thread, has_watch=False), name, bool(token))
     about = claude_settings(options) if options.exec is None else None
     argv = turn_command(options) if about is None else []
@@ -21582,7 +21935,8 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], dict[str, Option]
         "--time-limit": {"type": _positive, "default": TURN_LIMIT_S},
         "--give-up": {"type": _from_zero, "default": AGENT_GIVE_UP_S},
         "--log-level": _LEVEL,
-        **_texts("--model", "--type", "--permission-mode", "--exec"), **_switches("--session", "--shell", "--tie", "--seat", "--singly"),
+        **_texts("--model", "--type", "--permission-mode", "--exec"),
+        **_switches("--session", "--shell", "--tie", "--seat", "--singly"),
     }),
     "meet": (run_meet, {
         "file": {}, "--set": {"action": "append", "default": []}, "--only": {"default": ""},
