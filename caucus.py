@@ -16819,7 +16819,7 @@ TURN_BEGINS = re.compile(r"^\d\d:\d\d:\d\d INFO a turn begins with (\d+) to (\d+
 SESSION_BEGINS = re.compile(r"^\d\d:\d\d:\d\d INFO .+ has joined the room at ")
 TURN_ENDS = re.compile(r"^\d\d:\d\d:\d\d INFO the turn has come to its end$")
 POLL_COMPANY_S = 0.5  # how often a mission looks whether somebody is there
-LINGER_S = 3.0  # that a session goes on when all is settled: an answer at once needs no new one
+LINGER_S = 2.0  # that a session goes on when all is settled: an answer at once needs no new one
 CONTEXT_MESSAGES_MAX = 30  # that a session is given of what was said before it was called: each is paid for
 EXIT_TURN = 4  # of a session: a turn has failed, and its messages wait for another try
 AGENT_TYPES = ("talker", "worker")
@@ -17346,6 +17346,8 @@ class Agent:
             log().info("the turn has come to its end")
         if not outcome.failure and not self._is_cut:
             await self._acknowledge(is_read=True)
+        elif self._is_lent and self._end is None and self._is_cut:
+            await self._acknowledge()
         if self._end is None:
             await self._judge(outcome, scope)
         self._busy_at = self._loop.time()
@@ -17473,7 +17475,7 @@ class Agent:
         if has_failed:
             log().error("the turn failed: %s", outcome.failure)
         if has_failed and self._is_lent:
-            self.finish(EXIT_TURN, f"a turn has failed: {outcome.failure}")
+            self.finish(EXIT_TURN, outcome.failure)
         elif has_failed:
             await self._say_shortly(scope, f"My turn failed: {outcome.failure}", declines=self._owed)
         elif self._owed and not self._mind.is_live and not self._is_cut:
@@ -18880,7 +18882,7 @@ class Vigil:
 
     def put_aside(self, seq: int, sender: str, why: str) -> None:
         """Acknowledge what sessions have failed at; decline it, or tell its sender."""
-        words = f"I cannot answer your message {seq}: {ASIDE_AFTER} sessions have failed at it. It is set aside. {why}"
+        words = f"I cannot answer your message {seq}, which is set aside: {ASIDE_AFTER} sessions have failed. {why}"
 
         def tell() -> None:
             self._client.post("/ack", seq=seq)
@@ -19110,12 +19112,13 @@ class Dormant(Attending):
             self.restarts = 0
             self._set_state(ASLEEP)
             return f"{self.plan.name} is asleep again"
-        why = self.lines[-1] if self.lines else ""
+        said = self.lines[-1] if self.lines else ""
+        left = re.search(r" has left: (.*) \(", said)
         if turn is not None and code not in (EXIT_USAGE, EXIT_GAVE_UP):
-            return self._blame(turn, f"exit code {code}: {why}", now)
+            return self._blame(turn, left[1] if left is not None else f"exit code {code}", now)
         if code == EXIT_USAGE or (code == EXIT_GAVE_UP and not self._has_sat) or self.restarts >= self.plan.restarts:
             self._set_state(FAILED)
-            return f"{self.plan.name} could not take part, with exit code {code}: {why}"
+            return f"{self.plan.name} could not take part, with exit code {code}: {said}"
         self.restarts += 1
         return self._restart_in(self.restarts, f"a session ended with exit code {code}", now)
 
@@ -19125,13 +19128,13 @@ class Dormant(Attending):
         first, seq, sender = turn
         self._failures[first] += 1
         if (count := self._failures[first]) < ASIDE_AFTER:
-            return self._restart_in(count, f"a session has failed at message {seq} of {sender}, {why}", now)
+            return self._restart_in(count, f"a session has failed at message {seq} of {sender} ({why})", now)
         del self._failures[first]
         before = cast(int, self.aside["count"]) if self.aside is not None else 0
         self.aside = {"count": before + 1, "seq": seq, "sender": sender}
         self._vigil.put_aside(seq, sender, why)
         self._set_state(ASLEEP)
-        return f"{self.plan.name} has failed {ASIDE_AFTER} times at message {seq} of {sender}: it is set aside; {why}"
+        return f"{self.plan.name} has failed {ASIDE_AFTER} times at message {seq} of {sender}, which is set aside: {why}"
 
     def _restart_in(self, count: int, what: str, now: float) -> str:
         pause_s = min(RESTART_S * 2 ** (count - 1), RESTART_MAX_S)
