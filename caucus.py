@@ -16814,8 +16814,8 @@ CONTEXT_MAX = 40_000  # characters of past turns that --session keeps
 OPENING = "Your mission begins now: open the exchange."
 OWING = "You still owe an answer to what follows. Answer or decline it now, or it is declined for you."
 NO_ANSWER = "I have no answer to that."
-# What a session tells of its turns: who holds the seat counts by it what has failed. The last seq is the one to answer.
-TURN_BEGINS = re.compile(r"^\d\d:\d\d:\d\d INFO a turn begins with (\d+) to (\d+), of (.+)$")
+# What a session tells of its turns: who holds the seat counts by it what has failed.
+TURN_BEGINS = re.compile(r"^\d\d:\d\d:\d\d INFO a turn begins that is to answer (\d+) of (.+)$")
 SESSION_BEGINS = re.compile(r"^\d\d:\d\d:\d\d INFO .+ has joined the room at ")
 TURN_ENDS = re.compile(r"^\d\d:\d\d:\d\d INFO the turn has come to its end$")
 POLL_COMPANY_S = 0.5  # how often a mission looks whether somebody is there
@@ -17395,10 +17395,9 @@ class Agent:
 
     def _tell_turn(self, batch: Sequence[dict[str, Json]]) -> None:
         """Tell who holds the seat what the turn is made of, and note that this session has to answer for it."""
-        seqs = [heard(m, "seq", int) for m in batch]
-        self._mine.update(seqs)
+        self._mine.update([heard(m, "seq", int) for m in batch])
         whose = next((m for m in reversed(batch) if self._is_called_by(m)), batch[-1])
-        log().info("a turn begins with %d to %d, of %s", min(seqs), heard(whose, "seq", int), whose["sender"])
+        log().info("a turn begins that is to answer %d of %s", heard(whose, "seq", int), whose["sender"])
 
     async def _settle(self) -> None:
         """Remind of what is owed, then decline it; where all is settled, end the session after a while."""
@@ -18993,8 +18992,8 @@ class Dormant(Attending):
         self.why = ""  # it is not started now
         self._vigil: Vigil | None = None
         self._begun: deque[float] = deque()  # sessions of the last hour, monotonic seconds
-        self._turn: tuple[int, int, str] | None = None  # in progress: its first seq and the one to answer, and of whom
-        self._failures: Counter[int] = Counter()  # by the first seq of the turn
+        self._turn: tuple[int, str] | None = None  # in progress: the message that it is to answer, and of whom
+        self._failures: Counter[int] = Counter()  # by that message
         self._gone_by = math.inf  # when nobody waits for the seat to be left any more, monotonic seconds
         self._old_usage: Json = None  # of the session before this one
 
@@ -19094,7 +19093,7 @@ class Dormant(Attending):
     def _add_line(self, line: str) -> None:
         super()._add_line(line)
         if (begun := TURN_BEGINS.match(line)) is not None:
-            self._turn = int(begun[1]), int(begun[2]), begun[3]
+            self._turn = int(begun[1]), begun[2]
         elif TURN_ENDS.match(line):
             self._turn = None
         self._has_sat = self._has_sat or SESSION_BEGINS.match(line) is not None
@@ -19122,19 +19121,19 @@ class Dormant(Attending):
         self.restarts += 1
         return self._restart_in(self.restarts, f"a session ended with exit code {code}", now)
 
-    def _blame(self, turn: tuple[int, int, str], why: str, now: float) -> str:
+    def _blame(self, turn: tuple[int, str], why: str, now: float) -> str:
         """Count a failure of a turn, and set aside what it is made of if that has failed too often."""
         assert self._vigil is not None
-        first, seq, sender = turn
-        self._failures[first] += 1
-        if (count := self._failures[first]) < ASIDE_AFTER:
+        seq, sender = turn
+        self._failures[seq] += 1
+        if (count := self._failures[seq]) < ASIDE_AFTER:
             return self._restart_in(count, f"a session has failed at message {seq} of {sender} ({why})", now)
-        del self._failures[first]
+        del self._failures[seq]
         before = cast(int, self.aside["count"]) if self.aside is not None else 0
         self.aside = {"count": before + 1, "seq": seq, "sender": sender}
         self._vigil.put_aside(seq, sender, why)
         self._set_state(ASLEEP)
-        return f"{self.plan.name} has failed {ASIDE_AFTER} times at message {seq} of {sender}, which is set aside: {why}"
+        return f"{self.plan.name} has failed {ASIDE_AFTER} times at message {seq} of {sender}: it is set aside ({why})"
 
     def _restart_in(self, count: int, what: str, now: float) -> str:
         pause_s = min(RESTART_S * 2 ** (count - 1), RESTART_MAX_S)
