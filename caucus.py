@@ -16819,9 +16819,9 @@ TURN_BEGINS = re.compile(r"^\d\d:\d\d:\d\d INFO a turn begins that is to answer 
 SESSION_BEGINS = re.compile(r"^\d\d:\d\d:\d\d INFO .+ has joined the room at ")
 TURN_ENDS = re.compile(r"^\d\d:\d\d:\d\d INFO the turn has come to its end$")
 POLL_COMPANY_S = 0.5  # how often a mission looks whether somebody is there
-LINGER_S = 2.0  # that a session goes on when all is settled: an answer at once needs no new one
+SESSION_LINGER_S = 2.0  # that a session goes on when all is settled: an answer at once needs no new one
 CONTEXT_MESSAGES_MAX = 30  # that a session is given of what was said before it was called: each is paid for
-EXIT_TURN = 4  # of a session: a turn has failed, and its messages wait for another try
+_FAILED_TURN = 4  # of a session: a turn has failed, and its messages wait for another try
 AGENT_TYPES = ("talker", "worker")
 PERMISSION_MODES = ("auto", "default", "acceptEdits", "dontAsk")
 
@@ -17404,7 +17404,8 @@ class Agent:
         debts = {seq: debt for seq, debt in (await self._debts()).items() if seq in self._mine}
         waiting = {m.get("seq") for m in self._inbox}
         owed = [seq for seq in debts if seq not in waiting] if self._mode == RUNNING and self._end is None else []
-        left_s = 0.0 if self._is_used_up or self._mode != RUNNING else self._busy_at + LINGER_S - self._loop.time()
+        may_linger, lingered_s = self._mode == RUNNING and not self._is_used_up, self._loop.time() - self._busy_at
+        left_s = SESSION_LINGER_S - lingered_s if may_linger else 0.0
         if owed and (fresh := [seq for seq in owed if seq not in self._reminded]) and not self._is_spent:
             batch = [self._asked_again(debts[seq]) for seq in (fresh if self._mind.is_live else fresh[:1])]
             self._reminded.update([heard(m, "seq", int) for m in batch])
@@ -17428,7 +17429,7 @@ class Agent:
         seq = heard(debt, "seq", int)
         self._tell_turn([self._asked_again(debt)])
         if seq in self._declined:
-            self.finish(EXIT_TURN, f"{seq} could neither be answered nor declined")
+            self.finish(_FAILED_TURN, f"{seq} could neither be answered nor declined")
         else:
             self._declined.add(seq)
             await self._say_shortly(str(debt["asker"]), NO_ANSWER, declines=seq)
@@ -17474,7 +17475,7 @@ class Agent:
         if has_failed:
             log().error("the turn failed: %s", outcome.failure)
         if has_failed and self._is_lent:
-            self.finish(EXIT_TURN, outcome.failure)
+            self.finish(_FAILED_TURN, outcome.failure)
         elif has_failed:
             await self._say_shortly(scope, f"My turn failed: {outcome.failure}", declines=self._owed)
         elif self._owed and not self._mind.is_live and not self._is_cut:

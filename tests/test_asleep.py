@@ -220,6 +220,7 @@ def test_at_its_end_all_seats_are_left_and_the_sessions_are_counted(played: Play
     played.held.process.send_signal(signal.SIGINT)
     code, about = played.held.end()
     assert code == 0
+    print("\n".join(played.held.told))
     rows = {one["name"]: one for one in about["agents"]}
     assert {name: row["sessions"] for name, row in rows.items()} == {
         **dict.fromkeys(("ann", "mum", "lim"), 1), "kim": 2, "eve": 4, "dan": 0
