@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from agents import SDK, AgentProcess, claude
 from fakes import FakeClock, RecordingRoom, question
-from hubs import eventually
+from hubs import eventually, running_hub
 from test_meet import Held, running_in
 
 import caucus
@@ -101,6 +102,35 @@ def test_nobody_is_told_that_a_seat_where_nobody_sits_has_not_read_what_was_said
     clock.advance(caucus.UNFETCHED_S + 1)
     room.sweep()
     assert [event.seq for event in room.events if isinstance(event, caucus.Overdue)] == [2]
+
+
+# --- a session at a seat ---
+
+
+@pytest.mark.skipif(not SDK.exists(), reason="no claude-agent-sdk: tests/run.py installs it")
+def test_a_claude_is_reminded_of_what_it_owes_then_it_is_declined_and_the_seat_stays() -> None:
+    with running_hub() as hub:
+        guest, seat = hub.register("guest"), hub.register("cl")
+        hub.get("/wake", seat, calls=1)
+        hub.say(guest, "all", "hello to all")
+        asked = hub.post("/send", token=guest, to="cl", content="Which?", expects_answer=True).body["seq"]
+        with claude(hub.url, "--project", "cl", "--seat", stdin=f"{seat}\n") as cl:
+            assert cl.end() == 0
+            first, second = [turn["prompt"] for turn in cl.seen("turn")]
+        assert "hello to all" in first
+        assert caucus.OWING in second
+        [declined] = hub.receive(guest)["messages"]
+        assert (declined["outcome"], declined["reply_to"]) == ("declined", asked)
+        assert hub.get("/wake", seat, calls=1).body == {"waiting": 0}
+        assert hub.get("/wake", seat, calls="some").body["error"] == "invalid"
+
+
+def test_a_seat_that_was_lost_meanwhile_is_not_taken_anew(tmp_path: Path) -> None:
+    with running_hub() as hub:
+        session = AgentProcess(hub.url, "--project", "ann", "--exec", "cat", "--seat", stdin="0123456789abcdef\n")
+        assert session.end() == caucus.EXIT_EXPIRED
+        session.close()
+        assert hub.get("/peers").body["peers"] == []
 
 
 # --- one meeting, and what becomes of its agents ---
