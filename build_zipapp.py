@@ -43,6 +43,7 @@ DOCS = (
     *("docs/hosts/opencode.js", "docs/hosts/note.md"),
     *("docs/service/keepers.toml", "docs/service/caucus.service", "docs/service/task.xml"),
 )
+FOLDERS = ("ui", "docs/meetings")
 
 # The only file in the zip that an old interpreter gets to read, so Python 2 must be able to parse it.
 MAIN = b"""\
@@ -120,10 +121,11 @@ def sources(root: Path) -> Iterator[tuple[str, Path]]:
     """Yield everything but __main__.py that goes into the zip as it is: its name there and where it lies now."""
     for name in ("caucus.py", *DOCS):
         yield name, root / name
-    if not (root / "ui").is_dir():
-        raise BuildError("ui/ is missing beside build_zipapp.py")
-    for path in visible_files(root / "ui"):
-        yield path.relative_to(root).as_posix(), path
+    for folder in FOLDERS:
+        if not (root / folder).is_dir():
+            raise BuildError(f"{folder}/ is missing beside build_zipapp.py")
+        for path in visible_files(root / folder):
+            yield path.relative_to(root).as_posix(), path
     packages = vendored(root)
     for path in visible_files(packages):
         parts = path.relative_to(packages).parts

@@ -398,6 +398,7 @@ UnknownBudget = a_no("unknown_budget", 404, "The operator raised a budget that i
 UnknownChannel = a_no("unknown_channel", 404, "The operator named a channel that does not exist.")
 UnknownShare = a_no("unknown_share", 404, "The operator revoked a link for lookers-on that is not out any more.")
 TooManyShares = a_no("too_many_shares", 422, "As many links for lookers-on are out as may be.")
+StageOff = a_no("stage_off", 403, "The operator would rule an agent, and this hub has no stage.")
 UnknownAgent = a_no("unknown_agent", 404, "The operator named an agent that is not on the stage.")
 NotNow = a_no("not_now", 409, "An agent on the stage is not in the state in which that can be done.")
 UnknownForm = a_no("unknown_form", 404, "No pending question has that id: settled by someone else, or never asked.")
@@ -6917,7 +6918,7 @@ CONSOLE_FILES = (
     *("sure.js", "commands.js", "flow.js", "tools.js", "lanes.js", "attention.js", "loops.js", "settings.js"),
     *("health.js", "roster.js", "brakes.js", "orders.js", "channels.js", "forms.js", "composer.js", "replay.js"),
     *("past.js", "timeline.js", "spent.js", "budgets.js", "spread.js", "wide.js", "address.js", "only.js"),
-    *("alone.js", "absence.js", "happened.js", "pinned.js", "inline.js", "share.js", "app.js"),
+    *("cast.js", "stage.js", "alone.js", "absence.js", "happened.js", "pinned.js", "inline.js", "share.js", "app.js"),
     *("manifest.webmanifest", "icon-192.png"),
 )
 CONTENT_TYPES = {
@@ -11706,6 +11707,7 @@ FRAMES_PER_TURN = 32  # of all consoles, that are read in one turn of the loop
 FRAGMENTS_MAX = 4096  # of one message
 LAST_FRAMES_MAX = 8  # that are read of a console once its line is broken: what was sent right before counts
 FRAME_MAX_BYTES = 1 << 18
+STAGE_TOLD_S = 0.2  # between two tellings of the stage: 32 rows of 300 bytes, however much its agents write
 OPERATOR_CONTENT_MAX = 32_768
 RATE_MAX = 1e9
 LANE_MAX = 2 * NAME_MAX + 3  # characters: two names, and what joins them
@@ -11983,6 +11985,8 @@ def _subject_of(frame: Body, name: str | None) -> dict[str, Json]:
         return {"id": body.get("id")}
     if name == "say" and isinstance(frame.get("client_id"), str):
         return {"client_id": frame["client_id"]}
+    if name == "stage" and isinstance(frame.get("agent"), str):
+        return {"agent": frame["agent"]}
     return {"id": frame["cancel_form"]} if name == "cancel_form" else {}
 
 
@@ -12012,7 +12016,25 @@ def _receipt_frame(room: Room, frame: Body) -> bytes:
 CONSOLE_QUESTIONS: dict[str, Callable[[Room, Body], bytes]] = {"heartbeat": _heartbeat_frame, "receipt": _receipt_frame}
 OF_OBSERVERS = frozenset({"receipt"})
 SHARE_COMMANDS = ("shares", "share", "unshare")  # about who may look on: nothing of the room changes
-CONSOLE_COMMANDS = (*CONSOLE_QUESTIONS, *SHARE_COMMANDS, *OPERATOR_COMMANDS)
+STAGE_COMMANDS = ("stage", "output")  # about the agents that this hub may start: nothing of the room changes
+CONSOLE_COMMANDS = (*CONSOLE_QUESTIONS, *SHARE_COMMANDS, *STAGE_COMMANDS, *OPERATOR_COMMANDS)
+
+
+class Stage(Protocol):
+    """The agents that a hub may start, each under the name that a file gives it. Nothing here blocks."""
+
+    def rows(self) -> list[Json]:
+        """Give how each is: what any console may see."""
+
+    def rule(self, verb: str, name: str) -> None:
+        """Start, end or restart one. Raises UnknownAgent, NotNow."""
+
+    def output(self, name: str) -> dict[str, Json]:
+        """Give the last lines of what one has written, and what it runs: for the operator. Raises UnknownAgent."""
+
+
+STAGE_VERBS = ("start", "end", "restart")
+NO_STAGE = "start the hub with --stage FILE, a meeting's file: then its agents can be started from here"
 
 
 # --- who watches, and what they are sent ---
@@ -12332,6 +12354,8 @@ class Consoles:
         self.on_left: Callable[[float], None] = lambda idle_s: None  # none is any more; the last was idle for so long
         self.notify: Callable[[], dict[str, Json]] | None = None  # the figures of what is posted; None: nothing is
         self.test_notify: Callable[[], None] | None = None
+        self.stage: Stage | None = None
+        self._is_stage_due = False  # it has changed, and is told soon
         self._is_ticking = False
         self._spent = b""  # what consoles were told of budgets with the last figures
         self._flushed_at, self._flushes_at = 0.0, math.inf  # monotonic seconds of the last flush, and of the next
@@ -12421,6 +12445,22 @@ class Consoles:
             self._changes.frames.append(frame_of("health", health=self._health()))
             self._plan()
 
+    def on_stage_changed(self) -> None:
+        """Tell of the stage, soon; the original's consoles know of none."""
+        if self._changes.consoles and not self._is_stage_due:
+            self._is_stage_due = True
+            self._timer(STAGE_TOLD_S, self._tell_stage)
+
+    def _tell_stage(self) -> None:
+        self._is_stage_due = False
+        if self._changes.consoles:
+            self._changes.frames.append(frame_of("stage", **self._stage_row()))
+            self._plan()
+
+    def _stage_row(self) -> dict[str, Json]:
+        """Give the stage as consoles see it, observers too."""
+        return {"off": NO_STAGE, "agents": []} if self.stage is None else {"off": "", "agents": self.stage.rows()}
+
     def close(self) -> None:
         """Send every browser away: the hub is going down."""
         self._flush()
@@ -12500,7 +12540,7 @@ class Consoles:
 
     def _head(self, **parts: Json) -> bytes:
         """Encode a snapshot without its log, and without the brace that closes it."""
-        head = frame_of("snapshot", **snapshot_of(self._room, self._health()), **parts)
+        head = frame_of("snapshot", **snapshot_of(self._room, self._health()), stage=self._stage_row(), **parts)
         return b"%b,%b" % (head[:-1], self._room.forms_wire(has_prompts=True)[1:-1])
 
     def _whole_page(self) -> Pages:
@@ -12680,6 +12720,18 @@ class Consoles:
             console.socket.push(text_frame(frame_of("auth_error")))
             console.socket.close(1008, "the link was revoked")
 
+    def _rule_stage(self, console: Console, name: str, frame: Body) -> None:
+        """Start or end an agent, or tell what it has written. Raises StageOff, UnknownAgent, NotNow, Invalid."""
+        if self.stage is None:
+            raise StageOff(NO_STAGE)
+        if name == "output":
+            self._answer(console, frame_of("output", **self.stage.output(_named(frame, name))))
+            return
+        verb, agent = text_of(frame, name, 1, NAME_MAX), _named(frame, "agent")
+        if verb not in STAGE_VERBS:
+            raise UnknownAction(f"of an agent there is no {verb!r}", actions=[*STAGE_VERBS])
+        self.stage.rule(verb, agent)
+
     def _obey(self, console: Console, name: str | None, frame: Body) -> None:
         """Run one command. Raises Refusal."""
         if name is None:
@@ -12694,6 +12746,9 @@ class Consoles:
             return
         if name in SHARE_COMMANDS:
             self._answer(console, self._share(console, name, frame))
+            return
+        if name in STAGE_COMMANDS:
+            self._rule_stage(console, name, frame)
             return
         if not self._room.is_kept and name not in RULINGS:
             raise JournalUnavailable
@@ -16809,8 +16864,10 @@ GOODBYE_S = 20.0  # for leaving the room and ending the mind: the SDK kills a CL
 PIPES_S = 1.0  # for a command's pipes to end after it: what it has left behind may hold them open
 LOOK_S = 0.1  # how often it is looked whether it has ended (asyncio tells when its pipes have)
 REPLY_MAX_BYTES = 256 << 10  # what one run of a command may print
+OUTPUT_LINE_MAX = 1000  # characters of a line that a program has put out
 REPLY_PARTS_MAX = 8  # a longer reply is cut
 CONTEXT_MAX = 40_000  # characters of past turns that --session keeps
+GIVEN_MAX = 300_000  # and of those with words of the operator: what a meeting is about may be as long as that
 OPENING = "Your mission begins now: open the exchange."
 OWING = "You still owe an answer to what follows. Answer or decline it now, or it is declined for you."
 NO_ANSWER = "I have no answer to that."
@@ -16824,6 +16881,9 @@ CONTEXT_MESSAGES_MAX = 30  # that a session is given of what was said before it 
 _FAILED_TURN = 4  # of a session: a turn has failed, and its messages wait for another try
 AGENT_TYPES = ("talker", "worker")
 PERMISSION_MODES = ("auto", "default", "acceptEdits", "dontAsk")
+
+# What programs say to a terminal: colours and cursor moves, titles and links, all else; whole, or cut off.
+ESCAPES = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)|\x1b[ -/]*[0-~]?")
 
 NOT_FOR_AGENTS = frozenset({"setup", "join", "leave", "listen", "watch_command", "peek"})  # the program does these
 AGENT_TOOLS = tuple(tool for tool in TOOLS if tool.name not in NOT_FOR_AGENTS)
@@ -16881,6 +16941,12 @@ class AgentSettings(Record):
     give_up_s: float = AGENT_GIVE_UP_S  # 0: never
     token: str = ""  # of a seat that is lent for one session: till what calls it is settled
     is_singly: bool = False  # of such a session: each message that calls it has a turn of its own
+
+
+def shown_of(line: bytes) -> str:
+    """Give what a terminal would show of a line in the end; empty: nothing."""
+    text = ESCAPES.sub("", line.decode("utf-8", "replace")).rstrip().rpartition("\r")[2].expandtabs(4)
+    return "".join([c if c.isprintable() else "?" for c in text if _is_harmless(c)])[:OUTPUT_LINE_MAX]
 
 
 def one_liner(text: object) -> str:
@@ -16954,14 +17020,42 @@ def addressed(reply: str) -> tuple[str, str]:
     return found["name"] or found["channel"], rest.strip()
 
 
-def parts_of(text: str) -> list[str]:
-    """Cut a text into messages, between two lines where it can be; of a very long one the rest is left out."""
-    parts: list[str] = []
-    while text and len(parts) < REPLY_PARTS_MAX:
-        end = len(text) if len(text) <= CONTENT_MAX else text.rfind("\n", 1, CONTENT_MAX) + 1 or CONTENT_MAX
-        parts.append(text[:end].strip("\n") or "…")
+ASK = "ASK "  # before a title, in the first line of a reply: it asks the operator
+ASKED_LABEL, NOTE_LABEL = "Your answer", "A note, if you like"
+
+
+def form_in(reply: str) -> tuple[str, dict[str, Json]] | None:
+    """Read a reply that asks the operator: what is said before, and the body of POST /ask; None: it is no form."""
+    scope, text = addressed(reply)
+    first, _, rest = text.strip().partition("\n")
+    lines = [line.strip() for line in rest.splitlines()]
+    options: list[Json] = [line[2:].strip() for line in lines if line.startswith("- ")]
+    words = "\n".join(line for line in lines if not line.startswith("- ")).strip()
+    label = one_line(words)
+    is_long = len(label) > LABEL_MAX
+    answer: dict[str, Json] = {"key": "answer", "label": ASKED_LABEL if is_long else label or ASKED_LABEL,
+                               "type": "radio" if options else "textarea", "required": True}
+    note: dict[str, Json] = {"key": "note", "label": NOTE_LABEL, "type": "textarea"}
+    fields: list[Json] = [{**answer, "options": options}, note] if options else [answer]
+    body: dict[str, Json] = {"to": scope or ALL, "title": first.removeprefix(ASK), "fields": fields}
+    try:
+        Question.parse({"token": "", **body})
+    except (Invalid, InvalidForm):
+        return None
+    return (words if is_long else "", body) if first.startswith(ASK) else None
+
+
+def slices_of(text: str, size: int) -> Iterator[str]:
+    """Cut a text into pieces of at most so many characters, between two lines where it can be."""
+    while text:
+        end = len(text) if len(text) <= size else text.rfind("\n", 1, size) + 1 or size
+        yield text[:end]
         text = text[end:]
-    return parts
+
+
+def parts_of(text: str) -> list[str]:
+    """Cut a text into messages; of a very long one the rest is left out."""
+    return [part.strip("\n") or "…" for part in islice(slices_of(text, CONTENT_MAX), REPLY_PARTS_MAX)]
 
 
 @asynccontextmanager
@@ -17454,11 +17548,26 @@ class Agent:
 
     async def _think(self, prompt: str, scope: str) -> Outcome:
         outcome = await self._mind.think(prompt)
-        if outcome.reply and not self._is_cut:
+        if outcome.reply and not self._is_cut and not await self._ask(outcome.reply):
             to, text = addressed(outcome.reply)
             if not await self._is_address(to) or not await self._say(to, text):  # then that line was part of the text
                 await self._say(scope, outcome.reply)
         return outcome
+
+    async def _ask(self, reply: str) -> bool:
+        """Ask the operator what a reply asks; tell whether it asks anything. Raises Refusal."""
+        if (form := form_in(reply)) is None:
+            return False
+        words, body = form
+        if words:  # more than a form has room for
+            await self._say(str(body["to"]), words)
+        while self._end is None:
+            try:
+                await self._seat.call("POST /ask", **body)
+                break
+            except Throttled as refusal:
+                await self._rest(refusal.retry_s)
+        return True
 
     async def _is_address(self, to: str) -> bool:
         """Whether a reply may go there: `#include <stdio.h>` is no channel, and nobody speaks to itself."""
@@ -17770,16 +17879,21 @@ class Offspring:
             with suppress(OSError, AttributeError):  # a libc without it
                 ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
 
-    def guard(self, target: int) -> None:
-        """See to it that a process, or the group -N, ends with this one, even when this one is killed; 0: none."""
+    def stand_by(self) -> None:
+        """Start the guard, before what it is told of: between the two nobody ends that if this one is killed."""
         from subprocess import DEVNULL, PIPE, Popen
 
-        self._target = abs(target)
-        if os.name == "nt" or (self._guard is None and not target):
-            return
-        if self._guard is None:
+        if os.name != "nt" and self._guard is None:
             command = ["/bin/sh", "-c", GUARD]
             self._guard = Popen(command, stdin=PIPE, stdout=DEVNULL, stderr=DEVNULL, start_new_session=True)
+
+    def guard(self, target: int) -> None:
+        """See to it that a process, or the group -N, ends with this one, even when this one is killed; 0: none."""
+        self._target = abs(target)
+        if target:
+            self.stand_by()
+        if self._guard is None:
+            return
         assert self._guard.stdin is not None
         with suppress(OSError):  # somebody killed it
             self._guard.stdin.write(b"%d\n" % target if target else b"\n")
@@ -17838,6 +17952,17 @@ def split_command(words: str, flag: str = "--exec") -> list[str]:
     return argv
 
 
+def speakers_in(prompt: str) -> set[str]:
+    """Name who has spoken in a batch, going by what the hub says of each message; an answer to a form is no speech."""
+    found, read = set[str](), json.JSONDecoder().raw_decode
+    for line in prompt.split("\n"):
+        with suppress(ValueError):
+            about = read(line)[0] if line.startswith("{") else None
+            if isinstance(about, dict) and about.get("kind") != "answer" and about.get("origin") != "hub":
+                found.add(str(about.get("sender")))
+    return found
+
+
 class Command:
     """Any other model: a command that is run once per turn, the prompt on its stdin, its reply on its stdout."""
 
@@ -17845,7 +17970,8 @@ class Command:
         self._argv, self._keeps_context, self._offspring = argv, keeps_context, offspring
         self.is_live, self.model = False, os.path.basename(argv[0])[:NAME_MAX]
         self.briefing = ""
-        self._past: deque[str] = deque()
+        self._past: deque[str] = deque()  # of --session: what was said
+        self._given: deque[str] = deque()  # and what the operator has said, which is kept longer
         self._process: Process | None = None
         self._is_interrupted = False
 
@@ -17857,14 +17983,17 @@ class Command:
             raise NotReady(f"there is no program {self._argv[0]!r}: install it, or give --exec its path", EXIT_USAGE)
         self.briefing = briefing
         self._past.clear()
+        self._given.clear()
 
     async def think(self, prompt: str) -> Outcome:
         """Run the command. Raises OSError, RuntimeError, ValueError."""
-        reply = (await self._run("\n\n".join([self.briefing, *self._past, prompt]))).strip()
+        reply = (await self._run("\n\n".join([self.briefing, *self._given, *self._past, prompt]))).strip()
         if self._keeps_context:
-            self._past += [prompt, f"You replied:\n{reply or 'PASS'}"]
-            while sum(map(len, self._past)) > CONTEXT_MAX:
-                self._past.popleft()
+            (self._given if OPERATOR in speakers_in(prompt) else self._past).append(prompt)
+            self._past.append(f"You replied:\n{reply or 'PASS'}")
+            for kept, most in ((self._past, CONTEXT_MAX), (self._given, GIVEN_MAX)):
+                while sum(map(len, kept)) > most:
+                    kept.popleft()
         _, text = addressed(reply)
         return Outcome(reply="" if re.sub(r"\W", "", text).upper() in ("", "PASS") else reply)
 
@@ -17889,6 +18018,7 @@ class Command:
         from asyncio import CancelledError, create_subprocess_exec, ensure_future, shield
         from asyncio.subprocess import PIPE
 
+        self._offspring.stand_by()
         begun = ensure_future(create_subprocess_exec(
             *self._argv, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=os.name != "nt"
         ))
@@ -17936,9 +18066,8 @@ class Command:
 
     async def _log_all(self, source: StreamReader) -> None:
         while chunk := await source.read(1 << 16):
-            for line in chunk.decode("utf-8", "replace").splitlines():
-                if line.strip():
-                    log().info("%s: %s", self.model, one_liner(line))
+            for shown in filter(None, map(shown_of, chunk.split(b"\n"))):
+                log().info("%s: %s", self.model, one_liner(shown))
 
     def _signal(self, name: str) -> None:
         """Signal the run in progress and all that it has started."""
@@ -17949,6 +18078,49 @@ class Command:
                 output_of(("taskkill", "/F", "/T", "/PID", str(self._process.pid)), INTERRUPT_S)
             else:
                 os.killpg(self._process.pid, getattr(signal, name))
+
+
+STAND_IN_S = 1.0  # how long a stand-in takes for a line, so that one can follow
+CUE = re.compile(r"AFTER ([^:\n]+): ")  # before a line: names of those who must have spoken since the last one
+
+
+class StandIn:
+    """Who takes the place of a model where there is none: it says its lines, one a turn, each after its cue."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        from asyncio import Event
+
+        self.is_live, self.model, self.briefing = False, "stand-in", ""
+        self._lines, self._heard = deque(lines), set[str]()  # what is left to say; who has spoken since its last line
+        self._is_interrupted = Event()
+
+    async def start(self, briefing: str) -> None:
+        self.briefing = briefing
+
+    async def think(self, prompt: str) -> Outcome:
+        """Say the next line, if it is its turn."""
+        self._heard |= speakers_in(prompt)
+        line = self._lines[0] if self._lines else ""
+        cue = CUE.match(line)
+        if not line or (cue is not None and not {name.strip() for name in cue[1].split(",")} <= self._heard):
+            return Outcome()
+        self._is_interrupted.clear()
+        async with at_most(STAND_IN_S):
+            await self._is_interrupted.wait()
+        if self._is_interrupted.is_set():
+            return Outcome()
+        self._lines.popleft()
+        self._heard.clear()
+        return Outcome(reply=line[cue.end() if cue is not None else 0 :])
+
+    async def interrupt(self) -> None:
+        self._is_interrupted.set()
+
+    async def end(self) -> None:
+        """There is nothing to end."""
+
+    def kill(self) -> None:
+        """There is nothing to end."""
 
 
 # ======================================================================================================================
@@ -17966,6 +18138,12 @@ MEETING_MINUTES = 60.0  # where the file says nothing: one that is forgotten end
 RESTARTS = 2  # where the file says nothing
 SESSIONS_PER_HOUR = 12  # the same: one in five minutes, which no conversation needs and a loop between two soon meets
 AT_ONCE, SPOKEN_TO = "at once", "when spoken to"  # when an agent is started
+SHIPPED = ("debate", "critic", "review", "contract", "incident", "demo")  # docs/meetings/NAME.toml
+STAND_IN = "stand-in"
+LINE_MAX, SCRIPT_MAX = 2000, 40  # characters of a line, and lines, of a stand-in: all stand in its command line
+HANDED_PARTS_MAX = 8  # messages of what is given on stdin: of some 65,000 tokens, which each agent reads
+HANDED_MAX_BYTES = HANDED_PARTS_MAX * OPERATOR_CONTENT_MAX * 4
+CLOSING_S = 60.0  # for the agents' last words, where the file says nothing
 
 # What an agent gets of the environment without being told so: nothing of it is a secret.
 PLAIN_ENVIRONMENT = (
@@ -18025,13 +18203,18 @@ def _switch(key: str, value: Any) -> bool:
     return value
 
 
-def _list_of(read: Read, most: int) -> Read:
+def _all_of(read: Read, most: int) -> Read:
     def read_all(key: str, value: Any) -> tuple[Any, ...]:
         if not isinstance(value, list) or len(value) > most:
             raise Invalid(key, f"must be a list of at most {most}, in brackets: [\"...\"]")
-        return tuple(dict.fromkeys(read(key, one) for one in value))
+        return tuple([read(key, one) for one in value])
 
     return read_all
+
+
+def _list_of(read: Read, most: int) -> Read:
+    read_all = _all_of(read, most)
+    return lambda key, value: tuple(dict.fromkeys(read_all(key, value)))
 
 
 def _variable(key: str, value: Any) -> str:
@@ -18057,7 +18240,7 @@ _path, _name = _in_a_line(4096), _in_a_line(NAME_MAX)
 _dollars, _whole_from_one = _number(0.01, 10_000), _number(1, 1_000_000, is_whole=True)
 # What a meeting's file can say, table by table; NAME stands for any. docs/meetings.md says what each key means.
 OF_AGENTS: dict[str, Read] = {
-    "kind": _one_of("claude", "exec"),
+    "kind": _one_of("claude", "exec", STAND_IN),
     "command": _command_of,
     "session": _switch,
     "shell": _switch,
@@ -18069,6 +18252,7 @@ OF_AGENTS: dict[str, Read] = {
     "mission": _briefly(PERSONA_MAX),
     "persona": _briefly(PERSONA_MAX),
     "persona_file": _path,
+    "lines": _all_of(_briefly(LINE_MAX), SCRIPT_MAX),
     "messages": _whole_from_one,
     "dollars": _dollars,
     "turns": _whole_from_one,
@@ -18081,11 +18265,17 @@ MEETING_KEYS: dict[str, dict[str, Read]] = {
     "": {"include": _list_of(_path, 8)},
     "meeting": {
         "title": _in_a_line(TITLE_MAX),
+        "about": _in_a_line(TITLE_MAX),
+        "needs": _list_of(_in_a_line(TITLE_MAX), 32),
         "topic": _briefly(PERSONA_MAX),
         "opening": _briefly(OPERATOR_CONTENT_MAX),
         "opening_to": _name,
+        "stdin": _in_a_line(TITLE_MAX),
         "ends_on": _list_of(_in_a_line(TITLE_MAX), 32),
+        "closing": _briefly(OPERATOR_CONTENT_MAX),
+        "closing_seconds": _number(1, 600),
         "journal": _path,
+        "outcome": _path,
     },
     "limits": {"minutes": _number(0.01, 10_080), "messages": _whole_from_one, "dollars": _dollars},
     "each": {key: OF_AGENTS[key] for key in ("messages", "dollars", "turns")},
@@ -18093,7 +18283,8 @@ MEETING_KEYS: dict[str, dict[str, Read]] = {
     "roles.NAME": OF_AGENTS,
     "agents.NAME": {"role": _name, **OF_AGENTS},
 }
-FILLED = frozenset({"opening", "mission", "persona", "topic"})  # keys in whose texts {topic} and {title} are filled in
+# Keys in whose texts {topic} and {title} are filled in.
+FILLED = frozenset({"opening", "closing", "mission", "persona", "lines", "topic"})
 _PERSONAS = frozenset({"persona", "persona_file"})  # one of them: an agent's own goes before its role's
 OF_CLAUDES = ("model", "type", "permission_mode", "dollars")
 OF_COMMANDS = ("command", "session", "shell")
@@ -18148,6 +18339,28 @@ def text_of_file(path: str, most_bytes: int, key: str) -> str:
         raise Invalid(key, f"{path} is no text in UTF-8: see byte {error.start + 1}") from None
 
 
+def is_shipped(path: str) -> bool:
+    """Whether a meeting's file is one of those that ship: no file of that name is here."""
+    return path in SHIPPED and not os.path.isfile(path)
+
+
+def meeting_text(path: str) -> str:
+    """Read a meeting's file, or one that ships. Raises Invalid."""
+    if is_shipped(path):
+        return asset(f"docs/meetings/{path}.toml").decode().replace("\r\n", "\n")
+    if re.fullmatch(r"[\w-]+", path) and not os.path.lexists(path):
+        guess = guess_at(path, SHIPPED)
+        raise Invalid("FILE", f"there is no such file, and none that ships{guess}; `caucus meet --list` lists those")
+    return text_of_file(path, MEETING_MAX_BYTES, "FILE")
+
+
+def free_place(path: str) -> str:
+    """Give a path where nothing is yet: where something is, -2 goes before its ending, and so on."""
+    stem, ending = os.path.splitext(path)
+    tried = chain([path], (f"{stem}-{count}{ending}" for count in range(2, sys.maxsize)))
+    return next(filterfalse(os.path.lexists, tried))
+
+
 class Fault(NamedTuple):
     """Something that is wrong with a meeting; in the order in which faults are told."""
     file: int  # 0: the command line; 1: the meeting's own; then what it includes
@@ -18156,10 +18369,13 @@ class Fault(NamedTuple):
     what: str
 
 
+_NO_CLAUDE = {"model": "", "type": "talker", "permission_mode": "", "dollars": 0.0}
+
+
 class Attendee(Record):
     """One agent of a meeting, as it will be started."""
     name: str
-    kind: str  # claude or exec
+    kind: str  # claude, exec or stand-in
     cwd: str
     channels: tuple[str, ...] = ()  # each with its topic behind it, if it has one
     command: str = ""
@@ -18171,6 +18387,7 @@ class Attendee(Record):
     environment: tuple[str, ...] = ()  # names of variables that it gets besides the plain ones
     mission: str = ""
     persona: str = ""
+    lines: tuple[str, ...] = ()  # of a stand-in
     messages: int = 0  # limits; 0: none
     dollars: float = 0.0
     turns: int = 0
@@ -18189,6 +18406,7 @@ class Attendee(Record):
         }  # fmt: skip
         flags = [f"--{flag}={value}" for flag, value in given.items() if value]
         flags += [f"--channel={one}" for one in self.channels if self.start == AT_ONCE]
+        flags += [f"--line={one}" for one in self.lines if self.kind == STAND_IN]
         flags += [f"--{flag}" for flag in ("session", "shell") if getattr(self, flag)]
         return program_words("agent", *flags, "--tie", *more)
 
@@ -18198,11 +18416,28 @@ class Attendee(Record):
         key = os.environ.get("CAUCUS_AGENT_KEY")  # which it does not hand on to its mind
         return plain | ({"CAUCUS_AGENT_KEY": key} if key else {})
 
+    def played_by(self, command: str) -> Attendee:
+        """Give it with a command in place of a Claude; without one, with a stand-in in place of anything."""
+        if command:
+            return self.but(kind="exec", command=command, session=True, **_NO_CLAUDE) if self.kind == "claude" else self
+        lines = self.lines or (f"This is a rehearsal, and I only stand in for {self.name}.",)
+        return self.but(kind=STAND_IN, lines=lines, command="", session=False, shell=False, environment=(),
+                        **_NO_CLAUDE)
+
+    def runs(self) -> str:
+        """Word what it runs."""
+        told = {"exec": self.command, STAND_IN: f"nothing: it says {len(self.lines)} lines"}
+        return told.get(self.kind) or f"claude {self.model}".strip()
+
+    def budget(self) -> str:
+        """Write its limit of messages as the hub reads it."""
+        return f"{spender_of(self.name)}: {self.messages} messages"
+
     def rights(self) -> str:
         """Word what it may do."""
         if self.kind == "exec":
             return "whatever its command may do, as you"
-        if self.type == "talker":
+        if self.type == "talker" or self.kind == STAND_IN:
             return "it talks, and no more"
         return f"Claude Code's tools, permission mode {self.permission_mode or 'auto'}"
 
@@ -18223,8 +18458,13 @@ class Meeting(Record):
     topic: str = ""
     opening: str = ""
     opening_to: str = ALL
+    stdin: str = ""  # what is to be given there, in words; empty: nothing
+    handed: tuple[str, ...] = ()  # messages that say it
     ends_on: tuple[str, ...] = ()  # titles of forms, of which an answered one ends it
+    closing: str = ""  # what is said when it has ended, for the agents to answer
+    closing_seconds: float = CLOSING_S
     journal: str = ""  # the file of its record; empty: none
+    outcome: str = ""  # the file of what has come of it; empty: none
     minutes: float = MEETING_MINUTES
     messages: int = 0  # of all agents together; 0: no limit
     dollars: float = 0.0
@@ -18233,7 +18473,7 @@ class Meeting(Record):
         """Write its limits as the hub reads them; empty: it has none."""
         room = [f"{self.messages} messages"] if self.messages else []
         room += [limit_words("dollars", self.dollars)] if self.dollars else []
-        own = [f"{spender_of(one.name)}: {one.messages} messages" for one in self.attendees if one.messages]
+        own = [one.budget() for one in self.attendees if one.messages]
         return "; ".join([f"{ROOM}: {', '.join(room)}"] * bool(room) + own)
 
     def limits(self) -> list[str]:
@@ -18254,8 +18494,11 @@ class BadMeeting(Exception):
 class MeetingReader:
     """Reads a meeting's file, what it includes and what the command line sets; gathers all that is wrong."""
 
-    def __init__(self, path: str, settings: Sequence[str] = (), only: str = "") -> None:
+    def __init__(
+        self, path: str, settings: Sequence[str] = (), only: str = "", is_rehearsed: bool = False
+    ) -> None:
         self._path, self._folder = path, os.path.dirname(os.path.abspath(path))
+        self._is_rehearsed = is_rehearsed  # what has to be given may be missing
         self._settings, self._only = settings, [name.strip() for name in only.split(",") if name.strip()]
         self._faults: list[Fault] = []
         self._places: dict[TablePath, tuple[int, int, str]] = {}  # of keys: number of the file, line, and both in words
@@ -18301,7 +18544,7 @@ class MeetingReader:
 
         place = (number, 1, f"{path}:1")
         try:
-            text = text_of_file(path, MEETING_MAX_BYTES, "FILE")
+            text = meeting_text(path) if number == 1 else text_of_file(path, MEETING_MAX_BYTES, "FILE")
             tables = tomllib.loads(text)
         except Invalid as refusal:
             self._faults.append(Fault(number, 0, path, refusal.detail.removeprefix("FILE: ")))
@@ -18320,9 +18563,7 @@ class MeetingReader:
     def _set(self, setting: str) -> None:
         """Take one KEY=VALUE of the command line."""
         key, is_there, value = setting.partition("=")
-        path = tuple(key.strip().split("."))
-        if len(path) == 1:
-            path = next(((table, *path) for table in ("meeting", "limits") if path[0] in MEETING_KEYS[table]), path)
+        path = _path_of(key)
         self._places[path] = (0, 0, "--set")
         known = self._keys_of(path[:-1]) if len(path) > 1 else {}
         if not is_there or path[-1] not in known or (path[0] in ("agents", "roles") and not self._has(path[:-1])):
@@ -18396,7 +18637,11 @@ class MeetingReader:
 
     def _read(self, path: TablePath, read: Read, value: Any, default: Any) -> Any:
         try:
-            return read(".".join(path), self._filled(path, value) if path[-1] in FILLED else value)
+            if path[-1] in FILLED:
+                value = [*map(functools.partial(self._filled, path), value)] if isinstance(value, list) else (
+                    self._filled(path, value)
+                )
+            return read(".".join(path), value)
         except Invalid as refusal:
             self._blame(path, refusal.detail)
         return default
@@ -18414,7 +18659,8 @@ class MeetingReader:
     def _meeting(self) -> Meeting:
         """Read it all; what is wrong is gathered."""
         title, topic = self._value("meeting", "title", ""), self._value("meeting", "topic", "")
-        self._words = {"title": title, "topic": topic}
+        needs = self._missing()
+        self._words = {"title": title, "topic": topic or ("a topic of your own" if "topic" in needs else "")}
         if not title and self._at(("meeting", "title")) is None:
             self._blame(("meeting",), "meeting.title is missing: what is this meeting called?")
         names = self._names()
@@ -18426,11 +18672,24 @@ class MeetingReader:
             self._blame(("meeting", "opening_to"), f"meeting.opening_to: there is no {to!r} here{guess}")
         if self._only and to in names and to not in self._only:
             to = ALL
-        numbers = {key: self._value("limits", key, default) for key, default in _LIMITS.items()}
-        journal = self._journal()
+        more = {key: self._value("limits", key, default) for key, default in _LIMITS.items()}
+        more |= {key: one for key in _OF_MEETINGS if (one := self._value("meeting", key)) is not None}
+        more |= {key: self._place(key) for key in ("journal", "outcome")}
         seated = [one for one in attendees if one is not None and (not self._only or one.name in self._only)]
-        return Meeting(self._path, title, (*seated,), topic, self._value("meeting", "opening", ""), to,
-                       self._value("meeting", "ends_on", ()), journal, **numbers)
+        return Meeting(self._path, title, (*seated,), topic, opening_to=to, **more)
+
+    def _missing(self) -> list[str]:
+        """List what has to be given and is not; blame that, unless it is only rehearsed."""
+        missing, blamed = list[str](), ("meeting", "needs")
+        for key in self._value("meeting", "needs", ()):
+            path = _path_of(key)
+            if path[-1] not in self._keys_of(path[:-1]):
+                self._blame(blamed, f"meeting.needs: there is no key {key!r}")
+            elif self._at(path) is None:
+                missing.append(key)
+                if not self._is_rehearsed:
+                    self._blame(blamed, f"it needs {key}: give --set {key}=...")
+        return missing
 
     def _names(self) -> list[str]:
         """List the agents' names; blame those that nobody may bear, or that look the same."""
@@ -18472,20 +18731,15 @@ class MeetingReader:
             found[name] = table
         return found
 
-    def _journal(self) -> str:
-        """Give the file of the record, one that is not there yet: each meeting has one of its own."""
-        given = self._value("meeting", "journal")
+    def _place(self, key: str) -> str:
+        """Give where a file is to be written, one that is not there yet: each meeting has one of its own."""
+        given = self._value("meeting", key)
         if not given:
             return ""
         place = os.path.normpath(os.path.join(self._folder, os.path.expanduser(given)))
         if not os.path.isdir(os.path.dirname(place)):
-            self._blame(("meeting", "journal"), f"meeting.journal: there is no folder {os.path.dirname(place)}")
-        stem, ending = os.path.splitext(place)
-        count = 1
-        while os.path.lexists(place):
-            count += 1
-            place = f"{stem}-{count}{ending}"
-        return place
+            self._blame(("meeting", key), f"meeting.{key}: there is no folder {os.path.dirname(place)}")
+        return free_place(place)
 
     def _attendee(self, name: str, channels: Mapping[str, Mapping[str, Any]]) -> Attendee | None:
         """Read an agent, what its role says included; None: it is no table."""
@@ -18502,7 +18756,7 @@ class MeetingReader:
         values = {key: value for key, value in values.items() if value is not None}
         self._check_agent(path, told, values)
         for key in MEETING_KEYS["each"]:
-            if key not in values and not (key == "dollars" and values.get("kind") == "exec"):
+            if key not in values and not (key == "dollars" and values.get("kind") != "claude"):
                 values |= {key: one} if (one := self._value("each", key)) else {}
         values["persona"] = self._persona(told, values)
         values["cwd"] = self._cwd(told.get("cwd", path), values.get("cwd", "."))
@@ -18526,14 +18780,18 @@ class MeetingReader:
         key, kind, is_worker = ".".join(path), values.get("kind"), values.get("type") == "worker"
         if "kind" not in told:
             self._blame(path, f"{key}.kind is missing: claude, or exec for any other program")
+        if kind == STAND_IN and "lines" not in told:
+            self._blame(path, f"{key}.lines is missing: what it says, in a list")
         if kind == "exec" and "command" not in told:
             self._blame(path, f"{key}.command is missing: what runs for each turn, such as \"llm -m MODEL\"")
         whose = {"exec": (OF_CLAUDES, "is for a claude; with kind = \"exec\" the command itself decides that"),
-                 "claude": (OF_COMMANDS, "is for kind = \"exec\"; a claude is no command line")}
+                 "claude": (OF_COMMANDS, "is for kind = \"exec\"; a claude is no command line"),
+                 STAND_IN: (OF_CLAUDES + OF_COMMANDS, "is for a model; a stand-in has its lines and runs nothing")}
         keys, reason = whose.get(str(kind), ((), ""))
         for strange in keys:
             if strange in told:
-                why = "what a command costs is not known: use turns" if strange == "dollars" else reason
+                is_price = strange == "dollars" and kind == "exec"
+                why = "what a command costs is not known: use turns" if is_price else reason
                 self._blame(told[strange], f"{key}.{strange}: {why}")
         if kind == "claude" and "permission_mode" in told and not is_worker:
             why = "a talker has the room's tools only, nothing to permit: add type = \"worker\""
@@ -18569,6 +18827,14 @@ class MeetingReader:
 
 
 _LIMITS = {"minutes": MEETING_MINUTES, "messages": 0, "dollars": 0.0}
+_OF_MEETINGS = ("opening", "stdin", "ends_on", "closing", "closing_seconds")
+
+
+def _path_of(key: str) -> TablePath:
+    """Give the path of a key as the command line names it: alone if it is of [meeting] or [limits]."""
+    path = tuple(key.strip().split("."))
+    tables = [(table, *path) for table in ("meeting", "limits") if len(path) == 1 and path[0] in MEETING_KEYS[table]]
+    return tables[0] if tables else path
 
 
 def _fill_up(tables: dict[str, Any], more: Mapping[str, Any]) -> None:
@@ -18580,12 +18846,35 @@ def _fill_up(tables: dict[str, Any], more: Mapping[str, Any]) -> None:
             tables.setdefault(key, value)
 
 
+def fence_for(text: str) -> str:
+    """Give a Markdown fence that no line of a text ends."""
+    return "`" * (max([2, *map(len, re.findall(r"^\s*(`+)", text, re.MULTILINE))]) + 1)
+
+
+def handed_over(what: str, data: bytes) -> tuple[str, ...]:
+    """Word what was given on stdin as messages, its text between fences. Raises Invalid."""
+    text = data.decode("utf-8", "replace")
+    fence, many = fence_for(text), f"at most {HANDED_PARTS_MAX} messages of {OPERATOR_CONTENT_MAX:,} are said"
+    size = max(1, OPERATOR_CONTENT_MAX - len(what) - 2 * len(fence) - 200)
+    pieces = [*islice(slices_of(text, size), HANDED_PARTS_MAX + 1)]
+    if len(data) > HANDED_MAX_BYTES or len(pieces) > HANDED_PARTS_MAX:
+        raise Invalid("stdin", f"{what} has {'more than ' * (len(data) > HANDED_MAX_BYTES)}{len(text):,} characters; "
+                               f"{many}: give less of it")
+    said, count = list[str](), len(pieces)
+    for number, piece in enumerate(pieces, 1):
+        part = f", part {number} of {count}" if count > 1 else ""
+        wait = " More of it follows: wait for the last part before you speak." if number < count else ""
+        said.append("\n".join([f"Here is {what}{part}.{wait}", fence, piece.strip("\r\n"), fence]))
+    return tuple(said)
+
+
 # --- it is held ---
 SEATING_S = 90.0  # for all agents to come in, one a second and a Claude's start; then the meeting begins without them
 ASK_S, TERM_S = 2.0, 2.5  # for an agent to go by itself, and after SIGTERM; both together less than 5 s
 MEETING_LOOK_S = 0.2  # how often it is looked who has ended, and what time it is
 RESTART_S, RESTART_MAX_S = 1.0, 30.0  # until the first restart of an agent; twice as long each time
 OUTPUT_LINES, OUTPUT_LINE_BYTES = 200, 4096  # of an agent's output that are kept
+REGAIN_S = 1.0  # until a chair whose line was cut is taken again
 LINES_TOLD = 3  # of them, where it has failed
 HOUR_S = 3600.0
 CALL_LOOK_S = 5.0  # how often it is looked whether an agent that has to wait is called still
@@ -18637,6 +18926,7 @@ class Attending:
         self.line_count = 0  # of all that it has put out
         self.was_killed = False  # so it has not left the room by itself
         self._process: Popen[bytes] | None = None
+        self._read_by = math.inf  # when nothing more of its output is waited for, monotonic seconds
         self._due = -math.inf  # when it is started, monotonic seconds
         self._has_sat = False  # the latest process had a seat
         self._steps: deque[tuple[Callable[[], None], float]] = deque()  # to its end, and when each is taken
@@ -18715,8 +19005,10 @@ class Attending:
         return self.plan.words(url)
 
     def _read(self, source: BinaryIO) -> None:
-        while line := source.readline(OUTPUT_LINE_BYTES):
-            self._add_line(one_liner(line.decode("utf-8", "replace")))
+        with source:
+            while line := source.readline(OUTPUT_LINE_BYTES):
+                if shown := shown_of(line):
+                    self._add_line(shown)
 
     def _add_line(self, line: str) -> None:
         self.lines.append(line)
@@ -18726,11 +19018,16 @@ class Attending:
         """Start it if that is due, press it if it is to end, note that it has ended; give what is new, in words."""
         if self._process is None:
             return self._try_start(url) if self.state in (STARTING, RESTARTING) and now >= self._due else ""
-        if (code := self._process.poll()) is not None:
+        if (code := self._process.poll()) is not None and self._is_read(now):
             self._note_end(code)
             return self._judge(code, now)
         self._press(now)
         return ""
+
+    def _is_read(self, now: float) -> bool:
+        """Whether its output is read to its end; what it has left behind may hold the pipe open."""
+        self._read_by = min(self._read_by, now + LOOK_S)
+        return not self._reader.is_alive() or now >= self._read_by
 
     def _try_start(self, url: str) -> str:
         self._set_state(STARTING)
@@ -18744,8 +19041,8 @@ class Attending:
 
     def _note_end(self, code: int) -> None:
         """Note that its process has ended; what it said last tells more than what the hub had time to show."""
-        self._reader.join(LOOK_S)  # what it has left behind may hold the pipe open
-        self._process, self.exit_code = None, code
+        self._let_go()
+        self._process, self.exit_code, self._read_by = None, code, math.inf
         if (used := USED.search(self.lines[-1]) if self.lines else None) is not None:
             self.note_usage({"turns": int(used[1]), "cost_usd": float(used[2]) if used[2] else None})
         self._earlier = self._earlier[0] + self._usage[0], self._earlier[1] + self._usage[1]
@@ -18821,18 +19118,19 @@ class Attending:
                 "messages": self.messages, "turns": self.turns, "dollars": cost}
 
     def row(self) -> dict[str, Json]:
-        """Give what consoles see of it, whoever looks: no command, no folder, no output."""
+        """Give what consoles see of it, whoever looks: no command, no folder, and of its output why it has failed."""
+        said = self.lines[-1] if self.lines else ""
         return self._told() | {
             "kind": self.plan.kind, "type": self.plan.type if self.plan.kind == "claude" else "",
+            "start": self.plan.start, "sessions": 0, "aside": None,
             "state": self._activity or self.state, "since": round(self.since, 1), "restarts_max": self.plan.restarts,
-            "why": self.lines[-1] if self.state == FAILED and self.lines else "", "limits": [*self.plan.limits()],
-            "output": self.line_count,
+            "why": one_liner(said.removeprefix("caucus agent: ")) if self.state == FAILED and said else "",
+            "limits": [*self.plan.limits()], "output": self.line_count,
         }  # fmt: skip
 
     def output(self) -> dict[str, Json]:
         """Give what the operator sees of it besides."""
-        runs = self.plan.command or f"claude {self.plan.model}".strip()
-        return {"agent": self.plan.name, "lines": [*self.lines], "total": self.line_count, "runs": runs,
+        return {"agent": self.plan.name, "lines": [*self.lines], "total": self.line_count, "runs": self.plan.runs(),
                 "cwd": self.plan.cwd, "rights": self.plan.rights()}
 
     def to_json(self) -> dict[str, Json]:
@@ -19270,6 +19568,48 @@ class Company:
             await sleep(LOOK_S)
 
     # --- the stage ---
+    def go_on_stage(self, consoles: Consoles) -> None:
+        """Be what the operator rules from a console."""
+        consoles.stage, self.on_change = self, consoles.on_stage_changed
+
+    async def stand_by(self, url: str) -> int:
+        """Look after the agents of a hub until a signal ends it, then end them; give the exit code."""
+        from asyncio import Event, create_task, get_running_loop
+
+        over, is_hasty = Event(), Event()
+
+        def interrupt() -> None:
+            (is_hasty if over.is_set() else over).set()  # the second time: at once
+
+        on_signals(get_running_loop(), interrupt)
+        listening = create_task(self._listen(url))
+        while not over.is_set():
+            await self.look()
+            async with at_most(MEETING_LOOK_S):
+                await over.wait()
+        await self.end(is_hasty.is_set)
+        listening.cancel()
+        self.chair.get_up()
+        return EXIT_OK
+
+    async def _listen(self, url: str) -> None:
+        """Hear what the hub tells; a hub that goes on for weeks may once cut the line."""
+        from asyncio import sleep
+
+        while True:
+            with suppress(NotReady):
+                await self._bound((await self.sit_down(url))["budgets"]["text"])
+                while (frame := await self.chair.next()) is not None:
+                    self.hear(frame)
+            await sleep(REGAIN_S)
+
+    async def _bound(self, budgets: str) -> None:
+        """Have the hub hold each to its limit of messages, but for who has a budget there."""
+        known = {one.subject for one in budgets_of(budgets)}
+        plans = [one.plan for one in self.agents.values() if spender_of(one.plan.name) not in known]
+        if more := [one.budget() for one in plans if one.messages]:
+            await self.chair.send(budgets="; ".join([budgets] * bool(budgets) + more))
+
     def rows(self) -> list[Json]:
         """Give what consoles see of each."""
         return [agent.row() for agent in self.agents.values()]
@@ -19277,6 +19617,8 @@ class Company:
     def rule(self, verb: str, name: str) -> None:
         """Start, end or restart an agent. Raises UnknownAgent, NotNow."""
         agent = self._agent(name)
+        if self._is_ending:
+            raise NotNow("all agents are being ended", agent=name)
         if verb == "start":
             agent.call_in()
         else:
@@ -19292,6 +19634,35 @@ class Company:
         return agent
 
 
+def unmarked(text: str) -> str:
+    """Write words of others into a line of Markdown, where they are to be nothing but words."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~&!])", r"\\\1", one_line(text))
+
+
+def cited(text: str) -> list[str]:
+    """Write a text of others into Markdown: each line stands behind a mark, and no tag of it leads out."""
+    return [f"> {line}".rstrip() for line in lines_in(re.sub(r"<(?=[A-Za-z/!?])", r"\\<", text.strip()))]
+
+
+def page_of_outcome(about: Mapping[str, Any]) -> str:
+    """Write what has come of a meeting, in Markdown."""
+    minutes, seconds = divmod(round(about["seconds"]), 60)
+    lines = [f"# {unmarked(about['title'])}", "", *([*cited(about["topic"]), ""] if about["topic"] else [])]
+    lines += [f"Ended at {about['time']} after {minutes} min {seconds} s, because {unmarked(about['ended'])}.", ""]
+    lines += ["## Decisions", ""] + ["None.", ""] * (not about["decisions"])
+    for one in about["decisions"]:
+        lines += [f"**{unmarked(one['title'])}**, asked by {unmarked(one['asker'])}:", "", *cited(one["answer"]), ""]
+    lines += ["## Last words", ""]
+    for name, said in about["words"].items():
+        words = cited("\n\n".join(said)) if said else ["Nothing to all."]
+        lines += [f"### {unmarked(name)}", "", *words, ""]
+    lines += ["## Who took part", "", "| Agent | State | Messages | Turns | Cost |", "|---|---|---:|---:|---:|"]
+    for one in about["agents"]:
+        cost = "unknown" if one["dollars"] is None else f"${one['dollars']:.2f}"
+        lines.append(f"| {unmarked(one['name'])} | {one['state']} | {one['messages']} | {one['turns']} | {cost} |")
+    return "\n".join([*lines, "", f"Record: {unmarked(about['journal'] or 'none')}", ""])
+
+
 class Sitting:
     """A meeting while it is held: its company, and what has come of it."""
 
@@ -19301,7 +19672,12 @@ class Sitting:
         self.why, self.has_failed = "", False  # why it has ended, and that it is nobody's wish
         self.decisions: list[dict[str, Json]] = []
         self.record = ""  # the file that the hub keeps, empty: none
+        self.outcome = ""  # the file that was written, empty: none
         self._forms: dict[str, dict[str, Any]] = {}
+        # What each has said to all: the last of it, and from the closing on, in answer to that.
+        self._last_words: dict[str, list[str]] = {one.name: [] for one in meeting.attendees}
+        self._earlier_words: dict[str, list[str]] = {}  # before the closing
+        self._closing_seq = 0  # of the closing, once it is said
         self._is_hasty = False
         self._begun_at = self._ended_at = time.monotonic()
         self._has_set_budgets = False
@@ -19310,7 +19686,7 @@ class Sitting:
         """Hold the meeting at a hub, to its end; give the exit code."""
         from asyncio import Event, get_running_loop
 
-        self._over = Event()
+        self._over, self._cut = Event(), Event()  # it has ended; nothing more is to be said in it
         on_signals(get_running_loop(), self._interrupt)
         try:
             snapshot = await self.company.sit_down(url)
@@ -19324,6 +19700,7 @@ class Sitting:
             await self._proceed(snapshot)
         finally:
             await self._close()
+        self._write_outcome()
         has_failed = self.has_failed or any(one.state == FAILED for one in self._agents)
         return EXIT_EXPIRED if has_failed else EXIT_OK
 
@@ -19366,9 +19743,12 @@ class Sitting:
                     await self._open()
                 async with at_most(MEETING_LOOK_S):
                     await self._over.wait()
-        finally:
             self._ended_at = time.monotonic()
             self._tell(f"the meeting ends: {self.why}")
+            if self._meeting.closing and has_opened:
+                await self._hear_last_words()
+        finally:
+            self._cut.set()
             await self.company.end(lambda: self._is_hasty)
             async with at_most(MEETING_LOOK_S):  # for the frames of what was said last
                 await listening
@@ -19381,25 +19761,44 @@ class Sitting:
             failed = all(one.state == FAILED for one in self._agents)
             self.end("no agent could take part" if failed else "all agents have ended")
         elif now - self._begun_at >= self._meeting.minutes * 60:
-            self.end(f"its {self._meeting.minutes:g} minutes are over")
+            self.end(f"its {self._meeting.minutes:g} minutes are over", is_in_order=True)
 
     def _are_seated(self) -> bool:
         return all(one.state != STARTING for one in self._agents)
 
     async def _open(self) -> None:
-        """Say the opening, as the operator."""
-        if self._meeting.opening:
-            await self.company.chair.send(say=self._meeting.opening, to=self._meeting.opening_to)
+        """Say the opening, and what was given on stdin, as the operator."""
+        for words in filter(None, (self._meeting.opening, *self._meeting.handed)):
+            await self.company.chair.send(say=words, to=self._meeting.opening_to)
         self._tell("the meeting is open")
 
-    def end(self, why: str, is_failure: bool = False) -> None:
-        """End it; the first reason counts."""
+    async def _hear_last_words(self) -> None:
+        """Say the closing, and wait until all who are seated have answered it; for so long, or until it is cut."""
+        limit_s = self._meeting.closing_seconds
+        if not self._cut.is_set():
+            self._tell(f"the closing is said: last words may take {limit_s:g} s")
+            await self.company.chair.send(say=self._meeting.closing, to=ALL)
+        async with at_most(limit_s):
+            while not self._cut.is_set():
+                await self._look(time.monotonic())
+                seated = [one.plan.name for one in self._agents if one.state == SEATED]
+                if self._closing_seq and all(self._last_words[name] for name in seated):
+                    break
+                async with at_most(MEETING_LOOK_S):
+                    await self._cut.wait()
+
+    def end(self, why: str, is_failure: bool = False, is_in_order: bool = False) -> None:
+        """End it; the first reason counts. In order: the closing is still said."""
+        if not self._cut.is_set():
+            self.has_failed = self.has_failed or is_failure
         if not self._over.is_set():
-            self.why, self.has_failed = why, is_failure
+            self.why = why
             self._over.set()
+        if not is_in_order:
+            self._cut.set()
 
     def _interrupt(self) -> None:
-        self._is_hasty = self._over.is_set()  # the second time: at once
+        self._is_hasty = self._cut.is_set()  # the second time: at once
         self.end("Ctrl-C, or a signal")
 
     # --- what the hub tells ---
@@ -19417,6 +19816,19 @@ class Sitting:
         kept = health.get("journal")
         self.record = str(kept.get("path") or "") if isinstance(kept, dict) else ""
 
+    def _on_message(self, frame: Mapping[str, Any]) -> None:
+        message = frame["message"]
+        name, text = message["sender"], message["content"]
+        if self._over.is_set() and message["origin"] == "operator" and text == self._meeting.closing:
+            self._closing_seq = message["seq"]
+            self._earlier_words, self._last_words = self._last_words, {name: [] for name in self._last_words}
+        elif name in self._last_words and message["origin"] == "agent" and message["recipient"] == ALL:
+            has_begun = bool(self._last_words[name]) or message.get("reply_to", 0) >= self._closing_seq
+            if not self._closing_seq:
+                self._last_words[name] = [text]
+            elif has_begun:  # else it is at a turn that has begun before
+                self._last_words[name].append(text)
+
     def _on_form(self, frame: Mapping[str, Any]) -> None:
         self._forms[frame["form"]["id"]] = frame["form"]
 
@@ -19428,7 +19840,7 @@ class Sitting:
                 for key, value in frame["answers"].items()]
         self.decisions.append({"title": form["title"], "asker": form["asker"], "answer": "; ".join(said)})
         if form["title"].casefold() in map(str.casefold, self._meeting.ends_on):
-            self.end(f"the form {json.dumps(form['title'], ensure_ascii=False)} is answered")
+            self.end(f"the form {json.dumps(form['title'], ensure_ascii=False)} is answered", is_in_order=True)
 
     def _on_mode(self, frame: Mapping[str, Any]) -> None:
         if frame["mode"] == STOPPED:
@@ -19440,8 +19852,9 @@ class Sitting:
                 self.end(f"the room's {limit_words(row['measure'], row['limit'])} are spent")
 
     _HEARERS: ClassVar[dict[str, Callable[[Sitting, Mapping[str, Any]], None]]] = {
-        "health": _on_health, "form": _on_form, "form_resolved": _on_settled, "mode": _on_mode, "budgets": _on_budgets,
-    }
+        "health": _on_health, "message": _on_message, "form": _on_form, "form_resolved": _on_settled,
+        "mode": _on_mode, "budgets": _on_budgets,
+    }  # fmt: skip
 
     # --- the end ---
     async def _close(self) -> None:
@@ -19450,13 +19863,29 @@ class Sitting:
             await self.company.chair.send(budgets="")
         self.company.chair.get_up()
 
+    def _write_outcome(self) -> None:
+        """Write the file that says what has come of it; a disk that does not take it is told, and no more."""
+        if not self._meeting.outcome:
+            return
+        place = free_place(self._meeting.outcome)  # another meeting may have written one meanwhile
+        about = {**self.to_json(), "topic": self._meeting.topic, "time": plain_time(time.time()), "words": {
+            name: said or self._earlier_words.get(name, []) for name, said in self._last_words.items()
+        }}  # fmt: skip
+        try:
+            with open(place, "x", encoding="utf-8", errors="replace") as file:
+                file.write(page_of_outcome(about))
+            self.outcome = place
+        except OSError as error:
+            self.has_failed = True
+            self._tell(f"the outcome could not be written to {place}: {error.strerror}")
+
     def to_json(self) -> dict[str, Json]:
         """Give what has come of it."""
         agents = [one.to_json() for one in self._agents]
         return {
             "title": self._meeting.title, "ended": self.why, "seconds": round(self._ended_at - self._begun_at, 1),
             "agents": cast(list[Json], agents), "decisions": cast(list[Json], self.decisions),
-            "journal": self.record or None,
+            "journal": self.record or None, "outcome": self.outcome or None,
         }  # fmt: skip
 
 
@@ -19472,6 +19901,7 @@ def words_of_summary(about: Mapping[str, Any]) -> str:
         said = f"{one['messages']} messages, {one['characters']:,} characters, {one['turns']} turns, {cost}{again}"
         lines += [f"  {one['name']:16} {one['state']:8} {said}"] + [f"    | {line}" for line in one["last_lines"]]
     lines += [f"  decided: {one['title']} (asked by {one['asker']}): {one['answer']}" for one in about["decisions"]]
+    lines += [f"  outcome: {about['outcome']}"] * bool(about["outcome"])
     lines.append(f"  record: {about['journal'] or 'none, for no journal was named'}")
     return "\n".join(visible for line in lines for visible in lines_in(line))
 
@@ -19479,21 +19909,25 @@ def words_of_summary(about: Mapping[str, Any]) -> str:
 def plan_of(meeting: Meeting) -> dict[str, Json]:
     """Give who would run what, where, with which rights and limits."""
     agents: list[Json] = [
-        {"name": one.name, "kind": one.kind, "runs": one.command or f"claude {one.model}".strip(), "cwd": one.cwd,
-         "start": one.start, "channels": [*one.channels], "rights": one.rights(), "limits": [*one.limits()],
+        {"name": one.name, "kind": one.kind, "runs": one.runs(), "cwd": one.cwd, "start": one.start,
+         "channels": [*one.channels], "rights": one.rights(), "limits": [*one.limits()],
          "environment": [name if name in os.environ else f"{name} (not set)" for name in one.environment],
          "mission": one.mission, "persona": one.persona}
         for one in meeting.attendees
     ]  # fmt: skip
     return {"title": meeting.title, "topic": meeting.topic, "ends": [*meeting.limits()], "opening": meeting.opening,
-            "opening_to": meeting.opening_to, "journal": meeting.journal or None, "agents": agents}
+            "opening_to": meeting.opening_to, "stdin": meeting.stdin or None, "closing": meeting.closing,
+            "journal": meeting.journal or None, "outcome": meeting.outcome or None, "agents": agents}
 
 
 def words_of_plan(about: Mapping[str, Any]) -> str:
     """Word a plan for people."""
     lines = [f"{about['title']}: nothing is started", f"  ends     after {', or '.join(about['ends'])}"]
-    lines += [f"  record   {about['journal'] or 'none'}"]
-    lines += [f"  opening  to {about['opening_to']}: {first_words(about['opening'])}"] if about["opening"] else []
+    lines += [f"  record   {about['journal'] or 'none'}", f"  outcome  {about['outcome'] or 'not written'}"]
+    opening = [first_words(about["opening"])] * bool(about["opening"])
+    opening += [f"{about['stdin']}, of stdin"] * bool(about["stdin"])
+    lines += [f"  opening  to {about['opening_to']}: {'; then '.join(opening)}"] if opening else []
+    lines += [f"  closing  {first_words(about['closing'])}"] if about["closing"] else []
     for one in about["agents"]:
         lines += [f"{one['name']} ({one['kind']})", f"  runs     {one['runs']}", f"  in       {one['cwd']}"]
         told = {"starts": one["start"], "rights": one["rights"], "limits": ", ".join(one["limits"]),
@@ -21144,6 +21578,26 @@ def settings_of(options: argparse.Namespace) -> Settings:
     return settings
 
 
+def meeting_in(
+    path: str, settings: Sequence[str] = (), only: str = "", is_rehearsed: bool = False
+) -> Meeting | None:
+    """Read a meeting's file; None: it has mistakes, and they are told."""
+    try:
+        return MeetingReader(path, settings, only, is_rehearsed).read()
+    except BadMeeting as bad:
+        for fault in bad.faults:
+            print("caucus:", *lines_in(f"{legible(fault.where)}: {fault.what}"), file=sys.stderr)
+    return None
+
+
+def check_stage(settings: Settings) -> None:
+    """Refuse a stage that strangers could rule. Raises Invalid."""
+    public = urllib.parse.urlsplit(settings.public_url).hostname
+    is_near = is_loopback(settings.host) and (not public or is_loopback(public))
+    refuse((not (is_near or settings.operator_token), "--stage",
+            "whoever reaches this hub could start agents: give --operator-token, or leave --host and --public-url out"))
+
+
 def open_browser(url: str) -> None:
     """Show the console, in a thread: some systems take seconds to find a browser."""
     import webbrowser
@@ -21182,17 +21636,28 @@ def run_hub(options: argparse.Namespace) -> int:
     settings, served = settings_of(options), list[Hub]()
     if options.notify_test:
         return try_push(settings)
+    company: Company | None = None
+    if options.stage:
+        check_stage(settings)
+        if (meeting := meeting_in(options.stage)) is None:
+            return EXIT_USAGE
+        # its agents read the one in their environment, and its chair the other in ours
+        os.environ |= {"CAUCUS_AGENT_KEY": settings.agent_key, "CAUCUS_OPERATOR_TOKEN": settings.operator_token}
+        company = Company(meeting.attendees, lambda words: log().info("%s", words))
     begin_log(options.log_level)
 
     def announce(hub: Hub) -> None:
         served.append(hub)
+        if company is not None:
+            company.go_on_stage(hub.consoles)
         print(f"caucus {__version__}: hub and console at {hub.url} (Ctrl-C ends it)", flush=True)
         if hub.journal is not None:
             print(f"caucus: the room is kept in {legible(hub.journal.path)}", flush=True)
         if not options.no_browser:
             open_browser(hub.url)
 
-    code = serve(settings, announce)
+    wait = None if company is None else lambda hub: company.stand_by(hub.url)
+    code = serve(settings, announce, wait)
     for journal in [hub.journal for hub in served if hub.journal is not None]:
         print(f"caucus: the record ends at event {journal.serial}, head {journal.head.hex()}", flush=True)
     return code
@@ -21326,6 +21791,22 @@ def turn_command(options: argparse.Namespace) -> list[str]:
     return [*shell, options.exec]
 
 
+_OF_MODELS = ("--exec", "--model", "--type", "--permission-mode", "--session", "--shell", "--max-cost")
+
+
+def mind_of(options: argparse.Namespace, seat: Seat) -> Callable[[], Mind]:
+    """Give what makes the mind that the options ask for. Raises Invalid."""
+    if options.line:
+        why = "says how a model runs, and with --line none does"
+        refuse(*[(getattr(options, key_of(flag)), flag, why) for flag in _OF_MODELS])
+        return lambda: StandIn(options.line)
+    if options.exec is None:
+        about = claude_settings(options)
+        return lambda: Claude(seat, about, Offspring())
+    argv = turn_command(options)
+    return lambda: Command(argv, options.session, Offspring())
+
+
 def run_agent(options: argparse.Namespace) -> int:
     import asyncio
 
@@ -21342,14 +21823,13 @@ def run_agent(options: argparse.Namespace) -> int:
         options.give_up, token, options.singly,
     )  # fmt: skip
     key = os.environ.pop("CAUCUS_AGENT_KEY", None)  # not for what a model starts
-    client = Client(options.hub, token or None, key)
-    seat = AgentSeat(HttpDoor(client, asyncio.to_thread, has_watch=False), name, bool(token))
-    about = claude_settings(options) if options.exec is None else None
-    argv = turn_command(options) if about is None else []
+    door = HttpDoor(Client(options.hub, token or None, key), asyncio.to_thread, has_watch=False)
+    seat = AgentSeat(door, name, bool(token))
+    make_mind = mind_of(options, seat)
 
     async def take_part() -> int:
         loop = asyncio.get_running_loop()
-        mind: Mind = Claude(seat, about, Offspring()) if about else Command(argv, options.session, Offspring())
+        mind = make_mind()
         agent = Agent(seat, mind, settings)
 
         def stop() -> None:
@@ -21406,15 +21886,61 @@ def run_demo(options: argparse.Namespace) -> int:
             agent.wait()
 
 
+def list_meetings(is_json: bool) -> None:
+    """Print which meetings ship: what each is for, and what it needs."""
+    rows: list[dict[str, Json]] = []
+    for name in SHIPPED:
+        about = tables_in(f"docs/meetings/{name}.toml")["meeting"]
+        rows.append({"name": name, "title": about["title"], "about": about["about"],
+                     "stdin": about.get("stdin"), "needs": about.get("needs", [])})
+    if is_json:
+        print(json.dumps(rows))
+        return
+    for row in rows:
+        needs = cast(list[str], row["needs"])
+        given = [f"{row['stdin']} on stdin"] * bool(row["stdin"]) + [f"--set {key}=..." for key in needs]
+        print(f"{row['name']:9} {row['title']}: {row['about']}")
+        print(f"{'':9} needs {', '.join(given) or 'nothing, not even a key'}")
+
+
+def with_what_is_given(meeting: Meeting, is_rehearsed: bool) -> Meeting:
+    """Take from stdin what a meeting is about, where it asks for that. Raises Invalid."""
+    if not meeting.stdin:
+        return meeting
+    is_given = sys.stdin is not None and not sys.stdin.isatty()
+    data = sys.stdin.buffer.read(HANDED_MAX_BYTES + 1) if is_given else b""
+    if data.strip():
+        return meeting.but(handed=handed_over(meeting.stdin, data))
+    if is_rehearsed:
+        return meeting
+    how = f"give it {meeting.stdin}, such as with: git diff | caucus meet {meeting.path}"
+    raise Invalid("stdin", f"{'is empty' if is_given else 'is a terminal'}: {how}")
+
+
 def run_meet(options: argparse.Namespace) -> int:
+    if options.list:
+        list_meetings(options.json)
+        return EXIT_OK
+    refuse((not options.file, "FILE", "is required: a meeting's file, or the name of one that ships (--list)"),
+           (options.rehearse and options.exec, "--exec", "runs a model, and with --rehearse none does"))
+    if options.show:
+        print(meeting_text(options.file), end="")
+        return EXIT_OK
+    if options.exec is not None:
+        split_command(options.exec)  # whether it is one
+    meeting = meeting_in(options.file, options.set, options.only, options.rehearse)
+    if meeting is None:
+        return EXIT_USAGE
+    if options.exec or options.rehearse:
+        meeting = meeting.but(attendees=tuple([one.played_by(options.exec or "") for one in meeting.attendees]),
+                              title=f"{meeting.title}, rehearsed" if options.rehearse else meeting.title)
+    return hold_meeting(meeting, options)
+
+
+def hold_meeting(meeting: Meeting, options: argparse.Namespace) -> int:
+    """Hold a meeting as the options say, or tell what would be. Raises Invalid."""
     import asyncio
 
-    try:
-        meeting = MeetingReader(options.file, options.set, options.only).read()
-    except BadMeeting as bad:
-        for fault in bad.faults:
-            print("caucus:", *lines_in(f"{legible(fault.where)}: {fault.what}"), file=sys.stderr)
-        return EXIT_USAGE
     if options.dry_run:
         plan = plan_of(meeting)
         print(json.dumps(plan) if options.json else words_of_plan(plan))
@@ -21422,6 +21948,7 @@ def run_meet(options: argparse.Namespace) -> int:
     url = checked_url(options.hub) if options.hub else ""
     refuse((url and options.port, "--port", "is for a hub of the meeting's own: leave it out with --hub"),
            (url and meeting.journal, "--hub", "that hub keeps its own record: leave meeting.journal out"))
+    meeting = with_what_is_given(meeting, options.rehearse)
     begin_log("WARNING")
     told = sys.stderr if options.json else sys.stdout
 
@@ -21431,7 +21958,9 @@ def run_meet(options: argparse.Namespace) -> int:
 
     sitting = Sitting(meeting, tell)
 
-    def announce(url: str) -> None:
+    def announce(url: str, consoles: Consoles | None = None) -> None:
+        if consoles is not None:
+            sitting.company.go_on_stage(consoles)
         tell(f"{meeting.title}: the console is at {url} (Ctrl-C ends it)")
         if not options.no_browser:
             open_browser(url)
@@ -21443,7 +21972,7 @@ def run_meet(options: argparse.Namespace) -> int:
         env = os.environ.get
         settings = Settings(port=options.port, journal=meeting.journal, agent_key=env("CAUCUS_AGENT_KEY", ""),
                             operator_token=env("CAUCUS_OPERATOR_TOKEN", ""))
-        code = serve(settings, lambda hub: announce(hub.url), lambda hub: sitting.hold(hub.url))
+        code = serve(settings, lambda hub: announce(hub.url, hub.consoles), lambda hub: sitting.hold(hub.url))
     if sitting.why:
         about = sitting.to_json()
         with suppress(BrokenPipeError):
@@ -21913,7 +22442,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], dict[str, Option]
         "--log-level": _LEVEL,
         "--quiet-stop": {"type": _quiet_minutes},
         **_texts("--operator-token", "--observer-token", "--agent-key", "--log-file", "--rules", "--public-url"),
-        **_texts("--notify", "--notify-secret", "--notify-click"),
+        **_texts("--notify", "--notify-secret", "--notify-click", "--stage"),
         **_switches("--no-browser", "--allow-insecure-bind", "--plain-http", "--notify-content", "--notify-test"),
     }),
     "bridge": (run_bridge, {"--hub": _HUB, **_texts("--project"), "--print-config": {"choices": CONFIGS}}),
@@ -21938,13 +22467,14 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], dict[str, Option]
         "--time-limit": {"type": _positive, "default": TURN_LIMIT_S},
         "--give-up": {"type": _from_zero, "default": AGENT_GIVE_UP_S},
         "--log-level": _LEVEL,
+        "--line": {"action": "append", "default": []},
         **_texts("--model", "--type", "--permission-mode", "--exec"),
         **_switches("--session", "--shell", "--tie", "--seat", "--singly"),
     }),
     "meet": (run_meet, {
-        "file": {}, "--set": {"action": "append", "default": []}, "--only": {"default": ""},
-        "--hub": {"default": ""}, "--port": {"type": _port, "default": 0},
-        **_switches("--dry-run", "--json", "--no-browser"),
+        "file": {"nargs": "?"}, "--set": {"action": "append", "default": []}, "--only": {"default": ""},
+        **_texts("--exec"), "--hub": {"default": ""}, "--port": {"type": _port, "default": 0},
+        **_switches("--list", "--show", "--rehearse", "--dry-run", "--json", "--no-browser"),
     }),
     "demo": (run_demo, {"--port": {"type": _port, "default": 0}, **_switches("--no-browser", "--agent")}),
     "journal": (run_journal, {
@@ -21982,7 +22512,7 @@ def words_first(command: str, given: Sequence[str]) -> list[str]:
     while left:
         word = left.popleft()
         (options if word.startswith("-") else words).append(word)
-        if left and "action" not in told.get(word, {"action": ""}):
+        if left and told.get(word, {"action": "store_true"}).get("action") != "store_true":
             options.append(left.popleft())
     return [*words, *options]
 
@@ -22018,8 +22548,8 @@ def read_options(given: Sequence[str], program: str) -> Any:
     if given and given[0] == "service" and "--" in given:  # switches first: argparse ends the arguments at one between
         at = [*given].index("--")
         given = ["service", *sorted(given[1:at], key=lambda word: not word.startswith("-")), *given[at:]]
-    if given and given[0] == "journal":
-        given = ["journal", *words_first("journal", given[1:])]
+    if given and given[0] in ("journal", "meet"):
+        given = [given[0], *words_first(given[0], given[1:])]
     usage, texts = argparse.RawDescriptionHelpFormatter, help_texts()
     about, more = texts["caucus"].split("\n\n", 1)
     parser = argparse.ArgumentParser(program, description=about, epilog=more, formatter_class=usage)

@@ -586,6 +586,73 @@ def test_an_agent_does_not_answer_itself(hub: HubProcess, api: str) -> None:
         assert "to myself" not in cl.wait_for("turn", 2)["prompt"]
 
 
+def test_a_command_asks_the_operator_and_is_told_the_answer(hub: HubProcess, api: str, tmp_path: Path) -> None:
+    asks = "ASK Which port?\\nThe old one is taken.\\n- 80\\n- 8080"
+    words = f"if grep -q 'kind.*answer'; then echo thanks; else printf '{asks}'; fi"
+    with hub.console() as console, agent(hub.url, "--project", "sh", "--exec", script(tmp_path, words)):
+        hub.say(api, "sh", "go")
+        form = console.next("form")["form"]
+        asked = [(one["key"], one["label"], one["type"], one["options"], one["required"]) for one in form["fields"]]
+        assert (form["title"], form["asker"], form["to"]) == ("Which port?", "sh", "all")
+        assert asked == [
+            ("answer", "The old one is taken.", "radio", ["80", "8080"], True),
+            ("note", caucus.NOTE_LABEL, "textarea", [], False),
+        ]
+        console.send(answer={"id": form["id"], "answers": {"answer": "8080"}})
+        assert console.message(sender="sh")["content"] == "thanks"
+
+
+def test_an_agent_of_lines_says_them_one_a_turn_each_after_its_cue(hub: HubProcess, api: str) -> None:
+    lines = ("--line=one", "--line=AFTER web: two", "--line=@api\nthree")
+    web = hub.register("web")
+    with agent(hub.url, "--project", "li", *lines):
+        hub.say(api, "li", "go")
+        assert next_message(hub, api, sender="li")["content"] == "one"
+        hub.say(api, "li", "go on")
+        eventually(lambda: (hub.get("/ping", peer="li").body["usage"] or {}).get("turns") == 2, "a turn")
+        hub.say(web, "li", "now")
+        assert next_message(hub, web, sender="li")["content"] == "two"
+        hub.say(web, "li", "now")
+        assert next_message(hub, api, sender="li")["content"] == "three"
+    assert [m["content"] for m in hub.receive(web)["messages"]] == []
+
+
+@pytest.mark.parametrize(
+    ("reply", "title", "fields", "before"),
+    [
+        ("ASK Go?\n- Yes\n- No", "Go?", [("Your answer", "radio", ["Yes", "No"]), ("note", "textarea", None)], ""),
+        ("ASK Why?", "Why?", [("Your answer", "textarea", None)], ""),
+        ("ASK Why?\n\nTell\n  me.\n", "Why?", [("Tell me.", "textarea", None)], ""),
+        ("ASK Why?\n" + "word " * 50, "Why?", [("Your answer", "textarea", None)], "word " * 49 + "word"),
+    ],
+)
+def test_a_reply_that_asks_is_a_form(
+    reply: str, title: str, fields: list[tuple[str, str, list[str] | None]], before: str
+) -> None:
+    form = caucus.form_in(reply)
+    assert form is not None
+    words, body = form
+    found: Any = body["fields"]
+    assert (words, body["to"], body["title"]) == (before, "all", title)
+    assert [(one["type"], one.get("options")) for one in found] == [one[1:] for one in fields]
+    assert found[0]["label"] == fields[0][0]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    ["ASK", "ASK ", "ask Go?", "Please ASK Go?", "ASK " + "x" * 201, "ASK Go?\n- Yes\n- Yes", "@web\nASK Go?",
+     "ASK Go?\n" + "\n".join(f"- {number}" for number in range(33)), "ASK Go?\n- " + "x" * 201],
+)  # fmt: skip
+def test_a_reply_that_cannot_be_a_form_is_text(reply: str) -> None:
+    assert caucus.form_in(reply) is None
+
+
+def test_below_a_channel_the_answer_goes_there() -> None:
+    form = caucus.form_in("#ops\nASK Go?")
+    assert form is not None
+    assert form[1]["to"] == "#ops"
+
+
 def test_pass_says_nothing(hub: HubProcess, api: str, tmp_path: Path) -> None:
     words = "grep -q speak && echo spoken || echo PASS"
     with agent(hub.url, "--project", "sh", "--exec", script(tmp_path, words)):

@@ -46,7 +46,7 @@ HEALTH_KEYS = {
 SNAPSHOT_KEYS = {
     *("type", "mode", "peers", "channels", "floors", "forms", "log", "health", "rate", "quiet_after", "agents"),
     *("decisions", "version", "trees", "rules", "loops", "budgets", "owed", "appeals"),  # ours, as are these
-    *("room", "last_seq", "quiet_stop"),
+    *("room", "last_seq", "quiet_stop", "stage"),
 }
 SILENT = {"msg_count": 0, "char_count": 0, "last_ts": None}  # a channel's traffic
 COMMANDS: dict[str, dict[str, Any]] = {  # each that the contract lists, and one well-formed frame of it

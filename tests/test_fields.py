@@ -22,6 +22,7 @@ API, X = '.peer[data-peer="api"]', '.channel[data-channel="#x"]'
 SHOWN: dict[str, tuple[str, str]] = {
     "mode": ("#mode", "Running"),
     "version": ("#health-facts", r"\d+\.\d+"),
+    "stage.off": ("#stage .empty", "Off: start the hub with --stage FILE"),
     "rate.refill_rate": ('[data-figure="rate"]', "50/s"),
     "rate.capacity": ('[data-figure="rate"]', "burst 70"),
     "health.uptime": ('[data-figure="uptime"]', r"\d+ s"),
@@ -125,6 +126,7 @@ SHOWN: dict[str, tuple[str, str]] = {
 }
 STOPPED = {"peers.stop_told": (f"{API} .untold", "not told of the stop")}
 UNSHOWN = {
+    "stage.agents": "A card each, where the hub has a stage: test_browser_stage.",
     "budgets.more": "How many rows are left out; more than 200 have to be.",
     "agents": "Native agents are not there yet; the list is empty.",
     "peers.prompts": "The gavel on the card, pressed or not; only where the hub has an operator token.",

@@ -259,6 +259,8 @@ def test_it_ends_with_stop_of_the_console(tmp_path: Path, hold: Callable[..., He
     held = hold(meeting(an_agent(tmp_path, "ann", "quiet")))
     held.until_told("is open")
     with held.console() as console:
+        console.send(output="ann")  # its stage is on by itself
+        assert console.next("output", "error")["agent"] == "ann"
         console.send(action="stop")
         console.next("mode")
     code, about = held.end()
@@ -318,6 +320,100 @@ def test_when_it_is_killed_its_agents_end_with_all_that_they_have_started(
     held.process.kill()
     held.process.wait()
     eventually(lambda: not running_in(tmp_path), "the end of its agents")  # within 10 s
+
+
+# --- its last words and its outcome ---
+
+CLOSING = 'closing = "One last word each, please."'
+
+
+def with_closing(*parts: str, seconds: float = 60) -> str:
+    """Write a meeting's file that has a closing and an outcome."""
+    more = f'opening = "Please begin."\n{CLOSING}\nclosing_seconds = {seconds:g}\noutcome = "out/outcome.md"'
+    return meeting(*parts).replace('opening = "Please begin."', more)
+
+
+def test_stand_ins_ask_their_form_and_say_last_words_and_both_are_in_the_outcome(
+    tmp_path: Path, hold: Callable[..., Held]
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/outcome.md").write_text("mine", encoding="utf-8")
+    lines = 'lines = ["ASK Lunch?\\n- Soup\\n- Salad", "AFTER human: Enjoy {topic}."]'
+    bob = '[agents.bob]\nkind = "stand-in"\nlines = ["AFTER ann: x"]'
+    text = with_closing(an_agent(tmp_path, "ann", "talk", lines), bob)
+    text = text.replace("closing =", 'topic = "lunch"\nends_on = ["Lunch?"]\nclosing =').replace("= 60", "= 2")
+    held = hold(text, "--rehearse")
+    with held.console() as console:
+        form = console.next("form", "snapshot", where=lambda frame: frame["type"] == "form")["form"]
+        console.send(answer={"id": form["id"], "answers": {"answer": "Soup"}})
+        console.next("form_resolved")
+        held.until_told("the closing is said: last words may take 2 s")
+        assert console.message(sender="ann")["content"] == "Enjoy lunch."
+    code, about = held.end()
+    assert (code, about["title"], about["outcome"]) == (0, "Test, rehearsed", str(tmp_path / "out/outcome-2.md"))
+    assert runs_of(tmp_path, "talk") == []
+    told = (tmp_path / "out/outcome-2.md").read_text(encoding="utf-8")
+    assert "**Lunch?**, asked by ann:\n\n> answer: Soup\n" in told
+    assert "### ann\n\n> Enjoy lunch.\n" in told
+
+
+def test_who_is_silent_has_its_last_words_from_before_and_what_cannot_be_written_is_told(
+    tmp_path: Path, hold: Callable[..., Held]
+) -> None:
+    (tmp_path / "out").mkdir()
+    text = with_closing("[limits]\nminutes = 0.04", an_agent(tmp_path, "ann", "quiet"), seconds=1)
+    held = hold(text)
+    held.until_told("the closing is said")
+    (tmp_path / "out").rmdir()
+    code, about = held.end()
+    assert (code, about["ended"], about["outcome"]) == (1, "its 0.04 minutes are over", None)
+    assert about["agents"][0]["state"] == "ended"
+    held.until_told(r"the outcome could not be written to .*outcome\.md: No such file or directory")
+
+
+@pytest.mark.parametrize("way", ["stop", "ctrl-c in the closing"])
+def test_no_last_words_are_waited_for_when_somebody_ends_it_and_the_outcome_is_written(
+    tmp_path: Path, hold: Callable[..., Held], way: str
+) -> None:
+    (tmp_path / "out").mkdir()
+    minutes = "[limits]\nminutes = 0.03" if "closing" in way else ""
+    held = hold(with_closing(minutes, an_agent(tmp_path, "ann", "quiet")))
+    held.until_told("the closing is said" if minutes else "is open")
+    if way == "stop":
+        with held.console() as console:
+            console.send(action="stop")
+            console.next("mode")
+    else:
+        held.process.send_signal(signal.SIGINT)
+    code, about = held.end(10.0)
+    why = "its 0.03 minutes are over" if minutes else "the room was stopped"
+    assert (code, about["ended"], about["agents"][0]["exit_code"]) == (0, why, 0)
+    assert any("the closing is said" in line for line in held.told) == bool(minutes)
+    told = (tmp_path / "out/outcome.md").read_text(encoding="utf-8")
+    assert f"because {why}." in told
+    assert "### ann\n\nNothing to all.\n" in told
+
+
+def test_nobodys_words_pass_for_the_outcomes_own() -> None:
+    row = {"name": "a|b", "state": "ended", "messages": 1, "turns": 1, "dollars": 0.5}
+    evil = "# Decisions\n\u2028## None\r| a | b |\n</blockquote><h1>x</h1>\n```\n---\x1b[2J"
+    about = {
+        "title": "T\n# x", "topic": evil, "ended": "x", "seconds": 61, "time": "now", "journal": None, "agents": [row],
+        "decisions": [{"title": "<b>\n# y", "asker": "*z*", "answer": evil}], "words": {"a|b": [evil, evil]},
+    }  # fmt: skip
+    page = caucus.page_of_outcome(about)
+    assert page.isprintable() or set(filter(lambda sign: not sign.isprintable(), page)) == {"\n"}
+    own = [line for line in page.split("\n") if not line.startswith(">")]
+    assert [line for line in own if line.startswith("#")] == [
+        "# T \\# x",
+        "## Decisions",
+        "## Last words",
+        "### a\\|b",
+        "## Who took part",
+    ]
+    assert "**\\<b\\> \\# y**, asked by \\*z\\*:" in own
+    assert "| a\\|b | ended | 1 | 1 | $0.50 |" in own
+    assert not re.search(r"(?<!\\)<[a-z/]", page)
 
 
 # --- who fails ---
@@ -464,7 +560,7 @@ MISTAKES = {
     "agents that are no table": ("agents = 5\n" + TITLE, 1, "agents must be a table"),
     "an agent that is no table": ("agents.ann = 5\n" + TITLE, 1, "agents.ann must be a table"),
     "no kind": (TITLE + '[agents.ann]\ncommand = "cat"', 3, "agents.ann.kind is missing"),
-    "an unknown kind": (TITLE + '[agents.ann]\nkind = "clade"', 4, 'must be one of claude, exec, not "clade" (did you'),
+    "an unknown kind": (TITLE + '[agents.ann]\nkind = "clade"', 4, 'claude, exec, stand-in, not "clade" (did you'),
     "no command": (TITLE + '[agents.ann]\nkind = "exec"', 3, "agents.ann.command is missing"),
     "a command of open quotes": (
         TITLE + AGENT.replace('"cat"', '"cat \'x"'),
@@ -541,6 +637,16 @@ MISTAKES = {
         "meeting.journal: there is no folder",
     ),
     "no such include": ('include = ["no.toml"]\n' + TITLE + AGENT, 2, "cannot read"),
+    "a stand-in without lines": (TITLE + '[agents.ann]\nkind = "stand-in"', 3, "agents.ann.lines is missing"),
+    "a stand-in with a model": (
+        TITLE + '[agents.ann]\nkind = "stand-in"\nlines = ["x"]\nmodel = "opus"',
+        6,
+        "agents.ann.model: is for a model; a stand-in has its lines and runs nothing",
+    ),
+    "a need that is no key": (TITLE + 'needs = ["topik"]\n' + AGENT, 3, "meeting.needs: there is no key 'topik'"),
+    "a need that is not given": (TITLE + 'needs = ["minutes"]\n' + AGENT, 3, "it needs minutes: give --set minutes="),
+    "no folder for the outcome": (TITLE + 'outcome = "no/x.md"\n' + AGENT, 3, "meeting.outcome: there is no folder"),
+    "no end of last words": (TITLE + "closing_seconds = 0\n" + AGENT, 3, "must be a number of 1 to 600, not 0"),
     "an include outside": ('include = ["../x.toml"]\n' + TITLE + AGENT, 1, "lies outside of the meeting's folder"),
 }
 

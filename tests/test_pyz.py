@@ -24,8 +24,9 @@ import build_zipapp
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = (ROOT / "caucus.py").read_text(encoding="utf-8")
 DOCS = (*dict.fromkeys(re.findall(r'"(docs/[\w/.]+\.\w+)"', PROGRAM)),)  # what it reads there
-SOURCES = ("build_zipapp.py", "vendor.lock", "caucus.py", "ui", *DOCS)
-UI = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "ui").rglob("*")) if path.is_file()]
+SOURCES = ("build_zipapp.py", "vendor.lock", "caucus.py", *build_zipapp.FOLDERS, *DOCS)
+PACKED = [path for name in build_zipapp.FOLDERS for path in sorted((ROOT / name).rglob("*")) if path.is_file()]
+UI = [path.relative_to(ROOT).as_posix() for path in PACKED]
 VERSION = re.findall(r'^__version__\b.*"(.+)"', PROGRAM, re.MULTILINE)[0]
 DEADLINE_S = 20.0  # for what takes a tenth of a second on an idle machine
 STOP_S = 5.0  # an orderly stop is at once; this allows for a busy machine, not for a poll that is waited for
@@ -243,7 +244,7 @@ def test_build_refuses_a_package_with_another_hash(bare_copy: Path, tmp_path: Pa
     assert_fails_in_one_line(built, "another hash", bare_copy)
 
 
-@pytest.mark.parametrize("name", ["caucus.py", "ui", *DOCS])
+@pytest.mark.parametrize("name", ["caucus.py", *build_zipapp.FOLDERS, *DOCS])
 def test_build_names_the_source_that_is_missing(name: str, pyz: Path, tmp_path: Path) -> None:
     copy = copy_of_checkout(tmp_path / "copy")
     (copy / name).rename(tmp_path / "away")

@@ -49,7 +49,7 @@ NEVER_A_TOOLS = {
     "malformed", "unknown_action", "unknown_token", "origin_refused", "host_refused", "forbidden", "not_found",
     "unknown_ticket", "unknown_peer", "unknown_channel", "unknown_form", "method_not_allowed", "headers_too_large",
     "not_acceptable", "upgrade_required", "nobody_waits", "prompts_off", "no_record", "unknown_loop",
-    "unknown_budget", "unknown_share", "too_many_shares", "unknown_agent", "not_now",
+    "unknown_budget", "unknown_share", "too_many_shares", "unknown_agent", "not_now", "stage_off",
 }
 
 

@@ -31,6 +31,7 @@ import * as channels from "./channels.js";
 import * as rules from "./rules.js";
 import * as away from "./away.js";
 import * as budgets from "./budgets.js";
+import * as stage from "./stage.js";
 import * as palette from "./palette.js";
 import * as settings from "./settings.js";
 import * as share from "./share.js";
@@ -71,6 +72,7 @@ const SIGHTS = [ // of the moment that is looked at
   ["brakes", brakes.render],
   ["health", health.render],
   ["roster", roster.render],
+  ["stage", stage.render],
   ["loops", loops.render],
   ["loops-settings", loops.renderSettings],
   ["away", away.render],
@@ -88,7 +90,7 @@ const TALK = [ // of the same moment; it has a memory of the very model that it 
 ];
 
 /** A room in which nothing can be done, as an observer has it: the present, while the past that was asked for is not here. */
-const watched = (room) => ({ ...room, link: { ...room.link, role: "observer" } });
+const watched = (room) => ({ ...room, stage: emptyModel().stage, link: { ...room.link, role: "observer" } });
 
 let isDrawPlanned = false;
 
@@ -352,6 +354,7 @@ const PLACES = {
   evidence: (evidence) => { showTab("flow"); flow.showEvidence(byId("flow"), evidence); },
   roster: (name) => { showTab("health"); roster.reveal(byId("roster"), name); },
   reply: (message) => { showTab("flow"); composer.reply(byId("composer"), message); },
+  stage: (name) => { showTab("channels"); stage.reveal(byId("stage"), name); },
   write: (scope) => { showTab("flow"); composer.aim(byId("composer"), scope); },
   dismiss: (id) => unsettled.dismiss(id),
   only: showOnly,

@@ -9,7 +9,7 @@ import { clockOf } from "./prefs.js";
 import { meansOf, triedOf } from "./runbook.js";
 
 const ICONS = { form: "form", stop: "stop", loop: "loop", slow: "loop", mention: "mention", deaf: "deaf", stick: "stick", question: "help", owed: "wait", converged: "check", died: "wait", budget: "gauge",
-  restart: "replay", loss: "mail", flood: "bolt", away: "kick", silent: "wait" };
+  restart: "replay", loss: "mail", flood: "bolt", away: "kick", silent: "wait", stage: "stop" };
 const AGED = new Set(["form", "loop", "mention", "question", "owed", "restart", "loss"]); // others tell it in their words
 const AWAY_WORDS = { mention: "It needs no answer: let it go", restart: "Seen: let it go", loss: "Seen: hide it until more is lost later" };
 const WIDE = matchMedia("(min-width: 100rem)"); // three fit; else two; on a phone one

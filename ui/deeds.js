@@ -8,6 +8,7 @@
 // A deed is effective when the room shows it, never because a button was pressed. `list` is replaced when it changes.
 
 import { GO_ON, loopOf } from "./model.js";
+import { rowOfStage, RUNNING } from "./cast.js";
 
 const DEEDS_MAX = 30;
 const LATE_MS = 4_000; // the hub answers within milliseconds: beyond this something is wrong, and the page says so
@@ -85,6 +86,10 @@ const KINDS = {
   resume_peer: ({ resume_peer: name }) => ({
     word: `Resume ${name}`, subject: name, isDone: (model) => rowOf(model, name)?.paused === false, effect: () => "its mailbox is released",
   }),
+  stage: ({ stage: verb, agent: name }, model) => ({
+    word: `${{ start: "Start", end: "End", restart: "Restart" }[verb]} ${name}`, staged: name, from: { ...rowOfStage(model, name) },
+    isDone: (now, { from }) => hasMoved(rowOfStage(now, name), from), effect: (now) => stagedText(rowOfStage(now, name)),
+  }),
   close_channel: ({ close_channel: name }) => ({
     word: `Close ${name}`, isDone: (model) => !Object.hasOwn(model.channels, name), effect: () => "it has no members any more",
   }),
@@ -118,6 +123,13 @@ const RULINGS = {
   watch: { word: "Watch again", state: "", effect: "it is watched as all others are" },
 };
 const FAR = { off: "nothing is looked for", hint: "who speaks there is told", slow: "such a lane is slowed", hold: "such a lane is held for you" };
+
+const hasMoved = (row, from) => row !== undefined && (row.state !== from.state || row.since !== from.since);
+
+function stagedText({ state, why }) {
+  if (state === "failed") return why || "it has failed";
+  return RUNNING.has(state) ? "it is being started" : "it is told to end, and killed if it does not within 5 s";
+}
 
 /** Whether a lane is as ruled; until then the deed counts what waits there, for that is what will be delivered. */
 function isRuled(loop, deed) {

@@ -19,6 +19,7 @@ const SPANS_MAX = 500;
 export const HISTORY_MS = 600_000; // of figures, for the charts
 const NOTICES_MAX = 20;
 
+const NO_STAGE = { off: null, agents: [] }; // off: null while nothing is known of it; else empty, or why there is none
 const NO_LOOPS = { upto: null, release: 0, lanes: [] }; // release: s of the operator's silence, 0: never
 
 export function emptyModel() {
@@ -41,6 +42,8 @@ export function emptyModel() {
     loops: NO_LOOPS, // how far loops are answered, and the lanes that go round in circles; a lane as the hub tells of it
     shares: { list: [], made: null }, // links for lookers-on: {id, by, ts, consoles}, and the one that was made here last: {id, token, url}
     budgets: { text: "", rows: [], more: 0 }, // what may be spent; rows: {spender, name, here, measure, limit, spent, level, unknown, back_ts, waiting}
+    stage: NO_STAGE, // the agents that the hub may start; rows as cast.js reads them
+    outputs: new Map(), // agent -> {lines, total, runs, cwd, rights}: what it wrote last, as the hub said when asked
     roots: new Map(), // message id -> its thread, for those in one: the id of what began it, or a name for what is not here
     threads: new Map(), // thread -> ids of its messages, oldest first
     spans: [], // what lasted: {kind: mode | pause | stick | form, key, who, scope, word, text, from, to}, ms; to: null while it lasts
@@ -144,6 +147,8 @@ const FRAMES = {
   form_resolved: (model, frame, now) => settle(model, { ...frame, at: momentOf(model, now) }),
   health: takeHealth,
   heartbeat_result: (model, frame) => notice(model, "info", heartbeatText(frame.result)),
+  stage: (model, { off, agents }) => { model.stage = { off, agents }; },
+  output: (model, frame) => { model.outputs = new Map(model.outputs).set(frame.agent, frame); },
   rate: (model, frame) => { model.rate = frame.rate; },
   shares: (model, frame) => { model.shares = { list: frame.shares ?? [], made: frame.made ?? model.shares.made }; },
   agents: (model, frame) => { model.agents = frame.agents ?? []; },
@@ -198,6 +203,7 @@ function takeSnapshot(model, frame, now) {
   model.rules = frame.rules ?? model.rules;
   takeLoops(model, frame.loops ?? NO_LOOPS, now);
   model.budgets = frame.budgets ?? model.budgets;
+  Object.assign(model, { stage: frame.stage ?? NO_STAGE, outputs: new Map() });
   for (const peer of frame.peers ?? []) claimHue(model, peer.name);
   for (const message of log) takeMessage(model, message, frame.trees?.[message.id], now);
   takeHealth(model, { health: frame.health ?? null, peers: frame.peers }, now);

@@ -10,6 +10,7 @@ import { ARROW, GO_ON, UNWOKEN_S, ageText, isLosing, isOperator, lineOf, logEnd,
 import { listed, stopReach } from "./deeds.js";
 import { DIED_TEXT, callsOf } from "./unsettled.js";
 import { budgetNeeds, isSpent } from "./spent.js";
+import { stageNeeds } from "./cast.js";
 
 const DEAF_S = 60; // an agent between two polls is busy; longer, and nobody comes to fetch its mail
 const NOBODY_S = 10; // longer than a waiter takes to ask again
@@ -22,7 +23,7 @@ const STOP_GRACE_S = 5; // a parked poll is answered at once; whoever lacks the 
 /** Everything that waits, in order of urgency. A need keeps its id for as long as its cause lasts. */
 export function needsOf(model, now) {
   return [
-    ...stopNeeds(model, now), ...diedNeeds(model), ...budgetNeeds(model, now), ...floodNeeds(model), ...heldNeeds(model), ...formNeeds(model),
+    ...stopNeeds(model, now), ...diedNeeds(model), ...budgetNeeds(model, now), ...floodNeeds(model), ...stageNeeds(model), ...heldNeeds(model), ...formNeeds(model),
     ...questionNeeds(model), ...lossNeeds(model, now), ...mentionNeeds(model), ...quietNeeds(model, now), ...silentNeeds(model, now),
     ...overdueNeeds(model, now), ...stickNeeds(model, now), ...stuckNeeds(model, now), ...slowNeeds(model),
   ];

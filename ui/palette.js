@@ -2,6 +2,7 @@
 // each time it opens, by those who know; `entriesOf` and `matches` are pure.
 
 import { COMMANDS, commandOf } from "./commands.js";
+import { rulesOf } from "./cast.js";
 import { el, icon, setText } from "./dom.js";
 
 const SHOWN_MAX = 60; // more nobody reads: another letter is quicker
@@ -113,6 +114,9 @@ export function entriesOf({ model, needs, keys, settings, isOperator }, ways) {
       ...(isOperator ? [{ kind: "to", icon: "send", text: name, hint: "write to it", run: () => go("write", name) }] : []),
     ]),
     ...(isOperator ? [{ kind: "to", icon: "all", text: "everyone", hint: "write to everyone", run: () => go("write", "all") }, ...commands(model, ways)] : []),
+    ...(isOperator ? model.stage.agents.flatMap((row) => rulesOf(model, row).filter(({ why, frame }) => !why && frame.stage)
+      .map(({ word, frame }) => ({ kind: "command", icon: "bolt", text: `${word} ${row.name}`, hint: "on the stage", run: () => act(frame) }))) : []),
+    ...model.stage.agents.map(({ name }) => ({ kind: "staged", icon: "peers", text: `Stage: ${name}`, hint: "how it runs", run: () => go("stage", name) })),
     ...settings.map(([name, text, hint]) => ({ kind: "setting", icon: "settings", text, hint: `setting. ${hint}`, run: () => ways.set(name) })),
     ...keys.map((binding) => ({ kind: "key", icon: "bolt", text: binding[1], hint: binding[0], run: () => ways.press(binding) })),
   ];

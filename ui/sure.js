@@ -36,6 +36,12 @@ const ASK = {
       + `If it joins again under this name, the budget is still spent.${model.mode === "running" ? "" : ` The room is ${model.mode}: its words wait for that.`}`,
     verb: "End it",
   }),
+  stage: ({ stage: verb, agent: name }) => (verb === "start" ? null : {
+    title: `${verb === "end" ? "End" : "Restart"} ${name}?`,
+    text: `${name} and all that it has started are told to end, and killed if they do not within 5 s. What it had in mind is lost; `
+      + `what was said in the room stays.${verb === "restart" ? " Then it is started anew." : ""}`,
+    verb: verb === "end" ? "End it" : "Restart it",
+  }),
   close_channel: ({ close_channel: name }) => ({
     title: `Close ${name}?`,
     text: "Every member is taken out and its talking stick is put away. What was said stays in the flow; any agent may open the channel again by speaking in it.",
