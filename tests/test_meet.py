@@ -576,6 +576,17 @@ MISTAKES = {
     "a command with a price": (TITLE + AGENT + "dollars = 2", 6, "what a command costs is not known: use turns"),
     "a talker with permissions": (TITLE + CLAUDE + 'permission_mode = "auto"', 5, 'add type = "worker"'),
     "no permissions asked": (TITLE + CLAUDE + 'type = "worker"\npermission_mode = "bypassPermissions"', 6, "unguarded"),
+    "an unknown start": (TITLE + AGENT + 'start = "when spoken"', 6, "(did you mean when spoken to?)"),
+    "a mission that waits": (
+        TITLE + AGENT + 'start = "when spoken to"\nmission = "Go."',
+        7,
+        "agents.ann.mission: opens the exchange by itself",
+    ),
+    "sessions of one that is there": (
+        TITLE + AGENT + "sessions_per_hour = 3",
+        6,
+        'agents.ann.sessions_per_hour: is for start = "when spoken to"',
+    ),
     "an unknown type": (TITLE + CLAUDE + 'type = "walker"', 5, 'must be one of talker, worker, not "walker" (did you'),
     "a reserved name": (TITLE + AGENT.replace("ann", "operator"), 3, "looks like 'operator', which is reserved"),
     "names that look alike": (TITLE + AGENT + AGENT.replace("ann", "Ann"), 6, "looks like ann: choose another name"),

@@ -1,6 +1,6 @@
 // Cast: the agents that the hub may start, how each is, in words, and what may be asked of it. Pure: no DOM, no clock; time
 // comes as an argument. A row: {name, kind, type, start, state, since, restarts, restarts_max, exit_code, why, limits, messages,
-// turns, dollars, output}.
+// turns, dollars, output, start, sessions, aside}.
 //
 //   stateText(row, now)      "thinking for 40 s"; "ended, exit code 3, 2 min ago"
 //   factsText(row)           what it has said and cost, and what bounds it
@@ -34,17 +34,17 @@ export function stateText({ state, since, exit_code: code }, now) {
 
 const amount = (value, what) => `${value.toLocaleString("en")} ${what}${value === 1 ? "" : "s"}`;
 
-export function factsText({ kind, type, start, messages, turns, dollars, restarts, restarts_max: most, limits }) {
+export function factsText({ kind, type, start, messages, turns, dollars, restarts, restarts_max: most, limits, sessions = 0, aside = null }) {
   const cost = dollars === null ? kind === "claude" && turns > 0 && "cost unknown" : `$${dollars.toFixed(2)}`;
-  const used = [messages > 0 && amount(messages, "message"), turns > 0 && amount(turns, "turn"), cost, restarts > 0 && `restarted ${restarts} of ${most} times`];
+  const used = [messages > 0 && amount(messages, "message"), turns > 0 && amount(turns, "turn"), cost, sessions > 0 && amount(sessions, "session"), aside && `${amount(aside.count, "message")} set aside, the latest ${aside.seq} of ${aside.sender}`, restarts > 0 && `restarted ${restarts} of ${most} times`];
   const who = [kind, type, start && start !== "at once" && `starts ${start}`].filter(Boolean).join(", ");
   return [who, ...used, limits.length > 0 && `at most ${limits.join(", ")}`].filter(Boolean).join(" · ");
 }
 
 // verb -> its word, the states in which it can be asked, and why not in others
 const VERBS = {
-  start: { word: "Start", icon: "play", from: ["ready", "asleep", "ended", "failed"], why: (state) => (state === "ending" ? "it is ending: wait a moment" : "it runs already") },
-  end: { word: "End", icon: "stop", from: [...RUNNING], why: (state) => (state === "ending" ? "it is ending already" : "it does not run") },
+  start: { word: "Start", icon: "play", from: ["ready", "ended", "failed"], why: (state) => (state === "ending" ? "it is ending: wait a moment" : state === "asleep" ? "it starts when it is spoken to" : "it runs already") },
+  end: { word: "End", icon: "stop", from: [...RUNNING, "asleep"], why: (state) => (state === "ending" ? "it is ending already" : "it does not run") },
   restart: { word: "Restart", icon: "reset", from: [...RUNNING], why: (state) => (state === "ending" ? "it is ending: wait a moment" : "it does not run: start it") },
 };
 

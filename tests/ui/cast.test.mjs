@@ -24,11 +24,13 @@ test("what it costs and what bounds it is told; what is nothing is not", () => {
   assert.equal(factsText(row({ kind: "claude", type: "worker", messages: 1, turns: 2, restarts: 1, start: "when spoken to" })),
     "claude, worker, starts when spoken to · 1 message · 2 turns · cost unknown · restarted 1 of 2 times · at most 20 turns");
   assert.match(factsText(row({ kind: "claude", turns: 1, dollars: 0.128 })), /· \$0\.13 ·/);
+  assert.match(factsText(row({ sessions: 2, aside: { count: 1, seq: 9, sender: "bob" } })), /2 sessions · 1 message set aside, the latest 9 of bob ·/);
 });
 
 test("what cannot be asked says why", () => {
   const can = (state) => rulesOf(staged(row({ state })), row({ state })).filter(({ why }) => !why).map(({ verb }) => verb);
-  for (const state of ["ready", "asleep", "ended", "failed"]) assert.deepEqual(can(state), ["start"], state);
+  assert.deepEqual(can("asleep"), ["end"]);
+  for (const state of ["ready", "ended", "failed"]) assert.deepEqual(can(state), ["start"], state);
   for (const state of ["starting", "seated", "thinking", "waiting", "restarting"]) assert.deepEqual(can(state), ["end", "restart"], state);
   assert.deepEqual(can("ending"), []);
   const seated = { ...staged(row({ state: "waiting" })), peers: [{ name: "ann", state: "live" }] };
