@@ -17182,10 +17182,10 @@ class Agent:
                 log().info("%s: many come in at once; trying again", refusal.detail)
                 await self._rest(refusal.retry_s)
             else:
-                log().info("%s has joined the room at %s", self._seat.name, self._seat.door.url)
                 if self._mind.is_live and (brief := joined.get("brief")):
                     self._seat.tell(str(brief), "brief")  # with the first that it is given
                 await self._join_channels()
+                log().info("%s has joined the room at %s", self._seat.name, self._seat.door.url)
                 return
 
     async def _join_channels(self) -> None:
@@ -17661,7 +17661,8 @@ class Agent:
 
 
 # --- minds ---
-LOGIN = "claude is not logged in: run `claude` and type /login, or set ANTHROPIC_API_KEY"
+LOGIN = ("claude is not logged in: run `claude` and type /login, or set ANTHROPIC_API_KEY, "
+         "which a meeting's file has to name in `environment`")
 # Before 2.1.248 it reads the file that a peer names with @path, whatever tools it has. This one tells its version.
 CLI_MIN = (2, 1, 330)
 NEW_CLI = "npm install -g @anthropic-ai/claude-code@latest"
@@ -17686,7 +17687,7 @@ def claude_sdk() -> Any:
         return import_module("claude_agent_sdk")
     except ImportError:
         program = program_words()[-1]
-        ways = f"`uv run --with claude-agent-sdk {program} agent ...`, or `pip install claude-agent-sdk`"
+        ways = f"`uv run --with claude-agent-sdk {program} ...`, or `pip install claude-agent-sdk`"
         raise NotReady(f"claude-agent-sdk is not installed: {ways}; or --exec 'CMD' for any other model") from None
 
 
@@ -18166,7 +18167,12 @@ TablePath = tuple[str, ...]  # of a key, from the top of the file
 
 
 def _briefly(high: int) -> Read:
-    return lambda key, value: text_of({key: value.strip() if isinstance(value, str) else value}, key, 1, high)
+    def read(key: str, value: Any) -> str:
+        if isinstance(value, str) and "\0" in value:
+            raise Invalid(key, "has a character NUL, which no program can be given")
+        return text_of({key: value.strip() if isinstance(value, str) else value}, key, 1, high)
+
+    return read
 
 
 def _in_a_line(high: int) -> Read:
@@ -18219,6 +18225,8 @@ def _variable(key: str, value: Any) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z_]\w*", value, re.ASCII):
         what = "it has the name of a variable only, never its value" if "=" in str(value) else "that is no variable"
         raise Invalid(key, f"{what}: write \"ANTHROPIC_API_KEY\", and set it before you start the meeting")
+    if value.startswith("CAUCUS_"):  # with the operator's token a mind would rule the room
+        raise Invalid(key, f"{value} is for you or for this program, and for no agent")
     return value
 
 
@@ -18537,20 +18545,24 @@ class MeetingReader:
 
     # --- tables ---
     def _load(self, path: str, number: int) -> None:
-        """Take what a file says; what was said before it goes first."""
+        """Take what a file says; what was said before it goes first. Raises Invalid, of one that is included."""
         import tomllib
 
         place = (number, 1, f"{path}:1")
         try:
-            text = meeting_text(path) if number == 1 else text_of_file(path, MEETING_MAX_BYTES, "FILE")
+            text = meeting_text(path) if number == 1 else text_of_file(path, MEETING_MAX_BYTES, "include")
             tables = tomllib.loads(text)
         except Invalid as refusal:
+            if number > 1:
+                raise  # it is the line's fault that names it
             self._faults.append(Fault(number, 0, path, refusal.detail.removeprefix("FILE: ")))
         except tomllib.TOMLDecodeError as error:
             found = re.search(r" \(at line (\d+), column (\d+)\)$| \(at end of document\)$", str(error))
             line = int(found[1] or text.count("\n") + 1) if found else 1
             what = str(error)[: found.start() if found else None]
             self._faults.append(Fault(number, line, f"{path}:{line}", f"this is not TOML: {what}"))
+        except RecursionError:
+            self._faults.append(Fault(*place, "this is not TOML: its brackets go too deep"))
         else:
             if number > 1 and "include" in tables:
                 self._faults.append(Fault(*place, "what is included cannot include: name all files in the meeting's"))
@@ -18582,7 +18594,7 @@ class MeetingReader:
         with suppress(Invalid):
             read("", value)
             return value
-        with suppress(tomllib.TOMLDecodeError):
+        with suppress(tomllib.TOMLDecodeError, RecursionError):
             return tomllib.loads(f"x = {value}")["x"]
         return value
 
@@ -18621,7 +18633,8 @@ class MeetingReader:
             return
         for key, value in table.items():
             if key not in known:
-                what = f"{'.'.join(path)} has no key {key!r}{guess_at(key, known)}"
+                guess = ": write it before all tables" if key in MEETING_KEYS[""] else guess_at(key, known)
+                what = f"{'.'.join(path)} has no key {key!r}{guess}"
                 self._blame((*path, key), f"{what}; it has {', '.join(known)}")
             elif path[0] == "roles":  # those of agents are read where they are used
                 with self._blaming((*path, key)):
@@ -18659,7 +18672,7 @@ class MeetingReader:
         title, topic = self._value("meeting", "title", ""), self._value("meeting", "topic", "")
         needs = self._missing()
         self._words = {"title": title, "topic": topic or ("a topic of your own" if "topic" in needs else "")}
-        if not title and self._at(("meeting", "title")) is None:
+        if isinstance(self._tables.get("meeting", {}), dict) and self._at(("meeting", "title")) is None:
             self._blame(("meeting",), "meeting.title is missing: what is this meeting called?")
         names = self._names()
         channels = self._channels(names)
@@ -18700,7 +18713,7 @@ class MeetingReader:
                     raise Invalid(key, "an agent cannot be called so")
                 if (other := seen.setdefault(skeleton_of(name), name)) != name:
                     raise Invalid(key, f"looks like {other}: choose another name")
-        if not names and isinstance(agents or {}, dict):
+        if not names and isinstance(self._tables.get("agents", {}), dict):
             self._blame(("agents",), "there is no agent: write [agents.NAME] for each")
         elif len(names) > ATTENDEES_MAX:
             self._blame(("agents", names[ATTENDEES_MAX]), f"at most {ATTENDEES_MAX} agents, not {len(names)}")
@@ -18737,6 +18750,8 @@ class MeetingReader:
         place = os.path.normpath(os.path.join(self._folder, os.path.expanduser(given)))
         if not os.path.isdir(os.path.dirname(place)):
             self._blame(("meeting", key), f"meeting.{key}: there is no folder {os.path.dirname(place)}")
+        elif os.path.isdir(place):
+            self._blame(("meeting", key), f"meeting.{key}: {place} is a folder: name a file in it")
         return free_place(place)
 
     def _attendee(self, name: str, channels: Mapping[str, Mapping[str, Any]]) -> Attendee | None:
@@ -18906,6 +18921,24 @@ def fell(root: int) -> None:
         os.killpg(root, signal.SIGKILL)
 
 
+MARK = "CAUCUS_STARTED_BY"  # a variable that all have which one process of an agent has started
+
+
+def sweep(mark: str) -> None:
+    """Kill all that have a mark: what has left its group and lost its parent has it still (Linux)."""
+    wanted = f"{MARK}={mark}".encode()
+    for _ in range(KILL_ROUNDS_MAX if os.path.exists("/proc/self/environ") else 0):
+        doomed = []
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            with suppress(OSError), open(f"/proc/{name}/environ", "rb") as file:  # another user's, or it has ended
+                doomed += [int(name)] * (wanted in file.read())
+        for pid in doomed:
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        if not doomed:
+            break
+
+
 class Attending:
     """An agent's process, through all its restarts. It holds our end of a pipe, and ends when that does.
 
@@ -18926,7 +18959,7 @@ class Attending:
         self._process: Popen[bytes] | None = None
         self._read_by = math.inf  # when nothing more of its output is waited for, monotonic seconds
         self._due = -math.inf  # when it is started, monotonic seconds
-        self._has_sat = False  # the latest process had a seat
+        self._has_sat = False  # the latest process had a seat, by its own word: another may bear its name in the room
         self._steps: deque[tuple[Callable[[], None], float]] = deque()  # to its end, and when each is taken
         self._comes_back = False  # it is started anew when it has ended
         self._activity = ""  # of one that is seated
@@ -18949,6 +18982,11 @@ class Attending:
     def has_deserted(self) -> bool:
         """Whether its seat is there still, and would refuse it when it comes back."""
         return self.was_killed or self.state == RESTARTING
+
+    @property
+    def has_come(self) -> bool:
+        """Whether it is this agent that bears its name in the room."""
+        return self._has_sat
 
     @property
     def dollars(self) -> float:
@@ -18993,8 +19031,9 @@ class Attending:
 
             apart = {"creationflags": CREATE_NEW_PROCESS_GROUP}
         self._has_sat = self.was_killed = False
+        self._mark = new_secret()
         self._process = Popen(self._words(url), stdin=PIPE, stdout=PIPE, stderr=STDOUT, cwd=self.plan.cwd,
-                              env=self.plan.variables(), **apart)
+                              env=self.plan.variables() | {MARK: self._mark}, **apart)
         self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
         self._reader.start()
 
@@ -19009,6 +19048,7 @@ class Attending:
                     self._add_line(shown)
 
     def _add_line(self, line: str) -> None:
+        self._has_sat = self._has_sat or SESSION_BEGINS.match(line) is not None
         self.lines.append(line)
         self.line_count += 1
 
@@ -19016,6 +19056,9 @@ class Attending:
         """Start it if that is due, press it if it is to end, note that it has ended; give what is new, in words."""
         if self._process is None:
             return self._try_start(url) if self.state in (STARTING, RESTARTING) and now >= self._due else ""
+        if self.state == STARTING and self._has_sat:
+            self._set_state(SEATED)
+            return f"{self.plan.name} is seated"
         if (code := self._process.poll()) is not None and self._is_read(now):
             self._note_end(code)
             return self._judge(code, now)
@@ -19039,12 +19082,15 @@ class Attending:
 
     def _note_end(self, code: int) -> None:
         """Note that its process has ended; what it said last tells more than what the hub had time to show."""
+        sweep(self._mark)
         self._let_go()
         self._process, self.exit_code, self._read_by = None, code, math.inf
         if (used := USED.search(self.lines[-1]) if self.lines else None) is not None:
             self.note_usage({"turns": int(used[1]), "cost_usd": float(used[2]) if used[2] else None})
         self._earlier = self._earlier[0] + self._usage[0], self._earlier[1] + self._usage[1]
         self._usage = 0, 0.0
+        if code < 0:  # its last words tell nothing of it
+            self._add_line(f"ended by signal {-code} ({signal.strsignal(-code) or 'unknown'})")
 
     def _judge(self, code: int, now: float) -> str:
         """Decide what becomes of it after its process has ended."""
@@ -19067,19 +19113,15 @@ class Attending:
         return f"{name} ended with exit code {code}, and is started again in {pause_s:g} s"
 
     # --- what the hub tells of it ---
-    def note_row(self, row: Mapping[str, Any]) -> bool:
-        """Note how the room sees it; tell whether it has just been seated."""
-        if row["state"] != "live" or self._process is None:
-            return False
-        if is_new := self.state == STARTING:
-            self._has_sat = True
-            self._set_state(SEATED)
+    def note_row(self, row: Mapping[str, Any]) -> None:
+        """Note how the room sees it."""
+        if row["state"] != "live" or self._process is None or not self._has_sat:
+            return
         if row["usage"] is not None:
             self.note_usage(row["usage"])
         activity = THINKING if row["status"] == COMPOSING else LISTENING if row["listening"] else self._activity
         if self.state == SEATED and activity != self._activity:
             self._activity, self.since = activity, time.time()
-        return is_new
 
     def note_usage(self, usage: Mapping[str, Any]) -> None:
         """Note what its mind has done and cost so far."""
@@ -19393,7 +19435,6 @@ class Dormant(Attending):
             self._turn = int(begun[1]), begun[2]
         elif TURN_ENDS.match(line):
             self._turn = None
-        self._has_sat = self._has_sat or SESSION_BEGINS.match(line) is not None
 
     def _judge(self, code: int, now: float) -> str:
         """Decide what becomes of it after a session."""
@@ -19438,7 +19479,11 @@ class Dormant(Attending):
         self._set_state(RESTARTING)
         return f"{self.plan.name}: {what}; another is started in {pause_s:g} s"
 
-    def note_row(self, row: Mapping[str, Any]) -> bool:
+    @property
+    def has_come(self) -> bool:
+        return self._vigil is None or bool(self._vigil.token)
+
+    def note_row(self, row: Mapping[str, Any]) -> None:
         """Note how the room sees it. Its seat is there all the time, and so is what the session before has used."""
         if self.state == SEATED and row["usage"] != self._old_usage:
             self._old_usage = None
@@ -19447,7 +19492,6 @@ class Dormant(Attending):
             super().note_row({**row, "usage": None})
         else:
             self._old_usage = row["usage"]
-        return False
 
     # --- what is shown of it ---
     def row(self) -> dict[str, Json]:
@@ -19493,6 +19537,11 @@ class Chair:
         """Wait for the next frame; None: the hub has gone."""
         text = await self._socket.read_message()
         return None if text is None else cast(dict[str, Any], json.loads(text))
+
+    def farewell(self) -> str:
+        """Word why there is no next frame: a hub that ends says so, or nothing; else it has closed this chair."""
+        why = self._socket.close_reason if self._socket.close_code not in (None, 1001, 1006) else ""
+        return f"the hub has closed the operator's chair: {one_liner(why)}" if why else "the hub has gone"
 
     async def send(self, **frame: Json) -> None:
         """Give the hub a command. Nothing comes of it where the hub has gone."""
@@ -19544,12 +19593,12 @@ class Company:
         if frame["type"] == "message":
             message = frame["message"]
             agent = self.agents.get(message["sender"])
-            if agent is not None and message["origin"] == "agent":
+            if agent is not None and agent.has_come and message["origin"] == "agent":
                 agent.messages += 1
                 agent.characters += len(message["content"])
         for row in frame["peers"] if frame["type"] in ("peers", "health") else ():
-            if (agent := self.agents.get(row["name"])) is not None and agent.note_row(row):
-                self._tell(f"{row['name']} is seated")
+            if (agent := self.agents.get(row["name"])) is not None:
+                agent.note_row(row)
 
     async def end(self, is_hasty: Callable[[], bool]) -> None:
         """End all agents; at once where that is wished."""
@@ -19805,7 +19854,7 @@ class Sitting:
             self.company.hear(frame)
             if (hear := self._HEARERS.get(frame["type"])) is not None:
                 hear(self, frame)
-        self.end("the hub has gone", is_failure=True)
+        self.end(self.company.chair.farewell(), is_failure=True)
 
     def _on_health(self, frame: Mapping[str, Any]) -> None:
         self._note_record(frame["health"])
@@ -21974,7 +22023,7 @@ def hold_meeting(meeting: Meeting, options: argparse.Namespace) -> int:
         code = serve(settings, lambda hub: announce(hub.url, hub.consoles), lambda hub: sitting.hold(hub.url))
     if sitting.why:
         about = sitting.to_json()
-        with suppress(BrokenPipeError):
+        with suppress(OSError):
             print(json.dumps(about) if options.json else words_of_summary(about), flush=True)
     return code
 
