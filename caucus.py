@@ -17844,7 +17844,9 @@ class Claude:
 GUARD = 'while read -r told; do target=$told; done; [ -z "$target" ] || kill -9 "$target"'
 # Runs a command when a first line comes, by when the guard knows of it; none comes where its agent was killed before.
 WAITING_SHELL = ("/bin/sh", "-c", 'read -r _ && exec "$@"', "sh")
-_SUBREAPER = 36  # prctl's PR_SET_CHILD_SUBREAPER, of Linux: whoever loses its parent becomes a child of ours
+# Of Linux, prctl's PR_SET_CHILD_SUBREAPER: whoever loses its parent becomes a child of ours; PR_SET_PDEATHSIG: a signal
+# to this process when its parent ends.
+_SUBREAPER, _DEATH_SIGNAL = 36, 1
 KILL_ROUNDS_MAX = 20  # of looking for processes that were born while others were killed
 
 
@@ -17866,6 +17868,15 @@ def processes() -> dict[int, tuple[int, bool]]:
     return found
 
 
+def prctl(what: int, value: int) -> None:
+    """Ask Linux for something that concerns this process; elsewhere nothing comes of it."""
+    if sys.platform == "linux":
+        import ctypes
+
+        with suppress(OSError, AttributeError):  # a libc without it
+            ctypes.CDLL(None).prctl(what, value, 0, 0, 0)
+
+
 class Offspring:
     """All processes that an agent has started: none is to outlive it, whatever ends it.
 
@@ -17876,11 +17887,7 @@ class Offspring:
     def __init__(self) -> None:
         self._guard: Popen[bytes] | None = None
         self._target = 0  # the process that was started last
-        if sys.platform == "linux":
-            import ctypes
-
-            with suppress(OSError, AttributeError):  # a libc without it
-                ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
+        prctl(_SUBREAPER, 1)
 
     def guard(self, target: int) -> None:
         """See to it that a process, or the group -N, ends with this one, even when this one is killed; 0: none."""
@@ -17925,6 +17932,7 @@ def when_untied(end: Callable[[], object]) -> None:
                 pass
         end()
 
+    prctl(_DEATH_SIGNAL, getattr(signal, "SIGCONT", 0))  # one that was stopped must see that, too
     threading.Thread(target=wait, daemon=True).start()
 
 
@@ -21682,12 +21690,13 @@ def try_push(settings: Settings) -> int:
 
 def run_hub(options: argparse.Namespace) -> int:
     settings, served = settings_of(options), list[Hub]()
+    refuse((options.set and not options.stage, "--set", "says what is in the file of --stage: give one"))
     if options.notify_test:
         return try_push(settings)
     company: Company | None = None
     if options.stage:
         check_stage(settings)
-        if (meeting := meeting_in(options.stage)) is None:
+        if (meeting := meeting_in(options.stage, options.set)) is None:
             return EXIT_USAGE
         # its agents read the one in their environment, and its chair the other in ours
         os.environ |= {"CAUCUS_AGENT_KEY": settings.agent_key, "CAUCUS_OPERATOR_TOKEN": settings.operator_token}
@@ -22470,6 +22479,7 @@ _HUB: Option = {"variable": "CAUCUS_HUB_URL", "default": DEFAULT_URL}
 _HOLD: Option = {"type": _positive, "default": POLL_HOLD_S}
 _DAYS: Option = {"type": _from_zero, "default": 0.0}
 _LEVEL: Option = {"type": _level, "default": "INFO"}
+_SET: Option = {"action": "append", "default": []}
 _OF_INSTALLS: dict[str, Option] = {"--scope": {"choices": SCOPES}, **_switches("--dry-run", "--json")}
 # command -> what runs it, and its options, of which words without dashes stand first; docs/cli.txt is their help
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], dict[str, Option]]] = {
@@ -22491,6 +22501,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], dict[str, Option]
         "--quiet-stop": {"type": _quiet_minutes},
         **_texts("--operator-token", "--observer-token", "--agent-key", "--log-file", "--rules", "--public-url"),
         **_texts("--notify", "--notify-secret", "--notify-click", "--stage"),
+        "--set": _SET,
         **_switches("--no-browser", "--allow-insecure-bind", "--plain-http", "--notify-content", "--notify-test"),
     }),
     "bridge": (run_bridge, {"--hub": _HUB, **_texts("--project"), "--print-config": {"choices": CONFIGS}}),
@@ -22520,7 +22531,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], dict[str, Option]
         **_switches("--session", "--shell", "--tie", "--seat", "--singly"),
     }),
     "meet": (run_meet, {
-        "file": {"nargs": "?"}, "--set": {"action": "append", "default": []}, "--only": {"default": ""},
+        "file": {"nargs": "?"}, "--set": _SET, "--only": {"default": ""},
         **_texts("--exec"), "--hub": {"default": ""}, "--port": {"type": _port, "default": 0},
         **_switches("--list", "--show", "--rehearse", "--dry-run", "--json", "--no-browser"),
     }),

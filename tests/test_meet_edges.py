@@ -65,6 +65,7 @@ def test_who_is_killed_takes_its_own_with_it_and_nobody_else(
         kill(held, "ann", {"ann", "command", "left"})
         eventually(lambda: [line for line in held.told if "seated" in line][2:], "its second life", 20.0)
         hub.say(guest, "ann", "Go.")
+        os.kill(pids_in(tmp_path)["bob"], signal.SIGSTOP)  # it ends all the same
         kill(held, "meet", {*KINDS})
         eventually(lambda: not running_in(tmp_path), "the end of all")
         eventually(lambda: hub.get("/peers").body["peers"] == ["guest"], "an empty room")

@@ -256,6 +256,7 @@ def test_when_the_hub_is_killed_its_agents_end(staged: HubProcess, tmp_path: Pat
     (("--host", "0.0.0.0", "--allow-insecure-bind"), "--stage: whoever reaches this hub could start agents"),
     (("--public-url", "https://box.example", "--allow-insecure-bind"), "--stage: whoever reaches this hub could start"),
     ((), "agents.ann has no key 'comand' (did you mean command?)"),
+    (("--set", "agents.ann.trns=1"), "'agents.ann.trns=1' sets nothing"),
 ])  # fmt: skip
 def test_a_stage_that_strangers_could_rule_and_a_file_with_mistakes_are_refused(
     flags: tuple[str, ...], words: str, tmp_path: Path
