@@ -22,14 +22,15 @@ Map       I    The room, no I/O      1 Constants  2 Refusals  3 Wire types and e
                                      8c Budgets  9 Room
           II   Speaking to a hub     10 Client  10b Brake  11 MCP core  12 Tools
           III  The hub               13 Assets  14 Disk log  14b Journal  14c Record
-                                     15 Long poll
-                                     15b The turn, and its connections
+                                     15 Long poll  15b The turn, and its connections
                                      16 HTTP: common ground  16b HTTP: the express lane
                                      17 HTTP: the agents' API  18 Console
                                      18b Replay: the room as it was
                                      18c Notify: the tap on the shoulder
                                      19 MCP over HTTP  20 Hub
-          IV   The seats             21 Watch  22 Bridge  22b Hosts  23 Agent  23b Meetings
+          IV   The seats             21 Watch  22 Bridge  22b Hosts  23 Agent
+                                     23b Meetings: what a file says
+                                     23c Meetings: how they are held
           V                          24 Demo  24b Service  24c Doctor  25 Command line
 
 Words     hub        the process; room: the state that it guards
@@ -18131,11 +18132,10 @@ class StandIn:
 
 
 # ======================================================================================================================
-# 23b. Meetings
+# 23b. Meetings: what a file says
 # ======================================================================================================================
 # A meeting is a file: who takes part and with which rights, what is said first, what it may cost, what ends it. It is
-# read whole, and all that is wrong is told at once. Then it is held: each agent is a process, ours to start and to end,
-# and the operator's words go through the console's socket as a page's do, whether the hub is in this process or not.
+# read whole, and all that is wrong is told at once.
 
 MEETING_MAX_BYTES = 256 << 10  # of one file: a longer one is no meeting
 ATTENDEES_MAX = 32  # agents: each is a process of 40 MB, and a hub lets in one a second
@@ -18889,14 +18889,20 @@ def handed_over(what: str, data: bytes) -> tuple[str, ...]:
     return tuple(said)
 
 
-# --- it is held ---
+# ======================================================================================================================
+# 23c. Meetings: how they are held
+# ======================================================================================================================
+# Each agent is a process, ours to start and to end: an Attending, or a Dormant, of which a Vigil holds the seat between
+# its sessions. All together are a Company, which a meeting has (a Sitting), and a hub's stage. The operator's words go
+# through the console's socket as a page's do (a Chair), whether the hub is in this process or not.
+
 SEATING_S = 90.0  # for all agents to come in, one a second and a Claude's start; then the meeting begins without them
 ASK_S, TERM_S = 2.0, 2.5  # for an agent to go by itself, and after SIGTERM; both together less than 5 s
 MEETING_LOOK_S = 0.2  # how often it is looked who has ended, and what time it is
 RESTART_S, RESTART_MAX_S = 1.0, 30.0  # until the first restart of an agent; twice as long each time
 OUTPUT_LINES, OUTPUT_LINE_BYTES = 200, 4096  # of an agent's output that are kept
-REGAIN_S = 1.0  # until a chair whose line was cut is taken again
 LINES_TOLD = 3  # of them, where it has failed
+REGAIN_S = 1.0  # until a chair whose line was cut is taken again
 HOUR_S = 3600.0
 CALL_LOOK_S = 5.0  # how often it is looked whether an agent that has to wait is called still
 ASIDE_AFTER = 3  # failures of turns with the same message; then it is set aside
