@@ -11708,6 +11708,7 @@ FRAMES_PER_TURN = 32  # of all consoles, that are read in one turn of the loop
 FRAGMENTS_MAX = 4096  # of one message
 LAST_FRAMES_MAX = 8  # that are read of a console once its line is broken: what was sent right before counts
 FRAME_MAX_BYTES = 1 << 18
+OUTPUTS_BURST, OUTPUTS_PER_S = 40.0, 20.0  # questions for what agents have written, of all consoles: each takes 1 ms
 STAGE_TOLD_S = 0.2  # between two tellings of the stage: 32 rows of 300 bytes, however much its agents write
 OPERATOR_CONTENT_MAX = 32_768
 RATE_MAX = 1e9
@@ -12357,6 +12358,7 @@ class Consoles:
         self.test_notify: Callable[[], None] | None = None
         self.stage: Stage | None = None
         self._is_stage_due = False  # it has changed, and is told soon
+        self._outputs = TokenBucket(Rate(OUTPUTS_BURST, OUTPUTS_PER_S), time.monotonic())
         self._is_ticking = False
         self._spent = b""  # what consoles were told of budgets with the last figures
         self._flushed_at, self._flushes_at = 0.0, math.inf  # monotonic seconds of the last flush, and of the next
@@ -12459,8 +12461,9 @@ class Consoles:
             self._plan()
 
     def _stage_row(self) -> dict[str, Json]:
-        """Give the stage as consoles see it, observers too."""
-        return {"off": NO_STAGE, "agents": []} if self.stage is None else {"off": "", "agents": self.stage.rows()}
+        """Give the stage as consoles see it, observers too; and what time it is: browsers have clocks of their own."""
+        off, agents = (NO_STAGE, list[Json]()) if self.stage is None else ("", self.stage.rows())
+        return {"off": off, "agents": agents, "ts": round(time.time(), 1)}
 
     def close(self) -> None:
         """Send every browser away: the hub is going down."""
@@ -12722,10 +12725,14 @@ class Consoles:
             console.socket.close(1008, "the link was revoked")
 
     def _rule_stage(self, console: Console, name: str, frame: Body) -> None:
-        """Start or end an agent, or tell what it has written. Raises StageOff, UnknownAgent, NotNow, Invalid."""
+        """Start or end an agent, or tell what it has written.
+
+        Raises StageOff, UnknownAgent, NotNow, Invalid, Throttled.
+        """
         if self.stage is None:
             raise StageOff(NO_STAGE)
         if name == "output":
+            self._outputs.spend(time.monotonic())
             self._answer(console, frame_of("output", **self.stage.output(_named(frame, name))))
             return
         verb, agent = text_of(frame, name, 1, NAME_MAX), _named(frame, "agent")
@@ -16849,7 +16856,11 @@ def carry_out(deed: Deed, mode: int) -> None:
 # a mind thinks: a Claude in one live session, or any command that is run once per turn. What the operator rules reaches
 # the mind through the poller, in mid-turn: an interrupt ends the turn, a reset clears its context, a stop ends it all.
 
-USED = re.compile(r" has left: .*\(([0-9]+) turns, [0-9]+ tokens(?:, \$([0-9.]+))?\)$")  # its last line
+# Lines of its log that others go by; the last: why it has left, its turns, and what they have cost. Before lines of its
+# mind stands another name.
+JOINED_LINE = r"\d\d:\d\d:\d\d INFO %s has joined the room at "
+LEFT_LINE = r"\d\d:\d\d:\d\d INFO %s has left: (.*) \(([0-9]+) turns, [0-9]+ tokens(?:, \$([0-9.]+))?\)"
+NOT_READY = "caucus agent: "  # before what it lacks, in its last line
 COMPOSING = "composing"  # the status of a peer whose mind is at it
 AGENT_GIVE_UP_S = 900.0  # without a hub
 UNTIED_S = 6.0  # for an agent's goodbye when whoever tied it is gone; nobody else ends what it has started
@@ -16865,7 +16876,7 @@ GOODBYE_S = 20.0  # for leaving the room and ending the mind: the SDK kills a CL
 PIPES_S = 1.0  # for a command's pipes to end after it: what it has left behind may hold them open
 LOOK_S = 0.1  # how often it is looked whether it has ended (asyncio tells when its pipes have)
 REPLY_MAX_BYTES = 256 << 10  # what one run of a command may print
-OUTPUT_LINE_MAX = 1000  # characters of a line that a program has put out
+OUTPUT_LINE_BYTES, OUTPUT_LINE_MAX = 4096, 1000  # of a line that a program has put out; characters of it that are shown
 REPLY_PARTS_MAX = 8  # a longer reply is cut
 CONTEXT_MAX = 40_000  # characters of past turns that --session keeps
 GIVEN_MAX = 300_000  # and of those with words of the operator: what a meeting is about may be as long as that
@@ -16874,7 +16885,6 @@ OWING = "You still owe an answer to what follows. Answer or decline it now, or i
 NO_ANSWER = "I have no answer to that."
 # What a session tells of its turns: who holds the seat counts by it what has failed.
 TURN_BEGINS = re.compile(r"^\d\d:\d\d:\d\d INFO a turn begins that is to answer (\d+) of (.+)$")
-SESSION_BEGINS = re.compile(r"^\d\d:\d\d:\d\d INFO .+ has joined the room at ")
 TURN_ENDS = re.compile(r"^\d\d:\d\d:\d\d INFO the turn has come to its end$")
 POLL_COMPANY_S = 0.5  # how often a mission looks whether somebody is there
 SESSION_LINGER_S = 2.0  # that a session goes on when all is settled: an answer at once needs no new one
@@ -16884,7 +16894,9 @@ AGENT_TYPES = ("talker", "worker")
 PERMISSION_MODES = ("auto", "default", "acceptEdits", "dontAsk")
 
 # What programs say to a terminal: colours and cursor moves, titles and links, all else; whole, or cut off.
-ESCAPES = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)|\x1b[ -/]*[0-~]?")
+ESCAPES = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f]).*?(?:\x07|\x1b\\|\x9c|$)|\x1b[ -/]*[0-~]?"
+)
 
 NOT_FOR_AGENTS = frozenset({"setup", "join", "leave", "listen", "watch_command", "peek"})  # the program does these
 AGENT_TOOLS = tuple(tool for tool in TOOLS if tool.name not in NOT_FOR_AGENTS)
@@ -17131,7 +17143,7 @@ class Agent:
         return code
 
     def _used(self) -> str:
-        """Word what its turns have used, as USED reads it."""
+        """Word what its turns have used, as LEFT_LINE reads it."""
         cost = "" if self._cost_usd is None else f", ${self._cost_usd:.4f}"
         return f"{self._turns} turns, {self._input_tokens + self._output_tokens} tokens{cost}"
 
@@ -17210,7 +17222,7 @@ class Agent:
             name = self._settings.name
             free = refusal.extra.get("free")
             such = f" such as {free[0]}" if isinstance(free, list) and free else ""
-            text = f"the name {name} is taken: choose another with --project{such}, or have the operator kick it"
+            text = f"the name {name} is taken: choose another{such}, or have the operator kick it"
         return NotReady(text, EXIT_USAGE if is_ours else EXIT_GAVE_UP)
 
     async def _start_mind(self) -> None:
@@ -17987,7 +17999,7 @@ class Command:
         from shutil import which
 
         if which(self._argv[0]) is None:
-            raise NotReady(f"there is no program {self._argv[0]!r}: install it, or give --exec its path", EXIT_USAGE)
+            raise NotReady(f"there is no program {self._argv[0]!r}: install it, or give its path", EXIT_USAGE)
         self.briefing = briefing
         self._past.clear()
         self._given.clear()
@@ -18073,9 +18085,17 @@ class Command:
                 raise ValueError(f"{self.model} prints more than {REPLY_MAX_BYTES >> 10} kB")
 
     async def _log_all(self, source: StreamReader) -> None:
+        rest = b""  # of a line that has not ended, unless it is too long
         while chunk := await source.read(1 << 16):
-            for shown in filter(None, map(shown_of, chunk.split(b"\n"))):
-                log().info("%s: %s", self.model, one_liner(shown))
+            *lines, rest = (rest + chunk).split(b"\n")
+            if len(rest) > OUTPUT_LINE_BYTES:
+                lines, rest = [*lines, rest], b""
+            self._log(lines)
+        self._log([rest])
+
+    def _log(self, lines: Iterable[bytes]) -> None:
+        for shown in filter(None, map(shown_of, lines)):
+            log().info("%s: %s", self.model, one_liner(shown))
 
     def _signal(self, name: str) -> None:
         """Signal the run in progress and all that it has started."""
@@ -18392,6 +18412,7 @@ class Attendee(Record):
     kind: str  # claude, exec or stand-in
     cwd: str
     channels: tuple[str, ...] = ()  # each with its topic behind it, if it has one
+    real_cwd: str = ""  # links followed as they were when the file was read; empty: not looked at
     command: str = ""
     session: bool = False
     shell: bool = False
@@ -18784,7 +18805,8 @@ class MeetingReader:
         theirs = [f"{one} {about.get('topic') or ''}".strip() for one, about in channels.items()
                   if name in (about.get("members") or ())]
         values.pop("persona_file", None)
-        return Attendee(name, values.pop("kind", ""), values.pop("cwd"), (*theirs,), **values)
+        cwd = values.pop("cwd")
+        return Attendee(name, values.pop("kind", ""), cwd, (*theirs,), os.path.realpath(cwd), **values)
 
     def _role_of(self, path: TablePath, own: dict[str, Any]) -> str:
         """Give the name of an agent's role; empty: none."""
@@ -18900,7 +18922,8 @@ SEATING_S = 90.0  # for all agents to come in, one a second and a Claude's start
 ASK_S, TERM_S = 2.0, 2.5  # for an agent to go by itself, and after SIGTERM; both together less than 5 s
 MEETING_LOOK_S = 0.2  # how often it is looked who has ended, and what time it is
 RESTART_S, RESTART_MAX_S = 1.0, 30.0  # until the first restart of an agent; twice as long each time
-OUTPUT_LINES, OUTPUT_LINE_BYTES = 200, 4096  # of an agent's output that are kept
+OUTPUT_LINES = 200  # of an agent's output that are kept
+OUTPUT_MAX = 40_000  # characters of it that a console gets in one answer
 LINES_TOLD = 3  # of them, where it has failed
 REGAIN_S = 1.0  # until a chair whose line was cut is taken again
 HOUR_S = 3600.0
@@ -18910,7 +18933,8 @@ ASIDE_AFTER = 3  # failures of turns with the same message; then it is set aside
 READY, ASLEEP, STARTING, SEATED, RESTARTING, ENDING, ENDED, FAILED = (
     "ready", "asleep", "starting", "seated", "restarting", "ending", "ended", "failed"
 )
-THINKING, LISTENING = "thinking", "waiting"  # what one that is seated is at
+THINKING, LISTENING, HUSHED = "thinking", "waiting", "silent"  # what one that is seated is at
+SILENT_S = 10.0  # without a poll: an agent asks again at once, whatever its mind is at
 assert ASK_S + TERM_S < 5.0
 
 
@@ -18969,7 +18993,10 @@ class Attending:
         self.has_price = False  # somebody knows what it costs
         self.lines: deque[str] = deque(maxlen=OUTPUT_LINES)
         self.line_count = 0  # of all that it has put out
+        self.why = ""  # it has ended, in its own words or the system's: never those of its mind
         self.was_killed = False  # so it has not left the room by itself
+        name = re.escape(plan.name)
+        self._joined_line, self._left_line = re.compile(JOINED_LINE % name), re.compile(LEFT_LINE % name)
         self._process: Popen[bytes] | None = None
         self._read_by = math.inf  # when nothing more of its output is waited for, monotonic seconds
         self._due = -math.inf  # when it is started, monotonic seconds
@@ -18994,8 +19021,9 @@ class Attending:
 
     @property
     def has_deserted(self) -> bool:
-        """Whether its seat is there still, and would refuse it when it comes back."""
-        return self.was_killed or self.state == RESTARTING
+        """Whether it has gone without leaving: its seat is there still, and would refuse it when it comes back."""
+        is_odd = self.was_killed or self.state == RESTARTING or (self.exit_code or 0) < 0
+        return self.is_gone and self._has_sat and is_odd
 
     @property
     def has_come(self) -> bool:
@@ -19012,19 +19040,20 @@ class Attending:
         """Have it started with the next look. Raises NotNow."""
         if self.state not in (READY, ENDED, FAILED):
             raise NotNow(f"{self.plan.name} is {self.state}", agent=self.plan.name, state=self.state)
-        self.restarts, self._due = 0, -math.inf
+        self.restarts, self._due, self._has_sat = 0, -math.inf, False
         self._set_state(STARTING)
 
     def send_off(self, now: float, comes_back: bool = False) -> None:
         """Have it end: asked, then told, then made to. Raises NotNow."""
-        if self._process is None and self.state not in (STARTING, RESTARTING) and not comes_back:
-            raise NotNow(f"{self.plan.name} does not run", agent=self.plan.name, state=self.state)
+        if self.is_over or self.state in (READY, ENDING):
+            what = "is ending already" if self.state == ENDING else "does not run"
+            raise NotNow(f"{self.plan.name} {what}", agent=self.plan.name, state=self.state)
         self._comes_back = comes_back
         if self._process is None:
             self._set_state(ENDED)
             if comes_back:
                 self.call_in()
-        elif self.state != ENDING:
+        else:
             self._set_state(ENDING)
             steps = (self._let_go, now), (self._terminate, now + ASK_S), (self._kill, now + ASK_S + TERM_S)
             self._steps = deque(steps)
@@ -19038,6 +19067,9 @@ class Attending:
     def _start(self, url: str) -> None:
         """Start its process, in a group of its own. Raises OSError."""
         from subprocess import PIPE, STDOUT, Popen
+
+        if self.plan.real_cwd not in ("", os.path.realpath(self.plan.cwd)):
+            raise NotADirectoryError(errno.ENOTDIR, "its folder is another than when the file was read", self.plan.cwd)
 
         apart: dict[str, Any] = {"start_new_session": True}
         if sys.platform == "win32":
@@ -19062,7 +19094,7 @@ class Attending:
                     self._add_line(shown)
 
     def _add_line(self, line: str) -> None:
-        self._has_sat = self._has_sat or SESSION_BEGINS.match(line) is not None
+        self._has_sat = self._has_sat or self._joined_line.match(line) is not None
         self.lines.append(line)
         self.line_count += 1
 
@@ -19088,10 +19120,12 @@ class Attending:
         self._set_state(STARTING)
         try:
             self._start(url)
-        except OSError as error:
-            self._add_line(f"cannot start: {error.strerror or error}")
+        except (OSError, ValueError) as error:
+            words, place = getattr(error, "strerror", None) or str(error), getattr(error, "filename", None)
+            self.why = one_liner(f"cannot start: {words}" + (f": {place}" if place else ""))
+            self._add_line(self.why)
             self._set_state(FAILED)
-            return f"{self.plan.name} could not be started: {self.lines[-1]}"
+            return f"{self.plan.name} could not be started: {self.why}"
         return ""
 
     def _note_end(self, code: int) -> None:
@@ -19099,16 +19133,22 @@ class Attending:
         sweep(self._mark)
         self._let_go()
         self._process, self.exit_code, self._read_by = None, code, math.inf
-        if (used := USED.search(self.lines[-1]) if self.lines else None) is not None:
-            self.note_usage({"turns": int(used[1]), "cost_usd": float(used[2]) if used[2] else None})
+        said = self.lines[-1] if self.lines else ""
+        if (left := self._left_line.fullmatch(said)) is not None:
+            self.note_usage({"turns": int(left[2]), "cost_usd": float(left[3]) if left[3] else None})
         self._earlier = self._earlier[0] + self._usage[0], self._earlier[1] + self._usage[1]
         self._usage = 0, 0.0
         if code < 0:  # its last words tell nothing of it
-            self._add_line(f"ended by signal {-code} ({signal.strsignal(-code) or 'unknown'})")
+            self.why = f"ended by signal {-code} ({signal.strsignal(-code) or 'unknown'})"
+            self._add_line(self.why)
+        elif left is not None or said.startswith(NOT_READY):
+            self.why = one_liner(said.removeprefix(NOT_READY) if left is None else left[1])
+        else:
+            self.why = f"ended with exit code {code}"
 
     def _judge(self, code: int, now: float) -> str:
         """Decide what becomes of it after its process has ended."""
-        name, why = self.plan.name, f": {self.lines[-1]}" if self.lines else ""
+        name = self.plan.name
         is_sent_off, self._steps = self.state == ENDING, deque()
         if is_sent_off or code in (EXIT_OK, EXIT_EXPIRED):  # its limit is reached, or the operator has ended it
             self._set_state(ENDED)
@@ -19117,10 +19157,10 @@ class Attending:
             return f"{name} has ended"
         if code == EXIT_USAGE or (code == EXIT_GAVE_UP and not self._has_sat):  # it would be the same again
             self._set_state(FAILED)
-            return f"{name} could not take part{why}"
+            return f"{name} could not take part: {self.why}"
         if self.restarts >= self.plan.restarts:
             self._set_state(FAILED)
-            return f"{name} has failed too often, with exit code {code}{why}"
+            return f"{name} has failed too often, with exit code {code}: {self.why}"
         pause_s = min(RESTART_S * 2**self.restarts, RESTART_MAX_S)
         self.restarts, self._due = self.restarts + 1, now + pause_s
         self._set_state(RESTARTING)
@@ -19129,11 +19169,14 @@ class Attending:
     # --- what the hub tells of it ---
     def note_row(self, row: Mapping[str, Any]) -> None:
         """Note how the room sees it."""
-        if row["state"] != "live" or self._process is None or not self._has_sat:
+        if self._process is None or not self._has_sat:
             return
         if row["usage"] is not None:
             self.note_usage(row["usage"])
-        activity = THINKING if row["status"] == COMPOSING else LISTENING if row["listening"] else self._activity
+        if row["state"] != "live" or row["deaf_age"] >= SILENT_S:
+            activity = HUSHED
+        else:
+            activity = THINKING if row["status"] == COMPOSING else LISTENING if row["listening"] else self._activity
         if self.state == SEATED and activity != self._activity:
             self._activity, self.since = activity, time.time()
 
@@ -19172,19 +19215,20 @@ class Attending:
                 "messages": self.messages, "turns": self.turns, "dollars": cost}
 
     def row(self) -> dict[str, Json]:
-        """Give what consoles see of it, whoever looks: no command, no folder, and of its output why it has failed."""
-        said = self.lines[-1] if self.lines else ""
+        """Give what consoles see of it, whoever looks: no command, no folder, no output; and why it has ended."""
         return self._told() | {
             "kind": self.plan.kind, "type": self.plan.type if self.plan.kind == "claude" else "",
             "start": self.plan.start, "sessions": 0, "aside": None,
             "state": self._activity or self.state, "since": round(self.since, 1), "restarts_max": self.plan.restarts,
-            "why": one_liner(said.removeprefix("caucus agent: ")) if self.state == FAILED and said else "",
-            "limits": [*self.plan.limits()], "output": self.line_count,
+            "why": self.why if self.is_over else "", "limits": [*self.plan.limits()], "output": self.line_count,
         }  # fmt: skip
 
     def output(self) -> dict[str, Json]:
-        """Give what the operator sees of it besides."""
-        return {"agent": self.plan.name, "lines": [*self.lines], "total": self.line_count, "runs": self.plan.runs(),
+        """Give what the operator sees of it besides: of its output the last lines, as many as are not too much."""
+        newest = [*reversed(self.lines)]
+        count = sum(1 for _ in takewhile(lambda size: size <= OUTPUT_MAX, accumulate(map(len, newest))))
+        shown: list[Json] = [*reversed(newest[:count])]
+        return {"agent": self.plan.name, "lines": shown, "total": self.line_count, "runs": self.plan.runs(),
                 "cwd": self.plan.cwd, "rights": self.plan.rights()}
 
     def to_json(self) -> dict[str, Json]:
@@ -19342,7 +19386,7 @@ class Dormant(Attending):
         super().__init__(plan)
         self.sessions = 0
         self.aside: dict[str, Json] | None = None  # how many messages were set aside, and the latest
-        self.why = ""  # it is not started now
+        self.delay = ""  # why it is not started now, though it is called
         self._vigil: Vigil | None = None
         self._begun: deque[float] = deque()  # sessions of the last hour, monotonic seconds
         self._turn: tuple[int, str] | None = None  # in progress: the message that it is to answer, and of whom
@@ -19360,13 +19404,13 @@ class Dormant(Attending):
 
     def send_off(self, now: float, comes_back: bool = False) -> None:
         """Have it end, and leave its seat. Raises NotNow."""
-        if self._vigil is None or self._vigil.is_over:
+        if self._vigil is None or self._vigil.is_over or self.state == ENDING:
             super().send_off(now, comes_back)
             return
         self._comes_back, self._gone_by = comes_back, now + ASK_S + TERM_S
         if self._process is not None:
             super().send_off(now, comes_back)
-        elif self.state != ENDING:
+        else:
             self._set_state(ENDING)
             self._vigil.close()
 
@@ -19399,16 +19443,18 @@ class Dormant(Attending):
     def _note_gone(self) -> str:
         """Note that nobody holds its seat any more."""
         assert self._vigil is not None
-        vigil, self._vigil, self.why = self._vigil, None, ""
+        vigil, self._vigil, self.delay = self._vigil, None, ""
         if self.is_over or (vigil.is_over and self.state == STARTING):
             return ""
         if self.state == ENDING or vigil.was_kicked:
             is_awaited = self.state == ENDING and self._comes_back
+            self.why = "it was kicked" if vigil.was_kicked else ""
             self._set_state(ENDED)
             if is_awaited:
                 self.call_in()
             return f"{self.plan.name} {'was kicked' if vigil.was_kicked else 'has ended'}"
-        self._add_line(vigil.failure)
+        self.why = vigil.failure
+        self._add_line(self.why)
         self._set_state(FAILED)
         return f"{self.plan.name} could not take part: {vigil.failure}"
 
@@ -19420,16 +19466,17 @@ class Dormant(Attending):
         while self._begun and now - self._begun[0] >= HOUR_S:
             self._begun.popleft()
         if not self._vigil.is_called:
-            self.why = ""
+            self.delay = ""
         elif len(self._begun) < self.plan.sessions_per_hour:
             self._begun.append(now)
-            self.sessions, self.why, self._turn = self.sessions + 1, "", None
+            self.sessions, self.delay, self._turn = self.sessions + 1, "", None
             return self._try_start(url) or f"{self.plan.name} is called"
-        elif not self.why:
+        elif not self.delay:
             at = time.strftime("%H:%M:%S", time.localtime(time.time() + self._begun[0] + HOUR_S - now))
-            self.why = f"called, but its {self.plan.sessions_per_hour} sessions of an hour are used: it goes on at {at}"
+            most = self.plan.sessions_per_hour
+            self.delay = f"called, but its {most} sessions of an hour are used: it goes on at {at}"
             self._vigil.show(f"asleep until {at}: no session is left in this hour")
-            return f"{self.plan.name} is asleep: {self.why}"
+            return f"{self.plan.name} is asleep: {self.delay}"
         return ""
 
     # --- a session ---
@@ -19463,13 +19510,11 @@ class Dormant(Attending):
             self.restarts = 0
             self._set_state(ASLEEP)
             return f"{self.plan.name} is asleep again"
-        said = self.lines[-1] if self.lines else ""
-        left = re.search(r" has left: (.*) \(", said)
         if turn is not None and code not in (EXIT_USAGE, EXIT_GAVE_UP):
-            return self._blame(turn, left[1] if left is not None else f"exit code {code}", now)
+            return self._blame(turn, self.why, now)
         if code == EXIT_USAGE or (code == EXIT_GAVE_UP and not self._has_sat) or self.restarts >= self.plan.restarts:
             self._set_state(FAILED)
-            return f"{self.plan.name} could not take part, with exit code {code}: {said}"
+            return f"{self.plan.name} could not take part: {self.why}"
         self.restarts += 1
         return self._restart_in(self.restarts, f"a session ended with exit code {code}", now)
 
@@ -19511,7 +19556,7 @@ class Dormant(Attending):
     def row(self) -> dict[str, Json]:
         """Give what consoles see of it."""
         row = super().row()
-        return row | {"why": self.why or row["why"], "sessions": self.sessions, "aside": self.aside}
+        return row | {"why": self.delay or row["why"], "sessions": self.sessions, "aside": self.aside}
 
     def to_json(self) -> dict[str, Json]:
         """Give the row of it that the summary has."""
@@ -19580,6 +19625,7 @@ class Company:
         self.on_change: Callable[[], None] = lambda: None  # what is shown of an agent has changed
         self._url, self._is_ending = "", False
         self._shown: list[Json] = []
+        self._abandoned = set[str]()  # seats of ours from before the hub's restart, in which nobody sits any more
 
     async def sit_down(self, url: str) -> dict[str, Any]:
         """Take the operator's chair at a hub, and give the room as it is. Raises NotReady."""
@@ -19588,12 +19634,17 @@ class Company:
 
     async def look(self) -> None:
         """Start who is due, press who is to end, and tell who has ended."""
+        has_begun = False  # a process, in this look: to start one takes 10 ms, in which a hub may serve nobody
         for name, agent in self.agents.items():
+            if has_begun and agent.is_gone and agent.state in (STARTING, RESTARTING):
+                continue
+            was_gone = agent.is_gone
             if news := agent.look(self._url, time.monotonic()):
                 if not self._is_ending:
                     self._tell(news)
                 if agent.has_deserted:
                     await self.chair.send(kick=name)
+            has_begun = has_begun or (was_gone and not agent.is_gone)
         self.tell_change()
 
     def tell_change(self) -> None:
@@ -19613,6 +19664,8 @@ class Company:
         for row in frame["peers"] if frame["type"] in ("peers", "health") else ():
             if (agent := self.agents.get(row["name"])) is not None:
                 agent.note_row(row)
+            if row["listening"]:
+                self._abandoned.discard(row["name"])
 
     async def end(self, is_hasty: Callable[[], bool]) -> None:
         """End all agents; at once where that is wished."""
@@ -19645,6 +19698,7 @@ class Company:
         on_signals(get_running_loop(), interrupt)
         listening = create_task(self._listen(url))
         while not over.is_set():
+            await self._clear()
             await self.look()
             async with at_most(MEETING_LOOK_S):
                 await over.wait()
@@ -19657,12 +19711,25 @@ class Company:
         """Hear what the hub tells; a hub that goes on for weeks may once cut the line."""
         from asyncio import sleep
 
+        is_first = True
         while True:
             with suppress(NotReady):
-                await self._bound((await self.sit_down(url))["budgets"]["text"])
+                snapshot = await self.sit_down(url)
+                if is_first:  # nothing of ours runs yet: who sits there is of the room's life before this one
+                    self._abandoned = {row["name"] for row in snapshot["peers"]} & self.agents.keys()
+                    await self._bound(snapshot["budgets"]["text"])
+                is_first = False
                 while (frame := await self.chair.next()) is not None:
+                    if frame["type"] == "error":
+                        log().warning("stage: %s", frame.get("detail"))
                     self.hear(frame)
             await sleep(REGAIN_S)
+
+    async def _clear(self) -> None:
+        """Give up the seats of the room's life before this one whose agents are to be started."""
+        for name in [name for name in self._abandoned if self.agents[name].state == STARTING]:
+            self._abandoned.discard(name)
+            await self.chair.send(kick=name)
 
     async def _bound(self, budgets: str) -> None:
         """Have the hub hold each to its limit of messages, but for who has a budget there."""
@@ -21654,10 +21721,10 @@ def meeting_in(
 
 def check_stage(settings: Settings) -> None:
     """Refuse a stage that strangers could rule. Raises Invalid."""
-    public = urllib.parse.urlsplit(settings.public_url).hostname
-    is_near = is_loopback(settings.host) and (not public or is_loopback(public))
-    refuse((not (is_near or settings.operator_token), "--stage",
-            "whoever reaches this hub could start agents: give --operator-token, or leave --host and --public-url out"))
+    urls = [settings.public_url, *settings.allowed_origins, *[f"//{host}" for host in settings.allowed_hosts]]
+    names = [settings.host, *[urllib.parse.urlsplit(url).hostname or "" for url in urls if url]]
+    refuse((not (settings.operator_token or all(map(is_loopback, names))), "--stage",
+            "whoever reaches this hub could start agents: give --operator-token, or leave out what lets others in"))
 
 
 def open_browser(url: str) -> None:
@@ -21915,7 +21982,7 @@ def run_agent(options: argparse.Namespace) -> int:
     try:
         code = asyncio.new_event_loop().run_until_complete(take_part())
     except NotReady as missing:
-        print(f"caucus agent: {missing}", file=sys.stderr)
+        print(f"{NOT_READY}{missing}", file=sys.stderr)
         code = missing.exit_code
     sys.stderr.flush()
     os._exit(code)  # a thread may still wait for a hub that does not answer

@@ -217,7 +217,7 @@ def test_a_session_that_is_killed_has_failed_and_the_next_one_answers(played: Pl
     eventually((played.folder / "hung").exists, "the stand-in", PATIENCE_S)
     with contextlib.suppress(ProcessLookupError):
         os.kill(int((played.folder / "hung").read_text()), signal.SIGKILL)
-    played.held.until_told(r"kim: a session has failed at message \d+ of guest \(exit code -9\)")
+    played.held.until_told(r"kim: a session has failed at message \d+ of guest \(ended by signal 9")
     assert played.answer_to(played.asked["kim"])["content"] == "kim says so."
 
 

@@ -102,7 +102,7 @@ def test_who_takes_an_agents_name_before_it_comes_is_not_taken_for_it(tmp_path: 
     ann = company.agents["ann"]
     ann.call_in()
     ann._process = SimpleNamespace(poll=lambda: None)  # it has started, and has no seat yet
-    row = {"name": "ann", "state": "live", "usage": None, "status": "", "listening": True}
+    row = {"name": "ann", "state": "live", "usage": None, "status": "", "listening": True, "deaf_age": 0.0}
     message = {"sender": "ann", "origin": "agent", "content": "It is me."}
     seen = []
     for line in ("10:00:00 INFO mind.py: hello", "10:00:00 INFO ann has joined the room at http://127.0.0.1:8765"):

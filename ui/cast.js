@@ -1,6 +1,6 @@
 // Cast: the agents that the hub may start, how each is, in words, and what may be asked of it. Pure: no DOM, no clock; time
-// comes as an argument. A row: {name, kind, type, start, state, since, restarts, restarts_max, exit_code, why, limits, messages,
-// turns, dollars, output, start, sessions, aside}.
+// comes as an argument. A row: {name, kind, type, start, state, since, at, restarts, restarts_max, exit_code, why, limits,
+// messages, turns, dollars, output, start, sessions, aside}.
 //
 //   stateText(row, now)      "thinking for 40 s"; "ended, exit code 3, 2 min ago"
 //   factsText(row)           what it has said and cost, and what bounds it
@@ -17,17 +17,18 @@ const STATES = {
   seated: { words: "seated", isLasting: true },
   thinking: { words: "thinking", isLasting: true },
   waiting: { words: "waiting", isLasting: true },
+  silent: { words: "silent", isLasting: true },
   restarting: { words: "starting again soon", isLasting: true },
   ending: { words: "ending", isLasting: true },
   ended: { words: "ended", isOver: true },
   failed: { words: "failed", isOver: true },
 };
-export const RUNNING = new Set(["starting", "seated", "thinking", "waiting", "restarting"]);
-const SEATED = new Set(["seated", "thinking", "waiting"]);
+export const RUNNING = new Set(["starting", "seated", "thinking", "waiting", "silent", "restarting"]);
+const SEATED = new Set(["seated", "thinking", "waiting", "silent"]);
 
-export function stateText({ state, since, exit_code: code }, now) {
+export function stateText({ state, at, exit_code: code }, now) {
   const { words, isLasting, isOver } = STATES[state] ?? { words: state };
-  const age = ageText(now / 1000 - since);
+  const age = ageText(now / 1000 - at);
   if (isLasting) return `${words}, for ${age}`.replace(/^(\w+), for/, "$1 for"); // a word alone needs no comma
   return isOver ? `${words}${code === null ? "" : `, exit code ${code}`}, ${age} ago` : words;
 }
@@ -58,7 +59,7 @@ export function rulesOf(model, { name, state }) {
 export const rowOfStage = (model, name) => model.stage.agents.find((row) => row.name === name);
 
 /** Who could not start, or has failed too often, and why: until it is started again. */
-export const stageNeeds = (model) => model.stage.agents.filter(({ state }) => state === "failed").map(({ name, why, since }) => ({
-  id: `stage:${name}:${since}`, kind: "stage", who: name, verb: "does not run", text: why || "it has failed", since: since * 1000,
+export const stageNeeds = (model) => model.stage.agents.filter(({ state }) => state === "failed").map(({ name, why, since, at }) => ({
+  id: `stage:${name}:${since}`, kind: "stage", who: name, verb: "does not run", text: why || "it has failed", since: at * 1000,
   help: { word: "Start", frame: { stage: "start", agent: name } }, also: { word: "Show", go: ["stage", name] }, at: ["stage", name],
 }));

@@ -6,7 +6,7 @@ import { factsText, rulesOf, stageNeeds, stateText } from "../../ui/cast.js";
 import { emptyDeeds, hear, note } from "../../ui/deeds.js";
 import { apply, emptyModel } from "../../ui/model.js";
 
-const row = (more) => ({ name: "ann", kind: "exec", type: "", state: "ready", since: 100, restarts: 0, restarts_max: 2, exit_code: null, why: "", limits: ["20 turns"],
+const row = (more) => ({ name: "ann", kind: "exec", type: "", state: "ready", since: 100, at: 100, restarts: 0, restarts_max: 2, exit_code: null, why: "", limits: ["20 turns"],
   messages: 0, turns: 0, dollars: null, output: 0, ...more });
 const staged = (...agents) => apply(emptyModel(), { type: "stage", off: "", agents });
 
@@ -17,6 +17,11 @@ test("a state has its age, and a state that is unknown its name", () => {
   assert.equal(stateText(row({ state: "ended", exit_code: 3 }), 220_000), "ended, exit code 3, 2 min ago");
   assert.equal(stateText(row({ state: "failed" }), 101_000), "failed, 1 s ago");
   assert.equal(stateText(row({ state: "of a newer hub" }), 0), "of a newer hub");
+});
+
+test("an age is by the hub's clock, whatever that of the browser says", () => {
+  const model = apply(emptyModel(), { type: "stage", off: "", agents: [row({ state: "waiting", since: 100 })], ts: 140 }, 9_000_000);
+  assert.equal(stateText(model.stage.agents[0], 9_000_000), "waiting for 40 s");
 });
 
 test("what it costs and what bounds it is told; what is nothing is not", () => {
