@@ -90,7 +90,7 @@ def test_an_agent_is_started_watched_and_ended_by_keyboard(console: Open, tmp_pa
             page.keyboard.press("Tab")
         page.keyboard.press("Enter")
         lines = card(page, "ann").locator(".stage-lines")
-        expect(lines).to_contain_text(re.compile(r": red hot\n.*: <b>100%</b>$"))
+        expect(lines).to_contain_text(re.compile(r": red hot\n.*: <b>100%</b>\n?$"))
         expect(card(page, "ann").locator(".stage-runs")).to_contain_text(f"Runs{sys.executable} mind.pyIn{tmp_path}May")
         assert faults(page) == []
         page.keyboard.press("b")  # in the past there is no stage
