@@ -133,6 +133,14 @@ def test_a_command_that_makes_no_sense_reaches_no_stage(
     assert stage.told == []
 
 
+def test_a_program_in_the_operators_chair_counts_as_no_console(consoles: tuple[caucus.Consoles, Timers]) -> None:
+    ours, timers = consoles
+    opened(ours, timers, is_program=True)
+    _, browser = opened(ours, timers)
+    timers.ring()
+    assert browser.take("snapshot")[0]["health"]["console_count"] == 1
+
+
 def test_questions_for_what_agents_have_written_have_a_bound(consoles: tuple[caucus.Consoles, Timers]) -> None:
     ours, timers = consoles
     ours.stage = Prompter()
