@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nursery
 from hubs import ROOT, START, eventually
 
 SDK = ROOT / ".cache/agent-sdk" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")  # made by tests/run.py
@@ -36,7 +37,7 @@ class AgentProcess:
         self.notes = Path(self.folder.name) / "notes"
         self._errors = open(Path(self.folder.name) / "stderr", "w+")  # noqa: SIM115  # until `close`
         env = {**CLEAN, "FAKE_CLAUDE_LOG": str(self.notes), "HOME": self.folder.name, **variables}
-        self.process = subprocess.Popen(
+        self.process = nursery.start(
             [str(python), START, "agent", "--hub", url, *flags],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._errors, env=env, cwd=self.folder.name,
         )

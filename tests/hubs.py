@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import nursery
 from websockets.sync.client import ClientConnection, connect
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,7 +56,7 @@ class HubProcess:
         argv = command or (sys.executable, "-W", "error", START, "hub", "--loops", "off")  # tests say the same often
         clean = {key: value for key, value in os.environ.items() if not key.startswith("CAUCUS_")}
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # not a pipe: nobody reads it meanwhile, and a pipe fills up
-        self.process = subprocess.Popen(
+        self.process = nursery.start(
             [*argv, "--port", "0", "--no-browser", *flags],
             stdout=subprocess.PIPE,
             stderr=self._log,
