@@ -70,11 +70,12 @@ class Warm:
                     theirs.append(os.open(os.devnull, os.O_RDWR))
                     after.callback(os.close, theirs[-1])
                 else:
-                    theirs.append(theirs[1] if wanted == subprocess.STDOUT else getattr(wanted, "fileno", int)())
+                    theirs.append(wanted if isinstance(wanted, int) else wanted.fileno())
                 setattr(self, name, ours)
             self._end, end = os.pipe()
             after.callback(os.close, end)
             place = {"cwd": str(given.get("cwd") or Path.cwd()), "env": {**(given.get("env") or os.environ)}}
+            self.parent = nursery.pid
             self.pid = nursery.fork({"argv": [*words], "files": resource.getrlimit(resource.RLIMIT_NOFILE), **place},
                                     [*theirs, end])
 
@@ -158,6 +159,7 @@ class Nursery:
         with theirs:
             words = [python, *flags, __file__, number, *modules]
             self._process = subprocess.Popen(words, pass_fds=[int(number)], stdin=subprocess.DEVNULL)
+        self.pid = self._process.pid
         atexit.register(self._close)
 
     def _close(self) -> None:
@@ -195,6 +197,23 @@ def start(command: Sequence[str], *, text: bool = False, env: Mapping[str, str] 
         key = (python, *flags, *modules)
         nursery = _nurseries.get(key) or _nurseries.setdefault(key, Nursery(python, flags, modules))
     return Warm(nursery, words, is_text=text, env=env, **given)
+
+
+def run(
+    command: Sequence[str], *, said: str | None = None, timeout: float = 60.0, check: bool = False, **given: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, both outputs kept, as subprocess.run does. Raises CalledProcessError if it must."""
+    pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE) | {"stdin": subprocess.PIPE if said else None}
+    with start(command, text=True, **pipes | given) as process:
+        try:
+            out, err = process.communicate(said, timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    done = subprocess.CompletedProcess(command, process.returncode, out, err)
+    if check:
+        done.check_returncode()
+    return done
 
 
 # --- the process that forks ---
@@ -235,8 +254,14 @@ def serve(door: socket.socket) -> dict[str, Any]:
 
 
 def be(wanted: Mapping[str, Any]) -> None:
-    """Become what was asked for: words, folder, variables, limits."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Become what was asked for: words, folder, variables, limits; streams know nothing of other files."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        old = getattr(sys, name)
+        is_by_lines = mode == "w" and (name == "stderr" or os.isatty(old.fileno()))
+        new = open(old.fileno(), mode, 1 if is_by_lines else -1, old.encoding, old.errors, closefd=False)  # noqa: SIM115
+        setattr(sys, name, new)
+        setattr(sys, f"__{name}__", new)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     resource.setrlimit(resource.RLIMIT_NOFILE, (*wanted["files"],))
     os.chdir(wanted["cwd"])
     os.environ.clear()
@@ -248,7 +273,7 @@ def be(wanted: Mapping[str, Any]) -> None:
 def main() -> None:
     """Load, then fork; a child goes on as its program."""
     door = socket.socket(fileno=int(sys.argv[1]))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is for the tests
     sys.path[0] = str(TESTS.parent)
     for module in sys.argv[2:]:
         importlib.import_module(module)
