@@ -32,10 +32,16 @@ from typing import Any, Self
 TESTS = Path(__file__).resolve().parent
 HUB = ("argparse", "asyncio", "caucus", "datetime", "fcntl", "hashlib", "hmac", "http.client", "logging.handlers")
 HUB += ("mistune", "random", "sqlite3", "tornado.httpserver", "tornado.web", "tornado.websocket", "zlib")
+ORIGINAL = ("argparse", "asyncio", "httpx", "mcp.server.fastmcp")  # what it stands on; itself it loads anew each time
 PRELOADS = {  # script, environment of its Python: what it loads
     ("start.py", ".venv"): HUB,
     ("start.py", "agent-sdk"): ("argparse", "asyncio", "caucus", "claude_agent_sdk", "http.client"),
     ("mcp_driver.py", "mcp-sdk"): ("mcp.client.client", "mcp.client.stdio"),
+    **{
+        (script, version): ORIGINAL
+        for script in ("caucus-watch", "caucus-bridge", "originals_connector.py")
+        for version in ("1.3.0", "5.1.0")
+    },
 }
 STRICT = ("-W", "error")
 REQUEST_MAX = 1 << 18  # bytes: words and variables
@@ -152,13 +158,13 @@ class Warm:
 class Nursery:
     """The process that forks, as long as this one lives."""
 
-    def __init__(self, python: str, flags: Sequence[str], modules: Sequence[str]) -> None:
+    def __init__(self, python: str, flags: Sequence[str], modules: Sequence[str], env: Mapping[str, str]) -> None:
         self._door, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._lock = threading.Lock()
         number = str(theirs.fileno())
         with theirs:
             words = [python, *flags, __file__, number, *modules]
-            self._process = subprocess.Popen(words, pass_fds=[int(number)], stdin=subprocess.DEVNULL)
+            self._process = subprocess.Popen(words, pass_fds=[int(number)], stdin=subprocess.DEVNULL, env=env)
         self.pid = self._process.pid
         atexit.register(self._close)
 
@@ -175,7 +181,7 @@ class Nursery:
         return int(pid)
 
 
-_nurseries: dict[tuple[str, ...], Nursery] = {}
+_nurseries: dict[tuple[Any, ...], Nursery] = {}
 _lock = threading.Lock()
 
 
@@ -185,17 +191,17 @@ def read_at_start(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def start(command: Sequence[str], *, text: bool = False, env: Mapping[str, str] | None = None, **given: Any) -> Any:
-    """Start a program: Python, its flags if they are STRICT, a script and its words."""
+    """Start a program: Python, its flags if they are STRICT, a script and its words. Outputs in UTF-8, if text."""
     python, *words = map(str, command)
     flags = STRICT if (*words[:2],) == STRICT else ()
     words = words[len(flags) :]
     modules = PRELOADS.get((Path(words[0]).name, Path(python).parent.parent.name))
-    is_alike = env is None or read_at_start(env) == read_at_start(os.environ)
-    if sys.platform != "linux" or modules is None or not is_alike or not hasattr(os, "pidfd_open"):
+    if modules is None or sys.platform != "linux" or not hasattr(os, "pidfd_open"):
         return subprocess.Popen([*command], text=text, env=env, **given)
     with _lock:
-        key = (python, *flags, *modules)
-        nursery = _nurseries.get(key) or _nurseries.setdefault(key, Nursery(python, flags, modules))
+        variables = read_at_start(os.environ if env is None else env)
+        key = (python, *flags, *modules, *sorted(variables.items()))
+        nursery = _nurseries.get(key) or _nurseries.setdefault(key, Nursery(python, flags, modules, variables))
     return Warm(nursery, words, is_text=text, env=env, **given)
 
 
