@@ -106,8 +106,9 @@ def violations(page: Page) -> list[str]:
 # --- peers ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize(("size", "peers"), [(DESK, 12), (LAPTOP, 8), (SMALL, 6)], ids=str)
+@pytest.mark.parametrize(
+    ("size", "peers", "theme"), [(DESK, 12, "dark"), (LAPTOP, 8, "light"), (SMALL, 6, "dark")], ids=str
+)
 def test_peers_are_in_sight_beside_the_conversation(
     twelve: HubProcess, console: Open, size: Size, peers: int, theme: str
 ) -> None:
@@ -353,9 +354,8 @@ def test_a_column_to_read_is_at_most_90_characters_wide_and_uses_its_room(hub: H
 # --- density and long forms -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_compact_shows_more_and_is_kept(twelve: HubProcess, console: Open, theme: str) -> None:
-    page = look(console, twelve, LAPTOP, color_scheme=theme)
+def test_compact_shows_more_and_is_kept(twelve: HubProcess, console: Open) -> None:
+    page = look(console, twelve, LAPTOP, color_scheme="dark")
     before = in_sight(page, "#flow .message .content")
     page.keyboard.press(",")
     page.get_by_label("Density").select_option("Compact")

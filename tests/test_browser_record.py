@@ -535,7 +535,7 @@ def faults_of(page: Any) -> list[Any]:
     return [(one["id"], [node["target"] for node in one["nodes"]]) for one in found]
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 375), ("dark", 375), ("light", 1280), ("dark", 1280)])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 375), ("dark", 1280)])
 def test_the_past_bars_nobody_and_fits_a_phone(recorded: HubProcess, console: Open, scheme: str, width: int) -> None:
     page = console(recorded, "Failed to load|ERR_", viewport={"width": width, "height": 720}, color_scheme=scheme)
     page.evaluate("location.hash = '#seq=3'")

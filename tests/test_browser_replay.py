@@ -218,8 +218,7 @@ def test_a_hub_without_a_journal_says_why_there_is_no_past(hub: HubProcess, cons
     expect(page.locator(".toast")).to_contain_text("this hub has no journal")
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("size", [{"width": 1280, "height": 800}, PHONE])
+@pytest.mark.parametrize(("size", "theme"), [({"width": 1280, "height": 800}, "dark"), (PHONE, "light")])
 def test_the_past_bars_nobody(kept: HubProcess, console: Open, theme: str, size: dict[str, int]) -> None:
     page = console(kept, color_scheme=theme, viewport=size)
     look_back(page)
@@ -399,8 +398,7 @@ def test_a_replay_that_lost_its_hub_goes_on_with_it(tmp_path: Path, console: Ope
         expect(page.get_by_role("button", name="Try again")).to_be_hidden()
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize(("width", "height"), [(320, 480), (640, 400)])
+@pytest.mark.parametrize(("width", "height", "theme"), [(320, 480, "light"), (640, 400, "dark")])
 def test_on_the_lowest_pages_lines_of_the_past_stay(
     kept: HubProcess, console: Open, width: int, height: int, theme: str
 ) -> None:
@@ -490,8 +488,7 @@ def test_a_record_opens_from_disk_with_its_search_its_picture_and_the_replay(
     expect(page.locator("#help")).to_be_visible()
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("size", [{"width": 1280, "height": 800}, PHONE])
+@pytest.mark.parametrize(("size", "theme"), [({"width": 1280, "height": 800}, "dark"), (PHONE, "light")])
 def test_a_record_bars_nobody(exported: Path, file: Callable[..., Page], theme: str, size: dict[str, int]) -> None:
     page = file(exported, color_scheme=theme, viewport=size)
     expect(row(page, "the last word")).to_be_visible()

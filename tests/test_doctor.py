@@ -358,7 +358,8 @@ def test_hooks_that_an_install_would_write_otherwise(machine: Machine, host: str
     machine.install(host)
     path = machine.project / caucus.mcp_hosts()[host].hooks[0]
     text = path.read_text(encoding="utf-8")
-    path.write_text(text.replace("10", "11").replace("// Caucus", "// Our").replace("--now", ""), encoding="utf-8")
+    text = re.sub(r"(?<![\d:])10", "11", text)  # a time, and no part of the hub's port
+    path.write_text(text.replace("// Caucus", "// Our").replace("--now", ""), encoding="utf-8")
     finding = machine.finding("installed", f"{host} (project), {'plugin' if host == 'opencode' else 'hooks'}")
     assert finding["words"] == "other than an install would write them now"
     assert shown(finding) == ("warning", f"caucus install {host} --scope project --hub {machine.url}")
