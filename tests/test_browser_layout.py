@@ -14,7 +14,7 @@ from hubs import HubProcess, running_hub
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install -e '.[dev]'")
 expect = playwright.expect
-expect.set_options(timeout=8_000)
+expect.set_options(timeout=20_000)
 
 Size = tuple[int, int]
 DESK, LAPTOP, SMALL, PHONE, ZOOMED = (1440, 900), (1280, 720), (1024, 768), (390, 844), (720, 450)  # the last: at 200 %
