@@ -22,14 +22,15 @@ Map       I    The room, no I/O      1 Constants  2 Refusals  3 Wire types and e
                                      8c Budgets  9 Room
           II   Speaking to a hub     10 Client  10b Brake  11 MCP core  12 Tools
           III  The hub               13 Assets  14 Disk log  14b Journal  14c Record
-                                     15 Long poll
-                                     15b The turn, and its connections
+                                     15 Long poll  15b The turn, and its connections
                                      16 HTTP: common ground  16b HTTP: the express lane
                                      17 HTTP: the agents' API  18 Console
                                      18b Replay: the room as it was
                                      18c Notify: the tap on the shoulder
                                      19 MCP over HTTP  20 Hub
-          IV   The seats             21 Watch  22 Bridge  22b Hosts  23 Agent  23b Meetings
+          IV   The seats             21 Watch  22 Bridge  22b Hosts  23 Agent
+                                     23b Meetings: what a file says
+                                     23c Meetings: how they are held
           V                          24 Demo  24b Service  24c Doctor  25 Command line
 
 Words     hub        the process; room: the state that it guards
@@ -1946,6 +1947,7 @@ class Wake(Struct):
     told_ts: float | None = None  # Unix seconds
     is_open: bool = False  # no call has followed yet
     is_rung: bool = False  # the operator wants it woken
+    is_for_calls: bool = False  # nobody sits there, and only what calls it by name is to wake it
     latency_s: float | None = None  # of the latest that a call has followed
     proven_ts: float | None = None  # Unix seconds
 
@@ -1969,6 +1971,19 @@ class Wake(Struct):
         """Give what consoles and peers see of it."""
         return {"host": self.host, "kind": self.kind(now), "latency": self.latency_s, "proven_ts": self.proven_ts,
                 "open_ts": self.told_ts if self.is_open else None}
+
+
+def is_call(m: Message, name: str) -> bool:
+    """Whether a message calls an agent: to it alone, an answer to its form, or with @name; or the operator speaks in
+    its channel. What is said to all calls nobody, whoever says it, nor do commands and notices of the hub.
+    """
+    if m.origin == HUB or m.kind == "control":
+        return False
+    if m.recipient == name or (m.origin == "operator" and m.recipient != ALL):
+        return True
+    if m.kind == "answer" and m.meta is not None and json.loads(m.meta).get("asker") == name:
+        return True
+    return re.search(rf"(?<!\w)@{re.escape(name)}(?![\w-])", m.content, re.IGNORECASE) is not None
 
 
 class Brake(Struct):
@@ -2047,6 +2062,11 @@ class Peer(Struct):
     def is_waited_for(self) -> bool:
         """Whether somebody waits for its mail: a poll of its own, or who wakes it."""
         return self.is_listening or (self.wake is not None and self.wake.is_waiting)
+
+    @property
+    def is_asleep(self) -> bool:
+        """Whether nobody sits there: what does not call it is read when something does."""
+        return self.wake is not None and self.wake.is_for_calls and not self.is_listening
 
     @property
     def usage_row(self) -> dict[str, Json] | None:
@@ -3463,23 +3483,40 @@ class Room:
             count, held.unasked, held.unasked_told_at = held.unasked, 0, now
             self._commit(ToolsUnasked(*self._stamp(), peer.name, count))
 
-    def wake_for(self, peer: Peer, host: str) -> Wake:
+    def wake_for(self, peer: Peer, host: str, is_for_calls: bool = False) -> Wake:
         """Give what is known of a peer's waiter; the first one that asks begins it."""
         if peer.wake is None:
             peer.wake = Wake(host)
             self._woken[peer.name] = None
-        peer.wake.host = host
+        peer.wake.host, peer.wake.is_for_calls = host, is_for_calls
         peer.last_seen = self._mono()
         return peer.wake
 
+    def calls_for(self, peer: Peer) -> list[int]:
+        """List what calls a peer and is not settled, by seq: in its mailbox, fetched or not, and what it owes."""
+        held, mailbox = self.is_held(peer), {m.seq: m for m in peer.mailbox}
+        may_go = [m for seq, m in mailbox.items() if seq not in self.held and (not held or m.origin == "operator")]
+        owed = [] if held else [one.seq for one in self.owed.values() if one.to == peer.name and one.seq not in mailbox]
+        return [*owed, *[m.seq for m in may_go if is_call(m, peer.name)]]
+
     def pointer(self, peer: Peer) -> dict[str, Json] | None:
-        """Tell that mail waits, once for each and again much later; never what it says. None: there is no news."""
+        """Tell that mail waits, once for each and again much later; never what it says. None: there is no news.
+
+        Where nobody sits, tell of what calls the agent only, and each time until it is settled.
+        """
         wake, now = peer.wake, self._mono()
         if wake is None or not self._is_here(peer):
             return None
         if self.budgets.limits and self.is_kept:
             self._weigh(spender_of(peer.name), ROOM)
         is_rung, wake.is_rung = wake.is_rung, False
+        if wake.is_for_calls:
+            calls = self.calls_for(peer)
+            if not is_rung and (not calls or self.mode == STOPPED):
+                return None
+            wake.told_at, wake.told_ts, wake.is_open = now, round(self._wall(), 1), True
+            count = sum(m.origin == "operator" for m in peer.mailbox if m.seq in calls)
+            return {"waiting": len(calls), "operator": count, "ring": is_rung, "name": peer.name}
         batch = [m for m in peer.mailbox.deliverable(self.is_held(peer), self.held) if m.kind != "control"]
         newest = batch[-1].seq if batch else 0
         # While it has not read what it was told of, only the operator's words are worth another turn.
@@ -4585,15 +4622,18 @@ class Room:
                 who, holder = plain_peer(first), plain_peer(floor.holder)
                 yield f"{who} waits for the stick of {floor.scope}, which {holder} holds"
         for peer in self.roster:
-            if peer.mailbox.waiting and not peer.is_paused:
+            count = len(self.calls_for(peer)) if peer.is_asleep else peer.mailbox.waiting
+            if count and not peer.is_paused:
                 where = "" if peer.is_live else ", which is away"
-                yield f"mail waits for {plain_peer(peer.name)}{where}: {peer.mailbox.waiting}"
+                yield f"mail waits for {plain_peer(peer.name)}{where}: {count}"
 
     def _is_deaf_to(self, routed: MessageRouted, name: str) -> bool:
         """Whether a recipient has not fetched a message, and no pause is the reason."""
         peer = self.roster.get(name)
         if peer is None or peer.is_paused or routed.message.seq in self.held or self.is_overdrawn(peer):
             return False
+        if peer.is_asleep and not is_call(routed.message, name):
+            return False  # it reads that when it is called
         return self.state_of(routed, name) == (QUEUED, "")
 
     def _tell_losses(self, peer: Peer) -> None:
@@ -5426,9 +5466,9 @@ class Client:
         """Wait up to `hold_s` seconds for messages. Raises UnknownToken, Displaced."""
         return self.get("/receive", timeout=hold_s, lease=lease, ack_seq=ack_seq)
 
-    def wait_for_mail(self, hold_s: float, host: str) -> dict[str, Json]:
-        """Wait up to `hold_s` seconds until there is mail, and take none. Raises UnknownToken."""
-        return self.get("/wake", timeout=hold_s, host=host)
+    def wait_for_mail(self, hold_s: float, host: str, is_for_calls: bool = False) -> dict[str, Json]:
+        """Wait up to `hold_s` seconds until there is mail, or a call, and take none. Raises UnknownToken."""
+        return self.get("/wake", timeout=hold_s, host=host, calls=1 if is_for_calls else None)
 
     def ask_permission(self, tool: str, detail: str, hold_s: float) -> dict[str, Json]:
         """Wait up to `hold_s` seconds for what the operator says to a permission prompt. Raises Refusal."""
@@ -9402,9 +9442,9 @@ class Wakes:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def wait(self, peer: Peer, caller: Caller, host: str, hold_s: float) -> Reply | None:
-        """Answer GET /wake at once, or park it and give None."""
-        wake = self._room.wake_for(peer, host)
+    def wait(self, peer: Peer, caller: Caller, host: str, hold_s: float, is_for_calls: bool = False) -> Reply | None:
+        """Answer GET /wake at once, or park it and give None. `is_for_calls`: nothing else is to wake it."""
+        wake = self._room.wake_for(peer, host, is_for_calls)
         if (reply := self._news_of(peer, caller)) is not None:
             return reply
         if hold_s <= 0:
@@ -11279,11 +11319,12 @@ def post_ack(gate: Gate, request: Request) -> Reply:
 
 
 def get_wake(gate: Gate, request: Request) -> Reply | None:
-    """GET /wake?timeout=&host=: wait until there is mail, and take none. Raises Invalid, UnknownToken."""
+    """GET /wake?timeout=&host=&calls=: wait until there is mail, and take none. Raises Invalid, UnknownToken."""
     given = request.head.parameters
     hold_s = seconds_of(given.get("timeout", "0"), "timeout", POLL_HOLD_S)
     host = plain_name(text_of({"host": given.get("host", "other")}, "host", 1, NAME_MAX, where="query"))
-    return gate.polls.wakes.wait(gate.room.peer_of(request.head.bearer), request.caller, host, hold_s)
+    is_for_calls, peer = boolean_of(given, "calls"), gate.room.peer_of(request.head.bearer)
+    return gate.polls.wakes.wait(peer, request.caller, host, hold_s, is_for_calls)
 
 
 def post_brake(gate: Gate, request: Request) -> Reply:
@@ -11667,6 +11708,7 @@ FRAMES_PER_TURN = 32  # of all consoles, that are read in one turn of the loop
 FRAGMENTS_MAX = 4096  # of one message
 LAST_FRAMES_MAX = 8  # that are read of a console once its line is broken: what was sent right before counts
 FRAME_MAX_BYTES = 1 << 18
+OUTPUTS_BURST, OUTPUTS_PER_S = 40.0, 20.0  # questions for what agents have written, of all consoles: each takes 1 ms
 STAGE_TOLD_S = 0.2  # between two tellings of the stage: 32 rows of 300 bytes, however much its agents write
 OPERATOR_CONTENT_MAX = 32_768
 RATE_MAX = 1e9
@@ -12014,6 +12056,7 @@ class Console(Struct):
     held: list[bytes] | None = None  # what happened while the log was on its way
     is_looking: bool = False  # an operator has it in the foreground, as it says itself
     share: str | None = None  # the id of the link that it came by
+    is_program: bool = False  # no browser: it counts as none
     is_gone: bool = False
     opening: int = 0  # bytes of its snapshot, which it may leave unread besides
 
@@ -12316,6 +12359,7 @@ class Consoles:
         self.test_notify: Callable[[], None] | None = None
         self.stage: Stage | None = None
         self._is_stage_due = False  # it has changed, and is told soon
+        self._outputs = TokenBucket(Rate(OUTPUTS_BURST, OUTPUTS_PER_S), time.monotonic())
         self._is_ticking = False
         self._spent = b""  # what consoles were told of budgets with the last figures
         self._flushed_at, self._flushes_at = 0.0, math.inf  # monotonic seconds of the last flush, and of the next
@@ -12323,13 +12367,15 @@ class Consoles:
     def __len__(self) -> int:
         return len(self._whole.consoles) + len(self._changes.consoles)
 
-    def open(self, socket: Socket, head: Head, source: str, wants_changes: bool = False) -> Console:
+    def open(
+        self, socket: Socket, head: Head, source: str, wants_changes: bool = False, is_program: bool = False
+    ) -> Console:
         """Welcome a browser, or ask for its token; one of a foreign origin is closed with 1008.
 
         One that shows its token with the handshake holds no place before it is known, so no stranger can take that
         place. Others have a few, and of those that crowd them the oldest goes.
         """
-        console = Console(socket, source, self._changes if wants_changes else self._whole)
+        console = Console(socket, source, self._changes if wants_changes else self._whole, is_program=is_program)
         self.open_count += 1
         if not self._gate.is_own_origin(head.headers.get("Origin"), head.headers.get("Host", "")):
             socket.close(1008, "origin not allowed")
@@ -12418,8 +12464,10 @@ class Consoles:
             self._plan()
 
     def _stage_row(self) -> dict[str, Json]:
-        """Give the stage as consoles see it, observers too."""
-        return {"off": NO_STAGE, "agents": []} if self.stage is None else {"off": "", "agents": self.stage.rows()}
+        """Give the stage as consoles see it, observers too; and what time it is: browsers have clocks of their own."""
+        if self.stage is None:
+            return {"off": NO_STAGE, "agents": []}
+        return {"off": "", "agents": self.stage.rows(), "ts": round(time.time(), 1)}
 
     def close(self) -> None:
         """Send every browser away: the hub is going down."""
@@ -12546,7 +12594,8 @@ class Consoles:
 
     # --- what all see ---
     def _health(self) -> dict[str, Json]:
-        own: dict[str, Json] = {"console_count": len(self), "mem_rss_mb": memory_mb(), "unsent_bytes": self._unsent()}
+        browsers = sum(not console.is_program for feed in self._feeds for console in feed.consoles)
+        own: dict[str, Json] = {"console_count": browsers, "mem_rss_mb": memory_mb(), "unsent_bytes": self._unsent()}
         own |= {"wrong_credentials": self._gate.wrong_credentials}
         own |= {"notify": None if self.notify is None else self.notify()}
         return {**self._room.health(), **own, "journal": None if self._journal is None else self._journal.to_json()}
@@ -12681,10 +12730,14 @@ class Consoles:
             console.socket.close(1008, "the link was revoked")
 
     def _rule_stage(self, console: Console, name: str, frame: Body) -> None:
-        """Start or end an agent, or tell what it has written. Raises StageOff, UnknownAgent, NotNow, Invalid."""
+        """Start or end an agent, or tell what it has written.
+
+        Raises StageOff, UnknownAgent, NotNow, Invalid, Throttled.
+        """
         if self.stage is None:
             raise StageOff(NO_STAGE)
         if name == "output":
+            self._outputs.spend(time.monotonic())
             self._answer(console, frame_of("output", **self.stage.output(_named(frame, name))))
             return
         verb, agent = text_of(frame, name, 1, NAME_MAX), _named(frame, "agent")
@@ -12793,9 +12846,10 @@ def console_socket(consoles: Consoles) -> type[WebSocketHandler]:
 
         def open(self, *args: str, **kwargs: str) -> None:
             self.set_nodelay(True)  # else the second of two frames waits 40 ms for the first one's acknowledgement
-            wants_changes = self.get_query_argument("changes", "") == "1"
-            source = str(self.request.remote_ip)
-            self._console = consoles.open(self, Head(self.request.headers), source, wants_changes)
+            changes, program = (self.get_query_argument(name, "") == "1" for name in ("changes", "program"))
+            self._console = consoles.open(
+                self, Head(self.request.headers), str(self.request.remote_ip), changes, program
+            )
 
         def select_subprotocol(self, subprotocols: list[str]) -> str | None:
             return SUBPROTOCOL if SUBPROTOCOL in subprotocols else None
@@ -16808,7 +16862,11 @@ def carry_out(deed: Deed, mode: int) -> None:
 # a mind thinks: a Claude in one live session, or any command that is run once per turn. What the operator rules reaches
 # the mind through the poller, in mid-turn: an interrupt ends the turn, a reset clears its context, a stop ends it all.
 
-USED = re.compile(r" has left: .*\(([0-9]+) turns, [0-9]+ tokens(?:, \$([0-9.]+))?\)$")  # its last line
+# Lines of its log that others go by; the last: why it has left, its turns, and what they have cost. Before lines of its
+# mind stands another name.
+JOINED_LINE = r"\d\d:\d\d:\d\d INFO %s has joined the room at "
+LEFT_LINE = r"\d\d:\d\d:\d\d INFO %s has left: (.*) \(([0-9]+) turns, [0-9]+ tokens(?:, \$([0-9.]+))?\)"
+NOT_READY = "caucus agent: "  # before what it lacks, in its last line
 COMPOSING = "composing"  # the status of a peer whose mind is at it
 AGENT_GIVE_UP_S = 900.0  # without a hub
 UNTIED_S = 6.0  # for an agent's goodbye when whoever tied it is gone; nobody else ends what it has started
@@ -16824,17 +16882,27 @@ GOODBYE_S = 20.0  # for leaving the room and ending the mind: the SDK kills a CL
 PIPES_S = 1.0  # for a command's pipes to end after it: what it has left behind may hold them open
 LOOK_S = 0.1  # how often it is looked whether it has ended (asyncio tells when its pipes have)
 REPLY_MAX_BYTES = 256 << 10  # what one run of a command may print
-OUTPUT_LINE_MAX = 1000  # characters of a line that a program has put out
+OUTPUT_LINE_BYTES, OUTPUT_LINE_MAX = 4096, 1000  # of a line that a program has put out; characters of it that are shown
 REPLY_PARTS_MAX = 8  # a longer reply is cut
 CONTEXT_MAX = 40_000  # characters of past turns that --session keeps
 GIVEN_MAX = 300_000  # and of those with words of the operator: what a meeting is about may be as long as that
 OPENING = "Your mission begins now: open the exchange."
+OWING = "You still owe an answer to what follows. Answer or decline it now, or it is declined for you."
+NO_ANSWER = "I have no answer to that."
+# What a session tells of its turns: who holds the seat counts by it what has failed.
+TURN_BEGINS = re.compile(r"^\d\d:\d\d:\d\d INFO a turn begins that is to answer (\d+) of (.+)$")
+TURN_ENDS = re.compile(r"^\d\d:\d\d:\d\d INFO the turn has come to its end$")
 POLL_COMPANY_S = 0.5  # how often a mission looks whether somebody is there
+SESSION_LINGER_S = 2.0  # that a session goes on when all is settled: an answer at once needs no new one
+CONTEXT_MESSAGES_MAX = 30  # that a session is given of what was said before it was called: each is paid for
+_FAILED_TURN = 4  # of a session: a turn has failed, and its messages wait for another try
 AGENT_TYPES = ("talker", "worker")
 PERMISSION_MODES = ("auto", "default", "acceptEdits", "dontAsk")
 
 # What programs say to a terminal: colours and cursor moves, titles and links, all else; whole, or cut off.
-ESCAPES = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)|\x1b[ -/]*[0-~]?")
+ESCAPES = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f]).*?(?:\x07|\x1b\\|\x9c|$)|\x1b[ -/]*[0-~]?"
+)
 
 NOT_FOR_AGENTS = frozenset({"setup", "join", "leave", "listen", "watch_command", "peek"})  # the program does these
 AGENT_TOOLS = tuple(tool for tool in TOOLS if tool.name not in NOT_FOR_AGENTS)
@@ -16890,6 +16958,8 @@ class AgentSettings(Record):
     max_cost_usd: float = 0.0  # 0: no limit
     turn_limit_s: float = TURN_LIMIT_S
     give_up_s: float = AGENT_GIVE_UP_S  # 0: never
+    token: str = ""  # of a seat that is lent for one session: till what calls it is settled
+    is_singly: bool = False  # of such a session: each message that calls it has a turn of its own
 
 
 def shown_of(line: bytes) -> str:
@@ -16921,8 +16991,9 @@ def answered_in(batch: Sequence[dict[str, Json]], name: str) -> dict[str, dict[s
 class AgentSeat(Seat):
     """A seat whose program knows what its mind is at: what is said where that came from answers it."""
 
-    def __init__(self, door: Door, name: str) -> None:
+    def __init__(self, door: Door, name: str, is_lent: bool = False) -> None:
         super().__init__(door, name, is_patient=True)
+        self._is_lent = is_lent  # another process has it again afterwards, and knows its token
         self.answering: dict[str, int] = {}  # scope -> seq, while the mind is at it
 
     async def say(self, **said: Json) -> dict[str, Json]:
@@ -16937,6 +17008,26 @@ class AgentSeat(Seat):
         done = [said.get(key) for key in Manner.KEYS]
         self.answering = {scope: seq for scope, seq in self.answering.items() if seq not in done}
         return answer
+
+    async def join(self, name: str) -> dict[str, Json]:
+        """Take a seat, or confirm it; one that is lent is not taken anew. Raises SessionExpired, NameInUse, ..."""
+        token = self.door.token
+        try:
+            joined = await super().join(name)
+        except NameInUse as refusal:
+            raise (SessionExpired(refusal.detail) if self._is_lent else refusal) from None
+        if self._is_lent and self.door.token != token:
+            await self.leave()
+            raise SessionExpired(f"the seat of {name} that was lent is gone")
+        return joined
+
+    async def _rejoin(self, why: str) -> None:
+        """Take the seat again, unless it is lent: then that is for who lends it. Raises SessionExpired."""
+        if not self._is_lent:
+            await super()._rejoin(why)
+            return
+        self.lose(why)
+        raise SessionExpired(self._why)
 
 
 def addressed(reply: str) -> tuple[str, str]:
@@ -17032,25 +17123,33 @@ class Agent:
         self._has_ended = Event()
         self._tasks: set[Task[None]] = set()
         self._turns = self._failures = self._input_tokens = self._output_tokens = 0
+        # Of a session at a lent seat: what it has to answer for, by seq, and of that what it was reminded of, or has
+        # declined; when it had something to do last; and that no turn is left, or no money for one.
+        self._is_lent, self._mine = bool(settings.token), set[int]()
+        self._reminded, self._declined = set[int](), set[int]()
+        self._busy_at, self._is_used_up, self._is_spent = self._loop.time(), False, False
         self._cost_usd: float | None = None  # None: not known
 
     async def run(self) -> int:
         """Take part until told to stop; give the exit code. Raises NotReady, before anybody has seen the agent."""
         try:
             await self._begin()
+            if self._is_lent:
+                await self._take_over()
             listening = self._spawn(self._listen())
             await self._drive()
             listening.cancel()
         finally:
             async with at_most(GOODBYE_S):
-                await self._seat.leave()
+                if not self._is_lent:
+                    await self._seat.leave()
                 await self._mind.end()
         code, why = self._end or (EXIT_OK, "")
         log().info("%s has left: %s (%s)", self._settings.name, why, self._used())
         return code
 
     def _used(self) -> str:
-        """Word what its turns have used, as USED reads it."""
+        """Word what its turns have used, as LEFT_LINE reads it."""
         cost = "" if self._cost_usd is None else f", ${self._cost_usd:.4f}"
         return f"{self._turns} turns, {self._input_tokens + self._output_tokens} tokens{cost}"
 
@@ -17102,10 +17201,10 @@ class Agent:
                 log().info("%s: many come in at once; trying again", refusal.detail)
                 await self._rest(refusal.retry_s)
             else:
-                log().info("%s has joined the room at %s", self._seat.name, self._seat.door.url)
                 if self._mind.is_live and (brief := joined.get("brief")):
                     self._seat.tell(str(brief), "brief")  # with the first that it is given
                 await self._join_channels()
+                log().info("%s has joined the room at %s", self._seat.name, self._seat.door.url)
                 return
 
     async def _join_channels(self) -> None:
@@ -17121,13 +17220,15 @@ class Agent:
             CredentialRequired.code: "put the hub's agent key into CAUCUS_AGENT_KEY",
             Unreachable.code: hub_hint(self._seat.door.url).removeprefix("Tell your user to "),
         }
+        if isinstance(refusal, SessionExpired):  # of a lent seat
+            return NotReady(refusal.detail, EXIT_EXPIRED)
         is_ours = isinstance(refusal, NameInUse | CredentialRequired | Invalid)  # the command line mends it
         text = f"{refusal.detail}; {advice[refusal.code]}" if refusal.code in advice else refusal.detail
         if isinstance(refusal, NameInUse):
             name = self._settings.name
             free = refusal.extra.get("free")
             such = f" such as {free[0]}" if isinstance(free, list) and free else ""
-            text = f"the name {name} is taken: choose another with --project{such}, or have the operator kick it"
+            text = f"the name {name} is taken: choose another{such}, or have the operator kick it"
         return NotReady(text, EXIT_USAGE if is_ours else EXIT_GAVE_UP)
 
     async def _start_mind(self) -> None:
@@ -17159,10 +17260,10 @@ class Agent:
             else:
                 await self._rest(pause_s)
 
-    async def _poll(self) -> bool:
+    async def _poll(self, is_patient: bool = True) -> bool:
         """Ask the hub once; tell whether it answered. One at a time: so messages stay in order."""
         try:
-            self._take(await self._seat.receive(self._settings.hold_s))
+            self._take(await self._seat.receive(self._settings.hold_s if is_patient else 0.0))
         except Displaced:
             self.finish(EXIT_DISPLACED, "another listener has taken this seat")
         except (SessionExpired, NotJoined) as refusal:
@@ -17197,6 +17298,8 @@ class Agent:
         """Do what the operator told this one agent."""
         log().info("the operator says: %s", command)
         if command == "reset":
+            if self._is_lent:
+                self._note_done(self._inbox)
             self._inbox.clear()
             self._is_reset = True
         self._cut_short(INTERRUPT_S)
@@ -17234,6 +17337,8 @@ class Agent:
                 await self._renew()
             elif (batch := await self._next_batch()) or (self._opening and self._may_open()):
                 await self._turn(await self._worded(batch), batch)
+            elif self._is_lent:
+                await self._settle()
             else:
                 await self._wait()
 
@@ -17262,6 +17367,8 @@ class Agent:
     def _ready(self) -> list[dict[str, Json]]:
         """List what a turn can be made of, no more than is read at once; in a paused room the operator's words only."""
         ready = [m for m in self._inbox if self._mode == RUNNING or m.get("origin") == "operator"]
+        if self._is_lent:
+            return self._called_for(ready)
         end = fitting(ready)
         if not self._mind.is_live:  # it has one reply, so each question has a turn
             end = next((at for at, m in enumerate(ready[:end], 1) if self._is_question(m)), end)
@@ -17279,12 +17386,23 @@ class Agent:
     async def _next_batch(self) -> list[dict[str, Json]]:
         """Take what waits, and acknowledge it: from here on it is not repeated. Empty: there is nothing."""
         if batch := self._ready():
-            self._acked = max(self._acked, *(heard(m, "seq", int) for m in batch))
+            if not self._is_lent:  # there it is acknowledged when its turn has succeeded
+                self._note_done(batch)
             await self._acknowledge()
             kept = [] if self._end or self._is_reset else self._ready()  # the room may be paused by now
             batch = [m for m in batch if m in kept]
             self._inbox = [m for m in self._inbox if m not in batch]
+            if self._is_lent and batch and self._mode == RUNNING:
+                self._leave_out(heard(batch[0], "seq", int))
         return batch
+
+    def _note_done(self, batch: Iterable[Body]) -> None:
+        """Note what may be acknowledged; of a lent seat not beyond what has still to have its turn."""
+        upto = max([self._acked, *[heard(m, "seq", int) for m in batch]])
+        if self._is_lent:
+            left = [heard(m, "seq", int) for m in self._inbox if m not in batch]
+            upto = max(self._acked, min([upto, *[seq - 1 for seq in left]]))
+        self._acked = upto
 
     async def _acknowledge(self, is_read: bool = False) -> None:
         """Acknowledge what turns were made of, and learn how the room is: a parked poll does not tell of a pause.
@@ -17313,6 +17431,8 @@ class Agent:
     async def _renew(self) -> None:
         """Give the mind a clean context."""
         self._is_reset = False
+        if self._is_lent:  # what was forgotten calls no more
+            await self._acknowledge()
         await self._mind.end()
         try:
             if self._end is None:
@@ -17325,16 +17445,108 @@ class Agent:
         answered = answered_in(batch, self._settings.name)
         scope, self._owed = next(reversed(answered), ALL), 0
         self._turns, self._is_cut = self._turns + 1, self._end is not None or self._is_reset
+        if self._is_lent:
+            self._tell_turn(batch)
         await self._publish(COMPOSING)
         outcome = Outcome() if self._is_cut else await self._attempt(prompt, scope, answered)  # an order came
         self._input_tokens += outcome.input_tokens
         self._output_tokens += outcome.output_tokens
         self._cost_usd = outcome.cost_usd if outcome.cost_usd is not None else self._cost_usd
         await self._publish(self._seat.status)
+        if self._is_lent and (not outcome.failure or self._is_cut) and self._end is None:
+            self._note_done(batch)
+            self._reminded.update(heard(m, "seq", int) for m in batch if self._is_cut)  # he wants no more of it
+            log().info("the turn has come to its end")
         if not outcome.failure and not self._is_cut:
             await self._acknowledge(is_read=True)
+        elif self._is_lent and self._end is None and self._is_cut:
+            await self._acknowledge()
         if self._end is None:
             await self._judge(outcome, scope)
+        self._busy_at = self._loop.time()
+
+    # --- a session at a lent seat ---
+    async def _take_over(self) -> None:
+        """Take what waits, and see what was owed before."""
+        if not await self._poll(is_patient=False):
+            self.finish(EXIT_GAVE_UP, "the hub has gone")
+        first = min([heard(m, "seq", int) for m in self._inbox], default=math.inf)
+        self._mine = {seq for seq in await self._debts() if seq < first}
+
+    async def _debts(self) -> dict[int, dict[str, Json]]:
+        """Give what it owes an answer to, by seq. Empty also where the hub does not say."""
+        with suppress(Refusal):
+            owes = (await self._seat.open_questions("owes")).get("owes") or []
+            return {heard(debt, "seq", int): debt for debt in cast(list[dict[str, Json]], owes)}
+        return {}
+
+    def _is_called_by(self, m: Mapping[str, Any]) -> bool:
+        return is_call(Message.restored({key: m[key] for key in Message.FIELDS if key in m}), self._settings.name)
+
+    def _called_for(self, ready: list[dict[str, Json]]) -> list[dict[str, Json]]:
+        """Take what a turn is made of: what calls, behind what was said before it; nothing where nothing calls.
+
+        A mind with one reply has one such message a turn. Singly, what was said before has a turn of its own.
+        """
+        first = next((at for at, m in enumerate(ready) if self._is_called_by(m)), None)
+        if first is None or self._is_used_up:
+            return []
+        before, rest = ready[max(0, first - CONTEXT_MESSAGES_MAX) : first], ready[first:]
+        if self._settings.is_singly:
+            return before if any(map(self._is_call, before)) else [*before, rest[0]]
+        while before and fitting([*before, rest[0]]) <= len(before):
+            del before[0]
+        batch = [*before, *(rest if self._mind.is_live else rest[:1])]
+        return batch[: fitting(batch)]
+
+    def _leave_out(self, first: int) -> None:
+        """Forget what was said long before it was called, and tell the mind so."""
+        kept = [m for m in self._inbox if heard(m, "seq", int) > first]
+        if count := len(self._inbox) - len(kept):
+            self._seat.tell(f"{count} older messages, none to you by name, are left out", "left_out")
+        self._inbox = kept
+
+    def _tell_turn(self, batch: Sequence[dict[str, Json]]) -> None:
+        """Tell who holds the seat what the turn is made of, and note that this session has to answer for it."""
+        self._mine.update([heard(m, "seq", int) for m in batch])
+        whose = next((m for m in reversed(batch) if self._is_called_by(m)), batch[-1])
+        log().info("a turn begins that is to answer %d of %s", heard(whose, "seq", int), whose["sender"])
+
+    async def _settle(self) -> None:
+        """Remind of what is owed, then decline it; where all is settled, end the session after a while."""
+        debts = {seq: debt for seq, debt in (await self._debts()).items() if seq in self._mine}
+        waiting = {m.get("seq") for m in self._inbox}
+        owed = [seq for seq in debts if seq not in waiting] if self._mode == RUNNING and self._end is None else []
+        may_linger, lingered_s = self._mode == RUNNING and not self._is_used_up, self._loop.time() - self._busy_at
+        left_s = SESSION_LINGER_S - lingered_s if may_linger else 0.0
+        if owed and (fresh := [seq for seq in owed if seq not in self._reminded]) and not self._is_spent:
+            batch = [self._asked_again(debts[seq]) for seq in (fresh if self._mind.is_live else fresh[:1])]
+            self._reminded.update([heard(m, "seq", int) for m in batch])
+            await self._turn(f"{OWING}\n{await self._worded(batch)}", batch)
+        elif owed:
+            await self._decline(debts[owed[0]])
+        elif left_s > 0.0:
+            async with at_most(left_s):
+                await self._wake.wait()
+        else:
+            self.finish(EXIT_OK, "its limit is reached" if self._is_used_up else "nothing calls it")
+
+    def _asked_again(self, debt: dict[str, Json]) -> dict[str, Json]:
+        """Word an old question as it came; the hub knows its first words."""
+        origin = "operator" if debt["asker"] == OPERATOR else "agent"
+        about = {"seq": debt["seq"], "sender": debt["asker"], "recipient": self._settings.name, "origin": origin}
+        return about | {"id": "", "kind": "message", "content": debt["text"], "ts": debt["ts"], "expects_answer": True}
+
+    async def _decline(self, debt: dict[str, Json]) -> None:
+        """Decline a question in the agent's name, once."""
+        seq = heard(debt, "seq", int)
+        self._tell_turn([self._asked_again(debt)])
+        if seq in self._declined:
+            self.finish(_FAILED_TURN, f"{seq} could neither be answered nor declined")
+        else:
+            self._declined.add(seq)
+            await self._say_shortly(str(debt["asker"]), NO_ANSWER, declines=seq)
+            log().info("the turn has come to its end")
 
     async def _attempt(self, prompt: str, scope: str, answered: Mapping[str, dict[str, Json]]) -> Outcome:
         """Have the mind think, and say what it does not say itself; whatever goes wrong is a failed turn."""
@@ -17390,19 +17602,26 @@ class Agent:
         self._failures = self._failures + 1 if has_failed else 0
         if has_failed:
             log().error("the turn failed: %s", outcome.failure)
+        if has_failed and self._is_lent:
+            self.finish(_FAILED_TURN, outcome.failure)
+        elif has_failed:
             await self._say_shortly(scope, f"My turn failed: {outcome.failure}", declines=self._owed)
         elif self._owed and not self._mind.is_live and not self._is_cut:
-            await self._say_shortly(scope, "I have no answer to that.", declines=self._owed)
+            await self._say_shortly(scope, NO_ANSWER, declines=self._owed)
         limits = self._settings
         if self._failures >= FAILURES_MAX:
             await self._say_goodbye(ALL, EXIT_GAVE_UP, f"{FAILURES_MAX} turns in a row have failed")
+        elif self._is_lent:
+            self._is_spent |= outcome.is_spent or 0 < limits.max_cost_usd <= (self._cost_usd or 0.0)
+            self._is_used_up |= self._is_spent or 0 < limits.max_turns <= self._turns
         elif outcome.is_spent or 0 < limits.max_cost_usd <= (self._cost_usd or 0.0):
             await self._say_goodbye(ALL, EXIT_OK, f"my limit of cost, ${limits.max_cost_usd:g}, is reached")
         elif 0 < limits.max_turns <= self._turns:
             await self._say_goodbye(ALL, EXIT_OK, f"my limit of turns, {limits.max_turns}, is reached")
 
     async def _say_goodbye(self, scope: str, code: int, why: str) -> None:
-        await self._say_shortly(scope, f"I am leaving: {why}.")
+        if not self._is_lent:
+            await self._say_shortly(scope, f"I am leaving: {why}.")
         self.finish(code, why)
 
     async def _say_shortly(self, scope: str, line: str, declines: int = 0) -> None:
@@ -17461,7 +17680,8 @@ class Agent:
 
 
 # --- minds ---
-LOGIN = "claude is not logged in: run `claude` and type /login, or set ANTHROPIC_API_KEY"
+LOGIN = ("claude is not logged in: run `claude` and type /login, or set ANTHROPIC_API_KEY, "
+         "which a meeting's file has to name in `environment`")
 # Before 2.1.248 it reads the file that a peer names with @path, whatever tools it has. This one tells its version.
 CLI_MIN = (2, 1, 330)
 NEW_CLI = "npm install -g @anthropic-ai/claude-code@latest"
@@ -17486,7 +17706,7 @@ def claude_sdk() -> Any:
         return import_module("claude_agent_sdk")
     except ImportError:
         program = program_words()[-1]
-        ways = f"`uv run --with claude-agent-sdk {program} agent ...`, or `pip install claude-agent-sdk`"
+        ways = f"`uv run --with claude-agent-sdk {program} ...`, or `pip install claude-agent-sdk`"
         raise NotReady(f"claude-agent-sdk is not installed: {ways}; or --exec 'CMD' for any other model") from None
 
 
@@ -17641,7 +17861,11 @@ class Claude:
 
 # What a shell does that outlives its agent: it kills the process, or the group (-N), that it was told last.
 GUARD = 'while read -r told; do target=$told; done; [ -z "$target" ] || kill -9 "$target"'
-_SUBREAPER = 36  # prctl's PR_SET_CHILD_SUBREAPER, of Linux: whoever loses its parent becomes a child of ours
+# Runs a command when a first line comes, by when the guard knows of it; none comes where its agent was killed before.
+WAITING_SHELL = ("/bin/sh", "-c", 'read -r _ && exec "$@"', "sh")
+# Of Linux, prctl's PR_SET_CHILD_SUBREAPER: whoever loses its parent becomes a child of ours; PR_SET_PDEATHSIG: a signal
+# to this process when its parent ends.
+_SUBREAPER, _DEATH_SIGNAL = 36, 1
 KILL_ROUNDS_MAX = 20  # of looking for processes that were born while others were killed
 
 
@@ -17663,6 +17887,15 @@ def processes() -> dict[int, tuple[int, bool]]:
     return found
 
 
+def prctl(what: int, value: int) -> None:
+    """Ask Linux for something that concerns this process; elsewhere nothing comes of it."""
+    if sys.platform == "linux":
+        import ctypes
+
+        with suppress(OSError, AttributeError):  # a libc without it
+            ctypes.CDLL(None).prctl(what, value, 0, 0, 0)
+
+
 class Offspring:
     """All processes that an agent has started: none is to outlive it, whatever ends it.
 
@@ -17673,27 +17906,18 @@ class Offspring:
     def __init__(self) -> None:
         self._guard: Popen[bytes] | None = None
         self._target = 0  # the process that was started last
-        if sys.platform == "linux":
-            import ctypes
-
-            with suppress(OSError, AttributeError):  # a libc without it
-                ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
-
-    def stand_by(self) -> None:
-        """Start the guard, before what it is told of: between the two nobody ends that if this one is killed."""
-        from subprocess import DEVNULL, PIPE, Popen
-
-        if os.name != "nt" and self._guard is None:
-            command = ["/bin/sh", "-c", GUARD]
-            self._guard = Popen(command, stdin=PIPE, stdout=DEVNULL, stderr=DEVNULL, start_new_session=True)
+        prctl(_SUBREAPER, 1)
 
     def guard(self, target: int) -> None:
         """See to it that a process, or the group -N, ends with this one, even when this one is killed; 0: none."""
+        from subprocess import DEVNULL, PIPE, Popen
+
         self._target = abs(target)
-        if target:
-            self.stand_by()
-        if self._guard is None:
+        if os.name == "nt" or (self._guard is None and not target):
             return
+        if self._guard is None:
+            command = ["/bin/sh", "-c", GUARD]
+            self._guard = Popen(command, stdin=PIPE, stdout=DEVNULL, stderr=DEVNULL, start_new_session=True)
         assert self._guard.stdin is not None
         with suppress(OSError):  # somebody killed it
             self._guard.stdin.write(b"%d\n" % target if target else b"\n")
@@ -17727,7 +17951,17 @@ def when_untied(end: Callable[[], object]) -> None:
                 pass
         end()
 
+    prctl(_DEATH_SIGNAL, getattr(signal, "SIGCONT", 0))  # one that was stopped must see that, too
     threading.Thread(target=wait, daemon=True).start()
+
+
+def first_line_of_stdin() -> str:
+    """Read a line of stdin and no more, for what follows is another's to wait for; empty: there is none."""
+    line = b""
+    with suppress(OSError):
+        while not line.endswith(b"\n") and len(line) <= TOKEN_MAX and (more := os.read(0, 1)):
+            line += more
+    return line.decode("utf-8", "replace").strip() if line.endswith(b"\n") else ""
 
 
 def split_command(words: str, flag: str = "--exec") -> list[str]:
@@ -17771,7 +18005,7 @@ class Command:
         from shutil import which
 
         if which(self._argv[0]) is None:
-            raise NotReady(f"there is no program {self._argv[0]!r}: install it, or give --exec its path", EXIT_USAGE)
+            raise NotReady(f"there is no program {self._argv[0]!r}: install it, or give its path", EXIT_USAGE)
         self.briefing = briefing
         self._past.clear()
         self._given.clear()
@@ -17809,9 +18043,9 @@ class Command:
         from asyncio import CancelledError, create_subprocess_exec, ensure_future, shield
         from asyncio.subprocess import PIPE
 
-        self._offspring.stand_by()
+        waits = () if os.name == "nt" else WAITING_SHELL
         begun = ensure_future(create_subprocess_exec(
-            *self._argv, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=os.name != "nt"
+            *waits, *self._argv, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=os.name != "nt"
         ))
         try:
             process = await shield(begun)
@@ -17822,7 +18056,8 @@ class Command:
         self._process, self._is_interrupted = process, False
         self._offspring.guard(-process.pid)
         reply = bytearray()
-        talking = ensure_future(self._talk(process, prompt.encode("utf-8", "replace"), reply))
+        said = ("\n" if waits else "") + prompt
+        talking = ensure_future(self._talk(process, said.encode("utf-8", "replace"), reply))
         try:
             if await outlasted(talking, lambda: process.returncode is not None):
                 talking.result()
@@ -17856,9 +18091,17 @@ class Command:
                 raise ValueError(f"{self.model} prints more than {REPLY_MAX_BYTES >> 10} kB")
 
     async def _log_all(self, source: StreamReader) -> None:
+        rest = b""  # of a line that has not ended, unless it is too long
         while chunk := await source.read(1 << 16):
-            for shown in filter(None, map(shown_of, chunk.split(b"\n"))):
-                log().info("%s: %s", self.model, one_liner(shown))
+            *lines, rest = (rest + chunk).split(b"\n")
+            if len(rest) > OUTPUT_LINE_BYTES:
+                lines, rest = [*lines, rest], b""
+            self._log(lines)
+        self._log([rest])
+
+    def _log(self, lines: Iterable[bytes]) -> None:
+        for shown in filter(None, map(shown_of, lines)):
+            log().info("%s: %s", self.model, one_liner(shown))
 
     def _signal(self, name: str) -> None:
         """Signal the run in progress and all that it has started."""
@@ -17915,11 +18158,10 @@ class StandIn:
 
 
 # ======================================================================================================================
-# 23b. Meetings
+# 23b. Meetings: what a file says
 # ======================================================================================================================
 # A meeting is a file: who takes part and with which rights, what is said first, what it may cost, what ends it. It is
-# read whole, and all that is wrong is told at once. Then it is held: each agent is a process, ours to start and to end,
-# and the operator's words go through the console's socket as a page's do, whether the hub is in this process or not.
+# read whole, and all that is wrong is told at once.
 
 MEETING_MAX_BYTES = 256 << 10  # of one file: a longer one is no meeting
 ATTENDEES_MAX = 32  # agents: each is a process of 40 MB, and a hub lets in one a second
@@ -17927,6 +18169,8 @@ PERSONA_MAX = 8000  # characters of a mission and of a persona: Windows takes 32
 PERSONA_MAX_BYTES = 4 * PERSONA_MAX  # of its file
 MEETING_MINUTES = 60.0  # where the file says nothing: one that is forgotten ends
 RESTARTS = 2  # where the file says nothing
+SESSIONS_PER_HOUR = 12  # the same: one in five minutes, which no conversation needs and a loop between two soon meets
+AT_ONCE, SPOKEN_TO = "at once", "when spoken to"  # when an agent is started
 SHIPPED = ("debate", "critic", "review", "contract", "incident", "demo")  # docs/meetings/NAME.toml
 STAND_IN = "stand-in"
 LINE_MAX, SCRIPT_MAX = 2000, 40  # characters of a line, and lines, of a stand-in: all stand in its command line
@@ -17957,7 +18201,12 @@ TablePath = tuple[str, ...]  # of a key, from the top of the file
 
 
 def _briefly(high: int) -> Read:
-    return lambda key, value: text_of({key: value.strip() if isinstance(value, str) else value}, key, 1, high)
+    def read(key: str, value: Any) -> str:
+        if isinstance(value, str) and "\0" in value:
+            raise Invalid(key, "has a character NUL, which no program can be given")
+        return text_of({key: value.strip() if isinstance(value, str) else value}, key, 1, high)
+
+    return read
 
 
 def _in_a_line(high: int) -> Read:
@@ -18010,6 +18259,8 @@ def _variable(key: str, value: Any) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z_]\w*", value, re.ASCII):
         what = "it has the name of a variable only, never its value" if "=" in str(value) else "that is no variable"
         raise Invalid(key, f"{what}: write \"ANTHROPIC_API_KEY\", and set it before you start the meeting")
+    if value.startswith("CAUCUS_"):  # with the operator's token a mind would rule the room
+        raise Invalid(key, f"{value} is for you or for this program, and for no agent")
     return value
 
 
@@ -18047,6 +18298,8 @@ OF_AGENTS: dict[str, Read] = {
     "turns": _whole_from_one,
     "turn_seconds": _number(1, 86_400),
     "restarts": _number(0, 100, is_whole=True),
+    "start": _one_of(AT_ONCE, SPOKEN_TO),
+    "sessions_per_hour": _number(1, 3600, is_whole=True),
 }
 MEETING_KEYS: dict[str, dict[str, Read]] = {
     "": {"include": _list_of(_path, 8)},
@@ -18165,6 +18418,7 @@ class Attendee(Record):
     kind: str  # claude, exec or stand-in
     cwd: str
     channels: tuple[str, ...] = ()  # each with its topic behind it, if it has one
+    real_cwd: str = ""  # links followed as they were when the file was read; empty: not looked at
     command: str = ""
     session: bool = False
     shell: bool = False
@@ -18180,8 +18434,10 @@ class Attendee(Record):
     turns: int = 0
     turn_seconds: float = TURN_LIMIT_S
     restarts: int = RESTARTS
+    start: str = AT_ONCE
+    sessions_per_hour: int = SESSIONS_PER_HOUR
 
-    def words(self, url: str) -> list[str]:
+    def words(self, url: str, *more: str) -> list[str]:
         """Give the command that runs it."""
         given = {
             "hub": url, "project": self.name, "mission": self.mission, "persona": self.persona,
@@ -18190,10 +18446,10 @@ class Attendee(Record):
             "type": self.type if self.kind == "claude" else "",
         }  # fmt: skip
         flags = [f"--{flag}={value}" for flag, value in given.items() if value]
-        flags += [f"--channel={one}" for one in self.channels]
+        flags += [f"--channel={one}" for one in self.channels if self.start == AT_ONCE]
         flags += [f"--line={one}" for one in self.lines if self.kind == STAND_IN]
         flags += [f"--{flag}" for flag in ("session", "shell") if getattr(self, flag)]
-        return program_words("agent", *flags, "--tie")
+        return program_words("agent", *flags, "--tie", *more)
 
     def variables(self) -> dict[str, str]:
         """Give its environment: what is plain, and what the file names and is set here."""
@@ -18231,6 +18487,7 @@ class Attendee(Record):
         told = {"messages": self.messages, "turns": self.turns}
         some = [f"{count:,} {what}" for what, count in told.items() if count]
         some += [f"${self.dollars:g}"] if self.dollars else []
+        some += [f"{self.sessions_per_hour} sessions an hour"] if self.start == SPOKEN_TO else []
         return [*some, f"{self.turn_seconds:g} s a turn", f"{self.restarts} restarts"]
 
 
@@ -18323,20 +18580,24 @@ class MeetingReader:
 
     # --- tables ---
     def _load(self, path: str, number: int) -> None:
-        """Take what a file says; what was said before it goes first."""
+        """Take what a file says; what was said before it goes first. Raises Invalid, of one that is included."""
         import tomllib
 
         place = (number, 1, f"{path}:1")
         try:
-            text = meeting_text(path) if number == 1 else text_of_file(path, MEETING_MAX_BYTES, "FILE")
+            text = meeting_text(path) if number == 1 else text_of_file(path, MEETING_MAX_BYTES, "include")
             tables = tomllib.loads(text)
         except Invalid as refusal:
+            if number > 1:
+                raise  # it is the line's fault that names it
             self._faults.append(Fault(number, 0, path, refusal.detail.removeprefix("FILE: ")))
         except tomllib.TOMLDecodeError as error:
             found = re.search(r" \(at line (\d+), column (\d+)\)$| \(at end of document\)$", str(error))
             line = int(found[1] or text.count("\n") + 1) if found else 1
             what = str(error)[: found.start() if found else None]
             self._faults.append(Fault(number, line, f"{path}:{line}", f"this is not TOML: {what}"))
+        except RecursionError:
+            self._faults.append(Fault(*place, "this is not TOML: its brackets go too deep"))
         else:
             if number > 1 and "include" in tables:
                 self._faults.append(Fault(*place, "what is included cannot include: name all files in the meeting's"))
@@ -18368,7 +18629,7 @@ class MeetingReader:
         with suppress(Invalid):
             read("", value)
             return value
-        with suppress(tomllib.TOMLDecodeError):
+        with suppress(tomllib.TOMLDecodeError, RecursionError):
             return tomllib.loads(f"x = {value}")["x"]
         return value
 
@@ -18407,7 +18668,8 @@ class MeetingReader:
             return
         for key, value in table.items():
             if key not in known:
-                what = f"{'.'.join(path)} has no key {key!r}{guess_at(key, known)}"
+                guess = ": write it before all tables" if key in MEETING_KEYS[""] else guess_at(key, known)
+                what = f"{'.'.join(path)} has no key {key!r}{guess}"
                 self._blame((*path, key), f"{what}; it has {', '.join(known)}")
             elif path[0] == "roles":  # those of agents are read where they are used
                 with self._blaming((*path, key)):
@@ -18445,7 +18707,7 @@ class MeetingReader:
         title, topic = self._value("meeting", "title", ""), self._value("meeting", "topic", "")
         needs = self._missing()
         self._words = {"title": title, "topic": topic or ("a topic of your own" if "topic" in needs else "")}
-        if not title and self._at(("meeting", "title")) is None:
+        if isinstance(self._tables.get("meeting", {}), dict) and self._at(("meeting", "title")) is None:
             self._blame(("meeting",), "meeting.title is missing: what is this meeting called?")
         names = self._names()
         channels = self._channels(names)
@@ -18486,7 +18748,7 @@ class MeetingReader:
                     raise Invalid(key, "an agent cannot be called so")
                 if (other := seen.setdefault(skeleton_of(name), name)) != name:
                     raise Invalid(key, f"looks like {other}: choose another name")
-        if not names and isinstance(agents or {}, dict):
+        if not names and isinstance(self._tables.get("agents", {}), dict):
             self._blame(("agents",), "there is no agent: write [agents.NAME] for each")
         elif len(names) > ATTENDEES_MAX:
             self._blame(("agents", names[ATTENDEES_MAX]), f"at most {ATTENDEES_MAX} agents, not {len(names)}")
@@ -18523,6 +18785,8 @@ class MeetingReader:
         place = os.path.normpath(os.path.join(self._folder, os.path.expanduser(given)))
         if not os.path.isdir(os.path.dirname(place)):
             self._blame(("meeting", key), f"meeting.{key}: there is no folder {os.path.dirname(place)}")
+        elif os.path.isdir(place):
+            self._blame(("meeting", key), f"meeting.{key}: {place} is a folder: name a file in it")
         return free_place(place)
 
     def _attendee(self, name: str, channels: Mapping[str, Mapping[str, Any]]) -> Attendee | None:
@@ -18547,7 +18811,8 @@ class MeetingReader:
         theirs = [f"{one} {about.get('topic') or ''}".strip() for one, about in channels.items()
                   if name in (about.get("members") or ())]
         values.pop("persona_file", None)
-        return Attendee(name, values.pop("kind", ""), values.pop("cwd"), (*theirs,), **values)
+        cwd = values.pop("cwd")
+        return Attendee(name, values.pop("kind", ""), cwd, (*theirs,), os.path.realpath(cwd), **values)
 
     def _role_of(self, path: TablePath, own: dict[str, Any]) -> str:
         """Give the name of an agent's role; empty: none."""
@@ -18580,6 +18845,12 @@ class MeetingReader:
         if kind == "claude" and "permission_mode" in told and not is_worker:
             why = "a talker has the room's tools only, nothing to permit: add type = \"worker\""
             self._blame(told["permission_mode"], f"{key}.permission_mode: {why}")
+        is_called = values.get("start") == SPOKEN_TO
+        if is_called and "mission" in told:
+            why = "opens the exchange by itself, and this agent waits to be spoken to: call it persona"
+            self._blame(told["mission"], f"{key}.mission: {why}")
+        if "sessions_per_hour" in told and not is_called:
+            self._blame(told["sessions_per_hour"], f"{key}.sessions_per_hour: is for start = \"{SPOKEN_TO}\"")
         if "persona" in told and "persona_file" in told:
             self._blame(told["persona_file"], f"{key}.persona_file: there is a persona too: one of them")
 
@@ -18646,19 +18917,30 @@ def handed_over(what: str, data: bytes) -> tuple[str, ...]:
     return tuple(said)
 
 
-# --- it is held ---
+# ======================================================================================================================
+# 23c. Meetings: how they are held
+# ======================================================================================================================
+# Each agent is a process, ours to start and to end: an Attending, or a Dormant, of which a Vigil holds the seat between
+# its sessions. All together are a Company, which a meeting has (a Sitting), and a hub's stage. The operator's words go
+# through the console's socket as a page's do (a Chair), whether the hub is in this process or not.
+
 SEATING_S = 90.0  # for all agents to come in, one a second and a Claude's start; then the meeting begins without them
 ASK_S, TERM_S = 2.0, 2.5  # for an agent to go by itself, and after SIGTERM; both together less than 5 s
 MEETING_LOOK_S = 0.2  # how often it is looked who has ended, and what time it is
 RESTART_S, RESTART_MAX_S = 1.0, 30.0  # until the first restart of an agent; twice as long each time
-OUTPUT_LINES, OUTPUT_LINE_BYTES = 200, 4096  # of an agent's output that are kept
-REGAIN_S = 1.0  # until a chair whose line was cut is taken again
+OUTPUT_LINES = 200  # of an agent's output that are kept
+OUTPUT_MAX = 40_000  # characters of it that a console gets in one answer
 LINES_TOLD = 3  # of them, where it has failed
+REGAIN_S = 1.0  # until a chair whose line was cut is taken again
+HOUR_S = 3600.0
+CALL_LOOK_S = 5.0  # how often it is looked whether an agent that has to wait is called still
+ASIDE_AFTER = 3  # failures of turns with the same message; then it is set aside
 
-READY, STARTING, SEATED, RESTARTING, ENDING, ENDED, FAILED = (
-    "ready", "starting", "seated", "restarting", "ending", "ended", "failed"
+READY, ASLEEP, STARTING, SEATED, RESTARTING, ENDING, ENDED, FAILED = (
+    "ready", "asleep", "starting", "seated", "restarting", "ending", "ended", "failed"
 )
-THINKING, LISTENING = "thinking", "waiting"  # what one that is seated is at
+THINKING, LISTENING, HUSHED = "thinking", "waiting", "silent"  # what one that is seated is at
+SILENT_S = 10.0  # without a poll: an agent asks again at once, whatever its mind is at
 assert ASK_S + TERM_S < 5.0
 
 
@@ -18683,6 +18965,24 @@ def fell(root: int) -> None:
         os.killpg(root, signal.SIGKILL)
 
 
+MARK = "CAUCUS_STARTED_BY"  # a variable that all have which one process of an agent has started
+
+
+def sweep(mark: str) -> None:
+    """Kill all that have a mark: what has left its group and lost its parent has it still (Linux)."""
+    wanted = f"{MARK}={mark}".encode()
+    for _ in range(KILL_ROUNDS_MAX if os.path.exists("/proc/self/environ") else 0):
+        doomed = []
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            with suppress(OSError), open(f"/proc/{name}/environ", "rb") as file:  # another user's, or it has ended
+                doomed += [int(name)] * (wanted in file.read())
+        for pid in doomed:
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        if not doomed:
+            break
+
+
 class Attending:
     """An agent's process, through all its restarts. It holds our end of a pipe, and ends when that does.
 
@@ -18699,11 +18999,14 @@ class Attending:
         self.has_price = False  # somebody knows what it costs
         self.lines: deque[str] = deque(maxlen=OUTPUT_LINES)
         self.line_count = 0  # of all that it has put out
+        self.why = ""  # it has ended, in its own words or the system's: never those of its mind
         self.was_killed = False  # so it has not left the room by itself
+        name = re.escape(plan.name)
+        self._joined_line, self._left_line = re.compile(JOINED_LINE % name), re.compile(LEFT_LINE % name)
         self._process: Popen[bytes] | None = None
         self._read_by = math.inf  # when nothing more of its output is waited for, monotonic seconds
         self._due = -math.inf  # when it is started, monotonic seconds
-        self._has_sat = False  # the latest process had a seat
+        self._has_sat = False  # the latest process had a seat, by its own word: another may bear its name in the room
         self._steps: deque[tuple[Callable[[], None], float]] = deque()  # to its end, and when each is taken
         self._comes_back = False  # it is started anew when it has ended
         self._activity = ""  # of one that is seated
@@ -18723,6 +19026,17 @@ class Attending:
         return self._process is None
 
     @property
+    def has_deserted(self) -> bool:
+        """Whether it has gone without leaving: its seat is there still, and would refuse it when it comes back."""
+        is_odd = self.was_killed or self.state == RESTARTING or (self.exit_code or 0) < 0
+        return self.is_gone and self._has_sat and is_odd
+
+    @property
+    def has_come(self) -> bool:
+        """Whether it is this agent that bears its name in the room."""
+        return self._has_sat
+
+    @property
     def dollars(self) -> float:
         """Give what it has cost, as far as somebody knows."""
         return self._earlier[1] + self._usage[1]
@@ -18732,19 +19046,20 @@ class Attending:
         """Have it started with the next look. Raises NotNow."""
         if self.state not in (READY, ENDED, FAILED):
             raise NotNow(f"{self.plan.name} is {self.state}", agent=self.plan.name, state=self.state)
-        self.restarts, self._due = 0, -math.inf
+        self.restarts, self._due, self._has_sat = 0, -math.inf, False
         self._set_state(STARTING)
 
     def send_off(self, now: float, comes_back: bool = False) -> None:
         """Have it end: asked, then told, then made to. Raises NotNow."""
-        if self._process is None and self.state not in (STARTING, RESTARTING) and not comes_back:
-            raise NotNow(f"{self.plan.name} does not run", agent=self.plan.name, state=self.state)
+        if self.is_over or self.state in (READY, ENDING):
+            what = "is ending already" if self.state == ENDING else "does not run"
+            raise NotNow(f"{self.plan.name} {what}", agent=self.plan.name, state=self.state)
         self._comes_back = comes_back
         if self._process is None:
             self._set_state(ENDED)
             if comes_back:
                 self.call_in()
-        elif self.state != ENDING:
+        else:
             self._set_state(ENDING)
             steps = (self._let_go, now), (self._terminate, now + ASK_S), (self._kill, now + ASK_S + TERM_S)
             self._steps = deque(steps)
@@ -18759,16 +19074,24 @@ class Attending:
         """Start its process, in a group of its own. Raises OSError."""
         from subprocess import PIPE, STDOUT, Popen
 
+        if self.plan.real_cwd not in ("", os.path.realpath(self.plan.cwd)):
+            raise NotADirectoryError(errno.ENOTDIR, "its folder is another than when the file was read", self.plan.cwd)
+
         apart: dict[str, Any] = {"start_new_session": True}
         if sys.platform == "win32":
             from subprocess import CREATE_NEW_PROCESS_GROUP
 
             apart = {"creationflags": CREATE_NEW_PROCESS_GROUP}
         self._has_sat = self.was_killed = False
-        self._process = Popen(self.plan.words(url), stdin=PIPE, stdout=PIPE, stderr=STDOUT, cwd=self.plan.cwd,
-                              env=self.plan.variables(), **apart)
+        self._mark = new_secret()
+        self._process = Popen(self._words(url), stdin=PIPE, stdout=PIPE, stderr=STDOUT, cwd=self.plan.cwd,
+                              env=self.plan.variables() | {MARK: self._mark}, **apart)
         self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
         self._reader.start()
+
+    def _words(self, url: str) -> list[str]:
+        """Give the command of its process."""
+        return self.plan.words(url)
 
     def _read(self, source: BinaryIO) -> None:
         with source:
@@ -18777,6 +19100,7 @@ class Attending:
                     self._add_line(shown)
 
     def _add_line(self, line: str) -> None:
+        self._has_sat = self._has_sat or self._joined_line.match(line) is not None
         self.lines.append(line)
         self.line_count += 1
 
@@ -18784,6 +19108,9 @@ class Attending:
         """Start it if that is due, press it if it is to end, note that it has ended; give what is new, in words."""
         if self._process is None:
             return self._try_start(url) if self.state in (STARTING, RESTARTING) and now >= self._due else ""
+        if self.state == STARTING and self._has_sat:
+            self._set_state(SEATED)
+            return f"{self.plan.name} is seated"
         if (code := self._process.poll()) is not None and self._is_read(now):
             self._note_end(code)
             return self._judge(code, now)
@@ -18799,24 +19126,35 @@ class Attending:
         self._set_state(STARTING)
         try:
             self._start(url)
-        except OSError as error:
-            self._add_line(f"cannot start: {error.strerror or error}")
+        except (OSError, ValueError) as error:
+            words, place = getattr(error, "strerror", None) or str(error), getattr(error, "filename", None)
+            self.why = one_liner(f"cannot start: {words}" + (f": {place}" if place else ""))
+            self._add_line(self.why)
             self._set_state(FAILED)
-            return f"{self.plan.name} could not be started: {self.lines[-1]}"
+            return f"{self.plan.name} could not be started: {self.why}"
         return ""
 
     def _note_end(self, code: int) -> None:
         """Note that its process has ended; what it said last tells more than what the hub had time to show."""
+        sweep(self._mark)
         self._let_go()
         self._process, self.exit_code, self._read_by = None, code, math.inf
-        if (used := USED.search(self.lines[-1]) if self.lines else None) is not None:
-            self.note_usage({"turns": int(used[1]), "cost_usd": float(used[2]) if used[2] else None})
+        said = self.lines[-1] if self.lines else ""
+        if (left := self._left_line.fullmatch(said)) is not None:
+            self.note_usage({"turns": int(left[2]), "cost_usd": float(left[3]) if left[3] else None})
         self._earlier = self._earlier[0] + self._usage[0], self._earlier[1] + self._usage[1]
         self._usage = 0, 0.0
+        if code < 0:  # its last words tell nothing of it
+            self.why = f"ended by signal {-code} ({signal.strsignal(-code) or 'unknown'})"
+            self._add_line(self.why)
+        elif left is not None or said.startswith(NOT_READY):
+            self.why = one_liner(said.removeprefix(NOT_READY) if left is None else left[1])
+        else:
+            self.why = f"ended with exit code {code}"
 
     def _judge(self, code: int, now: float) -> str:
         """Decide what becomes of it after its process has ended."""
-        name, why = self.plan.name, f": {self.lines[-1]}" if self.lines else ""
+        name = self.plan.name
         is_sent_off, self._steps = self.state == ENDING, deque()
         if is_sent_off or code in (EXIT_OK, EXIT_EXPIRED):  # its limit is reached, or the operator has ended it
             self._set_state(ENDED)
@@ -18825,29 +19163,28 @@ class Attending:
             return f"{name} has ended"
         if code == EXIT_USAGE or (code == EXIT_GAVE_UP and not self._has_sat):  # it would be the same again
             self._set_state(FAILED)
-            return f"{name} could not take part{why}"
+            return f"{name} could not take part: {self.why}"
         if self.restarts >= self.plan.restarts:
             self._set_state(FAILED)
-            return f"{name} has failed too often, with exit code {code}{why}"
+            return f"{name} has failed too often, with exit code {code}: {self.why}"
         pause_s = min(RESTART_S * 2**self.restarts, RESTART_MAX_S)
         self.restarts, self._due = self.restarts + 1, now + pause_s
         self._set_state(RESTARTING)
         return f"{name} ended with exit code {code}, and is started again in {pause_s:g} s"
 
     # --- what the hub tells of it ---
-    def note_row(self, row: Mapping[str, Any]) -> bool:
-        """Note how the room sees it; tell whether it has just been seated."""
-        if row["state"] != "live" or self._process is None:
-            return False
-        if is_new := self.state == STARTING:
-            self._has_sat = True
-            self._set_state(SEATED)
+    def note_row(self, row: Mapping[str, Any]) -> None:
+        """Note how the room sees it."""
+        if self._process is None or not self._has_sat:
+            return
         if row["usage"] is not None:
             self.note_usage(row["usage"])
-        activity = THINKING if row["status"] == COMPOSING else LISTENING if row["listening"] else self._activity
+        if row["state"] != "live" or row["deaf_age"] >= SILENT_S:
+            activity = HUSHED
+        else:
+            activity = THINKING if row["status"] == COMPOSING else LISTENING if row["listening"] else self._activity
         if self.state == SEATED and activity != self._activity:
             self._activity, self.since = activity, time.time()
-        return is_new
 
     def note_usage(self, usage: Mapping[str, Any]) -> None:
         """Note what its mind has done and cost so far."""
@@ -18884,24 +19221,352 @@ class Attending:
                 "messages": self.messages, "turns": self.turns, "dollars": cost}
 
     def row(self) -> dict[str, Json]:
-        """Give what consoles see of it, whoever looks: no command, no folder, and of its output why it has failed."""
-        said = self.lines[-1] if self.lines else ""
+        """Give what consoles see of it, whoever looks: no command, no folder, no output; and why it has ended."""
         return self._told() | {
             "kind": self.plan.kind, "type": self.plan.type if self.plan.kind == "claude" else "",
+            "start": self.plan.start, "sessions": 0, "aside": None,
             "state": self._activity or self.state, "since": round(self.since, 1), "restarts_max": self.plan.restarts,
-            "why": one_liner(said.removeprefix("caucus agent: ")) if self.state == FAILED and said else "",
-            "limits": [*self.plan.limits()], "output": self.line_count,
+            "why": self.why if self.is_over else "", "limits": [*self.plan.limits()], "output": self.line_count,
         }  # fmt: skip
 
     def output(self) -> dict[str, Json]:
-        """Give what the operator sees of it besides."""
-        return {"agent": self.plan.name, "lines": [*self.lines], "total": self.line_count, "runs": self.plan.runs(),
+        """Give what the operator sees of it besides: of its output the last lines, as many as are not too much."""
+        newest = [*reversed(self.lines)]
+        count = sum(1 for _ in takewhile(lambda size: size <= OUTPUT_MAX, accumulate(map(len, newest))))
+        shown: list[Json] = [*reversed(newest[:count])]
+        return {"agent": self.plan.name, "lines": shown, "total": self.line_count, "runs": self.plan.runs(),
                 "cwd": self.plan.cwd, "rights": self.plan.rights()}
 
     def to_json(self) -> dict[str, Json]:
         """Give the row of it that the summary has."""
         lines = cast(list[Json], [*self.lines][-LINES_TOLD:] if self.state == FAILED else [])
         return self._told() | {"state": self.state, "characters": self.characters, "last_lines": lines}
+
+
+class Vigil:
+    """Holds the seat of an agent while nobody sits in it, in a thread: waits until something calls it, and takes none.
+
+    What it does at the hub it does there, for a hub may be in the process that asks for it.
+    """
+
+    def __init__(self, url: str, plan: Attendee) -> None:
+        self._client, self._plan = Client(url, agent_key=os.environ.get("CAUCUS_AGENT_KEY")), plan
+        self.token = ""  # of the seat; empty: it has none
+        self.is_called = False
+        self.failure = ""  # why the seat could not be held
+        self.was_kicked = self.is_over = False
+        self._is_lent = False
+        self._errands: deque[Callable[[], object]] = deque()
+        self._stir = threading.Event()
+        self._backoff = Backoff(math.inf)
+        self._thread = threading.Thread(target=self._hold, daemon=True)
+        self._thread.start()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether its thread has ended, and the seat is left, or somebody else's."""
+        return not self._thread.is_alive()
+
+    # --- what is asked of it; nothing here waits ---
+    def lend(self) -> str:
+        """Give the seat's token to a session, and rest until it is taken back."""
+        self._is_lent, self.is_called = True, False
+        return self.token
+
+    def take_back(self) -> None:
+        """Hold the seat again."""
+        self._is_lent = self.is_called = False
+        self.show("")
+
+    def show(self, status: str) -> None:
+        """Show a line beside the name."""
+        self._do(lambda: self._client.post("/status", status=status[:STATUS_MAX]))
+
+    def put_aside(self, seq: int, sender: str, why: str) -> None:
+        """Acknowledge what sessions have failed at; decline it, or tell its sender."""
+        words = f"I cannot answer your message {seq}, which is set aside: {ASIDE_AFTER} sessions have failed. {why}"
+
+        def tell() -> None:
+            self._client.post("/ack", seq=seq)
+            try:
+                self._client.post("/send", content=words, declines=seq)
+            except (UnknownQuestion, UnknownMessage):
+                self._client.post("/send", to=sender, content=words)
+
+        self._do(tell)
+
+    def close(self) -> None:
+        """Leave the seat; asked again, hurry."""
+        self.is_over = True
+        self._stir.set()
+        self._client.hang_up()
+
+    def _do(self, errand: Callable[[], object]) -> None:
+        self._errands.append(errand)
+        self._stir.set()
+        self._client.hang_up()
+
+    # --- in its thread ---
+    def _hold(self) -> None:
+        try:
+            while not self.is_over:
+                self._stir.clear()
+                if self._is_lent:
+                    self._stir.wait()
+                elif not self.is_over:
+                    self._round()
+        except Refusal as refusal:
+            self.was_kicked, self.token = refusal.extra.get("why") in (KICKED, LEFT), ""
+            self.failure = one_liner(refusal.detail)
+        finally:
+            if self.token:
+                with suppress(Refusal):  # no hub, or no seat any more
+                    self._client.post("/leave")
+            self._client.close()
+
+    def _round(self) -> None:
+        """Do one thing at the hub. Raises Refusal: the seat is lost for good."""
+        try:
+            if not self.token:
+                self._sit_down()
+            self._run_errands()
+            self._listen()
+        except UnknownToken as refusal:
+            if refusal.extra.get("why") in (KICKED, LEFT):
+                raise
+            self.token, self._client.token = "", None  # the hub has restarted, or it was away too long
+        except (NameInUse, RoomFull, Invalid, CredentialRequired):
+            raise
+        except Throttled as refusal:
+            self._stir.wait(refusal.retry_s)
+        except Refusal as refusal:
+            if refusal.status == 404:
+                raise Refusal(f"the hub at {self._client.url} has no seats that wait: "
+                              f"it is too old, so write start = \"{AT_ONCE}\"") from None
+            self._stir.wait(self._backoff.next_s() or BACKOFF_S)
+
+    def _sit_down(self) -> None:
+        self._client.register(self._plan.name, protocol().revision)
+        for channel, _, topic in (one.partition(" ") for one in self._plan.channels):
+            self._client.post("/channels/join", channel=channel)
+            if topic.strip():
+                self._client.post("/channels/topic", channel=channel, topic=topic.strip())
+        self.token = str(self._client.token)
+
+    def _run_errands(self) -> None:
+        """Do what was asked, in order; what the hub refuses is let be."""
+        while self._errands and not self.is_over:
+            try:
+                self._errands[0]()
+            except (Unreachable, Throttled, UnknownToken):
+                raise
+            except Refusal as refusal:
+                log().warning("%s: %s", self._plan.name, refusal.detail)
+            self._errands.popleft()
+
+    def _listen(self) -> None:
+        """Wait for a call; who is called already, and has to wait, is looked after now and then."""
+        if self.is_called:
+            self._stir.wait(CALL_LOOK_S)
+        if self._is_lent or self._errands or self.is_over:
+            return
+        try:
+            hold_s = 0.0 if self.is_called else POLL_HOLD_S
+            told = self._client.wait_for_mail(hold_s, self._plan.kind, is_for_calls=True)
+        except Unreachable:
+            if not self._stir.is_set():  # else it was hung up on purpose
+                raise
+            return
+        self._backoff.reset()
+        self.is_called = bool(told.get("waiting") or told.get("ring")) and not self._is_lent
+
+
+class Dormant(Attending):
+    """An agent that is started when something calls it. Its seat is held meanwhile; each session is one process.
+
+        ready > starting > asleep > starting > seated > asleep > ..., or ending > ended, or failed
+        a session that has failed is restarting, if that is not too often; what it fails at for long is set aside
+    """
+
+    def __init__(self, plan: Attendee) -> None:
+        super().__init__(plan)
+        self.sessions = 0
+        self.aside: dict[str, Json] | None = None  # how many messages were set aside, and the latest
+        self.delay = ""  # why it is not started now, though it is called
+        self._vigil: Vigil | None = None
+        self._begun: deque[float] = deque()  # sessions of the last hour, monotonic seconds
+        self._turn: tuple[int, str] | None = None  # in progress: the message that it is to answer, and of whom
+        self._failures: Counter[int] = Counter()  # by that message
+        self._gone_by = math.inf  # when nobody waits for the seat to be left any more, monotonic seconds
+        self._old_usage: Json = None  # of the session before this one
+
+    @property
+    def is_gone(self) -> bool:
+        return super().is_gone and self._vigil is None
+
+    @property
+    def has_deserted(self) -> bool:
+        return False
+
+    def send_off(self, now: float, comes_back: bool = False) -> None:
+        """Have it end, and leave its seat. Raises NotNow."""
+        if self._vigil is None or self._vigil.is_over or self.state == ENDING:
+            super().send_off(now, comes_back)
+            return
+        self._comes_back, self._gone_by = comes_back, now + ASK_S + TERM_S
+        if self._process is not None:
+            super().send_off(now, comes_back)
+        else:
+            self._set_state(ENDING)
+            self._vigil.close()
+
+    def hurry(self) -> None:
+        """Have it end at once."""
+        super().hurry()
+        self._gone_by = -math.inf
+
+    def look(self, url: str, now: float) -> str:
+        """Do what is due; give what is new, in words."""
+        if self._process is not None:
+            if self.state == STARTING and self._has_sat:
+                self._set_state(SEATED)
+            return super().look(url, now)
+        if self._vigil is None:
+            if self.state == STARTING:
+                self._vigil = Vigil(url, self.plan)
+            return ""
+        if self._vigil.is_gone or (self._vigil.is_over and now >= self._gone_by):
+            return self._note_gone()
+        if self.is_over or self.state == ENDING:
+            self._vigil.close()
+        elif self.state == STARTING and self._vigil.token:
+            self._set_state(ASLEEP)
+            return f"{self.plan.name} has its seat, and is asleep"
+        elif self.state in (ASLEEP, RESTARTING) and now >= self._due:
+            return self._look_for_call(url, now)
+        return ""
+
+    def _note_gone(self) -> str:
+        """Note that nobody holds its seat any more."""
+        assert self._vigil is not None
+        vigil, self._vigil, self.delay = self._vigil, None, ""
+        if self.is_over or (vigil.is_over and self.state == STARTING):
+            return ""
+        if self.state == ENDING or vigil.was_kicked:
+            is_awaited = self.state == ENDING and self._comes_back
+            self.why = "it was kicked" if vigil.was_kicked else ""
+            self._set_state(ENDED)
+            if is_awaited:
+                self.call_in()
+            return f"{self.plan.name} {'was kicked' if vigil.was_kicked else 'has ended'}"
+        self.why = vigil.failure
+        self._add_line(self.why)
+        self._set_state(FAILED)
+        return f"{self.plan.name} could not take part: {vigil.failure}"
+
+    def _look_for_call(self, url: str, now: float) -> str:
+        """Start a session if something calls, and it has one left in this hour."""
+        assert self._vigil is not None
+        if self.state == RESTARTING:
+            self._set_state(ASLEEP)
+        while self._begun and now - self._begun[0] >= HOUR_S:
+            self._begun.popleft()
+        if not self._vigil.is_called:
+            self.delay = ""
+        elif len(self._begun) < self.plan.sessions_per_hour:
+            self._begun.append(now)
+            self.sessions, self.delay, self._turn = self.sessions + 1, "", None
+            return self._try_start(url) or f"{self.plan.name} is called"
+        elif not self.delay:
+            at = time.strftime("%H:%M:%S", time.localtime(time.time() + self._begun[0] + HOUR_S - now))
+            most = self.plan.sessions_per_hour
+            self.delay = f"called, but its {most} sessions of an hour are used: it goes on at {at}"
+            self._vigil.show(f"asleep until {at}: no session is left in this hour")
+            return f"{self.plan.name} is asleep: {self.delay}"
+        return ""
+
+    # --- a session ---
+    def _words(self, url: str) -> list[str]:
+        return self.plan.words(url, "--seat", *["--singly"] * bool(self._failures))
+
+    def _start(self, url: str) -> None:
+        super()._start(url)
+        assert self._vigil is not None and self._process is not None and self._process.stdin is not None  # noqa: PT018
+        with suppress(OSError):  # it has ended already
+            self._process.stdin.write(self._vigil.lend().encode() + b"\n")
+            self._process.stdin.flush()
+
+    def _add_line(self, line: str) -> None:
+        super()._add_line(line)
+        if (begun := TURN_BEGINS.match(line)) is not None:
+            self._turn = int(begun[1]), begun[2]
+        elif TURN_ENDS.match(line):
+            self._turn = None
+
+    def _judge(self, code: int, now: float) -> str:
+        """Decide what becomes of it after a session."""
+        assert self._vigil is not None
+        self._steps, turn, self._turn = deque(), self._turn, None
+        self._vigil.take_back()
+        if self.state == ENDING:
+            self._vigil.close()
+            return ""
+        if code in (EXIT_OK, EXIT_EXPIRED):  # if it was kicked, who holds its seat learns of it
+            self._failures.clear()
+            self.restarts = 0
+            self._set_state(ASLEEP)
+            return f"{self.plan.name} is asleep again"
+        if turn is not None and code not in (EXIT_USAGE, EXIT_GAVE_UP):
+            return self._blame(turn, self.why, now)
+        if code == EXIT_USAGE or (code == EXIT_GAVE_UP and not self._has_sat) or self.restarts >= self.plan.restarts:
+            self._set_state(FAILED)
+            return f"{self.plan.name} could not take part: {self.why}"
+        self.restarts += 1
+        return self._restart_in(self.restarts, f"a session ended with exit code {code}", now)
+
+    def _blame(self, turn: tuple[int, str], why: str, now: float) -> str:
+        """Count a failure of a turn, and set aside what it is made of if that has failed too often."""
+        assert self._vigil is not None
+        seq, sender = turn
+        self._failures[seq] += 1
+        if (count := self._failures[seq]) < ASIDE_AFTER:
+            return self._restart_in(count, f"a session has failed at message {seq} of {sender} ({why})", now)
+        del self._failures[seq]
+        before = cast(int, self.aside["count"]) if self.aside is not None else 0
+        self.aside = {"count": before + 1, "seq": seq, "sender": sender}
+        self._vigil.put_aside(seq, sender, why)
+        self._set_state(ASLEEP)
+        return f"{self.plan.name} has failed {ASIDE_AFTER} times at message {seq} of {sender}: it is set aside ({why})"
+
+    def _restart_in(self, count: int, what: str, now: float) -> str:
+        pause_s = min(RESTART_S * 2 ** (count - 1), RESTART_MAX_S)
+        self._due = now + pause_s
+        self._set_state(RESTARTING)
+        return f"{self.plan.name}: {what}; another is started in {pause_s:g} s"
+
+    @property
+    def has_come(self) -> bool:
+        return self._vigil is None or bool(self._vigil.token)
+
+    def note_row(self, row: Mapping[str, Any]) -> None:
+        """Note how the room sees it. Its seat is there all the time, and so is what the session before has used."""
+        if self.state == SEATED and row["usage"] != self._old_usage:
+            self._old_usage = None
+            super().note_row(row)
+        elif self.state == SEATED:
+            super().note_row({**row, "usage": None})
+        else:
+            self._old_usage = row["usage"]
+
+    # --- what is shown of it ---
+    def row(self) -> dict[str, Json]:
+        """Give what consoles see of it."""
+        row = super().row()
+        return row | {"why": self.delay or row["why"], "sessions": self.sessions, "aside": self.aside}
+
+    def to_json(self) -> dict[str, Json]:
+        """Give the row of it that the summary has."""
+        return super().to_json() | {"sessions": self.sessions, "aside": self.aside}
 
 
 class Chair:
@@ -18917,7 +19582,7 @@ class Chair:
         from tornado.websocket import websocket_connect
 
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
-        request = HTTPRequest(f"ws{self._url.removeprefix('http')}/ui", headers=headers)
+        request = HTTPRequest(f"ws{self._url.removeprefix('http')}/ui?program=1", headers=headers)
         try:
             self._socket = await websocket_connect(request, max_message_size=ANSWER_MAX_BYTES)
         except (OSError, HTTPError) as error:
@@ -18938,6 +19603,11 @@ class Chair:
         text = await self._socket.read_message()
         return None if text is None else cast(dict[str, Any], json.loads(text))
 
+    def farewell(self) -> str:
+        """Word why there is no next frame: a hub that ends says so, or nothing; else it has closed this chair."""
+        why = self._socket.close_reason if self._socket.close_code not in (None, 1001, 1006) else ""
+        return f"the hub has closed the operator's chair: {one_liner(why)}" if why else "the hub has gone"
+
     async def send(self, **frame: Json) -> None:
         """Give the hub a command. Nothing comes of it where the hub has gone."""
         from tornado.websocket import WebSocketClosedError
@@ -18956,11 +19626,12 @@ class Company:
 
     def __init__(self, attendees: Iterable[Attendee], tell: Callable[[str], object]) -> None:
         self._tell = tell  # in one line each, as it happens
-        self.agents = {one.name: Attending(one) for one in attendees}
+        self.agents = {one.name: (Dormant if one.start == SPOKEN_TO else Attending)(one) for one in attendees}
         self.chair = Chair("")
         self.on_change: Callable[[], None] = lambda: None  # what is shown of an agent has changed
         self._url, self._is_ending = "", False
         self._shown: list[Json] = []
+        self._abandoned = set[str]()  # seats of ours from before the hub's restart, in which nobody sits any more
 
     async def sit_down(self, url: str) -> dict[str, Any]:
         """Take the operator's chair at a hub, and give the room as it is. Raises NotReady."""
@@ -18969,12 +19640,17 @@ class Company:
 
     async def look(self) -> None:
         """Start who is due, press who is to end, and tell who has ended."""
+        has_begun = False  # a process, in this look: to start one takes 10 ms, in which a hub may serve nobody
         for name, agent in self.agents.items():
+            if has_begun and agent.is_gone and agent.state in (STARTING, RESTARTING):
+                continue
+            was_gone = agent.is_gone
             if news := agent.look(self._url, time.monotonic()):
                 if not self._is_ending:
                     self._tell(news)
-                if agent.was_killed or agent.state == RESTARTING:  # its seat is there still, and would refuse it
+                if agent.has_deserted:
                     await self.chair.send(kick=name)
+            has_begun = has_begun or (was_gone and not agent.is_gone)
         self.tell_change()
 
     def tell_change(self) -> None:
@@ -18988,12 +19664,14 @@ class Company:
         if frame["type"] == "message":
             message = frame["message"]
             agent = self.agents.get(message["sender"])
-            if agent is not None and message["origin"] == "agent":
+            if agent is not None and agent.has_come and message["origin"] == "agent":
                 agent.messages += 1
                 agent.characters += len(message["content"])
         for row in frame["peers"] if frame["type"] in ("peers", "health") else ():
-            if (agent := self.agents.get(row["name"])) is not None and agent.note_row(row):
-                self._tell(f"{row['name']} is seated")
+            if (agent := self.agents.get(row["name"])) is not None:
+                agent.note_row(row)
+            if row["listening"]:
+                self._abandoned.discard(row["name"])
 
     async def end(self, is_hasty: Callable[[], bool]) -> None:
         """End all agents; at once where that is wished."""
@@ -19026,6 +19704,7 @@ class Company:
         on_signals(get_running_loop(), interrupt)
         listening = create_task(self._listen(url))
         while not over.is_set():
+            await self._clear()
             await self.look()
             async with at_most(MEETING_LOOK_S):
                 await over.wait()
@@ -19038,12 +19717,25 @@ class Company:
         """Hear what the hub tells; a hub that goes on for weeks may once cut the line."""
         from asyncio import sleep
 
+        is_first = True
         while True:
             with suppress(NotReady):
-                await self._bound((await self.sit_down(url))["budgets"]["text"])
+                snapshot = await self.sit_down(url)
+                if is_first:  # nothing of ours runs yet: who sits there is of the room's life before this one
+                    self._abandoned = {row["name"] for row in snapshot["peers"]} & self.agents.keys()
+                    await self._bound(snapshot["budgets"]["text"])
+                is_first = False
                 while (frame := await self.chair.next()) is not None:
+                    if frame["type"] == "error":
+                        log().warning("stage: %s", frame.get("detail"))
                     self.hear(frame)
             await sleep(REGAIN_S)
+
+    async def _clear(self) -> None:
+        """Give up the seats of the room's life before this one whose agents are to be started."""
+        for name in [name for name in self._abandoned if self.agents[name].state == STARTING]:
+            self._abandoned.discard(name)
+            await self.chair.send(kick=name)
 
     async def _bound(self, budgets: str) -> None:
         """Have the hub hold each to its limit of messages, but for who has a budget there."""
@@ -19249,7 +19941,7 @@ class Sitting:
             self.company.hear(frame)
             if (hear := self._HEARERS.get(frame["type"])) is not None:
                 hear(self, frame)
-        self.end("the hub has gone", is_failure=True)
+        self.end(self.company.chair.farewell(), is_failure=True)
 
     def _on_health(self, frame: Mapping[str, Any]) -> None:
         self._note_record(frame["health"])
@@ -19272,7 +19964,8 @@ class Sitting:
                 self._last_words[name].append(text)
 
     def _on_form(self, frame: Mapping[str, Any]) -> None:
-        self._forms[frame["form"]["id"]] = frame["form"]
+        form = self._forms[frame["form"]["id"]] = frame["form"]
+        self._tell(f"{form['asker']} asks you, in the console: {form['title']}")
 
     def _on_settled(self, frame: Mapping[str, Any]) -> None:
         form = self._forms.pop(frame["id"], None)
@@ -19338,6 +20031,8 @@ def words_of_summary(about: Mapping[str, Any]) -> str:
     for one in about["agents"]:
         cost = "cost unknown" if one["dollars"] is None else f"${one['dollars']:.2f}"
         again = f", {one['restarts']} restarts" if one["restarts"] else ""
+        again += f", {one['sessions']} sessions" if "sessions" in one else ""
+        again += f", {one['aside']['count']} messages set aside" if one.get("aside") else ""
         said = f"{one['messages']} messages, {one['characters']:,} characters, {one['turns']} turns, {cost}{again}"
         lines += [f"  {one['name']:16} {one['state']:8} {said}"] + [f"    | {line}" for line in one["last_lines"]]
     lines += [f"  decided: {one['title']} (asked by {one['asker']}): {one['answer']}" for one in about["decisions"]]
@@ -19349,7 +20044,7 @@ def words_of_summary(about: Mapping[str, Any]) -> str:
 def plan_of(meeting: Meeting) -> dict[str, Json]:
     """Give who would run what, where, with which rights and limits."""
     agents: list[Json] = [
-        {"name": one.name, "kind": one.kind, "runs": one.runs(), "cwd": one.cwd,
+        {"name": one.name, "kind": one.kind, "runs": one.runs(), "cwd": one.cwd, "start": one.start,
          "channels": [*one.channels], "rights": one.rights(), "limits": [*one.limits()],
          "environment": [name if name in os.environ else f"{name} (not set)" for name in one.environment],
          "mission": one.mission, "persona": one.persona}
@@ -19370,7 +20065,8 @@ def words_of_plan(about: Mapping[str, Any]) -> str:
     lines += [f"  closing  {first_words(about['closing'])}"] if about["closing"] else []
     for one in about["agents"]:
         lines += [f"{one['name']} ({one['kind']})", f"  runs     {one['runs']}", f"  in       {one['cwd']}"]
-        told = {"rights": one["rights"], "limits": ", ".join(one["limits"]), "channels": ", ".join(one["channels"]),
+        told = {"starts": one["start"], "rights": one["rights"], "limits": ", ".join(one["limits"]),
+                "channels": ", ".join(one["channels"]),
                 "env": ", ".join(one["environment"]), "persona": first_words(one["persona"]),
                 "mission": first_words(one["mission"])}
         lines += [f"  {what:8} {text}" for what, text in told.items() if text]
@@ -21031,10 +21727,10 @@ def meeting_in(
 
 def check_stage(settings: Settings) -> None:
     """Refuse a stage that strangers could rule. Raises Invalid."""
-    public = urllib.parse.urlsplit(settings.public_url).hostname
-    is_near = is_loopback(settings.host) and (not public or is_loopback(public))
-    refuse((not (is_near or settings.operator_token), "--stage",
-            "whoever reaches this hub could start agents: give --operator-token, or leave --host and --public-url out"))
+    urls = [settings.public_url, *settings.allowed_origins, *[f"//{host}" for host in settings.allowed_hosts]]
+    names = [settings.host, *[urllib.parse.urlsplit(url).hostname or "" for url in urls if url]]
+    refuse((not (settings.operator_token or all(map(is_loopback, names))), "--stage",
+            "whoever reaches this hub could start agents: give --operator-token, or leave out what lets others in"))
 
 
 def open_browser(url: str) -> None:
@@ -21073,12 +21769,13 @@ def try_push(settings: Settings) -> int:
 
 def run_hub(options: argparse.Namespace) -> int:
     settings, served = settings_of(options), list[Hub]()
+    refuse((options.set and not options.stage, "--set", "says what is in the file of --stage: give one"))
     if options.notify_test:
         return try_push(settings)
     company: Company | None = None
     if options.stage:
         check_stage(settings)
-        if (meeting := meeting_in(options.stage)) is None:
+        if (meeting := meeting_in(options.stage, options.set)) is None:
             return EXIT_USAGE
         # its agents read the one in their environment, and its chair the other in ours
         os.environ |= {"CAUCUS_AGENT_KEY": settings.agent_key, "CAUCUS_OPERATOR_TOKEN": settings.operator_token}
@@ -21252,13 +21949,18 @@ def run_agent(options: argparse.Namespace) -> int:
     begin_log("WARNING")
     log().setLevel(options.log_level)  # what the SDK has to say is not what a user asks for
     name = peer_name_of({"project": options.project or folder_name()}, "project")
+    refuse((options.seat and options.mission, "--mission", "opens the exchange, and a lent seat waits to be called"),
+           (options.singly and not options.seat, "--singly", "is for --seat"))
+    token = first_line_of_stdin() if options.seat else ""
+    refuse((options.seat and not token, "--seat", "the first line of stdin is the token of the seat"))
     settings = AgentSettings(
         name, options.mission.strip(), options.persona.strip(), (*options.channel,),
         min(options.poll_timeout, POLL_HOLD_S), options.max_turns, options.max_cost, options.time_limit,
-        options.give_up,
+        options.give_up, token, options.singly,
     )  # fmt: skip
-    client = Client(options.hub, agent_key=os.environ.pop("CAUCUS_AGENT_KEY", None))  # not for what a model starts
-    seat = AgentSeat(HttpDoor(client, asyncio.to_thread, has_watch=False), name)
+    key = os.environ.pop("CAUCUS_AGENT_KEY", None)  # not for what a model starts
+    door = HttpDoor(Client(options.hub, token or None, key), asyncio.to_thread, has_watch=False)
+    seat = AgentSeat(door, name, bool(token))
     make_mind = mind_of(options, seat)
 
     async def take_part() -> int:
@@ -21286,7 +21988,7 @@ def run_agent(options: argparse.Namespace) -> int:
     try:
         code = asyncio.new_event_loop().run_until_complete(take_part())
     except NotReady as missing:
-        print(f"caucus agent: {missing}", file=sys.stderr)
+        print(f"{NOT_READY}{missing}", file=sys.stderr)
         code = missing.exit_code
     sys.stderr.flush()
     os._exit(code)  # a thread may still wait for a hub that does not answer
@@ -21409,7 +22111,7 @@ def hold_meeting(meeting: Meeting, options: argparse.Namespace) -> int:
         code = serve(settings, lambda hub: announce(hub.url, hub.consoles), lambda hub: sitting.hold(hub.url))
     if sitting.why:
         about = sitting.to_json()
-        with suppress(BrokenPipeError):
+        with suppress(OSError):
             print(json.dumps(about) if options.json else words_of_summary(about), flush=True)
     return code
 
@@ -21856,6 +22558,7 @@ _HUB: Option = {"variable": "CAUCUS_HUB_URL", "default": DEFAULT_URL}
 _HOLD: Option = {"type": _positive, "default": POLL_HOLD_S}
 _DAYS: Option = {"type": _from_zero, "default": 0.0}
 _LEVEL: Option = {"type": _level, "default": "INFO"}
+_SET: Option = {"action": "append", "default": []}
 _OF_INSTALLS: dict[str, Option] = {"--scope": {"choices": SCOPES}, **_switches("--dry-run", "--json")}
 # command -> what runs it, and its options, of which words without dashes stand first; docs/cli.txt is their help
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], dict[str, Option]]] = {
@@ -21877,6 +22580,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], dict[str, Option]
         "--quiet-stop": {"type": _quiet_minutes},
         **_texts("--operator-token", "--observer-token", "--agent-key", "--log-file", "--rules", "--public-url"),
         **_texts("--notify", "--notify-secret", "--notify-click", "--stage"),
+        "--set": _SET,
         **_switches("--no-browser", "--allow-insecure-bind", "--plain-http", "--notify-content", "--notify-test"),
     }),
     "bridge": (run_bridge, {"--hub": _HUB, **_texts("--project"), "--print-config": {"choices": CONFIGS}}),
@@ -21902,10 +22606,11 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], dict[str, Option]
         "--give-up": {"type": _from_zero, "default": AGENT_GIVE_UP_S},
         "--log-level": _LEVEL,
         "--line": {"action": "append", "default": []},
-        **_texts("--model", "--type", "--permission-mode", "--exec"), **_switches("--session", "--shell", "--tie"),
+        **_texts("--model", "--type", "--permission-mode", "--exec"),
+        **_switches("--session", "--shell", "--tie", "--seat", "--singly"),
     }),
     "meet": (run_meet, {
-        "file": {"nargs": "?"}, "--set": {"action": "append", "default": []}, "--only": {"default": ""},
+        "file": {"nargs": "?"}, "--set": _SET, "--only": {"default": ""},
         **_texts("--exec"), "--hub": {"default": ""}, "--port": {"type": _port, "default": 0},
         **_switches("--list", "--show", "--rehearse", "--dry-run", "--json", "--no-browser"),
     }),

@@ -32,15 +32,19 @@ def is_running(pid: int) -> bool:
 class AgentProcess:
     """One `caucus agent`."""
 
-    def __init__(self, url: str, *flags: str, python: str | Path = sys.executable, **variables: str) -> None:
+    def __init__(
+        self, url: str, *flags: str, python: str | Path = sys.executable, stdin: str = "", **variables: str
+    ) -> None:
         self.folder = tempfile.TemporaryDirectory()
         self.notes = Path(self.folder.name) / "notes"
         self._errors = open(Path(self.folder.name) / "stderr", "w+")  # noqa: SIM115  # until `close`
         env = {**CLEAN, "FAKE_CLAUDE_LOG": str(self.notes), "HOME": self.folder.name, **variables}
-        self.process = nursery.start(
-            [str(python), START, "agent", "--hub", url, *flags],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._errors, env=env, cwd=self.folder.name,
-        )
+        (Path(self.folder.name) / "stdin").write_text(stdin)
+        with open(Path(self.folder.name) / "stdin") as typed:
+            self.process = nursery.start(
+                [str(python), START, "agent", "--hub", url, *flags],
+                stdin=typed, stdout=subprocess.PIPE, stderr=self._errors, env=env, cwd=self.folder.name,
+            )
 
     @property
     def errors(self) -> str:

@@ -91,12 +91,13 @@ def said(page: Any, n: int) -> Any:
 
 def top_row(page: Any) -> tuple[int, float]:
     """Give the first message that is in the window, and where it stands."""
-    seq, y = page.evaluate("""() => {
+    look = """() => {
       const edge = document.getElementById("flow").getBoundingClientRect().top;
       const all = [...document.querySelectorAll("#flow .message:not([data-seq='0'])")];
       const one = all.find((row) => row.getBoundingClientRect().bottom > edge + 1);
-      return [Number(one.dataset.seq), one.getBoundingClientRect().top];
-    }""")
+      return one && [Number(one.dataset.seq), one.getBoundingClientRect().top];
+    }"""
+    seq, y = eventually(lambda: page.evaluate(look), "a message")  # for a moment there may be only the edge
     return int(seq), float(y)
 
 

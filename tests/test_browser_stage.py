@@ -76,7 +76,7 @@ def test_an_agent_is_started_watched_and_ended_by_keyboard(console: Open, tmp_pa
         page.keyboard.press("Enter")  # does nothing, and the focus stays
         expect(page.locator("#confirm")).to_be_hidden()
         palette(page, "start lost")
-        why = "there is no program 'no-such-program-here': install it, or give --exec its path"
+        why = "there is no program 'no-such-program-here': install it, or give its path"
         expect(card(page, "lost").locator(".stage-why")).to_have_text(why)
         expect(card(page, "lost").locator(".stage-state")).to_have_text(re.compile(r"failed, exit code 2, \d+ s ago"))
         expect(page.locator('#attention .need[data-kind="stage"]')).to_contain_text(f"lost does not run: {why}")
@@ -90,7 +90,7 @@ def test_an_agent_is_started_watched_and_ended_by_keyboard(console: Open, tmp_pa
             page.keyboard.press("Tab")
         page.keyboard.press("Enter")
         lines = card(page, "ann").locator(".stage-lines")
-        expect(lines).to_contain_text(re.compile(r": red hot\n.*: <b>100%</b>$"))
+        expect(lines).to_contain_text(re.compile(r": red hot\n.*: <b>100%</b>\n?$"))
         expect(card(page, "ann").locator(".stage-runs")).to_contain_text(f"Runs{sys.executable} mind.pyIn{tmp_path}May")
         assert faults(page) == []
         page.keyboard.press("b")  # in the past there is no stage

@@ -33,7 +33,7 @@ ROUTES = {
     **caucus.McpEndpoint(None, None, None).routes(),  # type: ignore[arg-type]
 }
 
-README_LINES_MAX = 186
+README_LINES_MAX = 197
 CORE_MAX = 4_500  # characters: every agent pays for them on every join
 REVISION_MIN = 25  # programs of the other make have read up to 24
 BUG_CODE = "bug"  # of status 500: not a refusal

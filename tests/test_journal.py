@@ -852,12 +852,12 @@ def full_disk(kept: KeptHub) -> Iterator[None]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs prlimit")
 def test_a_full_disk_is_nobodys_silence(place: Path) -> None:
-    with kept_hub(place, "--client-ttl", "1.5") as kept:
+    with kept_hub(place, "--client-ttl", "2.5") as kept:
         ann, bob = kept.hub.register("ann"), kept.hub.register("bob")
         kept.hub.post("/floor", token=ann, action="take", scope="all")
         kept.hub.say(ann, "bob", "confirmed")
         with full_disk(kept):
-            end = time.monotonic() + 2.5  # longer than the room waits for a silent peer: that is what is tested
+            end = time.monotonic() + 3.5  # longer than the room waits for a silent peer: that is what is tested
             while time.monotonic() < end:
                 assert kept.hub.post("/status", token=ann, status="I am here").status == 503
                 assert kept.hub.get("/ping", peer="ann").body["state"] == "live"

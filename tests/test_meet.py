@@ -60,12 +60,12 @@ def runs_of(folder: Path, mode: str) -> list[Any]:
 
 
 def running_in(folder: Path) -> list[str]:
-    """List the processes whose command lines name a folder."""
+    """List the processes whose command lines name a folder, or that work in it."""
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
             words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
-            if str(folder) in words:
+            if str(folder) in words or str(folder) in os.readlink(f"/proc/{pid}/cwd"):
                 found.append(f"{pid} {words}")
     return found
 
@@ -88,13 +88,14 @@ class Held:
 
     program = PROGRAM
 
-    def __init__(self, folder: Path, text: str, *flags: str, **variables: str) -> None:
+    def __init__(self, folder: Path, text: str, *flags: str, python: Path | str = "", **variables: str) -> None:
         self.folder = folder
         (folder / "meeting.toml").write_text(text, encoding="utf-8")
         clean = {key: value for key, value in os.environ.items() if not key.startswith("CAUCUS_")}
-        argv = [sys.executable, self.program, "meet", str(folder / "meeting.toml"), "--no-browser", "--json", *flags]
+        argv = [str(python or sys.executable), self.program, "meet", str(folder / "meeting.toml")]
         self.process = subprocess.Popen(
-            argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean | variables
+            [*argv, "--no-browser", "--json", *flags],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean | variables,
         )
         self.told: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -154,8 +155,8 @@ def hold(tmp_path: Path) -> Iterator[Callable[..., Held]]:
     """Hold meetings in a folder, and end what a test has left."""
     held: list[Held] = []
 
-    def begin(text: str, *flags: str, **variables: str) -> Held:
-        held.append(Held(tmp_path, text, *flags, **variables))
+    def begin(text: str, *flags: str, **more: Any) -> Held:
+        held.append(Held(tmp_path, text, *flags, **more))
         return held[-1]
 
     yield begin
@@ -445,11 +446,15 @@ def test_where_nobody_can_take_part_it_ends(hold: Callable[..., Held]) -> None:
 
 
 def test_an_agent_that_dies_is_started_again_so_often_and_no_more(tmp_path: Path, hold: Callable[..., Held]) -> None:
-    held = hold(meeting(an_agent(tmp_path, "ann", "crash", "restarts = 1", 'mission = "Crash."')))
-    code, about = held.end(45.0)
-    [ann] = about["agents"]
+    ann = an_agent(tmp_path, "ann", "crash", "restarts = 1", 'mission = "Crash."')
+    held = hold(meeting(ann, an_agent(tmp_path, "bob", "quiet")))  # with company a mission begins at once
+    held.until_told("ann has failed too often")
+    held.process.send_signal(signal.SIGINT)
+    code, about = held.end()
+    ann = about["agents"][0]
     assert (code, ann["state"], ann["restarts"], ann["exit_code"]) == (1, "failed", 1, -signal.SIGKILL)
-    assert [line for line in held.told if "seated" in line or "again" in line] == [
+    assert ann["last_lines"][-1].startswith("ended by signal 9")
+    assert [line for line in held.told if "ann" in line and ("seated" in line or "again" in line)] == [
         "caucus: ann is seated",
         "caucus: ann ended with exit code -9, and is started again in 1 s",
         "caucus: ann is seated",
@@ -583,6 +588,17 @@ MISTAKES = {
     "a command with a price": (TITLE + AGENT + "dollars = 2", 6, "what a command costs is not known: use turns"),
     "a talker with permissions": (TITLE + CLAUDE + 'permission_mode = "auto"', 5, 'add type = "worker"'),
     "no permissions asked": (TITLE + CLAUDE + 'type = "worker"\npermission_mode = "bypassPermissions"', 6, "unguarded"),
+    "an unknown start": (TITLE + AGENT + 'start = "when spoken"', 6, "(did you mean when spoken to?)"),
+    "a mission that waits": (
+        TITLE + AGENT + 'start = "when spoken to"\nmission = "Go."',
+        7,
+        "agents.ann.mission: opens the exchange by itself",
+    ),
+    "sessions of one that is there": (
+        TITLE + AGENT + "sessions_per_hour = 3",
+        6,
+        'agents.ann.sessions_per_hour: is for start = "when spoken to"',
+    ),
     "an unknown type": (TITLE + CLAUDE + 'type = "walker"', 5, 'must be one of talker, worker, not "walker" (did you'),
     "a reserved name": (TITLE + AGENT.replace("ann", "operator"), 3, "looks like 'operator', which is reserved"),
     "names that look alike": (TITLE + AGENT + AGENT.replace("ann", "Ann"), 6, "looks like ann: choose another name"),
@@ -612,6 +628,7 @@ MISTAKES = {
         6,
         "the name of a variable only, never its value",
     ),
+    "the operator's token": (TITLE + AGENT + 'environment = ["CAUCUS_OPERATOR_TOKEN"]', 6, "is for you or for this"),
     "no such folder": (TITLE + AGENT + 'cwd = "nowhere"', 6, "agents.ann.cwd: there is no folder"),
     "a folder by a link": (TITLE + AGENT + 'cwd = "link"', 6, "is a link that leads out of the meeting's folder"),
     "no such persona": (TITLE + AGENT + 'persona_file = "no.md"', 6, "agents.ann.persona_file: cannot read"),
@@ -636,7 +653,36 @@ MISTAKES = {
         3,
         "meeting.journal: there is no folder",
     ),
-    "no such include": ('include = ["no.toml"]\n' + TITLE + AGENT, 2, "cannot read"),
+    "no such include": ('include = ["no.toml"]\n' + TITLE + AGENT, 1, "include: cannot read"),
+    "an include below a table": (TITLE + 'include = ["m.toml"]\n' + AGENT, 3, "no key 'include': write it before all"),
+    "one include for a list": ('include = "m.toml"\n' + TITLE + AGENT, 1, "include: must be a list of at most 8"),
+    "an include that includes": ('include = ["m.toml"]\n' + TITLE + AGENT, 1, "what is included cannot include"),
+    "an include that is a folder": ('include = ["."]\n' + TITLE + AGENT, 1, "include: cannot read"),
+    "an include that is a pipe": ('include = ["pipe"]\n' + TITLE + AGENT, 1, "pipe: not a regular file"),
+    "an include without an end": ('include = ["big"]\n' + TITLE + AGENT, 1, "big has more than 262,144 bytes"),
+    "a persona without an end": (TITLE + AGENT + 'persona_file = "big"', 6, "big has more than 32,000 bytes"),
+    "a long persona": (TITLE + AGENT + f'persona = "{"x" * 8001}"', 6, "must have 1 to 8000 characters, has 8001"),
+    "a character that ends a text": (TITLE + AGENT + 'mission = "a\\u0000b"', 6, "has a character NUL"),
+    "brackets without an end": (TITLE + "topic = " + "[" * 5000, 1, "this is not TOML: its brackets go too deep"),
+    "a key twice": (TITLE + 'title = "U"\n' + AGENT, 3, "this is not TOML: Cannot overwrite a value"),
+    "a table twice": (TITLE + AGENT + AGENT, 6, "this is not TOML: Cannot declare"),
+    "a list of meetings": ("[" + TITLE.replace("]", "]]") + AGENT, 1, "meeting must be a table"),
+    "a list for the agents": ("agents = []\n" + TITLE, 1, "agents must be a table"),
+    "a control character in a name": (TITLE + AGENT.replace("ann", '"a\\u001bn"'), 3, "contains a control"),
+    "a name that turns the line": (TITLE + AGENT.replace("ann", '"a\\u202en"'), 3, "contains a control, invisible"),
+    "a name of two scripts": (TITLE + AGENT.replace("ann", '"\u0430nn"'), 3, "mixes letters that look alike"),
+    "the room's own name": (TITLE + AGENT.replace("ann", "room"), 3, "agents.room: an agent cannot be called so"),
+    "too many agents": (TITLE + "".join(AGENT.replace("ann", f"x{n}") for n in range(33)), 99, "at most 32 agents"),
+    "a switch for a number": (TITLE + AGENT + "turns = true", 6, "must be a whole number of 1 to 1,000,000, not true"),
+    "no number": (TITLE + AGENT + "[limits]\nminutes = nan", 7, "must be a number of 0.01 to 10,080, not NaN"),
+    "a role of a role": (TITLE + AGENT + '[roles.r]\nrole = "s"', 7, "roles.r has no key 'role'"),
+    "a claude by a role's command": (
+        TITLE + CLAUDE + 'role = "r"\n[roles.r]\ncommand = "cat"',
+        7,
+        'agents.ann.command: is for kind = "exec"',
+    ),
+    "a number for a form": (TITLE + "ends_on = [5]\n" + AGENT, 3, "meeting.ends_on: a string is required"),
+    "a folder for the record": (TITLE + 'journal = "."\n' + AGENT, 3, "is a folder: name a file in it"),
     "a stand-in without lines": (TITLE + '[agents.ann]\nkind = "stand-in"', 3, "agents.ann.lines is missing"),
     "a stand-in with a model": (
         TITLE + '[agents.ann]\nkind = "stand-in"\nlines = ["x"]\nmodel = "opus"',
@@ -658,12 +704,14 @@ def test_a_mistake_has_one_report_with_its_line(case: str, tmp_path: Path) -> No
     (tmp_path / "here").mkdir()
     (tmp_path / "there/x").write_text("x", encoding="utf-8")
     (tmp_path / "here/link").symlink_to(tmp_path / "there")
+    os.mkfifo(tmp_path / "here/pipe")
+    with open(tmp_path / "here/big", "wb") as file:
+        file.truncate(1 << 30)
     with pytest.raises(caucus.BadMeeting) as caught:
         read(tmp_path / "here", text)
     [fault] = caught.value.faults
     assert words in fault.what
-    is_whole_file = case == "no such include"
-    assert fault.where == str(tmp_path / "here" / ("no.toml" if is_whole_file else f"m.toml:{line}"))
+    assert fault.where == str(tmp_path / "here" / f"m.toml:{line}")
 
 
 def test_all_mistakes_are_told_at_once_in_the_order_of_the_file_and_nothing_is_started(tmp_path: Path) -> None:
@@ -716,6 +764,12 @@ def test_what_is_set_in_a_table_that_is_none_is_that_tables_mistake(tmp_path: Pa
     with pytest.raises(caucus.BadMeeting) as caught:
         read(tmp_path, "limits = 5\n" + TITLE + AGENT, "minutes=5")
     assert [one.what for one in caught.value.faults] == ["limits must be a table: [limits]"]
+
+
+def test_what_is_set_goes_no_deeper_than_can_be_read(tmp_path: Path) -> None:
+    with pytest.raises(caucus.BadMeeting) as caught:
+        read(tmp_path, TITLE + AGENT, "minutes=" + "[" * 5000)
+    assert [one.where for one in caught.value.faults] == ["--set"]
 
 
 @pytest.mark.parametrize("setting", ["minutes", "minuets=5", "agents.eve.turns=5", "agents.ann=5", "include=x", "="])

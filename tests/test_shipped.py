@@ -330,6 +330,7 @@ def test_it_is_held_to_its_end_and_nothing_of_it_runs_on(name: str, past: dict[s
     assert sorted(order[: len(seats)]) == sorted(f"caucus: {seat} is seated" for seat in seats)
     assert order[len(seats) :] == [
         "caucus: the meeting is open",
+        f"caucus: {asker} asks you, in the console: {title}",
         f'caucus: the meeting ends: the form "{title}" is answered',
         "caucus: the closing is said: last words may take 60 s",
     ]

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nursery
@@ -16,7 +17,7 @@ import pytest
 from fakes import FakeClock, RecordingRoom
 from hubs import START, Console, HubProcess, eventually
 from test_console import FakeSocket, Timers, consoles_of
-from test_meet import an_agent, meeting, running_in, runs_of
+from test_meet import agent_in, an_agent, meeting, running_in, runs_of
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 from websockets.typing import Origin
@@ -81,14 +82,16 @@ def test_the_stage_is_told_to_consoles_of_our_own_five_times_a_second_at_most(
     ours.stage = stage = Prompter()
     console, browser = opened(ours, timers, wants_changes=True)
     _, original = opened(ours, timers)
-    assert browser.take("snapshot")[0]["stage"] == {"off": "", "agents": stage.rows()}
+    first = browser.take("snapshot")[0]["stage"]
+    assert first == {"off": "", "agents": stage.rows(), "ts": first["ts"]}
     for n in range(50):
         ours.on_frame(console, json.dumps({"stage": ("start", "end", "restart")[n % 3], "agent": "ann"}))
         ours.on_stage_changed()
     assert [seconds for seconds, _ in timers.set].count(caucus.STAGE_TOLD_S) == 1
     assert stage.told[:3] == [("start", "ann"), ("end", "ann"), ("restart", "ann")]
     timers.ring()
-    assert browser.take("stage", "error") == [{"type": "stage", "off": "", "agents": stage.rows()}]
+    [told] = browser.take("stage", "error")
+    assert told == {"type": "stage", "off": "", "agents": stage.rows(), "ts": told["ts"]}
     assert original.take("stage") == []
 
 
@@ -130,6 +133,104 @@ def test_a_command_that_makes_no_sense_reaches_no_stage(
     assert stage.told == []
 
 
+def test_a_program_in_the_operators_chair_counts_as_no_console(consoles: tuple[caucus.Consoles, Timers]) -> None:
+    ours, timers = consoles
+    opened(ours, timers, is_program=True)
+    _, browser = opened(ours, timers)
+    timers.ring()
+    assert browser.take("snapshot")[0]["health"]["console_count"] == 1
+
+
+def test_questions_for_what_agents_have_written_have_a_bound(consoles: tuple[caucus.Consoles, Timers]) -> None:
+    ours, timers = consoles
+    ours.stage = Prompter()
+    console, browser = opened(ours, timers)
+    for _ in range(int(caucus.OUTPUTS_BURST) + 20):
+        ours.on_frame(console, json.dumps({"output": "ann"}))
+    told = [frame.get("reason", "told") for frame in browser.take("output", "error")]
+    assert {*told} == {"told", "rate_limited"}
+    assert told.count("told") < caucus.OUTPUTS_BURST + 15
+
+
+class Process:
+    """What stands for a process: it runs until a test gives its exit code."""
+
+    pid, stdin = 0, None
+
+    def __init__(self) -> None:
+        self.code: int | None = None
+
+    def poll(self) -> int | None:
+        """Give the exit code, if it has ended."""
+        return self.code
+
+
+def attending(*lines: str, code: int | None = None, **more: Any) -> tuple[caucus.Attending, str]:
+    """Give an agent that has written some lines and has ended, or not; and what is told of that."""
+    ann = caucus.Attending(caucus.Attendee("ann", "exec", "/", command="true", **more))
+    ann.call_in()
+    process: Any = Process()
+    ann._process, ann._reader, ann._mark = process, SimpleNamespace(is_alive=lambda: False), "no such mark"  # type: ignore[assignment]
+    for line in lines:
+        ann._add_line(line)
+    ann.look("", 0.0)
+    process.code = code
+    return ann, ann.look("", 0.0)
+
+
+JOINED = "10:00:00 INFO ann has joined the room at http://127.0.0.1:8765"
+
+
+def test_why_an_agent_has_ended_is_never_told_in_words_of_its_mind() -> None:
+    secret = "10:00:01 INFO mind.py: API_TOKEN=secret"
+    for code, last, why in (
+        (-9, secret, "ended by signal 9 (Killed)"), (7, secret, "ended with exit code 7"),
+        (3, "10:00:01 INFO mind.py: ann has left: (9 turns, 9 tokens, $99)", "ended with exit code 3"),
+        (0, "10:00:01 INFO ann has left: the room was stopped (2 turns, 0 tokens)", "the room was stopped"),
+        (2, "caucus agent: there is no program 'x'", "there is no program 'x'"),
+    ):
+        ann, told = attending(JOINED, last, code=code, restarts=0)
+        assert ann.row()["why"] == why
+        assert "secret" not in told
+        assert ann.row()["dollars"] is None
+
+
+def test_who_has_gone_without_leaving_gives_up_its_seat_and_nobody_elses() -> None:
+    assert attending(JOINED, code=-9, restarts=0)[0].has_deserted
+    assert not attending(code=-9, restarts=0)[0].has_deserted  # whoever bears its name is another
+    assert not attending(JOINED, code=0)[0].has_deserted
+
+
+def test_only_what_runs_can_be_ended_or_restarted_and_only_once() -> None:
+    ann = caucus.Attending(caucus.Attendee("ann", "exec", "/", command="true"))
+    for comes_back in (False, True):
+        with pytest.raises(caucus.NotNow, match="does not run"):
+            ann.send_off(0.0, comes_back)
+    running, _ = attending(JOINED)
+    running.send_off(0.0)
+    with pytest.raises(caucus.NotNow, match="ending already"):
+        running.send_off(0.0)
+
+
+def test_an_agent_that_asks_for_nothing_any_more_is_silent() -> None:
+    ann, _ = attending(JOINED)
+    seen: dict[str, Any] = {"state": "live", "usage": None, "status": "composing", "listening": False, "deaf_age": 0.0}
+    states = []
+    for more in ({}, {"deaf_age": caucus.SILENT_S}, {"state": "reaped"}, {"status": "", "listening": True}):
+        ann.note_row(seen | more)
+        states.append(ann.row()["state"])
+    assert states == ["thinking", "silent", "silent", "waiting"]
+
+
+def test_a_folder_that_became_another_one_is_not_worked_in(tmp_path: Path) -> None:
+    plan = caucus.Attendee("ann", "exec", str(tmp_path), command="true", real_cwd=str(tmp_path / "elsewhere"))
+    ann = caucus.Attending(plan)
+    ann.call_in()
+    ann.look("", 0.0)
+    assert (ann.row()["state"], ann.is_gone) == ("failed", True)
+    assert str(ann.row()["why"]).startswith("cannot start: its folder is another")
+
+
 @pytest.mark.parametrize("name", NOT_AGENTS)
 def test_only_a_name_of_the_file_is_an_agent(name: str) -> None:
     company = caucus.Company([caucus.Attendee("ann", "exec", "/", command="true")], lambda words: None)
@@ -150,7 +251,7 @@ def test_while_all_are_being_ended_nobody_is_started() -> None:
     (b"\x1b[31mred\x1b[0m \x1b]0;title\x07plain\x1b[2K\n", "red plain"), (b"10%\r90%\r\n", "90%"),
     (b"\x1b]8;;http://x\x1b\\link\x1b]8;;\x1b\\ on", "link on"), (b"\x1b[", ""), (b"\x1b]52;c;YQ==", ""),
     ("\x9b31mc1 \u202eold\u200b \x07\x08".encode(), "c1 old "), (b"\tin \xff", "    in \ufffd"), (b" \n", ""),
-    (b"a" * 4096, "a" * caucus.OUTPUT_LINE_MAX),
+    (b"a" * 4096, "a" * caucus.OUTPUT_LINE_MAX), ("\x9d0;title\x9con".encode(), "on"),
 ])  # fmt: skip
 def test_a_line_of_output_is_what_a_terminal_would_show(line: bytes, shown: str) -> None:
     assert caucus.shown_of(line) == shown
@@ -213,7 +314,7 @@ def test_agents_are_started_and_ended_from_the_console_and_end_with_the_hub(stag
             console.send(stage="start", agent=name)
         assert refusal(console, stage="start", agent="ann") == "not_now"
         lost = row(console, "lost", "failed")
-        assert lost["why"] == "there is no program 'no-such-program-here': install it, or give --exec its path"
+        assert lost["why"] == "there is no program 'no-such-program-here': install it, or give its path"
         assert lost["exit_code"] == caucus.EXIT_USAGE
         eventually(lambda: "I say so." in staged.get("/export", OPERATOR).text, "a word of ann", 20.0)
         eventually((tmp_path / "is-stubborn").exists, "the other mind at it", 20.0)
@@ -243,6 +344,24 @@ def test_agents_are_started_and_ended_from_the_console_and_end_with_the_hub(stag
     assert running_in(tmp_path) == []
 
 
+def test_after_a_kill_of_the_agent_or_of_the_hub_it_can_be_started_again(tmp_path: Path) -> None:
+    (tmp_path / "stage.toml").write_text(meeting(an_agent(tmp_path, "ann", "quiet", "restarts = 0")), encoding="utf-8")
+    flags = ("--stage", str(tmp_path / "stage.toml"), "--journal", str(tmp_path / "room.journal"))
+    for _ in range(2):
+        hub = HubProcess(*flags)
+        with hub.console(path="/ui?changes=1") as console:
+            for _ in range(2):
+                console.send(stage="start", agent="ann")
+                row(console, "ann", "seated", "waiting")
+                os.kill(agent_in(tmp_path), signal.SIGKILL)
+                assert row(console, "ann", "failed")["why"].startswith("ended by signal 9")
+            console.send(stage="start", agent="ann")
+            row(console, "ann", "seated", "waiting")
+            hub.process.kill()
+        hub.stop()
+        eventually(lambda: running_in(tmp_path) == [], "nothing runs", 10.0)
+
+
 def test_when_the_hub_is_killed_its_agents_end(staged: HubProcess, tmp_path: Path) -> None:
     with staged.console(OPERATOR, "/ui?changes=1") as console:
         console.send(stage="start", agent="ann")
@@ -256,6 +375,8 @@ def test_when_the_hub_is_killed_its_agents_end(staged: HubProcess, tmp_path: Pat
     (("--host", "0.0.0.0", "--allow-insecure-bind"), "--stage: whoever reaches this hub could start agents"),
     (("--public-url", "https://box.example", "--allow-insecure-bind"), "--stage: whoever reaches this hub could start"),
     ((), "agents.ann has no key 'comand' (did you mean command?)"),
+    (("--allowed-origin", "http://evil.example"), "--stage: whoever reaches this hub could start agents"),
+    (("--set", "agents.ann.trns=1"), "'agents.ann.trns=1' sets nothing"),
 ])  # fmt: skip
 def test_a_stage_that_strangers_could_rule_and_a_file_with_mistakes_are_refused(
     flags: tuple[str, ...], words: str, tmp_path: Path

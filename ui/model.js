@@ -147,7 +147,7 @@ const FRAMES = {
   form_resolved: (model, frame, now) => settle(model, { ...frame, at: momentOf(model, now) }),
   health: takeHealth,
   heartbeat_result: (model, frame) => notice(model, "info", heartbeatText(frame.result)),
-  stage: (model, { off, agents }) => { model.stage = { off, agents }; },
+  stage: takeStage,
   output: (model, frame) => { model.outputs = new Map(model.outputs).set(frame.agent, frame); },
   rate: (model, frame) => { model.rate = frame.rate; },
   shares: (model, frame) => { model.shares = { list: frame.shares ?? [], made: frame.made ?? model.shares.made }; },
@@ -178,6 +178,12 @@ export const isOperator = (model) => model.link.role === "operator";
 
 // ---- the log ----------------------------------------------------------------------------------------------------
 
+/** Note the stage; `at` is its `since` by the clock of this browser, which may be another than the hub's. */
+function takeStage(model, { off, agents, ts = null }, now) {
+  const ahead = ts === null ? 0 : now / 1000 - ts; // s
+  model.stage = { off, agents: agents.map((row) => ({ ...row, at: row.since + ahead })) };
+}
+
 function takeSnapshot(model, frame, now) {
   const log = frame.log ?? [];
   if (model.mode !== null && model.room !== frame.room) beginRoom(model, now);
@@ -203,7 +209,8 @@ function takeSnapshot(model, frame, now) {
   model.rules = frame.rules ?? model.rules;
   takeLoops(model, frame.loops ?? NO_LOOPS, now);
   model.budgets = frame.budgets ?? model.budgets;
-  Object.assign(model, { stage: frame.stage ?? NO_STAGE, outputs: new Map() });
+  model.outputs = new Map();
+  takeStage(model, frame.stage ?? NO_STAGE, now);
   for (const peer of frame.peers ?? []) claimHue(model, peer.name);
   for (const message of log) takeMessage(model, message, frame.trees?.[message.id], now);
   takeHealth(model, { health: frame.health ?? null, peers: frame.peers }, now);

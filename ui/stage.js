@@ -43,14 +43,14 @@ function card({ name }, view) {
   const operator = isOperator(view.model);
   const part = { state: el("span", { class: "stage-state" }), why: el("p", { class: "stage-why", dir: "auto" }), facts: el("p", { class: "facts" }),
     deed: el("p", { class: "facts deed", role: "status" }), askedAt: 0, asked: -1,
-    runs: el("dl", { class: "facts stage-runs" }), lines: el("pre", { class: "stage-lines", dir: "auto", tabindex: "0", role: "region", "aria-label": `What ${name} wrote last` }) };
+    runs: el("dl", { class: "facts stage-runs" }), gone: el("p", { class: "facts" }), lines: el("pre", { class: "stage-lines", dir: "auto", tabindex: "0", role: "region", "aria-label": `What ${name} wrote last` }) };
   part.acts = operator ? rulesOf(view.model, { name, state: "" }).map(({ verb, word, icon }) => button(word, icon, { data: { verb },
     onclick: ({ currentTarget }) => currentTarget.getAttribute("aria-disabled") !== "true" && view.seat.act(currentTarget.frame) }, verb !== "start")) : [];
   part.output = operator && button("Output", null, { class: "quiet stage-output", "aria-expanded": "false", onclick: () => {
     view.shown[view.shown.has(name) ? "delete" : "add"](name);
     view.seat.go();
   } });
-  part.box = el("div", { class: "stage-box", hidden: true }, part.runs, part.lines);
+  part.box = el("div", { class: "stage-box", hidden: true }, part.runs, part.gone, part.lines);
   const node = el("li", { class: "card staged", data: { agent: name } },
     el("div", { class: "card-head" }, nameTag(name, hueOf(view.model, name)), part.state), part.why, part.facts,
     operator && el("div", { class: "stage-acts", role: "group", "aria-label": `Rule ${name}` }, part.acts, part.output), operator && part.deed, part.box);
@@ -67,7 +67,7 @@ function refresh(node, row, view) {
   part.why.hidden = !row.why;
   setText(part.facts, factsText(row));
   if (!isOperator(model)) return;
-  const deed = seat.deeds.list.find((one) => one.staged === row.name);
+  const deed = seat.deeds.list.find((one) => one.staged === row.name || (one.command === "command" && one.subject === row.name));
   const isAsked = deed?.state === "asked";
   for (const [at, { frame, word, why }] of rulesOf(model, row).entries()) {
     const control = part.acts[at];
@@ -81,6 +81,12 @@ function refresh(node, row, view) {
   part.deed.dataset.state = isFresh ? (isLate(deed, now) ? "late" : deed.state) : "";
   setText(part.deed, isFresh ? `${deed.word}: ${wordsOf(deed, now)}` : "");
   showOutput(part, row, view);
+}
+
+/** The first line that is in sight, and where it stands: lines before it may go. */
+function firstInSight(box) {
+  const node = [...box.children].find((one) => one.offsetTop + one.offsetHeight > box.offsetTop + box.scrollTop);
+  return node && { node, offset: node.offsetTop };
 }
 
 /** Show what it wrote last, and ask for it again when there is more. */
@@ -98,7 +104,11 @@ function showOutput(part, row, view) {
   const { lines = [], total = 0, runs = "", cwd = "", rights = "" } = known ?? {};
   keyed(part.runs, Object.entries({ Runs: runs, In: cwd, May: rights }).filter(([, text]) => text), ([what]) => what,
     ([what]) => el("div", {}, el("dt", {}, what), el("dd", { dir: "auto" })), (one, [, text]) => setText(one.lastElementChild, text));
-  const left = total > lines.length ? `… ${(total - lines.length).toLocaleString("en")} earlier lines are gone\n` : "";
-  setText(part.lines, lines.length ? left + lines.join("\n") : "It has written nothing.");
+  const gone = total - lines.length;
+  setText(part.gone, lines.length === 0 ? "It has written nothing." : gone > 0 ? `${gone.toLocaleString("en")} earlier lines are gone.` : "");
+  const numbered = lines.map((text, at) => [gone + at, text]); // a line keeps its node: what one reads or marks stays
+  const top = isAtEnd ? null : firstInSight(part.lines);
+  keyed(part.lines, numbered, ([number]) => number, ([, text]) => el("div", {}, `${text}\n`));
+  if (top?.node.isConnected) part.lines.scrollTop += top.node.offsetTop - top.offset;
   if (isAtEnd) part.lines.scrollTop = part.lines.scrollHeight;
 }
