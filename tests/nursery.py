@@ -261,10 +261,13 @@ def serve(door: socket.socket) -> dict[str, Any]:
 
 def be(wanted: Mapping[str, Any]) -> None:
     """Become what was asked for: words, folder, variables, limits; streams know nothing of other files."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         old = getattr(sys, name)
-        is_by_lines = mode == "w" and (name == "stderr" or os.isatty(old.fileno()))
-        new = open(old.fileno(), mode, 1 if is_by_lines else -1, old.encoding, old.errors, closefd=False)  # noqa: SIM115
+        file = open(number, f"{mode}b", 0 if old.write_through else -1, closefd=False)  # noqa: SIM115
+        is_by_lines = old.line_buffering if name == "stderr" else os.isatty(number) and not old.write_through
+        how = {"line_buffering": is_by_lines, "write_through": old.write_through}
+        new = io.TextIOWrapper(file, old.encoding, old.errors, **how)
+        new.mode = mode
         setattr(sys, name, new)
         setattr(sys, f"__{name}__", new)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
