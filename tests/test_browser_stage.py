@@ -16,7 +16,7 @@ from hubs import HubProcess, running_hub
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install -e '.[dev]'")
 expect = playwright.expect
-expect.set_options(timeout=8_000)
+expect.set_options(timeout=20_000)
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="what stands in for a model is a program of Unix")
 
 MIND = r"""
