@@ -17228,7 +17228,8 @@ class Agent:
             name = self._settings.name
             free = refusal.extra.get("free")
             such = f" such as {free[0]}" if isinstance(free, list) and free else ""
-            text = f"the name {name} is taken: choose another{such}, or have the operator kick it"
+            ways = f"choose another{such}, with --project or in the meeting's file, or have the operator kick it"
+            text = f"the name {name} is taken: {ways}"
         return NotReady(text, EXIT_USAGE if is_ours else EXIT_GAVE_UP)
 
     async def _start_mind(self) -> None:
@@ -21106,7 +21107,7 @@ _VARIABLES: dict[str, tuple[Callable[[str], str], str]] = {
        for name in ("AUTOSTART", "ALLOW_REMOTE_HUB")},
     **{f"CAUCUS_{name}": (fault_by(".*", ""), _OK)
        for name in ("JOURNAL", "LOG_FILE", "PUBLIC_URL", "ALLOWED_HOSTS", "ALLOWED_ORIGINS", "MISSION", "AGENT_MODEL",
-                    "AGENT_TYPE", "PERMISSION_MODE", "CLAUDE_CLI", "NOTIFY_SECRET")},
+                    "AGENT_TYPE", "PERMISSION_MODE", "CLAUDE_CLI", "NOTIFY_SECRET", "STARTED_BY")},
 }  # fmt: skip
 
 
