@@ -3595,7 +3595,9 @@ class Room:
         lane = lane_for(peer.name, to) if to in self._peers or to == ALL or is_channel(to) else ""  # nobody hears that
         self._spend_speech(peer, joining=to, lane=lane)
         self._look_for_loop(lane, peer.name, content)
-        meta = None if manner.child is None else json.dumps({"child": manner.child})
+        about: dict[str, Json] = {} if manner.child is None else {"child": manner.child}
+        about |= {} if manner.is_proof else {"program": True}
+        meta = json.dumps(about) if about else None
         audience = self._audience(to, but=peer.name)
         sent = self._route(peer.name, to, content, "message", "agent", audience, meta, manner, answered)
         if self.budgets.limits:
@@ -17019,6 +17021,7 @@ class AgentSeat(Seat):
         """Take the seat again, unless it is lent: then that is for who lends it. Raises SessionExpired."""
         if not self._is_lent:
             await super()._rejoin(why)
+            log().info("%s has joined the room at %s", self.name, self.door.url)  # again: who started it goes by that
             return
         self.lose(why)
         raise SessionExpired(self._why)
@@ -19001,6 +19004,7 @@ class Attending:
         self._read_by = math.inf  # when nothing more of its output is waited for, monotonic seconds
         self._due = -math.inf  # when it is started, monotonic seconds
         self._has_sat = False  # the latest process had a seat, by its own word: another may bear its name in the room
+        self.has_come = False  # that seat is there still: it is this agent that bears its name
         self._steps: deque[tuple[Callable[[], None], float]] = deque()  # to its end, and when each is taken
         self._comes_back = False  # it is started anew when it has ended
         self._activity = ""  # of one that is seated
@@ -19024,11 +19028,6 @@ class Attending:
         """Whether it has gone without leaving: its seat is there still, and would refuse it when it comes back."""
         is_odd = self.was_killed or self.state == RESTARTING or (self.exit_code or 0) < 0
         return self.is_gone and self._has_sat and is_odd
-
-    @property
-    def has_come(self) -> bool:
-        """Whether it is this agent that bears its name in the room."""
-        return self._has_sat
 
     @property
     def dollars(self) -> float:
@@ -19076,7 +19075,7 @@ class Attending:
             from subprocess import CREATE_NEW_PROCESS_GROUP
 
             apart = {"creationflags": CREATE_NEW_PROCESS_GROUP}
-        self._has_sat = self.was_killed = False
+        self._has_sat = self.has_come = self.was_killed = False
         self._mark = new_secret()
         self._process = Popen(self._words(url), stdin=PIPE, stdout=PIPE, stderr=STDOUT, cwd=self.plan.cwd,
                               env=self.plan.variables() | {MARK: self._mark}, **apart)
@@ -19094,7 +19093,8 @@ class Attending:
                     self._add_line(shown)
 
     def _add_line(self, line: str) -> None:
-        self._has_sat = self._has_sat or self._joined_line.match(line) is not None
+        if self._joined_line.match(line) is not None:
+            self._has_sat = self.has_come = True
         self.lines.append(line)
         self.line_count += 1
 
@@ -19283,9 +19283,9 @@ class Vigil:
         def tell() -> None:
             self._client.post("/ack", seq=seq)
             try:
-                self._client.post("/send", content=words, declines=seq)
+                self._client.post("/send", content=words, declines=seq, read=False)
             except (UnknownQuestion, UnknownMessage):
-                self._client.post("/send", to=sender, content=words)
+                self._client.post("/send", to=sender, content=words, read=False)
 
         self._do(tell)
 
@@ -19538,10 +19538,6 @@ class Dormant(Attending):
         self._set_state(RESTARTING)
         return f"{self.plan.name}: {what}; another is started in {pause_s:g} s"
 
-    @property
-    def has_come(self) -> bool:
-        return self._vigil is None or bool(self._vigil.token)
-
     def note_row(self, row: Mapping[str, Any]) -> None:
         """Note how the room sees it. Its seat is there all the time, and so is what the session before has used."""
         if self.state == SEATED and row["usage"] != self._old_usage:
@@ -19615,6 +19611,14 @@ class Chair:
             self._socket.close()
 
 
+def left_in(message: Mapping[str, Any]) -> Iterator[str]:
+    """Tell whose seat a notice says to be gone."""
+    if message["origin"] == HUB and (message.get("meta") or {}).get("event") == PeerLeft.__name__:
+        for why in (LEFT, KICKED, AWAY):
+            if (name := message["content"].removesuffix(f" {why}")) != message["content"]:
+                yield name
+
+
 class Company:
     """The agents of a file and the operator's chair: of a meeting, or of what a hub may start."""
 
@@ -19657,15 +19661,23 @@ class Company:
         """Take what the hub tells of agents."""
         if frame["type"] == "message":
             message = frame["message"]
-            agent = self.agents.get(message["sender"])
-            if agent is not None and agent.has_come and message["origin"] == "agent":
+            if (agent := self.speaker_of(message)) is not None:
                 agent.messages += 1
                 agent.characters += len(message["content"])
+            for name in left_in(message):
+                if name in self.agents:
+                    self.agents[name].has_come = False
         for row in frame["peers"] if frame["type"] in ("peers", "health") else ():
             if (agent := self.agents.get(row["name"])) is not None:
                 agent.note_row(row)
             if row["listening"]:
                 self._abandoned.discard(row["name"])
+
+    def speaker_of(self, message: Mapping[str, Any]) -> Attending | None:
+        """Give the agent whose mind has said something: none of another with its name, and no line of its program's."""
+        agent = self.agents.get(message["sender"]) if message["origin"] == "agent" else None
+        is_program = (message.get("meta") or {}).get("program") is True
+        return agent if agent is not None and agent.has_come and not is_program else None
 
     async def end(self, is_hasty: Callable[[], bool]) -> None:
         """End all agents; at once where that is wished."""
@@ -19950,7 +19962,7 @@ class Sitting:
         if self._over.is_set() and message["origin"] == "operator" and text == self._meeting.closing:
             self._closing_seq = message["seq"]
             self._earlier_words, self._last_words = self._last_words, {name: [] for name in self._last_words}
-        elif name in self._last_words and message["origin"] == "agent" and message["recipient"] == ALL:
+        elif message["recipient"] == ALL and self.company.speaker_of(message) is not None:
             has_begun = bool(self._last_words[name]) or message.get("reply_to", 0) >= self._closing_seq
             if not self._closing_seq:
                 self._last_words[name] = [text]
