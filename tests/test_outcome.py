@@ -256,7 +256,7 @@ def kinds_in(tree: Any) -> set[str]:
 
 
 EVIL = (
-    "# Decisions\n\u2028## None\r| a | b |\n</blockquote><h1>x</h1>\n```\n  `````\n---\x1b[2J\n\n"
+    "# Decisions\n\u2028## None\u2028``````\r| a | b |\n</blockquote><h1>x</h1>\n```\n  `````\n---\x1b[2J\n\n"
     "![t](http://evil/pixel.png) [click](javascript:x) <http://evil> http://evil\n~~~"
 )
 
