@@ -3595,7 +3595,9 @@ class Room:
         lane = lane_for(peer.name, to) if to in self._peers or to == ALL or is_channel(to) else ""  # nobody hears that
         self._spend_speech(peer, joining=to, lane=lane)
         self._look_for_loop(lane, peer.name, content)
-        meta = None if manner.child is None else json.dumps({"child": manner.child})
+        about: dict[str, Json] = {} if manner.child is None else {"child": manner.child}
+        about |= {} if manner.is_proof else {"program": True}
+        meta = json.dumps(about) if about else None
         audience = self._audience(to, but=peer.name)
         sent = self._route(peer.name, to, content, "message", "agent", audience, meta, manner, answered)
         if self.budgets.limits:
@@ -16889,7 +16891,8 @@ GIVEN_MAX = 300_000  # and of those with words of the operator: what a meeting i
 OPENING = "Your mission begins now: open the exchange."
 OWING = "You still owe an answer to what follows. Answer or decline it now, or it is declined for you."
 NO_ANSWER = "I have no answer to that."
-# What a session tells of its turns: who holds the seat counts by it what has failed.
+# What an agent tells of its turns: who holds the seat of a session counts by it what has failed, and a meeting knows
+# whether its closing was part of them.
 TURN_BEGINS = re.compile(r"^\d\d:\d\d:\d\d INFO a turn begins that is to answer (\d+) of (.+)$")
 TURN_ENDS = re.compile(r"^\d\d:\d\d:\d\d INFO the turn has come to its end$")
 POLL_COMPANY_S = 0.5  # how often a mission looks whether somebody is there
@@ -17025,6 +17028,7 @@ class AgentSeat(Seat):
         """Take the seat again, unless it is lent: then that is for who lends it. Raises SessionExpired."""
         if not self._is_lent:
             await super()._rejoin(why)
+            log().info("%s has joined the room at %s", self.name, self.door.url)  # again: who started it goes by that
             return
         self.lose(why)
         raise SessionExpired(self._why)
@@ -17096,6 +17100,12 @@ async def outlasted(task: Future[Any], has_ended: Callable[[], bool]) -> bool:
             await wait({task}, timeout=PIPES_S)
             break
     return task.done()
+
+
+def has_no_topic(told: Body, channel: str) -> bool:
+    """Whether a channel has no topic, by what GET /channels tells."""
+    row = heard(told, "channels", dict).get(channel)
+    return not (isinstance(row, dict) and row.get("topic"))
 
 
 class Agent:
@@ -17208,10 +17218,10 @@ class Agent:
                 return
 
     async def _join_channels(self) -> None:
-        """Join what it was told to join; say what a channel is for, where that is known. Raises Refusal."""
+        """Join what it was told to join; say what a channel is for, where nobody has said that. Raises Refusal."""
         for channel, _, topic in (one.partition(" ") for one in self._settings.channels):
             await self._seat.call("POST /channels/join", channel=channel)
-            if topic.strip():
+            if topic.strip() and has_no_topic(await self._seat.call("GET /channels"), channel):
                 await self._seat.call("POST /channels/topic", channel=channel, topic=topic.strip())
 
     def _refused(self, refusal: Refusal) -> NotReady:
@@ -17446,7 +17456,7 @@ class Agent:
         answered = answered_in(batch, self._settings.name)
         scope, self._owed = next(reversed(answered), ALL), 0
         self._turns, self._is_cut = self._turns + 1, self._end is not None or self._is_reset
-        if self._is_lent:
+        if batch:
             self._tell_turn(batch)
         await self._publish(COMPOSING)
         outcome = Outcome() if self._is_cut else await self._attempt(prompt, scope, answered)  # an order came
@@ -17454,9 +17464,11 @@ class Agent:
         self._output_tokens += outcome.output_tokens
         self._cost_usd = outcome.cost_usd if outcome.cost_usd is not None else self._cost_usd
         await self._publish(self._seat.status)
-        if self._is_lent and (not outcome.failure or self._is_cut) and self._end is None:
+        is_done = (not outcome.failure or self._is_cut) and self._end is None
+        if self._is_lent and is_done:
             self._note_done(batch)
             self._reminded.update(heard(m, "seq", int) for m in batch if self._is_cut)  # he wants no more of it
+        if is_done or not self._is_lent:  # there a session that has failed takes it up again
             log().info("the turn has come to its end")
         if not outcome.failure and not self._is_cut:
             await self._acknowledge(is_read=True)
@@ -17508,9 +17520,11 @@ class Agent:
         self._inbox = kept
 
     def _tell_turn(self, batch: Sequence[dict[str, Json]]) -> None:
-        """Tell who holds the seat what the turn is made of, and note that this session has to answer for it."""
-        self._mine.update([heard(m, "seq", int) for m in batch])
-        whose = next((m for m in reversed(batch) if self._is_called_by(m)), batch[-1])
+        """Tell who started this what the turn is made of, and note that a session has to answer for it."""
+        whose = batch[-1]
+        if self._is_lent:
+            self._mine.update([heard(m, "seq", int) for m in batch])
+            whose = next((m for m in reversed(batch) if self._is_called_by(m)), whose)
         log().info("a turn begins that is to answer %d of %s", heard(whose, "seq", int), whose["sender"])
 
     async def _settle(self) -> None:
@@ -18934,6 +18948,8 @@ OUTPUT_MAX = 40_000  # characters of it that a console gets in one answer
 LINES_TOLD = 3  # of them, where it has failed
 REGAIN_S = 1.0  # until a chair whose line was cut is taken again
 HOUR_S = 3600.0
+LAST_WORDS_MAX = 8  # messages of an agent: a reply has no more parts
+UNANSWERED = "not answered"  # what became of a form
 CALL_LOOK_S = 5.0  # how often it is looked whether an agent that has to wait is called still
 ASIDE_AFTER = 3  # failures of turns with the same message; then it is set aside
 
@@ -19008,9 +19024,11 @@ class Attending:
         self._read_by = math.inf  # when nothing more of its output is waited for, monotonic seconds
         self._due = -math.inf  # when it is started, monotonic seconds
         self._has_sat = False  # the latest process had a seat, by its own word: another may bear its name in the room
+        self.has_come = False  # that seat is there still: it is this agent that bears its name
         self._steps: deque[tuple[Callable[[], None], float]] = deque()  # to its end, and when each is taken
         self._comes_back = False  # it is started anew when it has ended
         self._activity = ""  # of one that is seated
+        self.turn_seq = self.done_seq = 0  # the message that its latest turn is to answer, and the latest one that did
         self._set_state(READY)
 
     def _set_state(self, state: str) -> None:
@@ -19031,11 +19049,6 @@ class Attending:
         """Whether it has gone without leaving: its seat is there still, and would refuse it when it comes back."""
         is_odd = self.was_killed or self.state == RESTARTING or (self.exit_code or 0) < 0
         return self.is_gone and self._has_sat and is_odd
-
-    @property
-    def has_come(self) -> bool:
-        """Whether it is this agent that bears its name in the room."""
-        return self._has_sat
 
     @property
     def dollars(self) -> float:
@@ -19083,7 +19096,7 @@ class Attending:
             from subprocess import CREATE_NEW_PROCESS_GROUP
 
             apart = {"creationflags": CREATE_NEW_PROCESS_GROUP}
-        self._has_sat = self.was_killed = False
+        self._has_sat = self.has_come = self.was_killed = False
         self._mark = new_secret()
         self._process = Popen(self._words(url), stdin=PIPE, stdout=PIPE, stderr=STDOUT, cwd=self.plan.cwd,
                               env=self.plan.variables() | {MARK: self._mark}, **apart)
@@ -19101,7 +19114,12 @@ class Attending:
                     self._add_line(shown)
 
     def _add_line(self, line: str) -> None:
-        self._has_sat = self._has_sat or self._joined_line.match(line) is not None
+        if self._joined_line.match(line) is not None:
+            self._has_sat = self.has_come = True
+        elif (begun := TURN_BEGINS.match(line)) is not None:
+            self.turn_seq = max(self.turn_seq, int(begun[1]))  # of what is asked again it is an old one
+        elif TURN_ENDS.match(line):
+            self.done_seq = self.turn_seq
         self.lines.append(line)
         self.line_count += 1
 
@@ -19241,7 +19259,8 @@ class Attending:
     def to_json(self) -> dict[str, Json]:
         """Give the row of it that the summary has."""
         lines = cast(list[Json], [*self.lines][-LINES_TOLD:] if self.state == FAILED else [])
-        return self._told() | {"state": self.state, "characters": self.characters, "last_lines": lines}
+        why = self.why if self.state == FAILED else ""
+        return self._told() | {"state": self.state, "characters": self.characters, "why": why, "last_lines": lines}
 
 
 class Vigil:
@@ -19290,9 +19309,9 @@ class Vigil:
         def tell() -> None:
             self._client.post("/ack", seq=seq)
             try:
-                self._client.post("/send", content=words, declines=seq)
+                self._client.post("/send", content=words, declines=seq, read=False)
             except (UnknownQuestion, UnknownMessage):
-                self._client.post("/send", to=sender, content=words)
+                self._client.post("/send", to=sender, content=words, read=False)
 
         self._do(tell)
 
@@ -19350,7 +19369,7 @@ class Vigil:
         self._client.register(self._plan.name, protocol().revision)
         for channel, _, topic in (one.partition(" ") for one in self._plan.channels):
             self._client.post("/channels/join", channel=channel)
-            if topic.strip():
+            if topic.strip() and has_no_topic(self._client.get("/channels"), channel):
                 self._client.post("/channels/topic", channel=channel, topic=topic.strip())
         self.token = str(self._client.token)
 
@@ -19545,10 +19564,6 @@ class Dormant(Attending):
         self._set_state(RESTARTING)
         return f"{self.plan.name}: {what}; another is started in {pause_s:g} s"
 
-    @property
-    def has_come(self) -> bool:
-        return self._vigil is None or bool(self._vigil.token)
-
     def note_row(self, row: Mapping[str, Any]) -> None:
         """Note how the room sees it. Its seat is there all the time, and so is what the session before has used."""
         if self.state == SEATED and row["usage"] != self._old_usage:
@@ -19622,6 +19637,14 @@ class Chair:
             self._socket.close()
 
 
+def left_in(message: Mapping[str, Any]) -> Iterator[str]:
+    """Tell whose seat a notice says to be gone."""
+    if message["origin"] == HUB and (message.get("meta") or {}).get("event") == PeerLeft.__name__:
+        for why in (LEFT, KICKED, AWAY):
+            if (name := message["content"].removesuffix(f" {why}")) != message["content"]:
+                yield name
+
+
 class Company:
     """The agents of a file and the operator's chair: of a meeting, or of what a hub may start."""
 
@@ -19664,15 +19687,23 @@ class Company:
         """Take what the hub tells of agents."""
         if frame["type"] == "message":
             message = frame["message"]
-            agent = self.agents.get(message["sender"])
-            if agent is not None and agent.has_come and message["origin"] == "agent":
+            if (agent := self.speaker_of(message)) is not None:
                 agent.messages += 1
                 agent.characters += len(message["content"])
+            for name in left_in(message):
+                if name in self.agents:
+                    self.agents[name].has_come = False
         for row in frame["peers"] if frame["type"] in ("peers", "health") else ():
             if (agent := self.agents.get(row["name"])) is not None:
                 agent.note_row(row)
             if row["listening"]:
                 self._abandoned.discard(row["name"])
+
+    def speaker_of(self, message: Mapping[str, Any]) -> Attending | None:
+        """Give the agent whose mind has said something: none of another with its name, and no line of its program's."""
+        agent = self.agents.get(message["sender"]) if message["origin"] == "agent" else None
+        is_program = (message.get("meta") or {}).get("program") is True
+        return agent if agent is not None and agent.has_come and not is_program else None
 
     async def end(self, is_hasty: Callable[[], bool]) -> None:
         """End all agents; at once where that is wished."""
@@ -19775,8 +19806,23 @@ def unmarked(text: str) -> str:
 
 
 def cited(text: str) -> list[str]:
-    """Write a text of others into Markdown: each line stands behind a mark, and no tag of it leads out."""
-    return [f"> {line}".rstrip() for line in lines_in(re.sub(r"<(?=[A-Za-z/!?])", r"\\<", text.strip()))]
+    """Write a text of others into Markdown: fenced, behind marks, so that it stays as it is and is but words."""
+    lines = lines_in(text.strip())
+    fence = fence_for("\n".join(lines))
+    return [f"> {line}" if line else ">" for line in (fence, *lines, fence)]
+
+
+def words_of_answer(answer: str | list[str]) -> str:
+    """Word an answer, each choice in a line of its own; no option has two."""
+    return answer if isinstance(answer, str) else "\n".join(answer)
+
+
+def besides(row: Mapping[str, Any]) -> list[str]:
+    """Word what has become of an agent that is not so with all."""
+    count, aside = row.get("sessions"), row.get("aside")
+    return [f"{row['restarts']} restarts"] * bool(row["restarts"]) + [f"{count} sessions"] * (count is not None) + (
+        [f"{aside['count']} messages set aside"] if aside else []
+    ) + [row["why"]] * bool(row["why"])
 
 
 def page_of_outcome(about: Mapping[str, Any]) -> str:
@@ -19786,15 +19832,24 @@ def page_of_outcome(about: Mapping[str, Any]) -> str:
     lines += [f"Ended at {about['time']} after {minutes} min {seconds} s, because {unmarked(about['ended'])}.", ""]
     lines += ["## Decisions", ""] + ["None.", ""] * (not about["decisions"])
     for one in about["decisions"]:
-        lines += [f"**{unmarked(one['title'])}**, asked by {unmarked(one['asker'])}:", "", *cited(one["answer"]), ""]
+        lines += [f"**{unmarked(one['title'])}**, asked by {unmarked(one['asker'])}:", ""]
+        for field in one["answers"]:
+            asked = "\n".join([field["question"], *[f"- {option}" for option in field["options"]]])
+            lines += [*cited(asked), "", "The operator's answer:", "", *cited(words_of_answer(field["answer"])), ""]
+    lines += ["## Asked without an answer", ""] if about["undecided"] else []
+    for one in about["undecided"]:
+        lines += [f"**{unmarked(one['title'])}**, asked by {unmarked(one['asker'])}: {one['status']}.", ""]
     lines += ["## Last words", ""]
     for name, said in about["words"].items():
-        words = cited("\n\n".join(said)) if said else ["Nothing to all."]
-        lines += [f"### {unmarked(name)}", "", *words, ""]
-    lines += ["## Who took part", "", "| Agent | State | Messages | Turns | Cost |", "|---|---|---:|---:|---:|"]
+        words = [line for text in said for line in (*cited(text), "")] or ["Nothing to all.", ""]
+        more = about["more_words"].get(name, 0)
+        lines += [f"### {unmarked(name)}", "", *words, *[f"And {more} more messages.", ""] * bool(more)]
+    lines += ["## Who took part", "", "| Agent | State | Messages | Turns | Cost | Besides |"]
+    lines += ["|---|---|---:|---:|---:|---|"]
     for one in about["agents"]:
         cost = "unknown" if one["dollars"] is None else f"${one['dollars']:.2f}"
-        lines.append(f"| {unmarked(one['name'])} | {one['state']} | {one['messages']} | {one['turns']} | {cost} |")
+        rest = f"{one['messages']} | {one['turns']} | {cost} | {unmarked(', '.join(besides(one)))}"
+        lines.append(f"| {unmarked(one['name'])} | {one['state']} | {rest} |")
     return "\n".join([*lines, "", f"Record: {unmarked(about['journal'] or 'none')}", ""])
 
 
@@ -19806,13 +19861,17 @@ class Sitting:
         self.company = Company(meeting.attendees, tell)
         self.why, self.has_failed = "", False  # why it has ended, and that it is nobody's wish
         self.decisions: list[dict[str, Json]] = []
+        self.undecided: list[dict[str, Json]] = []  # forms that have ended without an answer
         self.record = ""  # the file that the hub keeps, empty: none
         self.outcome = ""  # the file that was written, empty: none
-        self._forms: dict[str, dict[str, Any]] = {}
-        # What each has said to all: the last of it, and from the closing on, in answer to that.
+        self._forms: dict[str, dict[str, Any]] = {}  # that its agents have asked, and that are open
+        # What each has said to all: the last of it, and from the turn on that the closing is part of, all of that.
+        self._earlier_words: dict[str, list[str]] = {one.name: [] for one in meeting.attendees}
         self._last_words: dict[str, list[str]] = {one.name: [] for one in meeting.attendees}
-        self._earlier_words: dict[str, list[str]] = {}  # before the closing
         self._closing_seq = 0  # of the closing, once it is said
+        self._more_words: Counter[str] = Counter()  # messages from then on that are not kept
+        self._called = set[str]()  # who is asleep, and is called by it
+        self._has_opened, self._sitting = False, set[str]()  # who sat there at the last look
         self._is_hasty = False
         self._begun_at = self._ended_at = time.monotonic()
         self._has_set_budgets = False
@@ -19862,25 +19921,24 @@ class Sitting:
         if budgets := self._meeting.budgets():
             self._has_set_budgets = True
             await self.company.chair.send(budgets=budgets)
-        for form in snapshot["forms"]:
-            self._forms[form["id"]] = form
         self._note_record(snapshot["health"])
         for agent in self._agents:
             agent.call_in()
         listening = create_task(self._listen())
         try:
-            seated_by, has_opened = self._begun_at + SEATING_S, False
+            seated_by = self._begun_at + SEATING_S
             while not self._over.is_set():
                 now = time.monotonic()
                 await self._look(now)
-                if not (has_opened or self._over.is_set()) and (self._are_seated() or now >= seated_by):
-                    has_opened = True
-                    await self._open()
+                if not (self._has_opened or self._over.is_set()) and (self._are_seated() or now >= seated_by):
+                    self._has_opened = True
+                    await self._say_opening(self._meeting.opening_to)
+                    self._tell("the meeting is open")
                 async with at_most(MEETING_LOOK_S):
                     await self._over.wait()
             self._ended_at = time.monotonic()
             self._tell(f"the meeting ends: {self.why}")
-            if self._meeting.closing and has_opened:
+            if self._meeting.closing and self._has_opened:
                 await self._hear_last_words()
         finally:
             self._cut.set()
@@ -19892,6 +19950,7 @@ class Sitting:
     async def _look(self, now: float) -> None:
         """Look after the agents, and see whether it is over."""
         await self.company.look()
+        await self._open_to_late()
         if all(one.is_over for one in self._agents):
             failed = all(one.state == FAILED for one in self._agents)
             self.end("no agent could take part" if failed else "all agents have ended")
@@ -19901,26 +19960,40 @@ class Sitting:
     def _are_seated(self) -> bool:
         return all(one.state != STARTING for one in self._agents)
 
-    async def _open(self) -> None:
+    async def _say_opening(self, to: str) -> None:
         """Say the opening, and what was given on stdin, as the operator."""
         for words in filter(None, (self._meeting.opening, *self._meeting.handed)):
-            await self.company.chair.send(say=words, to=self._meeting.opening_to)
-        self._tell("the meeting is open")
+            await self.company.chair.send(say=words, to=to)
+
+    async def _open_to_late(self) -> None:
+        """Say the opening to who has a seat since then, and so has not got it, and has said nothing yet."""
+        before, self._sitting = self._sitting, {one.plan.name for one in self._agents if one.state == SEATED}
+        for name in (self._sitting - before) if self._has_opened and not self._over.is_set() else ():
+            agent, to = self.company.agents[name], self._meeting.opening_to
+            is_meant = to in (ALL, name, *[one.partition(" ")[0] for one in agent.plan.channels])
+            if is_meant and not agent.messages and agent.plan.start != SPOKEN_TO:
+                await self._say_opening(name)
 
     async def _hear_last_words(self) -> None:
-        """Say the closing, and wait until all who are seated have answered it; for so long, or until it is cut."""
+        """Say the closing, and wait until all who get it have had a turn for it; for so long, or until it is cut."""
         limit_s = self._meeting.closing_seconds
         if not self._cut.is_set():
             self._tell(f"the closing is said: last words may take {limit_s:g} s")
             await self.company.chair.send(say=self._meeting.closing, to=ALL)
+        awaited = [*self._agents]
         async with at_most(limit_s):
             while not self._cut.is_set():
                 await self._look(time.monotonic())
-                seated = [one.plan.name for one in self._agents if one.state == SEATED]
-                if self._closing_seq and all(self._last_words[name] for name in seated):
+                if self._closing_seq and not (awaited := [one for one in awaited if self._may_speak(one)]):
                     break
                 async with at_most(MEETING_LOOK_S):
                     await self._cut.wait()
+
+    def _may_speak(self, agent: Attending) -> bool:
+        """Whether last words of an agent may come: it sits there, or is called, and has had no turn for them yet."""
+        is_called = agent.plan.name in self._called and not agent.is_over
+        is_late = isinstance(agent, Dormant) and bool(agent.delay)
+        return (agent.state == SEATED or (is_called and not is_late)) and agent.done_seq < self._closing_seq
 
     def end(self, why: str, is_failure: bool = False, is_in_order: bool = False) -> None:
         """End it; the first reason counts. In order: the closing is still said."""
@@ -19953,28 +20026,40 @@ class Sitting:
 
     def _on_message(self, frame: Mapping[str, Any]) -> None:
         message = frame["message"]
-        name, text = message["sender"], message["content"]
+        agent, text = self.company.speaker_of(message), message["content"]
         if self._over.is_set() and message["origin"] == "operator" and text == self._meeting.closing:
             self._closing_seq = message["seq"]
-            self._earlier_words, self._last_words = self._last_words, {name: [] for name in self._last_words}
-        elif name in self._last_words and message["origin"] == "agent" and message["recipient"] == ALL:
-            has_begun = bool(self._last_words[name]) or message.get("reply_to", 0) >= self._closing_seq
-            if not self._closing_seq:
-                self._last_words[name] = [text]
-            elif has_begun:  # else it is at a turn that has begun before
+            said = Message.restored(message)
+            self._called = {name for name, one in self.company.agents.items() if one.plan.start == SPOKEN_TO
+                            and is_call(said, name)}
+        elif agent is not None and message["recipient"] == ALL:
+            name, answered = agent.plan.name, max(agent.turn_seq, message.get("reply_to", 0))
+            if not self._closing_seq or answered < self._closing_seq:  # it is at a turn that has begun before
+                self._earlier_words[name] = [text]
+            else:
                 self._last_words[name].append(text)
+                self._more_words[name] += len(self._last_words[name]) > LAST_WORDS_MAX
+                del self._last_words[name][LAST_WORDS_MAX:]
 
     def _on_form(self, frame: Mapping[str, Any]) -> None:
-        form = self._forms[frame["form"]["id"]] = frame["form"]
-        self._tell(f"{form['asker']} asks you, in the console: {form['title']}")
+        form = frame["form"]
+        asker = self.company.agents.get(form["asker"])
+        if asker is not None and asker.has_come:  # others' are no business of the meeting
+            self._forms[form["id"]] = form
+            self._tell(f"{form['asker']} asks you, in the console: {form['title']}")
 
     def _on_settled(self, frame: Mapping[str, Any]) -> None:
         form = self._forms.pop(frame["id"], None)
-        if form is None or form["to"] == OPERATOR or frame["status"] != "answered":  # a permission is no decision
+        if form is None or form["to"] == OPERATOR:  # a permission is no decision
             return
-        said = [f"{key}: {', '.join(map(str, value)) if isinstance(value, list) else value}"
-                for key, value in frame["answers"].items()]
-        self.decisions.append({"title": form["title"], "asker": form["asker"], "answer": "; ".join(said)})
+        about: dict[str, Json] = {"title": form["title"], "asker": form["asker"]}
+        if frame["status"] != "answered":
+            self.undecided.append(about | {"status": "cancelled" if frame["status"] == "cancelled" else UNANSWERED})
+            return
+        given = [(field, frame["answers"].get(field["key"])) for field in form["fields"]]
+        answers: list[Json] = [{"question": field["label"], "options": [*field["options"]], "answer": answer}
+                               for field, answer in given if answer]
+        self.decisions.append(about | {"answers": answers})
         if form["title"].casefold() in map(str.casefold, self._meeting.ends_on):
             self.end(f"the form {json.dumps(form['title'], ensure_ascii=False)} is answered", is_in_order=True)
 
@@ -20004,9 +20089,9 @@ class Sitting:
         if not self._meeting.outcome:
             return
         place = free_place(self._meeting.outcome)  # another meeting may have written one meanwhile
-        about = {**self.to_json(), "topic": self._meeting.topic, "time": plain_time(time.time()), "words": {
-            name: said or self._earlier_words.get(name, []) for name, said in self._last_words.items()
-        }}  # fmt: skip
+        words = {name: said or self._earlier_words[name] for name, said in self._last_words.items()}
+        about = {**self.to_json(), "topic": self._meeting.topic, "time": plain_time(time.time()), "words": words,
+                 "more_words": self._more_words}
         try:
             with open(place, "x", encoding="utf-8", errors="replace") as file:
                 file.write(page_of_outcome(about))
@@ -20018,9 +20103,15 @@ class Sitting:
     def to_json(self) -> dict[str, Json]:
         """Give what has come of it."""
         agents = [one.to_json() for one in self._agents]
+        still_open = [form for form in self._forms.values() if form["to"] != OPERATOR]
+        undecided: list[dict[str, Json]] = [*self.undecided, *[
+            {"title": form["title"], "asker": form["asker"], "status": UNANSWERED} for form in still_open
+        ]]
+        undecided = [one for at, one in enumerate(undecided) if one not in undecided[:at]]  # asked again and again
         return {
             "title": self._meeting.title, "ended": self.why, "seconds": round(self._ended_at - self._begun_at, 1),
             "agents": cast(list[Json], agents), "decisions": cast(list[Json], self.decisions),
+            "undecided": cast(list[Json], undecided),
             "journal": self.record or None, "outcome": self.outcome or None,
         }  # fmt: skip
 
@@ -20031,12 +20122,15 @@ def words_of_summary(about: Mapping[str, Any]) -> str:
     lines = [f"{about['title']}: ended after {minutes} min {seconds} s, because {about['ended']}"]
     for one in about["agents"]:
         cost = "cost unknown" if one["dollars"] is None else f"${one['dollars']:.2f}"
-        again = f", {one['restarts']} restarts" if one["restarts"] else ""
-        again += f", {one['sessions']} sessions" if "sessions" in one else ""
-        again += f", {one['aside']['count']} messages set aside" if one.get("aside") else ""
-        said = f"{one['messages']} messages, {one['characters']:,} characters, {one['turns']} turns, {cost}{again}"
+        said = ", ".join([f"{one['messages']} messages", f"{one['characters']:,} characters", f"{one['turns']} turns",
+                          cost, *besides(one)])
         lines += [f"  {one['name']:16} {one['state']:8} {said}"] + [f"    | {line}" for line in one["last_lines"]]
-    lines += [f"  decided: {one['title']} (asked by {one['asker']}): {one['answer']}" for one in about["decisions"]]
+    for one in about["decisions"]:
+        lines.append(f"  decided: {one['title']} (asked by {one['asker']})")
+        for field in one["answers"]:
+            given = lines_in(words_of_answer(field["answer"]))
+            lines += [f"    asked    | {field['question']}", *[f"    answered | {line}" for line in given]]
+    lines += [f"  {one['status']}: {one['title']} (asked by {one['asker']})" for one in about["undecided"]]
     lines += [f"  outcome: {about['outcome']}"] * bool(about["outcome"])
     lines.append(f"  record: {about['journal'] or 'none, for no journal was named'}")
     return "\n".join(visible for line in lines for visible in lines_in(line))

@@ -133,6 +133,19 @@ def test_a_seat_that_was_lost_meanwhile_is_not_taken_anew(tmp_path: Path) -> Non
         assert hub.get("/peers").body["peers"] == []
 
 
+def test_who_waits_in_a_channel_leaves_it_the_topic_that_it_has() -> None:
+    with running_hub() as hub:
+        guest = hub.register("guest")
+        hub.post("/channels/join", token=guest, channel="#c")
+        hub.post("/channels/topic", token=guest, channel="#c", topic="theirs")
+        vigil = caucus.Vigil(hub.url, caucus.Attendee("ann", "exec", "/", ("#c mine", "#d mine"), command="true"))
+        eventually(lambda: vigil.token, "its seat")
+        topics = {name: row["topic"] for name, row in hub.get("/channels").body["channels"].items()}
+        vigil.close()
+        assert topics == {"#c": "theirs", "#d": "mine"}
+        eventually(lambda: vigil.is_gone, "its end")
+
+
 # --- one meeting, and what becomes of its agents ---
 
 NAMES = ("ann", "eve", "mum", "lim", "kim", "dan")

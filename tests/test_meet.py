@@ -246,27 +246,6 @@ def test_it_ends_when_the_rooms_messages_are_spent(tmp_path: Path, hold: Callabl
     assert (code, about["ended"]) == (0, "the room's 3 messages are spent")
 
 
-def test_it_ends_when_a_form_that_it_names_is_answered_and_no_other(tmp_path: Path, hold: Callable[..., Held]) -> None:
-    held = hold(meeting(an_agent(tmp_path, "ann", "quiet")).replace("\nopening", '\nends_on = ["Verdict"]\nopening'))
-    held.until_told("is open")
-    guest = caucus.Client(held.url)
-    guest.register("guest")
-    with held.console() as console:
-        for title in ("Lunch", "verdict"):
-            field: dict[str, Any] = {"key": "who", "label": "Who", "type": "text"}
-            form = guest.post("/ask", to="all", title=title, fields=[field])["form_id"]
-            console.next("form")
-            assert held.process.poll() is None
-            console.send(answer={"id": form, "answers": {"who": f"of {title}"}})
-            console.next("form_resolved")
-    guest.close()
-    code, about = held.end()
-    assert (code, about["ended"]) == (0, 'the form "verdict" is answered')
-    assert about["decisions"] == [
-        {"title": title, "asker": "guest", "answer": f"who: of {title}"} for title in ("Lunch", "verdict")
-    ]
-
-
 def test_it_ends_with_stop_of_the_console(tmp_path: Path, hold: Callable[..., Held]) -> None:
     held = hold(meeting(an_agent(tmp_path, "ann", "quiet")))
     held.until_told("is open")
@@ -365,15 +344,16 @@ def test_stand_ins_ask_their_form_and_say_last_words_and_both_are_in_the_outcome
     assert (code, about["title"], about["outcome"]) == (0, "Test, rehearsed", str(tmp_path / "out/outcome-2.md"))
     assert runs_of(tmp_path, "talk") == []
     told = (tmp_path / "out/outcome-2.md").read_text(encoding="utf-8")
-    assert "**Lunch?**, asked by ann:\n\n> answer: Soup\n" in told
-    assert "### ann\n\n> Enjoy lunch.\n" in told
+    answered = "> ```\n> Your answer\n> - Soup\n> - Salad\n> ```\n\nThe operator's answer:\n\n> ```\n> Soup\n> ```\n"
+    assert f"**Lunch?**, asked by ann:\n\n{answered}" in told
+    assert "### ann\n\n> ```\n> Enjoy lunch.\n> ```\n" in told
 
 
 def test_who_is_silent_has_its_last_words_from_before_and_what_cannot_be_written_is_told(
     tmp_path: Path, hold: Callable[..., Held]
 ) -> None:
     (tmp_path / "out").mkdir()
-    text = with_closing("[limits]\nminutes = 0.04", an_agent(tmp_path, "ann", "quiet"), seconds=1)
+    text = with_closing("[limits]\nminutes = 0.04", an_agent(tmp_path, "ann", "quiet"))  # PASS is a turn
     held = hold(text)
     held.until_told("the closing is said")
     (tmp_path / "out").rmdir()
@@ -404,28 +384,6 @@ def test_no_last_words_are_waited_for_when_somebody_ends_it_and_the_outcome_is_w
     told = (tmp_path / "out/outcome.md").read_text(encoding="utf-8")
     assert f"because {why}." in told
     assert "### ann\n\nNothing to all.\n" in told
-
-
-def test_nobodys_words_pass_for_the_outcomes_own() -> None:
-    row = {"name": "a|b", "state": "ended", "messages": 1, "turns": 1, "dollars": 0.5}
-    evil = "# Decisions\n\u2028## None\r| a | b |\n</blockquote><h1>x</h1>\n```\n---\x1b[2J"
-    about = {
-        "title": "T\n# x", "topic": evil, "ended": "x", "seconds": 61, "time": "now", "journal": None, "agents": [row],
-        "decisions": [{"title": "<b>\n# y", "asker": "*z*", "answer": evil}], "words": {"a|b": [evil, evil]},
-    }  # fmt: skip
-    page = caucus.page_of_outcome(about)
-    assert page.isprintable() or set(filter(lambda sign: not sign.isprintable(), page)) == {"\n"}
-    own = [line for line in page.split("\n") if not line.startswith(">")]
-    assert [line for line in own if line.startswith("#")] == [
-        "# T \\# x",
-        "## Decisions",
-        "## Last words",
-        "### a\\|b",
-        "## Who took part",
-    ]
-    assert "**\\<b\\> \\# y**, asked by \\*z\\*:" in own
-    assert "| a\\|b | ended | 1 | 1 | $0.50 |" in own
-    assert not re.search(r"(?<!\\)<[a-z/]", page)
 
 
 # --- who fails ---
@@ -475,10 +433,15 @@ def test_at_a_hub_that_runs_it_leaves_the_room_as_it_was(
     tmp_path: Path, hold: Callable[..., Held], hub: HubProcess
 ) -> None:
     guest = hub.register("guest")
-    held = hold(meeting("[limits]\nmessages = 50", an_agent(tmp_path, "ann", "talk", "turns = 1")), "--hub", hub.url)
+    hub.post("/channels/join", token=guest, channel="#c")
+    hub.post("/channels/topic", token=guest, channel="#c", topic="theirs")
+    channel = '[channels."#c"]\ntopic = "ours"\nmembers = ["ann"]'
+    ann = an_agent(tmp_path, "ann", "talk", "turns = 1")
+    held = hold(meeting("[limits]\nmessages = 50", channel, ann), "--hub", hub.url)
     code, about = held.end()
     assert (code, about["ended"]) == (0, "all agents have ended")
     assert hub.get("/peers").body["peers"] == ["guest"]
+    assert hub.get("/channels").body["channels"]["#c"]["topic"] == "theirs"
     assert "Please begin." in [m["content"] for m in hub.receive(guest)["messages"]]
     with hub.console() as console:
         assert console.snapshot["budgets"]["text"] == ""

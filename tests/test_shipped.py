@@ -338,7 +338,16 @@ def test_it_is_held_to_its_end_and_nothing_of_it_runs_on(name: str, past: dict[s
     assert [(row["name"], row["state"], row["exit_code"]) for row in one.about["agents"]] == [
         (seat, "ended", 0) for seat in seats
     ]
-    assert one.about["decisions"] == [{"title": title, "asker": asker, "answer": "answer: Yes; note: # None\n|"}]
+    assert one.about["decisions"] == [
+        {
+            "title": title,
+            "asker": asker,
+            "answers": [
+                {"question": "Shall it be so?", "options": ["Yes", "No"], "answer": "Yes"},
+                {"question": caucus.NOTE_LABEL, "options": [], "answer": "# None\n|"},
+            ],
+        }
+    ]
     assert one.about["journal"] == str(one.folder / f"{name}.journal")
 
 
@@ -352,10 +361,11 @@ def test_its_outcome_has_the_decision_and_all_last_words_as_citations(name: str,
     assert re.findall(r"^##(#? ?.*)", text, re.MULTILINE) == [
         heading if heading.startswith("#") else f" {heading}" for heading in headings
     ]
-    assert f"**{title}**, asked by {asker}:\n\n> answer: Yes; note: # None\n> |\n" in text
+    assert f"**{title}**, asked by {asker}:\n\n> ```\n> Shall it be so?\n> - Yes\n> - No\n> ```\n" in text
+    assert "The operator's answer:\n\n> ```\n> # None\n> |\n> ```\n" in text
     for seat in seats:
-        assert f"### {seat}\n\n> # Decisions\n> \\<h1>{seat}\\</h1> says | so\n> > and so\n" in text
-        assert re.search(rf"^\| {seat} \| ended \| \d+ \| \d+ \| unknown \|$", text, re.MULTILINE)
+        assert f"### {seat}\n\n> ```\n> # Decisions\n> <h1>{seat}</h1> says | so\n> > and so\n> ```\n" in text
+        assert re.search(rf"^\| {seat} \| ended \| \d+ \| \d+ \| unknown \|  \|$", text, re.MULTILINE)
 
 
 def test_the_diff_reaches_all_who_review_it_in_order(past: dict[str, Past]) -> None:
