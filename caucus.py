@@ -18163,6 +18163,7 @@ PERSONA_MAX = 8000  # characters of a mission and of a persona: Windows takes 32
 PERSONA_MAX_BYTES = 4 * PERSONA_MAX  # of its file
 MEETING_MINUTES = 60.0  # where the file says nothing: one that is forgotten ends
 RESTARTS = 2  # where the file says nothing
+SESSION_TURNS = 6  # of one that waits to be spoken to, the same: two that call each other made 98 turns in a minute
 SESSIONS_PER_HOUR = 12  # the same: one in five minutes, which no conversation needs and a loop between two soon meets
 AT_ONCE, SPOKEN_TO = "at once", "when spoken to"  # when an agent is started
 SHIPPED = ("debate", "critic", "review", "contract", "incident", "demo")  # docs/meetings/NAME.toml
@@ -18464,6 +18465,15 @@ class Attendee(Record):
         told = {"exec": self.command, STAND_IN: f"nothing: it says {len(self.lines)} lines"}
         return told.get(self.kind) or f"claude {self.model}".strip()
 
+    def program(self) -> tuple[str, str] | None:
+        """Give the program that it names, and where that is, empty: nowhere; None: a shell or the SDK looks for it."""
+        from shutil import which
+
+        if self.kind != "exec" or self.shell:
+            return None
+        name = split_command(self.command)[0]
+        return name, which(os.path.join(self.cwd, name) if os.path.dirname(name) else name) or ""
+
     def budget(self) -> str:
         """Write its limit of messages as the hub reads it."""
         return f"{spender_of(self.name)}: {self.messages} messages"
@@ -18478,7 +18488,7 @@ class Attendee(Record):
 
     def limits(self) -> list[str]:
         """Word what bounds it."""
-        told = {"messages": self.messages, "turns": self.turns}
+        told = {"messages": self.messages, "turns a session" if self.start == SPOKEN_TO else "turns": self.turns}
         some = [f"{count:,} {what}" for what, count in told.items() if count]
         some += [f"${self.dollars:g}"] if self.dollars else []
         some += [f"{self.sessions_per_hour} sessions an hour"] if self.start == SPOKEN_TO else []
@@ -18510,6 +18520,17 @@ class Meeting(Record):
         room += [limit_words("dollars", self.dollars)] if self.dollars else []
         own = [one.budget() for one in self.attendees if one.messages]
         return "; ".join([f"{ROOM}: {', '.join(room)}"] * bool(room) + own)
+
+    def warnings(self) -> list[str]:
+        """Word what looks like an oversight, though it can be held so."""
+        told = [f"{one.name}: there is no program {words[0]!r}" for one in self.attendees
+                if (words := one.program()) and not words[1]]
+        opening = Message("", OPERATOR, ALL, self.opening, "message", 0.0, 0, "operator")
+        is_quiet = all(one.start == SPOKEN_TO and not is_call(opening, one.name) for one in self.attendees)
+        if self.opening and self.opening_to == ALL and is_quiet:
+            told.append("all agents wait to be spoken to, and an opening to all calls nobody: write @NAME into it, "
+                        "or opening_to")
+        return told
 
     def limits(self) -> list[str]:
         """Word what ends it."""
@@ -18710,13 +18731,19 @@ class MeetingReader:
         if to != ALL and to not in names and to not in channels:
             guess = guess_at(to, [ALL, *names, *channels])
             self._blame(("meeting", "opening_to"), f"meeting.opening_to: there is no {to!r} here{guess}")
-        if self._only and to in names and to not in self._only:
-            to = ALL
+        to = self._opening_place(to, channels)
         more = {key: self._value("limits", key, default) for key, default in _LIMITS.items()}
         more |= {key: one for key in _OF_MEETINGS if (one := self._value("meeting", key)) is not None}
         more |= {key: self._place(key) for key in ("journal", "outcome")}
         seated = [one for one in attendees if one is not None and (not self._only or one.name in self._only)]
         return Meeting(self._path, title, (*seated,), topic, opening_to=to, **more)
+
+    def _opening_place(self, to: str, channels: Mapping[str, Mapping[str, Any]]) -> str:
+        """Give where the opening is said; blame a channel in which nobody is. With some agents only: to all, then."""
+        there = channels[to].get("members") or () if to in channels else [to]
+        if not there:
+            self._blame(("meeting", "opening_to"), f"meeting.opening_to: nobody is in {to}: give it members")
+        return ALL if self._only and not {ALL, *self._only} & {*there} else to
 
     def _missing(self) -> list[str]:
         """List what has to be given and is not; blame that, unless it is only rehearsed."""
@@ -18800,6 +18827,8 @@ class MeetingReader:
         for key in MEETING_KEYS["each"]:
             if key not in values and not (key == "dollars" and values.get("kind") != "claude"):
                 values |= {key: one} if (one := self._value("each", key)) else {}
+        if values.get("start") == SPOKEN_TO:
+            values.setdefault("turns", SESSION_TURNS)
         values["persona"] = self._persona(told, values)
         values["cwd"] = self._cwd(told.get("cwd", path), values.get("cwd", "."))
         theirs = [f"{one} {about.get('topic') or ''}".strip() for one, about in channels.items()
@@ -19975,6 +20004,13 @@ class Sitting:
         if frame["mode"] == STOPPED:
             self.end("the room was stopped")
 
+    def _on_error(self, frame: Mapping[str, Any]) -> None:
+        """Tell of a no to what was said in the operator's name; without its opening a meeting would only pass time."""
+        if frame.get("command") == "say":
+            self._tell(f"the hub refuses what you say: {frame['detail']}")
+            if not self._over.is_set():
+                self.end(f"its opening could not be said to {self._meeting.opening_to}", is_failure=True)
+
     def _on_budgets(self, frame: Mapping[str, Any]) -> None:
         for row in frame["rows"]:
             if row["spender"] == ROOM and row["level"] == SPENT:
@@ -19982,7 +20018,7 @@ class Sitting:
 
     _HEARERS: ClassVar[dict[str, Callable[[Sitting, Mapping[str, Any]], None]]] = {
         "health": _on_health, "message": _on_message, "form": _on_form, "form_resolved": _on_settled,
-        "mode": _on_mode, "budgets": _on_budgets,
+        "mode": _on_mode, "budgets": _on_budgets, "error": _on_error,
     }  # fmt: skip
 
     # --- the end ---
@@ -20046,7 +20082,8 @@ def plan_of(meeting: Meeting) -> dict[str, Json]:
     ]  # fmt: skip
     return {"title": meeting.title, "topic": meeting.topic, "ends": [*meeting.limits()], "opening": meeting.opening,
             "opening_to": meeting.opening_to, "stdin": meeting.stdin or None, "closing": meeting.closing,
-            "journal": meeting.journal or None, "outcome": meeting.outcome or None, "agents": agents}
+            "journal": meeting.journal or None, "outcome": meeting.outcome or None, "agents": agents,
+            "warnings": [*meeting.warnings()]}
 
 
 def words_of_plan(about: Mapping[str, Any]) -> str:
@@ -20064,6 +20101,7 @@ def words_of_plan(about: Mapping[str, Any]) -> str:
                 "env": ", ".join(one["environment"]), "persona": first_words(one["persona"]),
                 "mission": first_words(one["mission"])}
         lines += [f"  {what:8} {text}" for what, text in told.items() if text]
+    lines += [f"beware: {words}" for words in about["warnings"]]
     return "\n".join(visible for line in lines for visible in lines_in(line))
 
 
@@ -22094,6 +22132,8 @@ def hold_meeting(meeting: Meeting, options: argparse.Namespace) -> int:
         tell(f"{meeting.title}: the console is at {url} (Ctrl-C ends it)")
         if not options.no_browser:
             open_browser(url)
+        for words in meeting.warnings():
+            tell(f"beware: {words}")
 
     if url:
         announce(url)

@@ -428,6 +428,16 @@ def test_an_agent_that_cannot_start_is_told_of_and_the_others_go_on(tmp_path: Pa
     assert "there is no program 'no-such-program'" in eve["last_lines"][-1]
 
 
+def test_an_opening_that_nobody_can_hear_ends_it_and_is_told(tmp_path: Path, hold: Callable[..., Held]) -> None:
+    absent = '[agents.eve]\nkind = "exec"\ncommand = "no-such-program"'
+    text = meeting(absent, an_agent(tmp_path, "ann", "quiet")).replace("\nopening", '\nopening_to = "eve"\nopening')
+    held = hold(text)
+    code, about = held.end()
+    assert (code, about["ended"]) == (1, "its opening could not be said to eve")
+    held.until_told("the hub refuses what you say: .*eve")
+    held.until_told("beware: eve: there is no program 'no-such-program'")
+
+
 def test_where_nobody_can_take_part_it_ends(hold: Callable[..., Held]) -> None:
     code, about = hold(meeting('[agents.eve]\nkind = "exec"\ncommand = "no-such-program"')).end()
     assert (code, about["ended"]) == (1, "no agent could take part")
@@ -602,6 +612,11 @@ MISTAKES = {
         "channels.plan: a channel's name begins with #",
     ),
     "no such opening_to": (TITLE + 'opening_to = "#c"\n' + AGENT, 3, "meeting.opening_to: there is no '#c' here"),
+    "an opening where nobody is": (
+        TITLE + 'opening_to = "#c"\n' + AGENT + '[channels."#c"]\n',
+        3,
+        "meeting.opening_to: nobody is in #c: give it members",
+    ),
     "minutes below zero": (TITLE + AGENT + "[limits]\nminutes = -1", 7, "must be a number of 0.01 to 10,080, not -1"),
     "half a message": (
         TITLE + AGENT + "[limits]\nmessages = 1.5",
@@ -772,6 +787,35 @@ def test_only_some_agents_are_seated(tmp_path: Path) -> None:
     text = TITLE + AGENT + AGENT.replace("ann", "bob") + '[channels."#c"]\nmembers = ["ann", "bob"]'
     found = read(tmp_path, text, only="bob")
     assert [(one.name, one.channels) for one in found.attendees] == [("bob", ("#c",))]
+
+
+def test_an_opening_goes_to_all_where_none_of_those_is_seated_whom_it_is_for(tmp_path: Path) -> None:
+    agents = AGENT + AGENT.replace("ann", "bob") + '[channels."#c"]\nmembers = ["bob"]'
+    places = [read(tmp_path, f'{TITLE}opening_to = "{to}"\n{agents}', only=one).opening_to
+              for to in ("bob", "#c") for one in ("ann", "bob")]  # fmt: skip
+    assert places == ["all", "bob", "all", "#c"]
+
+
+def test_what_looks_like_an_oversight_is_told_before_it_begins(tmp_path: Path) -> None:
+    asleep = AGENT + 'start = "when spoken to"\n'
+    for opening, more, told in (
+        ("Begin.", asleep, ["all agents wait to be spoken to"]),
+        ("Begin, @ann.", asleep, []),
+        ("Begin.", asleep + AGENT.replace("ann", "bob"), []),
+        ("Begin.", AGENT.replace("cat", "./cat"), ["ann: there is no program './cat'"]),
+    ):
+        found = read(tmp_path, f'{TITLE}opening = "{opening}"\n{more}').warnings()
+        assert [words[: len(start)] for words, start in zip(found, told, strict=True)] == told
+
+
+def test_a_session_has_a_bound_also_where_the_file_says_nothing(tmp_path: Path) -> None:
+    ann, bob, eve = read(
+        tmp_path,
+        TITLE + AGENT + AGENT.replace("ann", "bob") + 'start = "when spoken to"\n'
+        + AGENT.replace("ann", "eve") + 'start = "when spoken to"\nturns = 9\n',
+    ).attendees  # fmt: skip
+    assert (ann.turns, bob.turns, eve.turns) == (0, caucus.SESSION_TURNS, 9)
+    assert f"{caucus.SESSION_TURNS} turns a session" in bob.limits()
 
 
 def test_limits_of_each_are_those_of_who_has_none(tmp_path: Path) -> None:
