@@ -16861,6 +16861,7 @@ def carry_out(deed: Deed, mode: int) -> None:
 JOINED_LINE = r"\d\d:\d\d:\d\d INFO %s has joined the room at "
 LEFT_LINE = r"\d\d:\d\d:\d\d INFO %s has left: (.*) \(([0-9]+) turns, [0-9]+ tokens(?:, \$([0-9.]+))?\)"
 NOT_READY = "caucus agent: "  # before what it lacks, in its last line
+STOP_WORDS = "the operator stopped the room"  # why it has left: nothing of it has failed
 COMPOSING = "composing"  # the status of a peer whose mind is at it
 AGENT_GIVE_UP_S = 900.0  # without a hub
 UNTIED_S = 6.0  # for an agent's goodbye when whoever tied it is gone; nobody else ends what it has started
@@ -17281,7 +17282,7 @@ class Agent:
             if m.get("sender") == self._seat.name:  # a model that answers itself would never end
                 continue
             if _is_stop(m):
-                self.finish(EXIT_OK, "the operator stopped the room")
+                self.finish(EXIT_OK, STOP_WORDS)
             elif m.get("kind") == "control" and m.get("origin") == "operator":
                 self._obey(str(m.get("content")))
             else:
@@ -19029,6 +19030,7 @@ class Attending:
         self._process: Popen[bytes] | None = None
         self._read_by = math.inf  # when nothing more of its output is waited for, monotonic seconds
         self._due = -math.inf  # when it is started, monotonic seconds
+        self._has_told = False  # the latest process has told why it ended
         self._has_sat = False  # the latest process had a seat, by its own word: another may bear its name in the room
         self._steps: deque[tuple[Callable[[], None], float]] = deque()  # to its end, and when each is taken
         self._comes_back = False  # it is started anew when it has ended
@@ -19167,10 +19169,11 @@ class Attending:
             self.note_usage({"turns": int(left[2]), "cost_usd": float(left[3]) if left[3] else None})
         self._earlier = self._earlier[0] + self._usage[0], self._earlier[1] + self._usage[1]
         self._usage = 0, 0.0
+        self._has_told = code >= 0 and (left is not None or said.startswith(NOT_READY))
         if code < 0:  # its last words tell nothing of it
             self.why = f"ended by signal {-code} ({signal.strsignal(-code) or 'unknown'})"
             self._add_line(self.why)
-        elif left is not None or said.startswith(NOT_READY):
+        elif self._has_told:
             self.why = one_liner(said.removeprefix(NOT_READY) if left is None else left[1])
         else:
             self.why = f"ended with exit code {code}"
@@ -19179,7 +19182,7 @@ class Attending:
         """Decide what becomes of it after its process has ended."""
         name = self.plan.name
         is_sent_off, self._steps = self.state == ENDING, deque()
-        if is_sent_off or code in (EXIT_OK, EXIT_EXPIRED):  # its limit is reached, or the operator has ended it
+        if is_sent_off or code == EXIT_OK or self._is_expired(code):  # a limit is reached, or the operator has ended it
             self._set_state(ENDED)
             if is_sent_off and self._comes_back:
                 self.call_in()
@@ -19194,6 +19197,10 @@ class Attending:
         self.restarts, self._due = self.restarts + 1, now + pause_s
         self._set_state(RESTARTING)
         return f"{name} ended with exit code {code}, and is started again in {pause_s:g} s"
+
+    def _is_expired(self, code: int) -> bool:
+        """Whether it has lost its seat, as it says itself: a program that breaks ends with the same exit code."""
+        return code == EXIT_EXPIRED and self._has_told
 
     # --- what the hub tells of it ---
     def note_row(self, row: Mapping[str, Any]) -> None:
@@ -19534,7 +19541,8 @@ class Dormant(Attending):
         if self.state == ENDING:
             self._vigil.close()
             return ""
-        if code in (EXIT_OK, EXIT_EXPIRED):  # if it was kicked, who holds its seat learns of it
+        is_done = code == EXIT_OK and (turn is None or self.why == STOP_WORDS)  # else a signal has ended it in its turn
+        if is_done or self._is_expired(code):  # if it was kicked, who holds its seat learns of it
             self._failures.clear()
             self.restarts = 0
             self._set_state(ASLEEP)
