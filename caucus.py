@@ -18241,7 +18241,15 @@ def _all_of(read: Read, most: int) -> Read:
     def read_all(key: str, value: Any) -> tuple[Any, ...]:
         if not isinstance(value, list) or len(value) > most:
             raise Invalid(key, f"must be a list of at most {most}, in brackets: [\"...\"]")
-        return tuple([read(key, one) for one in value])
+        found, faults = list[Any](), dict[str, None]()  # of its entries all faults are told
+        for one in value:
+            try:
+                found.append(read(key, one))
+            except Invalid as refusal:
+                faults[refusal.detail.removeprefix(f"{key}: ")] = None
+        if faults:
+            raise Invalid(key, "; ".join(faults))
+        return tuple(found)
 
     return read_all
 
@@ -18395,6 +18403,15 @@ def free_place(path: str) -> str:
     stem, ending = os.path.splitext(path)
     tried = chain([path], (f"{stem}-{count}{ending}" for count in range(2, sys.maxsize)))
     return next(filterfalse(os.path.lexists, tried))
+
+
+def claimed(path: str) -> str:
+    """Make an empty file where nothing is yet, and give its path: nobody else gets the same. Raises OSError."""
+    while True:
+        place = free_place(path)
+        with suppress(FileExistsError):  # another was quicker
+            open(place, "x").close()
+            return place
 
 
 class Fault(NamedTuple):
@@ -18556,7 +18573,7 @@ class MeetingReader:
     ) -> None:
         self._path, self._folder = path, os.path.dirname(os.path.abspath(path))
         self._is_rehearsed = is_rehearsed  # what has to be given may be missing
-        self._settings, self._only = settings, [name.strip() for name in only.split(",") if name.strip()]
+        self._settings, self._only = settings, [name.strip() for name in only.split(",")] if only else []
         self._faults: list[Fault] = []
         self._places: dict[TablePath, tuple[int, int, str]] = {}  # of keys: number of the file, line, and both in words
         self._tables: dict[str, Any] = {}
@@ -18628,7 +18645,9 @@ class MeetingReader:
         self._places[path] = (0, 0, "--set")
         known = self._keys_of(path[:-1]) if len(path) > 1 else {}
         if not is_there or path[-1] not in known or (path[0] in ("agents", "roles") and not self._has(path[:-1])):
-            names = [*MEETING_KEYS["meeting"], *MEETING_KEYS["limits"], *map(".".join, self._places)]
+            there = [at for at, place in self._places.items() if place[0]]
+            names = [*MEETING_KEYS["meeting"], *MEETING_KEYS["limits"], *map(".".join, there)]
+            names += [".".join((*path[:-1], one)) for one in known if self._has(path[:-1])]
             self._blame(path, f"{setting!r} sets nothing: KEY=VALUE, with a key as the file has it"
                               f"{guess_at(key.strip(), names)}")
             return
@@ -18800,7 +18819,7 @@ class MeetingReader:
         return found
 
     def _place(self, key: str) -> str:
-        """Give where a file is to be written, one that is not there yet: each meeting has one of its own."""
+        """Give where a file is to be written; where one is already, each meeting claims one of its own."""
         given = self._value("meeting", key)
         if not given:
             return ""
@@ -18809,7 +18828,7 @@ class MeetingReader:
             self._blame(("meeting", key), f"meeting.{key}: there is no folder {os.path.dirname(place)}")
         elif os.path.isdir(place):
             self._blame(("meeting", key), f"meeting.{key}: {place} is a folder: name a file in it")
-        return free_place(place)
+        return place
 
     def _attendee(self, name: str, channels: Mapping[str, Mapping[str, Any]]) -> Attendee | None:
         """Read an agent, what its role says included; None: it is no table."""
@@ -18853,8 +18872,13 @@ class MeetingReader:
         key, kind, is_worker = ".".join(path), values.get("kind"), values.get("type") == "worker"
         if "kind" not in told:
             self._blame(path, f"{key}.kind is missing: claude, or exec for any other program")
-        if kind == STAND_IN and "lines" not in told:
-            self._blame(path, f"{key}.lines is missing: what it says, in a list")
+        if kind == STAND_IN and not values.get("lines", "lines" in told):  # a faulty one is told of already
+            self._blame(told.get("lines", path), f"{key}.lines is missing: what it says, in a list")
+        here = [*(self._at(("agents",)) or ()), OPERATOR]
+        cues = (cue for line in values.get("lines", ()) if (cue := CUE.match(line)) is not None)
+        for name in filterfalse(here.__contains__, (name.strip() for cue in cues for name in cue[1].split(","))):
+            self._blame(told["lines"], f"{'.'.join(told['lines'])}: AFTER {name}: there is no such agent"
+                                       f"{guess_at(name, here)}")
         if kind == "exec" and "command" not in told:
             self._blame(path, f"{key}.command is missing: what runs for each turn, such as \"llm -m MODEL\"")
         whose = {"exec": (OF_CLAUDES, "is for a claude; with kind = \"exec\" the command itself decides that"),
@@ -20040,12 +20064,13 @@ class Sitting:
         """Write the file that says what has come of it; a disk that does not take it is told, and no more."""
         if not self._meeting.outcome:
             return
-        place = free_place(self._meeting.outcome)  # another meeting may have written one meanwhile
+        place = self._meeting.outcome
         about = {**self.to_json(), "topic": self._meeting.topic, "time": plain_time(time.time()), "words": {
             name: said or self._earlier_words.get(name, []) for name, said in self._last_words.items()
         }}  # fmt: skip
         try:
-            with open(place, "x", encoding="utf-8", errors="replace") as file:
+            place = claimed(place)
+            with open(place, "w", encoding="utf-8", errors="replace") as file:
                 file.write(page_of_outcome(about))
             self.outcome = place
         except OSError as error:
@@ -20090,7 +20115,8 @@ def plan_of(meeting: Meeting) -> dict[str, Json]:
     ]  # fmt: skip
     return {"title": meeting.title, "topic": meeting.topic, "ends": [*meeting.limits()], "opening": meeting.opening,
             "opening_to": meeting.opening_to, "stdin": meeting.stdin or None, "closing": meeting.closing,
-            "journal": meeting.journal or None, "outcome": meeting.outcome or None, "agents": agents,
+            "journal": free_place(meeting.journal) if meeting.journal else None,
+            "outcome": free_place(meeting.outcome) if meeting.outcome else None, "agents": agents,
             "warnings": [*meeting.warnings()]}
 
 
@@ -22113,6 +22139,14 @@ def run_meet(options: argparse.Namespace) -> int:
     return hold_meeting(meeting, options)
 
 
+def claimed_journal(meeting: Meeting) -> str:
+    """Claim the file of a meeting's record; empty: it has none. Raises Invalid."""
+    try:
+        return claimed(meeting.journal) if meeting.journal else ""
+    except OSError as error:
+        raise Invalid("meeting.journal", f"cannot write {meeting.journal}: {error.strerror}") from None
+
+
 def hold_meeting(meeting: Meeting, options: argparse.Namespace) -> int:
     """Hold a meeting as the options say, or tell what would be. Raises Invalid."""
     import asyncio
@@ -22148,7 +22182,7 @@ def hold_meeting(meeting: Meeting, options: argparse.Namespace) -> int:
         code = asyncio.run(sitting.hold(url))
     else:
         env = os.environ.get
-        settings = Settings(port=options.port, journal=meeting.journal, agent_key=env("CAUCUS_AGENT_KEY", ""),
+        settings = Settings(port=options.port, journal=claimed_journal(meeting), agent_key=env("CAUCUS_AGENT_KEY", ""),
                             operator_token=env("CAUCUS_OPERATOR_TOKEN", ""))
         code = serve(settings, lambda hub: announce(hub.url, hub.consoles), lambda hub: sitting.hold(hub.url))
     if sitting.why:

@@ -692,6 +692,22 @@ MISTAKES = {
         6,
         "agents.ann.model: is for a model; a stand-in has its lines and runs nothing",
     ),
+    "a stand-in of no lines": (
+        TITLE + '[agents.ann]\nkind = "stand-in"\nlines = []',
+        5,
+        "agents.ann.lines is missing: what it says, in a list",
+    ),
+    "a cue of nobody": (
+        TITLE + AGENT + 'lines = ["AFTER human, ann: x", "AFTER hunam: y"]',
+        6,
+        "agents.ann.lines: AFTER hunam: there is no such agent (did you mean human?)",
+    ),
+    "several in a list": (
+        TITLE + AGENT + 'environment = ["1A", "HOME", "CAUCUS_X"]',
+        6,
+        "and set it before you start the meeting; CAUCUS_X is for you",
+    ),
+    "a folder for the outcome": (TITLE + 'outcome = "."\n' + AGENT, 3, "is a folder: name a file in it"),
     "a need that is no key": (TITLE + 'needs = ["topik"]\n' + AGENT, 3, "meeting.needs: there is no key 'topik'"),
     "a need that is not given": (TITLE + 'needs = ["minutes"]\n' + AGENT, 3, "it needs minutes: give --set minutes="),
     "no folder for the outcome": (TITLE + 'outcome = "no/x.md"\n' + AGENT, 3, "meeting.outcome: there is no folder"),
@@ -781,6 +797,30 @@ def test_what_cannot_be_set_is_refused(setting: str, tmp_path: Path) -> None:
         read(tmp_path, TITLE + AGENT, setting)
     [fault] = caught.value.faults
     assert fault.where == "--set"
+
+
+def test_a_key_that_cannot_be_set_is_not_the_guess_at_itself(tmp_path: Path) -> None:
+    with pytest.raises(caucus.BadMeeting) as caught:
+        read(tmp_path, TITLE + AGENT, "minute=3", "agents.ann.turn=3")
+    told = sorted(one.what for one in caught.value.faults)
+    assert [words.partition("(")[2] for words in told] == ["did you mean agents.ann.turns?)", "did you mean minutes?)"]
+
+
+def test_a_list_of_nobody_seats_nobody(tmp_path: Path) -> None:
+    with pytest.raises(caucus.BadMeeting) as caught:
+        read(tmp_path, TITLE + AGENT, only=",")
+    assert {one.where for one in caught.value.faults} == {"--only"}
+
+
+def test_a_file_of_a_meetings_own_is_claimed_where_nothing_is(tmp_path: Path) -> None:
+    (tmp_path / "o.md").write_text("mine", encoding="utf-8")
+    found = read(tmp_path, TITLE + 'outcome = "o.md"\n' + AGENT)
+    assert caucus.plan_of(found)["outcome"] == str(tmp_path / "o-2.md")
+    assert [caucus.claimed(found.outcome) for _ in range(2)] == [str(tmp_path / name) for name in ("o-2.md", "o-3.md")]
+    sitting = caucus.Sitting(found, print)
+    sitting._write_outcome()
+    assert sitting.outcome == str(tmp_path / "o-4.md")
+    assert (tmp_path / "o.md").read_text(encoding="utf-8") == "mine"
 
 
 def test_only_some_agents_are_seated(tmp_path: Path) -> None:
