@@ -18172,6 +18172,7 @@ STAND_IN = "stand-in"
 LINE_MAX, SCRIPT_MAX = 2000, 40  # characters of a line, and lines, of a stand-in: all stand in its command line
 HANDED_PARTS_MAX = 8  # messages of what is given on stdin: of some 65,000 tokens, which each agent reads
 HANDED_MAX_BYTES = HANDED_PARTS_MAX * OPERATOR_CONTENT_MAX * 4
+GIVEN_AFTER_S = 2.0  # until it is said that its end is waited for
 CLOSING_S = 60.0  # for the agents' last words, where the file says nothing
 
 # What an agent gets of the environment without being told so: nothing of it is a secret.
@@ -18955,8 +18956,9 @@ def handed_over(what: str, data: bytes) -> tuple[str, ...]:
     size = max(1, OPERATOR_CONTENT_MAX - len(what) - 2 * len(fence) - 200)
     pieces = [*islice(slices_of(text, size), HANDED_PARTS_MAX + 1)]
     if len(data) > HANDED_MAX_BYTES or len(pieces) > HANDED_PARTS_MAX:
-        raise Invalid("stdin", f"{what} has {'more than ' * (len(data) > HANDED_MAX_BYTES)}{len(text):,} characters; "
-                               f"{many}: give less of it")
+        is_cut = len(data) > HANDED_MAX_BYTES
+        extent = f"over {HANDED_MAX_BYTES:,} bytes" if is_cut else f"{len(text):,} characters"
+        raise Invalid("stdin", f"{what} has {extent}; {many}: give less of it")
     said, count = list[str](), len(pieces)
     for number, piece in enumerate(pieces, 1):
         part = f", part {number} of {count}" if count > 1 else ""
@@ -22105,18 +22107,47 @@ def list_meetings(is_json: bool) -> None:
         print(f"{'':9} needs {', '.join(given) or 'nothing, not even a key'}")
 
 
+def bytes_waiting() -> int:
+    """Count what is there to be read of stdin at once; 0 also where that cannot be told, as of a terminal."""
+    found = bytearray(4)
+    if sys.platform != "win32":
+        import fcntl
+        import termios
+
+        with suppress(OSError):  # it is closed, or a device
+            fcntl.ioctl(0, termios.FIONREAD, found)
+    return int.from_bytes(found, sys.byteorder)
+
+
 def with_what_is_given(meeting: Meeting, is_rehearsed: bool) -> Meeting:
     """Take from stdin what a meeting is about, where it asks for that. Raises Invalid."""
+    is_terminal = sys.stdin is not None and sys.stdin.isatty()
     if not meeting.stdin:
+        if not is_terminal and bytes_waiting():
+            print("caucus: beware: this meeting asks for nothing on stdin; what is there is not read", file=sys.stderr)
         return meeting
-    is_given = sys.stdin is not None and not sys.stdin.isatty()
-    data = sys.stdin.buffer.read(HANDED_MAX_BYTES + 1) if is_given else b""
+    data = b"" if sys.stdin is None or is_terminal else stdin_to_its_end(meeting.stdin)
     if data.strip():
         return meeting.but(handed=handed_over(meeting.stdin, data))
     if is_rehearsed:
         return meeting
     how = f"give it {meeting.stdin}, such as with: git diff | caucus meet {meeting.path}"
-    raise Invalid("stdin", f"{'is empty' if is_given else 'is a terminal'}: {how}")
+    what = "is closed" if sys.stdin is None else "is a terminal" if is_terminal else "is empty"
+    raise Invalid("stdin", f"{what}: {how}")
+
+
+def stdin_to_its_end(what: str) -> bytes:
+    """Read all that is given, and a byte more than may be; tell of it where that takes long. Raises Invalid."""
+    words = f"caucus: waiting for the end of stdin, {what}"
+    note = threading.Timer(GIVEN_AFTER_S, print, [words], {"file": sys.stderr})
+    note.daemon = True
+    note.start()
+    try:
+        return sys.stdin.buffer.read(HANDED_MAX_BYTES + 1)
+    except KeyboardInterrupt:
+        raise Invalid("stdin", f"interrupted before the end of {what}; nothing was started") from None
+    finally:
+        note.cancel()
 
 
 def run_meet(options: argparse.Namespace) -> int:
