@@ -90,7 +90,7 @@ from bisect import bisect_left, insort
 from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
-from itertools import accumulate, chain, cycle, filterfalse, islice, pairwise, takewhile
+from itertools import accumulate, chain, cycle, dropwhile, filterfalse, islice, pairwise, takewhile
 from json.encoder import encode_basestring_ascii as quote
 from queue import Empty, Full, Queue, SimpleQueue
 from types import SimpleNamespace
@@ -17034,29 +17034,88 @@ def addressed(reply: str) -> tuple[str, str]:
     return found["name"] or found["channel"], rest.strip()
 
 
-ASK = "ASK "  # before a title, in the first line of a reply: it asks the operator
+# A line that asks the operator, as models write it: with marks of Markdown around it, or a colon. Of its title a brace
+# or a full stop tells that it is none (SPARQL, a sentence). Options are what a list has, of any kind.
+ASK = re.compile(r"[\s#*_`]*ASK[*_`]*:?[*_`]*\s+(\S.*)")
+TITLE_END = re.compile(r"[\w?!)%…\"'”’»]")
+FENCED = re.compile(r"\s*(`{3,}|~{3,})[^\n`]*\n(.*?)\n\s*\1\s*", re.DOTALL)  # a whole reply
+BULLETED, NUMBERED = (re.compile(rf"(\s*){mark}\s+(?:\[[ xX]?\]\s+)?(\S.*)") for mark in ("[-*+•]", r"\d{1,2}[.)]"))
 ASKED_LABEL, NOTE_LABEL = "Your answer", "A note, if you like"
 
 
-def form_in(reply: str) -> tuple[str, dict[str, Json]] | None:
-    """Read a reply that asks the operator: what is said before, and the body of POST /ask; None: it is no form."""
-    scope, text = addressed(reply)
-    first, _, rest = text.strip().partition("\n")
-    lines = [line.strip() for line in rest.splitlines()]
-    options: list[Json] = [line[2:].strip() for line in lines if line.startswith("- ")]
-    words = "\n".join(line for line in lines if not line.startswith("- ")).strip()
+def bared(line: str) -> str:
+    """Take marks of Markdown from a line, and what quotes it as a whole."""
+    bare = re.sub(r"\*\*|__|`", "", line).strip(" \t*_#:")
+    quoted = re.fullmatch("[\"'“‘«]([^\"“”«»]+)[\"'”’»]", bare)
+    return bare if quoted is None else quoted[1].strip()
+
+
+def asked_in(text: str) -> list[tuple[str, list[str]]]:
+    """Split a text at the lines that ask: a title and the lines below it; first what stands before, without a title."""
+    parts, is_fenced = [("", list[str]())], False
+    for line in text.splitlines():
+        is_fenced ^= line.lstrip().startswith(("```", "~~~"))
+        found = None if is_fenced else ASK.fullmatch(line)
+        title = bared(found[1]) if found is not None else ""
+        if title and TITLE_END.fullmatch(title[-1]) and not set("{}") & {*title}:
+            parts.append((title, []))
+        else:
+            parts[-1][1].append(line)
+    return parts
+
+
+def form_of(title: str, lines: Sequence[str]) -> tuple[str, dict[str, Json]]:
+    """Make the body of POST /ask, but for where to, and give what has to be said before.
+
+    Each item of a list is an option; what is indented below one says more of it, and is said with the whole list.
+    """
+    is_list = BULLETED if any(map(BULLETED.fullmatch, lines)) else NUMBERED
+    items = [found for line in lines if (found := is_list.fullmatch(line)) is not None]
+    depth = len(items[0][1]) if items else 0
+    options: list[Json] = [bared(item[2]) for item in items if len(item[1]) <= depth]
+    text = [line for line in lines if is_list.fullmatch(line) is None]
+    below = [*dropwhile(lambda line: is_list.fullmatch(line) is None, lines)]
+    has_more = any(len(line) - len(line.lstrip()) > depth for line in below if line.strip())
+    words = "\n".join(lines if has_more else map(str.strip, text)).strip()
     label = one_line(words)
-    is_long = len(label) > LABEL_MAX
+    is_long = has_more or len(label) > LABEL_MAX
     answer: dict[str, Json] = {"key": "answer", "label": ASKED_LABEL if is_long else label or ASKED_LABEL,
                                "type": "radio" if options else "textarea", "required": True}
     note: dict[str, Json] = {"key": "note", "label": NOTE_LABEL, "type": "textarea"}
     fields: list[Json] = [{**answer, "options": options}, note] if options else [answer]
-    body: dict[str, Json] = {"to": scope or ALL, "title": first.removeprefix(ASK), "fields": fields}
+    return words if is_long else "", {"title": title, "fields": fields}
+
+
+def forms_in(reply: str) -> tuple[str, list[dict[str, Json]]] | None:
+    """Read a reply that asks the operator: what is said before, and bodies of POST /ask; None: it is no form.
+
+    Words before the first are taken where each has options to choose: else they may speak of asking.
+    """
+    fence = FENCED.fullmatch(reply)
+    scope, text = addressed(fence[2] if fence is not None else reply)
+    to = ALL if scope in ("", *RESERVED) else scope
+    (_, before), *asked = asked_in(text)
+    words, forms = ["\n".join(before).strip()], list[dict[str, Json]]()
+    for title, lines in asked:
+        said, body = form_of(title, lines)
+        has_options = len(cast(list[Json], body["fields"])) > 1
+        is_sentence = len(title.split()) > 1 and title[0].islower() and not title.endswith("?")
+        if not has_options and (is_sentence or words[0]):
+            return None
+        words.append(said)
+        forms.append({"to": to, **body})
     try:
-        Question.parse({"token": "", **body})
+        for body in forms:
+            Question.parse({"token": "", **body})
     except (Invalid, InvalidForm):
         return None
-    return (words if is_long else "", body) if first.startswith(ASK) else None
+    return ("\n\n".join(filter(None, words)), forms) if 1 <= len(forms) <= REPLY_PARTS_MAX else None
+
+
+def seen_of(form: Mapping[str, Any]) -> tuple[Json, ...]:
+    """Give what makes a form another one for whoever reads it."""
+    fields = [[one["label"], *one.get("options", ())] for one in form["fields"]]
+    return form["asker"], form["to"], form["title"], *fields
 
 
 def slices_of(text: str, size: int) -> Iterator[str]:
@@ -17569,19 +17628,40 @@ class Agent:
         return outcome
 
     async def _ask(self, reply: str) -> bool:
-        """Ask the operator what a reply asks; tell whether it asks anything. Raises Refusal."""
-        if (form := form_in(reply)) is None:
+        """Ask the operator what a reply asks; tell whether it could be asked. Raises Refusal."""
+        if (asked := forms_in(reply)) is None:
             return False
-        words, body = form
-        if words:  # more than a form has room for
-            await self._say(str(body["to"]), words)
+        words, forms = asked
+        to = str(forms[0]["to"])
+        if to != ALL and not await self._is_address(to):
+            return False
+        pending = [*map(seen_of, await self._pending_forms())]
+        fresh = [body for body in forms if seen_of({**body, "asker": self._seat.name}) not in pending]
+        if words and fresh:  # more than a form has room for
+            await self._say(to, words)
+        try:
+            for body in fresh:
+                await self._put(body)
+        except TooManyForms as refusal:  # then it is said as it is
+            log().warning("not asked: %s", refusal.detail)
+            return False
+        return True
+
+    async def _put(self, body: Mapping[str, Json]) -> None:
+        """Ask one form, as soon as that can be. Raises Refusal."""
         while self._end is None:
             try:
                 await self._seat.call("POST /ask", **body)
-                break
+                return
             except Throttled as refusal:
                 await self._rest(refusal.retry_s)
-        return True
+
+    async def _pending_forms(self) -> list[Mapping[str, Any]]:
+        """List the forms that wait for the operator; where the hub does not tell, none."""
+        found: list[Mapping[str, Any]] = []
+        with suppress(Refusal):
+            found = heard(await self._seat.door.call("GET /forms"), "forms", list)
+        return found
 
     async def _is_address(self, to: str) -> bool:
         """Whether a reply may go there: `#include <stdio.h>` is no channel, and nobody speaks to itself."""

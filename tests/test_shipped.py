@@ -111,8 +111,8 @@ class Stage:
             end = self.chance.randint(1, len(self.boxes[name]))
             batch, self.boxes[name] = self.boxes[name][:end], self.boxes[name][end:]
             reply = (await self.minds[name].think(caucus.fenced(batch, "running", 0))).reply
-            if form := caucus.form_in(reply):
-                self.asked.append((name, form[1]))
+            if asked := caucus.forms_in(reply):
+                self.asked += [(name, form) for form in asked[1]]
             elif reply:
                 self.said.append((name, reply))
                 self.deliver(name, reply)
