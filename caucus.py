@@ -17036,9 +17036,9 @@ def addressed(reply: str) -> tuple[str, str]:
 
 # A line that asks the operator, as models write it: with marks of Markdown around it, or a colon. Of its title a brace
 # or a full stop tells that it is none (SPARQL, a sentence). Options are what a list has, of any kind.
-ASK = re.compile(r"[\s#*_`]*ASK[*_`]*:?[*_`]*\s+(\S.*)")
+ASK = re.compile(r"[\s#*_`]*ASK[*_`:]*\s+(\S.*)")
 TITLE_END = re.compile(r"[\w?!)%…\"'”’»]")
-FENCED = re.compile(r"\s*(`{3,}|~{3,})[^\n`]*\n(.*?)\n\s*\1\s*", re.DOTALL)  # a whole reply
+FENCED = re.compile(r"(`{3,}|~{3,})[^\n`]*\n(.*?)\n[ \t]*\1", re.DOTALL)  # a whole reply
 BULLETED, NUMBERED = (re.compile(rf"(\s*){mark}\s+(?:\[[ xX]?\]\s+)?(\S.*)") for mark in ("[-*+•]", r"\d{1,2}[.)]"))
 ASKED_LABEL, NOTE_LABEL = "Your answer", "A note, if you like"
 
@@ -17050,11 +17050,19 @@ def bared(line: str) -> str:
     return bare if quoted is None else quoted[1].strip()
 
 
+def with_fences(lines: Iterable[str]) -> Iterator[tuple[str, bool]]:
+    """Give lines of Markdown, each with whether it is part of a block between fences."""
+    is_open = False
+    for line in lines:
+        is_mark = line.lstrip().startswith(("```", "~~~"))
+        yield line, is_open or is_mark
+        is_open ^= is_mark
+
+
 def asked_in(text: str) -> list[tuple[str, list[str]]]:
     """Split a text at the lines that ask: a title and the lines below it; first what stands before, without a title."""
-    parts, is_fenced = [("", list[str]())], False
-    for line in text.splitlines():
-        is_fenced ^= line.lstrip().startswith(("```", "~~~"))
+    parts = [("", list[str]())]
+    for line, is_fenced in with_fences(text.splitlines()):
         found = None if is_fenced else ASK.fullmatch(line)
         title = bared(found[1]) if found is not None else ""
         if title and TITLE_END.fullmatch(title[-1]) and not set("{}") & {*title}:
@@ -17067,15 +17075,16 @@ def asked_in(text: str) -> list[tuple[str, list[str]]]:
 def form_of(title: str, lines: Sequence[str]) -> tuple[str, dict[str, Json]]:
     """Make the body of POST /ask, but for where to, and give what has to be said before.
 
-    Each item of a list is an option; what is indented below one says more of it, and is said with the whole list.
+    Each item of a list is an option; what is indented below one, or fenced, is said with all that stands here.
     """
-    is_list = BULLETED if any(map(BULLETED.fullmatch, lines)) else NUMBERED
-    items = [found for line in lines if (found := is_list.fullmatch(line)) is not None]
+    free = [line for line, is_fenced in with_fences(lines) if not is_fenced]
+    is_list = BULLETED if any(map(BULLETED.fullmatch, free)) else NUMBERED
+    items = [found for line in free if (found := is_list.fullmatch(line)) is not None]
     depth = len(items[0][1]) if items else 0
     options: list[Json] = [bared(item[2]) for item in items if len(item[1]) <= depth]
-    text = [line for line in lines if is_list.fullmatch(line) is None]
-    below = [*dropwhile(lambda line: is_list.fullmatch(line) is None, lines)]
-    has_more = any(len(line) - len(line.lstrip()) > depth for line in below if line.strip())
+    text = [line for line in free if is_list.fullmatch(line) is None]
+    below = dropwhile(lambda line: is_list.fullmatch(line) is None, free)
+    has_more = len(free) < len(lines) or any(len(line) - len(line.lstrip()) > depth for line in below if line.strip())
     words = "\n".join(lines if has_more else map(str.strip, text)).strip()
     label = one_line(words)
     is_long = has_more or len(label) > LABEL_MAX
@@ -17091,10 +17100,12 @@ def forms_in(reply: str) -> tuple[str, list[dict[str, Json]]] | None:
 
     Words before the first are taken where each has options to choose: else they may speak of asking.
     """
-    fence = FENCED.fullmatch(reply)
+    fence = FENCED.fullmatch(reply.strip())
     scope, text = addressed(fence[2] if fence is not None else reply)
     to = ALL if scope in ("", *RESERVED) else scope
     (_, before), *asked = asked_in(text)
+    if not 1 <= len(asked) <= REPLY_PARTS_MAX:
+        return None
     words, forms = ["\n".join(before).strip()], list[dict[str, Json]]()
     for title, lines in asked:
         said, body = form_of(title, lines)
@@ -17109,7 +17120,7 @@ def forms_in(reply: str) -> tuple[str, list[dict[str, Json]]] | None:
             Question.parse({"token": "", **body})
     except (Invalid, InvalidForm):
         return None
-    return ("\n\n".join(filter(None, words)), forms) if 1 <= len(forms) <= REPLY_PARTS_MAX else None
+    return "\n\n".join(filter(None, words)), forms
 
 
 def seen_of(form: Mapping[str, Any]) -> tuple[Json, ...]:

@@ -634,6 +634,8 @@ NOTE = [("note", "textarea", None)]
         ("ASK Go?\n1. is a step\n- Yes\n- No", "Go?", [("1. is a step", "radio", ["Yes", "No"]), *NOTE], ""),
         ("ASK Go?\nSo?\n- Yes\n  - at once\n- No", "Go?", [("Your answer", "radio", ["Yes", "No"]), *NOTE],
          "So?\n- Yes\n  - at once\n- No"),
+        ("ASK Go?\n```\n- no option\n```\n- Yes\n- No", "Go?", [("Your answer", "radio", ["Yes", "No"]), *NOTE],
+         "```\n- no option\n```\n- Yes\n- No"),
         ("@operator\nASK which port?", "which port?", [("Your answer", "textarea", None)], ""),
         ("ASK Why?\n" + "word " * 50, "Why?", [("Your answer", "textarea", None)], "word " * 49 + "word"),
     ],
