@@ -22306,7 +22306,12 @@ def hold_meeting(meeting: Meeting, options: argparse.Namespace) -> int:
         env = os.environ.get
         settings = Settings(port=options.port, journal=claimed_journal(meeting), agent_key=env("CAUCUS_AGENT_KEY", ""),
                             operator_token=env("CAUCUS_OPERATOR_TOKEN", ""))
-        code = serve(settings, lambda hub: announce(hub.url, hub.consoles), lambda hub: sitting.hold(hub.url))
+        try:
+            code = serve(settings, lambda hub: announce(hub.url, hub.consoles), lambda hub: sitting.hold(hub.url))
+        except Invalid as refusal:  # of an option that a hub has, and a meeting's file says
+            if refusal.extra["field"] != "--journal":
+                raise
+            raise Invalid("meeting.journal", refusal.detail.removeprefix("--journal: ")) from None
     if sitting.why:
         about = sitting.to_json()
         with suppress(OSError):
