@@ -305,7 +305,7 @@ class Past:
         argv += ["--exec", f"{mind} {folder / 'kept'} {asker} {title}"]
         argv += [word for need in needs_of(name) for word in ("--set", need)]
         clean = {key: value for key, value in os.environ.items() if not key.startswith("CAUCUS_")}
-        (folder / "kept/diff").write_text(DIFF, encoding="utf-8")
+        (folder / "kept/diff").write_text(DIFF if name == "review" else "", encoding="utf-8")
         with (folder / "kept/diff").open(encoding="utf-8") as given:
             out = subprocess.PIPE
             process = subprocess.Popen(argv, stdin=given, stdout=out, stderr=out, text=True, cwd=folder, env=clean)
