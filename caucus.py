@@ -12056,6 +12056,7 @@ class Console(Struct):
     held: list[bytes] | None = None  # what happened while the log was on its way
     is_looking: bool = False  # an operator has it in the foreground, as it says itself
     share: str | None = None  # the id of the link that it came by
+    is_program: bool = False  # no browser: it counts as none
     is_gone: bool = False
     opening: int = 0  # bytes of its snapshot, which it may leave unread besides
 
@@ -12366,13 +12367,15 @@ class Consoles:
     def __len__(self) -> int:
         return len(self._whole.consoles) + len(self._changes.consoles)
 
-    def open(self, socket: Socket, head: Head, source: str, wants_changes: bool = False) -> Console:
+    def open(
+        self, socket: Socket, head: Head, source: str, wants_changes: bool = False, is_program: bool = False
+    ) -> Console:
         """Welcome a browser, or ask for its token; one of a foreign origin is closed with 1008.
 
         One that shows its token with the handshake holds no place before it is known, so no stranger can take that
         place. Others have a few, and of those that crowd them the oldest goes.
         """
-        console = Console(socket, source, self._changes if wants_changes else self._whole)
+        console = Console(socket, source, self._changes if wants_changes else self._whole, is_program=is_program)
         self.open_count += 1
         if not self._gate.is_own_origin(head.headers.get("Origin"), head.headers.get("Host", "")):
             socket.close(1008, "origin not allowed")
@@ -12462,8 +12465,9 @@ class Consoles:
 
     def _stage_row(self) -> dict[str, Json]:
         """Give the stage as consoles see it, observers too; and what time it is: browsers have clocks of their own."""
-        off, agents = (NO_STAGE, list[Json]()) if self.stage is None else ("", self.stage.rows())
-        return {"off": off, "agents": agents, "ts": round(time.time(), 1)}
+        if self.stage is None:
+            return {"off": NO_STAGE, "agents": []}
+        return {"off": "", "agents": self.stage.rows(), "ts": round(time.time(), 1)}
 
     def close(self) -> None:
         """Send every browser away: the hub is going down."""
@@ -12590,7 +12594,8 @@ class Consoles:
 
     # --- what all see ---
     def _health(self) -> dict[str, Json]:
-        own: dict[str, Json] = {"console_count": len(self), "mem_rss_mb": memory_mb(), "unsent_bytes": self._unsent()}
+        browsers = sum(not console.is_program for feed in self._feeds for console in feed.consoles)
+        own: dict[str, Json] = {"console_count": browsers, "mem_rss_mb": memory_mb(), "unsent_bytes": self._unsent()}
         own |= {"wrong_credentials": self._gate.wrong_credentials}
         own |= {"notify": None if self.notify is None else self.notify()}
         return {**self._room.health(), **own, "journal": None if self._journal is None else self._journal.to_json()}
@@ -12841,9 +12846,10 @@ def console_socket(consoles: Consoles) -> type[WebSocketHandler]:
 
         def open(self, *args: str, **kwargs: str) -> None:
             self.set_nodelay(True)  # else the second of two frames waits 40 ms for the first one's acknowledgement
-            wants_changes = self.get_query_argument("changes", "") == "1"
-            source = str(self.request.remote_ip)
-            self._console = consoles.open(self, Head(self.request.headers), source, wants_changes)
+            changes, program = (self.get_query_argument(name, "") == "1" for name in ("changes", "program"))
+            self._console = consoles.open(
+                self, Head(self.request.headers), str(self.request.remote_ip), changes, program
+            )
 
         def select_subprotocol(self, subprotocols: list[str]) -> str | None:
             return SUBPROTOCOL if SUBPROTOCOL in subprotocols else None
@@ -19730,7 +19736,7 @@ class Chair:
         from tornado.websocket import websocket_connect
 
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
-        request = HTTPRequest(f"ws{self._url.removeprefix('http')}/ui", headers=headers)
+        request = HTTPRequest(f"ws{self._url.removeprefix('http')}/ui?program=1", headers=headers)
         try:
             self._socket = await websocket_connect(request, max_message_size=ANSWER_MAX_BYTES)
         except (OSError, HTTPError) as error:

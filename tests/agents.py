@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nursery
 from hubs import ROOT, START, eventually
 
 SDK = ROOT / ".cache/agent-sdk" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")  # made by tests/run.py
@@ -40,7 +41,7 @@ class AgentProcess:
         env = {**CLEAN, "FAKE_CLAUDE_LOG": str(self.notes), "HOME": self.folder.name, **variables}
         (Path(self.folder.name) / "stdin").write_text(stdin)
         with open(Path(self.folder.name) / "stdin") as typed:
-            self.process = subprocess.Popen(
+            self.process = nursery.start(
                 [str(python), START, "agent", "--hub", url, *flags],
                 stdin=typed, stdout=subprocess.PIPE, stderr=self._errors, env=env, cwd=self.folder.name,
             )

@@ -28,9 +28,10 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each of a thousand start
 
 # Files that take longest by themselves: begun first, so that no worker is left alone with one.
 LONG = (
-    *("originals", "agent", "attacks", "browser_ruling", "browser_flow", "browser", "demo", "console", "hub_process"),
-    *("meet", "browser_layout", "browser_one", "browser_needs", "browser_hands", "browser_fates", "browser_replay"),
-    *("http", "roads", "journal", "watch", "service", "awake", "doctor", "cost"),
+    *("browser_record", "browser_fates", "journal", "originals", "agent", "attacks", "hub_process", "meet", "http"),
+    *("browser_one", "roads", "browser", "cost", "browser_replay", "browser_holds", "demo", "browser_layout", "pyz"),
+    *("record", "browser_needs", "browser_ruling", "browser_notify", "service", "notify", "doctor", "browser_hands"),
+    *("browser_phone", "console", "browser_flow", "browser_awake", "defects", "browser_chair", "replay", "mcp_client"),
 )
 
 

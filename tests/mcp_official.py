@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
+import nursery
 import pytest
 from hubs import DEADLINE_S, ROOT
 
@@ -33,7 +34,7 @@ class Official:
     def __init__(self, mode: str, target: str | list[str], cwd: Path) -> None:
         where = target if isinstance(target, str) else json.dumps(target)
         clean = {key: value for key, value in os.environ.items() if not key.startswith("CAUCUS_")}
-        self._process = subprocess.Popen(
+        self._process = nursery.start(
             [sdk(), str(ROOT / "tests/mcp_driver.py"), mode, where],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd, env=clean,
         )

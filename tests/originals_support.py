@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
+import nursery
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
@@ -74,6 +75,11 @@ def program(version: str, name: str) -> Path:
     return ORIGINALS / version / "bin" / name
 
 
+def command_of(version: str, name: str) -> list[str]:
+    """The command that starts a program of release `version`, by its own Python."""
+    return [str(program(version, "python")), str(program(version, name))]
+
+
 def environment(**extra: str) -> dict[str, str]:
     """This process's environment without anything that configures Caucus."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("CAUCUS_", "PYTHON"))}
@@ -109,7 +115,7 @@ class Hub:
         self.log = log
         self._log_begins = log.stat().st_size if log.exists() else 0
         with log.open("ab") as sink:
-            self.process = subprocess.Popen(
+            self.process = nursery.start(
                 hub_command(self.port, *flags), cwd=ROOT, stdout=sink, stderr=sink, env=environment()
             )
         try:
@@ -235,9 +241,9 @@ class Watch:
     """An original's caucus-watch."""
 
     def __init__(self, version: str, hub_url: str, *arguments: str, **env: str) -> None:
-        command = [str(program(version, "caucus-watch")), "--hub", hub_url, *arguments]
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8", env=environment(**env)
+        command = [*command_of(version, "caucus-watch"), "--hub", hub_url, *arguments]
+        self.process = nursery.start(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(**env)
         )
 
     def finish(self, within: float = DEADLINE_S) -> tuple[int, str]:
@@ -275,7 +281,7 @@ class Lines:
 
     def __init__(self, command: list[str], cwd: Path, env: Mapping[str, str]) -> None:
         self._errors = (cwd / f"stderr-{time.monotonic_ns()}").open("w+b")
-        self.process = subprocess.Popen(
+        self.process = nursery.start(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, cwd=cwd, env=dict(env)
         )
         self._arrived: queue.Queue[Json | None] = queue.Queue()
@@ -324,7 +330,7 @@ class Bridge(Lines):
     def __init__(self, version: str, hub_url: str, project: str, cwd: Path, **env: str) -> None:
         self.version = version
         variables = environment(CAUCUS_HUB_URL=hub_url, CAUCUS_PROJECT=project, TMPDIR=str(cwd), **env)
-        super().__init__([str(program(version, "caucus-bridge"))], cwd, variables)
+        super().__init__(command_of(version, "caucus-bridge"), cwd, variables)
         self._last = 0
         hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "0"}}
         self.answer(self.ask("initialize", hello))

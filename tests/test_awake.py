@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import nursery
 import pytest
 from hubs import ROOT, START, Console, HubProcess, KeptHub, eventually, running_hub
 from test_bridge import BridgeProcess, bridge_at
@@ -43,7 +44,7 @@ class Hooks:
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Run a hook."""
         pipe, env = subprocess.PIPE, {**self._clean, **self.env}
-        return subprocess.Popen([*PROGRAM, *words], stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=env)
+        return nursery.start([*PROGRAM, *words], stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=env)
 
     def run(self, *words: str, said: Any = None) -> tuple[int, str, str]:
         """Run a hook to its end: exit code, stdout, stderr."""
@@ -271,7 +272,8 @@ def test_hooks_of_a_gemini_find_the_seat_by_the_process_above_them(
     bridge = end.enter_context(bridge_at(hub.url, tmp_path, env=hooks.env))
     bridge.initialize("2025-06-18", client="gemini-cli-mcp-client")
     bridge.join("api")
-    assert hooks.sessions() == [f"gemini-p{os.getpid()}"]
+    above = getattr(bridge.process, "parent", os.getpid())  # of the bridge as of the hook
+    assert hooks.sessions() == [f"gemini-p{above}"]
     hub.post("/control", action="stop")
     assert json.loads(hooks.run("brake", "gemini")[1])["decision"] == "deny"
 

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import nursery
 import pytest
 from hubs import DEADLINE_S, ROOT, START, HubProcess, eventually, running_hub
 from wires import LOOPBACK, Ended, Tap, newcomer, read_request, stub_hub, unnumbered
@@ -50,7 +51,7 @@ class BridgeProcess:
     ) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # until the end
         self.folder = folder
-        self.process = subprocess.Popen(
+        self.process = nursery.start(
             [*command, "--hub", url, *flags],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -35,7 +35,7 @@ from hubs import HubProcess, KeptHub, eventually, running_hub
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
 expect = playwright.expect
-expect.set_options(timeout=8_000)
+expect.set_options(timeout=20_000)
 
 # --- what is seen -----------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from hubs import HubProcess, running_hub
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install -e '.[dev]'")
 expect = playwright.expect
-expect.set_options(timeout=8_000)
+expect.set_options(timeout=20_000)
 
 PHONE = {"width": 390, "height": 844}
 

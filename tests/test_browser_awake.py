@@ -13,7 +13,7 @@ from hubs import HubProcess, eventually
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
 expect = playwright.expect
-expect.set_options(timeout=8_000)
+expect.set_options(timeout=20_000)
 
 
 class Parked:

@@ -13,7 +13,7 @@ from hubs import HubProcess, eventually, running_hub
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install -e '.[dev]'")
 expect = playwright.expect
-expect.set_options(timeout=8_000)
+expect.set_options(timeout=20_000)
 
 PHONE, SMALL = {"width": 390, "height": 844}, {"width": 1024, "height": 768}
 
@@ -507,8 +507,7 @@ def test_an_observer_reads_the_house_rules_only(guarded: HubProcess, console: Op
 # --- everyone's page ---
 
 
-@pytest.mark.parametrize("size", [PHONE, SMALL], ids=["phone", "1024"])
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize(("size", "theme"), [(PHONE, "light"), (SMALL, "dark")], ids=["phone-light", "1024-dark"])
 def test_fates_threads_debts_and_rules_bar_nobody(
     hub: HubProcess, console: Open, theme: str, size: dict[str, int]
 ) -> None:

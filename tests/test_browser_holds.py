@@ -16,7 +16,7 @@ from test_journal import kept_hub
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install -e '.[dev]'")
 expect = playwright.expect
-expect.set_options(timeout=8_000)
+expect.set_options(timeout=20_000)
 
 LANE = "ann ↔ bob"
 THANKS = "Thank you!"
@@ -298,8 +298,11 @@ def test_a_hold_outlives_the_hub_and_the_past_shows_it_without_a_button(tmp_path
         expect(card(page).locator(".rule-close")).to_be_visible()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [(1280, 800), (640, 400), (390, 844), (320, 480)], ids=str)
+@pytest.mark.parametrize(
+    ("size", "scheme"),
+    [((1280, 800), "dark"), ((640, 400), "light"), ((390, 844), "dark"), ((320, 480), "light")],
+    ids=str,
+)
 def test_a_hold_can_be_ruled_on_in_every_window(
     hub: HubProcess, held: tuple[str, str], console: Open, size: tuple[int, int], scheme: str
 ) -> None:

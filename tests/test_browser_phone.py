@@ -12,7 +12,7 @@ from hubs import HubProcess
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install -e '.[dev]'")
 expect = playwright.expect
-expect.set_options(timeout=8_000)
+expect.set_options(timeout=20_000)
 
 PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 TITLE = "Merge `main` into *release*? See [the plan](https://plans.example/7)"

@@ -27,7 +27,7 @@ from hubs import HubProcess, running_hub
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
 expect = playwright.expect
-expect.set_options(timeout=8_000)
+expect.set_options(timeout=20_000)
 
 AWAY = "document.hasFocus = () => false;"  # the operator looks elsewhere
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}

@@ -6,11 +6,11 @@ import contextlib
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import nursery
 import pytest
 from fakes import FakeClock, RecordingRoom, contents, replayed, state_of
 from hubs import START, running_hub
@@ -920,7 +920,7 @@ def test_the_stop_hook_of_a_claude_tells_what_its_session_has_used(tmp_path: Pat
 ])  # fmt: skip
 def test_a_hub_whose_budgets_cannot_be_read_does_not_start(words: list[str], env: dict[str, str]) -> None:
     command = [sys.executable, START, "hub", "--port", "0", "--no-browser", *words]
-    done = subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True, timeout=20, check=False)
+    done = nursery.run(command, env={**os.environ, **env})
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         "caucus: --budget ($CAUCUS_BUDGET): messages, characters, wakes, tokens or dollars is wanted; this is wrong at "

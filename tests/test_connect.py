@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import nursery
 import pytest
-from hubs import DEADLINE_S, HubProcess, running_hub
+from hubs import DEADLINE_S, START, HubProcess, running_hub
 from test_docs import code_blocks, part, rows
 
 import caucus
@@ -35,8 +36,8 @@ KEY = "the-agent-key"
 
 def printed(host: str, *flags: str) -> str:
     """Run `bridge --print-config`; give what it prints."""
-    argv = [sys.executable, "-W", "error", PROGRAM, "bridge", "--print-config", host, *flags]
-    return subprocess.run(argv, capture_output=True, text=True, check=True, env=CLEAN, timeout=DEADLINE_S).stdout
+    argv = [sys.executable, "-W", "error", START, "bridge", "--print-config", host, *flags]
+    return nursery.run(argv, check=True, env=CLEAN).stdout
 
 
 def read_block(block: str, language: str) -> Any:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import nursery
 import pytest
 from hubs import ROOT, START, HubProcess, eventually, running_hub
 from test_awake import Hooks, waiting, wake_of
@@ -52,8 +53,8 @@ class Machine:
         hidden = ("CLAUDE", "CODEX", "XDG_", "NO_COLOR") + (() if sys.platform == "darwin" else ("LOCALAPPDATA",))
         clean = {key: value for key, value in environment().items()
                  if not key.startswith(hidden) and not key.lower().endswith("_proxy")}
-        done = subprocess.run([sys.executable, "-W", "error", *program, *words], capture_output=True, text=True,
-                              cwd=self.project, env={**clean, **self.env, **env}, check=False, timeout=60)
+        done = nursery.run([sys.executable, "-W", "error", *program, *words],
+                           cwd=self.project, env={**clean, **self.env, **env})
         assert "Traceback" not in done.stdout + done.stderr, done.stderr
         assert done.stderr == "" or done.returncode == 2, done.stderr
         return done.returncode, done.stdout or done.stderr
@@ -357,7 +358,8 @@ def test_hooks_that_an_install_would_write_otherwise(machine: Machine, host: str
     machine.install(host)
     path = machine.project / caucus.mcp_hosts()[host].hooks[0]
     text = path.read_text(encoding="utf-8")
-    path.write_text(text.replace("10", "11").replace("// Caucus", "// Our").replace("--now", ""), encoding="utf-8")
+    text = re.sub(r"(?<![\d:])10", "11", text)  # a time, and no part of the hub's port
+    path.write_text(text.replace("// Caucus", "// Our").replace("--now", ""), encoding="utf-8")
     finding = machine.finding("installed", f"{host} (project), {'plugin' if host == 'opencode' else 'hooks'}")
     assert finding["words"] == "other than an install would write them now"
     assert shown(finding) == ("warning", f"caucus install {host} --scope project --hub {machine.url}")
@@ -700,7 +702,7 @@ def test_a_wake_is_proven(machine: Machine, hub: HubProcess, tmp_path: Path, end
     for flags in ((), ("--json",)):
         waiter = waiting(end, hub, hooks)
         command = [sys.executable, "-W", "error", START, "doctor", "--wake", "api", "--hub", hub.url, *flags]
-        doctor = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment(machine.env))
+        doctor = nursery.start(command, stdout=subprocess.PIPE, text=True, env=environment(machine.env))
         assert waiter.wait(10) == caucus.EXIT_WAKE
         bridge.call("listen", timeout=0)
         out = doctor.communicate(timeout=25)[0]

@@ -131,7 +131,6 @@ UNSHOWN = {
     "agents": "Native agents are not there yet; the list is empty.",
     "peers.prompts": "The gavel on the card, pressed or not; only where the hub has an operator token.",
     "room": "The page tells by it that a hub started anew: test_browser_fates has what follows.",
-    "stage.ts": "By it the ages of agents on the stage are told by the hub's clock: tests/ui/cast.test.mjs.",
     "last_seq": "Where the record ends, when the log has notices alone: test_browser_record has what follows.",
     "health.quiet": "Null until nobody has spoken for ten minutes; then it is a need: test_browser_notify.",
     "quiet_after": "It is in the title of the quiet mark, and it moves when `peers.quiet` becomes true.",

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import httpx
+import nursery
 import pytest
 from fakes import FakeClock, RecordingRoom
 from hubs import DEADLINE_S, ROOT, START, Answer, HubProcess, eventually, running_hub
@@ -2682,7 +2683,7 @@ def test_a_retention_of_0_keeps_all(tmp_path: Path) -> None:
 def failed_start(*flags: str) -> subprocess.CompletedProcess[str]:
     """Start a hub that cannot start."""
     command = [sys.executable, "-W", "error", START, "hub", "--port", "0", "--no-browser", *flags]
-    return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+    return nursery.run(command)
 
 
 @pytest.mark.parametrize("kind", ["link", "dangling link", "folder", "in no folder"])

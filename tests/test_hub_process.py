@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import nursery
 import pytest
 from hubs import DEADLINE_S, ROOT, START, HubProcess, eventually, running_hub
 from websockets.exceptions import ConnectionClosed
@@ -57,9 +58,7 @@ def bob(hub: HubProcess) -> tuple[str, str]:
 
 def run(*argv: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run a command that ends by itself, without a traceback."""
-    done = subprocess.run(
-        argv, capture_output=True, text=True, timeout=DEADLINE_S, cwd=ROOT, env={**CLEAN, **(env or {})}, check=False
-    )
+    done = nursery.run(argv, cwd=ROOT, env={**CLEAN, **(env or {})})
     assert "Traceback" not in done.stderr, done.stderr
     return done
 
@@ -969,7 +968,7 @@ def test_a_refused_giant_does_not_leave_its_body_to_be_read_as_requests(
 def said(*words: str) -> tuple[int, str]:
     """Run a command line that starts nothing; give its exit code and what it said."""
     command = [sys.executable, "-W", "error", START, *words]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+    ended = nursery.run(command)
     return ended.returncode, ended.stdout + ended.stderr
 
 

@@ -11,8 +11,9 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import nursery
 import pytest
-from hubs import DEADLINE_S
+from hubs import START
 from hypothesis import given
 from hypothesis import strategies as some
 
@@ -230,12 +231,10 @@ class World:
         return {os.path.basename(deed.path): deed for deed in deeds}
 
     def run(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        """Run the real program in the project."""
+        """Run the program in the project."""
         env = {"HOME": str(self.home), "XDG_STATE_HOME": str(self.folder / "state"), "PATH": "/nowhere"}
-        ended = subprocess.run(
-            [sys.executable, "-W", "error", PROGRAM, *words], check=False, cwd=self.project, env=env,
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=DEADLINE_S,
-        )
+        ended = nursery.run([sys.executable, "-W", "error", START, *words], cwd=self.project, env=env,
+                            stdin=subprocess.DEVNULL)
         assert ended.returncode == code, ended.stdout + ended.stderr
         return ended
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import nursery
 import pytest
 from hubs import DEADLINE_S, ROOT, START
 from mcp_official import sdk
@@ -313,7 +314,7 @@ def to_bridge() -> End:
     """Start a bridge of ours."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("CAUCUS_")}
     command = [sys.executable, "-W", "error", START, "bridge", "--hub", NOBODY]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=clean)
+    process = nursery.start(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=clean)
     assert process.stdin is not None
     assert process.stdout is not None
 

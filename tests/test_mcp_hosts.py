@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
 
+import nursery
 import pytest
 from hubs import START, HubProcess, running_hub
 
@@ -90,7 +90,7 @@ def over_stdio(frames: list[dict[str, Any]]) -> dict[Any, Any]:
     said = "".join(json.dumps(frame) + "\n" for frame in frames)
     command = [sys.executable, "-W", "error", START, "bridge", "--hub", NO_HUB]
     clean = {key: value for key, value in os.environ.items() if not key.startswith("CAUCUS_")}
-    done = subprocess.run(command, input=said, capture_output=True, text=True, timeout=20, check=True, env=clean)
+    done = nursery.run(command, said=said, check=True, env=clean)
     assert done.stderr == ""
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(answers) == sum("id" in frame for frame in frames), "each request has one answer, a notification none"

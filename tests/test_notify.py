@@ -7,7 +7,6 @@ import hmac
 import json
 import re
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
+import nursery
 import pytest
 from fakes import FakeClock, RecordingRoom, question
 from hubs import ROOT, START, HubProcess, running_hub
@@ -298,7 +298,7 @@ def test_the_place_that_people_are_told_has_no_topic_and_no_password() -> None:
 def hub_says(*words: str) -> tuple[int, str, str]:
     """Run the hub's command line to its end; give code, stdout and stderr."""
     argv = [sys.executable, START, "hub", "--port", "0", "--no-browser", *words]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False, cwd=ROOT)
+    done = nursery.run(argv, cwd=ROOT)
     return done.returncode, done.stdout, done.stderr
 
 

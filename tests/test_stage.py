@@ -6,13 +6,13 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import nursery
 import pytest
 from fakes import FakeClock, RecordingRoom
 from hubs import START, Console, HubProcess, eventually
@@ -131,6 +131,14 @@ def test_a_command_that_makes_no_sense_reaches_no_stage(
     ours.on_frame(console, json.dumps(frame))
     assert browser.take("error", "output")[0]["reason"] == reason
     assert stage.told == []
+
+
+def test_a_program_in_the_operators_chair_counts_as_no_console(consoles: tuple[caucus.Consoles, Timers]) -> None:
+    ours, timers = consoles
+    opened(ours, timers, is_program=True)
+    _, browser = opened(ours, timers)
+    timers.ring()
+    assert browser.take("snapshot")[0]["health"]["console_count"] == 1
 
 
 def test_questions_for_what_agents_have_written_have_a_bound(consoles: tuple[caucus.Consoles, Timers]) -> None:
@@ -377,6 +385,6 @@ def test_a_stage_that_strangers_could_rule_and_a_file_with_mistakes_are_refused(
     file.write_text('[meeting]\ntitle = "T"\n[agents.ann]\nkind = "exec"\ncomand = "true"\n', encoding="utf-8")
     argv = [sys.executable, START, "hub", "--port", "0", "--no-browser", "--stage", str(file), *flags]
     clean = {key: value for key, value in os.environ.items() if not key.startswith("CAUCUS_")}
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=20, env=clean, check=False)
+    done = nursery.run(argv, env=clean)
     assert (done.returncode, done.stdout) == (caucus.EXIT_USAGE, "")
     assert words in done.stderr

@@ -909,7 +909,7 @@ def test_sigint_while_it_backs_off_or_redeems_is_silent_too() -> None:
 
 def test_ctrl_c_at_any_time_of_the_start_shows_no_traceback(hub: HubProcess, bob: tuple[str, str]) -> None:
     for n in range(9):
-        watcher = watch(hub, bob[1], "--timeout", "5")
+        watcher = WatchProcess(hub.url, "--token", bob[1], "--timeout", "5", start=subprocess.Popen)
         eventually(functools.partial(has_begun, watcher.process.pid), "the interpreter at our code")
         with contextlib.suppress(subprocess.TimeoutExpired):
             watcher.process.wait(n * 0.016)  # a moment of its start that differs from run to run, on purpose

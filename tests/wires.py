@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import nursery
 from hubs import DEADLINE_S, ROOT, START, HubProcess
 
 LOOPBACK = "127.0.0.1"
@@ -176,10 +177,11 @@ class WatchProcess:
         env: Mapping[str, str] | None = None,
         stdout: Any = subprocess.PIPE,
         python: tuple[str, ...] = (),
+        start: Callable[..., Any] = nursery.start,
     ) -> None:
         clean = {key: value for key, value in os.environ.items() if not key.startswith("CAUCUS_")}
         hub = ("--hub", url) if url else ()
-        self.process = subprocess.Popen(
+        self.process = start(
             [sys.executable, "-W", "error", *python, START, "watch", *hub, *flags],
             stdin=subprocess.DEVNULL,
             stdout=stdout,
