@@ -90,7 +90,7 @@ from bisect import bisect_left, insort
 from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
-from itertools import accumulate, chain, cycle, filterfalse, islice, pairwise, takewhile
+from itertools import accumulate, chain, cycle, dropwhile, filterfalse, islice, pairwise, takewhile
 from json.encoder import encode_basestring_ascii as quote
 from queue import Empty, Full, Queue, SimpleQueue
 from types import SimpleNamespace
@@ -16869,6 +16869,7 @@ def carry_out(deed: Deed, mode: int) -> None:
 JOINED_LINE = r"\d\d:\d\d:\d\d INFO %s has joined the room at "
 LEFT_LINE = r"\d\d:\d\d:\d\d INFO %s has left: (.*) \(([0-9]+) turns, [0-9]+ tokens(?:, \$([0-9.]+))?\)"
 NOT_READY = "caucus agent: "  # before what it lacks, in its last line
+STOP_WORDS = "the operator stopped the room"  # why it has left: nothing of it has failed
 COMPOSING = "composing"  # the status of a peer whose mind is at it
 AGENT_GIVE_UP_S = 900.0  # without a hub
 UNTIED_S = 6.0  # for an agent's goodbye when whoever tied it is gone; nobody else ends what it has started
@@ -17043,29 +17044,99 @@ def addressed(reply: str) -> tuple[str, str]:
     return found["name"] or found["channel"], rest.strip()
 
 
-ASK = "ASK "  # before a title, in the first line of a reply: it asks the operator
+# A line that asks the operator, as models write it: with marks of Markdown around it, or a colon. Of its title a brace
+# or a full stop tells that it is none (SPARQL, a sentence). Options are what a list has, of any kind.
+ASK = re.compile(r"[\s#*_`]*ASK[*_`:]*\s+(\S.*)")
+TITLE_END = re.compile(r"[\w?!)%…\"'”’»]")
+FENCED = re.compile(r"(`{3,}|~{3,})[^\n`]*\n(.*?)\n[ \t]*\1", re.DOTALL)  # a whole reply
+BULLETED, NUMBERED = (re.compile(rf"(\s*){mark}\s+(?:\[[ xX]?\]\s+)?(\S.*)") for mark in ("[-*+•]", r"\d{1,2}[.)]"))
 ASKED_LABEL, NOTE_LABEL = "Your answer", "A note, if you like"
 
 
-def form_in(reply: str) -> tuple[str, dict[str, Json]] | None:
-    """Read a reply that asks the operator: what is said before, and the body of POST /ask; None: it is no form."""
-    scope, text = addressed(reply)
-    first, _, rest = text.strip().partition("\n")
-    lines = [line.strip() for line in rest.splitlines()]
-    options: list[Json] = [line[2:].strip() for line in lines if line.startswith("- ")]
-    words = "\n".join(line for line in lines if not line.startswith("- ")).strip()
+def bared(line: str) -> str:
+    """Take marks of Markdown from a line, and what quotes it as a whole."""
+    bare = re.sub(r"\*\*|__|`", "", line).strip(" \t*_#:")
+    quoted = re.fullmatch("[\"'“‘«]([^\"“”«»]+)[\"'”’»]", bare)
+    return bare if quoted is None else quoted[1].strip()
+
+
+def with_fences(lines: Iterable[str]) -> Iterator[tuple[str, bool]]:
+    """Give lines of Markdown, each with whether it is part of a block between fences."""
+    is_open = False
+    for line in lines:
+        is_mark = line.lstrip().startswith(("```", "~~~"))
+        yield line, is_open or is_mark
+        is_open ^= is_mark
+
+
+def asked_in(text: str) -> list[tuple[str, list[str]]]:
+    """Split a text at the lines that ask: a title and the lines below it; first what stands before, without a title."""
+    parts = [("", list[str]())]
+    for line, is_fenced in with_fences(text.splitlines()):
+        found = None if is_fenced else ASK.fullmatch(line)
+        title = bared(found[1]) if found is not None else ""
+        if title and TITLE_END.fullmatch(title[-1]) and not set("{}") & {*title}:
+            parts.append((title, []))
+        else:
+            parts[-1][1].append(line)
+    return parts
+
+
+def form_of(title: str, lines: Sequence[str]) -> tuple[str, dict[str, Json]]:
+    """Make the body of POST /ask, but for where to, and give what has to be said before.
+
+    Each item of a list is an option; what is indented below one, or fenced, is said with all that stands here.
+    """
+    free = [line for line, is_fenced in with_fences(lines) if not is_fenced]
+    is_list = BULLETED if any(map(BULLETED.fullmatch, free)) else NUMBERED
+    items = [found for line in free if (found := is_list.fullmatch(line)) is not None]
+    depth = len(items[0][1]) if items else 0
+    options: list[Json] = [bared(item[2]) for item in items if len(item[1]) <= depth]
+    text = [line for line in free if is_list.fullmatch(line) is None]
+    below = dropwhile(lambda line: is_list.fullmatch(line) is None, free)
+    has_more = len(free) < len(lines) or any(len(line) - len(line.lstrip()) > depth for line in below if line.strip())
+    words = "\n".join(lines if has_more else map(str.strip, text)).strip()
     label = one_line(words)
-    is_long = len(label) > LABEL_MAX
+    is_long = has_more or len(label) > LABEL_MAX
     answer: dict[str, Json] = {"key": "answer", "label": ASKED_LABEL if is_long else label or ASKED_LABEL,
                                "type": "radio" if options else "textarea", "required": True}
     note: dict[str, Json] = {"key": "note", "label": NOTE_LABEL, "type": "textarea"}
     fields: list[Json] = [{**answer, "options": options}, note] if options else [answer]
-    body: dict[str, Json] = {"to": scope or ALL, "title": first.removeprefix(ASK), "fields": fields}
+    return words if is_long else "", {"title": title, "fields": fields}
+
+
+def forms_in(reply: str) -> tuple[str, list[dict[str, Json]]] | None:
+    """Read a reply that asks the operator: what is said before, and bodies of POST /ask; None: it is no form.
+
+    Words before the first are taken where each has options to choose: else they may speak of asking.
+    """
+    fence = FENCED.fullmatch(reply.strip())
+    scope, text = addressed(fence[2] if fence is not None else reply)
+    to = ALL if scope in ("", *RESERVED) else scope
+    (_, before), *asked = asked_in(text)
+    if not 1 <= len(asked) <= REPLY_PARTS_MAX:
+        return None
+    words, forms = ["\n".join(before).strip()], list[dict[str, Json]]()
+    for title, lines in asked:
+        said, body = form_of(title, lines)
+        has_options = len(cast(list[Json], body["fields"])) > 1
+        is_sentence = len(title.split()) > 1 and title[0].islower() and not title.endswith("?")
+        if not has_options and (is_sentence or words[0]):
+            return None
+        words.append(said)
+        forms.append({"to": to, **body})
     try:
-        Question.parse({"token": "", **body})
+        for body in forms:
+            Question.parse({"token": "", **body})
     except (Invalid, InvalidForm):
         return None
-    return (words if is_long else "", body) if first.startswith(ASK) else None
+    return "\n\n".join(filter(None, words)), forms
+
+
+def seen_of(form: Mapping[str, Any]) -> tuple[Json, ...]:
+    """Give what makes a form another one for whoever reads it."""
+    fields = [[one["label"], *one.get("options", ())] for one in form["fields"]]
+    return form["asker"], form["to"], form["title"], *fields
 
 
 def slices_of(text: str, size: int) -> Iterator[str]:
@@ -17298,7 +17369,7 @@ class Agent:
             if m.get("sender") == self._seat.name:  # a model that answers itself would never end
                 continue
             if _is_stop(m):
-                self.finish(EXIT_OK, "the operator stopped the room")
+                self.finish(EXIT_OK, STOP_WORDS)
             elif m.get("kind") == "control" and m.get("origin") == "operator":
                 self._obey(str(m.get("content")))
             else:
@@ -17589,19 +17660,40 @@ class Agent:
         return outcome
 
     async def _ask(self, reply: str) -> bool:
-        """Ask the operator what a reply asks; tell whether it asks anything. Raises Refusal."""
-        if (form := form_in(reply)) is None:
+        """Ask the operator what a reply asks; tell whether it could be asked. Raises Refusal."""
+        if (asked := forms_in(reply)) is None:
             return False
-        words, body = form
-        if words:  # more than a form has room for
-            await self._say(str(body["to"]), words)
+        words, forms = asked
+        to = str(forms[0]["to"])
+        if to != ALL and not await self._is_address(to):
+            return False
+        pending = [*map(seen_of, await self._pending_forms())]
+        fresh = [body for body in forms if seen_of({**body, "asker": self._seat.name}) not in pending]
+        if words and fresh:  # more than a form has room for
+            await self._say(to, words)
+        try:
+            for body in fresh:
+                await self._put(body)
+        except TooManyForms as refusal:  # then it is said as it is
+            log().warning("not asked: %s", refusal.detail)
+            return False
+        return True
+
+    async def _put(self, body: Mapping[str, Json]) -> None:
+        """Ask one form, as soon as that can be. Raises Refusal."""
         while self._end is None:
             try:
                 await self._seat.call("POST /ask", **body)
-                break
+                return
             except Throttled as refusal:
                 await self._rest(refusal.retry_s)
-        return True
+
+    async def _pending_forms(self) -> list[Mapping[str, Any]]:
+        """List the forms that wait for the operator; where the hub does not tell, none."""
+        found: list[Mapping[str, Any]] = []
+        with suppress(Refusal):
+            found = heard(await self._seat.door.call("GET /forms"), "forms", list)
+        return found
 
     async def _is_address(self, to: str) -> bool:
         """Whether a reply may go there: `#include <stdio.h>` is no channel, and nobody speaks to itself."""
@@ -18184,6 +18276,7 @@ PERSONA_MAX = 8000  # characters of a mission and of a persona: Windows takes 32
 PERSONA_MAX_BYTES = 4 * PERSONA_MAX  # of its file
 MEETING_MINUTES = 60.0  # where the file says nothing: one that is forgotten ends
 RESTARTS = 2  # where the file says nothing
+SESSION_TURNS = 6  # of one that waits to be spoken to, the same: two that call each other made 98 turns in a minute
 SESSIONS_PER_HOUR = 12  # the same: one in five minutes, which no conversation needs and a loop between two soon meets
 AT_ONCE, SPOKEN_TO = "at once", "when spoken to"  # when an agent is started
 SHIPPED = ("debate", "critic", "review", "contract", "incident", "demo")  # docs/meetings/NAME.toml
@@ -18191,6 +18284,7 @@ STAND_IN = "stand-in"
 LINE_MAX, SCRIPT_MAX = 2000, 40  # characters of a line, and lines, of a stand-in: all stand in its command line
 HANDED_PARTS_MAX = 8  # messages of what is given on stdin: of some 65,000 tokens, which each agent reads
 HANDED_MAX_BYTES = HANDED_PARTS_MAX * OPERATOR_CONTENT_MAX * 4
+GIVEN_AFTER_S = 2.0  # until it is said that its end is waited for
 CLOSING_S = 60.0  # for the agents' last words, where the file says nothing
 
 # What an agent gets of the environment without being told so: nothing of it is a secret.
@@ -18260,7 +18354,15 @@ def _all_of(read: Read, most: int) -> Read:
     def read_all(key: str, value: Any) -> tuple[Any, ...]:
         if not isinstance(value, list) or len(value) > most:
             raise Invalid(key, f"must be a list of at most {most}, in brackets: [\"...\"]")
-        return tuple([read(key, one) for one in value])
+        found, faults = list[Any](), dict[str, None]()  # of its entries all faults are told
+        for one in value:
+            try:
+                found.append(read(key, one))
+            except Invalid as refusal:
+                faults[refusal.detail.removeprefix(f"{key}: ")] = None
+        if faults:
+            raise Invalid(key, "; ".join(faults))
+        return tuple(found)
 
     return read_all
 
@@ -18416,6 +18518,15 @@ def free_place(path: str) -> str:
     return next(filterfalse(os.path.lexists, tried))
 
 
+def claimed(path: str) -> str:
+    """Make an empty file where nothing is yet, and give its path: nobody else gets the same. Raises OSError."""
+    while True:
+        place = free_place(path)
+        with suppress(FileExistsError):  # another was quicker
+            open(place, "x").close()
+            return place
+
+
 class Fault(NamedTuple):
     """Something that is wrong with a meeting; in the order in which faults are told."""
     file: int  # 0: the command line; 1: the meeting's own; then what it includes
@@ -18485,6 +18596,15 @@ class Attendee(Record):
         told = {"exec": self.command, STAND_IN: f"nothing: it says {len(self.lines)} lines"}
         return told.get(self.kind) or f"claude {self.model}".strip()
 
+    def program(self) -> tuple[str, str] | None:
+        """Give the program that it names, and where that is, empty: nowhere; None: a shell or the SDK looks for it."""
+        from shutil import which
+
+        if self.kind != "exec" or self.shell:
+            return None
+        name = split_command(self.command)[0]
+        return name, which(os.path.join(self.cwd, name) if os.path.dirname(name) else name) or ""
+
     def budget(self) -> str:
         """Write its limit of messages as the hub reads it."""
         return f"{spender_of(self.name)}: {self.messages} messages"
@@ -18499,7 +18619,7 @@ class Attendee(Record):
 
     def limits(self) -> list[str]:
         """Word what bounds it."""
-        told = {"messages": self.messages, "turns": self.turns}
+        told = {"messages": self.messages, "turns a session" if self.start == SPOKEN_TO else "turns": self.turns}
         some = [f"{count:,} {what}" for what, count in told.items() if count]
         some += [f"${self.dollars:g}"] if self.dollars else []
         some += [f"{self.sessions_per_hour} sessions an hour"] if self.start == SPOKEN_TO else []
@@ -18532,6 +18652,17 @@ class Meeting(Record):
         own = [one.budget() for one in self.attendees if one.messages]
         return "; ".join([f"{ROOM}: {', '.join(room)}"] * bool(room) + own)
 
+    def warnings(self) -> list[str]:
+        """Word what looks like an oversight, though it can be held so."""
+        told = [f"{one.name}: there is no program {words[0]!r}" for one in self.attendees
+                if (words := one.program()) and not words[1]]
+        opening = Message("", OPERATOR, ALL, self.opening, "message", 0.0, 0, "operator")
+        is_quiet = all(one.start == SPOKEN_TO and not is_call(opening, one.name) for one in self.attendees)
+        if self.opening and self.opening_to == ALL and is_quiet:
+            told.append("all agents wait to be spoken to, and an opening to all calls nobody: write @NAME into it, "
+                        "or opening_to")
+        return told
+
     def limits(self) -> list[str]:
         """Word what ends it."""
         some = [f"{self.minutes:g} minutes"] + ([f"{self.messages:,} messages"] if self.messages else [])
@@ -18555,7 +18686,7 @@ class MeetingReader:
     ) -> None:
         self._path, self._folder = path, os.path.dirname(os.path.abspath(path))
         self._is_rehearsed = is_rehearsed  # what has to be given may be missing
-        self._settings, self._only = settings, [name.strip() for name in only.split(",") if name.strip()]
+        self._settings, self._only = settings, [name.strip() for name in only.split(",")] if only else []
         self._faults: list[Fault] = []
         self._places: dict[TablePath, tuple[int, int, str]] = {}  # of keys: number of the file, line, and both in words
         self._tables: dict[str, Any] = {}
@@ -18627,7 +18758,9 @@ class MeetingReader:
         self._places[path] = (0, 0, "--set")
         known = self._keys_of(path[:-1]) if len(path) > 1 else {}
         if not is_there or path[-1] not in known or (path[0] in ("agents", "roles") and not self._has(path[:-1])):
-            names = [*MEETING_KEYS["meeting"], *MEETING_KEYS["limits"], *map(".".join, self._places)]
+            there = [at for at, place in self._places.items() if place[0]]
+            names = [*MEETING_KEYS["meeting"], *MEETING_KEYS["limits"], *map(".".join, there)]
+            names += [".".join((*path[:-1], one)) for one in known if self._has(path[:-1])]
             self._blame(path, f"{setting!r} sets nothing: KEY=VALUE, with a key as the file has it"
                               f"{guess_at(key.strip(), names)}")
             return
@@ -18731,13 +18864,19 @@ class MeetingReader:
         if to != ALL and to not in names and to not in channels:
             guess = guess_at(to, [ALL, *names, *channels])
             self._blame(("meeting", "opening_to"), f"meeting.opening_to: there is no {to!r} here{guess}")
-        if self._only and to in names and to not in self._only:
-            to = ALL
+        to = self._opening_place(to, channels)
         more = {key: self._value("limits", key, default) for key, default in _LIMITS.items()}
         more |= {key: one for key in _OF_MEETINGS if (one := self._value("meeting", key)) is not None}
         more |= {key: self._place(key) for key in ("journal", "outcome")}
         seated = [one for one in attendees if one is not None and (not self._only or one.name in self._only)]
         return Meeting(self._path, title, (*seated,), topic, opening_to=to, **more)
+
+    def _opening_place(self, to: str, channels: Mapping[str, Mapping[str, Any]]) -> str:
+        """Give where the opening is said; blame a channel in which nobody is. With some agents only: to all, then."""
+        there = channels[to].get("members") or () if to in channels else [to]
+        if not there:
+            self._blame(("meeting", "opening_to"), f"meeting.opening_to: nobody is in {to}: give it members")
+        return ALL if self._only and not {ALL, *self._only} & {*there} else to
 
     def _missing(self) -> list[str]:
         """List what has to be given and is not; blame that, unless it is only rehearsed."""
@@ -18793,7 +18932,7 @@ class MeetingReader:
         return found
 
     def _place(self, key: str) -> str:
-        """Give where a file is to be written, one that is not there yet: each meeting has one of its own."""
+        """Give where a file is to be written; where one is already, each meeting claims one of its own."""
         given = self._value("meeting", key)
         if not given:
             return ""
@@ -18802,7 +18941,7 @@ class MeetingReader:
             self._blame(("meeting", key), f"meeting.{key}: there is no folder {os.path.dirname(place)}")
         elif os.path.isdir(place):
             self._blame(("meeting", key), f"meeting.{key}: {place} is a folder: name a file in it")
-        return free_place(place)
+        return place
 
     def _attendee(self, name: str, channels: Mapping[str, Mapping[str, Any]]) -> Attendee | None:
         """Read an agent, what its role says included; None: it is no table."""
@@ -18821,6 +18960,8 @@ class MeetingReader:
         for key in MEETING_KEYS["each"]:
             if key not in values and not (key == "dollars" and values.get("kind") != "claude"):
                 values |= {key: one} if (one := self._value("each", key)) else {}
+        if values.get("start") == SPOKEN_TO:
+            values.setdefault("turns", SESSION_TURNS)
         values["persona"] = self._persona(told, values)
         values["cwd"] = self._cwd(told.get("cwd", path), values.get("cwd", "."))
         theirs = [f"{one} {about.get('topic') or ''}".strip() for one, about in channels.items()
@@ -18844,8 +18985,13 @@ class MeetingReader:
         key, kind, is_worker = ".".join(path), values.get("kind"), values.get("type") == "worker"
         if "kind" not in told:
             self._blame(path, f"{key}.kind is missing: claude, or exec for any other program")
-        if kind == STAND_IN and "lines" not in told:
-            self._blame(path, f"{key}.lines is missing: what it says, in a list")
+        if kind == STAND_IN and not values.get("lines", "lines" in told):  # a faulty one is told of already
+            self._blame(told.get("lines", path), f"{key}.lines is missing: what it says, in a list")
+        here = [*(self._at(("agents",)) or ()), OPERATOR]
+        cues = (cue for line in values.get("lines", ()) if (cue := CUE.match(line)) is not None)
+        for name in filterfalse(here.__contains__, (name.strip() for cue in cues for name in cue[1].split(","))):
+            self._blame(told["lines"], f"{'.'.join(told['lines'])}: AFTER {name}: there is no such agent"
+                                       f"{guess_at(name, here)}")
         if kind == "exec" and "command" not in told:
             self._blame(path, f"{key}.command is missing: what runs for each turn, such as \"llm -m MODEL\"")
         whose = {"exec": (OF_CLAUDES, "is for a claude; with kind = \"exec\" the command itself decides that"),
@@ -18922,8 +19068,9 @@ def handed_over(what: str, data: bytes) -> tuple[str, ...]:
     size = max(1, OPERATOR_CONTENT_MAX - len(what) - 2 * len(fence) - 200)
     pieces = [*islice(slices_of(text, size), HANDED_PARTS_MAX + 1)]
     if len(data) > HANDED_MAX_BYTES or len(pieces) > HANDED_PARTS_MAX:
-        raise Invalid("stdin", f"{what} has {'more than ' * (len(data) > HANDED_MAX_BYTES)}{len(text):,} characters; "
-                               f"{many}: give less of it")
+        is_cut = len(data) > HANDED_MAX_BYTES
+        extent = f"over {HANDED_MAX_BYTES:,} bytes" if is_cut else f"{len(text):,} characters"
+        raise Invalid("stdin", f"{what} has {extent}; {many}: give less of it")
     said, count = list[str](), len(pieces)
     for number, piece in enumerate(pieces, 1):
         part = f", part {number} of {count}" if count > 1 else ""
@@ -19023,6 +19170,7 @@ class Attending:
         self._process: Popen[bytes] | None = None
         self._read_by = math.inf  # when nothing more of its output is waited for, monotonic seconds
         self._due = -math.inf  # when it is started, monotonic seconds
+        self._has_told = False  # the latest process has told why it ended
         self._has_sat = False  # the latest process had a seat, by its own word: another may bear its name in the room
         self.has_come = False  # that seat is there still: it is this agent that bears its name
         self._steps: deque[tuple[Callable[[], None], float]] = deque()  # to its end, and when each is taken
@@ -19163,10 +19311,11 @@ class Attending:
             self.note_usage({"turns": int(left[2]), "cost_usd": float(left[3]) if left[3] else None})
         self._earlier = self._earlier[0] + self._usage[0], self._earlier[1] + self._usage[1]
         self._usage = 0, 0.0
+        self._has_told = code >= 0 and (left is not None or said.startswith(NOT_READY))
         if code < 0:  # its last words tell nothing of it
             self.why = f"ended by signal {-code} ({signal.strsignal(-code) or 'unknown'})"
             self._add_line(self.why)
-        elif left is not None or said.startswith(NOT_READY):
+        elif self._has_told:
             self.why = one_liner(said.removeprefix(NOT_READY) if left is None else left[1])
         else:
             self.why = f"ended with exit code {code}"
@@ -19175,7 +19324,7 @@ class Attending:
         """Decide what becomes of it after its process has ended."""
         name = self.plan.name
         is_sent_off, self._steps = self.state == ENDING, deque()
-        if is_sent_off or code in (EXIT_OK, EXIT_EXPIRED):  # its limit is reached, or the operator has ended it
+        if is_sent_off or code == EXIT_OK or self._is_expired(code):  # a limit is reached, or the operator has ended it
             self._set_state(ENDED)
             if is_sent_off and self._comes_back:
                 self.call_in()
@@ -19190,6 +19339,10 @@ class Attending:
         self.restarts, self._due = self.restarts + 1, now + pause_s
         self._set_state(RESTARTING)
         return f"{name} ended with exit code {code}, and is started again in {pause_s:g} s"
+
+    def _is_expired(self, code: int) -> bool:
+        """Whether it has lost its seat, as it says itself: a program that breaks ends with the same exit code."""
+        return code == EXIT_EXPIRED and self._has_told
 
     # --- what the hub tells of it ---
     def note_row(self, row: Mapping[str, Any]) -> None:
@@ -19531,7 +19684,8 @@ class Dormant(Attending):
         if self.state == ENDING:
             self._vigil.close()
             return ""
-        if code in (EXIT_OK, EXIT_EXPIRED):  # if it was kicked, who holds its seat learns of it
+        is_done = code == EXIT_OK and (turn is None or self.why == STOP_WORDS)  # else a signal has ended it in its turn
+        if is_done or self._is_expired(code):  # if it was kicked, who holds its seat learns of it
             self._failures.clear()
             self.restarts = 0
             self._set_state(ASLEEP)
@@ -20067,6 +20221,13 @@ class Sitting:
         if frame["mode"] == STOPPED:
             self.end("the room was stopped")
 
+    def _on_error(self, frame: Mapping[str, Any]) -> None:
+        """Tell of a no to what was said in the operator's name; without its opening a meeting would only pass time."""
+        if frame.get("command") == "say":
+            self._tell(f"the hub refuses what you say: {frame['detail']}")
+            if not self._over.is_set():
+                self.end(f"its opening could not be said to {self._meeting.opening_to}", is_failure=True)
+
     def _on_budgets(self, frame: Mapping[str, Any]) -> None:
         for row in frame["rows"]:
             if row["spender"] == ROOM and row["level"] == SPENT:
@@ -20074,7 +20235,7 @@ class Sitting:
 
     _HEARERS: ClassVar[dict[str, Callable[[Sitting, Mapping[str, Any]], None]]] = {
         "health": _on_health, "message": _on_message, "form": _on_form, "form_resolved": _on_settled,
-        "mode": _on_mode, "budgets": _on_budgets,
+        "mode": _on_mode, "budgets": _on_budgets, "error": _on_error,
     }  # fmt: skip
 
     # --- the end ---
@@ -20088,12 +20249,13 @@ class Sitting:
         """Write the file that says what has come of it; a disk that does not take it is told, and no more."""
         if not self._meeting.outcome:
             return
-        place = free_place(self._meeting.outcome)  # another meeting may have written one meanwhile
+        place = self._meeting.outcome
         words = {name: said or self._earlier_words[name] for name, said in self._last_words.items()}
         about = {**self.to_json(), "topic": self._meeting.topic, "time": plain_time(time.time()), "words": words,
                  "more_words": self._more_words}
         try:
-            with open(place, "x", encoding="utf-8", errors="replace") as file:
+            place = claimed(place)
+            with open(place, "w", encoding="utf-8", errors="replace") as file:
                 file.write(page_of_outcome(about))
             self.outcome = place
         except OSError as error:
@@ -20147,7 +20309,9 @@ def plan_of(meeting: Meeting) -> dict[str, Json]:
     ]  # fmt: skip
     return {"title": meeting.title, "topic": meeting.topic, "ends": [*meeting.limits()], "opening": meeting.opening,
             "opening_to": meeting.opening_to, "stdin": meeting.stdin or None, "closing": meeting.closing,
-            "journal": meeting.journal or None, "outcome": meeting.outcome or None, "agents": agents}
+            "journal": free_place(meeting.journal) if meeting.journal else None,
+            "outcome": free_place(meeting.outcome) if meeting.outcome else None, "agents": agents,
+            "warnings": [*meeting.warnings()]}
 
 
 def words_of_plan(about: Mapping[str, Any]) -> str:
@@ -20165,6 +20329,7 @@ def words_of_plan(about: Mapping[str, Any]) -> str:
                 "env": ", ".join(one["environment"]), "persona": first_words(one["persona"]),
                 "mission": first_words(one["mission"])}
         lines += [f"  {what:8} {text}" for what, text in told.items() if text]
+    lines += [f"beware: {words}" for words in about["warnings"]]
     return "\n".join(visible for line in lines for visible in lines_in(line))
 
 
@@ -22134,18 +22299,47 @@ def list_meetings(is_json: bool) -> None:
         print(f"{'':9} needs {', '.join(given) or 'nothing, not even a key'}")
 
 
+def bytes_waiting() -> int:
+    """Count what is there to be read of stdin at once; 0 also where that cannot be told, as of a terminal."""
+    found = bytearray(4)
+    if sys.platform != "win32":
+        import fcntl
+        import termios
+
+        with suppress(OSError):  # it is closed, or a device
+            fcntl.ioctl(0, termios.FIONREAD, found)
+    return int.from_bytes(found, sys.byteorder)
+
+
 def with_what_is_given(meeting: Meeting, is_rehearsed: bool) -> Meeting:
     """Take from stdin what a meeting is about, where it asks for that. Raises Invalid."""
+    is_terminal = sys.stdin is not None and sys.stdin.isatty()
     if not meeting.stdin:
+        if not is_terminal and bytes_waiting():
+            print("caucus: beware: this meeting asks for nothing on stdin; what is there is not read", file=sys.stderr)
         return meeting
-    is_given = sys.stdin is not None and not sys.stdin.isatty()
-    data = sys.stdin.buffer.read(HANDED_MAX_BYTES + 1) if is_given else b""
+    data = b"" if sys.stdin is None or is_terminal else stdin_to_its_end(meeting.stdin)
     if data.strip():
         return meeting.but(handed=handed_over(meeting.stdin, data))
     if is_rehearsed:
         return meeting
     how = f"give it {meeting.stdin}, such as with: git diff | caucus meet {meeting.path}"
-    raise Invalid("stdin", f"{'is empty' if is_given else 'is a terminal'}: {how}")
+    what = "is closed" if sys.stdin is None else "is a terminal" if is_terminal else "is empty"
+    raise Invalid("stdin", f"{what}: {how}")
+
+
+def stdin_to_its_end(what: str) -> bytes:
+    """Read all that is given, and a byte more than may be; tell of it where that takes long. Raises Invalid."""
+    words = f"caucus: waiting for the end of stdin, {what}"
+    note = threading.Timer(GIVEN_AFTER_S, print, [words], {"file": sys.stderr})
+    note.daemon = True
+    note.start()
+    try:
+        return sys.stdin.buffer.read(HANDED_MAX_BYTES + 1)
+    except KeyboardInterrupt:
+        raise Invalid("stdin", f"interrupted before the end of {what}; nothing was started") from None
+    finally:
+        note.cancel()
 
 
 def run_meet(options: argparse.Namespace) -> int:
@@ -22166,6 +22360,14 @@ def run_meet(options: argparse.Namespace) -> int:
         meeting = meeting.but(attendees=tuple([one.played_by(options.exec or "") for one in meeting.attendees]),
                               title=f"{meeting.title}, rehearsed" if options.rehearse else meeting.title)
     return hold_meeting(meeting, options)
+
+
+def claimed_journal(meeting: Meeting) -> str:
+    """Claim the file of a meeting's record; empty: it has none. Raises Invalid."""
+    try:
+        return claimed(meeting.journal) if meeting.journal else ""
+    except OSError as error:
+        raise Invalid("meeting.journal", f"cannot write {meeting.journal}: {error.strerror}") from None
 
 
 def hold_meeting(meeting: Meeting, options: argparse.Namespace) -> int:
@@ -22195,15 +22397,22 @@ def hold_meeting(meeting: Meeting, options: argparse.Namespace) -> int:
         tell(f"{meeting.title}: the console is at {url} (Ctrl-C ends it)")
         if not options.no_browser:
             open_browser(url)
+        for words in meeting.warnings():
+            tell(f"beware: {words}")
 
     if url:
         announce(url)
         code = asyncio.run(sitting.hold(url))
     else:
         env = os.environ.get
-        settings = Settings(port=options.port, journal=meeting.journal, agent_key=env("CAUCUS_AGENT_KEY", ""),
+        settings = Settings(port=options.port, journal=claimed_journal(meeting), agent_key=env("CAUCUS_AGENT_KEY", ""),
                             operator_token=env("CAUCUS_OPERATOR_TOKEN", ""))
-        code = serve(settings, lambda hub: announce(hub.url, hub.consoles), lambda hub: sitting.hold(hub.url))
+        try:
+            code = serve(settings, lambda hub: announce(hub.url, hub.consoles), lambda hub: sitting.hold(hub.url))
+        except Invalid as refusal:  # of an option that a hub has, and a meeting's file says
+            if refusal.extra["field"] != "--journal":
+                raise
+            raise Invalid("meeting.journal", refusal.detail.removeprefix("--journal: ")) from None
     if sitting.why:
         about = sitting.to_json()
         with suppress(OSError):

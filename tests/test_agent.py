@@ -617,21 +617,35 @@ def test_an_agent_of_lines_says_them_one_a_turn_each_after_its_cue(hub: HubProce
     assert [m["content"] for m in hub.receive(web)["messages"]] == []
 
 
+NOTE = [("note", "textarea", None)]
+
+
 @pytest.mark.parametrize(
     ("reply", "title", "fields", "before"),
     [
         ("ASK Go?\n- Yes\n- No", "Go?", [("Your answer", "radio", ["Yes", "No"]), ("note", "textarea", None)], ""),
         ("ASK Why?", "Why?", [("Your answer", "textarea", None)], ""),
         ("ASK Why?\n\nTell\n  me.\n", "Why?", [("Tell me.", "textarea", None)], ""),
+        ("ASK: **Verdict**\n* Yes\n* [ ] **No**", "Verdict", [("Your answer", "radio", ["Yes", "No"]), *NOTE], ""),
+        ('**ASK "Verdict"**\n1. Yes\n2. No', "Verdict", [("Your answer", "radio", ["Yes", "No"]), *NOTE], ""),
+        ("```text\nASK Verdict\nSo?\n```", "Verdict", [("So?", "textarea", None)], ""),
+        ("We agree.\n\nASK Go or \"Python\"?\n- Go\n- P", 'Go or "Python"?',
+         [("Your answer", "radio", ["Go", "P"]), *NOTE], "We agree."),
+        ("ASK Go?\n1. is a step\n- Yes\n- No", "Go?", [("1. is a step", "radio", ["Yes", "No"]), *NOTE], ""),
+        ("ASK Go?\nSo?\n- Yes\n  - at once\n- No", "Go?", [("Your answer", "radio", ["Yes", "No"]), *NOTE],
+         "So?\n- Yes\n  - at once\n- No"),
+        ("ASK Go?\n```\n- no option\n```\n- Yes\n- No", "Go?", [("Your answer", "radio", ["Yes", "No"]), *NOTE],
+         "```\n- no option\n```\n- Yes\n- No"),
+        ("@operator\nASK which port?", "which port?", [("Your answer", "textarea", None)], ""),
         ("ASK Why?\n" + "word " * 50, "Why?", [("Your answer", "textarea", None)], "word " * 49 + "word"),
     ],
 )
 def test_a_reply_that_asks_is_a_form(
     reply: str, title: str, fields: list[tuple[str, str, list[str] | None]], before: str
 ) -> None:
-    form = caucus.form_in(reply)
+    form = caucus.forms_in(reply)
     assert form is not None
-    words, body = form
+    words, [body] = form
     found: Any = body["fields"]
     assert (words, body["to"], body["title"]) == (before, "all", title)
     assert [(one["type"], one.get("options")) for one in found] == [one[1:] for one in fields]
@@ -640,17 +654,52 @@ def test_a_reply_that_asks_is_a_form(
 
 @pytest.mark.parametrize(
     "reply",
-    ["ASK", "ASK ", "ask Go?", "Please ASK Go?", "ASK " + "x" * 201, "ASK Go?\n- Yes\n- Yes", "@web\nASK Go?",
+    ["ASK the operator about it. I would not.", "ASK the operator", "ASK WHERE {\n  ?s ?p ?o }", "ASK { ?s ?p ?o }",
+     "To ask, print:\nASK Title", "So:\n```\nASK Go?\n- Yes\n```", "ASK Go?\n" * 9, "`ASK Go` is how you ask.",
+     "ASK", "ASK ", "ask Go?", "Please ASK Go?", "ASK " + "x" * 201, "ASK Go?\n- Yes\n- Yes", "@web\nASK Go?",
      "ASK Go?\n" + "\n".join(f"- {number}" for number in range(33)), "ASK Go?\n- " + "x" * 201],
 )  # fmt: skip
 def test_a_reply_that_cannot_be_a_form_is_text(reply: str) -> None:
-    assert caucus.form_in(reply) is None
+    assert caucus.forms_in(reply) is None
 
 
 def test_below_a_channel_the_answer_goes_there() -> None:
-    form = caucus.form_in("#ops\nASK Go?")
+    form = caucus.forms_in("#ops\nASK Go?")
     assert form is not None
-    assert form[1]["to"] == "#ops"
+    assert form[1][0]["to"] == "#ops"
+
+
+def test_a_reply_that_asks_twice_is_two_forms() -> None:
+    asked = caucus.forms_in("ASK Go?\nNow?\n- Yes\n- No\n\nASK Where?\n" + "far " * 60)
+    assert asked is not None
+    words, forms = asked
+    told = [(form["title"], form["fields"][0]["label"]) for form in forms]  # type: ignore[call-overload, index]
+    assert (words, told) == (("far " * 60).strip(), [("Go?", "Now?"), ("Where?", caucus.ASKED_LABEL)])
+
+
+def test_the_same_form_waits_once_and_where_no_more_may_wait_it_is_said(
+    hub: HubProcess, api: str, tmp_path: Path
+) -> None:
+    others = [hub.register(name) for name in ("x", "y")]
+    full = [(token, number) for token in others for number in range(caucus.FORMS_MAX // 2)]
+
+    def ask(token: str, number: int) -> int:
+        field = {"key": "a", "label": "a", "type": "text"}
+        return hub.post("/ask", token=token, to="all", title=str(number), fields=[field]).status
+
+    asks = "*MORE-OF-IT*) echo ASK Then?;; *IN-CHAN*) printf '#chan\\nASK Else?';; *) echo ASK Go?;;"
+    with agent(hub.url, "--project", "sh", "--exec", script(tmp_path, f"case $(cat) in {asks} esac")):
+        turns = lambda: (hub.get("/ping", peer="sh").body["usage"] or {}).get("turns")  # noqa: E731
+        for count in (1, 2):
+            hub.say(api, "sh", "go")
+            eventually(lambda count=count: turns() == count, "a turn")
+        hub.say(api, "sh", "IN-CHAN")
+        assert next_message(hub, api, sender="sh")["content"] == "#chan\nASK Else?"
+        assert [form["asker"] for form in hub.get("/forms").body["forms"]] == ["sh"]
+        assert [ask(*one) for one in full[1:]] == [200] * (caucus.FORMS_MAX - 1)
+        assert ask(*full[0]) == 422
+        hub.say(api, "sh", "MORE-OF-IT")
+        assert next_message(hub, api, sender="sh")["content"] == "ASK Then?"
 
 
 def test_pass_says_nothing(hub: HubProcess, api: str, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -144,6 +145,35 @@ def test_who_waits_in_a_channel_leaves_it_the_topic_that_it_has() -> None:
         vigil.close()
         assert topics == {"#c": "theirs", "#d": "mine"}
         eventually(lambda: vigil.is_gone, "its end")
+
+
+LEFT = "10:00:02 INFO ann has left: %s (1 turns, 5 tokens)"
+
+
+@pytest.mark.parametrize(
+    ("turn", "code", "last", "told"),
+    [
+        (True, 0, LEFT % "a signal came", "ann: a session has failed at message 7 of bob (a signal came)"),
+        (True, 1, "KeyError: 'x'", "ann: a session has failed at message 7 of bob (ended with exit code 1)"),
+        (False, 1, "KeyError: 'x'", "ann: a session ended with exit code 1"),
+        (True, 0, LEFT % caucus.STOP_WORDS, "ann is asleep again"),
+        (True, 1, LEFT % "it was kicked", "ann is asleep again"),
+        (False, 0, LEFT % "a signal came", "ann is asleep again"),
+    ],
+)
+def test_a_session_that_ends_within_its_turn_has_failed_unless_the_operator_wished_it(
+    turn: bool, code: int, last: str, told: str
+) -> None:
+    ann = caucus.Dormant(caucus.Attendee("ann", "exec", "/", command="cat", start=caucus.SPOKEN_TO))
+    ann._vigil = SimpleNamespace(take_back=lambda: None)
+    ann._mark, ann.state = "nobody's", caucus.SEATED
+    ann._add_line("10:00:00 INFO ann has joined the room at http://127.0.0.1:1")
+    ann._add_line("10:00:01 INFO a turn begins that is to answer 7 of bob")
+    if not turn:
+        ann._add_line("10:00:02 INFO the turn has come to its end")
+    ann._add_line(last)
+    ann._note_end(code)
+    assert ann._judge(code, 0.0).startswith(told)
 
 
 # --- one meeting, and what becomes of its agents ---

@@ -398,6 +398,16 @@ def test_an_agent_that_cannot_start_is_told_of_and_the_others_go_on(tmp_path: Pa
     assert "there is no program 'no-such-program'" in eve["last_lines"][-1]
 
 
+def test_an_opening_that_nobody_can_hear_ends_it_and_is_told(tmp_path: Path, hold: Callable[..., Held]) -> None:
+    absent = '[agents.eve]\nkind = "exec"\ncommand = "no-such-program"'
+    text = meeting(absent, an_agent(tmp_path, "ann", "quiet")).replace("\nopening", '\nopening_to = "eve"\nopening')
+    held = hold(text)
+    code, about = held.end()
+    assert (code, about["ended"]) == (1, "its opening could not be said to eve")
+    held.until_told("the hub refuses what you say: .*eve")
+    held.until_told("beware: eve: there is no program 'no-such-program'")
+
+
 def test_where_nobody_can_take_part_it_ends(hold: Callable[..., Held]) -> None:
     code, about = hold(meeting('[agents.eve]\nkind = "exec"\ncommand = "no-such-program"')).end()
     assert (code, about["ended"]) == (1, "no agent could take part")
@@ -577,6 +587,11 @@ MISTAKES = {
         "channels.plan: a channel's name begins with #",
     ),
     "no such opening_to": (TITLE + 'opening_to = "#c"\n' + AGENT, 3, "meeting.opening_to: there is no '#c' here"),
+    "an opening where nobody is": (
+        TITLE + 'opening_to = "#c"\n' + AGENT + '[channels."#c"]\n',
+        3,
+        "meeting.opening_to: nobody is in #c: give it members",
+    ),
     "minutes below zero": (TITLE + AGENT + "[limits]\nminutes = -1", 7, "must be a number of 0.01 to 10,080, not -1"),
     "half a message": (
         TITLE + AGENT + "[limits]\nmessages = 1.5",
@@ -652,6 +667,22 @@ MISTAKES = {
         6,
         "agents.ann.model: is for a model; a stand-in has its lines and runs nothing",
     ),
+    "a stand-in of no lines": (
+        TITLE + '[agents.ann]\nkind = "stand-in"\nlines = []',
+        5,
+        "agents.ann.lines is missing: what it says, in a list",
+    ),
+    "a cue of nobody": (
+        TITLE + AGENT + 'lines = ["AFTER human, ann: x", "AFTER hunam: y"]',
+        6,
+        "agents.ann.lines: AFTER hunam: there is no such agent (did you mean human?)",
+    ),
+    "several in a list": (
+        TITLE + AGENT + 'environment = ["1A", "HOME", "CAUCUS_X"]',
+        6,
+        "and set it before you start the meeting; CAUCUS_X is for you",
+    ),
+    "a folder for the outcome": (TITLE + 'outcome = "."\n' + AGENT, 3, "is a folder: name a file in it"),
     "a need that is no key": (TITLE + 'needs = ["topik"]\n' + AGENT, 3, "meeting.needs: there is no key 'topik'"),
     "a need that is not given": (TITLE + 'needs = ["minutes"]\n' + AGENT, 3, "it needs minutes: give --set minutes="),
     "no folder for the outcome": (TITLE + 'outcome = "no/x.md"\n' + AGENT, 3, "meeting.outcome: there is no folder"),
@@ -743,10 +774,63 @@ def test_what_cannot_be_set_is_refused(setting: str, tmp_path: Path) -> None:
     assert fault.where == "--set"
 
 
+def test_a_key_that_cannot_be_set_is_not_the_guess_at_itself(tmp_path: Path) -> None:
+    with pytest.raises(caucus.BadMeeting) as caught:
+        read(tmp_path, TITLE + AGENT, "minute=3", "agents.ann.turn=3")
+    told = sorted(one.what for one in caught.value.faults)
+    assert [words.partition("(")[2] for words in told] == ["did you mean agents.ann.turns?)", "did you mean minutes?)"]
+
+
+def test_a_list_of_nobody_seats_nobody(tmp_path: Path) -> None:
+    with pytest.raises(caucus.BadMeeting) as caught:
+        read(tmp_path, TITLE + AGENT, only=",")
+    assert {one.where for one in caught.value.faults} == {"--only"}
+
+
+def test_a_file_of_a_meetings_own_is_claimed_where_nothing_is(tmp_path: Path) -> None:
+    (tmp_path / "o.md").write_text("mine", encoding="utf-8")
+    found = read(tmp_path, TITLE + 'outcome = "o.md"\n' + AGENT)
+    assert caucus.plan_of(found)["outcome"] == str(tmp_path / "o-2.md")
+    assert [caucus.claimed(found.outcome) for _ in range(2)] == [str(tmp_path / name) for name in ("o-2.md", "o-3.md")]
+    sitting = caucus.Sitting(found, print)
+    sitting._write_outcome()
+    assert sitting.outcome == str(tmp_path / "o-4.md")
+    assert (tmp_path / "o.md").read_text(encoding="utf-8") == "mine"
+
+
 def test_only_some_agents_are_seated(tmp_path: Path) -> None:
     text = TITLE + AGENT + AGENT.replace("ann", "bob") + '[channels."#c"]\nmembers = ["ann", "bob"]'
     found = read(tmp_path, text, only="bob")
     assert [(one.name, one.channels) for one in found.attendees] == [("bob", ("#c",))]
+
+
+def test_an_opening_goes_to_all_where_none_of_those_is_seated_whom_it_is_for(tmp_path: Path) -> None:
+    agents = AGENT + AGENT.replace("ann", "bob") + '[channels."#c"]\nmembers = ["bob"]'
+    places = [read(tmp_path, f'{TITLE}opening_to = "{to}"\n{agents}', only=one).opening_to
+              for to in ("bob", "#c") for one in ("ann", "bob")]  # fmt: skip
+    assert places == ["all", "bob", "all", "#c"]
+
+
+def test_what_looks_like_an_oversight_is_told_before_it_begins(tmp_path: Path) -> None:
+    asleep = AGENT + 'start = "when spoken to"\n'
+    for opening, more, told in (
+        ("Begin.", asleep, ["all agents wait to be spoken to"]),
+        ("Begin, @ann.", asleep, []),
+        ("Begin.", asleep + AGENT.replace("ann", "bob"), []),
+        ("Begin.", AGENT.replace("cat", "./cat"), ["ann: there is no program './cat'"]),
+    ):
+        found = read(tmp_path, f'{TITLE}opening = "{opening}"\n{more}').warnings()
+        assert [words[: len(start)] for words, start in zip(found, told, strict=True)] == told
+
+
+def test_a_session_has_a_bound_also_where_the_file_says_nothing(tmp_path: Path) -> None:
+    ann, bob, eve = read(
+        tmp_path,
+        TITLE + AGENT + AGENT.replace("ann", "bob") + 'start = "when spoken to"\n'
+        + AGENT.replace("ann", "eve") + 'start = "when spoken to"\nturns = 9\n',
+    ).attendees  # fmt: skip
+    assert (ann.turns, bob.turns, eve.turns) == (0, caucus.SESSION_TURNS, 9)
+    assert f"{caucus.SESSION_TURNS} turns a session" in bob.limits()
 
 
 def test_limits_of_each_are_those_of_who_has_none(tmp_path: Path) -> None:

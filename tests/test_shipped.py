@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -110,8 +111,8 @@ class Stage:
             end = self.chance.randint(1, len(self.boxes[name]))
             batch, self.boxes[name] = self.boxes[name][:end], self.boxes[name][end:]
             reply = (await self.minds[name].think(caucus.fenced(batch, "running", 0))).reply
-            if form := caucus.form_in(reply):
-                self.asked.append((name, form[1]))
+            if asked := caucus.forms_in(reply):
+                self.asked += [(name, form) for form in asked[1]]
             elif reply:
                 self.said.append((name, reply))
                 self.deliver(name, reply)
@@ -229,7 +230,7 @@ def test_what_is_given_is_said_in_order_in_parts_that_fit_and_nothing_leads_out_
 def test_too_much_and_nothing_are_refused_with_the_number_and_the_way(tmp_path: Path) -> None:
     with pytest.raises(caucus.Invalid, match="the diff has 300,000 characters; at most 8 messages of 32,768 are said"):
         caucus.handed_over("the diff", b"x" * 300_000)
-    with pytest.raises(caucus.Invalid, match="the diff has more than 1,048,577 characters"):
+    with pytest.raises(caucus.Invalid, match="the diff has over 1,048,576 bytes; at most 8"):
         caucus.handed_over("the diff", b"x" * (caucus.HANDED_MAX_BYTES + 1))
     argv = [sys.executable, str(ROOT / "caucus.py"), "meet", "review"]
     done = subprocess.run(argv, input="\n", capture_output=True, text=True, check=False, timeout=30, cwd=tmp_path)
@@ -238,6 +239,32 @@ def test_too_much_and_nothing_are_refused_with_the_number_and_the_way(tmp_path: 
         "caucus: stdin: is empty: give it the diff, such as with: git diff | caucus meet review\n"
     )
     assert [*tmp_path.iterdir()] == []
+
+
+def test_an_end_of_stdin_that_does_not_come_is_told_and_ctrl_c_leaves_word(tmp_path: Path) -> None:
+    argv = [sys.executable, str(ROOT / "caucus.py"), "meet", "review"]
+    pipe, err = subprocess.PIPE, subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=err, text=True, cwd=tmp_path) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "caucus: waiting for the end of stdin, the diff\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 2
+        assert "stdin: interrupted before the end of the diff; nothing was started" in process.stderr.read()
+    done = subprocess.run(["sh", "-c", '"$0" "$@" <&-', *argv], capture_output=True, text=True, check=False, timeout=30)
+    assert "stdin: is closed: give it the diff" in done.stderr
+
+
+@pytest.mark.parametrize(("given", "is_told"), [("a diff", True), ("", False)])
+def test_what_is_given_to_a_meeting_that_asks_for_nothing_is_told_of(
+    given: str, is_told: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "m.toml").write_text('[meeting]\ntitle = "T"\n[agents.a]\nkind = "stand-in"\nlines = ["x"]', "utf-8")
+    (tmp_path / "given").write_text(given, encoding="utf-8")
+    argv = [sys.executable, str(ROOT / "caucus.py"), "meet", "m.toml", "--hub", "http://127.0.0.1:1", "--no-browser"]
+    with open(tmp_path / "given", encoding="utf-8") as file:
+        done = subprocess.run(argv, stdin=file, capture_output=True, text=True, check=False, timeout=30, cwd=tmp_path)
+    assert done.returncode == 3
+    assert ("what is there is not read" in done.stderr) == is_told
 
 
 # --- they are held, from the .pyz alone, with a script in place of each model ---
@@ -278,7 +305,7 @@ class Past:
         argv += ["--exec", f"{mind} {folder / 'kept'} {asker} {title}"]
         argv += [word for need in needs_of(name) for word in ("--set", need)]
         clean = {key: value for key, value in os.environ.items() if not key.startswith("CAUCUS_")}
-        (folder / "kept/diff").write_text(DIFF, encoding="utf-8")
+        (folder / "kept/diff").write_text(DIFF if name == "review" else "", encoding="utf-8")
         with (folder / "kept/diff").open(encoding="utf-8") as given:
             out = subprocess.PIPE
             process = subprocess.Popen(argv, stdin=given, stdout=out, stderr=out, text=True, cwd=folder, env=clean)
