@@ -16962,8 +16962,7 @@ class AgentSettings(Record):
     max_cost_usd: float = 0.0  # 0: no limit
     turn_limit_s: float = TURN_LIMIT_S
     give_up_s: float = AGENT_GIVE_UP_S  # 0: never
-    token: str = ""  # of a seat that is lent for one session: till what calls it is settled
-    is_singly: bool = False  # of such a session: each message that calls it has a turn of its own
+    is_singly: bool = False  # of a session: each message that calls it has a turn of its own
 
 
 def shown_of(line: bytes) -> str:
@@ -16995,9 +16994,8 @@ def answered_in(batch: Sequence[dict[str, Json]], name: str) -> dict[str, dict[s
 class AgentSeat(Seat):
     """A seat whose program knows what its mind is at: what is said where that came from answers it."""
 
-    def __init__(self, door: Door, name: str, is_lent: bool = False) -> None:
+    def __init__(self, door: Door, name: str) -> None:
         super().__init__(door, name, is_patient=True)
-        self._is_lent = is_lent  # another process has it again afterwards, and knows its token
         self.answering: dict[str, int] = {}  # scope -> seq, while the mind is at it
 
     async def say(self, **said: Json) -> dict[str, Json]:
@@ -17013,26 +17011,26 @@ class AgentSeat(Seat):
         self.answering = {scope: seq for scope, seq in self.answering.items() if seq not in done}
         return answer
 
+
+class LentSeat(AgentSeat):
+    """A seat that is another process's before and afterwards, which knows its token: it is not taken anew."""
+
     async def join(self, name: str) -> dict[str, Json]:
-        """Take a seat, or confirm it; one that is lent is not taken anew. Raises SessionExpired, NameInUse, ..."""
+        """Confirm it. Raises SessionExpired: it is gone."""
         token = self.door.token
         try:
             joined = await super().join(name)
         except NameInUse as refusal:
-            raise (SessionExpired(refusal.detail) if self._is_lent else refusal) from None
-        if self._is_lent and self.door.token != token:
+            raise SessionExpired(refusal.detail) from None
+        if self.door.token != token:
             await self.leave()
             raise SessionExpired(f"the seat of {name} that was lent is gone")
         return joined
 
     async def _rejoin(self, why: str) -> None:
-        """Take the seat again, unless it is lent: then that is for who lends it. Raises SessionExpired."""
-        if not self._is_lent:
-            await super()._rejoin(why)
-            log().info("%s has joined the room at %s", self.name, self.door.url)  # again: who started it goes by that
-            return
         self.lose(why)
         raise SessionExpired(self._why)
+
 
 
 def addressed(reply: str) -> tuple[str, str]:
@@ -17204,30 +17202,26 @@ class Agent:
         self._has_ended = Event()
         self._tasks: set[Task[None]] = set()
         self._turns = self._failures = self._input_tokens = self._output_tokens = 0
-        # Of a session at a lent seat: what it has to answer for, by seq, and of that what it was reminded of, or has
-        # declined; when it had something to do last; and that no turn is left, or no money for one.
-        self._is_lent, self._mine = bool(settings.token), set[int]()
-        self._reminded, self._declined = set[int](), set[int]()
-        self._busy_at, self._is_used_up, self._is_spent = self._loop.time(), False, False
         self._cost_usd: float | None = None  # None: not known
 
     async def run(self) -> int:
         """Take part until told to stop; give the exit code. Raises NotReady, before anybody has seen the agent."""
         try:
             await self._begin()
-            if self._is_lent:
-                await self._take_over()
             listening = self._spawn(self._listen())
             await self._drive()
             listening.cancel()
         finally:
             async with at_most(GOODBYE_S):
-                if not self._is_lent:
-                    await self._seat.leave()
+                await self._leave()
                 await self._mind.end()
         code, why = self._end or (EXIT_OK, "")
         log().info("%s has left: %s (%s)", self._settings.name, why, self._used())
         return code
+
+    async def _leave(self) -> None:
+        """Give the seat up."""
+        await self._seat.leave()
 
     def _used(self) -> str:
         """Word what its turns have used, as LEFT_LINE reads it."""
@@ -17380,11 +17374,13 @@ class Agent:
         """Do what the operator told this one agent."""
         log().info("the operator says: %s", command)
         if command == "reset":
-            if self._is_lent:
-                self._note_done(self._inbox)
-            self._inbox.clear()
+            self._forget()
             self._is_reset = True
         self._cut_short(INTERRUPT_S)
+
+    def _forget(self) -> None:
+        """Forget what has arrived: the mind begins anew."""
+        self._inbox.clear()
 
     def _cut_short(self, grace_s: float) -> None:
         """End the turn in progress, or about to begin: the mind may do it by itself, until its grace is over."""
@@ -17419,8 +17415,6 @@ class Agent:
                 await self._renew()
             elif (batch := await self._next_batch()) or (self._opening and self._may_open()):
                 await self._turn(await self._worded(batch), batch)
-            elif self._is_lent:
-                await self._settle()
             else:
                 await self._wait()
 
@@ -17447,10 +17441,12 @@ class Agent:
         return self._mode == RUNNING and self._end is None and not self._is_reset
 
     def _ready(self) -> list[dict[str, Json]]:
-        """List what a turn can be made of, no more than is read at once; in a paused room the operator's words only."""
+        """List what the next turn is made of; in a paused room the operator's words only."""
         ready = [m for m in self._inbox if self._mode == RUNNING or m.get("origin") == "operator"]
-        if self._is_lent:
-            return self._called_for(ready)
+        return self._batch_of(ready)
+
+    def _batch_of(self, ready: list[dict[str, Json]]) -> list[dict[str, Json]]:
+        """Take what one turn is made of; nothing where nothing is worth one."""
         end = fitting(ready)
         if not self._mind.is_live:  # it has one reply, so each question has a turn
             end = next((at for at, m in enumerate(ready[:end], 1) if self._is_question(m)), end)
@@ -17468,23 +17464,16 @@ class Agent:
     async def _next_batch(self) -> list[dict[str, Json]]:
         """Take what waits, and acknowledge it: from here on it is not repeated. Empty: there is nothing."""
         if batch := self._ready():
-            if not self._is_lent:  # there it is acknowledged when its turn has succeeded
-                self._note_done(batch)
+            self._note_taken(batch)
             await self._acknowledge()
             kept = [] if self._end or self._is_reset else self._ready()  # the room may be paused by now
             batch = [m for m in batch if m in kept]
             self._inbox = [m for m in self._inbox if m not in batch]
-            if self._is_lent and batch and self._mode == RUNNING:
-                self._leave_out(heard(batch[0], "seq", int))
         return batch
 
-    def _note_done(self, batch: Iterable[Body]) -> None:
-        """Note what may be acknowledged; of a lent seat not beyond what has still to have its turn."""
-        upto = max([self._acked, *[heard(m, "seq", int) for m in batch]])
-        if self._is_lent:
-            left = [heard(m, "seq", int) for m in self._inbox if m not in batch]
-            upto = max(self._acked, min([upto, *[seq - 1 for seq in left]]))
-        self._acked = upto
+    def _note_taken(self, batch: Iterable[Body]) -> None:
+        """Note that a turn is made of a batch, which may be acknowledged by that."""
+        self._acked = max([self._acked, *[heard(m, "seq", int) for m in batch]])
 
     async def _acknowledge(self, is_read: bool = False) -> None:
         """Acknowledge what turns were made of, and learn how the room is: a parked poll does not tell of a pause.
@@ -17513,8 +17502,6 @@ class Agent:
     async def _renew(self) -> None:
         """Give the mind a clean context."""
         self._is_reset = False
-        if self._is_lent:  # what was forgotten calls no more
-            await self._acknowledge()
         await self._mind.end()
         try:
             if self._end is None:
@@ -17535,104 +17522,24 @@ class Agent:
         self._output_tokens += outcome.output_tokens
         self._cost_usd = outcome.cost_usd if outcome.cost_usd is not None else self._cost_usd
         await self._publish(self._seat.status)
-        is_done = (not outcome.failure or self._is_cut) and self._end is None
-        if self._is_lent and is_done:
-            self._note_done(batch)
-            self._reminded.update(heard(m, "seq", int) for m in batch if self._is_cut)  # he wants no more of it
-        if is_done or not self._is_lent:  # there a session that has failed takes it up again
-            log().info("the turn has come to its end")
-        if not outcome.failure and not self._is_cut:
-            await self._acknowledge(is_read=True)
-        elif self._is_lent and self._end is None and self._is_cut:
-            await self._acknowledge()
+        await self._conclude(outcome, batch)
         if self._end is None:
             await self._judge(outcome, scope)
-        self._busy_at = self._loop.time()
-
-    # --- a session at a lent seat ---
-    async def _take_over(self) -> None:
-        """Take what waits, and see what was owed before."""
-        if not await self._poll(is_patient=False):
-            self.finish(EXIT_GAVE_UP, "the hub has gone")
-        first = min([heard(m, "seq", int) for m in self._inbox], default=math.inf)
-        self._mine = {seq for seq in await self._debts() if seq < first}
-
-    async def _debts(self) -> dict[int, dict[str, Json]]:
-        """Give what it owes an answer to, by seq. Empty also where the hub does not say."""
-        with suppress(Refusal):
-            owes = (await self._seat.open_questions("owes")).get("owes") or []
-            return {heard(debt, "seq", int): debt for debt in cast(list[dict[str, Json]], owes)}
-        return {}
-
-    def _is_called_by(self, m: Mapping[str, Any]) -> bool:
-        return is_call(Message.restored({key: m[key] for key in Message.FIELDS if key in m}), self._settings.name)
-
-    def _called_for(self, ready: list[dict[str, Json]]) -> list[dict[str, Json]]:
-        """Take what a turn is made of: what calls, behind what was said before it; nothing where nothing calls.
-
-        A mind with one reply has one such message a turn. Singly, what was said before has a turn of its own.
-        """
-        first = next((at for at, m in enumerate(ready) if self._is_called_by(m)), None)
-        if first is None or self._is_used_up:
-            return []
-        before, rest = ready[max(0, first - CONTEXT_MESSAGES_MAX) : first], ready[first:]
-        if self._settings.is_singly:
-            return before if any(map(self._is_call, before)) else [*before, rest[0]]
-        while before and fitting([*before, rest[0]]) <= len(before):
-            del before[0]
-        batch = [*before, *(rest if self._mind.is_live else rest[:1])]
-        return batch[: fitting(batch)]
-
-    def _leave_out(self, first: int) -> None:
-        """Forget what was said long before it was called, and tell the mind so."""
-        kept = [m for m in self._inbox if heard(m, "seq", int) > first]
-        if count := len(self._inbox) - len(kept):
-            self._seat.tell(f"{count} older messages, none to you by name, are left out", "left_out")
-        self._inbox = kept
 
     def _tell_turn(self, batch: Sequence[dict[str, Json]]) -> None:
-        """Tell who started this what the turn is made of, and note that a session has to answer for it."""
-        whose = batch[-1]
-        if self._is_lent:
-            self._mine.update([heard(m, "seq", int) for m in batch])
-            whose = next((m for m in reversed(batch) if self._is_called_by(m)), whose)
+        """Tell who started this what a turn is made of."""
+        whose = self._matter_of(batch)
         log().info("a turn begins that is to answer %d of %s", heard(whose, "seq", int), whose["sender"])
 
-    async def _settle(self) -> None:
-        """Remind of what is owed, then decline it; where all is settled, end the session after a while."""
-        debts = {seq: debt for seq, debt in (await self._debts()).items() if seq in self._mine}
-        waiting = {m.get("seq") for m in self._inbox}
-        owed = [seq for seq in debts if seq not in waiting] if self._mode == RUNNING and self._end is None else []
-        may_linger, lingered_s = self._mode == RUNNING and not self._is_used_up, self._loop.time() - self._busy_at
-        left_s = SESSION_LINGER_S - lingered_s if may_linger else 0.0
-        if owed and (fresh := [seq for seq in owed if seq not in self._reminded]) and not self._is_spent:
-            batch = [self._asked_again(debts[seq]) for seq in (fresh if self._mind.is_live else fresh[:1])]
-            self._reminded.update([heard(m, "seq", int) for m in batch])
-            await self._turn(f"{OWING}\n{await self._worded(batch)}", batch)
-        elif owed:
-            await self._decline(debts[owed[0]])
-        elif left_s > 0.0:
-            async with at_most(left_s):
-                await self._wake.wait()
-        else:
-            self.finish(EXIT_OK, "its limit is reached" if self._is_used_up else "nothing calls it")
+    def _matter_of(self, batch: Sequence[dict[str, Json]]) -> dict[str, Json]:
+        """Give the message that a turn is to answer."""
+        return batch[-1]
 
-    def _asked_again(self, debt: dict[str, Json]) -> dict[str, Json]:
-        """Word an old question as it came; the hub knows its first words."""
-        origin = "operator" if debt["asker"] == OPERATOR else "agent"
-        about = {"seq": debt["seq"], "sender": debt["asker"], "recipient": self._settings.name, "origin": origin}
-        return about | {"id": "", "kind": "message", "content": debt["text"], "ts": debt["ts"], "expects_answer": True}
-
-    async def _decline(self, debt: dict[str, Json]) -> None:
-        """Decline a question in the agent's name, once."""
-        seq = heard(debt, "seq", int)
-        self._tell_turn([self._asked_again(debt)])
-        if seq in self._declined:
-            self.finish(_FAILED_TURN, f"{seq} could neither be answered nor declined")
-        else:
-            self._declined.add(seq)
-            await self._say_shortly(str(debt["asker"]), NO_ANSWER, declines=seq)
-            log().info("the turn has come to its end")
+    async def _conclude(self, outcome: Outcome, _batch: Sequence[dict[str, Json]]) -> None:
+        """Tell who started this that the turn is over, and the hub that the mind has been at what it was made of."""
+        log().info("the turn has come to its end")
+        if not outcome.failure and not self._is_cut:
+            await self._acknowledge(is_read=True)
 
     async def _attempt(self, prompt: str, scope: str, answered: Mapping[str, dict[str, Json]]) -> Outcome:
         """Have the mind think, and say what it does not say itself; whatever goes wrong is a failed turn."""
@@ -17709,26 +17616,30 @@ class Agent:
         self._failures = self._failures + 1 if has_failed else 0
         if has_failed:
             log().error("the turn failed: %s", outcome.failure)
-        if has_failed and self._is_lent:
-            self.finish(_FAILED_TURN, outcome.failure)
-        elif has_failed:
             await self._say_shortly(scope, f"My turn failed: {outcome.failure}", declines=self._owed)
-        elif self._owed and not self._mind.is_live and not self._is_cut:
-            await self._say_shortly(scope, NO_ANSWER, declines=self._owed)
+        else:
+            await self._decline_unanswered(scope)
         limits = self._settings
         if self._failures >= FAILURES_MAX:
             await self._say_goodbye(ALL, EXIT_GAVE_UP, f"{FAILURES_MAX} turns in a row have failed")
-        elif self._is_lent:
-            self._is_spent |= outcome.is_spent or 0 < limits.max_cost_usd <= (self._cost_usd or 0.0)
-            self._is_used_up |= self._is_spent or 0 < limits.max_turns <= self._turns
-        elif outcome.is_spent or 0 < limits.max_cost_usd <= (self._cost_usd or 0.0):
+        elif self._has_spent(outcome):
             await self._say_goodbye(ALL, EXIT_OK, f"my limit of cost, ${limits.max_cost_usd:g}, is reached")
-        elif 0 < limits.max_turns <= self._turns:
+        elif self._has_no_turn_left():
             await self._say_goodbye(ALL, EXIT_OK, f"my limit of turns, {limits.max_turns}, is reached")
 
+    async def _decline_unanswered(self, scope: str) -> None:
+        """Decline the question that a mind with one reply has not answered by it."""
+        if self._owed and not self._mind.is_live and not self._is_cut:
+            await self._say_shortly(scope, NO_ANSWER, declines=self._owed)
+
+    def _has_spent(self, outcome: Outcome) -> bool:
+        return outcome.is_spent or 0 < self._settings.max_cost_usd <= (self._cost_usd or 0.0)
+
+    def _has_no_turn_left(self) -> bool:
+        return 0 < self._settings.max_turns <= self._turns
+
     async def _say_goodbye(self, scope: str, code: int, why: str) -> None:
-        if not self._is_lent:
-            await self._say_shortly(scope, f"I am leaving: {why}.")
+        await self._say_shortly(scope, f"I am leaving: {why}.")
         self.finish(code, why)
 
     async def _say_shortly(self, scope: str, line: str, declines: int = 0) -> None:
@@ -17784,6 +17695,156 @@ class Agent:
             except Refusal as refusal:
                 log().debug("no status: %s", refusal.detail)
                 return
+
+
+class AgentSession(Agent):
+    """An agent at a lent seat, because something has called it: it settles that, and ends.
+
+    It takes turns of what calls it only, acknowledges what has had its turn, and leaves no question open that it saw.
+    """
+
+    def __init__(self, seat: AgentSeat, mind: Mind, settings: AgentSettings) -> None:
+        super().__init__(seat, mind, settings)
+        # What it has to answer for, by seq; and of that what it was reminded of, or has declined.
+        self._mine, self._reminded, self._declined = set[int](), set[int](), set[int]()
+        self._busy_at = self._loop.time()  # when it had something to do last
+        self._is_used_up = self._is_spent = False  # no turn is left; no money for one
+
+    async def _begin(self) -> None:
+        """Take what waits, and see what was owed before. Raises NotReady."""
+        await super()._begin()
+        if not await self._poll(is_patient=False):
+            self.finish(EXIT_GAVE_UP, "the hub has gone")
+        first = min([heard(m, "seq", int) for m in self._inbox], default=math.inf)
+        self._mine = {seq for seq in await self._debts() if seq < first}
+
+    async def _debts(self) -> dict[int, dict[str, Json]]:
+        """Give what it owes an answer to, by seq. Empty also where the hub does not say."""
+        with suppress(Refusal):
+            owes = (await self._seat.open_questions("owes")).get("owes") or []
+            return {heard(debt, "seq", int): debt for debt in cast(list[dict[str, Json]], owes)}
+        return {}
+
+    def _is_called_by(self, m: Mapping[str, Any]) -> bool:
+        return is_call(Message.restored({key: m[key] for key in Message.FIELDS if key in m}), self._settings.name)
+
+    def _batch_of(self, ready: list[dict[str, Json]]) -> list[dict[str, Json]]:
+        """Take what one turn is made of: what calls, behind what was said before it; nothing where nothing calls.
+
+        A mind with one reply has one such message a turn. Singly, what was said before has a turn of its own.
+        """
+        first = next((at for at, m in enumerate(ready) if self._is_called_by(m)), None)
+        if first is None or self._is_used_up:
+            return []
+        before, rest = ready[max(0, first - CONTEXT_MESSAGES_MAX) : first], ready[first:]
+        if self._settings.is_singly:
+            return before if any(map(self._is_call, before)) else [*before, rest[0]]
+        while before and fitting([*before, rest[0]]) <= len(before):
+            del before[0]
+        batch = [*before, *(rest if self._mind.is_live else rest[:1])]
+        return batch[: fitting(batch)]
+
+    def _leave_out(self, first: int) -> None:
+        """Forget what was said long before it was called, and tell the mind so."""
+        kept = [m for m in self._inbox if heard(m, "seq", int) > first]
+        if count := len(self._inbox) - len(kept):
+            self._seat.tell(f"{count} older messages, none to you by name, are left out", "left_out")
+        self._inbox = kept
+
+    async def _next_batch(self) -> list[dict[str, Json]]:
+        batch = await super()._next_batch()
+        if batch and self._mode == RUNNING:
+            self._leave_out(heard(batch[0], "seq", int))
+        return batch
+
+    def _note_taken(self, batch: Iterable[Body]) -> None:
+        """Leave it unacknowledged till its turn has succeeded."""
+
+    def _note_done(self, batch: Collection[Body]) -> None:
+        """Note what may be acknowledged: not beyond what has still to have its turn."""
+        upto = max([self._acked, *[heard(m, "seq", int) for m in batch]])
+        left = [heard(m, "seq", int) for m in self._inbox if m not in batch]
+        self._acked = max(self._acked, min([upto, *[seq - 1 for seq in left]]))
+
+    def _forget(self) -> None:
+        self._note_done(self._inbox)  # what was forgotten calls no more
+        super()._forget()
+
+    async def _renew(self) -> None:
+        await self._acknowledge()
+        await super()._renew()
+
+    async def _turn(self, prompt: str, batch: list[dict[str, Json]]) -> None:
+        await super()._turn(prompt, batch)
+        self._busy_at = self._loop.time()
+
+    def _tell_turn(self, batch: Sequence[dict[str, Json]]) -> None:
+        self._mine.update([heard(m, "seq", int) for m in batch])
+        super()._tell_turn(batch)
+
+    def _matter_of(self, batch: Sequence[dict[str, Json]]) -> dict[str, Json]:
+        return next((m for m in reversed(batch) if self._is_called_by(m)), batch[-1])
+
+    async def _conclude(self, outcome: Outcome, batch: Sequence[dict[str, Json]]) -> None:
+        """Acknowledge what has had its turn; of one that has failed, the next session takes it up."""
+        if self._end is None and (self._is_cut or not outcome.failure):
+            self._note_done(batch)
+            await super()._conclude(outcome, batch)
+        if self._end is None and self._is_cut:
+            self._reminded.update(heard(m, "seq", int) for m in batch)  # the operator wants no more of it
+            await self._acknowledge()
+
+    async def _judge(self, outcome: Outcome, scope: str) -> None:
+        """End the session where its turn has failed; else note whether it may take another."""
+        if outcome.failure and not self._is_cut:
+            log().error("the turn failed: %s", outcome.failure)
+            self.finish(_FAILED_TURN, outcome.failure)
+        else:
+            await self._decline_unanswered(scope)
+        self._is_spent |= self._has_spent(outcome)
+        self._is_used_up |= self._is_spent or self._has_no_turn_left()
+
+    async def _say_goodbye(self, scope: str, code: int, why: str) -> None:
+        self.finish(code, why)  # the seat stays
+
+    async def _leave(self) -> None:
+        """Leave the seat to whom it belongs."""
+
+    async def _wait(self) -> None:
+        """Remind of what is owed, then decline it; where all is settled, end the session after a while."""
+        debts = {seq: debt for seq, debt in (await self._debts()).items() if seq in self._mine}
+        waiting = {m.get("seq") for m in self._inbox}
+        owed = [seq for seq in debts if seq not in waiting] if self._mode == RUNNING and self._end is None else []
+        may_linger, lingered_s = self._mode == RUNNING and not self._is_used_up, self._loop.time() - self._busy_at
+        left_s = SESSION_LINGER_S - lingered_s if may_linger else 0.0
+        if owed and (fresh := [seq for seq in owed if seq not in self._reminded]) and not self._is_spent:
+            batch = [self._asked_again(debts[seq]) for seq in (fresh if self._mind.is_live else fresh[:1])]
+            self._reminded.update([heard(m, "seq", int) for m in batch])
+            await self._turn(f"{OWING}\n{await self._worded(batch)}", batch)
+        elif owed:
+            await self._decline(debts[owed[0]])
+        elif left_s > 0.0:
+            async with at_most(left_s):
+                await self._wake.wait()
+        else:
+            self.finish(EXIT_OK, "its limit is reached" if self._is_used_up else "nothing calls it")
+
+    def _asked_again(self, debt: dict[str, Json]) -> dict[str, Json]:
+        """Word an old question as it came; the hub knows its first words."""
+        origin = "operator" if debt["asker"] == OPERATOR else "agent"
+        about = {"seq": debt["seq"], "sender": debt["asker"], "recipient": self._settings.name, "origin": origin}
+        return about | {"id": "", "kind": "message", "content": debt["text"], "ts": debt["ts"], "expects_answer": True}
+
+    async def _decline(self, debt: dict[str, Json]) -> None:
+        """Decline a question in the agent's name, once."""
+        seq = heard(debt, "seq", int)
+        self._tell_turn([self._asked_again(debt)])
+        if seq in self._declined:
+            self.finish(_FAILED_TURN, f"{seq} could neither be answered nor declined")
+        else:
+            self._declined.add(seq)
+            await self._say_shortly(str(debt["asker"]), NO_ANSWER, declines=seq)
+            log().info("the turn has come to its end")
 
 
 # --- minds ---
@@ -22216,17 +22277,17 @@ def run_agent(options: argparse.Namespace) -> int:
     settings = AgentSettings(
         name, options.mission.strip(), options.persona.strip(), (*options.channel,),
         min(options.poll_timeout, POLL_HOLD_S), options.max_turns, options.max_cost, options.time_limit,
-        options.give_up, token, options.singly,
+        options.give_up, options.singly,
     )  # fmt: skip
     key = os.environ.pop("CAUCUS_AGENT_KEY", None)  # not for what a model starts
     door = HttpDoor(Client(options.hub, token or None, key), asyncio.to_thread, has_watch=False)
-    seat = AgentSeat(door, name, bool(token))
+    seat = (LentSeat if token else AgentSeat)(door, name)
     make_mind = mind_of(options, seat)
 
     async def take_part() -> int:
         loop = asyncio.get_running_loop()
         mind = make_mind()
-        agent = Agent(seat, mind, settings)
+        agent = (AgentSession if token else Agent)(seat, mind, settings)
 
         def stop() -> None:
             if agent.is_ending:  # the second time: at once

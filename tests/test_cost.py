@@ -18,7 +18,7 @@ import pytest
 
 INSTRUCTIONS_MAX = 312_000  # per direct message; measured 304,000 to 309,000 with CPython 3.11, and 1 % slack
 MESSAGES = 300  # counted; more do not change the figure by 1 %
-HEARING_MAX = 7_000  # of these, what the detector of loops takes of a lane in which much is said; measured 6,500
+HEARING_MAX = 7_200  # of these, what the detector of loops takes of a lane in which much is said; measured up to 7,050
 # 50 lanes in which so much is said at once that their looks are used up, and then more; each line with another text.
 HEARING = """
 import sys

@@ -18,7 +18,7 @@ TREE = ast.parse(SOURCE)
 HEAD = ast.get_docstring(TREE) or ""
 
 LAST_OF_THE_CORE = 9
-LINES_MAX = 23_100
+LINES_MAX = 23_200
 FUNCTION_LINES_MAX = 60
 BROAD_MAX = 2  # handlers of every Exception
 RULE = "# " + "=" * 118
