@@ -14,7 +14,7 @@ from agents import FAKE_CLAUDE, SDK
 from fake_messages import FakeMessages
 from hubs import eventually
 from test_agent_claude import CLAUDE, say, variables, version
-from test_meet import Held, hold  # noqa: F401  # a fixture
+from test_meet import ROOT, Held, hold  # noqa: F401  # a fixture
 
 import caucus
 
@@ -75,6 +75,31 @@ def test_two_claudes_meet_and_an_answer_to_the_form_of_one_ends_it(
     ann, bob = about["agents"]
     assert [(one["state"], one["exit_code"], one["dollars"] > 0) for one in (ann, bob)] == [("ended", 0, True)] * 2
     assert ann["messages"] == 1
+
+
+@pytest.mark.skipif(CLAUDE is None, reason="no `claude` on this machine, on PATH nor in CAUCUS_TEST_CLAUDE")
+@pytest.mark.skipif(() < version() < caucus.CLI_MIN, reason="this `claude` is too old for an agent")
+def test_claudes_hold_the_debate_that_ships(tmp_path: Path, hold: Callable[..., Held]) -> None:  # noqa: F811
+    fields = [{"key": "answer", "label": "Which?", "type": "radio", "options": ["Tabs", "Spaces"]}]
+    ask = "!tool mcp__caucus__ask_operator " + json.dumps({"title": "Verdict", "fields": fields})
+    topic = "\n".join(["Tabs or spaces?", say("all", "My case."), ask])  # each of the three takes these steps
+    (tmp_path / "home").mkdir()
+    with FakeMessages() as model:
+        names = json.dumps([name for name in variables(model) if not name.startswith("CAUCUS_")])
+        flags = ("--set", f"topic={topic}", "--set", f"roles.model.environment={names}", "--set", "closing_seconds=20")
+        text = (ROOT / "docs/meetings/debate.toml").read_text(encoding="utf-8")
+        held = hold(text, *flags, **WITH_SDK, **variables(model), HOME=str(tmp_path / "home"))
+        with held.console() as console:
+            form = console.next("form")["form"]
+            console.send(answer={"id": form["id"], "answers": {"answer": "Tabs"}})
+        code, about = held.end(40.0)
+    assert (code, about["ended"]) == (0, 'the form "Verdict" is answered')
+    assert [(one["name"], one["state"], one["dollars"] > 0) for one in about["agents"]] == [
+        (name, "ended", True) for name in ("left", "right", "judge")
+    ]
+    outcome = Path(about["outcome"]).read_text(encoding="utf-8")
+    assert outcome.count("> My case.") == 3
+    assert "> Tabs\n" in outcome
 
 
 def ask_of_bob_is_done(model: FakeMessages) -> bool:
