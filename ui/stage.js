@@ -14,7 +14,9 @@ const parts = new WeakMap(); // card -> the nodes that change
 
 export function render(root, model, send, now, seat) {
   const { off, agents } = model.stage;
-  root.closest(".panel").hidden = off === null; // of the past, and of an older hub, nothing is known
+  const panel = root.closest(".panel");
+  panel.hidden = off === null; // of the past, and of an older hub, nothing is known
+  panel.classList.toggle("is-off", Boolean(off)); // then it stands last: there is nothing to do
   if (off === null) return;
   const view = views.get(root) ?? open(root);
   Object.assign(view, { model, seat, now });
