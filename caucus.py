@@ -19224,6 +19224,7 @@ class Attending:
         self.has_price = False  # somebody knows what it costs
         self.lines: deque[str] = deque(maxlen=OUTPUT_LINES)
         self.line_count = 0  # of all that it has put out
+        self.message_limit = plan.messages  # as the hub holds it to, for the operator may have changed it
         self.why = ""  # it has ended, in its own words or the system's: never those of its mind
         self.was_killed = False  # so it has not left the room by itself
         name = re.escape(plan.name)
@@ -19459,7 +19460,8 @@ class Attending:
             "kind": self.plan.kind, "type": self.plan.type if self.plan.kind == "claude" else "",
             "start": self.plan.start, "sessions": 0, "aside": None,
             "state": self._activity or self.state, "since": round(self.since, 1), "restarts_max": self.plan.restarts,
-            "why": self.why if self.is_over else "", "limits": [*self.plan.limits()], "output": self.line_count,
+            "why": self.why if self.is_over else "", "output": self.line_count,
+            "limits": [*self.plan.but(messages=self.message_limit).limits()],
         }  # fmt: skip
 
     def output(self) -> dict[str, Json]:
@@ -19875,7 +19877,9 @@ class Company:
     async def sit_down(self, url: str) -> dict[str, Any]:
         """Take the operator's chair at a hub, and give the room as it is. Raises NotReady."""
         self._url, self.chair = url, Chair(url)
-        return await self.chair.sit_down()
+        snapshot = await self.chair.sit_down()
+        self.hear({"type": "budgets", **snapshot["budgets"]})
+        return snapshot
 
     async def look(self) -> None:
         """Start who is due, press who is to end, and tell who has ended."""
@@ -19908,6 +19912,10 @@ class Company:
             for name in left_in(message):
                 if name in self.agents:
                     self.agents[name].has_come = False
+        if frame["type"] == "budgets":
+            limits = {row["name"]: row["limit"] for row in frame["rows"] if row["measure"] == "messages"}
+            for name, agent in self.agents.items():
+                agent.message_limit = int(limits.get(name, 0))
         for row in frame["peers"] if frame["type"] in ("peers", "health") else ():
             if (agent := self.agents.get(row["name"])) is not None:
                 agent.note_row(row)

@@ -331,6 +331,9 @@ def test_agents_are_started_and_ended_from_the_console_and_end_with_the_hub(stag
         assert row(console, "ann", "ended")["exit_code"] == 0
         with staged.console(OPERATOR) as another:
             assert another.snapshot["budgets"]["text"] == "x: 3 wakes; ann: 9 messages"
+            another.send(raise_budget={"spender": "ann", "measure": "messages", "to": 12})
+        while "12 messages" not in (limits := console.next("stage")["agents"][0]["limits"]):  # as the hub has it
+            assert "9 messages" in limits
         for path in ("/send", "/control", "/stage", "/output"):  # no peer has a way to it
             staged.post(path, api, stage="start", output="slow", agent="ann", to="ann", content="start")
         assert what_a_foreign_page_hears(staged) == 1008

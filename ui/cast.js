@@ -49,9 +49,12 @@ const VERBS = {
   restart: { word: "Restart", icon: "reset", from: [...RUNNING], why: (state) => (state === "ending" ? "it is ending: wait a moment" : "it does not run: start it") },
 };
 
+/** Who is started in a stopped room ends at once. */
+const whyNot = (model, verb) => (model.mode === "stopped" && verb !== "end" ? "the room is stopped: reset it first" : "");
+
 export function rulesOf(model, { name, state }) {
   const rules = Object.entries(VERBS).map(([verb, { word, icon, from, why }]) => (
-    { verb, word, icon, frame: { stage: verb, agent: name }, why: from.includes(state) ? "" : why(state) }));
+    { verb, word, icon, frame: { stage: verb, agent: name }, why: from.includes(state) ? whyNot(model, verb) : why(state) }));
   const isHere = SEATED.has(state) && model.peers.some((peer) => peer.name === name && peer.state === "live");
   return [...rules, { verb: "interrupt", word: "Interrupt", icon: "bolt", frame: { command: "interrupt", to: name }, why: isHere ? "" : "it has no seat in the room" }];
 }

@@ -38,6 +38,8 @@ test("what cannot be asked says why", () => {
   for (const state of ["ready", "ended", "failed"]) assert.deepEqual(can(state), ["start"], state);
   for (const state of ["starting", "seated", "thinking", "waiting", "restarting"]) assert.deepEqual(can(state), ["end", "restart"], state);
   assert.deepEqual(can("ending"), []);
+  const stopped = { ...staged(row({})), mode: "stopped" };
+  assert.equal(rulesOf(stopped, row({}))[0].why, "the room is stopped: reset it first");
   const seated = { ...staged(row({ state: "waiting" })), peers: [{ name: "ann", state: "live" }] };
   assert.deepEqual(rulesOf(seated, row({ state: "waiting" })).at(-1), { verb: "interrupt", word: "Interrupt", icon: "bolt", frame: { command: "interrupt", to: "ann" }, why: "" });
 });
