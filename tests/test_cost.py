@@ -16,7 +16,7 @@ from pathlib import Path
 import bench
 import pytest
 
-INSTRUCTIONS_MAX = 316_000  # per direct message; measured 304,000 to 312,000 with CPython 3.11: a busy machine makes more turns
+INSTRUCTIONS_MAX = 316_000  # per direct message; CPython 3.11 takes 304,000 to 312,000: a busy machine makes more turns
 MESSAGES = 300  # counted; more do not change the figure by 1 %
 HEARING_MAX = 7_200  # of these, what the detector of loops takes of a lane in which much is said; measured up to 7,050
 # 50 lanes in which so much is said at once that their looks are used up, and then more; each line with another text.
