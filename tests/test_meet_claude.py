@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -100,6 +102,33 @@ def test_claudes_hold_the_debate_that_ships(tmp_path: Path, hold: Callable[..., 
     outcome = Path(about["outcome"]).read_text(encoding="utf-8")
     assert outcome.count("> My case.") == 3
     assert "> Tabs\n" in outcome
+
+
+@pytest.mark.skipif(CLAUDE is None, reason="no `claude` on this machine, on PATH nor in CAUCUS_TEST_CLAUDE")
+@pytest.mark.skipif(() < version() < caucus.CLI_MIN, reason="this `claude` is too old for an agent")
+def test_a_claude_that_waits_to_be_spoken_to_answers_and_is_asleep_again(
+    tmp_path: Path, hold: Callable[..., Held]  # noqa: F811
+) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "bob").mkdir()
+    (tmp_path / "ann").mkdir()
+    with FakeMessages() as model:
+        text = '[meeting]\ntitle = "T"\n' + WORKERS.replace('cwd = "ann"', 'cwd = "ann"\nstart = "when spoken to"')
+        held = hold(text, "--only", "ann", **WITH_SDK, **variables(model), HOME=str(tmp_path / "home"))
+        held.until_told("ann has its seat, and is asleep")
+        assert model.requests == []
+        with contextlib.closing(caucus.Client(held.url)) as guest:
+            guest.register("guest")
+            for words in (say("guest", "Blue."), "Say nothing."):  # the second it is reminded of, and declines
+                guest.post("/send", to="ann", content=f"Which colour?\n{words}", expects_answer=True)
+            told = []
+            while len(told) < 2:
+                told += guest.receive(1.0, "lease", max([0, *[m["seq"] for m in told]]))["messages"]
+            held.until_told("ann is asleep again")
+        held.process.send_signal(signal.SIGINT)
+        code, about = held.end()
+    assert [(m["content"], m.get("outcome")) for m in told] == [("Blue.", None), (caucus.NO_ANSWER, "declined")]
+    assert (code, about["agents"][0]["sessions"], about["agents"][0]["state"]) == (0, 1, "ended")
 
 
 def ask_of_bob_is_done(model: FakeMessages) -> bool:
