@@ -18055,6 +18055,25 @@ def processes() -> dict[int, tuple[int, bool]]:
     return found
 
 
+def family_of(root: int, running: Mapping[int, tuple[int, bool]]) -> set[int]:
+    """Give a process and all that are below it, of those that `processes` gives."""
+    found = {root}
+    while more := {pid for pid, (parent, _) in running.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+def kill_all(find: Callable[[], Collection[int]]) -> None:
+    """Kill what is found, and what was born meanwhile, until nothing is found any more."""
+    for _ in range(KILL_ROUNDS_MAX):
+        doomed = find()
+        for pid in doomed:
+            with suppress(OSError):  # it has ended
+                os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+        if not doomed:
+            break
+
+
 def prctl(what: int, value: int) -> None:
     """Ask Linux for something that concerns this process; elsewhere nothing comes of it."""
     if sys.platform == "linux":
@@ -18094,20 +18113,17 @@ class Offspring:
     def end(self) -> None:
         """Kill all that are left, and theirs; the guard stays."""
         spared = {os.getpid()} | ({self._guard.pid} if self._guard is not None else set())
-        for _ in range(KILL_ROUNDS_MAX):
-            running, ours = processes(), {os.getpid()}
-            while more := {pid for pid, (parent, _) in running.items() if parent in ours} - ours:
-                ours |= more
-            doomed = [pid for pid, (_, is_zombie) in running.items() if pid in ours - spared and not is_zombie]
-            for pid in doomed:
-                with suppress(OSError):
-                    os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+
+        def find() -> list[int]:
+            running = processes()
             for pid, (parent, is_zombie) in running.items():
                 if is_zombie and parent == os.getpid() and pid not in spared | {self._target}:
                     with suppress(OSError):  # of those that became ours when they lost their parent, nobody else asks
                         os.waitpid(pid, os.WNOHANG)
-            if not doomed:
-                return
+            ours = family_of(os.getpid(), running) - spared
+            return [pid for pid, (_, is_zombie) in running.items() if pid in ours and not is_zombie]
+
+        kill_all(find)
 
 
 def when_untied(end: Callable[[], object]) -> None:
@@ -19174,18 +19190,14 @@ def fell(root: int) -> None:
     if sys.platform == "win32":
         output_of(("taskkill", "/F", "/T", "/PID", str(root)), INTERRUPT_S)
         return
+
+    def find() -> list[int]:
+        running = processes()
+        return [pid for pid in family_of(root, running) - {root} if not running[pid][1]]
+
     with suppress(OSError):
         os.kill(root, signal.SIGSTOP)
-    for _ in range(KILL_ROUNDS_MAX):
-        running, below = processes(), {root}
-        while more := {pid for pid, (parent, _) in running.items() if parent in below} - below:
-            below |= more
-        doomed = [pid for pid in below - {root} if not running[pid][1]]
-        for pid in doomed:
-            with suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-        if not doomed:
-            break
+    kill_all(find)
     with suppress(OSError):
         os.killpg(root, signal.SIGKILL)
 
@@ -19196,16 +19208,16 @@ MARK = "CAUCUS_STARTED_BY"  # a variable that all have which one process of an a
 def sweep(mark: str) -> None:
     """Kill all that have a mark: what has left its group and lost its parent has it still (Linux)."""
     wanted = f"{MARK}={mark}".encode()
-    for _ in range(KILL_ROUNDS_MAX if os.path.exists("/proc/self/environ") else 0):
-        doomed = []
+
+    def find() -> list[int]:
+        found = list[int]()
         for name in filter(str.isdigit, os.listdir("/proc")):
             with suppress(OSError), open(f"/proc/{name}/environ", "rb") as file:  # another user's, or it has ended
-                doomed += [int(name)] * (wanted in file.read())
-        for pid in doomed:
-            with suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-        if not doomed:
-            break
+                found += [int(name)] * (wanted in file.read())
+        return found
+
+    if os.path.exists("/proc/self/environ"):
+        kill_all(find)
 
 
 class Attending:
