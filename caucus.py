@@ -14488,7 +14488,7 @@ ACCEPT_PAUSE_S = 0.25  # when the system has no file left for a connection; it w
 NEIGHBOUR_S = 0.8  # for what has our port to say what it is
 _LOOK_UP_S = 0.2  # on Windows
 WINDOWS_SOCKETS_MAX = 512  # that its select takes
-WARM_UP_S = 0.2  # after the start: the first console should not wait for imports
+WARM_UP_S = 0.2  # after the start, twice: the first console should not wait for imports
 
 
 def owing_stream_type() -> Any:
@@ -14877,6 +14877,29 @@ def server_of(front: Front) -> Any:
     )
 
 
+def listeners_at(host: str, port: int) -> list[socket.socket]:
+    """Listen at each address of a host, under one port. As Tornado does, whose import takes an eighth of a start.
+
+    Raises OSError.
+    """
+    listeners, is_local = list[socket.socket](), host == "localhost"
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    for family, address in sorted({(family, address) for family, _, _, _, address in found}):
+        if is_local and len(address) == 4 and address[3]:  # macOS names a link of its own too, and its firewall asks
+            continue
+        at = (address[0], port or (listeners[0].getsockname()[1] if listeners else 0), *address[2:])
+        try:
+            listeners.append(socket.create_server(at, family=family, backlog=LISTEN_BACKLOG))
+        except OSError as error:
+            if is_local and error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):  # IPv6 is off, as in containers
+                continue
+            for listener in listeners:
+                listener.close()
+            raise
+        listeners[-1].setblocking(False)
+    return listeners
+
+
 def file_limit() -> int:
     """Allow as many open files, so connections, as the system lets this process have; give the number."""
     with suppress(ImportError, ValueError, OSError):  # Windows has no such limit, and another
@@ -14985,25 +15008,20 @@ class Hub:
 
     def start(self) -> None:
         """Bind the port and serve. Raises OSError."""
-        from tornado.netutil import bind_sockets
-
-        sockets = bind_sockets(self.settings.port, self.settings.host, backlog=LISTEN_BACKLOG)
+        sockets = listeners_at(self.settings.host, self.settings.port)
         self.gate.port = sockets[0].getsockname()[1]
-        router = Router(self.gate, {**ROUTES, **self.replays.routes(), **self.grants.routes(), **self.mcp.routes()})
-        handshakes = Turns(HANDSHAKES_PER_TURN, self._loop)
-        has_place = lambda: self.consoles.open_count + len(handshakes) < CONSOLES_MAX  # noqa: E731
-        to_console = lambda connection: self.application.start_request(connection, connection)  # noqa: E731
-        self._server = server_of(Front(router, self.links, self.turn, handshakes, has_place, to_console))
-        self.lanes = Lanes(router, self.links, self.turn, self._clock)
-        self.lanes.hand_over = self._server.take_over
-        self._take = self._server.adopt if self.settings.is_plain_http else functools.partial(Lane, self.lanes)
+        routes = {**ROUTES, **self.replays.routes(), **self.grants.routes(), **self.mcp.routes()}
+        self.lanes = Lanes(Router(self.gate, routes), self.links, self.turn, self._clock)
+        self.lanes.hand_over = self._hand_over
+        self._take = self.tornado.adopt if self.settings.is_plain_http else functools.partial(Lane, self.lanes)
         self._listening = sockets
         for listener in sockets:
             with suppress(OSError):  # its connections have it too; without, one answer fills megabytes of the system's
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
             self._listen(listener)
         self._sweep()
-        self._loop.call_later(WARM_UP_S, lambda: self.application)
+        self._loop.call_later(WARM_UP_S, lambda: self.tornado)
+        self._loop.call_later(2 * WARM_UP_S, lambda: self.application)
 
     async def stop(self) -> None:
         """Answer parked polls, send consoles away, close everything. Takes no time."""
@@ -15020,7 +15038,8 @@ class Hub:
         self.mcp.close()
         self.turn.end()
         self.lanes.close()
-        await self._server.close_all_connections()
+        if "tornado" in vars(self):
+            await self.tornado.close_all_connections()
         for connection in [*self._lingering]:
             self._let_go(connection)
         self.gate.archive.close()
@@ -15032,8 +15051,16 @@ class Hub:
             self._disk_log.close()
 
     @Lazy
+    def tornado(self) -> Any:
+        """Make what serves connections that are not plain. Its imports took a fifth of a start; few agents need it."""
+        handshakes = Turns(HANDSHAKES_PER_TURN, self._loop)
+        has_place = lambda: self.consoles.open_count + len(handshakes) < CONSOLES_MAX  # noqa: E731
+        to_console = lambda connection: self.application.start_request(connection, connection)  # noqa: E731
+        return server_of(Front(self.lanes.router, self.links, self.turn, handshakes, has_place, to_console))
+
+    @Lazy
     def application(self) -> Application:
-        """Make Tornado's side of the console's WebSocket. Its imports take a fifth of a start; no agent needs them."""
+        """Make Tornado's side of the console's WebSocket."""
         from tornado.web import Application
 
         return Application(
@@ -15042,6 +15069,9 @@ class Hub:
             websocket_max_message_size=FRAME_MAX_BYTES,
             websocket_ping_interval=30.0,
         )
+
+    def _hand_over(self, connection: socket.socket, head: bytes, link: Link) -> None:
+        self.tornado.take_over(connection, head, link)
 
     def _listen(self, listener: socket.socket) -> None:
         if listener in self._listening:  # not if the hub ended while it paused
@@ -15182,7 +15212,7 @@ def why_not_listening(settings: Settings, error: OSError) -> str:
         return f"cannot write the log file: {error}"
     where = f"{settings.host}:{settings.port}"
     if error.errno != errno.EADDRINUSE:
-        return f"cannot listen on {where}: {error.strerror or error}"
+        return f"cannot listen on {where}: {(error.strerror or str(error)).partition(' (while')[0]}"
     url = near_url(settings)
     if (version := version_at(url)) is None:
         return f"port {settings.port} is busy: something else listens there. Choose another with --port."
