@@ -2264,12 +2264,9 @@ _COUNTING = {"thanks", "sorry", "bye", "waiting"}  # said again with another num
 
 _WIDE = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # no spaces
 _MARKS = "\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u064b-\u065f\u0900-\u0963\u0970-\u09e5\u0a00-\u0a65\u0a70-\u0dff"
-_LOOP_WORD = re.compile(rf"[{_WIDE}]+|(?:[^\W\d_{_WIDE}]|[{_MARKS}])+(?:['’][^\W\d_]+)*")
 _PLAIN_WORD = re.compile("[a-z]+(?:'[a-z]+)*")
 _HAS_DIGIT = re.compile(r"\d").search
-_IS_WIDE = re.compile(f"[{_WIDE}]").match
 _HAS_HARD = re.compile(r"[0-9`_/={}<>]").search
-_HAS_WIDE = re.compile(f"[{_WIDE}]").search
 _SIGNS_OF_WIDE = re.compile("[\u30a0-\u30ff]+|[\u0e00-\u17ff]{1,2}|[^\u3040-\u309f]")
 _IS_HIRAGANA = re.compile("[\u3041-\u3096]{2,8}").fullmatch  # one word of its own, at times
 _QUICK_STEM = re.compile(r"(?<![^\W\d_])[^\W\d_]{1,5}")
@@ -2326,6 +2323,16 @@ class Said(NamedTuple):
 Heard = tuple[str, str, int]  # one message of a lane: sender, head, seq
 
 
+@functools.cache  # to compile one with many scripts takes 10 ms, of every start
+def _wide_sign() -> re.Pattern[str]:
+    return re.compile(f"[{_WIDE}]")
+
+
+@functools.cache
+def _loop_word() -> re.Pattern[str]:
+    return re.compile(rf"[{_WIDE}]+|(?:[^\W\d_{_WIDE}]|[{_MARKS}])+(?:['’][^\W\d_]+)*")
+
+
 def _stem_of(word: str, length: int = 4) -> str:
     """Cut a word so that its forms are one; two syllables of Korean."""
     return word[:2] if "\uac00" <= word[0] <= "\ud7a3" else word[:length]
@@ -2341,10 +2348,10 @@ class Lexicon:
         for name in ("filler", *(name for name in tables if name not in ("filler", "trouble"))):
             kind = "" if name == "filler" else name
             for word in tables[name].split():
-                if _IS_WIDE(word) and len(word) == 1 and not kind:
+                if _wide_sign().match(word) and len(word) == 1 and not kind:
                     signs += word
                 else:
-                    (self._wide_kinds if _IS_WIDE(word) else self.kinds).setdefault(word, kind)
+                    (self._wide_kinds if _wide_sign().match(word) else self.kinds).setdefault(word, kind)
         longest_first = sorted(self._wide_kinds, key=len, reverse=True)
         self._wide_phrase, self._wide_filler = re.compile("|".join(longest_first)), re.compile(f"[{signs}]+")
         self.has_trouble = re.compile("|".join(tables["trouble"].split())).search
@@ -2372,8 +2379,8 @@ class Lexicon:
         words: set[str] = set()
         social: list[str] = []
         size = 0
-        for run in _LOOP_WORD.findall(template):
-            if not _IS_WIDE(run):
+        for run in _loop_word().findall(template):
+            if not _wide_sign().match(run):
                 kind = self.kinds.get(_stem_of(run, 5))
                 size += 1
                 if kind is None:
@@ -2434,7 +2441,7 @@ class _News(NamedTuple):
 
 def _are_alike(text: str, other: str) -> bool:
     """Whether a text begins and ends like another: half of its words, or a third of its signs without spaces."""
-    pieces, others = (text, other) if _HAS_WIDE(text) else (text.split(), other.split())
+    pieces, others = (text, other) if _wide_sign().search(text) else (text.split(), other.split())
     first = _same_in(zip(pieces, others))
     last = _same_in(zip(reversed(pieces), reversed(others)))
     same = min(first + last, len(pieces), len(others))
@@ -2454,7 +2461,7 @@ class _Reading:
 
     def __init__(self, lexicon: Lexicon, names: Iterable[str]) -> None:
         self._lexicon = lexicon
-        self._names = frozenset(_stem_of(word) for name in names for word in _LOOP_WORD.findall(name.casefold()))
+        self._names = frozenset(_stem_of(word) for name in names for word in _loop_word().findall(name.casefold()))
         self._words: set[str] = set()  # all that were said
         self._hard: set[str] = set()
         self._slots: set[str] = set()
@@ -2633,7 +2640,7 @@ class _Lane:
         Words alone, without a number or code among them, are believed every other time only.
         """
         head = self.heard[-1][1][:160]
-        if not head.isascii() and _HAS_WIDE(head):
+        if not head.isascii() and _wide_sign().search(head):
             return False  # its words cannot be told apart so quickly
         stems = frozenset(_QUICK_STEM.findall(head.lower()))
         fresh = len(stems.difference(lexicon.kinds, self.before))
@@ -8542,13 +8549,16 @@ _EACH = (
 _ACCENTS = re.compile(
     "[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f\u0670]"
 )
-# Signs without which an Indian word is another one: for Python they are no letters.
-_SIGNS = "".join(one for one in map(chr, range(0x900, 0xE00)) if unicodedata.category(one) in ("Mc", "Mn"))
 _ASCII_WORD = re.compile("[0-9a-z]+")
-_WORD = re.compile(
-    f"(?:[^\\W_{_EACH}]|[{_SIGNS}])+|[^\\x00-\\xbf\\s\u2000-\u206f\u3001-\u3004\u3008-\u301f\ufe00-\ufe0f]"
-)
 _TERM = re.compile(r'(-?)(?:"([^"]*)"|([^\s"]+))')
+
+
+@functools.cache  # it takes 20 ms, and only the record needs it
+def _word() -> re.Pattern[str]:
+    """Compile what a word is. In India's scripts there are signs without which it is another: for Python no letters."""
+    signs = "".join(one for one in map(chr, range(0x900, 0xE00)) if unicodedata.category(one) in ("Mc", "Mn"))
+    neither = "[^\\x00-\\xbf\\s\u2000-\u206f\u3001-\u3004\u3008-\u301f\ufe00-\ufe0f]"
+    return re.compile(f"(?:[^\\W_{_EACH}]|[{signs}])+|{neither}")
 
 
 def tokens_of(text: str) -> list[str]:
@@ -8556,7 +8566,7 @@ def tokens_of(text: str) -> list[str]:
     if text.isascii():
         return _ASCII_WORD.findall(text.lower())
     plain = _ACCENTS.sub("", unicodedata.normalize("NFKD", text).casefold())
-    return _WORD.findall(unicodedata.normalize("NFC", plain))
+    return _word().findall(unicodedata.normalize("NFC", plain))
 
 
 class Search(Record):
