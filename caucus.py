@@ -11659,7 +11659,8 @@ def get_ui(gate: Gate, request: Request) -> Reply:
     """GET /ui without a WebSocket handshake, or with one too many. Raises UpgradeRequired, Throttled."""
     if request.head.headers.get("Upgrade", "").lower() == "websocket":
         gate.check_knock(request)
-    raise UpgradeRequired("the console's door is a WebSocket", auth=bool(gate.settings.operator_token))
+    auth = bool(gate.settings.operator_token)
+    raise UpgradeRequired("this is the socket of the console, whose page is at /", auth=auth)
 
 
 ROUTES: dict[tuple[str, str], Handler] = {
