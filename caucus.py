@@ -16082,16 +16082,14 @@ _JSON_TOKEN = (  # after blanks and comments; nothing: the end
 KeyPath = tuple[str | int, ...]  # keys of objects and numbers in arrays, from the outermost
 
 
-class Spot(Struct):
-    """A value in a text of JSON: where it stands, and what is in it."""
+class Spot(Record):
+    """A value in a text of JSON, and where it stands."""
     key: str  # in its object; of an array's part empty
     start: int  # its key's, where it has one
-    opens: int  # the value's own
-    end: int = 0
-    comma: int = -1  # where the comma after it is; -1: there is none
-    value: Json = None
-    parts: list[Spot] = fresh(factory=list)
-    is_closed: bool = False  # its parts were not looked for yet
+    value: Json
+    opens: int  # the value's own start
+    end: int
+    comma: int  # where the comma after it is; -1: there is none
 
 
 _JSON = json.JSONDecoder(parse_constant=int)  # int: to it NaN is a ValueError
@@ -16107,16 +16105,18 @@ class JsonText:
         self._pattern = re.compile(_JSON_TOKEN, re.DOTALL)
         self._set(text)
         self._newline = "\r\n" if "\r\n" in text else "\n"
-        line = self._line_before(self.root.parts[0].start) if self.root and self.root.parts else None
+        parts = self._parts_at(self.root.opens) if self.root else []
+        line = self._line_before(parts[0].start) if parts else None
         self._unit = "  " if line is None or self.root is None else line.removeprefix(self._indent(self.root.opens))
 
     def _set(self, text: str) -> None:
         self.text, self._at = text, 0
+        self._parts: dict[int, list[Spot]] = {}  # of objects and arrays that were looked into, by where they open
         self.root: Spot | None = None  # no value at all
         if not self._token()[0]:
             return
         try:
-            self.root = self._read("", self._token()[1], is_root=True)
+            self.root = Spot("", self._token()[1], *self._read(), -1)
         except RecursionError:
             raise ValueError("it is nested too deeply") from None
         if self._token()[0]:
@@ -16139,39 +16139,32 @@ class JsonText:
         self._at = at + len(token) if token == wanted else self._at
         return at if token == wanted else -1
 
-    def _read(self, key: str, start: int, is_root: bool = False) -> Spot:
+    def _read(self) -> tuple[Json, int, int]:
+        """Give the value that is next, and where it opens and ends."""
         token, opens = self._token()
-        self._at, spot = opens + len(token), Spot(key, start, opens)
-        if token in ("{", "["):
-            spot.is_closed = True
-            with suppress(ValueError):  # there are comments or trailing commas in it
-                if not is_root:  # in one go: a text is read anew after each edit, and megabytes took half a minute
-                    spot.value, self._at = _JSON.raw_decode(self.text, opens)
-            if self._at == opens + 1:
-                self._open(spot)
-        else:
-            try:
-                spot.value = json.loads(token)
-            except ValueError:
+        try:
+            value, self._at = _JSON.raw_decode(self.text, opens)
+        except ValueError:  # there are comments or trailing commas in it
+            if token not in ("{", "["):
                 self._fail(opens)
-        spot.end = self._at
-        return spot
+            parts = self._parts_at(opens)
+            value = {part.key: part.value for part in parts} if token == "{" else [part.value for part in parts]
+        return value, opens, self._at
 
-    def _open(self, spot: Spot) -> None:
-        """Look for the parts of an object or array, if that was not done yet."""
-        if not spot.is_closed:
-            return
-        self._at, spot.is_closed, close = spot.opens + 1, False, "}" if self.text[spot.opens] == "{" else "]"
+    def _parts_at(self, opens: int) -> list[Spot]:
+        """Give the parts of the object or array that opens there."""
+        if opens in self._parts:
+            return self._parts[opens]
+        self._at, close, comma, parts = opens + 1, "}" if self.text[opens] == "{" else "]", 0, list[Spot]()
         while self._pass(close) < 0:
             start = self._token()[1]
-            name = self._read("", start).value if close == "}" else ""
-            is_second = spot.parts and spot.parts[-1].comma < 0
-            if is_second or not isinstance(name, str) or (close == "}" and self._pass(":") < 0):
+            name = self._read()[0] if close == "}" else ""
+            if comma < 0 or not isinstance(name, str) or (close == "}" and self._pass(":") < 0):
                 self._fail(start)
-            spot.parts.append(self._read(name, self._token()[1] if close == "]" else start))
-            spot.parts[-1].comma = self._pass(",")
-        values = [part.value for part in spot.parts]
-        spot.value = values if close == "]" else dict(zip([part.key for part in spot.parts], values))
+            about, comma = self._read(), self._pass(",")
+            parts.append(Spot(name, start, *about, comma))
+        self._parts[opens] = parts
+        return parts
 
     def find(self, path: KeyPath) -> Spot | None:
         """Give what is at `path`, the last of equal keys; None: there is nothing."""
@@ -16181,10 +16174,9 @@ class JsonText:
                 return None
             if not isinstance(spot.value, dict if isinstance(key, str) else list):
                 raise ValueError(f"{'.'.join(map(str, path[:depth]))} in it is not an object")
-            parts = spot.parts[key : key + 1] if isinstance(key, int) else [p for p in spot.parts if p.key == key]
-            spot = parts[-1] if parts else None
-            if spot is not None:
-                self._open(spot)
+            parts = self._parts_at(spot.opens)
+            found = parts[key : key + 1] if isinstance(key, int) else [part for part in parts if part.key == key]
+            spot = found[-1] if found else None
         return spot
 
     def value(self, path: KeyPath) -> Json:
@@ -16199,19 +16191,17 @@ class JsonText:
 
     def put(self, path: KeyPath, value: Json) -> None:
         """Make `value` what is at `path`, with the objects around it that are not there yet."""
-        if (spot := self.find(path)) is not None:
-            if json.dumps(spot.value) != json.dumps(value):
-                words = self._worded(value, "\n" in self.text[spot.opens : spot.end], self._indent(spot.start))
-                self._set(self.text[: spot.opens] + words + self.text[spot.end :])
-            return
-        key, around = path[-1], self.find(path[:-1])
-        if len(path) > 1 and around is None:
-            self.put(path[:-1], {str(key): value})
-        elif around is None:
+        if self.root is None:
             gap = self._newline if self.text and not self.text.endswith("\n") else ""
-            self._set(self.text + gap + self._worded({str(key): value}, True, "") + self._newline)
-        else:
-            self._insert(around, f"{json.dumps(key, ensure_ascii=False)}: ", value)
+            self._set(f"{self.text}{gap}{{}}{self._newline}")
+        spot, around = self.find(path), self.find(path[:-1])
+        if spot is not None and json.dumps(spot.value) != json.dumps(value):
+            words = self._worded(value, "\n" in self.text[spot.opens : spot.end], self._indent(spot.start))
+            self._set(self.text[: spot.opens] + words + self.text[spot.end :])
+        elif spot is None and around is None:
+            self.put(path[:-1], {str(path[-1]): value})
+        elif spot is None and around is not None:
+            self._insert(around, f"{json.dumps(path[-1], ensure_ascii=False)}: ", value)
 
     def add(self, path: KeyPath, value: Json) -> None:
         """Put `value` at the end of the array at `path`, which may not be there yet."""
@@ -16227,18 +16217,19 @@ class JsonText:
         around, part, text = self.find(path[:-1]), self.find(path), self.text
         if around is None or part is None:
             return
-        number, start, end = around.parts.index(part), part.start, max(part.comma + 1, part.end)
+        parts = self._parts_at(around.opens)
+        number, start, end = parts.index(part), part.start, max(part.comma + 1, part.end)
         before, rest = text[:start].rstrip(" \t"), re.compile(r"[ \t]*(?=\r?\n)").match(text, end)
-        is_last = number == len(around.parts) - 1
+        is_last = number == len(parts) - 1
         if before.endswith("\n") and rest is not None:  # else a comment before it would swallow what follows
             start, end = len(before.removesuffix("\n").removesuffix("\r")), rest.end()
         elif is_last:
             start = len(before)
         else:
-            end = around.parts[number + 1].start if text[end : around.parts[number + 1].start].isspace() else end
+            end = parts[number + 1].start if text[end : parts[number + 1].start].isspace() else end
         head = text[:start]
         if is_last and number and part.comma < 0:
-            comma = around.parts[number - 1].comma
+            comma = parts[number - 1].comma
             head = head[:comma] + head[comma + 1 :]
         self._set(head + text[end:])
 
@@ -16252,26 +16243,25 @@ class JsonText:
 
     def prune(self, path: KeyPath, was: JsonText) -> None:
         """Cut what is empty at `path` and around it, as far as it was not there; what was empty looks as it did."""
-        while (spot := self.find(path)) is not None and spot.value in ({}, []):
-            old = was.find(path)
-            if old is None and path:
-                self.cut(path)
-                path = path[:-1]
-                continue
-            if old is not None and old.value == spot.value:
-                self._set(self.text[: spot.opens] + was.text[old.opens : old.end] + self.text[spot.end :])
+        if (spot := self.find(path)) is None or spot.value not in ({}, []):
             return
+        if (old := was.find(path)) is None and path:
+            self.cut(path)
+            self.prune(path[:-1], was)
+        elif old is not None and old.value == spot.value:
+            self._set(self.text[: spot.opens] + was.text[old.opens : old.end] + self.text[spot.end :])
 
     def _insert(self, around: Spot, name: str, value: Json) -> None:
         """Put a part at the end of an object or array, in the style of its other parts."""
         text, close, root = self.text, around.end - 1, self.root or around
-        last = around.parts[-1] if around.parts else None
+        parts = self._parts_at(around.opens)
+        last = parts[-1] if parts else None
         end, indent = len(text[:close].rstrip()), self._indent(around.opens) + self._unit
         head, tail, comma = text[:end], text[end:close], ""
         if last is not None:
             comma = "," if last.comma >= 0 else ""
             head = head if comma else text[: last.end] + "," + text[last.end : end]
-            line = self._line_before(around.parts[0].start)
+            line = self._line_before(parts[0].start)
             indent = indent if line is None else line
         is_new = last is None and ("\n" in text[root.opens : root.end] or around is root)
         has_lines = is_new or "\n" in text[around.opens : close]
