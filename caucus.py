@@ -93,7 +93,7 @@ from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, 
 from itertools import accumulate, chain, cycle, dropwhile, filterfalse, islice, pairwise, takewhile
 from json.encoder import encode_basestring_ascii as quote
 from queue import Empty, Full, Queue, SimpleQueue
-from types import SimpleNamespace
+from types import SimpleNamespace, coroutine
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -15628,17 +15628,10 @@ _START_S, _LOOK_S = 5.0, 0.05  # for a hub that was started, until it answers; b
 _HUB_LOG_MAX_BYTES = 1_000_000  # of a hub that was started; what is longer begins anew at the next start
 
 
-class Work:
-    """A call that blocks, to be made by whoever drives the coroutine that awaits it."""
-
-    def __init__(self, call: Callable[[], dict[str, Json]]) -> None:
-        self._call = call
-
-    def __await__(self) -> Generator[Callable[[], dict[str, Json]], dict[str, Json], dict[str, Json]]:
-        return (yield self._call)
-
-
-Wait = Callable[[Callable[[], dict[str, Json]]], Awaitable[dict[str, Json]]]  # makes a call that blocks
+@coroutine
+def driver_makes(call: Callable[[], Any]) -> Generator[Callable[[], Any], Any, Any]:
+    """Have a call that blocks made by whoever drives the coroutine that awaits this."""
+    return (yield call)
 
 
 class HttpDoor:
@@ -15647,12 +15640,10 @@ class HttpDoor:
     def __init__(
         self,
         client: Client,
-        wait: Wait = Work,
-        has_watch: bool = True,
-        waiter_of: Callable[[], str | None] = lambda: None,  # what wakes this host: see Bridge
+        waiter_of: Callable[[], str | None],  # words what wakes this agent, as Bridge does; None: a watch
+        wait: Callable[[Callable[[], Any]], Awaitable[Any]] = driver_makes,
     ) -> None:
-        self._client, self._wait, self._has_watch, self._file = client, wait, has_watch, TokenFile()
-        self._waiter_of = waiter_of
+        self._client, self._waiter_of, self._wait, self._file = client, waiter_of, wait, TokenFile()
         self.url, self.session = client.url, SessionFile()
 
     @property
@@ -15667,25 +15658,20 @@ class HttpDoor:
         """Call a route. Raises Refusal."""
         method, path = route.split(" ")
         ask = self._client.get if method == "GET" else self._client.post
-        return await self._wait(lambda: ask(path, **fields))
+        answer: dict[str, Json] = await self._wait(lambda: ask(path, **fields))
+        return answer
 
     async def register(self, name: str, revision: int | None, rules: int) -> dict[str, Json]:
         """Take a seat. Raises Refusal."""
-        answer = await self._wait(lambda: self._client.register(name, revision, rules))
+        answer: dict[str, Json] = await self._wait(lambda: self._client.register(name, revision, rules))
         self.session.write(self.url, str(self.token), heard(answer, "project", str), self._client.agent_key or "")
         return answer
 
     async def rest(self, seconds: float) -> None:
-        def rest() -> dict[str, Json]:
-            time.sleep(seconds)
-            return {}
-
-        await self._wait(rest)
+        await self._wait(lambda: time.sleep(seconds))
 
     async def watch_command(self) -> str:
         """Word the command of a watch, with the token in a private file; where that fails, with a ticket."""
-        if not self._has_watch:
-            return ""
         if (command := self._waiter_of()) is not None:
             return command
         try:
@@ -15818,7 +15804,7 @@ class Bridge:
         is_set_up: Callable[[str], bool] = bool,  # whether a host's hooks are installed
     ) -> None:
         self._client, self._source, self._sink, self._ensure_hub = client, source, sink, ensure_hub
-        self._door = HttpDoor(client, waiter_of=self._waiter)
+        self._door = HttpDoor(client, self._waiter)
         self._is_set_up = is_set_up
         self._seat = Seat(self._door, default_name, branch=branch)
         self._host, self._thread, self._codex = "", "", ""  # what the host calls itself; a Codex's talk, and program
@@ -22290,7 +22276,7 @@ def run_agent(options: argparse.Namespace) -> int:
         options.give_up, options.singly,
     )  # fmt: skip
     key = os.environ.pop("CAUCUS_AGENT_KEY", None)  # not for what a model starts
-    door = HttpDoor(Client(options.hub, token or None, key), asyncio.to_thread, has_watch=False)
+    door = HttpDoor(Client(options.hub, token or None, key), str, asyncio.to_thread)
     seat = (LentSeat if token else AgentSeat)(door, name)
     make_mind = mind_of(options, seat)
 
