@@ -5543,7 +5543,7 @@ SESSION_FILES = ("", ".unasked", ".waiter", ".children", ".usage", ".usage.lock"
 BY_PROCESS = ("gemini", "opencode")  # hosts that do not: hooks and bridge have the same process above them
 _BRAKE_S = 2.0  # that a hub may take to answer; a tool does not wait longer
 _OWN_TOOLS = ("mcp__caucus__", "mcp_caucus_", "caucus_", "ToolSearch")  # they pass: by them an agent learns why
-_STDIN_MAX = 1 << 26  # characters of what a host says of one tool call
+_STDIN_MAX_BYTES = 1 << 26  # of what a host says of one tool call
 _CHILDREN_MAX = 1 << 16  # bytes of notes on which subagent makes which call
 
 
@@ -5671,10 +5671,14 @@ def ancestors(most: int = 4) -> Iterator[str]:
 
 def read_said() -> str:
     """Read what a host says to its hook, as far as it can be read."""
+    said, more = bytearray(), b"."
     try:
-        return sys.stdin.read(_STDIN_MAX) if sys.stdin is not None else ""
-    except (OSError, ValueError):
-        return ""
+        while more and len(said) < _STDIN_MAX_BYTES:  # not sys.stdin: a thread in it would hold up the end
+            more = os.read(0, 65_536)
+            said += more
+    except OSError:
+        pass
+    return said.decode("utf-8", "replace")
 
 
 def fields_in(text: str) -> dict[str, object]:
@@ -6194,6 +6198,13 @@ def open_private(path: str, how: int = os.O_APPEND) -> BinaryIO:
     return open(handle, "ab")
 
 
+def replace_private(path: str, text: str) -> None:
+    """Write a private file in one step. Raises OSError."""
+    with open_private(f"{path}.new", os.O_TRUNC) as file:
+        file.write(text.encode())
+    os.replace(f"{path}.new", path)
+
+
 class TokenFile:
     """A private file with a seat's token, for its watch; it goes with the seat."""
 
@@ -6249,9 +6260,7 @@ class SessionFile:
         if self._place and text:
             with suppress(OSError):  # then nothing wakes or brakes this session, and the hub shows that
                 make_private(os.path.dirname(self._place))
-                with open_private(f"{self._place}.new", os.O_TRUNC) as file:
-                    file.write(text.encode())
-                os.replace(f"{self._place}.new", self._place)
+                replace_private(self._place, text)
 
     def remove(self) -> None:
         """Delete it: the seat is given up."""
@@ -15416,6 +15425,11 @@ def line_in(path: str) -> str:
         return file.read(_SMALL_MAX).strip()
 
 
+def client_of(session: Mapping[str, str]) -> Client:
+    """Make a client that speaks for a session's seat. Raises Invalid."""
+    return Client(session["url"], session["token"], session.get("key"))
+
+
 def pointer_words(told: Mapping[str, Json]) -> str:
     """Word that mail waits: how much, and from whom only if it is the operator. Never what a peer has written."""
     count, operators = (n if isinstance(n := told.get(key), int) else 0 for key in ("waiting", "operator"))
@@ -15469,8 +15483,8 @@ def moved_seat(host: str, session_id: str) -> dict[str, str]:
                 remove_session(seat.get("place", path))
     for pid in ancestors() if hosts else ():
         if pid in hosts:
-            with suppress(OSError), open_private(here, os.O_TRUNC) as file:
-                file.write(f"alias={hosts[pid]['place']}\n".encode())
+            with suppress(OSError):
+                replace_private(here, f"alias={hosts[pid]['place']}\n")
             return hosts[pid]
     return {}
 
@@ -15480,7 +15494,6 @@ USAGE_READ_MAX_BYTES = 8 << 20  # of its transcripts, at one hook: 60 ms; the re
 USAGE_FILES_MAX = 64  # transcripts of one session: its own, and its subagents'
 _IDS_MAX = 16  # messages that may still grow, of one transcript: each is written again with every part of it
 _USAGE_S = 1.0  # that a hook whose work is done waits for what it is about to tell
-_STDIN_MAX_BYTES = 1 << 20  # of what is said to such a hook
 _USED = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
 
 
@@ -15489,31 +15502,24 @@ class Transcripts:
 
     def __init__(self, place: str) -> None:
         self._path, self._left = f"{place}.usage", USAGE_READ_MAX_BYTES
-        known: Any = {}
-        with suppress(OSError, ValueError), open(open_regular(self._path), encoding="utf-8") as file:
-            known = json.loads(file.read())
-        none = {"files": {}, "model": "", "turns": 0, "input": 0, "output": 0, "cost": 0.0}
-        self._known: dict[str, Any] = known if isinstance(known, dict) and known.keys() == none.keys() else none
+        self._files: dict[str, Any] = {}  # path -> how far it was read, and the messages there that may still grow
+        self._usage: dict[str, Any] = Usage("", 0, 0, 0, 0.0).to_json()
+        with suppress(OSError, *NONSENSE), open(open_regular(self._path), encoding="utf-8") as file:
+            known = json.load(file)
+            self._files, self._usage = known["files"], known["usage"]
 
     def read(self, transcript: str) -> dict[str, Json]:
-        """Read on in a transcript, and in those of subagents beside it; give the usage so far."""
+        """Read on in a transcript, and in those of subagents beside it; give and keep the usage. Raises OSError."""
         children = os.path.join(os.path.splitext(transcript)[0], "subagents")
         for path in [transcript, *[one for one in paths_in(children) if one.endswith(".jsonl")]]:
-            if path in self._known["files"] or len(self._known["files"]) < USAGE_FILES_MAX:
+            if path in self._files or len(self._files) < USAGE_FILES_MAX:
                 with suppress(OSError):
                     self._read_on(path)
-        known = self._known
-        usage: dict[str, Json] = {"model": one_line(str(known["model"]))[:NAME_MAX], "turns": known["turns"]}
-        return usage | {"input_tokens": known["input"], "output_tokens": known["output"], "cost_usd": known["cost"]}
-
-    def keep(self) -> None:
-        """Keep it for the next hook. Raises OSError."""
-        with open_private(f"{self._path}.new", os.O_TRUNC) as file:
-            file.write(json.dumps(self._known).encode())
-        os.replace(f"{self._path}.new", self._path)
+        replace_private(self._path, json.dumps({"files": self._files, "usage": self._usage}))
+        return self._usage
 
     def _read_on(self, path: str) -> None:
-        offset, ids = self._known["files"].get(path, (0, {}))
+        offset, ids = self._files.get(path, (0, {}))
         with open(open_regular(path), "rb") as file:
             file.seek(min(offset, os.fstat(file.fileno()).st_size))
             data = file.read(self._left)
@@ -15525,11 +15531,11 @@ class Transcripts:
         for line in data[:end].splitlines():
             if b'"usage"' in line and b'"assistant"' in line:
                 self._count(fields_in(line.decode("utf-8", "replace")), ids)
-        self._known["files"][path] = offset, dict([*ids.items()][-_IDS_MAX:])
+        self._files[path] = offset, dict([*ids.items()][-_IDS_MAX:])
 
     def _count(self, entry: Mapping[str, Any], ids: dict[str, list[int]]) -> None:
         """Count one line: of a message that was counted already, only what has been added since."""
-        known, message = self._known, entry.get("message")
+        usage, message = self._usage, entry.get("message")
         used = message.get("usage") if isinstance(message, dict) else None
         if not isinstance(used, dict) or not isinstance(message, dict):
             return
@@ -15538,78 +15544,66 @@ class Transcripts:
         name = str(message.get("id") or entry.get("uuid"))
         before = ids.pop(name, None)
         ids[name] = now = [max(pair) for pair in zip(now, before or [0, 0])]
-        for key, new, old in zip(("input", "output"), now, before or [0, 0]):
-            known[key] += new - old
+        for key, new, old in zip(("input_tokens", "output_tokens"), now, before or [0, 0]):
+            usage[key] += new - old
         if before is None:
-            cost, price = known["cost"], entry.get("costUSD")
+            cost, price = usage["cost_usd"], entry.get("costUSD")
             is_priced = isinstance(price, int | float) and 0 <= price < 2**40 and cost is not None
-            known["turns"], known["cost"] = known["turns"] + 1, cost + price if is_priced else None
-        known["model"] = str(message.get("model") or known["model"])
+            usage["turns"], usage["cost_usd"] = usage["turns"] + 1, cost + price if is_priced else None
+        usage["model"] = one_line(str(message.get("model") or usage["model"]))[:NAME_MAX]
 
 
 def tell_usage(session: Mapping[str, str]) -> None:
     """Read on stdin where a hook's session has its transcript, and tell the hub what it has used. Never fails."""
     with suppress(OSError, Refusal, *NONSENSE):
-        said, more = b"", b"."
-        while more and len(said) < _STDIN_MAX_BYTES:  # not sys.stdin: a thread in it would hold up the end
-            more = os.read(0, 65_536)
-            said += more
-        transcript = fields_in(said.decode("utf-8", "replace")).get("transcript_path")
+        transcript = fields_in(read_said()).get("transcript_path")
         if not isinstance(transcript, str) or not os.path.isabs(transcript):
             return
         lock = Lock(f"{session['place']}.usage.lock")  # of two hooks at once one tells
         try:
-            transcripts = Transcripts(session["place"])
-            usage = transcripts.read(transcript)
-            transcripts.keep()
+            usage = Transcripts(session["place"]).read(transcript)
             if usage["turns"]:
-                with closing(Client(session["url"], session["token"], session.get("key"))) as client:
+                with closing(client_of(session)) as client:
                     client.post("/status", usage=usage)
         finally:
             lock.release()
 
 
-class Waiter:
-    """Waits beside an agent until it has mail, takes none, and ends with a pointer to it. One per session."""
+def pointer_for(session: Mapping[str, str], host: str, hold_s: float) -> str:
+    """Wait beside an agent until it has mail, take none, and give the pointer to it; one waiter per session.
 
-    def __init__(self, session: Mapping[str, str], host: str) -> None:
-        self._session, self._host = session, host
-        self._client = Client(session["url"], session["token"], session.get("key"))
-
-    def run(self, hold_s: float) -> str:
-        """Give the pointer; nothing, where the session is over, or another one waits. `hold_s` 0: do not wait."""
+    Nothing where the session is over, or another one waits. `hold_s` 0: do not wait, for mail or for a hub.
+    Raises Refusal.
+    """
+    with closing(client_of(session)) as client:
         if hold_s <= 0:
-            with closing(self._client):
-                return pointer_at(self._client, 0.0, self._host) or ""
+            return pointer_at(client, 0.0, host) or ""
         try:
-            lock = Lock(f"{self._session['place']}.waiter")
+            lock = Lock(f"{session['place']}.waiter")
         except OSError:
             return ""
         try:
-            backoff = Backoff(math.inf)
-            while self._goes_on():
-                asked_at = time.monotonic()
-                try:
-                    if (words := pointer_at(self._client, hold_s, self._host)) is not None:
-                        return words
-                    if time.monotonic() > asked_at + BACKOFF_S:  # else a hub that goes down
-                        backoff.reset()
-                        continue
-                except Refusal as refusal:  # no hub at the moment, or one that does not know this token yet
-                    if isinstance(refusal, Displaced) or refusal.extra.get("why") in (LEFT, KICKED):
-                        return ""
-                time.sleep(backoff.next_s() or BACKOFF_S)
-            return ""
+            return _pointer_some_day(client, session["place"], host, hold_s)
         finally:
-            self._client.close()
             lock.release()
-            remove(f"{self._session['place']}.waiter")
+            remove(f"{session['place']}.waiter")
 
-    def _goes_on(self) -> bool:
-        """Whether the bridge of the session is still there; take over its token, which is another after a rejoin."""
-        session = session_in(self._session["place"])
-        self._client.token = session.get("token")
-        return bool(session) and is_alive(session["pid"])
+
+def _pointer_some_day(client: Client, place: str, host: str, hold_s: float) -> str:
+    backoff = Backoff(math.inf)
+    while (session := session_in(place)) and is_alive(session["pid"]):  # its bridge is still there
+        client.token, asked_at = session["token"], time.monotonic()  # which is another after a rejoin
+        try:
+            if (words := pointer_at(client, hold_s, host)) is not None:
+                return words
+            if time.monotonic() > asked_at + BACKOFF_S:  # else a hub that goes down
+                backoff.reset()
+                continue
+        except Refusal as refusal:  # no hub at the moment, or one that does not know this token yet
+            if isinstance(refusal, Displaced) or refusal.extra.get("why") in (LEFT, KICKED):
+                return ""
+        time.sleep(backoff.next_s() or BACKOFF_S)
+    return ""
 
 
 # ======================================================================================================================
@@ -15868,7 +15862,7 @@ class Bridge:
 
         while not self._is_ending.wait(BACKOFF_S):
             session = seat_of("codex", self._thread)
-            if session and (words := Waiter(session, "codex").run(POLL_HOLD_S)):
+            if session and (words := pointer_for(session, "codex", POLL_HOLD_S)):
                 queue = [self._codex, "queue", "--thread", self._thread, "--message", words]
                 run(queue, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL, check=False)
 
@@ -22766,7 +22760,7 @@ def run_wake(options: argparse.Namespace) -> int:
     if host == "claude" and sys.stdin is not None and not sys.stdin.isatty():
         teller.start()  # it may read for ever
     with suppress(Refusal):  # no hub at the moment
-        words = Waiter(session, host).run(0.0 if options.now else POLL_HOLD_S)
+        words = pointer_for(session, host, 0.0 if options.now else POLL_HOLD_S)
     if teller.is_alive():
         teller.join(_USAGE_S)
     if not words:
@@ -22801,7 +22795,7 @@ def run_permit(options: argparse.Namespace) -> int:
         return EXIT_OK
     end_within(PROMPT_WAITS[host] + _HOOK_S)
     try:
-        with closing(Client(session["url"], session["token"], session.get("key"))) as client:
+        with closing(client_of(session)) as client:
             answer = client.ask_permission(tool[:NAME_MAX], detail, PROMPT_WAITS[host])
     except (Refusal, UnicodeError):
         return EXIT_OK
@@ -22822,7 +22816,7 @@ def tell_seat(session: Mapping[str, str]) -> int:
         return EXIT_OK
     waiting, owed, mine = 0, 0, list[str]()
     try:
-        with closing(Client(session["url"], session["token"], session.get("key"))) as client:
+        with closing(client_of(session)) as client:
             peeked = client.get("/peek")
             waiting, owed = heard(peeked, "pending", int), len(heard({"owes": [], **peeked}, "owes", list))
             mine = [one_line(str(name)) for name, one in heard(client.get("/channels"), "channels", dict).items()

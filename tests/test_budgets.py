@@ -826,10 +826,7 @@ USER_LINE = json.dumps({"type": "user", "message": {"role": "user", "content": "
 
 def usage_of(place: Path, transcript: Path) -> dict[str, Any]:
     """Give what the next hook finds, and have it kept."""
-    transcripts = Transcripts(str(place))
-    usage = transcripts.read(str(transcript))
-    transcripts.keep()
-    return usage
+    return Transcripts(str(place)).read(str(transcript))
 
 
 def test_a_message_counts_once_however_many_lines_it_has(tmp_path: Path) -> None:
