@@ -6398,12 +6398,12 @@ class Seat:
         here = f"Hub {self.door.url}, protocol revision {self.revision}. Your name unless you choose another: "
         return f"{text}\n\n---\n{here}{self.default_name}. Next: join()."
 
-    def _note_rules(self, answer: Body) -> str:
-        """Take over which house rules the model has read; give their text, if the answer has another one."""
+    def _note_rules(self, answer: Body) -> dict[str, Json]:
+        """Take over which house rules the model has read; give them to be told, if the answer has other ones."""
         version, text = answer.get("rules_version"), answer.get("rules")
         self.rules = version if isinstance(version, int) else self.rules
         known, self._rules = self._rules, text if isinstance(text, str) else self._rules
-        return self._rules if self._rules != known else ""
+        return {"rules": self._rules, "rules_version": self.rules} if self._rules not in ("", known) else {}
 
     async def section(self, name: str) -> str:
         """Read one section of the protocol, or the house rules."""
@@ -6431,11 +6431,10 @@ class Seat:
             self.revision, told["protocol"] = revision, heard(answer, "protocol_text", str)
         if not wanted and self.name != self.default_name:
             told["note"] = f"{self.default_name} is taken: you are {self.name}"
-        if rules := self._note_rules(answer):
-            told |= {"rules": rules, "rules_version": self.rules}
+        told |= self._note_rules(answer)
         with suppress(Refusal):
             told |= await self.open_questions("owes")
-        told["channels"], watch = answer.get("channels"), await self.watch_command()
+        told["channels"], watch = answer.get("channels"), (await self.watch_command())["command"]
         return {**told, "watch": watch} if watch else {**told, "watch": None, "woken": WOKEN}
 
     async def _register(self, name: str) -> dict[str, Json]:
@@ -6541,11 +6540,12 @@ class Seat:
         queue = f"{answer.get('held_by')} holds the talking stick; you are number {answer.get('position')} in the queue"
         return {"detail": queue, **answer, "hint": HINTS.get(str(answer["error"]))}
 
-    async def watch_command(self) -> str:
-        """Word the command that waits for messages in a background shell; no secret is in it."""
+    async def watch_command(self) -> dict[str, Json]:
+        """Word the command that waits for messages in a background shell; no secret is in it. Raises NotJoined."""
         if self.name is None:
             raise NotJoined("a watch needs a seat")
-        return await self.door.watch_command()
+        command = await self.door.watch_command()
+        return {"command": command, "background": True} if command else {"command": None, "woken": WOKEN}
 
     async def listen(self, timeout_s: float, report: Report) -> str:
         """Wait for messages; what is shown is acknowledged by the next call of any tool. Raises Displaced."""
@@ -6671,11 +6671,10 @@ class Seat:
         self.show_again()
         note = f"The session of {name} was lost ({why}) and you have joined again: channels and sticks are gone."
         note += " The rules have changed: call join() to read them." if answer.get("protocol_stale") else ""
-        watch = await self.watch_command()
+        watch = (await self.watch_command())["command"]
         again = "Start the watch again, unless it goes on."
         self._news = {"note": f"{note} {again}", "watch": watch} if watch else {"note": note}
-        if rules := self._note_rules(answer):
-            self._news |= {"rules": rules, "rules_version": self.rules}
+        self._news |= self._note_rules(answer)
 
 
 class Child:
@@ -6789,10 +6788,6 @@ async def _read_again(seat: Seat, given: dict[str, Any]) -> str:
     return fenced_page(await seat.call("GET /history", **{key: value for key, value in given.items() if value}))
 
 
-async def _watch(seat: Seat) -> dict[str, Json]:
-    command = await seat.watch_command()
-    return {"command": command, "background": True} if command else {"command": None, "woken": WOKEN}
-
 
 Run = Callable[[Seat, dict[str, Any], Report], Awaitable[Json]]
 
@@ -6826,7 +6821,7 @@ TOOLS = (
           lambda seat, given, report: _speak(seat, given)),
     _tool("watch_command", "Get a fresh command that waits for messages at no token cost: run it in a background "
           "shell; its exit wakes you. Then start it again first.",
-          {}, lambda seat, given, report: _watch(seat)),
+          {}, lambda seat, given, report: seat.watch_command()),
     _tool("listen", "Wait for messages, if you have no background shell. May return none; do not loop for ever.",
           {"timeout": {"type": "number", "description": "seconds, 25 at most", "default": 30, "minimum": 0}},
           lambda seat, given, report: seat.listen(given["timeout"], report)),
