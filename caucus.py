@@ -15713,27 +15713,22 @@ class HubStarter:
     def __init__(self, url: str) -> None:
         parts = urllib.parse.urlsplit(url)
         self._url, self._address = url, (str(parts.hostname), parts.port or 80)
-        self._words = [] if parts.path else hub_words(url)  # behind a path is a proxy
+        self._words = [] if parts.path else hub_words(url)  # behind a path is a proxy; none either once it was tried
         self._log = os.path.join(state_folder(), f"hub-{self._address[1]}.log")
         self._turn = threading.Lock()  # calls come from several threads
-        self._is_over = not self._words
         self._process: Popen[bytes] | None = None  # kept: nobody waits for it
-        self._lock: Lock | None = None  # while this bridge is the one that starts it
 
     def ensure(self) -> str:
         """See to it that a hub answers, or say why none does; give what the agent should know of it, if anything."""
-        with self._turn:
-            if self._is_over or not self._is_free():
+        with self._turn, ExitStack() as end:
+            if not self._words or not self._is_free():
                 return ""
-            self._is_over = True
+            words, self._words = self._words, []
             try:
                 make_private(os.path.dirname(self._log))
-                return self._start()
+                return self._start(words, end)
             except OSError as error:
                 return f"no hub runs at {self._url}, and none could be started, with the log {self._log}: {error}"
-            finally:
-                if self._lock is not None:
-                    self._lock.release()
 
     def _is_free(self) -> bool:
         with suppress(OSError):
@@ -15741,12 +15736,12 @@ class HubStarter:
             return False
         return True
 
-    def _start(self) -> str:
+    def _start(self, words: list[str], end: ExitStack) -> str:
         """Wait until it answers, whoever starts it. Raises OSError."""
-        end, code = time.monotonic() + _START_S, None
-        while (version := version_at(self._url)) is None and code is None and time.monotonic() < end:
+        until, code = time.monotonic() + _START_S, None
+        while (version := version_at(self._url)) is None and code is None and time.monotonic() < until:
             if self._process is None:
-                self._begin()
+                self._begin(words, end)
             else:
                 code = self._process.poll()
             time.sleep(_LOOK_S)
@@ -15756,15 +15751,14 @@ class HubStarter:
         became = f"did not answer within {_START_S:g} s" if code is None else f"ended with exit code {code}"
         return f"no hub ran, and one that was started {became}: {self._log} says why"
 
-    def _begin(self) -> None:
+    def _begin(self, words: list[str], end: ExitStack) -> None:
         """Start it, unless another bridge is at it, or was faster. Raises OSError."""
         with suppress(BlockingIOError):
-            self._lock = Lock(f"{self._log}.lock")
+            end.callback(Lock(f"{self._log}.lock").release)
             if self._is_free():
-                self._process = start_detached([*self._words, "--no-browser", "--log-level", "warning"], self._log)
+                self._process = start_detached([*words, "--no-browser", "--log-level", "warning"], self._log)
             else:
-                self._lock.release()
-                self._lock = None
+                end.close()
 
 
 class Job(Struct):
@@ -16361,7 +16355,7 @@ class TomlPart(Record):
     """Our part of Codex's config.toml: a table between two marks. Codex itself moves and drops them as it writes."""
     host: str
     words: tuple[str, ...]
-    is_known: bool = False  # an install is remembered: our table is ours without the marks, too
+    is_known: bool  # an install is remembered: our table is ours without the marks, too
 
     def put(self, text: str) -> str:
         """Put it at the end of a text, or leave it where it is. Raises ValueError."""
@@ -16569,7 +16563,7 @@ def our_parts(name: str, scope: str, url: str = DEFAULT_URL, has_prompts: bool =
             plugin = plugin.replace(f"{{{{{verb}}}}}", json.dumps(hook_words(verb, name)))
         parts[hooks] = WholePart(plugin)
     if name == "codex":
-        parts[servers] = TomlPart(name, tuple(words))
+        parts[servers] = TomlPart(name, tuple(words), record_of(servers) is not None)
     for path in (servers, hooks):
         if path and path not in parts:
             groups = hooks_of(name, has_prompts) if path == hooks else {}
@@ -16718,12 +16712,11 @@ def plan_install(host: str, path: str, part: Part) -> Deed:
     """Tell what an install makes of a file. Raises Invalid."""
     before = read_file(path)
     old = record_of(path) if before is not None else None
-    part = part.but(is_known=old is not None) if isinstance(part, TomlPart) else part
     after = edited(path, before, part.put)
     if old is not None:
-        is_ours = after == before or digest(before or b"") == old.sha256
         record = old.but(hosts=tuple(dict.fromkeys([*old.hosts, host])))
-        record = record if after == before else record.but(sha256=digest(after) if is_ours else "")
+        if after != before:
+            record = record.but(sha256=digest(after) if digest(before or b"") == old.sha256 else "")
     elif after != before:
         names = (f"{path}.caucus-backup{number or ''}" for number in range(10_000))
         backup = "" if before is None else next(name for name in names if not os.path.lexists(name))
@@ -16768,7 +16761,6 @@ def plan_uninstall(host: str, path: str, part: Part) -> Deed:
     if digest(before) == old.sha256 and not is_lost:
         return Deed(path, "restored" if old.existed else "removed", before, was, old, None)
     text = (was or b"").decode().removeprefix("\ufeff")
-    part = part.but(is_known=True) if isinstance(part, TomlPart) else part
     part = part.but(settings={}) if is_lost and isinstance(part, JsonPart) else part  # they may have been there
     after: bytes | None = edited(path, before, lambda now: part.drop(now, text))
     lost = [f"{old.backup} is lost or was changed, so only our entries and hooks are taken out"]
@@ -16782,9 +16774,7 @@ def plan_uninstall(host: str, path: str, part: Part) -> Deed:
 
 def changed_lines(was: bytes, now: bytes) -> list[str]:
     """List the first lines in which two texts differ, each begun with + or -."""
-    from collections import Counter  # difflib would take minutes for a long file
-
-    old, new = (Counter(text.decode().splitlines()) for text in (was, now))
+    old, new = (Counter(text.decode().splitlines()) for text in (was, now))  # difflib would take minutes at times
     lines = [f"{sign}{line}" for sign, more in (("-", old - new), ("+", new - old)) for line in more.elements()]
     shown = [re.sub(r'"[^"\s]{20,}"', '"..."', line)[:100] for line in lines[:10]]  # what is long may be a secret
     return [*shown, f"... and {len(lines) - 10} more"] if len(lines) > 10 else shown
