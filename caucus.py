@@ -6253,12 +6253,11 @@ class SessionFile:
 
     def write(self, url: str, token: str, name: str, key: str) -> None:
         """Note the seat; after a rejoin it is the new one."""
-        parent = os.getppid() if hasattr(os, "getppid") else 0
-        self._put(f"url={url}\ntoken={token}\nname={name}\npid={os.getpid()}\nhost={parent}\nkey={key}\n")
+        self._put(f"url={url}\ntoken={token}\nname={name}\npid={os.getpid()}\nhost={os.getppid()}\nkey={key}\n")
 
     def _put(self, text: str) -> None:
         self._text = text
-        if self._place and text:
+        if self._place:
             with suppress(OSError):  # then nothing wakes or brakes this session, and the hub shows that
                 make_private(os.path.dirname(self._place))
                 replace_private(self._place, text)
@@ -6420,7 +6419,7 @@ class Seat:
         if self.name is not None and name and name != self.name:
             raise AlreadyJoined(f"this session is {self.name} already", project=self.name)
         token, wanted = self.door.token, self.name or name or self._was
-        answer = await (self._register(wanted) if wanted else self._register_apart())
+        answer = await self._register(wanted)
         if self.door.token != token:
             self.show_again()
         self.name, is_stale = heard(answer, "project", str), answer.get("protocol_stale") is True
@@ -6438,24 +6437,22 @@ class Seat:
         told["channels"], watch = answer.get("channels"), (await self.watch_command())["command"]
         return {**told, "watch": watch} if watch else {**told, "watch": None, "woken": WOKEN}
 
-    async def _register(self, name: str) -> dict[str, Json]:
-        """Ask for a name; a no tells free ones, first that of the branch. Raises NameInUse, Throttled, RoomFull."""
+    async def _register(self, wanted: str) -> dict[str, Json]:
+        """Ask for a name; for none in particular: for the default one, or one that tells it from who has that already.
+
+        A no tells free names, first that of the branch. Raises NameInUse, Throttled, RoomFull.
+        """
+        name = wanted or self.default_name
         try:
             return await self.door.register(name, self.revision, self.rules)
         except NameInUse as refusal:
             offered, branch = refusal.extra.get("free"), self._branch()
             apart = [f"{name}@{branch}"] if branch and len(name) + len(branch) < NAME_MAX else []
-            refusal.extra["free"] = [*apart, *(offered if isinstance(offered, list) else ())]
-            raise
-
-    async def _register_apart(self) -> dict[str, Json]:
-        """Ask for the default name; where another has it, for the first free one that tells the two apart."""
-        try:
-            return await self._register(self.default_name)
-        except NameInUse as refusal:
-            for name in heard(refusal.extra, "free", list):
+            free = [*apart, *(offered if isinstance(offered, list) else ())]
+            for one in free if not wanted else ():
                 with suppress(NameInUse, Invalid):  # two of one branch, or a branch that is no name
-                    return await self.door.register(str(name), self.revision, self.rules)
+                    return await self.door.register(str(one), self.revision, self.rules)
+            refusal.extra["free"] = free
             raise
 
     async def leave(self, is_call: bool = False) -> dict[str, Json]:
@@ -16703,7 +16700,7 @@ def plan_install(host: str, path: str, part: Part) -> Deed:
     """Tell what an install makes of a file. Raises Invalid."""
     before = read_file(path)
     old = record_of(path) if before is not None else None
-    after = edited(path, before, part.put)
+    after, record = edited(path, before, part.put), old
     if old is not None:
         record = old.but(hosts=tuple(dict.fromkeys([*old.hosts, host])))
         if after != before:
@@ -16714,8 +16711,6 @@ def plan_install(host: str, path: str, part: Part) -> Deed:
         folders = tuple(missing_folders(path))
         was = "" if before is None else digest(before)
         record = Installed(path, (host,), before is not None, digest(after), backup, folders, was)
-    else:
-        record = None
     if record != old:
         read_file(record_place(path))  # it can be written, too
     return Deed(path, "unchanged" if after == before else "wrote", before, after, old, record, damage_of(path))
