@@ -15492,9 +15492,9 @@ class Transcripts:
         self._path, self._left = f"{place}.usage", USAGE_READ_MAX_BYTES
         self._files: dict[str, Any] = {}  # path -> how far it was read, and the messages there that may still grow
         self._usage: dict[str, Any] = Usage("", 0, 0, 0, 0.0).to_json()
-        with suppress(OSError, *NONSENSE), open(open_regular(self._path), encoding="utf-8") as file:
+        with suppress(OSError, Invalid, *NONSENSE), open(open_regular(self._path), encoding="utf-8") as file:
             known = json.load(file)
-            self._files, self._usage = known["files"], known["usage"]
+            self._files, self._usage = dict(known["files"]), Usage.parse(known["usage"]).to_json()
 
     def read(self, transcript: str) -> dict[str, Json]:
         """Read on in a transcript, and in those of subagents beside it; give and keep the usage. Raises OSError."""

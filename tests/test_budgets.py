@@ -879,7 +879,7 @@ def test_a_huge_transcript_is_read_bit_by_bit(tmp_path: Path, monkeypatch: pytes
     assert (tmp_path / "seat.usage").stat().st_size < 4000
 
 
-@pytest.mark.parametrize("said", ["", "{", "[1]", '{"files":{}}', "\x00"])
+@pytest.mark.parametrize("said", ["", "{", "[1]", '{"files":{}}', '{"files":{},"usage":{"turns":1}}', "\x00"])
 def test_odd_notes_and_transcripts_are_no_fault(tmp_path: Path, said: str) -> None:
     transcript, place = tmp_path / "s.jsonl", tmp_path / "seat"
     transcript.write_bytes(b'{"type":"assistant","message":{"usage":5}}\n"usage""assistant"\n\xff"usage""assistant"\n'
