@@ -457,7 +457,7 @@ def test_a_stop_while_it_waits_to_be_let_in_ends_it_at_once(hub: HubProcess) -> 
             raise caucus.Throttled(50.0)
 
     client = caucus.Client(hub.url)
-    seat = caucus.AgentSeat(Closed(client, asyncio.to_thread, has_watch=False), "mute")
+    seat = caucus.AgentSeat(Closed(client, str, asyncio.to_thread), "mute")
     agent: caucus.Agent
 
     async def run() -> int:
@@ -947,7 +947,7 @@ class Meddled(caucus.HttpDoor):
     """A door behind which something happens just while one call is on its way."""
 
     def __init__(self, client: caucus.Client) -> None:
-        super().__init__(client, asyncio.to_thread, has_watch=False)
+        super().__init__(client, str, asyncio.to_thread)
         self.meddle: dict[str, Callable[[], Awaitable[None]]] = {}  # route -> what happens at its next call
 
     async def call(self, route: str, **fields: Any) -> dict[str, Any]:
@@ -1012,7 +1012,7 @@ def test_a_hub_that_restarts_twice_in_a_row_is_survived(
 
         with running_hub() as hub:
             client = caucus.Client(hub.url)
-            seat = caucus.AgentSeat(caucus.HttpDoor(client, asyncio.to_thread, has_watch=False), "mute")
+            seat = caucus.AgentSeat(caucus.HttpDoor(client, str, asyncio.to_thread), "mute")
             agent = caucus.Agent(seat, Mute(), caucus.AgentSettings("mute", hold_s=5.0))
             running = asyncio.create_task(agent.run())
             await asyncio.to_thread(wait_for_it)
@@ -1029,7 +1029,7 @@ def test_a_hub_that_restarts_twice_in_a_row_is_survived(
 
 def test_displaced_it_ends_with_2(hub: HubProcess, api: str) -> None:
     client = caucus.Client(hub.url)
-    seat = caucus.AgentSeat(caucus.HttpDoor(client, asyncio.to_thread, has_watch=False), "mute")
+    seat = caucus.AgentSeat(caucus.HttpDoor(client, str, asyncio.to_thread), "mute")
 
     async def run() -> int:
         agent = caucus.Agent(seat, Mute(), caucus.AgentSettings("mute", hold_s=5.0))

@@ -540,6 +540,22 @@ def test_the_operator_answers_a_permission_prompt(
     assert guarded.get("/peek", hooks.token()).body["pending"] == 0, "no mailbox gets the answer"
 
 
+def test_what_a_prompt_is_about_is_read_as_utf_8_whatever_a_terminal_here_has(
+    taking: tuple[Hooks, Console], end: contextlib.ExitStack
+) -> None:
+    hooks, console = taking
+    about = {"tool_name": "Bash", "tool_input": {"command": "echo ü"}, "session_id": SESSION}
+    pipe, env = subprocess.PIPE, {**os.environ, **hooks.env, "PYTHONIOENCODING": "latin-1"}
+    process = subprocess.Popen([*PROGRAM, "permit", "claude"], stdin=pipe, stdout=pipe, stderr=pipe, env=env)
+    end.callback(process.communicate)
+    end.callback(process.kill)
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(about, ensure_ascii=False).encode())
+    process.stdin.close()
+    process.stdin = None
+    assert console.next("form")["form"]["detail"] == "echo ü"
+
+
 def test_a_prompt_that_its_terminal_has_answered_goes_from_the_console(
     taking: tuple[Hooks, Console], end: contextlib.ExitStack
 ) -> None:

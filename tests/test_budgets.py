@@ -826,10 +826,7 @@ USER_LINE = json.dumps({"type": "user", "message": {"role": "user", "content": "
 
 def usage_of(place: Path, transcript: Path) -> dict[str, Any]:
     """Give what the next hook finds, and have it kept."""
-    transcripts = Transcripts(str(place))
-    usage = transcripts.read(str(transcript))
-    transcripts.keep()
-    return usage
+    return Transcripts(str(place)).read(str(transcript))
 
 
 def test_a_message_counts_once_however_many_lines_it_has(tmp_path: Path) -> None:
@@ -882,7 +879,7 @@ def test_a_huge_transcript_is_read_bit_by_bit(tmp_path: Path, monkeypatch: pytes
     assert (tmp_path / "seat.usage").stat().st_size < 4000
 
 
-@pytest.mark.parametrize("said", ["", "{", "[1]", '{"files":{}}', "\x00"])
+@pytest.mark.parametrize("said", ["", "{", "[1]", '{"files":{}}', '{"files":{},"usage":{"turns":1}}', "\x00"])
 def test_odd_notes_and_transcripts_are_no_fault(tmp_path: Path, said: str) -> None:
     transcript, place = tmp_path / "s.jsonl", tmp_path / "seat"
     transcript.write_bytes(b'{"type":"assistant","message":{"usage":5}}\n"usage""assistant"\n\xff"usage""assistant"\n'

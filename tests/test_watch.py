@@ -854,6 +854,11 @@ def test_a_poll_that_waited_longer_than_give_up_is_no_reason_to_give_up(monkeypa
     assert sum(sleeps) > 2.0
 
 
+def test_what_answers_a_ticket_without_a_token_is_no_hub(capsys: pytest.CaptureFixture[str]) -> None:
+    assert caucus.Watch(Silence(), 25.0, False, False, None).run_with_ticket("t") == 1  # type: ignore[arg-type]
+    assert capsys.readouterr().out.startswith("[caucus] TICKET REJECTED: what answers there is not a hub")
+
+
 def test_give_up_is_off_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
 
