@@ -5479,7 +5479,6 @@ class Client:
         """Wait up to `hold_s` seconds until there is mail, or a call, and take none. Raises UnknownToken."""
         return self.get("/wake", timeout=hold_s, host=host, calls=1 if is_for_calls else None)
 
-
     def ask_permission(self, tool: str, detail: str, hold_s: float) -> dict[str, Json]:
         """Wait up to `hold_s` seconds for what the operator says to a permission prompt. Raises Refusal."""
         body = json.dumps({"token": self.token, "tool": tool, "detail": detail}).encode("ascii")
@@ -6768,7 +6767,6 @@ FIELD: Schema = {
 }
 
 
-
 def _seq(about: str) -> Schema:
     return {"type": "integer", "description": f"seq: {about}", "default": 0}
 
@@ -6792,7 +6790,6 @@ async def _read_again(seat: Seat, given: dict[str, Any]) -> str:
     for key, most in (("q", QUERY_MAX), ("scope", NAME_MAX), ("sender", NAME_MAX), ("at", NAME_MAX)):
         text_of(given, key, 0, most, "", "query")
     return fenced_page(await seat.call("GET /history", **{key: value for key, value in given.items() if value}))
-
 
 
 def _tool(name: str, text: str, arguments: Schema, does: Run | str, is_reading: bool = False) -> Tool:
@@ -17012,7 +17009,6 @@ class LentSeat(AgentSeat):
     async def _rejoin(self, why: str) -> None:
         self.lose(why)
         raise SessionExpired(self._why)
-
 
 
 def addressed(reply: str) -> tuple[str, str]:
