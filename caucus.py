@@ -19238,6 +19238,7 @@ class Attending:
         self.line_count = 0  # of all that it has put out
         self.message_limit = plan.messages  # as the hub holds it to, for the operator may have changed it
         self.why = ""  # it has ended, in its own words or the system's: never those of its mind
+        self.delay = ""  # why it is not started now, though something calls it
         self.was_killed = False  # so it has not left the room by itself
         name = re.escape(plan.name)
         self._joined_line, self._left_line = re.compile(JOINED_LINE % name), re.compile(LEFT_LINE % name)
@@ -19250,6 +19251,7 @@ class Attending:
         self._steps: deque[tuple[Callable[[], None], float]] = deque()  # to its end, and when each is taken
         self._comes_back = False  # it is started anew when it has ended
         self._activity = ""  # of one that is seated
+        self._turn: tuple[int, str] | None = None  # in progress: the message that it is to answer, and of whom
         self.turn_seq = self.done_seq = 0  # the message that its latest turn is to answer, and the latest one that did
         self._set_state(READY)
 
@@ -19292,9 +19294,7 @@ class Attending:
             raise NotNow(f"{self.plan.name} {what}", agent=self.plan.name, state=self.state)
         self._comes_back = comes_back
         if self._process is None:
-            self._set_state(ENDED)
-            if comes_back:
-                self.call_in()
+            self._end()
         else:
             self._set_state(ENDING)
             steps = (self._let_go, now), (self._terminate, now + ASK_S), (self._kill, now + ASK_S + TERM_S)
@@ -19319,6 +19319,7 @@ class Attending:
 
             apart = {"creationflags": CREATE_NEW_PROCESS_GROUP}
         self._has_sat = self.has_come = self.was_killed = False
+        self._turn = None
         self._mark = new_secret()
         self._process = Popen(self._words(url), stdin=PIPE, stdout=PIPE, stderr=STDOUT, cwd=self.plan.cwd,
                               env=self.plan.variables() | {MARK: self._mark}, **apart)
@@ -19339,9 +19340,10 @@ class Attending:
         if self._joined_line.match(line) is not None:
             self._has_sat = self.has_come = True
         elif (begun := TURN_BEGINS.match(line)) is not None:
-            self.turn_seq = max(self.turn_seq, int(begun[1]))  # of what is asked again it is an old one
+            self._turn = int(begun[1]), begun[2]
+            self.turn_seq = max(self.turn_seq, self._turn[0])  # of what is asked again it is an old one
         elif TURN_ENDS.match(line):
-            self.done_seq = self.turn_seq
+            self.done_seq, self._turn = self.turn_seq, None
         self.lines.append(line)
         self.line_count += 1
 
@@ -19371,8 +19373,7 @@ class Attending:
             words, place = getattr(error, "strerror", None) or str(error), getattr(error, "filename", None)
             self.why = one_liner(f"cannot start: {words}" + (f": {place}" if place else ""))
             self._add_line(self.why)
-            self._set_state(FAILED)
-            return f"{self.plan.name} could not be started: {self.why}"
+            return self._fail("could not be started")
         return ""
 
     def _note_end(self, code: int) -> None:
@@ -19396,23 +19397,39 @@ class Attending:
 
     def _judge(self, code: int, now: float) -> str:
         """Decide what becomes of it after its process has ended."""
-        name = self.plan.name
         is_sent_off, self._steps = self.state == ENDING, deque()
         if is_sent_off or code == EXIT_OK or self._is_expired(code):  # a limit is reached, or the operator has ended it
-            self._set_state(ENDED)
-            if is_sent_off and self._comes_back:
-                self.call_in()
-            return f"{name} has ended"
-        if code == EXIT_USAGE or (code == EXIT_GAVE_UP and not self._has_sat):  # it would be the same again
-            self._set_state(FAILED)
-            return f"{name} could not take part: {self.why}"
+            self._end()
+            return f"{self.plan.name} has ended"
+        if self._is_hopeless(code):
+            return self._fail("could not take part")
         if self.restarts >= self.plan.restarts:
-            self._set_state(FAILED)
-            return f"{name} has failed too often, with exit code {code}: {self.why}"
-        pause_s = min(RESTART_S * 2**self.restarts, RESTART_MAX_S)
-        self.restarts, self._due = self.restarts + 1, now + pause_s
+            return self._fail(f"has failed too often, with exit code {code}")
+        self.restarts += 1
+        return self._restart(self.restarts, f"{self.plan.name} ended with exit code {code}, and is started again", now)
+
+    def _end(self) -> None:
+        """Note that it has ended by a wish; have it started anew, if that was wished, too."""
+        comes_back, self._comes_back = self._comes_back, False
+        self._set_state(ENDED)
+        if comes_back:
+            self.call_in()
+
+    def _fail(self, what: str) -> str:
+        """Note that it has failed for good; word that."""
+        self._set_state(FAILED)
+        return f"{self.plan.name} {what}: {self.why}"
+
+    def _restart(self, count: int, what: str, now: float) -> str:
+        """Have it started again, later each time; word that."""
+        pause_s = min(RESTART_S * 2 ** (count - 1), RESTART_MAX_S)
+        self._due = now + pause_s
         self._set_state(RESTARTING)
-        return f"{name} ended with exit code {code}, and is started again in {pause_s:g} s"
+        return f"{what} in {pause_s:g} s"
+
+    def _is_hopeless(self, code: int) -> bool:
+        """Whether it would be the same again."""
+        return code == EXIT_USAGE or (code == EXIT_GAVE_UP and not self._has_sat)
 
     def _is_expired(self, code: int) -> bool:
         """Whether it has lost its seat, as it says itself: a program that breaks ends with the same exit code."""
@@ -19468,11 +19485,11 @@ class Attending:
 
     def row(self) -> dict[str, Json]:
         """Give what consoles see of it, whoever looks: no command, no folder, no output; and why it has ended."""
-        return self._told() | {
+        return {"sessions": 0, "aside": None} | self._told() | {
             "kind": self.plan.kind, "type": self.plan.type if self.plan.kind == "claude" else "",
-            "start": self.plan.start, "sessions": 0, "aside": None,
+            "start": self.plan.start,
             "state": self._activity or self.state, "since": round(self.since, 1), "restarts_max": self.plan.restarts,
-            "why": self.why if self.is_over else "", "output": self.line_count,
+            "why": self.delay or (self.why if self.is_over else ""), "output": self.line_count,
             "limits": [*self.plan.but(messages=self.message_limit).limits()],
         }  # fmt: skip
 
@@ -19640,10 +19657,8 @@ class Dormant(Attending):
         super().__init__(plan)
         self.sessions = 0
         self.aside: dict[str, Json] | None = None  # how many messages were set aside, and the latest
-        self.delay = ""  # why it is not started now, though it is called
         self._vigil: Vigil | None = None
         self._begun: deque[float] = deque()  # sessions of the last hour, monotonic seconds
-        self._turn: tuple[int, str] | None = None  # in progress: the message that it is to answer, and of whom
         self._failures: Counter[int] = Counter()  # by that message
         self._gone_by = math.inf  # when nobody waits for the seat to be left any more, monotonic seconds
         self._old_usage: Json = None  # of the session before this one
@@ -19701,16 +19716,12 @@ class Dormant(Attending):
         if self.is_over or (vigil.is_over and self.state == STARTING):
             return ""
         if self.state == ENDING or vigil.was_kicked:
-            is_awaited = self.state == ENDING and self._comes_back
             self.why = "it was kicked" if vigil.was_kicked else ""
-            self._set_state(ENDED)
-            if is_awaited:
-                self.call_in()
+            self._end()
             return f"{self.plan.name} {'was kicked' if vigil.was_kicked else 'has ended'}"
         self.why = vigil.failure
         self._add_line(self.why)
-        self._set_state(FAILED)
-        return f"{self.plan.name} could not take part: {vigil.failure}"
+        return self._fail("could not take part")
 
     def _look_for_call(self, url: str, now: float) -> str:
         """Start a session if something calls, and it has one left in this hour."""
@@ -19723,7 +19734,7 @@ class Dormant(Attending):
             self.delay = ""
         elif len(self._begun) < self.plan.sessions_per_hour:
             self._begun.append(now)
-            self.sessions, self.delay, self._turn = self.sessions + 1, "", None
+            self.sessions, self.delay = self.sessions + 1, ""
             return self._try_start(url) or f"{self.plan.name} is called"
         elif not self.delay:
             at = time.strftime("%H:%M:%S", time.localtime(time.time() + self._begun[0] + HOUR_S - now))
@@ -19744,17 +19755,11 @@ class Dormant(Attending):
             self._process.stdin.write(self._vigil.lend().encode() + b"\n")
             self._process.stdin.flush()
 
-    def _add_line(self, line: str) -> None:
-        super()._add_line(line)
-        if (begun := TURN_BEGINS.match(line)) is not None:
-            self._turn = int(begun[1]), begun[2]
-        elif TURN_ENDS.match(line):
-            self._turn = None
 
     def _judge(self, code: int, now: float) -> str:
         """Decide what becomes of it after a session."""
         assert self._vigil is not None
-        self._steps, turn, self._turn = deque(), self._turn, None
+        self._steps, turn = deque(), self._turn
         self._vigil.take_back()
         if self.state == ENDING:
             self._vigil.close()
@@ -19766,32 +19771,28 @@ class Dormant(Attending):
             self._set_state(ASLEEP)
             return f"{self.plan.name} is asleep again"
         if turn is not None and code not in (EXIT_USAGE, EXIT_GAVE_UP):
-            return self._blame(turn, self.why, now)
-        if code == EXIT_USAGE or (code == EXIT_GAVE_UP and not self._has_sat) or self.restarts >= self.plan.restarts:
-            self._set_state(FAILED)
-            return f"{self.plan.name} could not take part: {self.why}"
+            return self._blame(*turn, now)
+        if self._is_hopeless(code) or self.restarts >= self.plan.restarts:
+            return self._fail("could not take part")
         self.restarts += 1
-        return self._restart_in(self.restarts, f"a session ended with exit code {code}", now)
+        what = f"{self.plan.name}: a session ended with exit code {code}; another is started"
+        return self._restart(self.restarts, what, now)
 
-    def _blame(self, turn: tuple[int, str], why: str, now: float) -> str:
+    def _blame(self, seq: int, sender: str, now: float) -> str:
         """Count a failure of a turn, and set aside what it is made of if that has failed too often."""
         assert self._vigil is not None
-        seq, sender = turn
         self._failures[seq] += 1
         if (count := self._failures[seq]) < ASIDE_AFTER:
-            return self._restart_in(count, f"a session has failed at message {seq} of {sender} ({why})", now)
+            what = f"{self.plan.name}: a session has failed at message {seq} of {sender} ({self.why})"
+            return self._restart(count, f"{what}; another is started", now)
         del self._failures[seq]
         before = cast(int, self.aside["count"]) if self.aside is not None else 0
         self.aside = {"count": before + 1, "seq": seq, "sender": sender}
-        self._vigil.put_aside(seq, sender, why)
+        self._vigil.put_aside(seq, sender, self.why)
         self._set_state(ASLEEP)
-        return f"{self.plan.name} has failed {ASIDE_AFTER} times at message {seq} of {sender}: it is set aside ({why})"
+        what = f"has failed {ASIDE_AFTER} times at message {seq} of {sender}"
+        return f"{self.plan.name} {what}: it is set aside ({self.why})"
 
-    def _restart_in(self, count: int, what: str, now: float) -> str:
-        pause_s = min(RESTART_S * 2 ** (count - 1), RESTART_MAX_S)
-        self._due = now + pause_s
-        self._set_state(RESTARTING)
-        return f"{self.plan.name}: {what}; another is started in {pause_s:g} s"
 
     def note_row(self, row: Mapping[str, Any]) -> None:
         """Note how the room sees it. Its seat is there all the time, and so is what the session before has used."""
@@ -19803,15 +19804,8 @@ class Dormant(Attending):
         else:
             self._old_usage = row["usage"]
 
-    # --- what is shown of it ---
-    def row(self) -> dict[str, Json]:
-        """Give what consoles see of it."""
-        row = super().row()
-        return row | {"why": self.delay or row["why"], "sessions": self.sessions, "aside": self.aside}
-
-    def to_json(self) -> dict[str, Json]:
-        """Give the row of it that the summary has."""
-        return super().to_json() | {"sessions": self.sessions, "aside": self.aside}
+    def _told(self) -> dict[str, Json]:
+        return super()._told() | {"sessions": self.sessions, "aside": self.aside}
 
 
 class Chair:
@@ -20227,8 +20221,7 @@ class Sitting:
     def _may_speak(self, agent: Attending) -> bool:
         """Whether last words of an agent may come: it sits there, or is called, and has had no turn for them yet."""
         is_called = agent.plan.name in self._called and not agent.is_over
-        is_late = isinstance(agent, Dormant) and bool(agent.delay)
-        return (agent.state == SEATED or (is_called and not is_late)) and agent.done_seq < self._closing_seq
+        return (agent.state == SEATED or (is_called and not agent.delay)) and agent.done_seq < self._closing_seq
 
     def end(self, why: str, is_failure: bool = False, is_in_order: bool = False) -> None:
         """End it; the first reason counts. In order: the closing is still said."""
