@@ -16929,23 +16929,26 @@ class Outcome(Record):
     cost_usd: float | None = None  # of this and all earlier turns; None: the mind does not tell
 
 
-class Mind(Protocol):
+class Mind:
     """What thinks for an agent. Any call may raise NotReady; what else a turn raises is a failed turn."""
-    briefing: str  # what it was started with; may be set anew
-    model: str  # empty: not known
-    is_live: bool  # one program for all turns, with the room's tools; else each turn is a run of its own
+    briefing = ""  # what it was started with; may be set anew
+    model = ""  # empty: not known
+    is_live = False  # one program for all turns, with the room's tools; else each turn is a run of its own
 
     async def start(self, briefing: str) -> None:
         """Begin with a clean context."""
+        self.briefing = briefing
 
     async def think(self, prompt: str) -> Outcome:
         """Take one turn."""
+        raise NotImplementedError
 
     async def interrupt(self) -> None:
         """End the turn in progress, from another task; `think` then returns or raises."""
 
     async def end(self) -> None:
         """End whatever was started; nothing stays behind."""
+        self.kill()
 
     def kill(self) -> None:
         """The same, here and now: this process ends."""
@@ -17186,7 +17189,7 @@ class Agent:
         self._loop = get_running_loop()
         self._seat, self._mind, self._settings = seat, mind, settings
         self._briefing = ""
-        self._has_new_rules, self._rules_told = False, 0  # of the house; and their version in the briefing
+        self._rules_told: int | None = None  # version of the house rules in the briefing; None: there are newer ones
         self._owed = 0  # the question, by its seq, that the turn has not answered
         self._inbox: list[dict[str, Json]] = []  # fetched, and acknowledged when its turn begins
         self._heard: deque[str] = deque(maxlen=LOG_MAX)  # message ids: a lost answer comes again
@@ -17260,7 +17263,7 @@ class Agent:
     async def _read_rules(self) -> None:
         """Make the briefing anew, of the rules as they are. Raises Refusal."""
         settings, rules = self._settings, await self._seat.setup()
-        self._has_new_rules, self._rules_told = False, self._seat.rules
+        self._rules_told = self._seat.rules
         told = {"Who you are": settings.persona, "Your mission": settings.mission}
         mission = "".join([f"\n{what}, from your own user:\n{text}\n" for what, text in told.items() if text])
         texts = tables_in("docs/agent.toml")
@@ -17354,7 +17357,8 @@ class Agent:
 
     def _take(self, answer: dict[str, Json]) -> None:
         """Sort what a poll brought: commands act at once, the rest waits for the driver."""
-        self._mode, self._has_new_rules = str(answer.get("mode")), self._has_new_rules or bool(answer.get("rules"))
+        self._mode = str(answer.get("mode"))
+        self._rules_told = None if answer.get("rules") else self._rules_told
         messages = heard(answer, "messages", list)
         for m in messages:
             if not isinstance(m, dict) or m.get("id") in self._heard:
@@ -17490,7 +17494,7 @@ class Agent:
         self._opening = "" if opening else self._opening
         beside: dict[str, Json] = {}
         with suppress(Refusal):
-            if self._has_new_rules or self._rules_told != self._seat.rules:
+            if self._rules_told != self._seat.rules:
                 await self._read_rules()
                 self._mind.briefing = self._briefing
                 self._seat.tell(await self._seat.section(HOUSE_RULES), "rules")
@@ -17580,17 +17584,17 @@ class Agent:
             await self._say(to, words)
         try:
             for body in fresh:
-                await self._put(body)
+                await self._call_patiently("POST /ask", **body)
         except TooManyForms as refusal:  # then it is said as it is
             log().warning("not asked: %s", refusal.detail)
             return False
         return True
 
-    async def _put(self, body: Mapping[str, Json]) -> None:
-        """Ask one form, as soon as that can be. Raises Refusal."""
+    async def _call_patiently(self, route: str, **fields: Any) -> None:
+        """Call a route, as soon as that can be. Raises Refusal."""
         while self._end is None:
             try:
-                await self._seat.call("POST /ask", **body)
+                await self._seat.call(route, **fields)
                 return
             except Throttled as refusal:
                 await self._rest(refusal.retry_s)
@@ -17686,15 +17690,10 @@ class Agent:
         """Show what the agent is doing, and what its turns have used."""
         usage: dict[str, Json] = {"model": self._mind.model, "turns": self._turns, "cost_usd": self._cost_usd}
         usage |= {"input_tokens": self._input_tokens, "output_tokens": self._output_tokens}
-        while self._end is None:
-            try:
-                await self._seat.call("POST /status", status=status, usage=usage)
-                return
-            except Throttled as refusal:
-                await self._rest(refusal.retry_s)
-            except Refusal as refusal:
-                log().debug("no status: %s", refusal.detail)
-                return
+        try:
+            await self._call_patiently("POST /status", status=status, usage=usage)
+        except Refusal as refusal:
+            log().debug("no status: %s", refusal.detail)
 
 
 class AgentSession(Agent):
@@ -17878,24 +17877,23 @@ def claude_sdk() -> Any:
         raise NotReady(f"claude-agent-sdk is not installed: {ways}; or --exec 'CMD' for any other model") from None
 
 
-class Claude:
+class Claude(Mind):
     """A Claude in one live session; the room's tools run in this process."""
+    is_live = True
 
     def __init__(self, seat: Seat, settings: ClaudeSettings, offspring: Offspring) -> None:
         self._sdk, self._seat, self._settings = claude_sdk(), seat, settings
         self._offspring = offspring
-        self.is_live = True
         self.model = settings.model
         self._mcp = Mcp(AGENT_TOOLS, (), "")
         self._session: Any = None
-        self.briefing = ""
         self._pid = 0  # of the CLI, as it says itself
         self._has_numbers = False  # results say which prompts they answer
         self._cost_usd = self._earlier_usd = 0.0  # of the present session, and of those before it
 
     async def start(self, briefing: str) -> None:
         """Start the CLI with a clean context. Raises NotReady."""
-        self.briefing = briefing
+        await super().start(briefing)
         self._session = self._sdk.ClaudeSDKClient(self._options(briefing))
         try:
             await self._connect()
@@ -17932,8 +17930,9 @@ class Claude:
 
     async def think(self, prompt: str) -> Outcome:
         """Take one turn. Raises NotReady, and what the SDK raises."""
-        number = new_secret()
-        ours = "-".join((number[:8], number[8:12], number[12:16], number[16:20], number[20:]))  # a UUID
+        from uuid import uuid4
+
+        ours = str(uuid4())
         await self._ask(ours, prompt)
         async for message in self._session.receive_messages():
             if isinstance(message, self._sdk.AssistantMessage):
@@ -18172,13 +18171,12 @@ def speakers_in(prompt: str) -> set[str]:
     return found
 
 
-class Command:
+class Command(Mind):
     """Any other model: a command that is run once per turn, the prompt on its stdin, its reply on its stdout."""
 
     def __init__(self, argv: list[str], keeps_context: bool, offspring: Offspring) -> None:
         self._argv, self._keeps_context, self._offspring = argv, keeps_context, offspring
-        self.is_live, self.model = False, os.path.basename(argv[0])[:NAME_MAX]
-        self.briefing = ""
+        self.model = os.path.basename(argv[0])[:NAME_MAX]
         self._past: deque[str] = deque()  # of --session: what was said
         self._given: deque[str] = deque()  # and what the operator has said, which is kept longer
         self._process: Process | None = None
@@ -18190,7 +18188,7 @@ class Command:
 
         if which(self._argv[0]) is None:
             raise NotReady(f"there is no program {self._argv[0]!r}: install it, or give its path", EXIT_USAGE)
-        self.briefing = briefing
+        await super().start(briefing)
         self._past.clear()
         self._given.clear()
 
@@ -18215,9 +18213,6 @@ class Command:
         await sleep(INTERRUPT_S / 2)
         if process is self._process:
             self._signal("SIGKILL")
-
-    async def end(self) -> None:
-        self.kill()
 
     def kill(self) -> None:
         self._signal("SIGKILL")
@@ -18298,22 +18293,20 @@ class Command:
                 os.killpg(self._process.pid, getattr(signal, name))
 
 
+STAND_IN = "stand-in"
 STAND_IN_S = 1.0  # how long a stand-in takes for a line, so that one can follow
 CUE = re.compile(r"AFTER ([^:\n]+): ")  # before a line: names of those who must have spoken since the last one
 
 
-class StandIn:
+class StandIn(Mind):
     """Who takes the place of a model where there is none: it says its lines, one a turn, each after its cue."""
+    model = STAND_IN
 
     def __init__(self, lines: Sequence[str]) -> None:
         from asyncio import Event
 
-        self.is_live, self.model, self.briefing = False, "stand-in", ""
         self._lines, self._heard = deque(lines), set[str]()  # what is left to say; who has spoken since its last line
         self._is_interrupted = Event()
-
-    async def start(self, briefing: str) -> None:
-        self.briefing = briefing
 
     async def think(self, prompt: str) -> Outcome:
         """Say the next line, if it is its turn."""
@@ -18334,12 +18327,6 @@ class StandIn:
     async def interrupt(self) -> None:
         self._is_interrupted.set()
 
-    async def end(self) -> None:
-        """There is nothing to end."""
-
-    def kill(self) -> None:
-        """There is nothing to end."""
-
 
 # ======================================================================================================================
 # 23b. Meetings: what a file says
@@ -18357,7 +18344,6 @@ SESSION_TURNS = 6  # of one that waits to be spoken to, the same: two that call 
 SESSIONS_PER_HOUR = 12  # the same: one in five minutes, which no conversation needs and a loop between two soon meets
 AT_ONCE, SPOKEN_TO = "at once", "when spoken to"  # when an agent is started
 SHIPPED = ("debate", "critic", "review", "contract", "incident", "demo")  # docs/meetings/NAME.toml
-STAND_IN = "stand-in"
 LINE_MAX, SCRIPT_MAX = 2000, 40  # characters of a line, and lines, of a stand-in: all stand in its command line
 HANDED_PARTS_MAX = 8  # messages of what is given on stdin: of some 65,000 tokens, which each agent reads
 HANDED_MAX_BYTES = HANDED_PARTS_MAX * OPERATOR_CONTENT_MAX * 4
