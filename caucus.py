@@ -18413,7 +18413,7 @@ def _switch(key: str, value: Any) -> bool:
     return value
 
 
-def _all_of(read: Read, most: int) -> Read:
+def _list_of(read: Read, most: int, keeps_all: bool = False) -> Read:
     def read_all(key: str, value: Any) -> tuple[Any, ...]:
         if not isinstance(value, list) or len(value) > most:
             raise Invalid(key, f"must be a list of at most {most}, in brackets: [\"...\"]")
@@ -18425,14 +18425,9 @@ def _all_of(read: Read, most: int) -> Read:
                 faults[refusal.detail.removeprefix(f"{key}: ")] = None
         if faults:
             raise Invalid(key, "; ".join(faults))
-        return tuple(found)
+        return tuple(found if keeps_all else dict.fromkeys(found))
 
     return read_all
-
-
-def _list_of(read: Read, most: int) -> Read:
-    read_all = _all_of(read, most)
-    return lambda key, value: tuple(dict.fromkeys(read_all(key, value)))
 
 
 def _variable(key: str, value: Any) -> str:
@@ -18472,7 +18467,7 @@ OF_AGENTS: dict[str, Read] = {
     "mission": _briefly(PERSONA_MAX),
     "persona": _briefly(PERSONA_MAX),
     "persona_file": _path,
-    "lines": _all_of(_briefly(LINE_MAX), SCRIPT_MAX),
+    "lines": _list_of(_briefly(LINE_MAX), SCRIPT_MAX, keeps_all=True),
     "messages": _whole_from_one,
     "dollars": _dollars,
     "turns": _whole_from_one,
@@ -18844,14 +18839,18 @@ class MeetingReader:
             return tomllib.loads(f"x = {value}")["x"]
         return value
 
-    def _has(self, path: TablePath) -> bool:
-        return isinstance(self._at(path), dict)
-
     def _at(self, path: TablePath) -> Any:
         value: Any = self._tables
         for name in path:
             value = value.get(name) if isinstance(value, dict) else None
         return value
+
+    def _has(self, path: TablePath) -> bool:
+        return isinstance(self._at(path), dict)
+
+    def _table(self, path: TablePath) -> dict[str, Any]:
+        """Give a table; an empty one where there is none: what stands there instead is blamed with the keys."""
+        return self._at(path) if self._has(path) else {}
 
     def _keys_of(self, table: TablePath) -> dict[str, Read]:
         """Give what a table may say, by its path; nothing where there can be no such table."""
@@ -18928,8 +18927,8 @@ class MeetingReader:
             guess = guess_at(to, [ALL, *names, *channels])
             self._blame(("meeting", "opening_to"), f"meeting.opening_to: there is no {to!r} here{guess}")
         to = self._opening_place(to, channels)
-        more = {key: self._value("limits", key, default) for key, default in _LIMITS.items()}
-        more |= {key: one for key in _OF_MEETINGS if (one := self._value("meeting", key)) is not None}
+        keys = [("limits", key) for key in MEETING_KEYS["limits"]] + [("meeting", key) for key in _OF_MEETINGS]
+        more = {key: one for table, key in keys if (one := self._value(table, key)) is not None}
         more |= {key: self._place(key) for key in ("journal", "outcome")}
         seated = [one for one in attendees if one is not None and (not self._only or one.name in self._only)]
         return Meeting(self._path, title, (*seated,), topic, opening_to=to, **more)
@@ -18956,8 +18955,7 @@ class MeetingReader:
 
     def _names(self) -> list[str]:
         """List the agents' names; blame those that nobody may bear, or that look the same."""
-        agents, seen = self._at(("agents",)), dict[str, str]()
-        names = [*agents] if isinstance(agents, dict) else []
+        names, seen = [*self._table(("agents",))], dict[str, str]()
         for name in names:
             with self._blaming(("agents", name)):
                 key = f"agents.{name}"
@@ -18978,8 +18976,7 @@ class MeetingReader:
     def _channels(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Read the channels: by name, what they are for and who is in them."""
         found: dict[str, dict[str, Any]] = {}
-        tables = self._at(("channels",))
-        for name in tables if isinstance(tables, dict) else ():
+        for name in self._table(("channels",)):
             path, key = ("channels", name), f"channels.{name}"
             if not self._has(path):
                 continue  # it was blamed
@@ -19011,52 +19008,58 @@ class MeetingReader:
         path = ("agents", name)
         if not self._has(path):
             return None
-        own: dict[str, Any] = dict(self._at(path))
-        role = self._role_of(path, own)
-        told: dict[str, TablePath] = {key: ("roles", role, key) for key in self._at(("roles", role)) or ()}
+        own, role = self._table(path), self._role_of(path)
+        told: dict[str, TablePath] = {key: ("roles", role, key) for key in self._table(("roles", role))}
         if own.keys() & _PERSONAS:
             told = {key: at for key, at in told.items() if key not in _PERSONAS}
-        told = {key: at for key, at in (told | {key: (*path, key) for key in own}).items() if key in OF_AGENTS}
-        values = {key: self._read(at, OF_AGENTS[key], self._at(at), None) for key, at in told.items()}
-        values = {key: value for key, value in values.items() if value is not None}
+        told |= {key: (*path, key) for key in own}
+        values = {key: value for key, at in told.items() if key in OF_AGENTS
+                  and (value := self._read(at, OF_AGENTS[key], self._at(at), None)) is not None}
         self._check_agent(path, told, values)
         for key in MEETING_KEYS["each"]:
             if key not in values and not (key == "dollars" and values.get("kind") != "claude"):
                 values |= {key: one} if (one := self._value("each", key)) else {}
         if values.get("start") == SPOKEN_TO:
             values.setdefault("turns", SESSION_TURNS)
-        values["persona"] = self._persona(told, values)
-        values["cwd"] = self._cwd(told.get("cwd", path), values.get("cwd", "."))
+        if (place := values.pop("persona_file", None)) is not None:
+            values["persona"] = self._read(told["persona_file"], self._persona_in, place, "")
         theirs = [f"{one} {about.get('topic') or ''}".strip() for one, about in channels.items()
                   if name in (about.get("members") or ())]
-        values.pop("persona_file", None)
-        cwd = values.pop("cwd")
+        cwd = self._cwd(told.get("cwd", path), values.pop("cwd", "."))
         return Attendee(name, values.pop("kind", ""), cwd, (*theirs,), os.path.realpath(cwd), **values)
 
-    def _role_of(self, path: TablePath, own: dict[str, Any]) -> str:
+    def _role_of(self, path: TablePath) -> str:
         """Give the name of an agent's role; empty: none."""
-        role = own.pop("role", "")
-        roles = self._at(("roles",))
-        if role and not (isinstance(role, str) and isinstance(roles, dict) and isinstance(roles.get(role), dict)):
-            guess = guess_at(str(role), roles if isinstance(roles, dict) else ())
-            self._blame((*path, "role"), f"agents.{path[1]}.role: there is no [roles.{role}]{guess}")
-            return ""
-        return str(role)
+        role = self._table(path).get("role", "")
+        if role == "" or (isinstance(role, str) and self._has(("roles", role))):
+            return str(role)
+        guess = guess_at(str(role), self._table(("roles",)))
+        self._blame((*path, "role"), f"agents.{path[1]}.role: there is no [roles.{role}]{guess}")
+        return ""
 
     def _check_agent(self, path: TablePath, told: Mapping[str, TablePath], values: Mapping[str, Any]) -> None:
         """Blame what does not go together."""
-        key, kind, is_worker = ".".join(path), values.get("kind"), values.get("type") == "worker"
-        if "kind" not in told:
-            self._blame(path, f"{key}.kind is missing: claude, or exec for any other program")
-        if kind == STAND_IN and not values.get("lines", "lines" in told):  # a faulty one is told of already
-            self._blame(told.get("lines", path), f"{key}.lines is missing: what it says, in a list")
-        here = [*(self._at(("agents",)) or ()), OPERATOR]
+        key, kind, is_called = ".".join(path), values.get("kind"), values.get("start") == SPOKEN_TO
+        for is_wrong, of, what in (
+            ("kind" not in told, "kind", " is missing: claude, or exec for any other program"),
+            (kind == STAND_IN and not values.get("lines", "lines" in told), "lines",  # a faulty one is told of already
+             " is missing: what it says, in a list"),
+            (kind == "exec" and "command" not in told, "command",
+             " is missing: what runs for each turn, such as \"llm -m MODEL\""),
+            (kind == "claude" and "permission_mode" in told and values.get("type") != "worker", "permission_mode",
+             ": a talker has the room's tools only, nothing to permit: add type = \"worker\""),
+            (is_called and "mission" in told, "mission",
+             ": opens the exchange by itself, and this agent waits to be spoken to: call it persona"),
+            (not is_called and "sessions_per_hour" in told, "sessions_per_hour", f": is for start = \"{SPOKEN_TO}\""),
+            ("persona" in told and "persona_file" in told, "persona_file", ": there is a persona too: one of them"),
+        ):
+            if is_wrong:
+                self._blame(told.get(of, path), f"{key}.{of}{what}")
+        here = [*self._table(("agents",)), OPERATOR]
         cues = (cue for line in values.get("lines", ()) if (cue := CUE.match(line)) is not None)
         for name in filterfalse(here.__contains__, (name.strip() for cue in cues for name in cue[1].split(","))):
             self._blame(told["lines"], f"{'.'.join(told['lines'])}: AFTER {name}: there is no such agent"
                                        f"{guess_at(name, here)}")
-        if kind == "exec" and "command" not in told:
-            self._blame(path, f"{key}.command is missing: what runs for each turn, such as \"llm -m MODEL\"")
         whose = {"exec": (OF_CLAUDES, "is for a claude; with kind = \"exec\" the command itself decides that"),
                  "claude": (OF_COMMANDS, "is for kind = \"exec\"; a claude is no command line"),
                  STAND_IN: (OF_CLAUDES + OF_COMMANDS, "is for a model; a stand-in has its lines and runs nothing")}
@@ -19066,22 +19069,6 @@ class MeetingReader:
                 is_price = strange == "dollars" and kind == "exec"
                 why = "what a command costs is not known: use turns" if is_price else reason
                 self._blame(told[strange], f"{key}.{strange}: {why}")
-        if kind == "claude" and "permission_mode" in told and not is_worker:
-            why = "a talker has the room's tools only, nothing to permit: add type = \"worker\""
-            self._blame(told["permission_mode"], f"{key}.permission_mode: {why}")
-        is_called = values.get("start") == SPOKEN_TO
-        if is_called and "mission" in told:
-            why = "opens the exchange by itself, and this agent waits to be spoken to: call it persona"
-            self._blame(told["mission"], f"{key}.mission: {why}")
-        if "sessions_per_hour" in told and not is_called:
-            self._blame(told["sessions_per_hour"], f"{key}.sessions_per_hour: is for start = \"{SPOKEN_TO}\"")
-        if "persona" in told and "persona_file" in told:
-            self._blame(told["persona_file"], f"{key}.persona_file: there is a persona too: one of them")
-
-    def _persona(self, told: Mapping[str, TablePath], values: Mapping[str, Any]) -> str:
-        if "persona_file" in values:
-            return str(self._read(told["persona_file"], self._persona_in, values["persona_file"], ""))
-        return str(values.get("persona", ""))
 
     def _persona_in(self, key: str, given: str) -> str:
         text = text_of_file(place_inside(self._folder, given, key), PERSONA_MAX_BYTES, key)
@@ -19099,7 +19086,6 @@ class MeetingReader:
         return place
 
 
-_LIMITS = {"minutes": MEETING_MINUTES, "messages": 0, "dollars": 0.0}
 _OF_MEETINGS = ("opening", "stdin", "ends_on", "closing", "closing_seconds")
 
 
