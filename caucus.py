@@ -16959,7 +16959,7 @@ class AgentSettings(Record):
     name: str
     mission: str = ""  # empty: wait for a peer
     persona: str = ""  # who it is, which opens nothing
-    channels: tuple[str, ...] = ()  # that it joins as it comes, each with its topic behind it, if it has one
+    channels: tuple[tuple[str, str], ...] = ()  # that it joins as it comes, each with its topic, which may be empty
     hold_s: float = POLL_HOLD_S
     max_turns: int = 0  # 0: no limit
     max_cost_usd: float = 0.0  # 0: no limit
@@ -17287,10 +17287,10 @@ class Agent:
 
     async def _join_channels(self) -> None:
         """Join what it was told to join; say what a channel is for, where nobody has said that. Raises Refusal."""
-        for channel, _, topic in (one.partition(" ") for one in self._settings.channels):
+        for channel, topic in self._settings.channels:
             await self._seat.call("POST /channels/join", channel=channel)
-            if topic.strip() and has_no_topic(await self._seat.call("GET /channels"), channel):
-                await self._seat.call("POST /channels/topic", channel=channel, topic=topic.strip())
+            if topic and has_no_topic(await self._seat.call("GET /channels"), channel):
+                await self._seat.call("POST /channels/topic", channel=channel, topic=topic)
 
     def _refused(self, refusal: Refusal) -> NotReady:
         """Word what to do about a hub that does not let the agent in."""
@@ -18601,7 +18601,7 @@ class Attendee(Record):
     name: str
     kind: str  # claude, exec or stand-in
     cwd: str
-    channels: tuple[str, ...] = ()  # each with its topic behind it, if it has one
+    channels: tuple[tuple[str, str], ...] = ()  # each with its topic, which may be empty
     real_cwd: str = ""  # links followed as they were when the file was read; empty: not looked at
     command: str = ""
     session: bool = False
@@ -18630,10 +18630,14 @@ class Attendee(Record):
             "type": self.type if self.kind == "claude" else "",
         }  # fmt: skip
         flags = [f"--{flag}={value}" for flag, value in given.items() if value]
-        flags += [f"--channel={one}" for one in self.channels if self.start == AT_ONCE]
+        flags += [f"--channel={one}" for one in self.channel_words() if self.start == AT_ONCE]
         flags += [f"--line={one}" for one in self.lines if self.kind == STAND_IN]
         flags += [f"--{flag}" for flag in ("session", "shell") if getattr(self, flag)]
         return program_words("agent", *flags, "--tie", *more)
+
+    def channel_words(self) -> list[str]:
+        """Word each of its channels, with its topic behind it."""
+        return [" ".join(one).rstrip() for one in self.channels]
 
     def variables(self) -> dict[str, str]:
         """Give its environment: what is plain, and what the file names and is set here."""
@@ -18893,17 +18897,15 @@ class MeetingReader:
 
     def _read(self, path: TablePath, read: Read, value: Any, default: Any) -> Any:
         try:
-            if path[-1] in FILLED:
-                value = [*map(functools.partial(self._filled, path), value)] if isinstance(value, list) else (
-                    self._filled(path, value)
-                )
-            return read(".".join(path), value)
+            return read(".".join(path), self._filled(path, value) if path[-1] in FILLED else value)
         except Invalid as refusal:
             self._blame(path, refusal.detail)
         return default
 
     def _filled(self, path: TablePath, text: Any) -> Any:
-        """Fill {topic} and {title} into a text. Raises Invalid."""
+        """Fill {topic} and {title} into a text, or into each of a list. Raises Invalid."""
+        if isinstance(text, list):
+            return [self._filled(path, one) for one in text]
         for word, filling in self._words.items() if isinstance(text, str) else ():
             if f"{{{word}}}" in text and not filling:
                 way = f"write one into [meeting], or give --set {word}=..."
@@ -19023,7 +19025,7 @@ class MeetingReader:
             values.setdefault("turns", SESSION_TURNS)
         if (place := values.pop("persona_file", None)) is not None:
             values["persona"] = self._read(told["persona_file"], self._persona_in, place, "")
-        theirs = [f"{one} {about.get('topic') or ''}".strip() for one, about in channels.items()
+        theirs = [(one, about.get("topic") or "") for one, about in channels.items()
                   if name in (about.get("members") or ())]
         cwd = self._cwd(told.get("cwd", path), values.pop("cwd", "."))
         return Attendee(name, values.pop("kind", ""), cwd, (*theirs,), os.path.realpath(cwd), **values)
@@ -19584,10 +19586,10 @@ class Vigil:
 
     def _sit_down(self) -> None:
         self._client.register(self._plan.name, protocol().revision)
-        for channel, _, topic in (one.partition(" ") for one in self._plan.channels):
+        for channel, topic in self._plan.channels:
             self._client.post("/channels/join", channel=channel)
-            if topic.strip() and has_no_topic(self._client.get("/channels"), channel):
-                self._client.post("/channels/topic", channel=channel, topic=topic.strip())
+            if topic and has_no_topic(self._client.get("/channels"), channel):
+                self._client.post("/channels/topic", channel=channel, topic=topic)
         self.token = str(self._client.token)
 
     def _run_errands(self) -> None:
@@ -20171,7 +20173,7 @@ class Sitting:
         before, self._sitting = self._sitting, {one.plan.name for one in self._agents if one.state == SEATED}
         for name in (self._sitting - before) if self._has_opened and not self._over.is_set() else ():
             agent, to = self.company.agents[name], self._meeting.opening_to
-            is_meant = to in (ALL, name, *[one.partition(" ")[0] for one in agent.plan.channels])
+            is_meant = to in (ALL, name, *dict(agent.plan.channels))
             if is_meant and not agent.messages and agent.plan.start != SPOKEN_TO:
                 await self._say_opening(name)
 
@@ -20348,7 +20350,7 @@ def plan_of(meeting: Meeting) -> dict[str, Json]:
     """Give who would run what, where, with which rights and limits."""
     agents: list[Json] = [
         {"name": one.name, "kind": one.kind, "runs": one.runs(), "cwd": one.cwd, "start": one.start,
-         "channels": [*one.channels], "rights": one.rights(), "limits": [*one.limits()],
+         "channels": [*one.channel_words()], "rights": one.rights(), "limits": [*one.limits()],
          "environment": [name if name in os.environ else f"{name} (not set)" for name in one.environment],
          "mission": one.mission, "persona": one.persona}
         for one in meeting.attendees
@@ -21758,9 +21760,9 @@ def _channel(flag: str, text: str) -> str:
         raise Invalid(flag, refusal.detail.removeprefix("channel: ")) from None
 
 
-def _channel_and_topic(flag: str, text: str) -> str:
+def _channel_and_topic(flag: str, text: str) -> tuple[str, str]:
     channel, _, topic = text.strip().partition(" ")
-    return " ".join([_channel(flag, channel), text_of({flag: topic.strip()}, flag, 0, TOPIC_MAX)]).rstrip()
+    return _channel(flag, channel), text_of({flag: topic.strip()}, flag, 0, TOPIC_MAX)
 
 
 def _budgets(flag: str, text: str) -> tuple[Budget, ...]:
