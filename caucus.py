@@ -18367,6 +18367,11 @@ def guess_at(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
+def count_words(count: float, what: str) -> str:
+    """Word a number of things: 1 turn, 2,000 turns."""
+    return f"{count:,.10g} {what if count == 1 else f'{what}s'}"
+
+
 # --- what is read of the file: each reader is given a key, to blame it, and a value; it raises Invalid ---
 Read = Callable[[str, Any], Any]
 TablePath = tuple[str, ...]  # of a key, from the top of the file
@@ -18655,7 +18660,7 @@ class Attendee(Record):
 
     def runs(self) -> str:
         """Word what it runs."""
-        told = {"exec": self.command, STAND_IN: f"nothing: it says {len(self.lines)} lines"}
+        told = {"exec": self.command, STAND_IN: f"nothing: it says {count_words(len(self.lines), 'line')}"}
         return told.get(self.kind) or f"claude {self.model}".strip()
 
     def program(self) -> tuple[str, str] | None:
@@ -18681,11 +18686,12 @@ class Attendee(Record):
 
     def limits(self) -> list[str]:
         """Word what bounds it."""
-        told = {"messages": self.messages, "turns a session" if self.start == SPOKEN_TO else "turns": self.turns}
-        some = [f"{count:,} {what}" for what, count in told.items() if count]
+        is_called = self.start == SPOKEN_TO
+        some = [count_words(self.messages, "message")] if self.messages else []
+        some += [count_words(self.turns, "turn") + " a session" * is_called] if self.turns else []
         some += [f"${self.dollars:g}"] if self.dollars else []
-        some += [f"{self.sessions_per_hour} sessions an hour"] if self.start == SPOKEN_TO else []
-        return [*some, f"{self.turn_seconds:g} s a turn", f"{self.restarts} restarts"]
+        some += [f"{count_words(self.sessions_per_hour, 'session')} an hour"] if is_called else []
+        return [*some, f"{self.turn_seconds:g} s a turn", count_words(self.restarts, "restart")]
 
 
 class Meeting(Record):
@@ -18727,7 +18733,8 @@ class Meeting(Record):
 
     def limits(self) -> list[str]:
         """Word what ends it."""
-        some = [f"{self.minutes:g} minutes"] + ([f"{self.messages:,} messages"] if self.messages else [])
+        some = [count_words(self.minutes, "minute")]
+        some += [count_words(self.messages, "message")] if self.messages else []
         some += [f"${self.dollars:g}"] if self.dollars else []
         return some + [f"an answer to the form {json.dumps(one, ensure_ascii=False)}" for one in self.ends_on]
 
