@@ -18054,12 +18054,12 @@ def processes() -> dict[int, tuple[int, bool]]:
     return found
 
 
-def family_of(root: int, running: Mapping[int, tuple[int, bool]]) -> set[int]:
-    """Give a process and all that are below it, of those that `processes` gives."""
+def living_below(root: int, running: Mapping[int, tuple[int, bool]]) -> set[int]:
+    """Give what a process and all below it have started, of what `processes` gives, but for what has ended."""
     found = {root}
     while more := {pid for pid, (parent, _) in running.items() if parent in found} - found:
         found |= more
-    return found
+    return {pid for pid in found - {root} if not running[pid][1]}
 
 
 def kill_all(find: Callable[[], Collection[int]]) -> None:
@@ -18111,16 +18111,15 @@ class Offspring:
 
     def end(self) -> None:
         """Kill all that are left, and theirs; the guard stays."""
-        spared = {os.getpid()} | ({self._guard.pid} if self._guard is not None else set())
+        us, guard = os.getpid(), self._guard.pid if self._guard is not None else 0
 
-        def find() -> list[int]:
+        def find() -> set[int]:
             running = processes()
             for pid, (parent, is_zombie) in running.items():
-                if is_zombie and parent == os.getpid() and pid not in spared | {self._target}:
+                if is_zombie and parent == us and pid not in (guard, self._target):
                     with suppress(OSError):  # of those that became ours when they lost their parent, nobody else asks
                         os.waitpid(pid, os.WNOHANG)
-            ours = family_of(os.getpid(), running) - spared
-            return [pid for pid, (_, is_zombie) in running.items() if pid in ours and not is_zombie]
+            return living_below(us, running) - {guard}
 
         kill_all(find)
 
@@ -18559,14 +18558,9 @@ def text_of_file(path: str, most_bytes: int, key: str) -> str:
         raise Invalid(key, f"{path} is no text in UTF-8: see byte {error.start + 1}") from None
 
 
-def is_shipped(path: str) -> bool:
-    """Whether a meeting's file is one of those that ship: no file of that name is here."""
-    return path in SHIPPED and not os.path.isfile(path)
-
-
 def meeting_text(path: str) -> str:
-    """Read a meeting's file, or one that ships. Raises Invalid."""
-    if is_shipped(path):
+    """Read a meeting's file; where none of that name is here, one that ships. Raises Invalid."""
+    if path in SHIPPED and not os.path.isfile(path):
         return asset(f"docs/meetings/{path}.toml").decode().replace("\r\n", "\n")
     if re.fullmatch(r"[\w-]+", path) and not os.path.lexists(path):
         guess = guess_at(path, SHIPPED)
@@ -18778,13 +18772,11 @@ class MeetingReader:
         return meeting
 
     # --- what is wrong, and where ---
-    def _place_of(self, path: TablePath) -> tuple[int, int, str]:
+    def _blame(self, path: TablePath, what: str) -> None:
+        """Note what is wrong with a key or table, or with what should have it."""
         while path and path not in self._places:
             path = path[:-1]
-        return self._places.get(path, (1, 1, f"{self._path}:1"))
-
-    def _blame(self, path: TablePath, what: str) -> None:
-        self._faults.append(Fault(*self._place_of(path), what))
+        self._faults.append(Fault(*self._places.get(path, (1, 1, f"{self._path}:1")), what))
 
     @contextmanager
     def _blaming(self, path: TablePath) -> Iterator[None]:
@@ -19171,14 +19163,9 @@ def fell(root: int) -> None:
     if sys.platform == "win32":
         output_of(("taskkill", "/F", "/T", "/PID", str(root)), INTERRUPT_S)
         return
-
-    def find() -> list[int]:
-        running = processes()
-        return [pid for pid in family_of(root, running) - {root} if not running[pid][1]]
-
     with suppress(OSError):
         os.kill(root, signal.SIGSTOP)
-    kill_all(find)
+    kill_all(lambda: living_below(root, processes()))
     with suppress(OSError):
         os.killpg(root, signal.SIGKILL)
 
@@ -19675,25 +19662,24 @@ class Dormant(Attending):
             if self.state == STARTING and self._has_sat:
                 self._set_state(SEATED)
             return super().look(url, now)
-        if self._vigil is None:
+        if (vigil := self._vigil) is None:
             if self.state == STARTING:
                 self._vigil = Vigil(url, self.plan)
             return ""
-        if self._vigil.is_gone or (self._vigil.is_over and now >= self._gone_by):
-            return self._note_gone()
+        if vigil.is_gone or (vigil.is_over and now >= self._gone_by):
+            return self._note_gone(vigil)
         if self.is_over or self.state == ENDING:
-            self._vigil.close()
-        elif self.state == STARTING and self._vigil.token:
+            vigil.close()
+        elif self.state == STARTING and vigil.token:
             self._set_state(ASLEEP)
             return f"{self.plan.name} has its seat, and is asleep"
         elif self.state in (ASLEEP, RESTARTING) and now >= self._due:
-            return self._look_for_call(url, now)
+            return self._look_for_call(vigil, url, now)
         return ""
 
-    def _note_gone(self) -> str:
+    def _note_gone(self, vigil: Vigil) -> str:
         """Note that nobody holds its seat any more."""
-        assert self._vigil is not None
-        vigil, self._vigil, self.delay = self._vigil, None, ""
+        self._vigil, self.delay = None, ""
         if self.is_over or (vigil.is_over and self.state == STARTING):
             return ""
         if self.state == ENDING or vigil.was_kicked:
@@ -19704,14 +19690,13 @@ class Dormant(Attending):
         self._add_line(self.why)
         return self._fail("could not take part")
 
-    def _look_for_call(self, url: str, now: float) -> str:
+    def _look_for_call(self, vigil: Vigil, url: str, now: float) -> str:
         """Start a session if something calls, and it has one left in this hour."""
-        assert self._vigil is not None
         if self.state == RESTARTING:
             self._set_state(ASLEEP)
         while self._begun and now - self._begun[0] >= HOUR_S:
             self._begun.popleft()
-        if not self._vigil.is_called:
+        if not vigil.is_called:
             self.delay = ""
         elif len(self._begun) < self.plan.sessions_per_hour:
             self._begun.append(now)
@@ -19721,7 +19706,7 @@ class Dormant(Attending):
             at = time.strftime("%H:%M:%S", time.localtime(time.time() + self._begun[0] + HOUR_S - now))
             most = self.plan.sessions_per_hour
             self.delay = f"called, but its {most} sessions of an hour are used: it goes on at {at}"
-            self._vigil.show(f"asleep until {at}: no session is left in this hour")
+            vigil.show(f"asleep until {at}: no session is left in this hour")
             return f"{self.plan.name} is asleep: {self.delay}"
         return ""
 
@@ -19881,10 +19866,6 @@ class Company:
                 if agent.has_deserted:
                     await self.chair.send(kick=name)
             has_begun = has_begun or (was_gone and not agent.is_gone)
-        self.tell_change()
-
-    def tell_change(self) -> None:
-        """Tell if what is shown has changed."""
         if (rows := self.rows()) != self._shown:
             self._shown = rows
             self.on_change()
@@ -20084,7 +20065,6 @@ class Sitting:
         self._has_opened, self._sitting = False, set[str]()  # who sat there at the last look
         self._is_hasty = False
         self._begun_at = self._ended_at = time.monotonic()
-        self._has_set_budgets = False
 
     async def hold(self, url: str) -> int:
         """Hold the meeting at a hub, to its end; give the exit code."""
@@ -20129,9 +20109,8 @@ class Sitting:
         from asyncio import create_task
 
         if budgets := self._meeting.budgets():
-            self._has_set_budgets = True
             await self.company.chair.send(budgets=budgets)
-        self._note_record(snapshot["health"])
+        self._on_health(snapshot)
         for agent in self._agents:
             agent.call_in()
         listening = create_task(self._listen())
@@ -20227,10 +20206,8 @@ class Sitting:
         self.end(self.company.chair.farewell(), is_failure=True)
 
     def _on_health(self, frame: Mapping[str, Any]) -> None:
-        self._note_record(frame["health"])
-
-    def _note_record(self, health: Mapping[str, Any]) -> None:
-        kept = health.get("journal")
+        """Note where the hub keeps its record."""
+        kept = frame["health"].get("journal")
         self.record = str(kept.get("path") or "") if isinstance(kept, dict) else ""
 
     def _on_message(self, frame: Mapping[str, Any]) -> None:
@@ -20296,7 +20273,7 @@ class Sitting:
     # --- the end ---
     async def _close(self) -> None:
         """Leave a room that others go on using as it was."""
-        if self._has_set_budgets:
+        if self._meeting.budgets():
             await self.company.chair.send(budgets="")
         self.company.chair.get_up()
 
