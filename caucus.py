@@ -16931,13 +16931,12 @@ class Outcome(Record):
 
 class Mind:
     """What thinks for an agent. Any call may raise NotReady; what else a turn raises is a failed turn."""
-    briefing = ""  # what it was started with; may be set anew
+    briefing = ""  # what it is told before anything else; may be set anew
     model = ""  # empty: not known
     is_live = False  # one program for all turns, with the room's tools; else each turn is a run of its own
 
-    async def start(self, briefing: str) -> None:
+    async def start(self) -> None:
         """Begin with a clean context."""
-        self.briefing = briefing
 
     async def think(self, prompt: str) -> Outcome:
         """Take one turn."""
@@ -17188,7 +17187,6 @@ class Agent:
 
         self._loop = get_running_loop()
         self._seat, self._mind, self._settings = seat, mind, settings
-        self._briefing = ""
         self._rules_told: int | None = None  # version of the house rules in the briefing; None: there are newer ones
         self._owed = 0  # the question, by its seq, that the turn has not answered
         self._inbox: list[dict[str, Json]] = []  # fetched, and acknowledged when its turn begins
@@ -17268,7 +17266,9 @@ class Agent:
         mission = "".join([f"\n{what}, from your own user:\n{text}\n" for what, text in told.items() if text])
         texts = tables_in("docs/agent.toml")
         speaking = texts["with_tools" if self._mind.is_live else "with_words"]
-        self._briefing = texts["briefing"].format(name=settings.name, speaking=speaking, mission=mission, rules=rules)
+        self._mind.briefing = texts["briefing"].format(
+            name=settings.name, speaking=speaking, mission=mission, rules=rules
+        )
 
     async def _join(self) -> None:
         """Take the seat. A hub lets in one a second from each address; where many start at once, wait."""
@@ -17313,7 +17313,7 @@ class Agent:
     async def _start_mind(self) -> None:
         """Begin with a clean context. Raises NotReady."""
         late = NotReady(f"the model's program says nothing for {START_LIMIT_S:g} s")
-        failed = await self._result_of(self._mind.start(self._briefing), START_LIMIT_S, late)
+        failed = await self._result_of(self._mind.start(), START_LIMIT_S, late)
         if failed is not None and self._end is None:
             raise failed if isinstance(failed, NotReady) else NotReady(one_liner(failed))
 
@@ -17496,7 +17496,6 @@ class Agent:
         with suppress(Refusal):
             if self._rules_told != self._seat.rules:
                 await self._read_rules()
-                self._mind.briefing = self._briefing
                 self._seat.tell(await self._seat.section(HOUSE_RULES), "rules")
             beside = await self._seat.open_questions("owes") if self._mind.is_live else {}
         news = self._seat.take_news()
@@ -17891,10 +17890,9 @@ class Claude(Mind):
         self._has_numbers = False  # results say which prompts they answer
         self._cost_usd = self._earlier_usd = 0.0  # of the present session, and of those before it
 
-    async def start(self, briefing: str) -> None:
+    async def start(self) -> None:
         """Start the CLI with a clean context. Raises NotReady."""
-        await super().start(briefing)
-        self._session = self._sdk.ClaudeSDKClient(self._options(briefing))
+        self._session = self._sdk.ClaudeSDKClient(self._options())
         try:
             await self._connect()
         except self._sdk.CLINotFoundError:
@@ -17955,7 +17953,7 @@ class Claude(Mind):
         except self._sdk.CLIConnectionError:  # it has died since its last turn; nothing was asked yet
             log().warning("claude has ended meanwhile, another is started")
             await self.end()
-            await self.start(self.briefing)
+            await self.start()
             await self._session.query(self._prompts(number, prompt))
 
     async def interrupt(self) -> None:
@@ -17981,13 +17979,13 @@ class Claude(Mind):
         message: dict[str, Json] = {"role": "user", "content": prompt}
         yield {"type": "user", "uuid": number, "message": message, "parent_tool_use_id": None}
 
-    def _options(self, briefing: str) -> Any:
+    def _options(self) -> Any:
         is_worker = self._settings.type == "worker"
         served = self._sdk.create_sdk_mcp_server("caucus", __version__, [self._tool(tool) for tool in AGENT_TOOLS])
-        left = self._settings.max_cost_usd - self._earlier_usd
+        left, preset = self._settings.max_cost_usd - self._earlier_usd, {"type": "preset", "preset": "claude_code"}
         return self._sdk.ClaudeAgentOptions(
-            system_prompt={"type": "preset", "preset": "claude_code", "append": briefing} if is_worker else briefing,
-            tools={"type": "preset", "preset": "claude_code"} if is_worker else [],
+            system_prompt={**preset, "append": self.briefing} if is_worker else self.briefing,
+            tools=preset if is_worker else [],
             allowed_tools=[f"mcp__caucus__{tool.name}" for tool in AGENT_TOOLS],
             permission_mode=self._settings.permission_mode if is_worker else "dontAsk",
             disallowed_tools=[*UNASKED] if is_worker else [],
@@ -18181,13 +18179,12 @@ class Command(Mind):
         self._process: Process | None = None
         self._is_interrupted = False
 
-    async def start(self, briefing: str) -> None:
+    async def start(self) -> None:
         """Forget what was said. Raises NotReady."""
         from shutil import which
 
         if which(self._argv[0]) is None:
             raise NotReady(f"there is no program {self._argv[0]!r}: install it, or give its path", EXIT_USAGE)
-        await super().start(briefing)
         self._past.clear()
         self._given.clear()
 

@@ -924,7 +924,7 @@ class Mute:
     def __init__(self) -> None:
         self.turns = self.starts = 0
 
-    async def start(self, briefing: str) -> None:
+    async def start(self) -> None:
         """Begin."""
         self.starts += 1
 
