@@ -18589,6 +18589,12 @@ class Fault(NamedTuple):
     what: str
 
 
+class ChannelPlan(NamedTuple):
+    """A channel of a meeting."""
+    topic: str  # empty: none
+    members: tuple[str, ...]
+
+
 _NO_CLAUDE = {"model": "", "type": "talker", "permission_mode": "", "dollars": 0.0}
 
 
@@ -18636,10 +18642,9 @@ class Attendee(Record):
         return [" ".join(one).rstrip() for one in self.channels]
 
     def variables(self) -> dict[str, str]:
-        """Give its environment: what is plain, and what the file names and is set here."""
-        plain = {name: os.environ[name] for name in (*PLAIN_ENVIRONMENT, *self.environment) if name in os.environ}
-        key = os.environ.get("CAUCUS_AGENT_KEY")  # which it does not hand on to its mind
-        return plain | ({"CAUCUS_AGENT_KEY": key} if key else {})
+        """Give its environment: what is plain, what the file names, and the key, which it does not hand on to its mind."""
+        names = (*PLAIN_ENVIRONMENT, *self.environment, "CAUCUS_AGENT_KEY")
+        return {name: os.environ[name] for name in names if name in os.environ}
 
     def played_by(self, command: str) -> Attendee:
         """Give it with a command in place of a Claude; without one, with a stand-in in place of anything."""
@@ -18754,10 +18759,14 @@ class MeetingReader:
 
     def read(self) -> Meeting:
         """Give the meeting. Raises BadMeeting."""
-        self._load(self._path, 1)
-        for number, name in enumerate(self._value("", "include") or () if not self._faults else (), 2):
+        try:
+            self._load(self._path, 1, meeting_text(self._path))
+        except Invalid as refusal:
+            self._faults.append(Fault(1, 0, self._path, refusal.detail.removeprefix("FILE: ")))
+        for number, name in enumerate(self._value(("include",), ()) if not self._faults else (), 2):
             with self._blaming(("include",)):
-                self._load(place_inside(self._folder, name, "include"), number)
+                place = place_inside(self._folder, name, "include")
+                self._load(place, number, text_of_file(place, MEETING_MAX_BYTES, "include"))
         if self._faults:  # what is missing may stand in what could not be read
             raise BadMeeting(self._faults)
         for setting in self._settings:
@@ -18783,18 +18792,13 @@ class MeetingReader:
             self._blame(path, refusal.detail)
 
     # --- tables ---
-    def _load(self, path: str, number: int) -> None:
-        """Take what a file says; what was said before it goes first. Raises Invalid, of one that is included."""
+    def _load(self, path: str, number: int, text: str) -> None:
+        """Take what a file says; what was said before it goes first."""
         import tomllib
 
         place = (number, 1, f"{path}:1")
         try:
-            text = meeting_text(path) if number == 1 else text_of_file(path, MEETING_MAX_BYTES, "include")
             tables = tomllib.loads(text)
-        except Invalid as refusal:
-            if number > 1:
-                raise  # it is the line's fault that names it
-            self._faults.append(Fault(number, 0, path, refusal.detail.removeprefix("FILE: ")))
         except tomllib.TOMLDecodeError as error:
             found = re.search(r" \(at line (\d+), column (\d+)\)$| \(at end of document\)$", str(error))
             line = int(found[1] or text.count("\n") + 1) if found else 1
@@ -18885,11 +18889,10 @@ class MeetingReader:
                 with self._blaming((*path, key)):
                     known[key](".".join((*path, key)), value)
 
-    def _value(self, table: str, key: str, default: Any = None) -> Any:
-        """Read one key of a table that there is once; its default where it is not there, or wrong."""
-        path = (*filter(None, table.split(".")), key)
+    def _value(self, path: TablePath, default: Any = None) -> Any:
+        """Read a key; its default where it is not there, or wrong."""
         value, known = self._at(path), self._keys_of(path[:-1])
-        return default if value is None else self._read(path, known[key], value, default)
+        return default if value is None else self._read(path, known[path[-1]], value, default)
 
     def _read(self, path: TablePath, read: Read, value: Any, default: Any) -> Any:
         try:
@@ -18912,7 +18915,7 @@ class MeetingReader:
     # --- what it all means ---
     def _meeting(self) -> Meeting:
         """Read it all; what is wrong is gathered."""
-        title, topic = self._value("meeting", "title", ""), self._value("meeting", "topic", "")
+        title, topic = self._value(("meeting", "title"), ""), self._value(("meeting", "topic"), "")
         needs = self._missing()
         self._words = {"title": title, "topic": topic or ("a topic of your own" if "topic" in needs else "")}
         if isinstance(self._tables.get("meeting", {}), dict) and self._at(("meeting", "title")) is None:
@@ -18920,28 +18923,27 @@ class MeetingReader:
         names = self._names()
         channels = self._channels(names)
         attendees = [self._attendee(name, channels) for name in names]  # all: what is wrong is told of all
-        to = self._value("meeting", "opening_to", ALL)
-        if to != ALL and to not in names and to not in channels:
-            guess = guess_at(to, [ALL, *names, *channels])
-            self._blame(("meeting", "opening_to"), f"meeting.opening_to: there is no {to!r} here{guess}")
-        to = self._opening_place(to, channels)
-        keys = [("limits", key) for key in MEETING_KEYS["limits"]] + [("meeting", key) for key in _OF_MEETINGS]
-        more = {key: one for table, key in keys if (one := self._value(table, key)) is not None}
+        paths = [("limits", key) for key in MEETING_KEYS["limits"]] + [("meeting", key) for key in _OF_MEETINGS]
+        more = {path[-1]: value for path in paths if (value := self._value(path)) is not None}
         more |= {key: self._place(key) for key in ("journal", "outcome")}
         seated = [one for one in attendees if one is not None and (not self._only or one.name in self._only)]
-        return Meeting(self._path, title, (*seated,), topic, opening_to=to, **more)
+        return Meeting(self._path, title, (*seated,), topic, opening_to=self._opening_to(names, channels), **more)
 
-    def _opening_place(self, to: str, channels: Mapping[str, Mapping[str, Any]]) -> str:
-        """Give where the opening is said; blame a channel in which nobody is. With some agents only: to all, then."""
-        there = channels[to].get("members") or () if to in channels else [to]
-        if not there:
-            self._blame(("meeting", "opening_to"), f"meeting.opening_to: nobody is in {to}: give it members")
+    def _opening_to(self, names: Sequence[str], channels: Mapping[str, ChannelPlan]) -> str:
+        """Give where the opening is said; blame where nobody is. With some agents only: to all, if they are not there."""
+        path, here = ("meeting", "opening_to"), [ALL, *names, *channels]
+        to = self._value(path, ALL)
+        there = channels[to].members if to in channels else [to]
+        if to not in here:
+            self._blame(path, f"meeting.opening_to: there is no {to!r} here{guess_at(to, here)}")
+        elif not there:
+            self._blame(path, f"meeting.opening_to: nobody is in {to}: give it members")
         return ALL if self._only and not {ALL, *self._only} & {*there} else to
 
     def _missing(self) -> list[str]:
         """List what has to be given and is not; blame that, unless it is only rehearsed."""
         missing, blamed = list[str](), ("meeting", "needs")
-        for key in self._value("meeting", "needs", ()):
+        for key in self._value(("meeting", "needs"), ()):
             path = _path_of(key)
             if path[-1] not in self._keys_of(path[:-1]):
                 self._blame(blamed, f"meeting.needs: there is no key {key!r}")
@@ -18971,9 +18973,9 @@ class MeetingReader:
                 self._faults.append(Fault(0, 0, "--only", what))
         return names
 
-    def _channels(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """Read the channels: by name, what they are for and who is in them."""
-        found: dict[str, dict[str, Any]] = {}
+    def _channels(self, names: Sequence[str]) -> dict[str, ChannelPlan]:
+        """Read the channels, by name."""
+        found: dict[str, ChannelPlan] = {}
         for name in self._table(("channels",)):
             path, key = ("channels", name), f"channels.{name}"
             if not self._has(path):
@@ -18981,17 +18983,14 @@ class MeetingReader:
             with self._blaming(path):
                 if " " in channel_of({key: name}, key):
                     raise Invalid(key, "a channel's name here has no spaces")
-            read = self._keys_of(path)
-            table = {one: self._read((*path, one), read[one], value, None)
-                     for one, value in self._at(path).items() if one in read}
-            for member in filterfalse(names.__contains__, table.get("members") or ()):
+            found[name] = ChannelPlan(self._value((*path, "topic"), ""), self._value((*path, "members"), ()))
+            for member in filterfalse(names.__contains__, found[name].members):
                 self._blame((*path, "members"), f"{key}.members: there is no agent {member!r}{guess_at(member, names)}")
-            found[name] = table
         return found
 
     def _place(self, key: str) -> str:
         """Give where a file is to be written; where one is already, each meeting claims one of its own."""
-        given = self._value("meeting", key)
+        given = self._value(("meeting", key))
         if not given:
             return ""
         place = os.path.normpath(os.path.join(self._folder, os.path.expanduser(given)))
@@ -19001,7 +19000,7 @@ class MeetingReader:
             self._blame(("meeting", key), f"meeting.{key}: {place} is a folder: name a file in it")
         return place
 
-    def _attendee(self, name: str, channels: Mapping[str, Mapping[str, Any]]) -> Attendee | None:
+    def _attendee(self, name: str, channels: Mapping[str, ChannelPlan]) -> Attendee | None:
         """Read an agent, what its role says included; None: it is no table."""
         path = ("agents", name)
         if not self._has(path):
@@ -19011,18 +19010,17 @@ class MeetingReader:
         if own.keys() & _PERSONAS:
             told = {key: at for key, at in told.items() if key not in _PERSONAS}
         told |= {key: (*path, key) for key in own}
-        values = {key: value for key, at in told.items() if key in OF_AGENTS
-                  and (value := self._read(at, OF_AGENTS[key], self._at(at), None)) is not None}
+        values = {key: value for key, at in told.items() if key in OF_AGENTS and (value := self._value(at)) is not None}
         self._check_agent(path, told, values)
         for key in MEETING_KEYS["each"]:
-            if key not in values and not (key == "dollars" and values.get("kind") != "claude"):
-                values |= {key: one} if (one := self._value("each", key)) else {}
+            is_for_it = key not in values and (key != "dollars" or values.get("kind") == "claude")
+            if is_for_it and (limit := self._value(("each", key))) is not None:
+                values[key] = limit
         if values.get("start") == SPOKEN_TO:
             values.setdefault("turns", SESSION_TURNS)
         if (place := values.pop("persona_file", None)) is not None:
             values["persona"] = self._read(told["persona_file"], self._persona_in, place, "")
-        theirs = [(one, about.get("topic") or "") for one, about in channels.items()
-                  if name in (about.get("members") or ())]
+        theirs = [(one, plan.topic) for one, plan in channels.items() if name in plan.members]
         cwd = self._cwd(told.get("cwd", path), values.pop("cwd", "."))
         return Attendee(name, values.pop("kind", ""), cwd, (*theirs,), os.path.realpath(cwd), **values)
 
