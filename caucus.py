@@ -20005,10 +20005,9 @@ def words_of_answer(answer: str | list[str]) -> str:
 
 def besides(row: Mapping[str, Any]) -> list[str]:
     """Word what has become of an agent that is not so with all."""
-    count, aside = row.get("sessions"), row.get("aside")
-    return [f"{row['restarts']} restarts"] * bool(row["restarts"]) + [f"{count} sessions"] * (count is not None) + (
-        [f"{aside['count']} messages set aside"] if aside else []
-    ) + [row["why"]] * bool(row["why"])
+    told = {"restarts": row["restarts"] or None, "sessions": row.get("sessions"),
+            "messages set aside": (row.get("aside") or {}).get("count")}
+    return [f"{count} {what}" for what, count in told.items() if count is not None] + [row["why"]] * bool(row["why"])
 
 
 def page_of_outcome(about: Mapping[str, Any]) -> str:
