@@ -17192,7 +17192,7 @@ class Agent:
         self._inbox: list[dict[str, Json]] = []  # fetched, and acknowledged when its turn begins
         self._heard: deque[str] = deque(maxlen=LOG_MAX)  # message ids: a lost answer comes again
         self._mode = RUNNING
-        self._acked = 0  # the highest seq of which a turn was made
+        self._done = self._acked = 0  # the highest seq of which a turn was made, and up to which all have had theirs
         self._wake = Event()  # something for the driver to look at
         self._deadline: Timeout | None = None  # of the turn in progress
         self._is_thinking = False  # the mind is at a turn
@@ -17475,9 +17475,15 @@ class Agent:
             self._inbox = [m for m in self._inbox if m not in batch]
         return batch
 
-    def _note_taken(self, batch: Iterable[Body]) -> None:
+    def _note_taken(self, batch: Collection[Body]) -> None:
         """Note that a turn is made of a batch, which may be acknowledged by that."""
-        self._acked = max([self._acked, *[heard(m, "seq", int) for m in batch]])
+        self._note_done(batch)
+
+    def _note_done(self, batch: Collection[Body]) -> None:
+        """Note what may be acknowledged: not beyond what has still to have its turn."""
+        self._done = max([self._done, *[heard(m, "seq", int) for m in batch]])
+        left = [heard(m, "seq", int) for m in self._inbox if m not in batch]
+        self._acked = max(self._acked, min([self._done, *[seq - 1 for seq in left]]))
 
     async def _acknowledge(self, is_read: bool = False) -> None:
         """Acknowledge what turns were made of, and learn how the room is: a parked poll does not tell of a pause.
@@ -17755,14 +17761,8 @@ class AgentSession(Agent):
             self._leave_out(heard(batch[0], "seq", int))
         return batch
 
-    def _note_taken(self, batch: Iterable[Body]) -> None:
+    def _note_taken(self, batch: Collection[Body]) -> None:
         """Leave it unacknowledged till its turn has succeeded."""
-
-    def _note_done(self, batch: Collection[Body]) -> None:
-        """Note what may be acknowledged: not beyond what has still to have its turn."""
-        upto = max([self._acked, *[heard(m, "seq", int) for m in batch]])
-        left = [heard(m, "seq", int) for m in self._inbox if m not in batch]
-        self._acked = max(self._acked, min([upto, *[seq - 1 for seq in left]]))
 
     def _forget(self) -> None:
         self._note_done(self._inbox)  # what was forgotten calls no more
