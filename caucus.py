@@ -18642,8 +18642,8 @@ class Attendee(Record):
         return [" ".join(one).rstrip() for one in self.channels]
 
     def variables(self) -> dict[str, str]:
-        """Give its environment: what is plain, what the file names, and the key, which it does not hand on to its mind."""
-        names = (*PLAIN_ENVIRONMENT, *self.environment, "CAUCUS_AGENT_KEY")
+        """Give its environment: of what is set here what is plain, what the file names, and the hub's key."""
+        names = (*PLAIN_ENVIRONMENT, *self.environment, "CAUCUS_AGENT_KEY")  # the last it does not hand on to its mind
         return {name: os.environ[name] for name in names if name in os.environ}
 
     def played_by(self, command: str) -> Attendee:
@@ -18930,7 +18930,7 @@ class MeetingReader:
         return Meeting(self._path, title, (*seated,), topic, opening_to=self._opening_to(names, channels), **more)
 
     def _opening_to(self, names: Sequence[str], channels: Mapping[str, ChannelPlan]) -> str:
-        """Give where the opening is said; blame where nobody is. With some agents only: to all, if they are not there."""
+        """Give where the opening is said; blame where nobody is. With --only, to all, unless one of those is there."""
         path, here = ("meeting", "opening_to"), [ALL, *names, *channels]
         to = self._value(path, ALL)
         there = channels[to].members if to in channels else [to]
@@ -19622,7 +19622,7 @@ class Dormant(Attending):
         self.aside: dict[str, Json] | None = None  # how many messages were set aside, and the latest
         self._vigil: Vigil | None = None
         self._begun: deque[float] = deque()  # sessions of the last hour, monotonic seconds
-        self._failures: Counter[int] = Counter()  # by that message
+        self._failures: Counter[int] = Counter()  # of sessions, by the message that each was to answer
         self._gone_by = math.inf  # when nobody waits for the seat to be left any more, monotonic seconds
         self._old_usage: Json = None  # of the session before this one
 
@@ -19659,7 +19659,7 @@ class Dormant(Attending):
             return super().look(url, now)
         if (vigil := self._vigil) is None:
             if self.state == STARTING:
-                self._vigil = Vigil(url, self.plan)
+                self._vigil, self._gone_by = Vigil(url, self.plan), math.inf
             return ""
         if vigil.is_gone or (vigil.is_over and now >= self._gone_by):
             return self._note_gone(vigil)
@@ -19716,7 +19716,6 @@ class Dormant(Attending):
             self._process.stdin.write(self._vigil.lend().encode() + b"\n")
             self._process.stdin.flush()
 
-
     def _judge(self, code: int, now: float) -> str:
         """Decide what becomes of it after a session."""
         assert self._vigil is not None
@@ -19753,7 +19752,6 @@ class Dormant(Attending):
         self._set_state(ASLEEP)
         what = f"has failed {ASIDE_AFTER} times at message {seq} of {sender}"
         return f"{self.plan.name} {what}: it is set aside ({self.why})"
-
 
     def note_row(self, row: Mapping[str, Any]) -> None:
         """Note how the room sees it. Its seat is there all the time, and so is what the session before has used."""
@@ -19849,7 +19847,7 @@ class Company:
         return snapshot
 
     async def look(self) -> None:
-        """Start who is due, press who is to end, and tell who has ended."""
+        """Start who is due, press who is to end; tell who has ended, and that what is shown has changed."""
         has_begun = False  # a process, in this look: to start one takes 10 ms, in which a hub may serve nobody
         for name, agent in self.agents.items():
             if has_begun and agent.is_gone and agent.state in (STARTING, RESTARTING):
