@@ -17217,17 +17217,15 @@ class Agent:
                 await self._leave()
                 await self._mind.end()
         code, why = self._end or (EXIT_OK, "")
-        log().info("%s has left: %s (%s)", self._settings.name, why, self._used())
+        cost = "" if self._cost_usd is None else f", ${self._cost_usd:.4f}"
+        used = f"{self._turns} turns, {self._input_tokens + self._output_tokens} tokens{cost}"
+        log().info("%s has left: %s (%s)", self._settings.name, why, used)  # as LEFT_LINE reads it
         return code
 
     async def _leave(self) -> None:
         """Give the seat up."""
         await self._seat.leave()
 
-    def _used(self) -> str:
-        """Word what its turns have used, as LEFT_LINE reads it."""
-        cost = "" if self._cost_usd is None else f", ${self._cost_usd:.4f}"
-        return f"{self._turns} turns, {self._input_tokens + self._output_tokens} tokens{cost}"
 
     @property
     def is_ending(self) -> bool:
@@ -17583,7 +17581,9 @@ class Agent:
         to = str(forms[0]["to"])
         if to != ALL and not await self._is_address(to):
             return False
-        pending = [*map(seen_of, await self._pending_forms())]
+        pending: list[tuple[Json, ...]] = []
+        with suppress(Refusal):  # where the hub does not tell, none waits
+            pending = [*map(seen_of, heard(await self._seat.door.call("GET /forms"), "forms", list))]
         fresh = [body for body in forms if seen_of({**body, "asker": self._seat.name}) not in pending]
         if words and fresh:  # more than a form has room for
             await self._say(to, words)
@@ -17604,12 +17604,6 @@ class Agent:
             except Throttled as refusal:
                 await self._rest(refusal.retry_s)
 
-    async def _pending_forms(self) -> list[Mapping[str, Any]]:
-        """List the forms that wait for the operator; where the hub does not tell, none."""
-        found: list[Mapping[str, Any]] = []
-        with suppress(Refusal):
-            found = heard(await self._seat.door.call("GET /forms"), "forms", list)
-        return found
 
     async def _is_address(self, to: str) -> bool:
         """Whether a reply may go there: `#include <stdio.h>` is no channel, and nobody speaks to itself."""
@@ -20109,9 +20103,9 @@ class Sitting:
         try:
             seated_by = self._begun_at + SEATING_S
             while not self._over.is_set():
-                now = time.monotonic()
-                await self._look(now)
-                if not (self._has_opened or self._over.is_set()) and (self._are_seated() or now >= seated_by):
+                await self._look()
+                are_seated = all(one.state != STARTING for one in self._agents) or time.monotonic() >= seated_by
+                if are_seated and not self._has_opened and not self._over.is_set():
                     self._has_opened = True
                     await self._say_opening(self._meeting.opening_to)
                     self._tell("the meeting is open")
@@ -20128,18 +20122,16 @@ class Sitting:
                 await listening
             listening.cancel()
 
-    async def _look(self, now: float) -> None:
+    async def _look(self) -> None:
         """Look after the agents, and see whether it is over."""
         await self.company.look()
         await self._open_to_late()
         if all(one.is_over for one in self._agents):
             failed = all(one.state == FAILED for one in self._agents)
             self.end("no agent could take part" if failed else "all agents have ended")
-        elif now - self._begun_at >= self._meeting.minutes * 60:
+        elif time.monotonic() - self._begun_at >= self._meeting.minutes * 60:
             self.end(f"its {self._meeting.minutes:g} minutes are over", is_in_order=True)
 
-    def _are_seated(self) -> bool:
-        return all(one.state != STARTING for one in self._agents)
 
     async def _say_opening(self, to: str) -> None:
         """Say the opening, and what was given on stdin, as the operator."""
@@ -20164,7 +20156,7 @@ class Sitting:
         awaited = [*self._agents]
         async with at_most(limit_s):
             while not self._cut.is_set():
-                await self._look(time.monotonic())
+                await self._look()
                 if self._closing_seq and not (awaited := [one for one in awaited if self._may_speak(one)]):
                     break
                 async with at_most(MEETING_LOOK_S):
