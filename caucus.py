@@ -19265,21 +19265,19 @@ class Attending:
     # --- its process ---
     def _start(self, url: str) -> None:
         """Start its process, in a group of its own. Raises OSError."""
-        from subprocess import PIPE, STDOUT, Popen
+        import subprocess
 
         if self.plan.real_cwd not in ("", os.path.realpath(self.plan.cwd)):
             raise NotADirectoryError(errno.ENOTDIR, "its folder is another than when the file was read", self.plan.cwd)
-
-        apart: dict[str, Any] = {"start_new_session": True}
-        if sys.platform == "win32":
-            from subprocess import CREATE_NEW_PROCESS_GROUP
-
-            apart = {"creationflags": CREATE_NEW_PROCESS_GROUP}
         self._has_sat = self.has_come = self.was_killed = False
         self._turn = None
         self._mark = new_secret()
-        self._process = Popen(self._words(url), stdin=PIPE, stdout=PIPE, stderr=STDOUT, cwd=self.plan.cwd,
-                              env=self.plan.variables() | {MARK: self._mark}, **apart)
+        group = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)  # of Windows, which knows no sessions
+        self._process = subprocess.Popen(
+            self._words(url), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            cwd=self.plan.cwd, env=self.plan.variables() | {MARK: self._mark},
+            start_new_session=True, creationflags=group,
+        )  # fmt: skip
         self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
         self._reader.start()
 
@@ -19765,7 +19763,7 @@ class Chair:
     """The operator's end of a console's socket."""
 
     def __init__(self, url: str) -> None:
-        self._url, self._token = url, os.environ.get("CAUCUS_OPERATOR_TOKEN", "")
+        self.url, self._token = url, os.environ.get("CAUCUS_OPERATOR_TOKEN", "")
         self._socket: Any = None
 
     async def sit_down(self) -> dict[str, Any]:
@@ -19774,11 +19772,11 @@ class Chair:
         from tornado.websocket import websocket_connect
 
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
-        request = HTTPRequest(f"ws{self._url.removeprefix('http')}/ui?program=1", headers=headers)
+        request = HTTPRequest(f"ws{self.url.removeprefix('http')}/ui?program=1", headers=headers)
         try:
             self._socket = await websocket_connect(request, max_message_size=ANSWER_MAX_BYTES)
         except (OSError, HTTPError) as error:
-            raise NotReady(f"no hub answers at {self._url}: {one_liner(error)}") from None
+            raise NotReady(f"no hub answers at {self.url}: {one_liner(error)}") from None
         await self.send(auth_probe=True)  # a hub that asks for a token would wait for it
         while (frame := await self.next()) is not None:
             if frame["type"] == "auth_ok" and frame.get("role") != OPERATOR_ROLE:
@@ -19787,7 +19785,7 @@ class Chair:
                 return frame
             if frame["type"] in ("auth_error", "auth_required"):
                 break
-        raise NotReady(f"the hub at {self._url} asks for its operator's token: put it into CAUCUS_OPERATOR_TOKEN",
+        raise NotReady(f"the hub at {self.url} asks for its operator's token: put it into CAUCUS_OPERATOR_TOKEN",
                        EXIT_USAGE)
 
     async def next(self) -> dict[str, Any] | None:
@@ -19829,13 +19827,13 @@ class Company:
         self.agents = {one.name: (Dormant if one.start == SPOKEN_TO else Attending)(one) for one in attendees}
         self.chair = Chair("")
         self.on_change: Callable[[], None] = lambda: None  # what is shown of an agent has changed
-        self._url, self._is_ending = "", False
+        self._is_ending = False
         self._shown: list[Json] = []
         self._abandoned = set[str]()  # seats of ours from before the hub's restart, in which nobody sits any more
 
     async def sit_down(self, url: str) -> dict[str, Any]:
         """Take the operator's chair at a hub, and give the room as it is. Raises NotReady."""
-        self._url, self.chair = url, Chair(url)
+        self.chair = Chair(url)
         snapshot = await self.chair.sit_down()
         self.hear({"type": "budgets", **snapshot["budgets"]})
         return snapshot
@@ -19847,12 +19845,12 @@ class Company:
             if has_begun and agent.is_gone and agent.state in (STARTING, RESTARTING):
                 continue
             was_gone = agent.is_gone
-            if news := agent.look(self._url, time.monotonic()):
+            if news := agent.look(self.chair.url, time.monotonic()):
                 if not self._is_ending:
                     self._tell(news)
                 if agent.has_deserted:
                     await self.chair.send(kick=name)
-            has_begun = has_begun or (was_gone and not agent.is_gone)
+            has_begun |= was_gone and not agent.is_gone
         if (rows := self.rows()) != self._shown:
             self._shown = rows
             self.on_change()

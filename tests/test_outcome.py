@@ -30,7 +30,7 @@ class Hall:
         self.sitting = caucus.Sitting(self.meeting, self.told.append)
         self.sitting._over, self.sitting._cut = asyncio.Event(), asyncio.Event()
         self.agents = self.sitting.company.agents
-        self.sitting.company.chair = SimpleNamespace(send=self.send)  # type: ignore[assignment]
+        self.sitting.company.chair = SimpleNamespace(send=self.send, url="")  # type: ignore[assignment]
         self.sent: list[dict[str, Any]] = []
         self.clock = FakeClock()
         self.room = RecordingRoom(self.clock)
