@@ -17034,7 +17034,6 @@ class LentSeat(AgentSeat):
         raise SessionExpired(self._why)
 
 
-
 def addressed(reply: str) -> tuple[str, str]:
     """Split a reply into where its first line sends it, empty for nowhere else, and its text."""
     first, _, rest = reply.partition("\n")
@@ -17225,7 +17224,6 @@ class Agent:
     async def _leave(self) -> None:
         """Give the seat up."""
         await self._seat.leave()
-
 
     @property
     def is_ending(self) -> bool:
@@ -17604,7 +17602,6 @@ class Agent:
             except Throttled as refusal:
                 await self._rest(refusal.retry_s)
 
-
     async def _is_address(self, to: str) -> bool:
         """Whether a reply may go there: `#include <stdio.h>` is no channel, and nobody speaks to itself."""
         if not to.startswith("#"):
@@ -17976,7 +17973,8 @@ class Claude(Mind):
     def _options(self) -> Any:
         is_worker = self._settings.type == "worker"
         served = self._sdk.create_sdk_mcp_server("caucus", __version__, [self._tool(tool) for tool in AGENT_TOOLS])
-        left, preset = self._settings.max_cost_usd - self._earlier_usd, {"type": "preset", "preset": "claude_code"}
+        left = self._settings.max_cost_usd - self._earlier_usd
+        preset = {"type": "preset", "preset": "claude_code"}
         return self._sdk.ClaudeAgentOptions(
             system_prompt={**preset, "append": self.briefing} if is_worker else self.briefing,
             tools=preset if is_worker else [],
@@ -19295,8 +19293,9 @@ class Attending:
         if self._joined_line.match(line) is not None:
             self._has_sat = self.has_come = True
         elif (begun := TURN_BEGINS.match(line)) is not None:
-            self._turn = int(begun[1]), begun[2]
-            self.turn_seq = max(self.turn_seq, self._turn[0])  # of what is asked again it is an old one
+            seq = int(begun[1])
+            self._turn = seq, begun[2]
+            self.turn_seq = max(self.turn_seq, seq)  # of what is asked again it is an old one
         elif TURN_ENDS.match(line):
             self.done_seq, self._turn = self.turn_seq, None
         self.lines.append(line)
@@ -20129,7 +20128,6 @@ class Sitting:
             self.end("no agent could take part" if failed else "all agents have ended")
         elif time.monotonic() - self._begun_at >= self._meeting.minutes * 60:
             self.end(f"its {self._meeting.minutes:g} minutes are over", is_in_order=True)
-
 
     async def _say_opening(self, to: str) -> None:
         """Say the opening, and what was given on stdin, as the operator."""
