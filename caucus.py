@@ -19784,6 +19784,9 @@ class Chair:
                 return frame
             if frame["type"] in ("auth_error", "auth_required"):
                 break
+        else:
+            if self._socket.close_code != 1008:  # which a hub gives whom it refuses
+                raise NotReady(self.farewell())
         raise NotReady(f"the hub at {self.url} asks for its operator's token: put it into CAUCUS_OPERATOR_TOKEN",
                        EXIT_USAGE)
 
@@ -20259,9 +20262,8 @@ class Sitting:
 
     def _write_outcome(self) -> None:
         """Write the file that says what has come of it; a disk that does not take it is told, and no more."""
-        if not self._meeting.outcome:
+        if not (place := self._meeting.outcome):
             return
-        place = self._meeting.outcome
         words = {name: said or self._earlier_words[name] for name, said in self._last_words.items()}
         about = {**self.to_json(), "topic": self._meeting.topic, "time": plain_time(time.time()), "words": words,
                  "more_words": self._more_words}
@@ -20277,10 +20279,9 @@ class Sitting:
     def to_json(self) -> dict[str, Json]:
         """Give what has come of it."""
         agents = [one.to_json() for one in self._agents]
-        still_open = [form for form in self._forms.values() if form["to"] != OPERATOR]
-        undecided: list[dict[str, Json]] = [*self.undecided, *[
-            {"title": form["title"], "asker": form["asker"], "status": UNANSWERED} for form in still_open
-        ]]
+        undecided = [*self.undecided]
+        undecided += [{"title": form["title"], "asker": form["asker"], "status": UNANSWERED}
+                      for form in self._forms.values() if form["to"] != OPERATOR]
         undecided = [one for at, one in enumerate(undecided) if one not in undecided[:at]]  # asked again and again
         return {
             "title": self._meeting.title, "ended": self.why, "seconds": round(self._ended_at - self._begun_at, 1),
