@@ -16908,23 +16908,25 @@ class Outcome(Record):
     cost_usd: float | None = None  # of this and all earlier turns; None: the mind does not tell
 
 
-class Mind(Protocol):
+class Mind:
     """What thinks for an agent. Any call may raise NotReady; what else a turn raises is a failed turn."""
-    briefing: str  # what it was started with; may be set anew
-    model: str  # empty: not known
-    is_live: bool  # one program for all turns, with the room's tools; else each turn is a run of its own
+    briefing = ""  # what it is told before anything else; may be set anew
+    model = ""  # empty: not known
+    is_live = False  # one program for all turns, with the room's tools; else each turn is a run of its own
 
-    async def start(self, briefing: str) -> None:
+    async def start(self) -> None:
         """Begin with a clean context."""
 
     async def think(self, prompt: str) -> Outcome:
         """Take one turn."""
+        raise NotImplementedError
 
     async def interrupt(self) -> None:
         """End the turn in progress, from another task; `think` then returns or raises."""
 
     async def end(self) -> None:
         """End whatever was started; nothing stays behind."""
+        self.kill()
 
     def kill(self) -> None:
         """The same, here and now: this process ends."""
@@ -16935,7 +16937,7 @@ class AgentSettings(Record):
     name: str
     mission: str = ""  # empty: wait for a peer
     persona: str = ""  # who it is, which opens nothing
-    channels: tuple[str, ...] = ()  # that it joins as it comes, each with its topic behind it, if it has one
+    channels: tuple[tuple[str, str], ...] = ()  # that it joins as it comes, each with its topic, which may be empty
     hold_s: float = POLL_HOLD_S
     max_turns: int = 0  # 0: no limit
     max_cost_usd: float = 0.0  # 0: no limit
@@ -17163,13 +17165,12 @@ class Agent:
 
         self._loop = get_running_loop()
         self._seat, self._mind, self._settings = seat, mind, settings
-        self._briefing = ""
-        self._has_new_rules, self._rules_told = False, 0  # of the house; and their version in the briefing
+        self._rules_told: int | None = None  # version of the house rules in the briefing; None: there are newer ones
         self._owed = 0  # the question, by its seq, that the turn has not answered
         self._inbox: list[dict[str, Json]] = []  # fetched, and acknowledged when its turn begins
         self._heard: deque[str] = deque(maxlen=LOG_MAX)  # message ids: a lost answer comes again
         self._mode = RUNNING
-        self._acked = 0  # the highest seq of which a turn was made
+        self._done = self._acked = 0  # the highest seq of which a turn was made, and up to which all have had theirs
         self._wake = Event()  # something for the driver to look at
         self._deadline: Timeout | None = None  # of the turn in progress
         self._is_thinking = False  # the mind is at a turn
@@ -17194,17 +17195,14 @@ class Agent:
                 await self._leave()
                 await self._mind.end()
         code, why = self._end or (EXIT_OK, "")
-        log().info("%s has left: %s (%s)", self._settings.name, why, self._used())
+        cost = "" if self._cost_usd is None else f", ${self._cost_usd:.4f}"
+        used = f"{self._turns} turns, {self._input_tokens + self._output_tokens} tokens{cost}"
+        log().info("%s has left: %s (%s)", self._settings.name, why, used)  # as LEFT_LINE reads it
         return code
 
     async def _leave(self) -> None:
         """Give the seat up."""
         await self._seat.leave()
-
-    def _used(self) -> str:
-        """Word what its turns have used, as LEFT_LINE reads it."""
-        cost = "" if self._cost_usd is None else f", ${self._cost_usd:.4f}"
-        return f"{self._turns} turns, {self._input_tokens + self._output_tokens} tokens{cost}"
 
     @property
     def is_ending(self) -> bool:
@@ -17238,12 +17236,14 @@ class Agent:
     async def _read_rules(self) -> None:
         """Make the briefing anew, of the rules as they are. Raises Refusal."""
         settings, rules = self._settings, await self._seat.setup()
-        self._has_new_rules, self._rules_told = False, self._seat.rules
+        self._rules_told = self._seat.rules
         told = {"Who you are": settings.persona, "Your mission": settings.mission}
         mission = "".join([f"\n{what}, from your own user:\n{text}\n" for what, text in told.items() if text])
         texts = tables_in("docs/agent.toml")
         speaking = texts["with_tools" if self._mind.is_live else "with_words"]
-        self._briefing = texts["briefing"].format(name=settings.name, speaking=speaking, mission=mission, rules=rules)
+        self._mind.briefing = texts["briefing"].format(
+            name=settings.name, speaking=speaking, mission=mission, rules=rules
+        )
 
     async def _join(self) -> None:
         """Take the seat. A hub lets in one a second from each address; where many start at once, wait."""
@@ -17262,10 +17262,10 @@ class Agent:
 
     async def _join_channels(self) -> None:
         """Join what it was told to join; say what a channel is for, where nobody has said that. Raises Refusal."""
-        for channel, _, topic in (one.partition(" ") for one in self._settings.channels):
+        for channel, topic in self._settings.channels:
             await self._seat.call("POST /channels/join", channel=channel)
-            if topic.strip() and has_no_topic(await self._seat.call("GET /channels"), channel):
-                await self._seat.call("POST /channels/topic", channel=channel, topic=topic.strip())
+            if topic and has_no_topic(await self._seat.call("GET /channels"), channel):
+                await self._seat.call("POST /channels/topic", channel=channel, topic=topic)
 
     def _refused(self, refusal: Refusal) -> NotReady:
         """Word what to do about a hub that does not let the agent in."""
@@ -17288,7 +17288,7 @@ class Agent:
     async def _start_mind(self) -> None:
         """Begin with a clean context. Raises NotReady."""
         late = NotReady(f"the model's program says nothing for {START_LIMIT_S:g} s")
-        failed = await self._result_of(self._mind.start(self._briefing), START_LIMIT_S, late)
+        failed = await self._result_of(self._mind.start(), START_LIMIT_S, late)
         if failed is not None and self._end is None:
             raise failed if isinstance(failed, NotReady) else NotReady(one_liner(failed))
 
@@ -17332,7 +17332,8 @@ class Agent:
 
     def _take(self, answer: dict[str, Json]) -> None:
         """Sort what a poll brought: commands act at once, the rest waits for the driver."""
-        self._mode, self._has_new_rules = str(answer.get("mode")), self._has_new_rules or bool(answer.get("rules"))
+        self._mode = str(answer.get("mode"))
+        self._rules_told = None if answer.get("rules") else self._rules_told
         messages = heard(answer, "messages", list)
         for m in messages:
             if not isinstance(m, dict) or m.get("id") in self._heard:
@@ -17449,9 +17450,15 @@ class Agent:
             self._inbox = [m for m in self._inbox if m not in batch]
         return batch
 
-    def _note_taken(self, batch: Iterable[Body]) -> None:
+    def _note_taken(self, batch: Collection[Body]) -> None:
         """Note that a turn is made of a batch, which may be acknowledged by that."""
-        self._acked = max([self._acked, *[heard(m, "seq", int) for m in batch]])
+        self._note_done(batch)
+
+    def _note_done(self, batch: Collection[Body]) -> None:
+        """Note what may be acknowledged: not beyond what has still to have its turn."""
+        self._done = max([self._done, *[heard(m, "seq", int) for m in batch]])
+        left = [heard(m, "seq", int) for m in self._inbox if m not in batch]
+        self._acked = max(self._acked, min([self._done, *[seq - 1 for seq in left]]))
 
     async def _acknowledge(self, is_read: bool = False) -> None:
         """Acknowledge what turns were made of, and learn how the room is: a parked poll does not tell of a pause.
@@ -17468,9 +17475,8 @@ class Agent:
         self._opening = "" if opening else self._opening
         beside: dict[str, Json] = {}
         with suppress(Refusal):
-            if self._has_new_rules or self._rules_told != self._seat.rules:
+            if self._rules_told != self._seat.rules:
                 await self._read_rules()
-                self._mind.briefing = self._briefing
                 self._seat.tell(await self._seat.section(HOUSE_RULES), "rules")
             beside = await self._seat.open_questions("owes") if self._mind.is_live else {}
         news = self._seat.take_news()
@@ -17552,33 +17558,28 @@ class Agent:
         to = str(forms[0]["to"])
         if to != ALL and not await self._is_address(to):
             return False
-        pending = [*map(seen_of, await self._pending_forms())]
+        pending: list[tuple[Json, ...]] = []
+        with suppress(Refusal):  # where the hub does not tell, none waits
+            pending = [*map(seen_of, heard(await self._seat.door.call("GET /forms"), "forms", list))]
         fresh = [body for body in forms if seen_of({**body, "asker": self._seat.name}) not in pending]
         if words and fresh:  # more than a form has room for
             await self._say(to, words)
         try:
             for body in fresh:
-                await self._put(body)
+                await self._call_patiently("POST /ask", **body)
         except TooManyForms as refusal:  # then it is said as it is
             log().warning("not asked: %s", refusal.detail)
             return False
         return True
 
-    async def _put(self, body: Mapping[str, Json]) -> None:
-        """Ask one form, as soon as that can be. Raises Refusal."""
+    async def _call_patiently(self, route: str, **fields: Any) -> None:
+        """Call a route, as soon as that can be. Raises Refusal."""
         while self._end is None:
             try:
-                await self._seat.call("POST /ask", **body)
+                await self._seat.call(route, **fields)
                 return
             except Throttled as refusal:
                 await self._rest(refusal.retry_s)
-
-    async def _pending_forms(self) -> list[Mapping[str, Any]]:
-        """List the forms that wait for the operator; where the hub does not tell, none."""
-        found: list[Mapping[str, Any]] = []
-        with suppress(Refusal):
-            found = heard(await self._seat.door.call("GET /forms"), "forms", list)
-        return found
 
     async def _is_address(self, to: str) -> bool:
         """Whether a reply may go there: `#include <stdio.h>` is no channel, and nobody speaks to itself."""
@@ -17664,15 +17665,10 @@ class Agent:
         """Show what the agent is doing, and what its turns have used."""
         usage: dict[str, Json] = {"model": self._mind.model, "turns": self._turns, "cost_usd": self._cost_usd}
         usage |= {"input_tokens": self._input_tokens, "output_tokens": self._output_tokens}
-        while self._end is None:
-            try:
-                await self._seat.call("POST /status", status=status, usage=usage)
-                return
-            except Throttled as refusal:
-                await self._rest(refusal.retry_s)
-            except Refusal as refusal:
-                log().debug("no status: %s", refusal.detail)
-                return
+        try:
+            await self._call_patiently("POST /status", status=status, usage=usage)
+        except Refusal as refusal:
+            log().debug("no status: %s", refusal.detail)
 
 
 class AgentSession(Agent):
@@ -17735,14 +17731,8 @@ class AgentSession(Agent):
             self._leave_out(heard(batch[0], "seq", int))
         return batch
 
-    def _note_taken(self, batch: Iterable[Body]) -> None:
+    def _note_taken(self, batch: Collection[Body]) -> None:
         """Leave it unacknowledged till its turn has succeeded."""
-
-    def _note_done(self, batch: Collection[Body]) -> None:
-        """Note what may be acknowledged: not beyond what has still to have its turn."""
-        upto = max([self._acked, *[heard(m, "seq", int) for m in batch]])
-        left = [heard(m, "seq", int) for m in self._inbox if m not in batch]
-        self._acked = max(self._acked, min([upto, *[seq - 1 for seq in left]]))
 
     def _forget(self) -> None:
         self._note_done(self._inbox)  # what was forgotten calls no more
@@ -17856,25 +17846,23 @@ def claude_sdk() -> Any:
         raise NotReady(f"claude-agent-sdk is not installed: {ways}; or --exec 'CMD' for any other model") from None
 
 
-class Claude:
+class Claude(Mind):
     """A Claude in one live session; the room's tools run in this process."""
+    is_live = True
 
     def __init__(self, seat: Seat, settings: ClaudeSettings, offspring: Offspring) -> None:
         self._sdk, self._seat, self._settings = claude_sdk(), seat, settings
         self._offspring = offspring
-        self.is_live = True
         self.model = settings.model
         self._mcp = Mcp(AGENT_TOOLS, (), "")
         self._session: Any = None
-        self.briefing = ""
         self._pid = 0  # of the CLI, as it says itself
         self._has_numbers = False  # results say which prompts they answer
         self._cost_usd = self._earlier_usd = 0.0  # of the present session, and of those before it
 
-    async def start(self, briefing: str) -> None:
+    async def start(self) -> None:
         """Start the CLI with a clean context. Raises NotReady."""
-        self.briefing = briefing
-        self._session = self._sdk.ClaudeSDKClient(self._options(briefing))
+        self._session = self._sdk.ClaudeSDKClient(self._options())
         try:
             await self._connect()
         except self._sdk.CLINotFoundError:
@@ -17910,8 +17898,9 @@ class Claude:
 
     async def think(self, prompt: str) -> Outcome:
         """Take one turn. Raises NotReady, and what the SDK raises."""
-        number = new_secret()
-        ours = "-".join((number[:8], number[8:12], number[12:16], number[16:20], number[20:]))  # a UUID
+        from uuid import uuid4
+
+        ours = str(uuid4())
         await self._ask(ours, prompt)
         async for message in self._session.receive_messages():
             if isinstance(message, self._sdk.AssistantMessage):
@@ -17934,7 +17923,7 @@ class Claude:
         except self._sdk.CLIConnectionError:  # it has died since its last turn; nothing was asked yet
             log().warning("claude has ended meanwhile, another is started")
             await self.end()
-            await self.start(self.briefing)
+            await self.start()
             await self._session.query(self._prompts(number, prompt))
 
     async def interrupt(self) -> None:
@@ -17960,13 +17949,14 @@ class Claude:
         message: dict[str, Json] = {"role": "user", "content": prompt}
         yield {"type": "user", "uuid": number, "message": message, "parent_tool_use_id": None}
 
-    def _options(self, briefing: str) -> Any:
+    def _options(self) -> Any:
         is_worker = self._settings.type == "worker"
         served = self._sdk.create_sdk_mcp_server("caucus", __version__, [self._tool(tool) for tool in AGENT_TOOLS])
         left = self._settings.max_cost_usd - self._earlier_usd
+        preset = {"type": "preset", "preset": "claude_code"}
         return self._sdk.ClaudeAgentOptions(
-            system_prompt={"type": "preset", "preset": "claude_code", "append": briefing} if is_worker else briefing,
-            tools={"type": "preset", "preset": "claude_code"} if is_worker else [],
+            system_prompt={**preset, "append": self.briefing} if is_worker else self.briefing,
+            tools=preset if is_worker else [],
             allowed_tools=[f"mcp__caucus__{tool.name}" for tool in AGENT_TOOLS],
             permission_mode=self._settings.permission_mode if is_worker else "dontAsk",
             disallowed_tools=[*UNASKED] if is_worker else [],
@@ -18033,12 +18023,12 @@ def processes() -> dict[int, tuple[int, bool]]:
     return found
 
 
-def family_of(root: int, running: Mapping[int, tuple[int, bool]]) -> set[int]:
-    """Give a process and all that are below it, of those that `processes` gives."""
+def living_below(root: int, running: Mapping[int, tuple[int, bool]]) -> set[int]:
+    """Give what a process and all below it have started, of what `processes` gives, but for what has ended."""
     found = {root}
     while more := {pid for pid, (parent, _) in running.items() if parent in found} - found:
         found |= more
-    return found
+    return {pid for pid in found - {root} if not running[pid][1]}
 
 
 def kill_all(find: Callable[[], Collection[int]]) -> None:
@@ -18090,16 +18080,15 @@ class Offspring:
 
     def end(self) -> None:
         """Kill all that are left, and theirs; the guard stays."""
-        spared = {os.getpid()} | ({self._guard.pid} if self._guard is not None else set())
+        us, guard = os.getpid(), self._guard.pid if self._guard is not None else 0
 
-        def find() -> list[int]:
+        def find() -> set[int]:
             running = processes()
             for pid, (parent, is_zombie) in running.items():
-                if is_zombie and parent == os.getpid() and pid not in spared | {self._target}:
+                if is_zombie and parent == us and pid not in (guard, self._target):
                     with suppress(OSError):  # of those that became ours when they lost their parent, nobody else asks
                         os.waitpid(pid, os.WNOHANG)
-            ours = family_of(os.getpid(), running) - spared
-            return [pid for pid, (_, is_zombie) in running.items() if pid in ours and not is_zombie]
+            return living_below(us, running) - {guard}
 
         kill_all(find)
 
@@ -18150,25 +18139,23 @@ def speakers_in(prompt: str) -> set[str]:
     return found
 
 
-class Command:
+class Command(Mind):
     """Any other model: a command that is run once per turn, the prompt on its stdin, its reply on its stdout."""
 
     def __init__(self, argv: list[str], keeps_context: bool, offspring: Offspring) -> None:
         self._argv, self._keeps_context, self._offspring = argv, keeps_context, offspring
-        self.is_live, self.model = False, os.path.basename(argv[0])[:NAME_MAX]
-        self.briefing = ""
+        self.model = os.path.basename(argv[0])[:NAME_MAX]
         self._past: deque[str] = deque()  # of --session: what was said
         self._given: deque[str] = deque()  # and what the operator has said, which is kept longer
         self._process: Process | None = None
         self._is_interrupted = False
 
-    async def start(self, briefing: str) -> None:
+    async def start(self) -> None:
         """Forget what was said. Raises NotReady."""
         from shutil import which
 
         if which(self._argv[0]) is None:
             raise NotReady(f"there is no program {self._argv[0]!r}: install it, or give its path", EXIT_USAGE)
-        self.briefing = briefing
         self._past.clear()
         self._given.clear()
 
@@ -18193,9 +18180,6 @@ class Command:
         await sleep(INTERRUPT_S / 2)
         if process is self._process:
             self._signal("SIGKILL")
-
-    async def end(self) -> None:
-        self.kill()
 
     def kill(self) -> None:
         self._signal("SIGKILL")
@@ -18276,22 +18260,20 @@ class Command:
                 os.killpg(self._process.pid, getattr(signal, name))
 
 
+STAND_IN = "stand-in"
 STAND_IN_S = 1.0  # how long a stand-in takes for a line, so that one can follow
 CUE = re.compile(r"AFTER ([^:\n]+): ")  # before a line: names of those who must have spoken since the last one
 
 
-class StandIn:
+class StandIn(Mind):
     """Who takes the place of a model where there is none: it says its lines, one a turn, each after its cue."""
+    model = STAND_IN
 
     def __init__(self, lines: Sequence[str]) -> None:
         from asyncio import Event
 
-        self.is_live, self.model, self.briefing = False, "stand-in", ""
         self._lines, self._heard = deque(lines), set[str]()  # what is left to say; who has spoken since its last line
         self._is_interrupted = Event()
-
-    async def start(self, briefing: str) -> None:
-        self.briefing = briefing
 
     async def think(self, prompt: str) -> Outcome:
         """Say the next line, if it is its turn."""
@@ -18312,12 +18294,6 @@ class StandIn:
     async def interrupt(self) -> None:
         self._is_interrupted.set()
 
-    async def end(self) -> None:
-        """There is nothing to end."""
-
-    def kill(self) -> None:
-        """There is nothing to end."""
-
 
 # ======================================================================================================================
 # 23b. Meetings: what a file says
@@ -18335,7 +18311,6 @@ SESSION_TURNS = 6  # of one that waits to be spoken to, the same: two that call 
 SESSIONS_PER_HOUR = 12  # the same: one in five minutes, which no conversation needs and a loop between two soon meets
 AT_ONCE, SPOKEN_TO = "at once", "when spoken to"  # when an agent is started
 SHIPPED = ("debate", "critic", "review", "contract", "incident", "demo")  # docs/meetings/NAME.toml
-STAND_IN = "stand-in"
 LINE_MAX, SCRIPT_MAX = 2000, 40  # characters of a line, and lines, of a stand-in: all stand in its command line
 HANDED_PARTS_MAX = 8  # messages of what is given on stdin: of some 65,000 tokens, which each agent reads
 HANDED_MAX_BYTES = HANDED_PARTS_MAX * OPERATOR_CONTENT_MAX * 4
@@ -18357,6 +18332,11 @@ def guess_at(word: str, known: Iterable[str]) -> str:
 
     near = get_close_matches(word, [*known], 1, 0.5)
     return f" (did you mean {near[0]}?)" if near else ""
+
+
+def count_words(count: float, what: str) -> str:
+    """Word a number of things: 1 turn, 2,000 turns."""
+    return f"{count:,.10g} {what if count == 1 else f'{what}s'}"
 
 
 # --- what is read of the file: each reader is given a key, to blame it, and a value; it raises Invalid ---
@@ -18405,7 +18385,7 @@ def _switch(key: str, value: Any) -> bool:
     return value
 
 
-def _all_of(read: Read, most: int) -> Read:
+def _list_of(read: Read, most: int, keeps_all: bool = False) -> Read:
     def read_all(key: str, value: Any) -> tuple[Any, ...]:
         if not isinstance(value, list) or len(value) > most:
             raise Invalid(key, f"must be a list of at most {most}, in brackets: [\"...\"]")
@@ -18417,14 +18397,9 @@ def _all_of(read: Read, most: int) -> Read:
                 faults[refusal.detail.removeprefix(f"{key}: ")] = None
         if faults:
             raise Invalid(key, "; ".join(faults))
-        return tuple(found)
+        return tuple(found if keeps_all else dict.fromkeys(found))
 
     return read_all
-
-
-def _list_of(read: Read, most: int) -> Read:
-    read_all = _all_of(read, most)
-    return lambda key, value: tuple(dict.fromkeys(read_all(key, value)))
 
 
 def _variable(key: str, value: Any) -> str:
@@ -18464,7 +18439,7 @@ OF_AGENTS: dict[str, Read] = {
     "mission": _briefly(PERSONA_MAX),
     "persona": _briefly(PERSONA_MAX),
     "persona_file": _path,
-    "lines": _all_of(_briefly(LINE_MAX), SCRIPT_MAX),
+    "lines": _list_of(_briefly(LINE_MAX), SCRIPT_MAX, keeps_all=True),
     "messages": _whole_from_one,
     "dollars": _dollars,
     "turns": _whole_from_one,
@@ -18551,14 +18526,9 @@ def text_of_file(path: str, most_bytes: int, key: str) -> str:
         raise Invalid(key, f"{path} is no text in UTF-8: see byte {error.start + 1}") from None
 
 
-def is_shipped(path: str) -> bool:
-    """Whether a meeting's file is one of those that ship: no file of that name is here."""
-    return path in SHIPPED and not os.path.isfile(path)
-
-
 def meeting_text(path: str) -> str:
-    """Read a meeting's file, or one that ships. Raises Invalid."""
-    if is_shipped(path):
+    """Read a meeting's file; where none of that name is here, one that ships. Raises Invalid."""
+    if path in SHIPPED and not os.path.isfile(path):
         return asset(f"docs/meetings/{path}.toml").decode().replace("\r\n", "\n")
     if re.fullmatch(r"[\w-]+", path) and not os.path.lexists(path):
         guess = guess_at(path, SHIPPED)
@@ -18590,6 +18560,12 @@ class Fault(NamedTuple):
     what: str
 
 
+class ChannelPlan(NamedTuple):
+    """A channel of a meeting."""
+    topic: str  # empty: none
+    members: tuple[str, ...]
+
+
 _NO_CLAUDE = {"model": "", "type": "talker", "permission_mode": "", "dollars": 0.0}
 
 
@@ -18598,7 +18574,7 @@ class Attendee(Record):
     name: str
     kind: str  # claude, exec or stand-in
     cwd: str
-    channels: tuple[str, ...] = ()  # each with its topic behind it, if it has one
+    channels: tuple[tuple[str, str], ...] = ()  # each with its topic, which may be empty
     real_cwd: str = ""  # links followed as they were when the file was read; empty: not looked at
     command: str = ""
     session: bool = False
@@ -18627,16 +18603,19 @@ class Attendee(Record):
             "type": self.type if self.kind == "claude" else "",
         }  # fmt: skip
         flags = [f"--{flag}={value}" for flag, value in given.items() if value]
-        flags += [f"--channel={one}" for one in self.channels if self.start == AT_ONCE]
+        flags += [f"--channel={one}" for one in self.channel_words() if self.start == AT_ONCE]
         flags += [f"--line={one}" for one in self.lines if self.kind == STAND_IN]
         flags += [f"--{flag}" for flag in ("session", "shell") if getattr(self, flag)]
         return program_words("agent", *flags, "--tie", *more)
 
+    def channel_words(self) -> list[str]:
+        """Word each of its channels, with its topic behind it."""
+        return [" ".join(one).rstrip() for one in self.channels]
+
     def variables(self) -> dict[str, str]:
-        """Give its environment: what is plain, and what the file names and is set here."""
-        plain = {name: os.environ[name] for name in (*PLAIN_ENVIRONMENT, *self.environment) if name in os.environ}
-        key = os.environ.get("CAUCUS_AGENT_KEY")  # which it does not hand on to its mind
-        return plain | ({"CAUCUS_AGENT_KEY": key} if key else {})
+        """Give its environment: of what is set here what is plain, what the file names, and the hub's key."""
+        names = (*PLAIN_ENVIRONMENT, *self.environment, "CAUCUS_AGENT_KEY")  # the last it does not hand on to its mind
+        return {name: os.environ[name] for name in names if name in os.environ}
 
     def played_by(self, command: str) -> Attendee:
         """Give it with a command in place of a Claude; without one, with a stand-in in place of anything."""
@@ -18648,7 +18627,7 @@ class Attendee(Record):
 
     def runs(self) -> str:
         """Word what it runs."""
-        told = {"exec": self.command, STAND_IN: f"nothing: it says {len(self.lines)} lines"}
+        told = {"exec": self.command, STAND_IN: f"nothing: it says {count_words(len(self.lines), 'line')}"}
         return told.get(self.kind) or f"claude {self.model}".strip()
 
     def program(self) -> tuple[str, str] | None:
@@ -18674,11 +18653,12 @@ class Attendee(Record):
 
     def limits(self) -> list[str]:
         """Word what bounds it."""
-        told = {"messages": self.messages, "turns a session" if self.start == SPOKEN_TO else "turns": self.turns}
-        some = [f"{count:,} {what}" for what, count in told.items() if count]
+        is_called = self.start == SPOKEN_TO
+        some = [count_words(self.messages, "message")] if self.messages else []
+        some += [count_words(self.turns, "turn") + " a session" * is_called] if self.turns else []
         some += [f"${self.dollars:g}"] if self.dollars else []
-        some += [f"{self.sessions_per_hour} sessions an hour"] if self.start == SPOKEN_TO else []
-        return [*some, f"{self.turn_seconds:g} s a turn", f"{self.restarts} restarts"]
+        some += [f"{count_words(self.sessions_per_hour, 'session')} an hour"] if is_called else []
+        return [*some, f"{self.turn_seconds:g} s a turn", count_words(self.restarts, "restart")]
 
 
 class Meeting(Record):
@@ -18720,7 +18700,8 @@ class Meeting(Record):
 
     def limits(self) -> list[str]:
         """Word what ends it."""
-        some = [f"{self.minutes:g} minutes"] + ([f"{self.messages:,} messages"] if self.messages else [])
+        some = [count_words(self.minutes, "minute")]
+        some += [count_words(self.messages, "message")] if self.messages else []
         some += [f"${self.dollars:g}"] if self.dollars else []
         return some + [f"an answer to the form {json.dumps(one, ensure_ascii=False)}" for one in self.ends_on]
 
@@ -18749,10 +18730,14 @@ class MeetingReader:
 
     def read(self) -> Meeting:
         """Give the meeting. Raises BadMeeting."""
-        self._load(self._path, 1)
-        for number, name in enumerate(self._value("", "include") or () if not self._faults else (), 2):
+        try:
+            self._load(self._path, 1, meeting_text(self._path))
+        except Invalid as refusal:
+            self._faults.append(Fault(1, 0, self._path, refusal.detail.removeprefix("FILE: ")))
+        for number, name in enumerate(self._value(("include",), ()) if not self._faults else (), 2):
             with self._blaming(("include",)):
-                self._load(place_inside(self._folder, name, "include"), number)
+                place = place_inside(self._folder, name, "include")
+                self._load(place, number, text_of_file(place, MEETING_MAX_BYTES, "include"))
         if self._faults:  # what is missing may stand in what could not be read
             raise BadMeeting(self._faults)
         for setting in self._settings:
@@ -18764,13 +18749,11 @@ class MeetingReader:
         return meeting
 
     # --- what is wrong, and where ---
-    def _place_of(self, path: TablePath) -> tuple[int, int, str]:
+    def _blame(self, path: TablePath, what: str) -> None:
+        """Note what is wrong with a key or table, or with what should have it."""
         while path and path not in self._places:
             path = path[:-1]
-        return self._places.get(path, (1, 1, f"{self._path}:1"))
-
-    def _blame(self, path: TablePath, what: str) -> None:
-        self._faults.append(Fault(*self._place_of(path), what))
+        self._faults.append(Fault(*self._places.get(path, (1, 1, f"{self._path}:1")), what))
 
     @contextmanager
     def _blaming(self, path: TablePath) -> Iterator[None]:
@@ -18780,18 +18763,13 @@ class MeetingReader:
             self._blame(path, refusal.detail)
 
     # --- tables ---
-    def _load(self, path: str, number: int) -> None:
-        """Take what a file says; what was said before it goes first. Raises Invalid, of one that is included."""
+    def _load(self, path: str, number: int, text: str) -> None:
+        """Take what a file says; what was said before it goes first."""
         import tomllib
 
         place = (number, 1, f"{path}:1")
         try:
-            text = meeting_text(path) if number == 1 else text_of_file(path, MEETING_MAX_BYTES, "include")
             tables = tomllib.loads(text)
-        except Invalid as refusal:
-            if number > 1:
-                raise  # it is the line's fault that names it
-            self._faults.append(Fault(number, 0, path, refusal.detail.removeprefix("FILE: ")))
         except tomllib.TOMLDecodeError as error:
             found = re.search(r" \(at line (\d+), column (\d+)\)$| \(at end of document\)$", str(error))
             line = int(found[1] or text.count("\n") + 1) if found else 1
@@ -18836,14 +18814,18 @@ class MeetingReader:
             return tomllib.loads(f"x = {value}")["x"]
         return value
 
-    def _has(self, path: TablePath) -> bool:
-        return isinstance(self._at(path), dict)
-
     def _at(self, path: TablePath) -> Any:
         value: Any = self._tables
         for name in path:
             value = value.get(name) if isinstance(value, dict) else None
         return value
+
+    def _has(self, path: TablePath) -> bool:
+        return isinstance(self._at(path), dict)
+
+    def _table(self, path: TablePath) -> dict[str, Any]:
+        """Give a table; an empty one where there is none: what stands there instead is blamed with the keys."""
+        return self._at(path) if self._has(path) else {}
 
     def _keys_of(self, table: TablePath) -> dict[str, Read]:
         """Give what a table may say, by its path; nothing where there can be no such table."""
@@ -18878,25 +18860,22 @@ class MeetingReader:
                 with self._blaming((*path, key)):
                     known[key](".".join((*path, key)), value)
 
-    def _value(self, table: str, key: str, default: Any = None) -> Any:
-        """Read one key of a table that there is once; its default where it is not there, or wrong."""
-        path = (*filter(None, table.split(".")), key)
+    def _value(self, path: TablePath, default: Any = None) -> Any:
+        """Read a key; its default where it is not there, or wrong."""
         value, known = self._at(path), self._keys_of(path[:-1])
-        return default if value is None else self._read(path, known[key], value, default)
+        return default if value is None else self._read(path, known[path[-1]], value, default)
 
     def _read(self, path: TablePath, read: Read, value: Any, default: Any) -> Any:
         try:
-            if path[-1] in FILLED:
-                value = [*map(functools.partial(self._filled, path), value)] if isinstance(value, list) else (
-                    self._filled(path, value)
-                )
-            return read(".".join(path), value)
+            return read(".".join(path), self._filled(path, value) if path[-1] in FILLED else value)
         except Invalid as refusal:
             self._blame(path, refusal.detail)
         return default
 
     def _filled(self, path: TablePath, text: Any) -> Any:
-        """Fill {topic} and {title} into a text. Raises Invalid."""
+        """Fill {topic} and {title} into a text, or into each of a list. Raises Invalid."""
+        if isinstance(text, list):
+            return [self._filled(path, one) for one in text]
         for word, filling in self._words.items() if isinstance(text, str) else ():
             if f"{{{word}}}" in text and not filling:
                 way = f"write one into [meeting], or give --set {word}=..."
@@ -18907,7 +18886,7 @@ class MeetingReader:
     # --- what it all means ---
     def _meeting(self) -> Meeting:
         """Read it all; what is wrong is gathered."""
-        title, topic = self._value("meeting", "title", ""), self._value("meeting", "topic", "")
+        title, topic = self._value(("meeting", "title"), ""), self._value(("meeting", "topic"), "")
         needs = self._missing()
         self._words = {"title": title, "topic": topic or ("a topic of your own" if "topic" in needs else "")}
         if isinstance(self._tables.get("meeting", {}), dict) and self._at(("meeting", "title")) is None:
@@ -18915,28 +18894,27 @@ class MeetingReader:
         names = self._names()
         channels = self._channels(names)
         attendees = [self._attendee(name, channels) for name in names]  # all: what is wrong is told of all
-        to = self._value("meeting", "opening_to", ALL)
-        if to != ALL and to not in names and to not in channels:
-            guess = guess_at(to, [ALL, *names, *channels])
-            self._blame(("meeting", "opening_to"), f"meeting.opening_to: there is no {to!r} here{guess}")
-        to = self._opening_place(to, channels)
-        more = {key: self._value("limits", key, default) for key, default in _LIMITS.items()}
-        more |= {key: one for key in _OF_MEETINGS if (one := self._value("meeting", key)) is not None}
+        paths = [("limits", key) for key in MEETING_KEYS["limits"]] + [("meeting", key) for key in _OF_MEETINGS]
+        more = {path[-1]: value for path in paths if (value := self._value(path)) is not None}
         more |= {key: self._place(key) for key in ("journal", "outcome")}
         seated = [one for one in attendees if one is not None and (not self._only or one.name in self._only)]
-        return Meeting(self._path, title, (*seated,), topic, opening_to=to, **more)
+        return Meeting(self._path, title, (*seated,), topic, opening_to=self._opening_to(names, channels), **more)
 
-    def _opening_place(self, to: str, channels: Mapping[str, Mapping[str, Any]]) -> str:
-        """Give where the opening is said; blame a channel in which nobody is. With some agents only: to all, then."""
-        there = channels[to].get("members") or () if to in channels else [to]
-        if not there:
-            self._blame(("meeting", "opening_to"), f"meeting.opening_to: nobody is in {to}: give it members")
+    def _opening_to(self, names: Sequence[str], channels: Mapping[str, ChannelPlan]) -> str:
+        """Give where the opening is said; blame where nobody is. With --only, to all, unless one of those is there."""
+        path, here = ("meeting", "opening_to"), [ALL, *names, *channels]
+        to = self._value(path, ALL)
+        there = channels[to].members if to in channels else [to]
+        if to not in here:
+            self._blame(path, f"meeting.opening_to: there is no {to!r} here{guess_at(to, here)}")
+        elif not there:
+            self._blame(path, f"meeting.opening_to: nobody is in {to}: give it members")
         return ALL if self._only and not {ALL, *self._only} & {*there} else to
 
     def _missing(self) -> list[str]:
         """List what has to be given and is not; blame that, unless it is only rehearsed."""
         missing, blamed = list[str](), ("meeting", "needs")
-        for key in self._value("meeting", "needs", ()):
+        for key in self._value(("meeting", "needs"), ()):
             path = _path_of(key)
             if path[-1] not in self._keys_of(path[:-1]):
                 self._blame(blamed, f"meeting.needs: there is no key {key!r}")
@@ -18948,8 +18926,7 @@ class MeetingReader:
 
     def _names(self) -> list[str]:
         """List the agents' names; blame those that nobody may bear, or that look the same."""
-        agents, seen = self._at(("agents",)), dict[str, str]()
-        names = [*agents] if isinstance(agents, dict) else []
+        names, seen = [*self._table(("agents",))], dict[str, str]()
         for name in names:
             with self._blaming(("agents", name)):
                 key = f"agents.{name}"
@@ -18967,28 +18944,24 @@ class MeetingReader:
                 self._faults.append(Fault(0, 0, "--only", what))
         return names
 
-    def _channels(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """Read the channels: by name, what they are for and who is in them."""
-        found: dict[str, dict[str, Any]] = {}
-        tables = self._at(("channels",))
-        for name in tables if isinstance(tables, dict) else ():
+    def _channels(self, names: Sequence[str]) -> dict[str, ChannelPlan]:
+        """Read the channels, by name."""
+        found: dict[str, ChannelPlan] = {}
+        for name in self._table(("channels",)):
             path, key = ("channels", name), f"channels.{name}"
             if not self._has(path):
                 continue  # it was blamed
             with self._blaming(path):
                 if " " in channel_of({key: name}, key):
                     raise Invalid(key, "a channel's name here has no spaces")
-            read = self._keys_of(path)
-            table = {one: self._read((*path, one), read[one], value, None)
-                     for one, value in self._at(path).items() if one in read}
-            for member in filterfalse(names.__contains__, table.get("members") or ()):
+            found[name] = ChannelPlan(self._value((*path, "topic"), ""), self._value((*path, "members"), ()))
+            for member in filterfalse(names.__contains__, found[name].members):
                 self._blame((*path, "members"), f"{key}.members: there is no agent {member!r}{guess_at(member, names)}")
-            found[name] = table
         return found
 
     def _place(self, key: str) -> str:
         """Give where a file is to be written; where one is already, each meeting claims one of its own."""
-        given = self._value("meeting", key)
+        given = self._value(("meeting", key))
         if not given:
             return ""
         place = os.path.normpath(os.path.join(self._folder, os.path.expanduser(given)))
@@ -18998,57 +18971,62 @@ class MeetingReader:
             self._blame(("meeting", key), f"meeting.{key}: {place} is a folder: name a file in it")
         return place
 
-    def _attendee(self, name: str, channels: Mapping[str, Mapping[str, Any]]) -> Attendee | None:
+    def _attendee(self, name: str, channels: Mapping[str, ChannelPlan]) -> Attendee | None:
         """Read an agent, what its role says included; None: it is no table."""
         path = ("agents", name)
         if not self._has(path):
             return None
-        own: dict[str, Any] = dict(self._at(path))
-        role = self._role_of(path, own)
-        told: dict[str, TablePath] = {key: ("roles", role, key) for key in self._at(("roles", role)) or ()}
+        own, role = self._table(path), self._role_of(path)
+        told: dict[str, TablePath] = {key: ("roles", role, key) for key in self._table(("roles", role))}
         if own.keys() & _PERSONAS:
             told = {key: at for key, at in told.items() if key not in _PERSONAS}
-        told = {key: at for key, at in (told | {key: (*path, key) for key in own}).items() if key in OF_AGENTS}
-        values = {key: self._read(at, OF_AGENTS[key], self._at(at), None) for key, at in told.items()}
-        values = {key: value for key, value in values.items() if value is not None}
+        told |= {key: (*path, key) for key in own}
+        values = {key: value for key, at in told.items() if key in OF_AGENTS and (value := self._value(at)) is not None}
         self._check_agent(path, told, values)
         for key in MEETING_KEYS["each"]:
-            if key not in values and not (key == "dollars" and values.get("kind") != "claude"):
-                values |= {key: one} if (one := self._value("each", key)) else {}
+            is_for_it = key not in values and (key != "dollars" or values.get("kind") == "claude")
+            if is_for_it and (limit := self._value(("each", key))) is not None:
+                values[key] = limit
         if values.get("start") == SPOKEN_TO:
             values.setdefault("turns", SESSION_TURNS)
-        values["persona"] = self._persona(told, values)
-        values["cwd"] = self._cwd(told.get("cwd", path), values.get("cwd", "."))
-        theirs = [f"{one} {about.get('topic') or ''}".strip() for one, about in channels.items()
-                  if name in (about.get("members") or ())]
-        values.pop("persona_file", None)
-        cwd = values.pop("cwd")
+        if (place := values.pop("persona_file", None)) is not None:
+            values["persona"] = self._read(told["persona_file"], self._persona_in, place, "")
+        theirs = [(one, plan.topic) for one, plan in channels.items() if name in plan.members]
+        cwd = self._cwd(told.get("cwd", path), values.pop("cwd", "."))
         return Attendee(name, values.pop("kind", ""), cwd, (*theirs,), os.path.realpath(cwd), **values)
 
-    def _role_of(self, path: TablePath, own: dict[str, Any]) -> str:
+    def _role_of(self, path: TablePath) -> str:
         """Give the name of an agent's role; empty: none."""
-        role = own.pop("role", "")
-        roles = self._at(("roles",))
-        if role and not (isinstance(role, str) and isinstance(roles, dict) and isinstance(roles.get(role), dict)):
-            guess = guess_at(str(role), roles if isinstance(roles, dict) else ())
-            self._blame((*path, "role"), f"agents.{path[1]}.role: there is no [roles.{role}]{guess}")
-            return ""
-        return str(role)
+        role = self._table(path).get("role", "")
+        if role == "" or (isinstance(role, str) and self._has(("roles", role))):
+            return str(role)
+        guess = guess_at(str(role), self._table(("roles",)))
+        self._blame((*path, "role"), f"agents.{path[1]}.role: there is no [roles.{role}]{guess}")
+        return ""
 
     def _check_agent(self, path: TablePath, told: Mapping[str, TablePath], values: Mapping[str, Any]) -> None:
         """Blame what does not go together."""
-        key, kind, is_worker = ".".join(path), values.get("kind"), values.get("type") == "worker"
-        if "kind" not in told:
-            self._blame(path, f"{key}.kind is missing: claude, or exec for any other program")
-        if kind == STAND_IN and not values.get("lines", "lines" in told):  # a faulty one is told of already
-            self._blame(told.get("lines", path), f"{key}.lines is missing: what it says, in a list")
-        here = [*(self._at(("agents",)) or ()), OPERATOR]
+        key, kind, is_called = ".".join(path), values.get("kind"), values.get("start") == SPOKEN_TO
+        for is_wrong, of, what in (
+            ("kind" not in told, "kind", " is missing: claude, or exec for any other program"),
+            (kind == STAND_IN and not values.get("lines", "lines" in told), "lines",  # a faulty one is told of already
+             " is missing: what it says, in a list"),
+            (kind == "exec" and "command" not in told, "command",
+             " is missing: what runs for each turn, such as \"llm -m MODEL\""),
+            (kind == "claude" and "permission_mode" in told and values.get("type") != "worker", "permission_mode",
+             ": a talker has the room's tools only, nothing to permit: add type = \"worker\""),
+            (is_called and "mission" in told, "mission",
+             ": opens the exchange by itself, and this agent waits to be spoken to: call it persona"),
+            (not is_called and "sessions_per_hour" in told, "sessions_per_hour", f": is for start = \"{SPOKEN_TO}\""),
+            ("persona" in told and "persona_file" in told, "persona_file", ": there is a persona too: one of them"),
+        ):
+            if is_wrong:
+                self._blame(told.get(of, path), f"{key}.{of}{what}")
+        here = [*self._table(("agents",)), OPERATOR]
         cues = (cue for line in values.get("lines", ()) if (cue := CUE.match(line)) is not None)
         for name in filterfalse(here.__contains__, (name.strip() for cue in cues for name in cue[1].split(","))):
             self._blame(told["lines"], f"{'.'.join(told['lines'])}: AFTER {name}: there is no such agent"
                                        f"{guess_at(name, here)}")
-        if kind == "exec" and "command" not in told:
-            self._blame(path, f"{key}.command is missing: what runs for each turn, such as \"llm -m MODEL\"")
         whose = {"exec": (OF_CLAUDES, "is for a claude; with kind = \"exec\" the command itself decides that"),
                  "claude": (OF_COMMANDS, "is for kind = \"exec\"; a claude is no command line"),
                  STAND_IN: (OF_CLAUDES + OF_COMMANDS, "is for a model; a stand-in has its lines and runs nothing")}
@@ -19058,22 +19036,6 @@ class MeetingReader:
                 is_price = strange == "dollars" and kind == "exec"
                 why = "what a command costs is not known: use turns" if is_price else reason
                 self._blame(told[strange], f"{key}.{strange}: {why}")
-        if kind == "claude" and "permission_mode" in told and not is_worker:
-            why = "a talker has the room's tools only, nothing to permit: add type = \"worker\""
-            self._blame(told["permission_mode"], f"{key}.permission_mode: {why}")
-        is_called = values.get("start") == SPOKEN_TO
-        if is_called and "mission" in told:
-            why = "opens the exchange by itself, and this agent waits to be spoken to: call it persona"
-            self._blame(told["mission"], f"{key}.mission: {why}")
-        if "sessions_per_hour" in told and not is_called:
-            self._blame(told["sessions_per_hour"], f"{key}.sessions_per_hour: is for start = \"{SPOKEN_TO}\"")
-        if "persona" in told and "persona_file" in told:
-            self._blame(told["persona_file"], f"{key}.persona_file: there is a persona too: one of them")
-
-    def _persona(self, told: Mapping[str, TablePath], values: Mapping[str, Any]) -> str:
-        if "persona_file" in values:
-            return str(self._read(told["persona_file"], self._persona_in, values["persona_file"], ""))
-        return str(values.get("persona", ""))
 
     def _persona_in(self, key: str, given: str) -> str:
         text = text_of_file(place_inside(self._folder, given, key), PERSONA_MAX_BYTES, key)
@@ -19091,7 +19053,6 @@ class MeetingReader:
         return place
 
 
-_LIMITS = {"minutes": MEETING_MINUTES, "messages": 0, "dollars": 0.0}
 _OF_MEETINGS = ("opening", "stdin", "ends_on", "closing", "closing_seconds")
 
 
@@ -19168,14 +19129,9 @@ def fell(root: int) -> None:
     if sys.platform == "win32":
         output_of(("taskkill", "/F", "/T", "/PID", str(root)), INTERRUPT_S)
         return
-
-    def find() -> list[int]:
-        running = processes()
-        return [pid for pid in family_of(root, running) - {root} if not running[pid][1]]
-
     with suppress(OSError):
         os.kill(root, signal.SIGSTOP)
-    kill_all(find)
+    kill_all(lambda: living_below(root, processes()))
     with suppress(OSError):
         os.killpg(root, signal.SIGKILL)
 
@@ -19216,6 +19172,7 @@ class Attending:
         self.line_count = 0  # of all that it has put out
         self.message_limit = plan.messages  # as the hub holds it to, for the operator may have changed it
         self.why = ""  # it has ended, in its own words or the system's: never those of its mind
+        self.delay = ""  # why it is not started now, though something calls it
         self.was_killed = False  # so it has not left the room by itself
         name = re.escape(plan.name)
         self._joined_line, self._left_line = re.compile(JOINED_LINE % name), re.compile(LEFT_LINE % name)
@@ -19228,6 +19185,7 @@ class Attending:
         self._steps: deque[tuple[Callable[[], None], float]] = deque()  # to its end, and when each is taken
         self._comes_back = False  # it is started anew when it has ended
         self._activity = ""  # of one that is seated
+        self._turn: tuple[int, str] | None = None  # in progress: the message that it is to answer, and of whom
         self.turn_seq = self.done_seq = 0  # the message that its latest turn is to answer, and the latest one that did
         self._set_state(READY)
 
@@ -19270,9 +19228,7 @@ class Attending:
             raise NotNow(f"{self.plan.name} {what}", agent=self.plan.name, state=self.state)
         self._comes_back = comes_back
         if self._process is None:
-            self._set_state(ENDED)
-            if comes_back:
-                self.call_in()
+            self._end()
         else:
             self._set_state(ENDING)
             steps = (self._let_go, now), (self._terminate, now + ASK_S), (self._kill, now + ASK_S + TERM_S)
@@ -19286,20 +19242,19 @@ class Attending:
     # --- its process ---
     def _start(self, url: str) -> None:
         """Start its process, in a group of its own. Raises OSError."""
-        from subprocess import PIPE, STDOUT, Popen
+        import subprocess
 
         if self.plan.real_cwd not in ("", os.path.realpath(self.plan.cwd)):
             raise NotADirectoryError(errno.ENOTDIR, "its folder is another than when the file was read", self.plan.cwd)
-
-        apart: dict[str, Any] = {"start_new_session": True}
-        if sys.platform == "win32":
-            from subprocess import CREATE_NEW_PROCESS_GROUP
-
-            apart = {"creationflags": CREATE_NEW_PROCESS_GROUP}
         self._has_sat = self.has_come = self.was_killed = False
+        self._turn = None
         self._mark = new_secret()
-        self._process = Popen(self._words(url), stdin=PIPE, stdout=PIPE, stderr=STDOUT, cwd=self.plan.cwd,
-                              env=self.plan.variables() | {MARK: self._mark}, **apart)
+        group = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)  # of Windows, which knows no sessions
+        self._process = subprocess.Popen(
+            self._words(url), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            cwd=self.plan.cwd, env=self.plan.variables() | {MARK: self._mark},
+            start_new_session=True, creationflags=group,
+        )  # fmt: skip
         self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
         self._reader.start()
 
@@ -19317,9 +19272,11 @@ class Attending:
         if self._joined_line.match(line) is not None:
             self._has_sat = self.has_come = True
         elif (begun := TURN_BEGINS.match(line)) is not None:
-            self.turn_seq = max(self.turn_seq, int(begun[1]))  # of what is asked again it is an old one
+            seq = int(begun[1])
+            self._turn = seq, begun[2]
+            self.turn_seq = max(self.turn_seq, seq)  # of what is asked again it is an old one
         elif TURN_ENDS.match(line):
-            self.done_seq = self.turn_seq
+            self.done_seq, self._turn = self.turn_seq, None
         self.lines.append(line)
         self.line_count += 1
 
@@ -19349,8 +19306,7 @@ class Attending:
             words, place = getattr(error, "strerror", None) or str(error), getattr(error, "filename", None)
             self.why = one_liner(f"cannot start: {words}" + (f": {place}" if place else ""))
             self._add_line(self.why)
-            self._set_state(FAILED)
-            return f"{self.plan.name} could not be started: {self.why}"
+            return self._fail("could not be started")
         return ""
 
     def _note_end(self, code: int) -> None:
@@ -19374,23 +19330,39 @@ class Attending:
 
     def _judge(self, code: int, now: float) -> str:
         """Decide what becomes of it after its process has ended."""
-        name = self.plan.name
         is_sent_off, self._steps = self.state == ENDING, deque()
         if is_sent_off or code == EXIT_OK or self._is_expired(code):  # a limit is reached, or the operator has ended it
-            self._set_state(ENDED)
-            if is_sent_off and self._comes_back:
-                self.call_in()
-            return f"{name} has ended"
-        if code == EXIT_USAGE or (code == EXIT_GAVE_UP and not self._has_sat):  # it would be the same again
-            self._set_state(FAILED)
-            return f"{name} could not take part: {self.why}"
+            self._end()
+            return f"{self.plan.name} has ended"
+        if self._is_hopeless(code):
+            return self._fail("could not take part")
         if self.restarts >= self.plan.restarts:
-            self._set_state(FAILED)
-            return f"{name} has failed too often, with exit code {code}: {self.why}"
-        pause_s = min(RESTART_S * 2**self.restarts, RESTART_MAX_S)
-        self.restarts, self._due = self.restarts + 1, now + pause_s
+            return self._fail(f"has failed too often, with exit code {code}")
+        self.restarts += 1
+        return self._restart(self.restarts, f"{self.plan.name} ended with exit code {code}, and is started again", now)
+
+    def _end(self) -> None:
+        """Note that it has ended by a wish; have it started anew, if that was wished, too."""
+        comes_back, self._comes_back = self._comes_back, False
+        self._set_state(ENDED)
+        if comes_back:
+            self.call_in()
+
+    def _fail(self, what: str) -> str:
+        """Note that it has failed for good; word that."""
+        self._set_state(FAILED)
+        return f"{self.plan.name} {what}: {self.why}"
+
+    def _restart(self, count: int, what: str, now: float) -> str:
+        """Have it started again, later each time; word that."""
+        pause_s = min(RESTART_S * 2 ** (count - 1), RESTART_MAX_S)
+        self._due = now + pause_s
         self._set_state(RESTARTING)
-        return f"{name} ended with exit code {code}, and is started again in {pause_s:g} s"
+        return f"{what} in {pause_s:g} s"
+
+    def _is_hopeless(self, code: int) -> bool:
+        """Whether it would be the same again."""
+        return code == EXIT_USAGE or (code == EXIT_GAVE_UP and not self._has_sat)
 
     def _is_expired(self, code: int) -> bool:
         """Whether it has lost its seat, as it says itself: a program that breaks ends with the same exit code."""
@@ -19446,11 +19418,11 @@ class Attending:
 
     def row(self) -> dict[str, Json]:
         """Give what consoles see of it, whoever looks: no command, no folder, no output; and why it has ended."""
-        return self._told() | {
+        return {"sessions": 0, "aside": None} | self._told() | {
             "kind": self.plan.kind, "type": self.plan.type if self.plan.kind == "claude" else "",
-            "start": self.plan.start, "sessions": 0, "aside": None,
+            "start": self.plan.start,
             "state": self._activity or self.state, "since": round(self.since, 1), "restarts_max": self.plan.restarts,
-            "why": self.why if self.is_over else "", "output": self.line_count,
+            "why": self.delay or (self.why if self.is_over else ""), "output": self.line_count,
             "limits": [*self.plan.but(messages=self.message_limit).limits()],
         }  # fmt: skip
 
@@ -19573,10 +19545,10 @@ class Vigil:
 
     def _sit_down(self) -> None:
         self._client.register(self._plan.name, protocol().revision)
-        for channel, _, topic in (one.partition(" ") for one in self._plan.channels):
+        for channel, topic in self._plan.channels:
             self._client.post("/channels/join", channel=channel)
-            if topic.strip() and has_no_topic(self._client.get("/channels"), channel):
-                self._client.post("/channels/topic", channel=channel, topic=topic.strip())
+            if topic and has_no_topic(self._client.get("/channels"), channel):
+                self._client.post("/channels/topic", channel=channel, topic=topic)
         self.token = str(self._client.token)
 
     def _run_errands(self) -> None:
@@ -19618,11 +19590,9 @@ class Dormant(Attending):
         super().__init__(plan)
         self.sessions = 0
         self.aside: dict[str, Json] | None = None  # how many messages were set aside, and the latest
-        self.delay = ""  # why it is not started now, though it is called
         self._vigil: Vigil | None = None
         self._begun: deque[float] = deque()  # sessions of the last hour, monotonic seconds
-        self._turn: tuple[int, str] | None = None  # in progress: the message that it is to answer, and of whom
-        self._failures: Counter[int] = Counter()  # by that message
+        self._failures: Counter[int] = Counter()  # of sessions, by the message that each was to answer
         self._gone_by = math.inf  # when nobody waits for the seat to be left any more, monotonic seconds
         self._old_usage: Json = None  # of the session before this one
 
@@ -19657,57 +19627,51 @@ class Dormant(Attending):
             if self.state == STARTING and self._has_sat:
                 self._set_state(SEATED)
             return super().look(url, now)
-        if self._vigil is None:
+        if (vigil := self._vigil) is None:
             if self.state == STARTING:
-                self._vigil = Vigil(url, self.plan)
+                self._vigil, self._gone_by = Vigil(url, self.plan), math.inf
             return ""
-        if self._vigil.is_gone or (self._vigil.is_over and now >= self._gone_by):
-            return self._note_gone()
+        if vigil.is_gone or (vigil.is_over and now >= self._gone_by):
+            return self._note_gone(vigil)
         if self.is_over or self.state == ENDING:
-            self._vigil.close()
-        elif self.state == STARTING and self._vigil.token:
+            vigil.close()
+        elif self.state == STARTING and vigil.token:
             self._set_state(ASLEEP)
             return f"{self.plan.name} has its seat, and is asleep"
         elif self.state in (ASLEEP, RESTARTING) and now >= self._due:
-            return self._look_for_call(url, now)
+            return self._look_for_call(vigil, url, now)
         return ""
 
-    def _note_gone(self) -> str:
+    def _note_gone(self, vigil: Vigil) -> str:
         """Note that nobody holds its seat any more."""
-        assert self._vigil is not None
-        vigil, self._vigil, self.delay = self._vigil, None, ""
+        self._vigil, self.delay = None, ""
         if self.is_over or (vigil.is_over and self.state == STARTING):
             return ""
         if self.state == ENDING or vigil.was_kicked:
-            is_awaited = self.state == ENDING and self._comes_back
             self.why = "it was kicked" if vigil.was_kicked else ""
-            self._set_state(ENDED)
-            if is_awaited:
-                self.call_in()
+            self._end()
             return f"{self.plan.name} {'was kicked' if vigil.was_kicked else 'has ended'}"
         self.why = vigil.failure
         self._add_line(self.why)
-        self._set_state(FAILED)
-        return f"{self.plan.name} could not take part: {vigil.failure}"
+        return self._fail("could not take part")
 
-    def _look_for_call(self, url: str, now: float) -> str:
+    def _look_for_call(self, vigil: Vigil, url: str, now: float) -> str:
         """Start a session if something calls, and it has one left in this hour."""
-        assert self._vigil is not None
         if self.state == RESTARTING:
             self._set_state(ASLEEP)
         while self._begun and now - self._begun[0] >= HOUR_S:
             self._begun.popleft()
-        if not self._vigil.is_called:
+        if not vigil.is_called:
             self.delay = ""
         elif len(self._begun) < self.plan.sessions_per_hour:
             self._begun.append(now)
-            self.sessions, self.delay, self._turn = self.sessions + 1, "", None
+            self.sessions, self.delay = self.sessions + 1, ""
             return self._try_start(url) or f"{self.plan.name} is called"
         elif not self.delay:
             at = time.strftime("%H:%M:%S", time.localtime(time.time() + self._begun[0] + HOUR_S - now))
             most = self.plan.sessions_per_hour
             self.delay = f"called, but its {most} sessions of an hour are used: it goes on at {at}"
-            self._vigil.show(f"asleep until {at}: no session is left in this hour")
+            vigil.show(f"asleep until {at}: no session is left in this hour")
             return f"{self.plan.name} is asleep: {self.delay}"
         return ""
 
@@ -19722,17 +19686,10 @@ class Dormant(Attending):
             self._process.stdin.write(self._vigil.lend().encode() + b"\n")
             self._process.stdin.flush()
 
-    def _add_line(self, line: str) -> None:
-        super()._add_line(line)
-        if (begun := TURN_BEGINS.match(line)) is not None:
-            self._turn = int(begun[1]), begun[2]
-        elif TURN_ENDS.match(line):
-            self._turn = None
-
     def _judge(self, code: int, now: float) -> str:
         """Decide what becomes of it after a session."""
         assert self._vigil is not None
-        self._steps, turn, self._turn = deque(), self._turn, None
+        self._steps, turn = deque(), self._turn
         self._vigil.take_back()
         if self.state == ENDING:
             self._vigil.close()
@@ -19744,32 +19701,27 @@ class Dormant(Attending):
             self._set_state(ASLEEP)
             return f"{self.plan.name} is asleep again"
         if turn is not None and code not in (EXIT_USAGE, EXIT_GAVE_UP):
-            return self._blame(turn, self.why, now)
-        if code == EXIT_USAGE or (code == EXIT_GAVE_UP and not self._has_sat) or self.restarts >= self.plan.restarts:
-            self._set_state(FAILED)
-            return f"{self.plan.name} could not take part: {self.why}"
+            return self._blame(*turn, now)
+        if self._is_hopeless(code) or self.restarts >= self.plan.restarts:
+            return self._fail("could not take part")
         self.restarts += 1
-        return self._restart_in(self.restarts, f"a session ended with exit code {code}", now)
+        what = f"{self.plan.name}: a session ended with exit code {code}; another is started"
+        return self._restart(self.restarts, what, now)
 
-    def _blame(self, turn: tuple[int, str], why: str, now: float) -> str:
+    def _blame(self, seq: int, sender: str, now: float) -> str:
         """Count a failure of a turn, and set aside what it is made of if that has failed too often."""
         assert self._vigil is not None
-        seq, sender = turn
         self._failures[seq] += 1
         if (count := self._failures[seq]) < ASIDE_AFTER:
-            return self._restart_in(count, f"a session has failed at message {seq} of {sender} ({why})", now)
+            what = f"{self.plan.name}: a session has failed at message {seq} of {sender} ({self.why})"
+            return self._restart(count, f"{what}; another is started", now)
         del self._failures[seq]
         before = cast(int, self.aside["count"]) if self.aside is not None else 0
         self.aside = {"count": before + 1, "seq": seq, "sender": sender}
-        self._vigil.put_aside(seq, sender, why)
+        self._vigil.put_aside(seq, sender, self.why)
         self._set_state(ASLEEP)
-        return f"{self.plan.name} has failed {ASIDE_AFTER} times at message {seq} of {sender}: it is set aside ({why})"
-
-    def _restart_in(self, count: int, what: str, now: float) -> str:
-        pause_s = min(RESTART_S * 2 ** (count - 1), RESTART_MAX_S)
-        self._due = now + pause_s
-        self._set_state(RESTARTING)
-        return f"{self.plan.name}: {what}; another is started in {pause_s:g} s"
+        what = f"has failed {ASIDE_AFTER} times at message {seq} of {sender}"
+        return f"{self.plan.name} {what}: it is set aside ({self.why})"
 
     def note_row(self, row: Mapping[str, Any]) -> None:
         """Note how the room sees it. Its seat is there all the time, and so is what the session before has used."""
@@ -19781,22 +19733,15 @@ class Dormant(Attending):
         else:
             self._old_usage = row["usage"]
 
-    # --- what is shown of it ---
-    def row(self) -> dict[str, Json]:
-        """Give what consoles see of it."""
-        row = super().row()
-        return row | {"why": self.delay or row["why"], "sessions": self.sessions, "aside": self.aside}
-
-    def to_json(self) -> dict[str, Json]:
-        """Give the row of it that the summary has."""
-        return super().to_json() | {"sessions": self.sessions, "aside": self.aside}
+    def _told(self) -> dict[str, Json]:
+        return super()._told() | {"sessions": self.sessions, "aside": self.aside}
 
 
 class Chair:
     """The operator's end of a console's socket."""
 
     def __init__(self, url: str) -> None:
-        self._url, self._token = url, os.environ.get("CAUCUS_OPERATOR_TOKEN", "")
+        self.url, self._token = url, os.environ.get("CAUCUS_OPERATOR_TOKEN", "")
         self._socket: Any = None
 
     async def sit_down(self) -> dict[str, Any]:
@@ -19805,11 +19750,11 @@ class Chair:
         from tornado.websocket import websocket_connect
 
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
-        request = HTTPRequest(f"ws{self._url.removeprefix('http')}/ui?program=1", headers=headers)
+        request = HTTPRequest(f"ws{self.url.removeprefix('http')}/ui?program=1", headers=headers)
         try:
             self._socket = await websocket_connect(request, max_message_size=ANSWER_MAX_BYTES)
         except (OSError, HTTPError) as error:
-            raise NotReady(f"no hub answers at {self._url}: {one_liner(error)}") from None
+            raise NotReady(f"no hub answers at {self.url}: {one_liner(error)}") from None
         await self.send(auth_probe=True)  # a hub that asks for a token would wait for it
         while (frame := await self.next()) is not None:
             if frame["type"] == "auth_ok" and frame.get("role") != OPERATOR_ROLE:
@@ -19818,7 +19763,10 @@ class Chair:
                 return frame
             if frame["type"] in ("auth_error", "auth_required"):
                 break
-        raise NotReady(f"the hub at {self._url} asks for its operator's token: put it into CAUCUS_OPERATOR_TOKEN",
+        else:
+            if self._socket.close_code != 1008:  # which a hub gives whom it refuses
+                raise NotReady(self.farewell())
+        raise NotReady(f"the hub at {self.url} asks for its operator's token: put it into CAUCUS_OPERATOR_TOKEN",
                        EXIT_USAGE)
 
     async def next(self) -> dict[str, Any] | None:
@@ -19860,34 +19808,30 @@ class Company:
         self.agents = {one.name: (Dormant if one.start == SPOKEN_TO else Attending)(one) for one in attendees}
         self.chair = Chair("")
         self.on_change: Callable[[], None] = lambda: None  # what is shown of an agent has changed
-        self._url, self._is_ending = "", False
+        self._is_ending = False
         self._shown: list[Json] = []
         self._abandoned = set[str]()  # seats of ours from before the hub's restart, in which nobody sits any more
 
     async def sit_down(self, url: str) -> dict[str, Any]:
         """Take the operator's chair at a hub, and give the room as it is. Raises NotReady."""
-        self._url, self.chair = url, Chair(url)
+        self.chair = Chair(url)
         snapshot = await self.chair.sit_down()
         self.hear({"type": "budgets", **snapshot["budgets"]})
         return snapshot
 
     async def look(self) -> None:
-        """Start who is due, press who is to end, and tell who has ended."""
+        """Start who is due, press who is to end; tell who has ended, and that what is shown has changed."""
         has_begun = False  # a process, in this look: to start one takes 10 ms, in which a hub may serve nobody
         for name, agent in self.agents.items():
             if has_begun and agent.is_gone and agent.state in (STARTING, RESTARTING):
                 continue
             was_gone = agent.is_gone
-            if news := agent.look(self._url, time.monotonic()):
+            if news := agent.look(self.chair.url, time.monotonic()):
                 if not self._is_ending:
                     self._tell(news)
                 if agent.has_deserted:
                     await self.chair.send(kick=name)
-            has_begun = has_begun or (was_gone and not agent.is_gone)
-        self.tell_change()
-
-    def tell_change(self) -> None:
-        """Tell if what is shown has changed."""
+            has_begun |= was_gone and not agent.is_gone
         if (rows := self.rows()) != self._shown:
             self._shown = rows
             self.on_change()
@@ -20032,10 +19976,9 @@ def words_of_answer(answer: str | list[str]) -> str:
 
 def besides(row: Mapping[str, Any]) -> list[str]:
     """Word what has become of an agent that is not so with all."""
-    count, aside = row.get("sessions"), row.get("aside")
-    return [f"{row['restarts']} restarts"] * bool(row["restarts"]) + [f"{count} sessions"] * (count is not None) + (
-        [f"{aside['count']} messages set aside"] if aside else []
-    ) + [row["why"]] * bool(row["why"])
+    told = {"restarts": row["restarts"] or None, "sessions": row.get("sessions"),
+            "messages set aside": (row.get("aside") or {}).get("count")}
+    return [f"{count} {what}" for what, count in told.items() if count is not None] + [row["why"]] * bool(row["why"])
 
 
 def page_of_outcome(about: Mapping[str, Any]) -> str:
@@ -20087,7 +20030,6 @@ class Sitting:
         self._has_opened, self._sitting = False, set[str]()  # who sat there at the last look
         self._is_hasty = False
         self._begun_at = self._ended_at = time.monotonic()
-        self._has_set_budgets = False
 
     async def hold(self, url: str) -> int:
         """Hold the meeting at a hub, to its end; give the exit code."""
@@ -20132,18 +20074,17 @@ class Sitting:
         from asyncio import create_task
 
         if budgets := self._meeting.budgets():
-            self._has_set_budgets = True
             await self.company.chair.send(budgets=budgets)
-        self._note_record(snapshot["health"])
+        self._on_health(snapshot)
         for agent in self._agents:
             agent.call_in()
         listening = create_task(self._listen())
         try:
             seated_by = self._begun_at + SEATING_S
             while not self._over.is_set():
-                now = time.monotonic()
-                await self._look(now)
-                if not (self._has_opened or self._over.is_set()) and (self._are_seated() or now >= seated_by):
+                await self._look()
+                are_seated = all(one.state != STARTING for one in self._agents) or time.monotonic() >= seated_by
+                if are_seated and not self._has_opened and not self._over.is_set():
                     self._has_opened = True
                     await self._say_opening(self._meeting.opening_to)
                     self._tell("the meeting is open")
@@ -20160,18 +20101,15 @@ class Sitting:
                 await listening
             listening.cancel()
 
-    async def _look(self, now: float) -> None:
+    async def _look(self) -> None:
         """Look after the agents, and see whether it is over."""
         await self.company.look()
         await self._open_to_late()
         if all(one.is_over for one in self._agents):
             failed = all(one.state == FAILED for one in self._agents)
             self.end("no agent could take part" if failed else "all agents have ended")
-        elif now - self._begun_at >= self._meeting.minutes * 60:
+        elif time.monotonic() - self._begun_at >= self._meeting.minutes * 60:
             self.end(f"its {self._meeting.minutes:g} minutes are over", is_in_order=True)
-
-    def _are_seated(self) -> bool:
-        return all(one.state != STARTING for one in self._agents)
 
     async def _say_opening(self, to: str) -> None:
         """Say the opening, and what was given on stdin, as the operator."""
@@ -20183,7 +20121,7 @@ class Sitting:
         before, self._sitting = self._sitting, {one.plan.name for one in self._agents if one.state == SEATED}
         for name in (self._sitting - before) if self._has_opened and not self._over.is_set() else ():
             agent, to = self.company.agents[name], self._meeting.opening_to
-            is_meant = to in (ALL, name, *[one.partition(" ")[0] for one in agent.plan.channels])
+            is_meant = to in (ALL, name, *dict(agent.plan.channels))
             if is_meant and not agent.messages and agent.plan.start != SPOKEN_TO:
                 await self._say_opening(name)
 
@@ -20196,7 +20134,7 @@ class Sitting:
         awaited = [*self._agents]
         async with at_most(limit_s):
             while not self._cut.is_set():
-                await self._look(time.monotonic())
+                await self._look()
                 if self._closing_seq and not (awaited := [one for one in awaited if self._may_speak(one)]):
                     break
                 async with at_most(MEETING_LOOK_S):
@@ -20205,8 +20143,7 @@ class Sitting:
     def _may_speak(self, agent: Attending) -> bool:
         """Whether last words of an agent may come: it sits there, or is called, and has had no turn for them yet."""
         is_called = agent.plan.name in self._called and not agent.is_over
-        is_late = isinstance(agent, Dormant) and bool(agent.delay)
-        return (agent.state == SEATED or (is_called and not is_late)) and agent.done_seq < self._closing_seq
+        return (agent.state == SEATED or (is_called and not agent.delay)) and agent.done_seq < self._closing_seq
 
     def end(self, why: str, is_failure: bool = False, is_in_order: bool = False) -> None:
         """End it; the first reason counts. In order: the closing is still said."""
@@ -20231,10 +20168,8 @@ class Sitting:
         self.end(self.company.chair.farewell(), is_failure=True)
 
     def _on_health(self, frame: Mapping[str, Any]) -> None:
-        self._note_record(frame["health"])
-
-    def _note_record(self, health: Mapping[str, Any]) -> None:
-        kept = health.get("journal")
+        """Note where the hub keeps its record."""
+        kept = frame["health"].get("journal")
         self.record = str(kept.get("path") or "") if isinstance(kept, dict) else ""
 
     def _on_message(self, frame: Mapping[str, Any]) -> None:
@@ -20300,15 +20235,14 @@ class Sitting:
     # --- the end ---
     async def _close(self) -> None:
         """Leave a room that others go on using as it was."""
-        if self._has_set_budgets:
+        if self._meeting.budgets():
             await self.company.chair.send(budgets="")
         self.company.chair.get_up()
 
     def _write_outcome(self) -> None:
         """Write the file that says what has come of it; a disk that does not take it is told, and no more."""
-        if not self._meeting.outcome:
+        if not (place := self._meeting.outcome):
             return
-        place = self._meeting.outcome
         words = {name: said or self._earlier_words[name] for name, said in self._last_words.items()}
         about = {**self.to_json(), "topic": self._meeting.topic, "time": plain_time(time.time()), "words": words,
                  "more_words": self._more_words}
@@ -20324,10 +20258,9 @@ class Sitting:
     def to_json(self) -> dict[str, Json]:
         """Give what has come of it."""
         agents = [one.to_json() for one in self._agents]
-        still_open = [form for form in self._forms.values() if form["to"] != OPERATOR]
-        undecided: list[dict[str, Json]] = [*self.undecided, *[
-            {"title": form["title"], "asker": form["asker"], "status": UNANSWERED} for form in still_open
-        ]]
+        undecided = [*self.undecided]
+        undecided += [{"title": form["title"], "asker": form["asker"], "status": UNANSWERED}
+                      for form in self._forms.values() if form["to"] != OPERATOR]
         undecided = [one for at, one in enumerate(undecided) if one not in undecided[:at]]  # asked again and again
         return {
             "title": self._meeting.title, "ended": self.why, "seconds": round(self._ended_at - self._begun_at, 1),
@@ -20361,7 +20294,7 @@ def plan_of(meeting: Meeting) -> dict[str, Json]:
     """Give who would run what, where, with which rights and limits."""
     agents: list[Json] = [
         {"name": one.name, "kind": one.kind, "runs": one.runs(), "cwd": one.cwd, "start": one.start,
-         "channels": [*one.channels], "rights": one.rights(), "limits": [*one.limits()],
+         "channels": [*one.channel_words()], "rights": one.rights(), "limits": [*one.limits()],
          "environment": [name if name in os.environ else f"{name} (not set)" for name in one.environment],
          "mission": one.mission, "persona": one.persona}
         for one in meeting.attendees
@@ -21771,9 +21704,9 @@ def _channel(flag: str, text: str) -> str:
         raise Invalid(flag, refusal.detail.removeprefix("channel: ")) from None
 
 
-def _channel_and_topic(flag: str, text: str) -> str:
+def _channel_and_topic(flag: str, text: str) -> tuple[str, str]:
     channel, _, topic = text.strip().partition(" ")
-    return " ".join([_channel(flag, channel), text_of({flag: topic.strip()}, flag, 0, TOPIC_MAX)]).rstrip()
+    return _channel(flag, channel), text_of({flag: topic.strip()}, flag, 0, TOPIC_MAX)
 
 
 def _budgets(flag: str, text: str) -> tuple[Budget, ...]:

@@ -924,7 +924,7 @@ class Mute:
     def __init__(self) -> None:
         self.turns = self.starts = 0
 
-    async def start(self, briefing: str) -> None:
+    async def start(self) -> None:
         """Begin."""
         self.starts += 1
 
@@ -1025,6 +1025,21 @@ def test_a_hub_that_restarts_twice_in_a_row_is_survived(
 
     assert asyncio.run(run()) == 99
     assert "the seat was lost twice within 4 s; trying again in" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [caucus.Agent, caucus.AgentSession])
+def test_what_a_pause_keeps_waiting_is_not_acknowledged_by_what_comes_after_it(kind: type[caucus.Agent]) -> None:
+    async def run() -> list[int]:
+        agent, acked = kind(caucus.AgentSeat(None, "mute"), Mute(), caucus.AgentSettings("mute")), []
+        before, order = {"seq": 9, "origin": "agent"}, {"seq": 10, "origin": "operator"}
+        agent._inbox = [before, order]
+        for one in (order, before):
+            agent._note_done([one])
+            agent._inbox.remove(one)
+            acked.append(agent._acked)
+        return acked
+
+    assert asyncio.run(run()) == [8, 10]
 
 
 def test_displaced_it_ends_with_2(hub: HubProcess, api: str) -> None:

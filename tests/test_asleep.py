@@ -139,7 +139,8 @@ def test_who_waits_in_a_channel_leaves_it_the_topic_that_it_has() -> None:
         guest = hub.register("guest")
         hub.post("/channels/join", token=guest, channel="#c")
         hub.post("/channels/topic", token=guest, channel="#c", topic="theirs")
-        vigil = caucus.Vigil(hub.url, caucus.Attendee("ann", "exec", "/", ("#c mine", "#d mine"), command="true"))
+        channels = (("#c", "mine"), ("#d", "mine"))
+        vigil = caucus.Vigil(hub.url, caucus.Attendee("ann", "exec", "/", channels, command="true"))
         eventually(lambda: vigil.token, "its seat")
         topics = {name: row["topic"] for name, row in hub.get("/channels").body["channels"].items()}
         vigil.close()
@@ -174,6 +175,30 @@ def test_a_session_that_ends_within_its_turn_has_failed_unless_the_operator_wish
     ann._add_line(last)
     ann._note_end(code)
     assert ann._judge(code, 0.0).startswith(told)
+
+
+def test_who_fails_after_an_earlier_end_is_not_gone_before_its_seat_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    vigils = [SimpleNamespace(token="t", is_gone=False, is_over=False, is_called=False, was_kicked=False) for _ in "12"]
+    for one in vigils:
+        one.close = lambda one=one: setattr(one, "is_over", True)
+    coming = iter(vigils)
+    monkeypatch.setattr(caucus, "Vigil", lambda url, plan: next(coming))
+    ann = caucus.Dormant(caucus.Attendee("ann", "exec", "/", command="cat", start=caucus.SPOKEN_TO))
+    for vigil, now in zip(vigils, (0.0, 100.0)):
+        ann.call_in()
+        ann.look("", now)
+        assert ann.look("", now) == "ann has its seat, and is asleep"
+        if vigil is vigils[0]:
+            ann.send_off(now)
+            vigil.is_gone = True
+            assert ann.look("", now) == "ann has ended"
+    ann._fail("has failed")
+    ann.look("", 100.0)
+    ann.look("", 100.0)
+    assert (vigils[1].is_over, ann.is_gone) == (True, False)
+    vigils[1].is_gone = True
+    ann.look("", 100.0)
+    assert ann.is_gone
 
 
 # --- one meeting, and what becomes of its agents ---

@@ -580,6 +580,7 @@ MISTAKES = {
         6,
         "there is no [roles.critc] (did you mean critic?)",
     ),
+    "a role that is no text": (TITLE + AGENT + "role = false", 6, "agents.ann.role: there is no [roles.False]"),
     "no such member": (TITLE + AGENT + '[channels."#c"]\nmembers = ["anne"]', 7, "no agent 'anne' (did you mean ann?)"),
     "a channel without a mark": (
         TITLE + AGENT + "[channels.plan]\n",
@@ -801,7 +802,7 @@ def test_a_file_of_a_meetings_own_is_claimed_where_nothing_is(tmp_path: Path) ->
 def test_only_some_agents_are_seated(tmp_path: Path) -> None:
     text = TITLE + AGENT + AGENT.replace("ann", "bob") + '[channels."#c"]\nmembers = ["ann", "bob"]'
     found = read(tmp_path, text, only="bob")
-    assert [(one.name, one.channels) for one in found.attendees] == [("bob", ("#c",))]
+    assert [(one.name, one.channel_words()) for one in found.attendees] == [("bob", ["#c"])]
 
 
 def test_an_opening_goes_to_all_where_none_of_those_is_seated_whom_it_is_for(tmp_path: Path) -> None:
@@ -869,6 +870,14 @@ def test_a_dry_run_tells_who_would_run_what_and_starts_nothing(tmp_path: Path) -
     assert (ann["runs"], ann["cwd"], ann["environment"]) == ("cat", str(tmp_path), ["NOT_THERE (not set)"])
     for words in ("ann (exec)", "cat", str(tmp_path), "whatever its command may do, as you", "NOT_THERE (not set)"):
         assert words in plain
+
+
+def test_one_of_what_bounds_a_meeting_is_no_plural() -> None:
+    ones: dict[str, int] = {"messages": 1, "turns": 1, "restarts": 1}
+    one = caucus.Attendee("ann", "stand-in", "/", lines=("Hi.",), start="when spoken to", **ones)
+    meeting = caucus.Meeting("m.toml", "T", (one,), minutes=1.0, messages=2000)
+    assert one.limits() == ["1 message", "1 turn a session", "12 sessions an hour", "900 s a turn", "1 restart"]
+    assert (one.runs(), meeting.limits()) == ("nothing: it says 1 line", ["1 minute", "2,000 messages"])
 
 
 def test_lines_of_keys_are_found_past_texts_of_several_lines() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import os
 import re
@@ -95,6 +96,21 @@ def test_a_hub_that_is_there_still_is_not_said_to_have_gone(code: int | None, re
     chair = caucus.Chair("")
     chair._socket = SimpleNamespace(close_code=code, close_reason=reason)
     assert chair.farewell() == told
+
+
+@pytest.mark.parametrize(("code", "told"), [(1001, "the hub has gone"), (1008, "asks for its operator's token")])
+def test_a_hub_that_ends_before_it_shows_its_room_is_not_said_to_ask_for_a_token(
+    monkeypatch: pytest.MonkeyPatch, code: int, told: str
+) -> None:
+    async def nothing(_: object = None) -> None:
+        """Say nothing."""
+
+    async def connected(*_: object, **__: object) -> SimpleNamespace:
+        return SimpleNamespace(read_message=nothing, write_message=nothing, close_code=code, close_reason="so it is")
+
+    monkeypatch.setattr("tornado.websocket.websocket_connect", connected)
+    with pytest.raises(caucus.NotReady, match=told):
+        asyncio.run(caucus.Chair("http://127.0.0.1:1").sit_down())
 
 
 def test_who_takes_an_agents_name_before_it_comes_is_not_taken_for_it(tmp_path: Path) -> None:

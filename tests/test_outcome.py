@@ -30,7 +30,7 @@ class Hall:
         self.sitting = caucus.Sitting(self.meeting, self.told.append)
         self.sitting._over, self.sitting._cut = asyncio.Event(), asyncio.Event()
         self.agents = self.sitting.company.agents
-        self.sitting.company.chair = SimpleNamespace(send=self.send)  # type: ignore[assignment]
+        self.sitting.company.chair = SimpleNamespace(send=self.send, url="")  # type: ignore[assignment]
         self.sent: list[dict[str, Any]] = []
         self.clock = FakeClock()
         self.room = RecordingRoom(self.clock)
@@ -165,20 +165,20 @@ def test_who_comes_back_and_has_said_nothing_hears_the_opening_alone(tmp_path: P
     ann, _ = hall.seat("ann"), hall.seat("bob")
 
     async def play() -> None:
-        await hall.sitting._look(0.0)
+        await hall.sitting._look()
         hall.sitting._has_opened = True
-        await hall.sitting._look(0.0)
+        await hall.sitting._look()
         hall.room.say(ann, "all", "Me.")
         for name in ("ann", "bob"):
             hall.agents[name]._set_state(caucus.RESTARTING)
             hall.agents[name]._due = 1e18
             hall.agents[name]._process = None
-        await hall.sitting._look(0.0)
+        await hall.sitting._look()
         for name in ("ann", "bob"):
             hall.room.kick(name)
             hall.seat(name)
-        await hall.sitting._look(0.0)
-        await hall.sitting._look(0.0)
+        await hall.sitting._look()
+        await hall.sitting._look()
 
     asyncio.run(play())
     assert hall.sent == [{"say": "Begin.", "to": "bob"}]
