@@ -19976,9 +19976,11 @@ def words_of_answer(answer: str | list[str]) -> str:
 
 def besides(row: Mapping[str, Any]) -> list[str]:
     """Word what has become of an agent that is not so with all."""
-    told = {"restarts": row["restarts"] or None, "sessions": row.get("sessions"),
-            "messages set aside": (row.get("aside") or {}).get("count")}
-    return [f"{count} {what}" for what, count in told.items() if count is not None] + [row["why"]] * bool(row["why"])
+    told = {"restart": row["restarts"] or None, "session": row.get("sessions")}
+    words = [count_words(count, what) for what, count in told.items() if count is not None]
+    aside = row.get("aside")
+    words += [f"{count_words(aside['count'], 'message')} set aside"] if aside else []
+    return [*words, row["why"]] if row["why"] else words
 
 
 def page_of_outcome(about: Mapping[str, Any]) -> str:
@@ -20276,8 +20278,8 @@ def words_of_summary(about: Mapping[str, Any]) -> str:
     lines = [f"{about['title']}: ended after {minutes} min {seconds} s, because {about['ended']}"]
     for one in about["agents"]:
         cost = "cost unknown" if one["dollars"] is None else f"${one['dollars']:.2f}"
-        said = ", ".join([f"{one['messages']} messages", f"{one['characters']:,} characters", f"{one['turns']} turns",
-                          cost, *besides(one)])
+        counts = [count_words(one[f"{what}s"], what) for what in ("message", "character", "turn")]
+        said = ", ".join([*counts, cost, *besides(one)])
         lines += [f"  {one['name']:16} {one['state']:8} {said}"] + [f"    | {line}" for line in one["last_lines"]]
     for one in about["decisions"]:
         lines.append(f"  decided: {one['title']} (asked by {one['asker']})")

@@ -281,7 +281,7 @@ def test_nobodys_words_pass_for_the_outcomes_own_or_are_altered_or_live() -> Non
         "## Who took part",
     ]
     assert "**\\<b\\> \\# y**, asked by \\*z\\*:" in own
-    besides = "2 restarts, 3 sessions, 1 messages set aside, ended with exit code 7 \\| \\<b\\>"
+    besides = "2 restarts, 3 sessions, 1 message set aside, ended with exit code 7 \\| \\<b\\>"
     assert f"| a\\|b | failed | 1 | 1 | $0.50 | {besides} |" in own
     assert "> ````\n> ```c\n> Map<String, List<Order>> x;\n> ```\n> and `List<T>` *so*\n> ````\n" in page
     tree = caucus.markdown_reader()(page)
