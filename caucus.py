@@ -10277,9 +10277,25 @@ class Request(Struct):
         return decode_json(self.body)
 
 
-# How a format words what was said: what comes before, of all that is known of it; each message; between two; and what
-# comes after so many.
-Wording = tuple[Callable[[Mapping[str, Any]], str], Callable[[Message], str], str, Callable[[int], str]]
+class Format(NamedTuple):
+    """How a file words what was said."""
+    ending: str  # of its name
+    content_type: str
+    before: Callable[[Mapping[str, Any]], str]  # what comes first, of all that is known of what was said
+    word: Callable[[Message], str]
+    between: str  # two messages
+    after: Callable[[int], str]  # so many
+
+    def worded(self, about: Mapping[str, Any], messages: Iterable[Message]) -> Iterator[bytes]:
+        """Give the file: what comes first, a part for each message, and what comes last."""
+        count = 0
+        yield self.before(about).encode()
+        for message in messages:
+            yield f"{self.between if count else ''}{self.word(message)}".encode()
+            count += 1
+        yield self.after(count).encode()
+
+
 EXPORT_S, EXPORTS_PER_TURN = 0.002, 8  # of wording, and files handed out, in one turn of the loop
 
 
@@ -10288,40 +10304,39 @@ class Exports:
 
     def __init__(self, room: Room, call_soon: Callable[[Callable[[], None]], object]) -> None:
         self._room, self._call_soon = room, call_soon
-        # by the latest message and the wording: a file, or while that is made who waits for it
-        self._files: dict[tuple[str, Wording], bytes | list[Callable[[bytes], None]]] = {}
+        # by the latest message and the format: a file, or while that is made who waits for it
+        self._files: dict[tuple[str, Format], bytes | list[Callable[[bytes], None]]] = {}
 
-    def ask(self, wording: Wording, then: Callable[[bytes], None]) -> bytes | None:
-        """Give the file if it is there; None: `then` gets it in a later turn."""
+    def ask(self, form: Format, then: Callable[[bytes], None]) -> None:
+        """Give the file to `then`: at once if it is there, else in a later turn."""
         log = [*self._room.log]
-        key = (log[-1].id if log else "", wording)
+        key = (log[-1].id if log else "", form)
         if key not in self._files:
             self.forget(but=key[0])
             self._files[key] = []
             go_on(self._make(key, log), self._call_soon)
         found = self._files[key]
         if isinstance(found, bytes):
-            return found
-        found.append(then)
-        return None
+            then(found)
+        else:
+            found.append(then)
 
     def forget(self, but: str | None = None) -> None:
         """Give back the memory of what nobody has asked for again, or of another log. Called by the hub's clock."""
         self._files = {key: one for key, one in self._files.items() if isinstance(one, list) or key[0] == but}
 
-    def _make(self, key: tuple[str, Wording], log: Sequence[Message]) -> Iterator[None]:
+    def _make(self, key: tuple[str, Format], log: Sequence[Message]) -> Iterator[None]:
         """Word a file, and hand it out."""
-        before, write, between, after = key[1]
         said, here = self._room.last_seq, sum(message.seq > 0 for message in log)
         since = log[0].ts if log else None
         about = {"count": len(log), "said": said, "left_out": max(0, said - here), "since": since}
-        parts, end = [before(about).encode()], time.monotonic() + EXPORT_S
-        for number, message in enumerate(log):
-            parts.append(f"{between if number else ''}{write(message)}".encode())
+        parts, end = list[bytes](), time.monotonic() + EXPORT_S
+        for part in key[1].worded(about, log):
+            parts.append(part)
             if time.monotonic() > end:
                 yield
                 end = time.monotonic() + EXPORT_S
-        waiting, file = self._files[key], b"".join([*parts, after(len(log)).encode()])
+        waiting, file = self._files[key], b"".join(parts)
         self._files[key] = file
         for number, then in enumerate(waiting if isinstance(waiting, list) else (), 1):
             then(file)
@@ -11561,6 +11576,7 @@ def _in_json(m: Message) -> str:
     text = m.wire.decode("ascii")
     return _encode_readable(json.loads(text)) if "\\u" in text else text
 
+
 def _json_before(about: Mapping[str, Any]) -> str:
     known = {"version": __version__, **{key: value for key, value in about.items() if key != "count"}}
     return f'{encode_plain(known)[:-1]},"messages": [\n'
@@ -11589,60 +11605,29 @@ def _text_before(about: Mapping[str, Any]) -> str:
     return ""
 
 
-_AS_JSON: Wording = (
-    _json_before, _in_json, ",\n", lambda count: f'\n], "count": {count}}}\n',
-)
-_AS_MARKDOWN: Wording = (
-    _markdown_before, _in_markdown, "", lambda count: f"\n\n---\n\n{count} messages and notices\n",
-)
-_AS_TEXT: Wording = (_text_before, _in_text, "", lambda count: "")
-_ENDINGS = {"text": "txt"}  # of files, where they are no names of formats
-EXPORTS: dict[str, tuple[str, str, Wording]] = {
-    "json": ("json", "application/json", _AS_JSON),
-    **dict.fromkeys(("markdown", "md"), ("md", "text/markdown; charset=utf-8", _AS_MARKDOWN)),
-    **dict.fromkeys(("text", "txt", "plain"), ("text", "text/plain; charset=utf-8", _AS_TEXT)),
+FORMATS: dict[str, Format] = {  # by the options of `caucus journal export`
+    "json": Format("json", "application/json", _json_before, _in_json, ",\n",
+                   lambda count: f'\n], "count": {count}}}\n'),
+    "md": Format("md", "text/markdown; charset=utf-8", _markdown_before, _in_markdown, "",
+                 lambda count: f"\n\n---\n\n{count} messages and notices\n"),
+    "text": Format("txt", "text/plain; charset=utf-8", _text_before, _in_text, "", lambda count: ""),
 }
+_ALIASES = {"markdown": "md", "txt": "text", "plain": "text"}
 
 
-def write_record(wording: Wording, proof: Proof, span: Span, write: Callable[[bytes], object]) -> int:
-    """Word what was said in a record, bit by bit; count it. Raises Damaged, sqlite3.Error."""
-    before, word, between, after = wording
-    write(before(proof.reach(span)).encode())
-    count = 0
-    for message in said_in(proof.rows(), span):
-        write(f"{between if count else ''}{word(message)}".encode())
-        count += 1
-    write(after(count).encode())
-    return count
-
-
-# What `caucus journal export` writes.
-RECORDS: dict[str, Callable[[Proof, Span, Callable[[bytes], object]], int]] = {
-    "json": functools.partial(write_record, _AS_JSON),
-    "md": functools.partial(write_record, _AS_MARKDOWN),
-    "text": functools.partial(write_record, _AS_TEXT),
-}
-
-
-def get_export(gate: Gate, request: Request) -> Reply | None:
+def get_export(gate: Gate, request: Request) -> None:
     """GET /export?format=json|markdown|text. Raises CredentialRequired."""
     gate.require_role(request, OPERATOR_ROLE, OBSERVER_ROLE)
-    wanted = request.head.parameters.get("format", "json").strip().lower()
-    name, content_type, wording = EXPORTS.get(wanted, EXPORTS["json"])
-    disposition = f'attachment; filename="caucus-chat.{_ENDINGS.get(name, name)}"'
-    headers, caller = (("Content-Type", content_type), ("Content-Disposition", disposition)), request.caller
+    wanted, caller = request.head.parameters.get("format", "json").strip().lower(), request.caller
+    name = _ALIASES.get(wanted, wanted if wanted in FORMATS else "json")
+    disposition = f'attachment; filename="caucus-chat.{FORMATS[name].ending}"'
+    headers = (("Content-Type", FORMATS[name].content_type), ("Content-Disposition", disposition))
 
-    def recent() -> Reply | None:
-        file = gate.exports.ask(wording, lambda file: caller.reply(Reply(200, file, headers)))
-        return None if file is None else Reply(200, file, headers)
+    def give_recent() -> None:
+        gate.exports.ask(FORMATS[name], lambda file: caller.reply(Reply(200, file, headers)))
 
-    def instead() -> None:
-        if (reply := recent()) is not None:
-            caller.reply(reply)
-
-    if gate.records is not None and gate.records.ask(name, caller, headers, instead):
-        return None
-    return recent()
+    if gate.records is None or not gate.records.ask(name, caller, headers, give_recent):
+        give_recent()
 
 
 def get_ui(gate: Gate, request: Request) -> Reply:
@@ -22642,8 +22627,8 @@ def journal_export(options: argparse.Namespace) -> tuple[dict[str, Json], str]:
     check(options.file)
     if options.html:
         return page_export(options)
-    progress, (write_as,) = Progress(), [RECORDS[name] for name in RECORDS if getattr(options, name)]
-    span = span_of(options)
+    progress, (form,) = Progress(), [FORMATS[name] for name in FORMATS if getattr(options, name)]
+    span, count = span_of(options), -2  # what comes first and last is no message
     with ExitStack() as end:
         base = end.enter_context(closing(connect_reader(options.file)))
         refuse_older(base, options.file)
@@ -22652,11 +22637,11 @@ def journal_export(options: argparse.Namespace) -> tuple[dict[str, Json], str]:
         if options.new:
             write_out = end.enter_context(open_private(options.new, os.O_EXCL)).write
 
-        def write(part: bytes) -> None:
+        said = said_in(proof.rows(), span)
+        for part in form.worded(proof.reach(span), said):
+            count += 1
             progress.tell(proof.events, "events read", proof.last)
             write_out(part)
-
-        count = write_as(proof, span, write)
         if not options.new:
             to_stdout(b"", is_last=True)
     about = proof.to_json()
@@ -22692,14 +22677,14 @@ JOURNAL_ACTIONS: dict[str, Callable[[argparse.Namespace], tuple[dict[str, Json],
 _OF_SQLITE = "-wal", "-shm", "-journal"  # beside a file, what it has of its last changes
 # Options of `caucus journal` that are of one action only.
 _OF_ACTIONS = {"keep": "compact", "head": "verify", "since": "export", "until": "export", "channel": "export",
-               **{name: "export" for name in (*RECORDS, "html") if name != "json"}}
+               **{name: "export" for name in (*FORMATS, "html") if name != "json"}}
 
 
 def refuse_journal(options: argparse.Namespace, path: str) -> None:
     """Raise Invalid for a combination of words and options that makes no sense."""
     needs_new, new, action = options.action in ("recover", "backup"), options.new or "", options.action
     is_there = os.path.isfile(path) or (action == "recover" and os.path.isfile(f"{path}-wal"))
-    formats = [name for name in (*RECORDS, "html") if getattr(options, name)]
+    formats = [name for name in (*FORMATS, "html") if getattr(options, name)]
     formats = ["html"] if formats == ["json", "html"] else formats  # a page, and told of as JSON
     for key, owner in _OF_ACTIONS.items():
         is_given = getattr(options, key) not in (None, False, 0.0)
@@ -22716,7 +22701,7 @@ def refuse_journal(options: argparse.Namespace, path: str) -> None:
            f"{new}{ending} is there already, and may be what is left of another journal: choose another name")
           for ending in _OF_SQLITE],
         (action == "export" and len(formats) != 1, f"--{formats[-1] if formats else 'json'}",
-         f"export needs one of --{', --'.join(RECORDS)}, --html"),
+         f"export needs one of --{', --'.join(FORMATS)}, --html"),
         (bool(options.html) and not new, "--html", "needs a file to write: journal export FILE OUT --html"),
         (span_of(options).since > span_of(options).until, "--since", "is later than --until"),
     )  # fmt: skip
@@ -23004,7 +22989,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], dict[str, Option]
         "action": {"choices": [*JOURNAL_ACTIONS]}, "file": {}, "new": {"nargs": "?"}, "--keep": _DAYS,
         "--head": {"type": _head}, "--since": {"type": _moment}, "--until": {"type": _moment},
         "--channel": {"type": _channel},
-        **_switches(*[f"--{name}" for name in (*RECORDS, "html")]),
+        **_switches(*[f"--{name}" for name in (*FORMATS, "html")]),
     }),
     "wake": (run_wake, {"host": {"choices": HOSTS}, **_switches("--now", "--context"), **_texts("--session")}),
     "permit": (run_permit, {"host": {"choices": [*PROMPT_WAITS]}}),
