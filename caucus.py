@@ -10359,8 +10359,7 @@ class RecordExport:
     def __init__(self, words: Sequence[str], caller: Caller, headers: Headers, end: Callable[[bool], None]) -> None:
         """Begin; `end` is told when it is over, and whether nothing of it was sent."""
         self._caller, self._headers, self._end = caller, headers, end
-        self._parts: Queue[bytes | None] = Queue(2)  # None: it was the last, and all went well
-        self._held = b""  # a part that goes out when it is known whether it is the last
+        self._parts: Queue[tuple[bytes, bool]] = Queue(2)  # and whether it is the last, which alone may be empty
         self._is_begun = self._is_over = False
         self._process: Popen[bytes] | None = None
         self._taken_at = time.monotonic()  # when a part went out, or the last one was taken
@@ -10368,51 +10367,46 @@ class RecordExport:
         threading.Thread(target=self._read, args=(words,), name="export", daemon=True).start()
 
     def _read(self, words: Sequence[str]) -> None:
+        """Read all parts, in the thread; each waits until it is known whether it is the last."""
         from subprocess import DEVNULL, PIPE, Popen
 
+        part, is_begun = b"", False
         with Popen(words, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL) as process:
             self._process = process
             assert process.stdout is not None
-            while (part := process.stdout.read(_RECORD_CHUNK_BYTES)) and self._put(part):
-                pass
+            while not self._is_over and (next_part := process.stdout.read(_RECORD_CHUNK_BYTES)):
+                if part:
+                    self._put(part, is_last=False)
+                    is_begun = True
+                part = next_part
             if self._is_over:
                 process.kill()
-        self._put(b"" if process.returncode else None)
+        if process.returncode:
+            part = part + b"\n\n[the record could not be read any further]\n" if is_begun else b""
+        self._put(part, is_last=True)
 
-    def _put(self, part: bytes | None) -> bool:
+    def _put(self, part: bytes, is_last: bool) -> None:
         while not self._is_over:
             with suppress(Full):
-                self._parts.put(part, timeout=1.0)
-                return True
-        return False
+                self._parts.put((part, is_last), timeout=1.0)
+                return
 
     def look(self) -> None:
         """Pass on what has come, if the last of it was taken."""
         if self._caller.is_sending():
             if time.monotonic() - self._taken_at > RECORD_TAKE_S:
-                self._finish(b"\n\n[it was read too slowly]\n")
+                self._send(b"\n\n[it was read too slowly]\n", is_last=True)
             return
         self._taken_at = time.monotonic()
-        if self._parts.empty():
-            return
-        part = self._parts.get()
-        if part and not self._held:
-            self._held = part
-        elif part:
-            self._send(part, is_last=False)
-        elif self._held and (part is None or self._is_begun):
-            self._finish(b"" if part is None else b"\n\n[the record could not be read any further]\n")
-        else:
+        with suppress(Empty):
+            self._send(*self._parts.get_nowait())
+
+    def _send(self, part: bytes, is_last: bool) -> None:
+        if part:
+            self._is_begun = True
+            self._caller.stream(part, is_last, self._headers)
+        if is_last:
             self.stop()
-
-    def _finish(self, last: bytes) -> None:
-        self._send(last, is_last=True)
-        self.stop()
-
-    def _send(self, next_part: bytes, is_last: bool) -> None:
-        out, self._held = (self._held + next_part, b"") if is_last else (self._held, next_part)
-        self._is_begun = True
-        self._caller.stream(out, is_last, self._headers)
 
     def stop(self) -> None:
         """End it; its reader may be gone."""
