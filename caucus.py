@@ -635,6 +635,13 @@ def integer_of(value: Json, key: str, low: int, high: int, where: str = "body") 
     return number
 
 
+def number_of(value: Json, key: str, low: float, high: float, words: str) -> float:
+    """Read a number, which no text and no boolean is. Raises Invalid, with `words` for what is required."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:  # NaN is neither
+        raise Invalid(key, words)
+    return float(value)
+
+
 def boolean_of(body: Body, key: str) -> bool:
     """Read a boolean that defaults to false, or what plainly is one (0, 1, "true", "off"). Raises Invalid."""
     value = body.get(key, False)
@@ -873,9 +880,8 @@ class Usage(Record):
         value = body.get(key)
         if value is None:
             return None
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= cls.MAX:  # NaN is neither
-            raise Invalid(key, f"a number of 0 to {cls.MAX}, or null, is required")
-        return abs(float(value))  # -0.0 would be shown with its sign
+        price = number_of(value, key, 0, cls.MAX, f"a number of 0 to {cls.MAX}, or null, is required")
+        return abs(price)  # -0.0 would be shown with its sign
 
 
 CALM, HINT, SLOW, HOLD = 0, 1, 2, 3  # how sure it is that a lane goes round in circles, and what is done then
@@ -11848,38 +11854,34 @@ def with_notice(event: Event, frames: list[bytes]) -> list[bytes]:
 def _set_rate(room: Room, body: Body) -> None:
     if "peer" in body:
         raise Invalid("peer", "the rate is the same for every agent")
-    numbers = list[float]()
-    for key, low in (("refill_rate", 1e-3), ("capacity", 1.0)):
-        value = body.get(key)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= RATE_MAX:
-            raise Invalid(key, f"a number of {low:g} to {RATE_MAX:g} is required")
-        numbers.append(float(value))
-    room.set_rate(*numbers)
+    room.set_rate(*[
+        number_of(body.get(key), key, low, RATE_MAX, f"a number of {low:g} to {RATE_MAX:g} is required")
+        for key, low in (("refill_rate", 1e-3), ("capacity", 1.0))
+    ])
 
 
 def _set_loops(room: Room, body: Body) -> None:
     """Read how far loops are answered, and after how many seconds one that is held is let go; 0: never."""
-    release = body.get("release", room.release_s)
-    if isinstance(release, bool) or not isinstance(release, int | float) or not 0 <= release <= RELEASE_MAX_S:
-        raise Invalid("release", f"a number of 0 to {RELEASE_MAX_S:g} seconds is required")
-    room.set_loops(text_of(body, "upto", default=room.loops_upto), float(release))
+    words = f"a number of 0 to {RELEASE_MAX_S:g} seconds is required"
+    release_s = number_of(body.get("release", room.release_s), "release", 0, RELEASE_MAX_S, words)
+    room.set_loops(text_of(body, "upto", default=room.loops_upto), release_s)
 
 
 def minutes_of(value: Json, key: str) -> float:
     """Read how long a room may be quiet; 0: for ever. Raises Invalid."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= QUIET_STOP_MAX_MIN:
-        raise Invalid(key, f"a number of minutes, 0 to {QUIET_STOP_MAX_MIN:g}, is required")
-    return float(value)
+    return number_of(value, key, 0, QUIET_STOP_MAX_MIN,
+                     f"a number of minutes, 0 to {QUIET_STOP_MAX_MIN:g}, is required")
 
 
 def _raise_budget(room: Room, body: Body) -> None:
     """Read whose budget is raised, and to how much; without `to` it is doubled."""
-    to, measure = body.get("to"), text_of(body, "measure", 1, NAME_MAX)
-    if to is not None and (isinstance(to, bool) or not isinstance(to, int | float) or not 0 < to <= BUDGET_MAX):
-        raise Invalid("to", "a number above 0, up to 10^15, is required")
-    if to is not None and not measure.startswith("dollars") and to != int(to):
-        raise Invalid("to", "a whole number is required")
-    limit = None if to is None else round(float(to), 4) if measure.startswith("dollars") else int(to)
+    measure, limit = text_of(body, "measure", 1, NAME_MAX), None
+    if (to := body.get("to")) is not None:
+        number = number_of(to, "to", math.ulp(0.0), BUDGET_MAX, "a number above 0, up to 10^15, is required")
+        is_whole = not measure.startswith("dollars")
+        if is_whole and number != int(number):
+            raise Invalid("to", "a whole number is required")
+        limit = int(number) if is_whole else round(number, 4)
     room.raise_budget(_spender(body, "spender"), measure, limit)
 
 
@@ -12672,10 +12674,9 @@ class Consoles:
     def _hear_of_attention(self, console: Console, frame: Body) -> bool:
         """Read what a console says of who sits before it, if it does. Raises Invalid, Forbidden, Throttled."""
         if "looking" in frame:
-            idle_s = frame.get("idle", 0.0)
-            if isinstance(idle_s, bool) or not isinstance(idle_s, int | float) or not 0 <= idle_s <= IDLE_MAX_S:
-                raise Invalid("idle", f"seconds, 0 to {IDLE_MAX_S:g}, are required")
-            self._note_looking(console, boolean_of(frame, "looking"), float(idle_s))
+            words = f"seconds, 0 to {IDLE_MAX_S:g}, are required"
+            idle_s = number_of(frame.get("idle", 0.0), "idle", 0, IDLE_MAX_S, words)
+            self._note_looking(console, boolean_of(frame, "looking"), idle_s)
         elif "notify_test" in frame and console.role != OPERATOR_ROLE:
             raise Forbidden("an observer watches only")
         elif "notify_test" in frame:
