@@ -10503,18 +10503,15 @@ class Invitations:
 class Gate:
     """Who may come in, and what every route works with: the room, the polls, the credentials, the tickets."""
 
-    def __init__(
-        self, settings: Settings, room: Room, polls: Polls, clock: Clock,
-        call_soon: Callable[[Callable[[], None]], object] = lambda call: call(),
-    ) -> None:
+    def __init__(self, settings: Settings, room: Room, polls: Polls, clock: Clock) -> None:
         self.settings, self.room, self.polls = settings, room, polls
         self.port = settings.port  # the real one, once the hub listens
         self._clock = clock
-        self.archive = Archive(room, "", call_soon)  # a hub with a journal, or a loop, has another
+        self.archive: Archive  # this and the exports are set by the hub
+        self.exports: Exports
+        self.records: Records | None = None  # where there is a journal
         self.shares = Invitations()
         self._tickets: dict[str, tuple[str, float]] = {}  # ticket -> token, monotonic end of life
-        self.exports = Exports(room, call_soon)
-        self.records: Records | None = None  # where there is a journal
         self.knocks = Buckets(Rate(KNOCK_BURST, KNOCK_PER_S))
         self._guesses = Buckets(Rate(GUESS_BURST, GUESS_PER_S))
         self.wrong_credentials, self._complain_at = 0, -math.inf
@@ -10557,6 +10554,10 @@ class Gate:
             return OPERATOR_ROLE
         is_observer = same_secret(shown, self.settings.observer_token) or self.shares.id_of(shown) is not None
         return OBSERVER_ROLE if is_observer else None
+
+    def is_proven(self, shown: str) -> bool:
+        """Whether a token opens a console, and not everybody has it."""
+        return bool(self.settings.operator_token) and self.role_of(shown) is not None
 
     def share(self, by: str) -> tuple[Invitation, str]:
         """Make a link for a looker-on, and its token. Raises Invalid, TooManyShares."""
@@ -10603,8 +10604,7 @@ class Gate:
 
     def require_reader(self, request: Request) -> None:
         """Raise CredentialRequired unless reads are open, or the caller shows the agent key or a console token."""
-        has_role = self.settings.operator_token and self.role_of(request.head.bearer) is not None
-        if not has_role:
+        if not self.is_proven(request.head.bearer):
             self.require_agent_key(request)
 
     def new_ticket(self, token: str) -> str:
@@ -10686,8 +10686,7 @@ class Router:
 
     def is_proven(self, request: Request) -> bool:
         """Whether a handshake shows a token that not everybody has: no crowd of others keeps it out."""
-        is_guarded = bool(self._gate.settings.operator_token)
-        return is_guarded and self._gate.role_of(request.head.knock or "") is not None
+        return self._gate.is_proven(request.head.knock or "")
 
     def answer(self, request: Request) -> Reply | None:
         """Answer a request, or None while it is parked. Never raises."""
@@ -11069,11 +11068,10 @@ class Lane(Link):
 class Lanes:
     """What all lanes share: the routes, what was read before, who is ready, who is late, and the way to Tornado."""
 
-    def __init__(self, router: Router, links: Links, turn: Turn, clock: Clock) -> None:
+    def __init__(self, router: Router, links: Links, turn: Turn) -> None:
         self.router, self.links, self.turn = router, links, turn
         self.hand_over: Callable[[socket.socket, bytes, Link], None]  # set by the hub
         self.answered = self.handed_over = 0  # requests
-        self._clock = clock
         self._late: dict[Lane, float] = {}  # whose body is not complete, since when; longest first
         self.heads: dict[bytes, Head] = {}  # by the bytes that they were read from, their number apart
 
@@ -11088,7 +11086,7 @@ class Lanes:
 
     def waits(self, lane: Lane, size: int) -> None:
         """Note that a lane waits for the rest of a body, and what is kept of it meanwhile."""
-        self._late[lane] = self._clock.mono()
+        self._late[lane] = self.turn.mono()
         if size > USUAL_BYTES:
             self.links.owes(lane, size)
 
@@ -11104,7 +11102,7 @@ class Lanes:
 
     def sweep(self) -> None:
         """Close those who are late or slow, and those who have been idle for too long."""
-        now = self._clock.mono()
+        now = self.turn.mono()
         late = [*takewhile(lambda lane: now - self._late[lane] > BODY_S, self._late)]
         idle = [*takewhile(lambda link: now - self.links.idle[link] > IDLE_S, self.links.idle)]
         for link in [*late, *idle, *self.links.slow()]:
@@ -11387,9 +11385,8 @@ def get_receipt(gate: Gate, request: Request) -> Reply:
     """GET /receipt?seq=: how far a peer's own message has come. Raises Invalid, UnknownToken, UnknownMessage."""
     wanted, room = message_ref_of(request.head.parameters.get("seq"), "seq", "query"), gate.room
     routed = room.find(wanted)
-    if gate.settings.operator_token and gate.role_of(request.head.bearer) is not None:
-        is_own = True
-    else:
+    is_own = gate.is_proven(request.head.bearer)
+    if not is_own:
         peer = room.peer_of(request.head.bearer)
         is_own = routed is not None and routed.message.sender == peer.name and routed.serial > peer.serial
     if routed is None or not is_own:
@@ -11496,9 +11493,8 @@ def post_ask(gate: Gate, request: Request) -> Reply:
 def get_decisions(gate: Gate, request: Request) -> Reply:
     """GET /decisions?limit=. A peer sees what concerns it, the operator and observers all. Raises UnknownToken."""
     limit = integer_of(request.head.parameters.get("limit", "20"), "limit", 1, DECISIONS_MAX, "query")
-    if gate.settings.operator_token and gate.role_of(request.head.bearer) is not None:
-        return json_reply({"decisions": gate.room.decisions(limit)})
-    return json_reply({"decisions": gate.room.decisions(limit, gate.room.peer_of(request.head.bearer))})
+    reader = None if gate.is_proven(request.head.bearer) else gate.room.peer_of(request.head.bearer)
+    return json_reply({"decisions": gate.room.decisions(limit, reader)})
 
 
 def viewer_of(gate: Gate, request: Request) -> Viewer:
@@ -14881,34 +14877,31 @@ class Hub:
         self._listening: list[socket.socket] = []
         self._complain_at = 0.0  # monotonic seconds; until then the log is spared
         self._lingering: set[socket.socket] = set()  # connections that were turned away, and may still read why
-        self._clock = clock = turn
         self.journal = self._journal()
-        room_clock: Clock = clock if self.journal is None else self.journal.clock()
+        room_clock, kept = (turn, "") if self.journal is None else (self.journal.clock(), self.journal.path)
         self.room = Room(self._emit, room_clock, new_secret, settings.ttl_s, settings.quiet_after_s)
         self.room.detector = Detector(lambda: tables_in("docs/loops.toml"))
-        self.polls = Polls(self.room, clock, loop.call_at)
-        self.gate = Gate(settings, self.room, self.polls, clock, loop.call_soon)
-        kept = "" if self.journal is None else self.journal.path
+        self.polls = Polls(self.room, turn, loop.call_at)
+        self.gate = Gate(settings, self.room, self.polls, turn)
         self.gate.archive = Archive(self.room, kept, loop.call_soon_threadsafe)
         self.gate.archive.tree_of = AllTrees().of
-        if self.journal is not None:
-            self.gate.records = Records(self.journal.path, loop.call_later)
-        self.links = Links(file_limit() - FILES_RESERVED, clock, loop.call_soon)
+        self.gate.exports = Exports(self.room, loop.call_soon)
+        self.gate.records = Records(kept, loop.call_later) if kept else None
+        self.links = Links(file_limit() - FILES_RESERVED, turn, loop.call_soon)
         self.consoles = Consoles(self.gate, loop.call_later, lambda: self.links.unsent, self.journal)
-        self.mcp = McpEndpoint(self.gate, clock, self._spawn)
-        self.replays = Replays(None if self.journal is None else self.journal.path, loop.call_soon_threadsafe)
+        self.mcp = McpEndpoint(self.gate, turn, self._spawn)
+        self.replays = Replays(kept or None, loop.call_soon_threadsafe)
         self._disk_log = DiskLog(settings.log_file, settings.log_retention_h) if settings.log_file else None
         self._tasks: set[object] = set()
-        self.grants = Grants(clock)
+        self.grants = Grants(turn)
         self.notifier = self._notifier()
         self._hearers = [{kind: [*self._hearers_of(kind, watched)] for kind in EVENTS} for watched in (False, True)]
         if self.journal is not None and self.journal.load(self.room):
             self.room.reopen()
         if settings.rules is not None:
             self.room.set_rules(settings.rules)
-        upto, release_s = settings.loops, settings.loops_release_s
-        room = self.room
-        room.set_loops(upto or room.loops_upto, room.release_s if release_s is None else release_s)
+        release_s = self.room.release_s if settings.loops_release_s is None else settings.loops_release_s
+        self.room.set_loops(settings.loops or self.room.loops_upto, release_s)
         if settings.quiet_stop_min is not None:
             self.room.set_quiet_stop(settings.quiet_stop_min)
         if settings.budgets is not None:
@@ -14931,7 +14924,7 @@ class Hub:
             return None
         target = target_of("--notify", settings.notify)
         poster = Poster(target, settings.notify_secret, loop.call_soon_threadsafe, loop.call_later)
-        notifier = Notifier(self.room, self._clock, loop.call_later, self._composed, poster.post)
+        notifier = Notifier(self.room, self.turn, loop.call_later, self._composed, poster.post)
         notifier.place, notifier.is_looked_at = target.place, lambda: consoles.looking > 0
         consoles.on_left, consoles.notify, consoles.test_notify = notifier.leave, notifier.to_json, notifier.test
         return notifier
@@ -14944,7 +14937,7 @@ class Hub:
         click = settings.notify_click or reach or self.url
         can_act = not is_loopback(urllib.parse.urlsplit(reach).hostname or "localhost")
         links = [*self.grants.links(reach)] if can_act else ()
-        return push_of(needs, self.room, self._clock.wall(), click, settings.is_notify_worded, links)
+        return push_of(needs, self.room, self.turn.wall(), click, settings.is_notify_worded, links)
 
     def _on_journal_changed(self) -> None:
         """Let agents in, or turn them away, as the disk allows."""
@@ -14974,7 +14967,7 @@ class Hub:
         has_place = lambda: self.consoles.open_count + len(handshakes) < CONSOLES_MAX  # noqa: E731
         to_console = lambda connection: self.application.start_request(connection, connection)  # noqa: E731
         self._server = server_of(Front(router, self.links, self.turn, handshakes, has_place, to_console))
-        self.lanes = Lanes(router, self.links, self.turn, self._clock)
+        self.lanes = Lanes(router, self.links, self.turn)
         self.lanes.hand_over = self._server.take_over
         self._take = self._server.adopt if self.settings.is_plain_http else functools.partial(Lane, self.lanes)
         self._listening = sockets
@@ -15003,13 +14996,9 @@ class Hub:
         await self._server.close_all_connections()
         for connection in [*self._lingering]:
             self._let_go(connection)
-        self.gate.archive.close()
-        if self.gate.records is not None:
-            self.gate.records.close()
-        if self.journal is not None:
-            self.journal.close()
-        if self._disk_log is not None:
-            self._disk_log.close()
+        for keeper in (self.gate.archive, self.gate.records, self.journal, self._disk_log):
+            if keeper is not None:
+                keeper.close()
 
     @Lazy
     def application(self) -> Application:
@@ -15046,7 +15035,7 @@ class Hub:
 
     def _pause_listening(self, listener: socket.socket, error: OSError) -> None:
         """Make room and wait a moment: the system has no file left, and newcomers can wait in the kernel."""
-        now = self._clock.mono()
+        now = self.turn.mono()
         if now >= self._complain_at:
             self._complain_at = now + COMPLAIN_S
             log().warning("cannot accept a connection (%s): newcomers wait until others have gone", error)
@@ -15078,9 +15067,7 @@ class Hub:
             yield self.journal.hear
             if kind is MessageRouted:
                 yield self.gate.archive.hear
-        if kind in self.polls.handlers:
-            yield self.polls.handlers[kind]
-        for waiting in (self.polls.wakes, self.polls.prompts):
+        for waiting in (self.polls, self.polls.wakes, self.polls.prompts):
             if kind in waiting.handlers:
                 yield waiting.handlers[kind]
         if self.notifier is not None and kind in NEWS_OF_NEEDS:
