@@ -12036,7 +12036,6 @@ class Console(Struct):
     is_looking: bool = False  # an operator has it in the foreground, as it says itself
     share: str | None = None  # the id of the link that it came by
     is_program: bool = False  # no browser: it counts as none
-    is_gone: bool = False
     opening: int = 0  # bytes of its snapshot, which it may leave unread besides
 
 
@@ -12327,10 +12326,9 @@ class Consoles:
         self._trees = Trees()
         self._whole, self._changes = Feed(gate.room, self._trees), ChangesFeed(gate.room, self._trees)
         self._feeds = (self._whole, self._changes)
+        self.here: dict[Console, None] = {}  # whether they have shown their token yet or not
         self._unproven: dict[Console, None] = {}
-        self._guests: dict[Console, None] = {}  # who came by a link
         self._openings: deque[Iterator[None]] = deque()
-        self.open_count = 0  # of sockets, whether they are consoles yet or not
         self.is_watched = False  # by anybody; else no event is of interest here
         self.looking = 0  # consoles of operators that are in the foreground
         self.on_left: Callable[[float], None] = lambda idle_s: None  # none is any more; the last was idle for so long
@@ -12355,7 +12353,7 @@ class Consoles:
         place. Others have a few, and of those that crowd them the oldest goes.
         """
         console = Console(socket, source, self._changes if wants_changes else self._whole, is_program=is_program)
-        self.open_count += 1
+        self.here[console] = None
         if not self._gate.is_own_origin(head.headers.get("Origin"), head.headers.get("Host", "")):
             socket.close(1008, "origin not allowed")
         elif (role := self._gate.role_of(head.knock or "")) is not None:
@@ -12380,12 +12378,10 @@ class Consoles:
 
     def closed(self, console: Console) -> None:
         """Forget a browser that went away."""
-        console.is_gone = True
         self._note_looking(console, False, UNHEARD_S)
-        self.open_count -= 1
+        self.here.pop(console, None)
         console.feed.drop(console)
         self._unproven.pop(console, None)
-        self._guests.pop(console, None)
         self.is_watched = len(self) > 0
 
     def on_frame(self, console: Console, data: str | bytes) -> None:
@@ -12451,7 +12447,7 @@ class Consoles:
     def close(self) -> None:
         """Send every browser away: the hub is going down."""
         self._flush()
-        for console in [*self._whole.consoles, *self._changes.consoles, *self._unproven]:
+        for console in [*self.here]:
             console.socket.close(1001, "the hub ended")
 
     # --- who may come in ---
@@ -12475,8 +12471,7 @@ class Consoles:
     def _admit(self, console: Console, role: str, shown: str) -> None:
         self._unproven.pop(console, None)
         console.role, console.held = role, []
-        if role == OBSERVER_ROLE and (share := self._gate.shares.id_of(shown)) is not None:
-            console.share, self._guests[console] = share, None
+        console.share = self._gate.shares.id_of(shown) if role == OBSERVER_ROLE else None
         ok = frame_of("auth_ok", role=role, auth=bool(self._gate.settings.operator_token))
         console.socket.push(text_frame(ok))
         self._openings.append(self._opening(console))
@@ -12505,7 +12500,7 @@ class Consoles:
     # --- what a newcomer sees ---
     def _opening(self, console: Console) -> Iterator[None]:
         """Show the room to a newcomer, unless it is gone. What happens from here on is held until it has the log."""
-        if console.is_gone:
+        if console not in self.here:
             return
         self._flush()  # what happened so far is in what it is about to see
         feed = console.feed
@@ -12691,7 +12686,7 @@ class Consoles:
         elif name == "share":
             share, token = self._gate.share(console.source)
             made = {"made": {"id": share.id, "token": token, "url": self._gate.settings.public_url}}
-        looking = Counter(guest.share for guest in self._guests)
+        looking = Counter(console.share for console in self.here)
         shares: list[Json] = [
             {"id": one.id, "by": one.by, "ts": one.ts, "consoles": looking[one.id]} for one in self._gate.shares
         ]
@@ -12700,14 +12695,14 @@ class Consoles:
     def _revoke(self, share_id: str) -> None:
         """End a link, and at once the consoles that came by it. Raises UnknownShare."""
         self._gate.shares.end(share_id)
-        for console in [guest for guest in self._guests if guest.share == share_id]:
-            del self._guests[console]
+        for console in [one for one in self.here if one.share == share_id]:
+            del self.here[console]
             console.feed.drop(console)
-            console.role, console.is_gone = None, True  # what it sends until it is closed is a stranger's
+            console.role = None  # what it sends until it is closed is a stranger's
             console.socket.push(text_frame(frame_of("auth_error")))
             console.socket.close(1008, "the link was revoked")
 
-    def _rule_stage(self, console: Console, name: str, frame: Body) -> None:
+    def _rule_stage(self, name: str, frame: Body) -> bytes:
         """Start or end an agent, or tell what it has written.
 
         Raises StageOff, UnknownAgent, NotNow, Invalid, Throttled.
@@ -12716,15 +12711,15 @@ class Consoles:
             raise StageOff(NO_STAGE)
         if name == "output":
             self._outputs.spend(time.monotonic())
-            self._answer(console, frame_of("output", **self.stage.output(_named(frame, name))))
-            return
+            return frame_of("output", **self.stage.output(_named(frame, name)))
         verb, agent = text_of(frame, name, 1, NAME_MAX), _named(frame, "agent")
         if verb not in STAGE_VERBS:
             raise UnknownAction(f"of an agent there is no {verb!r}", actions=[*STAGE_VERBS])
         self.stage.rule(verb, agent)
+        return b""
 
     def _obey(self, console: Console, name: str | None, frame: Body) -> None:
-        """Run one command. Raises Refusal."""
+        """Run one command, and answer it if it has an answer. Raises Refusal."""
         if name is None:
             is_opening = frame.keys() & {"auth", "auth_probe"}  # of a dashboard that was let in without
             if not (is_opening or self._hear_of_attention(console, frame)):
@@ -12733,24 +12728,24 @@ class Consoles:
         if console.role != OPERATOR_ROLE and name not in OF_OBSERVERS:
             raise Forbidden("an observer watches only")
         if name in CONSOLE_QUESTIONS:
-            self._answer(console, CONSOLE_QUESTIONS[name](self._room, frame))
-            return
-        if name in SHARE_COMMANDS:
-            self._answer(console, self._share(console, name, frame))
-            return
-        if name in STAGE_COMMANDS:
-            self._rule_stage(console, name, frame)
-            return
+            answer = CONSOLE_QUESTIONS[name](self._room, frame)
+        elif name in SHARE_COMMANDS:
+            answer = self._share(console, name, frame)
+        else:
+            answer = self._rule_stage(name, frame) if name in STAGE_COMMANDS else self._rule(name, frame)
+        if answer:
+            self._answer(console, answer)
+
+    def _rule(self, name: str, frame: Body) -> bytes:
+        """Do what the operator commands. Raises Refusal."""
         if not self._room.is_kept and name not in RULINGS:
             raise JournalUnavailable
         done = OPERATOR_COMMANDS[name](self._room, frame)
         if not self._commit() and name not in RULINGS:
             raise JournalUnavailable("the hub cannot write its journal: this may be lost")
-        if name == "budgets":  # they may be the same as before, written otherwise
-            self._answer(console, budgets_frame(self._room))
         if isinstance(done, MessageRouted) and done.client_id:  # who may say it again wants to know that it is said
-            about: dict[str, Json] = {"id": done.message.id, "seq": done.message.seq}
-            self._answer(console, frame_of("said", client_id=done.client_id, **about))
+            return frame_of("said", client_id=done.client_id, id=done.message.id, seq=done.message.seq)
+        return budgets_frame(self._room) if name == "budgets" else b""  # the same as before, written otherwise, maybe
 
 
 def unmask(mask: bytes, data: bytes) -> bytes:
@@ -14964,7 +14959,7 @@ class Hub:
         self.gate.port = sockets[0].getsockname()[1]
         router = Router(self.gate, {**ROUTES, **self.replays.routes(), **self.grants.routes(), **self.mcp.routes()})
         handshakes = Turns(HANDSHAKES_PER_TURN, self._loop)
-        has_place = lambda: self.consoles.open_count + len(handshakes) < CONSOLES_MAX  # noqa: E731
+        has_place = lambda: len(self.consoles.here) + len(handshakes) < CONSOLES_MAX  # noqa: E731
         to_console = lambda connection: self.application.start_request(connection, connection)  # noqa: E731
         self._server = server_of(Front(router, self.links, self.turn, handshakes, has_place, to_console))
         self.lanes = Lanes(router, self.links, self.turn)
