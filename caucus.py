@@ -14027,6 +14027,7 @@ class Grants:
 # there is no such method, a client of both eras opens a session; the bridge, whose process is the session, has both.
 
 SESSIONS_MAX = 10_000
+TOOLS_THAT_WAIT = ("listen", "history")
 BATCH_CALLS_MAX = 16  # of a batch, which is answered in one turn: 64 kB of calls could ask for 16 MB
 PAST = "the hub has restarted since this session began, or it was silent for too long"
 SESSION_ID = re.compile(r"[0-9a-f]{32}")  # as `new_secret` makes it
@@ -14042,13 +14043,13 @@ def event_of(message: Json) -> bytes:
 
 
 class Listen:
-    """A listen, for which an HTTP request waits. It is the Caller of its polls, which come one after the other."""
+    """A call that may wait. It is the Caller of what it asks: of polls, which come one after the other."""
 
     def __init__(self, serial: int, outer: Caller, is_streaming: bool) -> None:
         self.serial, self._outer, self._is_streaming = serial, outer, is_streaming
         self.source, self.stream, self.is_sending = outer.source, outer.stream, outer.is_sending
         self.is_alive, self.on_lost = outer.is_alive, outer.on_lost
-        self.is_over = False  # nobody wants its answer any more
+        self.is_over = False  # it has its answer, or nobody wants that any more
         self._gone: Callable[[], None] = lambda: None  # what to do with the poll when the request behind it goes
         self._answered: Future[Reply] | None = None  # of the present poll
 
@@ -14067,6 +14068,7 @@ class Listen:
 
     def answer(self, answer: Json) -> None:
         """Answer the request."""
+        self.is_over = True
         if self._is_streaming:
             self.stream(event_of(answer), is_last=True)
         else:
@@ -14094,13 +14096,12 @@ class RoomDoor:
         self._inherit = inherit  # gives the token of a seat of that name, if the same agent has it; else nothing
         self.url = gate.settings.public_url or gate.local_url
         self.token: str | None = None
-        self.caller: Caller | None = None  # of the request that is being answered; none, while only a listen is
-        self.listener: Listen | None = None  # the latest that waits
+        self.caller: Caller | None = None  # of the call that is being answered right now
 
     async def call(self, route: str, **fields: Any) -> dict[str, Json]:
         """Call a route. Raises Refusal."""
         method, path = route.split(" ")
-        caller, query, body, own = self.caller or self.listener, "", b"", ""
+        caller, query, body, own = self.caller, "", b"", ""
         if method == "GET":
             query = query_of(fields).removeprefix("?")
         elif path == "/register":
@@ -14111,14 +14112,10 @@ class RoomDoor:
         credential = self._gate.settings.agent_key if is_open else self.token
         head = Head({"Content-Type": "application/json", "Authorization": f"Bearer {credential}"}, method, path, query)
         assert caller is not None
-        errand = None
-        if path == "/history":
-            caller = errand = Listen(self.serial, caller, is_streaming=False)
         reply = ROUTES[method, path](self._gate, Request(head, body, caller, None, own))
         if reply is None:  # parked, as a poll is, and what is asked of the record
-            waiting = errand or self.listener
-            assert waiting is not None
-            reply = await waiting.answered()
+            assert isinstance(caller, Listen)
+            reply = await caller.answered()
         answer: dict[str, Json] = json.loads(reply.body)
         if reply.status >= 400:
             raise refusal_of(reply.status, answer)
@@ -14192,8 +14189,8 @@ def project_of(request: Request) -> str:
 class McpEndpoint:
     """The route /mcp with all its sessions."""
 
-    def __init__(self, gate: Gate, clock: Clock, spawn: Callable[[Coroutine[None, None, None]], object]) -> None:
-        self._gate, self._clock, self._spawn = gate, clock, spawn
+    def __init__(self, gate: Gate, clock: Clock) -> None:
+        self._gate, self._clock = gate, clock
         self._mcp = Mcp(TOOLS, PROMPTS, INSTRUCTIONS)
         self._sessions: dict[str, Session] = {}  # by session id
         self._ended: dict[str, None] = {}  # ids of sessions that their clients have ended; the latest SESSIONS_MAX
@@ -14263,11 +14260,9 @@ class McpEndpoint:
             if call is not None and call.cancels is not None:
                 self._cancel(session, call.cancels)
             return Reply(202, b"")
-        if call.method == "tools/call" and call.params.get("name") == "listen":
-            self._wait(request, session, call)  # parked, and answered when it is done
+        if call.method == "tools/call" and call.params.get("name") in TOOLS_THAT_WAIT:
+            (self._wait if call.params["name"] == "listen" else self._answer_later)(request, session, call)
             return None
-        if call.method == "tools/call" and call.params.get("name") == "history":
-            return self._answer_later(request, session, call)
         return json_reply(self._answer_now(request, session, call))
 
     def _initialize(self, request: Request, call: Call) -> Reply:
@@ -14287,7 +14282,7 @@ class McpEndpoint:
             raise RpcError(INVALID_REQUEST, f"Invalid request: a batch has at most {BATCH_CALLS_MAX} messages")
 
         def answer(call: Call) -> Json:
-            if call.params.get("name") in ("listen", "history"):
+            if call.params.get("name") in TOOLS_THAT_WAIT:
                 raise RpcError(INVALID_REQUEST, "Invalid request: a batch cannot wait", about=call.id)
             return self._answer_now(request, session, call)
 
@@ -14360,31 +14355,28 @@ class McpEndpoint:
 
     def _wait(self, request: Request, session: Session, call: Call) -> None:
         is_streaming = "text/event-stream" in request.head.headers.get("Accept", "") and call.progress_token is not None
-        listen = Listen(session.door.serial, request.caller, is_streaming)
-        session.door.listener, session.shown = listen, None
+        listen, session.shown = Listen(session.door.serial, request.caller, is_streaming), None
 
         async def report(done: float, total: float, words: str) -> None:
             listen.stream(event_of(progress_of(call.progress_token, done, total, words)), is_last=False)
 
-        async def work() -> None:
-            answer = await self._mcp.answer(call, session.revision, session.seat, report if is_streaming else no_report)
+        def answer(found: dict[str, Json]) -> None:
             session.waiting.pop(call.id, None)
             session.shown = call.id
-            if session.door.listener is listen:
-                session.door.listener = None
             room = self._gate.room
             is_unkept = not room.is_kept and room.stop is None  # what it was handed may be lost yet
             if is_unkept:
-                answer = RpcError(BUSY, JournalUnavailable.says, about=call.id).to_json()
+                found = RpcError(BUSY, JournalUnavailable.says, about=call.id).to_json()
             is_heard = not listen.is_over and listen.is_alive()
             if is_unkept or not is_heard:
                 session.seat.show_again()
             if is_heard:
-                listen.answer(answer)
+                listen.answer(found)
 
         def hang_up() -> None:
-            session.seat.hush()
-            listen.end(self._gate.room.mode)
+            if not listen.is_over:  # else it is the end of a line on which it was answered
+                session.seat.hush()
+                listen.end(self._gate.room.mode)
 
         def cancel() -> None:
             hang_up()
@@ -14392,55 +14384,47 @@ class McpEndpoint:
 
         request.caller.on_gone(hang_up)
         session.waiting[call.id] = cancel
-        self._spawn(work())
+        work = self._mcp.answer(call, session.revision, session.seat, report if is_streaming else no_report)
+        self._advance(session, listen, work, answer)
 
     def _answer_now(self, request: Request, session: Session, call: Call) -> dict[str, Json]:
         """Answer what never waits."""
         session.answered = call.id
         return self._finish(session, request.caller, self._mcp.answer(call, session.revision, session.seat, no_report))
 
-    def _answer_later(self, request: Request, session: Session, call: Call) -> Reply | None:
+    def _answer_later(self, request: Request, session: Session, call: Call) -> None:
         """Answer what may have to wait for the record."""
-        caller = request.caller
+        errand = Listen(session.door.serial, request.caller, is_streaming=False)
 
         def answer(found: dict[str, Json]) -> None:
-            if session.waiting.pop(call.id, None) is not None and caller.is_alive():  # else it was cancelled
-                caller.reply(json_reply(found))
+            if session.waiting.pop(call.id, None) is not None and errand.is_alive():  # else it was cancelled
+                errand.answer(found)
 
         session.waiting[call.id] = lambda: answer(RpcError(CANCELLED, "Request cancelled", about=call.id).to_json())
         session.answered = call.id
-        work = self._mcp.answer(call, session.revision, session.seat, no_report)
-        found = self._advance(session, caller, work, answer)
-        if found is not None:
-            del session.waiting[call.id]
-        return None if found is None else json_reply(found)
+        self._advance(session, errand, self._mcp.answer(call, session.revision, session.seat, no_report), answer)
 
     def _finish(self, session: Session, caller: Caller, work: Coroutine[Any, Any, dict[str, Json]]) -> dict[str, Json]:
         """Run what never waits."""
-        done = self._advance(session, caller, work, lambda answer: None)
-        assert done is not None, "it waits"
-        return done
+        answers = list[dict[str, Json]]()
+        self._advance(session, caller, work, answers.append)
+        (answer,) = answers
+        return answer
 
     def _advance(
         self, session: Session, caller: Caller, work: Coroutine[Any, Any, dict[str, Json]],
         then: Callable[[dict[str, Json]], None],
-    ) -> dict[str, Json] | None:
-        """Run it up to where it waits, and on from there: then, None, `then` gets what comes of it."""
+    ) -> None:
+        """Run it up to where it waits, and on from there; `then` gets what comes of it, if it never waits at once."""
         session.door.caller = caller
         try:
             due: Future[Any] = work.send(None)
         except StopIteration as done:
-            result: dict[str, Json] = done.value
-            return result
+            then(done.value)
+        else:
+            due.add_done_callback(lambda _: self._advance(session, caller, work, then))
         finally:
             session.door.caller = None  # with the request and its body
-
-        def go_on(_: object) -> None:
-            if (answer := self._advance(session, caller, work, then)) is not None:
-                then(answer)
-
-        due.add_done_callback(go_on)
-        return None
 
 
 # ======================================================================================================================
@@ -14884,10 +14868,10 @@ class Hub:
         self.gate.records = Records(kept, loop.call_later) if kept else None
         self.links = Links(file_limit() - FILES_RESERVED, turn, loop.call_soon)
         self.consoles = Consoles(self.gate, loop.call_later, lambda: self.links.unsent, self.journal)
-        self.mcp = McpEndpoint(self.gate, turn, self._spawn)
+        self.mcp = McpEndpoint(self.gate, turn)
         self.replays = Replays(kept or None, loop.call_soon_threadsafe)
         self._disk_log = DiskLog(settings.log_file, settings.log_retention_h) if settings.log_file else None
-        self._tasks: set[object] = set()
+
         self.grants = Grants(turn)
         self.notifier = self._notifier()
         self._hearers = [{kind: [*self._hearers_of(kind, watched)] for kind in EVENTS} for watched in (False, True)]
@@ -15110,10 +15094,6 @@ class Hub:
             self.notifier.look()
         self._sweeper = self._loop.call_later(min(SWEEP_S, self.settings.ttl_s / 4), self._sweep)
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)  # the loop itself keeps weak references only
-        task.add_done_callback(self._tasks.discard)
 
 
 def version_at(url: str) -> str | None:
