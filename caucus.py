@@ -14639,8 +14639,7 @@ class Exchange:
                 self._send(last_reply(TooManyConnections()))
                 return None
             self._front.links.heard(self._link)
-            due = self._front.handshakes.take()
-            return self._upgrade() if due is None else self._upgrade_when(due)
+            return self._upgrade(self._front.handshakes.take())
         return None
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
@@ -14750,15 +14749,14 @@ class Exchange:
         return self._link.look
 
     # --- private ---
-    def _upgrade(self) -> Awaitable[None] | None:
-        self._forward = self._front.console_exchange(self._connection)
-        return self._forward.headers_received(self._start, self._headers)
-
-    async def _upgrade_when(self, due: Awaitable[None]) -> None:
-        await due
+    async def _upgrade(self, due: Awaitable[None] | None) -> None:
+        if due is not None:
+            await due
         if self._stream.closed():
             self._is_late = True
-        elif (ready := self._upgrade()) is not None:
+            return
+        self._forward = self._front.console_exchange(self._connection)
+        if (ready := self._forward.headers_received(self._start, self._headers)) is not None:
             await ready
 
     def _request(self) -> Request:
