@@ -14566,31 +14566,6 @@ class Front(Struct):
     console_exchange: Callable[[HTTP1Connection], HTTPMessageDelegate]  # gives the WebSocket's side of a request
 
 
-class Stray(Link):
-    """A connection that Tornado reads."""
-    __slots__ = ("exchange", "stream")
-
-    def __init__(self, serial: int, stream: Any) -> None:
-        super().__init__(serial)
-        self.stream = stream  # one of ours, `handed_stream_type`
-        self.exchange: Exchange | None = None  # whose answer goes out at the end of this turn
-
-    def close(self) -> None:
-        self.stream.close()
-
-    def is_broken(self) -> bool:
-        return bool(self.stream.is_broken())
-
-    def is_sending(self) -> bool:
-        return bool(self.stream.writing())
-
-    def look(self) -> None:
-        """Find out whether the last answer arrived; one that is about to go out goes first."""
-        if self.exchange is not None:
-            self.exchange.settle()
-        super().look()
-
-
 def origin_form(start_line: RequestStartLine, headers: HTTPHeaders) -> RequestStartLine:
     """Read an absolute target, as a proxy's client sends it: its authority counts for Host (RFC 9112, 3.2.2)."""
     found = re.match(r"https?://([^/?#]*)", start_line.path, re.IGNORECASE)
@@ -14600,30 +14575,36 @@ def origin_form(start_line: RequestStartLine, headers: HTTPHeaders) -> RequestSt
     return start_line._replace(path=rest if rest.startswith("/") else f"/{rest}")
 
 
-class Exchange:
-    """One request and its answer. Tornado calls it as an HTTPMessageDelegate, the long poll as a Caller.
+class Stray(Link):
+    """A connection that Tornado reads: the HTTPMessageDelegate that it calls, and the Caller of each request.
 
-        head > body > finished > answered at the end of a turn, or waiting > answered
+        head > body > finished > answered at the end of a turn, or waiting > answered; then the next head
         head > refused: too large; the body is read a little, so that its sender sees why
         head > forwarded: a handshake, and all that follows is the console's
     """
 
     __slots__ = (
-        *("_front", "_link", "_stream", "_connection", "_on_gone", "_reply"),
-        *("_start", "_headers", "_body", "_forward", "_is_streaming", "_is_late"),
+        *("_body", "_connection", "_forward", "_front", "_headers", "_is_late", "_is_streaming", "_on_gone", "_reply"),
+        *("_start", "_stream"),
     )
 
-    def __init__(self, front: Front, link: Stray, connection: HTTP1Connection) -> None:
-        self._front, self._link, self._connection = front, link, connection
-        self._stream = link.stream
+    def __init__(self, front: Front, serial: int, stream: Any) -> None:
+        super().__init__(serial)
+        self._front, self._stream = front, stream  # one of ours, `handed_stream_type`
         self._reply: Reply | None = None  # goes out at the end of this turn
-        self._forward: HTTPMessageDelegate | None = None  # who answers instead: the console's WebSocket
+
+    # --- called by Tornado ---
+    def expect(self, connection: HTTP1Connection) -> Stray:
+        """Begin with the next request."""
+        self._connection = connection
         self._body = bytearray()
+        self._forward: HTTPMessageDelegate | None = None  # who answers instead: the console's WebSocket
         self._on_gone: Callable[[], None] | None = None  # None: it does not wait
         self._is_streaming = False
         self._is_late = self._stream.closed()  # it was read out of a buffer, behind the connection's last request
+        self._front.links.waits(self)
+        return self
 
-    # --- called by Tornado ---
     def headers_received(self, start_line: RequestStartLine, headers: HTTPHeaders) -> Awaitable[None] | None:
         """Read the head; refuse an oversized request before its body is read."""
         start_line = origin_form(start_line, headers)
@@ -14638,7 +14619,7 @@ class Exchange:
             if not (self._front.has_place() or self._front.router.is_proven(request)):
                 self._send(last_reply(TooManyConnections()))
                 return None
-            self._front.links.heard(self._link)
+            self._front.links.heard(self)
             return self._upgrade(self._front.handshakes.take())
         return None
 
@@ -14659,7 +14640,7 @@ class Exchange:
         if self._forward is not None:
             self._forward.finish()
             return
-        self._front.links.heard(self._link)
+        self._front.links.heard(self)
         self._stream.keep(0)
         is_too_large = len(self._body) > BODY_MAX_BYTES
         reply = refusal_reply(TooLarge()) if is_too_large else self._front.router.answer(self._request())
@@ -14674,10 +14655,6 @@ class Exchange:
             self._forward.on_connection_close()
 
     # --- called by the long poll ---
-    @property
-    def serial(self) -> int:
-        return self._link.serial
-
     def source(self) -> str:
         with suppress(OSError, AttributeError):  # gone already: it shares a bucket with all that are
             return str(self._stream.socket.getpeername()[0])
@@ -14685,35 +14662,31 @@ class Exchange:
 
     def reply(self, reply: Reply) -> None:
         """Answer the request that waits, at the end of this turn."""
-        self._on_gone, self._reply, self._link.exchange = None, reply, self
+        self._on_gone, self._reply = None, reply
         self._front.turn.answer(self, reply.is_ruling)
 
     def send(self) -> None:
-        reply, self._reply, self._link.exchange = self._reply, None, None
+        reply, self._reply = self._reply, None
         if self._stream.closed():
-            self._link.lost()
+            self.lost()
         elif reply is not None:
             self._connection.set_close_callback(None)
             self._send(reply)
 
-    def settle(self) -> None:
-        self._front.turn.settle(self)
-
     def withdraw(self) -> None:
         """Send instead that nothing was confirmed, and have what was handed out handed out again."""
         if self._reply is not None:
-            self._link.lost()
+            self.lost()
             self._reply = withdrawn()
         self.send()
 
     def is_sending(self) -> bool:
-        """Whether the system has yet to take a part of the answer."""
-        return self._link.is_sending()
+        return bool(self._stream.writing())
 
     def stream(self, chunk: bytes, is_last: bool, headers: Headers = EVENT_STREAM) -> None:
         """Answer it bit by bit; the first bit brings the headers."""
         if self._stream.closed() or not self._front.turn.commit():  # written to, a closed one trips Tornado up
-            self._link.lost()
+            self.lost()
             self._stream.close()
             return
         if not self._is_streaming:
@@ -14733,7 +14706,7 @@ class Exchange:
         except BlockingIOError:
             return True  # nothing to read: it waits, as it should
         except OSError:  # reset, of which the kernel tells once only
-            self._link.lost()
+            self.lost()
         except AttributeError:  # closed already
             return False
         if self._on_gone is not None:
@@ -14745,8 +14718,21 @@ class Exchange:
 
     def on_lost(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Set what to do when the answer turns out not to have arrived; give what finds that out at once."""
-        self._link.if_lost, self._link.is_pipelined = callback, self._stream.has_unread()
-        return self._link.look
+        self.if_lost, self.is_pipelined = callback, self._stream.has_unread()
+        return self.look
+
+    # --- called by the links ---
+    def close(self) -> None:
+        self._stream.close()
+
+    def is_broken(self) -> bool:
+        return bool(self._stream.is_broken())
+
+    def look(self) -> None:
+        """Find out whether the last answer arrived; one that is about to go out goes first."""
+        if self._reply is not None:
+            self._front.turn.settle(self)
+        super().look()
 
     # --- private ---
     async def _upgrade(self, due: Awaitable[None] | None) -> None:
@@ -14765,8 +14751,8 @@ class Exchange:
 
     def _send(self, reply: Reply) -> None:
         body = b"" if self._start.method == "HEAD" else reply.body
-        self._front.links.waits(self._link)  # for the next request; one that does not even read this answer is idle too
-        is_apart = len(body) > _SHARED_MIN_BYTES and self._link.if_lost is None  # so Tornado makes no copy
+        self._front.links.waits(self)  # for the next request; one that does not even read this answer is idle too
+        is_apart = len(body) > _SHARED_MIN_BYTES and self.if_lost is None  # so Tornado makes no copy
         length = {} if reply.status == 304 else {"Content-Length": str(len(reply.body))}
         headers = {**dict(STANDING_HEADERS), **dict(reply.headers), **length}
         written = self._begin(reply.status, headers, None if is_apart else body)
@@ -14783,11 +14769,11 @@ class Exchange:
 
     def _written(self, future: Future[None]) -> None:
         if future.cancelled() or future.exception() is not None:
-            self._link.lost()
+            self.lost()
 
 
 def server_of(front: Front) -> Any:
-    """Make Tornado's server: an Exchange for each request."""
+    """Make Tornado's server: a Stray for each connection."""
     from tornado.httpserver import HTTPServer
 
     handed_stream = handed_stream_type()
@@ -14798,7 +14784,7 @@ def server_of(front: Front) -> Any:
             with suppress(OSError):  # it hung up; serving it finds that out
                 address = connection.getpeername()
             stream = handed_stream(connection, head)
-            link = stream.link = Stray(serial, stream)
+            link = stream.link = Stray(front, serial, stream)
             front.links.enter(link)
             stream.on_owed = functools.partial(front.links.owes, link)
             stream.on_closed = lambda: front.links.forget(link)
@@ -14810,18 +14796,16 @@ def server_of(front: Front) -> Any:
             link.bequeath(self.adopt(connection, link.serial, head))
 
         def start_request(self, server_conn: Any, request_conn: Any) -> Any:
-            link = request_conn.stream.link
-            front.links.waits(link)
-            return Exchange(front, link, request_conn)
+            return request_conn.stream.link.expect(request_conn)
 
         def on_close(self, server_conn: Any) -> None:
             super().on_close(server_conn)
-            link = server_conn.stream.link
-            if link.stream.closed() and link.is_broken():  # else it is a console
-                link.lost()
+            stream = server_conn.stream
+            if stream.closed() and stream.is_broken():  # else it is a console
+                stream.link.lost()
 
     return HubServer(
-        lambda request: None,  # an Exchange answers instead
+        lambda request: None,  # a Stray answers instead
         idle_connection_timeout=IDLE_S,
         body_timeout=BODY_S,
         chunk_size=_CHUNK_BYTES,
