@@ -10469,36 +10469,6 @@ class Invitation(Record):
     ts: float  # Unix seconds
 
 
-class Invitations:
-    """The links that are out. They end with the hub."""
-
-    def __init__(self) -> None:
-        self._shares: dict[str, Invitation] = {}  # by id, the oldest first
-
-    def __iter__(self) -> Iterator[Invitation]:
-        return iter(self._shares.values())
-
-    def make(self, by: str, ts: float) -> tuple[Invitation, str]:
-        """Make a link; give it, and its token, which nobody can be told again. Raises TooManyShares."""
-        if len(self._shares) >= SHARES_MAX:
-            raise TooManyShares(f"{SHARES_MAX} links are out: revoke one", limit=SHARES_MAX)
-        token = new_secret()
-        share = Invitation(new_secret(4), hash_of(token), by, ts)
-        self._shares[share.id] = share
-        return share, token
-
-    def end(self, share_id: str) -> None:
-        """End a link. Raises UnknownShare."""
-        if self._shares.pop(share_id, None) is None:
-            raise UnknownShare("no such link, or it is revoked already", id=share_id)
-
-    def id_of(self, token: str) -> str | None:
-        """Find whose token this is; by its hash, so that no time tells of the token."""
-        if not self._shares or len(token) != 32:  # as new_secret draws them
-            return None
-        shown = hash_of(token)
-        return next((share.id for share in self if share.token_hash == shown), None)
-
 
 class Gate:
     """Who may come in, and what every route works with: the room, the polls, the credentials, the tickets."""
@@ -10510,7 +10480,7 @@ class Gate:
         self.archive: Archive  # this and the exports are set by the hub
         self.exports: Exports
         self.records: Records | None = None  # where there is a journal
-        self.shares = Invitations()
+        self.shares: dict[str, Invitation] = {}  # the links that are out, by id; they end with the hub
         self._tickets: dict[str, tuple[str, float]] = {}  # ticket -> token, monotonic end of life
         self.knocks = Buckets(Rate(KNOCK_BURST, KNOCK_PER_S))
         self._guesses = Buckets(Rate(GUESS_BURST, GUESS_PER_S))
@@ -10552,7 +10522,7 @@ class Gate:
         """Name the console role that a token opens; with no operator token set everyone is the operator."""
         if not self.settings.operator_token or same_secret(shown, self.settings.operator_token):
             return OPERATOR_ROLE
-        is_observer = same_secret(shown, self.settings.observer_token) or self.shares.id_of(shown) is not None
+        is_observer = same_secret(shown, self.settings.observer_token) or self.share_of(shown) is not None
         return OBSERVER_ROLE if is_observer else None
 
     def is_proven(self, shown: str) -> bool:
@@ -10560,10 +10530,25 @@ class Gate:
         return bool(self.settings.operator_token) and self.role_of(shown) is not None
 
     def share(self, by: str) -> tuple[Invitation, str]:
-        """Make a link for a looker-on, and its token. Raises Invalid, TooManyShares."""
+        """Make a link for a looker-on; give it, and its token, which nobody can be told again.
+
+        Raises Invalid, TooManyShares.
+        """
         if not self.settings.operator_token:
             raise Invalid("share", "without --operator-token whoever reaches this hub is the operator, link or not")
-        return self.shares.make(by, self._clock.wall())
+        if len(self.shares) >= SHARES_MAX:
+            raise TooManyShares(f"{SHARES_MAX} links are out: revoke one", limit=SHARES_MAX)
+        token = new_secret()
+        share = Invitation(new_secret(4), hash_of(token), by, self._clock.wall())
+        self.shares[share.id] = share
+        return share, token
+
+    def share_of(self, token: str) -> str | None:
+        """Find the link whose token this is; by its hash, so that no time tells of the token."""
+        if not self.shares or len(token) != 32:  # as new_secret draws them
+            return None
+        shown = hash_of(token)
+        return next((share.id for share in self.shares.values() if share.token_hash == shown), None)
 
     def check_knock(self, request: Request) -> None:
         """Let a handshake at /ui pass: one that shows a valid token always, of others so many. Raises Throttled."""
@@ -11168,8 +11153,8 @@ def _quoted(words: Json, most: int) -> str:
 def brief_of(room: Room, peer: Peer) -> str:
     """Tell a peer, in BRIEF_MAX characters, how the room stands and how to read what was said."""
     others = [plain_peer(name) for name in room.roster.live if name != peer.name]
-    listed = {name: room.channels()[name] for name in sorted(peer.channels) if name in room.channels()}
-    topics = [(name, cast(dict[str, Json], row)["topic"]) for name, row in listed.items()]
+    rows = room.channels()
+    topics = [(name, cast(dict[str, Json], rows[name])["topic"]) for name in sorted(peer.channels) if name in rows]
     channels = [f"#{plain_peer(name[1:])}" + (f" {_quoted(topic, 40)}" if topic else "") for name, topic in topics]
     held = Viewer.of(room, peer).held
     owes = [f"{debt.seq} to {plain_peer(debt.asker)} {_quoted(debt.text, 40)}"
@@ -12471,7 +12456,7 @@ class Consoles:
     def _admit(self, console: Console, role: str, shown: str) -> None:
         self._unproven.pop(console, None)
         console.role, console.held = role, []
-        console.share = self._gate.shares.id_of(shown) if role == OBSERVER_ROLE else None
+        console.share = self._gate.share_of(shown) if role == OBSERVER_ROLE else None
         ok = frame_of("auth_ok", role=role, auth=bool(self._gate.settings.operator_token))
         console.socket.push(text_frame(ok))
         self._openings.append(self._opening(console))
@@ -12688,13 +12673,15 @@ class Consoles:
             made = {"made": {"id": share.id, "token": token, "url": self._gate.settings.public_url}}
         looking = Counter(console.share for console in self.here)
         shares: list[Json] = [
-            {"id": one.id, "by": one.by, "ts": one.ts, "consoles": looking[one.id]} for one in self._gate.shares
+            {"id": one.id, "by": one.by, "ts": one.ts, "consoles": looking[one.id]}
+            for one in self._gate.shares.values()
         ]
         return frame_of("shares", shares=shares, **made)
 
     def _revoke(self, share_id: str) -> None:
         """End a link, and at once the consoles that came by it. Raises UnknownShare."""
-        self._gate.shares.end(share_id)
+        if self._gate.shares.pop(share_id, None) is None:
+            raise UnknownShare("no such link, or it is revoked already", id=share_id)
         for console in [one for one in self.here if one.share == share_id]:
             del self.here[console]
             console.feed.drop(console)
