@@ -10429,7 +10429,6 @@ class Records:
     def __init__(self, path: str, call_later: Callable[[float, Callable[[], None]], object]) -> None:
         self._path, self._call_later = path, call_later
         self._running: list[RecordExport] = []
-        self._is_looking = False
 
     def ask(self, name: str, caller: Caller, headers: Headers, otherwise: Callable[[], None]) -> bool:
         """Begin to answer in a format, unless there is no place; `otherwise` is called if it cannot be read at all."""
@@ -10444,16 +10443,13 @@ class Records:
         words = program_words("journal", "export", self._path, f"--{name}")
         export = RecordExport(words, caller, headers, end)
         self._running.append(export)
-        if not self._is_looking:
-            self._look()
+        self._look(export)
         return True
 
-    def _look(self) -> None:
-        for export in [*self._running]:
-            export.look()
-        self._is_looking = bool(self._running)
-        if self._is_looking:
-            self._call_later(_RECORD_LOOK_S, self._look)
+    def _look(self, export: RecordExport) -> None:
+        export.look()
+        if export in self._running:
+            self._call_later(_RECORD_LOOK_S, lambda: self._look(export))
 
     def close(self) -> None:
         """End what runs."""
