@@ -10427,13 +10427,15 @@ class Records:
     """Who is answered the whole record."""
 
     def __init__(self, path: str, call_later: Callable[[float, Callable[[], None]], object]) -> None:
+        """`path`: of the journal; empty where there is none."""
         self._path, self._call_later = path, call_later
         self._running: list[RecordExport] = []
 
-    def ask(self, name: str, caller: Caller, headers: Headers, otherwise: Callable[[], None]) -> bool:
-        """Begin to answer in a format, unless there is no place; `otherwise` is called if it cannot be read at all."""
-        if len(self._running) >= RECORDS_MAX:
-            return False
+    def ask(self, name: str, caller: Caller, headers: Headers, otherwise: Callable[[], None]) -> None:
+        """Begin to answer in a format; `otherwise` is called if there is no place, or nothing that can be read."""
+        if not self._path or len(self._running) >= RECORDS_MAX:
+            otherwise()
+            return
 
         def end(is_unanswered: bool) -> None:
             self._running.remove(export)
@@ -10444,7 +10446,6 @@ class Records:
         export = RecordExport(words, caller, headers, end)
         self._running.append(export)
         self._look(export)
-        return True
 
     def _look(self, export: RecordExport) -> None:
         export.look()
@@ -10473,9 +10474,9 @@ class Gate:
         self.settings, self.room, self.polls = settings, room, polls
         self.port = settings.port  # the real one, once the hub listens
         self._clock = clock
-        self.archive: Archive  # this and the exports are set by the hub
+        self.archive: Archive  # these three are set by the hub
         self.exports: Exports
-        self.records: Records | None = None  # where there is a journal
+        self.records: Records
         self.shares: dict[str, Invitation] = {}  # the links that are out, by id; they end with the hub
         self._tickets: dict[str, tuple[str, float]] = {}  # ticket -> token, monotonic end of life
         self.knocks = Buckets(Rate(KNOCK_BURST, KNOCK_PER_S))
@@ -11603,8 +11604,7 @@ def get_export(gate: Gate, request: Request) -> None:
     def give_recent() -> None:
         gate.exports.ask(FORMATS[name], lambda file: caller.reply(Reply(200, file, headers)))
 
-    if gate.records is None or not gate.records.ask(name, caller, headers, give_recent):
-        give_recent()
+    gate.records.ask(name, caller, headers, otherwise=give_recent)
 
 
 def get_ui(gate: Gate, request: Request) -> Reply:
@@ -14025,26 +14025,26 @@ def event_of(message: Json) -> bytes:
     return b"event: message\ndata: %b\n\n" % encode_plain(message).encode("ascii")
 
 
-class Listen:
-    """A call that may wait. It is the Caller of what it asks: of polls, which come one after the other."""
+class Errand:
+    """A call that may wait. It is the Caller of what it asks, such as of polls, which come one after the other."""
 
     def __init__(self, serial: int, outer: Caller, is_streaming: bool) -> None:
         self.serial, self._outer, self._is_streaming = serial, outer, is_streaming
         self.source, self.stream, self.is_sending = outer.source, outer.stream, outer.is_sending
         self.is_alive, self.on_lost = outer.is_alive, outer.on_lost
         self.is_over = False  # it has its answer, or nobody wants that any more
-        self._gone: Callable[[], None] = lambda: None  # what to do with the poll when the request behind it goes
-        self._answered: Future[Reply] | None = None  # of the present poll
+        self._gone: Callable[[], None] = lambda: None  # what to do with what is parked when the request behind it goes
+        self._answered: Future[Reply] | None = None  # of what is parked
 
     def answered(self) -> Future[Reply]:
-        """Give what the poll that was parked just now will be answered."""
+        """Give what the request that was parked just now will be answered."""
         from asyncio import get_running_loop
 
         self._answered = get_running_loop().create_future()
         return self._answered
 
     def end(self, mode: str) -> None:
-        """Let go of the poll: the other end is gone, or wants no answer."""
+        """Let go of a poll: the other end is gone, or wants no answer."""
         self.is_over = True
         self._gone()
         self.reply(batch_reply((), mode))
@@ -14058,7 +14058,7 @@ class Listen:
             self._outer.reply(json_reply(answer))
 
     def reply(self, reply: Reply) -> None:
-        """Hand on what the poll is answered."""
+        """Hand on what is answered."""
         if self._answered is not None and not self._answered.done():
             self._answered.set_result(reply)
 
@@ -14097,7 +14097,7 @@ class RoomDoor:
         assert caller is not None
         reply = ROUTES[method, path](self._gate, Request(head, body, caller, None, own))
         if reply is None:  # parked, as a poll is, and what is asked of the record
-            assert isinstance(caller, Listen)
+            assert isinstance(caller, Errand)
             reply = await caller.answered()
         answer: dict[str, Json] = json.loads(reply.body)
         if reply.status >= 400:
@@ -14338,7 +14338,7 @@ class McpEndpoint:
 
     def _wait(self, request: Request, session: Session, call: Call) -> None:
         is_streaming = "text/event-stream" in request.head.headers.get("Accept", "") and call.progress_token is not None
-        listen, session.shown = Listen(session.door.serial, request.caller, is_streaming), None
+        listen, session.shown = Errand(session.door.serial, request.caller, is_streaming), None
 
         async def report(done: float, total: float, words: str) -> None:
             listen.stream(event_of(progress_of(call.progress_token, done, total, words)), is_last=False)
@@ -14377,7 +14377,7 @@ class McpEndpoint:
 
     def _answer_later(self, request: Request, session: Session, call: Call) -> None:
         """Answer what may have to wait for the record."""
-        errand = Listen(session.door.serial, request.caller, is_streaming=False)
+        errand = Errand(session.door.serial, request.caller, is_streaming=False)
 
         def answer(found: dict[str, Json]) -> None:
             if session.waiting.pop(call.id, None) is not None and errand.is_alive():  # else it was cancelled
@@ -14830,7 +14830,7 @@ class Hub:
         self.gate.archive = Archive(self.room, kept, loop.call_soon_threadsafe)
         self.gate.archive.tree_of = AllTrees().of
         self.gate.exports = Exports(self.room, loop.call_soon)
-        self.gate.records = Records(kept, loop.call_later) if kept else None
+        self.gate.records = Records(kept, loop.call_later)
         self.links = Links(file_limit() - FILES_RESERVED, turn, loop.call_soon)
         self.consoles = Consoles(self.gate, loop.call_later, lambda: self.links.unsent, self.journal)
         self.mcp = McpEndpoint(self.gate, turn)
@@ -14940,7 +14940,9 @@ class Hub:
         await self._server.close_all_connections()
         for connection in [*self._lingering]:
             self._let_go(connection)
-        for keeper in (self.gate.archive, self.gate.records, self.journal, self._disk_log):
+        self.gate.archive.close()
+        self.gate.records.close()
+        for keeper in (self.journal, self._disk_log):
             if keeper is not None:
                 keeper.close()
 
