@@ -12298,9 +12298,7 @@ class Consoles:
     dialect get one write of the same bytes.
     """
 
-    def __init__(
-        self, gate: Gate, timer: Timer, unsent: Callable[[], int], journal: Journal | None = None
-    ) -> None:
+    def __init__(self, gate: Gate, timer: Timer, unsent: Callable[[], int], journal: Journal | None = None) -> None:
         self._gate, self._room, self._timer, self._unsent = gate, gate.room, timer, unsent
         self._journal, self._soon = journal, functools.partial(timer, 0.0)
         self._commit: Callable[[], bool] = (lambda: True) if journal is None else journal.commit
@@ -14070,9 +14068,7 @@ class Errand:
 class RoomDoor:
     """The hub from inside: each call is the request that would come over HTTP, and has the same answer."""
 
-    def __init__(
-        self, gate: Gate, serial: int, key: str, secret: str, inherit: Callable[[RoomDoor, str], str]
-    ) -> None:
+    def __init__(self, gate: Gate, serial: int, key: str, secret: str, inherit: Callable[[RoomDoor, str], str]) -> None:
         self._gate, self.serial, self._file = gate, serial, TokenFile()
         self._key = key  # the session's id
         self.secret = secret  # which its agent shows in each of its sessions; empty: none
