@@ -2270,12 +2270,9 @@ _COUNTING = {"thanks", "sorry", "bye", "waiting"}  # said again with another num
 
 _WIDE = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # no spaces
 _MARKS = "\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u064b-\u065f\u0900-\u0963\u0970-\u09e5\u0a00-\u0a65\u0a70-\u0dff"
-_LOOP_WORD = re.compile(rf"[{_WIDE}]+|(?:[^\W\d_{_WIDE}]|[{_MARKS}])+(?:['’][^\W\d_]+)*")
 _PLAIN_WORD = re.compile("[a-z]+(?:'[a-z]+)*")
 _HAS_DIGIT = re.compile(r"\d").search
-_IS_WIDE = re.compile(f"[{_WIDE}]").match
 _HAS_HARD = re.compile(r"[0-9`_/={}<>]").search
-_HAS_WIDE = re.compile(f"[{_WIDE}]").search
 _SIGNS_OF_WIDE = re.compile("[\u30a0-\u30ff]+|[\u0e00-\u17ff]{1,2}|[^\u3040-\u309f]")
 _IS_HIRAGANA = re.compile("[\u3041-\u3096]{2,8}").fullmatch  # one word of its own, at times
 _QUICK_STEM = re.compile(r"(?<![^\W\d_])[^\W\d_]{1,5}")
@@ -2332,6 +2329,16 @@ class Said(NamedTuple):
 Heard = tuple[str, str, int]  # one message of a lane: sender, head, seq
 
 
+@functools.cache  # to compile one with many scripts takes 10 ms, of every start
+def _wide_sign() -> re.Pattern[str]:
+    return re.compile(f"[{_WIDE}]")
+
+
+@functools.cache
+def _loop_word() -> re.Pattern[str]:
+    return re.compile(rf"[{_WIDE}]+|(?:[^\W\d_{_WIDE}]|[{_MARKS}])+(?:['’][^\W\d_]+)*")
+
+
 def _stem_of(word: str, length: int = 4) -> str:
     """Cut a word so that its forms are one; two syllables of Korean."""
     return word[:2] if "\uac00" <= word[0] <= "\ud7a3" else word[:length]
@@ -2347,10 +2354,10 @@ class Lexicon:
         for name in ("filler", *(name for name in tables if name not in ("filler", "trouble"))):
             kind = "" if name == "filler" else name
             for word in tables[name].split():
-                if _IS_WIDE(word) and len(word) == 1 and not kind:
+                if _wide_sign().match(word) and len(word) == 1 and not kind:
                     signs += word
                 else:
-                    (self._wide_kinds if _IS_WIDE(word) else self.kinds).setdefault(word, kind)
+                    (self._wide_kinds if _wide_sign().match(word) else self.kinds).setdefault(word, kind)
         longest_first = sorted(self._wide_kinds, key=len, reverse=True)
         self._wide_phrase, self._wide_filler = re.compile("|".join(longest_first)), re.compile(f"[{signs}]+")
         self.has_trouble = re.compile("|".join(tables["trouble"].split())).search
@@ -2378,8 +2385,8 @@ class Lexicon:
         words: set[str] = set()
         social: list[str] = []
         size = 0
-        for run in _LOOP_WORD.findall(template):
-            if not _IS_WIDE(run):
+        for run in _loop_word().findall(template):
+            if not _wide_sign().match(run):
                 kind = self.kinds.get(_stem_of(run, 5))
                 size += 1
                 if kind is None:
@@ -2440,7 +2447,7 @@ class _News(NamedTuple):
 
 def _are_alike(text: str, other: str) -> bool:
     """Whether a text begins and ends like another: half of its words, or a third of its signs without spaces."""
-    pieces, others = (text, other) if _HAS_WIDE(text) else (text.split(), other.split())
+    pieces, others = (text, other) if _wide_sign().search(text) else (text.split(), other.split())
     first = _same_in(zip(pieces, others))
     last = _same_in(zip(reversed(pieces), reversed(others)))
     same = min(first + last, len(pieces), len(others))
@@ -2460,7 +2467,7 @@ class _Reading:
 
     def __init__(self, lexicon: Lexicon, names: Iterable[str]) -> None:
         self._lexicon = lexicon
-        self._names = frozenset(_stem_of(word) for name in names for word in _LOOP_WORD.findall(name.casefold()))
+        self._names = frozenset(_stem_of(word) for name in names for word in _loop_word().findall(name.casefold()))
         self._words: set[str] = set()  # all that were said
         self._hard: set[str] = set()
         self._slots: set[str] = set()
@@ -2639,7 +2646,7 @@ class _Lane:
         Words alone, without a number or code among them, are believed every other time only.
         """
         head = self.heard[-1][1][:160]
-        if not head.isascii() and _HAS_WIDE(head):
+        if not head.isascii() and _wide_sign().search(head):
             return False  # its words cannot be told apart so quickly
         stems = frozenset(_QUICK_STEM.findall(head.lower()))
         fresh = len(stems.difference(lexicon.kinds, self.before))
@@ -8548,13 +8555,16 @@ _EACH = (
 _ACCENTS = re.compile(
     "[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f\u0670]"
 )
-# Signs without which an Indian word is another one: for Python they are no letters.
-_SIGNS = "".join(one for one in map(chr, range(0x900, 0xE00)) if unicodedata.category(one) in ("Mc", "Mn"))
 _ASCII_WORD = re.compile("[0-9a-z]+")
-_WORD = re.compile(
-    f"(?:[^\\W_{_EACH}]|[{_SIGNS}])+|[^\\x00-\\xbf\\s\u2000-\u206f\u3001-\u3004\u3008-\u301f\ufe00-\ufe0f]"
-)
 _TERM = re.compile(r'(-?)(?:"([^"]*)"|([^\s"]+))')
+
+
+@functools.cache  # it takes 20 ms, and only the record needs it
+def _word() -> re.Pattern[str]:
+    """Compile what a word is. In India's scripts there are signs without which it is another: for Python no letters."""
+    signs = "".join(one for one in map(chr, range(0x900, 0xE00)) if unicodedata.category(one) in ("Mc", "Mn"))
+    neither = "[^\\x00-\\xbf\\s\u2000-\u206f\u3001-\u3004\u3008-\u301f\ufe00-\ufe0f]"
+    return re.compile(f"(?:[^\\W_{_EACH}]|[{signs}])+|{neither}")
 
 
 def tokens_of(text: str) -> list[str]:
@@ -8562,7 +8572,7 @@ def tokens_of(text: str) -> list[str]:
     if text.isascii():
         return _ASCII_WORD.findall(text.lower())
     plain = _ACCENTS.sub("", unicodedata.normalize("NFKD", text).casefold())
-    return _WORD.findall(unicodedata.normalize("NFC", plain))
+    return _word().findall(unicodedata.normalize("NFC", plain))
 
 
 class Search(Record):
@@ -11611,7 +11621,8 @@ def get_ui(gate: Gate, request: Request) -> Reply:
     """GET /ui without a WebSocket handshake, or with one too many. Raises UpgradeRequired, Throttled."""
     if request.head.headers.get("Upgrade", "").lower() == "websocket":
         gate.check_knock(request)
-    raise UpgradeRequired("the console's door is a WebSocket", auth=bool(gate.settings.operator_token))
+    auth = bool(gate.settings.operator_token)
+    raise UpgradeRequired("this is the socket of the console, whose page is at /", auth=auth)
 
 
 ROUTES: dict[tuple[str, str], Handler] = {
@@ -14422,7 +14433,7 @@ ACCEPT_PAUSE_S = 0.25  # when the system has no file left for a connection; it w
 NEIGHBOUR_S = 0.8  # for what has our port to say what it is
 _LOOK_UP_S = 0.2  # on Windows
 WINDOWS_SOCKETS_MAX = 512  # that its select takes
-WARM_UP_S = 0.2  # after the start: the first console should not wait for imports
+WARM_UP_S = 0.2  # after the start, twice: the first console should not wait for imports
 
 
 def owing_stream_type() -> Any:
@@ -14771,9 +14782,6 @@ def server_of(front: Front) -> Any:
             self.handle_stream(stream, address)
             return link
 
-        def take_over(self, connection: socket.socket, head: bytes, link: Link) -> None:
-            link.bequeath(self.adopt(connection, link.serial, head))
-
         def start_request(self, server_conn: Any, request_conn: Any) -> Any:
             return request_conn.stream.link.expect(request_conn)
 
@@ -14791,6 +14799,29 @@ def server_of(front: Front) -> Any:
         max_header_size=4 * HEADERS_MAX_BYTES,  # beyond the refusal; reading so many lines takes Tornado 40 ms
         max_body_size=sys.maxsize,  # ours to refuse, with a 413
     )
+
+
+def listeners_at(host: str, port: int) -> list[socket.socket]:
+    """Listen at each address of a host, under one port. As Tornado does, whose import takes an eighth of a start.
+
+    Raises OSError.
+    """
+    listeners, is_local = list[socket.socket](), host == "localhost"
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    for family, address in sorted({(family, address) for family, _, _, _, address in found}):
+        if is_local and len(address) == 4 and address[3]:  # macOS names a link of its own too, and its firewall asks
+            continue
+        at = (address[0], port or (listeners[0].getsockname()[1] if listeners else 0), *address[2:])
+        try:
+            listeners.append(socket.create_server(at, family=family, backlog=LISTEN_BACKLOG))
+        except OSError as error:
+            if is_local and error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):  # IPv6 is off, as in containers
+                continue
+            for listener in listeners:
+                listener.close()
+            raise
+        listeners[-1].setblocking(False)
+    return listeners
 
 
 def file_limit() -> int:
@@ -14898,25 +14929,20 @@ class Hub:
 
     def start(self) -> None:
         """Bind the port and serve. Raises OSError."""
-        from tornado.netutil import bind_sockets
-
-        sockets = bind_sockets(self.settings.port, self.settings.host, backlog=LISTEN_BACKLOG)
+        sockets = listeners_at(self.settings.host, self.settings.port)
         self.gate.port = sockets[0].getsockname()[1]
-        router = Router(self.gate, {**ROUTES, **self.replays.routes(), **self.grants.routes(), **self.mcp.routes()})
-        handshakes = Turns(HANDSHAKES_PER_TURN, self._loop)
-        has_place = lambda: len(self.consoles.here) + len(handshakes) < CONSOLES_MAX  # noqa: E731
-        to_console = lambda connection: self.application.start_request(connection, connection)  # noqa: E731
-        self._server = server_of(Front(router, self.links, self.turn, handshakes, has_place, to_console))
-        self.lanes = Lanes(router, self.links, self.turn)
-        self.lanes.hand_over = self._server.take_over
-        self._take = self._server.adopt if self.settings.is_plain_http else functools.partial(Lane, self.lanes)
+        routes = {**ROUTES, **self.replays.routes(), **self.grants.routes(), **self.mcp.routes()}
+        self.lanes = Lanes(Router(self.gate, routes), self.links, self.turn)
+        self.lanes.hand_over = self._hand_over
+        self._take = self.tornado.adopt if self.settings.is_plain_http else functools.partial(Lane, self.lanes)
         self._listening = sockets
         for listener in sockets:
             with suppress(OSError):  # its connections have it too; without, one answer fills megabytes of the system's
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
             self._listen(listener)
         self._sweep()
-        self._loop.call_later(WARM_UP_S, lambda: self.application)
+        self._loop.call_later(WARM_UP_S, lambda: self.tornado)
+        self._loop.call_later(2 * WARM_UP_S, lambda: self.application)
 
     async def stop(self) -> None:
         """Answer parked polls, send consoles away, close everything. Takes no time."""
@@ -14933,7 +14959,8 @@ class Hub:
         self.mcp.close()
         self.turn.end()
         self.lanes.close()
-        await self._server.close_all_connections()
+        if "tornado" in vars(self):
+            await self.tornado.close_all_connections()
         for connection in [*self._lingering]:
             self._let_go(connection)
         self.gate.archive.close()
@@ -14943,8 +14970,16 @@ class Hub:
                 keeper.close()
 
     @Lazy
+    def tornado(self) -> Any:
+        """Make what serves connections that are not plain. Its imports took a fifth of a start; few agents need it."""
+        handshakes = Turns(HANDSHAKES_PER_TURN, self._loop)
+        has_place = lambda: len(self.consoles.here) + len(handshakes) < CONSOLES_MAX  # noqa: E731
+        to_console = lambda connection: self.application.start_request(connection, connection)  # noqa: E731
+        return server_of(Front(self.lanes.router, self.links, self.turn, handshakes, has_place, to_console))
+
+    @Lazy
     def application(self) -> Application:
-        """Make Tornado's side of the console's WebSocket. Its imports take a fifth of a start; no agent needs them."""
+        """Make Tornado's side of the console's WebSocket."""
         from tornado.web import Application
 
         return Application(
@@ -14953,6 +14988,9 @@ class Hub:
             websocket_max_message_size=FRAME_MAX_BYTES,
             websocket_ping_interval=30.0,
         )
+
+    def _hand_over(self, connection: socket.socket, head: bytes, link: Link) -> None:
+        link.bequeath(self.tornado.adopt(connection, link.serial, head))
 
     def _listen(self, listener: socket.socket) -> None:
         if listener in self._listening:  # not if the hub ended while it paused
@@ -15087,7 +15125,7 @@ def why_not_listening(settings: Settings, error: OSError) -> str:
         return f"cannot write the log file: {error}"
     where = f"{settings.host}:{settings.port}"
     if error.errno != errno.EADDRINUSE:
-        return f"cannot listen on {where}: {error.strerror or error}"
+        return f"cannot listen on {where}: {(error.strerror or str(error)).partition(' (while')[0]}"
     url = near_url(settings)
     if (version := version_at(url)) is None:
         return f"port {settings.port} is busy: something else listens there. Choose another with --port."

@@ -2560,7 +2560,8 @@ def test_nothing_else_is_served(open_hub: HubProcess, path: str) -> None:
 
 
 def test_ui_without_a_handshake_asks_for_one(hub: HubProcess) -> None:
-    refused(hub.get("/ui"), 426, "upgrade_required")
+    body = refused(hub.get("/ui"), 426, "upgrade_required")
+    assert body["detail"].endswith("whose page is at /")
 
 
 # --- the disk log ---

@@ -150,6 +150,62 @@ def has_ipv6() -> bool:
     return False
 
 
+def addresses(*hosts: tuple[str, ...]) -> Callable[..., list[tuple[object, ...]]]:
+    """Stand in for a resolver that gives these addresses for any name."""
+    def getaddrinfo(_host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        return [
+            (socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port, *rest))
+            for host, *rest in hosts
+        ]
+    return getaddrinfo
+
+
+def test_all_addresses_of_a_host_have_one_port_and_each_is_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", addresses(("127.0.0.1",), ("127.0.0.2",), ("127.0.0.1",)))
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(listener) for listener in caucus.listeners_at("both", 0)]
+        assert [listener.getsockname()[0] for listener in listeners] == ["127.0.0.1", "127.0.0.2"]
+        assert len({listener.getsockname()[1] for listener in listeners}) == 1
+        assert not any(listener.getblocking() for listener in listeners)
+
+
+@pytest.mark.parametrize("odd", [("fe80::1", 0, 7), ("100::1", 0, 0)], ids=["a link's own", "one that is not there"])
+def test_localhost_does_without_an_address_that_cannot_be_had(
+    odd: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", addresses(odd, ("127.0.0.1",)))
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(listener) for listener in caucus.listeners_at("localhost", 0)]
+        assert [listener.getsockname()[0] for listener in listeners] == ["127.0.0.1"]
+    with pytest.raises(OSError, match="attempting to bind"):  # of another name it is a mistake, and nothing stays bound
+        caucus.listeners_at("elsewhere", 0)
+
+
+def test_a_hub_listens_and_answers_agents_before_it_loads_what_only_browsers_need() -> None:
+    program = """
+import caucus, sys
+caucus.WARM_UP_S = 3600.0
+answer = caucus.Router.answer
+def tell(*asked):
+    print("tornado" in sys.modules, flush=True)
+    return answer(*asked)
+caucus.Router.answer = tell
+sys.exit(caucus.main())
+"""
+    argv = [sys.executable, "-c", program, "hub", "--port", "0", "--no-browser"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=CLEAN, cwd=ROOT) as process:
+        assert process.stdout is not None
+        port = int(re.findall(r":([0-9]+)", process.stdout.readline())[-1])
+        for is_plain in (True, False):
+            with Raw(port) as raw:
+                extra = "" if is_plain else "Connection: close\r\n"
+                head = f"GET /version HTTP/1.1\r\nHost: {LOOPBACK}:{port}\r\n{extra}\r\n"
+                assert answered(raw, head.encode()).status == 200
+            assert process.stdout.readline() == f"{not is_plain}\n"
+        process.terminate()
+        assert process.wait(DEADLINE_S) == 0
+
+
 @pytest.mark.parametrize("port", ["65536", "99999999999999999999", "-1", "http", "80.5", ""])
 def test_a_number_that_is_no_port_is_refused(refusal: Refuse, port: str) -> None:
     refusal("--port", port)
