@@ -12695,7 +12695,7 @@ class Consoles:
             console.socket.close(1008, "the link was revoked")
 
     def _rule_stage(self, name: str, frame: Body) -> bytes:
-        """Start or end an agent, or tell what it has written.
+        """Start or end an agent, or give an answer that tells what it has written.
 
         Raises StageOff, UnknownAgent, NotNow, Invalid, Throttled.
         """
@@ -12723,13 +12723,15 @@ class Consoles:
             answer = CONSOLE_QUESTIONS[name](self._room, frame)
         elif name in SHARE_COMMANDS:
             answer = self._share(console, name, frame)
+        elif name in STAGE_COMMANDS:
+            answer = self._rule_stage(name, frame)
         else:
-            answer = self._rule_stage(name, frame) if name in STAGE_COMMANDS else self._rule(name, frame)
+            answer = self._rule(name, frame)
         if answer:
             self._answer(console, answer)
 
     def _rule(self, name: str, frame: Body) -> bytes:
-        """Do what the operator commands. Raises Refusal."""
+        """Do what the operator commands; give the answer, if there is one. Raises Refusal."""
         if not self._room.is_kept and name not in RULINGS:
             raise JournalUnavailable
         done = OPERATOR_COMMANDS[name](self._room, frame)
@@ -12737,7 +12739,9 @@ class Consoles:
             raise JournalUnavailable("the hub cannot write its journal: this may be lost")
         if isinstance(done, MessageRouted) and done.client_id:  # who may say it again wants to know that it is said
             return frame_of("said", client_id=done.client_id, id=done.message.id, seq=done.message.seq)
-        return budgets_frame(self._room) if name == "budgets" else b""  # the same as before, written otherwise, maybe
+        if name == "budgets":  # they may be the same as before, written otherwise
+            return budgets_frame(self._room)
+        return b""
 
 
 def unmask(mask: bytes, data: bytes) -> bytes:
@@ -14863,7 +14867,6 @@ class Hub:
         self.mcp = McpEndpoint(self.gate, turn)
         self.replays = Replays(kept or None, loop.call_soon_threadsafe)
         self._disk_log = DiskLog(settings.log_file, settings.log_retention_h) if settings.log_file else None
-
         self.grants = Grants(turn)
         self.notifier = self._notifier()
         self._hearers = [{kind: [*self._hearers_of(kind, watched)] for kind in EVENTS} for watched in (False, True)]
@@ -14929,14 +14932,13 @@ class Hub:
 
     def start(self) -> None:
         """Bind the port and serve. Raises OSError."""
-        sockets = listeners_at(self.settings.host, self.settings.port)
-        self.gate.port = sockets[0].getsockname()[1]
+        self._listening = listeners_at(self.settings.host, self.settings.port)
+        self.gate.port = self._listening[0].getsockname()[1]
         routes = {**ROUTES, **self.replays.routes(), **self.grants.routes(), **self.mcp.routes()}
         self.lanes = Lanes(Router(self.gate, routes), self.links, self.turn)
         self.lanes.hand_over = self._hand_over
         self._take = self.tornado.adopt if self.settings.is_plain_http else functools.partial(Lane, self.lanes)
-        self._listening = sockets
-        for listener in sockets:
+        for listener in self._listening:
             with suppress(OSError):  # its connections have it too; without, one answer fills megabytes of the system's
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
             self._listen(listener)
