@@ -10293,7 +10293,7 @@ class Request(Struct):
         return decode_json(self.body)
 
 
-class Format(NamedTuple):
+class Wording(NamedTuple):
     """How a file words what was said."""
     ending: str  # of its name
     content_type: str
@@ -10320,13 +10320,13 @@ class Exports:
 
     def __init__(self, room: Room, call_soon: Callable[[Callable[[], None]], object]) -> None:
         self._room, self._call_soon = room, call_soon
-        # by the latest message and the format: a file, or while that is made who waits for it
-        self._files: dict[tuple[str, Format], bytes | list[Callable[[bytes], None]]] = {}
+        # by the latest message and the wording: a file, or while that is made who waits for it
+        self._files: dict[tuple[str, Wording], bytes | list[Callable[[bytes], None]]] = {}
 
-    def ask(self, form: Format, then: Callable[[bytes], None]) -> None:
+    def ask(self, wording: Wording, then: Callable[[bytes], None]) -> None:
         """Give the file to `then`: at once if it is there, else in a later turn."""
         log = [*self._room.log]
-        key = (log[-1].id if log else "", form)
+        key = (log[-1].id if log else "", wording)
         if key not in self._files:
             self.forget(but=key[0])
             self._files[key] = []
@@ -10341,7 +10341,7 @@ class Exports:
         """Give back the memory of what nobody has asked for again, or of another log. Called by the hub's clock."""
         self._files = {key: one for key, one in self._files.items() if isinstance(one, list) or key[0] == but}
 
-    def _make(self, key: tuple[str, Format], log: Sequence[Message]) -> Iterator[None]:
+    def _make(self, key: tuple[str, Wording], log: Sequence[Message]) -> Iterator[None]:
         """Word a file, and hand it out."""
         said, here = self._room.last_seq, sum(message.seq > 0 for message in log)
         since = log[0].ts if log else None
@@ -11593,12 +11593,12 @@ def _text_before(about: Mapping[str, Any]) -> str:
     return ""
 
 
-FORMATS: dict[str, Format] = {  # by the options of `caucus journal export`
-    "json": Format("json", "application/json", _json_before, _in_json, ",\n",
-                   lambda count: f'\n], "count": {count}}}\n'),
-    "md": Format("md", "text/markdown; charset=utf-8", _markdown_before, _in_markdown, "",
-                 lambda count: f"\n\n---\n\n{count} messages and notices\n"),
-    "text": Format("txt", "text/plain; charset=utf-8", _text_before, _in_text, "", lambda count: ""),
+FORMATS: dict[str, Wording] = {  # by the options of `caucus journal export`
+    "json": Wording("json", "application/json", _json_before, _in_json, ",\n",
+                    lambda count: f'\n], "count": {count}}}\n'),
+    "md": Wording("md", "text/markdown; charset=utf-8", _markdown_before, _in_markdown, "",
+                  lambda count: f"\n\n---\n\n{count} messages and notices\n"),
+    "text": Wording("txt", "text/plain; charset=utf-8", _text_before, _in_text, "", lambda count: ""),
 }
 _ALIASES = {"markdown": "md", "txt": "text", "plain": "text"}
 
@@ -22587,7 +22587,7 @@ def journal_export(options: argparse.Namespace) -> tuple[dict[str, Json], str]:
     check(options.file)
     if options.html:
         return page_export(options)
-    progress, (form,) = Progress(), [FORMATS[name] for name in FORMATS if getattr(options, name)]
+    progress, (wording,) = Progress(), [FORMATS[name] for name in FORMATS if getattr(options, name)]
     span, count = span_of(options), -2  # what comes first and last is no message
     with ExitStack() as end:
         base = end.enter_context(closing(connect_reader(options.file)))
@@ -22598,7 +22598,7 @@ def journal_export(options: argparse.Namespace) -> tuple[dict[str, Json], str]:
             write_out = end.enter_context(open_private(options.new, os.O_EXCL)).write
 
         said = said_in(proof.rows(), span)
-        for part in form.worded(proof.reach(span), said):
+        for part in wording.worded(proof.reach(span), said):
             count += 1
             progress.tell(proof.events, "events read", proof.last)
             write_out(part)

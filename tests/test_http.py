@@ -816,9 +816,9 @@ def test_a_long_log_is_exported_in_turns_of_the_loop_and_once_for_all_who_ask(
     for n in range(50):
         clock.advance(1)
         room.say(ann, "all", f"{n} " + "\N{SNOWMAN}*\n" * 2000)
-    exports, form = caucus.Exports(room, turns.append), caucus.FORMATS[name]
+    exports, wording = caucus.Exports(room, turns.append), caucus.FORMATS[name]
     for _ in range(3):
-        exports.ask(form, got.append)
+        exports.ask(wording, got.append)
     assert got == []
     assert len(turns) == 1, "one job for all"
     steps = 0
@@ -827,7 +827,7 @@ def test_a_long_log_is_exported_in_turns_of_the_loop_and_once_for_all_who_ask(
         steps += 1
     assert steps >= 50
     assert (len(got), len({id(file) for file in got})) == (3, 1)
-    exports.ask(form, got.append)
+    exports.ask(wording, got.append)
     assert got[3] is got[0]
     for n in range(50):
         assert f"{n} \N{SNOWMAN}*" in got[0].decode()
