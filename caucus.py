@@ -10476,7 +10476,6 @@ class Invitation(Record):
     ts: float  # Unix seconds
 
 
-
 class Gate:
     """Who may come in, and what every route works with: the room, the polls, the credentials, the tickets."""
 
