@@ -12315,7 +12315,7 @@ class Consoles:
         self._trees = Trees()
         self._whole, self._changes = Feed(gate.room, self._trees), ChangesFeed(gate.room, self._trees)
         self._feeds = (self._whole, self._changes)
-        self.here: dict[Console, None] = {}  # whether they have shown their token yet or not
+        self.here: dict[Console, None] = {}  # all sockets, whether they are consoles yet or not
         self._unproven: dict[Console, None] = {}
         self._openings: deque[Iterator[None]] = deque()
         self.is_watched = False  # by anybody; else no event is of interest here
