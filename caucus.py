@@ -635,6 +635,13 @@ def integer_of(value: Json, key: str, low: int, high: int, where: str = "body") 
     return number
 
 
+def number_of(value: Json, key: str, low: float, high: float, words: str) -> float:
+    """Read a number, which no text and no boolean is. Raises Invalid, with `words` for what is required."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:  # NaN is neither
+        raise Invalid(key, words)
+    return float(value)
+
+
 def boolean_of(body: Body, key: str) -> bool:
     """Read a boolean that defaults to false, or what plainly is one (0, 1, "true", "off"). Raises Invalid."""
     value = body.get(key, False)
@@ -873,9 +880,8 @@ class Usage(Record):
         value = body.get(key)
         if value is None:
             return None
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= cls.MAX:  # NaN is neither
-            raise Invalid(key, f"a number of 0 to {cls.MAX}, or null, is required")
-        return abs(float(value))  # -0.0 would be shown with its sign
+        price = number_of(value, key, 0, cls.MAX, f"a number of 0 to {cls.MAX}, or null, is required")
+        return abs(price)  # -0.0 would be shown with its sign
 
 
 CALM, HINT, SLOW, HOLD = 0, 1, 2, 3  # how sure it is that a lane goes round in circles, and what is done then
@@ -10281,9 +10287,25 @@ class Request(Struct):
         return decode_json(self.body)
 
 
-# How a format words what was said: what comes before, of all that is known of it; each message; between two; and what
-# comes after so many.
-Wording = tuple[Callable[[Mapping[str, Any]], str], Callable[[Message], str], str, Callable[[int], str]]
+class Wording(NamedTuple):
+    """How a file words what was said."""
+    ending: str  # of its name
+    content_type: str
+    before: Callable[[Mapping[str, Any]], str]  # what comes first, of all that is known of what was said
+    word: Callable[[Message], str]
+    between: str  # two messages
+    after: Callable[[int], str]  # so many
+
+    def worded(self, about: Mapping[str, Any], messages: Iterable[Message]) -> Iterator[bytes]:
+        """Give the file: what comes first, a part for each message, and what comes last."""
+        count = 0
+        yield self.before(about).encode()
+        for message in messages:
+            yield f"{self.between if count else ''}{self.word(message)}".encode()
+            count += 1
+        yield self.after(count).encode()
+
+
 EXPORT_S, EXPORTS_PER_TURN = 0.002, 8  # of wording, and files handed out, in one turn of the loop
 
 
@@ -10295,8 +10317,8 @@ class Exports:
         # by the latest message and the wording: a file, or while that is made who waits for it
         self._files: dict[tuple[str, Wording], bytes | list[Callable[[bytes], None]]] = {}
 
-    def ask(self, wording: Wording, then: Callable[[bytes], None]) -> bytes | None:
-        """Give the file if it is there; None: `then` gets it in a later turn."""
+    def ask(self, wording: Wording, then: Callable[[bytes], None]) -> None:
+        """Give the file to `then`: at once if it is there, else in a later turn."""
         log = [*self._room.log]
         key = (log[-1].id if log else "", wording)
         if key not in self._files:
@@ -10305,9 +10327,9 @@ class Exports:
             go_on(self._make(key, log), self._call_soon)
         found = self._files[key]
         if isinstance(found, bytes):
-            return found
-        found.append(then)
-        return None
+            then(found)
+        else:
+            found.append(then)
 
     def forget(self, but: str | None = None) -> None:
         """Give back the memory of what nobody has asked for again, or of another log. Called by the hub's clock."""
@@ -10315,17 +10337,16 @@ class Exports:
 
     def _make(self, key: tuple[str, Wording], log: Sequence[Message]) -> Iterator[None]:
         """Word a file, and hand it out."""
-        before, write, between, after = key[1]
         said, here = self._room.last_seq, sum(message.seq > 0 for message in log)
         since = log[0].ts if log else None
         about = {"count": len(log), "said": said, "left_out": max(0, said - here), "since": since}
-        parts, end = [before(about).encode()], time.monotonic() + EXPORT_S
-        for number, message in enumerate(log):
-            parts.append(f"{between if number else ''}{write(message)}".encode())
+        parts, end = list[bytes](), time.monotonic() + EXPORT_S
+        for part in key[1].worded(about, log):
+            parts.append(part)
             if time.monotonic() > end:
                 yield
                 end = time.monotonic() + EXPORT_S
-        waiting, file = self._files[key], b"".join([*parts, after(len(log)).encode()])
+        waiting, file = self._files[key], b"".join(parts)
         self._files[key] = file
         for number, then in enumerate(waiting if isinstance(waiting, list) else (), 1):
             then(file)
@@ -10348,8 +10369,7 @@ class RecordExport:
     def __init__(self, words: Sequence[str], caller: Caller, headers: Headers, end: Callable[[bool], None]) -> None:
         """Begin; `end` is told when it is over, and whether nothing of it was sent."""
         self._caller, self._headers, self._end = caller, headers, end
-        self._parts: Queue[bytes | None] = Queue(2)  # None: it was the last, and all went well
-        self._held = b""  # a part that goes out when it is known whether it is the last
+        self._parts: Queue[tuple[bytes, bool]] = Queue(2)  # and whether it is the last, which alone may be empty
         self._is_begun = self._is_over = False
         self._process: Popen[bytes] | None = None
         self._taken_at = time.monotonic()  # when a part went out, or the last one was taken
@@ -10357,51 +10377,46 @@ class RecordExport:
         threading.Thread(target=self._read, args=(words,), name="export", daemon=True).start()
 
     def _read(self, words: Sequence[str]) -> None:
+        """Read all parts, in the thread; each waits until it is known whether it is the last."""
         from subprocess import DEVNULL, PIPE, Popen
 
+        part, is_begun = b"", False
         with Popen(words, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL) as process:
             self._process = process
             assert process.stdout is not None
-            while (part := process.stdout.read(_RECORD_CHUNK_BYTES)) and self._put(part):
-                pass
+            while not self._is_over and (next_part := process.stdout.read(_RECORD_CHUNK_BYTES)):
+                if part:
+                    self._put(part, is_last=False)
+                    is_begun = True
+                part = next_part
             if self._is_over:
                 process.kill()
-        self._put(b"" if process.returncode else None)
+        if process.returncode:
+            part = part + b"\n\n[the record could not be read any further]\n" if is_begun else b""
+        self._put(part, is_last=True)
 
-    def _put(self, part: bytes | None) -> bool:
+    def _put(self, part: bytes, is_last: bool) -> None:
         while not self._is_over:
             with suppress(Full):
-                self._parts.put(part, timeout=1.0)
-                return True
-        return False
+                self._parts.put((part, is_last), timeout=1.0)
+                return
 
     def look(self) -> None:
         """Pass on what has come, if the last of it was taken."""
         if self._caller.is_sending():
             if time.monotonic() - self._taken_at > RECORD_TAKE_S:
-                self._finish(b"\n\n[it was read too slowly]\n")
+                self._send(b"\n\n[it was read too slowly]\n", is_last=True)
             return
         self._taken_at = time.monotonic()
-        if self._parts.empty():
-            return
-        part = self._parts.get()
-        if part and not self._held:
-            self._held = part
-        elif part:
-            self._send(part, is_last=False)
-        elif self._held and (part is None or self._is_begun):
-            self._finish(b"" if part is None else b"\n\n[the record could not be read any further]\n")
-        else:
+        with suppress(Empty):
+            self._send(*self._parts.get_nowait())
+
+    def _send(self, part: bytes, is_last: bool) -> None:
+        if part:
+            self._is_begun = True
+            self._caller.stream(part, is_last, self._headers)
+        if is_last:
             self.stop()
-
-    def _finish(self, last: bytes) -> None:
-        self._send(last, is_last=True)
-        self.stop()
-
-    def _send(self, next_part: bytes, is_last: bool) -> None:
-        out, self._held = (self._held + next_part, b"") if is_last else (self._held, next_part)
-        self._is_begun = True
-        self._caller.stream(out, is_last, self._headers)
 
     def stop(self) -> None:
         """End it; its reader may be gone."""
@@ -10416,14 +10431,15 @@ class Records:
     """Who is answered the whole record."""
 
     def __init__(self, path: str, call_later: Callable[[float, Callable[[], None]], object]) -> None:
+        """`path`: of the journal; empty where there is none."""
         self._path, self._call_later = path, call_later
         self._running: list[RecordExport] = []
-        self._is_looking = False
 
-    def ask(self, name: str, caller: Caller, headers: Headers, otherwise: Callable[[], None]) -> bool:
-        """Begin to answer in a format, unless there is no place; `otherwise` is called if it cannot be read at all."""
-        if len(self._running) >= RECORDS_MAX:
-            return False
+    def ask(self, name: str, caller: Caller, headers: Headers, otherwise: Callable[[], None]) -> None:
+        """Begin to answer in a format; `otherwise` is called if there is no place, or nothing that can be read."""
+        if not self._path or len(self._running) >= RECORDS_MAX:
+            otherwise()
+            return
 
         def end(is_unanswered: bool) -> None:
             self._running.remove(export)
@@ -10433,16 +10449,12 @@ class Records:
         words = program_words("journal", "export", self._path, f"--{name}")
         export = RecordExport(words, caller, headers, end)
         self._running.append(export)
-        if not self._is_looking:
-            self._look()
-        return True
+        self._look(export)
 
-    def _look(self) -> None:
-        for export in [*self._running]:
-            export.look()
-        self._is_looking = bool(self._running)
-        if self._is_looking:
-            self._call_later(_RECORD_LOOK_S, self._look)
+    def _look(self, export: RecordExport) -> None:
+        export.look()
+        if export in self._running:
+            self._call_later(_RECORD_LOOK_S, lambda: self._look(export))
 
     def close(self) -> None:
         """End what runs."""
@@ -10458,52 +10470,18 @@ class Invitation(Record):
     ts: float  # Unix seconds
 
 
-class Invitations:
-    """The links that are out. They end with the hub."""
-
-    def __init__(self) -> None:
-        self._shares: dict[str, Invitation] = {}  # by id, the oldest first
-
-    def __iter__(self) -> Iterator[Invitation]:
-        return iter(self._shares.values())
-
-    def make(self, by: str, ts: float) -> tuple[Invitation, str]:
-        """Make a link; give it, and its token, which nobody can be told again. Raises TooManyShares."""
-        if len(self._shares) >= SHARES_MAX:
-            raise TooManyShares(f"{SHARES_MAX} links are out: revoke one", limit=SHARES_MAX)
-        token = new_secret()
-        share = Invitation(new_secret(4), hash_of(token), by, ts)
-        self._shares[share.id] = share
-        return share, token
-
-    def end(self, share_id: str) -> None:
-        """End a link. Raises UnknownShare."""
-        if self._shares.pop(share_id, None) is None:
-            raise UnknownShare("no such link, or it is revoked already", id=share_id)
-
-    def id_of(self, token: str) -> str | None:
-        """Find whose token this is; by its hash, so that no time tells of the token."""
-        if not self._shares or len(token) != 32:  # as new_secret draws them
-            return None
-        shown = hash_of(token)
-        return next((share.id for share in self if share.token_hash == shown), None)
-
-
 class Gate:
     """Who may come in, and what every route works with: the room, the polls, the credentials, the tickets."""
 
-    def __init__(
-        self, settings: Settings, room: Room, polls: Polls, clock: Clock,
-        call_soon: Callable[[Callable[[], None]], object] = lambda call: call(),
-    ) -> None:
+    def __init__(self, settings: Settings, room: Room, polls: Polls, clock: Clock) -> None:
         self.settings, self.room, self.polls = settings, room, polls
         self.port = settings.port  # the real one, once the hub listens
         self._clock = clock
-        self.archive = Archive(room, "", call_soon)  # a hub with a journal, or a loop, has another
-        self.shares = Invitations()
+        self.archive: Archive  # these three are set by the hub
+        self.exports: Exports
+        self.records: Records
+        self.shares: dict[str, Invitation] = {}  # the links that are out, by id; they end with the hub
         self._tickets: dict[str, tuple[str, float]] = {}  # ticket -> token, monotonic end of life
-        self.exports = Exports(room, call_soon)
-        self.records: Records | None = None  # where there is a journal
         self.knocks = Buckets(Rate(KNOCK_BURST, KNOCK_PER_S))
         self._guesses = Buckets(Rate(GUESS_BURST, GUESS_PER_S))
         self.wrong_credentials, self._complain_at = 0, -math.inf
@@ -10544,14 +10522,33 @@ class Gate:
         """Name the console role that a token opens; with no operator token set everyone is the operator."""
         if not self.settings.operator_token or same_secret(shown, self.settings.operator_token):
             return OPERATOR_ROLE
-        is_observer = same_secret(shown, self.settings.observer_token) or self.shares.id_of(shown) is not None
+        is_observer = same_secret(shown, self.settings.observer_token) or self.share_of(shown) is not None
         return OBSERVER_ROLE if is_observer else None
 
+    def is_proven(self, shown: str) -> bool:
+        """Whether a token opens a console, and not everybody has it."""
+        return bool(self.settings.operator_token) and self.role_of(shown) is not None
+
     def share(self, by: str) -> tuple[Invitation, str]:
-        """Make a link for a looker-on, and its token. Raises Invalid, TooManyShares."""
+        """Make a link for a looker-on; give it, and its token, which nobody can be told again.
+
+        Raises Invalid, TooManyShares.
+        """
         if not self.settings.operator_token:
             raise Invalid("share", "without --operator-token whoever reaches this hub is the operator, link or not")
-        return self.shares.make(by, self._clock.wall())
+        if len(self.shares) >= SHARES_MAX:
+            raise TooManyShares(f"{SHARES_MAX} links are out: revoke one", limit=SHARES_MAX)
+        token = new_secret()
+        share = Invitation(new_secret(4), hash_of(token), by, self._clock.wall())
+        self.shares[share.id] = share
+        return share, token
+
+    def share_of(self, token: str) -> str | None:
+        """Find the link whose token this is; by its hash, so that no time tells of the token."""
+        if not self.shares or len(token) != 32:  # as new_secret draws them
+            return None
+        shown = hash_of(token)
+        return next((share.id for share in self.shares.values() if share.token_hash == shown), None)
 
     def check_knock(self, request: Request) -> None:
         """Let a handshake at /ui pass: one that shows a valid token always, of others so many. Raises Throttled."""
@@ -10592,8 +10589,7 @@ class Gate:
 
     def require_reader(self, request: Request) -> None:
         """Raise CredentialRequired unless reads are open, or the caller shows the agent key or a console token."""
-        has_role = self.settings.operator_token and self.role_of(request.head.bearer) is not None
-        if not has_role:
+        if not self.is_proven(request.head.bearer):
             self.require_agent_key(request)
 
     def new_ticket(self, token: str) -> str:
@@ -10675,8 +10671,7 @@ class Router:
 
     def is_proven(self, request: Request) -> bool:
         """Whether a handshake shows a token that not everybody has: no crowd of others keeps it out."""
-        is_guarded = bool(self._gate.settings.operator_token)
-        return is_guarded and self._gate.role_of(request.head.knock or "") is not None
+        return self._gate.is_proven(request.head.knock or "")
 
     def answer(self, request: Request) -> Reply | None:
         """Answer a request, or None while it is parked. Never raises."""
@@ -11058,11 +11053,10 @@ class Lane(Link):
 class Lanes:
     """What all lanes share: the routes, what was read before, who is ready, who is late, and the way to Tornado."""
 
-    def __init__(self, router: Router, links: Links, turn: Turn, clock: Clock) -> None:
+    def __init__(self, router: Router, links: Links, turn: Turn) -> None:
         self.router, self.links, self.turn = router, links, turn
         self.hand_over: Callable[[socket.socket, bytes, Link], None]  # set by the hub
         self.answered = self.handed_over = 0  # requests
-        self._clock = clock
         self._late: dict[Lane, float] = {}  # whose body is not complete, since when; longest first
         self.heads: dict[bytes, Head] = {}  # by the bytes that they were read from, their number apart
 
@@ -11077,7 +11071,7 @@ class Lanes:
 
     def waits(self, lane: Lane, size: int) -> None:
         """Note that a lane waits for the rest of a body, and what is kept of it meanwhile."""
-        self._late[lane] = self._clock.mono()
+        self._late[lane] = self.turn.mono()
         if size > USUAL_BYTES:
             self.links.owes(lane, size)
 
@@ -11093,7 +11087,7 @@ class Lanes:
 
     def sweep(self) -> None:
         """Close those who are late or slow, and those who have been idle for too long."""
-        now = self._clock.mono()
+        now = self.turn.mono()
         late = [*takewhile(lambda lane: now - self._late[lane] > BODY_S, self._late)]
         idle = [*takewhile(lambda link: now - self.links.idle[link] > IDLE_S, self.links.idle)]
         for link in [*late, *idle, *self.links.slow()]:
@@ -11159,8 +11153,8 @@ def _quoted(words: Json, most: int) -> str:
 def brief_of(room: Room, peer: Peer) -> str:
     """Tell a peer, in BRIEF_MAX characters, how the room stands and how to read what was said."""
     others = [plain_peer(name) for name in room.roster.live if name != peer.name]
-    listed = {name: room.channels()[name] for name in sorted(peer.channels) if name in room.channels()}
-    topics = [(name, cast(dict[str, Json], row)["topic"]) for name, row in listed.items()]
+    rows = room.channels()
+    topics = [(name, cast(dict[str, Json], rows[name])["topic"]) for name in sorted(peer.channels) if name in rows]
     channels = [f"#{plain_peer(name[1:])}" + (f" {_quoted(topic, 40)}" if topic else "") for name, topic in topics]
     held = Viewer.of(room, peer).held
     owes = [f"{debt.seq} to {plain_peer(debt.asker)} {_quoted(debt.text, 40)}"
@@ -11376,9 +11370,8 @@ def get_receipt(gate: Gate, request: Request) -> Reply:
     """GET /receipt?seq=: how far a peer's own message has come. Raises Invalid, UnknownToken, UnknownMessage."""
     wanted, room = message_ref_of(request.head.parameters.get("seq"), "seq", "query"), gate.room
     routed = room.find(wanted)
-    if gate.settings.operator_token and gate.role_of(request.head.bearer) is not None:
-        is_own = True
-    else:
+    is_own = gate.is_proven(request.head.bearer)
+    if not is_own:
         peer = room.peer_of(request.head.bearer)
         is_own = routed is not None and routed.message.sender == peer.name and routed.serial > peer.serial
     if routed is None or not is_own:
@@ -11485,9 +11478,8 @@ def post_ask(gate: Gate, request: Request) -> Reply:
 def get_decisions(gate: Gate, request: Request) -> Reply:
     """GET /decisions?limit=. A peer sees what concerns it, the operator and observers all. Raises UnknownToken."""
     limit = integer_of(request.head.parameters.get("limit", "20"), "limit", 1, DECISIONS_MAX, "query")
-    if gate.settings.operator_token and gate.role_of(request.head.bearer) is not None:
-        return json_reply({"decisions": gate.room.decisions(limit)})
-    return json_reply({"decisions": gate.room.decisions(limit, gate.room.peer_of(request.head.bearer))})
+    reader = None if gate.is_proven(request.head.bearer) else gate.room.peer_of(request.head.bearer)
+    return json_reply({"decisions": gate.room.decisions(limit, reader)})
 
 
 def viewer_of(gate: Gate, request: Request) -> Viewer:
@@ -11565,6 +11557,7 @@ def _in_json(m: Message) -> str:
     text = m.wire.decode("ascii")
     return _encode_readable(json.loads(text)) if "\\u" in text else text
 
+
 def _json_before(about: Mapping[str, Any]) -> str:
     known = {"version": __version__, **{key: value for key, value in about.items() if key != "count"}}
     return f'{encode_plain(known)[:-1]},"messages": [\n'
@@ -11593,60 +11586,28 @@ def _text_before(about: Mapping[str, Any]) -> str:
     return ""
 
 
-_AS_JSON: Wording = (
-    _json_before, _in_json, ",\n", lambda count: f'\n], "count": {count}}}\n',
-)
-_AS_MARKDOWN: Wording = (
-    _markdown_before, _in_markdown, "", lambda count: f"\n\n---\n\n{count} messages and notices\n",
-)
-_AS_TEXT: Wording = (_text_before, _in_text, "", lambda count: "")
-_ENDINGS = {"text": "txt"}  # of files, where they are no names of formats
-EXPORTS: dict[str, tuple[str, str, Wording]] = {
-    "json": ("json", "application/json", _AS_JSON),
-    **dict.fromkeys(("markdown", "md"), ("md", "text/markdown; charset=utf-8", _AS_MARKDOWN)),
-    **dict.fromkeys(("text", "txt", "plain"), ("text", "text/plain; charset=utf-8", _AS_TEXT)),
+FORMATS: dict[str, Wording] = {  # by the options of `caucus journal export`
+    "json": Wording("json", "application/json", _json_before, _in_json, ",\n",
+                    lambda count: f'\n], "count": {count}}}\n'),
+    "md": Wording("md", "text/markdown; charset=utf-8", _markdown_before, _in_markdown, "",
+                  lambda count: f"\n\n---\n\n{count} messages and notices\n"),
+    "text": Wording("txt", "text/plain; charset=utf-8", _text_before, _in_text, "", lambda count: ""),
 }
+_ALIASES = {"markdown": "md", "txt": "text", "plain": "text"}
 
 
-def write_record(wording: Wording, proof: Proof, span: Span, write: Callable[[bytes], object]) -> int:
-    """Word what was said in a record, bit by bit; count it. Raises Damaged, sqlite3.Error."""
-    before, word, between, after = wording
-    write(before(proof.reach(span)).encode())
-    count = 0
-    for message in said_in(proof.rows(), span):
-        write(f"{between if count else ''}{word(message)}".encode())
-        count += 1
-    write(after(count).encode())
-    return count
-
-
-# What `caucus journal export` writes.
-RECORDS: dict[str, Callable[[Proof, Span, Callable[[bytes], object]], int]] = {
-    "json": functools.partial(write_record, _AS_JSON),
-    "md": functools.partial(write_record, _AS_MARKDOWN),
-    "text": functools.partial(write_record, _AS_TEXT),
-}
-
-
-def get_export(gate: Gate, request: Request) -> Reply | None:
+def get_export(gate: Gate, request: Request) -> None:
     """GET /export?format=json|markdown|text. Raises CredentialRequired."""
     gate.require_role(request, OPERATOR_ROLE, OBSERVER_ROLE)
-    wanted = request.head.parameters.get("format", "json").strip().lower()
-    name, content_type, wording = EXPORTS.get(wanted, EXPORTS["json"])
-    disposition = f'attachment; filename="caucus-chat.{_ENDINGS.get(name, name)}"'
-    headers, caller = (("Content-Type", content_type), ("Content-Disposition", disposition)), request.caller
+    wanted, caller = request.head.parameters.get("format", "json").strip().lower(), request.caller
+    name = _ALIASES.get(wanted, wanted if wanted in FORMATS else "json")
+    disposition = f'attachment; filename="caucus-chat.{FORMATS[name].ending}"'
+    headers = (("Content-Type", FORMATS[name].content_type), ("Content-Disposition", disposition))
 
-    def recent() -> Reply | None:
-        file = gate.exports.ask(wording, lambda file: caller.reply(Reply(200, file, headers)))
-        return None if file is None else Reply(200, file, headers)
+    def give_recent() -> None:
+        gate.exports.ask(FORMATS[name], lambda file: caller.reply(Reply(200, file, headers)))
 
-    def instead() -> None:
-        if (reply := recent()) is not None:
-            caller.reply(reply)
-
-    if gate.records is not None and gate.records.ask(name, caller, headers, instead):
-        return None
-    return recent()
+    gate.records.ask(name, caller, headers, otherwise=give_recent)
 
 
 def get_ui(gate: Gate, request: Request) -> Reply:
@@ -11874,38 +11835,34 @@ def with_notice(event: Event, frames: list[bytes]) -> list[bytes]:
 def _set_rate(room: Room, body: Body) -> None:
     if "peer" in body:
         raise Invalid("peer", "the rate is the same for every agent")
-    numbers = list[float]()
-    for key, low in (("refill_rate", 1e-3), ("capacity", 1.0)):
-        value = body.get(key)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= RATE_MAX:
-            raise Invalid(key, f"a number of {low:g} to {RATE_MAX:g} is required")
-        numbers.append(float(value))
-    room.set_rate(*numbers)
+    room.set_rate(*[
+        number_of(body.get(key), key, low, RATE_MAX, f"a number of {low:g} to {RATE_MAX:g} is required")
+        for key, low in (("refill_rate", 1e-3), ("capacity", 1.0))
+    ])
 
 
 def _set_loops(room: Room, body: Body) -> None:
     """Read how far loops are answered, and after how many seconds one that is held is let go; 0: never."""
-    release = body.get("release", room.release_s)
-    if isinstance(release, bool) or not isinstance(release, int | float) or not 0 <= release <= RELEASE_MAX_S:
-        raise Invalid("release", f"a number of 0 to {RELEASE_MAX_S:g} seconds is required")
-    room.set_loops(text_of(body, "upto", default=room.loops_upto), float(release))
+    words = f"a number of 0 to {RELEASE_MAX_S:g} seconds is required"
+    release_s = number_of(body.get("release", room.release_s), "release", 0, RELEASE_MAX_S, words)
+    room.set_loops(text_of(body, "upto", default=room.loops_upto), release_s)
 
 
 def minutes_of(value: Json, key: str) -> float:
     """Read how long a room may be quiet; 0: for ever. Raises Invalid."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= QUIET_STOP_MAX_MIN:
-        raise Invalid(key, f"a number of minutes, 0 to {QUIET_STOP_MAX_MIN:g}, is required")
-    return float(value)
+    return number_of(value, key, 0, QUIET_STOP_MAX_MIN,
+                     f"a number of minutes, 0 to {QUIET_STOP_MAX_MIN:g}, is required")
 
 
 def _raise_budget(room: Room, body: Body) -> None:
     """Read whose budget is raised, and to how much; without `to` it is doubled."""
-    to, measure = body.get("to"), text_of(body, "measure", 1, NAME_MAX)
-    if to is not None and (isinstance(to, bool) or not isinstance(to, int | float) or not 0 < to <= BUDGET_MAX):
-        raise Invalid("to", "a number above 0, up to 10^15, is required")
-    if to is not None and not measure.startswith("dollars") and to != int(to):
-        raise Invalid("to", "a whole number is required")
-    limit = None if to is None else round(float(to), 4) if measure.startswith("dollars") else int(to)
+    measure, limit = text_of(body, "measure", 1, NAME_MAX), None
+    if (to := body.get("to")) is not None:
+        number = number_of(to, "to", math.ulp(0.0), BUDGET_MAX, "a number above 0, up to 10^15, is required")
+        is_whole = not measure.startswith("dollars")
+        if is_whole and number != int(number):
+            raise Invalid("to", "a whole number is required")
+        limit = int(number) if is_whole else round(number, 4)
     room.raise_budget(_spender(body, "spender"), measure, limit)
 
 
@@ -12064,7 +12021,6 @@ class Console(Struct):
     is_looking: bool = False  # an operator has it in the foreground, as it says itself
     share: str | None = None  # the id of the link that it came by
     is_program: bool = False  # no browser: it counts as none
-    is_gone: bool = False
     opening: int = 0  # bytes of its snapshot, which it may leave unread besides
 
 
@@ -12346,19 +12302,16 @@ class Consoles:
     dialect get one write of the same bytes.
     """
 
-    def __init__(
-        self, gate: Gate, timer: Timer, unsent: Callable[[], int], journal: Journal | None = None
-    ) -> None:
+    def __init__(self, gate: Gate, timer: Timer, unsent: Callable[[], int], journal: Journal | None = None) -> None:
         self._gate, self._room, self._timer, self._unsent = gate, gate.room, timer, unsent
         self._journal, self._soon = journal, functools.partial(timer, 0.0)
         self._commit: Callable[[], bool] = (lambda: True) if journal is None else journal.commit
         self._trees = Trees()
         self._whole, self._changes = Feed(gate.room, self._trees), ChangesFeed(gate.room, self._trees)
         self._feeds = (self._whole, self._changes)
+        self.here: dict[Console, None] = {}  # all sockets, whether they are consoles yet or not
         self._unproven: dict[Console, None] = {}
-        self._guests: dict[Console, None] = {}  # who came by a link
         self._openings: deque[Iterator[None]] = deque()
-        self.open_count = 0  # of sockets, whether they are consoles yet or not
         self.is_watched = False  # by anybody; else no event is of interest here
         self.looking = 0  # consoles of operators that are in the foreground
         self.on_left: Callable[[float], None] = lambda idle_s: None  # none is any more; the last was idle for so long
@@ -12383,7 +12336,7 @@ class Consoles:
         place. Others have a few, and of those that crowd them the oldest goes.
         """
         console = Console(socket, source, self._changes if wants_changes else self._whole, is_program=is_program)
-        self.open_count += 1
+        self.here[console] = None
         if not self._gate.is_own_origin(head.headers.get("Origin"), head.headers.get("Host", "")):
             socket.close(1008, "origin not allowed")
         elif (role := self._gate.role_of(head.knock or "")) is not None:
@@ -12408,12 +12361,10 @@ class Consoles:
 
     def closed(self, console: Console) -> None:
         """Forget a browser that went away."""
-        console.is_gone = True
         self._note_looking(console, False, UNHEARD_S)
-        self.open_count -= 1
+        self.here.pop(console, None)
         console.feed.drop(console)
         self._unproven.pop(console, None)
-        self._guests.pop(console, None)
         self.is_watched = len(self) > 0
 
     def on_frame(self, console: Console, data: str | bytes) -> None:
@@ -12479,7 +12430,7 @@ class Consoles:
     def close(self) -> None:
         """Send every browser away: the hub is going down."""
         self._flush()
-        for console in [*self._whole.consoles, *self._changes.consoles, *self._unproven]:
+        for console in [*self.here]:
             console.socket.close(1001, "the hub ended")
 
     # --- who may come in ---
@@ -12503,8 +12454,7 @@ class Consoles:
     def _admit(self, console: Console, role: str, shown: str) -> None:
         self._unproven.pop(console, None)
         console.role, console.held = role, []
-        if role == OBSERVER_ROLE and (share := self._gate.shares.id_of(shown)) is not None:
-            console.share, self._guests[console] = share, None
+        console.share = self._gate.share_of(shown) if role == OBSERVER_ROLE else None
         ok = frame_of("auth_ok", role=role, auth=bool(self._gate.settings.operator_token))
         console.socket.push(text_frame(ok))
         self._openings.append(self._opening(console))
@@ -12533,7 +12483,7 @@ class Consoles:
     # --- what a newcomer sees ---
     def _opening(self, console: Console) -> Iterator[None]:
         """Show the room to a newcomer, unless it is gone. What happens from here on is held until it has the log."""
-        if console.is_gone:
+        if console not in self.here:
             return
         self._flush()  # what happened so far is in what it is about to see
         feed = console.feed
@@ -12698,10 +12648,9 @@ class Consoles:
     def _hear_of_attention(self, console: Console, frame: Body) -> bool:
         """Read what a console says of who sits before it, if it does. Raises Invalid, Forbidden, Throttled."""
         if "looking" in frame:
-            idle_s = frame.get("idle", 0.0)
-            if isinstance(idle_s, bool) or not isinstance(idle_s, int | float) or not 0 <= idle_s <= IDLE_MAX_S:
-                raise Invalid("idle", f"seconds, 0 to {IDLE_MAX_S:g}, are required")
-            self._note_looking(console, boolean_of(frame, "looking"), float(idle_s))
+            words = f"seconds, 0 to {IDLE_MAX_S:g}, are required"
+            idle_s = number_of(frame.get("idle", 0.0), "idle", 0, IDLE_MAX_S, words)
+            self._note_looking(console, boolean_of(frame, "looking"), idle_s)
         elif "notify_test" in frame and console.role != OPERATOR_ROLE:
             raise Forbidden("an observer watches only")
         elif "notify_test" in frame:
@@ -12720,24 +12669,26 @@ class Consoles:
         elif name == "share":
             share, token = self._gate.share(console.source)
             made = {"made": {"id": share.id, "token": token, "url": self._gate.settings.public_url}}
-        looking = Counter(guest.share for guest in self._guests)
+        looking = Counter(console.share for console in self.here)
         shares: list[Json] = [
-            {"id": one.id, "by": one.by, "ts": one.ts, "consoles": looking[one.id]} for one in self._gate.shares
+            {"id": one.id, "by": one.by, "ts": one.ts, "consoles": looking[one.id]}
+            for one in self._gate.shares.values()
         ]
         return frame_of("shares", shares=shares, **made)
 
     def _revoke(self, share_id: str) -> None:
         """End a link, and at once the consoles that came by it. Raises UnknownShare."""
-        self._gate.shares.end(share_id)
-        for console in [guest for guest in self._guests if guest.share == share_id]:
-            del self._guests[console]
+        if self._gate.shares.pop(share_id, None) is None:
+            raise UnknownShare("no such link, or it is revoked already", id=share_id)
+        for console in [one for one in self.here if one.share == share_id]:
+            del self.here[console]
             console.feed.drop(console)
-            console.role, console.is_gone = None, True  # what it sends until it is closed is a stranger's
+            console.role = None  # what it sends until it is closed is a stranger's
             console.socket.push(text_frame(frame_of("auth_error")))
             console.socket.close(1008, "the link was revoked")
 
-    def _rule_stage(self, console: Console, name: str, frame: Body) -> None:
-        """Start or end an agent, or tell what it has written.
+    def _rule_stage(self, name: str, frame: Body) -> bytes:
+        """Start or end an agent, or give an answer that tells what it has written.
 
         Raises StageOff, UnknownAgent, NotNow, Invalid, Throttled.
         """
@@ -12745,15 +12696,15 @@ class Consoles:
             raise StageOff(NO_STAGE)
         if name == "output":
             self._outputs.spend(time.monotonic())
-            self._answer(console, frame_of("output", **self.stage.output(_named(frame, name))))
-            return
+            return frame_of("output", **self.stage.output(_named(frame, name)))
         verb, agent = text_of(frame, name, 1, NAME_MAX), _named(frame, "agent")
         if verb not in STAGE_VERBS:
             raise UnknownAction(f"of an agent there is no {verb!r}", actions=[*STAGE_VERBS])
         self.stage.rule(verb, agent)
+        return b""
 
     def _obey(self, console: Console, name: str | None, frame: Body) -> None:
-        """Run one command. Raises Refusal."""
+        """Run one command, and answer it if it has an answer. Raises Refusal."""
         if name is None:
             is_opening = frame.keys() & {"auth", "auth_probe"}  # of a dashboard that was let in without
             if not (is_opening or self._hear_of_attention(console, frame)):
@@ -12762,24 +12713,28 @@ class Consoles:
         if console.role != OPERATOR_ROLE and name not in OF_OBSERVERS:
             raise Forbidden("an observer watches only")
         if name in CONSOLE_QUESTIONS:
-            self._answer(console, CONSOLE_QUESTIONS[name](self._room, frame))
-            return
-        if name in SHARE_COMMANDS:
-            self._answer(console, self._share(console, name, frame))
-            return
-        if name in STAGE_COMMANDS:
-            self._rule_stage(console, name, frame)
-            return
+            answer = CONSOLE_QUESTIONS[name](self._room, frame)
+        elif name in SHARE_COMMANDS:
+            answer = self._share(console, name, frame)
+        elif name in STAGE_COMMANDS:
+            answer = self._rule_stage(name, frame)
+        else:
+            answer = self._rule(name, frame)
+        if answer:
+            self._answer(console, answer)
+
+    def _rule(self, name: str, frame: Body) -> bytes:
+        """Do what the operator commands; give the answer, if there is one. Raises Refusal."""
         if not self._room.is_kept and name not in RULINGS:
             raise JournalUnavailable
         done = OPERATOR_COMMANDS[name](self._room, frame)
         if not self._commit() and name not in RULINGS:
             raise JournalUnavailable("the hub cannot write its journal: this may be lost")
-        if name == "budgets":  # they may be the same as before, written otherwise
-            self._answer(console, budgets_frame(self._room))
         if isinstance(done, MessageRouted) and done.client_id:  # who may say it again wants to know that it is said
-            about: dict[str, Json] = {"id": done.message.id, "seq": done.message.seq}
-            self._answer(console, frame_of("said", client_id=done.client_id, **about))
+            return frame_of("said", client_id=done.client_id, id=done.message.id, seq=done.message.seq)
+        if name == "budgets":  # they may be the same as before, written otherwise
+            return budgets_frame(self._room)
+        return b""
 
 
 def unmask(mask: bytes, data: bytes) -> bytes:
@@ -14061,6 +14016,7 @@ class Grants:
 # there is no such method, a client of both eras opens a session; the bridge, whose process is the session, has both.
 
 SESSIONS_MAX = 10_000
+TOOLS_THAT_WAIT = ("listen", "history")
 BATCH_CALLS_MAX = 16  # of a batch, which is answered in one turn: 64 kB of calls could ask for 16 MB
 PAST = "the hub has restarted since this session began, or it was silent for too long"
 SESSION_ID = re.compile(r"[0-9a-f]{32}")  # as `new_secret` makes it
@@ -14075,39 +14031,40 @@ def event_of(message: Json) -> bytes:
     return b"event: message\ndata: %b\n\n" % encode_plain(message).encode("ascii")
 
 
-class Listen:
-    """A listen, for which an HTTP request waits. It is the Caller of its polls, which come one after the other."""
+class Errand:
+    """A call that may wait. It is the Caller of what it asks, such as of polls, which come one after the other."""
 
     def __init__(self, serial: int, outer: Caller, is_streaming: bool) -> None:
         self.serial, self._outer, self._is_streaming = serial, outer, is_streaming
         self.source, self.stream, self.is_sending = outer.source, outer.stream, outer.is_sending
         self.is_alive, self.on_lost = outer.is_alive, outer.on_lost
-        self.is_over = False  # nobody wants its answer any more
-        self._gone: Callable[[], None] = lambda: None  # what to do with the poll when the request behind it goes
-        self._answered: Future[Reply] | None = None  # of the present poll
+        self.is_over = False  # it has its answer, or nobody wants that any more
+        self._gone: Callable[[], None] = lambda: None  # what to do with what is parked when the request behind it goes
+        self._answered: Future[Reply] | None = None  # of what is parked
 
     def answered(self) -> Future[Reply]:
-        """Give what the poll that was parked just now will be answered."""
+        """Give what the request that was parked just now will be answered."""
         from asyncio import get_running_loop
 
         self._answered = get_running_loop().create_future()
         return self._answered
 
     def end(self, mode: str) -> None:
-        """Let go of the poll: the other end is gone, or wants no answer."""
+        """Let go of a poll: the other end is gone, or wants no answer."""
         self.is_over = True
         self._gone()
         self.reply(batch_reply((), mode))
 
     def answer(self, answer: Json) -> None:
         """Answer the request."""
+        self.is_over = True
         if self._is_streaming:
             self.stream(event_of(answer), is_last=True)
         else:
             self._outer.reply(json_reply(answer))
 
     def reply(self, reply: Reply) -> None:
-        """Hand on what the poll is answered."""
+        """Hand on what is answered."""
         if self._answered is not None and not self._answered.done():
             self._answered.set_result(reply)
 
@@ -14119,22 +14076,19 @@ class Listen:
 class RoomDoor:
     """The hub from inside: each call is the request that would come over HTTP, and has the same answer."""
 
-    def __init__(
-        self, gate: Gate, serial: int, key: str, secret: str, inherit: Callable[[RoomDoor, str], str]
-    ) -> None:
+    def __init__(self, gate: Gate, serial: int, key: str, secret: str, inherit: Callable[[RoomDoor, str], str]) -> None:
         self._gate, self.serial, self._file = gate, serial, TokenFile()
         self._key = key  # the session's id
         self.secret = secret  # which its agent shows in each of its sessions; empty: none
         self._inherit = inherit  # gives the token of a seat of that name, if the same agent has it; else nothing
         self.url = gate.settings.public_url or gate.local_url
         self.token: str | None = None
-        self.caller: Caller | None = None  # of the request that is being answered; none, while only a listen is
-        self.listener: Listen | None = None  # the latest that waits
+        self.caller: Caller | None = None  # of the call that is being answered right now
 
     async def call(self, route: str, **fields: Any) -> dict[str, Json]:
         """Call a route. Raises Refusal."""
         method, path = route.split(" ")
-        caller, query, body, own = self.caller or self.listener, "", b"", ""
+        caller, query, body, own = self.caller, "", b"", ""
         if method == "GET":
             query = query_of(fields).removeprefix("?")
         elif path == "/register":
@@ -14145,14 +14099,10 @@ class RoomDoor:
         credential = self._gate.settings.agent_key if is_open else self.token
         head = Head({"Content-Type": "application/json", "Authorization": f"Bearer {credential}"}, method, path, query)
         assert caller is not None
-        errand = None
-        if path == "/history":
-            caller = errand = Listen(self.serial, caller, is_streaming=False)
         reply = ROUTES[method, path](self._gate, Request(head, body, caller, None, own))
         if reply is None:  # parked, as a poll is, and what is asked of the record
-            waiting = errand or self.listener
-            assert waiting is not None
-            reply = await waiting.answered()
+            assert isinstance(caller, Errand)
+            reply = await caller.answered()
         answer: dict[str, Json] = json.loads(reply.body)
         if reply.status >= 400:
             raise refusal_of(reply.status, answer)
@@ -14226,8 +14176,8 @@ def project_of(request: Request) -> str:
 class McpEndpoint:
     """The route /mcp with all its sessions."""
 
-    def __init__(self, gate: Gate, clock: Clock, spawn: Callable[[Coroutine[None, None, None]], object]) -> None:
-        self._gate, self._clock, self._spawn = gate, clock, spawn
+    def __init__(self, gate: Gate, clock: Clock) -> None:
+        self._gate, self._clock = gate, clock
         self._mcp = Mcp(TOOLS, PROMPTS, INSTRUCTIONS)
         self._sessions: dict[str, Session] = {}  # by session id
         self._ended: dict[str, None] = {}  # ids of sessions that their clients have ended; the latest SESSIONS_MAX
@@ -14297,11 +14247,9 @@ class McpEndpoint:
             if call is not None and call.cancels is not None:
                 self._cancel(session, call.cancels)
             return Reply(202, b"")
-        if call.method == "tools/call" and call.params.get("name") == "listen":
-            self._wait(request, session, call)  # parked, and answered when it is done
+        if call.method == "tools/call" and call.params.get("name") in TOOLS_THAT_WAIT:
+            (self._wait if call.params["name"] == "listen" else self._answer_later)(request, session, call)
             return None
-        if call.method == "tools/call" and call.params.get("name") == "history":
-            return self._answer_later(request, session, call)
         return json_reply(self._answer_now(request, session, call))
 
     def _initialize(self, request: Request, call: Call) -> Reply:
@@ -14321,7 +14269,7 @@ class McpEndpoint:
             raise RpcError(INVALID_REQUEST, f"Invalid request: a batch has at most {BATCH_CALLS_MAX} messages")
 
         def answer(call: Call) -> Json:
-            if call.params.get("name") in ("listen", "history"):
+            if call.params.get("name") in TOOLS_THAT_WAIT:
                 raise RpcError(INVALID_REQUEST, "Invalid request: a batch cannot wait", about=call.id)
             return self._answer_now(request, session, call)
 
@@ -14394,31 +14342,28 @@ class McpEndpoint:
 
     def _wait(self, request: Request, session: Session, call: Call) -> None:
         is_streaming = "text/event-stream" in request.head.headers.get("Accept", "") and call.progress_token is not None
-        listen = Listen(session.door.serial, request.caller, is_streaming)
-        session.door.listener, session.shown = listen, None
+        listen, session.shown = Errand(session.door.serial, request.caller, is_streaming), None
 
         async def report(done: float, total: float, words: str) -> None:
             listen.stream(event_of(progress_of(call.progress_token, done, total, words)), is_last=False)
 
-        async def work() -> None:
-            answer = await self._mcp.answer(call, session.revision, session.seat, report if is_streaming else no_report)
+        def answer(found: dict[str, Json]) -> None:
             session.waiting.pop(call.id, None)
             session.shown = call.id
-            if session.door.listener is listen:
-                session.door.listener = None
             room = self._gate.room
             is_unkept = not room.is_kept and room.stop is None  # what it was handed may be lost yet
             if is_unkept:
-                answer = RpcError(BUSY, JournalUnavailable.says, about=call.id).to_json()
+                found = RpcError(BUSY, JournalUnavailable.says, about=call.id).to_json()
             is_heard = not listen.is_over and listen.is_alive()
             if is_unkept or not is_heard:
                 session.seat.show_again()
             if is_heard:
-                listen.answer(answer)
+                listen.answer(found)
 
         def hang_up() -> None:
-            session.seat.hush()
-            listen.end(self._gate.room.mode)
+            if not listen.is_over:  # else it is the end of a line on which it was answered
+                session.seat.hush()
+                listen.end(self._gate.room.mode)
 
         def cancel() -> None:
             hang_up()
@@ -14426,55 +14371,47 @@ class McpEndpoint:
 
         request.caller.on_gone(hang_up)
         session.waiting[call.id] = cancel
-        self._spawn(work())
+        work = self._mcp.answer(call, session.revision, session.seat, report if is_streaming else no_report)
+        self._advance(session, listen, work, answer)
 
     def _answer_now(self, request: Request, session: Session, call: Call) -> dict[str, Json]:
         """Answer what never waits."""
         session.answered = call.id
         return self._finish(session, request.caller, self._mcp.answer(call, session.revision, session.seat, no_report))
 
-    def _answer_later(self, request: Request, session: Session, call: Call) -> Reply | None:
+    def _answer_later(self, request: Request, session: Session, call: Call) -> None:
         """Answer what may have to wait for the record."""
-        caller = request.caller
+        errand = Errand(session.door.serial, request.caller, is_streaming=False)
 
         def answer(found: dict[str, Json]) -> None:
-            if session.waiting.pop(call.id, None) is not None and caller.is_alive():  # else it was cancelled
-                caller.reply(json_reply(found))
+            if session.waiting.pop(call.id, None) is not None and errand.is_alive():  # else it was cancelled
+                errand.answer(found)
 
         session.waiting[call.id] = lambda: answer(RpcError(CANCELLED, "Request cancelled", about=call.id).to_json())
         session.answered = call.id
-        work = self._mcp.answer(call, session.revision, session.seat, no_report)
-        found = self._advance(session, caller, work, answer)
-        if found is not None:
-            del session.waiting[call.id]
-        return None if found is None else json_reply(found)
+        self._advance(session, errand, self._mcp.answer(call, session.revision, session.seat, no_report), answer)
 
     def _finish(self, session: Session, caller: Caller, work: Coroutine[Any, Any, dict[str, Json]]) -> dict[str, Json]:
         """Run what never waits."""
-        done = self._advance(session, caller, work, lambda answer: None)
-        assert done is not None, "it waits"
-        return done
+        answers = list[dict[str, Json]]()
+        self._advance(session, caller, work, answers.append)
+        (answer,) = answers
+        return answer
 
     def _advance(
         self, session: Session, caller: Caller, work: Coroutine[Any, Any, dict[str, Json]],
         then: Callable[[dict[str, Json]], None],
-    ) -> dict[str, Json] | None:
-        """Run it up to where it waits, and on from there: then, None, `then` gets what comes of it."""
+    ) -> None:
+        """Run it up to where it waits, and on from there; `then` gets what comes of it, if it never waits at once."""
         session.door.caller = caller
         try:
             due: Future[Any] = work.send(None)
         except StopIteration as done:
-            result: dict[str, Json] = done.value
-            return result
+            then(done.value)
+        else:
+            due.add_done_callback(lambda _: self._advance(session, caller, work, then))
         finally:
             session.door.caller = None  # with the request and its body
-
-        def go_on(_: object) -> None:
-            if (answer := self._advance(session, caller, work, then)) is not None:
-                then(answer)
-
-        due.add_done_callback(go_on)
-        return None
 
 
 # ======================================================================================================================
@@ -14616,31 +14553,6 @@ class Front(Struct):
     console_exchange: Callable[[HTTP1Connection], HTTPMessageDelegate]  # gives the WebSocket's side of a request
 
 
-class Stray(Link):
-    """A connection that Tornado reads."""
-    __slots__ = ("exchange", "stream")
-
-    def __init__(self, serial: int, stream: Any) -> None:
-        super().__init__(serial)
-        self.stream = stream  # one of ours, `handed_stream_type`
-        self.exchange: Exchange | None = None  # whose answer goes out at the end of this turn
-
-    def close(self) -> None:
-        self.stream.close()
-
-    def is_broken(self) -> bool:
-        return bool(self.stream.is_broken())
-
-    def is_sending(self) -> bool:
-        return bool(self.stream.writing())
-
-    def look(self) -> None:
-        """Find out whether the last answer arrived; one that is about to go out goes first."""
-        if self.exchange is not None:
-            self.exchange.settle()
-        super().look()
-
-
 def origin_form(start_line: RequestStartLine, headers: HTTPHeaders) -> RequestStartLine:
     """Read an absolute target, as a proxy's client sends it: its authority counts for Host (RFC 9112, 3.2.2)."""
     found = re.match(r"https?://([^/?#]*)", start_line.path, re.IGNORECASE)
@@ -14650,30 +14562,36 @@ def origin_form(start_line: RequestStartLine, headers: HTTPHeaders) -> RequestSt
     return start_line._replace(path=rest if rest.startswith("/") else f"/{rest}")
 
 
-class Exchange:
-    """One request and its answer. Tornado calls it as an HTTPMessageDelegate, the long poll as a Caller.
+class Stray(Link):
+    """A connection that Tornado reads: the HTTPMessageDelegate that it calls, and the Caller of each request.
 
-        head > body > finished > answered at the end of a turn, or waiting > answered
+        head > body > finished > answered at the end of a turn, or waiting > answered; then the next head
         head > refused: too large; the body is read a little, so that its sender sees why
         head > forwarded: a handshake, and all that follows is the console's
     """
 
     __slots__ = (
-        *("_front", "_link", "_stream", "_connection", "_on_gone", "_reply"),
-        *("_start", "_headers", "_body", "_forward", "_is_streaming", "_is_late"),
+        *("_body", "_connection", "_forward", "_front", "_headers", "_is_late", "_is_streaming", "_on_gone", "_reply"),
+        *("_start", "_stream"),
     )
 
-    def __init__(self, front: Front, link: Stray, connection: HTTP1Connection) -> None:
-        self._front, self._link, self._connection = front, link, connection
-        self._stream = link.stream
+    def __init__(self, front: Front, serial: int, stream: Any) -> None:
+        super().__init__(serial)
+        self._front, self._stream = front, stream  # one of ours, `handed_stream_type`
         self._reply: Reply | None = None  # goes out at the end of this turn
-        self._forward: HTTPMessageDelegate | None = None  # who answers instead: the console's WebSocket
+
+    # --- called by Tornado ---
+    def expect(self, connection: HTTP1Connection) -> Stray:
+        """Begin with the next request."""
+        self._connection = connection
         self._body = bytearray()
+        self._forward: HTTPMessageDelegate | None = None  # who answers instead: the console's WebSocket
         self._on_gone: Callable[[], None] | None = None  # None: it does not wait
         self._is_streaming = False
         self._is_late = self._stream.closed()  # it was read out of a buffer, behind the connection's last request
+        self._front.links.waits(self)
+        return self
 
-    # --- called by Tornado ---
     def headers_received(self, start_line: RequestStartLine, headers: HTTPHeaders) -> Awaitable[None] | None:
         """Read the head; refuse an oversized request before its body is read."""
         start_line = origin_form(start_line, headers)
@@ -14688,9 +14606,8 @@ class Exchange:
             if not (self._front.has_place() or self._front.router.is_proven(request)):
                 self._send(last_reply(TooManyConnections()))
                 return None
-            self._front.links.heard(self._link)
-            due = self._front.handshakes.take()
-            return self._upgrade() if due is None else self._upgrade_when(due)
+            self._front.links.heard(self)
+            return self._upgrade(self._front.handshakes.take())
         return None
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
@@ -14710,7 +14627,7 @@ class Exchange:
         if self._forward is not None:
             self._forward.finish()
             return
-        self._front.links.heard(self._link)
+        self._front.links.heard(self)
         self._stream.keep(0)
         is_too_large = len(self._body) > BODY_MAX_BYTES
         reply = refusal_reply(TooLarge()) if is_too_large else self._front.router.answer(self._request())
@@ -14725,10 +14642,6 @@ class Exchange:
             self._forward.on_connection_close()
 
     # --- called by the long poll ---
-    @property
-    def serial(self) -> int:
-        return self._link.serial
-
     def source(self) -> str:
         with suppress(OSError, AttributeError):  # gone already: it shares a bucket with all that are
             return str(self._stream.socket.getpeername()[0])
@@ -14736,35 +14649,31 @@ class Exchange:
 
     def reply(self, reply: Reply) -> None:
         """Answer the request that waits, at the end of this turn."""
-        self._on_gone, self._reply, self._link.exchange = None, reply, self
+        self._on_gone, self._reply = None, reply
         self._front.turn.answer(self, reply.is_ruling)
 
     def send(self) -> None:
-        reply, self._reply, self._link.exchange = self._reply, None, None
+        reply, self._reply = self._reply, None
         if self._stream.closed():
-            self._link.lost()
+            self.lost()
         elif reply is not None:
             self._connection.set_close_callback(None)
             self._send(reply)
 
-    def settle(self) -> None:
-        self._front.turn.settle(self)
-
     def withdraw(self) -> None:
         """Send instead that nothing was confirmed, and have what was handed out handed out again."""
         if self._reply is not None:
-            self._link.lost()
+            self.lost()
             self._reply = withdrawn()
         self.send()
 
     def is_sending(self) -> bool:
-        """Whether the system has yet to take a part of the answer."""
-        return self._link.is_sending()
+        return bool(self._stream.writing())
 
     def stream(self, chunk: bytes, is_last: bool, headers: Headers = EVENT_STREAM) -> None:
         """Answer it bit by bit; the first bit brings the headers."""
         if self._stream.closed() or not self._front.turn.commit():  # written to, a closed one trips Tornado up
-            self._link.lost()
+            self.lost()
             self._stream.close()
             return
         if not self._is_streaming:
@@ -14784,7 +14693,7 @@ class Exchange:
         except BlockingIOError:
             return True  # nothing to read: it waits, as it should
         except OSError:  # reset, of which the kernel tells once only
-            self._link.lost()
+            self.lost()
         except AttributeError:  # closed already
             return False
         if self._on_gone is not None:
@@ -14796,19 +14705,31 @@ class Exchange:
 
     def on_lost(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Set what to do when the answer turns out not to have arrived; give what finds that out at once."""
-        self._link.if_lost, self._link.is_pipelined = callback, self._stream.has_unread()
-        return self._link.look
+        self.if_lost, self.is_pipelined = callback, self._stream.has_unread()
+        return self.look
+
+    # --- called by the links ---
+    def close(self) -> None:
+        self._stream.close()
+
+    def is_broken(self) -> bool:
+        return bool(self._stream.is_broken())
+
+    def look(self) -> None:
+        """Find out whether the last answer arrived; one that is about to go out goes first."""
+        if self._reply is not None:
+            self._front.turn.settle(self)
+        super().look()
 
     # --- private ---
-    def _upgrade(self) -> Awaitable[None] | None:
-        self._forward = self._front.console_exchange(self._connection)
-        return self._forward.headers_received(self._start, self._headers)
-
-    async def _upgrade_when(self, due: Awaitable[None]) -> None:
-        await due
+    async def _upgrade(self, due: Awaitable[None] | None) -> None:
+        if due is not None:
+            await due
         if self._stream.closed():
             self._is_late = True
-        elif (ready := self._upgrade()) is not None:
+            return
+        self._forward = self._front.console_exchange(self._connection)
+        if (ready := self._forward.headers_received(self._start, self._headers)) is not None:
             await ready
 
     def _request(self) -> Request:
@@ -14817,8 +14738,8 @@ class Exchange:
 
     def _send(self, reply: Reply) -> None:
         body = b"" if self._start.method == "HEAD" else reply.body
-        self._front.links.waits(self._link)  # for the next request; one that does not even read this answer is idle too
-        is_apart = len(body) > _SHARED_MIN_BYTES and self._link.if_lost is None  # so Tornado makes no copy
+        self._front.links.waits(self)  # for the next request; one that does not even read this answer is idle too
+        is_apart = len(body) > _SHARED_MIN_BYTES and self.if_lost is None  # so Tornado makes no copy
         length = {} if reply.status == 304 else {"Content-Length": str(len(reply.body))}
         headers = {**dict(STANDING_HEADERS), **dict(reply.headers), **length}
         written = self._begin(reply.status, headers, None if is_apart else body)
@@ -14835,11 +14756,11 @@ class Exchange:
 
     def _written(self, future: Future[None]) -> None:
         if future.cancelled() or future.exception() is not None:
-            self._link.lost()
+            self.lost()
 
 
 def server_of(front: Front) -> Any:
-    """Make Tornado's server: an Exchange for each request."""
+    """Make Tornado's server: a Stray for each connection."""
     from tornado.httpserver import HTTPServer
 
     handed_stream = handed_stream_type()
@@ -14850,7 +14771,7 @@ def server_of(front: Front) -> Any:
             with suppress(OSError):  # it hung up; serving it finds that out
                 address = connection.getpeername()
             stream = handed_stream(connection, head)
-            link = stream.link = Stray(serial, stream)
+            link = stream.link = Stray(front, serial, stream)
             front.links.enter(link)
             stream.on_owed = functools.partial(front.links.owes, link)
             stream.on_closed = lambda: front.links.forget(link)
@@ -14858,22 +14779,17 @@ def server_of(front: Front) -> Any:
             self.handle_stream(stream, address)
             return link
 
-        def take_over(self, connection: socket.socket, head: bytes, link: Link) -> None:
-            link.bequeath(self.adopt(connection, link.serial, head))
-
         def start_request(self, server_conn: Any, request_conn: Any) -> Any:
-            link = request_conn.stream.link
-            front.links.waits(link)
-            return Exchange(front, link, request_conn)
+            return request_conn.stream.link.expect(request_conn)
 
         def on_close(self, server_conn: Any) -> None:
             super().on_close(server_conn)
-            link = server_conn.stream.link
-            if link.stream.closed() and link.is_broken():  # else it is a console
-                link.lost()
+            stream = server_conn.stream
+            if stream.closed() and stream.is_broken():  # else it is a console
+                stream.link.lost()
 
     return HubServer(
-        lambda request: None,  # an Exchange answers instead
+        lambda request: None,  # a Stray answers instead
         idle_connection_timeout=IDLE_S,
         body_timeout=BODY_S,
         chunk_size=_CHUNK_BYTES,
@@ -14929,34 +14845,30 @@ class Hub:
         self._listening: list[socket.socket] = []
         self._complain_at = 0.0  # monotonic seconds; until then the log is spared
         self._lingering: set[socket.socket] = set()  # connections that were turned away, and may still read why
-        self._clock = clock = turn
         self.journal = self._journal()
-        room_clock: Clock = clock if self.journal is None else self.journal.clock()
+        room_clock, kept = (turn, "") if self.journal is None else (self.journal.clock(), self.journal.path)
         self.room = Room(self._emit, room_clock, new_secret, settings.ttl_s, settings.quiet_after_s)
         self.room.detector = Detector(lambda: tables_in("docs/loops.toml"))
-        self.polls = Polls(self.room, clock, loop.call_at)
-        self.gate = Gate(settings, self.room, self.polls, clock, loop.call_soon)
-        kept = "" if self.journal is None else self.journal.path
+        self.polls = Polls(self.room, turn, loop.call_at)
+        self.gate = Gate(settings, self.room, self.polls, turn)
         self.gate.archive = Archive(self.room, kept, loop.call_soon_threadsafe)
         self.gate.archive.tree_of = AllTrees().of
-        if self.journal is not None:
-            self.gate.records = Records(self.journal.path, loop.call_later)
-        self.links = Links(file_limit() - FILES_RESERVED, clock, loop.call_soon)
+        self.gate.exports = Exports(self.room, loop.call_soon)
+        self.gate.records = Records(kept, loop.call_later)
+        self.links = Links(file_limit() - FILES_RESERVED, turn, loop.call_soon)
         self.consoles = Consoles(self.gate, loop.call_later, lambda: self.links.unsent, self.journal)
-        self.mcp = McpEndpoint(self.gate, clock, self._spawn)
-        self.replays = Replays(None if self.journal is None else self.journal.path, loop.call_soon_threadsafe)
+        self.mcp = McpEndpoint(self.gate, turn)
+        self.replays = Replays(kept or None, loop.call_soon_threadsafe)
         self._disk_log = DiskLog(settings.log_file, settings.log_retention_h) if settings.log_file else None
-        self._tasks: set[object] = set()
-        self.grants = Grants(clock)
+        self.grants = Grants(turn)
         self.notifier = self._notifier()
         self._hearers = [{kind: [*self._hearers_of(kind, watched)] for kind in EVENTS} for watched in (False, True)]
         if self.journal is not None and self.journal.load(self.room):
             self.room.reopen()
         if settings.rules is not None:
             self.room.set_rules(settings.rules)
-        upto, release_s = settings.loops, settings.loops_release_s
-        room = self.room
-        room.set_loops(upto or room.loops_upto, room.release_s if release_s is None else release_s)
+        release_s = self.room.release_s if settings.loops_release_s is None else settings.loops_release_s
+        self.room.set_loops(settings.loops or self.room.loops_upto, release_s)
         if settings.quiet_stop_min is not None:
             self.room.set_quiet_stop(settings.quiet_stop_min)
         if settings.budgets is not None:
@@ -14979,7 +14891,7 @@ class Hub:
             return None
         target = target_of("--notify", settings.notify)
         poster = Poster(target, settings.notify_secret, loop.call_soon_threadsafe, loop.call_later)
-        notifier = Notifier(self.room, self._clock, loop.call_later, self._composed, poster.post)
+        notifier = Notifier(self.room, self.turn, loop.call_later, self._composed, poster.post)
         notifier.place, notifier.is_looked_at = target.place, lambda: consoles.looking > 0
         consoles.on_left, consoles.notify, consoles.test_notify = notifier.leave, notifier.to_json, notifier.test
         return notifier
@@ -14992,7 +14904,7 @@ class Hub:
         click = settings.notify_click or reach or self.url
         can_act = not is_loopback(urllib.parse.urlsplit(reach).hostname or "localhost")
         links = [*self.grants.links(reach)] if can_act else ()
-        return push_of(needs, self.room, self._clock.wall(), click, settings.is_notify_worded, links)
+        return push_of(needs, self.room, self.turn.wall(), click, settings.is_notify_worded, links)
 
     def _on_journal_changed(self) -> None:
         """Let agents in, or turn them away, as the disk allows."""
@@ -15013,14 +14925,13 @@ class Hub:
 
     def start(self) -> None:
         """Bind the port and serve. Raises OSError."""
-        sockets = listeners_at(self.settings.host, self.settings.port)
-        self.gate.port = sockets[0].getsockname()[1]
+        self._listening = listeners_at(self.settings.host, self.settings.port)
+        self.gate.port = self._listening[0].getsockname()[1]
         routes = {**ROUTES, **self.replays.routes(), **self.grants.routes(), **self.mcp.routes()}
-        self.lanes = Lanes(Router(self.gate, routes), self.links, self.turn, self._clock)
+        self.lanes = Lanes(Router(self.gate, routes), self.links, self.turn)
         self.lanes.hand_over = self._hand_over
         self._take = self.tornado.adopt if self.settings.is_plain_http else functools.partial(Lane, self.lanes)
-        self._listening = sockets
-        for listener in sockets:
+        for listener in self._listening:
             with suppress(OSError):  # its connections have it too; without, one answer fills megabytes of the system's
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
             self._listen(listener)
@@ -15048,18 +14959,16 @@ class Hub:
         for connection in [*self._lingering]:
             self._let_go(connection)
         self.gate.archive.close()
-        if self.gate.records is not None:
-            self.gate.records.close()
-        if self.journal is not None:
-            self.journal.close()
-        if self._disk_log is not None:
-            self._disk_log.close()
+        self.gate.records.close()
+        for keeper in (self.journal, self._disk_log):
+            if keeper is not None:
+                keeper.close()
 
     @Lazy
     def tornado(self) -> Any:
         """Make what serves connections that are not plain. Its imports took a fifth of a start; few agents need it."""
         handshakes = Turns(HANDSHAKES_PER_TURN, self._loop)
-        has_place = lambda: self.consoles.open_count + len(handshakes) < CONSOLES_MAX  # noqa: E731
+        has_place = lambda: len(self.consoles.here) + len(handshakes) < CONSOLES_MAX  # noqa: E731
         to_console = lambda connection: self.application.start_request(connection, connection)  # noqa: E731
         return server_of(Front(self.lanes.router, self.links, self.turn, handshakes, has_place, to_console))
 
@@ -15076,7 +14985,7 @@ class Hub:
         )
 
     def _hand_over(self, connection: socket.socket, head: bytes, link: Link) -> None:
-        self.tornado.take_over(connection, head, link)
+        link.bequeath(self.tornado.adopt(connection, link.serial, head))
 
     def _listen(self, listener: socket.socket) -> None:
         if listener in self._listening:  # not if the hub ended while it paused
@@ -15101,7 +15010,7 @@ class Hub:
 
     def _pause_listening(self, listener: socket.socket, error: OSError) -> None:
         """Make room and wait a moment: the system has no file left, and newcomers can wait in the kernel."""
-        now = self._clock.mono()
+        now = self.turn.mono()
         if now >= self._complain_at:
             self._complain_at = now + COMPLAIN_S
             log().warning("cannot accept a connection (%s): newcomers wait until others have gone", error)
@@ -15133,9 +15042,7 @@ class Hub:
             yield self.journal.hear
             if kind is MessageRouted:
                 yield self.gate.archive.hear
-        if kind in self.polls.handlers:
-            yield self.polls.handlers[kind]
-        for waiting in (self.polls.wakes, self.polls.prompts):
+        for waiting in (self.polls, self.polls.wakes, self.polls.prompts):
             if kind in waiting.handlers:
                 yield waiting.handlers[kind]
         if self.notifier is not None and kind in NEWS_OF_NEEDS:
@@ -15183,10 +15090,6 @@ class Hub:
             self.notifier.look()
         self._sweeper = self._loop.call_later(min(SWEEP_S, self.settings.ttl_s / 4), self._sweep)
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)  # the loop itself keeps weak references only
-        task.add_done_callback(self._tasks.discard)
 
 
 def version_at(url: str) -> str | None:
@@ -22551,8 +22454,8 @@ def journal_export(options: argparse.Namespace) -> tuple[dict[str, Json], str]:
     check(options.file)
     if options.html:
         return page_export(options)
-    progress, (write_as,) = Progress(), [RECORDS[name] for name in RECORDS if getattr(options, name)]
-    span = span_of(options)
+    progress, (wording,) = Progress(), [FORMATS[name] for name in FORMATS if getattr(options, name)]
+    span, count = span_of(options), -2  # what comes first and last is no message
     with ExitStack() as end:
         base = end.enter_context(closing(connect_reader(options.file)))
         refuse_older(base, options.file)
@@ -22561,11 +22464,11 @@ def journal_export(options: argparse.Namespace) -> tuple[dict[str, Json], str]:
         if options.new:
             write_out = end.enter_context(open_private(options.new, os.O_EXCL)).write
 
-        def write(part: bytes) -> None:
+        said = said_in(proof.rows(), span)
+        for part in wording.worded(proof.reach(span), said):
+            count += 1
             progress.tell(proof.events, "events read", proof.last)
             write_out(part)
-
-        count = write_as(proof, span, write)
         if not options.new:
             to_stdout(b"", is_last=True)
     about = proof.to_json()
@@ -22601,14 +22504,14 @@ JOURNAL_ACTIONS: dict[str, Callable[[argparse.Namespace], tuple[dict[str, Json],
 _OF_SQLITE = "-wal", "-shm", "-journal"  # beside a file, what it has of its last changes
 # Options of `caucus journal` that are of one action only.
 _OF_ACTIONS = {"keep": "compact", "head": "verify", "since": "export", "until": "export", "channel": "export",
-               **{name: "export" for name in (*RECORDS, "html") if name != "json"}}
+               **{name: "export" for name in (*FORMATS, "html") if name != "json"}}
 
 
 def refuse_journal(options: argparse.Namespace, path: str) -> None:
     """Raise Invalid for a combination of words and options that makes no sense."""
     needs_new, new, action = options.action in ("recover", "backup"), options.new or "", options.action
     is_there = os.path.isfile(path) or (action == "recover" and os.path.isfile(f"{path}-wal"))
-    formats = [name for name in (*RECORDS, "html") if getattr(options, name)]
+    formats = [name for name in (*FORMATS, "html") if getattr(options, name)]
     formats = ["html"] if formats == ["json", "html"] else formats  # a page, and told of as JSON
     for key, owner in _OF_ACTIONS.items():
         is_given = getattr(options, key) not in (None, False, 0.0)
@@ -22625,7 +22528,7 @@ def refuse_journal(options: argparse.Namespace, path: str) -> None:
            f"{new}{ending} is there already, and may be what is left of another journal: choose another name")
           for ending in _OF_SQLITE],
         (action == "export" and len(formats) != 1, f"--{formats[-1] if formats else 'json'}",
-         f"export needs one of --{', --'.join(RECORDS)}, --html"),
+         f"export needs one of --{', --'.join(FORMATS)}, --html"),
         (bool(options.html) and not new, "--html", "needs a file to write: journal export FILE OUT --html"),
         (span_of(options).since > span_of(options).until, "--since", "is later than --until"),
     )  # fmt: skip
@@ -22913,7 +22816,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], dict[str, Option]
         "action": {"choices": [*JOURNAL_ACTIONS]}, "file": {}, "new": {"nargs": "?"}, "--keep": _DAYS,
         "--head": {"type": _head}, "--since": {"type": _moment}, "--until": {"type": _moment},
         "--channel": {"type": _channel},
-        **_switches(*[f"--{name}" for name in (*RECORDS, "html")]),
+        **_switches(*[f"--{name}" for name in (*FORMATS, "html")]),
     }),
     "wake": (run_wake, {"host": {"choices": HOSTS}, **_switches("--now", "--context"), **_texts("--session")}),
     "permit": (run_permit, {"host": {"choices": [*PROMPT_WAITS]}}),

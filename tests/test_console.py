@@ -2246,4 +2246,4 @@ def test_who_is_revoked_while_the_room_is_still_being_shown_sees_no_more_of_it(
     timers.ring()
     assert late.take("snapshot", "receipt", "error", "auth_ok") == []
     consoles.closed(guest)
-    assert consoles.open_count == 1
+    assert len(consoles.here) == 1

@@ -30,7 +30,7 @@ ROUTES = {
     **caucus.ROUTES,
     **caucus.Replays(None, lambda call: None).routes(),
     **caucus.Grants(None).routes(),  # type: ignore[arg-type]
-    **caucus.McpEndpoint(None, None, None).routes(),  # type: ignore[arg-type]
+    **caucus.McpEndpoint(None, None).routes(),  # type: ignore[arg-type]
 }
 
 README_LINES_MAX = 197

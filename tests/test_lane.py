@@ -569,8 +569,12 @@ def test_what_all_leave_unread_has_a_ceiling_and_the_greatest_debtors_go(
 def test_an_export_is_worded_once_for_all_who_ask(inner: InnerHub) -> None:
     inner.join("api")
     inner.say("api", "one")
-    wording = caucus.EXPORTS["text"][2]
-    exported = lambda: inner.do(lambda: inner.hub.gate.exports.ask(wording, lambda file: None))  # noqa: E731
+
+    def exported() -> bytes:
+        given = list[bytes]()
+        inner.do(lambda: inner.hub.gate.exports.ask(caucus.FORMATS["text"], given.append))
+        return given[0]
+
     first = exported()
     assert exported() is first
     inner.say("api", "two")

@@ -547,6 +547,25 @@ def test_who_wants_progress_gets_a_stream_whose_last_event_is_the_answer(web: Se
     assert events[0]["params"]["progressToken"] == "p"
 
 
+def test_the_end_of_a_line_whose_stream_was_answered_ends_no_listen_on_another(web: Session, hub: HubProcess) -> None:
+    api = hub.register("api")
+    web.join("web")
+    hub.say(api, "web", "the first")
+    with begin(hub, STREAMED, web.headers) as line:
+        said = b""
+        while not said.endswith(b"0\r\n\r\n"):
+            said += line.recv(65_536)
+        meta = {"progressToken": "q"}
+        other = begin(hub, rpc("tools/call", 78, name="listen", arguments={"timeout": 5.5}, _meta=meta), web.headers)
+        eventually(lambda: hub.is_listening("web"), "web listening")
+    said = b""
+    with other:
+        while not said.endswith(b"0\r\n\r\n"):
+            said += other.recv(65_536)
+    assert b"notifications/progress" in said
+    hub.clear()
+
+
 def test_a_hub_that_ends_answers_who_waits() -> None:
     with running_hub() as hub:
         session = Session(hub)
@@ -634,7 +653,7 @@ def endpoint(clock: FakeClock) -> caucus.McpEndpoint:
     """Make an endpoint of a room in memory."""
     room = caucus.Room(lambda event: None, clock, caucus.new_secret)
     polls = caucus.Polls(room, clock, lambda at, call: None)
-    return caucus.McpEndpoint(caucus.Gate(caucus.Settings(), room, polls, clock), clock, lambda work: None)
+    return caucus.McpEndpoint(caucus.Gate(caucus.Settings(), room, polls, clock), clock)
 
 
 def request(body: Any, **headers: str) -> caucus.Request:

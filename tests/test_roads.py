@@ -61,7 +61,7 @@ class Road:
         for timer in self._timers:  # of the scene before
             timer.cancel()
         self._timers.clear()
-        hub.polls.__init__(hub.room, hub._clock, self._call_at)  # type: ignore[misc]
+        hub.polls.__init__(hub.room, hub.turn, self._call_at)  # type: ignore[misc]
         hub.room.set_rate(1e6, 1e6)
         for name in ("api", "web"):
             hub.room.register(f"host of {name}", name)
