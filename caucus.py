@@ -499,8 +499,8 @@ def _maker_of(note: str) -> Callable[[Any], Any] | None:
     if (items := re.fullmatch(r"tuple\[(\w+), \.\.\.\]", note)) is not None:
         make = _maker_of(items[1])
         return tuple if make is None else lambda plain: tuple([make(one) for one in plain])
-    if note.startswith("tuple["):
-        return tuple
+    if note == "dict[str, None]":  # an ordered set
+        return dict.fromkeys
     kind = globals().get(note)
     if not (isinstance(kind, type) and issubclass(kind, _Fields)):
         return None
@@ -2068,11 +2068,6 @@ class Peer(Struct):
         """Whether nobody sits there: what does not call it is read when something does."""
         return self.wake is not None and self.wake.is_for_calls and not self.is_listening
 
-    @property
-    def usage_row(self) -> dict[str, Json] | None:
-        """What its model has cost, as the wire has it."""
-        return None if self.usage is None else self.usage.to_json()
-
     def is_idle(self, now: float, ttl_s: float) -> bool:
         """Whether a live peer has been silent for too long."""
         return self.is_live and not self.is_waited_for and now - self.last_seen > ttl_s
@@ -3189,6 +3184,16 @@ PEER_STATE = (
 )
 
 
+# What a room keeps beside its peers, channels and messages: by the name of its row, what that says.
+ROOM_STATE = {
+    "rules": ("rules", "rules_version"),
+    "said": ("said_to_all",),
+    "loops": ("loops_upto", "release_s"),
+    "quiet": ("quiet_stop_min", "_quiet_from"),
+    "looked": ("_looked_upto",),
+}
+
+
 class Appeal(Record):
     """Words to the operator that he has not answered; unlike a question, they may need no answer."""
     seq: int
@@ -3196,10 +3201,6 @@ class Appeal(Record):
     sender: str
     text: str  # the first words
     ts: float  # Unix seconds
-
-    def to_json(self) -> dict[str, Json]:
-        """Give what consoles see of it."""
-        return dict(zip(self.FIELDS, self.values()))
 
 
 class Owed(Struct):
@@ -4145,7 +4146,7 @@ class Room:
             "paused": peer.is_paused,
             "status": peer.status,
             "status_age": status_age,
-            "usage": peer.usage_row,
+            "usage": None if peer.usage is None else peer.usage.to_json(),
             "last_seen_age": silence,
             "uptime": round(now - peer.joined_at, 1),
             "msg_count": peer.message_count,
@@ -5124,11 +5125,8 @@ class Room:
         kept |= {routed.message.id: routed.message for routed in self.recent.values()}
         yield from (["message", *message.values()] for message in kept.values())
         yield ["log", *[message.id for message in self.log]]
-        yield ["rules", self.rules, self.rules_version]
-        yield ["said", self.said_to_all]
-        yield ["loops", self.loops_upto, self.release_s]
+        yield from ([kind, *[getattr(self, name) for name in names]] for kind, names in ROOM_STATE.items())
         yield from (["loop", *loop.values()] for loop in self.loops.values())
-        yield ["quiet", self.quiet_stop_min, self._quiet_from]
         if self.budgets.limits or self.wanted_mode != self.mode or self.budgets.waiting or self.budgets.gone:
             yield ["wanted", self.wanted_mode]
             yield from self.budgets.rows()
@@ -5139,7 +5137,6 @@ class Room:
         yield from (["appeal", *appeal.values()] for appeal in self.appeals.values())
         yield from (["gone", name, *one.values()] for name, gone in self._gone.items() for one in gone)
         yield from (["news", name, [*told.items()]] for name, told in self.news.items())
-        yield ["looked", self._looked_upto]
         yield from (["sent", who, *routed.values()] for (who, _), routed in self._sent.items())
         yield from (["ended", token_hash, why] for token_hash, why in self.roster.ended.items())
         for peer in self.roster:
@@ -5158,7 +5155,7 @@ class Room:
             match kind:
                 case "room":
                     self._serial, self._seq, self.mode, stop, *rate = plain[:6]
-                    self._restore_bounds("wanted", (self.mode,))
+                    self.wanted_mode = self.mode
                     instead = [self._serial, self._seq]  # of what hubs before this one did not keep
                     self.born, self.open_upto = plain[6:] + instead[len(plain) - 6 :]
                     self.stop = None if stop is None else Message.restored(stop)
@@ -5169,30 +5166,31 @@ class Room:
                 case "log":
                     self._words.extend([messages[one] for one in plain if messages[one].seq])
                     self._notices.extend([messages[one] for one in plain if not messages[one].seq])
-                case "rules":
-                    self.rules, self.rules_version = plain
-                case "said":
-                    (self.said_to_all,) = plain
-                case "loops":
-                    self.loops_upto, self.release_s = plain
+                case _ if kind in ROOM_STATE:
+                    for name, value in zip(ROOM_STATE[kind], plain, strict=True):
+                        setattr(self, name, value)
                 case "loop":
-                    self._restore_loop(Loop.restored(plain))
-                case "quiet" | "wanted" | "budgets" | "account" | "overdrawn":
-                    self._restore_bounds(kind, plain)
+                    loop = self.loops[plain[0]] = Loop.restored(plain)
+                    self._hold(*loop.waiting)
+                case "wanted":
+                    (self.wanted_mode,) = plain
+                case "budgets" | "account" | "overdrawn":
+                    self.budgets.restore(kind, plain)
+                    self._hold(*(plain[1] if kind == "overdrawn" else ()))
                 case "recent":
                     serial, at, ts, of, to, overflowed, handed, *about, answers = plain
                     names = tuple(to), tuple(overflowed), tuple(handed)
                     self._keep_recent(MessageRouted(serial, at, ts, messages[of], *names, *about))
                     if answers:
                         self._answers[messages[of].seq] = dict(answers)
-                case "owed" | "appeal":
-                    self._restore_unanswered(kind, plain)
+                case "owed":
+                    self.owed[plain[0]] = Owed.restored(plain)
+                case "appeal":
+                    self.appeals[plain[0]] = Appeal(*plain)
                 case "gone":
                     self._gone[plain[0]] = (*self._gone.get(plain[0], ()), Gone.restored(plain[1:]))
                 case "news":
                     self.news[plain[0]] = {words: (at, count, (*seqs,)) for words, (at, count, seqs) in plain[1]}
-                case "looked":
-                    (self._looked_upto,) = plain
                 case "sent":
                     self._keep_sent(plain[0], MessageRouted.restored(plain[1:]))
                 case "ended":
@@ -5202,37 +5200,13 @@ class Room:
                 case "channel":
                     self._restore_channel(plain)
                 case "floor":
-                    *own, hands = plain
-                    self._floors[own[0]] = Floor.restored([*own, dict.fromkeys(hands)])
+                    self._floors[plain[0]] = Floor.restored(plain)
                 case "form":
                     self._forms[plain[0]] = Form.restored(plain)
                 case "decision":
                     self._remember(plain[0])
                 case _ if kind != "spoken":  # by the operator: a hub before this one kept those alone
                     raise ValueError(f"there are no rows of {kind!r}")
-
-    def _restore_unanswered(self, kind: str, plain: Sequence[Any]) -> None:
-        if kind == "appeal":
-            self.appeals[plain[0]] = Appeal(*plain)
-            return
-        *own, declined = plain
-        self.owed[own[0]] = Owed.restored([*own, dict.fromkeys(declined)])
-
-    def _restore_loop(self, loop: Loop) -> None:
-        self.loops[loop.lane] = loop
-        self._hold(*loop.waiting)
-
-    def _restore_bounds(self, kind: str, plain: Sequence[Any]) -> None:
-        """Restore what bounds a room by itself: how long it may be quiet, how much may be spent in it."""
-        if kind == "quiet":
-            self.quiet_stop_min, self._quiet_from = plain
-            return
-        if kind == "wanted":
-            (self.wanted_mode,) = plain
-            return
-        self.budgets.restore(kind, plain)
-        if kind == "overdrawn":
-            self._hold(*plain[1])
 
     def _restore_peer(self, plain: Sequence[Any], messages: Mapping[str, Message]) -> None:
         *own, mailbox = plain
