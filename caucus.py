@@ -3305,7 +3305,7 @@ class Room:
         self.rules, self.rules_version = "", 0  # of the house
         self.loops: dict[str, Loop] = {}  # by lane
         self.loops_upto, self.release_s = "hold", 0.0  # how far the hub goes with them; when it lets one go by itself
-        self.held: dict[int, int] = {}  # seqs of what waits, and for how many causes: a lane or a speaker that is held
+        self.held = Counter[int]()  # seqs of what waits, and for how many causes: a lane or a speaker that is held
         self.detector: Detector | None = None  # reading; without one no lane is looked at
         self.budgets = Budgets()
         self.wanted_mode = RUNNING  # by the operator; the mode is another one while the room's budget is spent
@@ -3433,7 +3433,7 @@ class Room:
         after, self._serial = self._serial, max(self._serial, int(self._wall() * (1 << 16)))
         self._commit(RoomReopened(*self._stamp(), after))
         for form in [form for form in self._forms.values() if form.is_prompt]:
-            self.withdraw_prompt(form.id, "the hub restarted")
+            self.withdraw(form.id, "the hub restarted")
 
     def note_listening(self, peer: Peer, is_listening: bool) -> None:
         """Record that a poll of `peer` was parked or ended; both are signs of life."""
@@ -3826,9 +3826,7 @@ class Room:
         if sum([len(form.wire) for form in pending if form.asker == peer.name]) > ASKED_MAX_BYTES:
             raise TooManyForms(f"{peer.name}'s pending questions may have {ASKED_MAX_BYTES} bytes together")
         self._spend_speech(peer, joining=question.to)
-        opened = FormOpened(*self._stamp(), "", question.title, peer.name, question.to, question.fields)
-        self._commit(opened.but(form_id=opened.id))
-        return self._forms[opened.id]
+        return self._open_form(question.title, peer.name, question.to, question.fields)
 
     def ask_permission(self, peer: Peer, tool: str, detail: str) -> Form:
         """Put a permission prompt of a peer's host before the operator.
@@ -3843,13 +3841,16 @@ class Room:
         if len(pending) >= PROMPTS_MAX or len(self._forms) >= FORMS_MAX:
             raise TooManyForms(f"{len(pending)} permission prompts of {peer.name} wait already")
         peer.speech.spend(self._mono())  # a host that asks and hangs up is as loud as one that speaks
-        title = f"May {tool} run?"
-        opened = FormOpened(*self._stamp(), "", title, peer.name, OPERATOR, PROMPT_FIELDS, detail)
-        self._commit(opened.but(form_id=opened.id))
-        return self._forms[opened.id]
+        return self._open_form(f"May {tool} run?", peer.name, OPERATOR, PROMPT_FIELDS, detail)
 
-    def withdraw_prompt(self, form_id: str, why: str) -> None:
-        """Settle a permission prompt that nobody waits for any more; none is no fault."""
+    def _open_form(self, title: str, asker: str, to: str, fields: tuple[Field, ...], detail: str = "") -> Form:
+        stamp = self._stamp()
+        form_id = id_of(stamp[0])
+        self._commit(FormOpened(*stamp, form_id, title, asker, to, fields, detail))
+        return self._forms[form_id]
+
+    def withdraw(self, form_id: str, why: str) -> None:
+        """Settle a question that nobody waits for any more; none is no fault."""
         if form_id in self._forms:
             self._commit(FormSettled(*self._stamp(), form_id, "withdrawn", None, f"withdrawn: {why}", None))
 
@@ -4508,16 +4509,12 @@ class Room:
                 del self._sent_home[peer.name]
                 self._route(HUB, peer.name, "you may go on: what held you is over", "system", "hub", [peer])
 
-    def _hold(self, *seqs: int) -> None:
-        for seq in seqs:
-            self.held[seq] = self.held.get(seq, 0) + 1
-
-    def _let_go(self, seqs: Iterable[int]) -> None:
+    def _let_go(self, seqs: Collection[int]) -> None:
         """Take one cause away from which messages wait; the last one gone, they are delivered."""
+        self.held.subtract(seqs)
         for seq in seqs:
-            count = self.held.pop(seq, 0) - 1
-            if count > 0:
-                self.held[seq] = count
+            if self.held[seq] <= 0:
+                del self.held[seq]
 
     def _audience(self, scope: str, but: str | None = None) -> list[Peer]:
         """List who gets what is said in `scope`, reaped peers too. Words to one peer reach it whoever wrote them."""
@@ -4650,8 +4647,7 @@ class Room:
         """End an identity: sticks pass on first, so that none outlives its holder, and its questions are withdrawn."""
         self._quit_floors(peer, [ALL, *peer.channels], but=peer.name)
         for form in [form for form in self._forms.values() if form.asker == peer.name]:
-            told = f"withdrawn: {peer.name} {why}"
-            self._commit(FormSettled(*self._stamp(), form.id, "withdrawn", None, told, None))
+            self.withdraw(form.id, f"{peer.name} {why}")
         self._confirming.discard(peer.name)
         self._sent_home.pop(peer.name, None)
         self._end_loops_without(peer, peer.channels)
@@ -4729,7 +4725,7 @@ class Room:
         loop = self.loop_of(message)
         if loop is not None and loop.state == HELD:
             loop.waiting.append(message.seq)
-            self._hold(message.seq)
+            self.held[message.seq] += 1
         elif loop is not None and loop.credit:
             loop.credit -= 1
 
@@ -4738,7 +4734,7 @@ class Room:
         spender, budgets = spender_of(message.sender), self.budgets
         if budgets.spent and message.recipient != OPERATOR and budgets.holds(spender):
             budgets.waiting.setdefault(spender, []).append(message.seq)
-            self._hold(message.seq)
+            self.held[message.seq] += 1
         budgets.book(spender, message.ts, {"messages": 1, "characters": len(message.content)})
 
     def _keep_recent(self, event: MessageRouted) -> None:
@@ -5171,12 +5167,12 @@ class Room:
                         setattr(self, name, value)
                 case "loop":
                     loop = self.loops[plain[0]] = Loop.restored(plain)
-                    self._hold(*loop.waiting)
+                    self.held.update(loop.waiting)
                 case "wanted":
                     (self.wanted_mode,) = plain
                 case "budgets" | "account" | "overdrawn":
                     self.budgets.restore(kind, plain)
-                    self._hold(*(plain[1] if kind == "overdrawn" else ()))
+                    self.held.update(plain[1] if kind == "overdrawn" else ())
                 case "recent":
                     serial, at, ts, of, to, overflowed, handed, *about, answers = plain
                     names = tuple(to), tuple(overflowed), tuple(handed)
@@ -9506,7 +9502,7 @@ class Prompts:
 
     def ask(self, peer: Peer, caller: Caller, tool: str, detail: str) -> None:
         """Park POST /permit until the operator has decided. Raises Stopped, PromptsOff, TooManyForms."""
-        form_id, withdraw = self._room.ask_permission(peer, tool, detail).id, self._room.withdraw_prompt
+        form_id, withdraw = self._room.ask_permission(peer, tool, detail).id, self._room.withdraw
         self._waiting[form_id] = caller, hash_of(detail)
         caller.on_gone(lambda: withdraw(form_id, "its terminal has answered"))
         self._call_at(self._clock.mono() + PROMPT_HOLD_S, lambda: withdraw(form_id, "nobody answered in time"))
