@@ -3060,10 +3060,9 @@ class Budgets:
         self.unknown["tokens"] += usage is None
         self.unknown["dollars"] += usage is None or usage.cost_usd is None
 
-    def note_gone(self, spender: str, is_gone: bool) -> list[int]:
-        """Note that an agent has left, or that one of its name has come; give the seqs of what is kept no longer."""
-        self.gone.pop(spender, None)
-        if is_gone and (spender in self.accounts or spender in self.waiting):
+    def note_gone(self, spender: str) -> list[int]:
+        """Note that an agent has left; give the seqs of what is kept no longer."""
+        if spender in self.accounts or spender in self.waiting:
             self.gone[spender] = None
         if len(self.gone) <= SPENDERS_GONE_MAX:
             return []
@@ -3512,23 +3511,20 @@ class Room:
             self._weigh(spender_of(peer.name), ROOM)
         is_rung, wake.is_rung = wake.is_rung, False
         if wake.is_for_calls:
-            calls = self.calls_for(peer)
-            if not is_rung and (not calls or self.mode == STOPPED):
-                return None
-            wake.told_at, wake.told_ts, wake.is_open = now, round(self._wall(), 1), True
-            count = sum(m.origin == "operator" for m in peer.mailbox if m.seq in calls)
-            return {"waiting": len(calls), "operator": count, "ring": is_rung, "name": peer.name}
-        batch = [m for m in peer.mailbox.deliverable(self.is_held(peer), self.held) if m.kind != "control"]
-        newest = batch[-1].seq if batch else 0
-        # While it has not read what it was told of, only the operator's words are worth another turn.
-        is_read, urgent = not batch or batch[0].seq > wake.seq, [m.seq for m in batch if m.origin == "operator"]
-        is_news = newest > wake.seq if is_read else bool(urgent) and urgent[-1] > wake.seq
-        is_news |= bool(batch) and now - wake.told_at >= WAKE_AGAIN_S
+            calls, upto = self.calls_for(peer), 0
+            count, is_news, batch = len(calls), bool(calls), [m for m in peer.mailbox if m.seq in calls]
+        else:
+            batch = [m for m in peer.mailbox.deliverable(self.is_held(peer), self.held) if m.kind != "control"]
+            # While it has not read what it was told of, only the operator's words are worth another turn.
+            is_read = not batch or batch[0].seq > wake.seq
+            is_news = any(m.seq > wake.seq and (is_read or m.origin == "operator") for m in batch)
+            is_news |= bool(batch) and now - wake.told_at >= WAKE_AGAIN_S
+            count, upto = len(batch), batch[-1].seq if batch else 0
         if not is_rung and (not is_news or self.mode == STOPPED):
             return None
-        wake.seq, wake.told_at, wake.told_ts, wake.is_open = max(newest, wake.seq), now, round(self._wall(), 1), True
-        count = sum(m.origin == "operator" for m in batch)
-        return {"waiting": len(batch), "operator": count, "ring": is_rung, "name": peer.name}
+        wake.seq, wake.told_at, wake.told_ts, wake.is_open = max(upto, wake.seq), now, round(self._wall(), 1), True
+        operator = sum(m.origin == "operator" for m in batch)
+        return {"waiting": count, "operator": operator, "ring": is_rung, "name": peer.name}
 
     def reach_of(self, peer: Peer) -> str:
         """Word how a peer's host is told of mail: what is proven, and no more."""
@@ -3924,6 +3920,8 @@ class Room:
         self._heard_operator_at = self._mono()
         for scope in several or (to,):
             self._begin_anew(scope, "the operator has spoken")
+            if (loop := self.loops.get(scope)) is not None and loop.state == CLOSED:
+                self._rule(loop, WATCH)
         audience = [peer for scope in several or (to,) for peer in self._audience(scope)]
         return self._route(OPERATOR, to, content, "message", "operator", audience, None, manner, answered)
 
@@ -4216,15 +4214,16 @@ class Room:
 
     def owed_by(self, peer: Peer) -> list[Json]:
         """List what a peer owes an answer to, oldest first."""
-        now, was_handed = self._mono(), peer.mailbox.was_handed
-        own = [debt for debt in self.owed.values() if debt.to == peer.name and was_handed(debt.seq)]
-        return [{**debt.to_json(), "age": round(now - debt.at)} for debt in own]
+        return self._aged(debt for debt in self.owed.values()
+                          if debt.to == peer.name and peer.mailbox.was_handed(debt.seq))
 
     def asked_by(self, peer: Peer) -> list[Json]:
         """List what a peer has asked and has no answer to, oldest first."""
+        return self._aged(debt for debt in self.owed.values() if debt.asker == peer.name)
+
+    def _aged(self, debts: Iterable[Owed]) -> list[Json]:
         now = self._mono()
-        own = [debt for debt in self.owed.values() if debt.asker == peer.name]
-        return [{**debt.to_json(), "age": round(now - debt.at)} for debt in own]
+        return [{**debt.to_json(), "age": round(now - debt.at)} for debt in debts]
 
     def beside(self, peer: Peer, upto: int) -> dict[str, Json]:
         """Give what the hub itself says with a batch up to a seq: answers that are owed, rules that have changed."""
@@ -4462,10 +4461,8 @@ class Room:
         """Have nothing that was said before count as a loop any more, where `scope` hears it."""
         self._refresh(scope)
         for loop in [*self.loops.values()] if self.loops else ():
-            if loop.state == WATCHED and (scope in (ALL, loop.lane) or scope in loop.lane.split(ARROW)):
+            if loop.state == WATCHED and (scope == ALL or scope in loop.lane.split(ARROW)):
                 self._calm(loop, why)
-            elif loop.state == CLOSED and scope == loop.lane and why == "the operator has spoken":
-                self._rule(loop, WATCH)
 
     def _end_loops_without(self, peer: Peer, channels: Iterable[str]) -> None:
         """Let lanes go whose conversation ends as `peer` goes: its pairs, and channels that it leaves empty."""
@@ -4861,7 +4858,7 @@ class Room:
         self._end_emptiness(event)
         self.roster.add(peer)
         if self.budgets.gone:
-            self.budgets.note_gone(spender_of(event.name), is_gone=False)
+            self.budgets.gone.pop(spender_of(event.name), None)
 
     def _on_name_contested(self, event: NameContested) -> None:
         self._peers[event.name].contested_at = event.at
@@ -4887,16 +4884,14 @@ class Room:
         self.roster.remove(peer, event.why)
         if self.budgets.limits:
             self.budgets.note_unknown(peer.usage)
-            self._let_go(self.budgets.note_gone(spender_of(event.name), is_gone=True))
+            self._let_go(self.budgets.note_gone(spender_of(event.name)))
 
     def _on_peer_reaped(self, event: PeerReaped) -> None:
         peer = self._peers[event.name]
         peer.mailbox.drop_commands()
         self.roster.reap(peer, event.at)
         for name in peer.channels:
-            _drop(self._channels[name].live, peer.name)
-            self._end_topic_if_deserted(self._channels[name])
-            self._listed = None
+            self._remove_live(self._channels[name], peer.name)
 
     def _on_peer_revived(self, event: PeerRevived) -> None:
         peer = self._peers[event.name]
@@ -5099,17 +5094,16 @@ class Room:
     def _remove_member(self, channel: str, name: str) -> None:
         one = self._channels[channel]
         if self._peers[name].is_live:
-            _drop(one.live, name)
+            self._remove_live(one, name)
         del one.members[name]
-        self._listed = None
-        if one.members:
-            self._end_topic_if_deserted(one)
-        else:
+        if not one.members:
             del self._channels[channel]
 
-    def _end_topic_if_deserted(self, channel: Channel) -> None:
-        if not channel.live:
-            channel.topic = None
+    def _remove_live(self, channel: Channel, name: str) -> None:
+        """Note that a member is live no more; with the last one of these the topic dies."""
+        _drop(channel.live, name)
+        channel.topic = channel.topic if channel.live else None
+        self._listed = None
 
     # --- all of it, as JSON can keep it ---
     def rows(self) -> Iterator[list[Any]]:
