@@ -2651,7 +2651,7 @@ class Detector:
     def __len__(self) -> int:
         return len(self._lanes)
 
-    @functools.cached_property
+    @Lazy
     def lexicon(self) -> Lexicon:
         """Its words."""
         return Lexicon(self._tables())
@@ -2666,7 +2666,9 @@ class Detector:
         """
         known = self._lanes.get(lane)
         if known is None:
-            known = self._open(lane, level, now)
+            known = self._lanes[lane] = _Lane(level, now)
+            if len(self._lanes) > LOOP_LANES_MAX:
+                self._lanes.popitem(last=False)
         known.heard.append((sender, text if len(text) <= _SHORT else _head_of(text), seq))
         known.left = left = known.left - 1
         return None if left > 0 or may_go_on else self._look(lane, known, now)
@@ -2677,12 +2679,6 @@ class Detector:
             self._lanes.clear()
         for lane in [lane for lane in self._lanes if lane == scope or scope in lane.split(ARROW)]:
             del self._lanes[lane]
-
-    def _open(self, lane: str, level: int, now: float) -> _Lane:
-        known = self._lanes[lane] = _Lane(level, now)
-        if len(self._lanes) > LOOP_LANES_MAX:
-            self._lanes.popitem(last=False)
-        return known
 
     def _may_read(self, now: float, is_wary: bool) -> bool:
         """Whether one more reading is within what they may cost; if so, it is paid for. Half is for wary lanes."""
@@ -4084,7 +4080,7 @@ class Room:
         if self.mode != RUNNING or not self._seq or not len(self.roster) or now - since < ROOM_QUIET_S:
             return None
         why = [*islice(self._unsettled(now), QUIET_WHY_MAX)]
-        state = WAITING if self._waits_for_operator() else DIED if why else CONVERGED
+        state = WAITING if any(self.for_operator()) else DIED if why else CONVERGED
         settled = "every question has its answer, no hand is raised, all mail is read"
         reasons: list[Json] = [*why] or [settled if state == CONVERGED else "the operator is asked"]
         return {"state": state, "since": round(self._wall() - (now - since), 1), "why": reasons}
@@ -4326,9 +4322,12 @@ class Room:
         """List the newest messages and notices, for consoles and export: LOG_MAX, few of them notices."""
         return sorted([*self._words, *self._notices], key=lambda one: one.id)[-LOG_MAX:]
 
-    def open_forms(self) -> list[Form]:
-        """List the pending questions and permission prompts, oldest first."""
-        return [*self._forms.values()]
+    def for_operator(self) -> Iterator[Form | Owed | Loop | Account]:
+        """Give what waits for the operator: forms, questions to him, lanes that are held, budgets that are spent."""
+        yield from self._forms.values()
+        yield from (debt for debt in self.owed.values() if debt.to == OPERATOR)
+        yield from (loop for loop in self.loops.values() if loop.state == HELD)
+        yield from filter(None, map(self.budgets.spent_of, self.budgets.spent))
 
     def form(self, form_id: str) -> dict[str, Json]:
         """Give one pending question. Raises UnknownForm."""
@@ -4598,13 +4597,9 @@ class Room:
     def _stop_if_quiet(self, now: float) -> None:
         """Stop a room in which nobody has spoken for too long, unless it is empty or waits for the operator."""
         limit, may_stop = self.quiet_stop_min, self.mode == RUNNING and self.roster.live
-        if limit and may_stop and now - self.quiet_since >= 60.0 * limit and not self._waits_for_operator():
+        if limit and may_stop and now - self.quiet_since >= 60.0 * limit and not any(self.for_operator()):
             self._commit(QuietReached(*self._stamp(), limit))
             self._commit(ModeChanged(*self._stamp(), STOPPED))
-
-    def _waits_for_operator(self) -> bool:
-        is_held = bool(self.budgets.spent) or any(loop.state == HELD for loop in self.loops.values())
-        return is_held or bool(self._forms) or any(debt.to == OPERATOR for debt in self.owed.values())
 
     def _unsettled(self, now: float) -> Iterator[str]:
         """Word who owes an answer, who waits for a stick, and for whom mail waits."""
@@ -13546,31 +13541,23 @@ class Need(Record):
         return f"{said}: {self.why}" if self.why else said
 
 
-def _form_needs(room: Room) -> Iterator[Need]:
-    for form in room.open_forms():
-        kind = "permission" if form.is_prompt else "form"
-        yield Need(kind, f"form {form.id}", form.ts, form.asker, words=form.title)
+def _need_of(room: Room, one: Form | Owed | Loop | Account) -> Need:
+    """Word what waits for the operator's word."""
+    if isinstance(one, Form):
+        return Need("permission" if one.is_prompt else "form", f"form {one.id}", one.ts, one.asker, words=one.title)
+    if isinstance(one, Owed):
+        return Need("question", f"question {one.seq}", one.ts, one.asker, words=one.text)
+    if isinstance(one, Loop):
+        lane = "a channel" if is_channel(one.lane) else one.lane  # whose name an agent has chosen
+        return Need("hold", f"hold {one.lane} {one.ts}", one.ts, why=f"{lane}: {one.evidence.words}")
+    budget = room.budgets.on(one.spender)[one.measure]
+    words = f"{one.spender}: {limit_words(budget.measure, budget.limit)}"
+    return Need("budget", f"budget {words}", 0.0, why=words)
 
 
-def _question_needs(room: Room) -> Iterator[Need]:
-    for debt in room.owed.values():
-        if debt.to == OPERATOR:
-            yield Need("question", f"question {debt.seq}", debt.ts, debt.asker, words=debt.text)
-
-
-def _hold_needs(room: Room) -> Iterator[Need]:
-    for loop in room.loops.values():
-        if loop.state == HELD:
-            lane = "a channel" if is_channel(loop.lane) else loop.lane  # whose name an agent has chosen
-            yield Need("hold", f"hold {loop.lane} {loop.ts}", loop.ts, why=f"{lane}: {loop.evidence.words}")
-
-
-def _budget_needs(room: Room) -> Iterator[Need]:
-    for spender in room.budgets.spent:
-        if (account := room.budgets.spent_of(spender)) is not None:
-            budget = room.budgets.on(spender)[account.measure]
-            words = f"{spender}: {limit_words(budget.measure, budget.limit)}"
-            yield Need("budget", f"budget {words}", 0.0, why=words)
+def _needs_of_operator(room: Room) -> Iterator[Need]:
+    for one in room.for_operator():
+        yield _need_of(room, one)
 
 
 def _stick_needs(room: Room) -> Iterator[Need]:
@@ -13594,7 +13581,7 @@ def _journal_needs(room: Room) -> Iterator[Need]:
 
 
 STATES: tuple[Callable[[Room], Iterator[Need]], ...] = (
-    _journal_needs, _form_needs, _question_needs, _hold_needs, _budget_needs, _quiet_needs, _stick_needs
+    _journal_needs, _needs_of_operator, _quiet_needs, _stick_needs
 )  # fmt: skip
 
 
