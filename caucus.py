@@ -561,10 +561,10 @@ def text_of(
     return value
 
 
-def first_words(text: str) -> str:
-    """Give what reminds of a text: at most WORDS_MAX characters of it, on one line."""
-    line = one_line(text[: 4 * WORDS_MAX])
-    return line if len(line) <= WORDS_MAX else f"{line[: WORDS_MAX - 1]}…"
+def first_words(text: str, most: int = WORDS_MAX) -> str:
+    """Give what reminds of a text: at most so many characters of it, on one line."""
+    line = one_line(text[: 4 * most])
+    return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
 LINE_BREAK = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
@@ -1431,6 +1431,15 @@ class TokenBucket:
         self.check(now)
         self._level -= 1.0
 
+    def takes(self, now: float, least: float = 1.0) -> bool:
+        """Take one unit where so many are there; tell whether they are."""
+        try:
+            self.check(now, least)
+        except Throttled:
+            return False
+        self._level -= 1.0
+        return True
+
     def give_back(self) -> None:
         """Put back one unit that should not have been taken."""
         self._level = min(self._rate.burst, self._level + 1.0)
@@ -2246,8 +2255,7 @@ _LOOK_EVERY = 4  # messages of a calm lane: the cost of a look is shared, and a 
 _WARY_FROM = 4  # points from which each message is looked at
 # A glance at a lane takes 12 us, to read it 0.1 to 1 ms: so many glances of each lane, and so many readings in all, at
 # once and then a second. Where more is said than that, it is looked at less often, but then at the latest 16.
-_LOOKS_AT_ONCE, _LOOKS_PER_S = 16.0, 1.0
-_READS_AT_ONCE, _READS_PER_S = 64.0, 20.0
+_LOOKS, _READS = Rate(16.0, 1.0), Rate(64.0, 20.0)
 _HEAD_MAX = 240  # characters of a message that are read: its beginning, middle and end
 _HEAD_BYTES = 560  # and bytes: emoji take four each
 _SHORT = 120  # characters that are within both
@@ -2602,23 +2610,21 @@ def _head_of(text: str) -> str:
 
 class _Lane:
     """The latest messages of a lane."""
-    __slots__ = ("before", "heard", "is_wary", "kind", "left", "level", "looked_at", "looks", "was_believed")
+    __slots__ = ("before", "heard", "is_wary", "kind", "left", "level", "looks", "was_believed")
 
     def __init__(self, level: int, now: float) -> None:
         self.heard: deque[Heard] = deque(maxlen=LOOP_MEMORY_MAX)
         self.left = _LOOK_EVERY  # messages until it is looked at
         self.is_wary = False  # each message is looked at
         self.level = level
-        self.looks, self.looked_at = _LOOKS_AT_ONCE, now  # that it may have, and as of when
+        self.looks = TokenBucket(_LOOKS, now)  # that it may have
         self.kind = ""  # of the level's evidence
         self.before: frozenset[str] = frozenset()  # stems of the message that was looked at last
         self.was_believed = False  # that one, though it had only words
 
     def may_look(self, now: float) -> bool:
         """Whether one more look is within what looks may cost; if so, it is paid for."""
-        self.looks = min(_LOOKS_AT_ONCE, self.looks + (now - self.looked_at) * _LOOKS_PER_S)
-        self.looked_at = now
-        self.looks -= (may := self.looks >= 1.0)
+        may = self.looks.takes(now)
         self.left = _LOOK_EVERY if may else LOOP_MEMORY_MAX  # of which the next look misses none
         return may
 
@@ -2646,7 +2652,7 @@ class Detector:
         """`tables` gives the words by which it goes; it is asked at the first look."""
         self._tables = tables
         self._lanes: OrderedDict[str, _Lane] = OrderedDict()
-        self._reads, self._read_at = _READS_AT_ONCE, 0.0
+        self._reads = TokenBucket(_READS, 0.0)
 
     def __len__(self) -> int:
         return len(self._lanes)
@@ -2680,18 +2686,11 @@ class Detector:
         for lane in [lane for lane in self._lanes if lane == scope or scope in lane.split(ARROW)]:
             del self._lanes[lane]
 
-    def _may_read(self, now: float, is_wary: bool) -> bool:
-        """Whether one more reading is within what they may cost; if so, it is paid for. Half is for wary lanes."""
-        self._reads = min(_READS_AT_ONCE, self._reads + (now - self._read_at) * _READS_PER_S)
-        self._read_at = now
-        self._reads -= (may := self._reads >= (1.0 if is_wary else _READS_AT_ONCE / 2))
-        return may
-
     def _look(self, name: str, lane: _Lane, now: float) -> Evidence | None:
         self._lanes.move_to_end(name)
         if not lane.may_look(now) or (lane.level == CALM and lane.looks_fresh(self.lexicon)):
             return None
-        if not self._may_read(now, lane.is_wary):
+        if not self._reads.takes(now, least=1.0 if lane.is_wary else _READS.burst / 2):  # half is for wary lanes
             return None
         if lane.level == CALM and not lane.is_wary and all(points < 0 for points, _ in self._read([*lane.heard][-5:])):
             return None  # each of the last few said something new
@@ -3032,9 +3031,9 @@ class Budgets:
         """Give an account that a spender has overdrawn; None: there is none."""
         return next((one for one in self.accounts.get(spender, {}).values() if one.level == SPENT), None)
 
-    def holds(self, spender: str) -> bool:
-        """Whether what a spender says waits."""
-        return spender in self.spent or ROOM in self.spent
+    def holds(self, name: str) -> bool:
+        """Whether what an agent says waits."""
+        return bool(self.spent) and (spender_of(name) in self.spent or ROOM in self.spent)
 
     def freed(self, ts: float) -> list[int]:
         """Take out what needs to wait no longer; give its seqs. Who is about to be held again has it wait on."""
@@ -3044,9 +3043,9 @@ class Budgets:
     def _is_over(self, spender: str, ts: float) -> bool:
         return spender in self.spent or any(level == SPENT for _, _, level in self.due(spender, ts))
 
-    def why(self, spender: str) -> str:
-        """Word why a spender is held, for itself."""
-        account = self.spent_of(spender) or self.spent_of(ROOM)
+    def why(self, name: str = "") -> str:
+        """Word why an agent is held, or the room, for itself."""
+        account = self.spent_of(spender_of(name)) or self.spent_of(ROOM)
         assert account is not None
         whose, budget = ("the room's" if account.spender == ROOM else "your"), self.on(account.spender)[account.measure]
         return f"{whose} budget of {limit_words(budget.measure, budget.limit)} is spent, until {way_on(budget.measure)}"
@@ -3443,7 +3442,7 @@ class Room:
         self.note_awake(peer)
         if self.mode == STOPPED:
             return STOPPED
-        if peer.is_paused or (self.budgets.spent and self.budgets.holds(spender_of(peer.name))):
+        if peer.is_paused or self.budgets.holds(peer.name):
             self._sent_home[peer.name] = None
             return PAUSED if peer.is_paused else OVER_BUDGET
         self._sent_home.pop(peer.name, None)  # it has gone on by itself
@@ -3453,7 +3452,7 @@ class Room:
         """Word why no tool may run, for the agent."""
         if why != OVER_BUDGET:
             return BRAKES[why]
-        words = self.budgets.why(spender_of(peer.name))
+        words = self.budgets.why(peer.name)
         return BRAKES[why] % (words[0].upper() + words[1:])
 
     def deny(self, peer: Peer, tool: str, why: str) -> None:
@@ -3595,7 +3594,7 @@ class Room:
         sent = self._route(peer.name, to, content, "message", "agent", audience, meta, manner, answered)
         if self.budgets.limits:
             self._weigh(spender_of(peer.name), ROOM)
-            if self.budgets.holds(spender_of(peer.name)):
+            if self.budgets.holds(peer.name):
                 self._sent_home[peer.name] = None  # its answer says so
         return sent
 
@@ -3752,7 +3751,7 @@ class Room:
         if scope != ALL and scope not in peer.channels and verb in ("take", "raise"):
             raise NotAMember(f"join {scope} first", scope=scope)
         if verb in ("take", "raise") and self.budgets.spent and self.is_overdrawn(peer):
-            raise BudgetSpent(f"{self.budgets.why(spender_of(peer.name))}, and who is held takes no stick")
+            raise BudgetSpent(f"{self.budgets.why(peer.name)}, and who is held takes no stick")
         floor = self._floors.get(scope)
         outcome = floor_outcome(floor, scope, peer.name, verb)
         if outcome == "queue" and floor is not None and len(floor.hands) >= HANDS_MAX and peer.name not in floor.hands:
@@ -3887,7 +3886,7 @@ class Room:
         if mode is None:
             raise UnknownAction(f"unknown action {action!r}", actions=[*MODE_AFTER])
         if mode == RUNNING and ROOM in self.budgets.spent:
-            raise BudgetSpent(f"{self.budgets.why(ROOM)}: raise it, or take it away, and the room runs")
+            raise BudgetSpent(f"{self.budgets.why()}: raise it, or take it away, and the room runs")
         if mode != self.mode or mode != self.wanted_mode:
             self._commit(ModeChanged(*self._stamp(), mode))
             self._refresh(ALL)
@@ -4480,9 +4479,9 @@ class Room:
     # --- budgets ---
     def _refuse_if_spent(self, peer: Peer) -> None:
         """Raise BudgetSpent where as much of a held peer waits as may."""
-        spender = spender_of(peer.name)
-        if self.budgets.holds(spender) and len(self.budgets.waiting.get(spender, ())) >= HELD_MAX:
-            raise BudgetSpent(f"{self.budgets.why(spender)}, and {HELD_MAX} of your messages wait already")
+        waiting = self.budgets.waiting.get(spender_of(peer.name), ())
+        if self.budgets.holds(peer.name) and len(waiting) >= HELD_MAX:
+            raise BudgetSpent(f"{self.budgets.why(peer.name)}, and {HELD_MAX} of your messages wait already")
 
     def _weigh(self, *spenders: str) -> None:
         """Tell of budgets that are nearly spent, are spent, or have room again; the room's holds the room."""
@@ -4544,7 +4543,7 @@ class Room:
         if self.loops and origin == "agent" and (loop := self.loops.get(lane_for(sender, to))) is not None:
             may_hand = may_hand and loop.state != HELD
         if spent and origin == "agent":
-            may_hand = may_hand and not self.budgets.holds(spender_of(sender))
+            may_hand = may_hand and not self.budgets.holds(sender)
         for peer in audience:
             mailbox = peer.mailbox
             names.append(peer.name)
@@ -4724,7 +4723,7 @@ class Room:
     def _count_in_budgets(self, message: Message) -> None:
         """Count what is said; of who is held it waits, unless it is for the operator."""
         spender, budgets = spender_of(message.sender), self.budgets
-        if budgets.spent and message.recipient != OPERATOR and budgets.holds(spender):
+        if message.recipient != OPERATOR and budgets.holds(message.sender):
             budgets.waiting.setdefault(spender, []).append(message.seq)
             self.held[message.seq] += 1
         budgets.book(spender, message.ts, {"messages": 1, "characters": len(message.content)})
@@ -11107,8 +11106,7 @@ def _listed(words: Sequence[str], most: int) -> str:
 
 def _quoted(words: Json, most: int) -> str:
     """Give the first words of what a peer or the operator wrote, as data on one line."""
-    line = one_line(str(words)[: 4 * most])
-    return json.dumps(line if len(line) <= most else f"{line[: most - 1]}…", ensure_ascii=False)
+    return json.dumps(first_words(str(words), most), ensure_ascii=False)
 
 
 def brief_of(room: Room, peer: Peer) -> str:
@@ -11212,8 +11210,8 @@ def sent_answer(room: Room, sent: MessageRouted, manner: Manner) -> dict[str, Js
         answer["counts"] = dict(Counter(str(one["state"]) for one in reaches.values()))
     if (loop := room.loop_of(sent.message)) is not None:
         answer["loop"] = {"lane": loop.lane, "state": loop.state, **loop.evidence.to_json()}
-    if room.budgets.spent and room.budgets.holds(spender_of(sent.message.sender)):
-        answer["over_budget"] = room.budgets.why(spender_of(sent.message.sender))
+    if room.budgets.holds(sent.message.sender):
+        answer["over_budget"] = room.budgets.why(sent.message.sender)
     if nearest:
         answer["nearest"] = nearest
     if sent.overflowed:
@@ -11233,10 +11231,9 @@ def _hints(
     if sent.missed:
         meant = f"did you mean {nearest!r}?" if nearest else "list_peers, or GET /peers, tells who is here"
         yield f"nobody is called {to!r}; {meant}"
-    budgets, spender = room.budgets, spender_of(sent.message.sender)
-    if budgets.spent and budgets.holds(spender):
-        is_kept = sent.message.seq in room.held
-        yield f"{budgets.why(spender)}: {'this is kept till then; ' if is_kept else ''}end your turn, you will be woken"
+    if room.budgets.holds(sent.message.sender):
+        is_kept, why = sent.message.seq in room.held, room.budgets.why(sent.message.sender)
+        yield f"{why}: {'this is kept till then; ' if is_kept else ''}end your turn, you will be woken"
     elif room.mode == PAUSED and to != OPERATOR:
         yield "the room is paused: this is kept, and delivered when the operator resumes"
     elif states == {"away"}:
