@@ -3777,11 +3777,9 @@ class Room:
     def _change_floor(self, outcome: str, peer: Peer, scope: str, reason: str | None, but: str | None = None) -> None:
         """Commit what the table in section 6 says, and tell the scope, `but` for one who is about to go."""
         floor = self._floors.get(scope)
-        if outcome == "grant":
-            if floor is None or (reason is not None and reason != floor.reason):
-                kept = reason if floor is None or reason is not None else floor.reason
-                self._commit(FloorGranted(*self._stamp(), scope, peer.name, kept))
-                self._announce(scope, f"{peer.name} has the talking stick of {scope}", kept)
+        if outcome == "grant" and (floor is None or reason not in (None, floor.reason)):
+            self._commit(FloorGranted(*self._stamp(), scope, peer.name, reason))
+            self._announce(scope, f"{peer.name} has the talking stick of {scope}", reason)
         elif outcome == "queue" and floor is not None and peer.name not in floor.hands:
             self._commit(HandRaised(*self._stamp(), scope, peer.name))
         elif outcome == "unqueue" and floor is not None and peer.name in floor.hands:
@@ -4040,9 +4038,9 @@ class Room:
         if not spent < new <= BUDGET_MAX:
             kind = measure.removesuffix(AN_HOUR)
             raise Invalid("to", f"more than the {amount_words(kind, spent)} that are spent, up to 10^15, is wanted")
-        own = Budget(spender, measure, new)
-        rest = [own if (one.subject, one.measure) == (spender, measure) else one for one in self.budgets.listed()]
-        budgets = tuple(rest if own in rest else [*rest, own])
+        own = {(one.subject, one.measure): one for one in self.budgets.listed()}
+        own[spender, measure] = Budget(spender, measure, new)
+        budgets = tuple(own.values())
         if len(budgets) > BUDGETS_MAX:
             raise Invalid("raise_budget", f"there are {BUDGETS_MAX} budgets already: set those of all, or remove some")
         if len(words_of_budgets(budgets)) > BUDGETS_TEXT_MAX:
