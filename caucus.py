@@ -3050,13 +3050,10 @@ class Budgets:
         whose, budget = ("the room's" if account.spender == ROOM else "your"), self.on(account.spender)[account.measure]
         return f"{whose} budget of {limit_words(budget.measure, budget.limit)} is spent, until {way_on(budget.measure)}"
 
-    def note_unknown(self, usage: Usage | None) -> None:
-        """Note what nobody will know of an agent that leaves."""
+    def note_gone(self, spender: str, usage: Usage | None) -> list[int]:
+        """Note that an agent has left, and what it reported; give the seqs of what is kept no longer."""
         self.unknown["tokens"] += usage is None
         self.unknown["dollars"] += usage is None or usage.cost_usd is None
-
-    def note_gone(self, spender: str) -> list[int]:
-        """Note that an agent has left; give the seqs of what is kept no longer."""
         if spender in self.accounts or spender in self.waiting:
             self.gone[spender] = None
         if len(self.gone) <= SPENDERS_GONE_MAX:
@@ -4281,7 +4278,7 @@ class Room:
         rows = [self._budget_row(one, budget, ts) for one in spenders for budget in budgets.on(one).values()]
         rows.sort(key=lambda row: (-row[0], row[1]))
         shown: list[Json] = [row for _, _, row in rows[:BUDGET_ROWS_MAX]]
-        return {"text": words_of_budgets(budgets.listed()), "rows": shown, "more": max(0, len(rows) - len(shown))}
+        return {"text": words_of_budgets(budgets.listed()), "rows": shown, "more": len(rows) - len(shown)}
 
     def _budget_row(self, spender: str, budget: Budget, ts: float) -> tuple[float, bool, dict[str, Json]]:
         """Give how a budget stands: how near it is to its limit, whether it is an agent's, and what consoles see."""
@@ -4875,8 +4872,7 @@ class Room:
         self.news.pop(event.name, None)
         self.roster.remove(peer, event.why)
         if self.budgets.limits:
-            self.budgets.note_unknown(peer.usage)
-            self._let_go(self.budgets.note_gone(spender_of(event.name)))
+            self._let_go(self.budgets.note_gone(spender_of(event.name), peer.usage))
 
     def _on_peer_reaped(self, event: PeerReaped) -> None:
         peer = self._peers[event.name]
@@ -5079,9 +5075,8 @@ class Room:
     def _tell_spender(self, event: Event, spender: str, words: str) -> None:
         """Have the next call of a spender, or of all agents where it is the room, tell something."""
         name = name_of_spender(spender)
-        for one in [name] if name else [*self.roster.live]:
-            if one in self._peers:
-                self._inform(event, one, event.serial, 0, words)
+        for one in [name] if name else self.roster.live:
+            self._inform(event, one, event.serial, 0, words)
 
     def _remove_member(self, channel: str, name: str) -> None:
         one = self._channels[channel]
