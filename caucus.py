@@ -1431,15 +1431,6 @@ class TokenBucket:
         self.check(now)
         self._level -= 1.0
 
-    def takes(self, now: float, least: float = 1.0) -> bool:
-        """Take one unit where so many are there; tell whether they are."""
-        try:
-            self.check(now, least)
-        except Throttled:
-            return False
-        self._level -= 1.0
-        return True
-
     def give_back(self) -> None:
         """Put back one unit that should not have been taken."""
         self._level = min(self._rate.burst, self._level + 1.0)
@@ -2255,7 +2246,8 @@ _LOOK_EVERY = 4  # messages of a calm lane: the cost of a look is shared, and a 
 _WARY_FROM = 4  # points from which each message is looked at
 # A glance at a lane takes 12 us, to read it 0.1 to 1 ms: so many glances of each lane, and so many readings in all, at
 # once and then a second. Where more is said than that, it is looked at less often, but then at the latest 16.
-_LOOKS, _READS = Rate(16.0, 1.0), Rate(64.0, 20.0)
+_LOOKS_AT_ONCE, _LOOKS_PER_S = 16.0, 1.0
+_READS_AT_ONCE, _READS_PER_S = 64.0, 20.0
 _HEAD_MAX = 240  # characters of a message that are read: its beginning, middle and end
 _HEAD_BYTES = 560  # and bytes: emoji take four each
 _SHORT = 120  # characters that are within both
@@ -2610,21 +2602,23 @@ def _head_of(text: str) -> str:
 
 class _Lane:
     """The latest messages of a lane."""
-    __slots__ = ("before", "heard", "is_wary", "kind", "left", "level", "looks", "was_believed")
+    __slots__ = ("before", "heard", "is_wary", "kind", "left", "level", "looked_at", "looks", "was_believed")
 
     def __init__(self, level: int, now: float) -> None:
         self.heard: deque[Heard] = deque(maxlen=LOOP_MEMORY_MAX)
         self.left = _LOOK_EVERY  # messages until it is looked at
         self.is_wary = False  # each message is looked at
         self.level = level
-        self.looks = TokenBucket(_LOOKS, now)  # that it may have
+        self.looks, self.looked_at = _LOOKS_AT_ONCE, now  # that it may have, and as of when
         self.kind = ""  # of the level's evidence
         self.before: frozenset[str] = frozenset()  # stems of the message that was looked at last
         self.was_believed = False  # that one, though it had only words
 
     def may_look(self, now: float) -> bool:
         """Whether one more look is within what looks may cost; if so, it is paid for."""
-        may = self.looks.takes(now)
+        self.looks = min(_LOOKS_AT_ONCE, self.looks + (now - self.looked_at) * _LOOKS_PER_S)
+        self.looked_at = now
+        self.looks -= (may := self.looks >= 1.0)
         self.left = _LOOK_EVERY if may else LOOP_MEMORY_MAX  # of which the next look misses none
         return may
 
@@ -2652,7 +2646,7 @@ class Detector:
         """`tables` gives the words by which it goes; it is asked at the first look."""
         self._tables = tables
         self._lanes: OrderedDict[str, _Lane] = OrderedDict()
-        self._reads = TokenBucket(_READS, 0.0)
+        self._reads, self._read_at = _READS_AT_ONCE, 0.0
 
     def __len__(self) -> int:
         return len(self._lanes)
@@ -2686,11 +2680,18 @@ class Detector:
         for lane in [lane for lane in self._lanes if lane == scope or scope in lane.split(ARROW)]:
             del self._lanes[lane]
 
+    def _may_read(self, now: float, is_wary: bool) -> bool:
+        """Whether one more reading is within what they may cost; if so, it is paid for. Half is for wary lanes."""
+        self._reads = min(_READS_AT_ONCE, self._reads + (now - self._read_at) * _READS_PER_S)
+        self._read_at = now
+        self._reads -= (may := self._reads >= (1.0 if is_wary else _READS_AT_ONCE / 2))
+        return may
+
     def _look(self, name: str, lane: _Lane, now: float) -> Evidence | None:
         self._lanes.move_to_end(name)
         if not lane.may_look(now) or (lane.level == CALM and lane.looks_fresh(self.lexicon)):
             return None
-        if not self._reads.takes(now, least=1.0 if lane.is_wary else _READS.burst / 2):  # half is for wary lanes
+        if not self._may_read(now, lane.is_wary):
             return None
         if lane.level == CALM and not lane.is_wary and all(points < 0 for points, _ in self._read([*lane.heard][-5:])):
             return None  # each of the last few said something new

@@ -149,11 +149,11 @@ def test_what_looking_costs_is_bounded(monkeypatch):
     monkeypatch.setattr(loops, "_read", lambda latest: read.append(len(latest)) or [(2, "thanks")] * len(latest))
     for at in range(10_000):  # a hundred lanes that thank, within a second
         loops.hear(f"#c{at % 100}", "ab"[at // 100 % 2], "Thanks!", at, at / 10_000)
-    assert len(read) <= 2 * (caucus._READS.burst + caucus._READS.per_s + 1), "the latest few, and all"
+    assert len(read) <= 2 * (caucus._READS_AT_ONCE + caucus._READS_PER_S + 1), "the latest few, and all"
     before = len(read)
     for at in range(1_000):  # one of them, within a minute
         loops.hear("#c1", "ab"[at % 2], "Thanks!", at, 1 + at * 0.06)
-    assert len(read) - before <= 2 * (caucus._LOOKS.burst + 60 * caucus._LOOKS.per_s + 1)
+    assert len(read) - before <= 2 * (caucus._LOOKS_AT_ONCE + 60 * caucus._LOOKS_PER_S + 1)
     assert len(read) > before + 40
 
 
