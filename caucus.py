@@ -499,8 +499,8 @@ def _maker_of(note: str) -> Callable[[Any], Any] | None:
     if (items := re.fullmatch(r"tuple\[(\w+), \.\.\.\]", note)) is not None:
         make = _maker_of(items[1])
         return tuple if make is None else lambda plain: tuple([make(one) for one in plain])
-    if note.startswith("tuple["):
-        return tuple
+    if note == "dict[str, None]":  # an ordered set
+        return dict.fromkeys
     kind = globals().get(note)
     if not (isinstance(kind, type) and issubclass(kind, _Fields)):
         return None
@@ -561,10 +561,10 @@ def text_of(
     return value
 
 
-def first_words(text: str) -> str:
-    """Give what reminds of a text: at most WORDS_MAX characters of it, on one line."""
-    line = one_line(text[: 4 * WORDS_MAX])
-    return line if len(line) <= WORDS_MAX else f"{line[: WORDS_MAX - 1]}…"
+def first_words(text: str, most: int = WORDS_MAX) -> str:
+    """Give what reminds of a text: at most so many characters of it, on one line."""
+    line = one_line(text[: 4 * most])
+    return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
 LINE_BREAK = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
@@ -2074,11 +2074,6 @@ class Peer(Struct):
         """Whether nobody sits there: what does not call it is read when something does."""
         return self.wake is not None and self.wake.is_for_calls and not self.is_listening
 
-    @property
-    def usage_row(self) -> dict[str, Json] | None:
-        """What its model has cost, as the wire has it."""
-        return None if self.usage is None else self.usage.to_json()
-
     def is_idle(self, now: float, ttl_s: float) -> bool:
         """Whether a live peer has been silent for too long."""
         return self.is_live and not self.is_waited_for and now - self.last_seen > ttl_s
@@ -2669,7 +2664,7 @@ class Detector:
     def __len__(self) -> int:
         return len(self._lanes)
 
-    @functools.cached_property
+    @Lazy
     def lexicon(self) -> Lexicon:
         """Its words."""
         return Lexicon(self._tables())
@@ -2684,7 +2679,9 @@ class Detector:
         """
         known = self._lanes.get(lane)
         if known is None:
-            known = self._open(lane, level, now)
+            known = self._lanes[lane] = _Lane(level, now)
+            if len(self._lanes) > LOOP_LANES_MAX:
+                self._lanes.popitem(last=False)
         known.heard.append((sender, text if len(text) <= _SHORT else _head_of(text), seq))
         known.left = left = known.left - 1
         return None if left > 0 or may_go_on else self._look(lane, known, now)
@@ -2695,12 +2692,6 @@ class Detector:
             self._lanes.clear()
         for lane in [lane for lane in self._lanes if lane == scope or scope in lane.split(ARROW)]:
             del self._lanes[lane]
-
-    def _open(self, lane: str, level: int, now: float) -> _Lane:
-        known = self._lanes[lane] = _Lane(level, now)
-        if len(self._lanes) > LOOP_LANES_MAX:
-            self._lanes.popitem(last=False)
-        return known
 
     def _may_read(self, now: float, is_wary: bool) -> bool:
         """Whether one more reading is within what they may cost; if so, it is paid for. Half is for wary lanes."""
@@ -3054,9 +3045,9 @@ class Budgets:
         """Give an account that a spender has overdrawn; None: there is none."""
         return next((one for one in self.accounts.get(spender, {}).values() if one.level == SPENT), None)
 
-    def holds(self, spender: str) -> bool:
-        """Whether what a spender says waits."""
-        return spender in self.spent or ROOM in self.spent
+    def holds(self, name: str) -> bool:
+        """Whether what an agent says waits."""
+        return bool(self.spent) and (spender_of(name) in self.spent or ROOM in self.spent)
 
     def freed(self, ts: float) -> list[int]:
         """Take out what needs to wait no longer; give its seqs. Who is about to be held again has it wait on."""
@@ -3066,22 +3057,18 @@ class Budgets:
     def _is_over(self, spender: str, ts: float) -> bool:
         return spender in self.spent or any(level == SPENT for _, _, level in self.due(spender, ts))
 
-    def why(self, spender: str) -> str:
-        """Word why a spender is held, for itself."""
-        account = self.spent_of(spender) or self.spent_of(ROOM)
+    def why(self, name: str = "") -> str:
+        """Word why an agent is held, or the room, for itself."""
+        account = self.spent_of(spender_of(name)) or self.spent_of(ROOM)
         assert account is not None
         whose, budget = ("the room's" if account.spender == ROOM else "your"), self.on(account.spender)[account.measure]
         return f"{whose} budget of {limit_words(budget.measure, budget.limit)} is spent, until {way_on(budget.measure)}"
 
-    def note_unknown(self, usage: Usage | None) -> None:
-        """Note what nobody will know of an agent that leaves."""
+    def note_gone(self, spender: str, usage: Usage | None) -> list[int]:
+        """Note that an agent has left, and what it reported; give the seqs of what is kept no longer."""
         self.unknown["tokens"] += usage is None
         self.unknown["dollars"] += usage is None or usage.cost_usd is None
-
-    def note_gone(self, spender: str, is_gone: bool) -> list[int]:
-        """Note that an agent has left, or that one of its name has come; give the seqs of what is kept no longer."""
-        self.gone.pop(spender, None)
-        if is_gone and (spender in self.accounts or spender in self.waiting):
+        if spender in self.accounts or spender in self.waiting:
             self.gone[spender] = None
         if len(self.gone) <= SPENDERS_GONE_MAX:
             return []
@@ -3202,6 +3189,16 @@ PEER_STATE = (
 )
 
 
+# What a room keeps beside its peers, channels and messages: by the name of its row, what that says.
+ROOM_STATE = {
+    "rules": ("rules", "rules_version"),
+    "said": ("said_to_all",),
+    "loops": ("loops_upto", "release_s"),
+    "quiet": ("quiet_stop_min", "_quiet_from"),
+    "looked": ("_looked_upto",),
+}
+
+
 class Appeal(Record):
     """Words to the operator that he has not answered; unlike a question, they may need no answer."""
     seq: int
@@ -3209,10 +3206,6 @@ class Appeal(Record):
     sender: str
     text: str  # the first words
     ts: float  # Unix seconds
-
-    def to_json(self) -> dict[str, Json]:
-        """Give what consoles see of it."""
-        return dict(zip(self.FIELDS, self.values()))
 
 
 class Owed(Struct):
@@ -3317,7 +3310,7 @@ class Room:
         self.rules, self.rules_version = "", 0  # of the house
         self.loops: dict[str, Loop] = {}  # by lane
         self.loops_upto, self.release_s = "hold", 0.0  # how far the hub goes with them; when it lets one go by itself
-        self.held: dict[int, int] = {}  # seqs of what waits, and for how many causes: a lane or a speaker that is held
+        self.held = Counter[int]()  # seqs of what waits, and for how many causes: a lane or a speaker that is held
         self.detector: Detector | None = None  # reading; without one no lane is looked at
         self.budgets = Budgets()
         self.wanted_mode = RUNNING  # by the operator; the mode is another one while the room's budget is spent
@@ -3445,7 +3438,7 @@ class Room:
         after, self._serial = self._serial, max(self._serial, int(self._wall() * (1 << 16)))
         self._commit(RoomReopened(*self._stamp(), after))
         for form in [form for form in self._forms.values() if form.is_prompt]:
-            self.withdraw_prompt(form.id, "the hub restarted")
+            self.withdraw(form.id, "the hub restarted")
 
     def note_listening(self, peer: Peer, is_listening: bool) -> None:
         """Record that a poll of `peer` was parked or ended; both are signs of life."""
@@ -3460,7 +3453,7 @@ class Room:
         self.note_awake(peer)
         if self.mode == STOPPED:
             return STOPPED
-        if peer.is_paused or (self.budgets.spent and self.budgets.holds(spender_of(peer.name))):
+        if peer.is_paused or self.budgets.holds(peer.name):
             self._sent_home[peer.name] = None
             return PAUSED if peer.is_paused else OVER_BUDGET
         self._sent_home.pop(peer.name, None)  # it has gone on by itself
@@ -3470,7 +3463,7 @@ class Room:
         """Word why no tool may run, for the agent."""
         if why != OVER_BUDGET:
             return BRAKES[why]
-        words = self.budgets.why(spender_of(peer.name))
+        words = self.budgets.why(peer.name)
         return BRAKES[why] % (words[0].upper() + words[1:])
 
     def deny(self, peer: Peer, tool: str, why: str) -> None:
@@ -3524,23 +3517,20 @@ class Room:
             self._weigh(spender_of(peer.name), ROOM)
         is_rung, wake.is_rung = wake.is_rung, False
         if wake.is_for_calls:
-            calls = self.calls_for(peer)
-            if not is_rung and (not calls or self.mode == STOPPED):
-                return None
-            wake.told_at, wake.told_ts, wake.is_open = now, round(self._wall(), 1), True
-            count = sum(m.origin == "operator" for m in peer.mailbox if m.seq in calls)
-            return {"waiting": len(calls), "operator": count, "ring": is_rung, "name": peer.name}
-        batch = [m for m in peer.mailbox.deliverable(self.is_held(peer), self.held) if m.kind != "control"]
-        newest = batch[-1].seq if batch else 0
-        # While it has not read what it was told of, only the operator's words are worth another turn.
-        is_read, urgent = not batch or batch[0].seq > wake.seq, [m.seq for m in batch if m.origin == "operator"]
-        is_news = newest > wake.seq if is_read else bool(urgent) and urgent[-1] > wake.seq
-        is_news |= bool(batch) and now - wake.told_at >= WAKE_AGAIN_S
+            calls, upto = self.calls_for(peer), 0
+            count, is_news, batch = len(calls), bool(calls), [m for m in peer.mailbox if m.seq in calls]
+        else:
+            batch = [m for m in peer.mailbox.deliverable(self.is_held(peer), self.held) if m.kind != "control"]
+            # While it has not read what it was told of, only the operator's words are worth another turn.
+            is_read = not batch or batch[0].seq > wake.seq
+            is_news = any(m.seq > wake.seq and (is_read or m.origin == "operator") for m in batch)
+            is_news |= bool(batch) and now - wake.told_at >= WAKE_AGAIN_S
+            count, upto = len(batch), batch[-1].seq if batch else 0
         if not is_rung and (not is_news or self.mode == STOPPED):
             return None
-        wake.seq, wake.told_at, wake.told_ts, wake.is_open = max(newest, wake.seq), now, round(self._wall(), 1), True
-        count = sum(m.origin == "operator" for m in batch)
-        return {"waiting": len(batch), "operator": count, "ring": is_rung, "name": peer.name}
+        wake.seq, wake.told_at, wake.told_ts, wake.is_open = max(upto, wake.seq), now, round(self._wall(), 1), True
+        operator = sum(m.origin == "operator" for m in batch)
+        return {"waiting": count, "operator": operator, "ring": is_rung, "name": peer.name}
 
     def reach_of(self, peer: Peer) -> str:
         """Word how a peer's host is told of mail: what is proven, and no more."""
@@ -3615,7 +3605,7 @@ class Room:
         sent = self._route(peer.name, to, content, "message", "agent", audience, meta, manner, answered)
         if self.budgets.limits:
             self._weigh(spender_of(peer.name), ROOM)
-            if self.budgets.holds(spender_of(peer.name)):
+            if self.budgets.holds(peer.name):
                 self._sent_home[peer.name] = None  # its answer says so
         return sent
 
@@ -3772,7 +3762,7 @@ class Room:
         if scope != ALL and scope not in peer.channels and verb in ("take", "raise"):
             raise NotAMember(f"join {scope} first", scope=scope)
         if verb in ("take", "raise") and self.budgets.spent and self.is_overdrawn(peer):
-            raise BudgetSpent(f"{self.budgets.why(spender_of(peer.name))}, and who is held takes no stick")
+            raise BudgetSpent(f"{self.budgets.why(peer.name)}, and who is held takes no stick")
         floor = self._floors.get(scope)
         outcome = floor_outcome(floor, scope, peer.name, verb)
         if outcome == "queue" and floor is not None and len(floor.hands) >= HANDS_MAX and peer.name not in floor.hands:
@@ -3798,11 +3788,9 @@ class Room:
     def _change_floor(self, outcome: str, peer: Peer, scope: str, reason: str | None, but: str | None = None) -> None:
         """Commit what the table in section 6 says, and tell the scope, `but` for one who is about to go."""
         floor = self._floors.get(scope)
-        if outcome == "grant":
-            if floor is None or (reason is not None and reason != floor.reason):
-                kept = reason if floor is None or reason is not None else floor.reason
-                self._commit(FloorGranted(*self._stamp(), scope, peer.name, kept))
-                self._announce(scope, f"{peer.name} has the talking stick of {scope}", kept)
+        if outcome == "grant" and (floor is None or reason not in (None, floor.reason)):
+            self._commit(FloorGranted(*self._stamp(), scope, peer.name, reason))
+            self._announce(scope, f"{peer.name} has the talking stick of {scope}", reason)
         elif outcome == "queue" and floor is not None and peer.name not in floor.hands:
             self._commit(HandRaised(*self._stamp(), scope, peer.name))
         elif outcome == "unqueue" and floor is not None and peer.name in floor.hands:
@@ -3838,9 +3826,7 @@ class Room:
         if sum([len(form.wire) for form in pending if form.asker == peer.name]) > ASKED_MAX_BYTES:
             raise TooManyForms(f"{peer.name}'s pending questions may have {ASKED_MAX_BYTES} bytes together")
         self._spend_speech(peer, joining=question.to)
-        opened = FormOpened(*self._stamp(), "", question.title, peer.name, question.to, question.fields)
-        self._commit(opened.but(form_id=opened.id))
-        return self._forms[opened.id]
+        return self._open_form(question.title, peer.name, question.to, question.fields)
 
     def ask_permission(self, peer: Peer, tool: str, detail: str) -> Form:
         """Put a permission prompt of a peer's host before the operator.
@@ -3855,13 +3841,16 @@ class Room:
         if len(pending) >= PROMPTS_MAX or len(self._forms) >= FORMS_MAX:
             raise TooManyForms(f"{len(pending)} permission prompts of {peer.name} wait already")
         peer.speech.spend(self._mono())  # a host that asks and hangs up is as loud as one that speaks
-        title = f"May {tool} run?"
-        opened = FormOpened(*self._stamp(), "", title, peer.name, OPERATOR, PROMPT_FIELDS, detail)
-        self._commit(opened.but(form_id=opened.id))
-        return self._forms[opened.id]
+        return self._open_form(f"May {tool} run?", peer.name, OPERATOR, PROMPT_FIELDS, detail)
 
-    def withdraw_prompt(self, form_id: str, why: str) -> None:
-        """Settle a permission prompt that nobody waits for any more; none is no fault."""
+    def _open_form(self, title: str, asker: str, to: str, fields: tuple[Field, ...], detail: str = "") -> Form:
+        stamp = self._stamp()
+        form_id = id_of(stamp[0])
+        self._commit(FormOpened(*stamp, form_id, title, asker, to, fields, detail))
+        return self._forms[form_id]
+
+    def withdraw(self, form_id: str, why: str) -> None:
+        """Settle a question that nobody waits for any more; none is no fault."""
         if form_id in self._forms:
             self._commit(FormSettled(*self._stamp(), form_id, "withdrawn", None, f"withdrawn: {why}", None))
 
@@ -3906,7 +3895,7 @@ class Room:
         if mode is None:
             raise UnknownAction(f"unknown action {action!r}", actions=[*MODE_AFTER])
         if mode == RUNNING and ROOM in self.budgets.spent:
-            raise BudgetSpent(f"{self.budgets.why(ROOM)}: raise it, or take it away, and the room runs")
+            raise BudgetSpent(f"{self.budgets.why()}: raise it, or take it away, and the room runs")
         if mode != self.mode or mode != self.wanted_mode:
             self._commit(ModeChanged(*self._stamp(), mode))
             self._refresh(ALL)
@@ -3935,6 +3924,8 @@ class Room:
         self._heard_operator_at = self._mono()
         for scope in several or (to,):
             self._begin_anew(scope, "the operator has spoken")
+            if (loop := self.loops.get(scope)) is not None and loop.state == CLOSED:
+                self._rule(loop, WATCH)
         audience = [peer for scope in several or (to,) for peer in self._audience(scope)]
         return self._route(OPERATOR, to, content, "message", "operator", audience, None, manner, answered)
 
@@ -4058,9 +4049,9 @@ class Room:
         if not spent < new <= BUDGET_MAX:
             kind = measure.removesuffix(AN_HOUR)
             raise Invalid("to", f"more than the {amount_words(kind, spent)} that are spent, up to 10^15, is wanted")
-        own = Budget(spender, measure, new)
-        rest = [own if (one.subject, one.measure) == (spender, measure) else one for one in self.budgets.listed()]
-        budgets = tuple(rest if own in rest else [*rest, own])
+        own = {(one.subject, one.measure): one for one in self.budgets.listed()}
+        own[spender, measure] = Budget(spender, measure, new)
+        budgets = tuple(own.values())
         if len(budgets) > BUDGETS_MAX:
             raise Invalid("raise_budget", f"there are {BUDGETS_MAX} budgets already: set those of all, or remove some")
         if len(words_of_budgets(budgets)) > BUDGETS_TEXT_MAX:
@@ -4097,7 +4088,7 @@ class Room:
         if self.mode != RUNNING or not self._seq or not len(self.roster) or now - since < ROOM_QUIET_S:
             return None
         why = [*islice(self._unsettled(now), QUIET_WHY_MAX)]
-        state = WAITING if self._waits_for_operator() else DIED if why else CONVERGED
+        state = WAITING if any(self.for_operator()) else DIED if why else CONVERGED
         settled = "every question has its answer, no hand is raised, all mail is read"
         reasons: list[Json] = [*why] or [settled if state == CONVERGED else "the operator is asked"]
         return {"state": state, "since": round(self._wall() - (now - since), 1), "why": reasons}
@@ -4158,7 +4149,7 @@ class Room:
             "paused": peer.is_paused,
             "status": peer.status,
             "status_age": status_age,
-            "usage": peer.usage_row,
+            "usage": None if peer.usage is None else peer.usage.to_json(),
             "last_seen_age": silence,
             "uptime": round(now - peer.joined_at, 1),
             "msg_count": peer.message_count,
@@ -4227,15 +4218,16 @@ class Room:
 
     def owed_by(self, peer: Peer) -> list[Json]:
         """List what a peer owes an answer to, oldest first."""
-        now, was_handed = self._mono(), peer.mailbox.was_handed
-        own = [debt for debt in self.owed.values() if debt.to == peer.name and was_handed(debt.seq)]
-        return [{**debt.to_json(), "age": round(now - debt.at)} for debt in own]
+        return self._aged(debt for debt in self.owed.values()
+                          if debt.to == peer.name and peer.mailbox.was_handed(debt.seq))
 
     def asked_by(self, peer: Peer) -> list[Json]:
         """List what a peer has asked and has no answer to, oldest first."""
+        return self._aged(debt for debt in self.owed.values() if debt.asker == peer.name)
+
+    def _aged(self, debts: Iterable[Owed]) -> list[Json]:
         now = self._mono()
-        own = [debt for debt in self.owed.values() if debt.asker == peer.name]
-        return [{**debt.to_json(), "age": round(now - debt.at)} for debt in own]
+        return [{**debt.to_json(), "age": round(now - debt.at)} for debt in debts]
 
     def beside(self, peer: Peer, upto: int) -> dict[str, Json]:
         """Give what the hub itself says with a batch up to a seq: answers that are owed, rules that have changed."""
@@ -4300,7 +4292,7 @@ class Room:
         rows = [self._budget_row(one, budget, ts) for one in spenders for budget in budgets.on(one).values()]
         rows.sort(key=lambda row: (-row[0], row[1]))
         shown: list[Json] = [row for _, _, row in rows[:BUDGET_ROWS_MAX]]
-        return {"text": words_of_budgets(budgets.listed()), "rows": shown, "more": max(0, len(rows) - len(shown))}
+        return {"text": words_of_budgets(budgets.listed()), "rows": shown, "more": len(rows) - len(shown)}
 
     def _budget_row(self, spender: str, budget: Budget, ts: float) -> tuple[float, bool, dict[str, Json]]:
         """Give how a budget stands: how near it is to its limit, whether it is an agent's, and what consoles see."""
@@ -4338,9 +4330,12 @@ class Room:
         """List the newest messages and notices, for consoles and export: LOG_MAX, few of them notices."""
         return sorted([*self._words, *self._notices], key=lambda one: one.id)[-LOG_MAX:]
 
-    def open_forms(self) -> list[Form]:
-        """List the pending questions and permission prompts, oldest first."""
-        return [*self._forms.values()]
+    def for_operator(self) -> Iterator[Form | Owed | Loop | Account]:
+        """Give what waits for the operator: forms, questions to him, lanes that are held, budgets that are spent."""
+        yield from self._forms.values()
+        yield from (debt for debt in self.owed.values() if debt.to == OPERATOR)
+        yield from (loop for loop in self.loops.values() if loop.state == HELD)
+        yield from filter(None, map(self.budgets.spent_of, self.budgets.spent))
 
     def form(self, form_id: str) -> dict[str, Json]:
         """Give one pending question. Raises UnknownForm."""
@@ -4473,10 +4468,8 @@ class Room:
         """Have nothing that was said before count as a loop any more, where `scope` hears it."""
         self._refresh(scope)
         for loop in [*self.loops.values()] if self.loops else ():
-            if loop.state == WATCHED and (scope in (ALL, loop.lane) or scope in loop.lane.split(ARROW)):
+            if loop.state == WATCHED and (scope == ALL or scope in loop.lane.split(ARROW)):
                 self._calm(loop, why)
-            elif loop.state == CLOSED and scope == loop.lane and why == "the operator has spoken":
-                self._rule(loop, WATCH)
 
     def _end_loops_without(self, peer: Peer, channels: Iterable[str]) -> None:
         """Let lanes go whose conversation ends as `peer` goes: its pairs, and channels that it leaves empty."""
@@ -4495,9 +4488,9 @@ class Room:
     # --- budgets ---
     def _refuse_if_spent(self, peer: Peer) -> None:
         """Raise BudgetSpent where as much of a held peer waits as may."""
-        spender = spender_of(peer.name)
-        if self.budgets.holds(spender) and len(self.budgets.waiting.get(spender, ())) >= HELD_MAX:
-            raise BudgetSpent(f"{self.budgets.why(spender)}, and {HELD_MAX} of your messages wait already")
+        waiting = self.budgets.waiting.get(spender_of(peer.name), ())
+        if self.budgets.holds(peer.name) and len(waiting) >= HELD_MAX:
+            raise BudgetSpent(f"{self.budgets.why(peer.name)}, and {HELD_MAX} of your messages wait already")
 
     def _weigh(self, *spenders: str) -> None:
         """Tell of budgets that are nearly spent, are spent, or have room again; the room's holds the room."""
@@ -4520,16 +4513,12 @@ class Room:
                 del self._sent_home[peer.name]
                 self._route(HUB, peer.name, "you may go on: what held you is over", "system", "hub", [peer])
 
-    def _hold(self, *seqs: int) -> None:
-        for seq in seqs:
-            self.held[seq] = self.held.get(seq, 0) + 1
-
-    def _let_go(self, seqs: Iterable[int]) -> None:
+    def _let_go(self, seqs: Collection[int]) -> None:
         """Take one cause away from which messages wait; the last one gone, they are delivered."""
+        self.held.subtract(seqs)
         for seq in seqs:
-            count = self.held.pop(seq, 0) - 1
-            if count > 0:
-                self.held[seq] = count
+            if self.held[seq] <= 0:
+                del self.held[seq]
 
     def _audience(self, scope: str, but: str | None = None) -> list[Peer]:
         """List who gets what is said in `scope`, reaped peers too. Words to one peer reach it whoever wrote them."""
@@ -4563,7 +4552,7 @@ class Room:
         if self.loops and origin == "agent" and (loop := self.loops.get(lane_for(sender, to))) is not None:
             may_hand = may_hand and loop.state != HELD
         if spent and origin == "agent":
-            may_hand = may_hand and not self.budgets.holds(spender_of(sender))
+            may_hand = may_hand and not self.budgets.holds(sender)
         for peer in audience:
             mailbox = peer.mailbox
             names.append(peer.name)
@@ -4616,13 +4605,9 @@ class Room:
     def _stop_if_quiet(self, now: float) -> None:
         """Stop a room in which nobody has spoken for too long, unless it is empty or waits for the operator."""
         limit, may_stop = self.quiet_stop_min, self.mode == RUNNING and self.roster.live
-        if limit and may_stop and now - self.quiet_since >= 60.0 * limit and not self._waits_for_operator():
+        if limit and may_stop and now - self.quiet_since >= 60.0 * limit and not any(self.for_operator()):
             self._commit(QuietReached(*self._stamp(), limit))
             self._commit(ModeChanged(*self._stamp(), STOPPED))
-
-    def _waits_for_operator(self) -> bool:
-        is_held = bool(self.budgets.spent) or any(loop.state == HELD for loop in self.loops.values())
-        return is_held or bool(self._forms) or any(debt.to == OPERATOR for debt in self.owed.values())
 
     def _unsettled(self, now: float) -> Iterator[str]:
         """Word who owes an answer, who waits for a stick, and for whom mail waits."""
@@ -4662,8 +4647,7 @@ class Room:
         """End an identity: sticks pass on first, so that none outlives its holder, and its questions are withdrawn."""
         self._quit_floors(peer, [ALL, *peer.channels], but=peer.name)
         for form in [form for form in self._forms.values() if form.asker == peer.name]:
-            told = f"withdrawn: {peer.name} {why}"
-            self._commit(FormSettled(*self._stamp(), form.id, "withdrawn", None, told, None))
+            self.withdraw(form.id, f"{peer.name} {why}")
         self._confirming.discard(peer.name)
         self._sent_home.pop(peer.name, None)
         self._end_loops_without(peer, peer.channels)
@@ -4741,16 +4725,16 @@ class Room:
         loop = self.loop_of(message)
         if loop is not None and loop.state == HELD:
             loop.waiting.append(message.seq)
-            self._hold(message.seq)
+            self.held[message.seq] += 1
         elif loop is not None and loop.credit:
             loop.credit -= 1
 
     def _count_in_budgets(self, message: Message) -> None:
         """Count what is said; of who is held it waits, unless it is for the operator."""
         spender, budgets = spender_of(message.sender), self.budgets
-        if budgets.spent and message.recipient != OPERATOR and budgets.holds(spender):
+        if message.recipient != OPERATOR and budgets.holds(message.sender):
             budgets.waiting.setdefault(spender, []).append(message.seq)
-            self._hold(message.seq)
+            self.held[message.seq] += 1
         budgets.book(spender, message.ts, {"messages": 1, "characters": len(message.content)})
 
     def _keep_recent(self, event: MessageRouted) -> None:
@@ -4877,7 +4861,7 @@ class Room:
         self._end_emptiness(event)
         self.roster.add(peer)
         if self.budgets.gone:
-            self.budgets.note_gone(spender_of(event.name), is_gone=False)
+            self.budgets.gone.pop(spender_of(event.name), None)
 
     def _on_name_contested(self, event: NameContested) -> None:
         self._peers[event.name].contested_at = event.at
@@ -4902,17 +4886,14 @@ class Room:
         self.news.pop(event.name, None)
         self.roster.remove(peer, event.why)
         if self.budgets.limits:
-            self.budgets.note_unknown(peer.usage)
-            self._let_go(self.budgets.note_gone(spender_of(event.name), is_gone=True))
+            self._let_go(self.budgets.note_gone(spender_of(event.name), peer.usage))
 
     def _on_peer_reaped(self, event: PeerReaped) -> None:
         peer = self._peers[event.name]
         peer.mailbox.drop_commands()
         self.roster.reap(peer, event.at)
         for name in peer.channels:
-            _drop(self._channels[name].live, peer.name)
-            self._end_topic_if_deserted(self._channels[name])
-            self._listed = None
+            self._remove_live(self._channels[name], peer.name)
 
     def _on_peer_revived(self, event: PeerRevived) -> None:
         peer = self._peers[event.name]
@@ -5108,24 +5089,22 @@ class Room:
     def _tell_spender(self, event: Event, spender: str, words: str) -> None:
         """Have the next call of a spender, or of all agents where it is the room, tell something."""
         name = name_of_spender(spender)
-        for one in [name] if name else [*self.roster.live]:
-            if one in self._peers:
-                self._inform(event, one, event.serial, 0, words)
+        for one in [name] if name else self.roster.live:
+            self._inform(event, one, event.serial, 0, words)
 
     def _remove_member(self, channel: str, name: str) -> None:
         one = self._channels[channel]
         if self._peers[name].is_live:
-            _drop(one.live, name)
+            self._remove_live(one, name)
         del one.members[name]
-        self._listed = None
-        if one.members:
-            self._end_topic_if_deserted(one)
-        else:
+        if not one.members:
             del self._channels[channel]
 
-    def _end_topic_if_deserted(self, channel: Channel) -> None:
-        if not channel.live:
-            channel.topic = None
+    def _remove_live(self, channel: Channel, name: str) -> None:
+        """Note that a member is live no more; with the last one of these the topic dies."""
+        _drop(channel.live, name)
+        channel.topic = channel.topic if channel.live else None
+        self._listed = None
 
     # --- all of it, as JSON can keep it ---
     def rows(self) -> Iterator[list[Any]]:
@@ -5137,11 +5116,8 @@ class Room:
         kept |= {routed.message.id: routed.message for routed in self.recent.values()}
         yield from (["message", *message.values()] for message in kept.values())
         yield ["log", *[message.id for message in self.log]]
-        yield ["rules", self.rules, self.rules_version]
-        yield ["said", self.said_to_all]
-        yield ["loops", self.loops_upto, self.release_s]
+        yield from ([kind, *[getattr(self, name) for name in names]] for kind, names in ROOM_STATE.items())
         yield from (["loop", *loop.values()] for loop in self.loops.values())
-        yield ["quiet", self.quiet_stop_min, self._quiet_from]
         if self.budgets.limits or self.wanted_mode != self.mode or self.budgets.waiting or self.budgets.gone:
             yield ["wanted", self.wanted_mode]
             yield from self.budgets.rows()
@@ -5152,7 +5128,6 @@ class Room:
         yield from (["appeal", *appeal.values()] for appeal in self.appeals.values())
         yield from (["gone", name, *one.values()] for name, gone in self._gone.items() for one in gone)
         yield from (["news", name, [*told.items()]] for name, told in self.news.items())
-        yield ["looked", self._looked_upto]
         yield from (["sent", who, *routed.values()] for (who, _), routed in self._sent.items())
         yield from (["ended", token_hash, why] for token_hash, why in self.roster.ended.items())
         for peer in self.roster:
@@ -5171,7 +5146,7 @@ class Room:
             match kind:
                 case "room":
                     self._serial, self._seq, self.mode, stop, *rate = plain[:6]
-                    self._restore_bounds("wanted", (self.mode,))
+                    self.wanted_mode = self.mode
                     instead = [self._serial, self._seq]  # of what hubs before this one did not keep
                     self.born, self.open_upto = plain[6:] + instead[len(plain) - 6 :]
                     self.stop = None if stop is None else Message.restored(stop)
@@ -5182,30 +5157,31 @@ class Room:
                 case "log":
                     self._words.extend([messages[one] for one in plain if messages[one].seq])
                     self._notices.extend([messages[one] for one in plain if not messages[one].seq])
-                case "rules":
-                    self.rules, self.rules_version = plain
-                case "said":
-                    (self.said_to_all,) = plain
-                case "loops":
-                    self.loops_upto, self.release_s = plain
+                case _ if kind in ROOM_STATE:
+                    for name, value in zip(ROOM_STATE[kind], plain, strict=True):
+                        setattr(self, name, value)
                 case "loop":
-                    self._restore_loop(Loop.restored(plain))
-                case "quiet" | "wanted" | "budgets" | "account" | "overdrawn":
-                    self._restore_bounds(kind, plain)
+                    loop = self.loops[plain[0]] = Loop.restored(plain)
+                    self.held.update(loop.waiting)
+                case "wanted":
+                    (self.wanted_mode,) = plain
+                case "budgets" | "account" | "overdrawn":
+                    self.budgets.restore(kind, plain)
+                    self.held.update(plain[1] if kind == "overdrawn" else ())
                 case "recent":
                     serial, at, ts, of, to, overflowed, handed, *about, answers = plain
                     names = tuple(to), tuple(overflowed), tuple(handed)
                     self._keep_recent(MessageRouted(serial, at, ts, messages[of], *names, *about))
                     if answers:
                         self._answers[messages[of].seq] = dict(answers)
-                case "owed" | "appeal":
-                    self._restore_unanswered(kind, plain)
+                case "owed":
+                    self.owed[plain[0]] = Owed.restored(plain)
+                case "appeal":
+                    self.appeals[plain[0]] = Appeal(*plain)
                 case "gone":
                     self._gone[plain[0]] = (*self._gone.get(plain[0], ()), Gone.restored(plain[1:]))
                 case "news":
                     self.news[plain[0]] = {words: (at, count, (*seqs,)) for words, (at, count, seqs) in plain[1]}
-                case "looked":
-                    (self._looked_upto,) = plain
                 case "sent":
                     self._keep_sent(plain[0], MessageRouted.restored(plain[1:]))
                 case "ended":
@@ -5215,37 +5191,13 @@ class Room:
                 case "channel":
                     self._restore_channel(plain)
                 case "floor":
-                    *own, hands = plain
-                    self._floors[own[0]] = Floor.restored([*own, dict.fromkeys(hands)])
+                    self._floors[plain[0]] = Floor.restored(plain)
                 case "form":
                     self._forms[plain[0]] = Form.restored(plain)
                 case "decision":
                     self._remember(plain[0])
                 case _ if kind != "spoken":  # by the operator: a hub before this one kept those alone
                     raise ValueError(f"there are no rows of {kind!r}")
-
-    def _restore_unanswered(self, kind: str, plain: Sequence[Any]) -> None:
-        if kind == "appeal":
-            self.appeals[plain[0]] = Appeal(*plain)
-            return
-        *own, declined = plain
-        self.owed[own[0]] = Owed.restored([*own, dict.fromkeys(declined)])
-
-    def _restore_loop(self, loop: Loop) -> None:
-        self.loops[loop.lane] = loop
-        self._hold(*loop.waiting)
-
-    def _restore_bounds(self, kind: str, plain: Sequence[Any]) -> None:
-        """Restore what bounds a room by itself: how long it may be quiet, how much may be spent in it."""
-        if kind == "quiet":
-            self.quiet_stop_min, self._quiet_from = plain
-            return
-        if kind == "wanted":
-            (self.wanted_mode,) = plain
-            return
-        self.budgets.restore(kind, plain)
-        if kind == "overdrawn":
-            self._hold(*plain[1])
 
     def _restore_peer(self, plain: Sequence[Any], messages: Mapping[str, Message]) -> None:
         *own, mailbox = plain
@@ -9542,7 +9494,7 @@ class Prompts:
 
     def ask(self, peer: Peer, caller: Caller, tool: str, detail: str) -> None:
         """Park POST /permit until the operator has decided. Raises Stopped, PromptsOff, TooManyForms."""
-        form_id, withdraw = self._room.ask_permission(peer, tool, detail).id, self._room.withdraw_prompt
+        form_id, withdraw = self._room.ask_permission(peer, tool, detail).id, self._room.withdraw
         self._waiting[form_id] = caller, hash_of(detail)
         caller.on_gone(lambda: withdraw(form_id, "its terminal has answered"))
         self._call_at(self._clock.mono() + PROMPT_HOLD_S, lambda: withdraw(form_id, "nobody answered in time"))
@@ -11146,8 +11098,7 @@ def _listed(words: Sequence[str], most: int) -> str:
 
 def _quoted(words: Json, most: int) -> str:
     """Give the first words of what a peer or the operator wrote, as data on one line."""
-    line = one_line(str(words)[: 4 * most])
-    return json.dumps(line if len(line) <= most else f"{line[: most - 1]}…", ensure_ascii=False)
+    return json.dumps(first_words(str(words), most), ensure_ascii=False)
 
 
 def brief_of(room: Room, peer: Peer) -> str:
@@ -11251,8 +11202,8 @@ def sent_answer(room: Room, sent: MessageRouted, manner: Manner) -> dict[str, Js
         answer["counts"] = dict(Counter(str(one["state"]) for one in reaches.values()))
     if (loop := room.loop_of(sent.message)) is not None:
         answer["loop"] = {"lane": loop.lane, "state": loop.state, **loop.evidence.to_json()}
-    if room.budgets.spent and room.budgets.holds(spender_of(sent.message.sender)):
-        answer["over_budget"] = room.budgets.why(spender_of(sent.message.sender))
+    if room.budgets.holds(sent.message.sender):
+        answer["over_budget"] = room.budgets.why(sent.message.sender)
     if nearest:
         answer["nearest"] = nearest
     if sent.overflowed:
@@ -11272,10 +11223,9 @@ def _hints(
     if sent.missed:
         meant = f"did you mean {nearest!r}?" if nearest else "list_peers, or GET /peers, tells who is here"
         yield f"nobody is called {to!r}; {meant}"
-    budgets, spender = room.budgets, spender_of(sent.message.sender)
-    if budgets.spent and budgets.holds(spender):
-        is_kept = sent.message.seq in room.held
-        yield f"{budgets.why(spender)}: {'this is kept till then; ' if is_kept else ''}end your turn, you will be woken"
+    if room.budgets.holds(sent.message.sender):
+        is_kept, why = sent.message.seq in room.held, room.budgets.why(sent.message.sender)
+        yield f"{why}: {'this is kept till then; ' if is_kept else ''}end your turn, you will be woken"
     elif room.mode == PAUSED and to != OPERATOR:
         yield "the room is paused: this is kept, and delivered when the operator resumes"
     elif states == {"away"}:
@@ -13542,31 +13492,23 @@ class Need(Record):
         return f"{said}: {self.why}" if self.why else said
 
 
-def _form_needs(room: Room) -> Iterator[Need]:
-    for form in room.open_forms():
-        kind = "permission" if form.is_prompt else "form"
-        yield Need(kind, f"form {form.id}", form.ts, form.asker, words=form.title)
+def _need_of(room: Room, one: Form | Owed | Loop | Account) -> Need:
+    """Word what waits for the operator's word."""
+    if isinstance(one, Form):
+        return Need("permission" if one.is_prompt else "form", f"form {one.id}", one.ts, one.asker, words=one.title)
+    if isinstance(one, Owed):
+        return Need("question", f"question {one.seq}", one.ts, one.asker, words=one.text)
+    if isinstance(one, Loop):
+        lane = "a channel" if is_channel(one.lane) else one.lane  # whose name an agent has chosen
+        return Need("hold", f"hold {one.lane} {one.ts}", one.ts, why=f"{lane}: {one.evidence.words}")
+    budget = room.budgets.on(one.spender)[one.measure]
+    words = f"{one.spender}: {limit_words(budget.measure, budget.limit)}"
+    return Need("budget", f"budget {words}", 0.0, why=words)
 
 
-def _question_needs(room: Room) -> Iterator[Need]:
-    for debt in room.owed.values():
-        if debt.to == OPERATOR:
-            yield Need("question", f"question {debt.seq}", debt.ts, debt.asker, words=debt.text)
-
-
-def _hold_needs(room: Room) -> Iterator[Need]:
-    for loop in room.loops.values():
-        if loop.state == HELD:
-            lane = "a channel" if is_channel(loop.lane) else loop.lane  # whose name an agent has chosen
-            yield Need("hold", f"hold {loop.lane} {loop.ts}", loop.ts, why=f"{lane}: {loop.evidence.words}")
-
-
-def _budget_needs(room: Room) -> Iterator[Need]:
-    for spender in room.budgets.spent:
-        if (account := room.budgets.spent_of(spender)) is not None:
-            budget = room.budgets.on(spender)[account.measure]
-            words = f"{spender}: {limit_words(budget.measure, budget.limit)}"
-            yield Need("budget", f"budget {words}", 0.0, why=words)
+def _needs_of_operator(room: Room) -> Iterator[Need]:
+    for one in room.for_operator():
+        yield _need_of(room, one)
 
 
 def _stick_needs(room: Room) -> Iterator[Need]:
@@ -13590,7 +13532,7 @@ def _journal_needs(room: Room) -> Iterator[Need]:
 
 
 STATES: tuple[Callable[[Room], Iterator[Need]], ...] = (
-    _journal_needs, _form_needs, _question_needs, _hold_needs, _budget_needs, _quiet_needs, _stick_needs
+    _journal_needs, _needs_of_operator, _quiet_needs, _stick_needs
 )  # fmt: skip
 
 

@@ -110,7 +110,7 @@ def _peer_state(peer: Peer) -> dict[str, Any]:
         "token_hash": peer.token_hash,
         "channels": sorted(peer.channels),
         "status": [peer.status, peer.status_at],
-        "usage": peer.usage_row,
+        "usage": None if peer.usage is None else peer.usage.to_json(),
         "flags": [peer.is_paused, peer.reaped_at, peer.joined_at, peer.takes_prompts, peer.interrupted_at],
         "rules_read": peer.rules_read,
         "counts": [peer.message_count, peer.character_count, peer.losses],
