@@ -20436,8 +20436,6 @@ class Line(Record):
     text: str  # for ask, the title and an option per line
     manner: str  # of words: ? expects an answer, = answers the latest that does
 
-    __eq__, __hash__ = object.__eq__, object.__hash__  # the same words again are another line
-
 
 def blocks_of(text: str) -> list[str]:
     """Split a text into its lines; indented ones continue the line before."""
@@ -20493,18 +20491,16 @@ class Performance:
         return line
 
     def finish(self, line: Line, answer: Body) -> None:
-        """Move on after the hub's answer to a line, and leave time to read it."""
+        """Move on after the hub's answer to the line that was due, and leave time to read it."""
+        self._lines.popleft()
         self.sent(answer)
         if line.manner == "?":
             self.question = answer.get("seq")
-        is_current = line in self._lines  # else the room was stopped meanwhile, or the operator answered
         if "form_id" in answer:
-            self._form, self._is_waiting = (str(answer["form_id"]), self._slots), is_current
-        if is_current:
-            self._lines.remove(line)
-            if line.verb == "silence":
-                self._resolve("silence", self._slots)
-            self._rest(float(line.scope) if line.verb == "rest" else ACTION_S, line.text if line.verb == "say" else "")
+            self._form, self._is_waiting = (str(answer["form_id"]), self._slots), True
+        if line.verb == "silence":
+            self._resolve("silence", self._slots)
+        self._rest(float(line.scope) if line.verb == "rest" else ACTION_S, line.text if line.verb == "say" else "")
 
     def is_stale(self) -> bool:
         """Whether the next line was put off for too long."""
