@@ -20725,34 +20725,6 @@ _RUNS = "267009"  # Windows' last result of a task that is under way; all else t
 _WITH_SECRETS = '[ ! -r "$0" ] || { set -a; . "$0"; set +a; }; exec "$@"'
 
 
-class Keeper(Record):
-    """What keeps a program running on one system; see docs/service/keepers.toml."""
-    text_of: Callable[[list[str], str, str], str]  # the file of a command, of what it is and where its secrets are
-    since: Callable[[str], str]  # of what the system says: since when it runs; empty: it does not
-    path: str
-    encoding: str
-    secrets: str
-    probe: list[str]
-    remedy: str
-    start: list[list[str]]
-    stop: list[list[str]]
-    after: list[list[str]]
-    ask: list[str]
-
-
-def keeper_of(name: str, text_of: Callable[[list[str], str, str], str], since: Callable[[str], str]) -> Keeper:
-    """Load what is known of a keeper, for this user."""
-    home = os.path.expanduser("~")
-    config = os.environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
-    places = {"home": home, "config": config, "state": state_folder(), "domain": f"gui/{getattr(os, 'getuid', int)()}"}
-
-    def filled(value: Any) -> Any:
-        return value.format(**places) if isinstance(value, str) else [filled(one) for one in value]
-
-    row = tables_in("docs/service/keepers.toml")[name]
-    return Keeper(text_of, since, **{key: filled(value) for key, value in row.items()})
-
-
 def unit_of(argv: list[str], about: str, secrets: str) -> str:
     """Write a unit of systemd, in whose commands `%`, `$`, quotes and backslashes have a meaning. Raises Invalid."""
     if re.search(r"[\"'\\]", argv[0]):
@@ -20804,13 +20776,6 @@ def task_since(said: str) -> str:
     return row[5] if len(row) > 6 and row[6] == _RUNS else ""
 
 
-KEEPERS = {
-    "linux": functools.partial(keeper_of, "systemd", unit_of, unit_since),
-    "darwin": functools.partial(keeper_of, "launchd", agent_of, agent_since),
-    "win32": functools.partial(keeper_of, "task_scheduler", task_of, task_since),
-}
-
-
 def system_says(argv: Sequence[str]) -> str:
     """Run a command of the system; give what it says. Raises OSError, in one line, where it fails."""
     try:
@@ -20844,18 +20809,25 @@ def url_in(text: str | None) -> str:
     return found[1] if found else DEFAULT_URL
 
 
-class Service:
-    """The hub of this user that the system keeps."""
-
-    def __init__(self, keeper: Keeper) -> None:
-        self._keeper = keeper
+class Service(Record):
+    """The hub of this user, and what keeps it running on one system; see docs/service/keepers.toml."""
+    text_of: Callable[[list[str], str, str], str]  # the file of a command, of what it is and where its secrets are
+    since_in: Callable[[str], str]  # of what the system says: since when it runs; empty: it does not
+    path: str
+    encoding: str
+    secrets: str
+    probe: list[str]
+    remedy: str
+    start: list[list[str]]
+    stop: list[list[str]]
+    after: list[list[str]]
+    ask: list[str]
 
     def install(self, argv: list[str], url: str, is_dry: bool) -> str:
         """Write the file and start the service; give what is to be told. Raises Invalid, and leaves all as it was."""
-        keeper = self._keeper
-        text = keeper.text_of(argv, f"Caucus hub at {url}", keeper.secrets)
+        text = self.text_of(argv, f"Caucus hub at {url}", self.secrets)
         if is_dry:
-            return "\n".join([f"# {keeper.path}", text.rstrip(), *(f"$ {' '.join(one)}" for one in keeper.start)])
+            return "\n".join([f"# {self.path}", text.rstrip(), *(f"$ {' '.join(one)}" for one in self.start)])
         self._check()
         old, was_running = self._text(), bool(self.since())
         if old == text and was_running:
@@ -20866,7 +20838,7 @@ class Service:
             self._stop()
         try:
             self._put(text)
-            self._do(keeper.start)
+            self._do(self.start)
         except OSError as error:
             self._undo(old)
             raise Invalid("install", f"{error}; all is as it was") from None
@@ -20875,57 +20847,56 @@ class Service:
 
     def uninstall(self, is_dry: bool) -> str:
         """Stop the service and remove its file; give what is to be told. Raises Invalid."""
-        keeper = self._keeper
         if is_dry:
-            commands = [f"$ {' '.join(one)}" for one in (*keeper.stop, *keeper.after)]
-            return "\n".join([*commands, f"# and {keeper.path} would be removed"])
+            commands = [f"$ {' '.join(one)}" for one in (*self.stop, *self.after)]
+            return "\n".join([*commands, f"# and {self.path} would be removed"])
         if self._text() is None:
-            return f"nothing to do: there is no {keeper.path}"
+            return f"nothing to do: there is no {self.path}"
         self._check()
         self._undo(None)
         if self.since():
-            raise Invalid("uninstall", f"{keeper.path} is removed, but the hub still runs")
-        return f"uninstalled: {keeper.path} is removed"
+            raise Invalid("uninstall", f"{self.path} is removed, but the hub still runs")
+        return f"uninstalled: {self.path} is removed"
 
     def status(self) -> dict[str, Json]:
         """Tell whether it is installed and runs, and which hub answers on its port."""
         text, since = self._text(), self.since()
         url = url_in(text)
-        about: dict[str, Json] = {"installed": text is not None, "file": self._keeper.path, "running": bool(since)}
+        about: dict[str, Json] = {"installed": text is not None, "file": self.path, "running": bool(since)}
         return {**about, "since": since or None, "url": url, "version": version_at(url)}
 
     def since(self) -> str:
         """Tell since when it runs; empty: it does not, or nobody knows."""
         with suppress(OSError):
-            return self._keeper.since(system_says(self._keeper.ask))
+            return self.since_in(system_says(self.ask))
         return ""
 
     def _check(self) -> None:
         try:
-            system_says(self._keeper.probe)
+            system_says(self.probe)
         except OSError as error:
-            raise Invalid("service", f"nobody is here to keep one: {error}. {self._keeper.remedy}") from None
+            raise Invalid("service", f"nobody is here to keep one: {error}. {self.remedy}") from None
 
     def _text(self) -> str | None:
-        with suppress(OSError, UnicodeError), open(self._keeper.path, encoding=self._keeper.encoding) as file:
+        with suppress(OSError, UnicodeError), open(self.path, encoding=self.encoding) as file:
             return file.read()
         return None
 
     def _put(self, text: str | None) -> None:
         if text is None:
             with suppress(FileNotFoundError):
-                os.unlink(self._keeper.path)
+                os.unlink(self.path)
             return
-        os.makedirs(os.path.dirname(self._keeper.path), exist_ok=True)
-        with open_private(self._keeper.path, os.O_TRUNC) as file:
-            file.write(text.encode(self._keeper.encoding))
+        os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        with open_private(self.path, os.O_TRUNC) as file:
+            file.write(text.encode(self.encoding))
 
     def _do(self, commands: Sequence[Sequence[str]]) -> None:
         for command in commands:
             system_says(command)
 
     def _stop(self) -> None:
-        for command in self._keeper.stop:
+        for command in self.stop:
             with suppress(OSError):  # it did not run, or was not known
                 system_says(command)
         self._await(lambda: not self.since())
@@ -20935,12 +20906,35 @@ class Service:
         self._stop()
         with suppress(OSError):
             self._put(old)
-            self._do(self._keeper.after if old is None else self._keeper.start)
+            self._do(self.after if old is None else self.start)
 
     def _await(self, is_so: Callable[[], bool]) -> None:
         end = time.monotonic() + _SERVICE_S
         while not is_so() and time.monotonic() < end:
             time.sleep(_LOOK_S)
+
+
+KEEPERS = {
+    "linux": ("systemd", unit_of, unit_since),
+    "darwin": ("launchd", agent_of, agent_since),
+    "win32": ("task_scheduler", task_of, task_since),
+}
+
+
+def service_here() -> Service | None:
+    """Load what is known of this system's keeper, for this user; None: of none."""
+    if sys.platform not in KEEPERS:
+        return None
+    name, text_of, since_in = KEEPERS[sys.platform]
+    home = os.path.expanduser("~")
+    config = os.environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
+    places = {"home": home, "config": config, "state": state_folder(), "domain": f"gui/{getattr(os, 'getuid', int)()}"}
+
+    def placed(value: Any) -> Any:
+        return value.format(**places) if isinstance(value, str) else [placed(one) for one in value]
+
+    row = tables_in("docs/service/keepers.toml")[name]
+    return Service(text_of, since_in, **{key: placed(value) for key, value in row.items()})
 
 
 def words_of_service(about: Mapping[str, Json]) -> str:
@@ -21467,15 +21461,14 @@ def check_environment(_: Checkup) -> Iterator[Finding]:
 
 def check_service(_: Checkup) -> Iterator[Finding]:
     """Tell whether a service that is installed runs."""
-    if (find_keeper := KEEPERS.get(sys.platform)) is None:
+    if (service := service_here()) is None:
         return
-    keeper = find_keeper()
-    if not os.path.exists(keeper.path):
+    if not os.path.exists(service.path):
         yield Finding("", _OK, "none is installed")
-    elif since := Service(keeper).since():
-        yield Finding(keeper.path, _OK, f"runs since {since}")
+    elif since := service.since():
+        yield Finding(service.path, _OK, f"runs since {since}")
     else:
-        yield Finding(keeper.path, _BROKEN, "is installed, and does not run", shell_line([*keeper.start[-1]]))
+        yield Finding(service.path, _BROKEN, "is installed, and does not run", shell_line(service.start[-1]))
 
 
 # --- what programs leave behind ---
@@ -22882,20 +22875,19 @@ def service_settings(words: Sequence[str], secrets: str) -> Settings:
 
 
 def run_service(options: argparse.Namespace) -> int:
-    if sys.platform not in KEEPERS:
+    if (service := service_here()) is None:
         raise Invalid("service", "this system has no keeper of services that caucus knows: run `caucus hub` by hand")
-    keeper = KEEPERS[sys.platform]()
-    service, words = Service(keeper), ["--journal", "--no-browser", *options.hub]
+    said, words = "", ["--journal", "--no-browser", *options.hub]
     if options.hub and options.action != "install":
         raise Invalid("OPTION", f"{options.action} takes no options of the hub")
     if options.action == "install":
-        url, argv = near_url(service_settings(words, keeper.secrets)), program_words("hub", *words)
+        url, argv = near_url(service_settings(words, service.secrets)), program_words("hub", *words)
         if not "".join(argv).isprintable():
             raise Invalid("install", "the path of this program cannot be written down: move it to another folder")
         said = service.install(argv, url, options.dry_run)
     elif options.action == "uninstall":
         said = service.uninstall(options.dry_run)
-    if options.action != "status" and said:
+    if said:
         print(said, file=sys.stderr if options.json else sys.stdout)
     if options.action == "uninstall" or (options.dry_run and options.action == "install"):
         return EXIT_OK
