@@ -21518,24 +21518,24 @@ def sessions_here() -> tuple[list[dict[str, str]], list[str]]:
     return [*{seat["place"]: seat for seat in seats.values()}.values()], over
 
 
-def oldest_s() -> float | None:
-    """Tell for how many seconds the oldest process has run that may be one of ours; None: nobody knows."""
+def oldest_s() -> float:
+    """Tell for how many seconds the oldest process has run that may be one of ours; infinity: nobody knows."""
     with suppress(OSError):
         found = re.findall(r"^ *(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+) .*(?:caucus|\bbridge\b|\bhub\b)",
                            system_says(("ps", "axwwo", "etime=,command=")), re.MULTILINE)
         ages = [[int(one or 0) for one in row] for row in found]
         return max((86_400.0 * days + 3600 * h + 60 * m + s for days, h, m, s in ages), default=0.0)
-    return None
+    return math.inf
 
 
 def old_tokens(seats: Sequence[Mapping[str, str]]) -> Iterator[str]:
     """List files with tokens for watches that are older than any process of ours, so that nobody needs them."""
     from tempfile import gettempdir
 
-    limit_s, needed = oldest_s(), {seat["token"] for seat in seats}
-    for path in paths_in(gettempdir()) if limit_s is not None else ():
+    limit_s, needed = oldest_s() + _STALE_S, {seat["token"] for seat in seats}
+    for path in paths_in(gettempdir()):
         is_ours = re.fullmatch(r"caucus-[0-9a-f]{16}\.token", os.path.basename(path)) is not None
-        if is_ours and os.path.isfile(path) and not os.path.islink(path) and is_old(path, (limit_s or 0.0) + _STALE_S):
+        if is_ours and os.path.isfile(path) and not os.path.islink(path) and is_old(path, limit_s):
             with suppress(OSError, UnicodeDecodeError):  # somebody else's
                 yield from [] if line_in(path) in needed else [path]
 
@@ -21740,10 +21740,6 @@ def _positive(flag: str, text: str, least: float = math.ulp(0.0)) -> float:
 _from_zero = functools.partial(_positive, least=0.0)
 
 
-def _quiet_minutes(flag: str, text: str) -> float:
-    return minutes_of(_from_zero(flag, text), flag)
-
-
 def _whole(flag: str, text: str) -> int:
     if re.fullmatch(r"[0-9]{1,9}", text) and int(text) > 0:
         return int(text)
@@ -21785,10 +21781,6 @@ def _channel(flag: str, text: str) -> str:
 def _channel_and_topic(flag: str, text: str) -> str:
     channel, _, topic = text.strip().partition(" ")
     return " ".join([_channel(flag, channel), text_of({flag: topic.strip()}, flag, 0, TOPIC_MAX)]).rstrip()
-
-
-def _budgets(flag: str, text: str) -> tuple[Budget, ...]:
-    return budgets_of(text, flag)
 
 
 Option = Mapping[str, Any]  # as argparse is told of it, but `variable` is of the environment and comes before `default`
@@ -22354,7 +22346,7 @@ def run_demo(options: argparse.Namespace) -> int:
 
 def list_meetings(is_json: bool) -> None:
     """Print which meetings ship: what each is for, and what it needs."""
-    rows: list[dict[str, Json]] = []
+    rows: list[dict[str, Any]] = []
     for name in SHIPPED:
         about = tables_in(f"docs/meetings/{name}.toml")["meeting"]
         rows.append({"name": name, "title": about["title"], "about": about["about"],
@@ -22363,8 +22355,7 @@ def list_meetings(is_json: bool) -> None:
         print(json.dumps(rows))
         return
     for row in rows:
-        needs = cast(list[str], row["needs"])
-        given = [f"{row['stdin']} on stdin"] * bool(row["stdin"]) + [f"--set {key}=..." for key in needs]
+        given = [f"{row['stdin']} on stdin"] * bool(row["stdin"]) + [f"--set {key}=..." for key in row["needs"]]
         print(f"{row['name']:9} {row['title']}: {row['about']}")
         print(f"{'':9} needs {', '.join(given) or 'nothing, not even a key'}")
 
@@ -22945,12 +22936,12 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], dict[str, Option]
         "--journal-keep": _DAYS,
         "--loops": {"choices": tuple(LOOPS_UPTO)},
         "--loops-release": {"type": _from_zero},
-        "--budget": {"type": _budgets, "variable": "CAUCUS_BUDGET"},
+        "--budget": {"type": lambda flag, text: budgets_of(text, flag), "variable": "CAUCUS_BUDGET"},
         "--log-retention-hours": {"type": _from_zero, "variable": "CAUCUS_LOG_RETENTION_HOURS", "default": "24"},
         "--allowed-origin": {"action": "append"},
         "--allowed-host": {"action": "append"},
         "--log-level": _LEVEL,
-        "--quiet-stop": {"type": _quiet_minutes},
+        "--quiet-stop": {"type": lambda flag, text: minutes_of(_from_zero(flag, text), flag)},
         **_texts("--operator-token", "--observer-token", "--agent-key", "--log-file", "--rules", "--public-url"),
         **_texts("--notify", "--notify-secret", "--notify-click", "--stage"),
         "--set": _SET,
