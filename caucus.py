@@ -7189,7 +7189,7 @@ def fault_of(error: Exception, path: str) -> Exception:
 
 
 def cause_of(error: Exception) -> str:
-    """Word why a journal cannot be written."""
+    """Word why a journal cannot be written, or any file read."""
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 
@@ -21127,7 +21127,7 @@ def setup_of(name: str, scope: str) -> Setup:
                 setup = setup.but(servers=path, entry=dig(data_in(path), key, "caucus"))
             setup = hooks_part(setup, path, part)
         except (OSError, ValueError, RecursionError) as error:
-            raise ValueError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+            raise ValueError(f"{path} cannot be read: {cause_of(error)}") from None
     return setup
 
 
@@ -21183,7 +21183,7 @@ def look_at_entry(setup: Setup) -> list[Finding]:
     try:
         said = says_version(head)
     except OSError as error:
-        return told(_BROKEN, f"{shell_line(head)} {error.strerror or error}")
+        return told(_BROKEN, f"{shell_line(head)} {cause_of(error)}")
     if (found := re.search(r"\bcaucus (\d\S*)", said)) is None:
         return told(_BROKEN, f"{program} is no Caucus: it says {said!r}")
     if found[1] == __version__ and os.path.realpath(program) == own_place():
@@ -21225,7 +21225,7 @@ def check_hosts(_: Checkup) -> Iterator[Finding]:
         try:
             yield Finding(title, _OK, f"{says_version([path])}, {path}")
         except OSError as error:
-            yield Finding(title, _WARNING, f"{path} {error.strerror or error}", f"{path} --version")
+            yield Finding(title, _WARNING, f"{path} {cause_of(error)}", f"{path} --version")
 
     hosts, absent = mcp_hosts().values(), list[str]()
     paths = {host.title: found_program(host.program) for host in hosts}
@@ -21588,18 +21588,18 @@ def check_leftovers(checkup: Checkup) -> Iterator[Finding]:
 # --- who wakes ---
 
 
-def wake_at(client: Client, name: str) -> dict[str, Any] | None:
-    """Ask a hub how a peer is woken; None: nothing ever asked for it. Raises Refusal."""
+def wake_at(client: Client, name: str) -> dict[str, Any]:
+    """Ask a hub how a peer is woken; empty: nothing ever asked for it. Raises Refusal."""
     told = client.get("/ping", peer=name)
     if not told.get("present"):
         raise UnknownPeer(f"the hub has no live peer {name}", name=name)
     wake = told.get("wake")
-    return wake if isinstance(wake, dict) else None
+    return wake if isinstance(wake, dict) else {}
 
 
-def words_of_wake(wake: Mapping[str, Any] | None) -> tuple[str, str]:
+def words_of_wake(wake: Mapping[str, Any]) -> tuple[str, str]:
     """Word how a peer was woken last, and how well that is."""
-    if wake is None:
+    if not wake:
         return _WARNING, "nothing has waited for its mail yet"
     opened, proven, now = wake.get("open_ts"), wake.get("proven_ts"), time.time()
     if isinstance(opened, int | float) and now - opened > WAKE_PROOF_S:
@@ -21644,10 +21644,10 @@ def ring_for(name: str, url: str, token: str) -> Finding:
     found = functools.partial(Finding, f"{name} at {url}", what="wake")
     try:
         with closing(client):
-            before = wake_at(client, name) or {}
+            before = wake_at(client, name)
             ring_once(client, name)
             while time.monotonic() < end:
-                wake = wake_at(client, name) or {}
+                wake = wake_at(client, name)
                 is_new = any(wake.get(key) != before.get(key) for key in ("proven_ts", "latency"))
                 if wake.get("open_ts") is None and is_new:
                     return found(_OK, f"{name} woke in {wake.get('latency'):.1f} s")
@@ -21667,7 +21667,7 @@ def ring_once(client: Client, name: str) -> None:
             client.post("/ring", peer=name)
             return
         except NobodyWaits:
-            if (wake_at(client, name) or {}).get("kind") != "waits" or time.monotonic() > end:
+            if wake_at(client, name).get("kind") != "waits" or time.monotonic() > end:
                 raise
         time.sleep(_RING_LOOK_S)
 
@@ -21974,7 +21974,7 @@ def rules_in(path: str) -> str:
         with open(path, encoding="utf-8-sig") as file:
             text = file.read(RULES_MAX * 4)
     except (OSError, ValueError) as error:
-        raise Invalid("--rules", f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+        raise Invalid("--rules", f"cannot read {path}: {cause_of(error)}") from None
     return text_of({"--rules": text.strip()}, "--rules", 0, RULES_MAX)
 
 
@@ -22637,8 +22637,6 @@ def journal_export(options: argparse.Namespace) -> tuple[dict[str, Json], str]:
             write_out(part)
 
         count = write_as(proof, span, write)
-        if not options.new:
-            to_stdout(b"", is_last=True)
     about = proof.to_json()
     told = f"{count} messages and notices are in {options.new}; the record ends at event {about['serial']}"
     return {"count": count, **about}, f"{told}, head {about['head']}" if options.new else ""
