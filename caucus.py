@@ -6914,7 +6914,7 @@ PROMPTS = (
 
 CONSOLE_FILES = (
     *("index.html", "console.css", "flow.css", "icon.svg", "dom.js", "prefs.js", "model.js", "query.js", "heights.js"),
-    *("rows.js", "drafts.js", "palette.js"),
+    *("rows.js", "kept.js", "drafts.js", "palette.js"),
     *("receipts.js", "ticks.js", "picture.js", "transcript.js", "markdown.js", "message.js", "socket.js", "outbox.js"),
     *("unsettled.js", "runbook.js", "calls.js"),
     *("needs.js", "deeds.js", "answers.js", "rules.js", "away.js", "sounds.js", "older.js", "when.js", "beyond.js"),

@@ -38,6 +38,7 @@ import * as share from "./share.js";
 import * as timeline from "./timeline.js";
 import { openOutbox } from "./outbox.js";
 import { MUTES_MAX, mayMute, mutesOf } from "./only.js";
+import { keepIn, keptIn } from "./kept.js";
 
 const HIDDEN_DRAW_MS = 1000; // a hidden tab gets no animation frames, but its title must tell of a new need
 const TICK_MS = 1000; // ages and "since" count on without the hub
@@ -51,7 +52,7 @@ const model = emptyModel();
 const HERE = "caucus.here"; // in this tab: when somebody was seen here last, for a page that is loaded again
 
 /** What panels need besides the model: what was asked, what is needed, and the ways to act and to go elsewhere. */
-const seat = { deeds: emptyDeeds(), debt: emptyDebt(), here: emptyHere(storedHere()), needs: [], act, ask: (frame) => putOut(frame), go };
+const seat = { deeds: emptyDeeds(), debt: emptyDebt(), here: emptyHere(keptIn(sessionStorage, HERE)), needs: [], act, ask: (frame) => putOut(frame), go };
 const outbox = openOutbox(sessionStorage);
 const unsettled = openUnsettled(sessionStorage);
 
@@ -327,14 +328,6 @@ const HERE_MS = 2_000; // between two notes of it
 
 let hereNoted = { at: 0, absent: null };
 
-function storedHere() {
-  try {
-    return JSON.parse(sessionStorage.getItem(HERE));
-  } catch {
-    return null;
-  }
-}
-
 /** Note whether somebody is here, so that whoever comes back is told what happened. */
 function tellHere(now) {
   if (record) return;
@@ -342,7 +335,7 @@ function tellHere(now) {
   const { at, absent } = seat.here;
   if (!at || (absent === hereNoted.absent && at - hereNoted.at < HERE_MS)) return;
   hereNoted = { at, absent };
-  sessionStorage.setItem(HERE, JSON.stringify(noteOf(seat.here)));
+  keepIn(sessionStorage, HERE, noteOf(seat.here));
 }
 
 document.addEventListener("visibilitychange", () => { tellHere(Date.now()); plan(); });
