@@ -2,7 +2,7 @@
 
 import { aimOf, commandOf, offersFor, speechOf } from "./commands.js";
 import { listed } from "./deeds.js";
-import { announce, button, el, icon, keyed, nameTag, setText } from "./dom.js";
+import { announce, button, el, icon, keyed, markOption, nameTag, setText } from "./dom.js";
 import { keepIn, keptIn } from "./kept.js";
 import { hueOf, isOpen, isOperator, lineOf } from "./model.js";
 import { pref } from "./prefs.js";
@@ -351,18 +351,12 @@ function offer(view) {
     id: `offer-${index}`, role: "option", class: "offer", onmousedown: (event) => { event.preventDefault(); take(view, index); },
   }, offerName(view, option), el("span", { class: "facts" }, option.hint))));
   view.list.hidden = false;
-  mark(view);
+  markOption(view.text, view.list, view.at);
 }
 
 function offerName(view, { name, label }) {
   const isPeer = name && name !== "all" && !name.startsWith("#");
   return isPeer ? nameTag(label, hueOf(view.model, name)) : el("bdi", { class: "offer-name" }, label);
-}
-
-function mark(view) {
-  [...view.list.children].forEach((node, index) => node.setAttribute("aria-selected", String(index === view.at)));
-  view.text.setAttribute("aria-activedescendant", `offer-${view.at}`);
-  view.list.children[view.at]?.scrollIntoView({ block: "nearest" });
 }
 
 function closeOffers(view) {
@@ -376,7 +370,7 @@ function onOfferKey(event, view) {
   const count = view.offers.options.length;
   if (event.key === "ArrowDown" || event.key === "ArrowUp") {
     view.at = (view.at + (event.key === "ArrowDown" ? 1 : count - 1)) % count;
-    mark(view);
+    markOption(view.text, view.list, view.at);
   } else if (event.key === "Tab" || (event.key === "Enter" && !event.shiftKey)) {
     if (event.key === "Enter" && isWhole(view)) {
       closeOffers(view);

@@ -171,6 +171,15 @@ export function drawChart(svg, points, max) {
   area.setAttribute("d", closed);
 }
 
+/** Mark option `at` of the list that a field works, which keeps the keys. */
+export function markOption(field, list, at) {
+  [...list.children].forEach((node, index) => node.setAttribute("aria-selected", String(index === at)));
+  const marked = list.children[at];
+  if (marked) field.setAttribute("aria-activedescendant", marked.id);
+  else field.removeAttribute("aria-activedescendant");
+  marked?.scrollIntoView({ block: "nearest" });
+}
+
 /** Show `text` in place of an empty list. */
 export function emptyNote(text) {
   return el("p", { class: "empty" }, text);
@@ -227,6 +236,12 @@ export function saveAs(blob, name) {
   const url = URL.createObjectURL(blob);
   el("a", { href: url, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(url), 10_000); // the download has begun long before
+}
+
+/** Put `text` on the clipboard, and say whether that was done; `what` it is: "the message". */
+export async function copyAndTell(text, what) {
+  if (await copyText(text)) toast(`Copied ${what}.`);
+  else toast("The browser does not let this page copy.", "refused");
 }
 
 /** Put `text` on the clipboard; false where the browser does not let this page, as over plain http from another machine. */

@@ -2,7 +2,7 @@
 // moves: the row at the top keeps its place, whatever is said below and whatever is measured above.
 
 import { namesPlace, partOf, withPart } from "./address.js";
-import { announce, button, copyText, el, icon, setText, toast } from "./dom.js";
+import { announce, button, copyAndTell, copyText, el, icon, setText, toast } from "./dom.js";
 import { draftOf, keepDraft } from "./drafts.js";
 import { Heights } from "./heights.js";
 import { drawRow, guessOf, isLong, refreshAsks, treeOf } from "./message.js";
@@ -1036,7 +1036,7 @@ function foldThread(view, thread) {
 const messageOf = (view, row) => (row ? entryAt(view, indexOf(view, row.dataset.id)) : undefined);
 
 function copy(view, message) {
-  if (message) copyText(markdownOf(message, pref("utc"))).then((done) => toast(done ? "Copied the message." : "The browser does not let this page copy.", done ? "info" : "refused"));
+  if (message) void copyAndTell(markdownOf(message, pref("utc")), "the message");
 }
 
 function copyLink(view, message) {

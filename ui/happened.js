@@ -4,7 +4,7 @@
 import { absenceOf, beginOf, isFresh } from "./absence.js";
 import { announce, button, el, icon, setText } from "./dom.js";
 import * as flow from "./flow.js";
-import { ageText, isOpen, logEnd } from "./model.js";
+import { ageText, isOpen, logEnd, many } from "./model.js";
 import { clockOf } from "./prefs.js";
 
 const views = new WeakMap();
@@ -61,8 +61,6 @@ function fold(view, isFolded) {
   view.fold.setAttribute("aria-label", isFolded ? "Show what happened" : "Fold it");
   view.fold.title = view.fold.getAttribute("aria-label");
 }
-
-const many = (count, word) => `${count.toLocaleString()} ${word}${count === 1 ? "" : "s"}`;
 
 function draw(view, { from, to, said, chars, missing, hasHole, parts }) {
   setText(view.line, `Since ${clockOf(from)}, for ${ageText((to - from) / 1000)}: ${many(said, "message")}, ${many(chars, "character")}.`);

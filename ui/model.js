@@ -16,7 +16,7 @@ const LOG_SLACK = 500; // cut in blocks: one splice per 500 messages, not one pe
 const LOG_CHARS_MAX = 40_000_000; // a room that shouts 8,192 characters at a time must not fill the browser
 const SETTLED_MAX = 50; // a short memory on screen; the hub keeps the ledger
 const SPANS_MAX = 500;
-export const HISTORY_MS = 600_000; // of figures, for the charts
+const HISTORY_MS = 600_000; // of figures, for the charts
 const NOTICES_MAX = 20;
 
 const NO_STAGE = { off: null, agents: [] }; // off: null while nothing is known of it; else empty, or why there is none
@@ -564,10 +564,7 @@ function takeForm(model, frame) {
 function settle(model, { id, status, answers, title, asker, to, reason, at }) {
   const form = model.forms.find((pending) => pending.id === id);
   if (form) model.forms = model.forms.filter((pending) => pending.id !== id);
-  if (model.waiting.has(id)) {
-    model.waiting = new Set(model.waiting);
-    model.waiting.delete(id);
-  }
+  model.waiting = without(model.waiting, id);
   model.refusals = without(model.refusals, id);
   endSpan(model, `form:${id}`, at);
   if (model.settled.some((known) => known.id === id)) return;
@@ -590,7 +587,7 @@ function takeLedger(model, decisions) {
     };
     model.settled = [...model.settled.filter((other) => other !== known), entry];
     const isDrawn = model.spans.some((span) => span.key === `form:${id}`);
-    if (!isDrawn && askedAt !== null) beginSpan(model, { kind: "form", key: `form:${id}`, who: entry.asker, scope: entry.to, word: "asks the operator", text: entry.title, from: askedAt });
+    if (!isDrawn && one.asked_ts !== undefined) beginForm(model, { ...entry, ts: one.asked_ts });
     endSpan(model, `form:${id}`, entry.at);
   }
   model.settled = [...model.settled].sort((a, b) => b.at - a.at).slice(0, SETTLED_MAX);
@@ -602,9 +599,10 @@ function readable(form, answers) {
   return Object.entries(answers ?? {}).map(([key, value]) => [labels.get(key) ?? key, [value].flat().join(", ")]);
 }
 
-function without(map, key) {
-  if (!map.has(key)) return map;
-  const copy = new Map(map);
+/** The same Map or Set, or one that lacks the key. */
+function without(keys, key) {
+  if (!keys.has(key)) return keys;
+  const copy = new keys.constructor(keys);
   copy.delete(key);
   return copy;
 }
@@ -616,8 +614,7 @@ function takeRefusal(model, frame) {
   const text = frame.command && !isForbidden(frame) ? `Refused (${frame.command}): ${why}` : why;
   const id = formOf(model, frame);
   if (id === null) return notice(model, "refused", text, frame.command, frame.client_id);
-  model.waiting = new Set(model.waiting);
-  model.waiting.delete(id);
+  model.waiting = without(model.waiting, id);
   if (!model.forms.some((form) => form.id === id)) return notice(model, "refused", text, frame.command);
   model.refusals = new Map(model.refusals).set(id, { field: frame.field ?? null, text: why });
 }
@@ -652,6 +649,12 @@ export function lineOf(text, max) {
 
 /** A text in lower case, letter for letter, so that places agree: one letter alone would become two. */
 export const lowerOf = (text) => text.replaceAll("\u0130", "i").toLowerCase();
+
+/** A number, as the hub's own words have it. */
+export const amount = (value) => Number(value ?? 0).toLocaleString("en");
+
+/** "1 message", "2,000 messages". */
+export const many = (count, word) => `${amount(count)} ${word}${count === 1 ? "" : "s"}`;
 
 /** A duration in at most two units: "4 s", "3 min", "2 h 5 min". */
 export function ageText(seconds) {

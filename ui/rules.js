@@ -3,7 +3,7 @@
 import { button, el, setAttribute, setText } from "./dom.js";
 import { keepIn, keptIn } from "./kept.js";
 import { isOpen, isOperator } from "./model.js";
-import { waiting, wordsOf } from "./deeds.js";
+import { listed, waiting, wordsOf } from "./deeds.js";
 
 const RULES_MAX = 4_000; // characters, as code points: the hub takes no more
 const DRAFT = "caucus.rules"; // what is being changed survives a reload of the tab
@@ -76,13 +76,10 @@ function count(view) {
   setAttribute(view.text, "aria-invalid", String(isTooLong));
 }
 
-/** Every name: who is not told of here is looked for in vain. */
-const all = (names) => (names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`);
-
-/** Who has read which version: the newest first, and then who has read none. */
+/** Who has read which version: the newest first, and then who has read none; every name, for who is not told of is looked for in vain. */
 function readersOf({ peers, rules: { version } }) {
   if (!version || peers.length === 0) return "";
   const versions = [...new Set(peers.map((peer) => peer.rules_read ?? 0))].sort((a, b) => b - a);
   const groups = versions.map((read) => [read, peers.filter((peer) => (peer.rules_read ?? 0) === read)]);
-  return groups.map(([read, who]) => `${read === 0 ? "Not read yet by" : read === version ? `Version ${read} was read by` : `Still at version ${read}:`} ${all(who.map((peer) => peer.name))}.`).join(" ");
+  return groups.map(([read, who]) => `${read === 0 ? "Not read yet by" : read === version ? `Version ${read} was read by` : `Still at version ${read}:`} ${listed(who.map((peer) => peer.name), Infinity)}.`).join(" ");
 }
