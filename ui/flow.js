@@ -261,10 +261,13 @@ function drawEvidenceBar({ evidence, marks }) {
   if (evidence) setText(marks.text, `Marked: what shows a loop in ${evidence.lane}`);
 }
 
-function evidenceBar(view) {
-  const text = el("span", { class: "evidence-text" });
-  const bar = el("div", { id: "evidence-bar", role: "group", "aria-label": "Evidence is marked", hidden: true },
-    icon("loop"), text, button("No marks (Esc)", "close", { class: "quiet", onclick: () => showEvidence(view.scroller, null) }));
+const evidenceBar = (view) => barOf("evidence-bar", "Evidence is marked", "loop",
+  button("No marks (Esc)", "close", { class: "quiet", onclick: () => showEvidence(view.scroller, null) }));
+
+/** A bar above the flow; what it says is written into its `text`. */
+function barOf(id, label, iconName, ...buttons) {
+  const text = el("span", { class: `${id}-text` });
+  const bar = el("div", { id, role: "group", "aria-label": label, hidden: true }, icon(iconName), text, buttons);
   document.getElementById("flow-tools").append(bar);
   return Object.assign(bar, { text });
 }
@@ -651,18 +654,25 @@ export async function openSeq(root, seq) {
   if (!hole && (edge === 0 || seq > edge)) return refuse(`Message ${seq.toLocaleString()} is missing on this page. Load the page again, and it is found.`);
   view.openingSeq = seq;
   tell(view, `Opening message ${seq.toLocaleString()}…`);
+  const isFound = await opened(view, run, past.open(seq, hole?.edge ?? edge), `Message ${seq.toLocaleString()}`, () => openSeq(root, seq));
+  if (isFound === undefined) return false;
+  view.openingSeq = 0;
+  if (isFound && hole) forgetBefore(model, hole.end); // the record has it all, so that there is one way through it
+  if (isFound) return arrive(view, place);
+  return isFound === null ? false : refuse(beyondWords(past.reaches, seq));
+}
+
+/** Wait for what the record says; undefined: something else is being opened, or it failed, which is told with a way to try `again`. */
+async function opened(view, run, reply, what, again) {
   try {
-    const isFound = await past.open(seq, hole?.edge ?? edge);
-    if (run !== view.opening) return false;
+    const found = await reply;
+    if (run !== view.opening) return undefined;
     tell(view, "");
-    view.openingSeq = 0;
-    if (isFound && hole) forgetBefore(model, hole.end); // the record has it all, so that there is one way through it
-    if (isFound) return arrive(view, place);
-    return isFound === null ? false : refuse(beyondWords(past.reaches, seq));
+    return found;
   } catch (failure) {
-    if (run === view.opening) tell(view, `Message ${seq.toLocaleString()} could not be opened: ${failure.message}.`, () => openSeq(root, seq));
+    if (run === view.opening) tell(view, `${what} could not be opened: ${failure.message}.`, again);
+    return undefined;
   }
-  return false;
 }
 
 const isWhole = (model) => model.link.isTold === true && !model.isOpening;
@@ -700,18 +710,12 @@ function openHole(view, id) {
 /** In the past a message is shown in the moment in which it was said. */
 async function openThen(view, seq, run) {
   let ms = view.seat.momentOfSeq(seq);
-  try {
-    if (ms === null && !isFile()) {
-      tell(view, `Looking for message ${seq.toLocaleString()}…`);
-      const { messages } = await view.past.ask({ around: seq, limit: PAGE_THEN });
-      const found = messages.find((message) => message.seq === seq);
-      ms = found ? Math.ceil(found.ts * 1000) + 1 : null;
-    }
-    if (run !== view.opening) return false;
-    tell(view, "");
-  } catch (failure) {
-    if (run === view.opening) tell(view, `Message ${seq.toLocaleString()} could not be opened: ${failure.message}.`, () => openSeq(view.scroller, seq));
-    return false;
+  if (ms === null && !isFile()) {
+    tell(view, `Looking for message ${seq.toLocaleString()}…`);
+    const reply = await opened(view, run, view.past.ask({ around: seq, limit: PAGE_THEN }), `Message ${seq.toLocaleString()}`, () => openSeq(view.scroller, seq));
+    if (reply === undefined) return false;
+    const found = reply.messages.find((message) => message.seq === seq);
+    ms = found ? Math.ceil(found.ts * 1000) + 1 : null;
   }
   if (ms === null) return refuse(`The record does not have message ${seq.toLocaleString()}.`);
   view.wanted = seq;
@@ -751,16 +755,9 @@ export async function openTime(root, ms) {
   }
   const run = leaveOpening(view);
   tell(view, `Looking for ${whenOf(ms / 1000)}…`);
-  try {
-    const { messages } = await view.past.ask({ at: String(ms / 1000), limit: 1 });
-    if (run !== view.opening) return undefined;
-    tell(view, "");
-    if (messages.length) return await openSeq(root, messages[0].seq);
-    return toast("The record has nothing of that time or later.", "refused");
-  } catch (failure) {
-    if (run === view.opening) tell(view, `That time could not be opened: ${failure.message}.`, () => openTime(root, ms));
-  }
-  return undefined;
+  const reply = await opened(view, run, view.past.ask({ at: String(ms / 1000), limit: 1 }), "That time", () => openTime(root, ms));
+  if (reply === undefined) return undefined;
+  return reply.messages.length ? openSeq(root, reply.messages[0].seq) : refuse("The record has nothing of that time or later.");
 }
 
 /** With a filter by fate: choose anew when other messages have it. */
@@ -788,14 +785,9 @@ function refreshTicks(view) {
 
 // ---- a thread alone ---------------------------------------------------------------------------------------------
 
-function threadBar(view) {
-  const text = el("span", { class: "thread-bar-text" });
-  const bar = el("div", { id: "thread-bar", role: "group", "aria-label": "One thread is shown", hidden: true },
-    icon("thread"), text, button("Pin beside", "both", { class: "quiet", onclick: () => view.seat.go("pin", THREAD_LINK + (view.model.threads.get(view.filter.thread)?.[0] ?? view.filter.thread)) }),
-    button("Whole conversation (Esc)", "back", { class: "quiet", onclick: () => leaveThread(view.scroller) }));
-  document.getElementById("flow-tools").append(bar);
-  return Object.assign(bar, { text });
-}
+const threadBar = (view) => barOf("thread-bar", "One thread is shown", "thread",
+  button("Pin beside", "both", { class: "quiet", onclick: () => view.seat.go("pin", THREAD_LINK + (view.model.threads.get(view.filter.thread)?.[0] ?? view.filter.thread)) }),
+  button("Whole conversation (Esc)", "back", { class: "quiet", onclick: () => leaveThread(view.scroller) }));
 
 function drawThreadBar(view) {
   const { thread } = view.filter;
