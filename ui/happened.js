@@ -8,7 +8,6 @@ import { ageText, isOpen, logEnd, many } from "./model.js";
 import { clockOf } from "./prefs.js";
 
 const views = new WeakMap();
-const flowRoot = () => document.getElementById("flow");
 
 export function render(root, model, send, now, seat) {
   const view = views.get(root) ?? open(root, seat);
@@ -21,7 +20,7 @@ export function render(root, model, send, now, seat) {
   view.seen = seen;
   const found = absenceOf(model, absent, now);
   if (!found) return void (root.hidden = true);
-  flow.markHere(flowRoot(), beginOf(model, absent), absent.from);
+  flow.markHere(beginOf(model, absent), absent.from);
   const told = JSON.stringify(found);
   if (told !== view.told) draw(view, found);
   if (root.hidden) announce(`${view.line.textContent} Escape closes what tells of it.`);
@@ -37,7 +36,7 @@ export function dismiss(root) {
   const hadFocus = root.contains(document.activeElement);
   view.seat.here.absent = null;
   root.hidden = true;
-  if (hadFocus) flowRoot().focus({ preventScroll: true });
+  if (hadFocus) document.getElementById("flow").focus({ preventScroll: true });
   view.seat.go();
   return true;
 }
