@@ -76,17 +76,15 @@ const ICONS = {
 };
 const SVG = "http://www.w3.org/2000/svg";
 
-/** A decorative icon: the words beside it, or the label around it, carry the meaning. */
-export function icon(name) {
-  const svg = document.createElementNS(SVG, "svg");
-  const path = document.createElementNS(SVG, "path");
-  svg.setAttribute("viewBox", "0 0 24 24");
-  svg.setAttribute("class", "icon");
-  svg.setAttribute("aria-hidden", "true");
-  path.setAttribute("d", ICONS[name]);
-  svg.append(path);
-  return svg;
+function drawn(tag, attrs, ...children) {
+  const node = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attrs)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
 }
+
+/** A decorative icon: the words beside it, or the label around it, carry the meaning. */
+export const icon = (name) => drawn("svg", { viewBox: "0 0 24 24", class: "icon", "aria-hidden": "true" }, drawn("path", { d: ICONS[name] }));
 
 /** Give every `data-icon` element of the static page its icon, or change the one it has. */
 export function setIcon(node, name) {
@@ -145,20 +143,8 @@ const CHART_W = 120;
 const CHART_H = 28;
 
 /** A small line chart, decorative: the figure beside it is said in words. `drawChart` gives it its points. */
-export function chart(label) {
-  const svg = document.createElementNS(SVG, "svg");
-  svg.setAttribute("viewBox", `0 0 ${CHART_W} ${CHART_H}`);
-  svg.setAttribute("preserveAspectRatio", "none");
-  svg.setAttribute("class", "chart");
-  svg.setAttribute("role", "img");
-  svg.setAttribute("aria-label", label);
-  for (const name of ["chart-area", "chart-line"]) {
-    const path = document.createElementNS(SVG, "path");
-    path.setAttribute("class", name);
-    svg.append(path);
-  }
-  return svg;
-}
+export const chart = (label) => drawn("svg", { viewBox: `0 0 ${CHART_W} ${CHART_H}`, preserveAspectRatio: "none", class: "chart", role: "img", "aria-label": label },
+  drawn("path", { class: "chart-area" }), drawn("path", { class: "chart-line" }));
 
 /** Draw `points`, [x 0..1, value 0..max], from left to right. */
 export function drawChart(svg, points, max) {

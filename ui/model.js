@@ -388,10 +388,8 @@ function greet(model, peers, now) {
 }
 
 function endPauses(model, now) {
-  const lasting = model.spans.filter((span) => span.kind === "pause" && span.to === null);
-  if (lasting.length === 0) return;
   const paused = new Set(model.peers.filter((peer) => peer.paused).map((peer) => peer.name));
-  for (const span of lasting) if (!paused.has(span.who)) endSpan(model, span.key, now);
+  endSpans(model, "pause", ({ who }) => paused.has(who), now);
 }
 
 /** Take receipts that changed. What is too old for the hub to follow, and could have gone on, is not known any more. */
@@ -434,9 +432,7 @@ function takeHealth(model, frame, now) {
 
 function takeFloors(model, floors, now) {
   model.floors = floors ?? {};
-  for (const span of model.spans) {
-    if (span.kind === "stick" && span.to === null && model.floors[span.scope]?.holder !== span.who) endSpan(model, span.key, momentOf(model, now));
-  }
+  endSpans(model, "stick", ({ scope, who }) => model.floors[scope]?.holder === who, momentOf(model, now));
   for (const { scope, holder, reason, since } of Object.values(model.floors)) {
     beginSpan(model, { kind: "stick", key: `stick:${scope}:${holder}`, who: holder, scope, word: "talking stick", text: reason ?? "", from: since * 1000 });
   }
@@ -481,8 +477,7 @@ function takeLoop(model, { lane, loop }, now) {
 function markLoops(model, now) {
   const drawn = model.loops.lanes.map((loop) => [loop, markOf(loop)]).filter(([, word]) => word !== "");
   const keys = new Set(drawn.map(([{ lane }, word]) => `loop:${word}:${lane}`));
-  const over = model.spans.filter((span) => span.kind === "loop" && span.to === null && !keys.has(span.key));
-  for (const span of over) endSpan(model, span.key, momentOf(model, now));
+  endSpans(model, "loop", ({ key }) => keys.has(key), momentOf(model, now));
   for (const [{ lane, ts, words }, word] of drawn) beginSpan(model, { kind: "loop", key: `loop:${word}:${lane}`, scope: lane, word, text: words, from: ts * 1000 });
 }
 
@@ -499,6 +494,11 @@ function beginSpan(model, span) {
 
 function endSpan(model, key, at) {
   model.spans = model.spans.map((span) => (span.key === key && span.to === null ? { ...span, to: Math.max(at, span.from) } : span));
+}
+
+/** End what lasts of a kind, but for what goes on. */
+function endSpans(model, kind, goesOn, at) {
+  for (const span of model.spans) if (span.kind === kind && span.to === null && !goesOn(span)) endSpan(model, span.key, at);
 }
 
 // The hub's own notices, seq 0, that begin or end something. Only the hub writes them, and each is matched whole: what a
@@ -535,9 +535,7 @@ function mendSpans(model, frame, now) {
   takeFloors(model, frame.floors, now);
   for (const form of model.forms) beginForm(model, form);
   const pending = new Set(model.forms.map((form) => `form:${form.id}`));
-  for (const span of model.spans) {
-    if (span.kind === "form" && span.to === null && !pending.has(span.key)) endSpan(model, span.key, now);
-  }
+  endSpans(model, "form", ({ key }) => pending.has(key), now);
 }
 
 function beginForm(model, form) {
