@@ -22900,10 +22900,10 @@ def run_doctor(options: argparse.Namespace) -> int:
         findings = examine(url, options.tidy)
         is_plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
         is_plain = is_plain or (os.name == "nt" and not os.environ.get("WT_SESSION"))
-        words = words_of_findings(findings, sys.stdout.isatty() and not is_plain)
+        words = words_of_findings(findings, sys.stdout is not None and sys.stdout.isatty() and not is_plain)
     if options.json:
         words = json.dumps({"version": __version__, "findings": [one.to_json() for one in findings]})
-    encoding = sys.stdout.encoding or "utf-8"
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"  # it may be closed: the exit code tells all the same
     print(words.encode(encoding, "backslashreplace").decode(encoding))
     return EXIT_EXPIRED if any(one.state == _BROKEN for one in findings) else EXIT_OK
 
