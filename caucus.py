@@ -6873,7 +6873,7 @@ PROMPTS = (
 
 CONSOLE_FILES = (
     *("index.html", "console.css", "flow.css", "icon.svg", "dom.js", "prefs.js", "model.js", "query.js", "heights.js"),
-    *("rows.js", "drafts.js", "palette.js"),
+    *("rows.js", "kept.js", "drafts.js", "palette.js"),
     *("receipts.js", "ticks.js", "picture.js", "transcript.js", "markdown.js", "message.js", "socket.js", "outbox.js"),
     *("unsettled.js", "runbook.js", "calls.js"),
     *("needs.js", "deeds.js", "answers.js", "rules.js", "away.js", "sounds.js", "older.js", "when.js", "beyond.js"),
@@ -7148,7 +7148,7 @@ def fault_of(error: Exception, path: str) -> Exception:
 
 
 def cause_of(error: Exception) -> str:
-    """Word why a journal cannot be written."""
+    """Word why a journal cannot be written, or any file read."""
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 
@@ -20194,8 +20194,6 @@ class Line(Record):
     text: str  # for ask, the title and an option per line
     manner: str  # of words: ? expects an answer, = answers the latest that does
 
-    __eq__, __hash__ = object.__eq__, object.__hash__  # the same words again are another line
-
 
 def blocks_of(text: str) -> list[str]:
     """Split a text into its lines; indented ones continue the line before."""
@@ -20251,18 +20249,16 @@ class Performance:
         return line
 
     def finish(self, line: Line, answer: Body) -> None:
-        """Move on after the hub's answer to a line, and leave time to read it."""
+        """Move on after the hub's answer to the line that was due, and leave time to read it."""
+        self._lines.popleft()
         self.sent(answer)
         if line.manner == "?":
             self.question = answer.get("seq")
-        is_current = line in self._lines  # else the room was stopped meanwhile, or the operator answered
         if "form_id" in answer:
-            self._form, self._is_waiting = (str(answer["form_id"]), self._slots), is_current
-        if is_current:
-            self._lines.remove(line)
-            if line.verb == "silence":
-                self._resolve("silence", self._slots)
-            self._rest(float(line.scope) if line.verb == "rest" else ACTION_S, line.text if line.verb == "say" else "")
+            self._form, self._is_waiting = (str(answer["form_id"]), self._slots), True
+        if line.verb == "silence":
+            self._resolve("silence", self._slots)
+        self._rest(float(line.scope) if line.verb == "rest" else ACTION_S, line.text if line.verb == "say" else "")
 
     def is_stale(self) -> bool:
         """Whether the next line was put off for too long."""
@@ -20487,34 +20483,6 @@ _RUNS = "267009"  # Windows' last result of a task that is under way; all else t
 _WITH_SECRETS = '[ ! -r "$0" ] || { set -a; . "$0"; set +a; }; exec "$@"'
 
 
-class Keeper(Record):
-    """What keeps a program running on one system; see docs/service/keepers.toml."""
-    text_of: Callable[[list[str], str, str], str]  # the file of a command, of what it is and where its secrets are
-    since: Callable[[str], str]  # of what the system says: since when it runs; empty: it does not
-    path: str
-    encoding: str
-    secrets: str
-    probe: list[str]
-    remedy: str
-    start: list[list[str]]
-    stop: list[list[str]]
-    after: list[list[str]]
-    ask: list[str]
-
-
-def keeper_of(name: str, text_of: Callable[[list[str], str, str], str], since: Callable[[str], str]) -> Keeper:
-    """Load what is known of a keeper, for this user."""
-    home = os.path.expanduser("~")
-    config = os.environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
-    places = {"home": home, "config": config, "state": state_folder(), "domain": f"gui/{getattr(os, 'getuid', int)()}"}
-
-    def filled(value: Any) -> Any:
-        return value.format(**places) if isinstance(value, str) else [filled(one) for one in value]
-
-    row = tables_in("docs/service/keepers.toml")[name]
-    return Keeper(text_of, since, **{key: filled(value) for key, value in row.items()})
-
-
 def unit_of(argv: list[str], about: str, secrets: str) -> str:
     """Write a unit of systemd, in whose commands `%`, `$`, quotes and backslashes have a meaning. Raises Invalid."""
     if re.search(r"[\"'\\]", argv[0]):
@@ -20566,13 +20534,6 @@ def task_since(said: str) -> str:
     return row[5] if len(row) > 6 and row[6] == _RUNS else ""
 
 
-KEEPERS = {
-    "linux": functools.partial(keeper_of, "systemd", unit_of, unit_since),
-    "darwin": functools.partial(keeper_of, "launchd", agent_of, agent_since),
-    "win32": functools.partial(keeper_of, "task_scheduler", task_of, task_since),
-}
-
-
 def system_says(argv: Sequence[str]) -> str:
     """Run a command of the system; give what it says. Raises OSError, in one line, where it fails."""
     try:
@@ -20606,18 +20567,25 @@ def url_in(text: str | None) -> str:
     return found[1] if found else DEFAULT_URL
 
 
-class Service:
-    """The hub of this user that the system keeps."""
-
-    def __init__(self, keeper: Keeper) -> None:
-        self._keeper = keeper
+class Service(Record):
+    """The hub of this user, and what keeps it running on one system; see docs/service/keepers.toml."""
+    text_of: Callable[[list[str], str, str], str]  # the file of a command, of what it is and where its secrets are
+    since_in: Callable[[str], str]  # of what the system says: since when it runs; empty: it does not
+    path: str
+    encoding: str
+    secrets: str
+    probe: list[str]
+    remedy: str
+    start: list[list[str]]
+    stop: list[list[str]]
+    after: list[list[str]]
+    ask: list[str]
 
     def install(self, argv: list[str], url: str, is_dry: bool) -> str:
         """Write the file and start the service; give what is to be told. Raises Invalid, and leaves all as it was."""
-        keeper = self._keeper
-        text = keeper.text_of(argv, f"Caucus hub at {url}", keeper.secrets)
+        text = self.text_of(argv, f"Caucus hub at {url}", self.secrets)
         if is_dry:
-            return "\n".join([f"# {keeper.path}", text.rstrip(), *(f"$ {' '.join(one)}" for one in keeper.start)])
+            return "\n".join([f"# {self.path}", text.rstrip(), *(f"$ {' '.join(one)}" for one in self.start)])
         self._check()
         old, was_running = self._text(), bool(self.since())
         if old == text and was_running:
@@ -20628,7 +20596,7 @@ class Service:
             self._stop()
         try:
             self._put(text)
-            self._do(keeper.start)
+            self._do(self.start)
         except OSError as error:
             self._undo(old)
             raise Invalid("install", f"{error}; all is as it was") from None
@@ -20637,57 +20605,56 @@ class Service:
 
     def uninstall(self, is_dry: bool) -> str:
         """Stop the service and remove its file; give what is to be told. Raises Invalid."""
-        keeper = self._keeper
         if is_dry:
-            commands = [f"$ {' '.join(one)}" for one in (*keeper.stop, *keeper.after)]
-            return "\n".join([*commands, f"# and {keeper.path} would be removed"])
+            commands = [f"$ {' '.join(one)}" for one in (*self.stop, *self.after)]
+            return "\n".join([*commands, f"# and {self.path} would be removed"])
         if self._text() is None:
-            return f"nothing to do: there is no {keeper.path}"
+            return f"nothing to do: there is no {self.path}"
         self._check()
         self._undo(None)
         if self.since():
-            raise Invalid("uninstall", f"{keeper.path} is removed, but the hub still runs")
-        return f"uninstalled: {keeper.path} is removed"
+            raise Invalid("uninstall", f"{self.path} is removed, but the hub still runs")
+        return f"uninstalled: {self.path} is removed"
 
     def status(self) -> dict[str, Json]:
         """Tell whether it is installed and runs, and which hub answers on its port."""
         text, since = self._text(), self.since()
         url = url_in(text)
-        about: dict[str, Json] = {"installed": text is not None, "file": self._keeper.path, "running": bool(since)}
+        about: dict[str, Json] = {"installed": text is not None, "file": self.path, "running": bool(since)}
         return {**about, "since": since or None, "url": url, "version": version_at(url)}
 
     def since(self) -> str:
         """Tell since when it runs; empty: it does not, or nobody knows."""
         with suppress(OSError):
-            return self._keeper.since(system_says(self._keeper.ask))
+            return self.since_in(system_says(self.ask))
         return ""
 
     def _check(self) -> None:
         try:
-            system_says(self._keeper.probe)
+            system_says(self.probe)
         except OSError as error:
-            raise Invalid("service", f"nobody is here to keep one: {error}. {self._keeper.remedy}") from None
+            raise Invalid("service", f"nobody is here to keep one: {error}. {self.remedy}") from None
 
     def _text(self) -> str | None:
-        with suppress(OSError, UnicodeError), open(self._keeper.path, encoding=self._keeper.encoding) as file:
+        with suppress(OSError, UnicodeError), open(self.path, encoding=self.encoding) as file:
             return file.read()
         return None
 
     def _put(self, text: str | None) -> None:
         if text is None:
             with suppress(FileNotFoundError):
-                os.unlink(self._keeper.path)
+                os.unlink(self.path)
             return
-        os.makedirs(os.path.dirname(self._keeper.path), exist_ok=True)
-        with open_private(self._keeper.path, os.O_TRUNC) as file:
-            file.write(text.encode(self._keeper.encoding))
+        os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        with open_private(self.path, os.O_TRUNC) as file:
+            file.write(text.encode(self.encoding))
 
     def _do(self, commands: Sequence[Sequence[str]]) -> None:
         for command in commands:
             system_says(command)
 
     def _stop(self) -> None:
-        for command in self._keeper.stop:
+        for command in self.stop:
             with suppress(OSError):  # it did not run, or was not known
                 system_says(command)
         self._await(lambda: not self.since())
@@ -20697,12 +20664,35 @@ class Service:
         self._stop()
         with suppress(OSError):
             self._put(old)
-            self._do(self._keeper.after if old is None else self._keeper.start)
+            self._do(self.after if old is None else self.start)
 
     def _await(self, is_so: Callable[[], bool]) -> None:
         end = time.monotonic() + _SERVICE_S
         while not is_so() and time.monotonic() < end:
             time.sleep(_LOOK_S)
+
+
+KEEPERS = {
+    "linux": ("systemd", unit_of, unit_since),
+    "darwin": ("launchd", agent_of, agent_since),
+    "win32": ("task_scheduler", task_of, task_since),
+}
+
+
+def service_here() -> Service | None:
+    """Load what is known of this system's keeper, for this user; None: of none."""
+    if sys.platform not in KEEPERS:
+        return None
+    name, text_of, since_in = KEEPERS[sys.platform]
+    home = os.path.expanduser("~")
+    config = os.environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
+    places = {"home": home, "config": config, "state": state_folder(), "domain": f"gui/{getattr(os, 'getuid', int)()}"}
+
+    def placed(value: Any) -> Any:
+        return value.format(**places) if isinstance(value, str) else [placed(one) for one in value]
+
+    row = tables_in("docs/service/keepers.toml")[name]
+    return Service(text_of, since_in, **{key: placed(value) for key, value in row.items()})
 
 
 def words_of_service(about: Mapping[str, Json]) -> str:
@@ -20895,7 +20885,7 @@ def setup_of(name: str, scope: str) -> Setup:
                 setup = setup.but(servers=path, entry=dig(data_in(path), key, "caucus"))
             setup = hooks_part(setup, path, part)
         except (OSError, ValueError, RecursionError) as error:
-            raise ValueError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+            raise ValueError(f"{path} cannot be read: {cause_of(error)}") from None
     return setup
 
 
@@ -20951,7 +20941,7 @@ def look_at_entry(setup: Setup) -> list[Finding]:
     try:
         said = says_version(head)
     except OSError as error:
-        return told(_BROKEN, f"{shell_line(head)} {error.strerror or error}")
+        return told(_BROKEN, f"{shell_line(head)} {cause_of(error)}")
     if (found := re.search(r"\bcaucus (\d\S*)", said)) is None:
         return told(_BROKEN, f"{program} is no Caucus: it says {said!r}")
     if found[1] == __version__ and os.path.realpath(program) == own_place():
@@ -20993,7 +20983,7 @@ def check_hosts(_: Checkup) -> Iterator[Finding]:
         try:
             yield Finding(title, _OK, f"{says_version([path])}, {path}")
         except OSError as error:
-            yield Finding(title, _WARNING, f"{path} {error.strerror or error}", f"{path} --version")
+            yield Finding(title, _WARNING, f"{path} {cause_of(error)}", f"{path} --version")
 
     hosts, absent = mcp_hosts().values(), list[str]()
     paths = {host.title: found_program(host.program) for host in hosts}
@@ -21229,15 +21219,14 @@ def check_environment(_: Checkup) -> Iterator[Finding]:
 
 def check_service(_: Checkup) -> Iterator[Finding]:
     """Tell whether a service that is installed runs."""
-    if (find_keeper := KEEPERS.get(sys.platform)) is None:
+    if (service := service_here()) is None:
         return
-    keeper = find_keeper()
-    if not os.path.exists(keeper.path):
+    if not os.path.exists(service.path):
         yield Finding("", _OK, "none is installed")
-    elif since := Service(keeper).since():
-        yield Finding(keeper.path, _OK, f"runs since {since}")
+    elif since := service.since():
+        yield Finding(service.path, _OK, f"runs since {since}")
     else:
-        yield Finding(keeper.path, _BROKEN, "is installed, and does not run", shell_line([*keeper.start[-1]]))
+        yield Finding(service.path, _BROKEN, "is installed, and does not run", shell_line(service.start[-1]))
 
 
 # --- what programs leave behind ---
@@ -21287,24 +21276,24 @@ def sessions_here() -> tuple[list[dict[str, str]], list[str]]:
     return [*{seat["place"]: seat for seat in seats.values()}.values()], over
 
 
-def oldest_s() -> float | None:
-    """Tell for how many seconds the oldest process has run that may be one of ours; None: nobody knows."""
+def oldest_s() -> float:
+    """Tell for how many seconds the oldest process has run that may be one of ours; infinity: nobody knows."""
     with suppress(OSError):
         found = re.findall(r"^ *(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+) .*(?:caucus|\bbridge\b|\bhub\b)",
                            system_says(("ps", "axwwo", "etime=,command=")), re.MULTILINE)
         ages = [[int(one or 0) for one in row] for row in found]
         return max((86_400.0 * days + 3600 * h + 60 * m + s for days, h, m, s in ages), default=0.0)
-    return None
+    return math.inf
 
 
 def old_tokens(seats: Sequence[Mapping[str, str]]) -> Iterator[str]:
     """List files with tokens for watches that are older than any process of ours, so that nobody needs them."""
     from tempfile import gettempdir
 
-    limit_s, needed = oldest_s(), {seat["token"] for seat in seats}
-    for path in paths_in(gettempdir()) if limit_s is not None else ():
+    limit_s, needed = oldest_s() + _STALE_S, {seat["token"] for seat in seats}
+    for path in paths_in(gettempdir()):
         is_ours = re.fullmatch(r"caucus-[0-9a-f]{16}\.token", os.path.basename(path)) is not None
-        if is_ours and os.path.isfile(path) and not os.path.islink(path) and is_old(path, (limit_s or 0.0) + _STALE_S):
+        if is_ours and os.path.isfile(path) and not os.path.islink(path) and is_old(path, limit_s):
             with suppress(OSError, UnicodeDecodeError):  # somebody else's
                 yield from [] if line_in(path) in needed else [path]
 
@@ -21357,18 +21346,18 @@ def check_leftovers(checkup: Checkup) -> Iterator[Finding]:
 # --- who wakes ---
 
 
-def wake_at(client: Client, name: str) -> dict[str, Any] | None:
-    """Ask a hub how a peer is woken; None: nothing ever asked for it. Raises Refusal."""
+def wake_at(client: Client, name: str) -> dict[str, Any]:
+    """Ask a hub how a peer is woken; empty: nothing ever asked for it. Raises Refusal."""
     told = client.get("/ping", peer=name)
     if not told.get("present"):
         raise UnknownPeer(f"the hub has no live peer {name}", name=name)
     wake = told.get("wake")
-    return wake if isinstance(wake, dict) else None
+    return wake if isinstance(wake, dict) else {}
 
 
-def words_of_wake(wake: Mapping[str, Any] | None) -> tuple[str, str]:
+def words_of_wake(wake: Mapping[str, Any]) -> tuple[str, str]:
     """Word how a peer was woken last, and how well that is."""
-    if wake is None:
+    if not wake:
         return _WARNING, "nothing has waited for its mail yet"
     opened, proven, now = wake.get("open_ts"), wake.get("proven_ts"), time.time()
     if isinstance(opened, int | float) and now - opened > WAKE_PROOF_S:
@@ -21413,10 +21402,10 @@ def ring_for(name: str, url: str, token: str) -> Finding:
     found = functools.partial(Finding, f"{name} at {url}", what="wake")
     try:
         with closing(client):
-            before = wake_at(client, name) or {}
+            before = wake_at(client, name)
             ring_once(client, name)
             while time.monotonic() < end:
-                wake = wake_at(client, name) or {}
+                wake = wake_at(client, name)
                 is_new = any(wake.get(key) != before.get(key) for key in ("proven_ts", "latency"))
                 if wake.get("open_ts") is None and is_new:
                     return found(_OK, f"{name} woke in {wake.get('latency'):.1f} s")
@@ -21436,7 +21425,7 @@ def ring_once(client: Client, name: str) -> None:
             client.post("/ring", peer=name)
             return
         except NobodyWaits:
-            if (wake_at(client, name) or {}).get("kind") != "waits" or time.monotonic() > end:
+            if wake_at(client, name).get("kind") != "waits" or time.monotonic() > end:
                 raise
         time.sleep(_RING_LOOK_S)
 
@@ -21509,10 +21498,6 @@ def _positive(flag: str, text: str, least: float = math.ulp(0.0)) -> float:
 _from_zero = functools.partial(_positive, least=0.0)
 
 
-def _quiet_minutes(flag: str, text: str) -> float:
-    return minutes_of(_from_zero(flag, text), flag)
-
-
 def _whole(flag: str, text: str) -> int:
     if re.fullmatch(r"[0-9]{1,9}", text) and int(text) > 0:
         return int(text)
@@ -21554,10 +21539,6 @@ def _channel(flag: str, text: str) -> str:
 def _channel_and_topic(flag: str, text: str) -> tuple[str, str]:
     channel, _, topic = text.strip().partition(" ")
     return _channel(flag, channel), text_of({flag: topic.strip()}, flag, 0, TOPIC_MAX)
-
-
-def _budgets(flag: str, text: str) -> tuple[Budget, ...]:
-    return budgets_of(text, flag)
 
 
 Option = Mapping[str, Any]  # as argparse is told of it, but `variable` is of the environment and comes before `default`
@@ -21751,7 +21732,7 @@ def rules_in(path: str) -> str:
         with open(path, encoding="utf-8-sig") as file:
             text = file.read(RULES_MAX * 4)
     except (OSError, ValueError) as error:
-        raise Invalid("--rules", f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+        raise Invalid("--rules", f"cannot read {path}: {cause_of(error)}") from None
     return text_of({"--rules": text.strip()}, "--rules", 0, RULES_MAX)
 
 
@@ -22119,7 +22100,7 @@ def run_demo(options: argparse.Namespace) -> int:
 
 def list_meetings(is_json: bool) -> None:
     """Print which meetings ship: what each is for, and what it needs."""
-    rows: list[dict[str, Json]] = []
+    rows: list[dict[str, Any]] = []
     for name in SHIPPED:
         about = tables_in(f"docs/meetings/{name}.toml")["meeting"]
         rows.append({"name": name, "title": about["title"], "about": about["about"],
@@ -22128,8 +22109,7 @@ def list_meetings(is_json: bool) -> None:
         print(json.dumps(rows))
         return
     for row in rows:
-        needs = cast(list[str], row["needs"])
-        given = [f"{row['stdin']} on stdin"] * bool(row["stdin"]) + [f"--set {key}=..." for key in needs]
+        given = [f"{row['stdin']} on stdin"] * bool(row["stdin"]) + [f"--set {key}=..." for key in row["needs"]]
         print(f"{row['name']:9} {row['title']}: {row['about']}")
         print(f"{'':9} needs {', '.join(given) or 'nothing, not even a key'}")
 
@@ -22406,13 +22386,10 @@ def journal_export(options: argparse.Namespace) -> tuple[dict[str, Json], str]:
         if options.new:
             write_out = end.enter_context(open_private(options.new, os.O_EXCL)).write
 
-        said = said_in(proof.rows(), span)
-        for part in wording.worded(proof.reach(span), said):
+        for part in wording.worded(proof.reach(span), said_in(proof.rows(), span)):
             count += 1
             progress.tell(proof.events, "events read", proof.last)
             write_out(part)
-        if not options.new:
-            to_stdout(b"", is_last=True)
     about = proof.to_json()
     told = f"{count} messages and notices are in {options.new}; the record ends at event {about['serial']}"
     return {"count": count, **about}, f"{told}, head {about['head']}" if options.new else ""
@@ -22640,20 +22617,19 @@ def service_settings(words: Sequence[str], secrets: str) -> Settings:
 
 
 def run_service(options: argparse.Namespace) -> int:
-    if sys.platform not in KEEPERS:
+    if (service := service_here()) is None:
         raise Invalid("service", "this system has no keeper of services that caucus knows: run `caucus hub` by hand")
-    keeper = KEEPERS[sys.platform]()
-    service, words = Service(keeper), ["--journal", "--no-browser", *options.hub]
+    said, words = "", ["--journal", "--no-browser", *options.hub]
     if options.hub and options.action != "install":
         raise Invalid("OPTION", f"{options.action} takes no options of the hub")
     if options.action == "install":
-        url, argv = near_url(service_settings(words, keeper.secrets)), program_words("hub", *words)
+        url, argv = near_url(service_settings(words, service.secrets)), program_words("hub", *words)
         if not "".join(argv).isprintable():
             raise Invalid("install", "the path of this program cannot be written down: move it to another folder")
         said = service.install(argv, url, options.dry_run)
     elif options.action == "uninstall":
         said = service.uninstall(options.dry_run)
-    if options.action != "status" and said:
+    if said:
         print(said, file=sys.stderr if options.json else sys.stdout)
     if options.action == "uninstall" or (options.dry_run and options.action == "install"):
         return EXIT_OK
@@ -22677,10 +22653,10 @@ def run_doctor(options: argparse.Namespace) -> int:
         findings = examine(url, options.tidy)
         is_plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
         is_plain = is_plain or (os.name == "nt" and not os.environ.get("WT_SESSION"))
-        words = words_of_findings(findings, sys.stdout.isatty() and not is_plain)
+        words = words_of_findings(findings, sys.stdout is not None and sys.stdout.isatty() and not is_plain)
     if options.json:
         words = json.dumps({"version": __version__, "findings": [one.to_json() for one in findings]})
-    encoding = sys.stdout.encoding or "utf-8"
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"  # it may be closed: the exit code tells all the same
     print(words.encode(encoding, "backslashreplace").decode(encoding))
     return EXIT_EXPIRED if any(one.state == _BROKEN for one in findings) else EXIT_OK
 
@@ -22711,12 +22687,12 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], dict[str, Option]
         "--journal-keep": _DAYS,
         "--loops": {"choices": tuple(LOOPS_UPTO)},
         "--loops-release": {"type": _from_zero},
-        "--budget": {"type": _budgets, "variable": "CAUCUS_BUDGET"},
+        "--budget": {"type": lambda flag, text: budgets_of(text, flag), "variable": "CAUCUS_BUDGET"},
         "--log-retention-hours": {"type": _from_zero, "variable": "CAUCUS_LOG_RETENTION_HOURS", "default": "24"},
         "--allowed-origin": {"action": "append"},
         "--allowed-host": {"action": "append"},
         "--log-level": _LEVEL,
-        "--quiet-stop": {"type": _quiet_minutes},
+        "--quiet-stop": {"type": lambda flag, text: minutes_of(_from_zero(flag, text), flag)},
         **_texts("--operator-token", "--observer-token", "--agent-key", "--log-file", "--rules", "--public-url"),
         **_texts("--notify", "--notify-secret", "--notify-click", "--stage"),
         "--set": _SET,

@@ -324,14 +324,14 @@ def test_an_actor_hears_what_a_pause_held_back_though_the_operator_overtook_it()
     assert actor._acked == 6
 
 
-def test_a_question_that_was_opened_while_the_room_was_stopped_is_remembered():
-    """The stop can overtake the hub's answer to the one who asks."""
+def test_a_question_that_was_opened_as_the_room_was_stopped_is_remembered():
+    """Who asks has the lock until the hub has answered: the stop comes after that."""
     stage = caucus.Performance(0.0)
     for role, name in caucus.CAST.items():
         stage.seat(role, name)
     stage._begin_round()
     asking = next(line for line in stage._lines if line.verb == "ask")
-    stage.abort()
     stage.finish(asking, {"form_id": "f"})
+    stage.abort()
     stage.settle({"form_id": "f", "answers": {"choice": "something else"}})
     assert [line.text for line in stage._lines if "Ah, the answer to" in line.text]

@@ -221,6 +221,15 @@ def test_a_place_that_stdout_cannot_print_is_no_traceback(machine: Machine) -> N
     assert "k\\xf6ln" in out
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell closes it")
+def test_with_stdout_closed_the_exit_code_tells_all_the_same(machine: Machine) -> None:
+    words = ("-c", 'exec "$@" >&-', "sh", sys.executable, "-W", "error", str(START), "doctor", "--hub", machine.url)
+    for more in ((), ("--json",)):
+        done = subprocess.run(["/bin/sh", *words, *more], cwd=machine.project, env={**environment(), **machine.env},
+                              capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
 # --- hosts ---
 
 

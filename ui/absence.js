@@ -6,7 +6,7 @@
 //
 // It counts and quotes, and claims to understand nothing.
 
-import { ageText, indexOf, lineOf, logEnd, momentOf, saidAs, threadOf } from "./model.js";
+import { ageText, indexOf, lineOf, logEnd, many, momentOf, saidAs, threadOf } from "./model.js";
 import { routeOf, wordsOfOnly } from "./only.js";
 
 export const ABSENT_MS = 300_000; // shorter is a look out of the window
@@ -97,7 +97,6 @@ function missingOf(model, { index, seq, room }, begin) {
 }
 
 const itemOf = (message, text) => ({ text: lineOf(text, WORDS), go: ["message", message.id, message.seq] });
-const many = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
 
 function lanesOf(said) {
   const lanes = new Map(); // route -> {count, chars, first}

@@ -6,15 +6,14 @@ import { mayMute, wordsOfOnly } from "./only.js";
 import { pref } from "./prefs.js";
 
 const views = new WeakMap();
-const flowRoot = () => document.getElementById("flow");
 
 export function render(root, model, send, now, seat) {
   const view = views.get(root) ?? open(root);
   view.seat = seat;
-  const { alone, thread } = flow.filterOf(flowRoot());
+  const { alone, thread } = flow.filterOf();
   view.bar.hidden = !alone || Boolean(thread);
   if (!view.bar.hidden) drawBar(view, alone);
-  const muted = flow.mutedOf(flowRoot());
+  const muted = flow.mutedOf();
   view.mutes.hidden = muted.length === 0;
   keyed(view.list, muted, ([mute]) => mute, ([mute]) => chip(view, mute), (node, [mute, count]) => {
     setText(node.querySelector(".mute-count"), count ? ` (${count.toLocaleString()})` : "");
@@ -27,7 +26,7 @@ function open(root) {
   view.bar = el("div", { id: "only-bar", role: "group", "aria-label": "One thing is shown", hidden: true },
     icon("eye"), view.text, view.mute,
     button("Pin beside", "both", { class: "quiet", onclick: () => view.seat.go("pin", view.alone) }),
-    button("Whole conversation (Esc)", "back", { class: "quiet", onclick: () => flow.leaveOnly(flowRoot()) }));
+    button("Whole conversation (Esc)", "back", { class: "quiet", onclick: () => flow.leaveOnly() }));
   view.mutes = el("div", { id: "mutes", role: "group", "aria-label": "Muted", hidden: true }, el("span", { class: "mutes-word" }, "Muted"), view.list);
   root.append(view.bar, view.mutes);
   views.set(root, view);
@@ -36,7 +35,7 @@ function open(root) {
 
 function drawBar(view, alone) {
   view.alone = alone;
-  const { passed, all } = flow.countsOf(flowRoot());
+  const { passed, all } = flow.countsOf();
   setText(view.text, `Only ${wordsOfOnly(alone)}: ${passed.toLocaleString()} of ${all.toLocaleString()}`);
   view.mute.hidden = !mayMute(alone);
   setText(view.mute.lastElementChild, pref("mutes").includes?.(alone) ? "Unmute" : "Mute");

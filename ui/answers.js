@@ -5,7 +5,7 @@ const CHOICES_MAX = 33; // 32 options and one of the operator's own
 
 const NOT_BLANK = /[^\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]/; // the white space of the hub's Python
 
-export const isBlank = (text) => !NOT_BLANK.test(text);
+const isBlank = (text) => !NOT_BLANK.test(text);
 
 /** What is wrong with `value` (a string, or for checkbox a list of strings) as the answer to `field`; "" if nothing. */
 export function complaintOf(field, value) {

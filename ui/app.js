@@ -38,6 +38,7 @@ import * as share from "./share.js";
 import * as timeline from "./timeline.js";
 import { openOutbox } from "./outbox.js";
 import { MUTES_MAX, mayMute, mutesOf } from "./only.js";
+import { keepIn, keptIn } from "./kept.js";
 
 const HIDDEN_DRAW_MS = 1000; // a hidden tab gets no animation frames, but its title must tell of a new need
 const TICK_MS = 1000; // ages and "since" count on without the hub
@@ -51,7 +52,7 @@ const model = emptyModel();
 const HERE = "caucus.here"; // in this tab: when somebody was seen here last, for a page that is loaded again
 
 /** What panels need besides the model: what was asked, what is needed, and the ways to act and to go elsewhere. */
-const seat = { deeds: emptyDeeds(), debt: emptyDebt(), here: emptyHere(storedHere()), needs: [], act, ask: (frame) => putOut(frame), go };
+const seat = { deeds: emptyDeeds(), debt: emptyDebt(), here: emptyHere(keptIn(sessionStorage, HERE)), needs: [], act, ask: (frame) => putOut(frame), go };
 const outbox = openOutbox(sessionStorage);
 const unsettled = openUnsettled(sessionStorage);
 
@@ -157,7 +158,7 @@ const line = record ? { send: () => false, retryNow: () => {} } : openLine({
     apply(model, frame, now);
     outbox.hear(frame);
     hear(seat.deeds, model, frame, now);
-    if (frame?.type === "said") flow.noteOwn(byId("flow"), frame.id);
+    if (frame?.type === "said") flow.noteOwn(frame.id);
     if (frame?.type === "snapshot" && isOperator(model)) sayAgain();
     if (frame?.type === "snapshot") lookAgain(past);
     plan();
@@ -308,7 +309,7 @@ for (const kind of ["pointermove", "pointerdown", "keydown", "wheel", "focus"]) 
 
 /** Whether somebody reads what arrives: the page is in front, not left alone, and shows the newest. */
 function isLooking(now) {
-  return !isLookingBack(past) && !document.hidden && document.hasFocus() && now - touchedAt < IDLE_MS && flow.isFollowing(byId("flow"));
+  return !isLookingBack(past) && !document.hidden && document.hasFocus() && now - touchedAt < IDLE_MS && flow.isFollowing();
 }
 
 /** Tell the hub when the operator comes to this page, or leaves it: meanwhile nothing is pushed. */
@@ -327,14 +328,6 @@ const HERE_MS = 2_000; // between two notes of it
 
 let hereNoted = { at: 0, absent: null };
 
-function storedHere() {
-  try {
-    return JSON.parse(sessionStorage.getItem(HERE));
-  } catch {
-    return null;
-  }
-}
-
 /** Note whether somebody is here, so that whoever comes back is told what happened. */
 function tellHere(now) {
   if (record) return;
@@ -342,7 +335,7 @@ function tellHere(now) {
   const { at, absent } = seat.here;
   if (!at || (absent === hereNoted.absent && at - hereNoted.at < HERE_MS)) return;
   hereNoted = { at, absent };
-  sessionStorage.setItem(HERE, JSON.stringify(noteOf(seat.here)));
+  keepIn(sessionStorage, HERE, noteOf(seat.here));
 }
 
 document.addEventListener("visibilitychange", () => { tellHere(Date.now()); plan(); });
@@ -351,14 +344,14 @@ const PLACES = {
   form: (id) => { showTab("forms"); forms.reveal(byId("forms"), id); },
   message: showMessage,
   loop: showLoop,
-  evidence: (evidence) => { showTab("flow"); flow.showEvidence(byId("flow"), evidence); },
+  evidence: (evidence) => { showTab("flow"); flow.showEvidence(evidence); },
   roster: (name) => { showTab("health"); roster.reveal(byId("roster"), name); },
   reply: (message) => { showTab("flow"); composer.reply(byId("composer"), message); },
   stage: (name) => { showTab("channels"); stage.reveal(byId("stage"), name); },
   write: (scope) => { showTab("flow"); composer.aim(byId("composer"), scope); },
   dismiss: (id) => unsettled.dismiss(id),
   only: showOnly,
-  thread: (id) => { showTab("flow"); flow.showThread(byId("flow"), id); },
+  thread: (id) => { showTab("flow"); flow.showThread(id); },
   mute,
   pin: (what) => { showTab("flow"); if (pref("view") === "picture") setPref("view", "both"); pinned.pin(byId("pinned"), what); },
   "caught-up": () => settleDebt(seat.debt, model),
@@ -375,14 +368,14 @@ const OF_THE_PAST = new Set(["help", "only", "thread", "mute", "pin", "evidence"
 /** Show a message; from the record, when it is not on this page any more. */
 async function showMessage(id, seq = 0) {
   showTab("flow");
-  if (!flow.reveal(byId("flow"), id) && !(seq > 0 && (await flow.openSeq(byId("flow"), seq))) && !(seq > 0)) toast("That message is not on this page any more; the export has it.", "refused");
+  if (!flow.reveal(id) && !(seq > 0 && (await flow.openSeq(seq))) && !(seq > 0)) toast("That message is not on this page any more; the export has it.", "refused");
   plan();
 }
 
 /** Show a peer, a lane or the operator alone; and of it a message. */
 function showOnly(what, id = null, seq = 0) {
   showTab("flow");
-  flow.showOnly(byId("flow"), what);
+  flow.showOnly(what);
   if (id !== null) void showMessage(id, seq);
 }
 
@@ -392,7 +385,7 @@ function mute(what) {
   if (!mutes.delete(what)) {
     if (!mayMute(what) || mutes.size >= MUTES_MAX) return void toast(mayMute(what) ? "So many are muted already: hear some of them again first." : "What goes to you cannot be muted.", "refused");
     mutes.add(what);
-    flow.leaveOnly(byId("flow"));
+    flow.leaveOnly();
   }
   setPref("mutes", [...mutes]);
 }
@@ -607,10 +600,10 @@ const KEYS = [
   ["n", "Go to what needs you first; again: to the next", goToNeed],
   ["m", "Write a message", () => goTo("flow", document.querySelector("#composer textarea"))],
   ["a", "Choose whom the message is for", () => goTo("flow", byId("target"))],
-  ["l", "Go to the latest message and follow", () => { flow.follow(byId("flow")); goTo("flow", byId("flow")); }],
+  ["l", "Go to the latest message and follow", () => { flow.follow(); goTo("flow", byId("flow")); }],
   ["/", "Search the conversation", () => { showTab("flow"); tools.focusSearch(); }],
   ["d", "Go to a time", () => { showTab("flow"); tools.askTime(); }],
-  ...flow.KEYS.map(([key, text, run]) => [key, text, () => { showTab("flow"); run(byId("flow")); }]),
+  ...flow.KEYS.map(([key, text, run]) => [key, text, () => { showTab("flow"); run(); }]),
   ["f", "Go to the first form that waits", () => { showTab("forms"); if (!forms.reveal(byId(isLookingBack(past) ? "forms-then" : "forms"))) byId("forms-title").focus(); }],
   ["h", "Go to the room's health", () => goTo("health", byId("health-title"))],
   ["g", "Go to the peers", () => goTo("health", byId("peers-title"))],
@@ -678,8 +671,8 @@ function onKey(event) {
     return event.preventDefault();
   }
   if (event.key === " " && event.timeStamp - letterAt < TYPED_MS) return event.preventDefault(); // it is part of a text that nobody sees: it presses nothing
-  if (event.key === "Enter" && flow.onEnter(byId("flow"), event.target)) return event.preventDefault();
-  const leaves = () => happened.dismiss(byId("happened")) || flow.leaveEvidence(byId("flow")) || flow.leaveThread(byId("flow")) || flow.leaveOnly(byId("flow"));
+  if (event.key === "Enter" && flow.onEnter(event.target)) return event.preventDefault();
+  const leaves = () => happened.dismiss(byId("happened")) || flow.leaveEvidence() || flow.leaveThread() || flow.leaveOnly();
   if (event.key === "Escape" && !document.querySelector("[popover]:popover-open") && leaves()) return event.preventDefault();
   const pressed = event.shiftKey && /^[a-z]$/i.test(event.key) ? `Shift ${event.key.toUpperCase()}` : event.key;
   letterAt = event.key.length === 1 && event.key !== " " ? event.timeStamp : -Infinity;

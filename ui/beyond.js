@@ -31,7 +31,7 @@ export function search(view, typed, model) {
   view.model = model;
   if (typed === view.needle) return;
   clearTimeout(view.timer);
-  const from = flow.loadedFrom(document.getElementById("flow"));
+  const from = flow.loadedFrom();
   Object.assign(view, { needle: typed, query: parse(typed), run: view.run + 1, found: [], before: from, from, reaches: null, state: "off", why: "", isFolded: LOW.matches });
   view.list.replaceChildren();
   draw(view);
@@ -51,7 +51,7 @@ async function look(view) {
   try {
     for (let round = 0; round < ROUNDS_MAX && view.before !== null && view.found.length < wanted; round += 1) {
       const wantedThen = recordOf(view.query, (name) => spelt(view.model, name));
-      const reply = await flow.askRecord(document.getElementById("flow"), { ...wantedThen, before: view.before, limit: wantedThen.q ? HITS : SIFTED, max_chars: CHARS });
+      const reply = await flow.askRecord({ ...wantedThen, before: view.before, limit: wantedThen.q ? HITS : SIFTED, max_chars: CHARS });
       if (run !== view.run) return;
       view.reaches = reply.reaches;
       view.before = reply.next?.before ?? null;
@@ -88,7 +88,7 @@ function hitOf(view, message) {
 function open(view, seq) {
   view.isFolded = LOW.matches;
   draw(view);
-  void flow.openSeq(document.getElementById("flow"), seq);
+  void flow.openSeq(seq);
 }
 
 /** The words around the first one that was looked for, and that one. */

@@ -7,7 +7,7 @@
 //   rulesOf(model, row)      [{verb, word, icon, frame, why}]: what can be asked of it; `why` it cannot be now, or ""
 //   stageNeeds(model)        who has failed, as needsOf gives them
 
-import { ageText } from "./model.js";
+import { ageText, many } from "./model.js";
 
 // state -> its words, and whether it lasts ("for 40 s"), is over ("2 min ago") or is just so
 const STATES = {
@@ -33,11 +33,9 @@ export function stateText({ state, at, exit_code: code }, now) {
   return isOver ? `${words}${code === null ? "" : `, exit code ${code}`}, ${age} ago` : words;
 }
 
-const amount = (value, what) => `${value.toLocaleString("en")} ${what}${value === 1 ? "" : "s"}`;
-
 export function factsText({ kind, type, start, messages, turns, dollars, restarts, restarts_max: most, limits, sessions = 0, aside = null }) {
   const cost = dollars === null ? kind === "claude" && turns > 0 && "cost unknown" : `$${dollars.toFixed(2)}`;
-  const used = [messages > 0 && amount(messages, "message"), turns > 0 && amount(turns, "turn"), cost, sessions > 0 && amount(sessions, "session"), aside && `${amount(aside.count, "message")} set aside, the latest ${aside.seq} of ${aside.sender}`, restarts > 0 && `restarted ${restarts} of ${most} times`];
+  const used = [messages > 0 && many(messages, "message"), turns > 0 && many(turns, "turn"), cost, sessions > 0 && many(sessions, "session"), aside && `${many(aside.count, "message")} set aside, the latest ${aside.seq} of ${aside.sender}`, restarts > 0 && `restarted ${restarts} of ${most} times`];
   const who = [kind, type, start && start !== "at once" && `starts ${start}`].filter(Boolean).join(", ");
   return [who, ...used, limits.length > 0 && `at most ${limits.join(", ")}`].filter(Boolean).join(" · ");
 }

@@ -2,7 +2,7 @@
 
 import { button, el, emptyNote, icon, keyed, nameTag, setText } from "./dom.js";
 import { setLine } from "./markdown.js";
-import { ageText, hueOf, isOpen, isOperator, loopOf, perMinute } from "./model.js";
+import { ageText, amount, hueOf, isOpen, isOperator, loopOf, perMinute } from "./model.js";
 import { stateOfLoop } from "./needs.js";
 
 const views = new WeakMap();
@@ -41,8 +41,6 @@ export function render(root, model, send, now, seat) {
   view.empty.hidden = list.length > 0;
   setText(document.getElementById("channels-count"), list.length ? `${list.length} open` : "");
 }
-
-const amount = (value) => Number(value).toLocaleString("en");
 
 /** Traffic in words; a hub that does not count it says nothing. */
 function trafficOf(model, channel, now) {

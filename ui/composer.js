@@ -2,7 +2,8 @@
 
 import { aimOf, commandOf, offersFor, speechOf } from "./commands.js";
 import { listed } from "./deeds.js";
-import { announce, button, el, icon, keyed, nameTag, setText } from "./dom.js";
+import { announce, button, el, icon, keyed, markOption, nameTag, setText } from "./dom.js";
+import { keepIn, keptIn } from "./kept.js";
 import { hueOf, isOpen, isOperator, lineOf } from "./model.js";
 import { pref } from "./prefs.js";
 
@@ -40,10 +41,10 @@ export function render(root, model, send, now, seat) {
 
 function open(root, send, seat) {
   const view = { root, seat, model: null, names: "", noticeCount: 0,
-    said: stored(KEPT.said), back: 0, // how far back in what was said one has walked
+    said: keptIn(sessionStorage, KEPT.said, []), back: 0, // how far back in what was said one has walked
     offers: null, at: 0, // completions, and the marked one
     hint: "", hintUntil: 0,
-    reply: stored(KEPT.reply, null), // what the next message answers: {seq, id, name, words, room}
+    reply: keptIn(sessionStorage, KEPT.reply), // what the next message answers: {seq, id, name, words, room}
     sent: new Map(), // client_id -> what was sent under it: given back if it is refused
     plainHead: null, // the word at the head of a text that aims nothing: the operator said so
     aimed: "", // what the line says of them
@@ -72,18 +73,10 @@ function open(root, send, seat) {
   root.append(view.replyLine, view.aimLine, el("label", { class: "to", for: "target" }, "To"), view.target, el("div", { class: "writing" }, view.list, view.text), view.send, el("div", { class: "composer-foot" }, view.hintLine,
     el("label", { class: "choice asks-choice", title: "The hub follows it until it is answered, declined or settled" }, view.asks, "Expects an answer")));
   answerTo(view, view.reply);
-  expect(view, stored(KEPT.asks, false));
+  expect(view, keptIn(sessionStorage, KEPT.asks, false));
   views.set(root, view);
   fit(view);
   return view;
-}
-
-function stored(key, otherwise = []) {
-  try {
-    return JSON.parse(sessionStorage.getItem(key)) ?? otherwise;
-  } catch {
-    return otherwise;
-  }
 }
 
 const keep = (key, text) => sessionStorage.setItem(key, text);
@@ -201,12 +194,12 @@ export function takeBack(root, { say: text, to }) {
 
 function expect(view, isExpected) {
   view.asks.checked = isExpected;
-  keep(KEPT.asks, JSON.stringify(isExpected));
+  keepIn(sessionStorage, KEPT.asks, isExpected);
 }
 
 function answerTo(view, answered) {
   view.reply = answered;
-  keep(KEPT.reply, JSON.stringify(answered));
+  keepIn(sessionStorage, KEPT.reply, answered);
   view.replyLine.hidden = !answered;
   setText(view.replyName, answered?.name ?? "");
   setText(view.replyWords, answered?.words ?? "");
@@ -275,7 +268,7 @@ function say(view) {
 /** Where ArrowUp finds it again. */
 function keepSaid(view, text) {
   view.said = [...view.said.filter((old) => old !== text), text].slice(-SAID_MAX);
-  keep(KEPT.said, JSON.stringify(view.said));
+  keepIn(sessionStorage, KEPT.said, view.said);
 }
 
 /** Send words; false when there is no line. */
@@ -358,18 +351,12 @@ function offer(view) {
     id: `offer-${index}`, role: "option", class: "offer", onmousedown: (event) => { event.preventDefault(); take(view, index); },
   }, offerName(view, option), el("span", { class: "facts" }, option.hint))));
   view.list.hidden = false;
-  mark(view);
+  markOption(view.text, view.list, view.at);
 }
 
 function offerName(view, { name, label }) {
   const isPeer = name && name !== "all" && !name.startsWith("#");
   return isPeer ? nameTag(label, hueOf(view.model, name)) : el("bdi", { class: "offer-name" }, label);
-}
-
-function mark(view) {
-  [...view.list.children].forEach((node, index) => node.setAttribute("aria-selected", String(index === view.at)));
-  view.text.setAttribute("aria-activedescendant", `offer-${view.at}`);
-  view.list.children[view.at]?.scrollIntoView({ block: "nearest" });
 }
 
 function closeOffers(view) {
@@ -383,7 +370,7 @@ function onOfferKey(event, view) {
   const count = view.offers.options.length;
   if (event.key === "ArrowDown" || event.key === "ArrowUp") {
     view.at = (view.at + (event.key === "ArrowDown" ? 1 : count - 1)) % count;
-    mark(view);
+    markOption(view.text, view.list, view.at);
   } else if (event.key === "Tab" || (event.key === "Enter" && !event.shiftKey)) {
     if (event.key === "Enter" && isWhole(view)) {
       closeOffers(view);

@@ -275,6 +275,14 @@ export const waiting = (deeds, command, subject = undefined) =>
 
 export const isLate = (deed, now) => deed.state === "asked" && now - deed.at > LATE_MS;
 
+const SHOWN_MS = 8_000; // how long a card tells what became of a deed on it
+
+/** What a card tells of a deed: asked, late, or what became of it while that is new or not all is well; "" when it tells nothing. */
+export function shownState(deed, now, isWell = deed?.state === "effective") {
+  if (!deed || (deed.state !== "asked" && isWell && now - deed.settledAt >= SHOWN_MS)) return "";
+  return isLate(deed, now) ? "late" : deed.state;
+}
+
 /** One line for the page: asked; in effect, for how many; or why not. */
 export function wordsOf(deed, now) {
   if (deed.state === "asked") return isLate(deed, now) ? `asked ${Math.round((now - deed.at) / 1000)} s ago, not confirmed` : "asked…";
@@ -289,8 +297,8 @@ export function wordsOf(deed, now) {
 const NAMES_MAX = 4;
 
 /** "a, b and c", or the first few and how many more. */
-export function listed(names) {
-  const shown = names.slice(0, NAMES_MAX);
-  if (names.length > NAMES_MAX) return `${shown.join(", ")} and ${names.length - NAMES_MAX} more`;
+export function listed(names, most = NAMES_MAX) {
+  const shown = names.slice(0, most);
+  if (names.length > most) return `${shown.join(", ")} and ${names.length - most} more`;
   return shown.length < 2 ? shown.join("") : `${shown.slice(0, -1).join(", ")} and ${shown.at(-1)}`;
 }

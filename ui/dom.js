@@ -76,17 +76,15 @@ const ICONS = {
 };
 const SVG = "http://www.w3.org/2000/svg";
 
-/** A decorative icon: the words beside it, or the label around it, carry the meaning. */
-export function icon(name) {
-  const svg = document.createElementNS(SVG, "svg");
-  const path = document.createElementNS(SVG, "path");
-  svg.setAttribute("viewBox", "0 0 24 24");
-  svg.setAttribute("class", "icon");
-  svg.setAttribute("aria-hidden", "true");
-  path.setAttribute("d", ICONS[name]);
-  svg.append(path);
-  return svg;
+function drawn(tag, attrs, ...children) {
+  const node = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attrs)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
 }
+
+/** A decorative icon: the words beside it, or the label around it, carry the meaning. */
+export const icon = (name) => drawn("svg", { viewBox: "0 0 24 24", class: "icon", "aria-hidden": "true" }, drawn("path", { d: ICONS[name] }));
 
 /** Give every `data-icon` element of the static page its icon, or change the one it has. */
 export function setIcon(node, name) {
@@ -145,20 +143,8 @@ const CHART_W = 120;
 const CHART_H = 28;
 
 /** A small line chart, decorative: the figure beside it is said in words. `drawChart` gives it its points. */
-export function chart(label) {
-  const svg = document.createElementNS(SVG, "svg");
-  svg.setAttribute("viewBox", `0 0 ${CHART_W} ${CHART_H}`);
-  svg.setAttribute("preserveAspectRatio", "none");
-  svg.setAttribute("class", "chart");
-  svg.setAttribute("role", "img");
-  svg.setAttribute("aria-label", label);
-  for (const name of ["chart-area", "chart-line"]) {
-    const path = document.createElementNS(SVG, "path");
-    path.setAttribute("class", name);
-    svg.append(path);
-  }
-  return svg;
-}
+export const chart = (label) => drawn("svg", { viewBox: `0 0 ${CHART_W} ${CHART_H}`, preserveAspectRatio: "none", class: "chart", role: "img", "aria-label": label },
+  drawn("path", { class: "chart-area" }), drawn("path", { class: "chart-line" }));
 
 /** Draw `points`, [x 0..1, value 0..max], from left to right. */
 export function drawChart(svg, points, max) {
@@ -169,6 +155,15 @@ export function drawChart(svg, points, max) {
   if (stroke.getAttribute("d") === line) return;
   stroke.setAttribute("d", line);
   area.setAttribute("d", closed);
+}
+
+/** Mark option `at` of the list that a field works, which keeps the keys. */
+export function markOption(field, list, at) {
+  [...list.children].forEach((node, index) => node.setAttribute("aria-selected", String(index === at)));
+  const marked = list.children[at];
+  if (marked) field.setAttribute("aria-activedescendant", marked.id);
+  else field.removeAttribute("aria-activedescendant");
+  marked?.scrollIntoView({ block: "nearest" });
 }
 
 /** Show `text` in place of an empty list. */
@@ -227,6 +222,12 @@ export function saveAs(blob, name) {
   const url = URL.createObjectURL(blob);
   el("a", { href: url, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(url), 10_000); // the download has begun long before
+}
+
+/** Put `text` on the clipboard, and say whether that was done; `what` it is: "the message". */
+export async function copyAndTell(text, what) {
+  if (await copyText(text)) toast(`Copied ${what}.`);
+  else toast("The browser does not let this page copy.", "refused");
 }
 
 /** Put `text` on the clipboard; false where the browser does not let this page, as over plain http from another machine. */

@@ -1,19 +1,13 @@
 // Drafts: what was half done in this tab, so that a reload loses nothing: forms that are being filled in, the search, the
 // filters, the place in the conversation. The composer and the house rules keep their own. Nothing of it goes to the hub.
 
+import { keptIn } from "./kept.js";
+
 const KEY = "caucus.half-done";
 const KEPT_MAX = 40; // things; the oldest gives way
 const CHARS_MAX = 400_000; // of all, far below what a browser keeps of one page; a form's answers are 4,096 each
 
-const drafts = new Map(stored());
-
-function stored() {
-  try {
-    return JSON.parse(sessionStorage.getItem(KEY) ?? "[]").filter((one) => Array.isArray(one) && typeof one[0] === "string");
-  } catch {
-    return []; // no storage, or not ours
-  }
-}
+const drafts = new Map([keptIn(globalThis.sessionStorage, KEY, [])].flat().filter((one) => Array.isArray(one) && typeof one[0] === "string"));
 
 /** What was kept under `key`; null when nothing was. */
 export const draftOf = (key) => drafts.get(key) ?? null;

@@ -2,7 +2,7 @@
 // moves: the row at the top keeps its place, whatever is said below and whatever is measured above.
 
 import { namesPlace, partOf, withPart } from "./address.js";
-import { announce, button, copyText, el, icon, setText, toast } from "./dom.js";
+import { announce, button, copyAndTell, copyText, el, icon, setText, toast } from "./dom.js";
 import { draftOf, keepDraft } from "./drafts.js";
 import { Heights } from "./heights.js";
 import { drawRow, guessOf, isLong, refreshAsks, treeOf } from "./message.js";
@@ -31,10 +31,10 @@ const SEQ_LINK = "seq=";
 const THREAD_LINK = "t-";
 const PLACE = "place"; // where the reader was, over a reload
 
-const views = new WeakMap(); // root -> view
+let view = null; // of the one flow that there is; null until it is drawn first
 
 export function render(root, model, send, now, seat) {
-  const view = views.get(root) ?? open(root);
+  view ??= open(root);
   const isTurned = view.model !== null && view.model !== model;
   const home = isTurned ? turnTo(view) : null;
   view.model = view.fates.model = model;
@@ -57,26 +57,26 @@ export function render(root, model, send, now, seat) {
   reach(view);
   if (view.isLinkRead || !model.link.isTold || (end === 0 && model.isOpening)) return;
   view.isLinkRead = true; // showing it draws again
-  view.isLinkRead = readPermalink(root, !model.isOpening); // the log comes in pages
+  view.isLinkRead = readPermalink(!model.isOpening); // the log comes in pages
 }
+
+const redraw = () => render(view.scroller, view.model);
 
 // ---- what others ask of the flow --------------------------------------------------------------------------------
 
 /** Show the newest message and follow from there. */
-export function follow(root) {
-  const view = views.get(root);
+export function follow() {
   if (!view) return;
   leaveOpening(view); // what was to be opened is not wanted any more
   tell(view, "");
   Object.assign(view, { following: true, isDirty: true, current: NOWHERE });
-  render(root, view.model);
+  redraw();
 }
 
-export const isFollowing = (root) => views.get(root)?.following ?? true;
+export const isFollowing = () => view?.following ?? true;
 
 /** Bring a message into the middle of the window and let it flash; false when this page does not have it. */
-export function reveal(root, id) {
-  const view = views.get(root);
+export function reveal(id) {
   const index = view ? indexOf(view, id) : NOWHERE;
   return index !== NOWHERE && revealAt(view, index);
 }
@@ -93,11 +93,11 @@ function revealAt(view, index) {
     place = rowOf(view.rows, index);
   }
   if (place < 0) {
-    setFilter(view.scroller, { ...emptyFilter(), needle: view.filter.needle });
+    setFilter({ ...emptyFilter(), needle: view.filter.needle });
     place = rowOf(view.rows, index);
   }
   if (place < 0 && isMuted(entry, view.mutes)) { // its lane alone, for the mute stays
-    showOnly(view.scroller, routeOf(entry));
+    showOnly(routeOf(entry));
     place = rowOf(view.rows, index);
   }
   const item = view.rows.items[place];
@@ -129,57 +129,53 @@ function showMark(view, row) {
   layout(view);
 }
 
-export const filterOf = (root) => views.get(root)?.filter ?? emptyFilter();
+export const filterOf = () => view?.filter ?? emptyFilter();
 
 /** Show only what passes `filter`; the needle in it is marked. */
-export function setFilter(root, filter) {
-  const view = views.get(root);
+export function setFilter(filter) {
   if (!view) return;
   if (view.filter.thread && !filter.thread) setAddress(THREAD_LINK, null); // an entry that led back in would be a trap
   if (view.filter.alone !== filter.alone) setAddress(ONLY, filter.alone ? encodeURIComponent(filter.alone) : null);
   view.filter = filter;
   view.having = havingFate(view.model, filter.fate);
-  root.toggleAttribute("data-thread", Boolean(filter.thread));
+  view.scroller.toggleAttribute("data-thread", Boolean(filter.thread));
   rebuild(view);
-  render(root, view.model);
+  redraw();
 }
 
 /** Where the reader is in the conversation, and how it is filtered: there `goBack` leads. */
 const placeNow = (view) => ({ following: view.following, index: view.rows.items[view.anchor.place]?.index ?? NOWHERE, filter: view.filter });
 
 /** Show the thread of a message alone; it has an address, and the browser's own way back leads out of it. */
-export function showThread(root, id, isLinked = false) {
-  const view = views.get(root);
+export function showThread(id, isLinked = false) {
   if (!view || logIndexOf(view.model, id) < 0) return false;
   const thread = threadOf(view.model, id);
   const isInside = Boolean(view.filter.thread);
   if (!isInside) view.before = placeNow(view);
   if (!isLinked) setAddress(THREAD_LINK, view.model.threads.get(thread)?.[0] ?? id, !isInside);
-  setFilter(root, { ...emptyFilter(), needle: view.filter.needle, alone: view.filter.alone, thread });
+  setFilter({ ...emptyFilter(), needle: view.filter.needle, alone: view.filter.alone, thread });
   revealAt(view, indexOf(view, id));
-  announce(`One thread, of ${countsOf(root).passed} messages. Escape leads back.`);
+  announce(`One thread, of ${countsOf().passed} messages. Escape leads back.`);
   return true;
 }
 
 /** Back to the whole conversation, to where the reader was, as it was filtered; false if no thread was shown alone. */
-export function leaveThread(root) {
-  const view = views.get(root);
+export function leaveThread() {
   if (!view?.filter.thread) return false;
-  return goBack(root, view.before, { thread: "" });
+  return goBack(view.before, { thread: "" });
 }
 
 /** Show what was shown before one thing was shown alone, where the reader was. */
-function goBack(root, before, none) {
-  const view = views.get(root);
+function goBack(before, none) {
   const { following, index, filter } = before ?? { following: true, index: NOWHERE, filter: emptyFilter() };
-  setFilter(root, { ...filter, needle: view.filter.needle, ...none });
+  setFilter({ ...filter, needle: view.filter.needle, ...none });
   const place = rowOf(view.rows, index);
-  if (following || place < 0) follow(root);
+  if (following || place < 0) follow();
   else {
     Object.assign(view, { following: false, anchor: { place, offset: 0 }, isDirty: true });
-    render(root, view.model);
+    redraw();
   }
-  root.focus({ preventScroll: true });
+  view.scroller.focus({ preventScroll: true });
   announce("The whole conversation.");
   return true;
 }
@@ -191,66 +187,61 @@ function setAddress(prefix, value, isNew = false) {
 }
 
 /** Show a peer, a route or the operator alone; it has an address, and the browser's own way back leads out of it. */
-export function showOnly(root, only, isLinked = false) {
-  const view = views.get(root);
+export function showOnly(only, isLinked = false) {
   if (!view?.model || !only || (isLinked && view.filter.alone === only)) return;
-  leaveThread(root);
+  leaveThread();
   if (view.filter.alone === only) return;
   if (!view.filter.alone) view.beforeOnly = placeNow(view);
   if (!isLinked) setAddress(ONLY, encodeURIComponent(only), !view.filter.alone);
-  setFilter(root, { ...emptyFilter(), needle: view.filter.needle, alone: only });
-  announce(`Only ${wordsOfOnly(only)}: ${countsOf(root).passed} messages. Escape leads back.`);
+  setFilter({ ...emptyFilter(), needle: view.filter.needle, alone: only });
+  announce(`Only ${wordsOfOnly(only)}: ${countsOf().passed} messages. Escape leads back.`);
 }
 
 /** Back to the whole conversation, as from a thread; false if nothing was shown alone. */
-export function leaveOnly(root) {
-  const view = views.get(root);
+export function leaveOnly() {
   if (!view?.filter.alone || view.filter.thread) return false;
-  return goBack(root, view.beforeOnly, { alone: "" });
+  return goBack(view.beforeOnly, { alone: "" });
 }
 
 /** Words of this console are said: whoever does not see them is led to them. */
-export function noteOwn(root, id) {
-  const view = views.get(root);
+export function noteOwn(id) {
   if (view) view.own = id;
 }
 
 /** What is left out by which mute: [mute, how many messages]. */
-export const mutedOf = (root) => [...(views.get(root)?.mutes ?? [])].map((mute) => [mute, views.get(root).rows.muted.get(mute) ?? 0]);
+export const mutedOf = () => [...(view?.mutes ?? [])].map((mute) => [mute, view.rows.muted.get(mute) ?? 0]);
 
 /** Draw a mark before entry `index` of the conversation: up to there somebody was here, until `at`, ms. */
-export function markHere(root, index, at) {
-  const view = views.get(root);
+export function markHere(index, at) {
   if (!view?.model || (view.here === index && view.hereAt === at)) return;
   Object.assign(view, { here: index, hereAt: at });
   rebuild(view);
-  render(root, view.model);
+  redraw();
 }
 
 /** Mark what a lane's loop is shown by, seqs `from` to `to`, and go to the first of it; without a lane mark nothing. */
-export function showEvidence(root, evidence) {
-  const view = views.get(root);
+export function showEvidence(evidence) {
   if (!view?.model) return;
   view.evidence = evidence;
   if (evidence) {
-    if (isNarrow(view.filter) || view.filter.thread) setFilter(root, { ...emptyFilter(), needle: view.filter.needle });
+    if (isNarrow(view.filter) || view.filter.thread) setFilter({ ...emptyFilter(), needle: view.filter.needle });
     for (const item of view.rows.items) if (item.type === "fold" && item.hidden.some((index) => isEvidence(view, entryAt(view, index)))) view.opened.add(item.start);
     rebuild(view);
   }
   view.isDirty = true;
   drawEvidenceBar(view);
-  render(root, view.model);
-  if (!evidence) return root.focus({ preventScroll: true });
+  redraw();
+  if (!evidence) return view.scroller.focus({ preventScroll: true });
   const first = view.model.log.find((message) => isEvidence(view, message));
   announce(`Marked: what shows a loop in ${evidence.lane}.`);
   if (first && (first.seq === evidence.from || !isPresent())) return arrive(view, logIndexOf(view.model, first.id));
-  void openSeq(root, evidence.from);
+  void openSeq(evidence.from);
 }
 
 /** Forget the marks; false if there were none. */
-export function leaveEvidence(root) {
-  if (!views.get(root)?.evidence) return false;
-  showEvidence(root, null);
+export function leaveEvidence() {
+  if (!view?.evidence) return false;
+  showEvidence(null);
   return true;
 }
 
@@ -261,17 +252,19 @@ function drawEvidenceBar({ evidence, marks }) {
   if (evidence) setText(marks.text, `Marked: what shows a loop in ${evidence.lane}`);
 }
 
-function evidenceBar(view) {
-  const text = el("span", { class: "evidence-text" });
-  const bar = el("div", { id: "evidence-bar", role: "group", "aria-label": "Evidence is marked", hidden: true },
-    icon("loop"), text, button("No marks (Esc)", "close", { class: "quiet", onclick: () => showEvidence(view.scroller, null) }));
+const evidenceBar = (view) => barOf("evidence-bar", "Evidence is marked", "loop",
+  button("No marks (Esc)", "close", { class: "quiet", onclick: () => showEvidence(null) }));
+
+/** A bar above the flow; what it says is written into its `text`. */
+function barOf(id, label, iconName, ...buttons) {
+  const text = el("span", { class: `${id}-text` });
+  const bar = el("div", { id, role: "group", "aria-label": label, hidden: true }, icon(iconName), text, buttons);
   document.getElementById("flow-tools").append(bar);
   return Object.assign(bar, { text });
 }
 
 /** How many entries pass the filter, of how many; and where the needle was found. */
-export function countsOf(root) {
-  const view = views.get(root);
+export function countsOf() {
   if (!view) return { passed: 0, all: 0, hits: 0, hit: 0, isNarrow: false };
   const { passed, pastPassed, items } = view.rows;
   const hits = hitsOf(view);
@@ -281,8 +274,7 @@ export function countsOf(root) {
 const hitsOf = ({ rows }) => (rows.pastHits.length ? [...rows.pastHits, ...rows.hits] : rows.hits);
 
 /** Go to the next (1) or previous (-1) place where the needle was found; from the end, the newest first. */
-export function goToHit(root, step) {
-  const view = views.get(root);
+export function goToHit(step) {
   const hits = view ? hitsOf(view) : [];
   if (!hits.length) return false;
   const known = hits.indexOf(view.hit);
@@ -292,8 +284,7 @@ export function goToHit(root, step) {
 }
 
 /** The messages that pass the filter, folded ones too; and a marker where messages are missing. */
-export function shownOf(root) {
-  const view = views.get(root);
+export function shownOf() {
   if (!view) return [];
   const markerOf = (content) => ({ kind: "marker", content });
   const missing = markerOf(`Messages after ${view.past.last} and before ${edgeOf(view.model)} are missing here: they were not loaded.`);
@@ -318,9 +309,8 @@ function leftOutOf({ past, model, filter, rows, mutes }) {
 const isGap = ({ type, message }) => type === "hole" || message?.isHole === true;
 
 /** The first and the last place of the page's log that is in the window; null while there is none. */
-export function windowOf(root) {
-  const view = views.get(root);
-  if (!view || view.rows.items.length === view.rows.past || root.clientHeight === 0) return null;
+export function windowOf() {
+  if (!view || view.rows.items.length === view.rows.past || view.scroller.clientHeight === 0) return null;
   const top = view.lastTop;
   const { items } = view.rows;
   return [top, top + view.height - 1].map((y) => Math.max(view.model.logStart, items[view.heights.at(y)].index)); // the past is not in the picture
@@ -365,8 +355,8 @@ function open(root) {
   root.append(view.empty, view.list);
   view.below.append(icon("down"), view.belowText);
   view.below.addEventListener("click", () => {
-    if (!ownOf(view)) follow(root);
-    else if (reveal(root, view.own) && view.lastTop >= view.heights.total + TAIL_PX - view.height - END_PX) follow(root);
+    if (!ownOf(view)) follow();
+    else if (reveal(view.own) && view.lastTop >= view.heights.total + TAIL_PX - view.height - END_PX) follow();
     root.focus({ preventScroll: true });
   });
   root.addEventListener("scroll", () => onScroll(view), { passive: true });
@@ -381,12 +371,12 @@ function open(root) {
     if (name === "mutes") view.mutes = mutesOf(pref("mutes"));
     if (name === "density") view.known.clear();
     rebuild(view);
-    render(root, view.model);
+    redraw();
   });
   addEventListener("hashchange", () => {
-    if (partOf(location.hash, THREAD_LINK) === null) leaveThread(root);
-    if (partOf(location.hash, ONLY) === null) leaveOnly(root);
-    view.isLinkRead = Boolean(view.model) && readPermalink(root, view.model.link.isTold === true && !view.model.isOpening); // its message may be on a page that is still to come
+    if (partOf(location.hash, THREAD_LINK) === null) leaveThread();
+    if (partOf(location.hash, ONLY) === null) leaveOnly();
+    view.isLinkRead = Boolean(view.model) && readPermalink(view.model.link.isTold === true && !view.model.isOpening); // its message may be on a page that is still to come
   });
   view.bar = threadBar(view);
   view.marks = evidenceBar(view);
@@ -396,7 +386,6 @@ function open(root) {
     if (!selection.isCollapsed && root.contains(selection.anchorNode)) leaveEnd(view); // what is being marked must not run away
   });
   view.tools = toolsOf(view);
-  views.set(root, view);
   return view;
 }
 
@@ -428,7 +417,7 @@ function comeHome(view, { following, held, seq }) {
     view.following = false;
     holdOn(view, held);
   }
-  if (seq) void openSeq(view.scroller, seq);
+  if (seq) void openSeq(seq);
 }
 
 /** Take what was said since, and make room for it. */
@@ -494,12 +483,11 @@ function leavePlace(view) {
 }
 
 /** After a reload, once all is filtered as it was: to where the reader was, unless the address names a place. */
-export function placeAgain(root) {
-  const view = views.get(root);
+export function placeAgain() {
   const kept = draftOf(PLACE);
   if (!kept || namesPlace(location.hash) || kept.room !== view.model.room || !isPresent()) return;
   const index = indexOf(view, kept.id);
-  if (index === NOWHERE) return void (kept.seq > 0 && openSeq(view.scroller, kept.seq));
+  if (index === NOWHERE) return void (kept.seq > 0 && openSeq(kept.seq));
   view.following = false;
   holdOn(view, { index, offset: Number(kept.offset) || 0 });
   layout(view);
@@ -618,17 +606,15 @@ function tell(view, text, again = null) {
 }
 
 /** Where the page's own log begins: what is older is in the record. Infinity: there is nothing older, or nobody to ask. */
-export function loadedFrom(root) {
-  const view = views.get(root);
+export function loadedFrom() {
   return view?.model && !isFile() ? edgeOf(view.model) : Infinity;
 }
 
 /** Ask the record; as the past does. */
-export const askRecord = (root, query) => views.get(root).past.ask(query);
+export const askRecord = (query) => view.past.ask(query);
 
 /** Show message `seq`, from the record if it is not on the page; true once it is shown. */
-export async function openSeq(root, seq) {
-  const view = views.get(root);
+export async function openSeq(seq) {
   if (!view?.model) return false;
   const { model, past } = view;
   const run = leaveOpening(view);
@@ -651,18 +637,25 @@ export async function openSeq(root, seq) {
   if (!hole && (edge === 0 || seq > edge)) return refuse(`Message ${seq.toLocaleString()} is missing on this page. Load the page again, and it is found.`);
   view.openingSeq = seq;
   tell(view, `Opening message ${seq.toLocaleString()}…`);
+  const isFound = await opened(view, run, past.open(seq, hole?.edge ?? edge), `Message ${seq.toLocaleString()}`, () => openSeq(seq));
+  if (isFound === undefined) return false;
+  view.openingSeq = 0;
+  if (isFound && hole) forgetBefore(model, hole.end); // the record has it all, so that there is one way through it
+  if (isFound) return arrive(view, place);
+  return isFound === null ? false : refuse(beyondWords(past.reaches, seq));
+}
+
+/** Wait for what the record says; undefined: something else is being opened, or it failed, which is told with a way to try `again`. */
+async function opened(view, run, reply, what, again) {
   try {
-    const isFound = await past.open(seq, hole?.edge ?? edge);
-    if (run !== view.opening) return false;
+    const found = await reply;
+    if (run !== view.opening) return undefined;
     tell(view, "");
-    view.openingSeq = 0;
-    if (isFound && hole) forgetBefore(model, hole.end); // the record has it all, so that there is one way through it
-    if (isFound) return arrive(view, place);
-    return isFound === null ? false : refuse(beyondWords(past.reaches, seq));
+    return found;
   } catch (failure) {
-    if (run === view.opening) tell(view, `Message ${seq.toLocaleString()} could not be opened: ${failure.message}.`, () => openSeq(root, seq));
+    if (run === view.opening) tell(view, `${what} could not be opened: ${failure.message}.`, again);
+    return undefined;
   }
-  return false;
 }
 
 const isWhole = (model) => model.link.isTold === true && !model.isOpening;
@@ -694,24 +687,18 @@ function holeWith(model, seq) {
 function openHole(view, id) {
   const { log, logStart } = view.model;
   const before = log.slice(0, logIndexOf(view.model, id) - logStart).findLast(({ seq }) => seq > 0);
-  void openSeq(view.scroller, (before?.seq ?? 0) + 1);
+  void openSeq((before?.seq ?? 0) + 1);
 }
 
 /** In the past a message is shown in the moment in which it was said. */
 async function openThen(view, seq, run) {
   let ms = view.seat.momentOfSeq(seq);
-  try {
-    if (ms === null && !isFile()) {
-      tell(view, `Looking for message ${seq.toLocaleString()}…`);
-      const { messages } = await view.past.ask({ around: seq, limit: PAGE_THEN });
-      const found = messages.find((message) => message.seq === seq);
-      ms = found ? Math.ceil(found.ts * 1000) + 1 : null;
-    }
-    if (run !== view.opening) return false;
-    tell(view, "");
-  } catch (failure) {
-    if (run === view.opening) tell(view, `Message ${seq.toLocaleString()} could not be opened: ${failure.message}.`, () => openSeq(view.scroller, seq));
-    return false;
+  if (ms === null && !isFile()) {
+    tell(view, `Looking for message ${seq.toLocaleString()}…`);
+    const reply = await opened(view, run, view.past.ask({ around: seq, limit: PAGE_THEN }), `Message ${seq.toLocaleString()}`, () => openSeq(seq));
+    if (reply === undefined) return false;
+    const found = reply.messages.find((message) => message.seq === seq);
+    ms = found ? Math.ceil(found.ts * 1000) + 1 : null;
   }
   if (ms === null) return refuse(`The record does not have message ${seq.toLocaleString()}.`);
   view.wanted = seq;
@@ -736,8 +723,7 @@ function arrive(view, place) {
 }
 
 /** Show the first message that was said at a moment (ms) or later. */
-export async function openTime(root, ms) {
-  const view = views.get(root);
+export async function openTime(ms) {
   if (!view?.model) return;
   const { model } = view;
   if (!isPresent()) return view.seat.go("moment", ms);
@@ -746,21 +732,14 @@ export async function openTime(root, ms) {
   if (isHere) {
     const found = model.log.findIndex((message, at) => at >= first && message.seq > 0 && message.ts * 1000 >= ms);
     if (found >= 0) return arrive(view, model.logStart + found);
-    follow(root);
+    follow();
     return toast("Nothing was said since then: this is the newest.", "info");
   }
   const run = leaveOpening(view);
   tell(view, `Looking for ${whenOf(ms / 1000)}…`);
-  try {
-    const { messages } = await view.past.ask({ at: String(ms / 1000), limit: 1 });
-    if (run !== view.opening) return undefined;
-    tell(view, "");
-    if (messages.length) return await openSeq(root, messages[0].seq);
-    return toast("The record has nothing of that time or later.", "refused");
-  } catch (failure) {
-    if (run === view.opening) tell(view, `That time could not be opened: ${failure.message}.`, () => openTime(root, ms));
-  }
-  return undefined;
+  const reply = await opened(view, run, view.past.ask({ at: String(ms / 1000), limit: 1 }), "That time", () => openTime(ms));
+  if (reply === undefined) return undefined;
+  return reply.messages.length ? openSeq(reply.messages[0].seq) : refuse("The record has nothing of that time or later.");
 }
 
 /** With a filter by fate: choose anew when other messages have it. */
@@ -788,14 +767,9 @@ function refreshTicks(view) {
 
 // ---- a thread alone ---------------------------------------------------------------------------------------------
 
-function threadBar(view) {
-  const text = el("span", { class: "thread-bar-text" });
-  const bar = el("div", { id: "thread-bar", role: "group", "aria-label": "One thread is shown", hidden: true },
-    icon("thread"), text, button("Pin beside", "both", { class: "quiet", onclick: () => view.seat.go("pin", THREAD_LINK + (view.model.threads.get(view.filter.thread)?.[0] ?? view.filter.thread)) }),
-    button("Whole conversation (Esc)", "back", { class: "quiet", onclick: () => leaveThread(view.scroller) }));
-  document.getElementById("flow-tools").append(bar);
-  return Object.assign(bar, { text });
-}
+const threadBar = (view) => barOf("thread-bar", "One thread is shown", "thread",
+  button("Pin beside", "both", { class: "quiet", onclick: () => view.seat.go("pin", THREAD_LINK + (view.model.threads.get(view.filter.thread)?.[0] ?? view.filter.thread)) }),
+  button("Whole conversation (Esc)", "back", { class: "quiet", onclick: () => leaveThread() }));
 
 function drawThreadBar(view) {
   const { thread } = view.filter;
@@ -1010,15 +984,15 @@ function answer(view, message) {
 }
 
 function showAlone(view, message) {
-  if (view.model.roots.has(message.id)) showThread(view.scroller, message.id);
+  if (view.model.roots.has(message.id)) showThread(message.id);
   else toast("This message is in no thread: it answers nothing, and nothing answers it.");
 }
 
 /** Go to what a message answers. */
 function jump(view, seq) {
   const answered = saidAs(view.model, seq);
-  if (answered && reveal(view.scroller, answered.id)) view.nodes.get(`m${view.current}`)?.node.focus({ preventScroll: true });
-  else void openSeq(view.scroller, seq);
+  if (answered && reveal(answered.id)) view.nodes.get(`m${view.current}`)?.node.focus({ preventScroll: true });
+  else void openSeq(seq);
 }
 
 /** Fold the answers of a thread away, or show them again. */
@@ -1028,7 +1002,7 @@ function foldThread(view, thread) {
   if (!view.collapsed.delete(thread)) view.collapsed.add(thread);
   keepPlace(view);
   rebuild(view);
-  render(view.scroller, view.model);
+  redraw();
   const row = view.nodes.get(`m${indexOf(view, head)}`)?.node;
   (row?.querySelector(".thread-fold") ?? row ?? view.scroller).focus({ preventScroll: true });
 }
@@ -1036,7 +1010,7 @@ function foldThread(view, thread) {
 const messageOf = (view, row) => (row ? entryAt(view, indexOf(view, row.dataset.id)) : undefined);
 
 function copy(view, message) {
-  if (message) copyText(markdownOf(message, pref("utc"))).then((done) => toast(done ? "Copied the message." : "The browser does not let this page copy.", done ? "info" : "refused"));
+  if (message) void copyAndTell(markdownOf(message, pref("utc")), "the message");
 }
 
 function copyLink(view, message) {
@@ -1075,14 +1049,14 @@ function onClick(view, event) {
   if (record) return onEdge(view, record);
   if (seq) return jump(view, Number(seq));
   if (thread) return foldThread(view, thread);
-  if (alone) return void showThread(view.scroller, alone);
+  if (alone) return void showThread(alone);
   const burst = event.target.closest("[data-unfold-burst]");
   if (!burst) return;
   keepPlace(view);
   view.following = false;
   view.opened.add(Number(burst.dataset.unfoldBurst));
   rebuild(view);
-  render(view.scroller, view.model);
+  redraw();
   view.scroller.focus({ preventScroll: true });
 }
 
@@ -1097,39 +1071,36 @@ function onFocus(view, event) {
 // ---- keys and permalinks ----------------------------------------------------------------------------------------
 
 export const KEYS = [
-  ["j", "Next message", (root) => walk(root, 1)],
-  ["k", "Previous message", (root) => walk(root, -1)],
-  ["o", "Show all of the message, or less", (root) => withCurrent(root, (view, message) => isLong(message) && toggle(view, view.unfolded, message.id))],
-  ["y", "Copy the message as Markdown", (root) => withCurrent(root, copy)],
-  ["u", "Show the message as it was written", (root) => withCurrent(root, toggleSource)],
-  ["r", "Answer the message", (root) => withCurrent(root, answer)],
-  ["p", "Go to what the message answers", (root) => withCurrent(root, (view, message) => message.reply_to && jump(view, message.reply_to))],
-  ["v", "Show the message's thread alone", (root) => withCurrent(root, showAlone)],
-  ["s", "Show the message's sender alone", (root) => withCurrent(root, (view, message) => view.seat.go("only", soleOf(message)))],
-  ["x", "Show the message's lane alone", (root) => withCurrent(root, (view, message) => view.seat.go("only", routeOf(message)))],
-  ["e", "Fold the thread's answers, or show them", (root) => withCurrent(root, (view, message) => foldThread(view, threadOf(view.model, message.id)))],
+  ["j", "Next message", () => walk(1)],
+  ["k", "Previous message", () => walk(-1)],
+  ["o", "Show all of the message, or less", () => withCurrent((view, message) => isLong(message) && toggle(view, view.unfolded, message.id))],
+  ["y", "Copy the message as Markdown", () => withCurrent(copy)],
+  ["u", "Show the message as it was written", () => withCurrent(toggleSource)],
+  ["r", "Answer the message", () => withCurrent(answer)],
+  ["p", "Go to what the message answers", () => withCurrent((view, message) => message.reply_to && jump(view, message.reply_to))],
+  ["v", "Show the message's thread alone", () => withCurrent(showAlone)],
+  ["s", "Show the message's sender alone", () => withCurrent((view, message) => view.seat.go("only", soleOf(message)))],
+  ["x", "Show the message's lane alone", () => withCurrent((view, message) => view.seat.go("only", routeOf(message)))],
+  ["e", "Fold the thread's answers, or show them", () => withCurrent((view, message) => foldThread(view, threadOf(view.model, message.id)))],
 ];
 
 const soleOf = ({ origin, sender }) => (origin === "agent" ? `=${sender}` : origin === "operator" ? "operator" : "");
 
 /** Enter on a row tells who has its message; on the flow itself it goes to the newest row. True if it was for the flow. */
-export function onEnter(root, target) {
-  const view = views.get(root);
-  if (target === root) walk(root, -1);
+export function onEnter(target) {
+  if (target === view?.scroller) walk(-1);
   else if (!view || !target.matches?.("#flow .message")) return false;
   else showFates(view.fates, target);
   return true;
 }
 
-function withCurrent(root, deed) {
-  const view = views.get(root);
+function withCurrent(deed) {
   const message = view && view.current !== NOWHERE ? entryAt(view, view.current) : undefined;
   if (message) deed(view, message);
 }
 
 /** Go to the next or the previous message from the current one, or from the first in the window. */
-function walk(root, step) {
-  const view = views.get(root);
+function walk(step) {
   if (!view?.rows.items.length) return;
   const { items } = view.rows;
   const known = view.current === NOWHERE ? -1 : rowOf(view.rows, view.current);
@@ -1157,23 +1128,23 @@ function show(view, place) {
 }
 
 /** Go to what the address links to; false if it may be on a page that is still to come. */
-function readPermalink(root, isLogWhole) {
+function readPermalink(isLogWhole) {
   const [only, thread, number, id] = [ONLY, THREAD_LINK, SEQ_LINK, PERMALINK].map((prefix) => partOf(location.hash, prefix));
-  if (only !== null) showOnly(root, decoded(only), true);
+  if (only !== null) showOnly(decoded(only), true);
   if (thread !== null) {
-    const isHere = showThread(root, thread, true);
+    const isHere = showThread(thread, true);
     if (!isHere && isLogWhole) toast("The linked thread is not among what this hub still keeps.", "refused");
     return isHere || isLogWhole;
   }
   if (number !== null) {
     const seq = /^\d+$/.test(number) ? Number(number) : 0; // not 1e3, nor 0x10
     if (!Number.isSafeInteger(seq) || seq < 1) toast("The link names no message: after #seq= stands a number.", "refused");
-    else if (!isLogWhole && !saidAs(views.get(root).model, seq) && !views.get(root).past.bySeq.has(seq)) return false;
-    else void openSeq(root, seq);
+    else if (!isLogWhole && !saidAs(view.model, seq) && !view.past.bySeq.has(seq)) return false;
+    else void openSeq(seq);
     return true;
   }
   if (id === null) return true;
-  const isFound = reveal(root, id);
+  const isFound = reveal(id);
   if (!isFound && isLogWhole) toast("The linked message is not among those that this hub still keeps.", "refused");
   return isFound || isLogWhole;
 }

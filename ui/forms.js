@@ -3,7 +3,7 @@
 // to a reload. One that is settled elsewhere keeps its place, and can be used no more, until the hands have left it.
 
 import { complaintOf, givenOf, wordsOfAnswer } from "./answers.js";
-import { announce, button, copyText, el, emptyNote, icon, keyed, nameTag, setText, toast } from "./dom.js";
+import { announce, button, copyAndTell, el, emptyNote, icon, keyed, nameTag, setText } from "./dom.js";
 import { draftOf, keepDraft } from "./drafts.js";
 import { ageText, hueOf, isOpen, isOperator } from "./model.js";
 import { drawLine } from "./markdown.js";
@@ -97,7 +97,7 @@ function close(view, node, form, model, now) {
   if (part.wizard) part.wizard.node.inert = true;
   part.all.hidden = true;
   node.append(part.line, el("div", { class: "form-buttons" },
-    own && button("Copy what you had written", "copy", { class: "quiet", onclick: () => copyText(own).then((done) => toast(done ? "Copied what you had written." : "The browser does not let this page copy.", done ? "info" : "refused")) }),
+    own && button("Copy what you had written", "copy", { class: "quiet", onclick: () => copyAndTell(own, "what you had written") }),
     button("Dismiss", "close", { class: "gone-dismiss", onclick: () => { view.gone.delete(form.id); view.shown = view.shown.filter((one) => one !== form); node.remove(); document.getElementById("forms-title").focus(); } })));
   announce(words);
   if (hadFocus) part.line.focus({ preventScroll: true });

@@ -4,11 +4,10 @@
 import { absenceOf, beginOf, isFresh } from "./absence.js";
 import { announce, button, el, icon, setText } from "./dom.js";
 import * as flow from "./flow.js";
-import { ageText, isOpen, logEnd } from "./model.js";
+import { ageText, isOpen, logEnd, many } from "./model.js";
 import { clockOf } from "./prefs.js";
 
 const views = new WeakMap();
-const flowRoot = () => document.getElementById("flow");
 
 export function render(root, model, send, now, seat) {
   const view = views.get(root) ?? open(root, seat);
@@ -21,7 +20,7 @@ export function render(root, model, send, now, seat) {
   view.seen = seen;
   const found = absenceOf(model, absent, now);
   if (!found) return void (root.hidden = true);
-  flow.markHere(flowRoot(), beginOf(model, absent), absent.from);
+  flow.markHere(beginOf(model, absent), absent.from);
   const told = JSON.stringify(found);
   if (told !== view.told) draw(view, found);
   if (root.hidden) announce(`${view.line.textContent} Escape closes what tells of it.`);
@@ -37,7 +36,7 @@ export function dismiss(root) {
   const hadFocus = root.contains(document.activeElement);
   view.seat.here.absent = null;
   root.hidden = true;
-  if (hadFocus) flowRoot().focus({ preventScroll: true });
+  if (hadFocus) document.getElementById("flow").focus({ preventScroll: true });
   view.seat.go();
   return true;
 }
@@ -61,8 +60,6 @@ function fold(view, isFolded) {
   view.fold.setAttribute("aria-label", isFolded ? "Show what happened" : "Fold it");
   view.fold.title = view.fold.getAttribute("aria-label");
 }
-
-const many = (count, word) => `${count.toLocaleString()} ${word}${count === 1 ? "" : "s"}`;
 
 function draw(view, { from, to, said, chars, missing, hasHole, parts }) {
   setText(view.line, `Since ${clockOf(from)}, for ${ageText((to - from) / 1000)}: ${many(said, "message")}, ${many(chars, "character")}.`);

@@ -2,11 +2,9 @@
 
 import { chart, drawChart, el, keyed, setAttribute, setText } from "./dom.js";
 import { pushWords } from "./away.js";
-import { ageText, costText, usageExactly, usageOf } from "./model.js";
+import { ageText, amount, costText, many, usageExactly, usageOf } from "./model.js";
 
 const SPAN_MS = [60_000, 10 * 60_000]; // what a chart shows: at least, at most; in between as much as the page has heard
-
-const count = (value) => Number(value ?? 0).toLocaleString("en");
 
 const live = (peers) => peers.filter((peer) => peer.state === "live");
 
@@ -14,17 +12,17 @@ const live = (peers) => peers.filter((peer) => peer.state === "live");
 const FIGURES = [
   ["mode", "Mode", (model) => model.mode ?? "unknown"],
   ["uptime", "Uptime", ({ health }) => ageText(health.uptime)],
-  ["msg_per_min", "Messages/min", ({ health }) => count(health.msg_per_min), "msgs"],
-  ["char_per_min", "Characters/min", ({ health }) => count(health.char_per_min), "chars"],
-  ["peer_count", "Peers", ({ health }) => count(health.peer_count)],
-  ["queue_depth", "Queued", ({ health }) => count(health.queue_depth)],
-  ["msg_total", "Messages so far", ({ health }) => count(health.msg_total)],
+  ["msg_per_min", "Messages/min", ({ health }) => amount(health.msg_per_min), "msgs"],
+  ["char_per_min", "Characters/min", ({ health }) => amount(health.char_per_min), "chars"],
+  ["peer_count", "Peers", ({ health }) => amount(health.peer_count)],
+  ["queue_depth", "Queued", ({ health }) => amount(health.queue_depth)],
+  ["msg_total", "Messages so far", ({ health }) => amount(health.msg_total)],
   ["mem_rss_mb", "Memory", ({ health }) => `${Math.round(health.mem_rss_mb)} MB`],
   ["unsent_bytes", "Unread by readers", ({ health }) => `${(health.unsent_bytes / 2 ** 20).toFixed(1)} MB`],
-  ["wrong_credentials", "Wrong tokens", ({ health }) => count(health.wrong_credentials)],
+  ["wrong_credentials", "Wrong tokens", ({ health }) => amount(health.wrong_credentials)],
   ["journal", "Journal", ({ health }) => (health.journal ? `${(health.journal.bytes / 2 ** 20).toFixed(1)} MB` : "none")],
   ["head", "Head of the record", ({ health }) => health.journal.head],
-  ["notify", "Pushes", ({ health }) => (health.notify ? `${count(health.notify.sent)} sent${health.notify.fault ? ", failing" : ""}` : "none")],
+  ["notify", "Pushes", ({ health }) => (health.notify ? `${amount(health.notify.sent)} sent${health.notify.fault ? ", failing" : ""}` : "none")],
   ["usage", "Cost", ({ peers }) => costText(usageOf(live(peers)))],
   ["rate", "Rate", ({ rate }) => `${rate.refill_rate}/s, burst ${rate.capacity}`],
 ];
@@ -46,7 +44,7 @@ function isKnown(model) {
 
 export function render(root, model, send, now, seat) {
   const consoles = model.health?.console_count;
-  const facts = [consoles && `${count(consoles)} ${consoles === 1 ? "console" : "consoles"}`, model.version && `v${model.version}`];
+  const facts = [consoles && many(consoles, "console"), model.version && `v${model.version}`];
   setText(document.getElementById("health-facts"), facts.filter(Boolean).join(" · "));
   keyed(root, FIGURES.filter(isKnown(model)), ([key]) => key, (figure) => tile(figure, seat), (node, figure) => refresh(node, figure, model, now));
 }
@@ -73,8 +71,8 @@ function refresh(node, [key, , text, series], model, now) {
 }
 
 function costTitle(usage) {
-  const who = `The models of ${count(usage.peers)} live ${usage.peers === 1 ? "peer" : "peers"}`;
-  const free = usage.unpriced && usage.unpriced < usage.peers ? `; ${count(usage.unpriced)} of them without a price` : "";
+  const who = `The models of ${many(usage.peers, "live peer")}`;
+  const free = usage.unpriced && usage.unpriced < usage.peers ? `; ${amount(usage.unpriced)} of them without a price` : "";
   return `${who}, by their own count: ${usageExactly(usage)}${free}`;
 }
 

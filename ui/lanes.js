@@ -20,7 +20,6 @@ const EXCERPT = 280;
 const FAINT = 0.15;
 
 const views = new WeakMap();
-const flowRoot = () => document.getElementById("flow");
 
 export function render(root, model, send, now, seat) {
   const view = views.get(root) ?? open(root);
@@ -32,10 +31,10 @@ export function render(root, model, send, now, seat) {
   view.model = model;
   if (root.clientWidth === 0) return; // not on the screen
   const moved = extend(view.picture, model);
-  const window = flow.windowOf(flowRoot());
-  const state = [logEnd(model), window?.join(), view.hover, root.clientWidth, root.clientHeight, Math.floor(now / 1000), flow.isFollowing(flowRoot()), model.peers.length, pref("utc"), flow.filterOf(flowRoot()).alone, pref("mutes")].join();
+  const window = flow.windowOf();
+  const state = [logEnd(model), window?.join(), view.hover, root.clientWidth, root.clientHeight, Math.floor(now / 1000), flow.isFollowing(), model.peers.length, pref("utc"), flow.filterOf().alone, pref("mutes")].join();
   if (state === view.state && view.spans === model.spans && view.loops === model.loops && view.channels === model.channels && !moved && !view.isDirty) return;
-  Object.assign(view, { only: flow.filterOf(flowRoot()).alone, mutes: mutesOf(pref("mutes")) });
+  Object.assign(view, { only: flow.filterOf().alone, mutes: mutesOf(pref("mutes")) });
   Object.assign(view, { state, spans: model.spans, loops: model.loops, channels: model.channels, window, now, isDirty: false });
   arrange(view);
   if (moved) view.scroller.scrollTop -= moved;
@@ -64,7 +63,7 @@ function open(root) {
   view.scroller.addEventListener("keydown", (event) => onKey(view, event));
   view.scroller.addEventListener("blur", () => hover(view, -1));
   new ResizeObserver(redraw).observe(root);
-  flowRoot().addEventListener("scroll", () => requestAnimationFrame(redraw), { passive: true }); // the bracket goes along
+  document.getElementById("flow").addEventListener("scroll", () => requestAnimationFrame(redraw), { passive: true }); // the bracket goes along
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   onPref(() => requestAnimationFrame(redraw)); // the theme, the view, UTC: when the page has taken it
   views.set(root, view);
@@ -112,10 +111,10 @@ function barredText({ loops }) {
 /** Keep what the transcript shows in the picture, unless somebody is at work in the picture itself. */
 function lead(view) {
   const { scroller, picture, window } = view;
-  const key = `${window?.join()} ${flow.isFollowing(flowRoot())} ${picture.ys.length} ${view.height}`;
+  const key = `${window?.join()} ${flow.isFollowing()} ${picture.ys.length} ${view.height}`;
   if (view.isPointed || scroller === document.activeElement || key === view.led) return;
   view.led = key;
-  if (flow.isFollowing(flowRoot())) scroller.scrollTop = scroller.scrollHeight;
+  if (flow.isFollowing()) scroller.scrollTop = scroller.scrollHeight;
   else if (window) {
     const [top, bottom] = window.map((index) => yAt(picture, index));
     const room = view.height - view.head;
@@ -503,7 +502,7 @@ function goTo(view) {
   if (view.hover < 0) return;
   const { id } = entryAt(view.model, view.hover);
   if (pref("view") === "picture") setPref("view", "both");
-  requestAnimationFrame(() => flow.reveal(flowRoot(), id)); // when the transcript is there
+  requestAnimationFrame(() => flow.reveal(id)); // when the transcript is there
 }
 
 const STEPS = { ArrowDown: 1, ArrowUp: -1, PageDown: 10, PageUp: -10, Home: -Infinity, End: Infinity };

@@ -2,7 +2,7 @@
 // settings, how far the hub goes with them by itself.
 
 import { button, el, emptyNote, icon, keyed, nameTag, setAttribute, setIcon, setText } from "./dom.js";
-import { isLate, waiting, wordsOf } from "./deeds.js";
+import { shownState, waiting, wordsOf } from "./deeds.js";
 import { setLine } from "./markdown.js";
 import { ARROW, GO_ON, ageText, hueOf, isOpen, isOperator } from "./model.js";
 import { nameOfScope, stateOfLoop } from "./needs.js";
@@ -15,7 +15,6 @@ const RULINGS = [
   { ruling: "watch", word: "Watch again", icon: "eye", from: ["closed", "free"], does: "Agents may speak there, and the hub looks for loops as everywhere" },
 ];
 const ICONS = { held: "pause", closed: "stop", free: "play", watched: "eye" };
-const DEED_MS = 8_000; // how long a card tells what became of a deed on it
 
 const views = new WeakMap();
 const parts = new WeakMap(); // card -> the nodes that change
@@ -91,9 +90,8 @@ function refresh(node, loop, model, now, seat) {
   }
   part.stop.hidden = loop.state !== "held";
   setAttribute(part.stop, "aria-disabled", String(!isOpen(model)));
-  const isFresh = deed && (isAsked || deed.state !== "effective" || now - deed.settledAt < DEED_MS);
-  part.deed.dataset.state = isFresh ? (isLate(deed, now) ? "late" : deed.state) : "";
-  setText(part.deed, isFresh ? `${deed.word.replace(` ${nameOfScope(model, loop.lane)}`, "")}: ${wordsOf(deed, now)}` : "");
+  part.deed.dataset.state = shownState(deed, now);
+  setText(part.deed, part.deed.dataset.state ? `${deed.word.replace(` ${nameOfScope(model, loop.lane)}`, "")}: ${wordsOf(deed, now)}` : "");
 }
 
 /** Of how many messages it is known, and by whom. */

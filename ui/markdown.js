@@ -1,7 +1,7 @@
 // Markdown: a message's syntax tree, as the hub sends it, into nodes. The hub parses, dom.js makes the nodes; nothing in
 // between is a string of markup. What a browser would hide is shown: where a link goes, marks that reorder or vanish.
 
-import { button, copyText, el, toast } from "./dom.js";
+import { button, copyAndTell, el } from "./dom.js";
 import { inlineOf } from "./inline.js";
 import { lowerOf } from "./model.js";
 
@@ -62,7 +62,7 @@ const DRAWN = {
 
 function drawCode(token, words) {
   const info = token.attrs?.info ?? "";
-  const copy = button("Copy", null, { class: "md-copy quiet", onclick: () => copyText(token.raw).then((done) => toast(done ? "Copied the code." : "The browser does not let this page copy.", done ? "info" : "refused")) });
+  const copy = button("Copy", null, { class: "md-copy quiet", onclick: () => copyAndTell(token.raw, "the code") });
   return el("div", { class: "md-code" },
     el("div", { class: "md-code-head" }, el("span", { class: "md-info" }, ...drawText(info)), copy),
     el("pre", { tabindex: "0", role: "group", "aria-label": "Code" }, el("code", {}, ...drawText(token.raw.replace(/\n$/, ""), words))));

@@ -16,7 +16,7 @@ const LOG_SLACK = 500; // cut in blocks: one splice per 500 messages, not one pe
 const LOG_CHARS_MAX = 40_000_000; // a room that shouts 8,192 characters at a time must not fill the browser
 const SETTLED_MAX = 50; // a short memory on screen; the hub keeps the ledger
 const SPANS_MAX = 500;
-export const HISTORY_MS = 600_000; // of figures, for the charts
+const HISTORY_MS = 600_000; // of figures, for the charts
 const NOTICES_MAX = 20;
 
 const NO_STAGE = { off: null, agents: [] }; // off: null while nothing is known of it; else empty, or why there is none
@@ -388,10 +388,8 @@ function greet(model, peers, now) {
 }
 
 function endPauses(model, now) {
-  const lasting = model.spans.filter((span) => span.kind === "pause" && span.to === null);
-  if (lasting.length === 0) return;
   const paused = new Set(model.peers.filter((peer) => peer.paused).map((peer) => peer.name));
-  for (const span of lasting) if (!paused.has(span.who)) endSpan(model, span.key, now);
+  endSpans(model, "pause", ({ who }) => paused.has(who), now);
 }
 
 /** Take receipts that changed. What is too old for the hub to follow, and could have gone on, is not known any more. */
@@ -434,9 +432,7 @@ function takeHealth(model, frame, now) {
 
 function takeFloors(model, floors, now) {
   model.floors = floors ?? {};
-  for (const span of model.spans) {
-    if (span.kind === "stick" && span.to === null && model.floors[span.scope]?.holder !== span.who) endSpan(model, span.key, momentOf(model, now));
-  }
+  endSpans(model, "stick", ({ scope, who }) => model.floors[scope]?.holder === who, momentOf(model, now));
   for (const { scope, holder, reason, since } of Object.values(model.floors)) {
     beginSpan(model, { kind: "stick", key: `stick:${scope}:${holder}`, who: holder, scope, word: "talking stick", text: reason ?? "", from: since * 1000 });
   }
@@ -481,8 +477,7 @@ function takeLoop(model, { lane, loop }, now) {
 function markLoops(model, now) {
   const drawn = model.loops.lanes.map((loop) => [loop, markOf(loop)]).filter(([, word]) => word !== "");
   const keys = new Set(drawn.map(([{ lane }, word]) => `loop:${word}:${lane}`));
-  const over = model.spans.filter((span) => span.kind === "loop" && span.to === null && !keys.has(span.key));
-  for (const span of over) endSpan(model, span.key, momentOf(model, now));
+  endSpans(model, "loop", ({ key }) => keys.has(key), momentOf(model, now));
   for (const [{ lane, ts, words }, word] of drawn) beginSpan(model, { kind: "loop", key: `loop:${word}:${lane}`, scope: lane, word, text: words, from: ts * 1000 });
 }
 
@@ -499,6 +494,11 @@ function beginSpan(model, span) {
 
 function endSpan(model, key, at) {
   model.spans = model.spans.map((span) => (span.key === key && span.to === null ? { ...span, to: Math.max(at, span.from) } : span));
+}
+
+/** End what lasts of a kind, but for what goes on. */
+function endSpans(model, kind, goesOn, at) {
+  for (const span of model.spans) if (span.kind === kind && span.to === null && !goesOn(span)) endSpan(model, span.key, at);
 }
 
 // The hub's own notices, seq 0, that begin or end something. Only the hub writes them, and each is matched whole: what a
@@ -535,9 +535,7 @@ function mendSpans(model, frame, now) {
   takeFloors(model, frame.floors, now);
   for (const form of model.forms) beginForm(model, form);
   const pending = new Set(model.forms.map((form) => `form:${form.id}`));
-  for (const span of model.spans) {
-    if (span.kind === "form" && span.to === null && !pending.has(span.key)) endSpan(model, span.key, now);
-  }
+  endSpans(model, "form", ({ key }) => pending.has(key), now);
 }
 
 function beginForm(model, form) {
@@ -564,10 +562,7 @@ function takeForm(model, frame) {
 function settle(model, { id, status, answers, title, asker, to, reason, at }) {
   const form = model.forms.find((pending) => pending.id === id);
   if (form) model.forms = model.forms.filter((pending) => pending.id !== id);
-  if (model.waiting.has(id)) {
-    model.waiting = new Set(model.waiting);
-    model.waiting.delete(id);
-  }
+  model.waiting = without(model.waiting, id);
   model.refusals = without(model.refusals, id);
   endSpan(model, `form:${id}`, at);
   if (model.settled.some((known) => known.id === id)) return;
@@ -590,7 +585,7 @@ function takeLedger(model, decisions) {
     };
     model.settled = [...model.settled.filter((other) => other !== known), entry];
     const isDrawn = model.spans.some((span) => span.key === `form:${id}`);
-    if (!isDrawn && askedAt !== null) beginSpan(model, { kind: "form", key: `form:${id}`, who: entry.asker, scope: entry.to, word: "asks the operator", text: entry.title, from: askedAt });
+    if (!isDrawn && one.asked_ts !== undefined) beginForm(model, { ...entry, ts: one.asked_ts });
     endSpan(model, `form:${id}`, entry.at);
   }
   model.settled = [...model.settled].sort((a, b) => b.at - a.at).slice(0, SETTLED_MAX);
@@ -602,9 +597,10 @@ function readable(form, answers) {
   return Object.entries(answers ?? {}).map(([key, value]) => [labels.get(key) ?? key, [value].flat().join(", ")]);
 }
 
-function without(map, key) {
-  if (!map.has(key)) return map;
-  const copy = new Map(map);
+/** The same Map or Set, or one that lacks the key. */
+function without(keys, key) {
+  if (!keys.has(key)) return keys;
+  const copy = new keys.constructor(keys);
   copy.delete(key);
   return copy;
 }
@@ -616,8 +612,7 @@ function takeRefusal(model, frame) {
   const text = frame.command && !isForbidden(frame) ? `Refused (${frame.command}): ${why}` : why;
   const id = formOf(model, frame);
   if (id === null) return notice(model, "refused", text, frame.command, frame.client_id);
-  model.waiting = new Set(model.waiting);
-  model.waiting.delete(id);
+  model.waiting = without(model.waiting, id);
   if (!model.forms.some((form) => form.id === id)) return notice(model, "refused", text, frame.command);
   model.refusals = new Map(model.refusals).set(id, { field: frame.field ?? null, text: why });
 }
@@ -652,6 +647,12 @@ export function lineOf(text, max) {
 
 /** A text in lower case, letter for letter, so that places agree: one letter alone would become two. */
 export const lowerOf = (text) => text.replaceAll("\u0130", "i").toLowerCase();
+
+/** A number, as the hub's own words have it. */
+export const amount = (value) => Number(value ?? 0).toLocaleString("en");
+
+/** "1 message", "2,000 messages". */
+export const many = (count, word) => `${amount(count)} ${word}${count === 1 ? "" : "s"}`;
 
 /** A duration in at most two units: "4 s", "3 min", "2 h 5 min". */
 export function ageText(seconds) {

@@ -6,7 +6,7 @@
 //   actsOf(model, need)               one or two of {word, frame | go}
 //   owe(debt, model, looks, now)      count what arrived since the operator last looked
 
-import { ARROW, GO_ON, UNWOKEN_S, ageText, isLosing, isOperator, lineOf, logEnd, passedSince, saidAs } from "./model.js";
+import { ARROW, GO_ON, UNWOKEN_S, ageText, amount, isLosing, isOperator, lineOf, logEnd, many, passedSince, saidAs } from "./model.js";
 import { listed, stopReach } from "./deeds.js";
 import { DIED_TEXT, callsOf } from "./unsettled.js";
 import { budgetNeeds, isSpent } from "./spent.js";
@@ -156,7 +156,6 @@ function diedNeeds(model) {
 
 // ---- losses, floods, silence ------------------------------------------------------------------------------------
 
-const countOf = (value) => value.toLocaleString("en");
 const hasPeer = (model, name) => model.peers.some((peer) => peer.name === name);
 const ringOr = (peer) => (peer.wake?.kind === "waits" ? { word: `Ring ${peer.name}`, frame: { ring: peer.name } } : { word: `Ping ${peer.name}`, frame: { heartbeat: peer.name } });
 
@@ -166,7 +165,7 @@ function lossNeeds(model, now) {
     const { count, since, ts, sender } = peer.lost;
     const isOn = isLosing(peer, now);
     const from = hasPeer(model, sender) && sender !== peer.name ? sender : null;
-    const lost = `${countOf(count)} ${count === 1 ? "message" : "messages"}`;
+    const lost = many(count, "message");
     const pause = { word: `Pause ${from}`, frame: { pause_peer: from } };
     return {
       id: `loss:${model.room}:${peer.name}:${since}`, kind: "loss", who: peer.name, since: since * 1000, isQuiet: !isOn,
@@ -179,7 +178,7 @@ function lossNeeds(model, now) {
 function floodNeeds(model) {
   return model.peers.filter((peer) => peer.refused?.count >= FLOOD).map((peer) => ({
     id: `flood:${model.room}:${peer.name}`, kind: "flood", who: peer.name, since: null,
-    text: `floods the room: ${countOf(peer.refused.count)} of its last ${countOf(peer.refused.of)} sends were refused for being too fast${peer.paused ? ", though it is paused" : ""}.`,
+    text: `floods the room: ${amount(peer.refused.count)} of its last ${amount(peer.refused.of)} sends were refused for being too fast${peer.paused ? ", though it is paused" : ""}.`,
     help: peer.paused ? kickHelp(peer.name) : { word: `Pause ${peer.name}`, frame: { pause_peer: peer.name } },
     also: { word: `Interrupt ${peer.name}`, frame: { command: "interrupt", to: peer.name } },
   }));
@@ -283,7 +282,7 @@ function stuckNeeds(model, now) {
   const names = found.map(({ who }) => who), waiting = model.peers.filter(({ name }) => names.includes(name)).reduce((sum, peer) => sum + waitingOf(peer), 0);
   return [{
     id: `deaf:${names.join("\n")}`, kind: "deaf", who: null, since: Math.min(...found.map(({ since }) => since)),
-    text: `${listed(names)} do not fetch their mail: ${countOf(waiting)} messages wait for them.`, help: showThem(names[0]),
+    text: `${listed(names)} do not fetch their mail: ${amount(waiting)} messages wait for them.`, help: showThem(names[0]),
   }];
 }
 

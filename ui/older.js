@@ -6,7 +6,7 @@
 
 export const PAGE = 200; // messages that are fetched at once: as many as the hub gives
 export const PAST_MAX = 4_000; // messages that are kept: twenty pages, some hundred windows
-export const PAST_CHARS_MAX = 16_000_000; // of their texts
+const PAST_CHARS_MAX = 16_000_000; // of their texts
 const PAGES_MIN = 3; // kept in any case: one before the window, one in it, one after it
 const CHARS = 2_000_000; // of a page: more than 200 messages can have, so that none is cut
 const BASE = 2 ** 52; // a place in the past is its seq less this: before all of the log, whose places begin at 0

@@ -2,19 +2,16 @@
 // is sent again under the same one, so that the hub has it once, whether it was the word that was lost or the answer.
 // Another room gets none of them: there, what they answer is another message.
 
+import { keepIn, keptIn } from "./kept.js";
+
 const KEY = "caucus.outbox"; // it survives a reload of the tab
 const AGAIN_MS = 9 * 60_000; // the hub knows a client_id for 10 minutes: later, the same word might be said twice
 
 /** Keep it in `storage`. */
 export function openOutbox(storage) {
-  const waiting = new Map(stored(storage).map((one) => [one.frame.client_id, one]));
-  const keep = () => {
-    try {
-      storage.setItem(KEY, JSON.stringify([...waiting.values()]));
-    } catch {
-      // no storage, or it is full: it holds for this page
-    }
-  };
+  const kept = [keptIn(storage, KEY, [])].flat().filter((one) => typeof one?.frame?.client_id === "string");
+  const waiting = new Map(kept.map((one) => [one.frame.client_id, one]));
+  const keep = () => keepIn(storage, KEY, [...waiting.values()]);
   return {
     /** Give a frame that speaks its client_id; others stay as they are. */
     sign: (frame) => (Object.hasOwn(frame, "say") ? { ...frame, client_id: frame.client_id ?? freshId() } : frame),
@@ -39,14 +36,6 @@ export function openOutbox(storage) {
       return { frames: [...waiting.values()].map(({ frame }) => frame), old: old.map(({ frame }) => frame), strange };
     },
   };
-}
-
-function stored(storage) {
-  try {
-    return JSON.parse(storage.getItem(KEY) ?? "[]").filter((one) => typeof one?.frame?.client_id === "string");
-  } catch {
-    return [];
-  }
 }
 
 /** 128 bits of chance; `randomUUID` is not there on a page that came over plain http from another machine. */

@@ -3,7 +3,7 @@
 
 import { COMMANDS, commandOf } from "./commands.js";
 import { rulesOf } from "./cast.js";
-import { el, icon, setText } from "./dom.js";
+import { el, icon, markOption, setText } from "./dom.js";
 
 const SHOWN_MAX = 60; // more nobody reads: another letter is quicker
 
@@ -46,14 +46,7 @@ function draw() {
   view.list.replaceChildren(...view.found.map((entry, index) => el("li", { id: `palette-${index}`, class: "offer", role: "option", data: { kind: entry.kind },
     onclick: () => take(index) }, icon(entry.icon), el("bdi", { class: "offer-name" }, entry.text), el("span", { class: "facts" }, entry.hint))));
   setText(view.count, found.length ? (found.length > SHOWN_MAX ? `${SHOWN_MAX} of ${found.length} shown: go on typing` : `${found.length} found`) : "Nothing here has these words.");
-  mark();
-}
-
-function mark() {
-  [...view.list.children].forEach((node, index) => node.setAttribute("aria-selected", String(index === view.at)));
-  if (view.found.length) view.field.setAttribute("aria-activedescendant", `palette-${view.at}`);
-  else view.field.removeAttribute("aria-activedescendant");
-  view.list.children[view.at]?.scrollIntoView({ block: "nearest" });
+  markOption(view.field, view.list, view.at);
 }
 
 function onKey(event) {
@@ -63,7 +56,7 @@ function onKey(event) {
   if (step && count) {
     event.preventDefault();
     view.at = (view.at + step + count) % count;
-    mark();
+    markOption(view.field, view.list, view.at);
   } else if (event.key === "Enter") {
     event.preventDefault();
     if (!event.repeat && count) take(view.at);

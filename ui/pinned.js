@@ -3,6 +3,7 @@
 
 import { aimOf as aimAtHead, speechOf } from "./commands.js";
 import { announce, button, el, icon, keyed, setText } from "./dom.js";
+import { keepIn, keptIn } from "./kept.js";
 import { drawRow } from "./message.js";
 import { entryAt, indexOf, isOpen, isOperator, lineOf, logEnd, saidAs, threadOf } from "./model.js";
 import { targetsOf, wordsOfOnly } from "./only.js";
@@ -37,7 +38,7 @@ export function pin(root, what) {
 }
 
 function open(root) {
-  const { what, draft } = stored();
+  const { what = "", draft = "" } = keptIn(sessionStorage, KEPT, {});
   const view = { root, what, model: null, rows: null, of: "", drawn: 0, following: true, opened: new Set(), unfolded: new Set(), sent: new Map(), noticeCount: 0, run: 0 };
   view.title = el("h2", { id: "pinned-title" });
   view.list = el("ol", { class: "rows" });
@@ -58,16 +59,7 @@ function open(root) {
   return view;
 }
 
-function stored() {
-  try {
-    const { what = "", draft = "" } = JSON.parse(sessionStorage.getItem(KEPT)) ?? {};
-    return typeof what === "string" && typeof draft === "string" ? { what, draft } : { what: "", draft: "" };
-  } catch {
-    return { what: "", draft: "" };
-  }
-}
-
-const keep = (view) => sessionStorage.setItem(KEPT, JSON.stringify({ what: view.what, draft: view.text.value }));
+const keep = (view) => keepIn(sessionStorage, KEPT, { what: view.what, draft: view.text.value });
 
 const threadIn = ({ what, model }) => (THREAD.test(what) ? threadOf(model, what.slice(2)) : "");
 

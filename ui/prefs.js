@@ -1,5 +1,7 @@
 // What the operator prefers, kept in this browser. A preference never goes to the hub.
 
+import { keepIn, keptIn } from "./kept.js";
+
 const KEY = "caucus.prefs";
 const DEFAULTS = {
   theme: "auto", // auto | light | dark
@@ -17,26 +19,14 @@ const DEFAULTS = {
 };
 
 const listeners = [];
-const prefs = { ...DEFAULTS, ...stored() };
-
-function stored() {
-  try {
-    const found = JSON.parse(localStorage.getItem(KEY) ?? "{}");
-    return Object.fromEntries(Object.entries(found).filter(([name, value]) => typeof value === typeof DEFAULTS[name]));
-  } catch {
-    return {}; // no storage, or not ours: the defaults do
-  }
-}
+const kept = Object.entries(keptIn(globalThis.localStorage, KEY, {})).filter(([name, value]) => typeof value === typeof DEFAULTS[name]);
+const prefs = { ...DEFAULTS, ...Object.fromEntries(kept) };
 
 export const pref = (name) => prefs[name];
 
 export function setPref(name, value) {
   prefs[name] = value;
-  try {
-    localStorage.setItem(KEY, JSON.stringify(prefs));
-  } catch {
-    // no storage: it holds for this page
-  }
+  keepIn(globalThis.localStorage, KEY, prefs);
   for (const tell of listeners) tell(name, value);
 }
 

@@ -22,7 +22,7 @@ const HAS = { // what may be in a message, by its source
 };
 const OPERATOR = ["operator", "human"];
 
-export const EMPTY = { wanted: [], unwanted: [], tests: [], faults: [] };
+const EMPTY = { wanted: [], unwanted: [], tests: [], faults: [] };
 
 const known = { text: "", query: EMPTY }; // the line that was read last: each row of the flow asks for it
 

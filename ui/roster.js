@@ -2,15 +2,14 @@
 // what it does, what it said, what waits for it, and the operator's controls of it.
 
 import { button, el, emptyNote, icon, keyed, nameTag, setAttribute, setIcon, setText } from "./dom.js";
-import { isLate, wordsOf } from "./deeds.js";
+import { shownState, wordsOf } from "./deeds.js";
 import { setLine } from "./markdown.js";
 import { budgetWords } from "./spent.js";
 import {
-  ARROW, UNWOKEN_S, ageText, hueOf, isLosing, isOpen, isOperator, passedSince, priceText, stateWord, usageExactly, usageText,
+  ARROW, UNWOKEN_S, ageText, amount, hueOf, isLosing, isOpen, isOperator, many, passedSince, priceText, stateWord, usageExactly, usageText,
 } from "./model.js";
 
 const SHOWN = 200; // cards at first, and so many more each time: of thousands nobody reads all, and a browser draws them slowly
-const DEED_MS = 8_000; // how long a card tells what became of a deed on it
 
 const views = new WeakMap();
 
@@ -236,10 +235,8 @@ function wakeOf(wake, now) {
 function brakeOf(brake, now) {
   if (!brake) return "";
   if (!brake.denied) return " · brakes fitted";
-  return ` · ${amount(brake.denied)} ${brake.denied === 1 ? "tool" : "tools"} held back, ${brake.tool} ${ageText(Math.max(0, now / 1000 - brake.ts))} ago`;
+  return ` · ${many(brake.denied, "tool")} held back, ${brake.tool} ${ageText(Math.max(0, now / 1000 - brake.ts))} ago`;
 }
-
-const amount = (value) => Number(value ?? 0).toLocaleString("en");
 
 function factsOf(peer, passed) {
   const chars = peer.char_count === undefined ? "" : `, ${amount(peer.char_count)} chars`;
@@ -280,7 +277,6 @@ function refreshControls(part, peer, view) {
   part.prompts.setAttribute("aria-pressed", String(Boolean(peer.prompts)));
   part.prompts.title = peer.prompts ? `Leave permission prompts of ${peer.name} to its terminal` : `Take permission prompts of ${peer.name}: its host must have the hook`;
   for (const control of part.all) control.disabled = !view.open || isAsked;
-  const isFresh = deed && (isAsked || deed.untold.length > 0 || view.now - deed.settledAt < DEED_MS);
-  part.deed.dataset.state = isFresh ? (isLate(deed, view.now) ? "late" : deed.state) : "";
-  setText(part.deed, isFresh ? `${deed.word.replace(` ${peer.name}`, "")}: ${wordsOf(deed, view.now)}` : "");
+  part.deed.dataset.state = shownState(deed, view.now, deed?.untold.length === 0);
+  setText(part.deed, part.deed.dataset.state ? `${deed.word.replace(` ${peer.name}`, "")}: ${wordsOf(deed, view.now)}` : "");
 }

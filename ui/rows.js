@@ -8,8 +8,9 @@
 // A row: {type: message | marker | day | gap | fold | here | head | hole, key, index, ...}; `index` is a place in the whole
 // conversation, and ascends. Of the past it is below 0.
 
-import { audienceOf, entryAt, isNamedIn, logEnd, threadOf } from "./model.js";
+import { audienceOf, entryAt, logEnd, threadOf } from "./model.js";
 import { isOnly, muteOf } from "./only.js";
+import { lowest } from "./picture.js";
 import { isAsking, isFound, queryOf } from "./query.js";
 import { isUnfetched } from "./receipts.js";
 
@@ -183,11 +184,7 @@ function isInScope(message, scope) {
 }
 
 /** `who`: "operator", "hub", or "=" and a peer's name; a peer's are also the words to it. */
-function isOf(message, who) {
-  if (!who.startsWith("=")) return message.origin === who;
-  const name = who.slice(1);
-  return (message.origin === "agent" && message.sender === name) || isNamedIn(message.recipient, name);
-}
+const isOf = (message, who) => (who.startsWith("=") ? isOnly(message, who) : message.origin === who);
 
 const DAY_MS = 86_400_000;
 
@@ -198,13 +195,8 @@ function dayOf(ts, utc) {
 
 /** The row that shows the message at `index`, or holds it folded; -1 if none does. */
 export function rowOf(rows, index) {
-  let [low, high] = [0, rows.items.length];
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (rows.items[middle].index <= index) low = middle + 1;
-    else high = middle;
-  }
-  const found = rows.items[low - 1];
+  const place = lowest(rows.items, (item) => item.index > index) - 1;
+  const found = rows.items[place];
   if (!found) return -1;
-  return found.index === index || (found.type === "fold" && found.hidden.includes(index)) ? low - 1 : -1;
+  return found.index === index || (found.type === "fold" && found.hidden.includes(index)) ? place : -1;
 }

@@ -1,8 +1,9 @@
 // House rules: what the operator wants every agent of this room to know, and who of them has read which version.
 
 import { button, el, setAttribute, setText } from "./dom.js";
+import { keepIn, keptIn } from "./kept.js";
 import { isOpen, isOperator } from "./model.js";
-import { waiting, wordsOf } from "./deeds.js";
+import { listed, waiting, wordsOf } from "./deeds.js";
 
 const RULES_MAX = 4_000; // characters, as code points: the hub takes no more
 const DRAFT = "caucus.rules"; // what is being changed survives a reload of the tab
@@ -16,7 +17,7 @@ export function render(root, model, send, now, seat) {
   const { text, version } = model.rules;
   view.isDirty = view.isDirty && view.text.value.trim() !== text.trim(); // what was saved is what the hub has
   if (view.version !== version && !view.isDirty) take(view);
-  keepDraft(view);
+  keepIn(sessionStorage, DRAFT, view.isDirty ? { text: view.text.value, version: view.version } : null);
   const may = isOperator(model);
   view.text.readOnly = !may;
   view.buttons.hidden = !may;
@@ -56,15 +57,10 @@ function open(root, seat) {
     el("p", { class: "facts", id: "rules-belong" }, "A rule that the hub can hold, of rate, roles or budgets, belongs there: the hub keeps it, while what stands here is advice. ",
       button("Set the rate", null, { class: "rules-rate quiet", onclick: () => seat.go("rate") }),
       button("Budgets", null, { class: "rules-rate quiet", onclick: () => seat.go("budgets") })));
-  const draft = JSON.parse(sessionStorage.getItem(DRAFT) ?? "null");
+  const draft = keptIn(sessionStorage, DRAFT);
   if (draft) Object.assign(view, { isDirty: true, version: draft.version }).text.value = draft.text;
   views.set(root, view);
   return view;
-}
-
-function keepDraft(view) {
-  if (view.isDirty) sessionStorage.setItem(DRAFT, JSON.stringify({ text: view.text.value, version: view.version }));
-  else sessionStorage.removeItem(DRAFT);
 }
 
 function take(view) {
@@ -80,13 +76,10 @@ function count(view) {
   setAttribute(view.text, "aria-invalid", String(isTooLong));
 }
 
-/** Every name: who is not told of here is looked for in vain. */
-const all = (names) => (names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`);
-
-/** Who has read which version: the newest first, and then who has read none. */
+/** Who has read which version: the newest first, and then who has read none; every name, for who is not told of is looked for in vain. */
 function readersOf({ peers, rules: { version } }) {
   if (!version || peers.length === 0) return "";
   const versions = [...new Set(peers.map((peer) => peer.rules_read ?? 0))].sort((a, b) => b - a);
   const groups = versions.map((read) => [read, peers.filter((peer) => (peer.rules_read ?? 0) === read)]);
-  return groups.map(([read, who]) => `${read === 0 ? "Not read yet by" : read === version ? `Version ${read} was read by` : `Still at version ${read}:`} ${all(who.map((peer) => peer.name))}.`).join(" ");
+  return groups.map(([read, who]) => `${read === 0 ? "Not read yet by" : read === version ? `Version ${read} was read by` : `Still at version ${read}:`} ${listed(who.map((peer) => peer.name), Infinity)}.`).join(" ");
 }

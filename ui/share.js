@@ -2,7 +2,7 @@
 // hash only, so the page shows the whole link once, to who has made it; in the address it stands behind "#", which no
 // browser sends to anybody.
 
-import { button, copyText, el, keyed, setText, toast } from "./dom.js";
+import { button, copyAndTell, el, keyed, setText } from "./dom.js";
 import { ageText, isOpen, isOperator } from "./model.js";
 
 const ASK_MS = 2_000; // so often the hub is asked who looks through them, while the dialog is open
@@ -52,8 +52,7 @@ function open(root, seat) {
   const view = { askedAt: -Infinity, list: el("ul", { class: "shares" }), what: el("p", { class: "facts", id: "share-what" }), reach: el("p", { class: "facts" }) };
   view.make = button("Make a link to look on", "link", { class: "share-make", "aria-describedby": "share-what", onclick: () => seat.ask({ share: true }) });
   view.link = el("input", { type: "text", id: "share-link", readonly: true, "aria-label": "The link", onfocus: () => view.link.select() });
-  const copy = () => copyText(view.link.value).then((done) => toast(done ? "Copied the link." : "The browser does not let this page copy.", done ? "info" : "refused"));
-  view.made = el("div", { class: "share-made", hidden: true }, view.link, button("Copy", "copy", { class: "share-copy", onclick: copy }), view.reach);
+  view.made = el("div", { class: "share-made", hidden: true }, view.link, button("Copy", "copy", { class: "share-copy", onclick: () => copyAndTell(view.link.value, "the link") }), view.reach);
   root.append(el("h3", {}, "For a colleague"), view.what, view.make, view.made, view.list);
   views.set(root, view);
   return view;

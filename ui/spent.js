@@ -9,7 +9,7 @@ import { ageText } from "./model.js";
 const KINDS = { messages: "messages", characters: "characters", wakes: "wakes", tokens: "tokens", dollars: "dollars" };
 
 export const kindOf = (row) => row.measure.replace(/\/h$/, "");
-export const isHourly = (row) => row.measure.endsWith("/h");
+const isHourly = (row) => row.measure.endsWith("/h");
 export const keyOf = ({ spender, measure }) => `${spender} ${measure}`;
 
 const number = (row, value) => (kindOf(row) === "dollars" ? `$${value.toFixed(2)}` : Math.round(value).toLocaleString("en"));

@@ -3,11 +3,10 @@
 
 import { button, el, emptyNote, keyed, nameTag, setAttribute, setText } from "./dom.js";
 import { factsText, rulesOf, RUNNING, stateText } from "./cast.js";
-import { isLate, wordsOf } from "./deeds.js";
+import { shownState, wordsOf } from "./deeds.js";
 import { hueOf, isOpen, isOperator } from "./model.js";
 
 const ASK_MS = 1_000; // between two questions for the lines of one agent
-const DEED_MS = 8_000; // how long a card tells what became of a deed on it
 
 const views = new WeakMap();
 const parts = new WeakMap(); // card -> the nodes that change
@@ -79,9 +78,8 @@ function refresh(node, row, view) {
     setAttribute(control, "aria-label", `${word} ${row.name}${reason ? `: not now, ${reason}` : ""}`);
     setAttribute(control, "title", reason ? `Not now: ${reason}` : `${word} ${row.name}`);
   }
-  const isFresh = deed && (isAsked || deed.state !== "effective" || now - deed.settledAt < DEED_MS);
-  part.deed.dataset.state = isFresh ? (isLate(deed, now) ? "late" : deed.state) : "";
-  setText(part.deed, isFresh ? `${deed.word}: ${wordsOf(deed, now)}` : "");
+  part.deed.dataset.state = shownState(deed, now);
+  setText(part.deed, part.deed.dataset.state ? `${deed.word}: ${wordsOf(deed, now)}` : "");
   showOutput(part, row, view);
 }
 

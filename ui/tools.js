@@ -30,12 +30,12 @@ export function render(root, model) {
   const view = views.get(root) ?? open(root);
   view.model = model;
   if (!view.isRestored) restore(view, model);
-  if (!view.panel.hidden || isFiltered(flow.filterOf(flowRoot()))) drawChoices(view, model);
+  if (!view.panel.hidden || isFiltered(flow.filterOf())) drawChoices(view, model);
   drawHits(view);
   if (view.isRestored) keep(view);
   if (view.isRestored && partOf(location.hash, QUERY_LINK) === null && view.search.value.trim()) tellAddress(view.search.value.trim()); // a thread that was left takes its address with it
   if (view.panel.hidden) return;
-  const { passed, all, isNarrow, hasGap } = flow.countsOf(flowRoot());
+  const { passed, all, isNarrow, hasGap } = flow.countsOf();
   setText(view.shown, `${isNarrow ? `${passed.toLocaleString()} of ${all.toLocaleString()} shown` : `All ${all.toLocaleString()} shown`}${hasGap ? ", with a gap" : ""}`);
   view.clear.disabled = !isNarrow;
 }
@@ -94,7 +94,7 @@ function apply(view) {
   clearTimeout(view.timer);
   view.timer = null;
   const needle = lowerOf(view.search.value.trim());
-  flow.setFilter(flowRoot(), { ...flow.filterOf(flowRoot()), who: view.who.value, scope: view.scope.value, kind: view.kind.value, fate: view.fate.value, needle, only: view.only.checked });
+  flow.setFilter({ ...flow.filterOf(), who: view.who.value, scope: view.scope.value, kind: view.kind.value, fate: view.fate.value, needle, only: view.only.checked });
   search(view.beyond, view.search.value.trim(), view.model);
   tellAddress(view.search.value.trim());
   render(view.search.closest("#flow-tools"), view.model);
@@ -114,14 +114,14 @@ function restore(view, model) {
   if (!isElsewhere) filter.only = kept.only === true;
   const typed = isLinked ? queryOfAddress() : filter.needle;
   if (isFiltered(filter) || typed) {
-    flow.setFilter(flowRoot(), { ...filter, thread: flow.filterOf(flowRoot()).thread, alone: flow.filterOf(flowRoot()).alone, needle: lowerOf(typed) });
+    flow.setFilter({ ...filter, thread: flow.filterOf().thread, alone: flow.filterOf().alone, needle: lowerOf(typed) });
     lookFor(view, typed);
   }
-  flow.placeAgain(flowRoot());
+  flow.placeAgain();
 }
 
 function keep(view) {
-  const { who, scope, kind, fate, needle, only } = flow.filterOf(flowRoot());
+  const { who, scope, kind, fate, needle, only } = flow.filterOf();
   const text = JSON.stringify({ who, scope, kind, fate, needle, only });
   if (view.kept === text) return;
   view.kept = text;
@@ -140,7 +140,7 @@ function queryOfAddress() {
 function lookFor(view, typed) {
   view.search.value = typed;
   drawChoices(view, view.model);
-  drawFields(view, flow.filterOf(flowRoot()));
+  drawFields(view, flow.filterOf());
   apply(view);
 }
 
@@ -168,7 +168,7 @@ function timeForm(view) {
   view.whenRefused = el("p", { id: "when-refused", class: "refusal", role: "alert", hidden: true });
   view.time = el("form", { id: "flow-time", class: "record-bar", hidden: true },
     el("label", { for: "when" }, "Go to"), view.when, el("button", { type: "submit" }, "Go"),
-    button("Back to now (l)", "down", { class: "quiet", onclick: () => { showTime(view, false); flow.follow(flowRoot()); flowRoot().focus({ preventScroll: true }); } }),
+    button("Back to now (l)", "down", { class: "quiet", onclick: () => { showTime(view, false); flow.follow(); flowRoot().focus({ preventScroll: true }); } }),
     button("Close", "close", { onclick: () => { showTime(view, false); view.goTime.focus(); } }, true), view.whenRefused);
   view.time.addEventListener("submit", (event) => { event.preventDefault(); goToTime(view); });
   view.time.addEventListener("keydown", (event) => {
@@ -193,12 +193,12 @@ function goToTime(view) {
   view.whenRefused.hidden = ms !== null;
   setText(view.whenRefused, ms === null ? WHEN_HELP : "");
   view.when.setAttribute("aria-invalid", String(ms === null));
-  if (ms !== null) void flow.openTime(flowRoot(), ms);
+  if (ms !== null) void flow.openTime(ms);
 }
 
 function clear(view) {
-  flow.leaveThread(flowRoot());
-  flow.leaveOnly(flowRoot());
+  flow.leaveThread();
+  flow.leaveOnly();
   for (const select of [view.who, view.scope, view.kind, view.fate]) select.value = "";
   view.only.checked = false;
   apply(view);
@@ -209,8 +209,8 @@ function onSearchKey(view, event) {
   if (event.isComposing || event.keyCode === 229) return;
   if (event.key === "Enter") {
     event.preventDefault();
-    if (flow.filterOf(flowRoot()).needle !== lowerOf(view.search.value.trim())) apply(view);
-    if (flow.countsOf(flowRoot()).hits === 0) view.beyond.list.querySelector("button")?.click(); // what is older, the newest of it
+    if (flow.filterOf().needle !== lowerOf(view.search.value.trim())) apply(view);
+    if (flow.countsOf().hits === 0) view.beyond.list.querySelector("button")?.click(); // what is older, the newest of it
     else step(view, event.shiftKey ? 1 : -1); // the newest first: what one looks for was mostly said just now
   } else if (event.key === "Escape" && view.search.value) {
     event.stopPropagation();
@@ -220,17 +220,17 @@ function onSearchKey(view, event) {
 }
 
 function step(view, by) {
-  flow.goToHit(flowRoot(), by);
+  flow.goToHit(by);
   drawHits(view);
 }
 
 function drawHits(view) {
-  const filter = flow.filterOf(flowRoot());
-  const { hits, hit } = flow.countsOf(flowRoot());
+  const filter = flow.filterOf();
+  const { hits, hit } = flow.countsOf();
   const query = queryOf(filter.needle);
   const isOn = isAsking(query);
   const [fault] = query.faults;
-  setText(view.hits, fault && !hits ? fault : !isOn ? "" : hits === 0 ? (isOlder(flow.loadedFrom(flowRoot())) ? "none on this page" : "nowhere") : hit ? `${hit.toLocaleString()} of ${hits.toLocaleString()}` : `${hits.toLocaleString()} found`);
+  setText(view.hits, fault && !hits ? fault : !isOn ? "" : hits === 0 ? (isOlder(flow.loadedFrom()) ? "none on this page" : "nowhere") : hit ? `${hit.toLocaleString()} of ${hits.toLocaleString()}` : `${hits.toLocaleString()} found`);
   for (const node of [view.back, view.next, view.onlyLabel]) node.hidden = !isOn;
   for (const node of [view.back, view.next]) node.disabled = hits === 0;
   const count = [filter.who, filter.scope, filter.kind, filter.fate].filter(Boolean).length;
@@ -254,7 +254,7 @@ function showFilters(view, shown) {
 }
 
 function drawChoices(view, model) {
-  const { who, scope } = flow.filterOf(flowRoot());
+  const { who, scope } = flow.filterOf();
   const isMissing = (select, value) => value !== "" && ![...select.options].some((option) => option.value === value);
   if (view.hueCount !== model.hues.size || view.huesOf !== model || isMissing(view.who, who)) { // every peer that was ever here has one
     Object.assign(view, { hueCount: model.hues.size, huesOf: model });
@@ -269,7 +269,7 @@ const choose = (select, choices) => keyed(select, choices, ([value]) => value, (
 
 function save(view, format) {
   const [ending, type] = FORMATS[format];
-  const text = transcriptOf(flow.shownOf(flowRoot()), format, { utc: pref("utc"), version: view.model.version });
+  const text = transcriptOf(flow.shownOf(), format, { utc: pref("utc"), version: view.model.version });
   saveAs(new Blob([text], { type: `${type};charset=utf-8` }), `caucus-shown.${ending}`);
 }
 

@@ -5,6 +5,7 @@
 //   callsOf(model)            words to the operator without an answer, the oldest first; each as little as shows it
 //   DIED_TEXT                 what tells everybody that their questions are gone
 
+import { keepIn, keptIn } from "./kept.js";
 import { isToOperator, lineOf, logEnd } from "./model.js";
 
 const KEY = "caucus.unsettled";
@@ -71,20 +72,16 @@ const openOf = (model) => [
 ];
 
 export function openUnsettled(storage) {
-  const kept = { room: null, calls: [], open: [], count: 0, dismissed: [], died: null, ...stored(storage) };
+  const kept = { room: null, calls: [], open: [], count: 0, dismissed: [], died: null, ...keptIn(storage, KEY) };
   const dismissed = new Set(kept.dismissed);
   let written = JSON.stringify(kept);
   let isTaken = false; // what was kept has come back into the model
 
   const write = () => {
-    const text = JSON.stringify({ ...kept, dismissed: [...dismissed].slice(-DISMISSED_MAX) });
-    if (text === written) return;
+    const now = { ...kept, dismissed: [...dismissed].slice(-DISMISSED_MAX) };
+    const text = JSON.stringify(now);
+    if (text !== written) keepIn(storage, KEY, now);
     written = text;
-    try {
-      storage.setItem(KEY, text);
-    } catch {
-      // no storage, or it is full: it holds for this page
-    }
   };
   return {
     /** Take a room that is told whole: bring back what was kept of it, or note what died with the one before. */
@@ -110,13 +107,7 @@ export function openUnsettled(storage) {
       for (const id of dismissed) if (!ids.has(id)) dismissed.delete(id);
       write();
     },
-    forget() {
-      try {
-        storage.removeItem(KEY);
-      } catch {
-        // no storage
-      }
-    },
+    forget: () => keepIn(storage, KEY, null),
   };
 }
 
@@ -129,11 +120,3 @@ function restore(model, calls) {
 
 /** Whether everybody was told of it since. */
 const isTold = (model, { at }) => model.log.some((one) => one.origin === "operator" && one.content === DIED_TEXT && one.ts * 1000 >= at - 5_000);
-
-function stored(storage) {
-  try {
-    return JSON.parse(storage.getItem(KEY) ?? "{}") ?? {};
-  } catch {
-    return {};
-  }
-}
