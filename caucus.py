@@ -7681,25 +7681,23 @@ def end_of(base: sqlite3.Connection) -> tuple[int, bytes]:
 def fill(room: Room, base: sqlite3.Connection) -> int:
     """Make an empty room the one that a journal keeps; count the events since the snapshot. Raises Damaged, OSError."""
     try:
-        base.execute("BEGIN")  # one view of the file, whoever writes to it
-        serial, parts, _, head = latest_snapshot(base)
-        if parts:
-            room.restore(snapshot_rows(base, serial, parts))
-        count, chain = 0, Chain(base, serial, head)
-        for count, row in enumerate(kept_rows(base, chain), 1):
-            event = event_of_row(row)
-            room.born = event_before(event) if count == 1 and not parts else room.born
-            room.apply(event)
-        if serial == 0 and count and base.execute("SELECT value FROM meta WHERE key = 'dropped'").fetchone():
-            raise Damaged("its snapshot is missing, and the first events were dropped")
-        return count
+        with base:
+            base.execute("BEGIN")  # one view of the file, whoever writes to it
+            serial, parts, _, head = latest_snapshot(base)
+            if parts:
+                room.restore(snapshot_rows(base, serial, parts))
+            count, chain = 0, Chain(base, serial, head)
+            for count, row in enumerate(kept_rows(base, chain), 1):
+                event = event_of_row(row)
+                room.born = event_before(event) if count == 1 and not parts else room.born
+                room.apply(event)
+            if serial == 0 and count and base.execute("SELECT value FROM meta WHERE key = 'dropped'").fetchone():
+                raise Damaged("its snapshot is missing, and the first events were dropped")
+            return count
     except sql_error() as error:
         raise fault_of(error, "") from None
     except NONSENSE as error:
         raise Damaged(f"{type(error).__name__}: {error}") from None
-    finally:
-        if base.in_transaction:
-            base.execute("ROLLBACK")
 
 
 def crc_of(text: str, *numbers: float) -> int:
@@ -7833,7 +7831,7 @@ class Journal:
                 log().info("journal: %s is of schema %d: bringing it up may take a minute", self.path, schema)
             backup(base, f"{copy}.part")
             os.replace(f"{copy}.part", copy)
-        try:
+        with base:
             base.execute("BEGIN IMMEDIATE")
             for words in TABLES.split(";") if not schema else ():
                 base.execute(words)
@@ -7841,10 +7839,6 @@ class Journal:
                 MIGRATIONS[one](base)
             base.execute(f"PRAGMA application_id = {_JOURNAL_ID}")
             base.execute(f"PRAGMA user_version = {_SCHEMA}")
-            base.execute("COMMIT")
-        finally:
-            if base.in_transaction:
-                base.execute("ROLLBACK")
         if schema:
             log().info("journal: %s was brought from schema %d to %d; the old one is %s", self.path, schema, _SCHEMA,
                        copy)
@@ -7881,13 +7875,13 @@ class Journal:
             head = sew(left, row[0], head, anew)
             head = hash_of_row(cast(Row, row[:5]), head)
             kept.append((*row[:5], head))
-        base.execute("BEGIN")
-        base.executemany("INSERT INTO event VALUES(?, ?, ?, ?, ?, ?)", kept)
-        base.execute("INSERT OR REPLACE INTO meta VALUES('dropped', '0')")
-        write_snapshot(base, room, at, head)
-        sew(left, math.inf, head, anew)
-        write_seams(base, anew)
-        base.execute("COMMIT")
+        with base:
+            base.execute("BEGIN")
+            base.executemany("INSERT INTO event VALUES(?, ?, ?, ?, ?, ?)", kept)
+            base.execute("INSERT OR REPLACE INTO meta VALUES('dropped', '0')")
+            write_snapshot(base, room, at, head)
+            sew(left, math.inf, head, anew)
+            write_seams(base, anew)
         self.serial, self.head = end_of(base)
 
     def hear(self, event: Event) -> None:
@@ -7928,13 +7922,9 @@ class Journal:
             row = event.to_row()
             head = hash_of_row(row, head)
             rows.append((*row, head))
-        try:
+        with base:
             base.execute("BEGIN IMMEDIATE")
             base.executemany("INSERT INTO event VALUES(?, ?, ?, ?, ?, ?)", rows)
-            base.execute("COMMIT")
-        finally:
-            if base.in_transaction:
-                base.execute("ROLLBACK")
         self.serial, self.head = rows[-1][0] if rows else self.serial, head
         self._events.clear()
         self._is_due = False
@@ -8379,18 +8369,14 @@ def drop_events(base: sqlite3.Connection, upto: int, oldest: float) -> int:
 
 def leave_hash(base: sqlite3.Connection, chain: Chain, ts: float, count: int) -> None:
     """Drop the events that a chain has seen, in one transaction; what is left of them is the head after them."""
-    base.execute("BEGIN IMMEDIATE")
-    try:
+    with base:
+        base.execute("BEGIN IMMEDIATE")
         seams, head = seams_in(base), chain.pass_seams(chain.serial + 1)
         if seams and seams[0].why == "dropped":
             count += json.loads(seams[0].note)["events"]
         left = [seam for seam in seams if seam.serial > chain.serial]
         write_seams(base, [Seam(chain.serial, head, dropped_note(count, ts, head)), *left])
         base.execute("DELETE FROM event WHERE serial <= ?", (chain.serial,))
-        base.execute("COMMIT")
-    finally:
-        if base.in_transaction:
-            base.execute("ROLLBACK")
 
 
 class Span(Struct):
@@ -8942,8 +8928,8 @@ class Index:
     def _enter(self, rows: Sequence[Sequence[Any]], last: Sequence[Any]) -> None:
         """Enter some messages in one transaction. Raises sqlite3.Error."""
         base, read_json = self._base, json.JSONDecoder().raw_decode
-        base.execute("BEGIN IMMEDIATE")
-        try:
+        with base:
+            base.execute("BEGIN IMMEDIATE")
             messages, direct = list[tuple[Any, ...]](), set[tuple[int, int]]()
             words = dict[int, list[tuple[int, str]]]()  # by share
             for serial, ts, body in rows:
@@ -8969,13 +8955,8 @@ class Index:
                                  "fts5(text, content='', tokenize='ascii', detail=none)")
                 base.executemany(f"INSERT INTO words_{share}(rowid, text) VALUES(?, ?)", lines)
             base.execute("UPDATE meta SET upto = ?, mark = ?", (last[0], mark_of(last)))
-            base.execute("COMMIT")
-            self._upto = last[0]
-            self._shares.update(words)
-        finally:
-            if base.in_transaction:
-                base.execute("ROLLBACK")
-                self._names, self._hearers = {}, {}  # of what is not there
+        self._upto = last[0]
+        self._shares.update(words)
 
     def _id_of(self, name: str) -> int:
         """Give the number that stands for a name."""
