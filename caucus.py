@@ -7111,6 +7111,7 @@ _WAL_MAX_FRAMES = 65_536  # of that log, 256 MB: if no pause has let it begin an
 _MIGRATED_AT_A_TIME = 5_000  # old events, in memory
 _LONG_BYTES = 1 << 26  # of an older journal: 4 seconds, and it is told
 _DROPPED_AT_A_TIME = 500  # old events, in one transaction: the hub's own have to wait for it
+_ROWS_AT_A_TIME = 500  # of a journal: a read that goes on holds up who wants to tidy the file
 _BUSY_S = 0.25  # that the loop waits for who else writes to the file
 _COMPACT_BUSY_S = 10.0  # that a compaction waits, or a hub that starts while one ends
 _LOCK_S = 0.25  # that a hub waits for the file of another: `info` has it for a moment, to see whose it is
@@ -7134,6 +7135,7 @@ CREATE TABLE snapshots(serial INTEGER PRIMARY KEY, parts INTEGER, at REAL, head 
 _COLUMNS = {"meta": "key value", "event": "serial at ts kind body hash", "snapshot": "serial part body hash",
             "snapshots": "serial parts at head hash"}
 NO_HASH = bytes(32)  # before the first event
+NO_SNAPSHOT = "its snapshot is missing, and the first events were dropped"
 _stamp_bytes = struct.Struct(">qddB").pack  # of an event: serial, both times, how many bytes its kind has
 # What rows that make no sense end in.
 NONSENSE = (ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError, struct.error, OverflowError,
@@ -7500,17 +7502,12 @@ class Seam(Struct):
     """Where the chain of hashes goes on otherwise than from one event to the next."""
     serial: int  # of the event before what comes next, whether that is still there or not
     hash: bytes  # on top of which the next event is summed up
-    note: str  # JSON: why, and what is known of it
+    note: str  # JSON: why, which is dropped, lost or migrated, and what is known of it
 
-    @property
-    def why(self) -> str:
-        """Tell what happened: dropped, lost, or migrated."""
-        return str(json.loads(self.note).get("why"))
-
-    @property
-    def after(self) -> int:
-        """Give the serial of the event that it comes after, as the file was when it was made."""
-        return int(json.loads(self.note).get("after", self.serial))
+    @Lazy
+    def about(self) -> Any:
+        """Read the note."""
+        return json.loads(self.note)
 
 
 def linked(head: bytes, note: str) -> bytes:
@@ -7524,15 +7521,15 @@ def dropped_note(events: int, ts: float, head: bytes) -> str:
     return encode_plain({**about, "sum": linked(head, encode_plain(about)).hex()})
 
 
+def _is_serial(value: object) -> bool:
+    """Whether a value from a file can be a serial, or count some."""
+    return type(value) is int and 0 <= value < 1 << 63
+
+
 # What the notes have beside `why`, and what each may be: serials, counts, moments that have a date, a hash in hex.
-_NOTES: dict[str, frozenset[str]] = {
-    "dropped": frozenset({"events", "ts"}),
-    "lost": frozenset({"after", "head", "ts"}),
-    "migrated": frozenset({"events", "ts"}),
-}
+_NOTES = {"dropped": ("events", "ts"), "migrated": ("events", "ts"), "lost": ("after", "head", "ts")}
 _NOTE_FIELDS: dict[str, Callable[[Any], bool]] = {
-    "events": lambda value: type(value) is int and 0 <= value < 1 << 63,
-    "after": lambda value: type(value) is int and 0 <= value < 1 << 63,
+    **dict.fromkeys(("events", "after"), _is_serial),
     "ts": lambda value: type(value) in (int, float) and 0 <= value < 1e11,
     "head": lambda value: len(bytes.fromhex(value)) == len(NO_HASH),
 }
@@ -7540,8 +7537,7 @@ _NOTE_FIELDS: dict[str, Callable[[Any], bool]] = {
 
 def check_seam(seam: Seam) -> None:
     """See that a seam is one. Raises NONSENSE."""
-    about = json.loads(seam.note)
-    is_one = type(seam.serial) is int and 0 <= seam.serial < 1 << 63 and len(seam.hash) == len(NO_HASH)
+    about, is_one = seam.about, _is_serial(seam.serial) and len(seam.hash) == len(NO_HASH)
     if not is_one or not all(_NOTE_FIELDS[name](about[name]) for name in _NOTES[about["why"]]):
         raise ValueError(f"the note at event {seam.serial} makes no sense")
     is_summed = about["why"] == "dropped" and "sum" in about  # hubs before this one made no sum
@@ -7560,6 +7556,11 @@ def seams_in(base: sqlite3.Connection) -> list[Seam]:
         return seams
     except NONSENSE as error:
         raise Damaged(f"where its chain of hashes goes on: {error}") from None
+
+
+def dropped_before(seams: Sequence[Seam]) -> Seam | None:
+    """Give the seam where the chain begins, if events before it were dropped."""
+    return seams[0] if seams and seams[0].about["why"] == "dropped" else None
 
 
 def write_seams(base: sqlite3.Connection, seams: Iterable[Seam]) -> None:
@@ -7582,7 +7583,7 @@ class Chain:
         """Go on to an event, or to the end, by the seams before it; give the head there. Raises Damaged."""
         while self._seams and self._seams[0].serial < serial:
             seam = self._seams.popleft()
-            is_all = not self.serial and seam.why == "dropped"  # this is what is left of what was before
+            is_all = not self.serial and seam.about["why"] == "dropped"  # this is what is left of what was before
             if not is_all and seam.hash != linked(self.head, seam.note):
                 raise Damaged(f"the note on what came before event {seam.serial + 1} is not what was written")
             if seam.serial in self.heads and seam.serial != self.serial:
@@ -7590,10 +7591,9 @@ class Chain:
             self.serial, self.head = seam.serial, seam.hash
         return self.head
 
-    def follow(self, kept: Sequence[Any]) -> Row:
+    def follow(self, kept: Kept) -> Row:
         """Take the row of the next event; see that it is the next, and what was written. Raises Damaged."""
-        *plain, hashed = kept
-        row = cast(Row, (*plain,))
+        row, hashed = cast(Row, kept[:5]), kept[5]
         serial, _, _, kind, _ = row
         if self._seams:
             self.pass_seams(serial)
@@ -7621,9 +7621,11 @@ def event_of_row(row: Row) -> Event:
         raise Damaged(f"event {row[0]}: {error}") from None
 
 
-def kept_rows(base: sqlite3.Connection, chain: Chain) -> Iterator[Row]:
-    """Read the rows of the events that come after what a chain has seen. Raises Damaged, sqlite3.Error."""
-    return map(chain.follow, base.execute("SELECT * FROM event WHERE serial > ? ORDER BY serial", (chain.serial,)))
+def kept_rows(base: sqlite3.Connection, chain: Chain, before: float = math.inf) -> Iterator[Row]:
+    """Read the rows of the events after what a chain has seen, some at a time. Raises Damaged, sqlite3.Error."""
+    select = "SELECT * FROM event WHERE serial > ? AND serial < ? ORDER BY serial LIMIT ?"
+    while found := base.execute(select, (chain.serial, before, _ROWS_AT_A_TIME)).fetchall():
+        yield from map(chain.follow, found)
 
 
 def snapshot_rows(base: sqlite3.Connection, serial: int, parts: int) -> Iterator[list[Any]]:
@@ -7659,14 +7661,30 @@ def check_line(base: sqlite3.Connection, line: Sequence[Any]) -> None:
         raise Damaged(f"the line of the snapshot at event {serial} is not what was written")
 
 
-def latest_snapshot(base: sqlite3.Connection) -> tuple[int, int, float, bytes]:
+def latest_snapshot(base: sqlite3.Connection, upto: float = math.inf) -> tuple[int, int, float, bytes]:
     """Give the newest snapshot: its event, how many parts, when, the head there. Raises Damaged, sqlite3.Error."""
-    found = base.execute("SELECT * FROM snapshots ORDER BY serial DESC LIMIT 1").fetchone()
+    found = base.execute("SELECT * FROM snapshots WHERE serial <= ? ORDER BY serial DESC LIMIT 1", (upto,)).fetchone()
     if found is None:
         return 0, 0, 0.0, NO_HASH
     check_line(base, found)
     serial, parts, at, head, _ = found
     return serial, parts, at, head
+
+
+def keys_in(base: sqlite3.Connection, table: str, key: str) -> range:
+    """Give the range of a table's keys; empty: it has none. Raises sqlite3.Error."""
+    ends = f"SELECT (SELECT min({key}) FROM {table}), (SELECT max({key}) FROM {table})"  # both in one would read all
+    first, last = base.execute(ends).fetchone()
+    return range(0) if first is None else range(first, last + 1)
+
+
+def first_where(base: sqlite3.Connection, table: str, key: str, column: str, least: float) -> int:
+    """Find from which key on a column, whose numbers only grow, has so great ones; by halves: there is no index of it.
+
+    If there are none, give what comes after the last key; 0: there is no row. Raises sqlite3.Error.
+    """
+    keys, select = keys_in(base, table, key), f"SELECT {column} FROM {table} WHERE {key} >= ? ORDER BY {key} LIMIT 1"
+    return keys.start + bisect_left(keys, least, key=lambda at: base.execute(select, (at,)).fetchone()[0])
 
 
 def end_of(base: sqlite3.Connection) -> tuple[int, bytes]:
@@ -7692,7 +7710,7 @@ def fill(room: Room, base: sqlite3.Connection) -> int:
                 room.born = event_before(event) if count == 1 and not parts else room.born
                 room.apply(event)
             if serial == 0 and count and base.execute("SELECT value FROM meta WHERE key = 'dropped'").fetchone():
-                raise Damaged("its snapshot is missing, and the first events were dropped")
+                raise Damaged(NO_SNAPSHOT)
             return count
     except sql_error() as error:
         raise fault_of(error, "") from None
@@ -7727,9 +7745,9 @@ def chain_up(base: sqlite3.Connection) -> None:
     while found := base.execute(f"SELECT * FROM event WHERE serial > ? ORDER BY serial LIMIT {_MIGRATED_AT_A_TIME}",
                                 (chain.serial,)).fetchall():
         updates = list[tuple[bytes, int]]()
-        for *plain, crc in found:
-            row = cast(Row, (*plain,))
-            if not is_sound(row, crc, ()):
+        for kept in found:
+            row = cast(Row, kept[:5])
+            if not is_sound(row, kept[5], ()):
                 raise Damaged(f"event {row[0]}: not what was written")
             updates.append((hash_of_row(row, updates[-1][0] if updates else chain.head), row[0]))
         base.executemany("UPDATE event SET hash = ? WHERE serial = ?", updates)
@@ -8142,7 +8160,7 @@ def info_of(base: sqlite3.Connection, path: str) -> dict[str, Json]:
     process = holder_of(f"{path}.lock")
     return {
         "path": legible(path), "bytes": os.path.getsize(path), "schema": _SCHEMA, "process": process,
-        "events": events, "gaps": len([seam for seam in seams if seam.why == "lost"]), "replayed": replayed,
+        "events": events, "gaps": len([seam for seam in seams if seam.about["why"] == "lost"]), "replayed": replayed,
         "first": first, "last": last, "serial": chain.serial, "head": head.hex(),
         "mode": room.mode, "peers": len(room.roster), "channels": len(room.channels()),
         "waiting": sum([len(peer.mailbox) for peer in room.roster]),
@@ -8187,7 +8205,7 @@ def readable_events(base: sqlite3.Connection, told: list[str], seams: list[Seam]
     One that comes after a gap cannot be held against its hash: it is believed, for what comes next can be.
     """
     known = {seam.serial: seam for seam in seams}
-    start = seams[0] if seams and seams[0].why == "dropped" else Seam(0, NO_HASH, "{}")
+    start = dropped_before(seams) or Seam(0, NO_HASH, "")
     good, head, last, befores = start.serial, start.hash, start.serial, [start.hash]
     for *plain, hashed in readable_rows(base, "event", told):
         row = cast(Row, (*plain,))
@@ -8205,7 +8223,7 @@ def readable_events(base: sqlite3.Connection, told: list[str], seams: list[Seam]
             told.append(f"event {serial}: {error}")
             last, befores = serial, hashes_of(row, hashed, befores)
             continue
-        if is_gap or (last and good != (before if seam is None else seam.after)):
+        if is_gap or (last and good != (before if seam is None else seam.about.get("after", seam.serial))):
             seams.append(lost_seam(good, head, before))
         good, head, last, befores = serial, hashed if isinstance(hashed, bytes) else NO_HASH, serial, [hashed]
         yield (*row, hashed)
@@ -8224,7 +8242,7 @@ def sew(left: deque[Seam], serial: float, head: bytes, anew: list[Seam]) -> byte
     """Pass the seams before an event, summed up anew; give the head there."""
     while left and left[0].serial < serial:
         seam = left.popleft()
-        head = seam.hash if seam.why == "dropped" else linked(head, seam.note)
+        head = seam.hash if seam.about["why"] == "dropped" else linked(head, seam.note)
         anew.append(Seam(seam.serial, head, seam.note))
     return head
 
@@ -8360,8 +8378,7 @@ def drop_events(base: sqlite3.Connection, upto: int, oldest: float) -> int:
         return 0
     base.execute("INSERT OR REPLACE INTO meta VALUES('dropped', ?)", (str(limit),))
     dropped, chain = 0, Chain(base)
-    words = f"SELECT * FROM event WHERE serial < ? ORDER BY serial LIMIT {_DROPPED_AT_A_TIME}"
-    while rows := [chain.follow(kept) for kept in base.execute(words, (limit,))]:
+    while rows := [*islice(kept_rows(base, chain, limit), _DROPPED_AT_A_TIME)]:
         leave_hash(base, chain, rows[-1][2], len(rows))
         dropped += len(rows)
     return dropped
@@ -8372,8 +8389,8 @@ def leave_hash(base: sqlite3.Connection, chain: Chain, ts: float, count: int) ->
     with base:
         base.execute("BEGIN IMMEDIATE")
         seams, head = seams_in(base), chain.pass_seams(chain.serial + 1)
-        if seams and seams[0].why == "dropped":
-            count += json.loads(seams[0].note)["events"]
+        if (earlier := dropped_before(seams)) is not None:
+            count += earlier.about["events"]
         left = [seam for seam in seams if seam.serial > chain.serial]
         write_seams(base, [Seam(chain.serial, head, dropped_note(count, ts, head)), *left])
         base.execute("DELETE FROM event WHERE serial <= ?", (chain.serial,))
@@ -8417,24 +8434,23 @@ class Proof:
     def rows(self) -> Iterator[Row]:
         """Follow the chain to its end, event by event. Raises Damaged, sqlite3.Error."""
         sought, closed_at = {self._noted, self._closed}, self._closed_at
-        for kept in self._base.execute("SELECT * FROM event ORDER BY serial"):
-            row = self.chain.follow(kept)
+        for row in kept_rows(self._base, self.chain):
             if not self.events:
                 self.first, closed_at = row[2], closed_at if closed_at >= row[0] else 0  # it was dropped
             self.events, self.last = self.events + 1, row[2]
-            if kept[5] in sought:
-                self._found[kept[5]] = row[0], row[2]
+            if self.chain.head in sought:
+                self._found[self.chain.head] = row[0], row[2]
             yield row
         self.chain.pass_seams()
         for seam in self.seams:
-            self._found[seam.hash] = seam.serial, float(json.loads(seam.note)["ts"])
+            self._found[seam.hash] = seam.serial, float(seam.about["ts"])
         if closed_at and self._closed not in self._found:
             raise Damaged(f"event {closed_at}, the last one when it was closed, is missing")
 
     def check_snapshots(self) -> None:
         """See that each is what was written at its event. Raises Damaged, sqlite3.Error, ValueError."""
-        if not self._lines and self.seams and self.seams[0].why == "dropped":
-            raise Damaged("its snapshot is missing, and the first events were dropped")
+        if not self._lines and dropped_before(self.seams) is not None:
+            raise Damaged(NO_SNAPSHOT)
         for line in self._lines:
             check_line(self._base, line)
             for _ in snapshot_rows(self._base, line[0], line[1]):
@@ -8448,13 +8464,13 @@ class Proof:
         (last,) = self._base.execute("SELECT ts FROM event ORDER BY serial DESC LIMIT 1").fetchone() or (None,)
         own: dict[str, Json] = {"since": span.since, "until": span.until, "channel": span.channel}
         wanted = {key: value for key, value in own.items() if value not in (-math.inf, math.inf, "")}
-        for seam in [seam for seam in self.seams[:1] if seam.why == "dropped"]:
-            wanted |= {"dropped": json.loads(seam.note)["events"], "dropped_to": json.loads(seam.note)["ts"]}
+        if (dropped := dropped_before(self.seams)) is not None:
+            wanted |= {"dropped": dropped.about["events"], "dropped_to": dropped.about["ts"]}
         return {"head": head.hex(), "serial": serial, "last": last, **wanted}
 
     def to_json(self) -> dict[str, Json]:
         """Tell how far it goes."""
-        notes: list[Json] = [{**json.loads(seam.note), "serial": seam.serial} for seam in self.seams]
+        notes: list[Json] = [{**seam.about, "serial": seam.serial} for seam in self.seams]
         return {"events": self.events, "serial": self.chain.serial, "head": self.chain.head.hex(),
                 "first": self.first or None, "last": self.last or None, "notes": notes}
 
@@ -8989,7 +9005,7 @@ class Index:
 
     def _drop(self, first: int) -> None:
         """Drop what the journal has dropped: all before an event. Raises sqlite3.Error."""
-        base, seq = self._base, self._seq_where("serial", first)
+        base, seq = self._base, first_where(self._base, "message", "seq", "serial", first)
         while base.execute("DELETE FROM message WHERE seq IN (SELECT seq FROM message WHERE seq < ? ORDER BY seq "
                            "LIMIT ?)", (seq, _LOOK_MAX)).rowcount:
             pass
@@ -9001,26 +9017,15 @@ class Index:
         self._first = first
 
     # --- what is asked ---
-    def _seq_where(self, column: str, least: float) -> int:
-        """Find the first message of which a number that only grows is so great; if there is none, what comes after."""
-        ends = [self._base.execute(f"SELECT {one}(seq) FROM message").fetchone()[0] for one in ("min", "max")]
-        low, high = (0, 0) if ends[0] is None else (ends[0], ends[1] + 1)
-        while low < high:
-            middle = (low + high) // 2
-            seq, value = self._base.execute(
-                f"SELECT seq, {column} FROM message WHERE seq >= ? ORDER BY seq LIMIT 1", (middle,)).fetchone()
-            low, high = (low, middle) if value >= least else (seq + 1, high)
-        return int(low)
-
     def reaches(self) -> tuple[int, float] | None:
         found = self._base.execute("SELECT seq, ts FROM message ORDER BY seq LIMIT 1").fetchone()
         return None if found is None else (found[0], found[1])
 
     def seq_at(self, ts: float) -> int:
-        return self._seq_where("ts", ts)
+        return first_where(self._base, "message", "seq", "ts", ts)
 
     def has_heard(self, viewer: Viewer, channel: str) -> bool:
-        since = self._seq_where("serial", viewer.since + 1)
+        since = first_where(self._base, "message", "seq", "serial", viewer.since + 1)
         given = {"name": self._known_id(viewer.name), "lane": self._known_id(channel), "since": since}
         return self._base.execute(
             "SELECT 1 FROM heard h WHERE name = :name AND lane = :lane AND last >= :since AND EXISTS (SELECT 1 FROM "
@@ -9036,8 +9041,8 @@ class Index:
 
         A search ends between two of them, or at what its reader may read: so where it ends tells nothing of the rest.
         """
-        first, last = [self._base.execute(f"SELECT {one}(seq) FROM message").fetchone()[0] for one in ("min", "max")]
-        low, high = (max(start, first), last) if first is not None and is_up else (first or 0, min(start, last or -1))
+        seqs = keys_in(self._base, "message", "seq")
+        low, high = (max(start, seqs.start), seqs.stop - 1) if is_up else (seqs.start, min(start, seqs.stop - 1))
         shares = range(low >> _SHARE_BITS, (high >> _SHARE_BITS) + 1)
         found = [(one, max(low, one << _SHARE_BITS), min(high, (one + 1 << _SHARE_BITS) - 1)) for one in shares]
         return found if is_up else found[::-1]
@@ -9103,8 +9108,7 @@ class Index:
         """Read a message from the journal; None: it is not there, or not what was written."""
         found = self._from_journal("SELECT * FROM event WHERE serial IN (?, ?) ORDER BY serial", serial - 1, serial)
         with suppress(Damaged, IndexError):
-            *plain, hashed = found[-1]
-            row = cast(Row, (*plain,))
+            row, hashed = cast(Row, found[-1][:5]), found[-1][5]
             is_whole = len(found) == 1 or hashed == hash_of_row(row, found[0][5])  # after a seam it stands alone
             event = event_of_row(row) if is_whole else None
             if isinstance(event, MessageRouted) and event.message.seq == seq and row[0] == serial:
@@ -12883,7 +12887,6 @@ REPLAYS_KEPT = 4  # that may go on with their next part; another has the past ap
 REPLAYS_WAITING_MAX = 16
 _KEPT_S = 60.0  # that they may
 FILE_MAX_BYTES = 24 << 20  # of a record as one page, that the hub makes; the command line makes any
-_ROWS_AT_A_TIME = 500  # of a journal: a read that goes on holds up who wants to tidy the file
 _FIGURES_S = 5.0  # between two figures of the room
 # Readings: nobody knows how they were. Rows of the past do not have them.
 READINGS = frozenset(
@@ -13121,20 +13124,10 @@ def _is_same(a: Json, b: Json) -> bool:
     return a == b or (isinstance(a, float) and isinstance(b, float) and abs(a - b) < _MOMENT_SLACK_S)
 
 
-def serial_at(base: sqlite3.Connection, ts: float) -> int:
+def serial_before(base: sqlite3.Connection, ts: float) -> int:
     """Find the last event before a time; 0: there is none. Raises sqlite3.Error."""
-    low, high = base.execute("SELECT min(serial), max(serial) FROM event").fetchone()
-    if low is None:
-        return 0
-    while low <= high:  # by halves: there is no index of times, and serials jump
-        middle = (low + high) // 2
-        serial, found = base.execute("SELECT serial, ts FROM event WHERE serial >= ? ORDER BY serial LIMIT 1",
-                                     (middle,)).fetchone()
-        if found < ts:
-            low = serial + 1
-        else:
-            high = middle - 1
-    (before,) = base.execute("SELECT max(serial) FROM event WHERE serial < ?", (low,)).fetchone()
+    first = first_where(base, "event", "serial", "ts", ts)
+    (before,) = base.execute("SELECT max(serial) FROM event WHERE serial < ?", (first,)).fetchone()
     return before or 0
 
 
@@ -13148,21 +13141,12 @@ def reach_of_journal(base: sqlite3.Connection) -> tuple[int, float, float]:
         found = base.execute("SELECT min(serial) FROM snapshots").fetchone()
         start = found[0] or 0
         if not start:
-            raise Damaged("its snapshot is missing, and the first events were dropped")
+            raise Damaged(NO_SNAPSHOT)
     first = base.execute("SELECT ts FROM event WHERE serial >= ? ORDER BY serial LIMIT 1", (start,)).fetchone()
     last = base.execute("SELECT ts FROM event ORDER BY serial DESC LIMIT 1").fetchone()
     if first is None or last is None:
         raise NoRecord("nothing has happened yet: the journal is empty")
     return start, first[0], max(first[0], last[0])
-
-
-def events_after(base: sqlite3.Connection, chain: Chain, rest: Callable[[], None]) -> Iterator[Event]:
-    """Read the events after what a chain has seen, some at a time. Raises Damaged, sqlite3.Error."""
-    select = "SELECT * FROM event WHERE serial > ? ORDER BY serial LIMIT ?"
-    while rows := base.execute(select, (chain.serial, _ROWS_AT_A_TIME)).fetchall():
-        for row in rows:
-            yield event_of_row(chain.follow(row))
-            rest()
 
 
 class Recorder:
@@ -13202,19 +13186,17 @@ class Recorder:
         yield from self._settle(math.inf)
 
     def _events(self) -> Iterator[Event]:
-        start, _, _ = reach_of_journal(self._base)
-        wanted = serial_at(self._base, self._span.since)
-        found = self._base.execute("SELECT * FROM snapshots WHERE serial <= ? ORDER BY serial DESC LIMIT 1",
-                                   (max(wanted, start),)).fetchone()
-        head = NO_HASH
-        if found is not None:
-            check_line(self._base, found)
-            serial, parts, at, head, _ = found
-            self._room.restore(snapshot_rows(self._base, serial, parts))
-            stamp = self._base.execute("SELECT ts FROM event WHERE serial = ?", (serial,)).fetchone()
+        """Make the room of the newest snapshot before the span; read the events since."""
+        base = self._base
+        start, _, _ = reach_of_journal(base)
+        self._serial, parts, at, head = latest_snapshot(base, max(start, serial_before(base, self._span.since)))
+        if parts:
+            self._room.restore(snapshot_rows(base, self._serial, parts))
+            stamp = base.execute("SELECT ts FROM event WHERE serial = ?", (self._serial,)).fetchone()
             self._clock.at, self._clock.ts = at, stamp[0] if stamp else self._span.since
-            start = self._serial = serial
-        return events_after(self._base, Chain(self._base, start, head), self._rest)
+        for row in kept_rows(base, Chain(base, self._serial, head)):
+            yield event_of_row(row)
+            self._rest()
 
     def _begin(self) -> Iterator[bytes]:
         self._ms, self._read_at = round(self._span.since * 1000), self._clock.at
