@@ -7515,6 +7515,11 @@ def linked(head: bytes, note: str) -> bytes:
     return _sha256()(head + note.encode()).digest()
 
 
+def new_seam(serial: int, why: str, **known: Json) -> Seam:
+    """Make a seam after an event, as of now; its own hash is made later."""
+    return Seam(serial, b"", encode_plain({"why": why, **known, "ts": time.time()}))
+
+
 def dropped_note(events: int, ts: float, head: bytes) -> str:
     """Word what was dropped before a seam; its sum tells that this was changed, for no later hash is on top of it."""
     about = {"why": "dropped", "events": events, "ts": ts}
@@ -7757,20 +7762,15 @@ def chain_up(base: sqlite3.Connection) -> None:
             raise Damaged(f"part {part} of the snapshot at event {serial} is not what was written")
         base.execute("UPDATE snapshot SET hash = ? WHERE serial = ? AND part = ?",
                      (hash_of_part(serial, part, body), serial, part))
-    for serial, parts, at, crc, _ in base.execute("SELECT * FROM snapshots").fetchall():
-        if crc != crc_of("", serial, parts, at):
-            raise Damaged(f"the line of the snapshot at event {serial} is not what was written")
+    for line in base.execute("SELECT * FROM snapshots").fetchall():
+        check_line(base, line)
+        serial, parts, at, _, _ = line
         (head,) = base.execute("SELECT hash FROM event WHERE serial <= ? ORDER BY serial DESC LIMIT 1",
                                (serial,)).fetchone() or (NO_HASH,)
         write_line(base, serial, parts, at, head)
-    if count:
-        seam = migrated_seam(chain.serial, count)
+    if count:  # the hashes are younger than these events
+        seam = new_seam(chain.serial, "migrated", events=count)
         write_seams(base, [Seam(seam.serial, linked(chain.head, seam.note), seam.note)])
-
-
-def migrated_seam(last: int, count: int) -> Seam:
-    """Make a seam after the last event of schema 1: the hashes before are younger than the events."""
-    return Seam(last, b"", encode_plain({"why": "migrated", "events": count, "ts": time.time()}))
 
 
 def write_line(base: sqlite3.Connection, serial: int, parts: int, at: float, head: bytes) -> None:
@@ -8193,12 +8193,6 @@ def readable_seams(base: sqlite3.Connection, told: list[str]) -> list[Seam]:
         return []
 
 
-def lost_seam(after: int, head: bytes, before: int) -> Seam:
-    """Make a seam from the last event that can be read to one whose forerunner cannot; its own hash is made later."""
-    note = {"why": "lost", "after": after, "head": head.hex(), "ts": time.time()}
-    return Seam(before, b"", encode_plain(note))
-
-
 def readable_events(base: sqlite3.Connection, told: list[str], seams: list[Seam]) -> Iterator[Kept]:
     """Read the rows of the events that can be read; note each place where some cannot, and a seam there.
 
@@ -8224,7 +8218,7 @@ def readable_events(base: sqlite3.Connection, told: list[str], seams: list[Seam]
             last, befores = serial, hashes_of(row, hashed, befores)
             continue
         if is_gap or (last and good != (before if seam is None else seam.about.get("after", seam.serial))):
-            seams.append(lost_seam(good, head, before))
+            seams.append(new_seam(before, "lost", after=good, head=head.hex()))
         good, head, last, befores = serial, hashed if isinstance(hashed, bytes) else NO_HASH, serial, [hashed]
         yield (*row, hashed)
 
@@ -8291,9 +8285,9 @@ def end_seams(rows: Sequence[Kept], seams: list[Seam], room: Room, is_doubtful: 
     """Add to the seams of what could be read what is known of its end; give them in their order."""
     (_, end, *_), (last, head) = next(room.rows()), (rows[-1][0], rows[-1][5]) if rows else (0, NO_HASH)
     if isinstance(head, int):
-        seams, head = [*seams, migrated_seam(last, len(rows))], NO_HASH
+        seams, head = [*seams, new_seam(last, "migrated", events=len(rows))], NO_HASH
     if is_doubtful or end > last:  # nobody knows what else there was
-        seams.append(lost_seam(last, head, max(last, end)))
+        seams.append(new_seam(max(last, end), "lost", after=last, head=head.hex()))
     return sorted(seams, key=lambda seam: seam.serial)
 
 
@@ -8680,12 +8674,15 @@ class Viewer(Record):
         return message.recipient == ALL or has_said or (self.name in routed.to and is_since)
 
 
+Walk = Iterator[tuple[int, MessageRouted | None]]  # up to which seq, and what may be meant there; None: nothing is
+
+
 class Shelf(Protocol):
     """Where messages are kept."""
     kept: str  # what the reply calls it
 
-    def reaches(self) -> tuple[int, float] | None:
-        """Give the first message that there is: its seq and time."""
+    def reaches(self) -> tuple[int | None, float | None]:
+        """Give the first message that there is: its seq and time; None: there is none."""
 
     def seq_at(self, ts: float) -> int:
         """Give the seq of the first message that was said at a time or later."""
@@ -8696,13 +8693,8 @@ class Shelf(Protocol):
     def find(self, seq: int) -> MessageRouted | None:
         """Give a message; None: it is not there."""
 
-    def walk(
-        self, wanted: Wanted, viewer: Viewer, start: int, is_up: bool
-    ) -> Iterator[tuple[int, MessageRouted | None]]:
-        """Give what may be meant, from a seq on, itself included, upwards or downwards.
-
-        None: nothing is up to there.
-        """
+    def walk(self, wanted: Wanted, viewer: Viewer, start: int, is_up: bool) -> Walk:
+        """Give what may be meant, from a seq on, itself included, upwards or downwards."""
 
 
 class Memory:
@@ -8712,8 +8704,8 @@ class Memory:
     def __init__(self, recent: Sequence[MessageRouted]) -> None:
         self._recent = recent
 
-    def reaches(self) -> tuple[int, float] | None:
-        return (self._recent[0].message.seq, self._recent[0].message.ts) if self._recent else None
+    def reaches(self) -> tuple[int | None, float | None]:
+        return (self._recent[0].message.seq, self._recent[0].message.ts) if self._recent else (None, None)
 
     def seq_at(self, ts: float) -> int:
         return next((one.message.seq for one in self._recent if one.message.ts >= ts), _OPEN)
@@ -8724,9 +8716,7 @@ class Memory:
     def find(self, seq: int) -> MessageRouted | None:
         return next((one for one in self._recent if one.message.seq == seq), None)
 
-    def walk(
-        self, wanted: Wanted, viewer: Viewer, start: int, is_up: bool
-    ) -> Iterator[tuple[int, MessageRouted | None]]:
+    def walk(self, wanted: Wanted, viewer: Viewer, start: int, is_up: bool) -> Walk:
         for one in self._recent if is_up else reversed(self._recent):
             if one.message.seq >= start if is_up else one.message.seq <= start:
                 time.sleep(0)  # the loop comes first
@@ -8776,8 +8766,8 @@ def page_of(
             upto = messages[0].seq if messages else at
         messages = [*messages, *later[: wanted.limit - len(messages)]]
     goes_on: Json = None if upto is None else {"after" if is_up else "before": upto}
-    reach = shelf.reaches()
-    reaches: Json = {"kept": shelf.kept, **({"seq": reach[0], "ts": reach[1]} if reach else {"seq": None, "ts": None})}
+    first_seq, first_ts = shelf.reaches()
+    reaches: Json = {"kept": shelf.kept, "seq": first_seq, "ts": first_ts}
     shown = [without_secrets(one, shelf, viewer) for one in shortened(messages, wanted.max_chars)]
     wires, trees = b",".join([message.wire for message in shown]), b""
     if wanted.has_trees and not viewer.name:
@@ -8821,9 +8811,7 @@ def has_fts() -> bool:
 
 def mark_of(row: Sequence[Any]) -> str:
     """Give what tells an event of a journal from any other."""
-    from hashlib import sha256
-
-    return sha256(repr((*row,)).encode("utf-8", "surrogatepass")).hexdigest() if row else ""
+    return _sha256()(repr((*row,)).encode("utf-8", "surrogatepass")).hexdigest() if row else ""
 
 
 class Index:
@@ -8837,40 +8825,37 @@ class Index:
     def __init__(self, path: str) -> None:
         self._path, self._place = path, f"{path}-index"
         self._journal: sqlite3.Connection | None = None
-        self._names: dict[str, int] = {}
-        self._hearers: dict[int, frozenset[str]] = {}  # by channel: who heard the last message there
-        self._shares: set[int] = set()  # of messages whose words have a table
         self._is_flawed = False  # the journal: some of it is not what was written
-        self._upto = self._first = 0  # serials: of the last event that was entered, of the first that the journal has
 
     # --- the two files ---
     def _open(self) -> None:
         """Open both. Raises sqlite3.Error, OSError."""
-        if self._journal is None:
-            journal = connect(self._path)
-            journal.execute("PRAGMA query_only = ON")
-            self._journal = journal
-            try:
-                self._base = self._opened()
-            except (sql_error(), OSError):
-                self.close()
-                raise
+        if self._journal is not None:
+            return
+        self._names: dict[str, int] = {}
+        self._hearers: dict[int, frozenset[str]] = {}  # by channel: who heard the last message there
+        self._shares: set[int] = set()  # of messages whose words have a table
+        self._upto = self._first = 0  # serials: of the last event that was entered, of the first that the journal has
+        try:
+            self._journal = connect(self._path)
+            self._journal.execute("PRAGMA query_only = ON")
+            self._base = self._opened()
+        except (sql_error(), OSError):
+            self.close()
+            raise
 
     def _opened(self) -> sqlite3.Connection:
         if size_of(self._place):
-            with suppress(sql_error()):  # it is damaged
-                base = self._connected()
-                with suppress(sql_error()):
-                    if self._is_bound(base):
-                        return base
-                base.close()
+            with suppress(sql_error()), ExitStack() as end:  # it may be damaged
+                base = end.enter_context(closing(self._connected()))
+                if self._is_bound(base):
+                    end.pop_all()
+                    return base
         log().info("record: makes %s anew", self._place)
         self.destroy()
         base = self._connected()
         marks = f"PRAGMA application_id = {_INDEX_ID}; PRAGMA user_version = {2 * _INDEX_SCHEMA + has_fts()};"
         base.executescript(f"BEGIN IMMEDIATE; {_INDEX_TABLES} {marks} COMMIT;")
-        self._upto, self._first = 0, 0
-        self._forget_names()
         return base
 
     def _connected(self) -> sqlite3.Connection:
@@ -8885,21 +8870,18 @@ class Index:
         kind = [base.execute(f"PRAGMA {one}").fetchone()[0] for one in ("application_id", "user_version")]
         if kind != [_INDEX_ID, 2 * _INDEX_SCHEMA + has_fts()]:
             return False
-        self._upto, mark = base.execute("SELECT upto, mark FROM meta").fetchone()
-        self._first = 0
-        self._forget_names()
-        self._shares = {int(name.removeprefix("words_")) for (name,) in base.execute(
+        upto, mark = base.execute("SELECT upto, mark FROM meta").fetchone()
+        found = self._event(upto)
+        if mark != mark_of(found) or (upto and not found):
+            return False
+        self._upto, self._shares = upto, {int(name.removeprefix("words_")) for (name,) in base.execute(
             "SELECT name FROM sqlite_master WHERE sql LIKE 'CREATE VIRTUAL TABLE words_%'")}
-        found = self._event(self._upto)
-        return bool(mark == mark_of(found) and (found or not self._upto))
+        return True
 
     def _event(self, serial: int) -> Sequence[Any]:
         """Give an event's row, its checksum apart; empty: it is not there."""
         found = self._from_journal("SELECT serial, at, ts, kind, body FROM event WHERE serial = ?", serial)
         return tuple(found[0]) if found else ()
-
-    def _forget_names(self) -> None:
-        self._names, self._hearers, self._shares = {}, {}, set()
 
     def _from_journal(self, sql: str, *given: Any) -> list[Any]:
         """Read from the journal. Raises OSError: what fails there is not the index's fault."""
@@ -9017,9 +8999,8 @@ class Index:
         self._first = first
 
     # --- what is asked ---
-    def reaches(self) -> tuple[int, float] | None:
-        found = self._base.execute("SELECT seq, ts FROM message ORDER BY seq LIMIT 1").fetchone()
-        return None if found is None else (found[0], found[1])
+    def reaches(self) -> tuple[int | None, float | None]:
+        return self._base.execute("SELECT seq, ts FROM message ORDER BY seq LIMIT 1").fetchone() or (None, None)
 
     def seq_at(self, ts: float) -> int:
         return first_where(self._base, "message", "seq", "ts", ts)
@@ -9076,9 +9057,7 @@ class Index:
             parts.append("EXISTS (SELECT 1 FROM direct d WHERE d.name = :scope AND d.seq = m.seq)")
         return " AND ".join(parts)
 
-    def walk(
-        self, wanted: Wanted, viewer: Viewer, start: int, is_up: bool
-    ) -> Iterator[tuple[int, MessageRouted | None]]:
+    def walk(self, wanted: Wanted, viewer: Viewer, start: int, is_up: bool) -> Walk:
         if wanted.search is not None and not has_fts():
             raise SearchUnavailable
         names = {"scope": wanted.scope, "sender": wanted.sender, "me": viewer.name, "all": ALL}
@@ -9125,7 +9104,7 @@ class Query(Struct):
     wanted: Wanted
     viewer: Viewer
     then: Callable[[bytes | Refusal], None]
-    memory: Memory | None  # what the room remembers, where there is no journal
+    shelf: Shelf
     is_dropped: bool = False
 
     def drop(self) -> None:
@@ -9167,8 +9146,7 @@ class Archive:
         if self._waiting[viewer.name] >= QUERIES_EACH_MAX or self._waiting.total() >= QUERIES_MAX:
             raise RecordUnavailable("too many queries wait already")
         self._waiting[viewer.name] += 1
-        memory = Memory([*self._room.recent.values()]) if self._index is None else None
-        query = Query(wanted, viewer, then, memory)
+        query = Query(wanted, viewer, then, self._index or Memory([*self._room.recent.values()]))
         self._put(query)
         return query
 
@@ -9220,8 +9198,9 @@ class Archive:
         return True
 
     def _safely(self, read: Callable[[], Any]) -> Any:
-        """Read by the index; one that is damaged is made again. Raises RecordUnavailable."""
-        assert self._index is not None
+        """Read by the index, if there is one; one that is damaged is made again. Raises RecordUnavailable."""
+        if self._index is None:
+            return read()
         try:
             return read()
         except (sql_error(), OSError) as error:
@@ -9238,7 +9217,7 @@ class Archive:
         answer: bytes | Refusal = RecordUnavailable("the hub failed: see its log")
         try:
             if not query.is_dropped:
-                answer = self._safely(lambda: self._answer(query)) if query.memory is None else self._answer(query)
+                answer = self._safely(lambda: self._answer(query))
         except Refusal as refusal:
             answer = refusal
         finally:
@@ -9247,9 +9226,8 @@ class Archive:
 
     def _answer(self, query: Query) -> bytes:
         """Read a page. Raises Refusal, sqlite3.Error, OSError."""
-        began, shelf = time.monotonic(), cast(Shelf, query.memory or self._index)
-        index = self._index if query.memory is None else None
-        if index is not None and not index.catch_up(lambda: time.monotonic() > began + BUILD_S):
+        began = time.monotonic()
+        if self._index is not None and not self._index.catch_up(lambda: time.monotonic() > began + BUILD_S):
             raise RecordUnavailable("the record's index is being made: come again")
 
         def is_late() -> bool:
@@ -9262,12 +9240,10 @@ class Archive:
             rest()
             return self.tree_of(message)
 
-        return page_of(shelf, query.wanted, query.viewer, is_late, tree_of)
+        return page_of(query.shelf, query.wanted, query.viewer, is_late, tree_of)
 
     def _finish(self, query: Query, answer: bytes | Refusal) -> None:
-        self._waiting[query.viewer.name] -= 1
-        if not self._waiting[query.viewer.name]:
-            del self._waiting[query.viewer.name]
+        self._waiting -= Counter([query.viewer.name])  # which forgets whom none is left of
         if not query.is_dropped:
             query.then(answer)
 
