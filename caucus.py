@@ -11784,9 +11784,9 @@ def _settled_frame(room: Room, event: FormSettled) -> bytes:
     return frame_of("form_resolved", id=event.form_id, status=event.status, **more)
 
 
-def _loop_frame(room: Room, event: Any) -> bytes:
-    loop = room.loops.get(event.lane)
-    return frame_of("loop", lane=event.lane, loop=None if loop is None else loop.to_json())
+def loop_frame(lane: str, loop: Loop | None) -> bytes:
+    """Encode how a lane goes round in circles; None: it does not any more."""
+    return frame_of("loop", lane=lane, loop=None if loop is None else loop.to_json())
 
 
 def _loops_frame(room: Room, _event: Event) -> bytes:
@@ -11806,7 +11806,7 @@ FRAMES: dict[type[Event], tuple[Callable[..., bytes], ...]] = {
     **dict.fromkeys((FloorGranted, FloorPassed, FloorReleased, HandRaised, HandLowered), (_floor_frame,)),
     FormOpened: (lambda room, event: frame_of("form", form=room.form(event.form_id)),),
     FormSettled: (_settled_frame,),
-    **dict.fromkeys((LoopSeen, LaneRuled), (_loop_frame,)),
+    **dict.fromkeys((LoopSeen, LaneRuled), (lambda room, event: loop_frame(event.lane, room.loops.get(event.lane)),)),
     LoopsSet: (_loops_frame,),
     **dict.fromkeys((BudgetsSet, BudgetReached, SpenderEnded), (budgets_frame,)),
     ModeChanged: (lambda room, event: frame_of("mode", mode=event.mode), _floor_frame, _loops_frame),
@@ -12158,10 +12158,12 @@ class ChangesFeed(Feed):
 
     def forget(self) -> None:
         super().forget()
-        self._looks: dict[str, tuple[object, ...]] = {}  # by name: as consoles were told
+        self._looks: dict[str, Any] = {}  # by name: as consoles were told
         self._moved: set[str] = set()  # whose mailboxes changed since receipts were told
         self._answered: set[int] = set()  # seqs of what was answered since
         self._receipts: dict[int, dict[str, Json]] = {}  # by seq: as consoles were told
+        self._open: set[int] = set()  # seqs of those of which more may become, by what recipients fetch
+        self._looked = 0  # up to which seq receipts were read
 
     def mark(self, event: Event) -> None:
         kind = type(event)
@@ -12181,14 +12183,15 @@ class ChangesFeed(Feed):
         peers, channels = self._take_news()
         if self._owed:
             self._owed = False
-            self.frames.append(frame_of("owed", owed=[debt.to_json() for debt in self._room.owed.values()]))
+            self.frames.append(self._owed_frame())
         for at, names in enumerate(paged(peers)):
             if at:
                 yield
-            gone: list[Json] = [name for name in names if self._room.roster.get(name) is None]
+            gone: list[Json] = [name for name in names if self._is_gone(name)]
             for name in gone:
                 self._looks.pop(str(name), None)
-            self.frames.append(frame_of("peers", changed=[*self._rows(names)], gone=gone))
+            if (changed := [*self._rows(names)]) or gone:
+                self.frames.append(frame_of("peers", changed=changed, gone=gone))
         for at, listed in enumerate(paged(channels, PAGE_CHANNELS)):
             if at or peers[PAGE_ROWS:]:
                 yield
@@ -12196,8 +12199,9 @@ class ChangesFeed(Feed):
             self.frames.append(frame_of("channels", changed=rows, gone=[c for c in listed if c not in rows]))
 
     def survey(self, figures: dict[str, Json]) -> Iterator[None]:
-        self.frames.append(frame_of("health", health=figures))
-        for names in paged(self._room.roster.all_names()):
+        if figures:
+            self.frames.append(frame_of("health", health=figures))
+        for names in paged(self._names_to_survey()):
             if changed := [*self._rows(names, only_new=True)]:
                 self.frames.append(frame_of("peers", changed=changed, gone=[]))
             yield
@@ -12207,16 +12211,21 @@ class ChangesFeed(Feed):
             yield
 
     def _receipts_changed(self) -> Iterator[list[Json]]:
-        """Give, in pages, the receipts that differ from what consoles were told."""
+        """Give, in pages, the receipts that differ from what consoles were told: of those that may, which are few."""
         moved, self._moved, answered, self._answered = self._moved, set(), self._answered, set()
-        recent, told, page, names = self._room.recent, self._receipts, list[Json](), 0
-        for seq in [seq for seq in told if seq not in recent]:
+        room, told, page, names = self._room, self._receipts, list[Json](), 0
+        oldest = next(iter(room.recent), room.last_seq + 1)
+        for seq in [*takewhile(lambda seq: seq < oldest, told)]:
             del told[seq]
-        for seq, routed in [*recent.items()]:
-            before = told.get(seq)
-            if before is None or seq in answered or (self._may_move(before) and not moved.isdisjoint(routed.to)):
+        fresh, self._looked = range(max(oldest, self._looked + 1), room.last_seq + 1), room.last_seq
+        for seq in sorted({*self._open, *answered, *fresh}):
+            routed, before = room.recent.get(seq), told.get(seq)
+            if routed is None or not self._is_of_interest(seq):
+                self._open.discard(seq)
+            elif before is None or seq in answered or not moved.isdisjoint(routed.to):
                 names += 1 + len(routed.to)
-                now = self._room.receipt(routed)
+                now = room.receipt(routed)
+                (self._open.add if now[QUEUED] or now[FETCHED] else self._open.discard)(seq)
                 if now != before:
                     told[seq] = now
                     page.append(now)
@@ -12224,11 +12233,6 @@ class ChangesFeed(Feed):
                 yield page
                 page, names = [], 0
         yield page
-
-    @staticmethod
-    def _may_move(receipt: dict[str, Json]) -> bool:
-        """Whether more can become of a message by what its recipients do with their mailboxes."""
-        return bool(receipt[QUEUED] or receipt[FETCHED])
 
     def pages_of_receipts(self) -> Iterator[bytes]:
         """Encode all that consoles know of receipts, for a newcomer; what changes meanwhile comes with the survey."""
@@ -12239,6 +12243,22 @@ class ChangesFeed(Feed):
     def _receipts_frame(self, changed: list[Json]) -> bytes:
         """Encode receipts, and the seq from which on they are kept up to date."""
         return frame_of("receipts", changed=changed, since=next(iter(self._room.recent), 0))
+
+    # --- what a feed of a part of the room tells otherwise ---
+    def _is_of_interest(self, seq: int) -> bool:
+        """Whether a message's receipt is told."""
+        return True
+
+    def _is_gone(self, name: str) -> bool:
+        """Whether consoles are to be told that a peer is not here any more."""
+        return self._room.roster.get(name) is None
+
+    def _names_to_survey(self) -> list[str]:
+        """Give whose rows may have changed without an event that is told at once."""
+        return self._room.roster.all_names()
+
+    def _owed_frame(self) -> bytes:
+        return frame_of("owed", owed=[debt.to_json() for debt in self._room.owed.values()])
 
     def _channels_of(self, event: Event) -> Iterable[str]:
         if isinstance(event, PeerLeft):
@@ -12398,7 +12418,7 @@ class Consoles:
         frames: list[bytes | Message]
         if isinstance(event, MessageRouted):
             loop = self._room.loop_of(event.message)
-            frames = [event.message, *([frame_of("loop", lane=loop.lane, loop=loop.to_json())] if loop else [])]
+            frames = [event.message, *([] if loop is None else [loop_frame(loop.lane, loop)])]
         else:
             frames = [*with_notice(event, [write(self._room, event) for write in FRAMES.get(kind, ())])]
         for feed in self._feeds:
@@ -12912,11 +12932,8 @@ class PastFeed(ChangesFeed):
 
     def __init__(self, room: Room, clock: PastClock, trees: Trees, span: Span) -> None:
         self._clock, self._span = clock, span
-        self._rows_told: dict[str, dict[str, Json]] = {}  # by name: as it was told, moments for ages
         self._debts_told: dict[Json, dict[str, Json]] = {}  # by seq
         self._touched: dict[str, None] = {}  # names of those whose counts may have changed
-        self._open: set[int] = set()  # seqs of messages of which more may become
-        self._looked = 0  # up to which seq receipts were read
         self.told_seqs: set[int] = set()  # of messages; kept only where not all are told
         super().__init__(room, trees)
 
@@ -12931,12 +12948,12 @@ class PastFeed(ChangesFeed):
             self._touched |= dict.fromkeys((event.message.sender, *event.to))
         elif isinstance(event, PeerEvent):
             self._touched[event.name] = None
-        if isinstance(event, PeerJoined) and event.name in self._rows_told:  # another one of this name
-            self._rows_told[event.name] |= {"joined": "", "status_at": ""}  # are told anew, whatever they are
+        if isinstance(event, PeerJoined) and event.name in self._looks:  # another one of this name
+            self._looks[event.name] |= {"joined": "", "status_at": ""}  # are told anew, whatever they are
         if isinstance(event, RoomReopened):  # the clocks jumped
             self._peers |= dict.fromkeys(self._room.roster.all_names())
         if self._span.channel and isinstance(event, ChannelJoined | ChannelLeft | ChannelClosed | PeerLeft):
-            self._peers |= dict.fromkeys([*self._rows_told, *([event.name] if isinstance(event, PeerEvent) else [])])
+            self._peers |= dict.fromkeys([*self._looks, *([event.name] if isinstance(event, PeerEvent) else [])])
 
     def opening(self, figures: dict[str, Json]) -> Iterator[bytes]:
         """Encode the room as it is when the span begins."""
@@ -12956,25 +12973,28 @@ class PastFeed(ChangesFeed):
         members = log_members([one.wire for one in log], [b'"%b":%b' % (one.id.encode(), tree) for one in log
                                                           if (tree := self._trees.of(one))])
         yield b"%b,%b}" % (frame_of("snapshot", **head)[:-1], members)
-        self.forget_news()
-        yield from self.readings({})
+        self._peers, self._channels, self._touched, self._owed = {}, {}, {}, False  # all is told as it is
+        yield from self.frames_after(self.survey({}))
 
-    def forget_news(self) -> None:
-        """Note that all is told as it is."""
-        self._peers, self._channels, self._touched, self._owed = {}, {}, {}, False
+    def frames_after(self, work: Iterator[None]) -> list[bytes]:
+        """Do all of a work, and give the frames that it made."""
+        for _ in work:
+            pass
+        frames, self.frames = cast(list[bytes], self.frames), []
+        return frames
 
     def frames_of(self, event: Event) -> Iterator[bytes]:
         """Encode what an event is told by, in the order in which consoles get it."""
-        if isinstance(event, MessageRouted):
-            if self._span.has(event.message.recipient):
-                yield self._message_frame(event.message)
-                if (loop := self._room.loop_of(event.message)) is not None:
-                    yield frame_of("loop", lane=loop.lane, loop=loop.to_json())
+        if not isinstance(event, MessageRouted):
+            if self._concerns(event):
+                yield from with_notice(event, [self._frame(write, event) for write in FRAMES.get(type(event), ())])
             return
-        if not self._concerns(event):
-            return
-        frames = [self._frame(write, event) for write in FRAMES.get(type(event), ())]
-        yield from with_notice(event, frames)
+        message = event.message
+        if self._span.has(message.recipient):
+            shown = told_alone(message, self.told_seqs) if self.is_narrow else message
+            yield message_frame(shown, self._trees.of(shown))
+            if (loop := self._room.loop_of(message)) is not None:
+                yield loop_frame(loop.lane, loop)
 
     def _frame(self, write: Callable[..., bytes], event: Event) -> bytes:
         """Encode a frame; of sticks and loops those of the span alone."""
@@ -12982,58 +13002,28 @@ class PastFeed(ChangesFeed):
             return frame_of("floor", floors=self._floors())
         return frame_of("loops", **self._loops()) if write is _loops_frame else write(self._room, event)
 
-    def tell_news(self) -> Iterator[bytes]:
-        """Encode what changed of peers and channels, and of what is owed."""
-        room, span = self._room, self._span
-        if self._owed:
-            before, self._debts_told = self._debts_told, {debt["seq"]: debt for debt in self._debts()}
-            fresh: list[Json] = [debt for seq, debt in self._debts_told.items() if seq not in before]
-            yield frame_of("owed", changed=fresh, gone=[seq for seq in before if seq not in self._debts_told])
-        rows = [*self._rows(self._peers)]
-        gone: list[Json] = [name for name in self._peers if name in self._rows_told and not self._is_seen(name)]
-        for name in gone:
-            del self._rows_told[str(name)]
-        if rows or gone:
-            yield frame_of("peers", changed=rows, gone=gone)
-        names = [name for name in self._channels if span.has(name)]
-        if names:
-            listed = room.channel_rows(names)
-            yield frame_of("channels", changed=listed, gone=[name for name in names if name not in listed])
-        self._peers, self._channels, self._owed = {}, {}, False
+    def survey(self, figures: dict[str, Json]) -> Iterator[None]:
+        if figures and self._room.budgets.limits and not self._span.channel:
+            self.frames.append(budgets_frame(self._room))
+        return super().survey({} if self._span.channel else figures)
 
-    def readings(self, figures: dict[str, Json]) -> Iterator[bytes]:
-        """Encode what consoles are told of mailboxes now and then."""
-        if figures and not self._span.channel:
-            yield frame_of("health", health=figures)
-            if self._room.budgets.limits:
-                yield budgets_frame(self._room)
-        rows, self._touched = [*self._rows(self._touched)], {}
-        if rows:
-            yield frame_of("peers", changed=rows, gone=[])
-        for page in self._receipts_changed():
-            if page:
-                yield self._receipts_frame(page)
+    def _is_of_interest(self, seq: int) -> bool:
+        return not self.is_narrow or seq in self.told_seqs
 
-    def _receipts_changed(self) -> Iterator[list[Json]]:
-        """Give the receipts that changed: of those that may, which are few."""
-        room, told, page = self._room, self._receipts, list[Json]()
-        moved, self._moved, answered, self._answered = self._moved, set(), self._answered, set()
-        since = next(iter(room.recent), room.last_seq + 1)
-        fresh, self._looked = range(max(since, self._looked + 1), room.last_seq + 1), room.last_seq
-        for seq in sorted({*self._open, *answered, *fresh}):
-            routed, before = room.recent.get(seq), told.get(seq)
-            if routed is None or (self.is_narrow and seq not in self.told_seqs):
-                self._open.discard(seq)
-            elif before is None or seq in answered or not moved.isdisjoint(routed.to):
-                now = room.receipt(routed)
-                (self._open.add if self._may_move(now) else self._open.discard)(seq)
-                if now != before:
-                    told[seq] = now
-                    page.append(now)
-        if len(told) > 2 * RECENT_MAX:
-            for seq in [seq for seq in told if seq < since]:
-                del told[seq]
-        yield page
+    def _is_gone(self, name: str) -> bool:
+        return name in self._looks and not self._is_seen(name)
+
+    def _names_to_survey(self) -> list[str]:
+        names, self._touched = [*self._touched], {}
+        return names
+
+    def _owed_frame(self) -> bytes:
+        before, self._debts_told = self._debts_told, {debt["seq"]: debt for debt in self._debts()}
+        fresh: list[Json] = [debt for seq, debt in self._debts_told.items() if seq not in before]
+        return frame_of("owed", changed=fresh, gone=[seq for seq in before if seq not in self._debts_told])
+
+    def _channels_of(self, event: Event) -> Iterable[str]:
+        return [name for name in super()._channels_of(event) if self._span.has(name)]
 
     def _is_told(self, about: Any) -> bool:
         """Whether a question, or what was decided, is part of the span."""
@@ -13056,11 +13046,6 @@ class PastFeed(ChangesFeed):
         forms = json.loads(self._room.forms_wire(has_prompts=True))["forms"]
         return {one["id"] for one in forms if self._is_told(one)}
 
-    def _message_frame(self, message: Message) -> bytes:
-        if self.is_narrow:
-            message = told_alone(message, self.told_seqs)
-        return message_frame(message, self._trees.of(message))
-
     def _floors(self) -> dict[str, Json]:
         """Give the sticks; of one that was taken before, not the words that were said of it."""
         floors = {scope: cast(dict[str, Json], one) for scope, one in self._room.floors().items()
@@ -13074,7 +13059,7 @@ class PastFeed(ChangesFeed):
         return {**self._room.loops_row(), "lanes": lanes}
 
     def _debts(self) -> list[dict[str, Json]]:
-        return [debt.to_json() for debt in self._room.owed.values() if not self.is_narrow or debt.seq in self.told_seqs]
+        return [debt.to_json() for debt in self._room.owed.values() if self._is_of_interest(debt.seq)]
 
     def _is_seen(self, name: str) -> bool:
         peer, channel = self._room.roster.get(name), self._span.channel
@@ -13088,9 +13073,9 @@ class PastFeed(ChangesFeed):
             row["status_at"] = None if peer.status is None else round(peer.status_at + offset, 1)
             if self._span.channel:
                 row = {"name": peer.name, "state": row["state"], "paused": row["paused"], "joined": row["joined"]}
-            told = self._rows_told.get(peer.name)
+            told = self._looks.get(peer.name)
             changed = row if told is None else {key: one for key, one in row.items() if not _is_same(one, told[key])}
-            self._rows_told[peer.name] = row if told is None else told | changed
+            self._looks[peer.name] = row if told is None else told | changed
             if changed:
                 yield {"name": peer.name, **changed}
 
@@ -13194,7 +13179,7 @@ class Recorder:
         """Tell, before what comes at a time, what a console was told until then of what happened before."""
         if at >= self._untold_at + FLUSH_S:
             self._untold_at = math.inf
-            yield from map(self._entry, self._feed.tell_news())
+            yield from map(self._entry, self._feed.frames_after(self._feed.tell()))
         if self._is_unread and at >= self._read_at + HEALTH_S:
             now = self._clock.at
             self._read_at = now if at == math.inf else max(now, self._read_at + HEALTH_S)
@@ -13202,7 +13187,7 @@ class Recorder:
             self._is_unread, figures = False, dict[str, Json]()
             if at == math.inf or self._read_at >= self._figures_at + _FIGURES_S:
                 self._figures_at, figures = self._read_at, self._health()
-            yield from map(self._entry, self._feed.readings(figures))
+            yield from map(self._entry, self._feed.frames_after(self._feed.survey(figures)))
 
     def _health(self) -> dict[str, Json]:
         return {key: value for key, value in self._room.health().items() if key != "uptime"}
