@@ -13235,18 +13235,18 @@ class Replays:
     def get_replay(self, gate: Gate, request: Request) -> None:
         """GET /replay?from=&to=&after=: a part of the past. Raises Invalid, CredentialRequired, NoRecord, Throttled."""
         gate.require_role(request, OPERATOR_ROLE, OBSERVER_ROLE)
-        since, until = (_moment_in(request, name) for name in ("from", "to"))
+        wanted = Span(_moment_in(request, "from", -math.inf), _moment_in(request, "to", math.inf))
         after = integer_of(request.head.parameters.get("after", "0"), "after", 0, 2**53, "query")
-        self._ask(request.caller, lambda path: self._part(path, since, until, after))
+        self._ask(request.caller, lambda path: self._part(path, wanted, after))
 
     def get_record(self, gate: Gate, request: Request) -> None:
         """GET /record?since=&until=&channel=: a page. Raises Invalid, CredentialRequired, NoRecord, Throttled."""
         gate.require_role(request, OPERATOR_ROLE, OBSERVER_ROLE)
-        since, until = (_moment_in(request, name) for name in ("since", "until"))
         channel = text_of(request.head.parameters, "channel", 0, NAME_MAX, "", "query")
+        wanted = Span(_moment_in(request, "since", -math.inf), _moment_in(request, "until", math.inf), channel)
         if channel and not is_channel(channel):
             raise Invalid("channel", "a #channel is required", "query")
-        self._ask(request.caller, lambda path: record_reply(path, since, until, channel, self._rest_while_wanted))
+        self._ask(request.caller, lambda path: record_reply(path, wanted, self._rest_while_wanted))
 
     def _ask(self, caller: Caller, make: Callable[[str], Reply]) -> None:
         """Have an answer made. Raises NoRecord, Throttled."""
@@ -13301,11 +13301,11 @@ class Replays:
         if is_wanted:
             caller.reply(reply)
 
-    def _part(self, path: str, since: float | None, until: float | None, after: int) -> Reply:
+    def _part(self, path: str, wanted: Span, after: int) -> Reply:
         """Tell the entries after so many, as many as fit. Raises NoRecord, Damaged, OSError, sqlite3.Error."""
-        playing = None if since is None or until is None else self._kept.pop((since, until, after), None)
+        playing = self._kept.pop((wanted.since, wanted.until, after), None)
         if playing is None:
-            playing = self._begun(path, since, until)
+            playing = self._begun(path, wanted)
             for _ in islice(playing.entries, after):
                 pass
         entries, size, more = list[bytes](), 0, False
@@ -13326,23 +13326,24 @@ class Replays:
         told = encode_plain({**head, "next": count if more else None}).encode("ascii")
         return Reply(200, b'%b,"entries":[%b]}' % (told[:-1], b",\n".join(entries)), ())
 
-    def _begun(self, path: str, since: float | None, until: float | None) -> Playing:
+    def _begun(self, path: str, wanted: Span) -> Playing:
         base = connect_reader(path)
         _, first, last = reach_of_journal(base)
-        until = math.ceil(last * 1000) / 1000 if until is None else until
-        since = max(math.floor(first * 1000) / 1000, until - REPLAY_SPAN_S if since is None else since)
+        until = math.ceil(last * 1000) / 1000 if wanted.until == math.inf else wanted.until
+        since = until - REPLAY_SPAN_S if wanted.since == -math.inf else wanted.since
+        since = max(math.floor(first * 1000) / 1000, since)
         span = Span(since, max(since, until))
         head: dict[str, Json] = {"version": __version__, "from": span.since, "to": span.until, "first": first,
                                  "last": last}
         return Playing(base, head, Recorder(base, span, self._rest_while_wanted).entries())
 
 
-def _moment_in(request: Request, name: str) -> float | None:
-    """Read Unix seconds of a query; None: nobody says. Raises Invalid."""
+def _moment_in(request: Request, name: str, default: float) -> float:
+    """Read Unix seconds of a query; nobody says: the default. Raises Invalid."""
     text = request.head.parameters.get(name, "")
     with suppress(ValueError):
         if not text or 0.0 <= float(text) < 1e11:
-            return round(float(text), 3) if text else None
+            return round(float(text), 3) if text else default
     raise Invalid(name, "Unix seconds are required", "query")
 
 
@@ -13413,17 +13414,15 @@ def as_data(text: bytes) -> bytes:
     return text.replace(b"<", b"\\u003c").replace(b">", b"\\u003e").replace(b"&", b"\\u0026")
 
 
-def record_page(
-    path: str, since: float | None, until: float | None, channel: str, rest: Callable[[], None]
-) -> Iterator[bytes]:
+def record_page(path: str, wanted: Span, rest: Callable[[], None]) -> Iterator[bytes]:
     """Give a page that has a journal's record in it, bit by bit. Raises Invalid, Damaged, sqlite3.Error, NONSENSE."""
     with closing(connect_reader(path)) as base:
         refuse_older(base, path)
         _, first, last = reach_of_journal(base)
-        begin = max(math.floor(first * 1000) / 1000, since or 0.0)
-        end = math.ceil(min(last, math.inf if until is None else until) * 1000) / 1000
-        span = Span(begin, max(begin, end), channel, since is not None)
-        about: dict[str, Json] = {"version": __version__, "from": span.since, "to": span.until, "channel": channel}
+        begin = max(math.floor(first * 1000) / 1000, wanted.since)
+        end = math.ceil(min(last, wanted.until) * 1000) / 1000
+        span = Span(begin, max(begin, end), wanted.channel, wanted.since > -math.inf)
+        about: dict[str, Json] = {"version": __version__, "from": span.since, "to": span.until, "channel": span.channel}
         before, after = record_frame()
         yield b"%b%b" % (before, as_data(encode_plain(about).encode("ascii"))[:-1])
         mark = b',"entries":['
@@ -13433,12 +13432,10 @@ def record_page(
         yield b"]}%b" % after
 
 
-def record_reply(
-    path: str, since: float | None, until: float | None, channel: str, rest: Callable[[], None]
-) -> Reply:
+def record_reply(path: str, wanted: Span, rest: Callable[[], None]) -> Reply:
     """Answer with the record as a page. Raises Invalid, Damaged, OSError, sqlite3.Error, and what `rest` raises."""
     parts, size = list[bytes](), 0
-    for part in record_page(path, since, until, channel, rest):
+    for part in record_page(path, wanted, rest):
         parts.append(part)
         size += len(part)
         if size > FILE_MAX_BYTES:
@@ -13600,22 +13597,21 @@ class Push(Record):
     links: tuple[tuple[str, str, str], ...]  # what each does, its URL without its token, and that token
     ts: float  # Unix seconds
     room: str
-    is_worded: bool  # the needs' words may be sent
 
 
 def push_of(
     needs: Sequence[Need], room: Room, ts: float, click: str, is_worded: bool, links: Sequence[tuple[str, str, str]]
 ) -> Push:
-    """Word one push of all these needs, the most urgent first."""
-    needs = sorted(needs, key=lambda need: -NEEDS[need.kind][0])
-    lines = [need.text + (f": {one_line(need.words)[:NOTIFY_WORDS_MAX]}" if is_worded and need.words else "")
-             for need in needs]
+    """Word one push of all these needs, the most urgent first; with the words of agents, or without any."""
+    needs = [need.but(words=one_line(need.words)[:NOTIFY_WORDS_MAX] if is_worded else "")
+             for need in sorted(needs, key=lambda need: -NEEDS[need.kind][0])]
+    lines = [f"{need.text}: {need.words}" if need.words else need.text for need in needs]
     title = needs[0].text if len(needs) == 1 else f"{len(needs)} things need you"
     shown, more = lines[:NOTIFY_LINES_MAX], len(lines) - NOTIFY_LINES_MAX
     text = "\n".join([*shown, *([f"and {more} more"] if more > 0 else [])])
     tags = tuple(dict.fromkeys(NEEDS[need.kind][1] for need in needs))[:3]
     about = tuple(needs), f"Caucus: {title}"[:TITLE_MAX], text, NEEDS[needs[0].kind][0], tags
-    return Push(*about, click, tuple(links), ts, id_of(room.born), is_worded)
+    return Push(*about, click, tuple(links), ts, id_of(room.born))
 
 
 # --- where it goes ---
@@ -13675,7 +13671,7 @@ def webhook_body(push: Push) -> dict[str, Json]:
     """Give what any webhook gets."""
     needs: list[Json] = [
         {"kind": one.kind, "who": one.who or None, "since": round(one.ts, 1) or None, "text": one.text,
-         **({"words": one_line(one.words)[:NOTIFY_WORDS_MAX]} if push.is_worded and one.words else {})}
+         **({"words": one.words} if one.words else {})}
         for one in push.needs[:NOTIFY_TOLD_MAX]
     ]
     actions: list[Json] = [{"action": verb, "url": f"{url}?token={token}", "expires": round(push.ts + GRANT_TTL_S)}
@@ -22590,10 +22586,10 @@ def journal_export(options: argparse.Namespace) -> tuple[dict[str, Json], str]:
 
 def page_export(options: argparse.Namespace) -> tuple[dict[str, Json], str]:
     """Write a record as a page that stands alone. Raises Damaged, Invalid, OSError, sqlite3.Error."""
-    size, channel = 0, options.channel or ""
+    size = 0
     try:
         with open_private(options.new, os.O_EXCL) as file:
-            for part in record_page(options.file, options.since, options.until, channel, lambda: None):
+            for part in record_page(options.file, span_of(options), lambda: None):
                 size += file.write(part)
     except NoRecord as refusal:
         raise Invalid("FILE", refusal.detail) from None
