@@ -7666,14 +7666,14 @@ def check_line(base: sqlite3.Connection, line: Sequence[Any]) -> None:
         raise Damaged(f"the line of the snapshot at event {serial} is not what was written")
 
 
-def latest_snapshot(base: sqlite3.Connection, upto: float = math.inf) -> tuple[int, int, float, bytes]:
-    """Give the newest snapshot: its event, how many parts, when, the head there. Raises Damaged, sqlite3.Error."""
+def latest_snapshot(base: sqlite3.Connection, upto: float = math.inf) -> tuple[int, float, bytes, int]:
+    """Give the newest snapshot: its event, when, the head there, how many parts. Raises Damaged, sqlite3.Error."""
     found = base.execute("SELECT * FROM snapshots WHERE serial <= ? ORDER BY serial DESC LIMIT 1", (upto,)).fetchone()
     if found is None:
-        return 0, 0, 0.0, NO_HASH
+        return 0, 0.0, NO_HASH, 0
     check_line(base, found)
     serial, parts, at, head, _ = found
-    return serial, parts, at, head
+    return serial, at, head, parts
 
 
 def keys_in(base: sqlite3.Connection, table: str, key: str) -> range:
@@ -7692,13 +7692,13 @@ def first_where(base: sqlite3.Connection, table: str, key: str, column: str, lea
     return keys.start + bisect_left(keys, least, key=lambda at: base.execute(select, (at,)).fetchone()[0])
 
 
-def end_of(base: sqlite3.Connection) -> tuple[int, bytes]:
-    """Give the serial of the last event, and the head after it; what is before is not read. Raises Damaged."""
-    found = base.execute("SELECT serial, hash FROM event ORDER BY serial DESC LIMIT 1").fetchone()
-    serial, head = found or latest_snapshot(base)[::3]
-    if not isinstance(head, bytes):
+def end_of(base: sqlite3.Connection) -> tuple[int, float, bytes]:
+    """Give the last event's serial, when it was, and the head after it; what is before is not read. Raises Damaged."""
+    found = base.execute("SELECT serial, at, hash FROM event ORDER BY serial DESC LIMIT 1").fetchone()
+    serial, at, head = found or latest_snapshot(base)[:3]
+    if not isinstance(at, float) or not isinstance(head, bytes):
         raise Damaged(f"event {serial}: not what was written")
-    return serial, Chain(base, serial, head).pass_seams()
+    return serial, at, Chain(base, serial, head).pass_seams()
 
 
 def fill(room: Room, base: sqlite3.Connection) -> int:
@@ -7706,7 +7706,7 @@ def fill(room: Room, base: sqlite3.Connection) -> int:
     try:
         with base:
             base.execute("BEGIN")  # one view of the file, whoever writes to it
-            serial, parts, _, head = latest_snapshot(base)
+            serial, _, head, parts = latest_snapshot(base)
             if parts:
                 room.restore(snapshot_rows(base, serial, parts))
             count, chain = 0, Chain(base, serial, head)
@@ -7801,7 +7801,7 @@ class Journal:
         self._since_snapshot = self._since_checkpoint = 0  # events
         self._compacted_at = -math.inf  # monotonic seconds
         self._frames = 0  # in SQLite's log, when a thread has just copied them
-        self._clock = ResumedClock(0.0)  # of the room
+        self.clock: ResumedClock  # of the room: time down, and time when nothing can be written, is nobody's silence
         self._keeper: threading.Thread | None = None  # copies SQLite's log, or waits for a compaction
         try:
             self._lock, self._base = self._open()
@@ -7826,7 +7826,8 @@ class Journal:
             lock.hold(self.path)
             base = connect(self.path, busy_s=_COMPACT_BUSY_S, sync=self._sync)  # a compaction may be about to end
             self._migrate(base, check_kind(base, self.path))
-            self.serial, self.head = end_of(base)  # of the last event that is in the file; `load` sees that it fits
+            self.serial, at, self.head = end_of(base)  # of the last event that is in the file; `load` sees that it fits
+            self.clock = ResumedClock(at - time.monotonic())
             base.execute("PRAGMA journal_mode = WAL")
             base.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             base.execute(f"PRAGMA busy_timeout = {_BUSY_S * 1000:.0f}")
@@ -7862,26 +7863,13 @@ class Journal:
                        copy)
 
     # --- the room ---
-    def clock(self) -> Clock:
-        """Give the room's clock. It goes on where it stopped: time down is nobody's silence. Raises Invalid.
-
-        Nor is the time when nothing can be written, so that nobody is heard: it stands still then.
-        """
-        try:
-            found = self._base.execute("SELECT at FROM event ORDER BY serial DESC LIMIT 1").fetchone()
-            last = float(found[0] if found else latest_snapshot(self._base)[2])
-        except (sql_error(), TypeError, ValueError, Damaged) as error:
-            raise self._refusal(error) from None
-        self._clock = ResumedClock(last - time.monotonic())
-        return self._clock
-
     def load(self, room: Room) -> bool:
         """Fill an empty room; whether there was anything. Raises Invalid."""
         try:
             self._since_snapshot = fill(room, self._base)
         except (Damaged, OSError) as error:
             raise self._refusal(error) from None
-        return self._since_snapshot > 0 or latest_snapshot(self._base)[1] > 0
+        return self.serial > 0
 
     def adopt(self, rows: Sequence[Kept], seams: Sequence[Seam], room: Room, at: float) -> None:
         """Keep another journal's events, the room that was made of them, and its time. Raises sqlite3.Error.
@@ -7900,7 +7888,7 @@ class Journal:
             write_snapshot(base, room, at, head)
             sew(left, math.inf, head, anew)
             write_seams(base, anew)
-        self.serial, self.head = end_of(base)
+        self.serial, _, self.head = end_of(base)
 
     def hear(self, event: Event) -> None:
         """Note an event; it is in the file when `commit` returns."""
@@ -7959,7 +7947,7 @@ class Journal:
     def _fail(self, cause: str) -> None:
         log().error("journal: cannot write %s: %s; agents are refused until it works again", self.path, cause)
         self.cause = cause
-        self._clock.stop()
+        self.clock.stop()
         self.on_change()
         self.call_later(JOURNAL_RETRY_S, self._try_again)
 
@@ -7975,7 +7963,7 @@ class Journal:
             return
         log().warning("journal: writing %s again; it is whole", self.path)
         self.cause = ""
-        self._clock.go_on()
+        self.clock.go_on()
         self.on_change()
 
     # --- house-keeping, in a thread ---
@@ -8454,7 +8442,7 @@ class Proof:
 
     def reach(self, span: Span) -> dict[str, Json]:
         """Tell where it ends, before it was followed to there, and which part is wanted. Raises Damaged."""
-        serial, head = end_of(self._base)
+        serial, _, head = end_of(self._base)
         (last,) = self._base.execute("SELECT ts FROM event ORDER BY serial DESC LIMIT 1").fetchone() or (None,)
         own: dict[str, Json] = {"since": span.since, "until": span.until, "channel": span.channel}
         wanted = {key: value for key, value in own.items() if value not in (-math.inf, math.inf, "")}
@@ -13150,7 +13138,7 @@ class Recorder:
         """Make the room of the newest snapshot before the span; read the events since."""
         base = self._base
         start, _, _ = reach_of_journal(base)
-        self._serial, parts, at, head = latest_snapshot(base, max(start, serial_before(base, self._span.since)))
+        self._serial, at, head, parts = latest_snapshot(base, max(start, serial_before(base, self._span.since)))
         if parts:
             self._room.restore(snapshot_rows(base, self._serial, parts))
             stamp = base.execute("SELECT ts FROM event WHERE serial = ?", (self._serial,)).fetchone()
@@ -14823,7 +14811,7 @@ class Hub:
         self._lingering: set[socket.socket] = set()  # connections that were turned away, and may still read why
         self._clock = clock = turn
         self.journal = self._journal()
-        room_clock: Clock = clock if self.journal is None else self.journal.clock()
+        room_clock: Clock = clock if self.journal is None else self.journal.clock
         self.room = Room(self._emit, room_clock, new_secret, settings.ttl_s, settings.quiet_after_s)
         self.room.detector = Detector(lambda: tables_in("docs/loops.toml"))
         self.polls = Polls(self.room, clock, loop.call_at)
