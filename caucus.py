@@ -7169,8 +7169,9 @@ def hash_of_part(serial: int, part: int, body: str) -> bytes:
     return _sha256()(struct.pack(">qq", serial, part) + body.encode()).digest()
 
 
-def hash_of_line(serial: int, parts: int, at: float, head: bytes, hashes: Iterable[bytes]) -> bytes:
-    """Sum up the line of a snapshot: the hash of its event, and those of its parts."""
+def hash_of_line(base: sqlite3.Connection, serial: int, parts: int, at: float, head: bytes) -> bytes:
+    """Sum up the line of a snapshot: the hash of its event, and those of its parts. Raises sqlite3.Error."""
+    hashes = [one for (one,) in base.execute("SELECT hash FROM snapshot WHERE serial = ? ORDER BY part", (serial,))]
     return _sha256()(b"%b%b%b" % (head, struct.pack(">qqd", serial, parts, at), b"".join(hashes))).digest()
 
 
@@ -7646,12 +7647,6 @@ def snapshot_rows(base: sqlite3.Connection, serial: int, parts: int) -> Iterator
         raise Damaged(f"the snapshot at event {serial} has {count} of {parts} parts")
 
 
-def hashes_of_parts(base: sqlite3.Connection, serial: int) -> list[bytes]:
-    """Read what sums up the parts of a snapshot. Raises sqlite3.Error."""
-    found = base.execute("SELECT hash FROM snapshot WHERE serial = ? ORDER BY part", (serial,))
-    return [hashed for (hashed,) in found]
-
-
 def check_line(base: sqlite3.Connection, line: Sequence[Any]) -> None:
     """See that the line of a snapshot is what was written. Raises Damaged, sqlite3.Error."""
     serial, parts, at, head, hashed = (*line, None)[:5]
@@ -7659,7 +7654,7 @@ def check_line(base: sqlite3.Connection, line: Sequence[Any]) -> None:
         if isinstance(head, int):  # of a schema 1 that is recovered
             is_right = head == crc_of("", serial, parts, at)
         else:
-            is_right = hashed == hash_of_line(serial, parts, at, head, hashes_of_parts(base, serial))
+            is_right = hashed == hash_of_line(base, serial, parts, at, head)
     except NONSENSE:
         is_right = False
     if not is_right:
@@ -7775,8 +7770,8 @@ def chain_up(base: sqlite3.Connection) -> None:
 
 def write_line(base: sqlite3.Connection, serial: int, parts: int, at: float, head: bytes) -> None:
     """Write the line of a snapshot whose parts are there: it counts from then on."""
-    line = serial, parts, at, head, hash_of_line(serial, parts, at, head, hashes_of_parts(base, serial))
-    base.execute("INSERT OR REPLACE INTO snapshots VALUES(?, ?, ?, ?, ?)", line)
+    line = serial, parts, at, head
+    base.execute("INSERT OR REPLACE INTO snapshots VALUES(?, ?, ?, ?, ?)", (*line, hash_of_line(base, *line)))
 
 
 MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {1: chain_up}  # schema -> what makes the next one of it
@@ -7876,17 +7871,24 @@ class Journal:
 
         They are chained anew: the hashes are the old ones as far as nothing is lost before them.
         """
-        base, left, anew, head, kept = self._base, deque(seams), list[Seam](), NO_HASH, list[tuple[Any, ...]]()
-        for row in rows:
-            head = sew(left, row[0], head, anew)
-            head = hash_of_row(cast(Row, row[:5]), head)
-            kept.append((*row[:5], head))
+        base, head, kept, anew = self._base, NO_HASH, list[Kept](), list[Seam]()
+
+        def place(one: Any) -> tuple[int, bool]:
+            return (one.serial, True) if isinstance(one, Seam) else (one[0], False)  # a seam comes after its event
+
+        both: list[Any] = sorted([*rows, *seams], key=place)
+        for one in both:
+            if isinstance(one, Seam):
+                head = one.hash if one.about["why"] == "dropped" else linked(head, one.note)
+                anew.append(Seam(one.serial, head, one.note))
+            else:
+                head = hash_of_row(cast(Row, one[:5]), head)
+                kept.append((*one[:5], head))
         with base:
             base.execute("BEGIN")
             base.executemany("INSERT INTO event VALUES(?, ?, ?, ?, ?, ?)", kept)
             base.execute("INSERT OR REPLACE INTO meta VALUES('dropped', '0')")
-            write_snapshot(base, room, at, head)
-            sew(left, math.inf, head, anew)
+            write_snapshot(base, room, at, kept[-1][5] if kept else NO_HASH)
             write_seams(base, anew)
         self.serial, _, self.head = end_of(base)
 
@@ -8138,18 +8140,15 @@ def info_of(base: sqlite3.Connection, path: str) -> dict[str, Json]:
     for (found,) in base.execute("PRAGMA quick_check"):
         if found != "ok":
             raise Damaged(found)
-    replayed, events, first, last = fill(room, base), 0, None, None
-    base.execute("BEGIN")
-    chain = Chain(base)
-    for events, row in enumerate(kept_rows(base, chain), 1):  # noqa: B007 (it counts)
-        first, last = first or row[2], row[2]
-    head, seams = chain.pass_seams(), seams_in(base)
-    base.execute("COMMIT")
+    replayed, proof = fill(room, base), Proof(base)
+    for _ in proof.rows():
+        pass
     process = holder_of(f"{path}.lock")
     return {
         "path": legible(path), "bytes": os.path.getsize(path), "schema": _SCHEMA, "process": process,
-        "events": events, "gaps": len([seam for seam in seams if seam.about["why"] == "lost"]), "replayed": replayed,
-        "first": first, "last": last, "serial": chain.serial, "head": head.hex(),
+        "events": proof.events, "gaps": len([seam for seam in proof.seams if seam.about["why"] == "lost"]),
+        "replayed": replayed, "first": proof.first or None, "last": proof.last or None, "serial": proof.chain.serial,
+        "head": proof.chain.head.hex(),
         "mode": room.mode, "peers": len(room.roster), "channels": len(room.channels()),
         "waiting": sum([len(peer.mailbox) for peer in room.roster]),
         "forms": len(json.loads(room.forms_wire())["forms"]), "decisions": len(room.decisions(DECISIONS_MAX)),
@@ -8220,15 +8219,6 @@ def hashes_of(row: Row, hashed: object, befores: Sequence[bytes]) -> list[bytes]
     return found
 
 
-def sew(left: deque[Seam], serial: float, head: bytes, anew: list[Seam]) -> bytes:
-    """Pass the seams before an event, summed up anew; give the head there."""
-    while left and left[0].serial < serial:
-        seam = left.popleft()
-        head = seam.hash if seam.about["why"] == "dropped" else linked(head, seam.note)
-        anew.append(Seam(seam.serial, head, seam.note))
-    return head
-
-
 def mend_head(path: str, told: list[str]) -> None:
     """Give a journal whose first page is damaged the first page of a fresh one: the tables are in the same places."""
     import sqlite3
@@ -8286,18 +8276,16 @@ def recovered_room(
 
     Give also what the room's clock showed, None if there was neither, and how many made none.
     """
-    room, at, unusable = nobodys_room(), None, 0
+    room, serial, at, unusable = nobodys_room(), 0, None, 0
     for line in reversed([*readable_rows(base, "snapshots", told)]):
-        serial, parts, then, *_ = line
         try:
             check_line(base, line)
-            room.restore(snapshot_rows(base, serial, parts))
-            at = then
+            room.restore(snapshot_rows(base, line[0], line[1]))
+            serial, at = line[0], line[2]
             break
         except (sql_error(), Damaged, *NONSENSE) as error:
-            told.append(f"the snapshot at event {serial}: {error}")
+            told.append(f"the snapshot at event {line[0]}: {error}")
             room = nobodys_room()
-    (_, serial, *_) = next(room.rows()) if len(room.roster) or room.log else ("", 0)
     room.born = room.born if serial or not rows else event_before(event_of_row(cast(Row, rows[0][:5])))
     for row in rows:
         if row[0] > serial:
@@ -12923,6 +12911,7 @@ class PastFeed(ChangesFeed):
         self._debts_told: dict[Json, dict[str, Json]] = {}  # by seq
         self._touched: dict[str, None] = {}  # names of those whose counts may have changed
         self.told_seqs: set[int] = set()  # of messages; kept only where not all are told
+        self.told_forms: set[Json] = set()  # ids of the questions that are told
         super().__init__(room, trees)
 
     @property
@@ -12955,6 +12944,7 @@ class PastFeed(ChangesFeed):
             head |= {"rate": None, "rules": {"text": "", "version": 0}, "health": None, "last_seq": 0, "quiet_stop": 0}
             head["budgets"] = NO_BUDGETS
         head["forms"] = [one for one in json.loads(room.forms_wire(has_prompts=True))["forms"] if self._is_told(one)]
+        self.told_forms |= {one["id"] for one in cast(list[Any], head["forms"])}
         head["peers"] = [*self._rows(room.roster.all_names())]
         head["channels"] = room.channel_rows([name for name in room.channels() if span.has(name)])
         log = [] if self.is_narrow else [*room.log]
@@ -13027,12 +13017,6 @@ class PastFeed(ChangesFeed):
         scopes = [getattr(event, name) for name in ("channel", "scope", "to", "lane") if hasattr(event, name)]
         is_of_all = isinstance(event, ModeChanged | QuietReached | RoomReopened)
         return not self._span.channel or is_of_all or self._span.channel in scopes
-
-    @functools.cached_property
-    def told_forms(self) -> set[str]:
-        """Ids of the questions that are told; kept only where not all are."""
-        forms = json.loads(self._room.forms_wire(has_prompts=True))["forms"]
-        return {one["id"] for one in forms if self._is_told(one)}
 
     def _floors(self) -> dict[str, Json]:
         """Give the sticks; of one that was taken before, not the words that were said of it."""
@@ -13620,23 +13604,23 @@ class Target(Record):
         return f"{self.host} ({'ntfy' if self.topic else 'webhook'})"
 
 
-def target_of(flag: str, url: str) -> Target:
+def target_of(url: str) -> Target:
     """Read where to post. Raises Invalid, which says what would be right, and does not repeat what may be a secret."""
     usual = "give a webhook such as https://example.org/hook, or an ntfy topic such as https://ntfy.sh/LONG-RANDOM-NAME"
     if len(url) > NOTIFY_URL_MAX or not url.isascii() or not url.isprintable() or " " in url:
-        raise Invalid(flag, f"that is no URL of at most {NOTIFY_URL_MAX} printable ASCII characters: {usual}")
+        raise Invalid("--notify", f"that is no URL of at most {NOTIFY_URL_MAX} printable ASCII characters: {usual}")
     try:
         parts = urllib.parse.urlsplit(url)
         scheme, host, port = parts.scheme.removeprefix("ntfy+"), parts.hostname, parts.port
     except ValueError as error:
-        raise Invalid(flag, f"{error}: {usual}") from None
+        raise Invalid("--notify", f"{error}: {usual}") from None
     if scheme not in ("http", "https") or not host:
-        raise Invalid(flag, f"that is no http or https URL: {usual}")
+        raise Invalid("--notify", f"that is no http or https URL: {usual}")
     if parts.fragment or port == 0:
-        raise Invalid(flag, f"leave out {'the part after #' if parts.fragment else 'port 0'}: {usual}")
+        raise Invalid("--notify", f"leave out {'the part after #' if parts.fragment else 'port 0'}: {usual}")
     topic, is_ntfy = parts.path.strip("/"), parts.scheme != scheme or host == "ntfy.sh"
     if is_ntfy and not (re.fullmatch(r"[-\w]{1,64}", topic, re.ASCII) and not parts.query):
-        raise Invalid(flag, "name one ntfy topic, 1 to 64 letters, digits, - and _: https://ntfy.sh/LONG-RANDOM-NAME")
+        raise Invalid("--notify", "name one ntfy topic, 1 to 64 letters, digits, - and _: https://ntfy.sh/LONG-RANDOM-NAME")
     path = "/" if is_ntfy else (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     user, password = (urllib.parse.unquote(one or "") for one in (parts.username, parts.password))
     basic = f"{user}:{password}" if "@" in parts.netloc else ""
@@ -14857,7 +14841,7 @@ class Hub:
         settings, loop, consoles = self.settings, self._loop, self.consoles
         if not settings.notify:
             return None
-        target = target_of("--notify", settings.notify)
+        target = target_of(settings.notify)
         poster = Poster(target, settings.notify_secret, loop.call_soon_threadsafe, loop.call_later)
         notifier = Notifier(self.room, self._clock, loop.call_later, self._composed, poster.post)
         notifier.place, notifier.is_looked_at = target.place, lambda: consoles.looking > 0
@@ -21908,7 +21892,7 @@ def rules_in(path: str) -> str:
 def check_notify(options: argparse.Namespace, settings: Settings) -> None:
     """Check what a hub is told of pushes. Raises Invalid."""
     if settings.notify:
-        is_ntfy = target_of("--notify", settings.notify).topic
+        is_ntfy = target_of(settings.notify).topic
         refuse((options.notify_secret and is_ntfy, "--notify-secret", "ntfy checks no signature: leave it out"))
     given = {"--notify-content": options.notify_content, "--notify-secret": options.notify_secret,
              "--notify-click": options.notify_click, "--notify-test": options.notify_test}
@@ -22003,7 +21987,7 @@ def begin_log(level: str) -> None:
 
 def try_push(settings: Settings) -> int:
     """Post a test, say what came of it, and give the exit code."""
-    target, told = target_of("--notify", settings.notify), SimpleQueue[Verdict]()
+    target, told = target_of(settings.notify), SimpleQueue[Verdict]()
     need, room = Need("test", "test", time.time()), nobodys_room()
     push = push_of([need], room, need.ts, settings.notify_click or settings.public_url or near_url(settings), False, ())
     poster = Poster(target, settings.notify_secret, lambda call: call(), lambda after_s, call: None)
