@@ -8653,125 +8653,35 @@ class Viewer(Record):
 Walk = Iterator[tuple[int, MessageRouted | None]]  # up to which seq, and what may be meant there; None: nothing is
 
 
-class Shelf(Protocol):
-    """Where messages are kept."""
-    kept: str  # what the reply calls it
-
-    def reaches(self) -> tuple[int | None, float | None]:
-        """Give the first message that there is: its seq and time; None: there is none."""
-
-    def seq_at(self, ts: float) -> int:
-        """Give the seq of the first message that was said at a time or later."""
-
-    def has_heard(self, viewer: Viewer, channel: str) -> bool:
-        """Whether a viewer has ever read anything in a channel."""
-
-    def find(self, seq: int) -> MessageRouted | None:
-        """Give a message; None: it is not there."""
-
-    def walk(self, wanted: Wanted, viewer: Viewer, start: int, is_up: bool) -> Walk:
-        """Give what may be meant, from a seq on, itself included, upwards or downwards."""
-
-
 class Memory:
-    """The messages that a room without a journal remembers."""
-    kept = "memory"
+    """A shelf: the messages that a room without a journal remembers. An Index is one, too, with the same methods."""
+    kept = "memory"  # what the reply calls it
 
     def __init__(self, recent: Sequence[MessageRouted]) -> None:
         self._recent = recent
 
     def reaches(self) -> tuple[int | None, float | None]:
+        """Give the first message that there is: its seq and time; None: there is none."""
         return (self._recent[0].message.seq, self._recent[0].message.ts) if self._recent else (None, None)
 
     def seq_at(self, ts: float) -> int:
+        """Give the seq of the first message that was said at a time or later."""
         return next((one.message.seq for one in self._recent if one.message.ts >= ts), _OPEN)
 
     def has_heard(self, viewer: Viewer, channel: str) -> bool:
+        """Whether a viewer has ever read anything in a channel."""
         return any(one.message.recipient == channel and viewer.may_read(one) for one in self._recent)
 
     def find(self, seq: int) -> MessageRouted | None:
+        """Give a message; None: it is not there."""
         return next((one for one in self._recent if one.message.seq == seq), None)
 
     def walk(self, wanted: Wanted, viewer: Viewer, start: int, is_up: bool) -> Walk:
+        """Give what may be meant, from a seq on, itself included, upwards or downwards."""
         for one in self._recent if is_up else reversed(self._recent):
             if one.message.seq >= start if is_up else one.message.seq <= start:
                 time.sleep(0)  # the loop comes first
                 yield one.message.seq, one
-
-
-class Page(Struct):
-    """Some messages, and where to go on."""
-    messages: list[Message]
-    upto: int | None  # the last seq that was looked at; None: there is no more
-
-
-def gather(
-    shelf: Shelf, wanted: Wanted, viewer: Viewer, start: int, is_up: bool, is_late: Callable[[], bool]
-) -> Page:
-    """Collect one page, in the order of its reading; what is late ends where it is."""
-    found = list[Message]()
-    for seq, routed in shelf.walk(wanted, viewer, start, is_up):
-        if routed is not None and not viewer.may_read(routed):
-            continue  # where a page ends tells nothing of it
-        if routed is not None and wanted.fits(routed.message):
-            if len(found) == wanted.limit:
-                return Page(found, found[-1].seq)
-            found.append(routed.message)
-        if is_late():
-            return Page(found, seq)
-    return Page(found, None)
-
-
-def page_of(
-    shelf: Shelf, wanted: Wanted, viewer: Viewer, is_late: Callable[[], bool],
-    tree_of: Callable[[Message], bytes] = lambda message: b"",
-) -> bytes:
-    """Answer GET /history, in JSON. Raises NotYourChannel."""
-    channel = wanted.scope if is_channel(wanted.scope) else ""
-    if channel and viewer.name and channel not in viewer.channels and not shelf.has_heard(viewer, channel):
-        raise NotYourChannel(f"you have heard nothing in {channel}", channel=channel)
-    is_up, at = wanted.way in ("after", "at"), int(wanted.at)
-    start = {"newest": _OPEN, "before": at - 1, "after": at + 1, "around": at - 1}.get(wanted.way, 0)
-    found = gather(shelf, wanted, viewer, shelf.seq_at(wanted.at) if wanted.way == "at" else start, is_up, is_late)
-    messages, upto = found.messages if is_up else found.messages[::-1], found.upto
-    if wanted.way == "around":
-        later = gather(shelf, wanted, viewer, at, True, is_late).messages
-        before = max(wanted.limit // 2, wanted.limit - len(later))
-        if len(messages) > before:
-            messages = messages[len(messages) - before :]
-            upto = messages[0].seq if messages else at
-        messages = [*messages, *later[: wanted.limit - len(messages)]]
-    goes_on: Json = None if upto is None else {"after" if is_up else "before": upto}
-    first_seq, first_ts = shelf.reaches()
-    reaches: Json = {"kept": shelf.kept, "seq": first_seq, "ts": first_ts}
-    shown = [without_secrets(one, shelf, viewer) for one in shortened(messages, wanted.max_chars)]
-    wires, trees = b",".join([message.wire for message in shown]), b""
-    if wanted.has_trees and not viewer.name:
-        made = ((message.id.encode("ascii"), tree_of(message)) for message in shown if not is_late())
-        trees = b',"trees":{%b}' % b",".join([b'"%b":%b' % one for one in made if one[1]])
-    end = encode_plain({"next": goes_on, "reaches": reaches}).encode("ascii")
-    return b'{"messages":[%b]%b,%b' % (wires, trees, end[1:])
-
-
-def without_secrets(message: Message, shelf: Shelf, viewer: Viewer) -> Message:
-    """Give a message without the words that it quotes, unless its reader may read what has them."""
-    if not message.quote or not viewer.name:
-        return message
-    answered = shelf.find(message.reply_to)
-    return message if answered is not None and viewer.may_read(answered) else message.but(quote="")
-
-
-def shortened(messages: Sequence[Message], most: int) -> list[Message]:
-    """Cut the longest of some texts, so that all together have so many characters, the marks of the cuts apart."""
-    left, allowed = most, most
-    for number, size in enumerate(sorted(len(one.content) for one in messages)):
-        allowed = left // (len(messages) - number)
-        if size > allowed:
-            break
-        left -= size
-        allowed = most
-    return [one if (cut := len(one.content) - allowed) <= 0
-            else one.but(content=f"{one.content[:allowed]} [+{cut} chars]") for one in messages]
 
 
 @functools.cache
@@ -9073,6 +8983,82 @@ class Index:
                 log().warning("record: event %d is not what was written, and is not shown: see `caucus journal verify`",
                               serial)
         return None
+
+
+Shelf = Memory | Index  # where messages are kept
+
+
+def gather(
+    shelf: Shelf, wanted: Wanted, viewer: Viewer, start: int, is_up: bool, is_late: Callable[[], bool]
+) -> tuple[list[Message], int | None]:
+    """Collect one page, in the order of its reading; what is late ends where it is.
+
+    Give also the last seq that was looked at; None: there is no more.
+    """
+    found = list[Message]()
+    for seq, routed in shelf.walk(wanted, viewer, start, is_up):
+        if routed is not None and not viewer.may_read(routed):
+            continue  # where a page ends tells nothing of it
+        if routed is not None and wanted.fits(routed.message):
+            if len(found) == wanted.limit:
+                return found, found[-1].seq
+            found.append(routed.message)
+        if is_late():
+            return found, seq
+    return found, None
+
+
+def page_of(
+    shelf: Shelf, wanted: Wanted, viewer: Viewer, is_late: Callable[[], bool],
+    tree_of: Callable[[Message], bytes] = lambda message: b"",
+) -> bytes:
+    """Answer GET /history, in JSON. Raises NotYourChannel."""
+    channel = wanted.scope if is_channel(wanted.scope) else ""
+    if channel and viewer.name and channel not in viewer.channels and not shelf.has_heard(viewer, channel):
+        raise NotYourChannel(f"you have heard nothing in {channel}", channel=channel)
+    is_up, at = wanted.way in ("after", "at"), int(wanted.at)
+    start = {"newest": _OPEN, "before": at - 1, "after": at + 1, "around": at - 1}.get(wanted.way, 0)
+    start = shelf.seq_at(wanted.at) if wanted.way == "at" else start
+    messages, upto = gather(shelf, wanted, viewer, start, is_up, is_late)
+    messages = messages if is_up else messages[::-1]
+    if wanted.way == "around":
+        later, _ = gather(shelf, wanted, viewer, at, True, is_late)
+        before = max(wanted.limit // 2, wanted.limit - len(later))
+        if len(messages) > before:
+            messages = messages[len(messages) - before :]
+            upto = messages[0].seq if messages else at
+        messages = [*messages, *later[: wanted.limit - len(messages)]]
+    goes_on: Json = None if upto is None else {"after" if is_up else "before": upto}
+    first_seq, first_ts = shelf.reaches()
+    reaches: Json = {"kept": shelf.kept, "seq": first_seq, "ts": first_ts}
+    shown = [without_secrets(one, shelf, viewer) for one in shortened(messages, wanted.max_chars)]
+    wires, trees = b",".join([message.wire for message in shown]), b""
+    if wanted.has_trees and not viewer.name:
+        made = ((message.id.encode("ascii"), tree_of(message)) for message in shown if not is_late())
+        trees = b',"trees":{%b}' % b",".join([b'"%b":%b' % one for one in made if one[1]])
+    end = encode_plain({"next": goes_on, "reaches": reaches}).encode("ascii")
+    return b'{"messages":[%b]%b,%b' % (wires, trees, end[1:])
+
+
+def without_secrets(message: Message, shelf: Shelf, viewer: Viewer) -> Message:
+    """Give a message without the words that it quotes, unless its reader may read what has them."""
+    if not message.quote or not viewer.name:
+        return message
+    answered = shelf.find(message.reply_to)
+    return message if answered is not None and viewer.may_read(answered) else message.but(quote="")
+
+
+def shortened(messages: Sequence[Message], most: int) -> list[Message]:
+    """Cut the longest of some texts, so that all together have so many characters, the marks of the cuts apart."""
+    left, allowed = most, most
+    for number, size in enumerate(sorted(len(one.content) for one in messages)):
+        allowed = left // (len(messages) - number)
+        if size > allowed:
+            break
+        left -= size
+        allowed = most
+    return [one if (cut := len(one.content) - allowed) <= 0
+            else one.but(content=f"{one.content[:allowed]} [+{cut} chars]") for one in messages]
 
 
 class Query(Struct):
@@ -13620,7 +13606,8 @@ def target_of(url: str) -> Target:
         raise Invalid("--notify", f"leave out {'the part after #' if parts.fragment else 'port 0'}: {usual}")
     topic, is_ntfy = parts.path.strip("/"), parts.scheme != scheme or host == "ntfy.sh"
     if is_ntfy and not (re.fullmatch(r"[-\w]{1,64}", topic, re.ASCII) and not parts.query):
-        raise Invalid("--notify", "name one ntfy topic, 1 to 64 letters, digits, - and _: https://ntfy.sh/LONG-RANDOM-NAME")
+        named = "name one ntfy topic, 1 to 64 letters, digits, - and _"
+        raise Invalid("--notify", f"{named}: https://ntfy.sh/LONG-RANDOM-NAME")
     path = "/" if is_ntfy else (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     user, password = (urllib.parse.unquote(one or "") for one in (parts.username, parts.password))
     basic = f"{user}:{password}" if "@" in parts.netloc else ""
@@ -13655,10 +13642,9 @@ def webhook_body(push: Push) -> dict[str, Json]:
 
 def signature_of(secret: str, ts: int, body: bytes) -> str:
     """Sign a body with its time: HMAC-SHA256 of the Unix seconds, a full stop, and the body."""
-    from hashlib import sha256
-    from hmac import new
+    import hmac
 
-    return f"t={ts},v1={new(secret.encode(), b'%d.%b' % (ts, body), sha256).hexdigest()}"
+    return f"t={ts},v1={hmac.digest(secret.encode(), b'%d.%b' % (ts, body), 'sha256').hex()}"
 
 
 NOT_IN_TIME = f"it has not answered within {NOTIFY_TIMEOUT_S:g} s"
