@@ -12866,11 +12866,10 @@ MARKS_OF: dict[type[Event], Callable[[Any], str]] = {
 }
 
 
-class PastClock:
+class PastClock(Struct):
     """Shows the time of the event that was applied last."""
-
-    def __init__(self) -> None:
-        self.at, self.ts = 0.0, 0.0
+    at: float = 0.0
+    ts: float = 0.0
 
     def mono(self) -> float:
         """Give monotonic seconds."""
@@ -12894,16 +12893,12 @@ class PastFeed(ChangesFeed):
 
     def __init__(self, room: Room, clock: PastClock, trees: Trees, span: Span) -> None:
         self._clock, self._span = clock, span
+        self.is_narrow = bool(span.channel) or span.is_strict  # not everything is told
         self._debts_told: dict[Json, dict[str, Json]] = {}  # by seq
         self._touched: dict[str, None] = {}  # names of those whose counts may have changed
         self.told_seqs: set[int] = set()  # of messages; kept only where not all are told
         self.told_forms: set[Json] = set()  # ids of the questions that are told
         super().__init__(room, trees)
-
-    @property
-    def is_narrow(self) -> bool:
-        """Whether not everything is told."""
-        return bool(self._span.channel) or self._span.is_strict
 
     def mark(self, event: Event) -> None:
         super().mark(event)
