@@ -9017,8 +9017,8 @@ def page_of(
     if channel and viewer.name and channel not in viewer.channels and not shelf.has_heard(viewer, channel):
         raise NotYourChannel(f"you have heard nothing in {channel}", channel=channel)
     is_up, at = wanted.way in ("after", "at"), int(wanted.at)
-    start = {"newest": _OPEN, "before": at - 1, "after": at + 1, "around": at - 1}.get(wanted.way, 0)
-    start = shelf.seq_at(wanted.at) if wanted.way == "at" else start
+    starts = {"newest": _OPEN, "before": at - 1, "after": at + 1, "around": at - 1}
+    start = shelf.seq_at(wanted.at) if wanted.way == "at" else starts[wanted.way]
     messages, upto = gather(shelf, wanted, viewer, start, is_up, is_late)
     messages = messages if is_up else messages[::-1]
     if wanted.way == "around":
