@@ -7070,6 +7070,7 @@ _WAL_MAX_FRAMES = 65_536  # of that log, 256 MB: if no pause has let it begin an
 _MIGRATED_AT_A_TIME = 5_000  # old events, in memory
 _LONG_BYTES = 1 << 26  # of an older journal: 4 seconds, and it is told
 _DROPPED_AT_A_TIME = 500  # old events, in one transaction: the hub's own have to wait for it
+_ROWS_AT_A_TIME = 500  # of a journal: a read that goes on holds up who wants to tidy the file
 _BUSY_S = 0.25  # that the loop waits for who else writes to the file
 _COMPACT_BUSY_S = 10.0  # that a compaction waits, or a hub that starts while one ends
 _LOCK_S = 0.25  # that a hub waits for the file of another: `info` has it for a moment, to see whose it is
@@ -7093,6 +7094,7 @@ CREATE TABLE snapshots(serial INTEGER PRIMARY KEY, parts INTEGER, at REAL, head 
 _COLUMNS = {"meta": "key value", "event": "serial at ts kind body hash", "snapshot": "serial part body hash",
             "snapshots": "serial parts at head hash"}
 NO_HASH = bytes(32)  # before the first event
+NO_SNAPSHOT = "its snapshot is missing, and the first events were dropped"
 _stamp_bytes = struct.Struct(">qddB").pack  # of an event: serial, both times, how many bytes its kind has
 # What rows that make no sense end in.
 NONSENSE = (ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError, struct.error, OverflowError,
@@ -7126,8 +7128,9 @@ def hash_of_part(serial: int, part: int, body: str) -> bytes:
     return _sha256()(struct.pack(">qq", serial, part) + body.encode()).digest()
 
 
-def hash_of_line(serial: int, parts: int, at: float, head: bytes, hashes: Iterable[bytes]) -> bytes:
-    """Sum up the line of a snapshot: the hash of its event, and those of its parts."""
+def hash_of_line(base: sqlite3.Connection, serial: int, parts: int, at: float, head: bytes) -> bytes:
+    """Sum up the line of a snapshot: the hash of its event, and those of its parts. Raises sqlite3.Error."""
+    hashes = [one for (one,) in base.execute("SELECT hash FROM snapshot WHERE serial = ? ORDER BY part", (serial,))]
     return _sha256()(b"%b%b%b" % (head, struct.pack(">qqd", serial, parts, at), b"".join(hashes))).digest()
 
 
@@ -7459,22 +7462,22 @@ class Seam(Struct):
     """Where the chain of hashes goes on otherwise than from one event to the next."""
     serial: int  # of the event before what comes next, whether that is still there or not
     hash: bytes  # on top of which the next event is summed up
-    note: str  # JSON: why, and what is known of it
+    note: str  # JSON: why, which is dropped, lost or migrated, and what is known of it
 
-    @property
-    def why(self) -> str:
-        """Tell what happened: dropped, lost, or migrated."""
-        return str(json.loads(self.note).get("why"))
-
-    @property
-    def after(self) -> int:
-        """Give the serial of the event that it comes after, as the file was when it was made."""
-        return int(json.loads(self.note).get("after", self.serial))
+    @Lazy
+    def about(self) -> Any:
+        """Read the note."""
+        return json.loads(self.note)
 
 
 def linked(head: bytes, note: str) -> bytes:
     """Sum up a seam on top of the hash before it."""
     return _sha256()(head + note.encode()).digest()
+
+
+def new_seam(serial: int, why: str, **known: Json) -> Seam:
+    """Make a seam after an event, as of now; its own hash is made later."""
+    return Seam(serial, b"", encode_plain({"why": why, **known, "ts": time.time()}))
 
 
 def dropped_note(events: int, ts: float, head: bytes) -> str:
@@ -7483,15 +7486,15 @@ def dropped_note(events: int, ts: float, head: bytes) -> str:
     return encode_plain({**about, "sum": linked(head, encode_plain(about)).hex()})
 
 
+def _is_serial(value: object) -> bool:
+    """Whether a value from a file can be a serial, or count some."""
+    return type(value) is int and 0 <= value < 1 << 63
+
+
 # What the notes have beside `why`, and what each may be: serials, counts, moments that have a date, a hash in hex.
-_NOTES: dict[str, frozenset[str]] = {
-    "dropped": frozenset({"events", "ts"}),
-    "lost": frozenset({"after", "head", "ts"}),
-    "migrated": frozenset({"events", "ts"}),
-}
+_NOTES = {"dropped": ("events", "ts"), "migrated": ("events", "ts"), "lost": ("after", "head", "ts")}
 _NOTE_FIELDS: dict[str, Callable[[Any], bool]] = {
-    "events": lambda value: type(value) is int and 0 <= value < 1 << 63,
-    "after": lambda value: type(value) is int and 0 <= value < 1 << 63,
+    **dict.fromkeys(("events", "after"), _is_serial),
     "ts": lambda value: type(value) in (int, float) and 0 <= value < 1e11,
     "head": lambda value: len(bytes.fromhex(value)) == len(NO_HASH),
 }
@@ -7499,8 +7502,7 @@ _NOTE_FIELDS: dict[str, Callable[[Any], bool]] = {
 
 def check_seam(seam: Seam) -> None:
     """See that a seam is one. Raises NONSENSE."""
-    about = json.loads(seam.note)
-    is_one = type(seam.serial) is int and 0 <= seam.serial < 1 << 63 and len(seam.hash) == len(NO_HASH)
+    about, is_one = seam.about, _is_serial(seam.serial) and len(seam.hash) == len(NO_HASH)
     if not is_one or not all(_NOTE_FIELDS[name](about[name]) for name in _NOTES[about["why"]]):
         raise ValueError(f"the note at event {seam.serial} makes no sense")
     is_summed = about["why"] == "dropped" and "sum" in about  # hubs before this one made no sum
@@ -7519,6 +7521,11 @@ def seams_in(base: sqlite3.Connection) -> list[Seam]:
         return seams
     except NONSENSE as error:
         raise Damaged(f"where its chain of hashes goes on: {error}") from None
+
+
+def dropped_before(seams: Sequence[Seam]) -> Seam | None:
+    """Give the seam where the chain begins, if events before it were dropped."""
+    return seams[0] if seams and seams[0].about["why"] == "dropped" else None
 
 
 def write_seams(base: sqlite3.Connection, seams: Iterable[Seam]) -> None:
@@ -7541,7 +7548,7 @@ class Chain:
         """Go on to an event, or to the end, by the seams before it; give the head there. Raises Damaged."""
         while self._seams and self._seams[0].serial < serial:
             seam = self._seams.popleft()
-            is_all = not self.serial and seam.why == "dropped"  # this is what is left of what was before
+            is_all = not self.serial and seam.about["why"] == "dropped"  # this is what is left of what was before
             if not is_all and seam.hash != linked(self.head, seam.note):
                 raise Damaged(f"the note on what came before event {seam.serial + 1} is not what was written")
             if seam.serial in self.heads and seam.serial != self.serial:
@@ -7549,10 +7556,9 @@ class Chain:
             self.serial, self.head = seam.serial, seam.hash
         return self.head
 
-    def follow(self, kept: Sequence[Any]) -> Row:
+    def follow(self, kept: Kept) -> Row:
         """Take the row of the next event; see that it is the next, and what was written. Raises Damaged."""
-        *plain, hashed = kept
-        row = cast(Row, (*plain,))
+        row, hashed = cast(Row, kept[:5]), kept[5]
         serial, _, _, kind, _ = row
         if self._seams:
             self.pass_seams(serial)
@@ -7580,9 +7586,11 @@ def event_of_row(row: Row) -> Event:
         raise Damaged(f"event {row[0]}: {error}") from None
 
 
-def kept_rows(base: sqlite3.Connection, chain: Chain) -> Iterator[Row]:
-    """Read the rows of the events that come after what a chain has seen. Raises Damaged, sqlite3.Error."""
-    return map(chain.follow, base.execute("SELECT * FROM event WHERE serial > ? ORDER BY serial", (chain.serial,)))
+def kept_rows(base: sqlite3.Connection, chain: Chain, before: float = math.inf) -> Iterator[Row]:
+    """Read the rows of the events after what a chain has seen, some at a time. Raises Damaged, sqlite3.Error."""
+    select = "SELECT * FROM event WHERE serial > ? AND serial < ? ORDER BY serial LIMIT ?"
+    while found := base.execute(select, (chain.serial, before, _ROWS_AT_A_TIME)).fetchall():
+        yield from map(chain.follow, found)
 
 
 def snapshot_rows(base: sqlite3.Connection, serial: int, parts: int) -> Iterator[list[Any]]:
@@ -7598,12 +7606,6 @@ def snapshot_rows(base: sqlite3.Connection, serial: int, parts: int) -> Iterator
         raise Damaged(f"the snapshot at event {serial} has {count} of {parts} parts")
 
 
-def hashes_of_parts(base: sqlite3.Connection, serial: int) -> list[bytes]:
-    """Read what sums up the parts of a snapshot. Raises sqlite3.Error."""
-    found = base.execute("SELECT hash FROM snapshot WHERE serial = ? ORDER BY part", (serial,))
-    return [hashed for (hashed,) in found]
-
-
 def check_line(base: sqlite3.Connection, line: Sequence[Any]) -> None:
     """See that the line of a snapshot is what was written. Raises Damaged, sqlite3.Error."""
     serial, parts, at, head, hashed = (*line, None)[:5]
@@ -7611,54 +7613,68 @@ def check_line(base: sqlite3.Connection, line: Sequence[Any]) -> None:
         if isinstance(head, int):  # of a schema 1 that is recovered
             is_right = head == crc_of("", serial, parts, at)
         else:
-            is_right = hashed == hash_of_line(serial, parts, at, head, hashes_of_parts(base, serial))
+            is_right = hashed == hash_of_line(base, serial, parts, at, head)
     except NONSENSE:
         is_right = False
     if not is_right:
         raise Damaged(f"the line of the snapshot at event {serial} is not what was written")
 
 
-def latest_snapshot(base: sqlite3.Connection) -> tuple[int, int, float, bytes]:
-    """Give the newest snapshot: its event, how many parts, when, the head there. Raises Damaged, sqlite3.Error."""
-    found = base.execute("SELECT * FROM snapshots ORDER BY serial DESC LIMIT 1").fetchone()
+def latest_snapshot(base: sqlite3.Connection, upto: float = math.inf) -> tuple[int, float, bytes, int]:
+    """Give the newest snapshot: its event, when, the head there, how many parts. Raises Damaged, sqlite3.Error."""
+    found = base.execute("SELECT * FROM snapshots WHERE serial <= ? ORDER BY serial DESC LIMIT 1", (upto,)).fetchone()
     if found is None:
-        return 0, 0, 0.0, NO_HASH
+        return 0, 0.0, NO_HASH, 0
     check_line(base, found)
     serial, parts, at, head, _ = found
-    return serial, parts, at, head
+    return serial, at, head, parts
 
 
-def end_of(base: sqlite3.Connection) -> tuple[int, bytes]:
-    """Give the serial of the last event, and the head after it; what is before is not read. Raises Damaged."""
-    found = base.execute("SELECT serial, hash FROM event ORDER BY serial DESC LIMIT 1").fetchone()
-    serial, head = found or latest_snapshot(base)[::3]
-    if not isinstance(head, bytes):
+def keys_in(base: sqlite3.Connection, table: str, key: str) -> range:
+    """Give the range of a table's keys; empty: it has none. Raises sqlite3.Error."""
+    ends = f"SELECT (SELECT min({key}) FROM {table}), (SELECT max({key}) FROM {table})"  # both in one would read all
+    first, last = base.execute(ends).fetchone()
+    return range(0) if first is None else range(first, last + 1)
+
+
+def first_where(base: sqlite3.Connection, table: str, key: str, column: str, least: float) -> int:
+    """Find from which key on a column, whose numbers only grow, has so great ones; by halves: there is no index of it.
+
+    If there are none, give what comes after the last key; 0: there is no row. Raises sqlite3.Error.
+    """
+    keys, select = keys_in(base, table, key), f"SELECT {column} FROM {table} WHERE {key} >= ? ORDER BY {key} LIMIT 1"
+    return keys.start + bisect_left(keys, least, key=lambda at: base.execute(select, (at,)).fetchone()[0])
+
+
+def end_of(base: sqlite3.Connection) -> tuple[int, float, bytes]:
+    """Give the last event's serial, when it was, and the head after it; what is before is not read. Raises Damaged."""
+    found = base.execute("SELECT serial, at, hash FROM event ORDER BY serial DESC LIMIT 1").fetchone()
+    serial, at, head = found or latest_snapshot(base)[:3]
+    if not isinstance(at, float) or not isinstance(head, bytes):
         raise Damaged(f"event {serial}: not what was written")
-    return serial, Chain(base, serial, head).pass_seams()
+    return serial, at, Chain(base, serial, head).pass_seams()
 
 
 def fill(room: Room, base: sqlite3.Connection) -> int:
     """Make an empty room the one that a journal keeps; count the events since the snapshot. Raises Damaged, OSError."""
     try:
-        base.execute("BEGIN")  # one view of the file, whoever writes to it
-        serial, parts, _, head = latest_snapshot(base)
-        if parts:
-            room.restore(snapshot_rows(base, serial, parts))
-        count, chain = 0, Chain(base, serial, head)
-        for count, row in enumerate(kept_rows(base, chain), 1):
-            event = event_of_row(row)
-            room.born = event_before(event) if count == 1 and not parts else room.born
-            room.apply(event)
-        if serial == 0 and count and base.execute("SELECT value FROM meta WHERE key = 'dropped'").fetchone():
-            raise Damaged("its snapshot is missing, and the first events were dropped")
-        return count
+        with base:
+            base.execute("BEGIN")  # one view of the file, whoever writes to it
+            serial, _, head, parts = latest_snapshot(base)
+            if parts:
+                room.restore(snapshot_rows(base, serial, parts))
+            count, chain = 0, Chain(base, serial, head)
+            for count, row in enumerate(kept_rows(base, chain), 1):
+                event = event_of_row(row)
+                room.born = event_before(event) if count == 1 and not parts else room.born
+                room.apply(event)
+            if serial == 0 and count and base.execute("SELECT value FROM meta WHERE key = 'dropped'").fetchone():
+                raise Damaged(NO_SNAPSHOT)
+            return count
     except sql_error() as error:
         raise fault_of(error, "") from None
     except NONSENSE as error:
         raise Damaged(f"{type(error).__name__}: {error}") from None
-    finally:
-        if base.in_transaction:
-            base.execute("ROLLBACK")
 
 
 def crc_of(text: str, *numbers: float) -> int:
@@ -7688,9 +7704,9 @@ def chain_up(base: sqlite3.Connection) -> None:
     while found := base.execute(f"SELECT * FROM event WHERE serial > ? ORDER BY serial LIMIT {_MIGRATED_AT_A_TIME}",
                                 (chain.serial,)).fetchall():
         updates = list[tuple[bytes, int]]()
-        for *plain, crc in found:
-            row = cast(Row, (*plain,))
-            if not is_sound(row, crc, ()):
+        for kept in found:
+            row = cast(Row, kept[:5])
+            if not is_sound(row, kept[5], ()):
                 raise Damaged(f"event {row[0]}: not what was written")
             updates.append((hash_of_row(row, updates[-1][0] if updates else chain.head), row[0]))
         base.executemany("UPDATE event SET hash = ? WHERE serial = ?", updates)
@@ -7700,26 +7716,21 @@ def chain_up(base: sqlite3.Connection) -> None:
             raise Damaged(f"part {part} of the snapshot at event {serial} is not what was written")
         base.execute("UPDATE snapshot SET hash = ? WHERE serial = ? AND part = ?",
                      (hash_of_part(serial, part, body), serial, part))
-    for serial, parts, at, crc, _ in base.execute("SELECT * FROM snapshots").fetchall():
-        if crc != crc_of("", serial, parts, at):
-            raise Damaged(f"the line of the snapshot at event {serial} is not what was written")
+    for line in base.execute("SELECT * FROM snapshots").fetchall():
+        check_line(base, line)
+        serial, parts, at, _, _ = line
         (head,) = base.execute("SELECT hash FROM event WHERE serial <= ? ORDER BY serial DESC LIMIT 1",
                                (serial,)).fetchone() or (NO_HASH,)
         write_line(base, serial, parts, at, head)
-    if count:
-        seam = migrated_seam(chain.serial, count)
+    if count:  # the hashes are younger than these events
+        seam = new_seam(chain.serial, "migrated", events=count)
         write_seams(base, [Seam(seam.serial, linked(chain.head, seam.note), seam.note)])
-
-
-def migrated_seam(last: int, count: int) -> Seam:
-    """Make a seam after the last event of schema 1: the hashes before are younger than the events."""
-    return Seam(last, b"", encode_plain({"why": "migrated", "events": count, "ts": time.time()}))
 
 
 def write_line(base: sqlite3.Connection, serial: int, parts: int, at: float, head: bytes) -> None:
     """Write the line of a snapshot whose parts are there: it counts from then on."""
-    line = serial, parts, at, head, hash_of_line(serial, parts, at, head, hashes_of_parts(base, serial))
-    base.execute("INSERT OR REPLACE INTO snapshots VALUES(?, ?, ?, ?, ?)", line)
+    line = serial, parts, at, head
+    base.execute("INSERT OR REPLACE INTO snapshots VALUES(?, ?, ?, ?, ?)", (*line, hash_of_line(base, *line)))
 
 
 MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {1: chain_up}  # schema -> what makes the next one of it
@@ -7744,7 +7755,7 @@ class Journal:
         self._since_snapshot = self._since_checkpoint = 0  # events
         self._compacted_at = -math.inf  # monotonic seconds
         self._frames = 0  # in SQLite's log, when a thread has just copied them
-        self._clock = ResumedClock(0.0)  # of the room
+        self.clock: ResumedClock  # of the room: time down, and time when nothing can be written, is nobody's silence
         self._keeper: threading.Thread | None = None  # copies SQLite's log, or waits for a compaction
         try:
             self._lock, self._base = self._open()
@@ -7769,7 +7780,8 @@ class Journal:
             lock.hold(self.path)
             base = connect(self.path, busy_s=_COMPACT_BUSY_S, sync=self._sync)  # a compaction may be about to end
             self._migrate(base, check_kind(base, self.path))
-            self.serial, self.head = end_of(base)  # of the last event that is in the file; `load` sees that it fits
+            self.serial, at, self.head = end_of(base)  # of the last event that is in the file; `load` sees that it fits
+            self.clock = ResumedClock(at - time.monotonic())
             base.execute("PRAGMA journal_mode = WAL")
             base.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             base.execute(f"PRAGMA busy_timeout = {_BUSY_S * 1000:.0f}")
@@ -7792,7 +7804,7 @@ class Journal:
                 log().info("journal: %s is of schema %d: bringing it up may take a minute", self.path, schema)
             backup(base, f"{copy}.part")
             os.replace(f"{copy}.part", copy)
-        try:
+        with base:
             base.execute("BEGIN IMMEDIATE")
             for words in TABLES.split(";") if not schema else ():
                 base.execute(words)
@@ -7800,54 +7812,44 @@ class Journal:
                 MIGRATIONS[one](base)
             base.execute(f"PRAGMA application_id = {_JOURNAL_ID}")
             base.execute(f"PRAGMA user_version = {_SCHEMA}")
-            base.execute("COMMIT")
-        finally:
-            if base.in_transaction:
-                base.execute("ROLLBACK")
         if schema:
             log().info("journal: %s was brought from schema %d to %d; the old one is %s", self.path, schema, _SCHEMA,
                        copy)
 
     # --- the room ---
-    def clock(self) -> Clock:
-        """Give the room's clock. It goes on where it stopped: time down is nobody's silence. Raises Invalid.
-
-        Nor is the time when nothing can be written, so that nobody is heard: it stands still then.
-        """
-        try:
-            found = self._base.execute("SELECT at FROM event ORDER BY serial DESC LIMIT 1").fetchone()
-            last = float(found[0] if found else latest_snapshot(self._base)[2])
-        except (sql_error(), TypeError, ValueError, Damaged) as error:
-            raise self._refusal(error) from None
-        self._clock = ResumedClock(last - time.monotonic())
-        return self._clock
-
     def load(self, room: Room) -> bool:
         """Fill an empty room; whether there was anything. Raises Invalid."""
         try:
             self._since_snapshot = fill(room, self._base)
         except (Damaged, OSError) as error:
             raise self._refusal(error) from None
-        return self._since_snapshot > 0 or latest_snapshot(self._base)[1] > 0
+        return self.serial > 0
 
     def adopt(self, rows: Sequence[Kept], seams: Sequence[Seam], room: Room, at: float) -> None:
         """Keep another journal's events, the room that was made of them, and its time. Raises sqlite3.Error.
 
         They are chained anew: the hashes are the old ones as far as nothing is lost before them.
         """
-        base, left, anew, head, kept = self._base, deque(seams), list[Seam](), NO_HASH, list[tuple[Any, ...]]()
-        for row in rows:
-            head = sew(left, row[0], head, anew)
-            head = hash_of_row(cast(Row, row[:5]), head)
-            kept.append((*row[:5], head))
-        base.execute("BEGIN")
-        base.executemany("INSERT INTO event VALUES(?, ?, ?, ?, ?, ?)", kept)
-        base.execute("INSERT OR REPLACE INTO meta VALUES('dropped', '0')")
-        write_snapshot(base, room, at, head)
-        sew(left, math.inf, head, anew)
-        write_seams(base, anew)
-        base.execute("COMMIT")
-        self.serial, self.head = end_of(base)
+        base, head, kept, anew = self._base, NO_HASH, list[Kept](), list[Seam]()
+
+        def place(one: Any) -> tuple[int, bool]:
+            return (one.serial, True) if isinstance(one, Seam) else (one[0], False)  # a seam comes after its event
+
+        both: list[Any] = sorted([*rows, *seams], key=place)
+        for one in both:
+            if isinstance(one, Seam):
+                head = one.hash if one.about["why"] == "dropped" else linked(head, one.note)
+                anew.append(Seam(one.serial, head, one.note))
+            else:
+                head = hash_of_row(cast(Row, one[:5]), head)
+                kept.append((*one[:5], head))
+        with base:
+            base.execute("BEGIN")
+            base.executemany("INSERT INTO event VALUES(?, ?, ?, ?, ?, ?)", kept)
+            base.execute("INSERT OR REPLACE INTO meta VALUES('dropped', '0')")
+            write_snapshot(base, room, at, kept[-1][5] if kept else NO_HASH)
+            write_seams(base, anew)
+        self.serial, _, self.head = end_of(base)
 
     def hear(self, event: Event) -> None:
         """Note an event; it is in the file when `commit` returns."""
@@ -7887,13 +7889,9 @@ class Journal:
             row = event.to_row()
             head = hash_of_row(row, head)
             rows.append((*row, head))
-        try:
+        with base:
             base.execute("BEGIN IMMEDIATE")
             base.executemany("INSERT INTO event VALUES(?, ?, ?, ?, ?, ?)", rows)
-            base.execute("COMMIT")
-        finally:
-            if base.in_transaction:
-                base.execute("ROLLBACK")
         self.serial, self.head = rows[-1][0] if rows else self.serial, head
         self._events.clear()
         self._is_due = False
@@ -7910,7 +7908,7 @@ class Journal:
     def _fail(self, cause: str) -> None:
         log().error("journal: cannot write %s: %s; agents are refused until it works again", self.path, cause)
         self.cause = cause
-        self._clock.stop()
+        self.clock.stop()
         self.on_change()
         self.call_later(JOURNAL_RETRY_S, self._try_again)
 
@@ -7926,7 +7924,7 @@ class Journal:
             return
         log().warning("journal: writing %s again; it is whole", self.path)
         self.cause = ""
-        self._clock.go_on()
+        self.clock.go_on()
         self.on_change()
 
     # --- house-keeping, in a thread ---
@@ -8101,18 +8099,15 @@ def info_of(base: sqlite3.Connection, path: str) -> dict[str, Json]:
     for (found,) in base.execute("PRAGMA quick_check"):
         if found != "ok":
             raise Damaged(found)
-    replayed, events, first, last = fill(room, base), 0, None, None
-    base.execute("BEGIN")
-    chain = Chain(base)
-    for events, row in enumerate(kept_rows(base, chain), 1):  # noqa: B007 (it counts)
-        first, last = first or row[2], row[2]
-    head, seams = chain.pass_seams(), seams_in(base)
-    base.execute("COMMIT")
+    replayed, proof = fill(room, base), Proof(base)
+    for _ in proof.rows():
+        pass
     process = holder_of(f"{path}.lock")
     return {
         "path": legible(path), "bytes": os.path.getsize(path), "schema": _SCHEMA, "process": process,
-        "events": events, "gaps": len([seam for seam in seams if seam.why == "lost"]), "replayed": replayed,
-        "first": first, "last": last, "serial": chain.serial, "head": head.hex(),
+        "events": proof.events, "gaps": len([seam for seam in proof.seams if seam.about["why"] == "lost"]),
+        "replayed": replayed, "first": proof.first or None, "last": proof.last or None, "serial": proof.chain.serial,
+        "head": proof.chain.head.hex(),
         "mode": room.mode, "peers": len(room.roster), "channels": len(room.channels()),
         "waiting": sum([len(peer.mailbox) for peer in room.roster]),
         "forms": len(json.loads(room.forms_wire())["forms"]), "decisions": len(room.decisions(DECISIONS_MAX)),
@@ -8144,19 +8139,13 @@ def readable_seams(base: sqlite3.Connection, told: list[str]) -> list[Seam]:
         return []
 
 
-def lost_seam(after: int, head: bytes, before: int) -> Seam:
-    """Make a seam from the last event that can be read to one whose forerunner cannot; its own hash is made later."""
-    note = {"why": "lost", "after": after, "head": head.hex(), "ts": time.time()}
-    return Seam(before, b"", encode_plain(note))
-
-
 def readable_events(base: sqlite3.Connection, told: list[str], seams: list[Seam]) -> Iterator[Kept]:
     """Read the rows of the events that can be read; note each place where some cannot, and a seam there.
 
     One that comes after a gap cannot be held against its hash: it is believed, for what comes next can be.
     """
     known = {seam.serial: seam for seam in seams}
-    start = seams[0] if seams and seams[0].why == "dropped" else Seam(0, NO_HASH, "{}")
+    start = dropped_before(seams) or Seam(0, NO_HASH, "")
     good, head, last, befores = start.serial, start.hash, start.serial, [start.hash]
     for *plain, hashed in readable_rows(base, "event", told):
         row = cast(Row, (*plain,))
@@ -8174,8 +8163,8 @@ def readable_events(base: sqlite3.Connection, told: list[str], seams: list[Seam]
             told.append(f"event {serial}: {error}")
             last, befores = serial, hashes_of(row, hashed, befores)
             continue
-        if is_gap or (last and good != (before if seam is None else seam.after)):
-            seams.append(lost_seam(good, head, before))
+        if is_gap or (last and good != (before if seam is None else seam.about.get("after", seam.serial))):
+            seams.append(new_seam(before, "lost", after=good, head=head.hex()))
         good, head, last, befores = serial, hashed if isinstance(hashed, bytes) else NO_HASH, serial, [hashed]
         yield (*row, hashed)
 
@@ -8187,15 +8176,6 @@ def hashes_of(row: Row, hashed: object, befores: Sequence[bytes]) -> list[bytes]
         with suppress(*NONSENSE):
             found.append(hash_of_row(row, before))
     return found
-
-
-def sew(left: deque[Seam], serial: float, head: bytes, anew: list[Seam]) -> bytes:
-    """Pass the seams before an event, summed up anew; give the head there."""
-    while left and left[0].serial < serial:
-        seam = left.popleft()
-        head = seam.hash if seam.why == "dropped" else linked(head, seam.note)
-        anew.append(Seam(seam.serial, head, seam.note))
-    return head
 
 
 def mend_head(path: str, told: list[str]) -> None:
@@ -8242,9 +8222,9 @@ def end_seams(rows: Sequence[Kept], seams: list[Seam], room: Room, is_doubtful: 
     """Add to the seams of what could be read what is known of its end; give them in their order."""
     (_, end, *_), (last, head) = next(room.rows()), (rows[-1][0], rows[-1][5]) if rows else (0, NO_HASH)
     if isinstance(head, int):
-        seams, head = [*seams, migrated_seam(last, len(rows))], NO_HASH
+        seams, head = [*seams, new_seam(last, "migrated", events=len(rows))], NO_HASH
     if is_doubtful or end > last:  # nobody knows what else there was
-        seams.append(lost_seam(last, head, max(last, end)))
+        seams.append(new_seam(max(last, end), "lost", after=last, head=head.hex()))
     return sorted(seams, key=lambda seam: seam.serial)
 
 
@@ -8255,18 +8235,16 @@ def recovered_room(
 
     Give also what the room's clock showed, None if there was neither, and how many made none.
     """
-    room, at, unusable = nobodys_room(), None, 0
+    room, serial, at, unusable = nobodys_room(), 0, None, 0
     for line in reversed([*readable_rows(base, "snapshots", told)]):
-        serial, parts, then, *_ = line
         try:
             check_line(base, line)
-            room.restore(snapshot_rows(base, serial, parts))
-            at = then
+            room.restore(snapshot_rows(base, line[0], line[1]))
+            serial, at = line[0], line[2]
             break
         except (sql_error(), Damaged, *NONSENSE) as error:
-            told.append(f"the snapshot at event {serial}: {error}")
+            told.append(f"the snapshot at event {line[0]}: {error}")
             room = nobodys_room()
-    (_, serial, *_) = next(room.rows()) if len(room.roster) or room.log else ("", 0)
     room.born = room.born if serial or not rows else event_before(event_of_row(cast(Row, rows[0][:5])))
     for row in rows:
         if row[0] > serial:
@@ -8329,8 +8307,7 @@ def drop_events(base: sqlite3.Connection, upto: int, oldest: float) -> int:
         return 0
     base.execute("INSERT OR REPLACE INTO meta VALUES('dropped', ?)", (str(limit),))
     dropped, chain = 0, Chain(base)
-    words = f"SELECT * FROM event WHERE serial < ? ORDER BY serial LIMIT {_DROPPED_AT_A_TIME}"
-    while rows := [chain.follow(kept) for kept in base.execute(words, (limit,))]:
+    while rows := [*islice(kept_rows(base, chain, limit), _DROPPED_AT_A_TIME)]:
         leave_hash(base, chain, rows[-1][2], len(rows))
         dropped += len(rows)
     return dropped
@@ -8338,18 +8315,14 @@ def drop_events(base: sqlite3.Connection, upto: int, oldest: float) -> int:
 
 def leave_hash(base: sqlite3.Connection, chain: Chain, ts: float, count: int) -> None:
     """Drop the events that a chain has seen, in one transaction; what is left of them is the head after them."""
-    base.execute("BEGIN IMMEDIATE")
-    try:
+    with base:
+        base.execute("BEGIN IMMEDIATE")
         seams, head = seams_in(base), chain.pass_seams(chain.serial + 1)
-        if seams and seams[0].why == "dropped":
-            count += json.loads(seams[0].note)["events"]
+        if (earlier := dropped_before(seams)) is not None:
+            count += earlier.about["events"]
         left = [seam for seam in seams if seam.serial > chain.serial]
         write_seams(base, [Seam(chain.serial, head, dropped_note(count, ts, head)), *left])
         base.execute("DELETE FROM event WHERE serial <= ?", (chain.serial,))
-        base.execute("COMMIT")
-    finally:
-        if base.in_transaction:
-            base.execute("ROLLBACK")
 
 
 class Span(Struct):
@@ -8390,24 +8363,23 @@ class Proof:
     def rows(self) -> Iterator[Row]:
         """Follow the chain to its end, event by event. Raises Damaged, sqlite3.Error."""
         sought, closed_at = {self._noted, self._closed}, self._closed_at
-        for kept in self._base.execute("SELECT * FROM event ORDER BY serial"):
-            row = self.chain.follow(kept)
+        for row in kept_rows(self._base, self.chain):
             if not self.events:
                 self.first, closed_at = row[2], closed_at if closed_at >= row[0] else 0  # it was dropped
             self.events, self.last = self.events + 1, row[2]
-            if kept[5] in sought:
-                self._found[kept[5]] = row[0], row[2]
+            if self.chain.head in sought:
+                self._found[self.chain.head] = row[0], row[2]
             yield row
         self.chain.pass_seams()
         for seam in self.seams:
-            self._found[seam.hash] = seam.serial, float(json.loads(seam.note)["ts"])
+            self._found[seam.hash] = seam.serial, float(seam.about["ts"])
         if closed_at and self._closed not in self._found:
             raise Damaged(f"event {closed_at}, the last one when it was closed, is missing")
 
     def check_snapshots(self) -> None:
         """See that each is what was written at its event. Raises Damaged, sqlite3.Error, ValueError."""
-        if not self._lines and self.seams and self.seams[0].why == "dropped":
-            raise Damaged("its snapshot is missing, and the first events were dropped")
+        if not self._lines and dropped_before(self.seams) is not None:
+            raise Damaged(NO_SNAPSHOT)
         for line in self._lines:
             check_line(self._base, line)
             for _ in snapshot_rows(self._base, line[0], line[1]):
@@ -8417,17 +8389,17 @@ class Proof:
 
     def reach(self, span: Span) -> dict[str, Json]:
         """Tell where it ends, before it was followed to there, and which part is wanted. Raises Damaged."""
-        serial, head = end_of(self._base)
+        serial, _, head = end_of(self._base)
         (last,) = self._base.execute("SELECT ts FROM event ORDER BY serial DESC LIMIT 1").fetchone() or (None,)
         own: dict[str, Json] = {"since": span.since, "until": span.until, "channel": span.channel}
         wanted = {key: value for key, value in own.items() if value not in (-math.inf, math.inf, "")}
-        for seam in [seam for seam in self.seams[:1] if seam.why == "dropped"]:
-            wanted |= {"dropped": json.loads(seam.note)["events"], "dropped_to": json.loads(seam.note)["ts"]}
+        if (dropped := dropped_before(self.seams)) is not None:
+            wanted |= {"dropped": dropped.about["events"], "dropped_to": dropped.about["ts"]}
         return {"head": head.hex(), "serial": serial, "last": last, **wanted}
 
     def to_json(self) -> dict[str, Json]:
         """Tell how far it goes."""
-        notes: list[Json] = [{**json.loads(seam.note), "serial": seam.serial} for seam in self.seams]
+        notes: list[Json] = [{**seam.about, "serial": seam.serial} for seam in self.seams]
         return {"events": self.events, "serial": self.chain.serial, "head": self.chain.head.hex(),
                 "first": self.first or None, "last": self.last or None, "notes": notes}
 
@@ -8640,132 +8612,38 @@ class Viewer(Record):
         return message.recipient == ALL or has_said or (self.name in routed.to and is_since)
 
 
-class Shelf(Protocol):
-    """Where messages are kept."""
-    kept: str  # what the reply calls it
-
-    def reaches(self) -> tuple[int, float] | None:
-        """Give the first message that there is: its seq and time."""
-
-    def seq_at(self, ts: float) -> int:
-        """Give the seq of the first message that was said at a time or later."""
-
-    def has_heard(self, viewer: Viewer, channel: str) -> bool:
-        """Whether a viewer has ever read anything in a channel."""
-
-    def find(self, seq: int) -> MessageRouted | None:
-        """Give a message; None: it is not there."""
-
-    def walk(
-        self, wanted: Wanted, viewer: Viewer, start: int, is_up: bool
-    ) -> Iterator[tuple[int, MessageRouted | None]]:
-        """Give what may be meant, from a seq on, itself included, upwards or downwards.
-
-        None: nothing is up to there.
-        """
+Walk = Iterator[tuple[int, MessageRouted | None]]  # up to which seq, and what may be meant there; None: nothing is
 
 
 class Memory:
-    """The messages that a room without a journal remembers."""
-    kept = "memory"
+    """A shelf: the messages that a room without a journal remembers. An Index is one, too, with the same methods."""
+    kept = "memory"  # what the reply calls it
 
     def __init__(self, recent: Sequence[MessageRouted]) -> None:
         self._recent = recent
 
-    def reaches(self) -> tuple[int, float] | None:
-        return (self._recent[0].message.seq, self._recent[0].message.ts) if self._recent else None
+    def reaches(self) -> tuple[int | None, float | None]:
+        """Give the first message that there is: its seq and time; None: there is none."""
+        return (self._recent[0].message.seq, self._recent[0].message.ts) if self._recent else (None, None)
 
     def seq_at(self, ts: float) -> int:
+        """Give the seq of the first message that was said at a time or later."""
         return next((one.message.seq for one in self._recent if one.message.ts >= ts), _OPEN)
 
     def has_heard(self, viewer: Viewer, channel: str) -> bool:
+        """Whether a viewer has ever read anything in a channel."""
         return any(one.message.recipient == channel and viewer.may_read(one) for one in self._recent)
 
     def find(self, seq: int) -> MessageRouted | None:
+        """Give a message; None: it is not there."""
         return next((one for one in self._recent if one.message.seq == seq), None)
 
-    def walk(
-        self, wanted: Wanted, viewer: Viewer, start: int, is_up: bool
-    ) -> Iterator[tuple[int, MessageRouted | None]]:
+    def walk(self, wanted: Wanted, viewer: Viewer, start: int, is_up: bool) -> Walk:
+        """Give what may be meant, from a seq on, itself included, upwards or downwards."""
         for one in self._recent if is_up else reversed(self._recent):
             if one.message.seq >= start if is_up else one.message.seq <= start:
                 time.sleep(0)  # the loop comes first
                 yield one.message.seq, one
-
-
-class Page(Struct):
-    """Some messages, and where to go on."""
-    messages: list[Message]
-    upto: int | None  # the last seq that was looked at; None: there is no more
-
-
-def gather(
-    shelf: Shelf, wanted: Wanted, viewer: Viewer, start: int, is_up: bool, is_late: Callable[[], bool]
-) -> Page:
-    """Collect one page, in the order of its reading; what is late ends where it is."""
-    found = list[Message]()
-    for seq, routed in shelf.walk(wanted, viewer, start, is_up):
-        if routed is not None and not viewer.may_read(routed):
-            continue  # where a page ends tells nothing of it
-        if routed is not None and wanted.fits(routed.message):
-            if len(found) == wanted.limit:
-                return Page(found, found[-1].seq)
-            found.append(routed.message)
-        if is_late():
-            return Page(found, seq)
-    return Page(found, None)
-
-
-def page_of(
-    shelf: Shelf, wanted: Wanted, viewer: Viewer, is_late: Callable[[], bool],
-    tree_of: Callable[[Message], bytes] = lambda message: b"",
-) -> bytes:
-    """Answer GET /history, in JSON. Raises NotYourChannel."""
-    channel = wanted.scope if is_channel(wanted.scope) else ""
-    if channel and viewer.name and channel not in viewer.channels and not shelf.has_heard(viewer, channel):
-        raise NotYourChannel(f"you have heard nothing in {channel}", channel=channel)
-    is_up, at = wanted.way in ("after", "at"), int(wanted.at)
-    start = {"newest": _OPEN, "before": at - 1, "after": at + 1, "around": at - 1}.get(wanted.way, 0)
-    found = gather(shelf, wanted, viewer, shelf.seq_at(wanted.at) if wanted.way == "at" else start, is_up, is_late)
-    messages, upto = found.messages if is_up else found.messages[::-1], found.upto
-    if wanted.way == "around":
-        later = gather(shelf, wanted, viewer, at, True, is_late).messages
-        before = max(wanted.limit // 2, wanted.limit - len(later))
-        if len(messages) > before:
-            messages = messages[len(messages) - before :]
-            upto = messages[0].seq if messages else at
-        messages = [*messages, *later[: wanted.limit - len(messages)]]
-    goes_on: Json = None if upto is None else {"after" if is_up else "before": upto}
-    reach = shelf.reaches()
-    reaches: Json = {"kept": shelf.kept, **({"seq": reach[0], "ts": reach[1]} if reach else {"seq": None, "ts": None})}
-    shown = [without_secrets(one, shelf, viewer) for one in shortened(messages, wanted.max_chars)]
-    wires, trees = b",".join([message.wire for message in shown]), b""
-    if wanted.has_trees and not viewer.name:
-        made = ((message.id.encode("ascii"), tree_of(message)) for message in shown if not is_late())
-        trees = b',"trees":{%b}' % b",".join([b'"%b":%b' % one for one in made if one[1]])
-    end = encode_plain({"next": goes_on, "reaches": reaches}).encode("ascii")
-    return b'{"messages":[%b]%b,%b' % (wires, trees, end[1:])
-
-
-def without_secrets(message: Message, shelf: Shelf, viewer: Viewer) -> Message:
-    """Give a message without the words that it quotes, unless its reader may read what has them."""
-    if not message.quote or not viewer.name:
-        return message
-    answered = shelf.find(message.reply_to)
-    return message if answered is not None and viewer.may_read(answered) else message.but(quote="")
-
-
-def shortened(messages: Sequence[Message], most: int) -> list[Message]:
-    """Cut the longest of some texts, so that all together have so many characters, the marks of the cuts apart."""
-    left, allowed = most, most
-    for number, size in enumerate(sorted(len(one.content) for one in messages)):
-        allowed = left // (len(messages) - number)
-        if size > allowed:
-            break
-        left -= size
-        allowed = most
-    return [one if (cut := len(one.content) - allowed) <= 0
-            else one.but(content=f"{one.content[:allowed]} [+{cut} chars]") for one in messages]
 
 
 @functools.cache
@@ -8781,9 +8659,7 @@ def has_fts() -> bool:
 
 def mark_of(row: Sequence[Any]) -> str:
     """Give what tells an event of a journal from any other."""
-    from hashlib import sha256
-
-    return sha256(repr((*row,)).encode("utf-8", "surrogatepass")).hexdigest() if row else ""
+    return _sha256()(repr((*row,)).encode("utf-8", "surrogatepass")).hexdigest() if row else ""
 
 
 class Index:
@@ -8797,40 +8673,37 @@ class Index:
     def __init__(self, path: str) -> None:
         self._path, self._place = path, f"{path}-index"
         self._journal: sqlite3.Connection | None = None
-        self._names: dict[str, int] = {}
-        self._hearers: dict[int, frozenset[str]] = {}  # by channel: who heard the last message there
-        self._shares: set[int] = set()  # of messages whose words have a table
         self._is_flawed = False  # the journal: some of it is not what was written
-        self._upto = self._first = 0  # serials: of the last event that was entered, of the first that the journal has
 
     # --- the two files ---
     def _open(self) -> None:
         """Open both. Raises sqlite3.Error, OSError."""
-        if self._journal is None:
-            journal = connect(self._path)
-            journal.execute("PRAGMA query_only = ON")
-            self._journal = journal
-            try:
-                self._base = self._opened()
-            except (sql_error(), OSError):
-                self.close()
-                raise
+        if self._journal is not None:
+            return
+        self._names: dict[str, int] = {}
+        self._hearers: dict[int, frozenset[str]] = {}  # by channel: who heard the last message there
+        self._shares: set[int] = set()  # of messages whose words have a table
+        self._upto = self._first = 0  # serials: of the last event that was entered, of the first that the journal has
+        try:
+            self._journal = connect(self._path)
+            self._journal.execute("PRAGMA query_only = ON")
+            self._base = self._opened()
+        except (sql_error(), OSError):
+            self.close()
+            raise
 
     def _opened(self) -> sqlite3.Connection:
         if size_of(self._place):
-            with suppress(sql_error()):  # it is damaged
-                base = self._connected()
-                with suppress(sql_error()):
-                    if self._is_bound(base):
-                        return base
-                base.close()
+            with suppress(sql_error()), ExitStack() as end:  # it may be damaged
+                base = end.enter_context(closing(self._connected()))
+                if self._is_bound(base):
+                    end.pop_all()
+                    return base
         log().info("record: makes %s anew", self._place)
         self.destroy()
         base = self._connected()
         marks = f"PRAGMA application_id = {_INDEX_ID}; PRAGMA user_version = {2 * _INDEX_SCHEMA + has_fts()};"
         base.executescript(f"BEGIN IMMEDIATE; {_INDEX_TABLES} {marks} COMMIT;")
-        self._upto, self._first = 0, 0
-        self._forget_names()
         return base
 
     def _connected(self) -> sqlite3.Connection:
@@ -8845,21 +8718,18 @@ class Index:
         kind = [base.execute(f"PRAGMA {one}").fetchone()[0] for one in ("application_id", "user_version")]
         if kind != [_INDEX_ID, 2 * _INDEX_SCHEMA + has_fts()]:
             return False
-        self._upto, mark = base.execute("SELECT upto, mark FROM meta").fetchone()
-        self._first = 0
-        self._forget_names()
-        self._shares = {int(name.removeprefix("words_")) for (name,) in base.execute(
+        upto, mark = base.execute("SELECT upto, mark FROM meta").fetchone()
+        found = self._event(upto)
+        if mark != mark_of(found) or (upto and not found):
+            return False
+        self._upto, self._shares = upto, {int(name.removeprefix("words_")) for (name,) in base.execute(
             "SELECT name FROM sqlite_master WHERE sql LIKE 'CREATE VIRTUAL TABLE words_%'")}
-        found = self._event(self._upto)
-        return bool(mark == mark_of(found) and (found or not self._upto))
+        return True
 
     def _event(self, serial: int) -> Sequence[Any]:
         """Give an event's row, its checksum apart; empty: it is not there."""
         found = self._from_journal("SELECT serial, at, ts, kind, body FROM event WHERE serial = ?", serial)
         return tuple(found[0]) if found else ()
-
-    def _forget_names(self) -> None:
-        self._names, self._hearers, self._shares = {}, {}, set()
 
     def _from_journal(self, sql: str, *given: Any) -> list[Any]:
         """Read from the journal. Raises OSError: what fails there is not the index's fault."""
@@ -8904,8 +8774,8 @@ class Index:
     def _enter(self, rows: Sequence[Sequence[Any]], last: Sequence[Any]) -> None:
         """Enter some messages in one transaction. Raises sqlite3.Error."""
         base, read_json = self._base, json.JSONDecoder().raw_decode
-        base.execute("BEGIN IMMEDIATE")
-        try:
+        with base:
+            base.execute("BEGIN IMMEDIATE")
             messages, direct = list[tuple[Any, ...]](), set[tuple[int, int]]()
             words = dict[int, list[tuple[int, str]]]()  # by share
             for serial, ts, body in rows:
@@ -8931,13 +8801,8 @@ class Index:
                                  "fts5(text, content='', tokenize='ascii', detail=none)")
                 base.executemany(f"INSERT INTO words_{share}(rowid, text) VALUES(?, ?)", lines)
             base.execute("UPDATE meta SET upto = ?, mark = ?", (last[0], mark_of(last)))
-            base.execute("COMMIT")
-            self._upto = last[0]
-            self._shares.update(words)
-        finally:
-            if base.in_transaction:
-                base.execute("ROLLBACK")
-                self._names, self._hearers = {}, {}  # of what is not there
+        self._upto = last[0]
+        self._shares.update(words)
 
     def _id_of(self, name: str) -> int:
         """Give the number that stands for a name."""
@@ -8970,7 +8835,7 @@ class Index:
 
     def _drop(self, first: int) -> None:
         """Drop what the journal has dropped: all before an event. Raises sqlite3.Error."""
-        base, seq = self._base, self._seq_where("serial", first)
+        base, seq = self._base, first_where(self._base, "message", "seq", "serial", first)
         while base.execute("DELETE FROM message WHERE seq IN (SELECT seq FROM message WHERE seq < ? ORDER BY seq "
                            "LIMIT ?)", (seq, _LOOK_MAX)).rowcount:
             pass
@@ -8982,26 +8847,14 @@ class Index:
         self._first = first
 
     # --- what is asked ---
-    def _seq_where(self, column: str, least: float) -> int:
-        """Find the first message of which a number that only grows is so great; if there is none, what comes after."""
-        ends = [self._base.execute(f"SELECT {one}(seq) FROM message").fetchone()[0] for one in ("min", "max")]
-        low, high = (0, 0) if ends[0] is None else (ends[0], ends[1] + 1)
-        while low < high:
-            middle = (low + high) // 2
-            seq, value = self._base.execute(
-                f"SELECT seq, {column} FROM message WHERE seq >= ? ORDER BY seq LIMIT 1", (middle,)).fetchone()
-            low, high = (low, middle) if value >= least else (seq + 1, high)
-        return int(low)
-
-    def reaches(self) -> tuple[int, float] | None:
-        found = self._base.execute("SELECT seq, ts FROM message ORDER BY seq LIMIT 1").fetchone()
-        return None if found is None else (found[0], found[1])
+    def reaches(self) -> tuple[int | None, float | None]:
+        return self._base.execute("SELECT seq, ts FROM message ORDER BY seq LIMIT 1").fetchone() or (None, None)
 
     def seq_at(self, ts: float) -> int:
-        return self._seq_where("ts", ts)
+        return first_where(self._base, "message", "seq", "ts", ts)
 
     def has_heard(self, viewer: Viewer, channel: str) -> bool:
-        since = self._seq_where("serial", viewer.since + 1)
+        since = first_where(self._base, "message", "seq", "serial", viewer.since + 1)
         given = {"name": self._known_id(viewer.name), "lane": self._known_id(channel), "since": since}
         return self._base.execute(
             "SELECT 1 FROM heard h WHERE name = :name AND lane = :lane AND last >= :since AND EXISTS (SELECT 1 FROM "
@@ -9017,8 +8870,8 @@ class Index:
 
         A search ends between two of them, or at what its reader may read: so where it ends tells nothing of the rest.
         """
-        first, last = [self._base.execute(f"SELECT {one}(seq) FROM message").fetchone()[0] for one in ("min", "max")]
-        low, high = (max(start, first), last) if first is not None and is_up else (first or 0, min(start, last or -1))
+        seqs = keys_in(self._base, "message", "seq")
+        low, high = (max(start, seqs.start), seqs.stop - 1) if is_up else (seqs.start, min(start, seqs.stop - 1))
         shares = range(low >> _SHARE_BITS, (high >> _SHARE_BITS) + 1)
         found = [(one, max(low, one << _SHARE_BITS), min(high, (one + 1 << _SHARE_BITS) - 1)) for one in shares]
         return found if is_up else found[::-1]
@@ -9052,9 +8905,7 @@ class Index:
             parts.append("EXISTS (SELECT 1 FROM direct d WHERE d.name = :scope AND d.seq = m.seq)")
         return " AND ".join(parts)
 
-    def walk(
-        self, wanted: Wanted, viewer: Viewer, start: int, is_up: bool
-    ) -> Iterator[tuple[int, MessageRouted | None]]:
+    def walk(self, wanted: Wanted, viewer: Viewer, start: int, is_up: bool) -> Walk:
         if wanted.search is not None and not has_fts():
             raise SearchUnavailable
         names = {"scope": wanted.scope, "sender": wanted.sender, "me": viewer.name, "all": ALL}
@@ -9084,8 +8935,7 @@ class Index:
         """Read a message from the journal; None: it is not there, or not what was written."""
         found = self._from_journal("SELECT * FROM event WHERE serial IN (?, ?) ORDER BY serial", serial - 1, serial)
         with suppress(Damaged, IndexError):
-            *plain, hashed = found[-1]
-            row = cast(Row, (*plain,))
+            row, hashed = cast(Row, found[-1][:5]), found[-1][5]
             is_whole = len(found) == 1 or hashed == hash_of_row(row, found[0][5])  # after a seam it stands alone
             event = event_of_row(row) if is_whole else None
             if isinstance(event, MessageRouted) and event.message.seq == seq and row[0] == serial:
@@ -9097,12 +8947,88 @@ class Index:
         return None
 
 
+Shelf = Memory | Index  # where messages are kept
+
+
+def gather(
+    shelf: Shelf, wanted: Wanted, viewer: Viewer, start: int, is_up: bool, is_late: Callable[[], bool]
+) -> tuple[list[Message], int | None]:
+    """Collect one page, in the order of its reading; what is late ends where it is.
+
+    Give also the last seq that was looked at; None: there is no more.
+    """
+    found = list[Message]()
+    for seq, routed in shelf.walk(wanted, viewer, start, is_up):
+        if routed is not None and not viewer.may_read(routed):
+            continue  # where a page ends tells nothing of it
+        if routed is not None and wanted.fits(routed.message):
+            if len(found) == wanted.limit:
+                return found, found[-1].seq
+            found.append(routed.message)
+        if is_late():
+            return found, seq
+    return found, None
+
+
+def page_of(
+    shelf: Shelf, wanted: Wanted, viewer: Viewer, is_late: Callable[[], bool],
+    tree_of: Callable[[Message], bytes] = lambda message: b"",
+) -> bytes:
+    """Answer GET /history, in JSON. Raises NotYourChannel."""
+    channel = wanted.scope if is_channel(wanted.scope) else ""
+    if channel and viewer.name and channel not in viewer.channels and not shelf.has_heard(viewer, channel):
+        raise NotYourChannel(f"you have heard nothing in {channel}", channel=channel)
+    is_up, at = wanted.way in ("after", "at"), int(wanted.at)
+    starts = {"newest": _OPEN, "before": at - 1, "after": at + 1, "around": at - 1}
+    start = shelf.seq_at(wanted.at) if wanted.way == "at" else starts[wanted.way]
+    messages, upto = gather(shelf, wanted, viewer, start, is_up, is_late)
+    messages = messages if is_up else messages[::-1]
+    if wanted.way == "around":
+        later, _ = gather(shelf, wanted, viewer, at, True, is_late)
+        before = max(wanted.limit // 2, wanted.limit - len(later))
+        if len(messages) > before:
+            messages = messages[len(messages) - before :]
+            upto = messages[0].seq if messages else at
+        messages = [*messages, *later[: wanted.limit - len(messages)]]
+    goes_on: Json = None if upto is None else {"after" if is_up else "before": upto}
+    first_seq, first_ts = shelf.reaches()
+    reaches: Json = {"kept": shelf.kept, "seq": first_seq, "ts": first_ts}
+    shown = [without_secrets(one, shelf, viewer) for one in shortened(messages, wanted.max_chars)]
+    wires, trees = b",".join([message.wire for message in shown]), b""
+    if wanted.has_trees and not viewer.name:
+        made = ((message.id.encode("ascii"), tree_of(message)) for message in shown if not is_late())
+        trees = b',"trees":{%b}' % b",".join([b'"%b":%b' % one for one in made if one[1]])
+    end = encode_plain({"next": goes_on, "reaches": reaches}).encode("ascii")
+    return b'{"messages":[%b]%b,%b' % (wires, trees, end[1:])
+
+
+def without_secrets(message: Message, shelf: Shelf, viewer: Viewer) -> Message:
+    """Give a message without the words that it quotes, unless its reader may read what has them."""
+    if not message.quote or not viewer.name:
+        return message
+    answered = shelf.find(message.reply_to)
+    return message if answered is not None and viewer.may_read(answered) else message.but(quote="")
+
+
+def shortened(messages: Sequence[Message], most: int) -> list[Message]:
+    """Cut the longest of some texts, so that all together have so many characters, the marks of the cuts apart."""
+    left, allowed = most, most
+    for number, size in enumerate(sorted(len(one.content) for one in messages)):
+        allowed = left // (len(messages) - number)
+        if size > allowed:
+            break
+        left -= size
+        allowed = most
+    return [one if (cut := len(one.content) - allowed) <= 0
+            else one.but(content=f"{one.content[:allowed]} [+{cut} chars]") for one in messages]
+
+
 class Query(Struct):
     """Something that is asked of the record."""
     wanted: Wanted
     viewer: Viewer
     then: Callable[[bytes | Refusal], None]
-    memory: Memory | None  # what the room remembers, where there is no journal
+    shelf: Shelf
     is_dropped: bool = False
 
     def drop(self) -> None:
@@ -9144,8 +9070,7 @@ class Archive:
         if self._waiting[viewer.name] >= QUERIES_EACH_MAX or self._waiting.total() >= QUERIES_MAX:
             raise RecordUnavailable("too many queries wait already")
         self._waiting[viewer.name] += 1
-        memory = Memory([*self._room.recent.values()]) if self._index is None else None
-        query = Query(wanted, viewer, then, memory)
+        query = Query(wanted, viewer, then, self._index or Memory([*self._room.recent.values()]))
         self._put(query)
         return query
 
@@ -9197,8 +9122,9 @@ class Archive:
         return True
 
     def _safely(self, read: Callable[[], Any]) -> Any:
-        """Read by the index; one that is damaged is made again. Raises RecordUnavailable."""
-        assert self._index is not None
+        """Read by the index, if there is one; one that is damaged is made again. Raises RecordUnavailable."""
+        if self._index is None:
+            return read()
         try:
             return read()
         except (sql_error(), OSError) as error:
@@ -9215,7 +9141,7 @@ class Archive:
         answer: bytes | Refusal = RecordUnavailable("the hub failed: see its log")
         try:
             if not query.is_dropped:
-                answer = self._safely(lambda: self._answer(query)) if query.memory is None else self._answer(query)
+                answer = self._safely(lambda: self._answer(query))
         except Refusal as refusal:
             answer = refusal
         finally:
@@ -9224,9 +9150,8 @@ class Archive:
 
     def _answer(self, query: Query) -> bytes:
         """Read a page. Raises Refusal, sqlite3.Error, OSError."""
-        began, shelf = time.monotonic(), cast(Shelf, query.memory or self._index)
-        index = self._index if query.memory is None else None
-        if index is not None and not index.catch_up(lambda: time.monotonic() > began + BUILD_S):
+        began = time.monotonic()
+        if self._index is not None and not self._index.catch_up(lambda: time.monotonic() > began + BUILD_S):
             raise RecordUnavailable("the record's index is being made: come again")
 
         def is_late() -> bool:
@@ -9239,12 +9164,10 @@ class Archive:
             rest()
             return self.tree_of(message)
 
-        return page_of(shelf, query.wanted, query.viewer, is_late, tree_of)
+        return page_of(query.shelf, query.wanted, query.viewer, is_late, tree_of)
 
     def _finish(self, query: Query, answer: bytes | Refusal) -> None:
-        self._waiting[query.viewer.name] -= 1
-        if not self._waiting[query.viewer.name]:
-            del self._waiting[query.viewer.name]
+        self._waiting -= Counter([query.viewer.name])  # which forgets whom none is left of
         if not query.is_dropped:
             query.then(answer)
 
@@ -11699,12 +11622,12 @@ class Trees:
             return b""
         if len(text) > MARKS_MAX < len(MARKS.findall(text)) + 2 * len(BULLETS.findall(text)):
             return b""  # reading it would hold the loop for more than some 10 ms
-        start = time.perf_counter()
+        read, start = markdown_reader(), time.perf_counter()  # to load it takes 0.1 s, which is no message's fault
         self._spare_s = min(TREES_BURST_S, self._spare_s + (start - self._stamp) * TREES_SHARE)
         self._stamp = start
         if self._spare_s <= 0:
             return b""
-        tree = encode_plain(_slim(markdown_reader()(text))).encode("ascii")
+        tree = encode_plain(_slim(read(text))).encode("ascii")
         self._spare_s -= time.perf_counter() - start
         return tree if len(tree) <= TREE_MAX_BYTES else b""
 
@@ -11739,9 +11662,9 @@ def _settled_frame(room: Room, event: FormSettled) -> bytes:
     return frame_of("form_resolved", id=event.form_id, status=event.status, **more)
 
 
-def _loop_frame(room: Room, event: Any) -> bytes:
-    loop = room.loops.get(event.lane)
-    return frame_of("loop", lane=event.lane, loop=None if loop is None else loop.to_json())
+def loop_frame(lane: str, loop: Loop | None) -> bytes:
+    """Encode how a lane goes round in circles; None: it does not any more."""
+    return frame_of("loop", lane=lane, loop=None if loop is None else loop.to_json())
 
 
 def _loops_frame(room: Room, _event: Event) -> bytes:
@@ -11761,7 +11684,7 @@ FRAMES: dict[type[Event], tuple[Callable[..., bytes], ...]] = {
     **dict.fromkeys((FloorGranted, FloorPassed, FloorReleased, HandRaised, HandLowered), (_floor_frame,)),
     FormOpened: (lambda room, event: frame_of("form", form=room.form(event.form_id)),),
     FormSettled: (_settled_frame,),
-    **dict.fromkeys((LoopSeen, LaneRuled), (_loop_frame,)),
+    **dict.fromkeys((LoopSeen, LaneRuled), (lambda room, event: loop_frame(event.lane, room.loops.get(event.lane)),)),
     LoopsSet: (_loops_frame,),
     **dict.fromkeys((BudgetsSet, BudgetReached, SpenderEnded), (budgets_frame,)),
     ModeChanged: (lambda room, event: frame_of("mode", mode=event.mode), _floor_frame, _loops_frame),
@@ -12108,10 +12031,12 @@ class ChangesFeed(Feed):
 
     def forget(self) -> None:
         super().forget()
-        self._looks: dict[str, tuple[object, ...]] = {}  # by name: as consoles were told
+        self._looks: dict[str, Any] = {}  # by name: as consoles were told
         self._moved: set[str] = set()  # whose mailboxes changed since receipts were told
         self._answered: set[int] = set()  # seqs of what was answered since
         self._receipts: dict[int, dict[str, Json]] = {}  # by seq: as consoles were told
+        self._open: set[int] = set()  # seqs of those of which more may become, by what recipients fetch
+        self._looked = 0  # up to which seq receipts were read
 
     def mark(self, event: Event) -> None:
         kind = type(event)
@@ -12131,14 +12056,15 @@ class ChangesFeed(Feed):
         peers, channels = self._take_news()
         if self._owed:
             self._owed = False
-            self.frames.append(frame_of("owed", owed=[debt.to_json() for debt in self._room.owed.values()]))
+            self.frames.append(self._owed_frame())
         for at, names in enumerate(paged(peers)):
             if at:
                 yield
-            gone: list[Json] = [name for name in names if self._room.roster.get(name) is None]
+            gone: list[Json] = [name for name in names if self._is_gone(name)]
             for name in gone:
                 self._looks.pop(str(name), None)
-            self.frames.append(frame_of("peers", changed=[*self._rows(names)], gone=gone))
+            if (changed := [*self._rows(names)]) or gone:
+                self.frames.append(frame_of("peers", changed=changed, gone=gone))
         for at, listed in enumerate(paged(channels, PAGE_CHANNELS)):
             if at or peers[PAGE_ROWS:]:
                 yield
@@ -12146,8 +12072,9 @@ class ChangesFeed(Feed):
             self.frames.append(frame_of("channels", changed=rows, gone=[c for c in listed if c not in rows]))
 
     def survey(self, figures: dict[str, Json]) -> Iterator[None]:
-        self.frames.append(frame_of("health", health=figures))
-        for names in paged(self._room.roster.all_names()):
+        if figures:
+            self.frames.append(frame_of("health", health=figures))
+        for names in paged(self._names_to_survey()):
             if changed := [*self._rows(names, only_new=True)]:
                 self.frames.append(frame_of("peers", changed=changed, gone=[]))
             yield
@@ -12157,16 +12084,21 @@ class ChangesFeed(Feed):
             yield
 
     def _receipts_changed(self) -> Iterator[list[Json]]:
-        """Give, in pages, the receipts that differ from what consoles were told."""
+        """Give, in pages, the receipts that differ from what consoles were told: of those that may, which are few."""
         moved, self._moved, answered, self._answered = self._moved, set(), self._answered, set()
-        recent, told, page, names = self._room.recent, self._receipts, list[Json](), 0
-        for seq in [seq for seq in told if seq not in recent]:
+        room, told, page, names = self._room, self._receipts, list[Json](), 0
+        oldest = next(iter(room.recent), room.last_seq + 1)
+        for seq in [*takewhile(lambda seq: seq < oldest, told)]:
             del told[seq]
-        for seq, routed in [*recent.items()]:
-            before = told.get(seq)
-            if before is None or seq in answered or (self._may_move(before) and not moved.isdisjoint(routed.to)):
+        fresh, self._looked = range(max(oldest, self._looked + 1), room.last_seq + 1), room.last_seq
+        for seq in sorted({*self._open, *answered, *fresh}):
+            routed, before = room.recent.get(seq), told.get(seq)
+            if routed is None or not self._is_of_interest(seq):
+                self._open.discard(seq)
+            elif before is None or seq in answered or not moved.isdisjoint(routed.to):
                 names += 1 + len(routed.to)
-                now = self._room.receipt(routed)
+                now = room.receipt(routed)
+                (self._open.add if now[QUEUED] or now[FETCHED] else self._open.discard)(seq)
                 if now != before:
                     told[seq] = now
                     page.append(now)
@@ -12174,11 +12106,6 @@ class ChangesFeed(Feed):
                 yield page
                 page, names = [], 0
         yield page
-
-    @staticmethod
-    def _may_move(receipt: dict[str, Json]) -> bool:
-        """Whether more can become of a message by what its recipients do with their mailboxes."""
-        return bool(receipt[QUEUED] or receipt[FETCHED])
 
     def pages_of_receipts(self) -> Iterator[bytes]:
         """Encode all that consoles know of receipts, for a newcomer; what changes meanwhile comes with the survey."""
@@ -12189,6 +12116,22 @@ class ChangesFeed(Feed):
     def _receipts_frame(self, changed: list[Json]) -> bytes:
         """Encode receipts, and the seq from which on they are kept up to date."""
         return frame_of("receipts", changed=changed, since=next(iter(self._room.recent), 0))
+
+    # --- what a feed of a part of the room tells otherwise ---
+    def _is_of_interest(self, seq: int) -> bool:
+        """Whether a message's receipt is told."""
+        return True
+
+    def _is_gone(self, name: str) -> bool:
+        """Whether consoles are to be told that a peer is not here any more."""
+        return self._room.roster.get(name) is None
+
+    def _names_to_survey(self) -> list[str]:
+        """Give whose rows may have changed without an event that is told at once."""
+        return self._room.roster.all_names()
+
+    def _owed_frame(self) -> bytes:
+        return frame_of("owed", owed=[debt.to_json() for debt in self._room.owed.values()])
 
     def _channels_of(self, event: Event) -> Iterable[str]:
         if isinstance(event, PeerLeft):
@@ -12343,7 +12286,7 @@ class Consoles:
         frames: list[bytes | Message]
         if isinstance(event, MessageRouted):
             loop = self._room.loop_of(event.message)
-            frames = [event.message, *([frame_of("loop", lane=loop.lane, loop=loop.to_json())] if loop else [])]
+            frames = [event.message, *([] if loop is None else [loop_frame(loop.lane, loop)])]
         else:
             frames = [*with_notice(event, [write(self._room, event) for write in FRAMES.get(kind, ())])]
         for feed in self._feeds:
@@ -12812,7 +12755,6 @@ REPLAYS_KEPT = 4  # that may go on with their next part; another has the past ap
 REPLAYS_WAITING_MAX = 16
 _KEPT_S = 60.0  # that they may
 FILE_MAX_BYTES = 24 << 20  # of a record as one page, that the hub makes; the command line makes any
-_ROWS_AT_A_TIME = 500  # of a journal: a read that goes on holds up who wants to tidy the file
 _FIGURES_S = 5.0  # between two figures of the room
 # Readings: nobody knows how they were. Rows of the past do not have them.
 READINGS = frozenset(
@@ -12834,11 +12776,10 @@ MARKS_OF: dict[type[Event], Callable[[Any], str]] = {
 }
 
 
-class PastClock:
+class PastClock(Struct):
     """Shows the time of the event that was applied last."""
-
-    def __init__(self) -> None:
-        self.at, self.ts = 0.0, 0.0
+    at: float = 0.0
+    ts: float = 0.0
 
     def mono(self) -> float:
         """Give monotonic seconds."""
@@ -12862,18 +12803,12 @@ class PastFeed(ChangesFeed):
 
     def __init__(self, room: Room, clock: PastClock, trees: Trees, span: Span) -> None:
         self._clock, self._span = clock, span
-        self._rows_told: dict[str, dict[str, Json]] = {}  # by name: as it was told, moments for ages
+        self.is_narrow = bool(span.channel) or span.is_strict  # not everything is told
         self._debts_told: dict[Json, dict[str, Json]] = {}  # by seq
         self._touched: dict[str, None] = {}  # names of those whose counts may have changed
-        self._open: set[int] = set()  # seqs of messages of which more may become
-        self._looked = 0  # up to which seq receipts were read
         self.told_seqs: set[int] = set()  # of messages; kept only where not all are told
+        self.told_forms: set[Json] = set()  # ids of the questions that are told
         super().__init__(room, trees)
-
-    @property
-    def is_narrow(self) -> bool:
-        """Whether not everything is told."""
-        return bool(self._span.channel) or self._span.is_strict
 
     def mark(self, event: Event) -> None:
         super().mark(event)
@@ -12881,12 +12816,12 @@ class PastFeed(ChangesFeed):
             self._touched |= dict.fromkeys((event.message.sender, *event.to))
         elif isinstance(event, PeerEvent):
             self._touched[event.name] = None
-        if isinstance(event, PeerJoined) and event.name in self._rows_told:  # another one of this name
-            self._rows_told[event.name] |= {"joined": "", "status_at": ""}  # are told anew, whatever they are
+        if isinstance(event, PeerJoined) and event.name in self._looks:  # another one of this name
+            self._looks[event.name] |= {"joined": "", "status_at": ""}  # are told anew, whatever they are
         if isinstance(event, RoomReopened):  # the clocks jumped
             self._peers |= dict.fromkeys(self._room.roster.all_names())
         if self._span.channel and isinstance(event, ChannelJoined | ChannelLeft | ChannelClosed | PeerLeft):
-            self._peers |= dict.fromkeys([*self._rows_told, *([event.name] if isinstance(event, PeerEvent) else [])])
+            self._peers |= dict.fromkeys([*self._looks, *([event.name] if isinstance(event, PeerEvent) else [])])
 
     def opening(self, figures: dict[str, Json]) -> Iterator[bytes]:
         """Encode the room as it is when the span begins."""
@@ -12900,31 +12835,35 @@ class PastFeed(ChangesFeed):
             head |= {"rate": None, "rules": {"text": "", "version": 0}, "health": None, "last_seq": 0, "quiet_stop": 0}
             head["budgets"] = NO_BUDGETS
         head["forms"] = [one for one in json.loads(room.forms_wire(has_prompts=True))["forms"] if self._is_told(one)]
+        self.told_forms |= {one["id"] for one in cast(list[Any], head["forms"])}
         head["peers"] = [*self._rows(room.roster.all_names())]
         head["channels"] = room.channel_rows([name for name in room.channels() if span.has(name)])
         log = [] if self.is_narrow else [*room.log]
         members = log_members([one.wire for one in log], [b'"%b":%b' % (one.id.encode(), tree) for one in log
                                                           if (tree := self._trees.of(one))])
         yield b"%b,%b}" % (frame_of("snapshot", **head)[:-1], members)
-        self.forget_news()
-        yield from self.readings({})
+        self._peers, self._channels, self._touched, self._owed = {}, {}, {}, False  # all is told as it is
+        yield from self.frames_after(self.survey({}))
 
-    def forget_news(self) -> None:
-        """Note that all is told as it is."""
-        self._peers, self._channels, self._touched, self._owed = {}, {}, {}, False
+    def frames_after(self, work: Iterator[None]) -> list[bytes]:
+        """Do all of a work, and give the frames that it made."""
+        for _ in work:
+            pass
+        frames, self.frames = cast(list[bytes], self.frames), []
+        return frames
 
     def frames_of(self, event: Event) -> Iterator[bytes]:
         """Encode what an event is told by, in the order in which consoles get it."""
-        if isinstance(event, MessageRouted):
-            if self._span.has(event.message.recipient):
-                yield self._message_frame(event.message)
-                if (loop := self._room.loop_of(event.message)) is not None:
-                    yield frame_of("loop", lane=loop.lane, loop=loop.to_json())
+        if not isinstance(event, MessageRouted):
+            if self._concerns(event):
+                yield from with_notice(event, [self._frame(write, event) for write in FRAMES.get(type(event), ())])
             return
-        if not self._concerns(event):
-            return
-        frames = [self._frame(write, event) for write in FRAMES.get(type(event), ())]
-        yield from with_notice(event, frames)
+        message = event.message
+        if self._span.has(message.recipient):
+            shown = told_alone(message, self.told_seqs) if self.is_narrow else message
+            yield message_frame(shown, self._trees.of(shown))
+            if (loop := self._room.loop_of(message)) is not None:
+                yield loop_frame(loop.lane, loop)
 
     def _frame(self, write: Callable[..., bytes], event: Event) -> bytes:
         """Encode a frame; of sticks and loops those of the span alone."""
@@ -12932,58 +12871,28 @@ class PastFeed(ChangesFeed):
             return frame_of("floor", floors=self._floors())
         return frame_of("loops", **self._loops()) if write is _loops_frame else write(self._room, event)
 
-    def tell_news(self) -> Iterator[bytes]:
-        """Encode what changed of peers and channels, and of what is owed."""
-        room, span = self._room, self._span
-        if self._owed:
-            before, self._debts_told = self._debts_told, {debt["seq"]: debt for debt in self._debts()}
-            fresh: list[Json] = [debt for seq, debt in self._debts_told.items() if seq not in before]
-            yield frame_of("owed", changed=fresh, gone=[seq for seq in before if seq not in self._debts_told])
-        rows = [*self._rows(self._peers)]
-        gone: list[Json] = [name for name in self._peers if name in self._rows_told and not self._is_seen(name)]
-        for name in gone:
-            del self._rows_told[str(name)]
-        if rows or gone:
-            yield frame_of("peers", changed=rows, gone=gone)
-        names = [name for name in self._channels if span.has(name)]
-        if names:
-            listed = room.channel_rows(names)
-            yield frame_of("channels", changed=listed, gone=[name for name in names if name not in listed])
-        self._peers, self._channels, self._owed = {}, {}, False
+    def survey(self, figures: dict[str, Json]) -> Iterator[None]:
+        if figures and self._room.budgets.limits and not self._span.channel:
+            self.frames.append(budgets_frame(self._room))
+        return super().survey({} if self._span.channel else figures)
 
-    def readings(self, figures: dict[str, Json]) -> Iterator[bytes]:
-        """Encode what consoles are told of mailboxes now and then."""
-        if figures and not self._span.channel:
-            yield frame_of("health", health=figures)
-            if self._room.budgets.limits:
-                yield budgets_frame(self._room)
-        rows, self._touched = [*self._rows(self._touched)], {}
-        if rows:
-            yield frame_of("peers", changed=rows, gone=[])
-        for page in self._receipts_changed():
-            if page:
-                yield self._receipts_frame(page)
+    def _is_of_interest(self, seq: int) -> bool:
+        return not self.is_narrow or seq in self.told_seqs
 
-    def _receipts_changed(self) -> Iterator[list[Json]]:
-        """Give the receipts that changed: of those that may, which are few."""
-        room, told, page = self._room, self._receipts, list[Json]()
-        moved, self._moved, answered, self._answered = self._moved, set(), self._answered, set()
-        since = next(iter(room.recent), room.last_seq + 1)
-        fresh, self._looked = range(max(since, self._looked + 1), room.last_seq + 1), room.last_seq
-        for seq in sorted({*self._open, *answered, *fresh}):
-            routed, before = room.recent.get(seq), told.get(seq)
-            if routed is None or (self.is_narrow and seq not in self.told_seqs):
-                self._open.discard(seq)
-            elif before is None or seq in answered or not moved.isdisjoint(routed.to):
-                now = room.receipt(routed)
-                (self._open.add if self._may_move(now) else self._open.discard)(seq)
-                if now != before:
-                    told[seq] = now
-                    page.append(now)
-        if len(told) > 2 * RECENT_MAX:
-            for seq in [seq for seq in told if seq < since]:
-                del told[seq]
-        yield page
+    def _is_gone(self, name: str) -> bool:
+        return name in self._looks and not self._is_seen(name)
+
+    def _names_to_survey(self) -> list[str]:
+        names, self._touched = [*self._touched], {}
+        return names
+
+    def _owed_frame(self) -> bytes:
+        before, self._debts_told = self._debts_told, {debt["seq"]: debt for debt in self._debts()}
+        fresh: list[Json] = [debt for seq, debt in self._debts_told.items() if seq not in before]
+        return frame_of("owed", changed=fresh, gone=[seq for seq in before if seq not in self._debts_told])
+
+    def _channels_of(self, event: Event) -> Iterable[str]:
+        return [name for name in super()._channels_of(event) if self._span.has(name)]
 
     def _is_told(self, about: Any) -> bool:
         """Whether a question, or what was decided, is part of the span."""
@@ -13000,17 +12909,6 @@ class PastFeed(ChangesFeed):
         is_of_all = isinstance(event, ModeChanged | QuietReached | RoomReopened)
         return not self._span.channel or is_of_all or self._span.channel in scopes
 
-    @functools.cached_property
-    def told_forms(self) -> set[str]:
-        """Ids of the questions that are told; kept only where not all are."""
-        forms = json.loads(self._room.forms_wire(has_prompts=True))["forms"]
-        return {one["id"] for one in forms if self._is_told(one)}
-
-    def _message_frame(self, message: Message) -> bytes:
-        if self.is_narrow:
-            message = told_alone(message, self.told_seqs)
-        return message_frame(message, self._trees.of(message))
-
     def _floors(self) -> dict[str, Json]:
         """Give the sticks; of one that was taken before, not the words that were said of it."""
         floors = {scope: cast(dict[str, Json], one) for scope, one in self._room.floors().items()
@@ -13024,7 +12922,7 @@ class PastFeed(ChangesFeed):
         return {**self._room.loops_row(), "lanes": lanes}
 
     def _debts(self) -> list[dict[str, Json]]:
-        return [debt.to_json() for debt in self._room.owed.values() if not self.is_narrow or debt.seq in self.told_seqs]
+        return [debt.to_json() for debt in self._room.owed.values() if self._is_of_interest(debt.seq)]
 
     def _is_seen(self, name: str) -> bool:
         peer, channel = self._room.roster.get(name), self._span.channel
@@ -13038,9 +12936,9 @@ class PastFeed(ChangesFeed):
             row["status_at"] = None if peer.status is None else round(peer.status_at + offset, 1)
             if self._span.channel:
                 row = {"name": peer.name, "state": row["state"], "paused": row["paused"], "joined": row["joined"]}
-            told = self._rows_told.get(peer.name)
+            told = self._looks.get(peer.name)
             changed = row if told is None else {key: one for key, one in row.items() if not _is_same(one, told[key])}
-            self._rows_told[peer.name] = row if told is None else told | changed
+            self._looks[peer.name] = row if told is None else told | changed
             if changed:
                 yield {"name": peer.name, **changed}
 
@@ -13050,20 +12948,10 @@ def _is_same(a: Json, b: Json) -> bool:
     return a == b or (isinstance(a, float) and isinstance(b, float) and abs(a - b) < _MOMENT_SLACK_S)
 
 
-def serial_at(base: sqlite3.Connection, ts: float) -> int:
+def serial_before(base: sqlite3.Connection, ts: float) -> int:
     """Find the last event before a time; 0: there is none. Raises sqlite3.Error."""
-    low, high = base.execute("SELECT min(serial), max(serial) FROM event").fetchone()
-    if low is None:
-        return 0
-    while low <= high:  # by halves: there is no index of times, and serials jump
-        middle = (low + high) // 2
-        serial, found = base.execute("SELECT serial, ts FROM event WHERE serial >= ? ORDER BY serial LIMIT 1",
-                                     (middle,)).fetchone()
-        if found < ts:
-            low = serial + 1
-        else:
-            high = middle - 1
-    (before,) = base.execute("SELECT max(serial) FROM event WHERE serial < ?", (low,)).fetchone()
+    first = first_where(base, "event", "serial", "ts", ts)
+    (before,) = base.execute("SELECT max(serial) FROM event WHERE serial < ?", (first,)).fetchone()
     return before or 0
 
 
@@ -13077,21 +12965,12 @@ def reach_of_journal(base: sqlite3.Connection) -> tuple[int, float, float]:
         found = base.execute("SELECT min(serial) FROM snapshots").fetchone()
         start = found[0] or 0
         if not start:
-            raise Damaged("its snapshot is missing, and the first events were dropped")
+            raise Damaged(NO_SNAPSHOT)
     first = base.execute("SELECT ts FROM event WHERE serial >= ? ORDER BY serial LIMIT 1", (start,)).fetchone()
     last = base.execute("SELECT ts FROM event ORDER BY serial DESC LIMIT 1").fetchone()
     if first is None or last is None:
         raise NoRecord("nothing has happened yet: the journal is empty")
     return start, first[0], max(first[0], last[0])
-
-
-def events_after(base: sqlite3.Connection, chain: Chain, rest: Callable[[], None]) -> Iterator[Event]:
-    """Read the events after what a chain has seen, some at a time. Raises Damaged, sqlite3.Error."""
-    select = "SELECT * FROM event WHERE serial > ? ORDER BY serial LIMIT ?"
-    while rows := base.execute(select, (chain.serial, _ROWS_AT_A_TIME)).fetchall():
-        for row in rows:
-            yield event_of_row(chain.follow(row))
-            rest()
 
 
 class Recorder:
@@ -13131,19 +13010,17 @@ class Recorder:
         yield from self._settle(math.inf)
 
     def _events(self) -> Iterator[Event]:
-        start, _, _ = reach_of_journal(self._base)
-        wanted = serial_at(self._base, self._span.since)
-        found = self._base.execute("SELECT * FROM snapshots WHERE serial <= ? ORDER BY serial DESC LIMIT 1",
-                                   (max(wanted, start),)).fetchone()
-        head = NO_HASH
-        if found is not None:
-            check_line(self._base, found)
-            serial, parts, at, head, _ = found
-            self._room.restore(snapshot_rows(self._base, serial, parts))
-            stamp = self._base.execute("SELECT ts FROM event WHERE serial = ?", (serial,)).fetchone()
+        """Make the room of the newest snapshot before the span; read the events since."""
+        base = self._base
+        start, _, _ = reach_of_journal(base)
+        self._serial, at, head, parts = latest_snapshot(base, max(start, serial_before(base, self._span.since)))
+        if parts:
+            self._room.restore(snapshot_rows(base, self._serial, parts))
+            stamp = base.execute("SELECT ts FROM event WHERE serial = ?", (self._serial,)).fetchone()
             self._clock.at, self._clock.ts = at, stamp[0] if stamp else self._span.since
-            start = self._serial = serial
-        return events_after(self._base, Chain(self._base, start, head), self._rest)
+        for row in kept_rows(base, Chain(base, self._serial, head)):
+            yield event_of_row(row)
+            self._rest()
 
     def _begin(self) -> Iterator[bytes]:
         self._ms, self._read_at = round(self._span.since * 1000), self._clock.at
@@ -13165,7 +13042,7 @@ class Recorder:
         """Tell, before what comes at a time, what a console was told until then of what happened before."""
         if at >= self._untold_at + FLUSH_S:
             self._untold_at = math.inf
-            yield from map(self._entry, self._feed.tell_news())
+            yield from map(self._entry, self._feed.frames_after(self._feed.tell()))
         if self._is_unread and at >= self._read_at + HEALTH_S:
             now = self._clock.at
             self._read_at = now if at == math.inf else max(now, self._read_at + HEALTH_S)
@@ -13173,7 +13050,7 @@ class Recorder:
             self._is_unread, figures = False, dict[str, Json]()
             if at == math.inf or self._read_at >= self._figures_at + _FIGURES_S:
                 self._figures_at, figures = self._read_at, self._health()
-            yield from map(self._entry, self._feed.readings(figures))
+            yield from map(self._entry, self._feed.frames_after(self._feed.survey(figures)))
 
     def _health(self) -> dict[str, Json]:
         return {key: value for key, value in self._room.health().items() if key != "uptime"}
@@ -13221,18 +13098,18 @@ class Replays:
     def get_replay(self, gate: Gate, request: Request) -> None:
         """GET /replay?from=&to=&after=: a part of the past. Raises Invalid, CredentialRequired, NoRecord, Throttled."""
         gate.require_role(request, OPERATOR_ROLE, OBSERVER_ROLE)
-        since, until = (_moment_in(request, name) for name in ("from", "to"))
+        wanted = Span(_moment_in(request, "from", -math.inf), _moment_in(request, "to", math.inf))
         after = integer_of(request.head.parameters.get("after", "0"), "after", 0, 2**53, "query")
-        self._ask(request.caller, lambda path: self._part(path, since, until, after))
+        self._ask(request.caller, lambda path: self._part(path, wanted, after))
 
     def get_record(self, gate: Gate, request: Request) -> None:
         """GET /record?since=&until=&channel=: a page. Raises Invalid, CredentialRequired, NoRecord, Throttled."""
         gate.require_role(request, OPERATOR_ROLE, OBSERVER_ROLE)
-        since, until = (_moment_in(request, name) for name in ("since", "until"))
         channel = text_of(request.head.parameters, "channel", 0, NAME_MAX, "", "query")
+        wanted = Span(_moment_in(request, "since", -math.inf), _moment_in(request, "until", math.inf), channel)
         if channel and not is_channel(channel):
             raise Invalid("channel", "a #channel is required", "query")
-        self._ask(request.caller, lambda path: record_reply(path, since, until, channel, self._rest_while_wanted))
+        self._ask(request.caller, lambda path: record_reply(path, wanted, self._rest_while_wanted))
 
     def _ask(self, caller: Caller, make: Callable[[str], Reply]) -> None:
         """Have an answer made. Raises NoRecord, Throttled."""
@@ -13287,11 +13164,11 @@ class Replays:
         if is_wanted:
             caller.reply(reply)
 
-    def _part(self, path: str, since: float | None, until: float | None, after: int) -> Reply:
+    def _part(self, path: str, wanted: Span, after: int) -> Reply:
         """Tell the entries after so many, as many as fit. Raises NoRecord, Damaged, OSError, sqlite3.Error."""
-        playing = None if since is None or until is None else self._kept.pop((since, until, after), None)
+        playing = self._kept.pop((wanted.since, wanted.until, after), None)
         if playing is None:
-            playing = self._begun(path, since, until)
+            playing = self._begun(path, wanted)
             for _ in islice(playing.entries, after):
                 pass
         entries, size, more = list[bytes](), 0, False
@@ -13312,23 +13189,24 @@ class Replays:
         told = encode_plain({**head, "next": count if more else None}).encode("ascii")
         return Reply(200, b'%b,"entries":[%b]}' % (told[:-1], b",\n".join(entries)), ())
 
-    def _begun(self, path: str, since: float | None, until: float | None) -> Playing:
+    def _begun(self, path: str, wanted: Span) -> Playing:
         base = connect_reader(path)
         _, first, last = reach_of_journal(base)
-        until = math.ceil(last * 1000) / 1000 if until is None else until
-        since = max(math.floor(first * 1000) / 1000, until - REPLAY_SPAN_S if since is None else since)
+        until = math.ceil(last * 1000) / 1000 if wanted.until == math.inf else wanted.until
+        since = until - REPLAY_SPAN_S if wanted.since == -math.inf else wanted.since
+        since = max(math.floor(first * 1000) / 1000, since)
         span = Span(since, max(since, until))
         head: dict[str, Json] = {"version": __version__, "from": span.since, "to": span.until, "first": first,
                                  "last": last}
         return Playing(base, head, Recorder(base, span, self._rest_while_wanted).entries())
 
 
-def _moment_in(request: Request, name: str) -> float | None:
-    """Read Unix seconds of a query; None: nobody says. Raises Invalid."""
+def _moment_in(request: Request, name: str, default: float) -> float:
+    """Read Unix seconds of a query; nobody says: the default. Raises Invalid."""
     text = request.head.parameters.get(name, "")
     with suppress(ValueError):
         if not text or 0.0 <= float(text) < 1e11:
-            return round(float(text), 3) if text else None
+            return round(float(text), 3) if text else default
     raise Invalid(name, "Unix seconds are required", "query")
 
 
@@ -13399,17 +13277,15 @@ def as_data(text: bytes) -> bytes:
     return text.replace(b"<", b"\\u003c").replace(b">", b"\\u003e").replace(b"&", b"\\u0026")
 
 
-def record_page(
-    path: str, since: float | None, until: float | None, channel: str, rest: Callable[[], None]
-) -> Iterator[bytes]:
+def record_page(path: str, wanted: Span, rest: Callable[[], None]) -> Iterator[bytes]:
     """Give a page that has a journal's record in it, bit by bit. Raises Invalid, Damaged, sqlite3.Error, NONSENSE."""
     with closing(connect_reader(path)) as base:
         refuse_older(base, path)
         _, first, last = reach_of_journal(base)
-        begin = max(math.floor(first * 1000) / 1000, since or 0.0)
-        end = math.ceil(min(last, math.inf if until is None else until) * 1000) / 1000
-        span = Span(begin, max(begin, end), channel, since is not None)
-        about: dict[str, Json] = {"version": __version__, "from": span.since, "to": span.until, "channel": channel}
+        begin = max(math.floor(first * 1000) / 1000, wanted.since)
+        end = math.ceil(min(last, wanted.until) * 1000) / 1000
+        span = Span(begin, max(begin, end), wanted.channel, wanted.since > -math.inf)
+        about: dict[str, Json] = {"version": __version__, "from": span.since, "to": span.until, "channel": span.channel}
         before, after = record_frame()
         yield b"%b%b" % (before, as_data(encode_plain(about).encode("ascii"))[:-1])
         mark = b',"entries":['
@@ -13419,12 +13295,10 @@ def record_page(
         yield b"]}%b" % after
 
 
-def record_reply(
-    path: str, since: float | None, until: float | None, channel: str, rest: Callable[[], None]
-) -> Reply:
+def record_reply(path: str, wanted: Span, rest: Callable[[], None]) -> Reply:
     """Answer with the record as a page. Raises Invalid, Damaged, OSError, sqlite3.Error, and what `rest` raises."""
     parts, size = list[bytes](), 0
-    for part in record_page(path, since, until, channel, rest):
+    for part in record_page(path, wanted, rest):
         parts.append(part)
         size += len(part)
         if size > FILE_MAX_BYTES:
@@ -13578,22 +13452,21 @@ class Push(Record):
     links: tuple[tuple[str, str, str], ...]  # what each does, its URL without its token, and that token
     ts: float  # Unix seconds
     room: str
-    is_worded: bool  # the needs' words may be sent
 
 
 def push_of(
     needs: Sequence[Need], room: Room, ts: float, click: str, is_worded: bool, links: Sequence[tuple[str, str, str]]
 ) -> Push:
-    """Word one push of all these needs, the most urgent first."""
-    needs = sorted(needs, key=lambda need: -NEEDS[need.kind][0])
-    lines = [need.text + (f": {one_line(need.words)[:NOTIFY_WORDS_MAX]}" if is_worded and need.words else "")
-             for need in needs]
+    """Word one push of all these needs, the most urgent first; with the words of agents, or without any."""
+    needs = [need.but(words=one_line(need.words)[:NOTIFY_WORDS_MAX] if is_worded else "")
+             for need in sorted(needs, key=lambda need: -NEEDS[need.kind][0])]
+    lines = [f"{need.text}: {need.words}" if need.words else need.text for need in needs]
     title = needs[0].text if len(needs) == 1 else f"{len(needs)} things need you"
     shown, more = lines[:NOTIFY_LINES_MAX], len(lines) - NOTIFY_LINES_MAX
     text = "\n".join([*shown, *([f"and {more} more"] if more > 0 else [])])
     tags = tuple(dict.fromkeys(NEEDS[need.kind][1] for need in needs))[:3]
     about = tuple(needs), f"Caucus: {title}"[:TITLE_MAX], text, NEEDS[needs[0].kind][0], tags
-    return Push(*about, click, tuple(links), ts, id_of(room.born), is_worded)
+    return Push(*about, click, tuple(links), ts, id_of(room.born))
 
 
 # --- where it goes ---
@@ -13614,23 +13487,24 @@ class Target(Record):
         return f"{self.host} ({'ntfy' if self.topic else 'webhook'})"
 
 
-def target_of(flag: str, url: str) -> Target:
+def target_of(url: str) -> Target:
     """Read where to post. Raises Invalid, which says what would be right, and does not repeat what may be a secret."""
     usual = "give a webhook such as https://example.org/hook, or an ntfy topic such as https://ntfy.sh/LONG-RANDOM-NAME"
     if len(url) > NOTIFY_URL_MAX or not url.isascii() or not url.isprintable() or " " in url:
-        raise Invalid(flag, f"that is no URL of at most {NOTIFY_URL_MAX} printable ASCII characters: {usual}")
+        raise Invalid("--notify", f"that is no URL of at most {NOTIFY_URL_MAX} printable ASCII characters: {usual}")
     try:
         parts = urllib.parse.urlsplit(url)
         scheme, host, port = parts.scheme.removeprefix("ntfy+"), parts.hostname, parts.port
     except ValueError as error:
-        raise Invalid(flag, f"{error}: {usual}") from None
+        raise Invalid("--notify", f"{error}: {usual}") from None
     if scheme not in ("http", "https") or not host:
-        raise Invalid(flag, f"that is no http or https URL: {usual}")
+        raise Invalid("--notify", f"that is no http or https URL: {usual}")
     if parts.fragment or port == 0:
-        raise Invalid(flag, f"leave out {'the part after #' if parts.fragment else 'port 0'}: {usual}")
+        raise Invalid("--notify", f"leave out {'the part after #' if parts.fragment else 'port 0'}: {usual}")
     topic, is_ntfy = parts.path.strip("/"), parts.scheme != scheme or host == "ntfy.sh"
     if is_ntfy and not (re.fullmatch(r"[-\w]{1,64}", topic, re.ASCII) and not parts.query):
-        raise Invalid(flag, "name one ntfy topic, 1 to 64 letters, digits, - and _: https://ntfy.sh/LONG-RANDOM-NAME")
+        named = "name one ntfy topic, 1 to 64 letters, digits, - and _"
+        raise Invalid("--notify", f"{named}: https://ntfy.sh/LONG-RANDOM-NAME")
     path = "/" if is_ntfy else (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     user, password = (urllib.parse.unquote(one or "") for one in (parts.username, parts.password))
     basic = f"{user}:{password}" if "@" in parts.netloc else ""
@@ -13653,7 +13527,7 @@ def webhook_body(push: Push) -> dict[str, Json]:
     """Give what any webhook gets."""
     needs: list[Json] = [
         {"kind": one.kind, "who": one.who or None, "since": round(one.ts, 1) or None, "text": one.text,
-         **({"words": one_line(one.words)[:NOTIFY_WORDS_MAX]} if push.is_worded and one.words else {})}
+         **({"words": one.words} if one.words else {})}
         for one in push.needs[:NOTIFY_TOLD_MAX]
     ]
     actions: list[Json] = [{"action": verb, "url": f"{url}?token={token}", "expires": round(push.ts + GRANT_TTL_S)}
@@ -13665,10 +13539,9 @@ def webhook_body(push: Push) -> dict[str, Json]:
 
 def signature_of(secret: str, ts: int, body: bytes) -> str:
     """Sign a body with its time: HMAC-SHA256 of the Unix seconds, a full stop, and the body."""
-    from hashlib import sha256
-    from hmac import new
+    import hmac
 
-    return f"t={ts},v1={new(secret.encode(), b'%d.%b' % (ts, body), sha256).hexdigest()}"
+    return f"t={ts},v1={hmac.digest(secret.encode(), b'%d.%b' % (ts, body), 'sha256').hex()}"
 
 
 NOT_IN_TIME = f"it has not answered within {NOTIFY_TIMEOUT_S:g} s"
@@ -14788,7 +14661,8 @@ class Hub:
         self._complain_at = 0.0  # monotonic seconds; until then the log is spared
         self._lingering: set[socket.socket] = set()  # connections that were turned away, and may still read why
         self.journal = self._journal()
-        room_clock, kept = (turn, "") if self.journal is None else (self.journal.clock(), self.journal.path)
+        kept = "" if self.journal is None else self.journal.path
+        room_clock: Clock = turn if self.journal is None else self.journal.clock
         self.room = Room(self._emit, room_clock, new_secret, settings.ttl_s, settings.quiet_after_s)
         self.room.detector = Detector(lambda: tables_in("docs/loops.toml"))
         self.polls = Polls(self.room, turn, loop.call_at)
@@ -14831,7 +14705,7 @@ class Hub:
         settings, loop, consoles = self.settings, self._loop, self.consoles
         if not settings.notify:
             return None
-        target = target_of("--notify", settings.notify)
+        target = target_of(settings.notify)
         poster = Poster(target, settings.notify_secret, loop.call_soon_threadsafe, loop.call_later)
         notifier = Notifier(self.room, self.turn, loop.call_later, self._composed, poster.post)
         notifier.place, notifier.is_looked_at = target.place, lambda: consoles.looking > 0
@@ -21739,7 +21613,7 @@ def rules_in(path: str) -> str:
 def check_notify(options: argparse.Namespace, settings: Settings) -> None:
     """Check what a hub is told of pushes. Raises Invalid."""
     if settings.notify:
-        is_ntfy = target_of("--notify", settings.notify).topic
+        is_ntfy = target_of(settings.notify).topic
         refuse((options.notify_secret and is_ntfy, "--notify-secret", "ntfy checks no signature: leave it out"))
     given = {"--notify-content": options.notify_content, "--notify-secret": options.notify_secret,
              "--notify-click": options.notify_click, "--notify-test": options.notify_test}
@@ -21834,7 +21708,7 @@ def begin_log(level: str) -> None:
 
 def try_push(settings: Settings) -> int:
     """Post a test, say what came of it, and give the exit code."""
-    target, told = target_of("--notify", settings.notify), SimpleQueue[Verdict]()
+    target, told = target_of(settings.notify), SimpleQueue[Verdict]()
     need, room = Need("test", "test", time.time()), nobodys_room()
     push = push_of([need], room, need.ts, settings.notify_click or settings.public_url or near_url(settings), False, ())
     poster = Poster(target, settings.notify_secret, lambda call: call(), lambda after_s, call: None)
@@ -22397,10 +22271,10 @@ def journal_export(options: argparse.Namespace) -> tuple[dict[str, Json], str]:
 
 def page_export(options: argparse.Namespace) -> tuple[dict[str, Json], str]:
     """Write a record as a page that stands alone. Raises Damaged, Invalid, OSError, sqlite3.Error."""
-    size, channel = 0, options.channel or ""
+    size = 0
     try:
         with open_private(options.new, os.O_EXCL) as file:
-            for part in record_page(options.file, options.since, options.until, channel, lambda: None):
+            for part in record_page(options.file, span_of(options), lambda: None):
                 size += file.write(part)
     except NoRecord as refusal:
         raise Invalid("FILE", refusal.detail) from None

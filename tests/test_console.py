@@ -6,6 +6,7 @@ import asyncio
 import base64
 import collections
 import contextlib
+import functools
 import gc
 import json
 import os
@@ -1331,6 +1332,18 @@ def test_hostile_markdown_costs_the_hub_its_share_of_time_and_no_more(monkeypatc
     made = [bool(trees.of(caucus.Message(str(n), "a", "all", "*x*", "message", 0.0, n, "agent"))) for n in range(9)]
     assert made[0]
     assert sum(made) <= 4
+
+
+def test_loading_what_reads_markdown_is_not_held_against_the_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    def loaded() -> Any:
+        now[0] += 1.0
+        return lambda text: []
+
+    monkeypatch.setattr(caucus.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(caucus, "markdown_reader", functools.cache(loaded))
+    assert trees_of("*one*", "*two*") == [[], []]
 
 
 @pytest.mark.parametrize("mark", ["*_", "[a](", "a|b\n-|-\n", "* a\n * b\n", "- - - ", "\n\na", "1. a\n"])

@@ -483,7 +483,7 @@ def test_a_room_goes_on_after_a_load_and_is_kept_again(place: Path) -> None:
     a_journal(place, 3)
     for _ in range(3):
         kept = Journal(str(place))
-        room = Room(kept.hear, kept.clock(), caucus.new_secret)
+        room = Room(kept.hear, kept.clock, caucus.new_secret)
         assert kept.load(room)
         room.reopen()
         peer, _ = room.register("here", f"peer{room._serial}")

@@ -84,7 +84,7 @@ class Wire:
         self.timers: list[tuple[float, Callable[[], None]]] = []
         self.verdicts: list[Verdict] = []
         self._poster = Poster(
-            target_of("--notify", url), secret, self.calls.put, lambda after, then: self.timers.append((after, then))
+            target_of(url), secret, self.calls.put, lambda after, then: self.timers.append((after, then))
         )
 
     def send(self, push: Push | None = None) -> None:
@@ -240,7 +240,7 @@ def test_a_body_that_drips_keeps_nobody_waiting(post: Post) -> None:
 
 
 def test_what_was_over_before_it_was_connected_is_not_sent(post: Post) -> None:
-    attempt = Attempt(target_of("", post.url), b"{}", {}, lambda verdict: None)
+    attempt = Attempt(target_of(post.url), b"{}", {}, lambda verdict: None)
     attempt.end(Verdict("late"))
     attempt.run(lambda call: pytest.fail("it is over"))
     assert post.taken == []
@@ -260,7 +260,7 @@ def test_what_was_over_before_it_was_connected_is_not_sent(post: Post) -> None:
     ],
 )
 def test_a_url_is_read(url: str, seen: tuple[Any, ...]) -> None:
-    target = target_of("--notify", url)
+    target = target_of(url)
     assert (target.is_tls, target.host, target.port, target.path, target.topic) == seen
 
 
@@ -286,13 +286,13 @@ def test_a_url_is_read(url: str, seen: tuple[Any, ...]) -> None:
 )
 def test_a_url_that_makes_no_sense_is_refused_with_what_would(url: str, words: str) -> None:
     with pytest.raises(Invalid, match=re.escape(words)) as refused:
-        target_of("--notify", url)
+        target_of(url)
     assert "https://ntfy.sh/LONG-RANDOM-NAME" in refused.value.detail
 
 
 def test_the_place_that_people_are_told_has_no_topic_and_no_password() -> None:
-    assert target_of("", "https://u:p@ntfy.sh/topic").place == "ntfy.sh (ntfy)"
-    assert target_of("", "https://hook.example/secret").place == "hook.example (webhook)"
+    assert target_of("https://u:p@ntfy.sh/topic").place == "ntfy.sh (ntfy)"
+    assert target_of("https://hook.example/secret").place == "hook.example (webhook)"
 
 
 def hub_says(*words: str) -> tuple[int, str, str]:

@@ -222,6 +222,17 @@ def test_time_never_runs_backwards_in_a_recording() -> None:
     assert stamps == sorted(stamps)
 
 
+def test_where_a_span_begins_is_found_without_reading_the_journal_through() -> None:
+    with closing(sqlite3.connect(":memory:")) as base:
+        base.execute("CREATE TABLE event(serial INTEGER PRIMARY KEY, ts REAL)")
+        assert caucus.serial_before(base, 1.0) == 0
+        base.executemany("INSERT INTO event VALUES(?, ?)", [(3 * n, float(n)) for n in range(1, 20_001)])
+        steps = itertools.count()
+        base.set_progress_handler(lambda: next(steps) and 0, 1)
+        assert [caucus.serial_before(base, ts) for ts in (0.0, 1.0, 1.5, 7_000.0, 1e9)] == [0, 0, 3, 20_997, 60_000]
+        assert next(steps) < 10_000
+
+
 # --- of one channel, or of a time: nothing else ---
 
 
