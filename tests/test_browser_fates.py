@@ -7,11 +7,10 @@ import time
 from typing import Any
 
 import pytest
-from browsers import LINE_LOST, OBSERVER, Open, Page, enter, heard, peer, row
+from browsers import LINE_LOST, OBSERVER, Open, Page, enter, heard, peer, resized, row, violations
 from hubs import HubProcess, eventually, running_hub
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
-axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install -e '.[dev]'")
 expect = playwright.expect
 expect.set_options(timeout=20_000)
 
@@ -517,9 +516,7 @@ def test_fates_threads_debts_and_rules_bar_nobody(
     expect(tick(page, "thanks")).to_be_visible()
 
     def check(where: str) -> None:
-        found = axe.Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
-        told = [f"{one['id']}: {[node['html'][:160] for node in one['nodes']][:3]}" for one in found]
-        assert told == [], where
+        assert violations(page) == [], where
         assert page.evaluate("document.documentElement.scrollWidth") <= size["width"], where
 
     check("ticks and quotes")
@@ -838,23 +835,22 @@ def test_expects_an_answer_and_a_draft_of_rules_survive_a_reload(hub: HubProcess
     expect(page.get_by_role("button", name="Save the rules")).to_be_disabled()
 
 
-@pytest.mark.parametrize("size", [(640, 400), (512, 384), (320, 640), (1280, 400)], ids=str)
-def test_in_a_low_window_what_is_said_keeps_its_room(hub: HubProcess, console: Open, size: tuple[int, int]) -> None:
-    width, height = size
+def test_in_a_low_window_what_is_said_keeps_its_room(hub: HubProcess, console: Open) -> None:
     api = hub.register("api")
     hub.say(api, "all", "hello")
     hub.say(api, "human", "to you")
-    page = console(hub, viewport={"width": width, "height": height})
+    page = console(hub)
     expect(row(page, "hello")).to_be_attached()
-    assert page.locator("#flow").evaluate("(node) => node.clientHeight") >= 0.37 * height
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    for name in ("no such #channel", "nor another " * 12, "nor a third " * 12, "x"):
-        page.evaluate("(text) => import('/assets/dom.js').then((dom) => dom.toast(text, 'refused'))", name)
-    for control in ("#pause", "#stop", "#say"):
-        assert page.locator(control).evaluate(
-            """(node) => { const at = node.getBoundingClientRect();
+    for width, height in resized(page, (640, 400), (512, 384), (320, 640), (1280, 400)):
+        assert page.locator("#flow").evaluate("(node) => node.clientHeight") >= 0.37 * height
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        for name in ("no such #channel", "nor another " * 12, "nor a third " * 12, "x"):
+            page.evaluate("(text) => import('/assets/dom.js').then((dom) => dom.toast(text, 'refused'))", name)
+        for control in ("#pause", "#stop", "#say"):
+            assert page.locator(control).evaluate(
+                """(node) => { const at = node.getBoundingClientRect();
               return node.contains(document.elementFromPoint((at.left + at.right) / 2, (at.top + at.bottom) / 2)); }"""
-        ), control
+            ), control
 
 
 def test_the_tools_of_a_row_of_one_line_are_whole_and_a_tick_can_be_touched(hub: HubProcess, console: Open) -> None:
