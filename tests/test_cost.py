@@ -19,6 +19,7 @@ INSTRUCTIONS_MAX = 308_000  # per direct message; CPython 3.11 takes 298,000 to 
 MESSAGES = 300  # counted; more do not change the figure by 1 %
 HEARING_MAX = 6_600  # of these, what the detector of loops takes of a lane in which much is said; measured up to 6,390
 # 50 lanes in which so much is said at once that their looks are used up, and then more; each line with another text.
+# With each getppid() callgrind ends one count and begins the next.
 HEARING = """
 import os
 import caucus
