@@ -17,13 +17,6 @@ expect.set_options(timeout=20_000)
 PHONE, SMALL = {"width": 390, "height": 844}, {"width": 1024, "height": 768}
 
 
-def unthrottle(hub: HubProcess) -> None:
-    """Let peers speak as fast as a test can."""
-    with hub.console() as operator:
-        operator.send(set_rate={"refill_rate": 1e6, "capacity": 1e6})
-        operator.next("rate")
-
-
 def ask(hub: HubProcess, token: str, to: str, content: str) -> int:
     """Say what expects an answer; give its seq."""
     return int(hub.post("/send", token=token, to=to, content=content, expects_answer=True).body["seq"])
@@ -133,7 +126,7 @@ new MutationObserver((all) => {
 
 
 def test_at_fifty_messages_a_second_ticks_change_with_the_survey_only(hub: HubProcess, console: Open) -> None:
-    unthrottle(hub)
+    hub.unthrottle()
     api, web = hub.register("api"), hub.register("web")
     page = console(hub, viewport={"width": 1280, "height": 900})
     hub.say(api, "all", "the first")
@@ -181,7 +174,7 @@ def thread(hub: HubProcess) -> int:
 
 
 def test_an_answer_quotes_what_it_answers_and_leads_there(hub: HubProcess, console: Open) -> None:
-    unthrottle(hub)
+    hub.unthrottle()
     seq = thread(hub)
     ops = hub.register("ops2")
     for n in range(60):
@@ -619,7 +612,7 @@ def test_of_many_recipients_the_open_box_follows_and_is_whole_in_the_window(hub:
 
 
 def test_the_box_stays_while_rows_pass_under_a_still_pointer(hub: HubProcess, console: Open) -> None:
-    unthrottle(hub)
+    hub.unthrottle()
     api, web = hub.register("api"), hub.register("web")
     page = console(hub)
     for n in range(30):
@@ -655,7 +648,7 @@ def test_the_box_stays_while_rows_pass_under_a_still_pointer(hub: HubProcess, co
 
 
 def test_a_slow_double_click_settles_one_question(hub: HubProcess, console: Open) -> None:
-    unthrottle(hub)
+    hub.unthrottle()
     api, web = hub.register("api"), hub.register("web")
     seqs = [ask(hub, web, "api", f"question {n}") for n in range(4)]
     page = console(hub)
@@ -681,7 +674,7 @@ def test_a_slow_double_click_settles_one_question(hub: HubProcess, console: Open
 
 
 def test_of_many_questions_the_oldest_are_drawn_and_the_others_at_a_press(hub: HubProcess, console: Open) -> None:
-    unthrottle(hub)
+    hub.unthrottle()
     askers = [hub.register(f"asker-{n}") for n in range(4)]
     hub.register("web")
     seqs = [ask(hub, askers[n % 4], "web", f"question {n}") for n in range(50)]
@@ -706,7 +699,7 @@ def test_of_many_questions_the_oldest_are_drawn_and_the_others_at_a_press(hub: H
 
 
 def test_a_question_older_than_the_page_is_answered(hub: HubProcess, console: Open) -> None:
-    unthrottle(hub)
+    hub.unthrottle()
     web = hub.register("web")
     seq = ask(hub, web, "human", "which region?")
     for n in range(520):
@@ -798,7 +791,7 @@ def test_what_turns_words_is_not_in_the_bar_and_the_answer_line(hub: HubProcess,
 
 
 def test_a_thread_without_its_beginning_says_so(hub: HubProcess, console: Open) -> None:
-    unthrottle(hub)
+    hub.unthrottle()
     api, web = hub.register("api"), hub.register("web")
     seq = hub.say(api, "all", "long ago")["seq"]
     for n in range(510):

@@ -36,16 +36,9 @@ def hub() -> Iterator[HubProcess]:
         yield process
 
 
-def unthrottle(hub: HubProcess) -> None:
-    """Let peers speak as fast as a test can."""
-    with hub.console() as operator:
-        operator.send(set_rate={"refill_rate": 1e6, "capacity": 1e6})
-        operator.next("rate")
-
-
 def fill(hub: HubProcess, rounds: int = 12) -> tuple[str, str, str]:
     """Have three peers talk in three lanes."""
-    unthrottle(hub)
+    hub.unthrottle()
     ann, bob, eve = (hub.register(name) for name in ("ann", "bob", "eve"))
     for n in range(rounds):
         hub.say(ann, "bob", f"ask {n}")
@@ -86,7 +79,7 @@ def is_within(page: Any, selector: str) -> bool:
 
 
 def test_an_export_that_is_not_whole_says_so_where_it_is_clicked(hub: HubProcess, console: Open) -> None:
-    unthrottle(hub)
+    hub.unthrottle()
     ann = hub.register("ann")
     hub.say(ann, "all", "first")
     page = console(hub)
@@ -104,7 +97,7 @@ def test_an_export_that_is_not_whole_says_so_where_it_is_clicked(hub: HubProcess
 
 
 def test_what_is_needed_opens_though_its_page_of_the_log_is_still_to_come(hub: HubProcess, console: Open) -> None:
-    unthrottle(hub)
+    hub.unthrottle()
     ann = hub.register("ann")
     for n in range(400):
         hub.say(ann, "all", f"line {n}" + " words" * 300)

@@ -180,9 +180,7 @@ def test_what_could_not_be_read_says_so_and_is_read_again(recorded: HubProcess, 
 
 
 def test_without_a_journal_it_says_how_far_memory_reaches(hub: HubProcess, console: Open) -> None:
-    with hub.console() as operator:
-        operator.send(set_rate={"refill_rate": 1e6, "capacity": 1e6})
-        operator.next("rate")
+    hub.unthrottle()
     seats = [hub.register(name) for name in ("ann", "bob")]
     for n in range(1_100):
         hub.say(seats[n % 2], "all", f"message {n}")
@@ -439,9 +437,7 @@ def test_in_the_past_hits_and_times_of_the_record_open_in_their_own_moment(
 
 def test_hits_show_what_was_found_wherever_it_stands(tmp_path: Path, console: Open) -> None:
     with running_hub("--journal", str(tmp_path / "journal")) as hub:
-        with hub.console() as operator:
-            operator.send(set_rate={"refill_rate": 1e6, "capacity": 1e6})
-            operator.next("rate")
+        hub.unthrottle()
         ann, bob = hub.register("ann"), hub.register("bob")
         hub.say(ann, "all", "l\n" * 3_900 + "albatross")
         hub.say(bob, "all", "\u0130" * 400 + " albatross")
@@ -465,9 +461,7 @@ def test_hits_show_what_was_found_wherever_it_stands(tmp_path: Path, console: Op
 
 def test_what_waits_for_an_answer_is_shown_from_the_record(tmp_path: Path, console: Open) -> None:
     with running_hub("--journal", str(tmp_path / "journal")) as hub:
-        with hub.console() as operator:
-            operator.send(set_rate={"refill_rate": 1e6, "capacity": 1e6})
-            operator.next("rate")
+        hub.unthrottle()
         ann, bob = hub.register("ann"), hub.register("bob")
         asked = hub.post("/send", token=ann, to="bob", content="which port?", expects_answer=True)
         assert asked.status == 200
@@ -483,9 +477,7 @@ def test_what_waits_for_an_answer_is_shown_from_the_record(tmp_path: Path, conso
 def test_a_hole_in_the_log_is_read_from_the_record(tmp_path: Path, console: Open) -> None:
     kept = KeptHub(tmp_path / "journal")
     try:
-        with kept.hub.console() as operator:
-            operator.send(set_rate={"refill_rate": 1e6, "capacity": 1e6})
-            operator.next("rate")
+        kept.hub.unthrottle()
         ann, bob = kept.hub.register("ann"), kept.hub.register("bob")
         for n in range(1, 41):
             kept.hub.say((ann, bob)[n % 2], "all", f"message {n}")

@@ -1254,9 +1254,7 @@ def test_an_export_has_the_whole_record_in_the_words_of_the_hub(place: Path, tmp
     with kept_hub(place, "--plain-http") as kept:
         ann, bob = kept.hub.register("ann"), kept.hub.register("bob")
         kept.hub.post("/channels/join", token=ann, channel="#x")
-        with kept.hub.console() as console:
-            console.send(set_rate={"refill_rate": 1000, "capacity": 1000})
-            console.next("rate")
+        kept.hub.unthrottle()
         for n in range(300):
             kept.hub.say(ann, "#x", f"in x: {n} grüße 😀 **bold**")
             kept.hub.say(bob, "all", f"**to all** {n}\n**forged**")
