@@ -33,6 +33,7 @@ LONG = (
     *("browser_one", "roads", "browser", "cost", "browser_replay", "browser_holds", "demo", "browser_layout", "pyz"),
     *("record", "browser_needs", "browser_ruling", "browser_notify", "service", "notify", "doctor", "browser_hands"),
     *("browser_phone", "console", "browser_flow", "browser_awake", "defects", "browser_chair", "replay", "mcp_client"),
+    *("browser_access", "bridge", "awake", "watch"),
 )
 
 
