@@ -113,8 +113,9 @@ def test_peers_are_in_sight_beside_the_conversation(twelve: HubProcess, console:
 
 
 def test_eight_peers_are_all_in_sight_on_a_laptop(eight: HubProcess, console: Open) -> None:
-    for size in (DESK, LAPTOP):
-        assert in_sight(look(console, eight, size), ".peer-line") == 8
+    page = look(console, eight, DESK)
+    for size in resized(page, DESK, LAPTOP):
+        eventually(lambda: in_sight(page, ".peer-line") == 8, f"eight at {size}")
 
 
 def test_at_200_percent_peers_and_messages_are_one_click_away(twelve: HubProcess, console: Open) -> None:
@@ -181,8 +182,8 @@ def test_marks_on_a_line_say_what_is_amiss(hub: HubProcess, console: Open) -> No
 
 
 def test_a_cost_that_is_known_squeezes_no_figure(twelve: HubProcess, console: Open) -> None:
-    for size in (DESK, LAPTOP, SMALL, PHONE, HIGH_DPI):
-        page = look(console, twelve, size)
+    page = look(console, twelve, DESK)
+    for size in resized(page, DESK, LAPTOP, SMALL, HIGH_DPI, PHONE):
         if size == PHONE:
             page.locator('[data-goto="health"]').click()
         expect(page.locator('[data-figure="usage"] .figure-value')).to_contain_text("$")
@@ -309,9 +310,9 @@ def test_what_opens_above_the_flow_moves_no_row_that_is_read(twelve: HubProcess,
 
 
 def test_numbers_in_tables_do_not_wrap(twelve: HubProcess, console: Open) -> None:
-    for size in (DESK, PHONE):
-        page = look(console, twelve, size)
-        cells = page.locator(".md-table td.md-number")
+    page = look(console, twelve, DESK)
+    cells = page.locator(".md-table td.md-number")
+    for _ in resized(page, DESK, PHONE):
         expect(cells).to_have_text(["1 200 000 ms", "12 000 000 $", "3", "1 $"])
         heights = cells.evaluate_all("(all) => all.map((cell) => cell.clientHeight)")
         assert max(heights) < 40
