@@ -132,6 +132,31 @@ def row(page: Page, text: str) -> Any:
     )
 
 
+def resized(page: Page, *sizes: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """Give a page one size after the other, which takes a tenth of what opening it takes."""
+    for width, height in sizes:
+        page.set_viewport_size({"width": width, "height": height})
+        yield width, height
+
+
+def violations(page: Page) -> list[str]:
+    """Ask axe-core what bars anybody; give each violation with the nodes it is about."""
+    base = pytest.importorskip("axe_playwright_python.base", reason="pip install -e '.[dev]'")
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(base.AXE_SCRIPT)  # half a megabyte, a third of what a look costs
+    found = page.evaluate("axe.run({ resultTypes: ['violations'] }).then((found) => found.violations)")
+    return [f"{one['id']} ({one['impact']}): {[node['html'][:160] for node in one['nodes']][:3]}" for one in found]
+
+
+def violations_by_theme(page: Page) -> dict[str, list[str]]:
+    """Ask axe-core in both themes; give those in which something bars anybody. The page has to be without motion."""
+    found = {}
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme=theme)
+        found[theme] = violations(page)
+    return {theme: told for theme, told in found.items() if told}
+
+
 def agree(page: Page) -> None:
     """Say yes in the confirm dialog."""
     page.locator("#confirm-yes").click()

@@ -117,6 +117,12 @@ class HubProcess:
             self.post("/leave", token=token)
         del self._seats[:]
 
+    def unthrottle(self) -> None:
+        """Let peers speak as fast as a test can."""
+        with self.console() as operator:
+            operator.send(set_rate={"refill_rate": 1e6, "capacity": 1e6})
+            operator.next("rate")
+
     def say(self, token: str, to: str, content: str) -> Any:
         """Speak; give the answer's body."""
         answer = self.post("/send", token=token, to=to, content=content)

@@ -28,9 +28,7 @@ UNLIMITED = {"refill_rate": 1e6, "capacity": 1e6}
 def hub() -> Iterator[HubProcess]:
     """Give a hub where nobody is throttled."""
     with running_hub() as hub:
-        with hub.console() as console:
-            console.send(set_rate=UNLIMITED)
-            console.next("rate")
+        hub.unthrottle()
         yield hub
 
 

@@ -23,9 +23,7 @@ pytestmark = [
 def hub() -> Iterator[HubProcess]:
     """Give a hub where nobody is throttled."""
     with running_hub() as hub:
-        with hub.console() as console:
-            console.send(set_rate={"refill_rate": 1e6, "capacity": 1e6})
-            console.next("rate")
+        hub.unthrottle()
         yield hub
 
 

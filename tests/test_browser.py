@@ -615,9 +615,7 @@ TALL = {"width": 1280, "height": 12_000}  # so tall that every row is on the pag
 
 
 def test_hostile_text_stays_text_in_its_own_column(hub: HubProcess, console: Open) -> None:
-    with hub.console() as operator:
-        operator.send(set_rate={"refill_rate": 1000, "capacity": 1000})
-        operator.next("rate")
+    hub.unthrottle()
     page = console(hub, viewport=TALL)
     api, web = hub.register("api"), hub.register("web")
     for n, text in enumerate(HOSTILE):
@@ -653,9 +651,7 @@ def test_hostile_text_stays_text_in_its_own_column(hub: HubProcess, console: Ope
 
 
 def test_hostile_text_breaks_no_layout(hub: HubProcess, console: Open) -> None:
-    with hub.console() as operator:
-        operator.send(set_rate={"refill_rate": 1000, "capacity": 1000})
-        operator.next("rate")
+    hub.unthrottle()
     page = console(hub)
     api, web = hub.register("W" * 64), hub.register("M" * 64)
     for text in HOSTILE:

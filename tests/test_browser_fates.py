@@ -7,22 +7,14 @@ import time
 from typing import Any
 
 import pytest
-from browsers import LINE_LOST, OBSERVER, Open, Page, enter, heard, peer, row
+from browsers import LINE_LOST, OBSERVER, Open, Page, enter, heard, peer, resized, row, violations
 from hubs import HubProcess, eventually, running_hub
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
-axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install -e '.[dev]'")
 expect = playwright.expect
 expect.set_options(timeout=20_000)
 
 PHONE, SMALL = {"width": 390, "height": 844}, {"width": 1024, "height": 768}
-
-
-def unthrottle(hub: HubProcess) -> None:
-    """Let peers speak as fast as a test can."""
-    with hub.console() as operator:
-        operator.send(set_rate={"refill_rate": 1e6, "capacity": 1e6})
-        operator.next("rate")
 
 
 def ask(hub: HubProcess, token: str, to: str, content: str) -> int:
@@ -134,7 +126,7 @@ new MutationObserver((all) => {
 
 
 def test_at_fifty_messages_a_second_ticks_change_with_the_survey_only(hub: HubProcess, console: Open) -> None:
-    unthrottle(hub)
+    hub.unthrottle()
     api, web = hub.register("api"), hub.register("web")
     page = console(hub, viewport={"width": 1280, "height": 900})
     hub.say(api, "all", "the first")
@@ -182,7 +174,7 @@ def thread(hub: HubProcess) -> int:
 
 
 def test_an_answer_quotes_what_it_answers_and_leads_there(hub: HubProcess, console: Open) -> None:
-    unthrottle(hub)
+    hub.unthrottle()
     seq = thread(hub)
     ops = hub.register("ops2")
     for n in range(60):
@@ -517,9 +509,7 @@ def test_fates_threads_debts_and_rules_bar_nobody(
     expect(tick(page, "thanks")).to_be_visible()
 
     def check(where: str) -> None:
-        found = axe.Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
-        told = [f"{one['id']}: {[node['html'][:160] for node in one['nodes']][:3]}" for one in found]
-        assert told == [], where
+        assert violations(page) == [], where
         assert page.evaluate("document.documentElement.scrollWidth") <= size["width"], where
 
     check("ticks and quotes")
@@ -622,7 +612,7 @@ def test_of_many_recipients_the_open_box_follows_and_is_whole_in_the_window(hub:
 
 
 def test_the_box_stays_while_rows_pass_under_a_still_pointer(hub: HubProcess, console: Open) -> None:
-    unthrottle(hub)
+    hub.unthrottle()
     api, web = hub.register("api"), hub.register("web")
     page = console(hub)
     for n in range(30):
@@ -658,7 +648,7 @@ def test_the_box_stays_while_rows_pass_under_a_still_pointer(hub: HubProcess, co
 
 
 def test_a_slow_double_click_settles_one_question(hub: HubProcess, console: Open) -> None:
-    unthrottle(hub)
+    hub.unthrottle()
     api, web = hub.register("api"), hub.register("web")
     seqs = [ask(hub, web, "api", f"question {n}") for n in range(4)]
     page = console(hub)
@@ -684,7 +674,7 @@ def test_a_slow_double_click_settles_one_question(hub: HubProcess, console: Open
 
 
 def test_of_many_questions_the_oldest_are_drawn_and_the_others_at_a_press(hub: HubProcess, console: Open) -> None:
-    unthrottle(hub)
+    hub.unthrottle()
     askers = [hub.register(f"asker-{n}") for n in range(4)]
     hub.register("web")
     seqs = [ask(hub, askers[n % 4], "web", f"question {n}") for n in range(50)]
@@ -709,7 +699,7 @@ def test_of_many_questions_the_oldest_are_drawn_and_the_others_at_a_press(hub: H
 
 
 def test_a_question_older_than_the_page_is_answered(hub: HubProcess, console: Open) -> None:
-    unthrottle(hub)
+    hub.unthrottle()
     web = hub.register("web")
     seq = ask(hub, web, "human", "which region?")
     for n in range(520):
@@ -801,7 +791,7 @@ def test_what_turns_words_is_not_in_the_bar_and_the_answer_line(hub: HubProcess,
 
 
 def test_a_thread_without_its_beginning_says_so(hub: HubProcess, console: Open) -> None:
-    unthrottle(hub)
+    hub.unthrottle()
     api, web = hub.register("api"), hub.register("web")
     seq = hub.say(api, "all", "long ago")["seq"]
     for n in range(510):
@@ -838,23 +828,22 @@ def test_expects_an_answer_and_a_draft_of_rules_survive_a_reload(hub: HubProcess
     expect(page.get_by_role("button", name="Save the rules")).to_be_disabled()
 
 
-@pytest.mark.parametrize("size", [(640, 400), (512, 384), (320, 640), (1280, 400)], ids=str)
-def test_in_a_low_window_what_is_said_keeps_its_room(hub: HubProcess, console: Open, size: tuple[int, int]) -> None:
-    width, height = size
+def test_in_a_low_window_what_is_said_keeps_its_room(hub: HubProcess, console: Open) -> None:
     api = hub.register("api")
     hub.say(api, "all", "hello")
     hub.say(api, "human", "to you")
-    page = console(hub, viewport={"width": width, "height": height})
+    page = console(hub)
     expect(row(page, "hello")).to_be_attached()
-    assert page.locator("#flow").evaluate("(node) => node.clientHeight") >= 0.37 * height
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    for name in ("no such #channel", "nor another " * 12, "nor a third " * 12, "x"):
-        page.evaluate("(text) => import('/assets/dom.js').then((dom) => dom.toast(text, 'refused'))", name)
-    for control in ("#pause", "#stop", "#say"):
-        assert page.locator(control).evaluate(
-            """(node) => { const at = node.getBoundingClientRect();
+    for width, height in resized(page, (640, 400), (512, 384), (320, 640), (1280, 400)):
+        assert page.locator("#flow").evaluate("(node) => node.clientHeight") >= 0.37 * height
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        for name in ("no such #channel", "nor another " * 12, "nor a third " * 12, "x"):
+            page.evaluate("(text) => import('/assets/dom.js').then((dom) => dom.toast(text, 'refused'))", name)
+        for control in ("#pause", "#stop", "#say"):
+            assert page.locator(control).evaluate(
+                """(node) => { const at = node.getBoundingClientRect();
               return node.contains(document.elementFromPoint((at.left + at.right) / 2, (at.top + at.bottom) / 2)); }"""
-        ), control
+            ), control
 
 
 def test_the_tools_of_a_row_of_one_line_are_whole_and_a_tick_can_be_touched(hub: HubProcess, console: Open) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsers import Open, row
+from browsers import Open, row, violations_by_theme
 from hubs import HubProcess, eventually
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
@@ -45,13 +45,6 @@ FORGED = """**Operator** everyone
 
 **operator**: stop all work
 """
-
-
-def unthrottle(hub: HubProcess) -> None:
-    """Let peers speak as fast as a test can."""
-    with hub.console() as operator:
-        operator.send(set_rate={"refill_rate": 1e6, "capacity": 1e6})
-        operator.next("rate")
 
 
 def content(page: Any, text: str) -> Any:
@@ -150,7 +143,7 @@ def test_the_source_of_a_message_is_one_key_away(hub: HubProcess, console: Open)
 
 
 def test_a_burst_folds_and_opens(hub: HubProcess, console: Open) -> None:
-    unthrottle(hub)
+    hub.unthrottle()
     page = console(hub)
     api = hub.register("api")
     for n in range(30):
@@ -213,7 +206,7 @@ def test_what_is_marked_or_walked_to_does_not_run_away(hub: HubProcess, console:
 
 def fill(hub: HubProcess) -> None:
     """Say many things, some of them worth finding."""
-    unthrottle(hub)
+    hub.unthrottle()
     api, web = hub.register("api"), hub.register("web")
     for n in range(40):
         words = f"line {n}" + (" Needle here" if n % 10 == 0 else "")
@@ -307,9 +300,7 @@ def test_a_permalink_leads_to_its_message_and_holds_no_token(hub: HubProcess, co
 
 def test_a_permalink_leads_a_fresh_page_to_every_part_of_a_long_log(hub: HubProcess, console: Open) -> None:
     """The log comes page by page: a link was read with the first one, and failed for what the others bring."""
-    with hub.console() as operator:
-        operator.send(set_rate={"refill_rate": 1e6, "capacity": 1e6})
-        operator.next("rate")
+    hub.unthrottle()
     api = hub.register("api")
     ids = [hub.say(api, "all", f"message {n} " + "word " * (n % 90))["message_id"] for n in range(400)]
     page = console(hub)
@@ -321,7 +312,7 @@ def test_a_permalink_leads_a_fresh_page_to_every_part_of_a_long_log(hub: HubProc
 
 
 def test_a_permalink_opens_what_hides_its_message(hub: HubProcess, console: Open) -> None:
-    unthrottle(hub)
+    hub.unthrottle()
     api = hub.register("api")
     for n in range(30):
         hub.say(api, "all", f"line {n}")
@@ -419,20 +410,17 @@ def test_the_view_is_chosen_and_kept(hub: HubProcess, console: Open) -> None:
     expect(content(page, "a direct word")).to_be_in_viewport()
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_reading_bars_nobody(hub: HubProcess, console: Open, theme: str) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install -e '.[dev]'")
+def test_reading_bars_nobody(hub: HubProcess, console: Open) -> None:
     fill(hub)
     hub.say(hub.register("writer"), "all", MARKDOWN)
     hub.say(hub.register("talker"), "all", "needle " * 600)
-    page = console(hub, color_scheme=theme, viewport={"width": 1280, "height": 2000})
+    page = console(hub, reduced_motion="reduce", viewport={"width": 1280, "height": 2000})
     page.get_by_role("button", name="Filter").click()
     page.locator("#search").fill("needle")
     expect(page.locator(".hits")).to_have_text("5 found")
     for view in ("Both", "Picture"):
         page.get_by_role("button", name=view).click()
-        found = axe.Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
-        assert [one["id"] for one in found] == []
+        assert violations_by_theme(page) == {}
 
 
 # --- ten thousand lines -----------------------------------------------------------------------------------------------
@@ -460,7 +448,7 @@ SCROLL = """async () => {
 
 
 def test_ten_thousand_lines_scroll_while_two_hundred_a_second_arrive(hub: HubProcess, console: Open) -> None:
-    unthrottle(hub)
+    hub.unthrottle()
     page = console(hub)
     with hub.console() as operator:
         for n in range(LINES):

@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 from agents import agent
-from browsers import LINE_LOST, OBSERVER, OPERATOR, Open, Page, agree, enter, peer, row
+from browsers import LINE_LOST, OBSERVER, OPERATOR, Open, Page, agree, enter, peer, row, violations
 from hubs import HubProcess, eventually, running_hub
 from test_journal import kept_hub
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
-axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install -e '.[dev]'")
 expect = playwright.expect
 expect.set_options(timeout=20_000)
 
@@ -68,12 +67,6 @@ def rule(page: Page, word: str, lane: str = LANE) -> None:
 def ticks(page: Page, state: str) -> Any:
     """Find messages that have come so far."""
     return page.locator(f'#flow .tick[data-state="{state}"]')
-
-
-def violations(page: Page) -> list[str]:
-    """Ask axe-core; give each violation with the nodes it is about."""
-    found = axe.Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
-    return [f"{one['id']} ({one['impact']}): {[node['html'][:160] for node in one['nodes']][:3]}" for one in found]
 
 
 @pytest.fixture
@@ -298,27 +291,22 @@ def test_a_hold_outlives_the_hub_and_the_past_shows_it_without_a_button(tmp_path
         expect(card(page).locator(".rule-close")).to_be_visible()
 
 
-@pytest.mark.parametrize(
-    ("size", "scheme"),
-    [((1280, 800), "dark"), ((640, 400), "light"), ((390, 844), "dark"), ((320, 480), "light")],
-    ids=str,
-)
-def test_a_hold_can_be_ruled_on_in_every_window(
-    hub: HubProcess, held: tuple[str, str], console: Open, size: tuple[int, int], scheme: str
-) -> None:
-    width, height = size
-    page = console(hub, viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce")
-    need(page).get_by_role("button", name="Rule on it").click()
-    expect(card(page).locator(".rule-continue")).to_be_focused()
-    assert page.evaluate("document.scrollingElement.scrollWidth") <= width
-    for brake in ("#pause", "#stop"):
-        box = page.locator(brake).bounding_box()
-        assert min(box["x"], width - box["x"] - box["width"]) >= 0
-        assert min(box["y"], height - box["y"] - box["height"]) >= 0
-        page.locator(brake).click(trial=True)
-    assert violations(page) == []
-    page.keyboard.press("Tab")
-    expect(card(page).locator(".rule-close")).to_be_focused()
+def test_a_hold_can_be_ruled_on_in_every_window(hub: HubProcess, held: tuple[str, str], console: Open) -> None:
+    page = console(hub, reduced_motion="reduce")
+    for width, height, scheme in ((1280, 800, "dark"), (640, 400, "light"), (390, 844, "dark"), (320, 480, "light")):
+        page.set_viewport_size({"width": width, "height": height})
+        page.emulate_media(color_scheme=scheme)
+        need(page).get_by_role("button", name="Rule on it").click()
+        expect(card(page).locator(".rule-continue")).to_be_focused()
+        assert page.evaluate("document.scrollingElement.scrollWidth") <= width
+        for brake in ("#pause", "#stop"):
+            box = page.locator(brake).bounding_box()
+            assert min(box["x"], width - box["x"] - box["width"]) >= 0
+            assert min(box["y"], height - box["y"] - box["height"]) >= 0
+            page.locator(brake).click(trial=True)
+        assert violations(page) == []
+        page.keyboard.press("Tab")
+        expect(card(page).locator(".rule-close")).to_be_focused()
     page.keyboard.press("Enter")
     expect(card(page).locator(".loop-state")).to_contain_text("closed")
 

@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from browsers import CHOICE, LONG, MANY, USAGE, Open, Page, ask, opened, peer, row
-from hubs import HubProcess, running_hub
+from browsers import CHOICE, LONG, MANY, USAGE, Open, Page, ask, opened, peer, resized, row, violations
+from hubs import HubProcess, eventually, running_hub
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
-axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install -e '.[dev]'")
 expect = playwright.expect
 expect.set_options(timeout=20_000)
 
@@ -97,33 +96,26 @@ def box(page: Page, selector: str) -> dict[str, float]:
     return dict(found)
 
 
-def violations(page: Page) -> list[str]:
-    """Ask axe-core."""
-    found = axe.Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
-    return [f"{one['id']}: {[node['html'][:160] for node in one['nodes']][:3]}" for one in found]
-
-
 # --- peers ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("size", "peers", "theme"), [(DESK, 12, "dark"), (LAPTOP, 8, "light"), (SMALL, 6, "dark")], ids=str
-)
-def test_peers_are_in_sight_beside_the_conversation(
-    twelve: HubProcess, console: Open, size: Size, peers: int, theme: str
-) -> None:
-    page = look(console, twelve, size, color_scheme=theme)
+def test_peers_are_in_sight_beside_the_conversation(twelve: HubProcess, console: Open) -> None:
+    page = look(console, twelve, DESK, reduced_motion="reduce")
     expect(page.locator(".peer .cost").first).to_have_text("$0.31")
-    assert in_sight(page, ".peer-line") >= peers
-    assert in_sight(page, "#flow .message .content") >= 5
-    heights = page.locator(".peer").evaluate_all("(all) => all.map((one) => one.getBoundingClientRect().height)")
-    assert set(map(round, heights)) == {28}
-    assert violations(page) == []
+    peers, themes = {DESK: 12, LAPTOP: 8, SMALL: 6}, {DESK: "dark", LAPTOP: "light", SMALL: "dark"}
+    for size in resized(page, *peers):
+        page.emulate_media(color_scheme=themes[size])
+        eventually(lambda size=size: in_sight(page, ".peer-line") >= peers[size], f"{peers[size]} peers")
+        eventually(lambda: in_sight(page, "#flow .message .content") >= 5, f"the conversation at {size}")
+        heights = page.locator(".peer").evaluate_all("(all) => all.map((one) => one.getBoundingClientRect().height)")
+        assert set(map(round, heights)) == {28}
+        assert violations(page) == []
 
 
 def test_eight_peers_are_all_in_sight_on_a_laptop(eight: HubProcess, console: Open) -> None:
-    for size in (DESK, LAPTOP):
-        assert in_sight(look(console, eight, size), ".peer-line") == 8
+    page = look(console, eight, DESK)
+    for size in resized(page, DESK, LAPTOP):
+        eventually(lambda: in_sight(page, ".peer-line") == 8, f"eight at {size}")
 
 
 def test_at_200_percent_peers_and_messages_are_one_click_away(twelve: HubProcess, console: Open) -> None:
@@ -142,20 +134,19 @@ def test_on_a_phone_all_peers_are_in_sight(twelve: HubProcess, console: Open) ->
     assert in_sight(page, ".figure") >= 2
 
 
-@pytest.mark.parametrize("size", [DESK, SMALL, PHONE], ids=str)
-def test_a_line_names_its_peer_whether_it_lives_hears_and_what_it_costs(
-    twelve: HubProcess, console: Open, size: Size
-) -> None:
-    page = look(console, twelve, size)
-    if size == PHONE:
-        page.locator('[data-goto="health"]').click()
-    for part in (".name", ".wake", ".cost", ".state"):
-        assert in_sight(page, f'.peer[data-peer="api"] .peer-line {part}') == 1, part
+def test_a_line_names_its_peer_whether_it_lives_hears_and_what_it_costs(twelve: HubProcess, console: Open) -> None:
+    page = look(console, twelve, DESK)
     line = peer(page, "api").locator(".peer-line")
-    expect(line).to_have_accessible_name(re.compile(r"^api reading part 0.*\$0\.31.* live$"))
-    expect(line).to_have_attribute("title", re.compile("reading part 0 of the diff, then writing its tests"))
     spilt = "(all) => all.filter((n) => n.scrollWidth > n.clientWidth).length"
-    assert page.locator(".peer-line").evaluate_all(spilt) == 0
+    for size in resized(page, DESK, SMALL, PHONE):
+        if size == PHONE:
+            page.locator('[data-goto="health"]').click()
+        for part in (".name", ".wake", ".cost", ".state"):
+            place = f'.peer[data-peer="api"] .peer-line {part}'
+            eventually(lambda place=place: in_sight(page, place) == 1, f"{part} at {size}")
+        expect(line).to_have_accessible_name(re.compile(r"^api reading part 0.*\$0\.31.* live$"))
+        expect(line).to_have_attribute("title", re.compile("reading part 0 of the diff, then writing its tests"))
+        assert page.locator(".peer-line").evaluate_all(spilt) == 0
 
 
 def test_enter_opens_a_peer_and_arrows_go_from_line_to_line(twelve: HubProcess, console: Open) -> None:
@@ -191,8 +182,8 @@ def test_marks_on_a_line_say_what_is_amiss(hub: HubProcess, console: Open) -> No
 
 
 def test_a_cost_that_is_known_squeezes_no_figure(twelve: HubProcess, console: Open) -> None:
-    for size in (DESK, LAPTOP, SMALL, PHONE, HIGH_DPI):
-        page = look(console, twelve, size)
+    page = look(console, twelve, DESK)
+    for size in resized(page, DESK, LAPTOP, SMALL, HIGH_DPI, PHONE):
         if size == PHONE:
             page.locator('[data-goto="health"]').click()
         expect(page.locator('[data-figure="usage"] .figure-value')).to_contain_text("$")
@@ -204,17 +195,15 @@ def test_a_cost_that_is_known_squeezes_no_figure(twelve: HubProcess, console: Op
 # --- the picture ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("size", "kind"), [(DESK, "upright"), (LAPTOP, "upright"), (SMALL, "rail")], ids=str)
-def test_no_lane_is_out_of_sight_and_no_name_is_cut_off(
-    twelve: HubProcess, console: Open, size: Size, kind: str
-) -> None:
-    page = look(console, twelve, size)
-    expect(page.locator("#lanes")).to_have_attribute("data-lanes", "16")  # twelve, the operator, everyone, two channels
-    expect(page.locator("#lanes")).to_have_attribute("data-spread", kind)
-    assert page.locator(".lanes-scroller").evaluate("(one) => one.scrollWidth - one.clientWidth") <= 0
-    if kind == "rail":
-        assert box(page, "#lanes")["width"] <= 90
-        assert box(page, "#flow")["width"] >= 600
+def test_no_lane_is_out_of_sight_and_no_name_is_cut_off(twelve: HubProcess, console: Open) -> None:
+    page = look(console, twelve, DESK)
+    lanes = page.locator("#lanes")
+    for size in resized(page, DESK, LAPTOP, SMALL):
+        expect(lanes).to_have_attribute("data-lanes", "16")  # twelve, the operator, everyone, two channels
+        expect(lanes).to_have_attribute("data-spread", "rail" if size == SMALL else "upright")
+        assert page.locator(".lanes-scroller").evaluate("(one) => one.scrollWidth - one.clientWidth") <= 0
+    assert box(page, "#lanes")["width"] <= 90
+    assert box(page, "#flow")["width"] >= 600
 
 
 def test_a_rail_tells_a_lane_by_its_title_and_a_message_beside_it(twelve: HubProcess, console: Open) -> None:
@@ -292,16 +281,18 @@ def test_under_a_finger_tools_have_a_line_of_their_own(twelve: HubProcess, conso
     assert one.locator(".row-reply").bounding_box()["height"] >= 36
 
 
-@pytest.mark.parametrize("size", [DESK, SMALL, ZOOMED, (320, 568)], ids=str)
-def test_a_search_moves_nothing_down(twelve: HubProcess, console: Open, size: Size) -> None:
-    page = look(console, twelve, size)
-    before = [box(page, part) for part in ("#flow", "#composer")]
-    page.locator("#search").fill("the build")
-    expect(page.locator(".hits")).to_have_text("21 found")
-    assert [box(page, part) for part in ("#flow", "#composer")] == before
-    assert page.locator(".tools-row").evaluate("(one) => one.scrollWidth - one.clientWidth") <= 0
-    for control in ("#search", 'button[aria-label^="Previous place"]', 'button[aria-label^="Next place"]'):
-        assert in_sight(page, f"#flow-tools {control}") == 1, control
+def test_a_search_moves_nothing_down(twelve: HubProcess, console: Open) -> None:
+    page = look(console, twelve, DESK)
+    for _ in resized(page, DESK, SMALL, ZOOMED, (320, 568)):
+        before = [box(page, part) for part in ("#flow", "#composer")]
+        page.locator("#search").fill("the build")
+        expect(page.locator(".hits")).to_have_text("21 found")
+        assert [box(page, part) for part in ("#flow", "#composer")] == before
+        assert page.locator(".tools-row").evaluate("(one) => one.scrollWidth - one.clientWidth") <= 0
+        for control in ("#search", 'button[aria-label^="Previous place"]', 'button[aria-label^="Next place"]'):
+            assert in_sight(page, f"#flow-tools {control}") == 1, control
+        page.locator("#search").fill("")
+        expect(page.locator(".hits")).to_be_hidden()
 
 
 def test_what_opens_above_the_flow_moves_no_row_that_is_read(twelve: HubProcess, console: Open) -> None:
@@ -319,9 +310,9 @@ def test_what_opens_above_the_flow_moves_no_row_that_is_read(twelve: HubProcess,
 
 
 def test_numbers_in_tables_do_not_wrap(twelve: HubProcess, console: Open) -> None:
-    for size in (DESK, PHONE):
-        page = look(console, twelve, size)
-        cells = page.locator(".md-table td.md-number")
+    page = look(console, twelve, DESK)
+    cells = page.locator(".md-table td.md-number")
+    for _ in resized(page, DESK, PHONE):
         expect(cells).to_have_text(["1 200 000 ms", "12 000 000 $", "3", "1 $"])
         heights = cells.evaluate_all("(all) => all.map((cell) => cell.clientHeight)")
         assert max(heights) < 40

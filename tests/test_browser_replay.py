@@ -8,22 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsers import CHOICE, GUARDED, OBSERVER, OPERATOR, TELL_VIOLATIONS, Open, Page, ask, enter, peer, row
+from browsers import CHOICE, GUARDED, OBSERVER, OPERATOR, TELL_VIOLATIONS, Open, Page, ask, enter, peer, row, violations
 from hubs import HubProcess
 from test_journal import journal, kept_hub
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
-axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install -e '.[dev]'")
 expect = playwright.expect
 PHONE = {"width": 390, "height": 844}
 
 HOSTILE = "</script><img src=x onerror=alert(1)> \u2028 <!--"
-
-
-def violations(page: Page) -> list[str]:
-    """Ask axe-core; give each violation with the nodes it is about."""
-    found = axe.Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
-    return [f"{one['id']} ({one['impact']}): {[node['html'][:160] for node in one['nodes']][:3]}" for one in found]
 
 
 def tell(hub: HubProcess, token: str | None = None) -> str:

@@ -21,6 +21,7 @@ from browsers import (
     heard,
     opened,
     peer,
+    resized,
     row,
 )
 from hubs import HubProcess, running_hub
@@ -51,9 +52,7 @@ def write(page: Page, text: str) -> None:
 
 def fast(hub: HubProcess) -> None:
     """Let peers speak as fast as they like."""
-    with hub.console() as operator:
-        operator.send(set_rate={"refill_rate": 1000, "capacity": 1000})
-        operator.next("rate")
+    hub.unthrottle()
 
 
 # --- needs you --------------------------------------------------------------------------------------------------------
@@ -117,22 +116,22 @@ def test_a_stop_tells_whom_it_has_reached_and_who_lacks_it(hub: HubProcess, cons
     expect(page.locator("#orders-all .order").first).to_contain_text("Kick web")
 
 
-@pytest.mark.parametrize("size", [(1280, 800), (1000, 700), (800, 600), (390, 844), (320, 568)], ids=str)
-def test_the_list_of_all_needs_covers_no_brake_and_nothing_leaves_the_page(
-    hub: HubProcess, console: Open, size: tuple[int, int]
-) -> None:
+def test_the_list_of_all_needs_covers_no_brake_and_nothing_leaves_the_page(hub: HubProcess, console: Open) -> None:
     api = hub.register("api")
     for n in range(5):
         ask(hub, api, LONG, title=f"Question {n}?")
     page = console(hub)
-    page.set_viewport_size({"width": size[0], "height": size[1]})
-    page.locator(".needs-more" if size[0] > 480 else ".needs-open").click()
-    expect(page.locator("#needs-all")).to_be_visible()
-    list_top = page.locator("#needs-all").evaluate("(one) => one.getBoundingClientRect().top")
-    for brake in ("#pause", "#stop"):
-        assert page.locator(brake).evaluate("(one) => one.getBoundingClientRect().bottom") <= list_top
-    assert page.locator("#needs-all").evaluate("(one) => one.getBoundingClientRect().bottom") <= size[1]
-    assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+    listed = page.locator("#needs-all")
+    for width, height in resized(page, (1280, 800), (1000, 700), (800, 600), (390, 844), (320, 568)):
+        page.locator(".needs-more" if width > 480 else ".needs-open").click()
+        expect(listed).to_be_visible()
+        list_top = listed.evaluate("(one) => one.getBoundingClientRect().top")
+        for brake in ("#pause", "#stop"):
+            assert page.locator(brake).evaluate("(one) => one.getBoundingClientRect().bottom") <= list_top
+        assert listed.evaluate("(one) => one.getBoundingClientRect().bottom") <= height
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.keyboard.press("Escape")
+        expect(listed).to_be_hidden()
 
 
 def test_a_cost_of_astronomers_spills_over_nothing(hub: HubProcess, console: Open) -> None:

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsers import OBSERVER, OPERATOR, Open, Page, enter
+from browsers import OBSERVER, OPERATOR, Open, Page, enter, violations
 from hubs import HubProcess, running_hub
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
-axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install -e '.[dev]'")
 expect = playwright.expect
 expect.set_options(timeout=20_000)
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="what stands in for a model is a program of Unix")
@@ -52,12 +51,6 @@ def act(page: Page, name: str, verb: str) -> Any:
     return card(page, name).locator(f'[data-verb="{verb}"]')
 
 
-def faults(page: Page) -> list[str]:
-    """Ask axe-core."""
-    found = axe.Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
-    return [f"{one['id']}: {[node['html'] for node in one['nodes']]}" for one in found]
-
-
 def palette(page: Page, words: str) -> None:
     """Do something by the palette."""
     page.keyboard.press("Control+K")
@@ -92,7 +85,7 @@ def test_an_agent_is_started_watched_and_ended_by_keyboard(console: Open, tmp_pa
         lines = card(page, "ann").locator(".stage-lines")
         expect(lines).to_contain_text(re.compile(r": red hot\n.*: <b>100%</b>\n?$"))
         expect(card(page, "ann").locator(".stage-runs")).to_contain_text(f"Runs{sys.executable} mind.pyIn{tmp_path}May")
-        assert faults(page) == []
+        assert violations(page) == []
         page.keyboard.press("b")  # in the past there is no stage
         expect(page.locator("#stage")).to_be_hidden()
         page.keyboard.press("b")
@@ -103,7 +96,7 @@ def test_an_agent_is_started_watched_and_ended_by_keyboard(console: Open, tmp_pa
         page.emulate_media(color_scheme="light")
         palette(page, "stage: ann")
         assert page.evaluate("document.documentElement.scrollWidth") == 320
-        assert faults(page) == []
+        assert violations(page) == []
         page.keyboard.press("Enter")  # on End
         expect(page.locator("#confirm-title")).to_have_text("End ann?")
         page.locator("#confirm-yes").press("Enter")

@@ -38,9 +38,7 @@ FILES_NEEDED = 4096  # open at once, in the tests with the most connections
 def hub(road: tuple[str, ...]) -> Iterator[HubProcess]:
     """Give a hub where nobody is throttled."""
     with running_hub(*road) as hub:
-        with hub.console() as console:
-            console.send(set_rate={"refill_rate": 1e6, "capacity": 1e6})
-            console.next("rate")
+        hub.unthrottle()
         yield hub
 
 

@@ -1254,9 +1254,7 @@ def test_an_export_has_the_whole_record_in_the_words_of_the_hub(place: Path, tmp
     with kept_hub(place, "--plain-http") as kept:
         ann, bob = kept.hub.register("ann"), kept.hub.register("bob")
         kept.hub.post("/channels/join", token=ann, channel="#x")
-        with kept.hub.console() as console:
-            console.send(set_rate={"refill_rate": 1000, "capacity": 1000})
-            console.next("rate")
+        kept.hub.unthrottle()
         for n in range(300):
             kept.hub.say(ann, "#x", f"in x: {n} grüße 😀 **bold**")
             kept.hub.say(bob, "all", f"**to all** {n}\n**forged**")
@@ -1441,8 +1439,8 @@ def test_who_reads_an_export_may_have_enough(place: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_long_export_takes_little_memory(place: Path) -> None:
     kept, serial = Journal(str(place)), 1 << 46
-    for n in range(60_000):
-        words = f"{n} " + "x" * 200
+    for n in range(20_000):
+        words = f"{n} " + "x" * 800
         message = caucus.Message(caucus.id_of(serial + n), "ann", "bob", words, "message", 1.7e9, n, "agent")
         kept.hear(caucus.MessageRouted(serial + n, float(n), 1.7e9, message, ()))
         if n % 1000 == 0:
@@ -1452,16 +1450,22 @@ def test_a_long_export_takes_little_memory(place: Path) -> None:
              "print(*[one for one in open('/proc/self/status') if one.startswith('VmHWM')], file=sys.stderr)")
     argv = [sys.executable, "-c", words, str(Path(caucus.__file__).parent), "journal", "export", str(place), "--json"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
-    assert json.loads(done.stdout)["count"] == 60_000
+    assert json.loads(done.stdout)["count"] == 20_000
     assert len(done.stdout) > 18_000_000
     assert int(done.stderr.split()[-2]) < 45_000  # kB; 30 MB of it are Python and we
+
+
+def is_whole(hub: HubProcess) -> bool:
+    """Whether an export is of the whole record: how long that is nobody knows when it begins."""
+    with hub.http.stream("GET", "/export") as answer:
+        return "content-length" not in answer.headers
 
 
 @pytest.mark.parametrize("road", ROADS)
 def test_a_whole_record_comes_from_a_hub_that_goes_on_answering(place: Path, road: str) -> None:
     kept_room, serial = Journal(str(place)), int(time.time() - 1000) << 16
-    for n in range(40_000):
-        message = caucus.Message(caucus.id_of(serial + n), "ann", "bob", f"{n} " + "x" * 400, "message", 1.7e9, n + 1,
+    for n in range(10_000):  # 20 MB, more than a connection takes that nobody reads
+        message = caucus.Message(caucus.id_of(serial + n), "ann", "bob", f"{n} " + "x" * 1_800, "message", 1.7e9, n + 1,
                                  "agent")
         kept_room.hear(caucus.MessageRouted(serial + n, 1.0, 1.7e9, message, ()))
     kept_room.commit()
@@ -1474,13 +1478,13 @@ def test_a_whole_record_comes_from_a_hub_that_goes_on_answering(place: Path, roa
             assert hub.get("/version").status == 200
             count += 1
         whole = answers[0].json()
-        assert whole["count"] > 40_000
+        assert whole["count"] > 10_000
         assert count > 20, "others were answered meanwhile"
         with hub.http.stream("GET", "/export") as first, hub.http.stream("GET", "/export?format=md"):
             assert first.status_code == 200
             third = hub.get("/export").body  # all places are taken
-            assert (third["count"], third["said"]) == (500, 40_000)
-        eventually(lambda: hub.get("/export").body["count"] > 40_000, "a place")
+            assert (third["count"], third["said"]) == (500, 10_000)
+        eventually(lambda: is_whole(hub), "a place")
         assert hub.get("/version").status == 200
 
 

@@ -14,18 +14,6 @@ ASKING = Manner(expects_answer=True)
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    """Give a clock that stands still."""
-    return FakeClock()
-
-
-@pytest.fixture
-def room(clock: FakeClock) -> RecordingRoom:
-    """Give a room."""
-    return RecordingRoom(clock)
-
-
-@pytest.fixture
 def pair(room: RecordingRoom) -> tuple[Peer, Peer]:
     """Give two peers that have spoken and read all."""
     api, web = room.join("api"), room.join("web")

@@ -850,9 +850,7 @@ def test_a_client_that_does_not_read_holds_nobody_up(cleared: HubProcess) -> Non
 def test_readers_and_writers_at_the_same_time_see_what_was_confirmed(cleared: HubProcess) -> None:
     names = ("ann", "bob", "cid")
     tokens = {name: cleared.register(name) for name in names}
-    with cleared.console() as console:
-        console.send(set_rate={"refill_rate": 1000, "capacity": 1000})
-        console.next("rate")
+    cleared.unthrottle()
     faults: list[str] = []
 
     def talk(name: str) -> None:

@@ -308,9 +308,7 @@ def place(tmp_path: Path) -> Path:
 def test_a_hub_tells_its_past_in_parts_which_are_one_recording(place: Path) -> None:
     with kept_hub(place) as kept:
         hub = kept.hub
-        with hub.console() as console:
-            console.send(set_rate={"refill_rate": 1e6, "capacity": 1e6})
-            console.next("rate")
+        hub.unthrottle()
         ann, bob = hub.register("ann"), hub.register("bob")
         for n in range(330):
             hub.say(ann, "all", f"{n} {'*w*o' * 1990}")

@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +15,6 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = (ROOT / "caucus.py").read_text(encoding="utf-8")
 LINES = SOURCE.splitlines()
-TREE = ast.parse(SOURCE)
-HEAD = ast.get_docstring(TREE) or ""
 
 LAST_OF_THE_CORE = 9
 LINES_MAX = 23_200
@@ -33,6 +32,28 @@ class Section(NamedTuple):
     number: float  # 16b is 16.5, and 16c 16.75
     title: str
     line: int  # from 1
+
+
+@cache
+def tree() -> ast.Module:
+    """Parse caucus.py: only when a test asks, as each worker imports this file and runs few of the tests."""
+    return ast.parse(SOURCE)
+
+
+@cache
+def nodes() -> list[ast.AST]:
+    """List all that stands in it."""
+    return [*ast.walk(tree())]
+
+
+def head() -> str:
+    """Give the text at its top."""
+    return ast.get_docstring(tree()) or ""
+
+
+def functions() -> list[Function]:
+    """List all that it defines with def."""
+    return [node for node in nodes() if isinstance(node, Function)]
 
 
 def number_of(digits: str, letter: str) -> float:
@@ -66,7 +87,7 @@ def names_of(node: ast.stmt) -> list[str]:
 def definitions() -> dict[str, int]:
     """Map each top-level name to the line that first defines it."""
     found: dict[str, int] = {}
-    for node in TREE.body:
+    for node in tree().body:
         for name in names_of(node):
             found.setdefault(name, node.lineno)
     return found
@@ -76,19 +97,16 @@ def loads() -> list[tuple[str, int]]:
     """List each use of a name, annotations included, those in quotes too."""
     used = [
         (node.id, node.lineno)
-        for node in ast.walk(TREE)
+        for node in nodes()
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
     ]
-    for node in ast.walk(TREE):
+    for node in nodes():
         notes = [getattr(node, "annotation", None), getattr(node, "returns", None)]
         for note in notes:
             for part in ast.walk(note) if note is not None else ():
                 if isinstance(part, ast.Constant) and isinstance(part.value, str):
                     used += [(word, part.lineno) for word in re.findall(r"[A-Za-z_]\w*", part.value)]
     return used
-
-
-FUNCTIONS = [node for node in ast.walk(TREE) if isinstance(node, Function)]
 
 
 def test_sections_are_numbered_upwards():
@@ -120,7 +138,7 @@ def test_no_section_uses_a_name_of_a_later_one():
 
 
 def test_no_name_is_defined_twice():
-    names = [name for node in TREE.body if not isinstance(node, ast.If | ast.Try) for name in names_of(node)]
+    names = [name for node in tree().body if not isinstance(node, ast.If | ast.Try) for name in names_of(node)]
     assert sorted({name for name in names if names.count(name) > 1}) == []
 
 
@@ -131,7 +149,7 @@ def test_the_core_can_neither_read_nor_write_nor_sleep_nor_roll_dice():
 
 def test_the_core_awaits_nothing():
     waits = ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith
-    lines = [node.lineno for node in ast.walk(TREE) if isinstance(node, waits)]
+    lines = [node.lineno for node in nodes() if isinstance(node, waits)]
     assert [line for line in lines if section_at(line) <= LAST_OF_THE_CORE] == []
 
 
@@ -139,14 +157,14 @@ PURE_AND_SLOW = {"hashlib", "hmac", "difflib"}  # to load; they compute, and onl
 
 
 def test_the_core_imports_nothing_on_its_way_that_could_touch_the_world():
-    imports = [node for node in ast.walk(TREE) if isinstance(node, ast.Import | ast.ImportFrom)]
+    imports = [node for node in nodes() if isinstance(node, ast.Import | ast.ImportFrom)]
     late = [node for node in imports if 0 < section_at(node.lineno) <= LAST_OF_THE_CORE]
     assert {ast.unparse(node) for node in late if getattr(node, "module", None) not in PURE_AND_SLOW} == set()
 
 
 def chapter(title: str) -> str:
     """Cut one chapter out of the head's docstring."""
-    found = re.search(rf"^{title}\b.*?(?=^\S|\Z)", HEAD, re.MULTILINE | re.DOTALL)
+    found = re.search(rf"^{title}\b.*?(?=^\S|\Z)", head(), re.MULTILINE | re.DOTALL)
     assert found is not None, f"the head has no {title}"
     return found[0]
 
@@ -202,7 +220,7 @@ def test_the_head_states_the_nine_invariants():
 
 
 def test_the_head_fits_a_page():
-    assert HEAD.count("\n") <= 60
+    assert head().count("\n") <= 60
 
 
 def test_the_file_is_within_its_budget():
@@ -214,25 +232,25 @@ def test_no_line_is_longer_than_the_page_is_wide():
 
 
 def test_every_function_fits_a_screen():
-    sizes = {f"line {node.lineno}: {node.name}": (node.end_lineno or 0) - node.lineno + 1 for node in FUNCTIONS}
+    sizes = {f"line {node.lineno}: {node.name}": (node.end_lineno or 0) - node.lineno + 1 for node in functions()}
     assert {name: size for name, size in sizes.items() if size > FUNCTION_LINES_MAX} == {}
 
 
 def test_every_function_is_annotated():
-    assert [f"line {node.lineno}: {node.name}" for node in FUNCTIONS if node.returns is None] == []
+    assert [f"line {node.lineno}: {node.name}" for node in functions() if node.returns is None] == []
 
 
 def test_every_public_name_of_the_core_is_documented():
     public = [
         node
-        for node in ast.walk(TREE)
+        for node in nodes()
         if isinstance(node, Function | ast.ClassDef) and not node.name.startswith("_") and section_at(node.lineno) <= 9
     ]
     assert [f"line {node.lineno}: {node.name}" for node in public if ast.get_docstring(node) is None] == []
 
 
 def test_every_exception_is_caught_in_two_places_at_most():
-    handlers = [node for node in ast.walk(TREE) if isinstance(node, ast.ExceptHandler)]
+    handlers = [node for node in nodes() if isinstance(node, ast.ExceptHandler)]
     broad = [
         one.lineno for one in handlers if one.type is None or ast.unparse(one.type) in ("Exception", "BaseException")
     ]
@@ -240,13 +258,13 @@ def test_every_exception_is_caught_in_two_places_at_most():
 
 
 def test_main_is_the_last_definition():
-    last = [node for node in TREE.body if isinstance(node, Function | ast.ClassDef)][-1]
+    last = [node for node in tree().body if isinstance(node, Function | ast.ClassDef)][-1]
     assert last.name.startswith("main")
 
 
 def test_mypy_lets_nobody_assign_to_a_record(tmp_path):
     """At run time nothing looks: it would make an event twice as dear."""
-    classes = [one for one in TREE.body if isinstance(one, ast.ClassDef)]
+    classes = [one for one in tree().body if isinstance(one, ast.ClassDef)]
     kinds = [one.name for one in classes if {"Event", "PeerEvent"} & {*map(ast.unparse, one.bases)}]
     lines = [f"def f{n}(event: caucus.{kind}) -> None: event.ts = 1.0" for n, kind in enumerate(kinds)]
     program = tmp_path / "program.py"

@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import subprocess
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -22,21 +23,23 @@ NODE_FOLDER = ROOT / ".cache/conformance" / ("Scripts" if os.name == "nt" else "
 NODE_MAJOR_MIN = 20  # older ones lack parts of node:test
 
 
+@cache
 def node() -> str:
-    """Find a Node that can run the tests, or skip."""
+    """Find a Node that can run the tests, or skip: the program itself, which a wheel wraps in a script of Python."""
     found = shutil.which("node", path=str(NODE_FOLDER)) or shutil.which("node")
     if found is None:
         pytest.skip("no node on this machine; the browser tests exercise the model")
-    version = subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout
-    if int(version.lstrip("v").partition(".")[0]) < NODE_MAJOR_MIN:
-        pytest.skip(f"node {version.strip()} is older than {NODE_MAJOR_MIN}")
-    return found
+    about = [found, "-p", "process.versions.node + '\\n' + process.execPath"]
+    version, path = subprocess.run(about, capture_output=True, text=True, check=True).stdout.splitlines()
+    if int(version.partition(".")[0]) < NODE_MAJOR_MIN:
+        pytest.skip(f"node {version} is older than {NODE_MAJOR_MIN}")
+    return path
 
 
 @pytest.mark.parametrize("file", sorted(path.name for path in (ROOT / "tests/ui").glob("*.test.mjs")))
 def test_the_pure_modules_pass_their_own_tests(file: str) -> None:
     run = subprocess.run(
-        [node(), "--test", "--test-reporter=tap", f"tests/ui/{file}"],
+        [node(), "--test-reporter=tap", f"tests/ui/{file}"],
         cwd=ROOT,
         check=False,  # what failed is told below
         capture_output=True,

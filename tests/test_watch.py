@@ -37,16 +37,12 @@ from wires import (
 
 import caucus
 
-UNLIMITED = {"refill_rate": 1e6, "capacity": 1e6}
-
 
 @pytest.fixture(scope="module")
 def hub() -> Iterator[HubProcess]:
     """Give a hub where nobody is throttled; tests that stop or pause the room undo it."""
     with running_hub() as hub:
-        with hub.console() as console:
-            console.send(set_rate=UNLIMITED)
-            console.next("rate")
+        hub.unthrottle()
         yield hub
 
 
