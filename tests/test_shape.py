@@ -17,7 +17,7 @@ SOURCE = (ROOT / "caucus.py").read_text(encoding="utf-8")
 LINES = SOURCE.splitlines()
 
 LAST_OF_THE_CORE = 9
-LINES_MAX = 23_200
+LINES_MAX = 22_800
 FUNCTION_LINES_MAX = 60
 BROAD_MAX = 2  # handlers of every Exception
 RULE = "# " + "=" * 118
