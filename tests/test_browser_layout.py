@@ -299,7 +299,7 @@ def test_what_opens_above_the_flow_moves_no_row_that_is_read(twelve: HubProcess,
     page = look(console, twelve, SMALL)
     page.locator("#flow").evaluate("(flow) => { flow.scrollTop = 200; }")
     middle = f"document.elementFromPoint(300, {box(page, '#flow')['y'] + 250}).closest('.message')"
-    page.wait_for_function(f"{middle} !== null")
+    eventually(lambda: page.evaluate(f"{middle} !== null"), "a row in the middle")
     page.evaluate(f"window.read = {middle}")
     before = page.evaluate("read.getBoundingClientRect().top")
     for is_open in (True, False):
