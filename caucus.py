@@ -6527,7 +6527,7 @@ class Seat:
                     raise
                 await self.door.rest(BACKOFF_S)  # it knew the hub: that may be back in a moment
                 continue
-            is_early = time.monotonic() < end - left + hold - 1.0  # another listen came, or the hub goes down
+            is_early = time.monotonic() < end - left + hold / 2  # another listen came, or the hub goes down
             if answer.get("messages") or left <= hold or number != self._listens or is_early:
                 break
             await report(wait_s - left + hold, wait_s, f"{self.name} is listening")
@@ -7147,7 +7147,8 @@ def fault_of(error: Exception, path: str) -> Exception:
     if not isinstance(error, sql_error()):
         return error
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return OSError(errno.EIO, str(error), path) if code in _NOT_IN_THE_FILE else Damaged(str(error))
+    words = str(error).partition(" with text ")[0]  # what follows is a peer's, or was
+    return OSError(errno.EIO, words, path) if code in _NOT_IN_THE_FILE else Damaged(words)
 
 
 def cause_of(error: Exception) -> str:
@@ -7589,8 +7590,20 @@ def event_of_row(row: Row) -> Event:
 def kept_rows(base: sqlite3.Connection, chain: Chain, before: float = math.inf) -> Iterator[Row]:
     """Read the rows of the events after what a chain has seen, some at a time. Raises Damaged, sqlite3.Error."""
     select = "SELECT * FROM event WHERE serial > ? AND serial < ? ORDER BY serial LIMIT ?"
-    while found := base.execute(select, (chain.serial, before, _ROWS_AT_A_TIME)).fetchall():
+    found = list[Kept]()
+    while True:
+        fault = None
+        try:
+            for kept in base.execute(select, (chain.serial, before, _ROWS_AT_A_TIME)):
+                found.append(kept)
+        except sql_error() as error:  # what could be read before it comes first
+            fault = error
         yield from map(chain.follow, found)
+        if fault is not None:
+            raise fault
+        if not found:
+            return
+        found.clear()
 
 
 def snapshot_rows(base: sqlite3.Connection, serial: int, parts: int) -> Iterator[list[Any]]:
@@ -7650,7 +7663,7 @@ def end_of(base: sqlite3.Connection) -> tuple[int, float, bytes]:
     """Give the last event's serial, when it was, and the head after it; what is before is not read. Raises Damaged."""
     found = base.execute("SELECT serial, at, hash FROM event ORDER BY serial DESC LIMIT 1").fetchone()
     serial, at, head = found or latest_snapshot(base)[:3]
-    if not isinstance(at, float) or not isinstance(head, bytes):
+    if not isinstance(head, bytes):
         raise Damaged(f"event {serial}: not what was written")
     return serial, at, Chain(base, serial, head).pass_seams()
 
@@ -7781,6 +7794,8 @@ class Journal:
             base = connect(self.path, busy_s=_COMPACT_BUSY_S, sync=self._sync)  # a compaction may be about to end
             self._migrate(base, check_kind(base, self.path))
             self.serial, at, self.head = end_of(base)  # of the last event that is in the file; `load` sees that it fits
+            if not isinstance(at, float):
+                raise Damaged(f"event {self.serial}: not what was written")
             self.clock = ResumedClock(at - time.monotonic())
             base.execute("PRAGMA journal_mode = WAL")
             base.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
@@ -8322,6 +8337,7 @@ def leave_hash(base: sqlite3.Connection, chain: Chain, ts: float, count: int) ->
             count += earlier.about["events"]
         left = [seam for seam in seams if seam.serial > chain.serial]
         write_seams(base, [Seam(chain.serial, head, dropped_note(count, ts, head)), *left])
+        base.execute("DELETE FROM snapshots WHERE serial < ?", (chain.serial,))  # of events that are not there any more
         base.execute("DELETE FROM event WHERE serial <= ?", (chain.serial,))
 
 
@@ -9458,6 +9474,7 @@ class Polls:
         self._spent = 0  # bytes of batches that were encoded in this turn of the loop
         self._to_wake: deque[str] = deque()  # names, when more are concerned than one turn of the loop wakes
         self._last_batch: tuple[Message | None, str, Reply] = (None, "", Reply(200, b""))
+        self._is_closed = False  # nobody waits any more
 
     # Who asks                 | its place                              | what is out, and not acknowledged
     # as before, or pipelined  | keeps it                               | stays out: it has that
@@ -9499,13 +9516,14 @@ class Polls:
                 return None
             if (reply := self._reply_now(listener, peer, caller)) is not None:
                 return reply
-        if hold_s <= 0:
+        if hold_s <= 0 or self._is_closed:
             return batch_reply((), self._room.mode)
         self._park(listener, peer, caller, hold_s)
         return None
 
     def close(self) -> None:
         """Answer every parked poll with an empty batch: the hub is going down."""
+        self._is_closed = True
         self.wakes.close()
         self.prompts.close()
         for listener in self._listeners.values():
@@ -12961,9 +12979,9 @@ def reach_of_journal(base: sqlite3.Connection) -> tuple[int, float, float]:
     Raises NoRecord, Damaged, sqlite3.Error.
     """
     start = 0
-    if base.execute("SELECT value FROM meta WHERE key = 'dropped'").fetchone():
-        found = base.execute("SELECT min(serial) FROM snapshots").fetchone()
-        start = found[0] or 0
+    if (dropped := base.execute("SELECT value FROM meta WHERE key = 'dropped'").fetchone()) is not None:
+        upto = int(dropped[0]) - 1  # what is before may be about to go
+        (start,) = base.execute("SELECT min(serial) FROM snapshots WHERE serial >= ?", (upto,)).fetchone()
         if not start:
             raise Damaged(NO_SNAPSHOT)
     first = base.execute("SELECT ts FROM event WHERE serial >= ? ORDER BY serial LIMIT 1", (start,)).fetchone()
@@ -13141,7 +13159,10 @@ class Replays:
         """Make an answer, in a thread."""
         reply = json_reply({"error": "bug", "detail": "the hub failed: see its log"}, 500)
         try:
-            reply = make()
+            try:
+                reply = make()
+            except Damaged:  # old events may have been dropped beneath it; read from its beginning it is whole
+                reply = make()
         except Refusal as refusal:
             reply = refusal_reply(refusal)
         except (Damaged, OSError, sql_error(), *NONSENSE) as error:
@@ -14181,8 +14202,9 @@ class McpEndpoint:
                 listen.end(self._gate.room.mode)
 
         def cancel() -> None:
-            hang_up()
-            listen.answer(RpcError(CANCELLED, "Request cancelled", about=call.id).to_json())
+            if not listen.is_over:
+                hang_up()
+                listen.answer(RpcError(CANCELLED, "Request cancelled", about=call.id).to_json())
 
         request.caller.on_gone(hang_up)
         session.waiting[call.id] = cancel
@@ -16045,6 +16067,8 @@ class JsonPart(Record):
         doc, entry_place = JsonText(text), (self.key, "caucus")
         if self.key:
             entry = entry_of(self.host, [*self.words, *words_kept(doc.value(entry_place))])
+            if doc.value(entry_place) is None:
+                doc.put(entry_place, entry)
             for name, value in entry.items():  # what else is in an older one stays
                 doc.put((*entry_place, name), value)
         present = [[path[1], doc.value(path[:3])] for path in self.ours(doc)]

@@ -397,6 +397,11 @@ def test_the_entry_starts_the_bridge(world: World, words: str, name: str, key: s
     assert entry == {"command": BRIDGE[0], "args": BRIDGE[1:], **more}
 
 
+def test_an_entry_that_is_null_is_replaced(world: World) -> None:
+    world.write(".mcp.json", '{"mcpServers": {"caucus": null}}')
+    assert installed(world, "claude", ".mcp.json")["mcpServers"]["caucus"]["args"] == BRIDGE[1:]
+
+
 @pytest.mark.parametrize("name", ["opencode.json", "~/.config/opencode/opencode.json"])
 def test_opencodes_entry_is_one_list(world: World, name: str) -> None:
     config = installed(world, "opencode --scope user" if "~" in name else "opencode", name)

@@ -1350,6 +1350,48 @@ def test_an_option_that_makes_no_sense_is_named(place: Path, words: tuple[str, .
     assert done.stderr.startswith(f"caucus: {told}")
 
 
+@pytest.mark.parametrize(("at", "damage"), [(60, "body = CAST(x'ff' || body AS TEXT)"), (-1, "at = 'x'")])
+def test_what_comes_before_a_row_that_cannot_be_read_is_told(place: Path, at: int, damage: str) -> None:
+    a_journal(place, 10)
+    serials = [row[0] for row in rows_of(place)]
+    good = len(serials[:at])
+    said = [line for line in journal("export", place, "--text").stdout.splitlines() if "to you" in line]
+    change(place, f"UPDATE event SET {damage} WHERE serial = {serials[at]}")
+    code, told = verified(place)
+    assert (code, told["events"], told["serial"]) == (1, good, serials[at - 1])
+    assert "to you" not in told["fault"]  # no words of a peer
+    done = journal("export", place, "--text")
+    left = [line for line in done.stdout.splitlines() if "to you" in line]
+    assert done.returncode == 2
+    assert said[: len(left)] == left
+    assert 0 < len(left) < len(said) if at > 0 else left == said
+
+
+def test_a_drop_of_old_events_that_ends_half_way_leaves_a_whole_journal(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_journal(place, 10, 2)
+    caucus.compact(str(place))
+    count, calls, leave_hash = len(rows_of(place)), itertools.count(1), caucus.leave_hash
+
+    def leave_some(*given: Any) -> None:
+        if next(calls) * 10 > count // 2:
+            raise KeyboardInterrupt  # as if it were killed
+        leave_hash(*given)
+
+    monkeypatch.setattr(caucus, "_DROPPED_AT_A_TIME", 10)
+    monkeypatch.setattr(caucus, "leave_hash", leave_some)
+    with pytest.raises(KeyboardInterrupt):
+        caucus.compact(str(place), 1.0)
+    left = rows_of(place)
+    assert 0 < len(left) < count
+    code, told = verified(place)
+    assert (code, told["events"]) == (0, len(left)), told
+    with contextlib.closing(caucus.connect_reader(str(place))) as base:
+        start, _, _ = caucus.reach_of_journal(base)
+        assert start == caucus.latest_snapshot(base)[0]  # what is before may go while it is read
+
+
 def test_an_export_of_a_changed_record_ends_with_a_no(place: Path) -> None:
     a_journal(place, 10)
     change(place, f"UPDATE event SET ts = ts + 1 WHERE serial = {nth(place, 60)}")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -385,6 +387,15 @@ def begin(hub: HubProcess, body: dict[str, Any], headers: dict[str, str], path: 
     return line
 
 
+def rest_of(line: socket.socket) -> bytes:
+    """Read a stream to its end."""
+    said = b""
+    while not said.endswith(b"0\r\n\r\n"):
+        said += (part := line.recv(65_536))
+        assert part, f"the stream was cut: {said!r}"
+    return said
+
+
 LISTEN = rpc("tools/call", 77, name="listen", arguments={"timeout": 25})
 
 
@@ -509,14 +520,39 @@ def test_a_cancelled_stream_ends_with_its_answer_and_loses_no_message(web: Sessi
     with begin(hub, STREAMED, web.headers) as line:
         eventually(lambda: hub.is_listening("web"), "web listening")
         web.send(rpc("notifications/cancelled", None, requestId=77))
-        said = b""
-        while not said.endswith(b"0\r\n\r\n"):
-            said += (part := line.recv(65_536))
-            assert part, f"the stream was cut: {said!r}"
-    assert b"-32800" in said
+        assert b"-32800" in rest_of(line)
     hub.say(api, "web", "after the cancel")
     assert "after the cancel" in web.call("listen", timeout=5)
     hub.clear()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="processes cannot be held here")
+def test_a_stream_that_is_cancelled_twice_at_once_has_one_answer(web: Session, hub: HubProcess) -> None:
+    web.join("web")
+    cancel = rpc("notifications/cancelled", None, requestId=77)
+    with begin(hub, STREAMED, web.headers) as line:
+        eventually(lambda: hub.is_listening("web"), "web listening")
+        hub.process.send_signal(signal.SIGSTOP)
+        with begin(hub, cancel, web.headers) as one, begin(hub, cancel, web.headers) as another:
+            hub.process.send_signal(signal.SIGCONT)
+            assert [other.recv(65_536)[9:12] for other in (one, another)] == [b"202", b"202"]
+        assert rest_of(line).count(b"-32800") == 1
+        line.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            line.recv(65_536)
+    hub.clear()
+
+
+def test_a_stream_that_waits_as_the_hub_ends_has_its_answer() -> None:
+    program = "import caucus, sys; caucus.PROGRESS_S = 1.0; sys.exit(caucus.main())"
+    hub = HubProcess(command=(sys.executable, "-c", program, "hub"))
+    web = Session(hub)
+    web.join("web")
+    with begin(hub, STREAMED, web.headers) as line:  # it asks anew each second, and may be about to
+        eventually(lambda: hub.is_listening("web"), "web listening")
+        hub.process.terminate()
+        assert b'"result"' in rest_of(line)
+    assert hub.stop()[0] == 0
 
 
 def test_who_cannot_read_a_stream_gets_one_answer(web: Session) -> None:
