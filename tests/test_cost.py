@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import bench
@@ -43,9 +42,7 @@ os.getppid()
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind counts the instructions, and is not installed")
 def test_a_direct_message_costs_no_more_instructions_than_it_did() -> None:
     bench.allow_many_sockets()
-    hub = bench.hub_of_checkout()
-    # Loops off: under callgrind a second is a fiftieth of one, and a look a second would be fifty.
-    spent = bench.instructions_per_message(replace(hub, command=(*hub.command, "--loops", "off")), MESSAGES)
+    spent = bench.instructions_per_message(bench.hub_of_checkout(), MESSAGES)
     print(f"{spent:,.0f} user instructions per message")
     assert spent <= INSTRUCTIONS_MAX
 
