@@ -20510,6 +20510,8 @@ class Service(Record):
             return f"nothing to do: there is no {self.path}"
         self._check()
         self._undo(None)
+        if self._text() is not None:
+            raise Invalid("uninstall", f"{self.path} cannot be removed: remove it by hand, for it begins with a login")
         if self.since():
             raise Invalid("uninstall", f"{self.path} is removed, but the hub still runs")
         return f"uninstalled: {self.path} is removed"

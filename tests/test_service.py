@@ -366,6 +366,25 @@ def commands_of(user: User, table: dict[str, tuple[list[str], ...]]) -> list[lis
 
 
 @POSIX
+def test_a_file_that_cannot_be_removed_is_not_called_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "caucus.service"
+    file.write_text("the unit")
+    nothing = [sys.executable, "-c", ""]
+    service = caucus.Service(
+        lambda *_: "", lambda _: "", str(file), "utf-8", "", nothing, "", [], [nothing], [], nothing
+    )
+
+    def unlink(path: str) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", unlink)
+        with pytest.raises(caucus.Invalid, match="cannot be removed: remove it by hand"):
+            service.uninstall(is_dry=False)
+    assert service.uninstall(is_dry=False) == f"uninstalled: {file} is removed"
+    assert not file.exists()
+
+
 def test_a_service_is_installed_runs_and_is_uninstalled(user: User) -> None:
     done = user.install()
     assert done.returncode == 0, done.stderr
