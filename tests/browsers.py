@@ -140,16 +140,17 @@ def resized(page: Page, *sizes: tuple[int, int]) -> Iterator[tuple[int, int]]:
 
 
 def violations(page: Page) -> list[str]:
-    """Ask axe-core what bars anybody; give each violation with the nodes it is about."""
+    """Ask axe-core what bars anybody, once nothing moves; give each violation with the nodes it is about."""
     base = pytest.importorskip("axe_playwright_python.base", reason="pip install -e '.[dev]'")
     if not page.evaluate("'axe' in window"):
         page.evaluate(base.AXE_SCRIPT)  # half a megabyte, a third of what a look costs
+    page.evaluate("Promise.allSettled(document.getAnimations().map(({ finished }) => finished)).then(() => null)")
     found = page.evaluate("axe.run({ resultTypes: ['violations'] }).then((found) => found.violations)")
     return [f"{one['id']} ({one['impact']}): {[node['html'][:160] for node in one['nodes']][:3]}" for one in found]
 
 
 def violations_by_theme(page: Page) -> dict[str, list[str]]:
-    """Ask axe-core in both themes; give those in which something bars anybody. The page has to be without motion."""
+    """Ask axe-core in both themes; give those in which something bars anybody."""
     found = {}
     for theme in ("light", "dark"):
         page.emulate_media(color_scheme=theme)

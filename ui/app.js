@@ -394,7 +394,7 @@ function mute(what) {
 function showLoop(lane) {
   backToLive();
   showTab("channels");
-  requestAnimationFrame(() => requestAnimationFrame(() => loops.reveal(byId("loops"), lane))); // when the present is drawn again
+  loops.reveal(byId("loops"), lane);
 }
 
 function go(where, ...what) {
@@ -426,6 +426,7 @@ function backToLive() {
   if (record || !isLookingBack(past)) return;
   goLive(past);
   history.replaceState(null, "", location.pathname + location.search + hashBefore);
+  draw(); // before another key comes: what it goes to is inert until then
   announce("The present again.");
 }
 

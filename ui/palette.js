@@ -15,7 +15,7 @@ export function toggle(entries) {
   view ??= build();
   if (view.dialog.open) return view.dialog.close();
   if (document.querySelector("dialog[open]")) return undefined; // a question is being asked
-  Object.assign(view, { entries: entries(), ran: null });
+  view.entries = entries();
   view.field.value = "";
   view.dialog.showModal();
   view.field.focus();
@@ -24,18 +24,13 @@ export function toggle(entries) {
 
 function build() {
   const dialog = by("palette");
-  const made = { dialog, entries: [], found: [], at: 0, ran: null,
+  const made = { dialog, entries: [], found: [], at: 0,
     field: el("input", { id: "palette-field", type: "text", role: "combobox", autocomplete: "off", spellcheck: "false", placeholder: "A name, a command, a setting", "aria-label": "Go to, or do",
       "aria-autocomplete": "list", "aria-expanded": "true", "aria-controls": "palette-list", oninput: () => draw(), onkeydown: onKey }),
     list: el("ul", { id: "palette-list", class: "palette-list", role: "listbox", "aria-label": "What there is", tabindex: "-1" }),
     count: el("p", { class: "facts palette-count", role: "status" }) };
   dialog.append(made.field, made.list, made.count);
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); }); // beside it
-  dialog.addEventListener("close", () => { // the focus is back where it was; from there what was chosen may move it
-    const { ran } = made;
-    made.ran = null;
-    ran?.run();
-  });
   return made;
 }
 
@@ -64,8 +59,8 @@ function onKey(event) {
 }
 
 function take(index) {
-  view.ran = view.found[index];
-  view.dialog.close();
+  view.dialog.close(); // the focus is back where it was, and what was chosen moves it from there before another key comes
+  view.found[index].run();
 }
 
 // ---- what is in it ----------------------------------------------------------------------------------------------
