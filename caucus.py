@@ -13187,14 +13187,12 @@ class Replays:
 
     def _part(self, path: str, wanted: Span, after: int) -> Reply:
         """Tell the entries after so many, as many as fit. Raises NoRecord, Damaged, OSError, sqlite3.Error."""
-        playing = self._kept.pop((wanted.since, wanted.until, after), None)
+        playing, told_before = self._kept.pop((wanted.since, wanted.until, after), None), 0
         if playing is None:
-            playing = self._begun(path, wanted)
-            for _ in islice(playing.entries, after):
-                pass
+            playing, told_before = self._begun(path, wanted), after
         entries, size, more = list[bytes](), 0, False
         try:
-            for entry in playing.entries:
+            for entry in islice(playing.entries, told_before, None):
                 entries.append(entry)
                 size += len(entry)
                 if more := size >= REPLAY_PART_BYTES:
@@ -13211,8 +13209,10 @@ class Replays:
         return Reply(200, b'%b,"entries":[%b]}' % (told[:-1], b",\n".join(entries)), ())
 
     def _begun(self, path: str, wanted: Span) -> Playing:
-        base = connect_reader(path)
-        _, first, last = reach_of_journal(base)
+        with ExitStack() as end:
+            base = end.enter_context(closing(connect_reader(path)))
+            _, first, last = reach_of_journal(base)
+            end.pop_all()
         until = math.ceil(last * 1000) / 1000 if wanted.until == math.inf else wanted.until
         since = until - REPLAY_SPAN_S if wanted.since == -math.inf else wanted.since
         since = max(math.floor(first * 1000) / 1000, since)
