@@ -139,6 +139,11 @@ def resized(page: Page, *sizes: tuple[int, int]) -> Iterator[tuple[int, int]]:
         yield width, height
 
 
+def drawn(page: Page) -> None:
+    """Wait until what was done is drawn: a page draws once a frame."""
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
 def violations(page: Page) -> list[str]:
     """Ask axe-core what bars anybody, once nothing moves; give each violation with the nodes it is about."""
     base = pytest.importorskip("axe_playwright_python.base", reason="pip install -e '.[dev]'")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from browsers import CHOICE, LONG, MANY, USAGE, Open, Page, ask, opened, peer, resized, row, violations
+from browsers import CHOICE, LONG, MANY, USAGE, Open, Page, ask, drawn, opened, peer, resized, row, violations
 from hubs import HubProcess, eventually, running_hub
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
@@ -305,7 +305,7 @@ def test_what_opens_above_the_flow_moves_no_row_that_is_read(twelve: HubProcess,
     for is_open in (True, False):
         page.locator('[aria-controls="flow-filters"]').click()
         expect(page.locator("#flow-filters")).to_be_visible(visible=is_open)
-        page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        drawn(page)
         assert abs(page.evaluate("read.getBoundingClientRect().top") - before) < 2
 
 

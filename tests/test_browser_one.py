@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from browsers import OBSERVER, Open, enter, resized, row, violations
+from browsers import OBSERVER, Open, drawn, enter, resized, row, violations
 from hubs import HubProcess, eventually, running_hub
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
@@ -322,6 +322,7 @@ def test_cards_keys_and_the_pictures_lanes_show_one_thing_alone_too(hub: HubProc
     width = canvas.bounding_box()["width"]
     for x in range(60, int(width), 12):  # along the names
         canvas.click(position={"x": x, "y": 14})
+        drawn(page)
         if page.locator("#only-bar").is_visible():
             said.add(page.locator(".only-text").inner_text().split(":")[0])
     assert said >= {

@@ -17,7 +17,7 @@ export function render(root, model, send, now, seat) {
   const { text, version } = model.rules;
   view.isDirty = view.isDirty && view.text.value.trim() !== text.trim(); // what was saved is what the hub has
   if (view.version !== version && !view.isDirty) take(view);
-  keepIn(sessionStorage, DRAFT, view.isDirty ? { text: view.text.value, version: view.version } : null);
+  keep(view);
   const may = isOperator(model);
   view.text.readOnly = !may;
   view.buttons.hidden = !may;
@@ -46,7 +46,7 @@ function open(root, seat) {
   const view = { model: null, version: -1, isDirty: false, length: 0, fact: el("span", { class: "count" }),
     counter: el("span", { class: "facts", id: "rules-count" }), meanwhile: el("p", { class: "refusal", role: "status", hidden: true }),
     deed: el("span", { class: "facts", role: "status" }), readers: el("p", { class: "facts", id: "rules-readers" }) };
-  view.text = el("textarea", { id: "rules-text", rows: "6", dir: "auto", "aria-describedby": "rules-count rules-belong", spellcheck: "true", oninput: () => { view.isDirty = true; seat.go(); } });
+  view.text = el("textarea", { id: "rules-text", rows: "6", dir: "auto", "aria-describedby": "rules-count rules-belong", spellcheck: "true", oninput: () => { view.isDirty = true; keep(view); seat.go(); } });
   view.save = button("Save the rules", "check", { class: "strong", onclick: () => seat.act({ rules: view.text.value }) });
   view.undo = button("Take back", null, { class: "quiet", title: "Forget what you changed", onclick: () => { view.isDirty = false; take(view); seat.go(); } });
   view.buttons = el("div", { class: "rules-buttons" }, view.save, view.undo, view.deed);
@@ -62,6 +62,8 @@ function open(root, seat) {
   views.set(root, view);
   return view;
 }
+
+const keep = (view) => keepIn(sessionStorage, DRAFT, view.isDirty ? { text: view.text.value, version: view.version } : null);
 
 function take(view) {
   view.version = view.model.rules.version;
