@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from hubs import HubProcess, running_hub
+from hubs import HubProcess, eventually, running_hub
 
 OPERATOR, OBSERVER = "op-secret", "watch-secret"
 GUARDED = ("--operator-token", OPERATOR, "--observer-token", OBSERVER)
@@ -137,6 +137,14 @@ def resized(page: Page, *sizes: tuple[int, int]) -> Iterator[tuple[int, int]]:
     for width, height in sizes:
         page.set_viewport_size({"width": width, "height": height})
         yield width, height
+
+
+def lay(page: Page, pattern: str, answer: Callable[[Any], Any]) -> None:
+    """Have requests of the page answered otherwise, from the next one on: its browser tells it of that when it can."""
+    page.route(pattern, lambda route: answer(route))  # noqa: PLW0108  # playwright marks its handlers
+    page.route("**/ping", lambda route: route.fulfill(status=204))
+    eventually(lambda: page.evaluate("fetch('/ping').then(({ status }) => status)") == 204, "a request that is taken")
+    page.unroute("**/ping")
 
 
 def drawn(page: Page) -> None:

@@ -280,11 +280,12 @@ def test_who_owes_whom_is_listed_oldest_first_and_leads_to_the_message(hub: HubP
 def test_a_nudge_is_a_word_to_who_owes_and_settling_ends_it(hub: HubProcess, console: Open) -> None:
     api, web = hub.register("api"), hub.register("web")
     seq = ask(hub, web, "api", "which port?")
+    hub.receive(api)
     page = console(hub)
     page.locator(".needs-owed").click()
     page.get_by_role("button", name="Nudge").click()
     expect(page.locator("#orders .order").first).to_contain_text("Answer to api")
-    [_, nudge] = hub.receive(api)["messages"]
+    [nudge] = hub.receive(api, timeout=5.0)["messages"]
     assert (nudge["sender"], nudge["reply_to"], nudge["origin"]) == ("human", seq, "operator")
     assert "web" not in nudge["content"], "the operator's voice carries no peer's name"
     assert "which port?" not in nudge["content"], "nor its words"
@@ -318,7 +319,7 @@ def test_a_question_to_the_operator_is_answered_from_needs_you(hub: HubProcess, 
     page.keyboard.press("Enter")
     expect(page.locator(".reply-line")).to_be_hidden()
     expect(need).to_have_count(0)
-    [message] = hub.receive(web)["messages"]
+    [message] = hub.receive(web, timeout=5.0)["messages"]
     assert (message["content"], message["reply_to"], message["quote"]) == ("you may", seq, "may I drop the table?")
 
 
@@ -382,7 +383,7 @@ def test_a_message_is_answered_by_key_and_by_button_and_the_answer_can_be_droppe
     page.locator("#asks").check()
     page.locator("#say").click()
     expect(page.locator("#asks")).not_to_be_checked()
-    [message] = hub.receive(api)["messages"]
+    [message] = hub.receive(api, timeout=5.0)["messages"]
     assert (message["content"], message["reply_to"], message["expects_answer"]) == ("do it", seq, True)
     page.locator(".needs-owed").click()
     expect(page.locator(".owe")).to_contain_text("owes you")

@@ -274,7 +274,7 @@ def test_a_hold_outlives_the_hub_and_the_past_shows_it_without_a_button(tmp_path
         page = console(kept.hub, expected=LINE_LOST)
         expect(card(page)).to_be_visible()
         hub = kept.kill_and_restart()
-        page.locator("#connection[data-state=open]").wait_for()
+        expect(page.locator("#flow")).to_contain_text("the hub restarted; nothing was lost", timeout=15_000)
         expect(card(page).locator(".loop-state")).to_contain_text("held for")
         expect(ticks(page, "held")).to_have_count(1)
         assert sum(len(hub.receive(token)["messages"]) for token in (ann, bob)) == count - 1

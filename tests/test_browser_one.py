@@ -190,18 +190,18 @@ def test_who_comes_back_is_told_what_happened_until_it_is_dismissed(hub: HubProc
     page = opened(console, hub)
     whole(page, "news 2")
     leave(page)
+    with hub.console() as operator:
+        operator.send(action="pause")
+        operator.next("mode")
+        operator.send(action="resume")
+        operator.next("mode")
     for n in range(6):
         hub.say(ann, "bob", f"away ask {n}")
         hub.say(bob, "ann", f"away reply {n}")
     hub.register("newcomer")
     hub.post("/leave", token=hub.register("visitor"))
     hub.post("/ask", token=ann, to="all", title="Deploy now?", fields=[{"key": "k", "label": "Which?", "type": "text"}])
-    with hub.console() as operator:
-        operator.send(action="pause")
-        operator.next("mode")
-        operator.send(action="resume")
-        operator.next("mode")
-    page.wait_for_timeout(0)
+    expect(page.locator("#flow")).to_contain_text("Deploy now?")  # it has all of it
     expect(page.locator("#happened")).to_be_hidden()
     come_back(page)
     card = page.locator("#happened")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsers import OBSERVER, OPERATOR, Open, enter, violations
+from browsers import OBSERVER, OPERATOR, Open, enter, lay, violations
 from fakes import FakeClock, RecordingRoom
 from hubs import HubProcess, KeptHub, eventually, running_hub
 
@@ -151,7 +151,7 @@ def test_a_page_that_arrives_leaves_the_row_at_the_top_where_it_is(recorded: Hub
     page = console(recorded)
     expect(said(page, SAID)).to_be_visible()
     asked: list[Any] = []
-    page.route("**/history?*", lambda route: asked.append(route))  # noqa: PLW0108  # playwright marks its handlers
+    lay(page, "**/history?*", asked.append)
     page.locator("#flow").focus()
     page.evaluate("document.getElementById('flow').scrollTop = 0")
     expect(page.locator(".record-edge")).to_contain_text("Reading older messages")
@@ -168,7 +168,7 @@ def test_a_page_that_arrives_leaves_the_row_at_the_top_where_it_is(recorded: Hub
 def test_what_could_not_be_read_says_so_and_is_read_again(recorded: HubProcess, console: Open) -> None:
     page = console(recorded, expected="Failed to load resource")
     expect(said(page, SAID)).to_be_visible()
-    page.route("**/history?*", lambda route: route.abort())
+    lay(page, "**/history?*", lambda route: route.abort())
     page.locator("#flow").focus()
     page.keyboard.press("Home")
     page.evaluate("document.getElementById('flow').scrollTop = 0")
@@ -394,7 +394,7 @@ def test_what_was_being_opened_when_one_looked_back_is_opened_in_the_present(
     page = console(recorded)
     expect(said(page, SAID)).to_be_visible()
     held: list[Any] = []
-    page.route("**/history?around*", lambda route: held.append(route))  # noqa: PLW0108  # playwright marks its handlers
+    lay(page, "**/history?around*", held.append)
     page.evaluate("location.hash = '#seq=697'")
     expect(page.locator("#record-note")).to_contain_text("Opening message 697")
     page.keyboard.press("b")
@@ -545,7 +545,7 @@ def test_the_past_bars_nobody_and_fits_a_phone(recorded: HubProcess, console: Op
     assert page.locator("#flow").evaluate("(flow) => flow.clientHeight") > 60
     page.locator("#when").fill("some day")
     page.locator("#when").press("Enter")
-    page.route("**/history?*", lambda route: route.abort())
+    lay(page, "**/history?*", lambda route: route.abort())
     page.evaluate("location.hash = '#seq=2222'")
     expect(page.locator("#record-note")).to_contain_text("could not be opened: the hub is out of reach.")
     assert violations(page) == []

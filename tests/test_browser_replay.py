@@ -8,7 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsers import CHOICE, GUARDED, OBSERVER, OPERATOR, TELL_VIOLATIONS, Open, Page, ask, enter, peer, row, violations
+from browsers import (
+    CHOICE,
+    GUARDED,
+    OBSERVER,
+    OPERATOR,
+    TELL_VIOLATIONS,
+    Open,
+    Page,
+    ask,
+    enter,
+    lay,
+    peer,
+    row,
+    violations,
+)
 from hubs import HubProcess
 from test_journal import journal, kept_hub
 
@@ -258,9 +272,9 @@ def test_no_control_and_no_key_of_the_past_reaches_the_hub(tmp_path: Path, conso
         page.locator(".needs-more").click()
         expect(page.locator("#needs-all")).to_be_visible()
         if state == "loading":
-            page.route("**/replay*", lambda route: held.append(route))  # noqa: PLW0108  # as above
+            lay(page, "**/replay*", held.append)
         if state == "none":
-            page.route("**/replay*", lambda route: route.abort())
+            lay(page, "**/replay*", lambda route: route.abort())
         page.keyboard.press("b")
         expect(page.locator(f'body[data-past="{state}"]')).to_be_attached()
         del frames[:]
