@@ -62,7 +62,7 @@ def console(browser: Any) -> Iterator[Open]:
         page = context.new_page()
 
         def complain(kind: str, text: str) -> None:
-            if re.search(LINE_LOST, text) and hub.process.poll() is not None:
+            if re.search(f"{LINE_LOST}|ERR_CONNECTION_REFUSED", text) and hub.process.poll() is not None:
                 return  # the test is over
             if expected is None or not re.search(expected, text):
                 faults.append(f"{kind}: {text}")
