@@ -7236,6 +7236,15 @@ def legible(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "replace")
 
 
+@contextmanager
+def kept_open(base: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """Close a database if what is done with it fails."""
+    with ExitStack() as end:
+        end.callback(base.close)
+        yield base
+        end.pop_all()
+
+
 def connect(path: str, busy_s: float = _BUSY_S, sync: str = "NORMAL", mode: str = "rw") -> sqlite3.Connection:
     """Open a journal's file, which is there. Raises sqlite3.Error.
 
@@ -7246,9 +7255,10 @@ def connect(path: str, busy_s: float = _BUSY_S, sync: str = "NORMAL", mode: str 
     place = urllib.parse.quote(os.fsencode(os.path.abspath(path).replace(os.sep, "/")))
     uri = f"file:{place if place.startswith('/') else f'/{place}'}?mode={mode}"
     base = sqlite3.connect(uri, uri=True, timeout=busy_s, isolation_level=None, check_same_thread=False)
-    base.execute("PRAGMA cell_size_check = ON")
-    base.execute("PRAGMA wal_autocheckpoint = 0")  # it may take long: a thread of the hub does it
-    base.execute(f"PRAGMA synchronous = {sync}")
+    with kept_open(base):
+        base.execute("PRAGMA cell_size_check = ON")
+        base.execute("PRAGMA wal_autocheckpoint = 0")  # it may take long: a thread of the hub does it
+        base.execute(f"PRAGMA synchronous = {sync}")
     return base
 
 
@@ -7791,17 +7801,17 @@ class Journal:
             check_log(self.path)
             open_private(self.path).close()
             lock.hold(self.path)
-            base = connect(self.path, busy_s=_COMPACT_BUSY_S, sync=self._sync)  # a compaction may be about to end
-            self._migrate(base, check_kind(base, self.path))
-            self.serial, at, self.head = end_of(base)  # of the last event that is in the file; `load` sees that it fits
-            if not isinstance(at, float):
-                raise Damaged(f"event {self.serial}: not what was written")
-            self.clock = ResumedClock(at - time.monotonic())
-            base.execute("PRAGMA journal_mode = WAL")
-            base.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            base.execute(f"PRAGMA busy_timeout = {_BUSY_S * 1000:.0f}")
-            about = os.stat(self.path)
-            self._file_id, self._size = (about.st_dev, about.st_ino), 0  # the size never shrinks
+            with kept_open(connect(self.path, _COMPACT_BUSY_S, self._sync)) as base:  # a compaction may be about to end
+                self._migrate(base, check_kind(base, self.path))
+                self.serial, at, self.head = end_of(base)  # of the last event there is; `load` sees that it fits
+                if not isinstance(at, float):
+                    raise Damaged(f"event {self.serial}: not what was written")
+                self.clock = ResumedClock(at - time.monotonic())
+                base.execute("PRAGMA journal_mode = WAL")
+                base.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                base.execute(f"PRAGMA busy_timeout = {_BUSY_S * 1000:.0f}")
+                about = os.stat(self.path)
+                self._file_id, self._size = (about.st_dev, about.st_ino), 0  # the size never shrinks
             return lock, base
         except (sql_error(), Damaged, Invalid, OSError):
             lock.release()
@@ -8091,17 +8101,16 @@ def compact(path: str, keep_days: float = 0.0) -> dict[str, Json]:
     """
     lock = Lock(f"{path}.compacting")
     try:
-        base = connect(path, busy_s=_COMPACT_BUSY_S)
-        refuse_older(base, path)
-        room = nobodys_room()
-        replayed = fill(room, base)
-        (_, serial, *_) = next(room.rows())
-        found = base.execute("SELECT at, hash FROM event WHERE serial = ?", (serial,)).fetchone()
-        if found is not None and latest_snapshot(base)[0] != serial:
-            write_snapshot(base, room, *found)
-        dropped = drop_events(base, serial, time.time() - keep_days * 86_400.0) if keep_days else 0
-        thin_snapshots(base)
-        base.close()
+        with closing(connect(path, busy_s=_COMPACT_BUSY_S)) as base:
+            refuse_older(base, path)
+            room = nobodys_room()
+            replayed = fill(room, base)
+            (_, serial, *_) = next(room.rows())
+            found = base.execute("SELECT at, hash FROM event WHERE serial = ?", (serial,)).fetchone()
+            if found is not None and latest_snapshot(base)[0] != serial:
+                write_snapshot(base, room, *found)
+            dropped = drop_events(base, serial, time.time() - keep_days * 86_400.0) if keep_days else 0
+            thin_snapshots(base)
         return {"serial": serial, "replayed": replayed, "dropped": dropped}
     finally:
         lock.release()
@@ -8710,23 +8719,22 @@ class Index:
 
     def _opened(self) -> sqlite3.Connection:
         if size_of(self._place):
-            with suppress(sql_error()), ExitStack() as end:  # it may be damaged
-                base = end.enter_context(closing(self._connected()))
+            with suppress(sql_error()), kept_open(self._connected()) as base:  # it may be damaged
                 if self._is_bound(base):
-                    end.pop_all()
                     return base
+                base.close()
         log().info("record: makes %s anew", self._place)
         self.destroy()
-        base = self._connected()
         marks = f"PRAGMA application_id = {_INDEX_ID}; PRAGMA user_version = {2 * _INDEX_SCHEMA + has_fts()};"
-        base.executescript(f"BEGIN IMMEDIATE; {_INDEX_TABLES} {marks} COMMIT;")
+        with kept_open(self._connected()) as base:
+            base.executescript(f"BEGIN IMMEDIATE; {_INDEX_TABLES} {marks} COMMIT;")
         return base
 
     def _connected(self) -> sqlite3.Connection:
         open_private(self._place).close()
-        base = connect(self._place)
-        base.execute("PRAGMA journal_mode = WAL")
-        base.execute("PRAGMA wal_autocheckpoint = 1000")
+        with kept_open(connect(self._place)) as base:
+            base.execute("PRAGMA journal_mode = WAL")
+            base.execute("PRAGMA wal_autocheckpoint = 1000")
         return base
 
     def _is_bound(self, base: sqlite3.Connection) -> bool:
@@ -13209,10 +13217,8 @@ class Replays:
         return Reply(200, b'%b,"entries":[%b]}' % (told[:-1], b",\n".join(entries)), ())
 
     def _begun(self, path: str, wanted: Span) -> Playing:
-        with ExitStack() as end:
-            base = end.enter_context(closing(connect_reader(path)))
+        with kept_open(connect_reader(path)) as base:
             _, first, last = reach_of_journal(base)
-            end.pop_all()
         until = math.ceil(last * 1000) / 1000 if wanted.until == math.inf else wanted.until
         since = until - REPLAY_SPAN_S if wanted.since == -math.inf else wanted.since
         since = max(math.floor(first * 1000) / 1000, since)

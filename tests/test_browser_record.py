@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -66,7 +67,7 @@ def shorter(tmp_path: Path) -> Iterator[HubProcess]:
 
 
 def copied(journal: Path, place: Path) -> Path:
-    with caucus.connect(str(journal)) as base:
+    with closing(caucus.connect(str(journal))) as base:
         base.execute("VACUUM INTO ?", (str(place / "journal"),))
     return place / "journal"
 

@@ -14,9 +14,14 @@ from pathlib import Path
 import bench
 import pytest
 
-INSTRUCTIONS_MAX = 308_000  # per direct message; CPython 3.11 takes 298,000 to 304,000: a busy machine makes more turns
+# By CPython's version: user instructions per direct message, a few per cent above what they are, for a busy machine
+# makes more turns; and of these, what the detector of loops takes of a lane in which much is said.
+MOST = {
+    (3, 11): (308_000, 6_600),
+    (3, 12): (352_000, 7_250),
+    (3, 13): (339_000, 6_950),
+}
 MESSAGES = 300  # counted; more do not change the figure by 1 %
-HEARING_MAX = 6_600  # of these, what the detector of loops takes of a lane in which much is said; measured up to 6,390
 # 50 lanes in which so much is said at once that their looks are used up, and then more; each line with another text.
 # With each getppid() callgrind ends one count and begins the next.
 HEARING = """
@@ -36,10 +41,13 @@ for n in range(5_000):
     detector.hear(*lanes[n % 50], n, 1.0)
 os.getppid()
 """
+if shutil.which("valgrind") is None:
+    pytest.skip("valgrind counts the instructions, and is not installed", allow_module_level=True)
+if sys.implementation.name != "cpython" or sys.version_info[:2] not in MOST:
+    pytest.skip("no figure was measured with this Python", allow_module_level=True)
+INSTRUCTIONS_MAX, HEARING_MAX = MOST[sys.version_info[:2]]
 
 
-@pytest.mark.skipif(sys.implementation.name != "cpython", reason="the figure is CPython's")
-@pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind counts the instructions, and is not installed")
 def test_a_direct_message_costs_no_more_instructions_than_it_did() -> None:
     bench.allow_many_sockets()
     spent = bench.instructions_per_message(bench.hub_of_checkout(), MESSAGES)
@@ -47,8 +55,6 @@ def test_a_direct_message_costs_no_more_instructions_than_it_did() -> None:
     assert spent <= INSTRUCTIONS_MAX
 
 
-@pytest.mark.skipif(sys.implementation.name != "cpython", reason="the figure is CPython's")
-@pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind counts the instructions, and is not installed")
 def test_to_hear_whether_a_message_goes_round_in_circles_costs_little_more_than_to_note_it(tmp_path: Path) -> None:
     file = tmp_path / "callgrind.out"
     command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={file}", "--dump-before=getppid", sys.executable]
