@@ -1562,6 +1562,29 @@ def known_to_schema_1(state: dict[str, Any]) -> dict[str, Any]:
     return known | {"log": [{key: value for key, value in line.items() if key != "meta"} for line in lines]}
 
 
+def files_held() -> list[str]:
+    """Give what this process has open."""
+    held = []
+    for one in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the list itself is one
+            held.append(os.readlink(f"/proc/self/fd/{one}"))
+    return held
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+@pytest.mark.parametrize("is_older", [True, False])
+def test_a_journal_that_is_refused_is_let_go_of(place: Path, is_older: bool) -> None:
+    if is_older:
+        older(place)
+    else:
+        a_journal(place, 10)
+    change(place, f"UPDATE event SET {'ts = ts + 1' if is_older else 'at = NULL'}")
+    with pytest.raises(Invalid, match="not what was written") as refusal:
+        Journal(str(place))
+    assert refusal.tb  # it holds all frames of what has failed
+    assert [one for one in files_held() if one.startswith(str(place))] == []
+
+
 def test_a_journal_of_schema_1_gets_its_hashes_and_says_since_when(place: Path) -> None:
     rows, state = older(place), known_to_schema_1(a_journal(place.with_name("same"), 10, 6))
     page = place.with_name("page")
