@@ -254,7 +254,8 @@ const LINK_WORDS = { open: "Connected", connecting: "Connecting…", closed: "Di
 function drawLink(now, shown) {
   document.body.toggleAttribute("data-known", shown.mode !== null);
   if (record) return;
-  const { state, since, retryAt, reason, role, auth } = model.link;
+  const { since, retryAt, reason, role, auth } = model.link;
+  const state = model.link.state === "open" && !isOpen(model) ? "connecting" : model.link.state; // until the room is here, nothing can be said
   const connection = byId("connection");
   connection.dataset.state = state;
   document.body.dataset.link = state;
