@@ -24,6 +24,18 @@ TELL_VIOLATIONS = """
 document.addEventListener("securitypolicyviolation", (event) =>
   console.error(`CSP ${event.effectiveDirective} ${event.blockedURI} ${event.sample}`));
 """
+LATE_MS = int(os.environ.get("CAUCUS_LATE_PAGE", "0"))  # finds tests that look before the page has drawn, or been told
+LATE = """
+{
+  const [draw, Line, late] = [requestAnimationFrame.bind(window), WebSocket, (run) => setTimeout(run, MS)];
+  window.requestAnimationFrame = (run) => late(() => draw(run));
+  window.WebSocket = class extends Line {
+    send(data) { late(() => this.readyState === Line.OPEN && super.send(data)); }
+    set onmessage(hear) { super.onmessage = (event) => late(() => hear(event)); }
+    set onclose(hear) { super.onclose = (event) => late(() => hear(event)); }
+  };
+}
+""".replace("MS", str(LATE_MS))
 CHOICE = {"key": "pick", "label": "Which?", "type": "radio", "options": ["now", "later"], "required": True}
 MANY = {"key": "many", "label": "All that apply", "type": "checkbox", "options": ["x", "y"], "allow_other": True}
 USAGE = {"model": "claude", "turns": 12, "input_tokens": 45_000, "output_tokens": 3_123, "cost_usd": 0.312}
@@ -58,7 +70,7 @@ def console(browser: Any) -> Iterator[Open]:
     def open_page(hub: HubProcess, expected: str | None = None, **options: Any) -> Page:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
         contexts.append(context)
-        context.add_init_script(TELL_VIOLATIONS)
+        context.add_init_script(TELL_VIOLATIONS + (LATE if LATE_MS else ""))
         page = context.new_page()
 
         def complain(kind: str, text: str) -> None:
