@@ -7600,9 +7600,8 @@ def event_of_row(row: Row) -> Event:
 def kept_rows(base: sqlite3.Connection, chain: Chain, before: float = math.inf) -> Iterator[Row]:
     """Read the rows of the events after what a chain has seen, some at a time. Raises Damaged, sqlite3.Error."""
     select = "SELECT * FROM event WHERE serial > ? AND serial < ? ORDER BY serial LIMIT ?"
-    found = list[Kept]()
     while True:
-        fault = None
+        found, fault = list[Kept](), None
         try:
             for kept in base.execute(select, (chain.serial, before, _ROWS_AT_A_TIME)):
                 found.append(kept)
@@ -7613,7 +7612,6 @@ def kept_rows(base: sqlite3.Connection, chain: Chain, before: float = math.inf) 
             raise fault
         if not found:
             return
-        found.clear()
 
 
 def snapshot_rows(base: sqlite3.Connection, serial: int, parts: int) -> Iterator[list[Any]]:
@@ -16075,8 +16073,9 @@ class JsonPart(Record):
             entry = entry_of(self.host, [*self.words, *words_kept(doc.value(entry_place))])
             if doc.value(entry_place) is None:
                 doc.put(entry_place, entry)
-            for name, value in entry.items():  # what else is in an older one stays
-                doc.put((*entry_place, name), value)
+            else:
+                for name, value in entry.items():  # what else is in an older one stays
+                    doc.put((*entry_place, name), value)
         present = [[path[1], doc.value(path[:3])] for path in self.ours(doc)]
         wanted = [[event, group] for event, group in self.hooks.items() for _ in hooks_in(group)]
         if sorted(map(json.dumps, present)) != sorted(map(json.dumps, wanted)):

@@ -385,6 +385,7 @@ def test_a_file_that_cannot_be_removed_is_not_called_removed(tmp_path: Path, mon
     assert not file.exists()
 
 
+@POSIX
 def test_a_service_is_installed_runs_and_is_uninstalled(user: User) -> None:
     done = user.install()
     assert done.returncode == 0, done.stderr

@@ -344,7 +344,7 @@ document.addEventListener("visibilitychange", () => { tellHere(Date.now()); plan
 const PLACES = {
   form: (id) => { showTab("forms"); forms.reveal(byId("forms"), id); },
   message: showMessage,
-  loop: showLoop,
+  loop: (lane) => { showTab("channels"); loops.reveal(byId("loops"), lane); },
   evidence: (evidence) => { showTab("flow"); flow.showEvidence(evidence); },
   roster: (name) => { showTab("health"); roster.reveal(byId("roster"), name); },
   reply: (message) => { showTab("flow"); composer.reply(byId("composer"), message); },
@@ -389,13 +389,6 @@ function mute(what) {
     flow.leaveOnly();
   }
   setPref("mutes", [...mutes]);
-}
-
-/** A lane of the present, whatever is looked at. */
-function showLoop(lane) {
-  backToLive();
-  showTab("channels");
-  loops.reveal(byId("loops"), lane);
 }
 
 function go(where, ...what) {
